@@ -1,0 +1,71 @@
+"""Every error of the project, in one tree.
+
+    HenjiError
+    ├── ChatError                 fit to show to a person in the chat; its code names the sentence
+    │   ├── TurnTooLong           one message alone is over what the model can read
+    │   └── PromptUnavailable     the prompt of a reply to regenerate is no longer kept
+    └── OperatorError             fit to show to whoever runs the commands; one clear sentence
+        ├── UsageError            the command line or a setting is wrong (exit status 2)
+        ├── ModelError            a model is missing, broken or does not fit together
+        ├── StoreUnavailable      Redis does not answer
+        └── EngineError           the engine could not go on with a request
+            └── EngineRefused     and no retry will mend it
+
+What is in neither family is a defect: it is logged with its job's id and answered with one calm
+sentence.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HenjiError(Exception):
+    """The root of everything raised on purpose."""
+
+
+class ChatError(HenjiError):
+    """An end of a job that its person is told, through the sentence named `code`."""
+
+    code: ClassVar[str] = "internal"
+
+
+class TurnTooLong(ChatError):
+    """The newest turn alone does not fit the model's context beside a reply."""
+
+    code = "too_long"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(f"the turn takes {tokens} tokens, and {limit} is the most")
+        self.tokens = tokens
+        self.limit = limit
+
+
+class PromptUnavailable(ChatError):
+    """A reply cannot be written anew, for the turn that it answers was evicted."""
+
+    code = "prompt_gone"
+
+
+class OperatorError(HenjiError):
+    """One clear sentence for whoever runs the commands."""
+
+
+class UsageError(OperatorError):
+    """A wrong setting or command line."""
+
+
+class ModelError(OperatorError):
+    """A model that cannot be found or loaded; the message names the file or the setting."""
+
+
+class StoreUnavailable(OperatorError):
+    """Redis cannot be reached, or does not take writes."""
+
+
+class EngineError(OperatorError):
+    """The engine gave up on a request; another attempt may succeed."""
+
+
+class EngineRefused(EngineError):
+    """The engine will not take this request, however often it is tried."""

@@ -1,0 +1,176 @@
+"""Every setting of the project, read once at the door and passed down.
+
+Each setting is an environment variable (``HENJI_`` and its name, or the name that everyone knows,
+such as ``REDIS_URL``) and a key of the same name in ``henji.toml``; the environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from core.errors import UsageError
+
+PREFIX = "HENJI_"
+
+
+def _data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "henji"
+
+
+def _named(*names: str, **kwargs: Any) -> Any:
+    """A field that the environment calls by a name of its own."""
+    return Field(validation_alias=AliasChoices(*names), **kwargs)
+
+
+class Settings(BaseSettings):
+    """The settings, validated. `load_settings` makes them and words what is wrong."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+    # Where things are
+    data_dir: Path = Field(default_factory=_data_dir)
+    """The embedded Redis, converted models and the console's name live here."""
+    redis_url: str | None = _named("REDIS_URL", "redis_url", default=None)
+    """None: the embedded server."""
+    buckets: int = Field(default=1, ge=1, le=1024)
+    """Hash tags that the keys are spread over: 1, or 16 and more on a Cluster."""
+
+    # The model and its engine
+    model: str = "smollm2"
+    """A name of the catalogue, a hub id, or a directory."""
+    engine: Literal["torch", "openai", "echo"] = "torch"
+    lane: str | None = None
+    """The ready queue that a core serves and jobs go to; by default the model's name."""
+    system_prompt: str = ""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    device: str = "auto"
+    context_length: int | None = Field(default=None, ge=16)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """The longest reply; by default what the model's card says."""
+    temperature: float | None = Field(default=None, ge=0, le=5)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    speaker_names: bool = False
+    """Write people's names into their turns."""
+    low_water: float = Field(default=0.7, gt=0, le=1)
+    """When a prompt is over its budget, old turns go until this part of it is left."""
+    echo_tokens_per_second: float = Field(default=0.0, ge=0)
+    """0: at once."""
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Models of one's own: [models.NAME] tables in henji.toml."""
+
+    # The queue
+    lease_seconds: float = Field(default=15.0, ge=0.2)
+    """A core that has not renewed for so long has lost its jobs."""
+    max_attempts: int = Field(default=3, ge=1)
+    job_deadline_seconds: float = Field(default=3600.0, gt=0)
+    drain_seconds: float = Field(default=20.0, ge=0)
+    """How long a core that is told to stop goes on with what it holds."""
+    max_waiting: int = Field(default=10_000, ge=1)
+    max_waiting_per_channel: int = Field(default=1_000, ge=1)
+    max_waiting_per_person: int = Field(default=100, ge=1)
+    max_waiting_per_thread: int = Field(default=20, ge=1)
+    answer_together: bool = True
+    """Messages of one person that wait together get one reply."""
+    retention_days: float = Field(default=30.0, gt=0)
+    """A thread that is quiet for so long is forgotten."""
+
+    # What people see, and what operators see
+    locale: Literal["auto", "ja", "en"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["people", "json"] = "people"
+    log_content: bool = False
+    """Write what people and the model say into the log."""
+
+    # Slack and Discord
+    slack_bot_token: SecretStr | None = _named("SLACK_BOT_TOKEN", "slack_bot_token", default=None)
+    slack_app_token: SecretStr | None = _named("SLACK_APP_TOKEN", "slack_app_token", default=None)
+    slack_signing_secret: SecretStr | None = _named(
+        "SLACK_SIGNING_SECRET", "slack_signing_secret", default=None
+    )
+    slack_api_url: str = _named(
+        "SLACK_API_URL", "slack_api_url", default="https://slack.com/api/"
+    )
+    discord_bot_token: SecretStr | None = _named(
+        "DISCORD_BOT_TOKEN", "discord_bot_token", default=None
+    )
+    discord_api_url: str | None = _named("DISCORD_API_URL", "discord_api_url", default=None)
+    discord_gateway_url: str | None = _named(
+        "DISCORD_GATEWAY_URL", "discord_gateway_url", default=None
+    )
+
+    # The remote engine
+    openai_base_url: str | None = None
+    openai_api_key: SecretStr | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+    @property
+    def job_lane(self) -> str:
+        """The lane that jobs go to and a core serves."""
+        return self.lane or ("echo" if self.engine == "echo" else self.model)
+
+
+def config_file() -> Path:
+    """``HENJI_CONFIG``, or ``henji.toml`` where the command was started."""
+    return Path(os.environ.get(PREFIX + "CONFIG", "henji.toml"))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process; UsageError, one sentence, where one is wrong."""
+    _check_environment_names()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise UsageError(_sentence(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{config_file()} is not valid TOML: {error}") from None
+
+
+def _check_environment_names() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            raise UsageError(f"{name} is not a setting of henji{_nearest(name, known)}")
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _sentence(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    where = f"{name} (in the environment or {config_file()})"
+    if fault["type"] == "extra_forbidden":
+        known = set(Settings.model_fields)
+        return f"{name} in {config_file()} is not a setting of henji{_nearest(name, known)}"
+    return f"the setting {where} is wrong: {fault['msg']}"

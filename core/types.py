@@ -1,0 +1,160 @@
+"""The words of the project: what a conversation, a reply that is owed, and a reply in the making are.
+
+Everything here is frozen data that can at most print and derive itself. Times are seconds since
+the epoch; where two processes must agree on one, it is Redis's clock that was read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from urllib.parse import quote, unquote
+
+Role: TypeAlias = Literal["user", "assistant"]
+FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadKey:
+    """Where a conversation lives. Prints as ``slack:T024:C123:1766.24`` and parses back."""
+
+    platform: str
+    space: str
+    """The Slack team or Discord guild; ``dm`` only where the platform has none."""
+    channel: str
+    thread: str
+
+    def __str__(self) -> str:
+        parts = (self.platform, self.space, self.channel, self.thread)
+        return ":".join(quote(part, safe="") for part in parts)
+
+    @classmethod
+    def parse(cls, text: str) -> ThreadKey:
+        """The key that prints as `text`; ValueError where nothing does."""
+        parts = [unquote(part) for part in text.split(":")]
+        if len(parts) != 4 or not all(parts):
+            raise ValueError(f"{text!r} is not a thread: platform:space:channel:thread is expected")
+        return cls(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message as the model reads it.
+
+    A user turn's id is the platform's own; an assistant turn's id is its job's id.
+    """
+
+    id: str
+    role: Role
+    author: str
+    """The platform's id of who wrote it; the bot's own name for a reply."""
+    text: str
+    at: float
+    name: str = ""
+    """How the author is called where they wrote it, for formats that write names into the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A reply that is owed for one addressed turn."""
+
+    id: str
+    thread: ThreadKey
+    turn: str
+    """The id of the turn to answer."""
+    revision: str
+    """The platform's edit stamp, or the number carried in the button that was pressed."""
+    lane: str
+    author: str
+    """Who asked: they are told, they may stop it, and it counts against their share."""
+    seed: int
+    deadline: float
+    replaces: str | None = None
+    """The reply that this one overwrites in place."""
+    resumes: bool = False
+    """Go on from where the replaced reply stopped, rather than answer anew."""
+
+    @staticmethod
+    def id_for(thread: ThreadKey, turn: str, revision: str) -> str:
+        """The same event or press, delivered twice, is the same job."""
+        return hashlib.sha256(f"{thread}\n{turn}\n{revision}".encode()).hexdigest()[:24]
+
+    @staticmethod
+    def seed_for(job_id: str) -> int:
+        """A sampling seed, below 2**63: the same for every attempt at one job."""
+        return int(hashlib.sha256(job_id.encode()).hexdigest()[:15], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one reply cost, in tokens of the model that wrote it."""
+
+    prompt_tokens: int
+    reply_tokens: int
+    cached_tokens: int = 0
+    """How many of the prompt's tokens a kept prefix saved from being computed."""
+    dropped_turns: int = 0
+    """How many old turns did not fit into the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The job waits; `position` 1 is next."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A core took the job. An attempt above 1 empties what was streamed before it."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """`text` stands in the reply from character `offset` on."""
+
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The reply, whole: it may differ from the deltas (a loop trimmed, say)."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """There is no reply. `code` names the sentence the person reads; `message` is for the log."""
+
+    code: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The reply is not wanted any more, and nothing of it is kept."""
+
+    by: str = ""
+    """What ended it: ``person``, ``reset``, ``edit`` or ``delete``."""
+
+
+ReplyEvent: TypeAlias = Queued | Started | Delta | Done | Failed | Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen, in transformers' terms. Temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: all."""
+    repetition_penalty: float = 1.0
+    """Over prompt and reply, as transformers' RepetitionPenaltyLogitsProcessor has it."""
