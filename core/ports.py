@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from core.types import FinishReason, Job, ReplyEvent, Sampling, ThreadKey, Turn
+from core.types import FinishReason, Sampling
 
 # -- the engine ---------------------------------------------------------------------------------
 

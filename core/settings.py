@@ -103,9 +103,7 @@ class Settings(BaseSettings):
     slack_signing_secret: SecretStr | None = _named(
         "SLACK_SIGNING_SECRET", "slack_signing_secret", default=None
     )
-    slack_api_url: str = _named(
-        "SLACK_API_URL", "slack_api_url", default="https://slack.com/api/"
-    )
+    slack_api_url: str = _named("SLACK_API_URL", "slack_api_url", default="https://slack.com/api/")
     discord_bot_token: SecretStr | None = _named(
         "DISCORD_BOT_TOKEN", "discord_bot_token", default=None
     )
