@@ -1,4 +1,4 @@
-"""The words of the project: what a conversation, a reply that is owed, and a reply in the making are.
+"""The words of the project: a conversation, a reply that is owed, and a reply in the making.
 
 Everything here is frozen data that can at most print and derive itself. Times are seconds since
 the epoch; where two processes must agree on one, it is Redis's clock that was read.
