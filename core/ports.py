@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
 
-from core.types import FinishReason, Sampling
+from core.types import (
+    Delta,
+    Done,
+    FinishReason,
+    Job,
+    ReplyEvent,
+    Sampling,
+    ThreadKey,
+    Turn,
+)
 
 # -- the engine ---------------------------------------------------------------------------------
 
@@ -69,3 +78,229 @@ class Engine(Protocol):
     def stats(self) -> EngineStats: ...
 
     async def close(self) -> None: ...
+
+
+# -- the queue ----------------------------------------------------------------------------------
+
+Verdict: TypeAlias = Literal["ok", "cancelled", "fenced"]
+"""What a fenced script says: go on; stop, nobody wants it; or stop, the job is another's now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message on its way into the queue."""
+
+    thread: ThreadKey
+    turn: Turn
+    addressed: bool
+    lane: str
+    event_ids: tuple[str, ...] = ()
+    revision: str = ""
+    hold: float = 0.0
+    """Seconds that a thread new to the bot waits for what was said before; 0 where nothing was."""
+    bulk: bool = False
+    """Not waited for by a person: it counts as several in the order of things."""
+    alone: bool = False
+    """Never answered together with other messages."""
+    note: Mapping[str, str] = field(default_factory=dict)
+    """Kept in the delivery for the platform."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a submission, an edit or a press of a button.
+
+    ``queued``: a reply is owed. ``kept``: a message nobody is asked to answer. ``ignored``: such a
+    message in a thread the bot has no part in, or a press that came too late. ``duplicate``: it
+    was here before. ``refused``: the delivery ends at once with the sentence `code`.
+    """
+
+    outcome: Literal["queued", "kept", "ignored", "duplicate", "refused"]
+    job: str | None = None
+    position: int = 0
+    code: str = ""
+    new_thread: bool = False
+    """Held, and waiting to be seeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that a core holds under a lease, fenced by the thread's `gen`."""
+
+    job: Job
+    gen: int
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTurn:
+    """A turn as the store has it: `tokens` counted by the tokenizer `fingerprint`, or None."""
+
+    turn: Turn
+    tokens: int | None = None
+    fingerprint: str = ""
+    answers: str | None = None
+    """For a reply: the id of the turn that it answers."""
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A thread as its next prompt needs it: the history, then the mailbox up to the job's turn."""
+
+    history: tuple[StoredTurn, ...]
+    mailbox: tuple[StoredTurn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a finished job leaves behind."""
+
+    done: Done
+    counts: Mapping[str, int]
+    """Turn id -> tokens, for turns whose count was missing or foreign, and for the reply."""
+    fingerprint: str
+    evict: tuple[str, ...] = ()
+    """Old turns that fall from the history."""
+    partial: bool = False
+
+
+class JobQueue(Protocol):
+    """Replies that are owed, across processes. Every method is one atomic step.
+
+    Raises `StoreUnavailable` where Redis does not answer or does not take writes.
+    """
+
+    # The adapters' side
+
+    async def submit(self, submission: Submission, holder: str) -> Receipt: ...
+
+    async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
+        """Put what was said before in front of a held thread, and let it go on."""
+        ...
+
+    async def edit(
+        self, thread: ThreadKey, turn: str, text: str, revision: str, holder: str
+    ) -> Receipt: ...
+
+    async def delete(self, thread: ThreadKey, turn: str) -> None: ...
+
+    async def regenerate(
+        self,
+        thread: ThreadKey,
+        reply: str,
+        revision: str,
+        author: str,
+        holder: str,
+        *,
+        resumes: bool = False,
+    ) -> Receipt: ...
+
+    async def cancel(self, thread: ThreadKey, job: str) -> bool:
+        """Stop a reply; False where it has ended already."""
+        ...
+
+    # The cores' side
+
+    async def announce(self, lane: str, core: str, seconds: float) -> None: ...
+
+    async def withdraw(self, lane: str, core: str) -> None: ...
+
+    async def cores(self, lane: str) -> int: ...
+
+    async def claim(self, lane: str, core: str) -> Claim | None: ...
+
+    async def wait(self, lane: str, seconds: float) -> None:
+        """Return when there may be something to claim, or after `seconds`."""
+        ...
+
+    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:
+        """Job id -> verdict, in one call a bucket."""
+        ...
+
+    async def started(self, claim: Claim) -> Verdict: ...
+
+    async def publish(self, claim: Claim, delta: Delta) -> Verdict: ...
+
+    async def commit(self, claim: Claim, commit: Commit) -> Verdict: ...
+
+    async def fail(self, claim: Claim, code: str, message: str, *, retry: bool) -> Verdict: ...
+
+    async def release(self, claim: Claim) -> Verdict:
+        """Hand a job back, at the head of its thread, as if it had not been claimed."""
+        ...
+
+
+# -- what is remembered -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSummary:
+    thread: ThreadKey
+    turns: int
+    tokens: int
+    waiting: int
+    epoch: int
+    last_at: float
+
+
+class History(Protocol):
+    """What the bot remembers of its threads."""
+
+    async def window(self, claim: Claim) -> Window: ...
+
+    async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]: ...
+
+    def threads(self, platform: str | None = None) -> AsyncIterator[ThreadSummary]: ...
+
+    async def reset(self, thread: ThreadKey, by: str) -> int:
+        """Forget a thread; how many turns that were."""
+        ...
+
+    async def takes_part(self, thread: ThreadKey) -> bool: ...
+
+
+# -- deliveries ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A reply on its way to the people: who holds it, and which messages it has become."""
+
+    job: str
+    thread: ThreadKey
+    turn: str
+    author: str
+    token: int
+    """Fences this holder against the next."""
+    messages: tuple[str, ...] = ()
+    """The platform's ids of the messages of this reply, in order."""
+    posting: int | None = None
+    """The part that a process was about to post when it last wrote: it may be there."""
+    note: Mapping[str, str] = field(default_factory=dict)
+    taken_over: bool = False
+
+
+class Deliveries(Protocol):
+    """Leases on deliveries, and the reply events that they follow."""
+
+    async def take(self, platform: str, holder: str) -> Sequence[Delivery]:
+        """Those that nobody holds, now held by `holder`."""
+        ...
+
+    async def get(self, thread: ThreadKey, job: str) -> Delivery | None: ...
+
+    async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]: ...
+
+    async def record(
+        self, delivery: Delivery, messages: Sequence[str], posting: int | None
+    ) -> bool:
+        """Write down what was posted, or is about to be; False where the lease was lost."""
+        ...
+
+    async def close(self, delivery: Delivery) -> bool: ...
+
+    def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
+        """The events of a reply from its first on, until its end."""
+        ...
