@@ -60,7 +60,8 @@ def load_weights(
     model = _read(directory, files, precision)
     progress(f"{spec.name} is loaded")
     model.to(place)  # type: ignore[arg-type]  # its stub lacks devices
-    return model.eval()
+    model.train(mode=False)
+    return model
 
 
 def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrainedModel:

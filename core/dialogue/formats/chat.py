@@ -100,11 +100,12 @@ class ChatTemplateFormat:
         return _Seams(found[1], found[2], rendered.removeprefix(open_end))
 
     def _marks(self) -> list[str]:
-        """What no text may contain: control tokens, and seams that have none in them."""
-        controls = list(self._tokenizer.controls)
-        seams = (self._seams.before_reply, self._seams.after_reply, self._seams.tail)
-        bare = [seam for seam in seams if not any(control in seam for control in controls)]
-        return controls + bare
+        """What no text may contain: control tokens, and the marks between turns that are none."""
+        controls = sorted(self._tokenizer.controls, key=len, reverse=True)
+        seams = "\n".join((self._seams.before_reply, self._seams.after_reply, self._seams.tail))
+        around = re.split("|".join(map(re.escape, controls)) or "\0", seams)
+        # a bare word, such as the role after <|im_start|>, means nothing by itself
+        return controls + [part.strip() for part in around if not part.strip().isalnum()]
 
     def _place_system(self, text: str) -> None:
         if not text:
