@@ -17,7 +17,7 @@ from core.dialogue.formats.base import Format, Message
 from core.dialogue.formats.load import load_format
 from core.dialogue.formats.names import named
 from core.dialogue.reply import Reply
-from core.dialogue.tokenizer import Tokenizer, load_tokenizer
+from core.dialogue.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from core.dialogue.trail import Part, Trail, Trails
 from core.errors import TurnTooLong
 from core.models import ModelSpec
@@ -78,6 +78,8 @@ class Dialogue:
         Raises ModelError, one sentence, where the files are broken or do not fit together.
         """
         tokenizer = load_tokenizer(spec, directory)
+        if directory is not None:
+            check_vocabulary(tokenizer, spec, directory)
         form = load_format(spec, tokenizer, system_prompt)
         return cls(spec, tokenizer, form, speaker_names=speaker_names)
 

@@ -51,8 +51,8 @@ class Trail:
             else:
                 rest += part.text
             if done:
-                tokens = len(segment) if sides is not None else encoder.count(done[-1].text)
-                counts.update(shared(done[-1].turns, tokens))
+                closed = segment if sides is not None and len(sides[0]) <= _FRONT else None
+                counts.update(_counted(done[-1], closed, encoder))
             turns += part.turns
             done.append(part)
         return Trail(tuple(turns), tuple(done), tuple(ids), rest, counts, settled)
@@ -62,8 +62,8 @@ class Trail:
         sides = encoder.split(tail)
         last, end = (self.rest + sides[0], sides[1]) if sides else ("", self.rest + tail)
         (ids, settled), (end_ids, end_settled) = encoder.segment(last), encoder.segment(end)
-        tokens = len(ids) if sides else encoder.count(self.parts[-1].text)
-        counts = {**self.counts, **shared(self.parts[-1].turns, tokens)}
+        closed = ids if sides and len(sides[0]) <= _FRONT else None
+        counts = {**self.counts, **_counted(self.parts[-1], closed, encoder)}
         if self.settled and settled and end_settled:
             return (*self.ids, *ids, *end_ids), counts
         return encoder.whole("".join(part.text for part in self.parts) + tail), counts
@@ -78,12 +78,21 @@ class Trail:
         )
 
 
-def shared(turns: Sequence[Turn], tokens: int) -> dict[str, int]:
-    """The tokens of a message, spread over the turns that were joined in it by their length."""
-    if len(turns) == 1:
-        return {turns[0].id: tokens}
-    length = sum(len(turn.text) + 1 for turn in turns)
-    return {turn.id: max(1, tokens * (len(turn.text) + 1) // length) for turn in turns}
+_FRONT = 4
+"""A cut among so many characters at the beginning of a part is the one that divides it from the
+part before."""
+
+
+def _counted(part: Part, closed: Sequence[int] | None, encoder: Encoder) -> dict[str, int]:
+    """Turn id -> tokens, for the turns of a part; `closed` is the segment that ends with it."""
+    sides = encoder.split(part.text)
+    alone = closed is None or sides is None or len(sides[0]) > _FRONT
+    tokens = encoder.count(part.text) if closed is None or alone else len(closed)
+    if len(part.turns) == 1:
+        return {part.turns[0].id: tokens}
+    # turns that were joined share their tokens by length
+    length = sum(len(turn.text) + 1 for turn in part.turns)
+    return {turn.id: max(1, tokens * (len(turn.text) + 1) // length) for turn in part.turns}
 
 
 class Trails:
