@@ -78,10 +78,16 @@ class Dialogue:
         Raises ModelError, one sentence, where the files are broken or do not fit together.
         """
         tokenizer = load_tokenizer(spec, directory)
-        if directory is not None:
+        # a remote engine has the weights; here is the tokenizer alone
+        if directory is not None and (directory / "config.json").exists():
             check_vocabulary(tokenizer, spec, directory)
         form = load_format(spec, tokenizer, system_prompt)
         return cls(spec, tokenizer, form, speaker_names=speaker_names)
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a text as it stands in a user's turn, without the turn around it."""
+        message = self._format.message(Turn("", "user", "", text, 0.0))
+        return self.tokenizer.encode(message.text)
 
     def reply(self, *, resume: str = "") -> Reply:
         """A reply to be filled; `resume` is what stands of it already."""
