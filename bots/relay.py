@@ -19,13 +19,6 @@ from core.errors import StoreUnavailable
 from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
 from core.types import Job, ThreadKey
 
-TAKE_SECONDS = 1.0
-"""How soon a delivery that nobody holds is noticed."""
-POSITION_SECONDS = 2.0
-HOLD_SECONDS = 5.0
-"""How long a new thread waits for what was said in it before."""
-DRAIN_SECONDS = 5.0
-
 log = structlog.get_logger()
 
 
@@ -39,6 +32,12 @@ class Terms:
     lease: float = 15.0
     locale: str = "en"
     """For people whose language is not known."""
+    take: float = 1.0
+    """How soon a delivery that nobody holds is noticed."""
+    positions: float = 2.0
+    hold: float = 5.0
+    """How long a new thread waits for what was said in it before."""
+    drain: float = 5.0
 
 
 class Relay:
@@ -71,7 +70,7 @@ class Relay:
             lane=self._terms.lane,
             event_ids=incoming.event_ids,
             revision=incoming.revision,
-            hold=HOLD_SECONDS if incoming.has_past else 0.0,
+            hold=self._terms.hold if incoming.has_past else 0.0,
             alone=incoming.alone,
             note=incoming.note,
         )
@@ -189,14 +188,14 @@ class Relay:
         """Deliver, take over, renew, until `stop` is set; then finish, or leave it to others."""
         chores = [
             asyncio.create_task(self._deliveries.listen(self._platform.name)),
-            asyncio.create_task(self._repeat(self._take, TAKE_SECONDS)),
+            asyncio.create_task(self._repeat(self._take, self._terms.take)),
             asyncio.create_task(self._repeat(self._renew, self._terms.lease / 4)),
-            asyncio.create_task(self._repeat(self._tell_positions, POSITION_SECONDS)),
+            asyncio.create_task(self._repeat(self._tell_positions, self._terms.positions)),
         ]
         try:
             await stop.wait()
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
+                await asyncio.wait(self._tasks, timeout=self._terms.drain)
         finally:
             for task in [*chores, *self._tasks]:
                 task.cancel()

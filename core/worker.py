@@ -40,16 +40,31 @@ from core.types import Delta, Done, FinishReason, Job, Turn, Usage
 
 T = TypeVar("T")
 
-RENEW_SECONDS = 0.1
-"""How soon a stopped reply stops, at the latest; leases are far longer."""
-SWEEP_SECONDS = 0.25
-VOUCH_SECONDS = 10.0
-"""How long a core that was killed is still counted on."""
-PUBLISH_SECONDS = 0.15
-"""Between two deltas of one reply: a few a second."""
-IDLE_SECONDS = 1.0
-
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a worker works. Times in seconds."""
+
+    lane: str
+    name: str
+    """This core's, among those that serve the lane."""
+    low_water: float = 0.7
+    """What an over-full prompt is cut down to, as a part of its budget."""
+    lease: float = 15.0
+    drain: float = 20.0
+    """How long it goes on with what it holds when it is told to stop."""
+    renew: float = 0.1
+    """How soon a stopped reply stops, at the latest; leases are far longer."""
+    sweep: float = 0.25
+    vouch: float = 10.0
+    """How long a core that was killed is still counted on."""
+    publish: float = 0.15
+    """Between two deltas of one reply: a few a second."""
+    idle: float = 1.0
+    retry: float = 0.5
+    """Between tries while Redis is away."""
 
 
 @dataclass
@@ -85,22 +100,13 @@ class Worker:
         history: History,
         engine: Engine,
         dialogue: Dialogue,
-        *,
-        lane: str,
-        name: str,
-        low_water: float,
-        lease: float,
-        drain: float,
+        terms: Terms,
     ) -> None:
         self._queue = queue
         self._history = history
         self._engine = engine
         self._dialogue = dialogue
-        self._lane = lane
-        self._name = name
-        self._low_water = low_water
-        self._lease = lease
-        self._drain = drain
+        self._terms = terms
         self._held: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._place_free = asyncio.Event()
@@ -108,9 +114,9 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve the lane until `stop` is set, then finish or hand back what is in hand."""
         chores = [
-            asyncio.create_task(self._repeat(self._announce, VOUCH_SECONDS / 3)),
-            asyncio.create_task(self._repeat(self._renew, RENEW_SECONDS)),
-            asyncio.create_task(self._repeat(self._sweep, SWEEP_SECONDS)),
+            asyncio.create_task(self._repeat(self._announce, self._terms.vouch / 3)),
+            asyncio.create_task(self._repeat(self._renew, self._terms.renew)),
+            asyncio.create_task(self._repeat(self._sweep, self._terms.sweep)),
         ]
         claiming = asyncio.create_task(self._repeat(self._claim, 0))
         await stop.wait()
@@ -119,7 +125,7 @@ class Worker:
         for chore in chores:
             await _end(chore)
         with contextlib.suppress(StoreUnavailable):
-            await self._queue.withdraw(self._lane, self._name)
+            await self._queue.withdraw(self._terms.lane, self._terms.name)
 
     # -- chores ---------------------------------------------------------------------------------
 
@@ -137,10 +143,10 @@ class Worker:
                 if not away:
                     log.warning("redis is away; trying again", error=str(error))
                 away = True
-                await asyncio.sleep(max(seconds, 0.5))
+                await asyncio.sleep(max(seconds, self._terms.retry))
 
     async def _announce(self) -> None:
-        await self._queue.announce(self._lane, self._name, VOUCH_SECONDS)
+        await self._queue.announce(self._terms.lane, self._terms.name, self._terms.vouch)
 
     async def _sweep(self) -> None:
         taken_over = await self._queue.sweep()
@@ -158,9 +164,9 @@ class Worker:
             self._place_free.clear()
             await self._place_free.wait()
             return
-        claim = await self._queue.claim(self._lane, self._name)
+        claim = await self._queue.claim(self._terms.lane, self._terms.name)
         if claim is None:
-            await self._queue.wait(self._lane, IDLE_SECONDS)
+            await self._queue.wait(self._terms.lane, self._terms.idle)
             return
         self._held[claim.job.id] = Held(claim)
         task = asyncio.create_task(self._answer(self._held[claim.job.id]))
@@ -175,7 +181,7 @@ class Worker:
     async def _finish(self) -> None:
         """Go on with what is in hand for a while, and hand back the rest."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._drain)
+            await asyncio.wait(self._tasks, timeout=self._terms.drain)
         for held in self._held.values():
             held.stop("release")
         if self._tasks:
@@ -220,7 +226,7 @@ class Worker:
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
         resume = reply_to_resume(job, window)
-        prompt = self._dialogue.prompt(turns, low_water=self._low_water, resume=resume)
+        prompt = self._dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
         reply = self._dialogue.reply(resume=resume)
         held.show(resume)
         reason = await self._stream(held, prompt, reply)
@@ -271,7 +277,7 @@ class Worker:
             if not generating.done():
                 fresh = None
                 await self._publish(held)
-                await asyncio.wait({generating}, timeout=PUBLISH_SECONDS)
+                await asyncio.wait({generating}, timeout=self._terms.publish)
         if fresh is not None:
             fresh.cancel()
 
@@ -306,14 +312,14 @@ class Worker:
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do a step that ends a job; while Redis is away, for as long as the lease may hold."""
-        until = time.monotonic() + self._lease
+        until = time.monotonic() + self._terms.lease
         while True:
             try:
                 return await step()
             except StoreUnavailable:
                 if time.monotonic() > until:
                     raise
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(self._terms.retry)
 
 
 # -- which turns --------------------------------------------------------------------------------
