@@ -7,9 +7,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -116,7 +114,7 @@ async def test_a_killed_server_is_started_again_with_what_it_had(tmp_path: Path)
     async with embedded_server(tmp_path) as url:
         async with Redis.from_url(url) as client:
             await client.set("word", "kept")
-            await cast("Awaitable[list[int]]", client.waitaof(1, 0, 5000))
+            await client.waitaof(1, 0, 5000)
         killed = await process_id(url)
         os.kill(killed, signal.SIGKILL)
         async with embedded_server(tmp_path) as again, Redis.from_url(again) as client:
