@@ -8,6 +8,8 @@ redis+cluster://[user:password@]host1[:port],host2[:port]
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -25,8 +27,33 @@ Client: TypeAlias = Redis | RedisCluster
 COMMAND_SECONDS = 5.0
 """No command of ours is slow: a server that is silent for so long does not answer."""
 
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 SENTINEL_PORT = 26379
 REDIS_PORT = 6379
+
+
+async def _timed(answer: Awaitable[Any]) -> Any:
+    """A command as a whole is given a time, rather than each use of the socket.
+
+    redis-py gives the sending its `socket_timeout` through asyncio.wait_for, which up to Python
+    3.11 swallows a cancellation that meets the end of the sending: a loop would then not stop.
+    """
+    try:
+        async with asyncio.timeout(COMMAND_SECONDS):
+            return await answer
+    except TimeoutError:
+        raise exceptions.TimeoutError(f"no answer in {COMMAND_SECONDS:g} s") from None
+
+
+class _TimedRedis(Redis):
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        answer = super().execute_command(*words, **options)  # type: ignore[no-untyped-call]  # theirs
+        return await _timed(answer)
+
+
+class _TimedCluster(RedisCluster):
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        return await _timed(super().execute_command(*words, **options))
 
 
 class Connection:
@@ -38,10 +65,9 @@ class Connection:
 
     def __init__(self, url: str) -> None:
         """UsageError where `url` is none; nothing is sent yet."""
-        address = Address.parse(url)
-        self.address = address
-        self.client: Client = _client(address, socket_timeout=COMMAND_SECONDS)
-        self._blocking: Client = _client(address, socket_timeout=None)
+        self.address = Address.parse(url)
+        self.client: Client = _client(self.address, _TimedRedis, _TimedCluster)
+        self._blocking: Client = _client(self.address, Redis, RedisCluster)
 
     def blocking(self) -> Client:
         """The client for BLPOP and XREAD: it waits as long as they do, each call on a connection
@@ -89,7 +115,7 @@ class Address:
     def parse(cls, url: str) -> Address:
         """UsageError where `url` is not one of the five forms."""
         parts = urlsplit(url)
-        if parts.scheme not in _CLIENTS:
+        if parts.scheme not in SCHEMES:
             raise UsageError(
                 "REDIS_URL must start with redis://, rediss://, unix://, redis+sentinel:// or "
                 "redis+cluster://"
@@ -115,28 +141,28 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
         raise UsageError(f"REDIS_URL names {text!r}, which is not host:port") from None
 
 
-def _client(address: Address, socket_timeout: float | None) -> Client:
-    options = {
-        "decode_responses": True,
-        "socket_timeout": socket_timeout,
-        "socket_connect_timeout": COMMAND_SECONDS,
-        "socket_keepalive": True,
-        "retry": Retry(EqualJitterBackoff(base=0.05, cap=1.0), retries=3),
-        "max_connections": 10_000,
-    }
-    if address.scheme == "unix":
-        del options["socket_keepalive"]
-    return _CLIENTS[address.scheme](address, options)
-
-
-def _plain(address: Address, options: dict[str, Any]) -> Client:
+def _client(address: Address, plain: type[Redis], cluster: type[RedisCluster]) -> Client:
+    if address.scheme == "redis+cluster":
+        return _of_cluster(address, cluster)
+    if address.scheme == "redis+sentinel":
+        return _behind_sentinels(address, plain)
     try:
-        return Redis.from_url(address.url, **options)
+        return plain.from_url(address.url, **_options())
     except ValueError as error:
         raise UsageError(f"REDIS_URL {address} is wrong: {error}") from None
 
 
-def _behind_sentinels(address: Address, options: dict[str, Any]) -> Client:
+def _options() -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "socket_timeout": None,
+        "socket_connect_timeout": COMMAND_SECONDS,
+        "retry": Retry(EqualJitterBackoff(base=0.05, cap=1.0), retries=3),
+        "max_connections": 10_000,
+    }
+
+
+def _behind_sentinels(address: Address, plain: type[Redis]) -> Client:
     name, _, db = address.path.strip("/").partition("/")
     if not (name and address.hosts and (db or "0").isdecimal()):
         raise UsageError("REDIS_URL must read redis+sentinel://host1,host2/name[/db]")
@@ -146,30 +172,21 @@ def _behind_sentinels(address: Address, options: dict[str, Any]) -> Client:
         username=address.username,
         password=address.password,
         db=int(db or 0),
-        **options,
+        **_options(),
     )
-    primary: Redis = sentinel.master_for(name)
+    primary: Redis = sentinel.master_for(name, redis_class=plain)
     return primary
 
 
-def _cluster(address: Address, options: dict[str, Any]) -> Client:
+def _of_cluster(address: Address, cluster: type[RedisCluster]) -> Client:
     if not address.hosts or address.path.strip("/"):
         raise UsageError("REDIS_URL must read redis+cluster://host1,host2")
-    return RedisCluster(
+    return cluster(
         startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
         username=address.username,
         password=address.password,
-        **options,
+        **_options(),
     )
-
-
-_CLIENTS = {
-    "redis": _plain,
-    "rediss": _plain,
-    "unix": _plain,
-    "redis+sentinel": _behind_sentinels,
-    "redis+cluster": _cluster,
-}
 
 
 def _reason(error: Exception) -> str:
