@@ -1,0 +1,82 @@
+"""What the queue, the history and the deliveries stand on: connections, buckets, and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from redis.exceptions import RedisClusterException, RedisError
+
+from core.errors import StoreUnavailable
+from core.types import ThreadKey
+from storage import keys
+from storage.scripting import Scripts
+
+REDIS_FAULTS = (RedisError, RedisClusterException, OSError)
+
+
+class Connection(Protocol):
+    """Redis as `storage.connect` gives it; answers are text."""
+
+    @property
+    def client(self) -> Any:
+        """For commands that return at once."""
+        ...
+
+    def blocking(self) -> Any:
+        """For commands that block: each is on a connection of its own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many replies may be owed at once before a person is told to come back."""
+
+    all: int = 10_000
+    channel: int = 1_000
+    person: int = 100
+    thread: int = 20
+    mailbox: int = 500
+    """Turns that a thread keeps unread."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """One Redis, and the terms on which it is used. Times are in seconds."""
+
+    connection: Connection
+    buckets: int = 1
+    lease: float = 15.0
+    delivery_lease: float = 15.0
+    deadline: float = 3600.0
+    retention: float = 30.0 * keys.DAY
+    max_attempts: int = 3
+    backoff: float = 1.0
+    limits: Limits = Limits()
+    answer_together: bool = True
+
+    def bucket(self, thread: ThreadKey) -> int:
+        return keys.bucket_of(thread, self.buckets)
+
+    def all_buckets(self) -> Iterable[int]:
+        return range(self.buckets)
+
+    @cached_property
+    def _scripts(self) -> Scripts:
+        return Scripts(self.connection.client, keys.preamble(self.retention))
+
+    async def run(self, script: str, bucket: int, **arguments: Any) -> Any:
+        """Run one atomic step in one bucket. StoreUnavailable where Redis will not."""
+        try:
+            return await self._scripts.run(script, keys.base(bucket), arguments)
+        except REDIS_FAULTS as error:
+            raise StoreUnavailable(f"Redis did not do {script!r}: {error}") from error
+
+    async def command(self, name: str, *arguments: Any) -> Any:
+        """One plain command. StoreUnavailable where Redis will not."""
+        try:
+            return await getattr(self.connection.client, name)(*arguments)
+        except REDIS_FAULTS as error:
+            raise StoreUnavailable(f"Redis did not do {name!r}: {error}") from error
