@@ -9,9 +9,9 @@ the result at RATE jobs a second. Each library with its defaults, but for 64 job
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
+import os
 import sys
 import time
 from urllib.parse import urlsplit
@@ -44,6 +44,10 @@ async def latencies(ask, rate, seconds):
         return time.perf_counter() - began
 
     return await asyncio.gather(*(one(n / rate) for n in range(int(rate * seconds))))
+
+
+def answer(drain, waits):
+    return json.dumps({"drain": drain, "waits": sorted(waits)}).encode()
 
 
 async def saq(url, jobs, rate, seconds):
@@ -86,10 +90,8 @@ async def streaq(url, jobs, rate, seconds):
             await asked.result()
 
         waits = await latencies(ask, rate, seconds)
-        running.cancel()
-        with contextlib.suppress(BaseException):
-            await running
-    return rate_drained, waits
+        os.write(1, answer(rate_drained, waits))
+        os._exit(0)  # its worker does not end when it is cancelled
 
 
 async def arq(url, jobs, rate, seconds):
@@ -121,7 +123,7 @@ async def arq(url, jobs, rate, seconds):
 async def main(library, url, jobs, rate, seconds):
     logging.disable(logging.CRITICAL)
     drain, waits = await globals()[library](url, int(jobs), float(rate), float(seconds))
-    print(json.dumps({"drain": drain, "waits": sorted(waits)}), flush=True)
+    os.write(1, answer(drain, waits))
 
 
 if __name__ == "__main__":
