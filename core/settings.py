@@ -139,6 +139,15 @@ class Settings(BaseSettings):
         """The lane that jobs go to and a core serves."""
         return self.lane or ("echo" if self.engine == "echo" else self.model)
 
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The platforms that there are tokens for."""
+        tokens = {
+            "slack": (self.slack_bot_token, self.slack_app_token),
+            "discord": (self.discord_bot_token,),
+        }
+        return tuple(name for name, needed in tokens.items() if all(needed))
+
 
 def config_file() -> Path:
     """``HENJI_CONFIG``, or ``henji.toml`` where the command was started."""
