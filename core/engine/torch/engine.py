@@ -15,8 +15,9 @@ from typing import TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.torch.attention import CacheShape, adopt
+from core.engine.torch.attention import Cache, CacheShape, adopt
 from core.engine.torch.blocks import SIZE, Blocks
+from core.engine.torch.linear import pack
 from core.engine.torch.rows import RowCache
 from core.engine.torch.runner import Runner
 from core.engine.torch.scheduler import Part, Scheduler
@@ -51,18 +52,13 @@ class TorchEngine:
     def __init__(self, model: PreTrainedModel, limits: Limits) -> None:
         """ModelError where the model cannot be served exactly."""
         adopt(model)
-        shape = CacheShape.of(model)
+        if model.device.type == "cpu":
+            pack(model)
         self._limits = limits
         self._vocabulary: int = model.config.get_text_config().vocab_size
-        blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
-        self._cache = RowCache(shape, blocks)
-        self._runner = Runner(model.train(False), self._cache)
-        self._scheduler = Scheduler(
-            Blocks(blocks),
-            places=limits.places,
-            step_tokens=limits.step_tokens,
-            left=self._cache.drop,
-        )
+        self._model = model.train(False)
+        self._cache, self._scheduler = self._books()
+        self._runner = Runner(self._model, self._cache)
         self._arrivals = count()
         self._inbox: deque[Sequence] = deque()
         self._wake = threading.Event()
@@ -71,6 +67,19 @@ class TorchEngine:
         self._pace = _Pace()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
+
+    def _books(self) -> tuple[Cache, Scheduler]:
+        """An empty cache, and who is in it."""
+        shape, limits = CacheShape.of(self._model), self._limits
+        blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
+        cache = RowCache(shape, blocks)
+        scheduler = Scheduler(
+            Blocks(blocks),
+            places=limits.places,
+            step_tokens=limits.step_tokens,
+            left=cache.drop,
+        )
+        return cache, scheduler
 
     # -- in asyncio -------------------------------------------------------------------------
 
@@ -146,12 +155,12 @@ class TorchEngine:
                 worked = self._step()
             except Exception:  # a defect of the scheduler's: begin anew rather than fall silent
                 log.exception("the engine's books are wrong; every request in flight fails")
-                self._fail(self._scheduler.clear(), "the engine had to start anew")
+                self._start_anew()
                 worked = True
             self._deliver()
             if not worked:
                 self._wake.wait()
-        self._fail([*self._scheduler.clear(), *self._inbox], "the engine was closed")
+        self._fail([*self._scheduler.sequences, *self._inbox], "the engine was closed")
         self._deliver()
 
     def _step(self) -> bool:
@@ -196,6 +205,12 @@ class TorchEngine:
                 self._scheduler.remove(sequence)
                 self._pace.finished(sequence.length)
         self._pace.sampled(sum(token is not None for _, token in results), now)
+
+    def _start_anew(self) -> None:
+        in_flight = self._scheduler.sequences
+        self._cache, self._scheduler = self._books()
+        self._runner = Runner(self._model, self._cache)
+        self._fail(in_flight, "the engine had to start anew")
 
     def _fail(self, sequences: list[Sequence], reason: str) -> None:
         for sequence in sequences:
