@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 from transformers import PreTrainedModel
 
+from core.engine.pace import Pace
 from core.engine.torch.attention import Cache, CacheShape, adopt
 from core.engine.torch.blocks import SIZE, Blocks
 from core.engine.torch.linear import pack
@@ -64,7 +65,7 @@ class TorchEngine:
         self._wake = threading.Event()
         self._closing = False
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Item], _Item]]] = {}
-        self._pace = _Pace()
+        self._pace = Pace()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -112,7 +113,7 @@ class TorchEngine:
         scheduler, blocks = self._scheduler, self._scheduler.blocks
         running, waiting = len(scheduler.running), len(scheduler.waiting) + len(self._inbox)
         # What is held by nobody, shared among requests as long as those of late.
-        room = blocks.idle * SIZE // max(1, round(self._pace.request_tokens))
+        room = blocks.idle * SIZE // max(SIZE, round(self._pace.request_tokens))
         if not running and not waiting:
             room = max(1, room)
         return EngineStats(
@@ -229,35 +230,3 @@ class TorchEngine:
 def _put(items: list[tuple[asyncio.Queue[_Item], _Item]]) -> None:
     for queue, item in items:
         queue.put_nowait(item)
-
-
-_WINDOW = 10.0
-"""Seconds that tokens a second are counted over."""
-_NEWEST = 0.2
-"""The weight of the newest value in a mean of late."""
-
-
-class _Pace:
-    """Figures of late."""
-
-    def __init__(self) -> None:
-        self.first_token = 0.0
-        self.request_tokens = float(SIZE)
-        self._steps: deque[tuple[float, int]] = deque()
-
-    def started(self, seconds: float) -> None:
-        self.first_token += (seconds - self.first_token) * (_NEWEST if self.first_token else 1)
-
-    def finished(self, tokens: int) -> None:
-        self.request_tokens += (tokens - self.request_tokens) * _NEWEST
-
-    def sampled(self, tokens: int, now: float) -> None:
-        self._steps.append((now, tokens))
-        while self._steps[0][0] < now - _WINDOW:
-            self._steps.popleft()
-
-    def tokens_per_second(self, now: float) -> float:
-        steps = [(at, tokens) for at, tokens in self._steps.copy() if at >= now - _WINDOW]
-        if not steps:
-            return 0.0
-        return sum(tokens for _, tokens in steps) / max(now - steps[0][0], 0.1)
