@@ -33,7 +33,7 @@ class Key:
 TABLE = (
     Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
     Key("ready", "ready:%s:%s", "zset", DAY, "children of a node of the fair order (see fair.lua)"),
-    Key("sizes", "sizes:%s", "hash", DAY, "how many threads wait below each node of a lane"),
+    Key("waiting", "waiting:%s", "string", DAY, "how many threads of a lane are ready"),
     Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
     Key("leases", "leases", "zset", DAY, "threads being answered, by the end of their lease"),
     Key("delayed", "delayed", "zset", DAY, "threads that wait for a time, by that time"),
@@ -57,6 +57,7 @@ TABLE = (
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
     Key("person", "person:%s", "zset", None, "threads in which a person wrote", personal=True),
+    Key("asked", "asked:%s", "zset", 2 * DAY, "a person's jobs, by time", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when a thread, channel, space, person was forgotten"),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
