@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     echo_tokens_per_second: float = Field(default=0.0, ge=0)
     """0: at once."""
     places: int | None = Field(default=None, ge=1, le=4096)
-    """Replies that the torch engine writes at once; by default 32 on a CPU, 256 on a GPU."""
+    """Replies that are written at once; by default 32 on a CPU, 256 on a GPU, 64 on a server."""
     step_tokens: int | None = Field(default=None, ge=16)
     """Tokens the torch engine computes in one step: more is faster for long prompts, fewer keeps
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     # The remote engine
     openai_base_url: str | None = None
     openai_api_key: SecretStr | None = None
+    openai_model: str | None = None
+    """What the server calls the model; by default the first that it lists."""
 
     @classmethod
     def settings_customise_sources(
