@@ -90,7 +90,7 @@ class Budget:
         """Spend a call that must be made: wait in line for it, ahead of intermediate ones."""
         window = self._window(method, team, channel)
         async with window.queue:
-            while seconds := window.wait(_now()):
+            while seconds := window.wait(_now()):  # noqa: ASYNC110 -- time is waited for
                 await asyncio.sleep(seconds)
             window.calls.append(_now())
 

@@ -92,7 +92,7 @@ class SlackPlatform:
         if final:
             return
         live = self._of(delivery)
-        while seconds := self._wait(delivery, live):
+        while seconds := self._wait(delivery, live):  # noqa: ASYNC110 -- time is waited for
             await asyncio.sleep(min(seconds, 2.0))
 
     def _wait(self, delivery: Delivery, live: Live) -> float:
@@ -226,10 +226,10 @@ class SlackPlatform:
         message = str(answer["ts"])
         live.streams.add(message)
         self._sent(delivery, part, live, message)
-        await self._session(delivery, "processing")
+        await self._enter_session(delivery)
         return message
 
-    async def _session(self, delivery: Delivery, status: str) -> None:
+    async def _enter_session(self, delivery: Delivery) -> None:
         """Tell Slack that work is under way: its own Stop button appears."""
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
@@ -239,11 +239,23 @@ class SlackPlatform:
                 thread.space,
                 thread.channel,
                 lambda: client.agents_sessions_setStatus(
-                    channel_id=thread.channel, thread_ts=thread.thread, status=status
+                    channel_id=thread.channel, thread_ts=thread.thread, status="processing"
                 ),
             )
         except (NotNow, SlackApiError):
             return
+
+    async def leave_session(self, key: ThreadKey) -> None:
+        """Slack's Stop button was pressed: the session does not leave ``processing`` by itself."""
+        client = await self._workspaces.client(key.space)
+        await self._caller.must(
+            "agents.sessions.setStatus",
+            key.space,
+            key.channel,
+            lambda: client.agents_sessions_setStatus(
+                channel_id=key.channel, thread_ts=key.thread, status="active"
+            ),
+        )
 
     # -- editing ------------------------------------------------------------------------------
 
