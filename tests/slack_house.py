@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +39,7 @@ class SlackHouse:
     settings: dict[str, Any] = field(default_factory=dict)
     lease: float = 15.0
     minute: float = 60.0
+    _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
     _tasks: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = field(default_factory=dict)
 
     def store(self) -> Store:
@@ -98,14 +101,33 @@ class SlackHouse:
         stop.set()
         await task
 
-    async def kill(self, name: str) -> None:
-        """End it where it stands: nothing is handed back."""
-        task, _ = self._tasks.pop(name)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
+        """An adapter as a process of its own, which can be killed; it has a socket when it is
+        returned."""
+        sockets = self.slack.delivery.sockets
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.slack_adapter",
+            redis_url,
+            str(self.lease),
+            env=os.environ
+            | {
+                "SLACK_BOT_TOKEN": self.slack.bot_token,
+                "SLACK_APP_TOKEN": self.slack.app_token,
+                "SLACK_API_URL": self.slack.api_url,
+                "HENJI_ENGINE": "echo",
+            },
+        )
+        self._processes.append(process)
+        await self.slack.until(lambda: self.slack.delivery.sockets > sockets, within=30)
+        return process
 
     async def close(self) -> None:
+        for process in self._processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         for name in list(self._tasks):
             with contextlib.suppress(Exception):
                 await self.stop(name)

@@ -17,9 +17,9 @@ LONG = "すこし長い文章です。" * 12
 
 @pytest.fixture
 async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
-    """With a core that takes two to three seconds for `LONG`."""
-    async with slack_house(redis) as house:
-        await house.core(pace=50)
+    """With a core that takes more than a second for `LONG`, where a minute has 30 seconds."""
+    async with slack_house(redis, minute=30) as house:
+        await house.core(pace=90)
         await house.adapter()
         yield house
         assert house.slack.workspace.violations == []
@@ -145,16 +145,20 @@ async def test_editing_the_newest_prompt_answers_again_in_place(house: SlackHous
     assert await house.storehouse().texts(house.key("C1", ts)) == ["短く", "echo: 短く"]
 
 
-async def test_a_killed_adapter_leaves_its_replies_to_the_next(redis: Redis) -> None:
+async def test_a_killed_adapter_leaves_its_replies_to_the_next(
+    redis: Redis, redis_url: str
+) -> None:
     async with slack_house(redis) as house:
         house.lease = 1.0
         slack = house.slack
         await house.core(pace=50)
-        await house.adapter("first")
+        process = await house.adapter_process(redis_url)
         ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
         [reply] = await slack.until(lambda: slack.replies("C1", ts))
-        await house.kill("first")
-        await house.adapter("second")
+        process.kill()
+        await process.wait()
+        assert reply.streaming == "open"
+        await house.adapter()
         await house.answered("C1", ts, f"echo: {LONG}", within=30)
         assert slack.replies("C1", ts) == [reply]
         assert slack.workspace.violations == []

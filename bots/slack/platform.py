@@ -97,8 +97,9 @@ class SlackPlatform:
 
     def _wait(self, delivery: Delivery, live: Live) -> float:
         now = time.monotonic()
-        minute = self._caller.budget.minute
-        pause = live.updated + PAUSE * minute / 60 if live.updated else live.began + FIRST_PAUSE
+        scale = self._caller.budget.minute / 60
+        after = (live.updated, PAUSE) if live.updated else (live.began, FIRST_PAUSE)
+        pause = after[0] + after[1] * scale
         if pause > now:
             return pause - now
         return min(self._room(method, delivery) for method in self._next_methods(delivery, live))
