@@ -111,6 +111,25 @@ class Settings(BaseSettings):
         "SLACK_SIGNING_SECRET", "slack_signing_secret", default=None
     )
     slack_api_url: str = _named("SLACK_API_URL", "slack_api_url", default="https://slack.com/api/")
+    slack_follow_ups: Literal["always", "alone", "mention"] = "alone"
+    """Messages without a mention in the bot's threads: answered always, only as long as people do
+    not talk among themselves, or never."""
+    slack_strangers: Literal["answer", "sentence", "ignore"] = "sentence"
+    """People of other workspaces, in channels shared with them."""
+    slack_allowed_bots: frozenset[str] = frozenset()
+    """Ids of bots that are answered when they mention this one."""
+    slack_admins: frozenset[str] = frozenset()
+    """Ids of people who may do what the workspace's admins may."""
+    slack_streaming: bool = True
+    """Native streaming, where Slack has room for it."""
+    slack_processes: int = Field(default=1, ge=1, le=10)
+    """How many adapters share the workspace's rate limits."""
+    slack_http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Events by HTTP on this port, instead of Socket Mode."""
+    slack_http_host: str = "127.0.0.1"
+    slack_client_id: str | None = None
+    slack_client_secret: SecretStr | None = None
+    """With the client id: installable in several workspaces, by OAuth."""
     discord_bot_token: SecretStr | None = _named(
         "DISCORD_BOT_TOKEN", "discord_bot_token", default=None
     )
