@@ -83,7 +83,7 @@ async def streaq(url, jobs, rate, seconds):
     async with queue:
         for _ in range(jobs):
             await task.enqueue()
-        running, rate_drained = await timed_drain(worker.run_async(), jobs)
+        _, rate_drained = await timed_drain(worker.run_async(), jobs)
 
         async def ask():
             asked = await task.enqueue()
