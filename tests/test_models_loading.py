@@ -14,10 +14,13 @@ import torch
 from transformers import GPTNeoXForCausalLM
 
 from core.dialogue import Dialogue
+from core.engine.torch import Limits, TorchEngine
 from core.errors import ModelError
 from core.loading import choose_device, choose_dtype, load_weights
 from core.models import CATALOGUE, model_directory
+from core.ports import GenerationRequest
 from core.settings import Settings
+from core.types import Sampling
 from tests import dialogues, tiny
 from tests.dialogues import RINNA, said
 
@@ -41,10 +44,11 @@ def test_a_checkpoint_in_the_old_layout_loads_whole(files: Path) -> None:
     model = load(files)
     assert isinstance(model, GPTNeoXForCausalLM)
     assert not model.training
-    assert torch.equal(model.get_output_embeddings().weight, old["embed_out.weight"])
-    assert torch.equal(model.get_input_embeddings().weight, old["gpt_neox.embed_in.weight"])
-    for name, tensor in model.gpt_neox.layers[1].named_parameters():
-        assert torch.equal(tensor, old[f"gpt_neox.layers.1.{name}"])
+    loaded = dict(model.named_parameters())
+    loaded["embed_out.weight"] = loaded.pop("lm_head.weight")
+    masks = {name for name in old if name.endswith(("attention.bias", "masked_bias", "inv_freq"))}
+    assert set(loaded) == set(old) - masks
+    assert all(torch.equal(tensor, old[name]) for name, tensor in loaded.items())
 
 
 def test_it_computes_what_its_config_of_2023_says(files: Path) -> None:
@@ -72,8 +76,9 @@ def _first_layer(weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.T
     fused = part("attention.query_key_value", norm("input_layernorm", x))
     query, key, value = fused.view(4, 2, 3, 16).permute(2, 1, 0, 3)
     angles = torch.outer(torch.arange(4.0), 10000.0 ** -(torch.arange(0, 16, 2) / 16))
-    turned = [_rotate(heads, angles) for heads in (query, key)]
-    seen = torch.nn.functional.scaled_dot_product_attention(*turned, value, is_causal=True)
+    seen = torch.nn.functional.scaled_dot_product_attention(
+        _rotate(query, angles), _rotate(key, angles), value, is_causal=True
+    )
     x = x + part("attention.dense", seen.permute(1, 0, 2).reshape(4, 32))
     inner = torch.nn.functional.gelu(part("mlp.dense_h_to_4h", norm("post_attention_layernorm", x)))
     return (x + part("mlp.dense_4h_to_h", inner))[None]
@@ -89,66 +94,64 @@ def _rotate(heads: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 # -- the card's recipe --------------------------------------------------------------------------
 
 
-def test_the_seed_recipe_is_the_card_s_script_to_the_token() -> None:
-    """The card's own steps on the left, ours on the right, on the same tiny weights."""
-    directory = dialogues.rinna_files()
+async def test_the_seed_recipe_is_the_card_s_script_to_the_token() -> None:
+    """The card's own steps, then ours through prompt and engine, on the same tiny weights."""
+    directory, spec = dialogues.rinna_files(), CATALOGUE["rinna-ppo"]
     turns = said("日本の首都は?", "東京です。\nほかには?", "それは簡単ですか?")
 
-    # the card: a list of speakers and texts, joined; ids without special tokens; generate
-    speakers = {"user": "ユーザー", "assistant": "システム"}
-    prompt = [f"{speakers[t.role]}: {t.text}".replace("\n", "<NL>") for t in turns]
-    string = "<NL>".join(prompt) + "<NL>" + "システム: "
-    # (the card's slow tokenizer is SentencePiece itself, with nothing added)
+    # the card's: speakers and texts joined, ids without special tokens, generate, decode, replace;
+    # its slow tokenizer was SentencePiece with nothing added
     card = sentencepiece.SentencePieceProcessor(model_file=str(directory / "spiece.model"))
-    token_ids = torch.tensor([card.encode(string)])
+    speakers = {"user": "ユーザー", "assistant": "システム"}
+    lines = [f"{speakers[turn.role]}: {turn.text}".replace("\n", "<NL>") for turn in turns]
+    token_ids = torch.tensor([card.encode("<NL>".join(lines) + "<NL>" + "システム: ")])
+    options = {
+        "max_new_tokens": 128,
+        "temperature": 0.7,
+        "repetition_penalty": 1.1,
+        "pad_token_id": card.pad_id(),
+        "bos_token_id": card.bos_id(),
+        "eos_token_id": card.eos_id(),
+    }
+    made = load(directory).generate(token_ids, **{**options, "temperature": None})
+    card_ids = made[0, token_ids.shape[1] :].tolist()
+    card_text = card.decode(card_ids).replace("<NL>", "\n")
 
-    dialogue = Dialogue.load(RINNA, directory)
-    ours = dialogue.prompt(turns, low_water=0.7).ids
-    assert list(ours) == token_ids.tolist()[0]
-
-    spec = CATALOGUE["rinna-ppo"]
-    assert (spec.max_new_tokens, spec.context_length) == (128, 2048)
-    assert spec.sampling == replace(spec.sampling, temperature=0.7, repetition_penalty=1.1)
-    assert (spec.sampling.top_p, spec.sampling.top_k) == (1.0, 0)
-    assert dialogue.stop_ids == {card.eos_id()}
-
-    model = load(directory)
-    common = {"max_new_tokens": 40, "pad_token_id": card.pad_id(), "eos_token_id": card.eos_id()}
-    theirs = model.generate(
-        token_ids, do_sample=False, repetition_penalty=1.1, bos_token_id=card.bos_id(), **common
-    )
-    reply = _greedy(model, ours, spec.sampling.repetition_penalty, dialogue.stop_ids, 40)
-    assert reply == theirs[0, len(ours) :].tolist()
-    unpenalized = _greedy(model, ours, 1.0, dialogue.stop_ids, 40)
-    assert reply != unpenalized  # the penalty is felt on these weights
-
-    # the card: output = tokenizer.decode(...), output.replace("<NL>", "\n")
-    decoded = card.decode([i for i in reply if i not in dialogue.stop_ids]).replace("<NL>", "\n")
-    written = dialogue.reply()
-    shown = "".join(written.push([ident]) for ident in reply)
-    text, _ = written.finish("length")
-    if written.finish_reason is None:
-        assert text == decoded.strip().rstrip("\ufffd")
-    assert text.startswith(shown)
+    # ours
+    dialogue = Dialogue.load(spec, directory)
+    prompt = dialogue.prompt(turns, low_water=0.7).ids
+    assert prompt == tuple(token_ids[0].tolist())
+    assert dialogue.stop_ids == {options["eos_token_id"]}
+    assert spec.max_new_tokens == options["max_new_tokens"]
+    assert spec.sampling == Sampling(temperature=0.7, repetition_penalty=1.1)
+    greedy = replace(spec.sampling, temperature=0.0)
+    ids = await _generated(load(directory), dialogue, prompt, greedy)
+    ended = card_ids[:-1] if card_ids[-1] in dialogue.stop_ids else card_ids
+    assert ids == ended
+    assert ids != await _generated(
+        load(directory), dialogue, prompt, replace(greedy, repetition_penalty=1.0)
+    )  # on these weights the penalty is felt
+    assert dialogue.tokenizer.decode(ids).replace("<NL>", "\n") == card_text
 
 
-def _greedy(
-    model: Any, prompt: tuple[int, ...], penalty: float, stop_ids: frozenset[int], most: int
+async def _generated(
+    model: Any, dialogue: Dialogue, prompt: tuple[int, ...], sampling: Sampling
 ) -> list[int]:
-    """Greedy decoding from a prompt's ids with the repetition penalty over prompt and reply, as
-    the engines are asked for it: a logit above 0 is divided, one below multiplied."""
-    ids = list(prompt)
-    while len(ids) < len(prompt) + most:
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, -1]
-        seen = torch.tensor(sorted(set(ids)))
-        logits[seen] = torch.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
-        best = logits.topk(2).values
-        assert best[0] - best[1] > 1e-4, "a tie could flip this test"
-        ids.append(int(logits.argmax()))
-        if ids[-1] in stop_ids:
-            break
-    return ids[len(prompt) :]
+    """The engine's reply, as the worker asks for one."""
+    engine = TorchEngine(model, Limits(2048, places=1, step_tokens=64, cache_bytes=1 << 24))
+    request = GenerationRequest(
+        id="1",
+        prompt=prompt,
+        sampling=sampling,
+        max_new_tokens=dialogue.spec.max_new_tokens,
+        seed=0,
+        stop_ids=dialogue.stop_ids,
+        stop_sequences=dialogue.stop_sequences,
+    )
+    try:
+        return [ident async for chunk in engine.generate(request) for ident in chunk.ids]
+    finally:
+        await engine.close()
 
 
 # -- precision ----------------------------------------------------------------------------------
@@ -235,20 +238,16 @@ def test_a_tokenizer_of_another_vocabulary_is_named(files: Path) -> None:
 # -- the embedded model -------------------------------------------------------------------------
 
 
-def test_the_embedded_model_is_converted_once_and_answers(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path)
-    spec, lines = CATALOGUE["smollm2"], list[str]()
-    directory = model_directory(spec, settings, lines.append)
-    assert len(lines) == 2
+def test_the_embedded_model_is_converted_once_and_answers(home: Path) -> None:
+    settings, spec, lines = Settings(data_dir=home), CATALOGUE["smollm2"], list[str]()
+    directory = model_directory(spec, settings, print)
     assert model_directory(spec, settings, lines.append) == directory
-    assert len(lines) == 2
+    assert not lines
     assert not list(directory.parent.glob("*.partial"))
-    model = load_weights(spec, directory, dtype="float32", device="cpu", progress=lines.append)
+    model: Any = load_weights(spec, directory, dtype="float32", device="cpu", progress=print)
     dialogue = Dialogue.load(spec, directory)
-    turns = said("What is the capital of Japan?")
-    ids = dialogue.prompt(turns, low_water=0.7).ids
-    with torch.no_grad():
-        made = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)
+    ids = dialogue.prompt(said("What is the capital of Japan?"), low_water=0.7).ids
+    made = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)
     reply = dialogue.reply()
     reply.push([i for i in made[0, len(ids) :].tolist() if i not in dialogue.stop_ids])
     assert "Tokyo" in reply.finish("stop")[0]
