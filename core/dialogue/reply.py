@@ -12,7 +12,7 @@ from core.dialogue.tokenizer import Detokenizer
 from core.types import FinishReason
 
 _SPACE = re.compile(r"\s+")
-_LOOK_EVERY = 32
+_LOOK_EVERY = 64
 """Characters after which a loop is looked for again."""
 
 
@@ -32,7 +32,7 @@ class Reply:
         self._shown = len(self._text)
         self._line = self._text.rfind("\n") + 1
         """Where the last line begins."""
-        self._looked = len(self._text)
+        self._looked = 0
         """How much of the text was looked at for a loop."""
 
     def push(self, ids: Sequence[int], text: str | None = None) -> str:
