@@ -131,10 +131,9 @@ class ChatTemplateFormat:
 
     def _appends(self) -> bool:
         """Whether `first`, `following` and `tail` give what the template gives, for all we try."""
-        if self.alternates:
-            dialogues = [_alternating(length) for length in (1, 3, 5, 7)]
-        else:
-            dialogues = [_alternating(length) for length in range(1, 7)]
+        lengths = (1, 3, 5, 7) if self.alternates else range(1, 8)
+        dialogues = [_alternating(length, shift) for length in lengths for shift in (0, 1)]
+        if not self.alternates:
             dialogues.append([*_alternating(2), *_alternating(3), *_alternating(1)])
         try:
             return all(map(self._appends_in, dialogues))
@@ -167,11 +166,9 @@ _SAMPLES = (
 )
 
 
-def _alternating(length: int) -> list[Message]:
+def _alternating(length: int, shift: int = 0) -> list[Message]:
     """User and assistant in turn, with texts that templates have been seen to treat apart."""
-    texts = [_SAMPLES[place % len(_SAMPLES)] for place in range(length)]
-    roles = ["assistant" if place % 2 else "user" for place in range(length)]
     return [
-        Message("user" if role == "user" else "assistant", text)
-        for role, text in zip(roles, texts, strict=True)
+        Message("assistant" if place % 2 else "user", _SAMPLES[(place + shift) % len(_SAMPLES)])
+        for place in range(length)
     ]
