@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from logging import ERROR
 from pathlib import Path
 from typing import Any, cast
@@ -115,7 +116,8 @@ def convert_gguf(gguf: Path, directory: Path) -> None:
     float16, as the blocks of a GGUF file are scaled in float16: bfloat16 would round them.
     """
     folder, name = os.fspath(gguf.parent), gguf.name
-    with _quiet():
+    # one bar of the GGUF reader's is not under the library's switch
+    with _quiet(), redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         model = AutoModelForCausalLM.from_pretrained(
             folder,

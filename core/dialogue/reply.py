@@ -101,7 +101,9 @@ class Reply:
     def _end_of_shown(self) -> int:
         """Where what may be shown ends: before what might be a mark, or space at the very end."""
         end = len(self._text) if self.finish_reason else self._before_mark()
-        return len(self._text[:end].rstrip()) if self._reading.strip else end
+        while self._reading.strip and end > self._shown and self._text[end - 1].isspace():
+            end -= 1
+        return end
 
     def _before_mark(self) -> int:
         """Where the text ends that is certainly not the beginning of a mark."""
