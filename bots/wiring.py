@@ -85,7 +85,8 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
             ),
             answer_together=settings.answer_together,
         )
-        yield Memory(RedisQueue(store), RedisHistory(store), RedisDeliveries(store))
+        async with aclosing(RedisQueue(store)) as queue:
+            yield Memory(queue, RedisHistory(store), RedisDeliveries(store))
 
 
 @asynccontextmanager
