@@ -90,6 +90,7 @@ ENGLISH: Final[dict[str, str]] = {
     "scope_mine": "everything that you said",
     "reset_pick_channel": "Which channel?",
     "reset_pick_user": "Which person?",
+    "app_description": "Answers in threads with a language model that our team runs itself.",
     # The home page
     "home_title": "{name}",
     "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",

@@ -89,6 +89,7 @@ JAPANESE: Final[dict[str, str]] = {
     "scope_mine": "あなたのすべての発言",
     "reset_pick_channel": "どのチャンネルですか",
     "reset_pick_user": "どの人ですか",
+    "app_description": "自分たちで動かす言語モデルが、スレッドで答えます。",
     # The home page
     "home_title": "{name} (返事)",
     "home_what": "自分たちで運用するチャットボットです。スレッドで、書きながら返事をします。",
