@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     echo_tokens_per_second: float = Field(default=0.0, ge=0)
     """0: at once."""
     places: int | None = Field(default=None, ge=1, le=4096)
-    """Replies that the torch engine writes at once; by default 32 on a CPU, 256 on a GPU."""
+    """Replies that are written at once; by default 32 on a CPU, 256 on a GPU, 64 on a server."""
     step_tokens: int | None = Field(default=None, ge=16)
     """Tokens the torch engine computes in one step: more is faster for long prompts, fewer keeps
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     # The remote engine
     openai_base_url: str | None = None
     openai_api_key: SecretStr | None = None
+    openai_model: str | None = None
+    """What the server calls the model; by default the first that it lists."""
 
     @classmethod
     def settings_customise_sources(
@@ -157,6 +159,15 @@ class Settings(BaseSettings):
     def job_lane(self) -> str:
         """The lane that jobs go to and a core serves."""
         return self.lane or ("echo" if self.engine == "echo" else self.model)
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The platforms that there are tokens for."""
+        tokens = {
+            "slack": (self.slack_bot_token, self.slack_app_token),
+            "discord": (self.discord_bot_token,),
+        }
+        return tuple(name for name, needed in tokens.items() if all(needed))
 
 
 def config_file() -> Path:
