@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from bots.relay import Terms as RelayTerms
-from bots.slack.adapter import Stores, serve
+from bots.slack.adapter import serve
 from bots.slack.budget import Budget
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
@@ -74,7 +74,7 @@ class SlackHouse:
         task = asyncio.create_task(
             serve(
                 Settings(**self._settings()),
-                Stores(house.queue, house.history, house.deliveries),
+                house,
                 RelayTerms(LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5),
                 stop,
                 Budget(self.minute),

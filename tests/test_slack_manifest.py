@@ -16,11 +16,10 @@ SOURCES = Path(manifest.__file__).parent
 
 @pytest.fixture(params=[None, "https://henji.example"])
 def made(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return manifest.manifest(url=request.param)
+    return manifest.document(url=request.param)
 
 
 def test_lengths_are_within_what_slack_takes(made: dict[str, Any]) -> None:
-    json.dumps(made)
     assert len(made["display_information"]["name"]) <= 35
     assert len(made["display_information"]["description"]) <= 140
     assert len(made["features"]["agent_view"]["agent_description"]) <= 300
@@ -30,8 +29,12 @@ def test_lengths_are_within_what_slack_takes(made: dict[str, Any]) -> None:
         assert command["command"].startswith("/")
 
 
+def test_the_printed_manifest_is_json() -> None:
+    assert json.loads(manifest.manifest()) == manifest.document()
+
+
 def test_japanese_labels_fit_too() -> None:
-    shortcuts = manifest.manifest(locale="ja")["features"]["shortcuts"]
+    shortcuts = manifest.document(locale="ja")["features"]["shortcuts"]
     assert all(len(shortcut["name"]) <= 24 for shortcut in shortcuts)
 
 
