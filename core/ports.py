@@ -147,10 +147,14 @@ class StoredTurn:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A thread as its next prompt needs it: the history, then the mailbox up to the job's turn."""
+    """A thread as its next prompt needs it: the history, then the mailbox up to the job's turn.
 
-    history: tuple[StoredTurn, ...]
-    mailbox: tuple[StoredTurn, ...]
+    `history` is the store's own copy: it holds until the thread's window is asked for again.
+    """
+
+    history: Sequence[StoredTurn]
+    mailbox: Sequence[StoredTurn]
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +162,16 @@ class Commit:
     """What a finished job leaves behind."""
 
     done: Done
-    counts: Mapping[str, int]
-    """Turn id -> tokens, for turns whose count was missing or foreign, and for the reply."""
+    reply: Turn | None
+    """None where nothing was shown."""
     fingerprint: str
-    evict: tuple[str, ...] = ()
+    """Of the tokenizer that counted."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Turn id -> tokens, for turns whose count was missing or foreign."""
+    version: int = 0
+    """Of the window that was read: a count of a turn edited since then is not written."""
+    evict: Sequence[str] = ()
     """Old turns that fall from the history."""
-    partial: bool = False
 
 
 class JobQueue(Protocol):
@@ -181,10 +189,12 @@ class JobQueue(Protocol):
         ...
 
     async def edit(
-        self, thread: ThreadKey, turn: str, text: str, revision: str, holder: str
+        self, thread: ThreadKey, turn: str, text: str, revision: str, lane: str, holder: str
     ) -> Receipt: ...
 
-    async def delete(self, thread: ThreadKey, turn: str) -> None: ...
+    async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
+        """Forget a prompt with its reply, or a reply; the jobs that ended with it."""
+        ...
 
     async def regenerate(
         self,
@@ -192,6 +202,7 @@ class JobQueue(Protocol):
         reply: str,
         revision: str,
         author: str,
+        lane: str,
         holder: str,
         *,
         resumes: bool = False,
@@ -199,6 +210,10 @@ class JobQueue(Protocol):
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         """Stop a reply; False where it has ended already."""
+        ...
+
+    async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
+        """Where each job stands among those that wait; 0 for one that does not."""
         ...
 
     # The cores' side
@@ -219,13 +234,19 @@ class JobQueue(Protocol):
         """Job id -> verdict, in one call a bucket."""
         ...
 
-    async def started(self, claim: Claim) -> Verdict: ...
-
     async def publish(self, claim: Claim, delta: Delta) -> Verdict: ...
 
     async def commit(self, claim: Claim, commit: Commit) -> Verdict: ...
 
-    async def fail(self, claim: Claim, code: str, message: str, *, retry: bool) -> Verdict: ...
+    async def fail(
+        self, claim: Claim, code: str, message: str, *, retry: bool, forget: bool = False
+    ) -> Verdict:
+        """End an attempt: to be retried with back-off, or for good; `forget` drops its turn."""
+        ...
+
+    async def sweep(self) -> int:
+        """Do what time alone brings about; how many leases were found to have ended."""
+        ...
 
     async def release(self, claim: Claim) -> Verdict:
         """Hand a job back, at the head of its thread, as if it had not been claimed."""
@@ -279,7 +300,9 @@ class Delivery:
     posting: int | None = None
     """The part that a process was about to post when it last wrote: it may be there."""
     note: Mapping[str, str] = field(default_factory=dict)
-    taken_over: bool = False
+    """What the platform wanted to know; names that begin with ``secret_`` go at the close."""
+    replaces: str | None = None
+    """The reply whose messages this one takes over."""
 
 
 class Deliveries(Protocol):
@@ -299,7 +322,19 @@ class Deliveries(Protocol):
         """Write down what was posted, or is about to be; False where the lease was lost."""
         ...
 
-    async def close(self, delivery: Delivery) -> bool: ...
+    async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool: ...
+
+    async def closed(self, thread: ThreadKey, job: str) -> bool:
+        """Whether nobody writes to the messages of this reply any more."""
+        ...
+
+    async def locate(self, place: ThreadKey, message: str) -> tuple[ThreadKey, str] | None:
+        """The thread and turn of a platform's message; `place` says platform, space, channel."""
+        ...
+
+    async def listen(self, platform: str) -> None:
+        """Wake the followers of this process, for ever."""
+        ...
 
     def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
         """The events of a reply from its first on, until its end."""

@@ -1,0 +1,114 @@
+"""What the bot says in English."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ENGLISH: Final[dict[str, str]] = {
+    # While a reply is on its way
+    "thinking": "Thinking…",
+    "queued": "Waiting: {position} in line…",
+    # At the end of a reply
+    "stopped": "Stopped.",
+    "cut_short": "The reply reached its length limit. “Continue” goes on from here.",
+    "repeated": "The reply began to repeat itself and was cut there.",
+    "ended_by_reset": "This conversation was reset, so the reply ended here.",
+    "ended_by_edit": "The question was edited; the reply starts anew.",
+    "ended_by_delete": "The question was deleted, so the reply ended here.",
+    # When there is none
+    "no_core": "No language model is running right now. Please try again in a while.",
+    "busy": "Too many messages are waiting right now. Please try again in a few minutes.",
+    "too_long": (
+        "This message is longer than the model can read. Please shorten it and send it again."
+    ),
+    "prompt_gone": (
+        "The message that this reply answers is not remembered any more, "
+        "so it cannot be answered again."
+    ),
+    "deadline": "No answer came in time. Please ask again.",
+    "internal": "Something went wrong here, and it has been logged. Please ask again.",
+    "store_down": (
+        "The memory of this bot cannot be reached right now, so the message was not taken. "
+        "Please send it again in a while."
+    ),
+    # Under a reply
+    "ai_notice": "Written by AI ({model}): it may be wrong.",
+    "stop": "Stop",
+    "regenerate": "Regenerate",
+    "continue": "Continue",
+    "good": "Good answer",
+    "bad": "Bad answer",
+    "feedback_thanks": "Thank you for the feedback.",
+    "feedback_title": "Feedback",
+    "feedback_reason": "What was good or bad? (optional)",
+    "feedback_reason_hint": "It is stored with this reply for whoever runs the bot.",
+    "send": "Send",
+    "cancel": "Cancel",
+    "close": "Close",
+    "not_yours": "Only the person who asked and the admins can do that.",
+    "too_late": "That reply has ended already.",
+    # Where and how to talk
+    "mention_again": "To go on in this thread, mention me again: {mention}.",
+    "files_not_read": "I cannot read files: I read only the text of the message.",
+    "stranger": "I answer only members of the workspace that runs me.",
+    "cannot_post": "I am not allowed to write in {channel}. Please invite me there.",
+    "nothing_asked": "Yes? Write your question after the mention. “help” shows what I can do.",
+    "asked": "{person} asks: {text}",
+    # Help
+    "help": (
+        "I answer with a language model that runs on our own machine. Write to me, and I reply in "
+        "the same conversation; “reset” forgets it, “stop” stops a reply."
+    ),
+    "help_slack": (
+        "*{name}* answers with a language model that runs on our own machine ({model}).\n"
+        "• Mention me in a channel or a thread, or write to me directly.\n"
+        "• In a thread that I take part in, I answer without a mention.\n"
+        "• “{mention} reset”: forget this thread. “{mention} stop”: stop the reply.\n"
+        "• “{mention} privacy”: what I remember. “{mention} model”: what answers here."
+    ),
+    "help_command": "`{command} ask …`, `{command} reset`, `{command} privacy`, `{command} model`",
+    "usage_command": "Write `{command} ask` and your question, or `{command} help`.",
+    "privacy": (
+        "I remember what was said in the threads that I take part in, as much as the model can "
+        "read, and for at most {days} days after the last message. It stays on our own machine "
+        "and goes to no other company. Messages that are edited or deleted are edited or "
+        "deleted in my memory too."
+    ),
+    "model": "The model that answers here is {model}.",
+    # Reset
+    "reset_done": "This conversation is forgotten.",
+    "reset_nothing": "There was nothing to forget here.",
+    "reset_scope_done": "Forgotten: {scope}.",
+    "reset_title": "Forget?",
+    "reset_confirm": "What I remember of {scope} will be forgotten. This cannot be undone.",
+    "reset_yes": "Forget",
+    "reset_refused": "Only admins can reset {scope}.",
+    "scope_thread": "this conversation",
+    "scope_channel": "this channel",
+    "scope_user": "one person",
+    "scope_space": "the whole workspace",
+    "scope_mine": "everything that you said",
+    "reset_pick_channel": "Which channel?",
+    "reset_pick_user": "Which person?",
+    # The home page
+    "home_title": "{name}",
+    "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",
+    "home_model": "Model: {model}",
+    "home_memory": "Memory: {days} days after a conversation's last message.",
+    "home_forget": "Forget everything I said",
+    "home_admin": "For admins",
+    "home_reset_channel": "Reset a channel",
+    "home_reset_user": "Reset a person",
+    "home_reset_space": "Reset the workspace",
+    "forget_unavailable": "That cannot be done from here yet. Please ask an admin.",
+    # First words
+    "prompt_greeting": "What would you like to talk about?",
+    "prompt_summary_title": "Summarise a text",
+    "prompt_summary": "Please summarise this text in three lines:\n",
+    "prompt_draft_title": "Draft a message",
+    "prompt_draft": "Please draft a polite message that says:\n",
+    "prompt_ideas_title": "Find ideas",
+    "prompt_ideas": "Please list five ideas for:\n",
+    "shortcut_ask": "Ask about this message",
+    "shortcut_reset": "Reset this thread",
+}

@@ -1,0 +1,113 @@
+"""What the bot says in Japanese."""
+
+from __future__ import annotations
+
+from typing import Final
+
+JAPANESE: Final[dict[str, str]] = {
+    # While a reply is on its way
+    "thinking": "考えています…",
+    "queued": "順番を待っています({position}番目)…",
+    # At the end of a reply
+    "stopped": "停止しました。",
+    "cut_short": "長さの上限に達しました。「続ける」を押すと続きを書きます。",
+    "repeated": "同じ内容の繰り返しが始まったため、そこで打ち切りました。",
+    "ended_by_reset": "この会話がリセットされたため、返事はここで終わりました。",
+    "ended_by_edit": "質問が編集されたため、返事を書き直します。",
+    "ended_by_delete": "質問が削除されたため、返事はここで終わりました。",
+    # When there is none
+    "no_core": "いま言語モデルが動いていません。しばらくしてからもう一度お試しください。",
+    "busy": "いま順番待ちのメッセージが多すぎます。数分後にもう一度お試しください。",
+    "too_long": (
+        "このメッセージはモデルが読める長さを超えています。短くして、もう一度送ってください。"
+    ),
+    "prompt_gone": "この返事のもとになったメッセージはもう記憶にないため、答え直せません。",
+    "deadline": "時間内に答えられませんでした。もう一度質問してください。",
+    "internal": "こちらで問題が起き、記録しました。もう一度質問してください。",
+    "store_down": (
+        "いま記憶装置につながらないため、メッセージを受け取れませんでした。"
+        "しばらくしてからもう一度送ってください。"
+    ),
+    # Under a reply
+    "ai_notice": "AI({model})が書いた文章です。誤りが含まれることがあります。",
+    "stop": "停止",
+    "regenerate": "書き直す",
+    "continue": "続ける",
+    "good": "良い回答",
+    "bad": "良くない回答",
+    "feedback_thanks": "フィードバックをありがとうございます。",
+    "feedback_title": "フィードバック",
+    "feedback_reason": "良かった点、良くなかった点(任意)",
+    "feedback_reason_hint": "この返事とともに、運用担当者のために保存されます。",
+    "send": "送信",
+    "cancel": "キャンセル",
+    "close": "閉じる",
+    "not_yours": "この操作は、質問した人と管理者だけができます。",
+    "too_late": "その返事はすでに終わっています。",
+    # Where and how to talk
+    "mention_again": "このスレッドで続けるには、もう一度メンションしてください: {mention}",
+    "files_not_read": "ファイルは読めません。メッセージの文章だけを読みます。",
+    "stranger": "このボットを運用しているワークスペースのメンバーにだけお答えしています。",
+    "cannot_post": "{channel} に書き込む権限がありません。チャンネルに招待してください。",
+    "nothing_asked": (
+        "はい、何でしょうか。メンションに続けて質問を書いてください。「help」で使い方を表示します。"
+    ),
+    "asked": "{person} さんの質問: {text}",
+    # Help
+    "help": (
+        "自分たちのマシンで動く言語モデルでお答えします。話しかけると同じ会話の中で返事をします。"
+        "「reset」で会話を忘れ、「stop」で返事を止めます。"
+    ),
+    "help_slack": (
+        "*{name}* は、自分たちのマシンで動く言語モデル({model})でお答えします。\n"
+        "• チャンネルやスレッドでメンションするか、直接メッセージを送ってください。\n"
+        "• 参加しているスレッドでは、メンションがなくても答えます。\n"
+        "• 「{mention} reset」: このスレッドを忘れます。「{mention} stop」: 返事を止めます。\n"
+        "• 「{mention} privacy」: 記憶の内容。「{mention} model」: 答えているモデル。"
+    ),
+    "help_command": "`{command} ask …`・`{command} reset`・`{command} privacy`・`{command} model`",
+    "usage_command": "`{command} ask` に続けて質問を書くか、`{command} help` をお試しください。",
+    "privacy": (
+        "参加しているスレッドでの発言を、モデルが読める分だけ、"
+        "最後のメッセージから最長 {days} 日間記憶します。"
+        "内容は自分たちのマシンにとどまり、他社には送られません。"
+        "編集・削除されたメッセージは、記憶からも編集・削除されます。"
+    ),
+    "model": "ここで答えているモデルは {model} です。",
+    # Reset
+    "reset_done": "この会話の内容を忘れました。",
+    "reset_nothing": "忘れるものはありませんでした。",
+    "reset_scope_done": "{scope}の記憶を消しました。",
+    "reset_title": "記憶を消しますか",
+    "reset_confirm": "{scope}について記憶していることをすべて消します。元に戻せません。",
+    "reset_yes": "消す",
+    "reset_refused": "{scope}のリセットは管理者だけができます。",
+    "scope_thread": "この会話",
+    "scope_channel": "このチャンネル",
+    "scope_user": "特定の人",
+    "scope_space": "ワークスペース全体",
+    "scope_mine": "あなたのすべての発言",
+    "reset_pick_channel": "どのチャンネルですか",
+    "reset_pick_user": "どの人ですか",
+    # The home page
+    "home_title": "{name} (返事)",
+    "home_what": "自分たちで運用するチャットボットです。スレッドで、書きながら返事をします。",
+    "home_model": "モデル: {model}",
+    "home_memory": "記憶: 会話の最後のメッセージから {days} 日間。",
+    "home_forget": "私の発言をすべて忘れる",
+    "home_admin": "管理者向け",
+    "home_reset_channel": "チャンネルをリセット",
+    "home_reset_user": "特定の人をリセット",
+    "home_reset_space": "ワークスペースをリセット",
+    "forget_unavailable": "まだここからは実行できません。管理者に依頼してください。",
+    # First words
+    "prompt_greeting": "何についてお話ししましょうか。",
+    "prompt_summary_title": "文章を要約する",
+    "prompt_summary": "次の文章を3行で要約してください:\n",
+    "prompt_draft_title": "文面を作る",
+    "prompt_draft": "次の内容を伝える丁寧な文面を書いてください:\n",
+    "prompt_ideas_title": "アイデアを出す",
+    "prompt_ideas": "次のテーマでアイデアを5つ挙げてください:\n",
+    "shortcut_ask": "このメッセージについて聞く",
+    "shortcut_reset": "このスレッドをリセット",
+}

@@ -1,0 +1,192 @@
+"""Our types as versioned JSON, and back. Nothing else knows what a stored record looks like.
+
+A record of an unknown version, or one that cannot be read, raises `Undecodable`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from core.errors import HenjiError
+from core.ports import Delivery, StoredTurn
+from core.types import (
+    Cancelled,
+    Delta,
+    Done,
+    Failed,
+    FinishReason,
+    Job,
+    Queued,
+    ReplyEvent,
+    Role,
+    Started,
+    ThreadKey,
+    Turn,
+    Usage,
+)
+
+VERSION = 1
+
+
+class Undecodable(HenjiError):
+    """A stored record that this release cannot read."""
+
+
+def dump(value: Any) -> str:
+    """Compact JSON with the text as it is."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def load(text: str) -> Any:
+    """JSON of ours; Undecodable where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Undecodable(f"not JSON: {error}") from error
+
+
+def flatten(pairs: Sequence[str]) -> dict[str, str]:
+    """A hash as a script returns it, as a dictionary."""
+    return dict(zip(pairs[::2], pairs[1::2], strict=True))
+
+
+# -- turns --------------------------------------------------------------------------------------
+
+
+def encode_turn(
+    turn: Turn, *, answers: str | None = None, finish_reason: FinishReason | None = None
+) -> str:
+    """Strings only, for scripts that change one field must not round a number."""
+    record = {
+        "v": str(VERSION),
+        "role": turn.role,
+        "author": turn.author,
+        "name": turn.name,
+        "text": turn.text,
+        "at": repr(turn.at),
+        "answers": answers,
+        "finish": finish_reason,
+    }
+    return dump({name: value for name, value in record.items() if value is not None})
+
+
+def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
+    """The turn of a stored record, with the count that stands beside it."""
+    data = load(record)
+    try:
+        if data["v"] != str(VERSION):
+            raise Undecodable(f"a turn of version {data['v']}")
+        turn = Turn(
+            id=id_,
+            role=cast("Role", data["role"]),
+            author=data["author"],
+            text=data["text"],
+            at=float(data["at"]),
+            name=data["name"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Undecodable(f"not a turn: {error!r}") from error
+    tokens, fingerprint = decode_count(count)
+    return StoredTurn(turn, tokens, fingerprint, data.get("answers"), data.get("finish"))
+
+
+def encode_count(tokens: int, fingerprint: str) -> str:
+    return f"{tokens} {fingerprint}"
+
+
+def decode_count(count: str | None) -> tuple[int | None, str]:
+    if not count:
+        return None, ""
+    tokens, _, fingerprint = count.partition(" ")
+    return int(tokens), fingerprint
+
+
+# -- jobs and deliveries ------------------------------------------------------------------------
+
+
+def decode_job(id_: str, fields: Mapping[str, str]) -> Job:
+    """The job of a stored hash."""
+    try:
+        if fields["v"] != str(VERSION):
+            raise Undecodable(f"a job of version {fields['v']}")
+        return Job(
+            id=id_,
+            thread=ThreadKey.parse(fields["thread"]),
+            turn=fields["turn"],
+            revision=fields["revision"],
+            lane=fields["lane"],
+            author=fields["author"],
+            seed=int(fields["seed"]),
+            deadline=int(fields["deadline"]) / 1000,
+            replaces=fields.get("replaces"),
+            resumes="resumes" in fields,
+        )
+    except (KeyError, ValueError) as error:
+        raise Undecodable(f"not a job: {error!r}") from error
+
+
+def decode_delivery(id_: str, fields: Mapping[str, str]) -> Delivery:
+    """The delivery of a stored hash."""
+    try:
+        posting = fields.get("posting", "")
+        return Delivery(
+            job=id_,
+            thread=ThreadKey.parse(fields["thread"]),
+            turn=fields["turn"],
+            author=fields["author"],
+            token=int(fields["token"]),
+            messages=tuple(load(fields.get("messages", "[]"))),
+            posting=int(posting) if posting else None,
+            note=load(fields.get("note", "{}")),
+            replaces=fields.get("after") or None,
+        )
+    except (KeyError, ValueError) as error:
+        raise Undecodable(f"not a delivery: {error!r}") from error
+
+
+# -- reply events -------------------------------------------------------------------------------
+
+
+def encode_event(event: ReplyEvent) -> str:
+    return dump(_event_fields(event))
+
+
+def _event_fields(event: ReplyEvent) -> dict[str, Any]:
+    match event:
+        case Queued(position):
+            return {"t": "queued", "position": position}
+        case Started(attempt):
+            return {"t": "started", "attempt": attempt}
+        case Delta(offset, text):
+            return {"t": "delta", "offset": offset, "text": text}
+        case Done(text, finish_reason, usage):
+            fields = {name: getattr(usage, name) for name in Usage.__slots__}
+            return {"t": "done", "text": text, "finish_reason": finish_reason, "usage": fields}
+        case Failed(code, message):
+            return {"t": "failed", "code": code, "message": message}
+        case Cancelled(by):
+            return {"t": "cancelled", "by": by}
+
+
+def decode_event(text: str) -> ReplyEvent:
+    data = load(text)
+    try:
+        match data.pop("t"):
+            case "queued":
+                return Queued(**data)
+            case "started":
+                return Started(**data)
+            case "delta":
+                return Delta(**data)
+            case "done":
+                return Done(data["text"], data["finish_reason"], Usage(**data["usage"]))
+            case "failed":
+                return Failed(**data)
+            case "cancelled":
+                return Cancelled(**data)
+            case other:
+                raise Undecodable(f"an event called {other}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Undecodable(f"not an event: {error!r}") from error

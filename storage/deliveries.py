@@ -1,0 +1,158 @@
+"""Replies on their way to the people: `core.ports.Deliveries`.
+
+The events of a reply are its own stream, kept for a day. One reader per bucket follows the
+platform's news, which only names the replies that have new events, and wakes whoever follows them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any
+
+from core.ports import Delivery
+from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
+from storage import codec, keys
+from storage.store import REDIS_FAULTS, Store
+
+LOOK_AGAIN = 2.0
+"""Seconds after which a follower looks by itself: news are a hint, the stream is the truth."""
+
+SECRET = "secret_"  # noqa: S105 -- the prefix of the notes that are not kept
+
+
+class RedisDeliveries:
+    """Leases on deliveries, and the reply events that they follow."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._followed: dict[str, asyncio.Event] = {}
+
+    # -- leases ---------------------------------------------------------------------------------
+
+    async def take(self, platform: str, holder: str, most: int = 100) -> Sequence[Delivery]:
+        taken: list[Delivery] = []
+        for bucket in self._store.all_buckets():
+            rows = await self._run("take", bucket, platform=platform, holder=holder, most=most)
+            taken += [codec.decode_delivery(id_, codec.flatten(flat)) for id_, flat in rows]
+        return taken
+
+    async def get(self, thread: ThreadKey, job: str) -> Delivery | None:
+        fields = await self._store.command("hgetall", self._name("delivery", thread, job))
+        return codec.decode_delivery(job, fields) if fields else None
+
+    async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]:
+        still: dict[str, bool] = {}
+        for bucket in self._store.all_buckets():
+            mine = [d for d in held if self._store.bucket(d.thread) == bucket]
+            if mine:
+                rows = [{"job": d.job, "token": d.token} for d in mine]
+                platform = mine[0].thread.platform
+                answer = await self._run("hold", bucket, platform=platform, held=rows)
+                still.update(zip((d.job for d in mine), map(bool, answer), strict=True))
+        return still
+
+    async def record(
+        self, delivery: Delivery, messages: Sequence[str], posting: int | None
+    ) -> bool:
+        return await self._record(delivery, messages, posting, close=False)
+
+    async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool:
+        return await self._record(delivery, messages, None, close=True)
+
+    async def _record(
+        self, delivery: Delivery, messages: Sequence[str], posting: int | None, *, close: bool
+    ) -> bool:
+        kept = {name: text for name, text in delivery.note.items() if not name.startswith(SECRET)}
+        answer = await self._run(
+            "record",
+            self._store.bucket(delivery.thread),
+            job=delivery.job,
+            token=delivery.token,
+            messages=codec.dump(list(messages)),
+            posting="" if posting is None else posting,
+            close=close,
+            note=codec.dump(kept),
+        )
+        return bool(answer)
+
+    async def closed(self, thread: ThreadKey, job: str) -> bool:
+        """Whether nobody writes to the messages of this reply any more."""
+        name = self._name("delivery", thread, job)
+        return await self._store.command("hget", name, "closed") is not None or not (
+            await self._store.command("exists", name)
+        )
+
+    async def locate(self, place: ThreadKey, message: str) -> tuple[ThreadKey, str] | None:
+        """The thread and turn of a platform's message; `place` names platform, space, channel."""
+        channel = ":".join(str(place).split(":")[:3])
+        found = await self._store.command("get", self._name("message", place, channel, message))
+        if not found:
+            return None
+        thread, turn = found.split("\n")
+        return ThreadKey.parse(thread), turn
+
+    # -- events ---------------------------------------------------------------------------------
+
+    async def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
+        """The events of a reply from its first on, until its end."""
+        news = self._followed.setdefault(delivery.job, asyncio.Event())
+        name = self._name("events", delivery.thread, delivery.job)
+        last = "-"
+        try:
+            while True:
+                news.clear()
+                for entry, fields in await self._store.command("xrange", name, last, "+"):
+                    last = f"({entry}"
+                    event = codec.decode_event(fields["e"])
+                    yield event
+                    if isinstance(event, Done | Failed | Cancelled):
+                        return
+                await _within(news.wait(), LOOK_AGAIN)
+        finally:
+            del self._followed[delivery.job]
+
+    async def listen(self, platform: str) -> None:
+        """Wake the followers of this process, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for bucket in self._store.all_buckets():
+                group.create_task(self._listen(platform, bucket))
+
+    async def _listen(self, platform: str, bucket: int) -> None:
+        name, last = keys.key("news", bucket, platform), "$"
+        while True:
+            try:
+                answer = await self._store.connection.blocking().xread({name: last}, block=5000)
+            except REDIS_FAULTS:
+                await asyncio.sleep(0.5)  # the followers look by themselves meanwhile
+                continue
+            for entry, fields in _entries(answer):
+                last = entry
+                self._wake(fields["j"])
+
+    def _wake(self, job: str) -> None:
+        if job in self._followed:
+            self._followed[job].set()
+
+    # -- between here and Redis -----------------------------------------------------------------
+
+    def _name(self, name: str, thread: ThreadKey, *parts: str) -> str:
+        return keys.key(name, self._store.bucket(thread), *parts)
+
+    async def _run(self, script: str, bucket: int, **arguments: Any) -> Any:
+        lease = round(self._store.delivery_lease * 1000)
+        return await self._store.run(script, bucket, delivery_ms=lease, **arguments)
+
+
+def _entries(answer: Any) -> Sequence[tuple[str, Mapping[str, str]]]:
+    """The entries of an XREAD over one stream, in RESP2's form or RESP3's."""
+    if not answer:
+        return ()
+    rows = answer.values() if isinstance(answer, dict) else [rows for _, rows in answer]
+    return [entry for batch in rows for entry in (batch[0] if isinstance(answer, dict) else batch)]
+
+
+async def _within(wait: Coroutine[Any, Any, Any], seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(wait, seconds)

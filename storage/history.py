@@ -1,0 +1,122 @@
+"""What the bot remembers of its threads: `core.ports.History`.
+
+A core that answers in a thread again asks only for what has changed since it last looked: the
+reading costs the same in a thread of ten turns and of ten thousand.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from core.ports import Claim, StoredTurn, ThreadSummary, Window
+from core.types import ThreadKey
+from storage import codec, keys
+from storage.store import Store
+
+KEPT_THREADS = 1024
+"""Threads that one process keeps in memory, the least lately read going first."""
+
+Row = tuple[str, str | None, str | None, str | None]
+
+
+class _Copy:
+    """This process's copy of one thread's history, in order, at a version."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.turns: list[StoredTurn] = []
+        self._scores: list[float] = []
+        self._score_of: dict[str, float] = {}
+
+    def clear(self) -> None:
+        self.turns.clear()
+        self._scores.clear()
+        self._score_of.clear()
+
+    def apply(self, row: Row) -> None:
+        """Take over one changed turn: new, edited, or gone."""
+        id_, score, record, count = row
+        self._remove(id_)
+        if score is None or record is None:
+            return
+        at = bisect_left(self._scores, float(score))
+        self._scores.insert(at, float(score))
+        self._score_of[id_] = float(score)
+        self.turns.insert(at, codec.decode_turn(id_, record, count))
+
+    def _remove(self, id_: str) -> None:
+        score = self._score_of.pop(id_, None)
+        if score is not None:
+            at = bisect_left(self._scores, score)
+            del self._scores[at], self.turns[at]
+
+
+class RedisHistory:
+    """Turns by thread, as whoever may read them sees them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._copies: OrderedDict[ThreadKey, _Copy] = OrderedDict()
+
+    async def window(self, claim: Claim) -> Window:
+        thread = claim.job.thread
+        copy = self._copy(thread)
+        version, all_, history, mailbox = await self._run(
+            "window", thread, since=copy.version, turn=claim.job.turn
+        )
+        if all_:
+            copy.clear()
+        for row in history:
+            copy.apply(row)
+        copy.version = version
+        unread = tuple(codec.decode_turn(id_, record, n) for id_, _, record, n in mailbox if record)
+        return Window(copy.turns, unread, version)
+
+    def _copy(self, thread: ThreadKey) -> _Copy:
+        copy = self._copies.setdefault(thread, _Copy())
+        self._copies.move_to_end(thread)
+        if len(self._copies) > KEPT_THREADS:
+            self._copies.popitem(last=False)
+        return copy
+
+    async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]:
+        _, _, history, mailbox = await self._run("window", thread, since=0, turn="")
+        return [codec.decode_turn(id_, record, n) for id_, _, record, n in history + mailbox]
+
+    async def threads(self, platform: str | None = None) -> AsyncIterator[ThreadSummary]:
+        for bucket in self._store.all_buckets():
+            name = keys.key("threads", bucket)
+            rows = await self._store.command("zrevrange", name, 0, -1, True)
+            for text, at in rows:
+                thread = ThreadKey.parse(text)
+                if platform is None or thread.platform == platform:
+                    summary = await self._summary(thread, float(at) / 1000)
+                    if summary:
+                        yield summary
+
+    async def _summary(self, thread: ThreadKey, at: float) -> ThreadSummary | None:
+        bucket, name = self._store.bucket(thread), str(thread)
+        epoch = await self._store.command("hget", keys.key("thread", bucket, name), "epoch")
+        if epoch is None:
+            return None
+        counts = await self._store.command("hvals", keys.key("counts", bucket, name))
+        turns = await self._store.command("hlen", keys.key("turns", bucket, name))
+        jobs = await self._store.command("zcard", keys.key("jobs", bucket, name))
+        tokens = sum(codec.decode_count(count)[0] or 0 for count in counts)
+        return ThreadSummary(thread, turns, tokens, jobs, int(epoch), at)
+
+    async def reset(self, thread: ThreadKey, by: str) -> int:
+        del by
+        return int(await self._run("reset", thread))
+
+    async def takes_part(self, thread: ThreadKey) -> bool:
+        name = keys.key("thread", self._store.bucket(thread), str(thread))
+        return bool(await self._store.command("exists", name))
+
+    async def _run(self, script: str, thread: ThreadKey, **arguments: Any) -> Any:
+        return await self._store.run(
+            script, self._store.bucket(thread), thread=str(thread), **arguments
+        )

@@ -1,0 +1,94 @@
+"""Every key in Redis: its name, its lifetime, and what it holds. Nothing else names a key.
+
+All keys of one bucket share a hash tag, so that one script may decide over them on a Cluster too;
+bucket = hash(platform and space) modulo the number of buckets. A Lua script gets this table as its
+preamble (`preamble`), and builds names with ``K(name, ...)``, lifetimes with ``touch(name, ...)``.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from core.types import ThreadKey
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One kind of key. `pattern` has a ``%s`` for each part that varies."""
+
+    name: str
+    pattern: str
+    kind: str
+    seconds: int | None
+    """Lifetime since the last write; None: the retention of its thread."""
+    holds: str
+    personal: bool = False
+    """Whether people's words or ids are in it."""
+
+
+TABLE = (
+    Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
+    Key("ready", "ready:%s:%s", "zset", DAY, "children of a node of the fair order (see fair.lua)"),
+    Key("sizes", "sizes:%s", "hash", DAY, "how many threads wait below each node of a lane"),
+    Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
+    Key("leases", "leases", "zset", DAY, "threads being answered, by the end of their lease"),
+    Key("delayed", "delayed", "zset", DAY, "threads that wait for a time, by that time"),
+    Key("deadlines", "deadlines", "zset", 2 * DAY, "open jobs, by the time they are given up"),
+    Key("arrivals", "arrivals", "string", 400 * DAY, "how many jobs have come in"),
+    Key("open", "open", "hash", DAY, "how many replies are owed: in all, per channel, per person"),
+    Key("thread", "thread:%s", "hash", None, "a thread's numbers: gen, epoch, sequence, state"),
+    Key("turns", "thread:%s:turns", "hash", None, "turns by id, as JSON", personal=True),
+    Key("history", "thread:%s:history", "zset", None, "ids of the turns remembered, in order"),
+    Key("mailbox", "thread:%s:mailbox", "zset", None, "ids of the turns not yet read, in order"),
+    Key("counts", "thread:%s:counts", "hash", None, "token counts by turn, and whose"),
+    Key("changes", "thread:%s:changes", "zset", None, "ids of turns that changed, by version"),
+    Key("jobs", "thread:%s:jobs", "zset", 2 * DAY, "a thread's open jobs, in order"),
+    Key("job", "job:%s", "hash", 2 * DAY, "a reply that is owed, and how it ended", personal=True),
+    Key("events", "events:%s", "stream", DAY, "the events of one reply", personal=True),
+    Key("delivery", "delivery:%s", "hash", None, "which messages a reply became, and its holder"),
+    Key("deliveries", "deliveries:%s", "zset", 2 * DAY, "a platform's open deliveries, by lease"),
+    Key("news", "news:%s", "stream", HOUR, "ids of a platform's replies that have new events"),
+    Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was taken in"),
+    Key("edited", "edited:%s", "string", 600, "an edit that overtook its message", personal=True),
+    Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
+    Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
+    Key("person", "person:%s", "zset", None, "threads in which a person wrote", personal=True),
+    Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
+    Key("marks", "marks", "hash", 400 * DAY, "when a thread, channel, space, person was forgotten"),
+    Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
+)  # fmt: skip
+
+
+def bucket_of(thread: ThreadKey, buckets: int) -> int:
+    """The bucket that a thread's keys lie in.
+
+    Where a platform has no space for direct messages (`dm`), each channel is on its own.
+    """
+    space = f"{thread.platform}:{thread.space}"
+    if thread.space == "dm":
+        space += f":{thread.channel}"
+    return zlib.crc32(space.encode()) % buckets
+
+
+def base(bucket: int) -> str:
+    """What every key of a bucket begins with."""
+    return f"henji:{{{bucket}}}:"
+
+
+def key(name: str, bucket: int, *parts: str) -> str:
+    """The full name of a key, for the few commands that are not scripts."""
+    pattern = next(entry.pattern for entry in TABLE if entry.name == name)
+    return base(bucket) + pattern % parts
+
+
+def preamble(retention: float) -> str:
+    """The table in Lua, as the head of every script; `retention` of threads in seconds."""
+    rows = (
+        f"  {entry.name} = {{'{entry.pattern}', {round(1000 * (entry.seconds or retention))}}},"
+        for entry in TABLE
+    )
+    return "\n".join(("local KEY = {", *rows, "}", ""))

@@ -1,0 +1,231 @@
+"""The job queue in Redis: `core.ports.JobQueue`. The atomic steps are in scripts/."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import cycle
+from typing import Any, cast
+
+from core.errors import StoreUnavailable
+from core.ports import Claim, Commit, Receipt, Submission, Verdict
+from core.types import Delta, Job, ThreadKey, Turn
+from storage import codec, keys
+from storage.store import REDIS_FAULTS, Store
+
+BULK_COST = 8
+"""What a reply that nobody waits for counts in the fair order."""
+
+
+class RedisQueue:
+    """Replies that are owed, in the order that is fair."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turn = cycle(store.all_buckets())
+
+    # -- the adapters' side ---------------------------------------------------------------------
+
+    async def submit(self, submission: Submission, holder: str) -> Receipt:
+        thread, turn = submission.thread, submission.turn
+        job = Job.id_for(thread, turn.id, submission.revision)
+        return await self._ask(
+            "submit",
+            thread,
+            holder,
+            turn=turn.id,
+            record=codec.encode_turn(turn),
+            author=turn.author,
+            addressed=submission.addressed,
+            events=submission.event_ids,
+            job=job,
+            seed=str(Job.seed_for(job)),
+            revision=submission.revision,
+            lane=submission.lane,
+            hold_ms=_ms(submission.hold),
+            cost=BULK_COST if submission.bulk else 1,
+            alone=submission.alone or not self._store.answer_together,
+            note=codec.dump(dict(submission.note)),
+        )
+
+    async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
+        rows = [
+            {
+                "id": turn.id,
+                "author": turn.author,
+                "at_ms": _ms(turn.at),
+                "record": codec.encode_turn(turn),
+            }
+            for turn in turns
+        ]
+        await self._run("seed", thread, turns=rows)
+
+    async def edit(
+        self, thread: ThreadKey, turn: str, text: str, revision: str, lane: str, holder: str
+    ) -> Receipt:
+        job = Job.id_for(thread, turn, revision)
+        return await self._ask(
+            "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
+            job=job, seed=str(Job.seed_for(job)),
+        )  # fmt: skip
+
+    async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
+        return cast("list[str]", await self._run("delete", thread, turn=turn))
+
+    async def regenerate(
+        self,
+        thread: ThreadKey,
+        reply: str,
+        revision: str,
+        author: str,
+        lane: str,
+        holder: str,
+        *,
+        resumes: bool = False,
+    ) -> Receipt:
+        job = Job.id_for(thread, reply, revision)
+        return await self._ask(
+            "regenerate", thread, holder, reply=reply, revision=revision, author=author, lane=lane,
+            job=job, seed=str(Job.seed_for(job)), resumes=resumes,
+        )  # fmt: skip
+
+    async def cancel(self, thread: ThreadKey, job: str) -> bool:
+        return bool(await self._run("cancel", thread, job=job))
+
+    async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
+        return cast("list[int]", await self._run("positions", thread, jobs=jobs))
+
+    # -- the cores' side ------------------------------------------------------------------------
+
+    async def announce(self, lane: str, core: str, seconds: float) -> None:
+        for bucket in self._store.all_buckets():
+            await self._store.run("announce", bucket, lane=lane, core=core, for_ms=_ms(seconds))
+
+    async def withdraw(self, lane: str, core: str) -> None:
+        await self.announce(lane, core, 0)
+
+    async def cores(self, lane: str) -> int:
+        seconds, micros = await self._store.command("time")
+        now = seconds * 1000 + micros // 1000
+        name = keys.key("lane", 0, lane)  # every bucket has the same
+        return int(await self._store.command("zcount", name, f"({now}", "+inf"))
+
+    async def claim(self, lane: str, core: str) -> Claim | None:
+        for _ in self._store.all_buckets():
+            bucket = next(self._turn)
+            answer = await self._store.run(
+                "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease)
+            )
+            if answer:
+                return await self._claim(bucket, *answer)
+        return None
+
+    async def _claim(
+        self, bucket: int, id_: str, flat: list[str], gen: int, epoch: str
+    ) -> Claim | None:
+        fields = codec.flatten(flat)
+        try:
+            job = codec.decode_job(id_, fields)
+        except codec.Undecodable as error:
+            # poisoned: whatever it was, it stops nobody
+            await self._store.run(
+                "fail", bucket, thread=fields.get("thread", ""), job=id_, gen=gen,
+                code="internal", message=str(error), retry=True, max_attempts=0, backoff_ms=0,
+            )  # fmt: skip
+            return None
+        return Claim(job, gen, int(fields["starts"]), int(epoch))
+
+    async def wait(self, lane: str, seconds: float) -> None:
+        """Return when a thread of the lane became ready, or after `seconds`."""
+        if self._store.buckets > 1:
+            seconds = min(seconds, 0.05)  # one connection looks at one bucket
+        bucket = next(self._turn)
+        try:
+            await self._store.connection.blocking().blpop(
+                [keys.key("wake", bucket, lane)], timeout=seconds
+            )
+        except REDIS_FAULTS as error:
+            raise StoreUnavailable(f"Redis went away: {error}") from error
+
+    async def sweep(self) -> int:
+        """Do what time alone brings about; how many leases had ended."""
+        taken_over = 0
+        for bucket in self._store.all_buckets():
+            answer = await self._store.run("sweep", bucket, max_attempts=self._store.max_attempts)
+            taken_over += answer[0]
+        return taken_over
+
+    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:
+        by_bucket: dict[int, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_bucket[self._store.bucket(claim.job.thread)].append(claim)
+        verdicts: dict[str, Verdict] = {}
+        for bucket, held in by_bucket.items():
+            rows = [{"thread": str(c.job.thread), "job": c.job.id, "gen": c.gen} for c in held]
+            answer = await self._store.run(
+                "renew", bucket, held=rows, lease_ms=_ms(self._store.lease)
+            )
+            verdicts.update(zip((c.job.id for c in held), answer, strict=True))
+        return verdicts
+
+    async def publish(self, claim: Claim, delta: Delta) -> Verdict:
+        return await self._fenced("publish", claim, event=codec.encode_event(delta))
+
+    async def commit(self, claim: Claim, commit: Commit) -> Verdict:
+        return await self._fenced(
+            "commit",
+            claim,
+            stopped=commit.done.finish_reason == "cancelled",
+            reply=codec.encode_turn(commit.reply, answers=claim.job.turn,
+                                    finish_reason=commit.done.finish_reason)
+            if commit.reply else "",
+            reply_count=codec.encode_count(commit.done.usage.reply_tokens, commit.fingerprint),
+            counts={
+                id_: codec.encode_count(count, commit.fingerprint)
+                for id_, count in commit.counts.items()
+            },
+            version=commit.version,
+            evict=commit.evict,
+            done=codec.encode_event(commit.done),
+        )  # fmt: skip
+
+    async def fail(
+        self, claim: Claim, code: str, message: str, *, retry: bool, forget: bool = False
+    ) -> Verdict:
+        return await self._fenced(
+            "fail", claim, code=code, message=message, retry=retry, forget=forget,
+            max_attempts=self._store.max_attempts, backoff_ms=_ms(self._store.backoff),
+        )  # fmt: skip
+
+    async def release(self, claim: Claim) -> Verdict:
+        return await self._fenced("release", claim)
+
+    # -- between here and Redis -----------------------------------------------------------------
+
+    async def _run(self, script: str, thread: ThreadKey, **arguments: Any) -> Any:
+        return await self._store.run(
+            script, self._store.bucket(thread), thread=str(thread), **arguments
+        )
+
+    async def _ask(self, script: str, thread: ThreadKey, holder: str, **arguments: Any) -> Receipt:
+        outcome, job, position, code, new_thread = await self._run(
+            script,
+            thread,
+            holder=holder,
+            limits=asdict(self._store.limits),
+            deadline_ms=_ms(self._store.deadline),
+            delivery_ms=_ms(self._store.delivery_lease),
+            **arguments,
+        )
+        return Receipt(outcome, job or None, position, code, bool(new_thread))
+
+    async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> Verdict:
+        answer = await self._run(
+            script, claim.job.thread, job=claim.job.id, gen=claim.gen, **arguments
+        )
+        return cast("Verdict", answer)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,15 @@
+-- Stops a reply. One that waits ends here; one that is being written is ended by its core, with
+-- what was shown. Returns 1, or 0 where it has ended already.
+
+local J = A.job
+local job = hash(K('job', J))
+if job.state == 'waiting' then
+  local first = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
+  finish(job.thread, J, job, 'cancelled', cancelled('person'))
+  if first then place(job.thread) end
+  return 1
+elseif job.state == 'running' then
+  call('HSET', K('job', J), 'cancel', 1)
+  return 1
+end
+return 0

@@ -1,0 +1,51 @@
+-- A deleted message leaves the memory: a prompt with the reply it had, a reply alone. What is
+-- being answered for it ends. Returns the jobs that ended.
+
+local T, id = A.thread, A.turn
+local meta = enter(T)
+-- a copy that comes late finds the mark
+call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', KEY.seen[2])
+if not meta then return {} end
+
+local ended = {}
+local function stop(J, job)
+  finish(T, J, job, 'cancelled', cancelled('delete'))
+  ended[#ended + 1] = J
+  if meta.running == J or meta.state ~= 'leased' then place(T) end
+end
+
+-- A job that covers other messages too goes on without this one.
+local function without(J, job)
+  local rest = {}
+  for _, other in ipairs(split(job.covers or '', '\n')) do
+    if other ~= id then rest[#rest + 1] = other end
+  end
+  local last = job.turn
+  if job.turn == id then last = table.remove(rest) end
+  if not last then return stop(J, job) end
+  local covers = #rest > 0 and table.concat(rest, '\n') .. '\n' or ''
+  call('HSET', K('job', J), 'turn', last, 'covers', covers)
+  if meta.running == J then
+    call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
+    place(T)
+  end
+end
+
+for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
+  local job = hash(K('job', J))
+  local covered = string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
+  if job.turn == id or covered then
+    without(J, job)
+  elseif J == id or job.replaces == id then
+    stop(J, job)
+  end
+end
+
+local score = tonumber(call('ZSCORE', K('history', T), id) or 0.5)
+if score % 1 == 0 then -- a prompt; replies stand half-way to the next
+  for _, reply in ipairs(call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)) do
+    drop(T, reply)
+  end
+end
+drop(T, id)
+return ended

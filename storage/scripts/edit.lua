@@ -1,0 +1,52 @@
+-- An edited message: its turn changes where it is kept, and if it is the newest prompt, it is
+-- answered again in the place of the reply it had. Returns outcome, job, position, code, held.
+
+local T, id = A.thread, A.turn
+local meta = enter(T)
+local record = meta and call('HGET', K('turns', T), id)
+if not record then
+  local edit = cjson.encode({ text = A.text, revision = A.revision })
+  call('SET', K('edited', T .. ' ' .. id), edit, 'PX', KEY.edited[2])
+  return { 'ignored', '', 0, '', 0 }
+end
+
+local turn = cjson.decode(record)
+local stale = turn.revision and (tonumber(turn.revision) or 0) >= (tonumber(A.revision) or 1)
+if stale or turn.text == A.text then return { 'duplicate', '', 0, '', 0 } end
+turn.text, turn.revision = A.text, A.revision
+call('HSET', K('turns', T), id, cjson.encode(turn))
+call('HDEL', K('counts', T), id)
+changed(T, id)
+
+local function covers(job)
+  return job.turn == id or string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
+end
+
+for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
+  local job = hash(K('job', J))
+  if covers(job) then
+    if meta.running == J then
+      -- the same job starts over: its core is fenced, and `Started` empties what was shown
+      call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
+      place(T)
+    end
+    return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
+  end
+end
+
+-- the reply stands right behind the prompt that it answers
+local score = tonumber(call('ZSCORE', K('history', T), id) or -1)
+local reply = call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)[1]
+local newest = call('ZREVRANGE', K('history', T), 0, 0)[1]
+if score < 0 or not reply or reply ~= newest or call('ZCARD', K('jobs', T)) > 0 then
+  return { 'kept', '', 0, '', 0 }
+end
+local before = hash(K('delivery', reply))
+local job = {
+  turn = id, revision = A.revision, lane = A.lane, author = turn.author,
+  seed = A.seed, deadline = now + A.deadline_ms, note = before.note or '{}', cost = 1,
+  replaces = reply,
+}
+local code = obstacle(T, job)
+if code then return { 'refused', '', 0, code, 0 } end
+return { 'queued', A.job, open_job(T, A.job, job), '', 0 }

@@ -1,0 +1,21 @@
+-- Ends an attempt that brought nothing: another try later, or a dead letter and a sentence.
+
+local T, J = A.thread, A.job
+local said = verdict(T, J, A.gen)
+if said == 'fenced' then return said end
+
+local job = hash(K('job', J))
+local attempts = tonumber(job.attempts)
+if A.retry and said == 'ok' and attempts < A.max_attempts then
+  call('HSET', K('job', J), 'state', 'waiting')
+  place(T, now + A.backoff_ms * 2 ^ (attempts - 1))
+elseif A.retry then
+  bury(T, J, job, A.code, A.message)
+  place(T)
+else
+  finish(T, J, job, 'failed', failed(A.code, A.message))
+  -- a message that cannot be answered is not remembered either
+  if A.forget then drop(T, job.turn) end
+  place(T)
+end
+return said

@@ -1,0 +1,334 @@
+-- What the scripts share. KEYS[1] is the base of the bucket's keys; ARGV[1] a JSON object.
+
+local call = redis.call
+local B = KEYS[1]
+local A = cjson.decode(ARGV[1])
+
+local function K(name, ...)
+  return B .. string.format(KEY[name][1], ...)
+end
+
+local function touch(name, ...)
+  call('PEXPIRE', K(name, ...), KEY[name][2])
+end
+
+-- Redis's clock is the only one: milliseconds since the epoch.
+local t = call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+
+local function hash(key)
+  local flat, fields = call('HGETALL', key), {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
+local function split(text, separator)
+  local parts = {}
+  for part in string.gmatch(text, '[^' .. separator .. ']+') do parts[#parts + 1] = part end
+  return parts
+end
+
+-- platform:space:channel:thread -> the names that shares, limits and resets go by
+local function places(T)
+  local part = split(T, ':')
+  local space = part[1] .. ':' .. part[2]
+  return space, space .. ':' .. part[3], part[1]
+end
+
+-- Reply events ----------------------------------------------------------------------------------
+
+local function emit(J, platform, event)
+  call('XADD', K('events', J), 'MAXLEN', '~', 5000, '*', 'e', event)
+  touch('events', J)
+  call('XADD', K('news', platform), 'MAXLEN', '~', 10000, '*', 'j', J)
+  touch('news', platform)
+end
+
+-- The fair order --------------------------------------------------------------------------------
+-- A tree: lane -> space -> channel -> person -> threads in order of arrival. Each node keeps its
+-- children by virtual time; who is served moves back by the cost of what was served, who comes
+-- anew enters just behind the first. So shares are equal at each level, whatever waits below.
+
+local function nodes(path)
+  local names, node = { '' }, ''
+  for i, child in ipairs(path) do
+    node = i == 1 and child or node .. '/' .. child
+    names[i + 1] = node
+  end
+  return names
+end
+
+local function resize(lane, names, by)
+  for _, node in ipairs(names) do call('HINCRBY', K('sizes', lane), '=' .. node, by) end
+  touch('sizes', lane)
+end
+
+local function push(lane, path, T, seq)
+  local names = nodes(path)
+  for i, child in ipairs(path) do
+    local key = K('ready', lane, names[i])
+    if not call('ZSCORE', key, child) then
+      local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+      -- the fraction keeps arrivals in their order, and none can starve
+      call('ZADD', key, (tonumber(first[2]) or 0) + call('ZCARD', key) / 1024, child)
+    end
+    touch('ready', lane, names[i])
+  end
+  call('ZADD', K('ready', lane, names[#names]), seq, T)
+  touch('ready', lane, names[#names])
+  resize(lane, names, 1)
+end
+
+-- Takes T out of the order; it need not be in it.
+local function pull(lane, path, T)
+  local names = nodes(path)
+  if call('ZREM', K('ready', lane, names[#names]), T) == 1 then resize(lane, names, -1) end
+end
+
+local function descend(lane, node, depth, cost)
+  local key = K('ready', lane, node)
+  if depth == 3 then return call('ZPOPMIN', key)[1] end
+  while true do
+    local child = call('ZRANGE', key, 0, 0)[1]
+    if not child then return nil end
+    local T = descend(lane, node == '' and child or node .. '/' .. child, depth + 1, cost)
+    if T then
+      call('ZINCRBY', key, cost(T), child)
+      return T
+    end
+    call('ZREM', key, child)
+  end
+end
+
+local function size(lane, node)
+  return tonumber(call('HGET', K('sizes', lane), '=' .. node)) or 0
+end
+
+-- About how many threads are served until T is: exact for one person alone, else what equal
+-- shares come to.
+local function position(lane, path, T)
+  local names = nodes(path)
+  local rank = call('ZRANK', K('ready', lane, names[4]), T)
+  if not rank then return 0 end
+  local before = rank + 1
+  for level = 3, 1, -1 do
+    before = math.min(size(lane, names[level]), before * call('ZCARD', K('ready', lane, names[level])))
+  end
+  return math.max(before, 1)
+end
+
+-- Threads and jobs ------------------------------------------------------------------------------
+
+local function touch_thread(T)
+  for _, name in ipairs({ 'thread', 'turns', 'history', 'mailbox', 'counts', 'changes' }) do
+    touch(name, T)
+  end
+  call('ZADD', K('threads'), now, T)
+  touch('threads')
+end
+
+local function head(T)
+  while true do
+    local J = call('ZRANGE', K('jobs', T), 0, 0)[1]
+    if not J then return nil end
+    local job = hash(K('job', J))
+    if job.state then return J, job end
+    call('ZREM', K('jobs', T), J) -- its record has expired
+  end
+end
+
+local function path_of(T, job)
+  local space, channel = places(T)
+  return { space, channel, job.author ~= '' and job.author or '-' }
+end
+
+local function unplace(T, meta)
+  if meta.state == 'ready' then
+    pull(meta.lane, split(meta.path, '\n'), T)
+  elseif meta.state == 'delayed' then
+    call('ZREM', K('delayed'), T)
+  elseif meta.state == 'leased' then
+    call('ZREM', K('leases'), T)
+    call('HINCRBY', K('thread', T), 'gen', 1) -- fences whoever held it
+  end
+end
+
+local function wake(lane)
+  call('LPUSH', K('wake', lane), 1)
+  call('LTRIM', K('wake', lane), 0, 63)
+  touch('wake', lane)
+end
+
+-- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`.
+local function place(T, later)
+  local meta = hash(K('thread', T))
+  unplace(T, meta)
+  local J, job = head(T)
+  if not J then
+    call('HSET', K('thread', T), 'state', 'idle', 'running', '')
+  elseif later then
+    call('ZADD', K('delayed'), later, T)
+    touch('delayed')
+    call('HSET', K('thread', T), 'state', 'delayed', 'running', '')
+  else
+    local path = path_of(T, job)
+    push(job.lane, path, T, job.arrival)
+    call('HSET', K('thread', T), 'state', 'ready', 'running', '', 'lane', job.lane,
+      'path', table.concat(path, '\n'))
+    wake(job.lane)
+  end
+  return J, job
+end
+
+local function count(T, person, by)
+  local space, channel = places(T)
+  for _, field in ipairs({ 'all', 'channel ' .. channel, 'person ' .. space .. ':' .. person }) do
+    if call('HINCRBY', K('open'), field, by) <= 0 then call('HDEL', K('open'), field) end
+  end
+  touch('open')
+end
+
+-- The end of a job, whichever: its event, and no trace among what is open. The caller places the
+-- thread anew.
+local function finish(T, J, job, state, event)
+  local _, _, platform = places(T)
+  call('ZREM', K('jobs', T), J)
+  call('ZREM', K('deadlines'), J)
+  call('HSET', K('job', J), 'state', state)
+  count(T, job.author, -1)
+  emit(J, platform, event)
+end
+
+local function failed(code, message)
+  return cjson.encode({ t = 'failed', code = code, message = message or '' })
+end
+
+local function cancelled(by)
+  return cjson.encode({ t = 'cancelled', by = by })
+end
+
+local function bury(T, J, job, code, message)
+  call('XADD', K('dead'), 'MAXLEN', '~', 10000, '*', 'job', J, 'thread', T, 'turn', job.turn or '',
+    'author', job.author or '', 'attempts', job.attempts or 0, 'code', code, 'message', message)
+  touch('dead')
+  finish(T, J, job, 'dead', failed(code, message))
+end
+
+-- A changed turn is read again by whoever has an older version; one that is gone, too.
+local function changed(T, id)
+  call('ZADD', K('changes', T), call('HINCRBY', K('thread', T), 'version', 1), id)
+  if call('ZCARD', K('changes', T)) > 512 then
+    local old = call('ZPOPMIN', K('changes', T), 256)
+    call('HSET', K('thread', T), 'floor', old[#old])
+  end
+end
+
+local function drop(T, id)
+  call('ZREM', K('history', T), id)
+  call('ZREM', K('mailbox', T), id)
+  call('HDEL', K('turns', T), id)
+  call('HDEL', K('counts', T), id)
+  changed(T, id)
+end
+
+-- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
+local function wipe(T, by)
+  local turns = call('HLEN', K('turns', T))
+  for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
+    local job = hash(K('job', J))
+    if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
+  end
+  call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
+    K('changes', T))
+  place(T)
+  call('HINCRBY', K('thread', T), 'epoch', 1)
+  call('HSET', K('thread', T), 'floor', call('HINCRBY', K('thread', T), 'version', 1))
+  return turns
+end
+
+-- Enters a thread: a reset of its channel or space since the last time takes effect here. Returns
+-- its numbers, or nil where there is no such thread.
+local function enter(T)
+  local meta = hash(K('thread', T))
+  if not meta.state then return nil end
+  local space, channel = places(T)
+  local resets = call('HMGET', K('resets'), space, channel)
+  local era = (resets[1] or '0') .. '.' .. (resets[2] or '0')
+  if meta.era == era then return meta end
+  wipe(T, 'reset')
+  call('HSET', K('thread', T), 'era', era)
+  return hash(K('thread', T))
+end
+
+-- Whether the job is still the caller's: 'ok', 'cancelled' or 'fenced'.
+local function verdict(T, J, gen)
+  local meta = enter(T)
+  if not meta or meta.gen ~= tostring(gen) or meta.running ~= J then return 'fenced' end
+  if call('HGET', K('job', J), 'cancel') then return 'cancelled' end
+  return 'ok'
+end
+
+-- Deliveries ------------------------------------------------------------------------------------
+
+-- `holder` has the delivery from the start; nobody else looks for it until its lease ends.
+local function open_delivery(T, J, job)
+  local _, _, platform = places(T)
+  call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
+    'note', job.note, 'token', 1, 'holder', A.holder, 'after', job.replaces or '')
+  touch('delivery', J)
+  call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
+  touch('deliveries', platform)
+end
+
+-- Opens a job in a thread that exists; returns its position among those that are ready.
+local function open_job(T, J, job, later)
+  local _, _, platform = places(T)
+  job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
+  job.arrival = call('INCR', K('arrivals'))
+  touch('arrivals')
+  open_delivery(T, J, job)
+  job.note = nil -- only the delivery may hold what can post
+  local flat = {}
+  for field, value in pairs(job) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  call('HSET', K('job', J), unpack(flat))
+  touch('job', J)
+  call('ZADD', K('jobs', T), job.arrival, J)
+  touch('jobs', T)
+  call('ZADD', K('deadlines'), job.deadline, J)
+  touch('deadlines')
+  count(T, job.author, 1)
+  local state = call('HGET', K('thread', T), 'state')
+  if state == 'idle' then place(T, later) end
+  local at = position(job.lane, path_of(T, job), T)
+  emit(J, platform, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
+  return at
+end
+
+-- What a person is told instead of getting a reply: a job that ends where it begins.
+local function refuse(T, J, job, code, detail)
+  local _, _, platform = places(T)
+  call('HSET', K('job', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
+    'state', 'failed')
+  touch('job', J)
+  open_delivery(T, J, job)
+  emit(J, platform, failed(code, detail))
+end
+
+-- Why a reply cannot be owed now, if so: a code, and what the sentence is filled with.
+local function obstacle(T, job)
+  local space, channel = places(T)
+  local core = call('ZRANGEBYSCORE', K('lane', job.lane), '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
+  if not core then return 'no_core', '' end
+  local open = call('HMGET', K('open'), 'all', 'channel ' .. channel,
+    'person ' .. space .. ':' .. job.author)
+  local limit = A.limits
+  for i, most in ipairs({ limit.all, limit.channel, limit.person }) do
+    local waiting = tonumber(open[i]) or 0
+    if waiting >= most then return 'busy', tostring(waiting) end
+  end
+  local waiting = call('ZCARD', K('jobs', T))
+  if waiting >= limit.thread then return 'busy', tostring(waiting) end
+end

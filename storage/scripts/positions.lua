@@ -1,0 +1,11 @@
+-- Where jobs stand among those that are ready; 0 for one that does not wait.
+
+local at = {}
+for i, J in ipairs(A.jobs) do
+  local job = hash(K('job', J))
+  at[i] = 0
+  if job.state == 'waiting' then
+    at[i] = math.max(position(job.lane, path_of(job.thread, job), job.thread), 1)
+  end
+end
+return at

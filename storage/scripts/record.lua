@@ -1,0 +1,20 @@
+-- Writes down which messages a reply has become, or that one is about to be posted. With `close`,
+-- the delivery is over. Returns 1, or 0 where it is not the caller's any more.
+
+local J = A.job
+local meta = hash(K('delivery', J))
+if meta.token ~= tostring(A.token) then return 0 end
+local _, channel, platform = places(meta.thread)
+call('HSET', K('delivery', J), 'messages', A.messages, 'posting', A.posting)
+for _, message in ipairs(cjson.decode(A.messages)) do
+  call('SET', K('message', channel, message), meta.thread .. '\n' .. J, 'PX', KEY.message[2])
+end
+if A.close then
+  call('ZREM', K('deliveries', platform), J)
+  call('HSET', K('delivery', J), 'closed', now)
+  call('HSET', K('delivery', J), 'note', A.note) -- without what can post
+else
+  call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
+end
+touch('delivery', J)
+return 1

@@ -1,0 +1,24 @@
+-- A reply is written anew, or gone on with, in its place. Returns outcome, job, position, code, held.
+
+local T, reply = A.thread, A.reply
+local meta = enter(T)
+local score = meta and call('ZSCORE', K('history', T), reply)
+if call('EXISTS', K('job', A.job)) == 1 then return { 'duplicate', A.job, 0, '', 0 } end
+for _, J in ipairs(meta and call('ZRANGE', K('jobs', T), 0, -1) or {}) do
+  if J == reply or call('HGET', K('job', J), 'replaces') == reply then
+    return { 'duplicate', J, 0, '', 0 }
+  end
+end
+local prompt = score and call('ZRANGEBYSCORE', K('history', T), score - 0.5, '(' .. score)[1]
+if not prompt then return { 'refused', '', 0, 'prompt_gone', 0 } end
+
+local before = hash(K('delivery', reply))
+local job = {
+  turn = prompt, revision = A.revision, lane = A.lane, author = A.author,
+  seed = A.seed, deadline = now + A.deadline_ms, note = A.note or before.note or '{}', cost = 1,
+  replaces = reply,
+}
+if A.resumes then job.resumes = 1 end
+local code = obstacle(T, job)
+if code then return { 'refused', '', 0, code, 0 } end
+return { 'queued', A.job, open_job(T, A.job, job), '', 0 }

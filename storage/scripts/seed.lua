@@ -1,0 +1,37 @@
+-- Puts what was said before in front of a held thread, and lets it go on. Turns that are known, or
+-- that lie behind a reset's mark, stay out. Returns how many were taken.
+
+local T = A.thread
+local space, channel = places(T)
+local meta = enter(T)
+if not meta then return 0 end
+
+local function forgotten(turn)
+  local marks = call('HMGET', K('marks'), 'thread ' .. T, 'channel ' .. channel, 'space ' .. space,
+    'person ' .. space .. ':' .. turn.author)
+  for i = 1, 4 do
+    if turn.at_ms <= (tonumber(marks[i]) or 0) then return true end
+  end
+  return false
+end
+
+local taken = 0
+local first = call('ZRANGE', K('mailbox', T), 0, 0, 'WITHSCORES')
+local from = (tonumber(first[2]) or 1) - #A.turns
+if call('ZCARD', K('history', T)) == 0 then
+  for i, turn in ipairs(A.turns) do
+    local unknown = call('EXISTS', K('seen', T .. ' ' .. turn.id)) == 0
+    if unknown and not forgotten(turn) then
+      call('SET', K('seen', T .. ' ' .. turn.id), 'seeded', 'PX', KEY.seen[2])
+      call('HSET', K('turns', T), turn.id, turn.record)
+      call('ZADD', K('mailbox', T), from + i - 1, turn.id)
+      call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', KEY.message[2])
+      call('ZADD', K('person', space .. ':' .. turn.author), now, T)
+      touch('person', space .. ':' .. turn.author)
+      taken = taken + 1
+    end
+  end
+  touch_thread(T)
+end
+if meta.state == 'delayed' then place(T) end
+return taken

@@ -1,0 +1,100 @@
+-- Takes in a message: knows it again, keeps its turn, and opens a job where an answer is asked for.
+-- Returns outcome, job, position, code, and whether the thread is held for what was said before.
+
+local T, id = A.thread, A.turn
+local space, channel = places(T)
+local seen = K('seen', T .. ' ' .. id)
+
+local function mark(key, value)
+  call('SET', key, value, 'PX', KEY.seen[2])
+end
+
+local function known()
+  for _, event in ipairs(A.events) do
+    if call('EXISTS', K('seen', event)) == 1 then return true end
+  end
+  local before = call('GET', seen)
+  -- an addressed copy upgrades one that was not
+  return before == 'addressed' or (before and not A.addressed)
+end
+
+local function remember()
+  for _, event in ipairs(A.events) do mark(K('seen', event), 1) end
+  mark(seen, A.addressed and 'addressed' or 'unaddressed')
+end
+
+-- An edit that overtook its message.
+local function edited(record)
+  local edit = call('GET', K('edited', T .. ' ' .. id))
+  if not edit then return record end
+  local turn, newer = cjson.decode(record), cjson.decode(edit)
+  turn.text, turn.revision = newer.text, newer.revision
+  return cjson.encode(turn)
+end
+
+-- Room for a message that nobody is asked to answer: the oldest such makes it.
+local function make_room()
+  if call('ZCARD', K('mailbox', T)) < A.limits.mailbox then return true end
+  if call('ZCARD', K('jobs', T)) > 0 then return false end
+  drop(T, call('ZRANGE', K('mailbox', T), 0, 0)[1])
+  return true
+end
+
+local function keep()
+  if call('HEXISTS', K('turns', T), id) == 1 then return end
+  call('HSET', K('turns', T), id, edited(A.record))
+  call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
+  local message = K('message', channel, id)
+  call('SET', message, T .. '\n' .. id, 'PX', KEY.message[2])
+  call('ZADD', K('person', space .. ':' .. A.author), now, T)
+  touch('person', space .. ':' .. A.author)
+  touch_thread(T)
+end
+
+-- The job that waits for the same person's message just before this one, if they go together.
+local function companion()
+  local newest = call('ZRANGE', K('mailbox', T), -1, -1)[1]
+  local J = call('ZRANGE', K('jobs', T), -1, -1)[1]
+  if A.alone or not newest or not J then return nil end
+  local job = hash(K('job', J))
+  local together = job.turn == newest and job.author == A.author and job.lane == A.lane
+  if together and job.state == 'waiting' and not job.replaces and not job.alone then return J, job end
+end
+
+local function join(J, job)
+  keep()
+  call('HSET', K('job', J), 'turn', id, 'covers', (job.covers or '') .. job.turn .. '\n')
+  return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
+end
+
+local meta = enter(T)
+if known() then return { 'duplicate', A.job, 0, '', 0 } end
+if not A.addressed then
+  if not meta or not make_room() then return { 'ignored', '', 0, '', 0 } end
+  remember()
+  keep()
+  return { 'kept', '', 0, '', 0 }
+end
+
+local job = {
+  turn = id, revision = A.revision, lane = A.lane, author = A.author,
+  seed = A.seed, deadline = now + A.deadline_ms, note = A.note, cost = A.cost,
+}
+if A.alone then job.alone = 1 end
+local code, detail = obstacle(T, job)
+remember()
+if code then
+  refuse(T, A.job, job, code, detail)
+  return { 'refused', A.job, 0, code, 0 }
+end
+if not meta then
+  local resets = call('HMGET', K('resets'), space, channel)
+  call('HSET', K('thread', T), 'state', 'idle', 'gen', 0, 'epoch', 0, 'version', 0, 'floor', 0,
+    'running', '', 'era', (resets[1] or '0') .. '.' .. (resets[2] or '0'))
+end
+local J, waiting = companion()
+if J then return join(J, waiting) end
+keep()
+local held = not meta and A.hold_ms > 0
+local at = open_job(T, A.job, job, held and now + A.hold_ms)
+return { 'queued', A.job, at, '', held and 1 or 0 }

@@ -1,0 +1,16 @@
+-- Gives open deliveries of a platform that nobody holds to the caller, with a lease. One that
+-- follows another in the same messages waits for that to be closed.
+
+local taken = {}
+local free = call('ZRANGEBYSCORE', K('deliveries', A.platform), '-inf', now, 'LIMIT', 0, A.most)
+for _, J in ipairs(free) do
+  if call('EXISTS', K('delivery', J)) == 0 then
+    call('ZREM', K('deliveries', A.platform), J)
+  else
+    call('HINCRBY', K('delivery', J), 'token', 1)
+    call('HSET', K('delivery', J), 'holder', A.holder)
+    call('ZADD', K('deliveries', A.platform), now + A.delivery_ms, J)
+    taken[#taken + 1] = { J, call('HGETALL', K('delivery', J)) }
+  end
+end
+return taken

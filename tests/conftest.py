@@ -1,0 +1,51 @@
+"""What every test may ask for: above all a real Valkey, started and stopped by the session."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from storage.server import embedded_server
+
+FOREIGN = ("HENJI_", "SLACK_", "DISCORD_", "REDIS_URL")
+
+# Before any test reads it: nothing of the person's own (a token, a henji.toml, a Redis with
+# conversations in it) may meet a test.
+for name in list(os.environ):
+    if name.startswith(FOREIGN):
+        del os.environ[name]
+os.environ["HENJI_CONFIG"] = os.devnull
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    """A data directory of the session's own, also that of the processes it starts."""
+    with tempfile.TemporaryDirectory(prefix="henji-tests-") as folder:
+        os.environ["HENJI_DATA_DIR"] = folder
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def redis_url(home: Path) -> Iterator[str]:
+    """The URL of the session's server, for processes that a test starts."""
+    with asyncio.Runner() as runner:
+        server = embedded_server(home)
+        url = runner.run(server.__aenter__())
+        try:
+            yield url
+        finally:
+            runner.run(server.__aexit__(None, None, None))
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of the session's server, which is empty: text comes back as `str`."""
+    async with Redis.from_url(redis_url, decode_responses=True, socket_timeout=None) as client:
+        await client.flushall()
+        yield client

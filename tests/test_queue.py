@@ -1,0 +1,398 @@
+"""The queue's scripts, one step at a time, against a real Valkey."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
+from tests.storehouse import LANE, THREAD, Storehouse
+
+
+@pytest.fixture
+async def house(redis: Redis) -> Storehouse:
+    house = Storehouse.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
+    await house.queue.announce(LANE, "core", 60)
+    return house
+
+
+async def test_a_message_is_queued_answered_and_remembered(house: Storehouse) -> None:
+    receipt = await house.say("hello")
+    assert (receipt.outcome, receipt.position) == ("queued", 1)
+    claim = await house.claim()
+    assert claim.job.id == receipt.job
+    assert await house.queue.publish(claim, Delta(0, "hi")) == "ok"
+    assert await house.reply(claim, "hi there") == "ok"
+    assert await house.texts() == ["hello", "hi there"]
+    events = await house.events(receipt.job)
+    assert events[:3] == [Queued(1), Started(1), Delta(0, "hi")]
+    assert isinstance(events[3], Done)
+    assert await house.queue.claim(LANE, "core") is None
+
+
+async def test_a_message_that_comes_twice_is_one_job(house: Storehouse) -> None:
+    first = await house.say("hello", id="m1", event_ids=("e1",))
+    again = await house.say("hello", id="m1", event_ids=("e1",))
+    other_event = await house.say("hello", id="m1", event_ids=("e2",))
+    assert [first.outcome, again.outcome, other_event.outcome] == [
+        "queued",
+        "duplicate",
+        "duplicate",
+    ]
+    await house.reply(await house.claim(), "hi")
+    assert (await house.say("hello", id="m1")).outcome == "duplicate"
+    assert await house.queue.claim(LANE, "core") is None
+
+
+async def test_an_addressed_copy_upgrades_one_that_was_not(house: Storehouse) -> None:
+    await house.reply((await house.say("first")) and await house.claim(), "one")
+    copy = await house.say("@henji and now?", id="m9", addressed=False, event_ids=("e1",))
+    mention = await house.say("@henji and now?", id="m9", event_ids=("e2",))
+    assert [copy.outcome, mention.outcome] == ["kept", "queued"]
+    await house.reply(await house.claim(), "two")
+    assert await house.texts() == ["first", "one", "@henji and now?", "two"]
+
+
+async def test_chatter_is_kept_only_where_the_bot_takes_part(house: Storehouse) -> None:
+    assert (await house.say("psst", addressed=False)).outcome == "ignored"
+    await house.say("hello")
+    assert (await house.say("psst", addressed=False)).outcome == "kept"
+
+
+async def test_without_a_core_the_person_is_told_at_once(house: Storehouse) -> None:
+    receipt = await house.say("hello", lane="nobody")
+    assert (receipt.outcome, receipt.code) == ("refused", "no_core")
+    assert await house.events(receipt.job) == [Failed("no_core")]
+    assert await house.texts() == []
+
+
+async def test_a_thread_is_answered_one_at_a_time_in_order(house: Storehouse) -> None:
+    await house.say("one", author="U1")
+    claim = await house.claim()
+    await house.say("two", author="U2")
+    assert await house.queue.claim(LANE, "core") is None
+    await house.reply(claim, "1")
+    await house.reply(await house.claim(), "2")
+    assert await house.texts() == ["one", "1", "two", "2"]
+
+
+async def test_messages_of_one_person_that_wait_together_get_one_reply(house: Storehouse) -> None:
+    first = await house.say("are you there?")
+    second = await house.say("I have a question")
+    assert second.job == first.job
+    await house.reply(await house.claim(), "ask away")
+    assert await house.texts() == ["are you there?", "I have a question", "ask away"]
+    assert await house.queue.claim(LANE, "core") is None
+
+
+async def test_a_core_that_wakes_up_late_is_fenced(house: Storehouse) -> None:
+    receipt = await house.say("hello")
+    late = await house.claim()
+    await house.redis.zadd("henji:{0}:leases", {str(THREAD): 1})  # its lease ends
+    assert await house.queue.sweep() == 1
+    claim = await house.claim()
+    assert claim.job.id == receipt.job
+    assert await house.queue.publish(late, Delta(0, "late")) == "fenced"
+    assert await house.reply(late, "late") == "fenced"
+    assert await house.reply(claim, "in time") == "ok"
+    assert await house.reply(claim, "again") == "fenced"
+    assert await house.texts() == ["hello", "in time"]
+    assert Started(2) in await house.events(receipt.job)
+
+
+async def test_a_job_that_fails_for_good_is_a_dead_letter_and_a_sentence(house: Storehouse) -> None:
+    receipt = await house.say("hello")
+    await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
+    assert await house.queue.claim(LANE, "core") is None  # it waits for its second try
+    await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
+    await house.queue.sweep()
+    await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
+    assert (await house.events(receipt.job))[-1] == Failed("internal", "boom")
+    letters = await house.redis.xrange("henji:{0}:dead")
+    assert [fields["job"] for _, fields in letters] == [receipt.job]
+
+
+async def test_a_job_handed_back_is_not_an_attempt(house: Storehouse) -> None:
+    receipt = await house.say("hello")
+    for _ in range(5):
+        await house.queue.release(await house.claim())
+    assert (await house.claim()).job.id == receipt.job
+
+
+async def test_a_poisoned_job_stops_nobody(house: Storehouse) -> None:
+    poisoned = await house.say("hello", thread=replace(THREAD, thread="2.0"))
+    await house.redis.hset(f"henji:{{0}}:job:{poisoned.job}", "v", "99")
+    healthy = await house.say("hello")
+    claims = [await house.queue.claim(LANE, "core") for _ in range(2)]
+    assert [claim.job.id for claim in claims if claim] == [healthy.job]
+    letters = await house.redis.xrange("henji:{0}:dead")
+    assert [fields["job"] for _, fields in letters] == [poisoned.job]
+
+
+async def test_stopping_a_reply_keeps_what_was_shown(house: Storehouse) -> None:
+    receipt = await house.say("hello")
+    claim = await house.claim()
+    assert receipt.job is not None
+    assert await house.queue.cancel(THREAD, receipt.job)
+    assert await house.queue.renew([claim]) == {receipt.job: "cancelled"}
+    assert await house.reply(claim, "all of it") == "cancelled"
+    assert await house.reply(claim, "half of", finish="cancelled") == "ok"
+    assert await house.texts() == ["hello", "half of"]
+    assert not await house.queue.cancel(THREAD, receipt.job)
+
+
+async def test_stopping_a_reply_that_waits_ends_it(house: Storehouse) -> None:
+    await house.say("one", author="U1")
+    claim = await house.claim()
+    waiting = await house.say("two", author="U2")
+    assert waiting.job is not None
+    assert await house.queue.cancel(THREAD, waiting.job)
+    assert (await house.events(waiting.job))[-1] == Cancelled("person")
+    await house.reply(claim, "1")
+    assert await house.queue.claim(LANE, "core") is None
+
+
+async def test_a_stopped_reply_whose_core_died_ends_with_what_was_shown(house: Storehouse) -> None:
+    receipt = await house.say("hello")
+    claim = await house.claim()
+    await house.queue.publish(claim, Delta(0, "こん"))
+    await house.queue.publish(claim, Delta(2, "にちは"))
+    assert receipt.job is not None
+    await house.queue.cancel(THREAD, receipt.job)
+    await house.redis.zadd("henji:{0}:leases", {str(THREAD): 1})
+    await house.queue.sweep()
+    last = (await house.events(receipt.job))[-1]
+    assert isinstance(last, Done)
+    assert (last.text, last.finish_reason) == ("こんにちは", "cancelled")
+
+
+async def test_after_a_reset_nothing_from_before_is_there(house: Storehouse) -> None:
+    await house.say("one")
+    await house.reply(await house.claim(), "1")
+    running = await house.say("two", author="U1")
+    claim = await house.claim()
+    waiting = await house.say("three", author="U2")
+    assert await house.history.reset(THREAD, "U1") == 4
+    assert await house.reply(claim, "2") == "fenced"
+    assert await house.texts() == []
+    for job in (running.job, waiting.job):
+        assert (await house.events(job))[-1] == Cancelled("reset")
+    await house.say("four")
+    await house.reply(await house.claim(), "4")
+    assert await house.texts() == ["four", "4"]
+
+
+async def test_an_edit_while_waiting_is_what_is_answered(house: Storehouse) -> None:
+    receipt = await house.say("helo", id="m1")
+    edited = await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
+    assert edited.job == receipt.job
+    window = await house.history.window(await house.claim())
+    assert [stored.turn.text for stored in window.mailbox] == ["hello"]
+
+
+async def test_an_edit_while_answered_starts_the_same_reply_over(house: Storehouse) -> None:
+    receipt = await house.say("helo", id="m1")
+    claim = await house.claim()
+    await house.queue.publish(claim, Delta(0, "helo?"))
+    await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
+    assert await house.reply(claim, "helo?") == "fenced"
+    await house.reply(await house.claim(), "hi")
+    assert await house.texts() == ["hello", "hi"]
+    assert Started(2) in await house.events(receipt.job)
+
+
+async def test_editing_the_newest_prompt_answers_again_in_place(house: Storehouse) -> None:
+    first = await house.say("helo", id="m1")
+    await house.reply(await house.claim(), "helo?")
+    again = await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
+    assert again.job not in (None, first.job)
+    claim = await house.claim()
+    assert claim.job.replaces == first.job
+    await house.reply(claim, "hi")
+    assert await house.texts() == ["hello", "hi"]
+    assert (
+        await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
+    ).outcome == "duplicate"
+
+
+async def test_editing_an_older_prompt_changes_only_that_turn(house: Storehouse) -> None:
+    for number in ("m1", "m2"):
+        await house.say("helo", id=number)
+        await house.reply(await house.claim(), "hi")
+    receipt = await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
+    assert receipt.outcome == "kept"
+    assert await house.texts() == ["hello", "hi", "helo", "hi"]
+    stored = (await house.history.turns(THREAD))[0]
+    assert stored.tokens is None
+
+
+async def test_an_edit_that_overtook_its_message_is_not_lost(house: Storehouse) -> None:
+    await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
+    await house.say("helo", id="m1")
+    assert await house.texts() == ["hello"]
+
+
+async def test_a_deleted_prompt_leaves_with_its_reply(house: Storehouse) -> None:
+    for number in ("m1", "m2"):
+        await house.say(number, id=number)
+        await house.reply(await house.claim(), f"re {number}")
+    await house.queue.delete(THREAD, "m1")
+    assert await house.texts() == ["m2", "re m2"]
+    assert (await house.say("m1", id="m1")).outcome == "duplicate"
+
+
+async def test_a_deleted_reply_leaves_alone(house: Storehouse) -> None:
+    receipt = await house.say("m1", id="m1")
+    await house.reply(await house.claim(), "re m1")
+    await house.say("m2", id="m2")
+    await house.reply(await house.claim(), "re m2")
+    assert receipt.job is not None
+    await house.queue.delete(THREAD, receipt.job)
+    assert await house.texts() == ["m1", "m2", "re m2"]
+
+
+async def test_deleting_a_prompt_that_is_answered_ends_the_reply(house: Storehouse) -> None:
+    receipt = await house.say("m1", id="m1")
+    claim = await house.claim()
+    assert await house.queue.delete(THREAD, "m1") == [receipt.job]
+    assert await house.reply(claim, "re m1") == "fenced"
+    assert (await house.events(receipt.job))[-1] == Cancelled("delete")
+    assert await house.texts() == []
+
+
+async def test_deleting_one_of_several_messages_answers_the_rest(house: Storehouse) -> None:
+    await house.say("one", id="m1")
+    await house.say("two", id="m2")
+    await house.queue.delete(THREAD, "m2")
+    claim = await house.claim()
+    assert claim.job.turn == "m1"
+    await house.reply(claim, "1")
+    assert await house.texts() == ["one", "1"]
+
+
+async def test_a_reply_is_regenerated_in_its_place(house: Storehouse) -> None:
+    old = await house.say("one", id="m1")
+    await house.reply(await house.claim(), "1")
+    await house.say("two")
+    await house.reply(await house.claim(), "2")
+    assert old.job is not None
+    press = [THREAD, old.job, "1", "U1", LANE, "adapter"]
+    again = await house.queue.regenerate(*press)
+    assert (await house.queue.regenerate(*press)).outcome == "duplicate"
+    claim = await house.claim()
+    assert (claim.job.id, claim.job.replaces) == (again.job, old.job)
+    await house.reply(claim, "uno")
+    assert await house.texts() == ["one", "uno", "two", "2"]
+
+
+async def test_a_reply_whose_prompt_is_gone_is_not_regenerated(house: Storehouse) -> None:
+    old = await house.say("one", id="m1")
+    await house.reply(await house.claim(), "1", evict=("m1",))
+    assert old.job is not None
+    receipt = await house.queue.regenerate(THREAD, old.job, "1", "U1", LANE, "adapter")
+    assert (receipt.outcome, receipt.code) == ("refused", "prompt_gone")
+
+
+async def test_what_comes_while_a_reply_is_written_stands_behind_it(house: Storehouse) -> None:
+    await house.say("one", author="U1")
+    claim = await house.claim()
+    await house.say("two", author="U2")
+    await house.reply(claim, "1")
+    assert await house.texts() == ["one", "1", "two"]
+
+
+async def test_a_window_read_again_brings_only_what_changed(house: Storehouse) -> None:
+    for number in range(3):
+        await house.say(f"say {number}", id=f"m{number}")
+        await house.reply(await house.claim(), f"re {number}")
+    await house.queue.edit(THREAD, "m0", "said 0", "1", LANE, "adapter")
+    await house.queue.delete(THREAD, "m1")
+    await house.say("more")
+    window = await house.history.window(await house.claim())
+    fresh = Storehouse(house.redis, house.store)
+    assert [stored.turn.text for stored in window.history] == ["said 0", "re 0", "say 2", "re 2"]
+    assert list(window.history) == (await fresh.history.turns(THREAD))[:-1]
+
+
+async def test_a_channel_that_floods_delays_no_other_channel(house: Storehouse) -> None:
+    flood = [replace(THREAD, channel="C9", thread=str(n)) for n in range(50)]
+    for thread in flood:
+        await house.say("flood", thread=thread, author="U9")
+    await house.say("a question", thread=THREAD, author="U1")
+    claimed = [(await house.claim()).job.thread.channel for _ in range(3)]
+    assert "C1" in claimed[:2]
+
+
+async def test_in_one_channel_a_person_who_floods_delays_no_other(house: Storehouse) -> None:
+    for number in range(50):
+        await house.say("flood", thread=replace(THREAD, thread=str(number)), author="U9")
+    await house.say("a question", thread=replace(THREAD, thread="q"), author="U1")
+    claimed = [(await house.claim()).job.author for _ in range(3)]
+    assert "U1" in claimed[:2]
+
+
+async def test_one_persons_threads_are_answered_in_the_order_they_came(house: Storehouse) -> None:
+    threads = [replace(THREAD, thread=str(n)) for n in (5, 3, 9, 1)]
+    positions = [(await house.say("hi", thread=thread)).position for thread in threads]
+    assert positions == [1, 2, 3, 4]
+    assert [(await house.claim()).job.thread for _ in threads] == threads
+
+
+async def test_over_the_limit_the_person_is_told_so(redis: Redis) -> None:
+    from storage.store import Limits
+
+    house = Storehouse.over(redis, limits=Limits(person=2))
+    await house.queue.announce(LANE, "core", 60)
+    threads = [replace(THREAD, thread=str(n)) for n in range(3)]
+    receipts = [await house.say("hi", thread=thread) for thread in threads]
+    assert [receipt.outcome for receipt in receipts] == ["queued", "queued", "refused"]
+    assert receipts[2].code == "busy"
+    await house.reply(await house.claim(), "hello")
+    assert (await house.say("hi", thread=threads[2])).outcome == "queued"
+
+
+async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> None:
+    house = Storehouse.over(redis, deadline=0.001)
+    await house.queue.announce(LANE, "core", 60)
+    receipt = await house.say("hello")
+    await house.queue.wait("nobody", 0.01)
+    await house.queue.sweep()
+    assert (await house.events(receipt.job))[-1] == Failed("deadline")
+    assert await house.queue.claim(LANE, "core") is None
+
+
+async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) -> None:
+    from core.types import Turn
+
+    receipt = await house.say("and you?", hold=5.0, id="m5")
+    assert receipt.new_thread
+    assert await house.queue.claim(LANE, "core") is None
+    before = [Turn(f"m{n}", "user", "U2", f"said {n}", at=n) for n in range(1, 4)]
+    await house.queue.seed(THREAD, before)
+    window = await house.history.window(await house.claim())
+    texts = [stored.turn.text for stored in window.mailbox]
+    assert texts == ["said 1", "said 2", "said 3", "and you?"]
+
+
+async def test_what_was_said_before_a_reset_is_not_read_again(house: Storehouse) -> None:
+    from core.types import Turn
+
+    await house.history.reset(THREAD, "U1")
+    await house.say("and you?", hold=5.0, id="m5")
+    await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "a secret", at=1.0)])
+    assert await house.texts() == ["and you?"]
+
+
+async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
+    await house.say("one", event_ids=("e1",))
+    claim = await house.claim()
+    await house.say("two", author="U2")
+    await house.reply(claim, "1")
+    await house.queue.edit(ThreadKey("slack", "T1", "C1", "x"), "m", "t", "1", LANE, "adapter")
+    await house.queue.fail(await house.claim(), "internal", "boom", retry=False)
+    forever = [name for name in await house.redis.keys() if await house.redis.ttl(name) < 0]
+    assert forever == []
+    open_ = await house.redis.hgetall("henji:{0}:open")
+    assert open_ == {}

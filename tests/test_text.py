@@ -1,0 +1,148 @@
+"""Replies cut into messages: nothing lost, nothing broken, and nothing moved as they grow."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import regex
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from bots.text import closed, split
+
+LINKS = ["[返事](https://example.com/a(b))", "https://example.com/a?b=c&d=e", "<@U024BE7LH>"]
+MENTIONS = ["<#C024BE7LR|general>", "@hanako", "<https://example.com|名前>", "`x = y`", ":tada:"]
+PROSE = [
+    "こんにちは。",
+    "返事を書きます、",
+    "本当に？",
+    "Yes. ",
+    "No! ",
+    "word ",
+    "é́",
+    "👩‍👩‍👧",
+    "🇯🇵🇫🇷",
+    "が",
+]
+LINES = ["\n", "\n\n", "\n\n\n", "\n- ", "\n    indented ", "\n# Heading\n", "\r\n"]
+CODE = ["\n```python\n", "\n```\n", "\n~~~\n", "\n````\n", "x = [1, 2]\n", "    return x\n", "```"]
+
+pieces = st.sampled_from(LINKS + MENTIONS + PROSE + LINES + CODE)
+replies = st.lists(pieces | st.text(max_size=12), max_size=120).map("".join)
+limits = st.integers(min_value=100, max_value=300)
+FENCE_LINE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^`\n]*$", re.MULTILINE)
+
+
+def words(text: str) -> str:
+    """What must survive: everything but white space and the lines that open and close code."""
+    return re.sub(r"[\s`~]|python", "", text)
+
+
+@settings(max_examples=200)
+@given(replies, limits)
+@example("```python\n" + "x = 1\n" * 100 + "```\nそして。", 100)
+@example("é́" * 200, 100)
+def test_a_split_reply_fits_and_loses_nothing(reply: str, limit: int) -> None:
+    parts = split(reply, limit)
+    assert all(len(closed(part)) <= limit and part.strip() for part in parts)
+    assert words("".join(parts)) == words(reply)
+
+
+@settings(max_examples=200)
+@given(replies, limits)
+def test_a_growing_reply_leaves_its_earlier_messages_alone(reply: str, limit: int) -> None:
+    shown: list[str] = []
+    for end in range(0, len(reply) + 1, 7):
+        parts = split(reply[:end], limit)
+        assert parts[: len(shown) - 1] == shown[:-1]
+        shown = parts
+
+
+@given(replies, limits)
+def test_a_reply_is_never_cut_inside_a_character(reply: str, limit: int) -> None:
+    assume("`" not in reply and "~" not in reply)
+    whole = regex.findall(r"\X", re.sub(r"\s", "", reply))
+    cut = [c for part in split(reply, limit) for c in regex.findall(r"\X", re.sub(r"\s", "", part))]
+    assert cut == whole
+
+
+@given(
+    st.lists(st.sampled_from(LINKS + MENTIONS), min_size=1, max_size=40),
+    st.text("あいx", max_size=9),
+)
+def test_links_mentions_and_inline_code_stay_whole(kept: list[str], between: str) -> None:
+    parts = split(f"{between} ".join(kept), 100)
+    assert sorted(w for w in kept if any(w in part for part in parts)) == sorted(kept)
+    assert sum(part.count("](") for part in parts) == sum("](" in w for w in kept)
+    for part in parts:
+        assert part.count("[返事]") == part.count("[返事](https://example.com/a(b))")
+        assert part.count("<@") == part.count("<@U024BE7LH>")
+        assert part.count("`") % 2 == 0
+
+
+@given(st.integers(min_value=1, max_value=60), st.sampled_from(["python", "", "c++"]))
+def test_code_goes_on_in_its_language(lines: int, language: str) -> None:
+    code = "".join(f"    line_{n} = {n}\n" for n in range(lines))
+    parts = split(f"```{language}\n{code}```", 120)
+    for part in parts:
+        assert part.startswith(f"```{language}\n")
+        assert part.endswith("\n```")
+    inside = "\n".join("\n".join(part.split("\n")[1:-1]) for part in parts)
+    assert inside + "\n" == code
+
+
+def test_a_reply_is_cut_between_its_paragraphs() -> None:
+    first, second = "一つ目の段落です。" * 8, "二つ目の段落です。" * 8
+    assert split(f"{first}\n\n{second}", 100) == [first, second]
+
+
+def test_a_paragraph_is_cut_after_a_japanese_sentence_and_its_quote() -> None:
+    sentence = "彼は「そうですね。」と言いました。そして笑いました！"
+    parts = split(sentence * 10, 100)
+    assert all(part.endswith(("。", "！")) for part in parts)
+
+
+def test_a_number_a_decimal_and_an_address_end_no_sentence() -> None:
+    parts = split("It costs 3.14 at example.com today " * 8, 100)
+    assert all("3.14" in part or "3." not in part for part in parts)
+    assert not any(part.endswith((".", "3")) for part in parts)
+
+
+def test_a_heading_goes_with_what_it_heads() -> None:
+    parts = split("あ" * 60 + "\n\n## 次の話\n\n" + "い" * 60, 100)
+    assert parts == ["あ" * 60, "## 次の話\n\n" + "い" * 60]
+
+
+def test_the_first_line_of_an_indented_list_keeps_its_indentation() -> None:
+    parts = split("- " + "a" * 90 + "\n    - " + "b" * 60, 100)
+    assert parts == ["- " + "a" * 90, "    - " + "b" * 60]
+
+
+def test_one_overlong_address_is_cut_all_the_same() -> None:
+    address = "https://example.com/" + "a" * 500
+    parts = split(address, 100)
+    assert "".join(parts) == address
+    assert max(map(len, parts)) <= 100
+
+
+def test_a_platform_counts_in_its_own_way() -> None:
+    parts = split("𠮷野家。" * 100, 100, lambda text: len(text.encode("utf-16-le")) // 2)
+    assert all(len(part.encode("utf-16-le")) // 2 <= 100 for part in parts)
+    assert "".join(parts) == "𠮷野家。" * 100
+
+
+def test_an_open_block_grows_open_and_can_be_closed() -> None:
+    assert split("```python\nx = 1", 100) == ["```python\nx = 1"]
+    assert closed("```python\nx = 1") == "```python\nx = 1\n```"
+    assert closed("no code") == "no code"
+
+
+def test_blank_text_is_no_message() -> None:
+    assert split("", 100) == []
+    assert split(" \n\n ", 100) == []
+
+
+def test_a_limit_that_holds_no_code_is_refused() -> None:
+    with pytest.raises(ValueError, match="100"):
+        split("text", 99)
