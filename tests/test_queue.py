@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
+from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey, Turn
+from storage.store import Limits
 from tests.storehouse import LANE, THREAD, Storehouse
 
 
@@ -47,7 +48,8 @@ async def test_a_message_that_comes_twice_is_one_job(house: Storehouse) -> None:
 
 
 async def test_an_addressed_copy_upgrades_one_that_was_not(house: Storehouse) -> None:
-    await house.reply((await house.say("first")) and await house.claim(), "one")
+    await house.say("first")
+    await house.reply(await house.claim(), "one")
     copy = await house.say("@henji and now?", id="m9", addressed=False, event_ids=("e1",))
     mention = await house.say("@henji and now?", id="m9", event_ids=("e2",))
     assert [copy.outcome, mention.outcome] == ["kept", "queued"]
@@ -212,9 +214,8 @@ async def test_editing_the_newest_prompt_answers_again_in_place(house: Storehous
     assert claim.job.replaces == first.job
     await house.reply(claim, "hi")
     assert await house.texts() == ["hello", "hi"]
-    assert (
-        await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
-    ).outcome == "duplicate"
+    redelivered = await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
+    assert redelivered.outcome == "duplicate"
 
 
 async def test_editing_an_older_prompt_changes_only_that_turn(house: Storehouse) -> None:
@@ -278,9 +279,9 @@ async def test_a_reply_is_regenerated_in_its_place(house: Storehouse) -> None:
     await house.say("two")
     await house.reply(await house.claim(), "2")
     assert old.job is not None
-    press = [THREAD, old.job, "1", "U1", LANE, "adapter"]
-    again = await house.queue.regenerate(*press)
-    assert (await house.queue.regenerate(*press)).outcome == "duplicate"
+    again = await house.queue.regenerate(THREAD, old.job, "1", "U1", LANE, "adapter")
+    pressed_twice = await house.queue.regenerate(THREAD, old.job, "1", "U1", LANE, "adapter")
+    assert pressed_twice.outcome == "duplicate"
     claim = await house.claim()
     assert (claim.job.id, claim.job.replaces) == (again.job, old.job)
     await house.reply(claim, "uno")
@@ -341,8 +342,6 @@ async def test_one_persons_threads_are_answered_in_the_order_they_came(house: St
 
 
 async def test_over_the_limit_the_person_is_told_so(redis: Redis) -> None:
-    from storage.store import Limits
-
     house = Storehouse.over(redis, limits=Limits(person=2))
     await house.queue.announce(LANE, "core", 60)
     threads = [replace(THREAD, thread=str(n)) for n in range(3)]
@@ -364,8 +363,6 @@ async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> Non
 
 
 async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) -> None:
-    from core.types import Turn
-
     receipt = await house.say("and you?", hold=5.0, id="m5")
     assert receipt.new_thread
     assert await house.queue.claim(LANE, "core") is None
@@ -377,8 +374,6 @@ async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) ->
 
 
 async def test_what_was_said_before_a_reset_is_not_read_again(house: Storehouse) -> None:
-    from core.types import Turn
-
     await house.history.reset(THREAD, "U1")
     await house.say("and you?", hold=5.0, id="m5")
     await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "a secret", at=1.0)])
