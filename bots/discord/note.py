@@ -1,13 +1,16 @@
 """What a delivery must remember for Discord: where the reply goes, and by which right.
 
 It travels in the delivery's `note`, so that another process can go on with it. The interaction's
-token is a secret that can post: it is kept there alone, and never logged.
+token is a secret that can post: it is kept there alone, under a name that the store drops when the
+delivery is closed, and never logged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+
+_TOKEN = "secret_token"  # noqa: S105 -- a name, and `secret_` is the store's word for such
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,10 @@ class Note:
     def pack(self) -> Mapping[str, str]:
         """As strings, without what is at its default."""
         values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
-        return {name: _text(value) for name, value, default in values if value != default}
+        packed = {name: _text(value) for name, value, default in values if value != default}
+        if token := packed.pop("token", ""):
+            packed[_TOKEN] = token
+        return packed
 
     @classmethod
     def unpack(cls, note: Mapping[str, str]) -> Note:
@@ -45,7 +51,7 @@ class Note:
             reply_to=note.get("reply_to", ""),
             opens=note.get("opens", ""),
             app=note.get("app", ""),
-            token=note.get("token", ""),
+            token=note.get(_TOKEN, ""),
             until=float(note.get("until", "0")),
             original=note.get("original", ""),
             private=note.get("private") == "1",
