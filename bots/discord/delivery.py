@@ -1,0 +1,291 @@
+"""How a reply reaches people on Discord: what `bots.base.Platform` asks of a platform."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import discord
+
+from bots.base import Part, Status
+from bots.discord import controls, convert, past, rest
+from bots.discord.note import Note
+from bots.discord.pace import EVERYWHERE, Pace
+from bots.discord.presence import Typing
+from bots.discord.rest import ORIGINAL, Rest, edit_key, hook_key, nonce_for
+from bots.discord.way import ELSEWHERE, ByToken, Directly, Nowhere, Plainly, to_edit, to_post
+from bots.discord.words import labels
+from bots.strings import say
+from core.ports import Delivery
+from core.types import Done, ThreadKey, Turn
+
+log = logging.getLogger(__name__)
+
+LENGTH = 2000
+"""Characters that a bot's message holds: Discord counts code points, as Python does."""
+BEFORE_THE_END = 60.0
+"""Seconds before a token's end at which a reply that cannot do without it is cut or moved."""
+
+
+class DiscordPlatform:
+    """Discord, as the relay sees it."""
+
+    name = convert.PLATFORM
+    part_length = LENGTH
+
+    def __init__(
+        self,
+        client: discord.Client,
+        pace: Pace,
+        stop: Callable[[ThreadKey, str], Awaitable[object]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._pace = pace
+        self._stop = stop
+        self._clock = clock
+        self._rest = Rest(client, pace)
+        self._typing = Typing(self._rest.typing)
+        self._waiting: dict[str, str] = {}
+        """Reply -> the message that shows its place in the queue, until there is text."""
+        self._opened: set[str] = set()
+        """Replies whose thread is there."""
+        self._alarms: dict[str, asyncio.Task[None]] = {}
+        """Reply -> what happens before its token ends."""
+        self._moved: dict[str, dict[int, str]] = {}
+        """Private reply -> its parts that went on as direct messages."""
+
+    def length_of(self, text: str) -> int:
+        return len(text)
+
+    async def close(self) -> None:
+        """End what runs beside the deliveries."""
+        self._typing.close()
+        for alarm in list(self._alarms.values()):
+            alarm.cancel()
+
+    # -- before there is text -------------------------------------------------------------------
+
+    async def pace(self, delivery: Delivery, *, final: bool) -> None:
+        note = Note.unpack(delivery.note)
+        if isinstance(to_edit(note, 0, "", self._clock()), ByToken):
+            await self._pace.turn(hook_key(note.token), final=final)
+            return
+        await self._pace.turn(edit_key(note.channel), final=final)
+        if not final:
+            await self._pace.turn(EVERYWHERE, final=False)
+
+    async def status(self, delivery: Delivery, status: Status) -> None:
+        note = Note.unpack(delivery.note)
+        self._set_alarm(delivery, note)
+        if not note.token:
+            await self._open(delivery, note)
+            self._typing.start(delivery.job, note.channel)
+        waits = status.kind == "queued" and status.position > 1
+        if delivery.messages or not (waits or delivery.job in self._waiting):
+            return
+        text = say("queued" if waits else "thinking", note.locale, position=status.position)
+        await self._show_waiting(delivery, note, Part(0, text, last=True))
+
+    async def _show_waiting(self, delivery: Delivery, note: Note, part: Part) -> None:
+        """A line that the reply will replace; left out where requests are scarce."""
+        shown = self._waiting.get(delivery.job)
+        if shown is None:
+            self._waiting[delivery.job] = await self._write(delivery, note, part)
+            return
+        by_token = isinstance(to_edit(note, 0, shown, self._clock()), ByToken)
+        if self._pace.has_room(hook_key(note.token) if by_token else edit_key(note.channel)):
+            await self._rewrite(delivery, note, shown, part)
+
+    # -- text -----------------------------------------------------------------------------------
+
+    async def post(self, delivery: Delivery, part: Part) -> str:
+        note = Note.unpack(delivery.note)
+        self._set_alarm(delivery, note)
+        shown = self._waiting.pop(delivery.job, "") if part.index == 0 else ""
+        if shown:
+            await self._rewrite(delivery, note, shown, part)
+        else:
+            shown = await self._write(delivery, note, part)
+        self._settle(delivery, part)
+        return shown
+
+    async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
+        note = Note.unpack(delivery.note)
+        self._set_alarm(delivery, note)
+        await self._rewrite(delivery, note, message, part)
+        self._settle(delivery, part)
+
+    async def remove(self, delivery: Delivery, message: str) -> None:
+        note = Note.unpack(delivery.note)
+        try:
+            match to_edit(note, 1, message, self._clock()):
+                case ByToken(app, token, ident):
+                    await self._rest.remove_by_token(app, token, ident)
+                case Plainly(channel, ident):
+                    await self._rest.remove(channel, ident)
+                case _:
+                    return
+        except discord.NotFound:
+            return  # somebody took it away already
+
+    async def _write(self, delivery: Delivery, note: Note, part: Part) -> str:
+        buttons = self._buttons(delivery, note, part)
+        moved = delivery.job in self._moved
+        match to_post(note, part.index, self._clock(), moved=moved):
+            case ByToken(app, token, "", private):
+                said = await self._rest.follow_up(app, token, part.text, buttons, private=private)
+                return str(said["id"])
+            case ByToken(app, token, ident):
+                said = await self._rest.edit_by_token(app, token, ident, part.text, buttons)
+                return str(said["id"])
+            case Plainly(channel):
+                await self._open(delivery, note)
+                reply_to = "" if note.opens or part.index else note.reply_to
+                return await self._post(delivery, channel, part, buttons, reply_to)
+            case Directly():
+                return await self._write_directly(delivery, part, buttons)
+            case Nowhere():
+                raise TokenEnded
+
+    async def _rewrite(self, delivery: Delivery, note: Note, message: str, part: Part) -> None:
+        buttons = self._buttons(delivery, note, part)
+        parts = self._moved.get(delivery.job)
+        message = (parts or {}).get(part.index, message)
+        match to_edit(note, part.index, message, self._clock(), moved=parts is not None):
+            case ByToken(app, token, ident):
+                await self._rest.edit_by_token(app, token, ident, part.text, buttons)
+            case Plainly(channel, ident):
+                await self._edit(delivery, channel, ident, part, buttons)
+            case Directly():
+                posted = await self._write_directly(delivery, part, buttons)
+                self._moved.setdefault(delivery.job, {})[part.index] = posted
+            case Nowhere():
+                raise TokenEnded
+
+    async def _post(
+        self,
+        delivery: Delivery,
+        channel: str,
+        part: Part,
+        buttons: Sequence[controls.Component],
+        reply_to: str = "",
+    ) -> str:
+        """An ordinary message, whose nonce makes a second sending the same message."""
+        nonce = nonce_for(delivery.job, part.index)
+        said = await self._rest.post(channel, part.text, buttons, nonce=nonce, reply_to=reply_to)
+        ident = str(said["id"])
+        if said.get("content", part.text) != part.text:  # another process had sent it before
+            await self._edit(delivery, channel, ident, part, buttons)
+        return ident
+
+    async def _write_directly(
+        self, delivery: Delivery, part: Part, buttons: Sequence[controls.Component]
+    ) -> str:
+        channel = await self._rest.direct_channel(delivery.author)
+        return f"{channel}{ELSEWHERE}{await self._post(delivery, channel, part, buttons)}"
+
+    async def _edit(
+        self,
+        delivery: Delivery,
+        channel: str,
+        ident: str,
+        part: Part,
+        buttons: Sequence[controls.Component],
+    ) -> None:
+        try:
+            await self._rest.edit(channel, ident, part.text, buttons)
+        except discord.HTTPException as error:
+            if error.code != rest.TOO_MANY_EDITS:
+                raise
+            if part.end is not None:  # a message older than an hour takes few edits: say it anew
+                nonce = nonce_for(delivery.job[::-1], part.index)
+                await self._rest.post(channel, part.text, buttons, nonce=nonce)
+
+    async def _open(self, delivery: Delivery, note: Note) -> None:
+        """Make the thread that the reply goes into, if it is not there."""
+        if note.opens and delivery.job not in self._opened:
+            await self._rest.open_thread(delivery.thread.channel, note.reply_to, note.opens)
+            self._opened.add(delivery.job)
+
+    def _settle(self, delivery: Delivery, part: Part) -> None:
+        self._typing.stop(delivery.job)
+        if part.end is None or not part.last:
+            return
+        self._opened.discard(delivery.job)
+        self._moved.pop(delivery.job, None)
+        if alarm := self._alarms.pop(delivery.job, None):
+            alarm.cancel()
+
+    def _buttons(self, delivery: Delivery, note: Note, part: Part) -> Sequence[controls.Component]:
+        """Stop while the reply is written; at its end, what can be done about it."""
+        if not part.last:
+            return ()
+        words, thread = labels(note.locale), delivery.thread
+        if part.end is None:
+            return controls.streaming(thread, delivery.job, part.index, words)
+        if not isinstance(part.end, Done):
+            return ()
+        cut = part.end.finish_reason == "length"
+        return controls.finished(thread, delivery.job, part.index, words, cut=cut)
+
+    # -- before a token ends --------------------------------------------------------------------
+
+    def _set_alarm(self, delivery: Delivery, note: Note) -> None:
+        """See to a reply that has nowhere to go on once its token has ended."""
+        seconds = note.until - BEFORE_THE_END - self._clock()
+        needs_it = note.token and (note.private or note.stranger)
+        if needs_it and delivery.job not in self._alarms and seconds > -BEFORE_THE_END:
+            alarm = self._before_the_end(delivery, note, max(seconds, 0.0))
+            self._alarms[delivery.job] = asyncio.create_task(alarm)
+
+    async def _before_the_end(self, delivery: Delivery, note: Note, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        try:
+            if note.stranger:
+                await self._stop(delivery.thread, delivery.job)
+            else:
+                await self._move(delivery, note)
+        except discord.Forbidden:  # the person takes no direct messages: it ends here
+            await self._stop(delivery.thread, delivery.job)
+
+    async def _move(self, delivery: Delivery, note: Note) -> None:
+        """Let a private reply go on in the person's direct messages."""
+        part = Part(0, say("moved_here", note.locale), last=True)
+        posted = await self._write_directly(delivery, part, self._buttons(delivery, note, part))
+        self._moved[delivery.job] = {0: posted}
+        text = say("moved_there", note.locale)
+        await self._rest.edit_by_token(note.app, note.token, ORIGINAL, text)
+
+    # -- what was said --------------------------------------------------------------------------
+
+    async def find(self, delivery: Delivery, index: int) -> str | None:
+        note = Note.unpack(delivery.note)
+        match to_post(note, index, self._clock()):
+            case ByToken(app, token, message) if message:
+                return str((await self._rest.get_by_token(app, token, message))["id"])
+            case Plainly(channel):
+                return await self._find_in(channel, delivery, index)
+            case _:
+                return None
+
+    async def _find_in(self, channel: str, delivery: Delivery, index: int) -> str | None:
+        """The message with this reply's buttons: its newest part always has some."""
+        try:
+            messages = await self._rest.history(channel, after=delivery.turn)
+        except discord.NotFound:  # the thread has not been opened
+            return None
+        for message in messages:
+            for press in controls.presses_in(message.get("components", ())):
+                if (press.job, press.index) == (delivery.job, index):
+                    return str(message["id"])
+        return None
+
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        return await past.earlier(self._client, thread, before, after)
+
+
+class TokenEnded(Exception):
+    """The only way to a person's screen has ended: see `_before_the_end`."""
