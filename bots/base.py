@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from core.errors import HenjiError
 from core.ports import Delivery
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 
@@ -28,7 +29,12 @@ class Incoming:
     revision: str = ""
     """The platform's stamp of this edit of the message; empty for its first form."""
     note: Mapping[str, str] = field(default_factory=dict)
-    """What this platform will want to know when it delivers: a locale, a token, a recipient."""
+    """What this platform will want to know when it delivers. ``locale`` is the person's language;
+    what can post or must not be kept has a name that begins with ``secret_``."""
+    has_past: bool = False
+    """Something was said in this thread before, which `Platform.earlier` can read."""
+    alone: bool = False
+    """Never answered together with other messages of this person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class Part:
     text: str
     last: bool
     """Controls stand under the last part only."""
+    note: str = ""
+    """A sentence of the bot's own, to stand apart from the model's words under the last part."""
     end: Done | Failed | Cancelled | None = None
     """How the reply ended; None while more may come."""
 
@@ -52,8 +60,13 @@ class Status:
     position: int = 0
 
 
+class PlatformRefused(HenjiError):
+    """The platform will not do it, however often it is asked: the channel is gone, say."""
+
+
 class Platform(Protocol):
-    """What `relay` asks of a platform. Each method may raise; `relay` retries what can be.
+    """What `relay` asks of a platform. A method that raises is tried again, with back-off, unless
+    it raised `PlatformRefused`.
 
     `post` and `edit` get the whole text of a part; a platform with native streaming appends what
     is new by itself. `pace` returns when the next update of a delivery may be sent, so that the
@@ -64,6 +77,8 @@ class Platform(Protocol):
     name: str
     part_length: int
     """The most that one message holds, as the platform counts (`length_of`)."""
+    call_seconds: float
+    """No call of the platform is under way for longer than this."""
 
     def length_of(self, text: str) -> int: ...
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -69,11 +69,11 @@ class EngineStats:
 class Engine(Protocol):
     """Token ids in, token ids out.
 
-    Closing the iterator that `generate` returned cancels the request at the next step. Raises
+    Closing the generator that `generate` returned cancels the request at the next step. Raises
     `EngineRefused` for a request that can never run, `EngineError` for one that may on a retry.
     """
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]: ...
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]: ...
 
     def stats(self) -> EngineStats: ...
 
@@ -315,6 +315,10 @@ class Deliveries(Protocol):
     async def get(self, thread: ThreadKey, job: str) -> Delivery | None: ...
 
     async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]: ...
+
+    async def hand_back(self, held: Sequence[Delivery]) -> None:
+        """End the leases now, for another process to go on."""
+        ...
 
     async def record(
         self, delivery: Delivery, messages: Sequence[str], posting: int | None

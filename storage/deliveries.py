@@ -43,13 +43,21 @@ class RedisDeliveries:
         return codec.decode_delivery(job, fields) if fields else None
 
     async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]:
+        return await self._hold(held, self._store.delivery_lease)
+
+    async def hand_back(self, held: Sequence[Delivery]) -> None:
+        await self._hold(held, 0)
+
+    async def _hold(self, held: Sequence[Delivery], seconds: float) -> Mapping[str, bool]:
         still: dict[str, bool] = {}
         for bucket in self._store.all_buckets():
             mine = [d for d in held if self._store.bucket(d.thread) == bucket]
             if mine:
                 rows = [{"job": d.job, "token": d.token} for d in mine]
                 platform = mine[0].thread.platform
-                answer = await self._run("hold", bucket, platform=platform, held=rows)
+                answer = await self._store.run(
+                    "hold", bucket, platform=platform, held=rows, delivery_ms=round(seconds * 1000)
+                )
                 still.update(zip((d.job for d in mine), map(bool, answer), strict=True))
         return still
 

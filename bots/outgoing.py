@@ -1,0 +1,298 @@
+"""One reply on its way out: its events make a view, and the view is written to the platform.
+
+The events are read as fast as they come; the writing goes at the platform's pace and always takes
+the newest view. What was written is recorded before and after each new message, so that another
+process can go on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import structlog
+
+from bots import strings, text
+from bots.base import Part, Platform, PlatformRefused, Status
+from core.errors import StoreUnavailable
+from core.ports import Deliveries, Delivery
+from core.types import Cancelled, Delta, Done, Failed, Queued, ReplyEvent, Started
+
+T = TypeVar("T")
+
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between tries of a platform call; after the last one the reply is left as it stands."""
+
+log = structlog.get_logger()
+
+
+class LeaseLost(Exception):
+    """Another process has the delivery now."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a person shall see of a reply now."""
+
+    text: str = ""
+    status: Status | None = None
+    end: Done | Failed | Cancelled | None = None
+
+    def after(self, event: ReplyEvent) -> View:
+        """The view when this has happened too."""
+        match event:
+            case Queued(position):
+                return replace(self, status=Status("queued", position))
+            case Started():
+                return View(status=Status("thinking"))
+            case Delta(offset, new):
+                return View(self.text[:offset] + new)
+            case Done(whole):
+                return View(whole, end=event)
+            case Failed() | Cancelled():
+                return View(self.text, end=event)
+
+
+@dataclass
+class Outgoing:
+    """A delivery that this process holds."""
+
+    delivery: Delivery
+    platform: Platform
+    deliveries: Deliveries
+    locale: str
+    lease: float
+    view: View = View()
+    confirmed: float = field(default_factory=time.monotonic)
+    """When the lease was last known to be ours, on this process's clock."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _messages: list[str] = field(default_factory=list)
+    _written: dict[int, Part] = field(default_factory=dict)
+    _status: Status | None = None
+
+    async def run(self) -> None:
+        """Bring the reply out, to its end. LeaseLost where another process has taken over."""
+        began = time.monotonic()
+        await self._take_up()
+        reading = asyncio.create_task(self._read())
+        try:
+            await self._write_until_end()
+            await self._settle(began)
+        except PlatformRefused as error:
+            log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
+        finally:
+            reading.cancel()
+        await self._insist(lambda: self.deliveries.close(self.delivery, self._messages))
+
+    def set_status(self, status: Status) -> None:
+        """A new position in the queue, say."""
+        if self.view.end is None and not self.view.text:
+            self._see(replace(self.view, status=status))
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                async for event in self.deliveries.follow(self.delivery):
+                    self._see(self.view.after(event))
+            except StoreUnavailable:
+                await asyncio.sleep(0.5)  # all of it is read again
+            except Exception:
+                log.exception("cannot follow a reply", job=self.delivery.job)
+                self._see(replace(self.view, end=Failed("internal")))
+                return
+            else:
+                return
+
+    def _see(self, view: View) -> None:
+        self.view = view
+        self._changed.set()
+        if view.end is not None:
+            self._ended.set()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    async def _take_up(self) -> None:
+        """Find the messages there are: an earlier process's, or an earlier reply's."""
+        self._messages = list(self.delivery.messages)
+        if self.delivery.replaces and not self._messages:
+            self._messages = list(await self._predecessor(self.delivery.replaces))
+        unrecorded = self.delivery.posting
+        if unrecorded is not None and unrecorded == len(self._messages):
+            found = await self._call(lambda: self.platform.find(self.delivery, unrecorded))
+            if found:
+                self._messages.append(found)
+
+    async def _predecessor(self, job: str) -> Sequence[str]:
+        """The messages of the reply that this one takes the place of, once nobody writes there."""
+        thread = self.delivery.thread
+        while not await self._insist(lambda: self.deliveries.closed(thread, job)):
+            await asyncio.sleep(0.1)
+            await self._confirm()
+        before = await self._insist(lambda: self.deliveries.get(thread, job))
+        return before.messages if before else ()
+
+    async def _write_until_end(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self._pace()
+            view = self.view
+            await self._show_status(view)
+            await self._show(view)
+            if view.end is not None:
+                return
+
+    async def _pace(self) -> None:
+        """Wait for the platform's leave, but not to say that the reply has ended."""
+        if not self._ended.is_set() and not self.view.text:
+            return  # a status has a pace of its own
+        if not self._ended.is_set():
+            pace = asyncio.ensure_future(self.platform.pace(self.delivery, final=False))
+            ended = asyncio.ensure_future(self._ended.wait())
+            await asyncio.wait({pace, ended}, return_when=asyncio.FIRST_COMPLETED)
+            pace.cancel()
+            ended.cancel()
+        if self._ended.is_set():
+            await self.platform.pace(self.delivery, final=True)
+
+    async def _show_status(self, view: View) -> None:
+        status = view.status
+        if status is None or status == self._status or view.end is not None:
+            return
+        self._status = status
+        await self._confirm()
+        try:
+            await self.platform.status(self.delivery, status)
+        except Exception as error:  # a sign of life is not worth losing the reply for
+            log.info("no status", job=self.delivery.job, error=repr(error))
+
+    async def _show(self, view: View) -> None:
+        """Make the messages say what the view says."""
+        parts = self._parts(view)
+        for part in parts:
+            if part.index < len(self._messages):
+                await self._edit(part)
+            else:
+                await self._post(part)
+        if view.end is not None and parts:
+            for message in self._messages[len(parts) :]:
+                await self._remove(message)
+            del self._messages[len(parts) :]
+
+    def _parts(self, view: View) -> list[Part]:
+        words, note = self._words(view)
+        platform = self.platform
+        if not words:
+            return []
+        texts = text.split(words, platform.part_length, platform.length_of)
+        last = len(texts) - 1
+        return [
+            Part(at, words, at == last, note if at == last else "", view.end)
+            for at, words in enumerate(texts)
+        ]
+
+    def _words(self, view: View) -> tuple[str, str]:
+        """The text of the reply, and what the bot itself has to say under it."""
+        match view.end:
+            case Done(words, finish_reason):
+                note = _NOTES.get(finish_reason)
+                said = strings.say(note, self.locale) if note else ""
+                return (words, said) if words else (said or self._sentence("nothing_said"), "")
+            case Failed(code):
+                return strings.failure(code, self.locale), ""
+            case Cancelled(by):
+                return self._cancelled(view.text, by)
+        return view.text, ""
+
+    def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
+        if not shown and (by == "delete" or self._messages):
+            return "", ""  # nobody waits for it, or the reply that was there stays
+        sentence = self._sentence("stopped" if by == "person" else f"ended_by_{by}")
+        return (shown, sentence) if shown else (sentence, "")
+
+    def _sentence(self, key: str) -> str:
+        return strings.say(key, self.locale)
+
+    async def _post(self, part: Part) -> None:
+        await self._record(posting=part.index)
+        message = await self._call(
+            lambda: self.platform.post(self.delivery, part),
+            before_retry=lambda: self.platform.find(self.delivery, part.index),
+        )
+        self._messages.append(message)
+        self._written[part.index] = part
+        await self._record(posting=None)
+
+    async def _edit(self, part: Part) -> None:
+        if self._written.get(part.index) == part:
+            return
+        message = self._messages[part.index]
+        await self._call(lambda: self.platform.edit(self.delivery, message, part))
+        self._written[part.index] = part
+
+    async def _remove(self, message: str) -> None:
+        await self._call(lambda: self.platform.remove(self.delivery, message))
+
+    async def _settle(self, began: float) -> None:
+        """After a takeover, an edit of the one before may still be under way: say the end again."""
+        if self.delivery.token == 1:
+            return
+        await asyncio.sleep(began + self.platform.call_seconds - time.monotonic())
+        self._written.clear()
+        await self._show(self.view)
+
+    # -- the lease, and calls that may fail -----------------------------------------------------
+
+    async def _record(self, posting: int | None) -> None:
+        began = time.monotonic()
+        messages = list(self._messages)
+        if not await self._insist(lambda: self.deliveries.record(self.delivery, messages, posting)):
+            raise LeaseLost
+        self.confirmed = began
+
+    async def _confirm(self) -> None:
+        """Make sure of the lease; this process may have been stopped for long."""
+        began = time.monotonic()
+        if began - self.confirmed < self.lease / 2:
+            return
+        held = await self._insist(lambda: self.deliveries.renew([self.delivery]))
+        if not held[self.delivery.job]:
+            raise LeaseLost
+        self.confirmed = began
+
+    async def _call(
+        self,
+        call: Callable[[], Awaitable[T]],
+        before_retry: Callable[[], Awaitable[T | None]] | None = None,
+    ) -> T:
+        """Call the platform, holding the lease; again where it failed but did not do it."""
+        for seconds in (*RETRY_SECONDS, None):
+            await self._confirm()
+            try:
+                return await call()
+            except (PlatformRefused, LeaseLost):
+                raise
+            except Exception as error:
+                if seconds is None:
+                    raise PlatformRefused(f"given up after {error!r}") from error
+                log.warning("a platform call failed", job=self.delivery.job, error=repr(error))
+                await asyncio.sleep(seconds)
+            if before_retry and (done := await before_retry()) is not None:
+                return done
+        raise AssertionError("unreachable")
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await step()
+            except StoreUnavailable:
+                await asyncio.sleep(0.5)
+
+
+_NOTES = {"length": "cut_short", "repetition": "repeated", "cancelled": "stopped"}

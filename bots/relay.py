@@ -1,0 +1,234 @@
+"""Between a platform and the queue: messages become jobs, reply events become messages.
+
+Knows no platform. One relay serves one platform in one process; several processes share the work
+through leases, and each takes over what another has left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from bots.base import Incoming, Platform, Status
+from bots.outgoing import LeaseLost, Outgoing
+from core.errors import StoreUnavailable
+from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
+from core.types import Job, ThreadKey
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a relay works. Times in seconds."""
+
+    lane: str
+    holder: str
+    """This process's name, as the holder of deliveries."""
+    lease: float = 15.0
+    locale: str = "en"
+    """For people whose language is not known."""
+    take: float = 1.0
+    """How soon a delivery that nobody holds is noticed."""
+    positions: float = 2.0
+    hold: float = 5.0
+    """How long a new thread waits for what was said in it before."""
+    drain: float = 5.0
+
+
+class Relay:
+    """What an adapter tells about its platform's events, and what delivers its replies."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        queue: JobQueue,
+        history: History,
+        deliveries: Deliveries,
+        terms: Terms,
+    ) -> None:
+        self._platform = platform
+        self._queue = queue
+        self._history = history
+        self._deliveries = deliveries
+        self._terms = terms
+        self._outgoing: dict[str, Outgoing] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- what comes in --------------------------------------------------------------------------
+
+    async def submit(self, incoming: Incoming) -> Receipt:
+        """Store a message. Once this has returned, an addressed one will be answered."""
+        submission = Submission(
+            thread=incoming.thread,
+            turn=incoming.turn,
+            addressed=incoming.addressed,
+            lane=self._terms.lane,
+            event_ids=incoming.event_ids,
+            revision=incoming.revision,
+            hold=self._terms.hold if incoming.has_past else 0.0,
+            alone=incoming.alone,
+            note=incoming.note,
+        )
+        receipt = await self._queue.submit(submission, self._terms.holder)
+        job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
+        turn = incoming.turn
+        self._start(receipt, job, incoming.thread, turn.id, turn.author, incoming.note)
+        if receipt.new_thread:
+            self._spawn(self._backfill(incoming.thread, turn.id))
+        return receipt
+
+    async def edited(
+        self, thread: ThreadKey, turn: str, text: str, revision: str, author: str = ""
+    ) -> Receipt:
+        """A person's message reads differently now."""
+        terms = self._terms
+        receipt = await self._queue.edit(thread, turn, text, revision, terms.lane, terms.holder)
+        await self._start_stored(receipt, Job.id_for(thread, turn, revision), thread)
+        return receipt
+
+    async def deleted(self, thread: ThreadKey, message: str) -> None:
+        """A message of a person's, or of the bot's own, is gone."""
+        found = await self._deliveries.locate(thread, message)
+        place, turn = found or (thread, message)
+        await self._queue.delete(place, turn)
+
+    async def regenerate(
+        self,
+        thread: ThreadKey,
+        reply: str,
+        revision: str,
+        author: str,
+        *,
+        resumes: bool = False,
+    ) -> Receipt:
+        """Write a reply anew in its place, or go on from where it stopped."""
+        terms = self._terms
+        receipt = await self._queue.regenerate(
+            thread, reply, revision, author, terms.lane, terms.holder, resumes=resumes
+        )
+        await self._start_stored(receipt, Job.id_for(thread, reply, revision), thread)
+        return receipt
+
+    async def stop(self, thread: ThreadKey, job: str) -> bool:
+        """Stop a reply; False where it has ended already."""
+        return await self._queue.cancel(thread, job)
+
+    async def reset(self, thread: ThreadKey, by: str) -> int:
+        """Forget a thread; how many turns that were."""
+        return await self._history.reset(thread, by)
+
+    async def _backfill(self, thread: ThreadKey, before: str) -> None:
+        """Seed what was said before; whatever happens, the thread is not held any longer."""
+        try:
+            turns = await self._platform.earlier(thread, before, 0.0)
+        except Exception as error:
+            log.warning("could not read what was said before", error=repr(error))
+            turns = ()
+        with contextlib.suppress(StoreUnavailable):
+            await self._queue.seed(thread, turns)
+
+    # -- what goes out --------------------------------------------------------------------------
+
+    def _start(
+        self,
+        receipt: Receipt,
+        job: str,
+        thread: ThreadKey,
+        turn: str,
+        author: str,
+        note: Mapping[str, str],
+    ) -> None:
+        """Follow a reply that this very call has opened."""
+        if receipt.job == job and receipt.outcome in ("queued", "refused"):
+            self._deliver(Delivery(job, thread, turn, author, token=1, note=note))
+
+    async def _start_stored(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
+        if receipt.job == job and receipt.outcome == "queued":
+            delivery = await self._deliveries.get(thread, job)
+            if delivery is not None:
+                self._deliver(delivery)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if delivery.job in self._outgoing:
+            return
+        outgoing = Outgoing(
+            delivery,
+            self._platform,
+            self._deliveries,
+            delivery.note.get("locale") or self._terms.locale,
+            self._terms.lease,
+        )
+        self._outgoing[delivery.job] = outgoing
+        self._spawn(self._bring_out(outgoing))
+
+    async def _bring_out(self, outgoing: Outgoing) -> None:
+        job = outgoing.delivery.job
+        try:
+            await outgoing.run()
+        except LeaseLost:
+            log.info("another process delivers this reply", job=job)
+        except Exception:
+            log.exception("a delivery failed", job=job)
+        finally:
+            del self._outgoing[job]
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the process ----------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver, take over, renew, until `stop` is set; then finish, or leave it to others."""
+        chores = [
+            asyncio.create_task(self._deliveries.listen(self._platform.name)),
+            asyncio.create_task(self._repeat(self._take, self._terms.take)),
+            asyncio.create_task(self._repeat(self._renew, self._terms.lease / 4)),
+            asyncio.create_task(self._repeat(self._tell_positions, self._terms.positions)),
+        ]
+        try:
+            await stop.wait()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=self._terms.drain)
+        finally:
+            for task in [*chores, *self._tasks]:
+                task.cancel()
+            left = [outgoing.delivery for outgoing in self._outgoing.values()]
+            with contextlib.suppress(StoreUnavailable):
+                await self._deliveries.hand_back(left)
+
+    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            try:
+                await chore()
+            except StoreUnavailable as error:
+                log.warning("redis is away; trying again", error=str(error))
+            await asyncio.sleep(seconds)
+
+    async def _take(self) -> None:
+        # without a core, nobody else ends what waits past its deadline
+        await self._queue.sweep()
+        for delivery in await self._deliveries.take(self._platform.name, self._terms.holder):
+            self._deliver(delivery)
+
+    async def _renew(self) -> None:
+        held = dict(self._outgoing)
+        began = asyncio.get_running_loop().time()
+        still = await self._deliveries.renew([outgoing.delivery for outgoing in held.values()])
+        for job, outgoing in held.items():
+            if still[job]:
+                outgoing.confirmed = began
+
+    async def _tell_positions(self) -> None:
+        for job, outgoing in list(self._outgoing.items()):
+            status = outgoing.view.status
+            if status is not None and status.kind == "queued":
+                positions = await self._queue.positions(outgoing.delivery.thread, [job])
+                if positions[0]:
+                    outgoing.set_status(Status("queued", positions[0]))

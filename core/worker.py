@@ -1,0 +1,365 @@
+"""A core: claims jobs, has them answered by the engine, publishes as it goes, commits.
+
+One worker serves one lane. It holds as many jobs as its engine has places for, each under a lease
+that one call renews for all; the answer to that call, and to each publication, says whether a
+reply is still wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import structlog
+
+from core.dialogue import Dialogue, Prompt, Reply
+from core.errors import (
+    ChatError,
+    EngineRefused,
+    PromptUnavailable,
+    StoreUnavailable,
+    TurnTooLong,
+)
+from core.ports import (
+    Claim,
+    Commit,
+    Engine,
+    GenerationRequest,
+    History,
+    JobQueue,
+    StoredTurn,
+    Verdict,
+    Window,
+)
+from core.types import Delta, Done, FinishReason, Job, Turn, Usage
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a worker works. Times in seconds."""
+
+    lane: str
+    name: str
+    """This core's, among those that serve the lane."""
+    low_water: float = 0.7
+    """What an over-full prompt is cut down to, as a part of its budget."""
+    lease: float = 15.0
+    drain: float = 20.0
+    """How long it goes on with what it holds when it is told to stop."""
+    renew: float = 0.1
+    """How soon a stopped reply stops, at the latest; leases are far longer."""
+    sweep: float = 0.25
+    vouch: float = 10.0
+    """How long a core that was killed is still counted on."""
+    publish: float = 0.15
+    """Between two deltas of one reply: a few a second."""
+    idle: float = 1.0
+    retry: float = 0.5
+    """Between tries while Redis is away."""
+
+
+@dataclass
+class Held:
+    """A job in hand: the text that is not published yet, and what became of its claim."""
+
+    claim: Claim
+    published: int = 0
+    pending: str = ""
+    fresh: asyncio.Event = field(default_factory=asyncio.Event)
+    generating: asyncio.Task[FinishReason] | None = None
+    end: Verdict | Literal["release"] = "ok"
+    cached_tokens: int = 0
+
+    def show(self, text: str) -> None:
+        self.pending += text
+        if text:
+            self.fresh.set()
+
+    def stop(self, end: Verdict | Literal["release"]) -> None:
+        """Do not go on with this job, and say why."""
+        self.end = end
+        if self.generating is not None:
+            self.generating.cancel()
+
+
+class Worker:
+    """Answers the jobs of one lane until it is told to stop."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        history: History,
+        engine: Engine,
+        dialogue: Dialogue,
+        terms: Terms,
+    ) -> None:
+        self._queue = queue
+        self._history = history
+        self._engine = engine
+        self._dialogue = dialogue
+        self._terms = terms
+        self._held: dict[str, Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._place_free = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve the lane until `stop` is set, then finish or hand back what is in hand."""
+        chores = [
+            asyncio.create_task(self._repeat(self._announce, self._terms.vouch / 3)),
+            asyncio.create_task(self._repeat(self._renew, self._terms.renew)),
+            asyncio.create_task(self._repeat(self._sweep, self._terms.sweep)),
+        ]
+        claiming = asyncio.create_task(self._repeat(self._claim, 0))
+        await stop.wait()
+        await _end(claiming)
+        await self._finish()
+        for chore in chores:
+            await _end(chore)
+        with contextlib.suppress(StoreUnavailable):
+            await self._queue.withdraw(self._terms.lane, self._terms.name)
+
+    # -- chores ---------------------------------------------------------------------------------
+
+    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Do `chore` again and again; while Redis is away, say so once and try less often."""
+        away = False
+        while True:
+            try:
+                await chore()
+                if away:
+                    log.info("redis is back")
+                away = False
+                await asyncio.sleep(seconds)
+            except StoreUnavailable as error:
+                if not away:
+                    log.warning("redis is away; trying again", error=str(error))
+                away = True
+                await asyncio.sleep(max(seconds, self._terms.retry))
+
+    async def _announce(self) -> None:
+        await self._queue.announce(self._terms.lane, self._terms.name, self._terms.vouch)
+
+    async def _sweep(self) -> None:
+        taken_over = await self._queue.sweep()
+        if taken_over:
+            log.warning("took over from a core that went away", jobs=taken_over)
+
+    async def _renew(self) -> None:
+        verdicts = await self._queue.renew([held.claim for held in self._held.values()])
+        for job, verdict in verdicts.items():
+            if verdict != "ok" and job in self._held:
+                self._held[job].stop(verdict)
+
+    async def _claim(self) -> None:
+        if not self._has_place():
+            self._place_free.clear()
+            await self._place_free.wait()
+            return
+        claim = await self._queue.claim(self._terms.lane, self._terms.name)
+        if claim is None:
+            await self._queue.wait(self._terms.lane, self._terms.idle)
+            return
+        self._held[claim.job.id] = Held(claim)
+        task = asyncio.create_task(self._answer(self._held[claim.job.id]))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _has_place(self) -> bool:
+        stats = self._engine.stats()
+        on_their_way = len(self._held) - stats.running - stats.waiting
+        return stats.places > max(on_their_way, 0)
+
+    async def _finish(self) -> None:
+        """Go on with what is in hand for a while, and hand back the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._terms.drain)
+        for held in self._held.values():
+            held.stop("release")
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # -- one job --------------------------------------------------------------------------------
+
+    async def _answer(self, held: Held) -> None:
+        """Bring one job to its end. The one place that catches whatever goes wrong with it."""
+        claim, started = held.claim, time.monotonic()
+        job = log.bind(job=claim.job.id, thread=str(claim.job.thread), attempt=claim.attempt)
+        try:
+            done = await self._reply(held)
+            if done:
+                seconds = round(time.monotonic() - started, 3)
+                usage = {name: getattr(done.usage, name) for name in Usage.__slots__}
+                job.info("replied", finish=done.finish_reason, seconds=seconds, **usage)
+        except ChatError as error:
+            job.info("refused", code=error.code, reason=str(error))
+            await self._fail(held, error.code, str(error), forget=isinstance(error, TurnTooLong))
+        except StoreUnavailable as error:
+            job.warning("left to whoever takes over", error=str(error))
+        except EngineRefused as error:
+            job.error("the engine refused", error=str(error))
+            await self._fail(held, "internal", str(error))
+        except Exception as error:
+            job.exception("failed")
+            await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
+        finally:
+            del self._held[claim.job.id]
+            self._place_free.set()
+
+    async def _fail(
+        self, held: Held, code: str, message: str, *, retry: bool = False, forget: bool = False
+    ) -> None:
+        await self._insist(
+            lambda: self._queue.fail(held.claim, code, message, retry=retry, forget=forget)
+        )
+
+    async def _reply(self, held: Held) -> Done | None:
+        job = held.claim.job
+        window = await self._history.window(held.claim)
+        turns = turns_to_read(job, window)
+        resume = reply_to_resume(job, window)
+        prompt = self._dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
+        reply = self._dialogue.reply(resume=resume)
+        held.show(resume)
+        reason = await self._stream(held, prompt, reply)
+        if reason is None:
+            return None
+        text, finish_reason = reply.finish(reason)
+        usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
+        return await self._commit(held, window, prompt, Done(text, finish_reason, usage))
+
+    async def _stream(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason | None:
+        """Generate and publish; why the reply ended, or None where it is not ours any more."""
+        if held.end == "ok":
+            held.generating = asyncio.create_task(self._generate(held, prompt, reply))
+            await self._publish_while(held, held.generating)
+        match held.end:
+            case "ok":
+                return held.generating.result() if held.generating else None
+            case "cancelled":
+                return "cancelled"
+            case "release":
+                await self._queue.release(held.claim)
+        return None
+
+    async def _generate(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason:
+        dialogue, job = self._dialogue, held.claim.job
+        request = GenerationRequest(
+            id=f"{job.id}.{held.claim.gen}",
+            prompt=prompt.ids,
+            sampling=dialogue.spec.sampling,
+            max_new_tokens=dialogue.spec.max_new_tokens,
+            seed=job.seed,
+            stop_ids=dialogue.stop_ids,
+            stop_sequences=dialogue.stop_sequences,
+        )
+        async with aclosing(self._engine.generate(request)) as chunks:
+            async for chunk in chunks:
+                held.cached_tokens = chunk.cached_tokens or held.cached_tokens
+                held.show(reply.push(chunk.ids, chunk.text))
+                if reason := reply.finish_reason or chunk.finish_reason:
+                    return reason
+        return "stop"
+
+    async def _publish_while(self, held: Held, generating: asyncio.Task[FinishReason]) -> None:
+        fresh: asyncio.Task[bool] | None = None
+        while not generating.done():
+            fresh = fresh or asyncio.create_task(held.fresh.wait())
+            await asyncio.wait({generating, fresh}, return_when=asyncio.FIRST_COMPLETED)
+            if not generating.done():
+                fresh = None
+                await self._publish(held)
+                await asyncio.wait({generating}, timeout=self._terms.publish)
+        if fresh is not None:
+            fresh.cancel()
+
+    async def _publish(self, held: Held) -> None:
+        held.fresh.clear()
+        text, held.pending = held.pending, ""
+        try:
+            verdict = await self._queue.publish(held.claim, Delta(held.published, text))
+        except StoreUnavailable:
+            held.pending = text + held.pending  # with the next, when Redis is back
+            return
+        held.published += len(text)
+        if verdict != "ok":
+            held.stop(verdict)
+
+    async def _commit(self, held: Held, window: Window, prompt: Prompt, done: Done) -> Done | None:
+        job, counts = held.claim.job, missing_counts(window, prompt, self._dialogue.fingerprint)
+        turn = Turn(job.id, "assistant", self._dialogue.spec.name, done.text, time.time())
+        commit = Commit(
+            done=done,
+            reply=turn if done.text else None,
+            fingerprint=self._dialogue.fingerprint,
+            counts=counts,
+            version=window.version,
+            evict=() if job.replaces else oldest(window, prompt.dropped),
+        )
+        verdict = await self._insist(lambda: self._queue.commit(held.claim, commit))
+        if verdict == "cancelled":  # stopped between the last token and here
+            stopped = Done(done.text, "cancelled", done.usage)
+            return await self._commit(held, window, prompt, stopped)
+        return done if verdict == "ok" else None
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step that ends a job; while Redis is away, for as long as the lease may hold."""
+        until = time.monotonic() + self._terms.lease
+        while True:
+            try:
+                return await step()
+            except StoreUnavailable:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(self._terms.retry)
+
+
+# -- which turns --------------------------------------------------------------------------------
+
+
+def turns_to_read(job: Job, window: Window) -> list[Turn]:
+    """The conversation up to the turn that is to be answered, oldest first.
+
+    PromptUnavailable where that turn is not kept any more.
+    """
+    turns = [stored.turn for stored in window.history]
+    if job.replaces is None and window.mailbox:
+        return turns + [stored.turn for stored in window.mailbox]
+    for at in range(len(turns) - 1, -1, -1):
+        if turns[at].id == job.turn:
+            return turns[: at + 1]
+    raise PromptUnavailable(f"the turn {job.turn} is not kept any more")
+
+
+def reply_to_resume(job: Job, window: Window) -> str:
+    """The text that a reply goes on from; empty where it begins anew."""
+    if not job.resumes:
+        return ""
+    return next((s.turn.text for s in window.history if s.turn.id == job.replaces), "")
+
+
+def missing_counts(window: Window, prompt: Prompt, fingerprint: str) -> dict[str, int]:
+    """The counts that this prompt found out, of turns that had none or another tokenizer's."""
+    kept: Sequence[StoredTurn] = [*window.history, *window.mailbox]
+    known = {s.turn.id for s in kept if s.tokens is not None and s.fingerprint == fingerprint}
+    return {id_: count for id_, count in prompt.counts.items() if id_ not in known}
+
+
+def oldest(window: Window, number: int) -> Sequence[str]:
+    """The ids of the turns that did not fit, of what was remembered or unread."""
+    turns = [stored.turn.id for stored in window.history] + [s.turn.id for s in window.mailbox]
+    return turns[:number]
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
