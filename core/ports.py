@@ -206,7 +206,10 @@ class JobQueue(Protocol):
         holder: str,
         *,
         resumes: bool = False,
-    ) -> Receipt: ...
+        note: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Write a reply anew; `note` takes the place of the one that its delivery had."""
+        ...
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         """Stop a reply; False where it has ended already."""

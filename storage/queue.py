@@ -83,11 +83,13 @@ class RedisQueue:
         holder: str,
         *,
         resumes: bool = False,
+        note: Mapping[str, str] | None = None,
     ) -> Receipt:
         job = Job.id_for(thread, reply, revision)
         return await self._ask(
             "regenerate", thread, holder, reply=reply, revision=revision, author=author, lane=lane,
             job=job, seed=str(Job.seed_for(job)), resumes=resumes,
+            **({} if note is None else {"note": codec.dump(dict(note))}),
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
