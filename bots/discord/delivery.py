@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import discord
+import structlog
 
-from bots.base import Part, Status
+from bots.base import Part, PlatformRefused, Status
 from bots.discord import controls, convert, past, rest
 from bots.discord.note import Note
 from bots.discord.pace import EVERYWHERE, Pace
@@ -21,10 +22,30 @@ from bots.strings import say
 from core.ports import Delivery
 from core.types import Done, ThreadKey, Turn
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 LENGTH = 2000
 """Characters that a bot's message holds: Discord counts code points, as Python does."""
+ROOM_FOR_NOTE = 120
+"""Of them, kept for a sentence of the bot's own under the last part."""
+CALL_SECONDS = 15.0
+"""discord.py waits for rate limits inside a request: no longer than this."""
+HOPELESS = (
+    rest.MISSING_ACCESS,
+    rest.MISSING_PERMISSIONS,
+    rest.CANNOT_MESSAGE_USER,
+    rest.UNKNOWN_CHANNEL,
+    rest.UNKNOWN_MESSAGE,
+    rest.UNKNOWN_WEBHOOK,
+    rest.INVALID_WEBHOOK_TOKEN,
+)
+"""Discord's codes for what no second try will do."""
+REASONS = {
+    rest.MISSING_ACCESS: "the bot may not see the channel",
+    rest.MISSING_PERMISSIONS: "the bot may not write there, or may not open threads",
+    rest.CANNOT_MESSAGE_USER: "the person takes no direct messages",
+}
+TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
 BEFORE_THE_END = 60.0
 """Seconds before a token's end at which a reply that cannot do without it is cut or moved."""
 
@@ -33,7 +54,8 @@ class DiscordPlatform:
     """Discord, as the relay sees it."""
 
     name = convert.PLATFORM
-    part_length = LENGTH
+    part_length = LENGTH - ROOM_FOR_NOTE
+    call_seconds = CALL_SECONDS
 
     def __init__(
         self,
@@ -80,14 +102,15 @@ class DiscordPlatform:
     async def status(self, delivery: Delivery, status: Status) -> None:
         note = Note.unpack(delivery.note)
         self._set_alarm(delivery, note)
-        if not note.token:
-            await self._open(delivery, note)
-            self._typing.start(delivery.job, note.channel)
-        waits = status.kind == "queued" and status.position > 1
-        if delivery.messages or not (waits or delivery.job in self._waiting):
-            return
-        text = say("queued" if waits else "thinking", note.locale, position=status.position)
-        await self._show_waiting(delivery, note, Part(0, text, last=True))
+        async with asyncio.timeout(CALL_SECONDS):
+            if not note.token:
+                await self._open(delivery, note)
+                self._typing.start(delivery.job, note.channel)
+            waits = status.kind == "queued" and status.position > 1
+            if delivery.messages or not (waits or delivery.job in self._waiting):
+                return
+            text = say("queued" if waits else "thinking", note.locale, position=status.position)
+            await self._show_waiting(delivery, note, Part(0, text, last=True))
 
     async def _show_waiting(self, delivery: Delivery, note: Note, part: Part) -> None:
         """A line that the reply will replace; left out where requests are scarce."""
@@ -104,42 +127,49 @@ class DiscordPlatform:
     async def post(self, delivery: Delivery, part: Part) -> str:
         note = Note.unpack(delivery.note)
         self._set_alarm(delivery, note)
-        shown = self._waiting.pop(delivery.job, "") if part.index == 0 else ""
-        if shown:
-            await self._rewrite(delivery, note, shown, part)
-        else:
-            shown = await self._write(delivery, note, part)
+        async with _calling(delivery):
+            shown = await self._standing(delivery) if part.index == 0 else None
+            if shown:
+                await self._rewrite(delivery, note, shown, part)
+            else:
+                shown = await self._write(delivery, note, part)
         self._settle(delivery, part)
         return shown
+
+    async def _standing(self, delivery: Delivery) -> str | None:
+        """The line that stands where the first part will: shown here, or by another process."""
+        if delivery.token > 1 and delivery.job not in self._waiting:
+            return await self.find(delivery, 0)
+        return self._waiting.get(delivery.job)
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
         note = Note.unpack(delivery.note)
         self._set_alarm(delivery, note)
-        await self._rewrite(delivery, note, message, part)
+        async with _calling(delivery):
+            await self._rewrite(delivery, note, message, part)
         self._settle(delivery, part)
 
     async def remove(self, delivery: Delivery, message: str) -> None:
         note = Note.unpack(delivery.note)
-        try:
-            match to_edit(note, 1, message, self._clock()):
-                case ByToken(app, token, ident):
-                    await self._rest.remove_by_token(app, token, ident)
-                case Plainly(channel, ident):
-                    await self._rest.remove(channel, ident)
-                case _:
-                    return
-        except discord.NotFound:
-            return  # somebody took it away already
+        with contextlib.suppress(discord.NotFound):  # somebody took it away already
+            async with asyncio.timeout(CALL_SECONDS):
+                match to_edit(note, 1, message, self._clock()):
+                    case ByToken(app, token, ident):
+                        await self._rest.remove_by_token(app, token, ident)
+                    case Plainly(channel, ident):
+                        await self._rest.remove(channel, ident)
+                    case _:
+                        return
 
     async def _write(self, delivery: Delivery, note: Note, part: Part) -> str:
-        buttons = self._buttons(delivery, note, part)
+        buttons, text = self._buttons(delivery, note, part), text_of(part)
         moved = delivery.job in self._moved
         match to_post(note, part.index, self._clock(), moved=moved):
             case ByToken(app, token, "", private):
-                said = await self._rest.follow_up(app, token, part.text, buttons, private=private)
+                said = await self._rest.follow_up(app, token, text, buttons, private=private)
                 return str(said["id"])
             case ByToken(app, token, ident):
-                said = await self._rest.edit_by_token(app, token, ident, part.text, buttons)
+                said = await self._rest.edit_by_token(app, token, ident, text, buttons)
                 return str(said["id"])
             case Plainly(channel):
                 await self._open(delivery, note)
@@ -148,7 +178,7 @@ class DiscordPlatform:
             case Directly():
                 return await self._write_directly(delivery, part, buttons)
             case Nowhere():
-                raise TokenEnded
+                raise PlatformRefused(TOKEN_ENDED)
 
     async def _rewrite(self, delivery: Delivery, note: Note, message: str, part: Part) -> None:
         buttons = self._buttons(delivery, note, part)
@@ -156,14 +186,15 @@ class DiscordPlatform:
         message = (parts or {}).get(part.index, message)
         match to_edit(note, part.index, message, self._clock(), moved=parts is not None):
             case ByToken(app, token, ident):
-                await self._rest.edit_by_token(app, token, ident, part.text, buttons)
+                text = text_of(part)
+                await self._rest.edit_by_token(app, token, ident, text, buttons)
             case Plainly(channel, ident):
                 await self._edit(delivery, channel, ident, part, buttons)
             case Directly():
                 posted = await self._write_directly(delivery, part, buttons)
                 self._moved.setdefault(delivery.job, {})[part.index] = posted
             case Nowhere():
-                raise TokenEnded
+                raise PlatformRefused(TOKEN_ENDED)
 
     async def _post(
         self,
@@ -174,10 +205,10 @@ class DiscordPlatform:
         reply_to: str = "",
     ) -> str:
         """An ordinary message, whose nonce makes a second sending the same message."""
-        nonce = nonce_for(delivery.job, part.index)
-        said = await self._rest.post(channel, part.text, buttons, nonce=nonce, reply_to=reply_to)
+        nonce, text = nonce_for(delivery.job, part.index), text_of(part)
+        said = await self._rest.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
         ident = str(said["id"])
-        if said.get("content", part.text) != part.text:  # another process had sent it before
+        if said.get("content", text) != text:  # another process had sent it before
             await self._edit(delivery, channel, ident, part, buttons)
         return ident
 
@@ -196,13 +227,13 @@ class DiscordPlatform:
         buttons: Sequence[controls.Component],
     ) -> None:
         try:
-            await self._rest.edit(channel, ident, part.text, buttons)
+            await self._rest.edit(channel, ident, text_of(part), buttons)
         except discord.HTTPException as error:
             if error.code != rest.TOO_MANY_EDITS:
                 raise
             if part.end is not None:  # a message older than an hour takes few edits: say it anew
                 nonce = nonce_for(delivery.job[::-1], part.index)
-                await self._rest.post(channel, part.text, buttons, nonce=nonce)
+                await self._rest.post(channel, text_of(part), buttons, nonce=nonce)
 
     async def _open(self, delivery: Delivery, note: Note) -> None:
         """Make the thread that the reply goes into, if it is not there."""
@@ -212,6 +243,7 @@ class DiscordPlatform:
 
     def _settle(self, delivery: Delivery, part: Part) -> None:
         self._typing.stop(delivery.job)
+        self._waiting.pop(delivery.job, None)
         if part.end is None or not part.last:
             return
         self._opened.discard(delivery.job)
@@ -263,13 +295,11 @@ class DiscordPlatform:
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         note = Note.unpack(delivery.note)
-        match to_post(note, index, self._clock()):
-            case ByToken(app, token, message) if message:
-                return str((await self._rest.get_by_token(app, token, message))["id"])
-            case Plainly(channel):
-                return await self._find_in(channel, delivery, index)
-            case _:
-                return None
+        way = to_post(note, index, self._clock())
+        if not isinstance(way, Plainly) or (index == 0 and delivery.job in self._waiting):
+            return None  # @original may be written twice, and a follow-up cannot be found
+        async with asyncio.timeout(CALL_SECONDS):
+            return await self._find_in(way.channel, delivery, index)
 
     async def _find_in(self, channel: str, delivery: Delivery, index: int) -> str | None:
         """The message with this reply's buttons: its newest part always has some."""
@@ -287,5 +317,25 @@ class DiscordPlatform:
         return await past.earlier(self._client, thread, before, after)
 
 
-class TokenEnded(Exception):
-    """The only way to a person's screen has ended: see `_before_the_end`."""
+def text_of(part: Part) -> str:
+    """A part as Discord shall show it, the bot's own sentence in small print."""
+    return f"{part.text}\n-# {part.note}" if part.note else part.text
+
+
+@contextlib.asynccontextmanager
+async def _calling(delivery: Delivery) -> AsyncIterator[None]:
+    """One call of the platform: not longer than it may be, and what is hopeless not again."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            yield
+    except discord.HTTPException as error:
+        if error.code not in HOPELESS:
+            raise
+        log.warning(
+            "discord refused a reply",
+            job=delivery.job,
+            thread=str(delivery.thread),
+            code=error.code,
+            reason=REASONS.get(error.code, ""),
+        )
+        raise PlatformRefused(f"Discord says {error.code}") from error

@@ -111,4 +111,7 @@ ENGLISH: Final[dict[str, str]] = {
     "prompt_ideas": "Please list five ideas for:\n",
     "shortcut_ask": "Ask about this message",
     "shortcut_reset": "Reset this thread",
+    # On Discord
+    "moved_here": "Your private reply goes on here, for the command’s time is over.",
+    "moved_there": "The reply takes longer than the command lives: it goes on in your direct messages.",
 }

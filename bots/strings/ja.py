@@ -110,4 +110,7 @@ JAPANESE: Final[dict[str, str]] = {
     "prompt_ideas": "次のテーマでアイデアを5つ挙げてください:\n",
     "shortcut_ask": "このメッセージについて聞く",
     "shortcut_reset": "このスレッドをリセット",
+    # On Discord
+    "moved_here": "コマンドの有効時間が過ぎるため、非公開の返事の続きはここに書きます。",
+    "moved_there": "返事に時間がかかっているため、続きはダイレクトメッセージでお送りします。",
 }
