@@ -134,6 +134,21 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that was given up."""
+
+    id: str
+    job: str
+    thread: str
+    """As it stands in the store: it may be what was wrong."""
+    turn: str
+    author: str
+    attempts: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredTurn:
     """A turn as the store has it: `tokens` counted by the tokenizer `fingerprint`, or None."""
 
@@ -247,6 +262,14 @@ class JobQueue(Protocol):
         """End an attempt: to be retried with back-off, or for good; `forget` drops its turn."""
         ...
 
+    async def dead(self, most: int) -> Sequence[DeadLetter]:
+        """Jobs that were given up, the newest first."""
+        ...
+
+    async def requeue(self, letter: DeadLetter, lane: str) -> Receipt:
+        """Owe the reply again; any adapter of its platform will deliver it."""
+        ...
+
     async def sweep(self) -> int:
         """Do what time alone brings about; how many leases were found to have ended."""
         ...
@@ -269,6 +292,15 @@ class ThreadSummary:
     last_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a reset is about, beyond one thread: a channel, or with no channel a whole space."""
+
+    platform: str
+    space: str
+    channel: str | None = None
+
+
 class History(Protocol):
     """What the bot remembers of its threads."""
 
@@ -280,6 +312,18 @@ class History(Protocol):
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
         """Forget a thread; how many turns that were."""
+        ...
+
+    async def reset_place(self, place: Place, by: str) -> None:
+        """Forget all threads of a channel or a space, and end what is under way there."""
+        ...
+
+    async def forget(self, place: Place, person: str) -> int:
+        """Forget what a person wrote in a space, and the replies to it; how many turns."""
+        ...
+
+    def export(self, place: Place, person: str) -> AsyncIterator[tuple[ThreadKey, StoredTurn]]:
+        """What a person wrote in a space, and the replies to it."""
         ...
 
     async def takes_part(self, thread: ThreadKey) -> bool: ...

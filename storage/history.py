@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from core.ports import Claim, StoredTurn, ThreadSummary, Window
+from core.ports import Claim, Place, StoredTurn, ThreadSummary, Window
 from core.types import ThreadKey
 from storage import codec, keys
 from storage.store import Store
@@ -52,6 +52,19 @@ class _Copy:
         if score is not None:
             at = bisect_left(self._scores, score)
             del self._scores[at], self.turns[at]
+
+
+def _whole(place: Place) -> ThreadKey:
+    return ThreadKey(place.platform, place.space, place.channel or "-", "-")
+
+
+def _parts(place: Place) -> list[str]:
+    """A place's parts as they stand in a thread's name."""
+    return str(_whole(place)).split(":")[: 3 if place.channel else 2]
+
+
+def _space(place: Place) -> str:
+    return ":".join(_parts(place)[:2])
 
 
 class RedisHistory:
@@ -111,6 +124,45 @@ class RedisHistory:
     async def reset(self, thread: ThreadKey, by: str) -> int:
         del by
         return int(await self._run("reset", thread))
+
+    async def reset_place(self, place: Place, by: str) -> None:
+        del by
+        scope = ":".join(_parts(place))
+        kind = "channel" if place.channel else "space"
+        for bucket in self._buckets(place):
+            await self._store.run("reset", bucket, kind=kind, scope=scope)
+
+    async def forget(self, place: Place, person: str) -> int:
+        forgotten = 0
+        for bucket in self._buckets(place):
+            left = True
+            while left:
+                number, left = await self._store.run(
+                    "forget", bucket, space=_space(place), author=person, most=20
+                )
+                forgotten += number
+        return forgotten
+
+    async def export(
+        self, place: Place, person: str
+    ) -> AsyncIterator[tuple[ThreadKey, StoredTurn]]:
+        for bucket in self._buckets(place):
+            name = keys.key("person", bucket, f"{_space(place)}:{person}")
+            for text in await self._store.command("zrange", name, 0, -1):
+                thread = ThreadKey.parse(text)
+                turns = await self.turns(thread)
+                theirs = {s.turn.id for s in turns if s.turn.author == person}
+                for stored in turns:
+                    if stored.turn.id in theirs or stored.answers in theirs:
+                        yield thread, stored
+
+    def _buckets(self, place: Place) -> Iterable[int]:
+        """Where a place's threads lie: direct messages without a space lie everywhere."""
+        if place.space == "dm" and place.channel is None:
+            return self._store.all_buckets()
+        return [
+            self._store.bucket(ThreadKey(place.platform, place.space, place.channel or "-", "-"))
+        ]
 
     async def takes_part(self, thread: ThreadKey) -> bool:
         name = keys.key("thread", self._store.bucket(thread), str(thread))

@@ -57,6 +57,7 @@ TABLE = (
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
     Key("person", "person:%s", "zset", None, "threads in which a person wrote", personal=True),
+    Key("asked", "asked:%s", "zset", 2 * DAY, "a person's jobs, by time", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when a thread, channel, space, person was forgotten"),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),

@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import Any, cast
 
 from core.errors import StoreUnavailable
-from core.ports import Claim, Commit, Receipt, Submission, Verdict
+from core.ports import Claim, Commit, DeadLetter, Receipt, Submission, Verdict
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store
@@ -150,6 +150,23 @@ class RedisQueue:
         except REDIS_FAULTS as error:
             raise StoreUnavailable(f"Redis went away: {error}") from error
 
+    async def dead(self, most: int = 100) -> Sequence[DeadLetter]:
+        letters = []
+        for bucket in self._store.all_buckets():
+            name = keys.key("dead", bucket)
+            for id_, fields in await self._store.command("xrevrange", name, "+", "-", most):
+                number = int(fields.pop("attempts"))
+                letters.append(DeadLetter(id=f"{bucket}/{id_}", attempts=number, **fields))
+        return sorted(letters, key=lambda letter: letter.id.split("/")[1], reverse=True)[:most]
+
+    async def requeue(self, letter: DeadLetter, lane: str) -> Receipt:
+        bucket, _, id_ = letter.id.partition("/")
+        job = Job.id_for(ThreadKey.parse(letter.thread), letter.turn, id_)
+        return await self._ask_in(
+            int(bucket), "requeue", "", letter=id_, lane=lane, job=job, seed=str(Job.seed_for(job)),
+            delivery_ms=0,
+        )  # fmt: skip
+
     async def sweep(self) -> int:
         """Do what time alone brings about; how many leases had ended."""
         taken_over = 0
@@ -211,14 +228,19 @@ class RedisQueue:
         )
 
     async def _ask(self, script: str, thread: ThreadKey, holder: str, **arguments: Any) -> Receipt:
-        outcome, job, position, code, new_thread = await self._run(
-            script,
-            thread,
-            holder=holder,
-            limits=asdict(self._store.limits),
-            deadline_ms=_ms(self._store.deadline),
-            delivery_ms=_ms(self._store.delivery_lease),
-            **arguments,
+        return await self._ask_in(
+            self._store.bucket(thread), script, holder, thread=str(thread), **arguments
+        )
+
+    async def _ask_in(self, bucket: int, script: str, holder: str, **arguments: Any) -> Receipt:
+        terms: dict[str, Any] = {
+            "holder": holder,
+            "limits": asdict(self._store.limits),
+            "deadline_ms": _ms(self._store.deadline),
+            "delivery_ms": _ms(self._store.delivery_lease),
+        }
+        outcome, job, position, code, new_thread = await self._store.run(
+            script, bucket, **(terms | arguments)
         )
         return Receipt(outcome, job or None, position, code, bool(new_thread))
 

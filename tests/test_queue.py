@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
+from core.ports import Place
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey, Turn
 from storage.store import Limits
 from tests.storehouse import LANE, THREAD, Storehouse
@@ -378,6 +379,64 @@ async def test_what_was_said_before_a_reset_is_not_read_again(house: Storehouse)
     await house.say("and you?", hold=5.0, id="m5")
     await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "a secret", at=1.0)])
     assert await house.texts() == ["and you?"]
+
+
+async def test_a_dead_letter_can_be_given_another_life(house: Storehouse) -> None:
+    await house.say("hello")
+    for _ in range(2):
+        await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
+        await house.queue.sweep()
+        await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
+    (letter,) = await house.queue.dead()
+    assert (letter.thread, letter.attempts, letter.message) == (str(THREAD), 2, "boom")
+    receipt = await house.queue.requeue(letter, LANE)
+    assert receipt.outcome == "queued"
+    await house.reply(await house.claim(), "hi, late")
+    assert await house.texts() == ["hello", "hi, late"]
+    taken = await house.deliveries.take("slack", "any adapter")
+    assert receipt.job in [delivery.job for delivery in taken]
+    assert await house.queue.dead() == []
+
+
+async def test_a_reset_of_a_channel_ends_what_is_under_way_there(house: Storehouse) -> None:
+    elsewhere = replace(THREAD, channel="C2")
+    for thread in (THREAD, elsewhere):
+        await house.say("one", thread=thread)
+        await house.reply(await house.claim(), "1")
+    running = await house.say("two")
+    claim = await house.claim()
+    await house.history.reset_place(Place("slack", "T1", "C1"), "U1")
+    assert (await house.events(running.job))[-1] == Cancelled("reset")
+    assert await house.reply(claim, "2") == "fenced"
+    assert await house.texts() == []
+    assert await house.texts(elsewhere) == ["one", "1"]
+
+
+async def test_a_reset_of_a_space_reaches_all_its_channels(house: Storehouse) -> None:
+    other_space = replace(THREAD, space="T2")
+    for thread in (THREAD, replace(THREAD, channel="C2"), other_space):
+        await house.say("one", thread=thread)
+        await house.reply(await house.claim(), "1")
+    await house.history.reset_place(Place("slack", "T1"), "U1")
+    assert await house.texts() == await house.texts(replace(THREAD, channel="C2")) == []
+    assert await house.texts(other_space) == ["one", "1"]
+
+
+async def test_a_person_who_is_forgotten_leaves_no_word_behind(house: Storehouse) -> None:
+    await house.say("my secret", author="U1")
+    await house.reply(await house.claim(), "what a secret")
+    await house.say("hello", author="U2")
+    await house.reply(await house.claim(), "hi")
+    await house.say("another secret", author="U1")
+    place = Place("slack", "T1")
+    told = [stored.turn.text async for _, stored in house.history.export(place, "U1")]
+    assert told == ["my secret", "what a secret", "another secret"]
+    assert await house.history.forget(place, "U1") == 3
+    assert await house.texts() == ["hello", "hi"]
+    assert [_ async for _ in house.history.export(place, "U1")] == []
+    await house.queue.seed(THREAD, [Turn("old", "user", "U1", "a secret of old", at=1.0)])
+    assert await house.texts() == ["hello", "hi"]
+    assert await house.queue.claim(LANE, "core") is None
 
 
 async def test_every_key_has_a_lifetime(house: Storehouse) -> None:

@@ -278,6 +278,11 @@ local function open_delivery(T, J, job)
   touch('delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
   touch('deliveries', platform)
+  local space = places(T)
+  local asked = space .. ':' .. job.author
+  call('ZADD', K('asked', asked), now, J)
+  call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - KEY.asked[2])
+  touch('asked', asked)
 end
 
 -- Opens a job in a thread that exists; returns its position among those that are ready.

@@ -1,0 +1,21 @@
+-- Gives a dead letter another life, as a job of its own. Returns outcome, job, position, code, held.
+
+local letter = call('XRANGE', K('dead'), A.letter, A.letter)[1]
+if not letter then return { 'ignored', '', 0, '', 0 } end
+local fields = {}
+for i = 1, #letter[2], 2 do fields[letter[2][i]] = letter[2][i + 1] end
+
+local T = fields.thread
+local meta = enter(T)
+if not meta or call('HEXISTS', K('turns', T), fields.turn) == 0 then
+  return { 'refused', '', 0, 'prompt_gone', 0 }
+end
+local job = {
+  turn = fields.turn, revision = A.letter, lane = A.lane, author = fields.author, seed = A.seed,
+  deadline = now + A.deadline_ms, note = call('HGET', K('delivery', fields.job), 'note') or '{}',
+  cost = 1,
+}
+local code = obstacle(T, job)
+if code then return { 'refused', '', 0, code, 0 } end
+call('XDEL', K('dead'), A.letter)
+return { 'queued', A.job, open_job(T, A.job, job), '', 0 }
