@@ -230,6 +230,10 @@ class JobQueue(Protocol):
         """Stop a reply; False where it has ended already."""
         ...
 
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        """The replies that a thread is owed, in order: job id -> who asked."""
+        ...
+
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         """Where each job stands among those that wait; 0 for one that does not."""
         ...

@@ -95,6 +95,13 @@ class RedisQueue:
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         return bool(await self._run("cancel", thread, job=job))
 
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        bucket = self._store.bucket(thread)
+        jobs = await self._store.command("zrange", keys.key("jobs", bucket, str(thread)), 0, -1)
+        names = [keys.key("job", bucket, job) for job in jobs]
+        authors = [await self._store.command("hget", name, "author") for name in names]
+        return {job: author or "" for job, author in zip(jobs, authors, strict=True)}
+
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         return cast("list[int]", await self._run("positions", thread, jobs=jobs))
 
