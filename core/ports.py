@@ -394,3 +394,13 @@ class Deliveries(Protocol):
     def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
         """The events of a reply from its first on, until its end."""
         ...
+
+
+class Leases(Protocol):
+    """Things that one process at a time may be: a shard's owner, say."""
+
+    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or renew; False where another holds it."""
+        ...
+
+    async def give_up(self, name: str, holder: str) -> None: ...
