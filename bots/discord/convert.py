@@ -90,8 +90,8 @@ def incoming(message: discord.Message, me: Self, answers: Answers, locale: str) 
         turn=turn_of(message, me),
         addressed=asked,
         event_ids=(f"message:{message.id}",),
-        revision="",
         note=_note_of(message, thread, me, locale).pack(),
+        has_past=thread.thread != str(message.id) and not is_personal(thread),
     )
 
 
@@ -108,6 +108,18 @@ def addressed(message: discord.Message, me: Self) -> bool:
         if _names_me(found, me):
             return True
     return _answers_me(message, me)
+
+
+def speaks_to_others(message: discord.Message, me: Self) -> bool:
+    """Whether a message is for somebody else by its mentions, or by what it is a reply to."""
+    if any(user.id != me.user for user in message.mentions):
+        return True
+    return message.type is discord.MessageType.reply and not _answers_me(message, me)
+
+
+def concerns(message: discord.Message, me: Self) -> bool:
+    """Whether the bot may have taken a message in: it was addressed, or stands in a thread."""
+    return isinstance(message.channel, discord.Thread) or addressed(message, me)
 
 
 def turn_of(message: discord.Message, me: Self) -> Turn:
@@ -201,7 +213,8 @@ def asked(
         name=interaction.user.display_name,
     )
     note = token_note(interaction, locale, private=private, stranger=stranger)
-    return Incoming(thread, turn, addressed=True, note=note.pack())
+    past = not is_personal(thread)
+    return Incoming(thread, turn, addressed=True, note=note.pack(), has_past=past, alone=True)
 
 
 def token_note(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import discord
 import structlog
@@ -16,6 +17,7 @@ from bots.discord.note import Note
 from bots.discord.pace import EVERYWHERE, Pace
 from bots.discord.presence import Typing
 from bots.discord.rest import ORIGINAL, Rest, edit_key, hook_key, nonce_for
+from bots.discord.tokens import Tokens
 from bots.discord.way import ELSEWHERE, ByToken, Directly, Nowhere, Plainly, to_edit, to_post
 from bots.discord.words import labels
 from bots.strings import say
@@ -36,10 +38,10 @@ HOPELESS = (
     rest.CANNOT_MESSAGE_USER,
     rest.UNKNOWN_CHANNEL,
     rest.UNKNOWN_MESSAGE,
-    rest.UNKNOWN_WEBHOOK,
-    rest.INVALID_WEBHOOK_TOKEN,
 )
 """Discord's codes for what no second try will do."""
+DEAD_TOKEN = (rest.UNKNOWN_WEBHOOK, rest.INVALID_WEBHOOK_TOKEN)
+"""And for a token that was never acknowledged, or has ended: another way may be open."""
 REASONS = {
     rest.MISSING_ACCESS: "the bot may not see the channel",
     rest.MISSING_PERMISSIONS: "the bot may not write there, or may not open threads",
@@ -78,6 +80,7 @@ class DiscordPlatform:
         """Reply -> what happens before its token ends."""
         self._moved: dict[str, dict[int, str]] = {}
         """Private reply -> its parts that went on as direct messages."""
+        self.tokens = Tokens()
 
     def length_of(self, text: str) -> int:
         return len(text)
@@ -100,7 +103,7 @@ class DiscordPlatform:
             await self._pace.turn(EVERYWHERE, final=False)
 
     async def status(self, delivery: Delivery, status: Status) -> None:
-        note = Note.unpack(delivery.note)
+        note = await self.tokens.note(delivery)
         self._set_alarm(delivery, note)
         async with asyncio.timeout(CALL_SECONDS):
             if not note.token:
@@ -125,15 +128,24 @@ class DiscordPlatform:
     # -- text -----------------------------------------------------------------------------------
 
     async def post(self, delivery: Delivery, part: Part) -> str:
-        note = Note.unpack(delivery.note)
+        note = await self.tokens.note(delivery)
         self._set_alarm(delivery, note)
         async with _calling(delivery):
-            shown = await self._standing(delivery) if part.index == 0 else None
-            if shown:
-                await self._rewrite(delivery, note, shown, part)
-            else:
-                shown = await self._write(delivery, note, part)
+            try:
+                shown = await self._put(delivery, note, part)
+            except discord.HTTPException as error:
+                if error.code not in DEAD_TOKEN or not note.token:
+                    raise
+                self.tokens.bury(note.token)
+                shown = await self._put(delivery, replace(note, token=""), part)
         self._settle(delivery, part)
+        return shown
+
+    async def _put(self, delivery: Delivery, note: Note, part: Part) -> str:
+        shown = await self._standing(delivery) if part.index == 0 else None
+        if not shown:
+            return await self._write(delivery, note, part)
+        await self._rewrite(delivery, note, shown, part)
         return shown
 
     async def _standing(self, delivery: Delivery) -> str | None:
@@ -143,14 +155,20 @@ class DiscordPlatform:
         return self._waiting.get(delivery.job)
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
-        note = Note.unpack(delivery.note)
+        note = await self.tokens.note(delivery)
         self._set_alarm(delivery, note)
         async with _calling(delivery):
-            await self._rewrite(delivery, note, message, part)
+            try:
+                await self._rewrite(delivery, note, message, part)
+            except discord.HTTPException as error:
+                if error.code not in DEAD_TOKEN or not note.token:
+                    raise
+                self.tokens.bury(note.token)
+                await self._rewrite(delivery, replace(note, token=""), message, part)
         self._settle(delivery, part)
 
     async def remove(self, delivery: Delivery, message: str) -> None:
-        note = Note.unpack(delivery.note)
+        note = await self.tokens.note(delivery)
         with contextlib.suppress(discord.NotFound):  # somebody took it away already
             async with asyncio.timeout(CALL_SECONDS):
                 match to_edit(note, 1, message, self._clock()):
@@ -294,7 +312,7 @@ class DiscordPlatform:
     # -- what was said --------------------------------------------------------------------------
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
-        note = Note.unpack(delivery.note)
+        note = await self.tokens.note(delivery)
         way = to_post(note, index, self._clock())
         if not isinstance(way, Plainly) or (index == 0 and delivery.job in self._waiting):
             return None  # @original may be written twice, and a follow-up cannot be found

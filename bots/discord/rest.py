@@ -193,6 +193,17 @@ class Rest:
     async def remove_by_token(self, app: str, token: str, ident: str) -> None:
         await self._by_token(_token_route("DELETE", app, token, ident))
 
+    async def answer(self, interaction: str, token: str, kind: int, data: Json) -> None:
+        """Answer an interaction with a callback of this kind."""
+        route = Route(
+            "POST",
+            "/interactions/{webhook_id}/{webhook_token}/callback",
+            webhook_id=interaction,
+            webhook_token=token,
+        )
+        body = {"type": kind, "data": dict(data)}
+        await self._by_token(route, body, params={"with_response": "1"})
+
     async def _by_token(self, route: Route, body: Json | None = None, **more: Any) -> Json:
         given: dict[str, Any] = {"json": dict(body)} if body is not None else {}
         answer: Json = await self._client.http.request(route, **given, **more)
