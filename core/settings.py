@@ -71,6 +71,13 @@ class Settings(BaseSettings):
     """When a prompt is over its budget, old turns go until this part of it is left."""
     echo_tokens_per_second: float = Field(default=0.0, ge=0)
     """0: at once."""
+    places: int | None = Field(default=None, ge=1, le=4096)
+    """Replies that the torch engine writes at once; by default 32 on a CPU, 256 on a GPU."""
+    step_tokens: int | None = Field(default=None, ge=16)
+    """Tokens the torch engine computes in one step: more is faster for long prompts, fewer keeps
+    the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
+    cache_gb: float | None = Field(default=None, gt=0)
+    """The torch engine's key-value cache; by default a part of the memory that is free."""
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Models of one's own: [models.NAME] tables in henji.toml."""
 

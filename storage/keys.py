@@ -33,7 +33,7 @@ class Key:
 TABLE = (
     Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
     Key("ready", "ready:%s:%s", "zset", DAY, "children of a node of the fair order (see fair.lua)"),
-    Key("sizes", "sizes:%s", "hash", DAY, "how many threads wait below each node of a lane"),
+    Key("waiting", "waiting:%s", "string", DAY, "how many threads of a lane are ready"),
     Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
     Key("leases", "leases", "zset", DAY, "threads being answered, by the end of their lease"),
     Key("delayed", "delayed", "zset", DAY, "threads that wait for a time, by that time"),

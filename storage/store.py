@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from core.errors import StoreUnavailable
 from core.types import ThreadKey
 from storage import keys
-from storage.codec import dump
+from storage.scripting import Scripts
 
 REDIS_FAULTS = (RedisError, RedisClusterException, OSError)
-
-SCRIPTS = resources.files("storage") / "scripts"
 
 
 class Connection(Protocol):
@@ -30,7 +26,7 @@ class Connection(Protocol):
         ...
 
     def blocking(self) -> Any:
-        """A client of its own, without a time-out, for one reader that blocks."""
+        """For commands that block: each is on a connection of its own."""
         ...
 
 
@@ -68,26 +64,13 @@ class Store:
         return range(self.buckets)
 
     @cached_property
-    def _scripts(self) -> dict[str, tuple[str, str]]:
-        """Name -> (sha, text): each file behind the table of keys and what all scripts share."""
-        head = keys.preamble(self.retention) + (SCRIPTS / "lib.lua").read_text()
-        scripts = {}
-        for file in SCRIPTS.iterdir():
-            if file.name.endswith(".lua") and file.name != "lib.lua":
-                text = f"{head}\n{file.read_text()}"
-                sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-                scripts[file.name.removesuffix(".lua")] = (sha, text)
-        return scripts
+    def _scripts(self) -> Scripts:
+        return Scripts(self.connection.client, keys.preamble(self.retention))
 
     async def run(self, script: str, bucket: int, **arguments: Any) -> Any:
         """Run one atomic step in one bucket. StoreUnavailable where Redis will not."""
-        sha, text = self._scripts[script]
-        base, packed = keys.base(bucket), dump(arguments)
         try:
-            try:
-                return await self.connection.client.evalsha(sha, 1, base, packed)
-            except NoScriptError:
-                return await self.connection.client.eval(text, 1, base, packed)
+            return await self._scripts.run(script, keys.base(bucket), arguments)
         except REDIS_FAULTS as error:
             raise StoreUnavailable(f"Redis did not do {script!r}: {error}") from error
 

@@ -446,6 +446,8 @@ async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
     await house.reply(claim, "1")
     await house.queue.edit(ThreadKey("slack", "T1", "C1", "x"), "m", "t", "1", LANE, "adapter")
     await house.queue.fail(await house.claim(), "internal", "boom", retry=False)
+    await house.queue.sweep()
+    await house.deliveries.take("slack", "adapter")
     forever = [name for name in await house.redis.keys() if await house.redis.ttl(name) < 0]
     assert forever == []
     open_ = await house.redis.hgetall("henji:{0}:open")

@@ -1,0 +1,30 @@
+"""Token ids in, token ids out: three engines behind one port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from core.engine.echo import EchoEngine
+from core.models import ModelSpec
+from core.ports import Engine
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+async def open_engine(
+    settings: Settings, spec: ModelSpec, load: Callable[[], PreTrainedModel]
+) -> Engine:
+    """The engine that the settings name, ready for requests.
+
+    `load` gives the model's weights where they are to be computed; it is called, in a thread, for
+    the torch engine alone, and so is torch imported. ModelError where the model cannot be served.
+    """
+    if settings.engine == "echo":
+        return EchoEngine(settings.echo_tokens_per_second)
+    from core.engine.torch import open_torch_engine
+
+    return await asyncio.to_thread(open_torch_engine, settings, spec, load)

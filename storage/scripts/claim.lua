@@ -1,30 +1,38 @@
--- Gives a core the next thread of its lane, with a lease. Returns the job's fields, gen and epoch,
--- or nothing.
+-- Gives a core the next thread of its lane, with a lease. Returns the job's id and fields, gen and
+-- epoch, or nothing.
 
-local function cost(T)
-  local _, job = head(T)
-  return job and job.cost or 1
+local function lease(T, meta, J, job)
+  job.state, job.attempts, job.starts = 'running', job.attempts + 1, job.starts + 1
+  call('HSET', K('job', J), 'state', job.state, 'attempts', job.attempts, 'starts', job.starts)
+  local gen = meta.gen + 1
+  call('HSET', K('thread', T), 'state', 'leased', 'running', J, 'gen', gen)
+  call('ZADD', K('leases'), now + A.lease_ms, T)
+  local _, _, platform = places(T)
+  emit(J, platform, cjson.encode({ t = 'started', attempt = job.starts }))
+  return gen
+end
+
+local function charge(spent, cost)
+  for _, share in ipairs(spent) do call('ZINCRBY', share[1], cost, share[2]) end
 end
 
 while true do
-  local T = descend(A.lane, '', 0, cost)
+  local spent = {}
+  local T = descend(A.lane, '', 0, spent)
   if not T then return nil end
-  local meta = hash(K('thread', T))
-  if meta.path then resize(A.lane, nodes(split(meta.path, '\n')), -1) end
-  call('HSET', K('thread', T), 'state', 'taken')
-  meta = enter(T)
-  local J, job = head(T)
-  if meta and J then
-    local gen = call('HINCRBY', K('thread', T), 'gen', 1)
-    call('ZADD', K('leases'), now + A.lease_ms, T)
-    touch('leases')
-    call('HSET', K('thread', T), 'state', 'leased', 'running', J)
-    call('HINCRBY', K('job', J), 'attempts', 1)
-    local start = call('HINCRBY', K('job', J), 'starts', 1)
-    call('HSET', K('job', J), 'state', 'running')
-    local _, _, platform = places(T)
-    emit(J, platform, cjson.encode({ t = 'started', attempt = start }))
-    return { J, call('HGETALL', K('job', J)), gen, meta.epoch }
+  call('DECR', K('waiting', A.lane))
+  local meta = enter(T)
+  local J, job = nil, nil
+  if meta then J, job = head(T) end
+  charge(spent, job and job.cost or 1)
+  if J then
+    local gen = lease(T, meta, J, job)
+    local fields = {}
+    for field, value in pairs(job) do
+      fields[#fields + 1] = field
+      fields[#fields + 1] = tostring(value)
+    end
+    return { J, fields, gen, meta.epoch }
   elseif meta then
     call('HSET', K('thread', T), 'state', 'idle')
   end

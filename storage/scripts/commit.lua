@@ -31,7 +31,7 @@ end
 
 -- Just behind the turn that it answers, whatever came in meanwhile.
 local function append_reply(upto)
-  if A.reply == '' then return end
+  if A.reply == '' then return end -- nothing was shown
   call('HSET', K('turns', T), J, A.reply)
   call('HSET', K('counts', T), J, A.reply_count)
   call('ZADD', K('history', T), upto + 0.5, J)
@@ -50,5 +50,5 @@ if job.replaces then overwrite() else append_reply(read_mailbox()) end
 for _, id in ipairs(A.evict) do drop(T, id) end
 finish(T, J, job, 'done', A.done)
 place(T)
-touch_thread(T)
+touch_thread(T, 'turns', 'history', 'counts')
 return 'ok'

@@ -3,7 +3,6 @@
 
 local who = A.space .. ':' .. A.author
 call('HSET', K('marks'), 'person ' .. who, now)
-touch('marks')
 
 local function forget_job(J)
   local job = hash(K('job', J))

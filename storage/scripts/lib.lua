@@ -39,9 +39,7 @@ end
 
 local function emit(J, platform, event)
   call('XADD', K('events', J), 'MAXLEN', '~', 5000, '*', 'e', event)
-  touch('events', J)
   call('XADD', K('news', platform), 'MAXLEN', '~', 10000, '*', 'j', J)
-  touch('news', platform)
 end
 
 -- The fair order --------------------------------------------------------------------------------
@@ -58,11 +56,6 @@ local function nodes(path)
   return names
 end
 
-local function resize(lane, names, by)
-  for _, node in ipairs(names) do call('HINCRBY', K('sizes', lane), '=' .. node, by) end
-  touch('sizes', lane)
-end
-
 local function push(lane, path, T, seq)
   local names = nodes(path)
   for i, child in ipairs(path) do
@@ -76,32 +69,30 @@ local function push(lane, path, T, seq)
   end
   call('ZADD', K('ready', lane, names[#names]), seq, T)
   touch('ready', lane, names[#names])
-  resize(lane, names, 1)
+  call('INCR', K('waiting', lane))
+  touch('waiting', lane)
 end
 
 -- Takes T out of the order; it need not be in it.
 local function pull(lane, path, T)
   local names = nodes(path)
-  if call('ZREM', K('ready', lane, names[#names]), T) == 1 then resize(lane, names, -1) end
+  if call('ZREM', K('ready', lane, names[#names]), T) == 1 then call('DECR', K('waiting', lane)) end
 end
 
-local function descend(lane, node, depth, cost)
+-- Takes the next thread out of the order. `spent` collects who was served: node, child, ...
+local function descend(lane, node, depth, spent)
   local key = K('ready', lane, node)
   if depth == 3 then return call('ZPOPMIN', key)[1] end
   while true do
     local child = call('ZRANGE', key, 0, 0)[1]
     if not child then return nil end
-    local T = descend(lane, node == '' and child or node .. '/' .. child, depth + 1, cost)
+    local T = descend(lane, node == '' and child or node .. '/' .. child, depth + 1, spent)
     if T then
-      call('ZINCRBY', key, cost(T), child)
+      spent[#spent + 1] = { key, child }
       return T
     end
     call('ZREM', key, child)
   end
-end
-
-local function size(lane, node)
-  return tonumber(call('HGET', K('sizes', lane), '=' .. node)) or 0
 end
 
 -- About how many threads are served until T is: exact for one person alone, else what equal
@@ -111,20 +102,18 @@ local function position(lane, path, T)
   local rank = call('ZRANK', K('ready', lane, names[4]), T)
   if not rank then return 0 end
   local before = rank + 1
-  for level = 3, 1, -1 do
-    before = math.min(size(lane, names[level]), before * call('ZCARD', K('ready', lane, names[level])))
-  end
-  return math.max(before, 1)
+  for level = 3, 1, -1 do before = before * call('ZCARD', K('ready', lane, names[level])) end
+  return math.max(math.min(before, tonumber(call('GET', K('waiting', lane))) or 0), 1)
 end
 
 -- Threads and jobs ------------------------------------------------------------------------------
 
-local function touch_thread(T)
-  for _, name in ipairs({ 'thread', 'turns', 'history', 'mailbox', 'counts', 'changes' }) do
-    touch(name, T)
-  end
+-- The keys that a bucket or a platform has one of are renewed by sweep.lua and take.lua instead,
+-- which every process runs again and again.
+local function touch_thread(T, ...)
+  touch('thread', T)
+  for _, name in ipairs({ ... }) do touch(name, T) end
   call('ZADD', K('threads'), now, T)
-  touch('threads')
 end
 
 local function head(T)
@@ -154,21 +143,19 @@ local function unplace(T, meta)
 end
 
 local function wake(lane)
-  call('LPUSH', K('wake', lane), 1)
-  call('LTRIM', K('wake', lane), 0, 63)
-  touch('wake', lane)
+  local length = call('LPUSH', K('wake', lane), 1)
+  if length == 1 then touch('wake', lane) end
+  if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
 end
 
 -- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`.
-local function place(T, later)
-  local meta = hash(K('thread', T))
-  unplace(T, meta)
+local function place(T, later, meta)
+  unplace(T, meta or hash(K('thread', T)))
   local J, job = head(T)
   if not J then
     call('HSET', K('thread', T), 'state', 'idle', 'running', '')
   elseif later then
     call('ZADD', K('delayed'), later, T)
-    touch('delayed')
     call('HSET', K('thread', T), 'state', 'delayed', 'running', '')
   else
     local path = path_of(T, job)
@@ -185,7 +172,6 @@ local function count(T, person, by)
   for _, field in ipairs({ 'all', 'channel ' .. channel, 'person ' .. space .. ':' .. person }) do
     if call('HINCRBY', K('open'), field, by) <= 0 then call('HDEL', K('open'), field) end
   end
-  touch('open')
 end
 
 -- The end of a job, whichever: its event, and no trace among what is open. The caller places the
@@ -210,17 +196,18 @@ end
 local function bury(T, J, job, code, message)
   call('XADD', K('dead'), 'MAXLEN', '~', 10000, '*', 'job', J, 'thread', T, 'turn', job.turn or '',
     'author', job.author or '', 'attempts', job.attempts or 0, 'code', code, 'message', message)
-  touch('dead')
   finish(T, J, job, 'dead', failed(code, message))
 end
 
 -- A changed turn is read again by whoever has an older version; one that is gone, too.
 local function changed(T, id)
-  call('ZADD', K('changes', T), call('HINCRBY', K('thread', T), 'version', 1), id)
-  if call('ZCARD', K('changes', T)) > 512 then
+  local version = call('HINCRBY', K('thread', T), 'version', 1)
+  call('ZADD', K('changes', T), version, id)
+  if version % 256 == 0 and call('ZCARD', K('changes', T)) > 512 then
     local old = call('ZPOPMIN', K('changes', T), 256)
     call('HSET', K('thread', T), 'floor', old[#old])
   end
+  touch('changes', T)
 end
 
 local function drop(T, id)
@@ -277,11 +264,11 @@ local function open_delivery(T, J, job)
     'note', job.note, 'token', 1, 'holder', A.holder, 'after', job.replaces or '')
   touch('delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
-  touch('deliveries', platform)
   local space = places(T)
   local asked = space .. ':' .. job.author
-  call('ZADD', K('asked', asked), now, J)
-  call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - KEY.asked[2])
+  if call('ZADD', K('asked', asked), now, J) == 1 and now % 16 == 0 then
+    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - KEY.asked[2])
+  end
   touch('asked', asked)
 end
 
@@ -290,7 +277,6 @@ local function open_job(T, J, job, later)
   local _, _, platform = places(T)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
   job.arrival = call('INCR', K('arrivals'))
-  touch('arrivals')
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may hold what can post
   local flat = {}
@@ -303,12 +289,12 @@ local function open_job(T, J, job, later)
   call('ZADD', K('jobs', T), job.arrival, J)
   touch('jobs', T)
   call('ZADD', K('deadlines'), job.deadline, J)
-  touch('deadlines')
   count(T, job.author, 1)
   local state = call('HGET', K('thread', T), 'state')
   if state == 'idle' then place(T, later) end
   local at = position(job.lane, path_of(T, job), T)
   emit(J, platform, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
+  touch('events', J)
   return at
 end
 
@@ -320,6 +306,7 @@ local function refuse(T, J, job, code, detail)
   touch('job', J)
   open_delivery(T, J, job)
   emit(J, platform, failed(code, detail))
+  touch('events', J)
 end
 
 -- Why a reply cannot be owed now, if so: a code, and what the sentence is filled with.

@@ -5,5 +5,4 @@ for i, held in ipairs(A.held) do
   verdicts[i] = verdict(held.thread, held.job, held.gen)
   if verdicts[i] ~= 'fenced' then call('ZADD', K('leases'), now + A.lease_ms, held.thread) end
 end
-if #A.held > 0 then touch('leases') end
 return verdicts

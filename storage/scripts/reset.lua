@@ -3,13 +3,10 @@
 
 if A.thread then
   call('HSET', K('marks'), 'thread ' .. A.thread, now)
-  touch('marks')
   return enter(A.thread) and wipe(A.thread, 'reset') or 0
 end
 call('HINCRBY', K('resets'), A.scope, 1)
-touch('resets')
 call('HSET', K('marks'), A.kind .. ' ' .. A.scope, now)
-touch('marks')
 -- what is under way or waits ends now, not when its turn would have come
 for _, key in ipairs({ 'leases', 'delayed' }) do
   for _, T in ipairs(call('ZRANGE', K(key), 0, -1)) do enter(T) end

@@ -31,7 +31,7 @@ if call('ZCARD', K('history', T)) == 0 then
       taken = taken + 1
     end
   end
-  touch_thread(T)
+  touch_thread(T, 'turns', 'mailbox')
 end
 if meta.state == 'delayed' then place(T) end
 return taken

@@ -48,7 +48,7 @@ local function keep()
   call('SET', message, T .. '\n' .. id, 'PX', KEY.message[2])
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
   touch('person', space .. ':' .. A.author)
-  touch_thread(T)
+  touch_thread(T, 'turns', 'mailbox')
 end
 
 -- The job that waits for the same person's message just before this one, if they go together.

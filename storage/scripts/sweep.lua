@@ -54,4 +54,10 @@ for _, J in ipairs(due(K('deadlines'))) do
     if job.state == 'running' then call('ZADD', K('deadlines'), now + 60000, J) end
   end
 end
+
+-- These are written all the time: their lifetime is renewed here rather than at each write.
+for _, name in ipairs({ 'leases', 'delayed', 'deadlines', 'open', 'arrivals', 'threads', 'resets',
+  'marks', 'dead' }) do
+  touch(name)
+end
 return { taken_over, over }

@@ -2,6 +2,8 @@
 -- follows another in the same messages waits for that to be closed.
 
 local taken = {}
+touch('news', A.platform)
+touch('deliveries', A.platform)
 local free = call('ZRANGEBYSCORE', K('deliveries', A.platform), '-inf', now, 'LIMIT', 0, A.most)
 for _, J in ipairs(free) do
   if call('EXISTS', K('delivery', J)) == 0 then

@@ -1,0 +1,172 @@
+"""Any model's own chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+
+from core.dialogue.formats.base import Message, Reading
+from core.dialogue.huggingface import HuggingFaceTokenizer
+from core.dialogue.text import Breaker, clean
+from core.errors import ModelError
+from core.types import Turn
+
+_ASKED, _REPLIED, _ASKED_AGAIN = "Xq0", "Xa1", "Xq2"
+_RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seams:
+    """What a template writes around what is said."""
+
+    before_reply: str
+    after_reply: str
+    tail: str
+
+
+class ChatTemplateFormat:
+    """A prompt as the model's chat template has it.
+
+    Text stays text: every control token of the tokenizer that is typed (``<|im_end|>``), and every
+    mark without a control token that the template writes between turns (``[/INST]``), gets a space
+    before its last character. What the template does is found out by asking it at load: whether it
+    takes a system message (else the system prompt stands before the first user's text), whether it
+    insists on alternation, and whether a longer dialogue only appends to a shorter one's string.
+    """
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer, system_prompt: str) -> None:
+        self._tokenizer = tokenizer
+        self._system: list[dict[str, str]] = []
+        self._preamble = ""
+        self._seams = self._find_seams()
+        self._safe = Breaker(self._marks(), tokenizer.normalized)
+        self._place_system(self._safe(clean(system_prompt)))
+        self.alternates = not self._takes(("user", "user"))
+        self.stable = self._appends()
+        self.reading = self._reading()
+
+    def message(self, turn: Turn) -> Message:
+        return Message(turn.role, self._safe(clean(turn.text)))
+
+    def first(self, message: Message) -> str:
+        return self._render([message], prompt=False)
+
+    def following(self, message: Message) -> str:
+        context = [Message("user", _ASKED)]
+        if message.role == "user":
+            context.append(Message("assistant", _REPLIED))
+        before = self._render(context, prompt=False)
+        return self._render([*context, message], prompt=False).removeprefix(before)
+
+    def tail(self, reply: str) -> str:
+        return self._seams.tail + self._safe(clean(reply))
+
+    def whole(self, messages: Sequence[Message], reply: str) -> str:
+        return self._render(messages, prompt=True) + self._safe(clean(reply))
+
+    def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
+        said = [{"role": message.role, "content": message.text} for message in messages]
+        if self._preamble and said and said[0]["role"] == "user":
+            said[0]["content"] = self._preamble + said[0]["content"]
+        return self._tokenizer.render([*self._system, *said], prompt=prompt)
+
+    # -- what the template does -----------------------------------------------------------------
+
+    def _find_seams(self) -> _Seams:
+        """The template's strings between turns, read off a small dialogue."""
+        if not self._tokenizer.has_template:
+            raise ModelError(f"{self._tokenizer.directory} has no chat template")
+        dialogue = [
+            Message("user", _ASKED),
+            Message("assistant", _REPLIED),
+            Message("user", _ASKED_AGAIN),
+        ]
+        try:
+            open_end = self._render(dialogue, prompt=False)
+            rendered = self._render(dialogue, prompt=True)
+        except _RAISED as error:
+            raise ModelError(
+                f"the chat template in {self._tokenizer.directory} raises {error!r} "
+                "on a user's question, a reply and a second question"
+            ) from None
+        found = re.search(f"{_ASKED}(.*?){_REPLIED}(.*?){_ASKED_AGAIN}", rendered, re.DOTALL)
+        if found is None:
+            raise ModelError(
+                f"the chat template in {self._tokenizer.directory} leaves out what was said"
+            )
+        return _Seams(found[1], found[2], rendered.removeprefix(open_end))
+
+    def _marks(self) -> list[str]:
+        """What no text may contain: control tokens, and the marks between turns that are none."""
+        controls = sorted(self._tokenizer.controls, key=len, reverse=True)
+        seams = "\n".join((self._seams.before_reply, self._seams.after_reply, self._seams.tail))
+        around = re.split("|".join(map(re.escape, controls)) or "\0", seams)
+        # a bare word, such as the role after <|im_start|>, means nothing by itself
+        return controls + [part.strip() for part in around if not part.strip().isalnum()]
+
+    def _place_system(self, text: str) -> None:
+        if not text:
+            return
+        self._system = [{"role": "system", "content": text}]
+        if not self._takes(("user",)) or text not in self._render(
+            [Message("user", _ASKED)], prompt=True
+        ):
+            self._system, self._preamble = [], text + "\n\n"
+
+    def _takes(self, roles: Sequence[str]) -> bool:
+        messages = [{"role": role, "content": f"Xr{place}"} for place, role in enumerate(roles)]
+        try:
+            rendered = self._tokenizer.render([*self._system, *messages], prompt=True)
+        except _RAISED:
+            return False
+        return all(message["content"] in rendered for message in messages)
+
+    def _appends(self) -> bool:
+        """Whether `first`, `following` and `tail` give what the template gives, for all we try."""
+        if self.alternates:
+            dialogues = [_alternating(length) for length in (1, 3, 5, 7)]
+        else:
+            dialogues = [_alternating(length) for length in range(1, 7)]
+            dialogues.append([*_alternating(2), *_alternating(3), *_alternating(1)])
+        try:
+            return all(map(self._appends_in, dialogues))
+        except _RAISED:
+            return False
+
+    def _appends_in(self, dialogue: Sequence[Message]) -> bool:
+        parts = [self.first(dialogue[0]), *map(self.following, dialogue[1:]), self.tail("")]
+        return "".join(parts) == self.whole(dialogue, "")
+
+    def _reading(self) -> Reading:
+        controls = self._tokenizer.controls
+        after = self._seams.after_reply
+        ends = frozenset(ident for control, ident in controls.items() if control in after)
+        bare = after.strip() and not any(control in after for control in controls)
+        return Reading(
+            stop_ids=self._tokenizer.stop_ids | ends,
+            marks=(after.strip(),) if bare else (),
+            marks_begin_lines=False,
+        )
+
+
+_SAMPLES = (
+    "a plain line",
+    "  white space around it\n",
+    "two\n\nparagraphs, {{ braces }} and <think>thoughts</think> said",
+    "",
+    "日本語。",
+    "x" * 400,
+)
+
+
+def _alternating(length: int) -> list[Message]:
+    """User and assistant in turn, with texts that templates have been seen to treat apart."""
+    texts = [_SAMPLES[place % len(_SAMPLES)] for place in range(length)]
+    roles = ["assistant" if place % 2 else "user" for place in range(length)]
+    return [
+        Message("user" if role == "user" else "assistant", text)
+        for role, text in zip(roles, texts, strict=True)
+    ]

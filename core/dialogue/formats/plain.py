@@ -1,0 +1,51 @@
+"""No format at all: a pretrained model goes on with the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.dialogue.formats.base import Message, Reading
+from core.dialogue.text import Breaker, clean
+from core.dialogue.tokenizer import Tokenizer
+from core.types import Turn
+
+
+class PlainFormat:
+    """A user's text, what the model made of it, a line end, the next user's text, and so on.
+
+    Text stays text: there are no speakers to forge, and a control token of the tokenizer that is
+    typed gets a space before its last character where the tokenizer would take it for one.
+    A system prompt is the first line.
+    """
+
+    alternates = False
+    stable = True
+
+    def __init__(
+        self, tokenizer: Tokenizer, stop_ids: frozenset[int], system_prompt: str, opening: str = ""
+    ) -> None:
+        reachable = [
+            control
+            for control, ident in tokenizer.controls.items()
+            if ident in tokenizer.encode(control)
+        ]
+        self._safe = Breaker(reachable, tokenizer.normalized)
+        system = self._safe(clean(system_prompt))
+        self._opening = opening + (system + "\n" if system else "")
+        self.reading = Reading(stop_ids=stop_ids, strip=False)
+
+    def message(self, turn: Turn) -> Message:
+        return Message(turn.role, self._safe(clean(turn.text)))
+
+    def first(self, message: Message) -> str:
+        return self._opening + message.text
+
+    def following(self, message: Message) -> str:
+        return message.text if message.role == "assistant" else "\n" + message.text
+
+    def tail(self, reply: str) -> str:
+        return self._safe(clean(reply))
+
+    def whole(self, messages: Sequence[Message], reply: str) -> str:
+        following = "".join(map(self.following, messages[1:]))
+        return self.first(messages[0]) + following + self.tail(reply)

@@ -1,0 +1,107 @@
+"""The attention that transformers' models call while they run inside the engine.
+
+The model sees one run of ids, (1, tokens): the parts of all sequences of the step, one after the
+other. Which of them belong together, and where their keys and values are kept, is known to the
+`AttentionStep` that travels through the model's keyword arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from core.engine.torch.scheduler import Part
+from core.engine.torch.sequence import Sequence
+from core.errors import ModelError
+
+NAME = "henji"
+
+
+class AttentionStep(Protocol):
+    """One step's keys and values, layer after layer."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Keep `key` and `value`, (1, key heads, tokens, size), and attend with `query`,
+        (1, heads, tokens, size), to them and to all before them: (1, tokens, heads, size).
+        """
+
+
+class Cache(Protocol):
+    """The keys and values of running sequences, and the blocks that outlive them."""
+
+    def arrange(self, parts: Iterable[Part]) -> list[Part]:
+        """Make room for the parts' ids; the parts, as their ids shall follow one another."""
+
+    def begin(self, parts: list[Part]) -> AttentionStep:
+        """A step over arranged parts."""
+
+    def keep(self, sequence: Sequence, numbers: range) -> None:
+        """The sequence's blocks of these numbers are full: they shall outlive it."""
+
+    def drop(self, sequence: Sequence) -> None:
+        """The sequence runs no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """What one id takes in the cache."""
+
+    layers: int
+    heads: int
+    """Of keys and values."""
+    size: int
+    """Of one head."""
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> CacheShape:
+        config = model.config.get_text_config()
+        heads = config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            heads=getattr(config, "num_key_value_heads", None) or heads,
+            size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            dtype=model.dtype,
+        )
+
+    @property
+    def bytes_per_token(self) -> int:
+        return 2 * self.layers * self.heads * self.size * self.dtype.itemsize
+
+
+def adopt(model: PreTrainedModel) -> None:
+    """Have the model attend through the engine; ModelError where that would not be exact."""
+    if not model._supports_attention_backend:
+        kind = type(model).__name__
+        raise ModelError(f"{kind} cannot run in the torch engine: its attention is its own")
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None)
+    if kinds != {"full_attention"} or (window and window < config.max_position_embeddings):
+        raise ModelError(f"{config.model_type} cannot run in the torch engine: its window slides")
+    model.set_attn_implementation(NAME)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float,
+    step: AttentionStep,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    for extra in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(extra) is not None:
+            raise ModelError(f"{type(module).__name__} asks for {extra}, which is not supported")
+    return step.attend(cast("int", module.layer_idx), query, key, value, scaling), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)

@@ -1,0 +1,248 @@
+"""The batching engine behind the port: a thread that steps, and requests that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeAlias
+
+import torch
+from transformers import PreTrainedModel
+
+from core.engine.torch.attention import CacheShape, adopt
+from core.engine.torch.blocks import SIZE, Blocks
+from core.engine.torch.rows import RowCache
+from core.engine.torch.runner import Runner
+from core.engine.torch.scheduler import Part, Scheduler
+from core.engine.torch.sequence import Sequence
+from core.errors import EngineError, EngineRefused
+from core.ports import Chunk, EngineStats, GenerationRequest
+
+log = logging.getLogger(__name__)
+
+_Item: TypeAlias = Chunk | EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the engine takes on."""
+
+    context_length: int
+    """Ids of prompt and reply together."""
+    places: int = 32
+    """Requests that run at once."""
+    step_tokens: int = 256
+    """Ids of one step: long prompts are computed in chunks of what the replies leave of it."""
+    cache_bytes: int = 1 << 30
+
+
+class TorchEngine:
+    """Any causal model of transformers, all requests in one batch that changes at every step.
+
+    Takes the model for itself: attention is swapped, and on a processor weights are repacked.
+    """
+
+    def __init__(self, model: PreTrainedModel, limits: Limits) -> None:
+        """ModelError where the model cannot be served exactly."""
+        adopt(model)
+        shape = CacheShape.of(model)
+        self._limits = limits
+        self._vocabulary: int = model.config.get_text_config().vocab_size
+        blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
+        self._cache = RowCache(shape, blocks)
+        self._runner = Runner(model.train(False), self._cache)
+        self._scheduler = Scheduler(
+            Blocks(blocks),
+            places=limits.places,
+            step_tokens=limits.step_tokens,
+            left=self._cache.drop,
+        )
+        self._arrivals = count()
+        self._inbox: deque[Sequence] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Item], _Item]]] = {}
+        self._pace = _Pace()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    # -- in asyncio -------------------------------------------------------------------------
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """See `Engine`."""
+        self._check(request)
+        queue: asyncio.Queue[_Item] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def emit(item: _Item) -> None:
+            self._outbox.setdefault(loop, []).append((queue, item))
+
+        sequence = Sequence.begin(request, emit, next(self._arrivals), time.monotonic())
+        self._inbox.append(sequence)
+        self._wake.set()
+        try:
+            while True:
+                item = await queue.get()
+                if isinstance(item, EngineError):
+                    raise item
+                yield item
+                if item.finish_reason:
+                    return
+        finally:
+            sequence.cancelled = True
+            self._wake.set()
+
+    def stats(self) -> EngineStats:
+        """See `Engine`."""
+        scheduler, blocks = self._scheduler, self._scheduler.blocks
+        running, waiting = len(scheduler.running), len(scheduler.waiting) + len(self._inbox)
+        # What is held by nobody, shared among requests as long as those of late.
+        room = blocks.idle * SIZE // max(1, round(self._pace.request_tokens))
+        if not running and not waiting:
+            room = max(1, room)
+        return EngineStats(
+            running=running,
+            waiting=waiting,
+            places=max(0, min(scheduler.places - running, room) - waiting),
+            cache_used=1 - blocks.idle / blocks.count,
+            tokens_per_second=self._pace.tokens_per_second(time.monotonic()),
+            time_to_first_token=self._pace.first_token,
+            prefix_hit_rate=scheduler.cached_tokens / max(1, scheduler.prompt_tokens),
+        )
+
+    async def close(self) -> None:
+        """Fails what is in flight and ends the thread."""
+        self._closing = True
+        self._wake.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _check(self, request: GenerationRequest) -> None:
+        if self._closing:
+            raise EngineError("the engine is closed")
+        if not request.prompt or request.max_new_tokens < 1:
+            raise EngineRefused("a request needs a prompt and room for a token")
+        if not all(0 <= id_ < self._vocabulary for id_ in request.prompt):
+            raise EngineRefused("the prompt holds an id outside the model's vocabulary")
+        needed = len(request.prompt) + request.max_new_tokens
+        most = min(self._limits.context_length, self._scheduler.blocks.count * SIZE)
+        if needed > most:
+            raise EngineRefused(f"prompt and reply take {needed} tokens, and {most} is the most")
+
+    # -- in the engine's thread ---------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _work(self) -> None:
+        while not self._closing:
+            self._wake.clear()
+            while self._inbox:
+                self._scheduler.add(self._inbox.popleft())
+            try:
+                worked = self._step()
+            except Exception:  # a defect of the scheduler's: begin anew rather than fall silent
+                log.exception("the engine's books are wrong; every request in flight fails")
+                self._fail(self._scheduler.clear(), "the engine had to start anew")
+                worked = True
+            self._deliver()
+            if not worked:
+                self._wake.wait()
+        self._fail([*self._scheduler.clear(), *self._inbox], "the engine was closed")
+        self._deliver()
+
+    def _step(self) -> bool:
+        parts = self._scheduler.plan()
+        if not parts:
+            return False
+        try:
+            results = self._runner.run(parts)
+        except Exception as error:
+            self._one_by_one(parts, error)
+        else:
+            self._book(results)
+        return True
+
+    def _one_by_one(self, parts: list[Part], error: Exception) -> None:
+        """Find who made the step fail: they alone shall."""
+        if len(parts) == 1:
+            sequence = parts[0].sequence
+            log.error("request %s failed in a step", sequence.request.id, exc_info=error)
+            self._scheduler.remove(sequence)
+            self._fail([sequence], f"a step failed: {type(error).__name__}: {error}")
+            return
+        for part in parts:
+            try:
+                results = self._runner.run([part])
+            except Exception as alone:
+                self._one_by_one([part], alone)
+            else:
+                self._book(results)
+
+    def _book(self, results: list[tuple[Part, int | None]]) -> None:
+        now = time.monotonic()
+        for part, _ in results:  # all of them, before any row is moved
+            self._cache.keep(part.sequence, self._scheduler.computed(part))
+        for part, token in results:
+            sequence = part.sequence
+            if token is None:
+                continue
+            if not sequence.streaming:
+                self._pace.started(now - sequence.arrived)
+            if sequence.append(token):
+                self._scheduler.remove(sequence)
+                self._pace.finished(sequence.length)
+        self._pace.sampled(sum(token is not None for _, token in results), now)
+
+    def _fail(self, sequences: list[Sequence], reason: str) -> None:
+        for sequence in sequences:
+            sequence.emit(EngineError(reason))
+
+    def _deliver(self) -> None:
+        """Hand what came out to the event loops, in one call each."""
+        outbox, self._outbox = self._outbox, {}
+        for loop, items in outbox.items():
+            try:
+                loop.call_soon_threadsafe(_put, items)
+            except RuntimeError:  # the loop was closed: nobody waits there any more
+                log.debug("a closed event loop left %d chunks", len(items))
+
+
+def _put(items: list[tuple[asyncio.Queue[_Item], _Item]]) -> None:
+    for queue, item in items:
+        queue.put_nowait(item)
+
+
+_WINDOW = 10.0
+"""Seconds that tokens a second are counted over."""
+_NEWEST = 0.2
+"""The weight of the newest value in a mean of late."""
+
+
+class _Pace:
+    """Figures of late."""
+
+    def __init__(self) -> None:
+        self.first_token = 0.0
+        self.request_tokens = float(SIZE)
+        self._steps: deque[tuple[float, int]] = deque()
+
+    def started(self, seconds: float) -> None:
+        self.first_token += (seconds - self.first_token) * (_NEWEST if self.first_token else 1)
+
+    def finished(self, tokens: int) -> None:
+        self.request_tokens += (tokens - self.request_tokens) * _NEWEST
+
+    def sampled(self, tokens: int, now: float) -> None:
+        self._steps.append((now, tokens))
+        while self._steps[0][0] < now - _WINDOW:
+            self._steps.popleft()
+
+    def tokens_per_second(self, now: float) -> float:
+        steps = [(at, tokens) for at, tokens in self._steps.copy() if at >= now - _WINDOW]
+        if not steps:
+            return 0.0
+        return sum(tokens for _, tokens in steps) / max(now - steps[0][0], 0.1)

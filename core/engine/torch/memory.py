@@ -1,0 +1,29 @@
+"""How much memory the cache gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+_GPU_PART = 0.9
+"""Of what the weights left; the rest is for activations."""
+_CPU_PART = 0.25
+"""Running sequences take the same again, beside their blocks, and the machine is not ours alone."""
+
+
+def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
+    """The bytes of the key-value cache: as asked for, or a part of what is free."""
+    if wanted_gb:
+        return int(wanted_gb * 1e9)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * _GPU_PART)
+    return int(_available() * _CPU_PART)
+
+
+def _available() -> int:
+    """Bytes of memory that can be had without swapping (Linux's MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo has no MemAvailable")

@@ -1,0 +1,250 @@
+"""The cache on a processor: each running sequence has a row of its own, without gaps.
+
+Gathering pages before every attention would move the whole cache at every step. So a sequence's
+keys and values lie in one row while it runs, the rows of those that decode side by side on a
+`Shelf` by length, and one call attends for all of a shelf. The blocks are a store beside them:
+a block is copied there when it is full, and from there when a sequence begins with a kept prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from core.engine.torch.attention import CacheShape
+from core.engine.torch.blocks import SIZE
+from core.engine.torch.scheduler import Part
+from core.engine.torch.sequence import Sequence
+
+_SHORTEST = 128
+"""Ids that the smallest row holds; each larger one holds twice as many."""
+
+
+class Shelf:
+    """Rows of one capacity, filled from the first on without gaps."""
+
+    def __init__(self, shape: CacheShape, capacity: int) -> None:
+        self.capacity = capacity
+        self.sequences: list[Sequence] = []
+        self._shape = shape
+        self.rows = self._zeros(1)
+
+    def _zeros(self, rows: int) -> Tensor:
+        """(2, layers, rows, capacity, heads, size). numpy's zeros take no memory until written;
+        they must be zeros because what a mask hides is still multiplied (by zero).
+        """
+        shape = self._shape
+        sizes = (2, shape.layers, rows, self.capacity, shape.heads, shape.size)
+        raw = np.zeros(rows * self.capacity * shape.bytes_per_token, dtype=np.uint8)
+        return torch.from_numpy(raw).view(shape.dtype).view(sizes)
+
+    def add(self, sequence: Sequence) -> Tensor:
+        """The new last row: (2, layers, capacity, heads, size)."""
+        row = len(self.sequences)
+        if row == self.rows.shape[2]:
+            grown = self._zeros(2 * row)
+            filled = max(one.computed for one in self.sequences)
+            grown[:, :, :row, :filled] = self.rows[:, :, :, :filled]
+            self.rows = grown
+        self.sequences.append(sequence)
+        return self.rows[:, :, row]
+
+    def row(self, sequence: Sequence) -> Tensor:
+        return self.rows[:, :, self.sequences.index(sequence)]
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a row out; the last one fills the hole."""
+        row, last = self.sequences.index(sequence), self.sequences.pop()
+        if last is not sequence:
+            self.sequences[row] = last
+            filled = self.rows[:, :, len(self.sequences), : last.computed]
+            self.rows[:, :, row, : last.computed] = filled
+
+
+class RowCache:
+    """Rows for what runs, blocks for what may come back."""
+
+    def __init__(self, shape: CacheShape, blocks: int) -> None:
+        self._shape = shape
+        self._shelves: dict[int, Shelf] = {}
+        self._at: dict[Sequence, Shelf] = {}
+        raw = np.zeros(blocks * SIZE * shape.bytes_per_token, dtype=np.uint8)
+        sizes = (blocks, 2, shape.layers, SIZE, shape.heads, shape.size)
+        self._store = torch.from_numpy(raw).view(shape.dtype).view(sizes)
+
+    def arrange(self, parts: Iterable[Part]) -> list[Part]:
+        """Give each part a row that is long enough; the decoding parts first, shelf by shelf."""
+        decoding, chunks = {}, []
+        for part in parts:
+            self._place(part)
+            if part.decodes:
+                decoding[part.sequence] = part
+            else:
+                chunks.append(part)
+        shelved = [one for shelf in self._shelves.values() for one in shelf.sequences]
+        return [decoding[one] for one in shelved if one in decoding] + chunks
+
+    def begin(self, parts: list[Part]) -> RowStep:
+        """A step over arranged parts."""
+        groups: list[_Group] = []
+        at = 0
+        for shelf, first, last in self._runs(parts):
+            groups.append(_decode_group(shelf, first, last, at))
+            at += last - first
+        for part in parts[at:]:
+            groups.append(_chunk_group(self._at[part.sequence], part, at))
+            at += part.count
+        return RowStep(groups)
+
+    def keep(self, sequence: Sequence, numbers: range) -> None:
+        """The sequence's blocks of these numbers are full: they shall outlive it."""
+        if not numbers:
+            return
+        row = self._at[sequence].row(sequence)
+        for number in numbers:
+            ids = slice(number * SIZE, (number + 1) * SIZE)
+            self._store[sequence.blocks[number]] = row[:, :, ids]
+
+    def drop(self, sequence: Sequence) -> None:
+        """The sequence runs no more."""
+        shelf = self._at.pop(sequence, None)
+        if shelf is not None:
+            self._remove(shelf, sequence)
+
+    def _place(self, part: Part) -> None:
+        """A prompt fills a row of its own first, and goes onto a shelf when it is to decode."""
+        sequence, shelf = part.sequence, self._at.get(part.sequence)
+        if not part.decodes:
+            if shelf is None:
+                self._move(sequence, None, Shelf(self._shape, _capacity(sequence.length)))
+            return
+        capacity = _capacity(sequence.computed + 1)
+        wanted = self._shelves.get(capacity)
+        if wanted is None:
+            wanted = self._shelves[capacity] = Shelf(self._shape, capacity)
+        if shelf is not wanted:
+            self._move(sequence, shelf, wanted)
+
+    def _move(self, sequence: Sequence, old: Shelf | None, new: Shelf) -> None:
+        row, filled = new.add(sequence), sequence.computed
+        self._at[sequence] = new
+        if old is not None:
+            row[:, :, :filled] = old.row(sequence)[:, :, :filled]
+            self._remove(old, sequence)
+            return
+        for number, block in enumerate(sequence.blocks[: filled // SIZE]):
+            row[:, :, number * SIZE : (number + 1) * SIZE] = self._store[block]
+
+    def _remove(self, shelf: Shelf, sequence: Sequence) -> None:
+        shelf.remove(sequence)
+        if not shelf.sequences and self._shelves.get(shelf.capacity) is shelf:
+            del self._shelves[shelf.capacity]
+
+    def _runs(self, parts: list[Part]) -> Iterator[tuple[Shelf, int, int]]:
+        """The decoding parts as runs of neighbouring rows: shelf, first row, row after the last."""
+        decoding = {part.sequence for part in parts if part.decodes}
+        for shelf in self._shelves.values():
+            inside = [one in decoding for one in shelf.sequences]
+            edges = [row for row, (a, b) in enumerate(pairwise([False, *inside, False])) if a != b]
+            for first, last in zip(edges[::2], edges[1::2], strict=True):
+                yield shelf, first, last
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Neighbouring ids of a step that attend in one call."""
+
+    ids: slice
+    """Of the step."""
+    rows: Tensor
+    """(2, layers, rows, longest, heads, size): what is attended to, the step's own ids included."""
+    places: tuple[Tensor, Tensor] | None
+    """Row and position of each id where each has a row of its own; None: they are one row's end."""
+    mask: Tensor | None
+    """Added to the scores: (rows, 1, 1, longest), or (ids, longest) of one row."""
+    causal: bool
+
+
+def _decode_group(shelf: Shelf, first: int, last: int, at: int) -> _Group:
+    lengths = torch.tensor([one.computed + 1 for one in shelf.sequences[first:last]])
+    longest, shortest = int(lengths.max()), int(lengths.min())
+    mask = None
+    if shortest < longest:
+        hidden = torch.arange(longest) >= lengths[:, None]
+        mask = _additive(hidden, shelf.rows.dtype)[:, None, None]
+    places = (torch.arange(last - first), lengths - 1)
+    rows = shelf.rows[:, :, first:last, :longest]
+    return _Group(slice(at, at + last - first), rows, places, mask, causal=False)
+
+
+def _chunk_group(shelf: Shelf, part: Part, at: int) -> _Group:
+    start, end = part.sequence.computed, part.sequence.computed + part.count
+    row = shelf.sequences.index(part.sequence)
+    mask = None
+    if start:
+        hidden = torch.arange(end) > torch.arange(start, end)[:, None]
+        mask = _additive(hidden, shelf.rows.dtype)
+    rows = shelf.rows[:, :, row : row + 1, :end]
+    return _Group(slice(at, at + part.count), rows, None, mask, causal=not start)
+
+
+def _additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class RowStep:
+    """The groups of one step."""
+
+    groups: list[_Group]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `AttentionStep`."""
+        outs = []
+        for group in self.groups:
+            ids = (0, slice(None), group.ids)
+            outs.append(_attend(group, layer, query[ids], key[ids], value[ids], scale))
+        return (outs[0] if len(outs) == 1 else torch.cat(outs)).unsqueeze(0)
+
+
+def _attend(
+    group: _Group, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
+) -> Tensor:
+    """Of (heads, ids, size) each; (ids, heads, size)."""
+    keys, values = group.rows[0, layer], group.rows[1, layer]
+    if group.places is None:
+        keys[0, -key.shape[1] :] = key.transpose(0, 1)
+        values[0, -key.shape[1] :] = value.transpose(0, 1)
+        return _one_row(group, query, keys, values, scale)
+    keys.index_put_(group.places, key.transpose(0, 1))
+    values.index_put_(group.places, value.transpose(0, 1))
+    heads, ids, size = query.shape
+    # Heads that share keys are the queries of one call: (ids, key heads, heads a key head, size).
+    query = query.transpose(0, 1).reshape(ids, keys.shape[2], -1, size)
+    out = scaled_dot_product_attention(
+        query, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=group.mask, scale=scale
+    )
+    return out.reshape(ids, heads, size)
+
+
+def _one_row(group: _Group, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    out = scaled_dot_product_attention(
+        query.unsqueeze(0),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=group.mask,
+        is_causal=group.causal,
+        scale=scale,
+        enable_gqa=query.shape[0] != keys.shape[2],
+    )
+    return out[0].transpose(0, 1)
+
+
+def _capacity(ids: int) -> int:
+    return max(_SHORTEST, 1 << (ids - 1).bit_length())

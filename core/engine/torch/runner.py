@@ -1,0 +1,52 @@
+"""One step of the model: the parts' ids in, a token for each part that asks for one out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from core.engine.torch.attention import Cache
+from core.engine.torch.sampler import SamplingBatch, sample
+from core.engine.torch.scheduler import Part
+
+
+class Runner:
+    """The model and its cache on one device."""
+
+    def __init__(self, model: PreTrainedModel, cache: Cache) -> None:
+        self._model = model
+        self._cache = cache
+
+    @torch.inference_mode()
+    def run(self, parts: list[Part]) -> list[tuple[Part, int | None]]:
+        """Compute the parts; each with the token that follows it, if its prompt is through.
+
+        Nothing is booked: a step that raises can be run again, whole or in pieces.
+        """
+        parts = self._cache.arrange(parts)
+        ids, positions, last = _inputs(parts)
+        sampling = [at for at, part in enumerate(parts) if part.samples]
+        wanted = last[sampling] if sampling else last[:1]
+        logits = self._model(
+            input_ids=torch.from_numpy(ids)[None],
+            position_ids=torch.from_numpy(positions)[None],
+            use_cache=False,
+            logits_to_keep=torch.from_numpy(wanted),
+            step=self._cache.begin(parts),
+        ).logits[0]
+        tokens: list[int | None] = [None] * len(parts)
+        if sampling:
+            batch = SamplingBatch.of([parts[at].sequence for at in sampling], logits.device)
+            for at, token in zip(sampling, sample(logits, batch).tolist(), strict=True):
+                tokens[at] = token
+        return list(zip(parts, tokens, strict=True))
+
+
+def _inputs(parts: list[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids and positions of the step, and where in it each part ends."""
+    spans = [(one.sequence.computed, one.sequence.computed + one.count) for one in parts]
+    ids = [part.sequence.ids[a:b] for part, (a, b) in zip(parts, spans, strict=True)]
+    positions = [np.arange(a, b) for a, b in spans]
+    last = np.cumsum([part.count for part in parts]) - 1
+    return np.concatenate(ids), np.concatenate(positions), last

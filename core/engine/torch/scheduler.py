@@ -1,0 +1,160 @@
+"""Who computes what in the next step: replies that stream first, then prompts in chunks."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.engine.torch.blocks import SIZE, Blocks, digests
+from core.engine.torch.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`count` ids of a sequence, from `sequence.computed` on, to compute in one step."""
+
+    sequence: Sequence
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether its last id is the newest known one, so that a token follows."""
+        return self.count == self.sequence.pending
+
+    @property
+    def decodes(self) -> bool:
+        return self.count == 1 == self.sequence.pending
+
+
+def _order(sequence: Sequence) -> int:
+    return sequence.order
+
+
+class Scheduler:
+    """Requests that wait and that run, oldest first, over a book of blocks."""
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        *,
+        places: int,
+        step_tokens: int,
+        left: Callable[[Sequence], None],
+    ) -> None:
+        """`places` run at once; a step computes `step_tokens` ids; `left` hears of each one that
+        stops running, for whatever reason.
+        """
+        self.blocks = blocks
+        self.places = places
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self._step_tokens = max(step_tokens, places)
+        self._left = left
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+
+    def add(self, sequence: Sequence) -> None:
+        insort(self.waiting, sequence, key=_order)
+
+    def plan(self) -> list[Part]:
+        """The next step: empty only where nothing runs or waits."""
+        self._drop_cancelled()
+        parts: dict[int, Part] = {}
+        budget = self._step_tokens
+        for sequence in sorted(self.running, key=lambda one: one.pending > 1):
+            if sequence not in self.running or not budget:
+                continue  # preempted for one before it
+            count = min(sequence.pending, budget)
+            if self._reserve(sequence, count, parts):
+                parts[sequence.order] = Part(sequence, count)
+                budget -= count
+        while budget and (admitted := self._admit()):
+            count = min(admitted.pending, budget)
+            parts[admitted.order] = Part(admitted, count)
+            budget -= count
+        return list(parts.values())
+
+    def computed(self, part: Part) -> range:
+        """Book a part that was computed; the numbers of its sequence's blocks that became full."""
+        sequence = part.sequence
+        sequence.computed += part.count
+        before = len(sequence.digests)
+        sequence.digests = digests(sequence.ids, sequence.digests, sequence.computed)
+        for number in range(before, len(sequence.digests)):
+            self.blocks.keep(sequence.blocks[number], sequence.digests[number])
+        return range(before, len(sequence.digests))
+
+    def remove(self, sequence: Sequence) -> None:
+        """It is finished, failed or not wanted any more."""
+        if sequence in self.running:
+            self._leave(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+
+    def clear(self) -> list[Sequence]:
+        """Forget every request and every block; those that ran or waited."""
+        dropped = [*self.running, *self.waiting]
+        for sequence in list(self.running):
+            self._leave(sequence)
+        self.waiting.clear()
+        self.blocks = Blocks(self.blocks.count)
+        return dropped
+
+    def _drop_cancelled(self) -> None:
+        for sequence in [one for one in (*self.running, *self.waiting) if one.cancelled]:
+            self.remove(sequence)
+
+    def _admit(self) -> Sequence | None:
+        """Start the oldest that waits, if its ids and one more block fit beside what runs."""
+        if not self.waiting or len(self.running) >= self.places:
+            return None
+        sequence = self.waiting[0]
+        # The newest id is always computed: its logits are what comes next.
+        known = digests(sequence.ids, upto=sequence.length - 1)
+        shared = self.blocks.match(known)
+        missing = _blocks_for(sequence.length + 1) - len(shared)
+        if missing > self.blocks.idle - self.blocks.idle_among(shared):
+            return None
+        self.blocks.share(shared)
+        fresh = [self.blocks.allocate() for _ in range(missing)]
+        sequence.blocks = [*shared, *fresh]
+        sequence.digests = known[: len(shared)]
+        sequence.computed = len(shared) * SIZE
+        self._book_prefix(sequence)
+        insort(self.running, self.waiting.pop(0), key=_order)
+        return sequence
+
+    def _book_prefix(self, sequence: Sequence) -> None:
+        if not sequence.streaming:
+            sequence.cached = min(sequence.computed, len(sequence.request.prompt))
+            self.cached_tokens += sequence.cached
+            self.prompt_tokens += len(sequence.request.prompt)
+
+    def _reserve(self, sequence: Sequence, count: int, parts: dict[int, Part]) -> bool:
+        """Blocks for `count` more ids, taken from the newest if need be; False: from it itself."""
+        needed = _blocks_for(sequence.computed + count)
+        while len(sequence.blocks) < needed:
+            if self.blocks.idle:
+                sequence.blocks.append(self.blocks.allocate())
+                continue
+            newest = self.running[-1]
+            parts.pop(newest.order, None)
+            self._preempt(newest)
+            if newest is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._leave(sequence)
+        self.add(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        self._left(sequence)
+        self.running.remove(sequence)
+        self.blocks.release(sequence.blocks)
+        sequence.blocks, sequence.digests, sequence.computed = [], [], 0
+
+
+def _blocks_for(tokens: int) -> int:
+    return -(-tokens // SIZE)

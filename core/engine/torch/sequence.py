@@ -1,0 +1,80 @@
+"""One request in the engine: its ids, and how far they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import EngineError
+from core.ports import Chunk, GenerationRequest
+from core.types import FinishReason
+
+Emit: TypeAlias = Callable[[Chunk | EngineError], None]
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Prompt and reply as one run of ids; the engine's thread alone changes it."""
+
+    request: GenerationRequest
+    emit: Emit
+    """Called in the engine's thread with each chunk, and with an error where there is one."""
+    order: int
+    """Arrival: the newest has the highest."""
+    arrived: float
+    ids: npt.NDArray[np.int64]
+    """Prompt and reply, with room for the longest reply; valid up to `length`."""
+    length: int
+    computed: int = 0
+    """How many ids have keys and values in the cache."""
+    cached: int = 0
+    """How many of the prompt's ids were found in the cache when it was first admitted."""
+    blocks: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    """Of the full blocks, in order; each covers everything before it too."""
+    streaming: bool = False
+    """Its first chunk is out."""
+    cancelled: bool = False
+
+    @classmethod
+    def begin(cls, request: GenerationRequest, emit: Emit, order: int, arrived: float) -> Sequence:
+        length = len(request.prompt)
+        ids = np.empty(length + request.max_new_tokens, dtype=np.int64)
+        ids[:length] = request.prompt
+        return cls(request, emit, order, arrived, ids, length)
+
+    @property
+    def pending(self) -> int:
+        """Ids that are known and not computed: 1 while decoding."""
+        return self.length - self.computed
+
+    @property
+    def reply_length(self) -> int:
+        return self.length - len(self.request.prompt)
+
+    def append(self, token: int) -> FinishReason | None:
+        """Take a sampled token, send it out, and say whether it ended the reply."""
+        reason = self._take(token)
+        ids = () if reason == "stop" and token in self.request.stop_ids else (token,)
+        cached = 0 if self.streaming else self.cached
+        self.streaming = True
+        self.emit(Chunk(ids=ids, finish_reason=reason, cached_tokens=cached))
+        return reason
+
+    def _take(self, token: int) -> FinishReason | None:
+        if token in self.request.stop_ids:
+            return "stop"
+        self.ids[self.length] = token
+        self.length += 1
+        if any(self._ends_with(run) for run in self.request.stop_sequences):
+            return "stop"
+        return "length" if self.length == len(self.ids) else None
+
+    def _ends_with(self, run: tuple[int, ...]) -> bool:
+        if not 0 < len(run) <= self.reply_length:
+            return False
+        return tuple(self.ids[self.length - len(run) : self.length].tolist()) == run

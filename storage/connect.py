@@ -1,0 +1,193 @@
+"""From ``REDIS_URL`` to clients: a server, a Sentinel's primary, or a Cluster.
+
+redis://[user:password@]host[:port][/db]      rediss:// the same over TLS
+unix:///path/to/socket[?db=0]
+redis+sentinel://[user:password@]host1[:port],host2[:port]/name[/db]
+redis+cluster://[user:password@]host1[:port],host2[:port]
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from redis import exceptions
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import EqualJitterBackoff
+
+from core.errors import StoreUnavailable, UsageError
+
+Client: TypeAlias = Redis | RedisCluster
+
+COMMAND_SECONDS = 5.0
+"""No command of ours is slow: a server that is silent for so long does not answer."""
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+SENTINEL_PORT = 26379
+REDIS_PORT = 6379
+
+
+async def _timed(answer: Awaitable[Any]) -> Any:
+    """A command as a whole is given a time, rather than each use of the socket.
+
+    redis-py gives the sending its `socket_timeout` through asyncio.wait_for, which up to Python
+    3.11 swallows a cancellation that meets the end of the sending: a loop would then not stop.
+    """
+    try:
+        async with asyncio.timeout(COMMAND_SECONDS):
+            return await answer
+    except TimeoutError:
+        raise exceptions.TimeoutError(f"no answer in {COMMAND_SECONDS:g} s") from None
+
+
+class _TimedRedis(Redis):
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        answer = super().execute_command(*words, **options)  # type: ignore[no-untyped-call]  # theirs
+        return await _timed(answer)
+
+
+class _TimedCluster(RedisCluster):
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        return await _timed(super().execute_command(*words, **options))
+
+
+class Connection:
+    """The clients of one store. Text comes back as `str`.
+
+    A command whose answer was lost is sent again, a few times, with back-off: it may then have
+    been carried out twice.
+    """
+
+    def __init__(self, url: str) -> None:
+        """UsageError where `url` is none; nothing is sent yet."""
+        self.address = Address.parse(url)
+        self.client: Client = _client(self.address, _TimedRedis, _TimedCluster)
+        self._blocking: Client = _client(self.address, Redis, RedisCluster)
+
+    def blocking(self) -> Client:
+        """The client for BLPOP and XREAD: it waits as long as they do, each call on a connection
+        of its own."""
+        return self._blocking
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        await self._blocking.aclose()
+
+
+async def connect(url: str) -> Connection:
+    """A connection that has answered; StoreUnavailable, one sentence, where it does not."""
+    connection = Connection(url)
+    try:
+        await connection.client.ping()
+    except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
+        await connection.aclose()
+        raise StoreUnavailable(
+            f"Redis at {connection.address} does not answer: {_reason(error)}; "
+            "start it, or correct REDIS_URL"
+        ) from None
+    return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A URL taken apart. Prints without its password."""
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...]
+    path: str
+    url: str
+    username: str | None = None
+    password: str | None = None
+
+    def __str__(self) -> str:
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"{self.scheme}://{hosts}{self.path}"
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """UsageError where `url` is not one of the five forms."""
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
+            raise UsageError(
+                "REDIS_URL must start with redis://, rediss://, unix://, redis+sentinel:// or "
+                "redis+cluster://"
+            )
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = credentials.partition(":")
+        port = SENTINEL_PORT if parts.scheme == "redis+sentinel" else REDIS_PORT
+        return cls(
+            scheme=parts.scheme,
+            hosts=tuple(_host(host, port) for host in hosts.split(",") if host),
+            path=parts.path,
+            url=url,
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+        )
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    try:
+        return parts.hostname or "localhost", parts.port or default_port
+    except ValueError:
+        raise UsageError(f"REDIS_URL names {text!r}, which is not host:port") from None
+
+
+def _client(address: Address, plain: type[Redis], cluster: type[RedisCluster]) -> Client:
+    if address.scheme == "redis+cluster":
+        return _of_cluster(address, cluster)
+    if address.scheme == "redis+sentinel":
+        return _behind_sentinels(address, plain)
+    try:
+        return plain.from_url(address.url, **_options())
+    except ValueError as error:
+        raise UsageError(f"REDIS_URL {address} is wrong: {error}") from None
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "socket_timeout": None,
+        "socket_connect_timeout": COMMAND_SECONDS,
+        "retry": Retry(EqualJitterBackoff(base=0.05, cap=1.0), retries=3),
+        "max_connections": 10_000,
+    }
+
+
+def _behind_sentinels(address: Address, plain: type[Redis]) -> Client:
+    name, _, db = address.path.strip("/").partition("/")
+    if not (name and address.hosts and (db or "0").isdecimal()):
+        raise UsageError("REDIS_URL must read redis+sentinel://host1,host2/name[/db]")
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types here
+        address.hosts,
+        sentinel_kwargs={"socket_timeout": COMMAND_SECONDS},
+        username=address.username,
+        password=address.password,
+        db=int(db or 0),
+        **_options(),
+    )
+    primary: Redis = sentinel.master_for(name, redis_class=plain)
+    return primary
+
+
+def _of_cluster(address: Address, cluster: type[RedisCluster]) -> Client:
+    if not address.hosts or address.path.strip("/"):
+        raise UsageError("REDIS_URL must read redis+cluster://host1,host2")
+    return cluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
+        username=address.username,
+        password=address.password,
+        **_options(),
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__

@@ -1,0 +1,110 @@
+"""Runs the Lua scripts: by their hash, and those that are wanted at one time in one round trip.
+
+One task owns the writing. A caller that is cancelled leaves its step to be done or not, but never
+a connection with an answer nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import RedisCluster
+from redis.exceptions import NoScriptError
+
+from storage.codec import dump
+
+FOLDER = resources.files("storage") / "scripts"
+SHARED = "lib.lua"
+MOST_AT_ONCE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    sha: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A script to run, and where its answer goes."""
+
+    script: Script
+    base: str
+    packed: str
+    answer: asyncio.Future[Any]
+
+
+def read_scripts(preamble: str) -> dict[str, Script]:
+    """Name -> script: each file behind the table of keys and what all scripts share."""
+    head = f"{preamble}{(FOLDER / SHARED).read_text()}\n"
+    scripts = {}
+    for file in FOLDER.iterdir():
+        if file.name.endswith(".lua") and file.name != SHARED:
+            text = head + file.read_text()
+            sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            scripts[file.name.removesuffix(".lua")] = Script(sha, text)
+    return scripts
+
+
+class Scripts:
+    """The scripts on one client."""
+
+    def __init__(self, client: Any, preamble: str) -> None:
+        self._client = client
+        self._scripts = read_scripts(preamble)
+        self._steps: list[Step] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a script over the keys that begin with `base`; its error where it raises one."""
+        loop = asyncio.get_running_loop()
+        step = Step(self._scripts[name], base, dump(arguments), loop.create_future())
+        self._steps.append(step)
+        if self._flusher is None or self._flusher.done():
+            self._flusher = loop.create_task(self._flush())
+        return await step.answer
+
+    async def _flush(self) -> None:
+        while self._steps:
+            steps, self._steps = self._steps[:MOST_AT_ONCE], self._steps[MOST_AT_ONCE:]
+            for step, answer in zip(steps, await self._send(steps), strict=True):
+                if step.answer.done():
+                    continue  # its caller was cancelled
+                if isinstance(answer, BaseException):
+                    step.answer.set_exception(answer)
+                else:
+                    step.answer.set_result(answer)
+
+    async def _send(self, steps: Sequence[Step]) -> Sequence[Any]:
+        """The answer or the error of each step."""
+        if len(steps) == 1 or isinstance(self._client, RedisCluster):
+            # a Cluster takes no EVALSHA in a pipeline
+            return await asyncio.gather(*map(self._send_one, steps), return_exceptions=True)
+        pipeline = self._client.pipeline(transaction=False)
+        for step in steps:
+            pipeline.evalsha(step.script.sha, 1, step.base, step.packed)
+        try:
+            answers = await pipeline.execute(raise_on_error=False)
+        except Exception as error:
+            return [error] * len(steps)
+        return [
+            await self._load_and_send(step) if isinstance(answer, NoScriptError) else answer
+            for step, answer in zip(steps, answers, strict=True)
+        ]
+
+    async def _send_one(self, step: Step) -> Any:
+        try:
+            return await self._client.evalsha(step.script.sha, 1, step.base, step.packed)
+        except NoScriptError:
+            return await self._client.eval(step.script.text, 1, step.base, step.packed)
+
+    async def _load_and_send(self, step: Step) -> Any:
+        try:
+            return await self._send_one(step)
+        except Exception as error:
+            return error

@@ -1,0 +1,301 @@
+"""The Web API's methods, acting on the workspace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.local_slack.rules import block_faults, total_length
+from tests.local_slack.workspace import Installation, Json, Message, Workspace
+
+
+class Refused(Exception):
+    """Slack's ``{"ok": false, "error": ...}``."""
+
+    def __init__(self, error: str, **details: str) -> None:
+        super().__init__(error)
+        self.answer: Json = {"ok": False, "error": error, **details}
+
+
+@dataclass(slots=True)
+class Methods:
+    """What each method does. `emit` sends an event to the app."""
+
+    workspace: Workspace
+    emit: Callable[[Json], None]
+    stream_seconds: float = 300.0
+    streaming: bool = True
+    """Off: a workspace that has no native streaming (a guess of how it refuses)."""
+
+    def call(self, method: str, arguments: Json, app: Installation) -> Json:
+        name = "do_" + method.replace(".", "_")
+        answer: Json = getattr(self, name)(arguments, app)
+        return {"ok": True, **answer}
+
+    # -- messages ---------------------------------------------------------------------------
+
+    def do_chat_postMessage(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        message = self._new(arguments, app)
+        return {"channel": message.channel, "ts": message.ts, "message": message.payload()}
+
+    def do_chat_postEphemeral(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        message = self._new(arguments, app)
+        message.ephemeral_for = arguments["user"]
+        return {"message_ts": message.ts}
+
+    def _new(self, arguments: Json, app: Installation) -> Message:
+        blocks = self._checked_content(arguments)
+        root = arguments.get("thread_ts")
+        if root is not None and self.workspace.message(arguments["channel"], root) is None:
+            raise Refused("thread_not_found")
+        message = Message(
+            channel=arguments["channel"],
+            ts=self.workspace.next_ts(),
+            user=app.bot_user,
+            bot_id=app.bot_id,
+            text=_text_of(arguments),
+            thread_ts=root,
+            blocks=blocks,
+            metadata=arguments.get("metadata"),
+            unfurl=arguments.get("unfurl_links") is not False,
+        )
+        self._add(message)
+        return message
+
+    def _add(self, message: Message) -> None:
+        self.workspace.messages[message.channel, message.ts] = message
+        place = "im" if message.channel.startswith("D") else "channel"
+        self.emit(message.payload() | {"channel": message.channel, "channel_type": place})
+        self._clear_status(message.channel, message.thread_ts)
+
+    def _clear_status(self, channel: str, thread: str | None) -> None:
+        if thread:  # Slack takes the status away when the app answers
+            self.workspace.statuses.append((channel, thread, "", time.monotonic()))
+
+    def _checked_content(self, arguments: Json) -> list[Json]:
+        blocks: list[Json] = arguments.get("blocks", [])
+        if not any(arguments.get(name) for name in ("text", "blocks", "markdown_text")):
+            raise Refused("no_text")
+        if "markdown_text" in arguments and ("text" in arguments or blocks):
+            raise Refused("markdown_text_conflict")
+        faults = list(block_faults(blocks))
+        if faults:
+            self.workspace.violations += faults
+            raise Refused("invalid_blocks", response="; ".join(faults))
+        if total_length(blocks) > 13_200:
+            raise Refused("msg_blocks_too_long")
+        return blocks
+
+    def do_chat_update(self, arguments: Json, app: Installation) -> Json:
+        """A message that streams cannot be updated: the error's name is a guess."""
+        message = self._own(arguments, app)
+        if self._streams(message):
+            raise Refused("streaming_state_conflict")
+        before = message.payload()
+        message.blocks = self._checked_content(arguments)
+        message.text = _text_of(arguments)
+        message.metadata = arguments.get("metadata", message.metadata)
+        message.edits += 1
+        self._emit_changed(message, before)
+        return {"channel": message.channel, "ts": message.ts, "text": message.text}
+
+    def _emit_changed(self, message: Message, before: Json) -> None:
+        self.emit(
+            {
+                "type": "message",
+                "subtype": "message_changed",
+                "channel": message.channel,
+                "channel_type": "im" if message.channel.startswith("D") else "channel",
+                "ts": self.workspace.next_ts(),
+                "message": message.payload(),
+                "previous_message": before,
+                "hidden": True,
+            }
+        )
+
+    def do_chat_delete(self, arguments: Json, app: Installation) -> Json:
+        self._own(arguments, app).deleted = True
+        return {"channel": arguments["channel"], "ts": arguments["ts"]}
+
+    def _own(self, arguments: Json, app: Installation) -> Message:
+        message = self.workspace.message(arguments["channel"], arguments["ts"])
+        if message is None or message.ephemeral_for:
+            raise Refused("message_not_found")
+        if message.user != app.bot_user:
+            raise Refused("cant_update_message")
+        return message
+
+    # -- streams ----------------------------------------------------------------------------
+
+    def do_chat_startStream(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        if not self.streaming:
+            raise Refused("method_not_supported_for_channel_type")
+        if not arguments["channel"].startswith("D"):
+            for name in ("recipient_team_id", "recipient_user_id"):
+                if not arguments.get(name):
+                    raise Refused(f"missing_{name}")
+        message = Message(
+            channel=arguments["channel"],
+            ts=self.workspace.next_ts(),
+            user=app.bot_user,
+            bot_id=app.bot_id,
+            text=self._streamed(arguments),
+            thread_ts=arguments["thread_ts"],
+            streaming="open",
+            stream_until=time.monotonic() + self.stream_seconds,
+        )
+        self._add(message)
+        return {"channel": message.channel, "ts": message.ts}
+
+    def do_chat_appendStream(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        message = self._open_stream(arguments, app)
+        text = self._streamed(arguments)
+        if not text:
+            raise Refused("no_text")
+        message.text += text
+        return {"channel": message.channel, "ts": message.ts}
+
+    def do_chat_stopStream(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        message = self._open_stream(arguments, app)
+        message.text += self._streamed(arguments)
+        blocks: list[Json] = arguments.get("blocks", [])
+        faults = list(block_faults(blocks))
+        if faults:
+            self.workspace.violations += faults
+            raise Refused("invalid_blocks", response="; ".join(faults))
+        message.blocks = [{"type": "markdown", "text": message.text}, *blocks]
+        message.metadata = arguments.get("metadata")
+        message.streaming = "over"
+        if "session_status" in arguments:
+            place = (message.channel, message.thread_ts or "")
+            self.workspace.sessions[place] = arguments["session_status"]
+        return {"channel": message.channel, "ts": message.ts, "message": message.payload()}
+
+    def _streamed(self, arguments: Json) -> str:
+        chunks = arguments.get("chunks", [])
+        if any(chunk.get("type") != "markdown_text" for chunk in chunks):
+            raise Refused("invalid_chunks")
+        written = [str(arguments.get("markdown_text", "")), *(str(c["text"]) for c in chunks)]
+        text = "".join(written)
+        if len(text) > 12_000:
+            raise Refused("msg_too_long")
+        return text
+
+    def _open_stream(self, arguments: Json, app: Installation) -> Message:
+        message = self._own(arguments, app)
+        if not self._streams(message):
+            raise Refused("message_not_in_streaming_state")
+        return message
+
+    def _streams(self, message: Message) -> bool:
+        if message.streaming == "open" and time.monotonic() >= message.stream_until:
+            message.streaming = "over"
+        return message.streaming == "open"
+
+    # -- sessions, status and views -----------------------------------------------------------
+
+    def do_agents_sessions_setStatus(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        place = (arguments["channel_id"], arguments["thread_ts"])
+        self.workspace.sessions[place] = arguments["status"]
+        return {"status": arguments["status"]}
+
+    def do_assistant_threads_setStatus(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        if any(not 1 <= len(text) <= 50 for text in arguments.get("loading_messages", ())):
+            raise Refused("invalid_arguments")
+        self.workspace.statuses.append(
+            (
+                arguments["channel_id"],
+                arguments["thread_ts"],
+                arguments["status"],
+                time.monotonic(),
+            )
+        )
+        return {}
+
+    def do_assistant_threads_setSuggestedPrompts(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        prompts = arguments["prompts"]
+        if not 1 <= len(prompts) <= 4 or any(set(p) != {"title", "message"} for p in prompts):
+            raise Refused("invalid_arguments")
+        self.workspace.prompts[arguments["channel_id"]] = arguments
+        return {}
+
+    def do_views_publish(self, arguments: Json, app: Installation) -> Json:
+        self._checked_view(arguments["view"], "home")
+        self.workspace.views[arguments["user_id"]] = arguments["view"]
+        return {"view": arguments["view"]}
+
+    def do_views_open(self, arguments: Json, app: Installation) -> Json:
+        if not arguments["trigger_id"].startswith("trigger"):
+            raise Refused("invalid_trigger_id")
+        self._checked_view(arguments["view"], "modal")
+        view = arguments["view"] | {"id": self.workspace.serial("V")}
+        self.workspace.views[view["id"]] = view
+        return {"view": view}
+
+    def _checked_view(self, view: Json, kind: str) -> None:
+        faults = list(block_faults(view.get("blocks", []), most=100))
+        if view.get("type") != kind:
+            faults.append(f"a view of type {view.get('type')}, not {kind}")
+        if kind == "modal" and len(view.get("title", {}).get("text", "")) > 24:
+            faults.append("more than 24 characters in a modal's title")
+        if len(view.get("private_metadata", "")) > 3_000:
+            faults.append("more than 3,000 characters of private metadata")
+        if faults:
+            self.workspace.violations += faults
+            raise Refused("invalid_arguments", message="; ".join(faults))
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def do_auth_test(self, arguments: Json, app: Installation) -> Json:
+        return {
+            "url": "https://local.slack.com/",
+            "team": "Local",
+            "user": "henji",
+            "team_id": app.team,
+            "user_id": app.bot_user,
+            "bot_id": app.bot_id,
+            "is_enterprise_install": False,
+        }
+
+    def do_users_info(self, arguments: Json, app: Installation) -> Json:
+        person = self.workspace.people.get(arguments["user"])
+        if person is None:
+            raise Refused("user_not_found")
+        user = {
+            "id": person.id,
+            "team_id": person.team,
+            "name": person.name.lower(),
+            "real_name": person.name,
+            "profile": {"display_name": person.name},
+            "is_admin": person.admin,
+            "is_bot": person.bot,
+        }
+        return {"user": user | {"locale": person.locale}}
+
+    def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:
+        messages = self.workspace.thread(arguments["channel"], arguments["ts"])
+        if not messages:
+            raise Refused("thread_not_found")
+        oldest, latest = arguments.get("oldest", "0"), arguments.get("latest", "9e12")
+        inside = [m for m in messages if float(oldest) < float(m.ts) < float(latest)]
+        start, size = int(arguments.get("cursor") or 0), int(arguments.get("limit", 1000))
+        page = [m.payload() for m in inside[start : start + size]]
+        if arguments.get("include_all_metadata") not in (True, "1", "true"):
+            page = [{k: v for k, v in m.items() if k != "metadata"} for m in page]
+        more = start + size < len(inside)
+        cursor = {"next_cursor": str(start + size) if more else ""}
+        return {"messages": page, "has_more": more, "response_metadata": cursor}
+
+    def do_conversations_open(self, arguments: Json, app: Installation) -> Json:
+        return {"channel": {"id": "D" + arguments["users"]}}
+
+    def do_reactions_add(self, arguments: Json, app: Installation) -> Json:
+        if self.workspace.message(arguments["channel"], arguments["timestamp"]) is None:
+            raise Refused("message_not_found")
+        return {}
+
+
+def _text_of(arguments: Json) -> str:
+    """What is written in a call: Slack cuts it at 40,000 characters."""
+    return str(arguments.get("text") or arguments.get("markdown_text") or "")[:40_000]

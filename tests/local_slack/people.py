@@ -1,0 +1,278 @@
+"""What people do in the local Slack: they write, edit, press, and open pages."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Self
+
+from aiohttp import web
+
+from tests.local_slack.delivery import Delivery, Envelope
+from tests.local_slack.limits import Limits
+from tests.local_slack.methods import Methods
+from tests.local_slack.server import Call, WebApi, application
+from tests.local_slack.workspace import Installation, Json, Message, Person, Workspace
+
+
+class LocalSlack:
+    """The whole of it: start it, let people act, and look at what the channel shows."""
+
+    bot_user = "U0HENJI"
+    bot_token = "xoxb-local"
+    app_token = "xapp-local"
+    signing_secret = "local signing secret"
+    client = ("1.2", "client secret")
+
+    def __init__(self, minute: float = 60.0) -> None:
+        self.workspace = Workspace()
+        self.delivery = Delivery(self.workspace, self.signing_secret)
+        self.limits = Limits(minute)
+        self.methods = Methods(self.workspace, self._own_event)
+        self.api = WebApi(
+            self.workspace, self.methods, self.limits, self.delivery, self.app_token, self.client
+        )
+        self.install(self.workspace.team, self.bot_token)
+        self.url = ""
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        self._runner = web.AppRunner(application(self.api), shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.delivery.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.url}/api/"
+
+    def install(self, team: str, token: str, **details: Any) -> Installation:
+        """The app in a workspace."""
+        bot_id = "B" + self.bot_user[1:]
+        app = Installation(team, token, self.bot_user, bot_id, **details)
+        self.workspace.installations[token] = app
+        return app
+
+    def person(self, user: str, name: str, **details: Any) -> Person:
+        person = Person(user, name, details.pop("team", self.workspace.team), **details)
+        self.workspace.people[user] = person
+        return person
+
+    # -- what people do ------------------------------------------------------------------------
+
+    async def say(
+        self, channel: str, user: str, text: str, thread: str | None = None, **more: Any
+    ) -> str:
+        """A person writes; the message's ts. A mention comes as two events, as Slack has it."""
+        bot_id = more.pop("bot_id", None)
+        message = Message(
+            channel, self.workspace.next_ts(), user, text, thread, bot_id=bot_id, **more
+        )
+        self.workspace.messages[channel, message.ts] = message
+        event = self._event(message)
+        if f"<@{self.bot_user}>" in text and event["channel_type"] != "im":
+            self._emit(event | {"type": "app_mention"})
+        self._emit(event)
+        await self.workspace.changed()
+        return message.ts
+
+    async def edit(self, channel: str, ts: str, text: str) -> None:
+        message = self.workspace.messages[channel, ts]
+        before = self._event(message)
+        message.text = text
+        message.edits += 1
+        edited = {"user": message.user, "ts": self.workspace.next_ts()}
+        self._emit(
+            self._change(message, "message_changed")
+            | {"message": self._event(message) | {"edited": edited}, "previous_message": before}
+        )
+
+    async def delete(self, channel: str, ts: str) -> None:
+        message = self.workspace.messages[channel, ts]
+        message.deleted = True
+        self._emit(
+            self._change(message, "message_deleted")
+            | {"deleted_ts": ts, "previous_message": self._event(message)}
+        )
+
+    def press(self, user: str, message: Message, action: str, **more: Any) -> Envelope:
+        """A press of a button, or with `value` another one of a pair."""
+        element = message.buttons()[action]
+        pressed = {
+            "type": element["type"],
+            "action_id": action,
+            "action_ts": self.workspace.next_ts(),
+            "value": element.get("value"),
+        } | more
+        container = {
+            "type": "message",
+            "message_ts": message.ts,
+            "channel_id": message.channel,
+            "is_ephemeral": message.ephemeral_for is not None,
+            "thread_ts": message.thread_ts,
+        }
+        return self._interact(
+            "block_actions",
+            user,
+            actions=[pressed],
+            container=container,
+            channel={"id": message.channel, "name": "channel"},
+            message=message.payload(),
+        )
+
+    def press_home(self, user: str, action: str, **more: Any) -> Envelope:
+        """A press on one's home page."""
+        view = self.workspace.views[user]
+        pressed = {"type": "button", "action_id": action, "action_ts": self.workspace.next_ts()}
+        return self._interact(
+            "block_actions",
+            user,
+            actions=[pressed | more],
+            container={"type": "view", "view_id": "V0HOME"},
+            view=view | {"id": "V0HOME"},
+        )
+
+    def submit(self, user: str, view: Json, values: Json) -> Envelope:
+        """A modal is sent; `values` as Slack nests them: block, action, value."""
+        return self._interact("view_submission", user, view=view | {"state": {"values": values}})
+
+    def shortcut(self, user: str, callback: str, message: Message) -> Envelope:
+        """A message shortcut: the way to commands inside threads."""
+        return self._interact(
+            "message_action",
+            user,
+            callback_id=callback,
+            channel={"id": message.channel, "name": "channel"},
+            message=message.payload(),
+            message_ts=message.ts,
+            action_ts=self.workspace.next_ts(),
+        )
+
+    def command(self, user: str, channel: str, text: str, command: str = "/henji") -> Envelope:
+        return self.delivery.send(
+            "slash_commands",
+            {
+                "command": command,
+                "text": text,
+                "user_id": user,
+                "user_name": user.lower(),
+                "team_id": self._team_of(user),
+                "team_domain": "local",
+                "channel_id": channel,
+                "channel_name": "channel",
+                "api_app_id": "A0HENJI",
+                "is_enterprise_install": "false",
+                "trigger_id": self.workspace.serial("trigger-"),
+                "response_url": f"{self.url}/response/{self.workspace.serial('r')}",
+            },
+        )
+
+    def open_home(self, user: str, tab: str = "home") -> None:
+        event = {"type": "app_home_opened", "user": user, "channel": f"D{user}", "tab": tab}
+        self._emit(event | {"event_ts": self.workspace.next_ts()})
+
+    def stop(self, user: str, channel: str, thread: str) -> None:
+        """Slack's own Stop button: it ends the streams of the thread and tells the app."""
+        streams = [m for m in self.workspace.thread(channel, thread) if m.streaming == "open"]
+        for message in streams:
+            message.streaming = "over"
+        self._emit(
+            {
+                "type": "agent_session_stopped",
+                "channel": channel,
+                "thread_ts": thread,
+                "user": user,
+                "streaming_message_ts": [m.ts for m in streams],
+                "event_ts": self.workspace.next_ts(),
+            }
+        )
+
+    def expire_streams(self) -> None:
+        """What happens to a stream after about five minutes."""
+        for message in self.workspace.messages.values():
+            message.stream_until = 0.0
+
+    def event(self, event: Json) -> Envelope:
+        """Any event at all, also one that no app knows."""
+        return self._emit(event)
+
+    # -- what is seen ----------------------------------------------------------------------------
+
+    def replies(self, channel: str, thread: str) -> list[Message]:
+        """The bot's messages in a thread."""
+        return [m for m in self.workspace.thread(channel, thread) if m.user == self.bot_user]
+
+    def whispers(self, user: str) -> list[Message]:
+        """The ephemeral messages that a person got."""
+        return [m for m in self.workspace.messages.values() if m.ephemeral_for == user]
+
+    def finished(self, channel: str, thread: str, text: str) -> Message | None:
+        """The reply of this text with its controls, once it is there."""
+        return next(
+            (m for m in self.replies(channel, thread) if text == m.shown and m.buttons()), None
+        )
+
+    def called(self, method: str) -> list[Call]:
+        return [call for call in self.api.calls if call.method == method]
+
+    async def until(self, true: Any, within: float = 10.0) -> Any:
+        return await self.workspace.until(true, within)
+
+    # -- payloads --------------------------------------------------------------------------------
+
+    def _event(self, message: Message) -> Json:
+        place = "im" if message.channel.startswith("D") else "channel"
+        event = message.payload() | {"channel": message.channel, "channel_type": place}
+        person = self.workspace.people.get(message.user)
+        team = person.team if person else self.workspace.team
+        return event | {"event_ts": message.ts, "team": team, "user_team": team}
+
+    def _change(self, message: Message, subtype: str) -> Json:
+        ts = self.workspace.next_ts()
+        place = "im" if message.channel.startswith("D") else "channel"
+        base = {"type": "message", "subtype": subtype, "hidden": True, "ts": ts, "event_ts": ts}
+        return base | {"channel": message.channel, "channel_type": place}
+
+    def _own_event(self, event: Json) -> None:
+        self._emit(event)
+
+    def _emit(self, event: Json) -> Envelope:
+        team = self.workspace.team
+        authorization = {"team_id": team, "user_id": self.bot_user, "is_bot": True}
+        payload = {
+            "token": "verification",
+            "team_id": team,
+            "api_app_id": "A0HENJI",
+            "event": event,
+            "type": "event_callback",
+            "event_id": self.workspace.serial("Ev"),
+            "event_time": int(time.time()),
+            "authorizations": [authorization | {"is_enterprise_install": False}],
+            "is_ext_shared_channel": False,
+        }
+        return self.delivery.send("events_api", payload)
+
+    def _interact(self, kind: str, user: str, **body: Any) -> Envelope:
+        team = self._team_of(user)
+        payload = {
+            "type": kind,
+            "team": {"id": self.workspace.team, "domain": "local"},
+            "user": {"id": user, "username": user.lower(), "team_id": team},
+            "api_app_id": "A0HENJI",
+            "token": "verification",
+            "trigger_id": self.workspace.serial("trigger-"),
+            "response_url": f"{self.url}/response/{self.workspace.serial('r')}",
+            **body,
+        }
+        return self.delivery.send("interactive", payload)
+
+    def _team_of(self, user: str) -> str:
+        person = self.workspace.people.get(user)
+        return person.team if person else self.workspace.team

@@ -1,0 +1,209 @@
+"""What each method takes, and what blocks must be: the judge of everything that is sent.
+
+Arguments, scopes and tiers are from each method's reference page; the limits of blocks from the
+Block Kit reference. The 13,200 characters over all blocks are an observation, not documented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.local_slack.limits import STATUS_PER_MINUTE
+from tests.local_slack.workspace import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One method: its arguments by type, those it must have, its scope and its tier."""
+
+    arguments: Mapping[str, type | tuple[type, ...]]
+    required: tuple[str, ...] = ()
+    scope: str = ""
+    tier: int = 4
+    listed: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Arguments that take only these values."""
+
+
+_FLAG = (bool, str)  # a query string carries 1 and 0
+_NUMBER = (int, str)
+_POST: dict[str, type | tuple[type, ...]] = {
+    "channel": str, "text": str, "blocks": list, "markdown_text": str, "attachments": list,
+    "metadata": dict, "username": str, "icon_emoji": str, "icon_url": str, "parse": str,
+    "link_names": _FLAG, "as_user": _FLAG, "reply_broadcast": _FLAG,
+}  # fmt: skip
+_STREAM: dict[str, type | tuple[type, ...]] = {
+    "channel": str, "markdown_text": str, "chunks": list,
+}  # fmt: skip
+_SESSION = frozenset(("active", "processing", "suspended", "closed"))
+_PAGED: dict[str, type | tuple[type, ...]] = {
+    "channel": str, "cursor": str, "inclusive": _FLAG, "include_all_metadata": _FLAG,
+    "latest": str, "limit": _NUMBER, "oldest": str,
+}  # fmt: skip
+
+RULES: dict[str, Rule] = {
+    "auth.test": Rule({}, tier=600),
+    "apps.connections.open": Rule({}, tier=600),
+    "chat.postMessage": Rule(
+        _POST | {"thread_ts": str, "unfurl_links": _FLAG, "unfurl_media": _FLAG, "mrkdwn": _FLAG},
+        ("channel",),
+        "chat:write",
+    ),
+    "chat.postEphemeral": Rule(
+        _POST | {"thread_ts": str, "user": str}, ("channel", "user"), "chat:write", 4
+    ),
+    "chat.update": Rule(_POST | {"ts": str, "file_ids": str}, ("channel", "ts"), "chat:write", 3),
+    "chat.delete": Rule(
+        {"channel": str, "ts": str, "as_user": _FLAG}, ("channel", "ts"), "chat:write", 3
+    ),
+    "chat.startStream": Rule(
+        _STREAM
+        | {"thread_ts": str, "recipient_team_id": str, "recipient_user_id": str}
+        | {"task_display_mode": str, "icon_emoji": str, "icon_url": str, "username": str},
+        ("channel", "thread_ts"),
+        "chat:write",
+        2,
+    ),
+    "chat.appendStream": Rule(_STREAM | {"ts": str}, ("channel", "ts"), "chat:write", 4),
+    "chat.stopStream": Rule(
+        _STREAM | {"ts": str, "blocks": list, "metadata": dict, "session_status": str},
+        ("channel", "ts"),
+        "chat:write",
+        2,
+        {"session_status": _SESSION},
+    ),
+    "agents.sessions.setStatus": Rule(
+        {"channel_id": str, "status": str, "thread_ts": str, "title": str}
+        | {"initiator_user_id": str, "icon_emoji": str, "icon_url": str, "username": str},
+        ("channel_id", "status", "thread_ts"),
+        "chat:write",
+        3,
+        {"status": _SESSION},
+    ),
+    "assistant.threads.setStatus": Rule(
+        {"channel_id": str, "thread_ts": str, "status": str, "loading_messages": list}
+        | {"icon_emoji": str, "icon_url": str, "username": str},
+        ("channel_id", "thread_ts", "status"),
+        "chat:write",
+        STATUS_PER_MINUTE,
+    ),
+    "assistant.threads.setSuggestedPrompts": Rule(
+        {"channel_id": str, "thread_ts": str, "title": str, "prompts": list},
+        ("channel_id", "prompts"),
+        "assistant:write",
+        3,
+    ),
+    "conversations.replies": Rule(_PAGED | {"ts": str}, ("channel", "ts"), "channels:history", 3),
+    "conversations.open": Rule(
+        {"users": str, "channel": str, "return_im": _FLAG, "prevent_creation": _FLAG},
+        (),
+        "im:write",
+        3,
+    ),
+    "users.info": Rule({"user": str, "include_locale": _FLAG}, ("user",), "users:read", 4),
+    "reactions.add": Rule(
+        {"channel": str, "timestamp": str, "name": str},
+        ("channel", "timestamp", "name"),
+        "reactions:write",
+        3,
+    ),
+    "views.publish": Rule({"user_id": str, "view": dict, "hash": str}, ("user_id", "view")),
+    "views.open": Rule(
+        {"trigger_id": str, "interactivity_pointer": str, "view": dict}, ("trigger_id", "view")
+    ),
+}
+
+
+def faults(method: str, arguments: Json) -> Iterator[str]:
+    """What is wrong with the arguments of a call: names, types, and values from a list."""
+    rule = RULES[method]
+    for name, value in arguments.items():
+        if name == "team_id":  # Bolt's clients send it with every call, and Slack takes it
+            continue
+        wanted = rule.arguments.get(name)
+        if wanted is None:
+            yield f"{method} has no argument {name!r}"
+        elif not isinstance(value, wanted):
+            yield f"{method}: {name} is a {type(value).__name__}"
+        elif name in rule.listed and value not in rule.listed[name]:
+            yield f"{method}: {name} cannot be {value!r}"
+    for name in rule.required:
+        if arguments.get(name) in (None, ""):
+            yield f"{method} needs {name}"
+
+
+_KNOWN_BLOCKS = {
+    "markdown": {"text"},
+    "section": {"text", "accessory", "fields", "expand"},
+    "context": {"elements"},
+    "actions": {"elements"},
+    "context_actions": {"elements"},
+    "header": {"text"},
+    "divider": set[str](),
+    "input": {"label", "element", "optional", "hint", "dispatch_action"},
+}
+_MOST_ELEMENTS = {"context": 10, "actions": 25, "context_actions": 5}
+_IN_CONTEXT_ACTIONS = {"feedback_buttons", "icon_button"}
+_IN_ACTIONS = {"button", "users_select", "conversations_select", "static_select", "overflow"}
+
+
+def block_faults(blocks: Sequence[Json], most: int = 50) -> Iterator[str]:
+    """What is wrong with the blocks of a message or, with another `most`, of a view."""
+    if len(blocks) > most:
+        yield f"{len(blocks)} blocks, where {most} are the most"
+    seen: set[str] = set()
+    for block in blocks:
+        kind = block.get("type", "")
+        if kind not in _KNOWN_BLOCKS:
+            yield f"no block is called {kind!r}"
+            continue
+        extra = block.keys() - _KNOWN_BLOCKS[kind] - {"type", "block_id"}
+        if extra:
+            yield f"a {kind} block has no {sorted(extra)}"
+        yield from _text_faults(kind, block)
+        yield from _element_faults(kind, block, seen)
+    if sum(len(b["text"]) for b in blocks if b.get("type") == "markdown") > 12_000:
+        yield "more than 12,000 characters of Markdown"
+
+
+def _text_faults(kind: str, block: Json) -> Iterator[str]:
+    limits = {"markdown": 12_000, "section": 3_000, "header": 150}
+    text = block.get("text")
+    written = text.get("text") if isinstance(text, dict) else text
+    if kind in limits and kind != "section" and not written:
+        yield f"a {kind} block without text"
+    if written and len(written) > limits.get(kind, 3_000):
+        yield f"{len(written)} characters in a {kind} block"
+    if kind in {"section", "header"} and isinstance(text, str):
+        yield f"the text of a {kind} block is an object"
+
+
+def _element_faults(kind: str, block: Json, seen: set[str]) -> Iterator[str]:
+    elements = block.get("elements", [])
+    if kind in _MOST_ELEMENTS and not 1 <= len(elements) <= _MOST_ELEMENTS[kind]:
+        yield f"{len(elements)} elements in a {kind} block"
+    allowed = {"actions": _IN_ACTIONS, "context_actions": _IN_CONTEXT_ACTIONS}.get(kind)
+    for element in elements:
+        if allowed is not None and element.get("type") not in allowed:
+            yield f"no {element.get('type')} in a {kind} block"
+        action = element.get("action_id")
+        if action in seen:
+            yield f"the action id {action} stands twice"
+        if action:
+            seen.add(action)
+        label = element.get("text")
+        if element.get("type") == "button" and len(label["text"]) > 75:
+            yield "more than 75 characters on a button"
+        if len(str(element.get("value", ""))) > 2_000:
+            yield "more than 2,000 characters as a button's value"
+
+
+def total_length(value: object) -> int:
+    """The characters of every text in blocks, for the limit over all of them."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(total_length(item) for item in value)
+    if isinstance(value, dict):
+        return sum(total_length(v) for k, v in value.items() if k in {"text", "elements", "fields"})
+    return 0

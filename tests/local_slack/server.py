@@ -1,0 +1,208 @@
+"""The local Slack's HTTP: the Web API by POST and GET, sockets, and response_url."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from tests.local_slack.delivery import Delivery
+from tests.local_slack.limits import Limits
+from tests.local_slack.methods import Methods, Refused
+from tests.local_slack.rules import RULES, block_faults, faults
+from tests.local_slack.workspace import Installation, Json, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the Web API, and how it ended: `error` is empty where it worked."""
+
+    method: str
+    arguments: Json
+    at: float
+    error: str = ""
+
+
+@dataclass(slots=True)
+class WebApi:
+    """Reads a request, judges it, and answers it."""
+
+    workspace: Workspace
+    methods: Methods
+    limits: Limits
+    delivery: Delivery
+    app_token: str
+    client: tuple[str, str]
+    calls: list[Call] = field(default_factory=list)
+    socket_mode: bool = True
+    slow: dict[str, float] = field(default_factory=dict)
+    """Method -> seconds that its answer takes."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Method -> how many calls are carried out, and the connection is cut before the answer."""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        method = request.match_info["method"]
+        arguments = await merged_arguments(request)
+        started = time.monotonic()
+        try:
+            answer, headers = self._answer(method, arguments, request)
+        except Refused as refusal:
+            answer, headers = refusal.answer, {}
+        error = str(answer.get("error", ""))
+        self.calls.append(Call(method, arguments, started, error))
+        await self.workspace.changed()
+        if self.lost.get(method, 0) > 0:
+            self.lost[method] -= 1
+            if request.transport is not None:
+                request.transport.abort()
+        if method in self.slow:
+            await asyncio.sleep(self.slow[method])
+        status = 429 if error == "ratelimited" else 200
+        return web.json_response(answer, status=status, headers=headers)
+
+    def _answer(
+        self, method: str, arguments: Json, request: web.Request
+    ) -> tuple[Json, dict[str, str]]:
+        token = arguments.pop("token", "") or request.headers.get("Authorization", "")[7:]
+        if method == "oauth.v2.access":
+            return self._access(arguments, request), {}
+        if method == "apps.connections.open":
+            return self._open_connection(token, request), {}
+        app = self._installation(token)
+        headers = {"x-oauth-scopes": ",".join(sorted(app.scopes))}
+        self._judge(method, arguments, app)
+        wait = self._limit(method, arguments, app)
+        if wait > 0:
+            return {"ok": False, "error": "ratelimited"}, {"Retry-After": f"{max(1, round(wait))}"}
+        return self.methods.call(method, arguments, app), headers
+
+    def _limit(self, method: str, arguments: Json, app: Installation) -> float:
+        channel = str(arguments.get("channel", ""))
+        tier = RULES[method].tier
+        return self.limits.wait_for(method, tier, app.team, channel, time.monotonic())
+
+    def _judge(self, method: str, arguments: Json, app: Installation) -> None:
+        if method not in RULES:
+            self.workspace.violations.append(f"there is no method {method}")
+            raise Refused("unknown_method")
+        found = list(faults(method, arguments))
+        if found:
+            self.workspace.violations += found
+            raise Refused("invalid_arguments", message="; ".join(found))
+        scope = RULES[method].scope
+        if scope and not self._has_scope(scope, app):
+            provided = ",".join(sorted(app.scopes))
+            raise Refused("missing_scope", needed=scope, provided=provided)
+
+    def _has_scope(self, scope: str, app: Installation) -> bool:
+        if scope == "channels:history":
+            return any(name.endswith(":history") for name in app.scopes)
+        return scope in app.scopes
+
+    def _installation(self, token: str) -> Installation:
+        if not token:
+            raise Refused("not_authed")
+        app = self.workspace.installations.get(token)
+        if app is None:
+            raise Refused("invalid_auth")
+        if app.revoked:
+            raise Refused("token_revoked")
+        if app.expires_at is not None and time.time() > app.expires_at:
+            raise Refused("token_expired")
+        return app
+
+    def _open_connection(self, token: str, request: web.Request) -> Json:
+        if token != self.app_token:
+            raise Refused("not_allowed_token_type" if token.startswith("xoxb") else "invalid_auth")
+        if not self.socket_mode:
+            raise Refused("socket_mode_not_enabled")
+        return {"ok": True, "url": f"ws://{request.host}/link?ticket=local"}
+
+    def _access(self, arguments: Json, request: web.Request) -> Json:
+        given = base64.b64decode(request.headers.get("Authorization", "")[6:]).decode()
+        if tuple(given.split(":", 1)) != self.client:
+            raise Refused("invalid_client_id")
+        if arguments.get("grant_type") == "refresh_token":
+            return self._rotate(arguments["refresh_token"])
+        app = self.workspace.installations.get(arguments.get("code", ""))
+        if app is None:
+            raise Refused("invalid_code")
+        return self._granted(app)
+
+    def _rotate(self, refresh_token: str) -> Json:
+        for token, app in list(self.workspace.installations.items()):
+            if app.refresh_token == refresh_token:
+                del self.workspace.installations[token]
+                app.token, app.refresh_token = self._fresh(), self.workspace.serial("xoxe-1-")
+                app.expires_at = time.time() + 43_200
+                self.workspace.installations[app.token] = app
+                return self._granted(app)
+        raise Refused("invalid_refresh_token")
+
+    def _fresh(self) -> str:
+        return self.workspace.serial("xoxe.xoxb-")
+
+    def _granted(self, app: Installation) -> Json:
+        """The code of an authorization is the token itself: what codes look like is a guess."""
+        rotation: Json = {}
+        if app.refresh_token and app.expires_at is not None:
+            left = int(app.expires_at - time.time())
+            rotation = {"refresh_token": app.refresh_token, "expires_in": left}
+        return {
+            "ok": True,
+            "app_id": "A0HENJI",
+            "access_token": app.token,
+            "token_type": "bot",
+            "scope": ",".join(sorted(app.scopes)),
+            "bot_user_id": app.bot_user,
+            "team": {"id": app.team, "name": app.team},
+            "enterprise": None,
+            "authed_user": {"id": "U0INSTALLER"},
+            "is_enterprise_install": False,
+            **rotation,
+        }
+
+    async def respond(self, request: web.Request) -> web.Response:
+        """A response_url: good for five answers."""
+        body: Json = await request.json()
+        used = sum(r["_url"] == request.path for r in self.workspace.responses)
+        if used >= 5:
+            return web.Response(status=404, text="used_url")
+        self.workspace.violations += block_faults(body.get("blocks", []))
+        self.workspace.responses.append(body | {"_url": request.path})
+        await self.workspace.changed()
+        return web.Response(text="ok")
+
+
+async def merged_arguments(request: web.Request) -> Json:
+    """The arguments of a call from its query string, its form and its JSON body together.
+
+    Values that are JSON in a form or a query (blocks, views, metadata) are read as such.
+    """
+    arguments: Json = {name: _read(name, value) for name, value in request.query.items()}
+    if request.content_type == "application/json":
+        if await request.text():
+            arguments |= await request.json()
+    elif request.method == "POST":
+        form = await request.post()
+        arguments |= {name: _read(name, str(value)) for name, value in form.items()}
+    return arguments
+
+
+def _read(name: str, value: str) -> Any:
+    structured = {"blocks", "metadata", "view", "chunks", "attachments", "prompts"}
+    return json.loads(value) if name in structured | {"loading_messages"} else value
+
+
+def application(api: WebApi) -> web.Application:
+    """The routes of the local Slack."""
+    app = web.Application(client_max_size=4 * 2**20)
+    app.router.add_route("*", "/api/{method}", api.handle)
+    app.router.add_get("/link", api.delivery.socket)
+    app.router.add_post("/response/{id}", api.respond)
+    return app

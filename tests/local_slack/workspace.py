@@ -1,0 +1,146 @@
+"""What a workspace holds: people, channels and messages."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
+
+EVERY_SCOPE = frozenset(
+    {
+        "app_mentions:read",
+        "assistant:write",
+        "channels:history",
+        "chat:write",
+        "commands",
+        "groups:history",
+        "im:history",
+        "im:read",
+        "im:write",
+        "users:read",
+    }
+)
+
+
+@dataclass(slots=True)
+class Person:
+    """A member, or with another `team` a stranger from a shared channel."""
+
+    id: str
+    name: str
+    team: str
+    locale: str = "ja-JP"
+    admin: bool = False
+    bot: bool = False
+
+
+@dataclass(slots=True)
+class Installation:
+    """The app in one workspace: what its bot token may do."""
+
+    team: str
+    token: str
+    bot_user: str
+    bot_id: str
+    scopes: frozenset[str] = EVERY_SCOPE
+    revoked: bool = False
+    expires_at: float | None = None
+    refresh_token: str = ""
+
+
+@dataclass(slots=True)
+class Message:
+    """A message in a channel, as its readers see it now."""
+
+    channel: str
+    ts: str
+    user: str
+    text: str
+    thread_ts: str | None = None
+    blocks: list[Json] = field(default_factory=list)
+    metadata: Json | None = None
+    bot_id: str | None = None
+    streaming: Literal["no", "open", "over"] = "no"
+    stream_until: float = 0.0
+    ephemeral_for: str | None = None
+    deleted: bool = False
+    edits: int = 0
+    files: list[Json] = field(default_factory=list)
+    unfurl: bool = True
+
+    @property
+    def shown(self) -> str:
+        """The Markdown that readers see: the blocks if there are any, as Slack has it."""
+        markdown = [block["text"] for block in self.blocks if block["type"] == "markdown"]
+        return "".join(markdown) if markdown else self.text
+
+    def buttons(self) -> dict[str, Json]:
+        """The things to press, by action id."""
+        elements = [element for block in self.blocks for element in block.get("elements", ())]
+        accessories = [block["accessory"] for block in self.blocks if "accessory" in block]
+        return {e["action_id"]: e for e in elements + accessories if "action_id" in e}
+
+    def payload(self) -> Json:
+        """The message as events and the Web API carry it."""
+        body: Json = {"type": "message", "ts": self.ts, "user": self.user, "text": self.text}
+        optional = {"thread_ts": self.thread_ts, "bot_id": self.bot_id, "metadata": self.metadata}
+        body |= {key: value for key, value in optional.items() if value is not None}
+        if self.blocks:
+            body["blocks"] = self.blocks
+        if self.files:
+            body |= {"files": self.files, "subtype": "file_share"}
+        return body
+
+
+class Workspace:
+    """The state of the local Slack, and a way to wait for it to change."""
+
+    def __init__(self, team: str = "T0HENJI") -> None:
+        self.team = team
+        self.people: dict[str, Person] = {}
+        self.messages: dict[tuple[str, str], Message] = {}
+        self.installations: dict[str, Installation] = {}
+        self.statuses: list[tuple[str, str, str, float]] = []
+        """Channel, thread, status and when it was set."""
+        self.sessions: dict[tuple[str, str], str] = {}
+        self.prompts: dict[str, Json] = {}
+        self.views: dict[str, Json] = {}
+        """The home page of each person, and open modals by their id."""
+        self.responses: list[Json] = []
+        """What was sent to a response_url."""
+        self.violations: list[str] = []
+        self._changed = asyncio.Condition()
+        self._last_ts = 0.0
+        self._serial = itertools.count(1)
+
+    def next_ts(self) -> str:
+        """A message's id: unique, and later than every other."""
+        self._last_ts = max(self._last_ts + 1e-6, time.time())
+        return f"{self._last_ts:.6f}"
+
+    def serial(self, prefix: str) -> str:
+        return f"{prefix}{next(self._serial):08d}"
+
+    def message(self, channel: str, ts: str) -> Message | None:
+        message = self.messages.get((channel, ts))
+        return None if message is None or message.deleted else message
+
+    def thread(self, channel: str, root: str) -> list[Message]:
+        """What stands in a thread, root first; ephemeral messages are in no history."""
+        found = (m for (place, _), m in self.messages.items() if place == channel)
+        inside = (m for m in found if root in (m.ts, m.thread_ts) and not m.deleted)
+        return sorted((m for m in inside if not m.ephemeral_for), key=lambda m: m.ts)
+
+    async def changed(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def until(self, true: Callable[[], Any], within: float = 10.0) -> Any:
+        """Wait until `true` says so, and give its answer; TimeoutError after `within` seconds."""
+        async with self._changed, asyncio.timeout(within):
+            return await self._changed.wait_for(true)

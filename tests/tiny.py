@@ -1,0 +1,273 @@
+"""Models small enough to be built where a test needs one, in the layouts of the real ones.
+
+`rinna` writes a GPT-NeoX checkpoint as rinna's lie on the hub: old key names, pickled weights, a
+tokenizer config that names T5Tokenizer, and a SentencePiece model with rinna's options and ids,
+trained on the spot. `llama` writes a Llama with a byte-level tokenizer and a chat template.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+_JAPANESE = (
+    "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。",
+    "それは、とても良い質問ですね。 それは難しいと思います。 これは簡単です。",
+    "日本の首都は東京です。フランスの首都はパリです。 また、北海道の県庁所在地は札幌市です。",
+    "コンタクトレンズを慣れるにはどうすればよいですか? 目が痛いのです。",
+    "ユーザー: こんにちは。 システム: こんにちは!何かお手伝いできますか?",
+    "分かりました。 しかし、時間管理は重要です。まず、目標を設定し、進捗を確認します。",
+    "今日の天気は晴れです。明日は雨が降るでしょう。 一方、週末は曇りです。",
+    "毎日、少しずつ実践することが重要です。 そのため、計画を立てます。",
+)
+_MARKUP = (
+    "<b>太字</b> と <i>斜体</i><br><hr> <a>リンク</a><p></p>",
+    "1 < 2 > 0 <- -> </s> <s> www 1111 0000 ---- ーーー",
+)
+_ENGLISH = (
+    "The capital of Japan is Tokyo. And of France? Paris, of course.",
+    "It was a bright cold day, and the clocks were striking thirteen.",
+    "user: hello there! assistant: hello, how can I help you today?",
+    "You are a helpful assistant. Write a short story about a cat and a dog.",
+)
+
+RINNA_CONTROLS = {
+    "[PAD]": 0, "[UNK]": 1, "<s>": 2, "</s>": 3, "[CLS]": 4, "[SEP]": 5, "[MASK]": 6,
+}  # fmt: skip
+"""The first ids of rinna's vocabulary; 7 to 262 are its byte pieces."""
+
+
+@cache
+def spiece(vocabulary: int = 420, *, dummy_prefix: bool = False) -> bytes:
+    """A SentencePiece unigram model with rinna's options and layout of ids."""
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*_JAPANESE, *_MARKUP] * 8),
+        model_writer=written,
+        vocab_size=vocabulary,
+        character_coverage=0.98,
+        byte_fallback=True,
+        add_dummy_prefix=dummy_prefix,
+        remove_extra_whitespaces=False,
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        pad_piece="[PAD]",
+        unk_piece="[UNK]",
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return written.getvalue()
+
+
+def rinna(
+    directory: Path,
+    *,
+    hidden: int = 32,
+    layers: int = 2,
+    heads: int = 2,
+    context_length: int = 2048,
+    seed: int = 0,
+) -> Path:
+    """A tiny model in the files of `rinna/japanese-gpt-neox-3.6b-instruction-ppo`; float32."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model = spiece()
+    (directory / "spiece.model").write_bytes(model)
+    size = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
+    config = {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "hidden_act": "gelu",
+        "hidden_size": hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": 4 * hidden,
+        "layer_norm_eps": 1e-05,
+        "max_position_embeddings": context_length,
+        "model_type": "gpt_neox",
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 1.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float16",
+        "use_cache": True,
+        "use_parallel_residual": False,
+        "vocab_size": size,
+    }
+    _write(directory / "config.json", config)
+    _write(directory / "tokenizer_config.json", _RINNA_TOKENIZER_CONFIG)
+    torch.save(_old_weights(config, seed), directory / "pytorch_model.bin")
+    return directory
+
+
+_RINNA_TOKENIZER_CONFIG = {
+    "eos_token": "</s>",
+    "unk_token": "[UNK]",
+    "pad_token": "[PAD]",
+    "extra_ids": 0,
+    "additional_special_tokens": [],
+    "sp_model_kwargs": {},
+    "bos_token": "<s>",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+    "do_lower_case": False,
+    "tokenizer_class": "T5Tokenizer",
+}
+
+
+def _old_weights(config: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
+    """Random weights under the key names of checkpoints from 2023: `embed_out` for the head, and
+    the causal mask saved with every layer."""
+    random = torch.Generator().manual_seed(seed)
+    hidden, inner, size = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    length, head = config["max_position_embeddings"], hidden // config["num_attention_heads"]
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random) * 0.3
+
+    weights = {"gpt_neox.embed_in.weight": normal(size, hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        block = f"gpt_neox.layers.{layer}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"{block}.{norm}.weight"] = 1 + normal(hidden) * 0.1
+            weights[f"{block}.{norm}.bias"] = normal(hidden)
+        attention = f"{block}.attention"
+        causal = torch.ones(length, length, dtype=torch.bool).tril().view(1, 1, length, length)
+        weights[f"{attention}.bias"] = causal
+        weights[f"{attention}.masked_bias"] = torch.tensor(-1e9)
+        weights[f"{attention}.rotary_emb.inv_freq"] = 10000.0 ** -(
+            torch.arange(0, head, 2).float() / head
+        )
+        for part, rows, columns in (
+            ("attention.query_key_value", 3 * hidden, hidden),
+            ("attention.dense", hidden, hidden),
+            ("mlp.dense_h_to_4h", inner, hidden),
+            ("mlp.dense_4h_to_h", hidden, inner),
+        ):
+            weights[f"{block}.{part}.weight"] = normal(rows, columns)
+            weights[f"{block}.{part}.bias"] = normal(rows)
+    weights["gpt_neox.final_layer_norm.weight"] = 1 + normal(hidden) * 0.1
+    weights["gpt_neox.final_layer_norm.bias"] = normal(hidden)
+    weights["embed_out.weight"] = normal(size, hidden)
+    return weights
+
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
+    "+ message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Takes any order of roles, a system message too."""
+
+ALTERNATING = (
+    "{{ '<s>' }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate user/assistant') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'].strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message['content'].strip() + '</s>' }}{% endif %}{% endfor %}"
+)
+"""Insists on alternation, knows no system message, and marks turns with text that is no token."""
+
+_LLAMA_CONTROLS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+
+
+@cache
+def bpe(vocabulary: int = 500) -> str:
+    """A byte-level tokenizer, as the JSON of a ``tokenizer.json``."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=_LLAMA_CONTROLS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*_JAPANESE, *_ENGLISH] * 8, trainer)
+    return tokenizer.to_str()
+
+
+@cache
+def bpe_with_spaces(vocabulary: int = 600) -> str:
+    """A tokenizer that writes spaces as Llama 2's does, with byte pieces for unknown characters."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[*_LLAMA_CONTROLS, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*_JAPANESE, *_ENGLISH] * 8, trainer)
+    written = json.loads(tokenizer.to_str())
+    written["added_tokens"] = written["added_tokens"][: len(_LLAMA_CONTROLS)]
+    return json.dumps(written)
+
+
+def tokenizer_files(
+    directory: Path, *, template: str | None = CHATML, tokenizer: str | None = None
+) -> Path:
+    """The files of a Hugging Face tokenizer alone."""
+    wrapped: Any = PreTrainedTokenizerFast
+    wrapped(
+        tokenizer_object=Tokenizer.from_str(tokenizer or bpe()),
+        bos_token="<s>",
+        eos_token="<|im_end|>" if template == CHATML else "</s>",
+        chat_template=template,
+    ).save_pretrained(directory)
+    return directory
+
+
+def llama(
+    directory: Path,
+    *,
+    hidden: int = 32,
+    layers: int = 2,
+    heads: int = 4,
+    context_length: int = 512,
+    template: str | None = CHATML,
+    seed: int = 0,
+) -> Path:
+    """A tiny Llama with grouped heads, a tokenizer and a chat template; float32."""
+    tokenizer_files(directory, template=template)
+    ends = _LLAMA_CONTROLS.index("<|im_end|>" if template == CHATML else "</s>")
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=Tokenizer.from_str(bpe()).get_vocab_size(),
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        max_position_embeddings=context_length,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=ends,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
