@@ -62,7 +62,9 @@ async def look(token: str, wish: Literal["auto", "on", "off"] = "auto") -> Porta
             shards, _, _ = await client.http.get_bot_gateway()
         except discord.GatewayNotFound as error:
             raise OperatorError("Discord's gateway cannot be found right now") from error
-        app = await client.application_info()
+        app = client.application
+        if app is None:
+            raise OperatorError("Discord does not say which application the token belongs to")
         granted = app.flags.gateway_message_content or app.flags.gateway_message_content_limited
         if wish == "on" and not granted:
             raise UsageError(NO_INTENT)

@@ -186,7 +186,7 @@ class Rest:
         self._judge(judge.command_faults(listed))
         self.world.commands[request.match_info.get("guild", "")] = listed
         extra = {"application_id": p.APP_ID, "version": "1"}
-        return [{"type": 1, **c, "id": p.snowflake(), **extra} for c in listed]
+        return [{"type": 1, "description": "", **c, "id": p.snowflake(), **extra} for c in listed]
 
     # -- channels and messages ------------------------------------------------------------------
 

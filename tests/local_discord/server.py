@@ -99,7 +99,7 @@ class LocalDiscord:
         return self.rest.faults
 
     def transcript(self) -> str:
-        lines = [f"{r.method} {r.path} {r.status} {r.body}" for r in self.rest.requests[-30:]]
+        lines = [f"{r.method} {r.path} {r.status} {str(r.body)[:200]}" for r in self.rest.requests[-30:]]
         return "\n".join(["it did not happen; the newest requests were:", *lines])
 
     # -- breaking -------------------------------------------------------------------------------
