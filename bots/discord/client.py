@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import discord
@@ -45,6 +46,8 @@ class HenjiClient(discord.Client):
         )
         self.registers = shard == 0
         """Whether this connection registers the commands."""
+        self.before_session: Callable[[], Awaitable[None]] | None = None
+        """What must come to pass before a session is opened."""
 
     def serve(self, desk: Desk) -> None:
         """Hand what happens to the desk."""
@@ -69,6 +72,11 @@ class HenjiClient(discord.Client):
             await self.tree.sync(guild=where)
         except (discord.HTTPException, app_commands.AppCommandError) as error:
             log.warning(commands_refused(self.application_id), error=repr(error))
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+        """Wait for this bot's turn to open a session; it may have other processes."""
+        if self.before_session is not None:
+            await self.before_session()
 
     # -- what happens ---------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ class Shards:
         self._token = token
         self._connect = connect
         self._room = asyncio.Semaphore(plan.most)
+        self._sessions = itertools.count()
 
     async def run(self) -> None:
         """Serve what can be had, until cancelled. OperatorError where Discord will not have us."""
@@ -80,18 +82,19 @@ class Shards:
 
     async def _run(self, client: HenjiClient) -> None:
         with faults_told():
+            client.before_session = self._wait_to_identify
             await client.login(self._token)
-            await self._wait_to_identify()
             await client.connect()
 
     async def _wait_to_identify(self) -> None:
         """One session at a time may be opened, among all processes."""
-        if self._plan.count == 1:
-            return
-        turn, me = self._plan.identify, f"{self._plan.holder} {id(asyncio.current_task())}"
+        turn, me = self._plan.identify, f"{self._plan.holder} {next(self._sessions)}"
         while True:
-            if await self._leases.hold("discord identify", me, turn):
-                return
+            try:
+                if await self._leases.hold("discord identify", me, turn):
+                    return
+            except StoreUnavailable:
+                log.warning("redis is away; no session is opened")
             await asyncio.sleep(turn / 5)
 
     async def _renew(self, shard: int) -> None:

@@ -38,10 +38,10 @@ class LocalDiscord:
             granted=MESSAGE_CONTENT if message_content else 0,
             guilds=self._guilds,
             url=lambda: self.gateway_url,
-            changed=self._changed,
+            changed=self.look_again,
             compressed=compressed,
         )
-        self.rest = Rest(self.world, self._tell, TOKEN, lambda: self.gateway_url, self._changed)
+        self.rest = Rest(self.world, self._tell, TOKEN, lambda: self.gateway_url, self.look_again)
         self.rest.application_flags = CONTENT_FLAG if message_content else 0
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -99,7 +99,9 @@ class LocalDiscord:
         return self.rest.faults
 
     def transcript(self) -> str:
-        lines = [f"{r.method} {r.path} {r.status} {str(r.body)[:200]}" for r in self.rest.requests[-30:]]
+        lines = [
+            f"{r.method} {r.path} {r.status} {str(r.body)[:200]}" for r in self.rest.requests[-30:]
+        ]
         return "\n".join(["it did not happen; the newest requests were:", *lines])
 
     # -- breaking -------------------------------------------------------------------------------
@@ -249,7 +251,7 @@ class LocalDiscord:
         need = GUILD_MESSAGES if guild else DIRECT_MESSAGES
         need = GUILDS if event.startswith(("THREAD", "CHANNEL")) else need
         await self.gateway.dispatch(event, data, guild, need)
-        self._changed()
+        self.look_again()
 
     def _guilds(self) -> Sequence[p.Payload]:
         return [self._guild(ident) for ident in self.world.guilds]
@@ -263,7 +265,8 @@ class LocalDiscord:
             roles=self.world.guilds[ident]["roles"],
         )
 
-    def _changed(self) -> None:
+    def look_again(self) -> None:
+        """Something has changed: whoever waits shall look."""
         task = asyncio.ensure_future(self._notify())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -50,7 +50,8 @@ class Team:
     async def start_core(self, tokens_per_second: float = 0.0) -> asyncio.Task[None]:
         house = Storehouse.over(self.house.redis)
         terms = WorkerTerms(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
-        engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(CATALOGUE["echo"], None)
+        spec = replace(CATALOGUE["echo"], context_length=16_384, max_new_tokens=8_192)
+        engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
         stop = asyncio.Event()
         self.stops.append(stop)
         worker = Worker(house.queue, house.history, engine, dialogue, terms)
@@ -69,6 +70,7 @@ class Team:
         stop = asyncio.Event()
         running = adapter.run(TOKEN, seen, self.store(), terms, relay, plan, stop)
         bot = Bot(asyncio.create_task(running, name=name), stop)
+        bot.task.add_done_callback(lambda _: self.discord.look_again())
         self.tasks.append(bot.task)
         await self.discord.until(
             lambda: bot.task.done() or self.discord.gateway.identified >= ready
