@@ -236,6 +236,7 @@ class LocalDiscord:
     ) -> Interaction:
         place, guild = self.world.channel(channel), self.world.guild_of(channel)
         body = p.interaction(kind, data, place, person, guild_id=guild, **more)
+        body["token"] = f"token-of-{body['id']}"
         found = Interaction(
             body["id"], body["token"], kind, channel, person["id"], time.monotonic()
         )

@@ -41,6 +41,7 @@ class Team:
     house: Storehouse
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     stops: list[asyncio.Event] = field(default_factory=list)
+    bots: list[Bot] = field(default_factory=list)
 
     def store(self) -> Store:
         """Queue, history and deliveries of a process's own, over the one Redis."""
@@ -72,6 +73,7 @@ class Team:
         bot = Bot(asyncio.create_task(running, name=name), stop)
         bot.task.add_done_callback(lambda _: self.discord.look_again())
         self.tasks.append(bot.task)
+        self.bots.append(bot)
         await self.discord.until(
             lambda: bot.task.done() or self.discord.gateway.identified >= ready
         )
