@@ -12,7 +12,7 @@ from bots.discord.client import HenjiClient
 from bots.discord.delivery import DiscordPlatform
 from bots.discord.desk import Desk, Terms
 from bots.discord.pace import Pace
-from bots.discord.portal import Portal, faults_told
+from bots.discord.portal import Portal, faults_told, hush
 from bots.discord.rest import Rest
 from bots.discord.shards import Plan, Shards
 from bots.relay import Relay
@@ -56,6 +56,7 @@ async def run(
     stop: asyncio.Event,
 ) -> None:
     """Serve Discord until `stop` is set; OperatorError, one sentence, where it will not have us."""
+    hush()
     pace = Pace()
     speaker = HenjiClient(pace, reads=portal.reads)
     speaker.registers = False

@@ -117,7 +117,9 @@ class WithoutSecrets(logging.Filter):
 
 def hush() -> None:
     """Keep content and tokens out of the log: discord.py writes both at level DEBUG."""
-    for name in ("discord.http", "discord.webhook.async_", "discord.gateway", "discord.client"):
+    above = logging.getLogger("discord")
+    above.setLevel(max(above.level, logging.INFO))
+    for name in ("discord.http", "discord.webhook.async_"):
         logger = logging.getLogger(name)
-        logger.setLevel(max(logger.level, logging.INFO))
-        logger.addFilter(WithoutSecrets())
+        if not any(isinstance(known, WithoutSecrets) for known in logger.filters):
+            logger.addFilter(WithoutSecrets())
