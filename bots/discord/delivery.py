@@ -130,7 +130,7 @@ class DiscordPlatform:
     async def post(self, delivery: Delivery, part: Part) -> str:
         note = await self.tokens.note(delivery)
         self._set_alarm(delivery, note)
-        async with _calling(delivery):
+        async with self._calling(delivery, note):
             try:
                 shown = await self._put(delivery, note, part)
             except discord.HTTPException as error:
@@ -157,7 +157,7 @@ class DiscordPlatform:
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
         note = await self.tokens.note(delivery)
         self._set_alarm(delivery, note)
-        async with _calling(delivery):
+        async with self._calling(delivery, note):
             try:
                 await self._rewrite(delivery, note, message, part)
             except discord.HTTPException as error:
@@ -259,6 +259,28 @@ class DiscordPlatform:
             await self._rest.open_thread(delivery.thread.channel, note.reply_to, note.opens)
             self._opened.add(delivery.job)
 
+    @contextlib.asynccontextmanager
+    async def _calling(self, delivery: Delivery, note: Note) -> AsyncIterator[None]:
+        """One call of the platform: not longer than it may be, and what is hopeless not again."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                yield
+        except discord.HTTPException as error:
+            if error.code not in HOPELESS:
+                raise
+            await self._refused(delivery, note, error.code)
+            raise PlatformRefused(f"Discord says {error.code}") from error
+
+    async def _refused(self, delivery: Delivery, note: Note, code: int) -> None:
+        """Say in the log what stands in the way, and to the person, if they can be reached."""
+        self._typing.stop(delivery.job)
+        reason = REASONS.get(code, "")
+        where = str(delivery.thread)
+        log.warning("discord refused a reply", job=delivery.job, thread=where, reason=reason)
+        if code in (rest.MISSING_ACCESS, rest.MISSING_PERMISSIONS):
+            channel, nonce = delivery.thread.channel, nonce_for(delivery.job[::-1], 0)
+            await self._rest.tell_refused(delivery.author, channel, note.locale, nonce)
+
     def _settle(self, delivery: Delivery, part: Part) -> None:
         self._typing.stop(delivery.job)
         self._waiting.pop(delivery.job, None)
@@ -338,22 +360,3 @@ class DiscordPlatform:
 def text_of(part: Part) -> str:
     """A part as Discord shall show it, the bot's own sentence in small print."""
     return f"{part.text}\n-# {part.note}" if part.note else part.text
-
-
-@contextlib.asynccontextmanager
-async def _calling(delivery: Delivery) -> AsyncIterator[None]:
-    """One call of the platform: not longer than it may be, and what is hopeless not again."""
-    try:
-        async with asyncio.timeout(CALL_SECONDS):
-            yield
-    except discord.HTTPException as error:
-        if error.code not in HOPELESS:
-            raise
-        log.warning(
-            "discord refused a reply",
-            job=delivery.job,
-            thread=str(delivery.thread),
-            code=error.code,
-            reason=REASONS.get(error.code, ""),
-        )
-        raise PlatformRefused(f"Discord says {error.code}") from error

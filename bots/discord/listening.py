@@ -95,7 +95,7 @@ class Listener:
             return
         if note.opens:
             await self._desk.rest.open_thread(incoming.thread.channel, note.reply_to, note.opens)
-        name = self._client.user.name if self._client.user else "Henji"
+        name = self._client.user.display_name if self._client.user else "Henji"
         text = say("mention_again", note.locale, mention=f"@{name}")
         await self._desk.rest.post(note.channel, text, nonce=f"how.{incoming.turn.id}"[:25])
 
@@ -111,14 +111,11 @@ class Listener:
 
     async def _explain(self, message: discord.Message) -> None:
         """The bot may not write there: say so in the log, and to the person if it can."""
-        where = getattr(message.channel, "name", str(message.channel.id))
         log.warning("the bot may not write in a channel", channel=message.channel.id)
-        text = say("cannot_post_here", self._desk.locale_in(message), channel=where)
-        try:
-            direct = await self._desk.rest.direct_channel(str(message.author.id))
-            await self._desk.rest.post(direct, text, nonce=nonce_for(f"may{message.id}", 0))
-        except discord.HTTPException as error:
-            log.info("nor to the person", code=error.code)
+        locale = self._desk.locale_in(message)
+        nonce = nonce_for(f"may{message.id}", 0)
+        channel = str(message.channel.id)
+        await self._desk.rest.tell_refused(str(message.author.id), channel, locale, nonce)
 
 
 def may_write(message: discord.Message) -> bool:

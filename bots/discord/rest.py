@@ -14,10 +14,14 @@ from typing import Any, TypeAlias
 
 import aiohttp
 import discord
+import structlog
 from discord.http import Route
 
 from bots.discord.controls import Component
 from bots.discord.pace import EVERYWHERE, Pace
+from bots.strings import say
+
+log = structlog.get_logger()
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -162,6 +166,15 @@ class Rest:
         """The channel of direct messages with a person."""
         made = await self._ask(Route("POST", "/users/@me/channels"), {"recipient_id": person})
         return str(made["id"])
+
+    async def tell_refused(self, person: str, channel: str, locale: str, nonce: str) -> None:
+        """Tell a person directly that the bot may not write in a channel, if they let it."""
+        text = say("cannot_post_here", locale, channel=f"<#{channel}>")
+        try:
+            direct = await self.direct_channel(person)
+            await self.post(direct, text, nonce=nonce)
+        except discord.HTTPException as error:
+            log.info("nor to the person", code=error.code)
 
     # -- interactions: by their token, which is exempt from the limit over all channels -----------
 

@@ -188,7 +188,7 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "audit_nothing": "Nothing has been reset.",
     "cannot_post_here": (
-        "I am not allowed to write in #{channel}. An admin can change "
+        "I am not allowed to write in {channel}. An admin can change "
         "that in the channel’s permissions."
     ),
 }

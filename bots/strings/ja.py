@@ -185,6 +185,6 @@ JAPANESE: Final[dict[str, str]] = {
     ),
     "audit_nothing": "リセットの記録はありません。",
     "cannot_post_here": (
-        "#{channel} に書き込む権限がありません。管理者がチャンネルの権限で変更できます。"
+        "{channel} に書き込む権限がありません。管理者がチャンネルの権限で変更できます。"
     ),
 }

@@ -126,7 +126,7 @@ def guild(
         "nsfw_level": 0,
         "premium_tier": 0,
         "system_channel_flags": 0,
-        "preferred_locale": "ja",
+        "preferred_locale": "en-US",
         "features": [],
         "roles": [role(ident, "@everyone"), *roles],
         "emojis": [],

@@ -142,7 +142,8 @@ class LocalDiscord:
     ) -> p.Payload:
         """Write a message; ``<@bot>`` in the text stands for the bot's mention."""
         text = text.replace("<@bot>", f"<@{p.BOT_ID}>")
-        mentions = [p.user(p.BOT_ID, "Henji", bot=True)] if f"<@{p.BOT_ID}>" in text else []
+        me = [p.user(p.BOT_ID, "Henji", bot=True)] if f"<@{p.BOT_ID}>" in text else []
+        mentions = [*me, *more.pop("mentions", [])]
         guild = self.world.guild_of(channel)
         message = p.message(
             p.snowflake(at), channel, person, text, guild_id=guild, mentions=mentions, **more
