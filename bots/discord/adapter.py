@@ -7,23 +7,36 @@ import contextlib
 from dataclasses import dataclass
 
 import discord
+import structlog
 
 from bots.discord.client import HenjiClient
 from bots.discord.delivery import DiscordPlatform
 from bots.discord.desk import Desk, Terms
 from bots.discord.pace import Pace
-from bots.discord.portal import Portal, faults_told, hush
+from bots.discord.portal import (
+    NO_TOKEN,
+    Portal,
+    faults_told,
+    hush,
+    invitation,
+    look,
+    point_at,
+)
 from bots.discord.rest import Rest
 from bots.discord.shards import Plan, Shards
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
+from core.errors import UsageError
 from core.ports import Deliveries, History, JobQueue, Leases
+from core.settings import Settings
 from core.types import ThreadKey
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """What an adapter needs of the store."""
+class Stores:
+    """What the adapter remembers with."""
 
     queue: JobQueue
     history: History
@@ -32,7 +45,7 @@ class Store:
 
 
 def build(
-    client: discord.Client, pace: Pace, store: Store, terms: Terms, relay_terms: RelayTerms
+    client: discord.Client, pace: Pace, store: Stores, terms: Terms, relay_terms: RelayTerms
 ) -> Desk:
     """Platform, relay and desk of one process; `client` is the one that speaks."""
 
@@ -46,10 +59,39 @@ def build(
     )
 
 
+async def serve(settings: Settings, stores: Stores, terms: RelayTerms, stop: asyncio.Event) -> None:
+    """Serve Discord until `stop` is set; UsageError or OperatorError where it will not have us."""
+    token = settings.discord_bot_token
+    if token is None:
+        raise UsageError(NO_TOKEN)
+    point_at(settings.discord_api_url, settings.discord_gateway_url)
+    portal = await look(token.get_secret_value(), settings.discord_message_content)
+    log.info("discord", name=portal.name, reads=portal.reads, invite=invitation(portal.app))
+    count = settings.discord_shards or portal.shards
+    plan = Plan(count, settings.discord_most_shards or count, terms.holder)
+    await run(
+        token.get_secret_value(), portal, stores, terms_of(settings, portal), terms, plan, stop
+    )
+
+
+def terms_of(settings: Settings, portal: Portal) -> Terms:
+    """How the bot behaves, from the settings and from what Discord grants."""
+    return Terms(
+        lane=settings.job_lane,
+        model=settings.job_lane,
+        answers=settings.discord_answers,
+        followups=settings.discord_followups,
+        reads=portal.reads,
+        locale=settings.locale,
+        retention_days=settings.retention_days,
+        guild=settings.discord_guild,
+    )
+
+
 async def run(
     token: str,
     portal: Portal,
-    store: Store,
+    store: Stores,
     terms: Terms,
     relay_terms: RelayTerms,
     plan: Plan,

@@ -15,6 +15,7 @@ from bots.discord.desk import Asked, Desk
 from bots.discord.listening import Listener
 from bots.discord.memory import Memory
 from bots.discord.pace import Pace
+from bots.discord.portal import invitation
 from bots.discord.presses import Presses
 from bots.discord.privacy import Privacy
 from bots.discord.rest import tracing
@@ -122,8 +123,7 @@ class HenjiClient(discord.Client):
 
 def commands_refused(app: int | None) -> str:
     """What to do where the commands cannot be registered."""
-    link = f"https://discord.com/oauth2/authorize?client_id={app or 'APPLICATION_ID'}"
     return (
         "the commands could not be registered: invite the bot again with the scopes bot and "
-        f"applications.commands ({link}&scope=bot+applications.commands)"
+        f"applications.commands, at {invitation(app or 0)}"
     )

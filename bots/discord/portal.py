@@ -55,6 +55,21 @@ class Portal:
     """How many Discord recommends."""
 
 
+def invitation(app: int) -> str:
+    """The address at which an admin brings the bot into a server, with the rights that it uses."""
+    rights = discord.Permissions(
+        view_channel=True,
+        send_messages=True,
+        send_messages_in_threads=True,
+        create_public_threads=True,
+        read_message_history=True,
+    )
+    return (
+        f"https://discord.com/oauth2/authorize?client_id={app}"
+        f"&scope=bot+applications.commands&permissions={rights.value}"
+    )
+
+
 async def look(token: str, wish: Literal["auto", "on", "off"] = "auto") -> Portal:
     """Log in and ask; UsageError or OperatorError, one sentence, where something is wrong."""
     async with logged_in(token) as client:

@@ -13,7 +13,7 @@ from discord.http import Route
 from redis.asyncio import Redis
 
 from bots.discord import adapter, portal
-from bots.discord.adapter import Store
+from bots.discord.adapter import Stores
 from bots.discord.desk import Terms
 from bots.discord.shards import Plan
 from bots.relay import Terms as RelayTerms
@@ -43,10 +43,10 @@ class Team:
     stops: list[asyncio.Event] = field(default_factory=list)
     bots: list[Bot] = field(default_factory=list)
 
-    def store(self) -> Store:
+    def store(self) -> Stores:
         """Queue, history and deliveries of a process's own, over the one Redis."""
         house = Storehouse.over(self.house.redis)
-        return Store(house.queue, house.history, house.deliveries, RedisLeases(house.store))
+        return Stores(house.queue, house.history, house.deliveries, RedisLeases(house.store))
 
     async def start_core(self, tokens_per_second: float = 0.0) -> asyncio.Task[None]:
         house = Storehouse.over(self.house.redis)
