@@ -87,15 +87,24 @@ class RedisQueue:
         holder: str,
         *,
         resumes: bool = False,
+        note: Mapping[str, str] | None = None,
     ) -> Receipt:
         job = Job.id_for(thread, reply, revision)
         return await self._ask(
             "regenerate", thread, holder, reply=reply, revision=revision, author=author, lane=lane,
             job=job, seed=str(Job.seed_for(job)), resumes=resumes,
+            **({} if note is None else {"note": codec.dump(dict(note))}),
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         return bool(await self._run("cancel", thread, job=job))
+
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        bucket = self._store.bucket(thread)
+        jobs = await self._store.command("zrange", keys.key("jobs", bucket, str(thread)), 0, -1)
+        names = [keys.key("job", bucket, job) for job in jobs]
+        authors = [await self._store.command("hget", name, "author") for name in names]
+        return {job: author or "" for job, author in zip(jobs, authors, strict=True)}
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         return cast("list[int]", await self._run("positions", thread, jobs=jobs))
