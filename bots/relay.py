@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import structlog
 
 from bots.base import Incoming, Platform, Status
+from bots.counted import Counted
 from bots.outgoing import LeaseLost, Outgoing
+from core import metrics
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
 from core.types import Job, ThreadKey
@@ -51,7 +53,7 @@ class Relay:
         deliveries: Deliveries,
         terms: Terms,
     ) -> None:
-        self._platform = platform
+        self._platform = Counted(platform)
         self._queue = queue
         self._history = history
         self._deliveries = deliveries
@@ -75,6 +77,7 @@ class Relay:
             note=incoming.note,
         )
         receipt = await self._queue.submit(submission, self._terms.holder)
+        metrics.taken_in(self._platform.name, receipt)
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         turn = incoming.turn
         self._start(receipt, job, incoming.thread, turn.id, turn.author, incoming.note)
@@ -148,6 +151,7 @@ class Relay:
             self._deliver(Delivery(job, thread, turn, author, token=1, note=note))
 
     async def _start_stored(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
+        metrics.taken_in(self._platform.name, receipt)
         if receipt.job == job and receipt.outcome == "queued":
             delivery = await self._deliveries.get(thread, job)
             if delivery is not None:
@@ -164,18 +168,23 @@ class Relay:
             self._terms.lease,
         )
         self._outgoing[delivery.job] = outgoing
+        metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
         self._spawn(self._bring_out(outgoing))
 
     async def _bring_out(self, outgoing: Outgoing) -> None:
-        job = outgoing.delivery.job
+        job, end = outgoing.delivery.job, "failed"
         try:
             await outgoing.run()
+            end = type(outgoing.view.end).__name__.lower()
         except LeaseLost:
+            end = "lost"
             log.info("another process delivers this reply", job=job)
         except Exception:
             log.exception("a delivery failed", job=job)
         finally:
             del self._outgoing[job]
+            metrics.DELIVERIES_OPEN.labels(self._platform.name).dec()
+            metrics.DELIVERIES.labels(self._platform.name, end).inc()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -131,6 +131,21 @@ class Claim:
     gen: int
     attempt: int
     epoch: int
+    waited: float = 0.0
+    """Seconds since the message came in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much there is to do, and for how many."""
+
+    waiting: int
+    """Threads of the lane that are ready to be answered."""
+    owed: int
+    """Replies owed, in all lanes."""
+    cores: int
+    dead: int
+    """Jobs that were given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +253,8 @@ class JobQueue(Protocol):
     async def withdraw(self, lane: str, core: str) -> None: ...
 
     async def cores(self, lane: str) -> int: ...
+
+    async def load(self, lane: str) -> Load: ...
 
     async def claim(self, lane: str, core: str) -> Claim | None: ...
 

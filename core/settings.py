@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     locale: Literal["auto", "ja", "en"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["people", "json"] = "people"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """/healthz, /readyz and /metrics of each process are served here; 0: nowhere."""
     log_content: bool = False
     """Write what people and the model say into the log."""
 

@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import Any, cast
 
 from core.errors import StoreUnavailable
-from core.ports import Claim, Commit, DeadLetter, Receipt, Submission, Verdict
+from core.ports import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store
@@ -111,6 +111,15 @@ class RedisQueue:
         name = keys.key("lane", 0, lane)  # every bucket has the same
         return int(await self._store.command("zcount", name, f"({now}", "+inf"))
 
+    async def load(self, lane: str) -> Load:
+        waiting = owed = dead = 0
+        for bucket in self._store.all_buckets():
+            command = self._store.command
+            waiting += int(await command("get", keys.key("waiting", bucket, lane)) or 0)
+            owed += int(await command("hget", keys.key("open", bucket), "all") or 0)
+            dead += int(await command("xlen", keys.key("dead", bucket)))
+        return Load(waiting, owed, await self.cores(lane), dead)
+
     async def claim(self, lane: str, core: str) -> Claim | None:
         for _ in self._store.all_buckets():
             bucket = next(self._turn)
@@ -122,7 +131,7 @@ class RedisQueue:
         return None
 
     async def _claim(
-        self, bucket: int, id_: str, flat: list[str], gen: int, epoch: str
+        self, bucket: int, id_: str, flat: list[str], gen: int, epoch: str, waited_ms: int
     ) -> Claim | None:
         fields = codec.flatten(flat)
         try:
@@ -134,7 +143,7 @@ class RedisQueue:
                 code="internal", message=str(error), retry=True, max_attempts=0, backoff_ms=0,
             )  # fmt: skip
             return None
-        return Claim(job, gen, int(fields["starts"]), int(epoch))
+        return Claim(job, gen, int(fields["starts"]), int(epoch), waited_ms / 1000)
 
     async def wait(self, lane: str, seconds: float) -> None:
         """Return when a thread of the lane became ready, or after `seconds`."""

@@ -1,5 +1,5 @@
--- Gives a core the next thread of its lane, with a lease. Returns the job's id and fields, gen and
--- epoch, or nothing.
+-- Gives a core the next thread of its lane, with a lease. Returns the job's id and fields, gen,
+-- epoch and the milliseconds since it came in, or nothing.
 
 local function lease(T, meta, J, job)
   job.state, job.attempts, job.starts = 'running', job.attempts + 1, job.starts + 1
@@ -32,7 +32,7 @@ while true do
       fields[#fields + 1] = field
       fields[#fields + 1] = tostring(value)
     end
-    return { J, fields, gen, meta.epoch }
+    return { J, fields, gen, meta.epoch, now - (job.at or now) }
   elseif meta then
     call('HSET', K('thread', T), 'state', 'idle')
   end

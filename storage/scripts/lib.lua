@@ -276,7 +276,7 @@ end
 local function open_job(T, J, job, later)
   local _, _, platform = places(T)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
-  job.arrival = call('INCR', K('arrivals'))
+  job.arrival, job.at = call('INCR', K('arrivals')), now
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may hold what can post
   local flat = {}
