@@ -10,15 +10,18 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 import structlog
 
 from bots.base import Incoming, Platform, Status
 from bots.counted import Counted
+from bots.governance import Governance, Judgement
 from bots.outgoing import LeaseLost, Outgoing
 from core import metrics
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
+from core.rules import FREE, Asker
 from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
@@ -39,6 +42,8 @@ class Terms:
     positions: float = 2.0
     hold: float = 5.0
     """How long a new thread waits for what was said in it before."""
+    zone: tzinfo = UTC
+    """In which people are told times."""
     drain: float = 5.0
 
 
@@ -52,12 +57,15 @@ class Relay:
         history: History,
         deliveries: Deliveries,
         terms: Terms,
+        governance: Governance | None = None,
     ) -> None:
+        """Without `governance`, all may ask as much as they like."""
         self._platform = Counted(platform)
         self._queue = queue
         self._history = history
         self._deliveries = deliveries
         self._terms = terms
+        self._governance = governance
         self._outgoing: dict[str, Outgoing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,11 +73,14 @@ class Relay:
 
     async def submit(self, incoming: Incoming) -> Receipt:
         """Store a message. Once this has returned, an addressed one will be answered."""
+        asker = Asker(incoming.thread, incoming.turn.author, incoming.roles)
+        judgement = await self._judge(asker)
         submission = Submission(
             thread=incoming.thread,
             turn=incoming.turn,
             addressed=incoming.addressed,
-            lane=self._terms.lane,
+            lane=judgement.lane,
+            permit=judgement.permit,
             event_ids=incoming.event_ids,
             revision=incoming.revision,
             hold=self._terms.hold if incoming.has_past else 0.0,
@@ -85,12 +96,19 @@ class Relay:
             self._spawn(self._backfill(incoming.thread, turn.id))
         return receipt
 
+    async def _judge(self, asker: Asker) -> Judgement:
+        if self._governance is None:
+            return Judgement(FREE, self._terms.lane)
+        return await self._governance.judge(asker, self._terms.lane)
+
     async def edited(
         self, thread: ThreadKey, turn: str, text: str, revision: str, author: str = ""
     ) -> Receipt:
         """A person's message reads differently now."""
-        terms = self._terms
-        receipt = await self._queue.edit(thread, turn, text, revision, terms.lane, terms.holder)
+        judgement = await self._judge(Asker(thread, author))
+        receipt = await self._queue.edit(
+            thread, turn, text, revision, judgement.lane, self._terms.holder, judgement.permit
+        )
         await self._start_stored(receipt, Job.id_for(thread, turn, revision), thread)
         return receipt
 
@@ -108,11 +126,19 @@ class Relay:
         author: str,
         *,
         resumes: bool = False,
+        roles: tuple[str, ...] = (),
     ) -> Receipt:
         """Write a reply anew in its place, or go on from where it stopped."""
-        terms = self._terms
+        judgement = await self._judge(Asker(thread, author, roles))
         receipt = await self._queue.regenerate(
-            thread, reply, revision, author, terms.lane, terms.holder, resumes=resumes
+            thread,
+            reply,
+            revision,
+            author,
+            judgement.lane,
+            self._terms.holder,
+            resumes=resumes,
+            permit=judgement.permit,
         )
         await self._start_stored(receipt, Job.id_for(thread, reply, revision), thread)
         return receipt
@@ -166,6 +192,7 @@ class Relay:
             self._deliveries,
             delivery.note.get("locale") or self._terms.locale,
             self._terms.lease,
+            self._terms.zone,
         )
         self._outgoing[delivery.job] = outgoing
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()

@@ -33,11 +33,14 @@ from core.ports import (
     GenerationRequest,
     History,
     JobQueue,
+    RuleBook,
     StoredTurn,
     Verdict,
     Window,
 )
-from core.types import Delta, Done, FinishReason, Job, Turn, Usage
+from core.rules import NOTHING, Rules
+from core.types import Delta, Done, FinishReason, Job, ThreadKey, Turn, Usage
+from core.voices import Voices
 
 T = TypeVar("T")
 
@@ -73,6 +76,7 @@ class Held:
     """A job in hand: the text that is not published yet, and what became of its claim."""
 
     claim: Claim
+    dialogue: Dialogue
     published: int = 0
     pending: str = ""
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
@@ -112,11 +116,14 @@ class Worker:
         engine: Engine,
         dialogue: Dialogue,
         terms: Terms,
+        rulebook: RuleBook | None = None,
     ) -> None:
+        """Without `rulebook`, the model answers everywhere in its usual way."""
         self._queue = queue
         self._history = history
         self._engine = engine
-        self._dialogue = dialogue
+        self._voices = Voices(dialogue)
+        self._rulebook = rulebook
         self._terms = terms
         self._held: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -185,7 +192,7 @@ class Worker:
         if claim is None:
             await self._queue.wait(self._terms.lane, self._terms.idle)
             return
-        self._held[claim.job.id] = Held(claim)
+        self._held[claim.job.id] = Held(claim, self._voices.usual)
         if claim.attempt == 1:
             metrics.JOB_WAIT.labels(self._terms.lane).observe(claim.waited)
         task = asyncio.create_task(self._answer(self._held[claim.job.id]))
@@ -264,12 +271,13 @@ class Worker:
 
     async def _reply(self, held: Held) -> Done | None:
         job = held.claim.job
+        held.dialogue = dialogue = self._voices.of(await self._rules(job.thread))
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
         held.prompt = turns[-1].text
         resume = reply_to_resume(job, window)
-        prompt = self._dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
-        reply = self._dialogue.reply(resume=resume)
+        prompt = dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
+        reply = dialogue.reply(resume=resume)
         held.show(resume)
         reason = await self._stream(held, prompt, reply)
         if reason is None:
@@ -277,6 +285,9 @@ class Worker:
         text, finish_reason = reply.finish(reason)
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
         return await self._commit(held, window, prompt, Done(text, finish_reason, usage))
+
+    async def _rules(self, thread: ThreadKey) -> Rules:
+        return await self._rulebook.rules(thread) if self._rulebook else NOTHING
 
     async def _stream(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason | None:
         """Generate and publish; why the reply ended, or None where it is not ours any more."""
@@ -293,7 +304,7 @@ class Worker:
         return None
 
     async def _generate(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason:
-        dialogue, job = self._dialogue, held.claim.job
+        dialogue, job = held.dialogue, held.claim.job
         request = GenerationRequest(
             id=f"{job.id}.{held.claim.gen}",
             prompt=prompt.ids,
@@ -338,12 +349,13 @@ class Worker:
             self._stop(held, verdict, "publish")
 
     async def _commit(self, held: Held, window: Window, prompt: Prompt, done: Done) -> Done | None:
-        job, counts = held.claim.job, missing_counts(window, prompt, self._dialogue.fingerprint)
-        turn = Turn(job.id, "assistant", self._dialogue.spec.name, done.text, time.time())
+        job, dialogue = held.claim.job, held.dialogue
+        counts = missing_counts(window, prompt, dialogue.fingerprint)
+        turn = Turn(job.id, "assistant", dialogue.spec.name, done.text, time.time())
         commit = Commit(
             done=done,
             reply=turn if done.text else None,
-            fingerprint=self._dialogue.fingerprint,
+            fingerprint=dialogue.fingerprint,
             counts=counts,
             version=window.version,
             evict=() if job.replaces else oldest(window, prompt.dropped),

@@ -60,6 +60,9 @@ TABLE = (
     Key("asked", "asked:%s", "zset", 2 * DAY, "a person's jobs, by time", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when a thread, channel, space, person was forgotten"),
+    Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
+    Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a space or a channel"),
+    Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
 )  # fmt: skip
 
@@ -86,10 +89,14 @@ def key(name: str, bucket: int, *parts: str) -> str:
     return base(bucket) + pattern % parts
 
 
-def preamble(retention: float) -> str:
-    """The table in Lua, as the head of every script; `retention` of threads in seconds."""
+def preamble(retention: float, audit: float) -> str:
+    """The table in Lua, as the head of every script.
+
+    `retention` of threads where their place has none of its own, and of the audit log, in seconds.
+    """
+    seconds = {entry.name: entry.seconds or retention for entry in TABLE} | {"audit": audit}
     rows = (
-        f"  {entry.name} = {{'{entry.pattern}', {round(1000 * (entry.seconds or retention))}}},"
+        f"  {entry.name} = {{'{entry.pattern}', {round(1000 * seconds[entry.name])}}},"
         for entry in TABLE
     )
     return "\n".join(("local KEY = {", *rows, "}", ""))

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from core.errors import StoreUnavailable
 from core.ports import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
+from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store
@@ -47,6 +48,7 @@ class RedisQueue:
             cost=BULK_COST if submission.bulk else 1,
             alone=submission.alone or not self._store.answer_together,
             note=codec.dump(dict(submission.note)),
+            **_permitted(submission.permit),
         )
 
     async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
@@ -62,12 +64,19 @@ class RedisQueue:
         await self._run("seed", thread, turns=rows)
 
     async def edit(
-        self, thread: ThreadKey, turn: str, text: str, revision: str, lane: str, holder: str
+        self,
+        thread: ThreadKey,
+        turn: str,
+        text: str,
+        revision: str,
+        lane: str,
+        holder: str,
+        permit: Permit = FREE,
     ) -> Receipt:
         job = Job.id_for(thread, turn, revision)
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)),
+            job=job, seed=str(Job.seed_for(job)), **_permitted(permit),
         )  # fmt: skip
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -83,11 +92,12 @@ class RedisQueue:
         holder: str,
         *,
         resumes: bool = False,
+        permit: Permit = FREE,
     ) -> Receipt:
         job = Job.id_for(thread, reply, revision)
         return await self._ask(
             "regenerate", thread, holder, reply=reply, revision=revision, author=author, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), resumes=resumes,
+            job=job, seed=str(Job.seed_for(job)), resumes=resumes, **_permitted(permit),
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
@@ -211,6 +221,7 @@ class RedisQueue:
                 id_: codec.encode_count(count, commit.fingerprint)
                 for id_, count in commit.counts.items()
             },
+            tokens=commit.done.usage.prompt_tokens + commit.done.usage.reply_tokens,
             version=commit.version,
             evict=commit.evict,
             done=codec.encode_event(commit.done),
@@ -246,16 +257,25 @@ class RedisQueue:
             "deadline_ms": _ms(self._store.deadline),
             "delivery_ms": _ms(self._store.delivery_lease),
         }
-        outcome, job, position, code, new_thread = await self._store.run(
+        outcome, job, position, code, new_thread, *until = await self._store.run(
             script, bucket, **(terms | arguments)
         )
-        return Receipt(outcome, job or None, position, code, bool(new_thread))
+        ends = until[0] / 1000 if until else 0.0
+        return Receipt(outcome, job or None, position, code, bool(new_thread), ends)
 
     async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> Verdict:
         answer = await self._run(
             script, claim.job.thread, job=claim.job.id, gen=claim.gen, **arguments
         )
         return cast("Verdict", answer)
+
+
+def _permitted(permit: Permit) -> dict[str, Any]:
+    return {
+        "refuse": permit.refuse,
+        "quota": asdict(permit.quota),
+        "keep_ms": _ms(permit.retention or 0),
+    }
 
 
 def _ms(seconds: float) -> int:

@@ -46,6 +46,7 @@ local function overwrite()
 end
 
 write_counts()
+if job.day then use(T, job.day, job.author, 'tokens', A.tokens) end
 if job.replaces then overwrite() else append_reply(read_mailbox()) end
 for _, id in ipairs(A.evict) do drop(T, id) end
 finish(T, J, job, 'done', A.done)

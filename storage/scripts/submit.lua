@@ -40,14 +40,14 @@ local function make_room()
   return true
 end
 
-local function keep()
+local function keep_turn()
   if call('HEXISTS', K('turns', T), id) == 1 then return end
   call('HSET', K('turns', T), id, edited(A.record))
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
   local message = K('message', channel, id)
-  call('SET', message, T .. '\n' .. id, 'PX', KEY.message[2])
+  call('SET', message, T .. '\n' .. id, 'PX', term(T))
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
-  touch('person', space .. ':' .. A.author)
+  keep_person(T, space .. ':' .. A.author)
   touch_thread(T, 'turns', 'mailbox')
 end
 
@@ -62,8 +62,12 @@ local function companion()
 end
 
 local function join(J, job)
-  keep()
+  keep_turn()
   call('HSET', K('job', J), 'turn', id, 'covers', (job.covers or '') .. job.turn .. '\n')
+  if A.quota and job.day then
+    call('HINCRBY', K('job', J), 'messages', 1)
+    use(T, job.day, A.author, 'messages', 1)
+  end
   return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
 end
 
@@ -72,7 +76,7 @@ if known() then return { 'duplicate', A.job, 0, '', 0 } end
 if not A.addressed then
   if not meta or not make_room() then return { 'ignored', '', 0, '', 0 } end
   remember()
-  keep()
+  keep_turn()
   return { 'kept', '', 0, '', 0 }
 end
 
@@ -81,20 +85,26 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = A.note, cost = A.cost,
 }
 if A.alone then job.alone = 1 end
-local code, detail = obstacle(T, job)
+local code, detail, til = obstacle(T, job)
 remember()
 if code then
-  refuse(T, A.job, job, code, detail)
-  return { 'refused', A.job, 0, code, 0 }
+  refuse(T, A.job, job, code, detail, til)
+  return { 'refused', A.job, 0, code, 0, til or 0 }
 end
 if not meta then
   local resets = call('HMGET', K('resets'), space, channel)
   call('HSET', K('thread', T), 'state', 'idle', 'gen', 0, 'epoch', 0, 'version', 0, 'floor', 0,
     'running', '', 'era', (resets[1] or '0') .. '.' .. (resets[2] or '0'))
 end
+-- its place's term may have changed since the last message
+if A.keep_ms > 0 then
+  call('HSET', K('thread', T), 'retention', A.keep_ms)
+else
+  call('HDEL', K('thread', T), 'retention')
+end
 local J, waiting = companion()
 if J then return join(J, waiting) end
-keep()
+keep_turn()
 local held = not meta and A.hold_ms > 0
 local at = open_job(T, A.job, job, held and now + A.hold_ms)
 return { 'queued', A.job, at, '', held and 1 or 0 }
