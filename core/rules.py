@@ -102,13 +102,15 @@ def read_rules(table: Mapping[str, Any], where: str) -> Rules:
         raise UsageError(f"{where}: {_sentence(error)}") from None
 
 
-def rule_from_text(name: str, text: str) -> Any:
-    """The value of a rule as a person types it; UsageError where it is none.
+def rule_from_text(name: str, text: str | None) -> Any:
+    """The value of a rule as a person types it; None for None; UsageError where it is none.
 
     Lists are written with commas, an empty list as ``-``, truth as ``on`` and ``off``.
     """
     if name not in NAMES:
         raise UsageError(f"{name} is no rule{_nearest(name)}")
+    if text is None:
+        return None
     return getattr(read_rules({name: _typed(name, text.strip())}, f"{name} = {text}"), name)
 
 
@@ -242,7 +244,8 @@ class _Names:
 
 
 class Allowance(Table):
-    """[role_quotas.ROLE]: what each person with a role may ask in a day, instead of what others may; 0 is no limit."""
+    """[role_quotas.ROLE]: what each person with a role may ask in a day, in place of what others
+    may; 0 is no limit."""
 
     messages: Count | None = None
     tokens: Count | None = None

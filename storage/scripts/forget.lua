@@ -6,7 +6,7 @@ call('HSET', K('marks'), 'person ' .. who, now)
 if A.first then note(A.space, A.by, 'forget', A.author) end
 
 local function forget_job(J)
-  local job = hash(K('job', J))
+  local job = job_of(J)
   if job.state == 'waiting' or job.state == 'running' then
     local running = call('HGET', K('thread', job.thread), 'running') == J
     local leased = call('HGET', K('thread', job.thread), 'state') == 'leased'

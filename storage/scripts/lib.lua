@@ -132,11 +132,21 @@ local function touch_thread(T, ...)
   call('ZADD', K('threads'), now, T)
 end
 
+-- A job's fields. A poisoned one lacks none that the scripts reckon with: it must stop nobody.
+local function job_of(J)
+  local job = hash(K('job', J))
+  for _, name in ipairs({ 'author', 'lane', 'turn' }) do job[name] = job[name] or '' end
+  for _, name in ipairs({ 'arrival', 'attempts', 'starts', 'cost' }) do
+    job[name] = tonumber(job[name]) or 0
+  end
+  return job
+end
+
 local function head(T)
   while true do
     local J = call('ZRANGE', K('jobs', T), 0, 0)[1]
     if not J then return nil end
-    local job = hash(K('job', J))
+    local job = job_of(J)
     if job.state then return J, job end
     call('ZREM', K('jobs', T), J) -- its record has expired
   end
@@ -166,7 +176,13 @@ end
 
 -- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`.
 local function place(T, later, meta)
-  unplace(T, meta or hash(K('thread', T)))
+  meta = meta or hash(K('thread', T))
+  if not meta.state then -- it has expired: what waits there ends at its deadline
+    call('ZREM', K('leases'), T)
+    call('ZREM', K('delayed'), T)
+    return
+  end
+  unplace(T, meta)
   local J, job = head(T)
   if not J then
     call('HSET', K('thread', T), 'state', 'idle', 'running', '')
@@ -209,7 +225,7 @@ local function today()
 end
 
 local function refund(T, job)
-  if job.day then use(T, job.day, job.author, 'messages', -tonumber(job.messages)) end
+  if job.day then use(T, job.day, job.author, 'messages', -(tonumber(job.messages) or 1)) end
 end
 
 -- The code of the quota that is used up, if one is, and when its day ends.
@@ -275,11 +291,90 @@ local function drop(T, id)
   changed(T, id)
 end
 
+-- A turn's record, with an edit that overtook it.
+local function edited(T, id, record)
+  local edit = call('GET', K('edited', T .. ' ' .. id))
+  if not edit then return record end
+  local turn, newer = cjson.decode(record), cjson.decode(edit)
+  turn.text, turn.revision = newer.text, newer.revision
+  return cjson.encode(turn)
+end
+
+-- A reply becomes history with what was read for it, or stands where the one stood that it replaces.
+-- No record: nothing was shown. No count: it is made for the next prompt.
+local function keep_reply(T, J, job, record, count)
+  local function append(behind)
+    if record == '' then return end
+    call('HSET', K('turns', T), J, record)
+    if count then call('HSET', K('counts', T), J, count) end
+    call('ZADD', K('history', T), behind + 0.5, J)
+    changed(T, J)
+  end
+  if job.replaces then
+    local score = call('ZSCORE', K('history', T), job.replaces)
+    if not score then return end
+    drop(T, job.replaces)
+    return append(score - 0.5)
+  end
+  local upto = call('ZSCORE', K('mailbox', T), job.turn)
+  -- read already, with a later message, before it was known to be addressed
+  if not upto then return append(call('ZSCORE', K('history', T), job.turn) or 0) end
+  for _, id in ipairs(call('ZRANGEBYSCORE', K('mailbox', T), '-inf', upto)) do
+    call('ZADD', K('history', T), call('ZSCORE', K('mailbox', T), id), id)
+    call('ZREM', K('mailbox', T), id)
+    changed(T, id)
+  end
+  append(upto) -- just behind the turn that it answers, whatever came in meanwhile
+end
+
+local function characters(text)
+  return select(2, string.gsub(text, '[^\128-\191]', ''))
+end
+
+local function first_characters(text, number)
+  local at = 0
+  for start in string.gmatch(text, '()[^\128-\191]') do
+    if at == number then return string.sub(text, 1, start - 1) end
+    at = at + 1
+  end
+  return text
+end
+
+-- What was shown of a reply. A delta that was sent twice stands at the same offset.
+local function shown(J)
+  local text, length = '', 0
+  for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do
+    local event = cjson.decode(entry[2][2])
+    if event.t == 'started' then text, length = '', 0 end
+    if event.t == 'delta' then
+      if event.offset < length then text = first_characters(text, event.offset) end
+      text = text .. event.text
+      length = event.offset + characters(event.text)
+    end
+  end
+  return text
+end
+
+-- The end of a stopped reply that no core will end: what was shown is the reply.
+local function stop(T, J, job)
+  local text, record = shown(J), ''
+  if text ~= '' then
+    record = cjson.encode({ v = '1', role = 'assistant', author = job.lane, name = '', text = text,
+      at = string.format('%.3f', now / 1000), answers = job.turn, finish = 'cancelled' })
+  end
+  keep_reply(T, J, job, record)
+  touch_thread(T, 'turns', 'history', 'counts')
+  local usage = { prompt_tokens = 0, reply_tokens = 0, cached_tokens = 0, dropped_turns = 0 }
+  finish(T, J, job, 'done', cjson.encode({
+    t = 'done', text = text, finish_reason = 'cancelled', usage = usage,
+  }))
+end
+
 -- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
 local function wipe(T, by)
   local turns = call('HLEN', K('turns', T))
   for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
-    local job = hash(K('job', J))
+    local job = job_of(J)
     if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
   end
   call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
@@ -322,11 +417,20 @@ end
 
 -- Deliveries ------------------------------------------------------------------------------------
 
+-- Whose messages a reply takes over: those of the last one that was to stand in the same place,
+-- though it may have ended without becoming a reply.
+local function predecessor(J, replaces)
+  local before = call('HMGET', K('delivery', replaces), 'v', 'last')
+  if before[1] then call('HSET', K('delivery', replaces), 'last', J) end
+  return before[2] or replaces
+end
+
 -- `holder` has the delivery from the start; nobody else looks for it until its lease ends.
 local function open_delivery(T, J, job)
   local _, _, platform = places(T)
+  local after = job.replaces and predecessor(J, job.replaces) or ''
   call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
-    'note', job.note, 'token', 1, 'holder', A.holder, 'after', job.replaces or '')
+    'note', job.note, 'token', 1, 'holder', A.holder, 'after', after)
   keep(T, 'delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
   local space = places(T)

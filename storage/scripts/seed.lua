@@ -23,7 +23,7 @@ if call('ZCARD', K('history', T)) == 0 then
     local unknown = call('EXISTS', K('seen', T .. ' ' .. turn.id)) == 0
     if unknown and not forgotten(turn) then
       call('SET', K('seen', T .. ' ' .. turn.id), 'seeded', 'PX', KEY.seen[2])
-      call('HSET', K('turns', T), turn.id, turn.record)
+      call('HSET', K('turns', T), turn.id, edited(T, turn.id, turn.record))
       call('ZADD', K('mailbox', T), from + i - 1, turn.id)
       call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', term(T))
       call('ZADD', K('person', space .. ':' .. turn.author), now, T)
