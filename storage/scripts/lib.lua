@@ -410,7 +410,7 @@ end
 -- The audit log: kept apart from what is remembered, and for a term of its own.
 local function note(place, by, act, detail)
   local oldest = string.format('%d', now - KEY.audit[2])
-  call('XADD', K('audit'), 'MINID', '~', oldest, '*', 'by', by, 'act', act, 'place', place,
+  call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,
     'detail', detail)
   touch('audit')
 end
