@@ -266,11 +266,9 @@ async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
     await audit.note(SPACE, "U1", "read")
     assert 4 * DAY < await redis.ttl("henji:{0}:audit") <= 5 * DAY
     await redis.delete("henji:{0}:audit")
-    fields = {"by": "U1", "act": "read", "place": "slack:T1", "detail": ""}
     for day in (20, 10):
         long_ago = datetime.now(UTC) - timedelta(days=day)
-        await redis.xadd(
-            "henji:{0}:audit", dict(fields), id=f"{round(long_ago.timestamp() * 1000)}-0"
-        )
+        entry = {"by": "U1", "act": "read", "place": "slack:T1", "detail": ""}
+        await redis.xadd("henji:{0}:audit", {**entry}, f"{round(long_ago.timestamp() * 1000)}-0")
     await audit.note(SPACE, "U2", "read")
     assert [entry.by for entry in await audit.entries(SPACE, 1000)] == ["U2"]

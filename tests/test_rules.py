@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,8 @@ def test_a_rule_is_typed(name: str, text: str, value: object) -> None:
     ],
 )
 def test_a_rule_that_is_wrong_is_said_in_one_sentence(name: str, text: str, said: str) -> None:
-    with pytest.raises(UsageError, match=".") as fault:
+    with pytest.raises(UsageError, match=re.escape(said)) as fault:
         rule_from_text(name, text)
-    assert said in str(fault.value)
     assert "\n" not in str(fault.value)
 
 
@@ -133,9 +133,8 @@ def test_the_file_makes_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_file_that_is_wrong_is_said_in_one_sentence(
     text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError) as fault:
+    with pytest.raises(UsageError, match=re.escape(said)) as fault:
         settings_from(text, tmp_path, monkeypatch)
-    assert said in str(fault.value)
     assert "\n" not in str(fault.value)
 
 
