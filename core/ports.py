@@ -268,7 +268,9 @@ class JobQueue(Protocol):
 
     async def load(self, lane: str) -> Load: ...
 
-    async def claim(self, lane: str, core: str) -> Claim | None: ...
+    async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
+        """The next jobs of a lane, in fair order, under leases; none where none is ready."""
+        ...
 
     async def wait(self, lane: str, seconds: float) -> None:
         """Return when there may be something to claim, or after `seconds`."""

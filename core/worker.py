@@ -184,20 +184,21 @@ class Worker:
                 self._stop(self._held[job], verdict, "renew")
 
     async def _claim(self) -> None:
-        if not self._has_place():
+        places = self._places()
+        if places <= 0:
             self._place_free.clear()
             await self._place_free.wait()
             return
-        claim = await self._queue.claim(self._terms.lane, self._terms.name)
-        if claim is None:
+        claims = await self._queue.claim(self._terms.lane, self._terms.name, places)
+        for claim in claims:
+            held = self._held[claim.job.id] = Held(claim, self._voices.usual)
+            if claim.attempt == 1:
+                metrics.JOB_WAIT.labels(self._terms.lane).observe(claim.waited)
+            task = asyncio.create_task(self._answer(held))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if not claims:
             await self._queue.wait(self._terms.lane, self._terms.idle)
-            return
-        self._held[claim.job.id] = Held(claim, self._voices.usual)
-        if claim.attempt == 1:
-            metrics.JOB_WAIT.labels(self._terms.lane).observe(claim.waited)
-        task = asyncio.create_task(self._answer(self._held[claim.job.id]))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     @staticmethod
     def _stop(held: Held, verdict: Verdict, step: str) -> None:
@@ -206,10 +207,11 @@ class Worker:
             metrics.FENCED.labels(step).inc()
         held.stop(verdict)
 
-    def _has_place(self) -> bool:
+    def _places(self) -> int:
+        """How many more jobs the engine would take, beside those on their way to it."""
         stats = self._engine.stats()
         on_their_way = len(self._held) - stats.running - stats.waiting
-        return stats.places > max(on_their_way, 0)
+        return stats.places - max(on_their_way, 0)
 
     async def _finish(self) -> None:
         """Go on with what is in hand for a while, and hand back the rest."""

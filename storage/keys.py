@@ -95,8 +95,6 @@ def preamble(retention: float, audit: float) -> str:
     `retention` of threads where their place has none of its own, and of the audit log, in seconds.
     """
     seconds = {entry.name: entry.seconds or retention for entry in TABLE} | {"audit": audit}
-    rows = (
-        f"  {entry.name} = {{'{entry.pattern}', {round(1000 * seconds[entry.name])}}},"
-        for entry in TABLE
-    )
-    return "\n".join(("local KEY = {", *rows, "}", ""))
+    names = (f"  {entry.name} = '{entry.pattern}'," for entry in TABLE)
+    lives = (f"  {name} = {round(1000 * life)}," for name, life in seconds.items())
+    return "\n".join(("local KEY = {", *names, "}", "local LIFE = {", *lives, "}", ""))

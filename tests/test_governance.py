@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -194,9 +195,8 @@ async def test_a_channel_is_answered_by_its_own_model(company: Company) -> None:
     await company.house.queue.announce("rinna-ppo", "another core", 60)
     receipt = await company.say("hello")
     assert receipt.outcome == "queued"
-    assert await company.house.queue.claim(LANE, "core") is None
-    claim = await company.house.queue.claim("rinna-ppo", "another core")
-    assert claim is not None
+    assert await company.house.queue.claim(LANE, "core", 1) == []
+    (claim,) = await company.house.queue.claim("rinna-ppo", "another core", 1)
     assert claim.job.id == receipt.job
 
 
@@ -268,7 +268,7 @@ async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
     await redis.delete("henji:{0}:audit")
     for day in (20, 10):
         long_ago = datetime.now(UTC) - timedelta(days=day)
-        entry = {"by": "U1", "act": "read", "place": "slack:T1", "detail": ""}
-        await redis.xadd("henji:{0}:audit", {**entry}, f"{round(long_ago.timestamp() * 1000)}-0")
+        entry: dict[Any, Any] = {"by": "U1", "act": "read", "place": "slack:T1", "detail": ""}
+        await redis.xadd("henji:{0}:audit", entry, f"{round(long_ago.timestamp() * 1000)}-0")
     await audit.note(SPACE, "U2", "read")
     assert [entry.by for entry in await audit.entries(SPACE, 1000)] == ["U2"]

@@ -5,17 +5,17 @@ local B = KEYS[1]
 local A = cjson.decode(ARGV[1])
 
 local function K(name, ...)
-  return B .. string.format(KEY[name][1], ...)
+  return B .. string.format(KEY[name], ...)
 end
 
 local function touch(name, ...)
-  call('PEXPIRE', K(name, ...), KEY[name][2])
+  call('PEXPIRE', K(name, ...), LIFE[name])
 end
 
 -- How long a thread and what belongs to it is kept: its place's own term, or everyone's.
 local terms = {}
 local function term(T)
-  terms[T] = terms[T] or tonumber(call('HGET', K('thread', T), 'retention')) or KEY.thread[2]
+  terms[T] = terms[T] or tonumber(call('HGET', K('thread', T), 'retention')) or LIFE.thread
   return terms[T]
 end
 
@@ -409,7 +409,7 @@ end
 
 -- The audit log: kept apart from what is remembered, and for a term of its own.
 local function note(place, by, act, detail)
-  local oldest = string.format('%d', now - KEY.audit[2])
+  local oldest = string.format('%d', now - LIFE.audit)
   call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,
     'detail', detail)
   touch('audit')
@@ -436,7 +436,7 @@ local function open_delivery(T, J, job)
   local space = places(T)
   local asked = space .. ':' .. job.author
   if call('ZADD', K('asked', asked), now, J) == 1 and now % 16 == 0 then
-    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - KEY.asked[2])
+    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - LIFE.asked)
   end
   touch('asked', asked)
 end

@@ -6,7 +6,7 @@ local space, channel = places(T)
 local seen = K('seen', T .. ' ' .. id)
 
 local function mark(key, value)
-  call('SET', key, value, 'PX', KEY.seen[2])
+  call('SET', key, value, 'PX', LIFE.seen)
 end
 
 local function known()
