@@ -44,6 +44,8 @@ class Terms:
     """How long a new thread waits for what was said in it before."""
     zone: tzinfo = UTC
     """In which people are told times."""
+    governance: Governance | None = None
+    """Who may, and what holds where; None: all may, and nothing is set."""
     drain: float = 5.0
 
 
@@ -57,15 +59,12 @@ class Relay:
         history: History,
         deliveries: Deliveries,
         terms: Terms,
-        governance: Governance | None = None,
     ) -> None:
-        """Without `governance`, all may ask as much as they like."""
         self._platform = Counted(platform)
         self._queue = queue
         self._history = history
         self._deliveries = deliveries
         self._terms = terms
-        self._governance = governance
         self._outgoing: dict[str, Outgoing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,9 +96,8 @@ class Relay:
         return receipt
 
     async def _judge(self, asker: Asker) -> Judgement:
-        if self._governance is None:
-            return Judgement(FREE, self._terms.lane)
-        return await self._governance.judge(asker, self._terms.lane)
+        governance, lane = self._terms.governance, self._terms.lane
+        return await governance.judge(asker, lane) if governance else Judgement(FREE, lane)
 
     async def edited(
         self, thread: ThreadKey, turn: str, text: str, revision: str, author: str = ""

@@ -159,6 +159,15 @@ def gateway(platform: str, event: str, *, up: bool | None = None, shard: str = "
         GATEWAY_UP.labels(platform, shard).set(up)
 
 
+def gateways_down() -> list[str]:
+    """The platforms that this process has connections to, none of which stands."""
+    standing: dict[str, float] = {}
+    for sample in next(iter(GATEWAY_UP.collect())).samples:
+        platform = sample.labels["platform"]
+        standing[platform] = standing.get(platform, 0) + sample.value
+    return [platform for platform, number in standing.items() if not number]
+
+
 def names() -> frozenset[str]:
     """Every name that a query can ask for, such as ``henji_job_wait_seconds_bucket``."""
     found = set()

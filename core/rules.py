@@ -56,8 +56,9 @@ class Rules(BaseModel):
     top_k: Annotated[int, Field(ge=0, le=10**6)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10, strict=False)] | None = None
 
-    follow_up: Literal["always", "mention", "until_others"] | None = None
-    """Whether people need to mention the bot again in a thread that it takes part in."""
+    follow_up: Literal["always", "alone", "mention"] | None = None
+    """In a thread that the bot takes part in: answer everything, what one person says while they
+    are alone with it, or mentions only."""
     retention_days: Annotated[float, Field(ge=1, le=400, strict=False)] | None = None
     """A thread that is quiet for so long is forgotten."""
 
