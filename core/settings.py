@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import tomllib
 from datetime import UTC, tzinfo
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -25,6 +26,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -259,35 +261,80 @@ def config_file() -> Path:
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process; UsageError, one sentence, where one is wrong."""
+    _check_config_file()
     _check_environment_names()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**_secrets_from_files(), **given)
     except ValidationError as error:
         raise UsageError(_sentence(error)) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{config_file()} is not valid TOML: {error}") from None
+    except SettingsError as error:  # a list or table in the environment that is no JSON
+        raise UsageError(f"{str(error).split(chr(10))[0]}: it must be JSON") from None
+
+
+def environment_name(setting: str) -> str:
+    """What the environment calls a setting."""
+    alias = Settings.model_fields[setting].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + setting.upper()
+
+
+def _secret_settings() -> list[str]:
+    """Those that ``NAME_FILE`` may hold, as containers are given secrets."""
+    fields = Settings.model_fields.items()
+    secret = [name for name, field in fields if SecretStr in get_args(field.annotation)]
+    return [*secret, "redis_url"]
+
+
+def _secrets_from_files() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for setting in _secret_settings():
+        name = environment_name(setting)
+        path = os.environ.get(f"{name}_FILE")
+        if not path:
+            continue
+        if os.environ.get(name):
+            raise UsageError(f"both {name} and {name}_FILE are set: one of them must go")
+        try:
+            found[setting] = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name}_FILE cannot be read: {error}") from None
+    return found
+
+
+def _check_config_file() -> None:
+    path = config_file()
+    if PREFIX + "CONFIG" in os.environ and not path.exists():
+        raise UsageError(f"{PREFIX}CONFIG names {path}, which does not exist")
+    try:
+        tomllib.loads(path.read_text() if path.is_file() else "")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
 def _check_environment_names() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+    known |= {f"{environment_name(name)}_FILE" for name in _secret_settings()}
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
             raise UsageError(f"{name} is not a setting of henji{_nearest(name, known)}")
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
+    close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def _sentence(error: ValidationError) -> str:
+    """What is wrong with which setting, and where it is set. The value is not shown: it may be a
+    secret."""
     fault = error.errors()[0]
-    name = ".".join(str(part) for part in fault["loc"])
-    where = f"{name} (in the environment or {config_file()})"
+    place = [str(part) for part in fault["loc"]]
+    setting = next((n for n in Settings.model_fields if environment_name(n) == place[0]), place[0])
     if fault["type"] == "extra_forbidden":
         known = set(Settings.model_fields)
-        return f"{name} in {config_file()} is not a setting of henji{_nearest(name, known)}"
-    return f"the setting {where} is wrong: {fault['msg']}"
+        return f"{setting} in {config_file()} is not a setting of henji{_nearest(setting, known)}"
+    if os.environ.get(name := environment_name(setting)):
+        return f"{name} is wrong: {fault['msg']}"
+    return f"{'.'.join([setting, *place[1:]])} in {config_file()} is wrong: {fault['msg']}"
