@@ -364,7 +364,7 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     # Contenders leave threads behind that would keep the process.
-    cast(Any, sys.stdout).flush()
+    cast("Any", sys.stdout).flush()
     import os
 
     os._exit(0)
