@@ -73,13 +73,15 @@ class Outgoing:
     _messages: list[str] = field(default_factory=list)
     _written: dict[int, Part] = field(default_factory=dict)
     _status: Status | None = None
+    _begun: bool = False
+    """Something of this very reply may stand on the platform."""
 
     async def run(self) -> None:
         """Bring the reply out, to its end. LeaseLost where another process has taken over."""
         began = time.monotonic()
-        await self._take_up()
         reading = asyncio.create_task(self._read())
         try:
+            await self._take_up()
             await self._write_until_end()
             await self._settle(began)
         except PlatformRefused as error:
@@ -120,6 +122,7 @@ class Outgoing:
     async def _take_up(self) -> None:
         """Find the messages there are: an earlier process's, or an earlier reply's."""
         self._messages = list(self.delivery.messages)
+        self._begun = bool(self._messages)
         if self.delivery.replaces and not self._messages:
             self._messages = list(await self._predecessor(self.delivery.replaces))
         unrecorded = self.delivery.posting
@@ -127,6 +130,7 @@ class Outgoing:
             found = await self._call(lambda: self.platform.find(self.delivery, unrecorded))
             if found:
                 self._messages.append(found)
+                self._begun = True
 
     async def _predecessor(self, job: str) -> Sequence[str]:
         """The messages of the reply that this one takes the place of, once nobody writes there."""
@@ -211,7 +215,7 @@ class Outgoing:
         return view.text, ""
 
     def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
-        if not shown and (by == "delete" or self._messages):
+        if not self._begun and not shown and (by == "delete" or self._messages):
             return "", ""  # nobody waits for it, or the reply that was there stays
         sentence = self._sentence("stopped" if by == "person" else f"ended_by_{by}")
         return (shown, sentence) if shown else (sentence, "")
@@ -226,6 +230,7 @@ class Outgoing:
             before_retry=lambda: self.platform.find(self.delivery, part.index),
         )
         self._messages.append(message)
+        self._begun = True
         self._written[part.index] = part
         await self._record(posting=None)
 
@@ -233,6 +238,9 @@ class Outgoing:
         if self._written.get(part.index) == part:
             return
         message = self._messages[part.index]
+        if not self._begun:  # who takes over shall know that these are no longer another's
+            await self._record(posting=None)
+            self._begun = True
         await self._call(lambda: self.platform.edit(self.delivery, message, part))
         self._written[part.index] = part
 

@@ -168,6 +168,8 @@ class Worker:
         if claim is None:
             await self._queue.wait(self._terms.lane, self._terms.idle)
             return
+        if late := self._held.get(claim.job.id):
+            late.stop("fenced")  # our own lease had ended
         self._held[claim.job.id] = Held(claim)
         task = asyncio.create_task(self._answer(self._held[claim.job.id]))
         self._tasks.add(task)
@@ -211,7 +213,8 @@ class Worker:
             job.exception("failed")
             await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
         finally:
-            del self._held[claim.job.id]
+            if self._held.get(claim.job.id) is held:
+                del self._held[claim.job.id]
             self._place_free.set()
 
     async def _fail(
