@@ -154,8 +154,10 @@ class Relay:
                 self._deliver(delivery)
 
     def _deliver(self, delivery: Delivery) -> None:
-        if delivery.job in self._outgoing:
-            return
+        if before := self._outgoing.get(delivery.job):
+            if before.delivery.token >= delivery.token:
+                return
+            before.lose()  # our own lease had ended
         outgoing = Outgoing(
             delivery,
             self._platform,
@@ -175,7 +177,8 @@ class Relay:
         except Exception:
             log.exception("a delivery failed", job=job)
         finally:
-            del self._outgoing[job]
+            if self._outgoing.get(job) is outgoing:
+                del self._outgoing[job]
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -224,6 +227,8 @@ class Relay:
         for job, outgoing in held.items():
             if still[job]:
                 outgoing.confirmed = began
+            else:
+                outgoing.lose()
 
     async def _tell_positions(self) -> None:
         for job, outgoing in list(self._outgoing.items()):

@@ -239,7 +239,9 @@ class JobQueue(Protocol):
 
     async def cores(self, lane: str) -> int: ...
 
-    async def claim(self, lane: str, core: str) -> Claim | None: ...
+    async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
+        """The next jobs of a lane, in fair order, under leases; none where none is ready."""
+        ...
 
     async def wait(self, lane: str, seconds: float) -> None:
         """Return when there may be something to claim, or after `seconds`."""
@@ -371,6 +373,10 @@ class Deliveries(Protocol):
         ...
 
     async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool: ...
+
+    async def reopen(self, delivery: Delivery) -> None:
+        """Have the last reply that stands in these messages written again, by whoever takes it."""
+        ...
 
     async def closed(self, thread: ThreadKey, job: str) -> bool:
         """Whether nobody writes to the messages of this reply any more."""

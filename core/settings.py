@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     echo_tokens_per_second: float = Field(default=0.0, ge=0)
     """0: at once."""
     places: int | None = Field(default=None, ge=1, le=4096)
-    """Replies that the torch engine writes at once; by default 32 on a CPU, 256 on a GPU."""
+    """Replies that are written at once; by default 32 on a CPU, 256 on a GPU, 64 on a server."""
     step_tokens: int | None = Field(default=None, ge=16)
     """Tokens the torch engine computes in one step: more is faster for long prompts, fewer keeps
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
@@ -111,6 +111,25 @@ class Settings(BaseSettings):
         "SLACK_SIGNING_SECRET", "slack_signing_secret", default=None
     )
     slack_api_url: str = _named("SLACK_API_URL", "slack_api_url", default="https://slack.com/api/")
+    slack_follow_ups: Literal["always", "alone", "mention"] = "alone"
+    """Messages without a mention in the bot's threads: answered always, only as long as people do
+    not talk among themselves, or never."""
+    slack_strangers: Literal["answer", "sentence", "ignore"] = "sentence"
+    """People of other workspaces, in channels shared with them."""
+    slack_allowed_bots: frozenset[str] = frozenset()
+    """Ids of bots that are answered when they mention this one."""
+    slack_admins: frozenset[str] = frozenset()
+    """Ids of people who may do what the workspace's admins may."""
+    slack_streaming: bool = True
+    """Native streaming, where Slack has room for it."""
+    slack_processes: int = Field(default=1, ge=1, le=10)
+    """How many adapters share the workspace's rate limits."""
+    slack_http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Events by HTTP on this port, instead of Socket Mode."""
+    slack_http_host: str = "127.0.0.1"
+    slack_client_id: str | None = None
+    slack_client_secret: SecretStr | None = None
+    """With the client id: installable in several workspaces, by OAuth."""
     discord_bot_token: SecretStr | None = _named(
         "DISCORD_BOT_TOKEN", "discord_bot_token", default=None
     )
@@ -122,6 +141,8 @@ class Settings(BaseSettings):
     # The remote engine
     openai_base_url: str | None = None
     openai_api_key: SecretStr | None = None
+    openai_model: str | None = None
+    """What the server calls the model; by default the first that it lists."""
 
     @classmethod
     def settings_customise_sources(
@@ -138,6 +159,15 @@ class Settings(BaseSettings):
     def job_lane(self) -> str:
         """The lane that jobs go to and a core serves."""
         return self.lane or ("echo" if self.engine == "echo" else self.model)
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The platforms that there are tokens for."""
+        tokens = {
+            "slack": (self.slack_bot_token, self.slack_app_token),
+            "discord": (self.discord_bot_token,),
+        }
+        return tuple(name for name, needed in tokens.items() if all(needed))
 
 
 def config_file() -> Path:

@@ -160,25 +160,41 @@ class Worker:
                 self._held[job].stop(verdict)
 
     async def _claim(self) -> None:
-        if not self._has_place():
+        places = self._places()
+        if places <= 0:
             self._place_free.clear()
             await self._place_free.wait()
             return
-        claim = await self._queue.claim(self._terms.lane, self._terms.name)
-        if claim is None:
+        if not await self._claim_some(places):
             await self._queue.wait(self._terms.lane, self._terms.idle)
-            return
+
+    async def _claim_some(self, most: int) -> int:
+        """Claim what there is; a claim under way when the worker is told to stop is not lost."""
+        asking = asyncio.ensure_future(self._queue.claim(self._terms.lane, self._terms.name, most))
+        try:
+            claims = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreUnavailable):
+                for claim in await asking:
+                    self._take_on(claim)
+            raise
+        for claim in claims:
+            self._take_on(claim)
+        return len(claims)
+
+    def _take_on(self, claim: Claim) -> None:
         if late := self._held.get(claim.job.id):
             late.stop("fenced")  # our own lease had ended
-        self._held[claim.job.id] = Held(claim)
-        task = asyncio.create_task(self._answer(self._held[claim.job.id]))
+        held = self._held[claim.job.id] = Held(claim)
+        task = asyncio.create_task(self._answer(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _has_place(self) -> bool:
+    def _places(self) -> int:
+        """How many more jobs the engine would take, beside those on their way to it."""
         stats = self._engine.stats()
         on_their_way = len(self._held) - stats.running - stats.waiting
-        return stats.places > max(on_their_way, 0)
+        return stats.places - max(on_their_way, 0)
 
     async def _finish(self) -> None:
         """Go on with what is in hand for a while, and hand back the rest."""

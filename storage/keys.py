@@ -88,8 +88,6 @@ def key(name: str, bucket: int, *parts: str) -> str:
 
 def preamble(retention: float) -> str:
     """The table in Lua, as the head of every script; `retention` of threads in seconds."""
-    rows = (
-        f"  {entry.name} = {{'{entry.pattern}', {round(1000 * (entry.seconds or retention))}}},"
-        for entry in TABLE
-    )
-    return "\n".join(("local KEY = {", *rows, "}", ""))
+    names = (f"  {entry.name} = '{entry.pattern}'," for entry in TABLE)
+    lives = (f"  {e.name} = {round(1000 * (e.seconds or retention))}," for e in TABLE)
+    return "\n".join(("local KEY = {", *names, "}", "local LIFE = {", *lives, "}", ""))

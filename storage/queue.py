@@ -111,15 +111,18 @@ class RedisQueue:
         name = keys.key("lane", 0, lane)  # every bucket has the same
         return int(await self._store.command("zcount", name, f"({now}", "+inf"))
 
-    async def claim(self, lane: str, core: str) -> Claim | None:
+    async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
+        claims: list[Claim] = []
         for _ in self._store.all_buckets():
             bucket = next(self._turn)
-            answer = await self._store.run(
-                "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease)
-            )
-            if answer:
-                return await self._claim(bucket, *answer)
-        return None
+            rows = await self._store.run(
+                "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease),
+                most=most - len(claims),
+            )  # fmt: skip
+            claims += [claim for row in rows if (claim := await self._claim(bucket, *row))]
+            if len(claims) >= most:
+                break
+        return claims
 
     async def _claim(
         self, bucket: int, id_: str, flat: list[str], gen: int, epoch: str

@@ -18,6 +18,10 @@ from transformers import (
 )
 
 from core.engine.torch import Limits, TorchEngine
+from core.engine.torch.attention import CacheShape
+from core.engine.torch.blocks import SIZE
+from core.engine.torch.scheduler import Scheduler
+from core.engine.torch.sequence import Sequence
 from core.errors import EngineError, EngineRefused
 from core.ports import Chunk, GenerationRequest
 from core.types import Sampling
@@ -27,7 +31,7 @@ torch.set_num_threads(1)  # the models are tiny: a second thread would only wait
 VOCABULARY = 307
 CONTEXT = 512
 GREEDY = Sampling(temperature=0, repetition_penalty=1.1)
-MARGIN = 1e-3
+MARGIN = 1e-4
 """Two best scores nearer than this could change places through rounding alone."""
 
 
@@ -183,3 +187,150 @@ async def test_closing_the_engine_fails_what_is_in_flight(
             ids_of([chunk async for chunk in stream])
         with pytest.raises(EngineError):
             await reply(engine, request_for([5]))
+
+
+async def test_the_next_turn_computes_only_what_is_new(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, theirs = twins
+    prompt = prompts(4)[2]
+    async with engine_for(ours) as engine:
+        first = ids_of(await reply(engine, request_for(prompt)))
+        second = [*prompt, *first, *prompts(1, seed=9)[0]]
+        chunks = await reply(engine, request_for(second))
+        again = await reply(engine, request_for(second))
+    assert first == alone(theirs, prompt, 24, 1.1)
+    assert ids_of(chunks) == ids_of(again) == alone(theirs, second, 24, 1.1)
+    # Whole blocks are kept, and the newest reply's last token was never computed.
+    assert len(prompt) + len(first) - 1 - SIZE < chunks[0].cached_tokens <= len(second)
+    assert chunks[0].cached_tokens < again[0].cached_tokens < len(second)
+    assert [chunk.cached_tokens for chunk in again[1:]] == [0] * 23
+
+
+async def test_two_conversations_share_their_system_prompt_while_both_run(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, theirs = twins
+    system = prompts(4)[2]
+    ends = [[11, 12, 13], [21, 22]]
+    async with engine_for(ours) as engine:
+        await reply(engine, request_for(system, max_new_tokens=1))
+        pair = [request_for([*system, *end]) for end in ends]
+        replies = await asyncio.gather(*(reply(engine, one) for one in pair))
+    for end, chunks in zip(ends, replies, strict=True):
+        assert ids_of(chunks) == alone(theirs, [*system, *end], 24, 1.1)
+        assert chunks[0].cached_tokens == len(system) // SIZE * SIZE
+
+
+async def test_a_preempted_reply_goes_on_without_losing_or_changing_a_token(
+    twins: tuple[PreTrainedModel, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = twins
+    asked = [prompt[:60] for prompt in prompts(6, seed=3)]
+    preempted = []
+    preempt = Scheduler._preempt
+
+    def watched(scheduler: Scheduler, sequence: Sequence) -> None:
+        preempted.append(sequence.reply_length)
+        preempt(scheduler, sequence)
+
+    monkeypatch.setattr(Scheduler, "_preempt", watched)
+    # Room for 16 blocks: each of the six needs up to 7, so that not even three fit to their ends.
+    async with engine_for(ours, cache_bytes=_blocks(ours, 16)) as engine:
+        requests = [request_for(prompt, max_new_tokens=48) for prompt in asked]
+        replies = await asyncio.gather(*(reply(engine, one) for one in requests))
+        assert engine.stats().cache_used == 0
+    assert any(preempted), "nothing was preempted while it streamed"
+    expected = [alone(theirs, prompt, 48, 1.1) for prompt in asked]
+    assert [ids_of(chunks) for chunks in replies] == expected
+
+
+async def test_a_small_step_gives_the_same_as_a_large_one(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, theirs = twins
+    asked = prompts(5, seed=4)
+    async with engine_for(ours, step_tokens=16, places=3) as engine:
+        replies = await asyncio.gather(*(reply(engine, request_for(one)) for one in asked))
+    assert [ids_of(chunks) for chunks in replies] == [alone(theirs, one, 24, 1.1) for one in asked]
+
+
+async def test_blocks_that_are_needed_elsewhere_are_computed_again(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, theirs = twins
+    first, *others = [prompt * 9 for prompt in prompts(4, seed=6)]
+    first, *others = [prompt[:90] for prompt in (first, *others)]
+    async with engine_for(ours, cache_bytes=_blocks(ours, 9)) as engine:
+        await reply(engine, request_for(first))
+        kept = await reply(engine, request_for(first))
+        for other in others:
+            await reply(engine, request_for(other))
+        evicted = await reply(engine, request_for(first))
+    assert kept[0].cached_tokens == 80
+    assert evicted[0].cached_tokens == 0
+    assert ids_of(kept) == ids_of(evicted) == alone(theirs, first, 24, 1.1)
+
+
+def _blocks(model: PreTrainedModel, count: int) -> int:
+    return count * SIZE * CacheShape.of(model).bytes_per_token
+
+
+async def test_a_seeded_reply_repeats_itself_whatever_else_is_in_the_batch(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, _ = twins
+    wishes = [
+        Sampling(temperature=0.7, repetition_penalty=1.1),
+        Sampling(temperature=0.9, top_p=0.9),
+        Sampling(temperature=1.2, top_k=20),
+        Sampling(temperature=1.0, top_k=40, top_p=0.8, repetition_penalty=1.2),
+    ]
+    asked = prompts(4, seed=8)
+    requests = [
+        request_for(p, w, seed=n) for n, (p, w) in enumerate(zip(asked, wishes, strict=True))
+    ]
+    async with engine_for(ours) as engine:
+        by_themselves = [ids_of(await reply(engine, one)) for one in requests]
+        crowd = [request_for(one, Sampling(), seed=99) for one in prompts(4, seed=10)]
+        together = await asyncio.gather(*(reply(engine, one) for one in [*crowd, *requests]))
+        other = ids_of(await reply(engine, request_for(asked[0], wishes[0], seed=77)))
+    assert [ids_of(chunks) for chunks in together[4:]] == by_themselves
+    assert other != by_themselves[0]
+
+
+async def test_a_step_that_fails_costs_only_the_request_that_makes_it_fail(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, theirs = twins
+    poison = 3
+
+    def choke(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if (inputs[0] == poison).any():
+            raise torch.OutOfMemoryError("not enough memory for this one")
+
+    ours.get_input_embeddings().register_forward_pre_hook(choke)
+    asked = [[id_ for id_ in prompt if id_ != poison] for prompt in prompts(6, seed=2)]
+    async with engine_for(ours) as engine:
+        tasks = [asyncio.create_task(reply(engine, request_for(one))) for one in asked]
+        with pytest.raises(EngineError, match="not enough memory"):
+            await reply(engine, request_for([9, poison, 9]))
+        replies = await asyncio.gather(*tasks)
+        assert engine.stats().running == engine.stats().waiting == 0
+    assert [ids_of(chunks) for chunks in replies] == [alone(theirs, one, 24, 1.1) for one in asked]
+
+
+async def test_an_engine_tells_how_much_more_it_takes(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    async with engine_for(twins[0], places=3) as engine:
+        assert engine.stats().places == 3
+        streams = [engine.generate(request_for([5] * 40, max_new_tokens=400)) for _ in range(2)]
+        for stream in streams:
+            await anext(stream)
+        busy = engine.stats()
+        assert (busy.running, busy.waiting, busy.places) == (2, 0, 1)
+        assert 0 < busy.cache_used < 1
+        assert busy.tokens_per_second > 0 < busy.time_to_first_token
+        for stream in streams:
+            await stream.aclose()

@@ -89,7 +89,7 @@ async def test_a_reset_of_a_place_meets_a_commit_a_claim_and_who_waits(
     waiting = await house.say("in another thread", thread=other)
     await house.history.reset_place(place, "U1")
     assert await house.reply(claim, "kept?") == "fenced"
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
     assert await house.texts() == []
     for receipt in (running, behind, waiting):
         assert (await house.events(receipt.job))[-1] == Cancelled("reset")
@@ -148,7 +148,7 @@ async def test_a_stopped_reply_that_is_handed_back_ends_with_what_was_shown(
     await house.queue.publish(claim, Delta(0, "half of"))
     await house.queue.cancel(THREAD, job_of(receipt))
     await house.queue.release(claim)
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
     last = (await house.events(receipt.job))[-1]
     assert isinstance(last, Done)
     assert (last.text, last.finish_reason) == ("half of", "cancelled")
@@ -198,7 +198,7 @@ async def test_stopping_the_second_leaves_the_first_to_its_core(house: Storehous
     second = await house.say("two", author="U2")
     await house.queue.cancel(THREAD, job_of(second))
     assert await house.reply(claim, "1") == "ok"
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
     assert await nothing_is_left_open(house)
 
 
@@ -493,7 +493,7 @@ async def test_a_thread_that_expired_while_a_job_waits_leaves_no_key_behind(
 ) -> None:
     receipt = await house.say("hello", hold=held)
     await expire(house)
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
     await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1}, xx=True)
     await past_deadline(house, receipt)
     assert (await house.events(receipt.job))[-1] == Failed("deadline")
@@ -546,8 +546,7 @@ async def test_a_job_that_lacks_anything_stops_nobody(house: Storehouse, field: 
     poisoned = await house.say("poison", thread=replace(THREAD, thread="2.0"))
     await house.redis.hdel(keys.key("job", 0, job_of(poisoned)), field)
     healthy = await house.say("hello", author="U2")
-    claims = [await house.queue.claim(LANE, "core") for _ in range(3)]
-    held = [claim for claim in claims if claim is not None]
+    held = await house.queue.claim(LANE, "core", 3)
     assert healthy.job in [claim.job.id for claim in held]
     for claim in held:
         await house.queue.release(claim)

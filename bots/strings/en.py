@@ -91,6 +91,7 @@ ENGLISH: Final[dict[str, str]] = {
     "scope_mine": "everything that you said",
     "reset_pick_channel": "Which channel?",
     "reset_pick_user": "Which person?",
+    "app_description": "Answers in threads with a language model that our team runs itself.",
     # The home page
     "home_title": "{name}",
     "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",
@@ -112,4 +113,18 @@ ENGLISH: Final[dict[str, str]] = {
     "prompt_ideas": "Please list five ideas for:\n",
     "shortcut_ask": "Ask about this message",
     "shortcut_reset": "Reset this thread",
+    # The terminal
+    "console_small_model": (
+        "{model} is a small English model, for trying things out. Japanese, from rinna's model:"
+    ),
+    "console_commands": "/help shows the commands. Ctrl-C stops a reply; twice, it leaves.",
+    "console_help": (
+        "/reset    forget this conversation\n"
+        "/history  show what is remembered of it\n"
+        "/help     show this\n"
+        "Ctrl-C stops a reply; twice, or Ctrl-D, it leaves."
+    ),
+    "console_leave": "Ctrl-C again leaves.",
+    "console_no_history": "Nothing is remembered of this conversation.",
+    "console_remembered": "{turns} messages of this conversation are remembered.",
 }

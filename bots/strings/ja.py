@@ -90,6 +90,7 @@ JAPANESE: Final[dict[str, str]] = {
     "scope_mine": "あなたのすべての発言",
     "reset_pick_channel": "どのチャンネルですか",
     "reset_pick_user": "どの人ですか",
+    "app_description": "自分たちで動かす言語モデルが、スレッドで答えます。",
     # The home page
     "home_title": "{name} (返事)",
     "home_what": "自分たちで運用するチャットボットです。スレッドで、書きながら返事をします。",
@@ -111,4 +112,20 @@ JAPANESE: Final[dict[str, str]] = {
     "prompt_ideas": "次のテーマでアイデアを5つ挙げてください:\n",
     "shortcut_ask": "このメッセージについて聞く",
     "shortcut_reset": "このスレッドをリセット",
+    # The terminal
+    "console_small_model": (
+        "{model}は試用のための小さな英語モデルです。日本語のrinnaのモデルを使うには:"
+    ),
+    "console_commands": (
+        "/help で使い方を表示します。Ctrl-C で返事を止め、続けて2回押すと終了します。"
+    ),
+    "console_help": (
+        "/reset    この会話を忘れる\n"
+        "/history  覚えている内容を表示する\n"
+        "/help     この説明を表示する\n"
+        "Ctrl-C で返事を止め、2回押すか Ctrl-D で終了します。"
+    ),
+    "console_leave": "もう一度 Ctrl-C を押すと終了します。",
+    "console_no_history": "この会話について覚えていることはありません。",
+    "console_remembered": "この会話のメッセージを{turns}件覚えています。",
 }

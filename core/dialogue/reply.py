@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import Reading
+from core.dialogue.repetition import first_round
 from core.dialogue.text import clean
 from core.dialogue.tokenizer import Detokenizer
 from core.types import FinishReason
 
 _SPACE = re.compile(r"\s+")
+_LOOK_EVERY = 32
+"""Characters after which a loop is looked for again."""
 
 
 class Reply:
@@ -29,6 +32,8 @@ class Reply:
         self._shown = len(self._text)
         self._line = self._text.rfind("\n") + 1
         """Where the last line begins."""
+        self._looked = len(self._text)
+        """How much of the text was looked at for a loop."""
 
     def push(self, ids: Sequence[int], text: str | None = None) -> str:
         """Take what the engine made, as ids or, from a server that has none, as text; give what can
@@ -63,6 +68,14 @@ class Reply:
         self._unread = text[len(text) - held :]
         self._text += text[: len(text) - held]
         self._look_for_marks()
+        if self.finish_reason is None and len(self._text) >= self._looked + _LOOK_EVERY:
+            self._look_for_loop()
+
+    def _look_for_loop(self) -> None:
+        self._looked = len(self._text)
+        end = first_round(self._text)
+        if end is not None:
+            self._text, self.finish_reason = self._text[:end], "repetition"
 
     def _look_for_marks(self) -> None:
         if not self._reading.marks_begin_lines:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from core.engine.echo import EchoEngine
+from core.errors import UsageError
 from core.models import ModelSpec
 from core.ports import Engine
 from core.settings import Settings
@@ -25,6 +26,25 @@ async def open_engine(
     """
     if settings.engine == "echo":
         return EchoEngine(settings.echo_tokens_per_second)
+    if settings.engine == "openai":
+        return await _open_remote(settings)
     from core.engine.torch import open_torch_engine
 
     return await asyncio.to_thread(open_torch_engine, settings, spec, load)
+
+
+async def _open_remote(settings: Settings) -> Engine:
+    from core.engine.openai import OpenAIEngine, Remote
+
+    if not settings.openai_base_url:
+        raise UsageError(
+            "the engine openai needs HENJI_OPENAI_BASE_URL, such as http://host:8000/v1"
+        )
+    key = settings.openai_api_key
+    remote = Remote(
+        settings.openai_base_url,
+        key=key.get_secret_value() if key else None,
+        model=settings.openai_model,
+        places=settings.places or 64,
+    )
+    return await OpenAIEngine.open(remote)

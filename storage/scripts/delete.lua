@@ -4,7 +4,7 @@
 local T, id = A.thread, A.turn
 local meta = enter(T)
 -- a copy that comes late finds the mark
-call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', KEY.seen[2])
+call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', LIFE.seen)
 if not meta then return {} end
 
 local ended = {}

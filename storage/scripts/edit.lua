@@ -6,7 +6,7 @@ local meta = enter(T)
 local record = meta and call('HGET', K('turns', T), id)
 if not record then
   local edit = cjson.encode({ text = A.text, revision = A.revision })
-  call('SET', K('edited', T .. ' ' .. id), edit, 'PX', KEY.edited[2])
+  call('SET', K('edited', T .. ' ' .. id), edit, 'PX', LIFE.edited)
   return { 'ignored', '', 0, '', 0 }
 end
 

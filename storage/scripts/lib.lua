@@ -5,11 +5,11 @@ local B = KEYS[1]
 local A = cjson.decode(ARGV[1])
 
 local function K(name, ...)
-  return B .. string.format(KEY[name][1], ...)
+  return B .. string.format(KEY[name], ...)
 end
 
 local function touch(name, ...)
-  call('PEXPIRE', K(name, ...), KEY[name][2])
+  call('PEXPIRE', K(name, ...), LIFE[name])
 end
 
 -- Redis's clock is the only one: milliseconds since the epoch.
@@ -371,7 +371,7 @@ local function open_delivery(T, J, job)
   local space = places(T)
   local asked = space .. ':' .. job.author
   if call('ZADD', K('asked', asked), now, J) == 1 and now % 16 == 0 then
-    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - KEY.asked[2])
+    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - LIFE.asked)
   end
   touch('asked', asked)
 end

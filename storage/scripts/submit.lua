@@ -6,7 +6,7 @@ local space, channel = places(T)
 local seen = K('seen', T .. ' ' .. id)
 
 local function mark(key, value)
-  call('SET', key, value, 'PX', KEY.seen[2])
+  call('SET', key, value, 'PX', LIFE.seen)
 end
 
 local function known()
@@ -36,7 +36,7 @@ local function keep()
   call('HSET', K('turns', T), id, edited(T, id, A.record))
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
   local message = K('message', channel, id)
-  call('SET', message, T .. '\n' .. id, 'PX', KEY.message[2])
+  call('SET', message, T .. '\n' .. id, 'PX', LIFE.message)
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
   touch('person', space .. ':' .. A.author)
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')

@@ -45,6 +45,7 @@ class ChatTemplateFormat:
         self._safe = Breaker(self._marks(), tokenizer.normalized)
         self._place_system(self._safe(clean(system_prompt)))
         self.alternates = not self._takes(("user", "user"))
+        self.stable = True
         self.stable = self._appends()
         self.reading = self._reading()
 
@@ -55,6 +56,9 @@ class ChatTemplateFormat:
         return self._render([message], prompt=False)
 
     def following(self, message: Message) -> str:
+        if not self.stable:
+            asked = message.role == "user"
+            return (self._seams.after_reply if asked else self._seams.before_reply) + message.text
         context = [Message("user", _ASKED)]
         if message.role == "user":
             context.append(Message("assistant", _REPLIED))

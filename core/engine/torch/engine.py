@@ -15,8 +15,10 @@ from typing import TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.torch.attention import CacheShape, adopt
+from core.engine.pace import Pace
+from core.engine.torch.attention import Cache, CacheShape, adopt
 from core.engine.torch.blocks import SIZE, Blocks
+from core.engine.torch.linear import pack
 from core.engine.torch.rows import RowCache
 from core.engine.torch.runner import Runner
 from core.engine.torch.scheduler import Part, Scheduler
@@ -51,26 +53,34 @@ class TorchEngine:
     def __init__(self, model: PreTrainedModel, limits: Limits) -> None:
         """ModelError where the model cannot be served exactly."""
         adopt(model)
-        shape = CacheShape.of(model)
+        if model.device.type == "cpu":
+            pack(model)
         self._limits = limits
         self._vocabulary: int = model.config.get_text_config().vocab_size
-        blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
-        self._cache = RowCache(shape, blocks)
-        self._runner = Runner(model.train(False), self._cache)
-        self._scheduler = Scheduler(
-            Blocks(blocks),
-            places=limits.places,
-            step_tokens=limits.step_tokens,
-            left=self._cache.drop,
-        )
+        self._model = model.train(False)
+        self._cache, self._scheduler = self._books()
+        self._runner = Runner(self._model, self._cache)
         self._arrivals = count()
         self._inbox: deque[Sequence] = deque()
         self._wake = threading.Event()
         self._closing = False
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Item], _Item]]] = {}
-        self._pace = _Pace()
+        self._pace = Pace()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
+
+    def _books(self) -> tuple[Cache, Scheduler]:
+        """An empty cache, and who is in it."""
+        shape, limits = CacheShape.of(self._model), self._limits
+        blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
+        cache = RowCache(shape, blocks)
+        scheduler = Scheduler(
+            Blocks(blocks),
+            places=limits.places,
+            step_tokens=limits.step_tokens,
+            left=cache.drop,
+        )
+        return cache, scheduler
 
     # -- in asyncio -------------------------------------------------------------------------
 
@@ -103,7 +113,7 @@ class TorchEngine:
         scheduler, blocks = self._scheduler, self._scheduler.blocks
         running, waiting = len(scheduler.running), len(scheduler.waiting) + len(self._inbox)
         # What is held by nobody, shared among requests as long as those of late.
-        room = blocks.idle * SIZE // max(1, round(self._pace.request_tokens))
+        room = blocks.idle * SIZE // max(SIZE, round(self._pace.request_tokens))
         if not running and not waiting:
             room = max(1, room)
         return EngineStats(
@@ -146,12 +156,12 @@ class TorchEngine:
                 worked = self._step()
             except Exception:  # a defect of the scheduler's: begin anew rather than fall silent
                 log.exception("the engine's books are wrong; every request in flight fails")
-                self._fail(self._scheduler.clear(), "the engine had to start anew")
+                self._start_anew()
                 worked = True
             self._deliver()
             if not worked:
                 self._wake.wait()
-        self._fail([*self._scheduler.clear(), *self._inbox], "the engine was closed")
+        self._fail([*self._scheduler.sequences, *self._inbox], "the engine was closed")
         self._deliver()
 
     def _step(self) -> bool:
@@ -197,6 +207,12 @@ class TorchEngine:
                 self._pace.finished(sequence.length)
         self._pace.sampled(sum(token is not None for _, token in results), now)
 
+    def _start_anew(self) -> None:
+        in_flight = self._scheduler.sequences
+        self._cache, self._scheduler = self._books()
+        self._runner = Runner(self._model, self._cache)
+        self._fail(in_flight, "the engine had to start anew")
+
     def _fail(self, sequences: list[Sequence], reason: str) -> None:
         for sequence in sequences:
             sequence.emit(EngineError(reason))
@@ -214,35 +230,3 @@ class TorchEngine:
 def _put(items: list[tuple[asyncio.Queue[_Item], _Item]]) -> None:
     for queue, item in items:
         queue.put_nowait(item)
-
-
-_WINDOW = 10.0
-"""Seconds that tokens a second are counted over."""
-_NEWEST = 0.2
-"""The weight of the newest value in a mean of late."""
-
-
-class _Pace:
-    """Figures of late."""
-
-    def __init__(self) -> None:
-        self.first_token = 0.0
-        self.request_tokens = float(SIZE)
-        self._steps: deque[tuple[float, int]] = deque()
-
-    def started(self, seconds: float) -> None:
-        self.first_token += (seconds - self.first_token) * (_NEWEST if self.first_token else 1)
-
-    def finished(self, tokens: int) -> None:
-        self.request_tokens += (tokens - self.request_tokens) * _NEWEST
-
-    def sampled(self, tokens: int, now: float) -> None:
-        self._steps.append((now, tokens))
-        while self._steps[0][0] < now - _WINDOW:
-            self._steps.popleft()
-
-    def tokens_per_second(self, now: float) -> float:
-        steps = [(at, tokens) for at, tokens in self._steps.copy() if at >= now - _WINDOW]
-        if not steps:
-            return 0.0
-        return sum(tokens for _, tokens in steps) / max(now - steps[0][0], 0.1)

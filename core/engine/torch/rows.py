@@ -72,7 +72,9 @@ class RowCache:
 
     def __init__(self, shape: CacheShape, blocks: int) -> None:
         self._shape = shape
-        self._shelves: dict[int, Shelf] = {}
+        self._filling: dict[int, Shelf] = {}
+        self._decoding: dict[int, Shelf] = {}
+        """By capacity. Apart, so that the rows of a step are neighbours."""
         self._at: dict[Sequence, Shelf] = {}
         raw = np.zeros(blocks * SIZE * shape.bytes_per_token, dtype=np.uint8)
         sizes = (blocks, 2, shape.layers, SIZE, shape.heads, shape.size)
@@ -87,7 +89,7 @@ class RowCache:
                 decoding[part.sequence] = part
             else:
                 chunks.append(part)
-        shelved = [one for shelf in self._shelves.values() for one in shelf.sequences]
+        shelved = [one for shelf in self._decoding.values() for one in shelf.sequences]
         return [decoding[one] for one in shelved if one in decoding] + chunks
 
     def begin(self, parts: list[Part]) -> RowStep:
@@ -115,41 +117,39 @@ class RowCache:
         """The sequence runs no more."""
         shelf = self._at.pop(sequence, None)
         if shelf is not None:
-            self._remove(shelf, sequence)
+            shelf.remove(sequence)
 
     def _place(self, part: Part) -> None:
-        """A prompt fills a row of its own first, and goes onto a shelf when it is to decode."""
+        """A prompt fills a row among its like, and goes to those that decode when it is through."""
         sequence, shelf = part.sequence, self._at.get(part.sequence)
-        if not part.decodes:
-            if shelf is None:
-                self._move(sequence, None, Shelf(self._shape, _capacity(sequence.length)))
-            return
-        capacity = _capacity(sequence.computed + 1)
-        wanted = self._shelves.get(capacity)
-        if wanted is None:
-            wanted = self._shelves[capacity] = Shelf(self._shape, capacity)
+        if part.decodes:
+            wanted = self._shelf(self._decoding, sequence.computed + 1)
+        else:
+            wanted = shelf or self._shelf(self._filling, sequence.length)
         if shelf is not wanted:
             self._move(sequence, shelf, wanted)
+
+    def _shelf(self, shelves: dict[int, Shelf], ids: int) -> Shelf:
+        """One that is made stays: fresh memory costs more than what it holds."""
+        capacity = max(_SHORTEST, 1 << (ids - 1).bit_length())
+        if capacity not in shelves:
+            shelves[capacity] = Shelf(self._shape, capacity)
+        return shelves[capacity]
 
     def _move(self, sequence: Sequence, old: Shelf | None, new: Shelf) -> None:
         row, filled = new.add(sequence), sequence.computed
         self._at[sequence] = new
         if old is not None:
             row[:, :, :filled] = old.row(sequence)[:, :, :filled]
-            self._remove(old, sequence)
+            old.remove(sequence)
             return
         for number, block in enumerate(sequence.blocks[: filled // SIZE]):
             row[:, :, number * SIZE : (number + 1) * SIZE] = self._store[block]
 
-    def _remove(self, shelf: Shelf, sequence: Sequence) -> None:
-        shelf.remove(sequence)
-        if not shelf.sequences and self._shelves.get(shelf.capacity) is shelf:
-            del self._shelves[shelf.capacity]
-
     def _runs(self, parts: list[Part]) -> Iterator[tuple[Shelf, int, int]]:
         """The decoding parts as runs of neighbouring rows: shelf, first row, row after the last."""
         decoding = {part.sequence for part in parts if part.decodes}
-        for shelf in self._shelves.values():
+        for shelf in self._decoding.values():
             inside = [one in decoding for one in shelf.sequences]
             edges = [row for row, (a, b) in enumerate(pairwise([False, *inside, False])) if a != b]
             for first, last in zip(edges[::2], edges[1::2], strict=True):
@@ -244,7 +244,3 @@ def _one_row(group: _Group, query: Tensor, keys: Tensor, values: Tensor, scale: 
         enable_gqa=query.shape[0] != keys.shape[2],
     )
     return out[0].transpose(0, 1)
-
-
-def _capacity(ids: int) -> int:
-    return max(_SHORTEST, 1 << (ids - 1).bit_length())

@@ -92,17 +92,13 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
-    def clear(self) -> list[Sequence]:
-        """Forget every request and every block; those that ran or waited."""
-        dropped = [*self.running, *self.waiting]
-        for sequence in list(self.running):
-            self._leave(sequence)
-        self.waiting.clear()
-        self.blocks = Blocks(self.blocks.count)
-        return dropped
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All that run or wait."""
+        return [*self.running, *self.waiting]
 
     def _drop_cancelled(self) -> None:
-        for sequence in [one for one in (*self.running, *self.waiting) if one.cancelled]:
+        for sequence in [one for one in self.sequences if one.cancelled]:
             self.remove(sequence)
 
     def _admit(self) -> Sequence | None:

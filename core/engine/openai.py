@@ -1,0 +1,267 @@
+"""The remote engine: a server that speaks OpenAI's completions and takes token ids.
+
+vLLM does, and those that follow it. The prompt goes out as ids and the reply comes back as ids
+(`return_token_ids`), so that text stays only text: what a person typed cannot become a control
+token on the way. Replies come as text only from a server that gives no ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+
+from core.engine.pace import Pace
+from core.errors import EngineError, EngineRefused, ModelError
+from core.ports import Chunk, EngineStats, GenerationRequest
+from core.types import FinishReason, Sampling
+
+_ATTEMPTS = 4
+_FIRST_PAUSE = 0.25
+"""Seconds before the second attempt; each later pause is twice as long."""
+_LINE_BYTES = 1 << 22
+"""The first event repeats the prompt's ids in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A server, and how it is to be used."""
+
+    base_url: str
+    """Up to and with ``/v1``."""
+    key: str | None = None
+    model: str | None = None
+    """What the server calls the model; None: the first that it lists."""
+    places: int = 64
+    silence: float = 120.0
+    """Seconds without an event after which the server is given up."""
+
+
+class _TryAgainError(Exception):
+    """Nothing was generated yet, and the fault may pass."""
+
+
+class OpenAIEngine:
+    """Streams replies from a `Remote`. Made with `open`, which finds out what the server can."""
+
+    def __init__(self, remote: Remote, model: str, http: aiohttp.ClientSession) -> None:
+        self._remote = remote
+        self._model = model
+        self._http = http
+        self._running = 0
+        self._pace = Pace()
+
+    @classmethod
+    async def open(cls, remote: Remote) -> Self:
+        """ModelError, one sentence, where the server is not there or takes no token ids."""
+        headers = {"Authorization": f"Bearer {remote.key}"} if remote.key else {}
+        http = aiohttp.ClientSession(
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, connect=10, sock_read=remote.silence),
+            read_bufsize=_LINE_BYTES,
+        )
+        try:
+            engine = cls(remote, remote.model or await _first_model(http, remote), http)
+            await engine._probe()
+        except BaseException:
+            await http.close()
+            raise
+        return engine
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """See `Engine`. Closing the iterator closes the connection, and so ends the work there."""
+        self._running += 1
+        arrived = time.monotonic()
+        tokens = 0
+        try:
+            async for chunk in self._with_retries(request):
+                now = time.monotonic()
+                if not tokens:
+                    self._pace.started(now - arrived)
+                tokens += len(chunk.ids) or 1
+                self._pace.sampled(len(chunk.ids) or 1, now)
+                yield chunk
+        finally:
+            self._running -= 1
+
+    def stats(self) -> EngineStats:
+        """See `Engine`; of the server's cache nothing is known."""
+        return EngineStats(
+            running=self._running,
+            places=max(0, self._remote.places - self._running),
+            tokens_per_second=self._pace.tokens_per_second(time.monotonic()),
+            time_to_first_token=self._pace.first_token,
+        )
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._http.close()
+
+    async def _probe(self) -> None:
+        """Generate one token from one id."""
+        request = GenerationRequest("probe", (0,), Sampling(temperature=0), 1, seed=0)
+        try:
+            async for _ in self._with_retries(request):
+                pass
+        except EngineRefused as error:
+            raise ModelError(
+                f"the server at {self._remote.base_url} takes no token ids as a prompt ({error})"
+            ) from None
+        except EngineError as error:
+            raise ModelError(str(error)) from None
+
+    async def _with_retries(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        for attempt in range(_ATTEMPTS):
+            try:
+                async for chunk in self._stream(request):
+                    yield chunk
+            except _TryAgainError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise EngineError(f"{self._remote.base_url}: {error}") from None
+                await asyncio.sleep(_FIRST_PAUSE * 2**attempt)
+            else:
+                return
+
+    async def _stream(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        """One attempt: `_TryAgainError` before its first chunk, `EngineError` after it."""
+        reply = _Reply(request)
+        try:
+            url = f"{self._remote.base_url.rstrip('/')}/completions"
+            async with self._http.post(url, json=_body(request, self._model)) as response:
+                try:
+                    await _check(response)
+                    async for event in _events(response):
+                        chunk = reply.take(event)
+                        if chunk is not None:
+                            yield chunk
+                        if reply.ended:
+                            return
+                finally:
+                    response.close()  # a connection that is kept would let the server go on
+            raise aiohttp.ClientPayloadError("the reply broke off")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            sentence = str(error) or "the server was silent for too long"
+            if not reply.begun:
+                raise _TryAgainError(sentence) from None
+            raise EngineError(f"{self._remote.base_url}: {sentence}") from None
+
+
+class _Reply:
+    """What has come of one reply, held against the request's own stops."""
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self.begun = False
+        self.ended = False
+        self._request = request
+        self._ids: list[int] = []
+
+    def take(self, event: Mapping[str, Any]) -> Chunk | None:
+        if "error" in event:
+            raise EngineError(f"the server gave up: {_message(event)}")
+        if not event.get("choices"):
+            return None
+        choice = event["choices"][0]
+        ids, stopped = self._until_stop(choice.get("token_ids") or [])
+        reason = "stop" if stopped else _reason(choice.get("finish_reason"))
+        text = choice.get("text") or None if "token_ids" not in choice else None
+        self.ended = reason is not None
+        if not (ids or text or reason):
+            return None
+        self.begun = True
+        return Chunk(ids=ids, text=text, finish_reason=reason)
+
+    def _until_stop(self, ids: list[int]) -> tuple[tuple[int, ...], bool]:
+        """Servers differ in whether a stop id is part of the reply; ours never are."""
+        kept: list[int] = []
+        for id_ in ids:
+            if id_ in self._request.stop_ids:
+                return tuple(kept), True
+            kept.append(id_)
+            self._ids.append(id_)
+            if any(tuple(self._ids[-len(run) :]) == run for run in self._request.stop_sequences):
+                return tuple(kept), True
+        return tuple(kept), False
+
+
+def _reason(given: str | None) -> FinishReason | None:
+    match given:
+        case None | "stop" | "length":
+            return given
+    raise EngineError(f"the server ended the reply: {given}")
+
+
+def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
+    sampling = request.sampling
+    body = {
+        "model": model,
+        "prompt": list(request.prompt),
+        "max_tokens": request.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": request.seed,
+        "stream": True,
+        "return_token_ids": True,
+    }
+    # Beyond OpenAI's own words: sent only where they say something.
+    if sampling.top_k:
+        body["top_k"] = sampling.top_k
+    if sampling.repetition_penalty != 1:
+        body["repetition_penalty"] = sampling.repetition_penalty
+    if request.stop_ids:
+        body["stop_token_ids"] = sorted(request.stop_ids)
+    return body
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:
+    """The server-sent events of a response, up to ``[DONE]``."""
+    async for line in response.content:
+        if not line.startswith(b"data:"):
+            continue
+        data = line.removeprefix(b"data:").strip()
+        if data == b"[DONE]":
+            return
+        try:
+            event = json.loads(data)
+        except ValueError:
+            raise aiohttp.ClientPayloadError("the server sent an event that is not JSON") from None
+        yield event
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    text = await response.text()
+    try:
+        text = _message(json.loads(text))
+    except ValueError:
+        text = text.strip()
+    sentence = f"status {response.status}: {text[:300]}"
+    if response.status in (408, 409, 425, 429) or response.status >= 500:
+        raise _TryAgainError(sentence)
+    raise EngineRefused(sentence)
+
+
+def _message(answer: Any) -> str:
+    """What an error's body says: OpenAI nests it, others do not."""
+    error = answer.get("error", answer) if isinstance(answer, dict) else answer
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error
+    return str(error)
+
+
+async def _first_model(http: aiohttp.ClientSession, remote: Remote) -> str:
+    url = f"{remote.base_url.rstrip('/')}/models"
+    try:
+        async with http.get(url) as response:
+            await _check(response)
+            listed = await response.json(content_type=None)
+            return str(listed["data"][0]["id"])
+    except (aiohttp.ClientError, TimeoutError, _TryAgainError, EngineRefused) as error:
+        raise ModelError(f"no model server answers at {url}: {error}") from None
+    except (ValueError, LookupError, TypeError):
+        raise ModelError(f"{url} lists no model") from None

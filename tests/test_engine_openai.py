@@ -1,0 +1,221 @@
+"""The remote engine, against a small server that speaks completions on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from core.engine.openai import OpenAIEngine, Remote
+from core.errors import EngineError, EngineRefused, ModelError
+from core.ports import Chunk, GenerationRequest
+from core.types import Sampling
+
+REPLY = (101, 102, 103, 104)
+
+
+@dataclass
+class Server:
+    """Answers every prompt with `REPLY`, one id an event, and with the faults it was told."""
+
+    takes_ids: bool = True
+    gives_ids: bool = True
+    failures: list[int] = field(default_factory=list)
+    """Statuses of the next requests."""
+    breaks_after: int | None = None
+    """Events after which the connection is cut."""
+    stalls: bool = False
+    """Sends one event and then nothing."""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    """A client has gone before its reply was through."""
+
+    async def models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "the-model"}]})
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        asked = await request.json()
+        self.requests.append(asked)
+        self.keys.append(request.headers.get("Authorization"))
+        if self.failures:
+            return web.json_response({"error": {"message": "busy"}}, status=self.failures.pop(0))
+        if not self.takes_ids:
+            return web.json_response({"error": {"message": "text is expected"}}, status=400)
+        return await self._stream(request, asked)
+
+    async def _stream(self, request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        ids = REPLY[: asked["max_tokens"]]
+        try:
+            for number, id_ in enumerate(ids):
+                if self.breaks_after == number and request.transport is not None:
+                    request.transport.abort()
+                await response.write(self._event(id_, "length" if id_ == ids[-1] else None))
+                if self.stalls and asked["max_tokens"] > 1:
+                    await asyncio.Event().wait()
+            await response.write(b"data: [DONE]\n\n")
+        except (ConnectionError, asyncio.CancelledError):
+            self.left.set()
+            raise
+        return response
+
+    def _event(self, id_: int, reason: str | None) -> bytes:
+        choice: dict[str, Any] = {"index": 0, "text": f"<{id_}>", "finish_reason": reason}
+        if self.gives_ids:
+            choice["token_ids"] = [id_]
+        return b": a comment\n\ndata: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def serving(server: Server) -> AsyncIterator[str]:
+    """The server's base URL."""
+    app = web.Application()
+    app.router.add_get("/v1/models", server.models)
+    app.router.add_post("/v1/completions", server.completions)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}/v1"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def opened(server: Server, **more: Any) -> AsyncIterator[OpenAIEngine]:
+    async with serving(server) as url:
+        engine = await OpenAIEngine.open(Remote(url, **more))
+        server.requests.clear()
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
+
+def request_for(**more: Any) -> GenerationRequest:
+    given: dict[str, Any] = {
+        "sampling": Sampling(temperature=0.7),
+        "max_new_tokens": 10,
+        "seed": 5,
+        **more,
+    }
+    return GenerationRequest("r", (7, 8, 9), **given)
+
+
+async def replied(engine: OpenAIEngine, request: GenerationRequest) -> list[Chunk]:
+    return [chunk async for chunk in engine.generate(request)]
+
+
+async def test_ids_go_out_and_ids_come_back() -> None:
+    server = Server()
+    async with opened(server, key="sesame") as engine:
+        chunks = await replied(engine, request_for())
+    assert [id_ for chunk in chunks for id_ in chunk.ids] == list(REPLY)
+    assert {chunk.text for chunk in chunks} == {None}
+    assert [chunk.finish_reason for chunk in chunks] == [None, None, None, "length"]
+    asked = server.requests[0]
+    assert asked["prompt"] == [7, 8, 9]
+    assert asked["model"] == "the-model"
+    assert asked["return_token_ids"] is asked["stream"] is True
+    assert (asked["temperature"], asked["seed"], asked["max_tokens"]) == (0.7, 5, 10)
+    assert not {"top_k", "repetition_penalty", "stop_token_ids"} & asked.keys()
+    assert set(server.keys) == {"Bearer sesame"}
+
+
+async def test_the_card_s_sampling_is_asked_for_in_the_server_s_words() -> None:
+    server = Server()
+    sampling = Sampling(temperature=0.7, top_k=50, top_p=0.9, repetition_penalty=1.1)
+    async with opened(server, model="named") as engine:
+        await replied(engine, request_for(sampling=sampling, stop_ids=frozenset([3, 2])))
+    asked = server.requests[0]
+    assert (asked["top_k"], asked["top_p"], asked["repetition_penalty"]) == (50, 0.9, 1.1)
+    assert asked["stop_token_ids"] == [2, 3]
+    assert asked["model"] == "named"
+
+
+async def test_text_comes_only_from_a_server_without_ids() -> None:
+    async with opened(Server(gives_ids=False)) as engine:
+        chunks = await replied(engine, request_for())
+    assert "".join(chunk.text or "" for chunk in chunks) == "<101><102><103><104>"
+    assert not any(chunk.ids for chunk in chunks)
+
+
+async def test_a_server_that_refuses_ids_is_refused_in_one_sentence() -> None:
+    async with serving(Server(takes_ids=False)) as url:
+        with pytest.raises(ModelError, match=r"takes no token ids as a prompt .*text is expected"):
+            await OpenAIEngine.open(Remote(url))
+
+
+async def test_a_server_that_is_not_there_is_named() -> None:
+    async with serving(Server()) as url:
+        pass
+    with pytest.raises(ModelError, match=url):
+        await OpenAIEngine.open(Remote(url))
+
+
+async def test_stops_hold_even_where_the_server_does_not_know_them() -> None:
+    server = Server()
+    async with opened(server) as engine:
+        by_id = await replied(engine, request_for(stop_ids=frozenset([103])))
+        by_run = await replied(engine, request_for(stop_sequences=((102, 103),)))
+    assert [id_ for chunk in by_id for id_ in chunk.ids] == [101, 102]
+    assert [id_ for chunk in by_run for id_ in chunk.ids] == [101, 102, 103]
+    assert by_id[-1].finish_reason == by_run[-1].finish_reason == "stop"
+
+
+async def test_a_busy_server_is_asked_again_before_the_first_token() -> None:
+    server = Server()
+    async with opened(server) as engine:
+        server.failures = [503, 429]
+        chunks = await replied(engine, request_for())
+    assert len(server.requests) == 3
+    assert [id_ for chunk in chunks for id_ in chunk.ids] == list(REPLY)
+
+
+async def test_a_reply_that_breaks_off_is_not_begun_again() -> None:
+    server = Server()
+    async with opened(server) as engine:
+        server.breaks_after = 2
+        seen: list[int] = []
+        with pytest.raises(EngineError):  # noqa: PT012  # what came before it is kept
+            async for chunk in engine.generate(request_for()):
+                seen += chunk.ids
+        assert engine.stats().running == 0
+    assert seen == [101, 102]
+    assert len(server.requests) == 1
+
+
+async def test_a_request_that_the_server_will_never_take_is_refused_at_once() -> None:
+    server = Server()
+    async with opened(server) as engine:
+        server.failures = [400]
+        with pytest.raises(EngineRefused, match="busy"):
+            await replied(engine, request_for())
+    assert len(server.requests) == 1
+
+
+async def test_a_silent_server_is_given_up() -> None:
+    async with opened(Server(stalls=True), silence=0.2) as engine:
+        with pytest.raises(EngineError):
+            await asyncio.wait_for(replied(engine, request_for()), 10)
+
+
+async def test_closing_the_iterator_closes_the_connection() -> None:
+    server = Server(stalls=True)
+    async with opened(server, places=4) as engine:
+        stream = engine.generate(request_for())
+        assert (await anext(stream)).ids == (101,)
+        assert (engine.stats().running, engine.stats().places) == (1, 3)
+        await stream.aclose()
+        await asyncio.wait_for(server.left.wait(), 10)
+        assert engine.stats().running == 0
