@@ -456,6 +456,10 @@ class Deliveries(Protocol):
 
     async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool: ...
 
+    async def reopen(self, delivery: Delivery) -> None:
+        """Have the last reply that stands in these messages written again, by whoever takes it."""
+        ...
+
     async def closed(self, thread: ThreadKey, job: str) -> bool:
         """Whether nobody writes to the messages of this reply any more."""
         ...
