@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from logging import ERROR
@@ -70,11 +71,23 @@ def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrai
     try:
         with _quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=precision, local_files_only=True, output_loading_info=True
+                directory,
+                dtype=precision,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below
             )
     except _BROKEN as error:
-        raise ModelError(f"the weights {where} cannot be loaded: {_brief(error)}") from None
+        raise ModelError(
+            f"the weights {where} are cut short, or not such weights: {_brief(error)}"
+        ) from None
     model, info = loaded
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, there, wanted = mismatched[0]
+        raise ModelError(
+            f"the weights {where} have {name} of {tuple(there)}, "
+            f"where {directory / 'config.json'} says {tuple(wanted)}"
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"the weights {where} lack {len(missing)} tensors, such as {missing[0]}")
     return cast("PreTrainedModel", model)
@@ -82,7 +95,7 @@ def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrai
 
 def _brief(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return re.split(r"(?<=[.!?])\s", lines[0])[0][:200]
 
 
 def choose_device(device: str) -> torch.device:
