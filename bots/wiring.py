@@ -11,7 +11,6 @@ import platform as machine
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,7 +92,7 @@ async def open_relay(
     settings: Settings, memory: Memory, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
     """A relay that delivers until it is left, and then finishes."""
-    terms = RelayTerms(lane=settings.job_lane, holder=name_of_process(), locale=locale)
+    terms = relay_terms(settings, locale)
     relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
@@ -188,12 +187,16 @@ async def run_all(settings: Settings, stop: asyncio.Event) -> None:
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Be a platform's bot until `stop` is set.
 
-    The room of a platform has an `adapter` with `serve(settings, open_relay, stop)`, where
-    `open_relay(platform, locale)` is a context that gives its relay.
+    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`.
     """
     adapter = import_module(f"bots.{name}.adapter")
+    locale = "en" if settings.locale == "auto" else settings.locale
     async with open_memory(settings) as memory:
-        await adapter.serve(settings, partial(open_relay, settings, memory), stop)
+        await adapter.serve(settings, memory, relay_terms(settings, locale), stop)
+
+
+def relay_terms(settings: Settings, locale: str) -> RelayTerms:
+    return RelayTerms(lane=settings.job_lane, holder=name_of_process(), locale=locale)
 
 
 def name_of_process() -> str:
