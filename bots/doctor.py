@@ -39,7 +39,7 @@ async def examine(settings: Settings) -> list[Finding]:
         await asyncio.to_thread(model, settings),
         await asyncio.to_thread(gpu, settings),
         await slack(settings),
-        discord(settings),
+        await discord(settings),
     ]
 
 
@@ -127,16 +127,21 @@ async def slack(settings: Settings) -> Finding:
     return Finding("Slack", True, f"the tokens are good at {settings.slack_api_url}")
 
 
-def discord(settings: Settings) -> Finding:
+async def discord(settings: Settings) -> Finding:
+    """Asks Discord, where there is a token for it."""
     token = settings.discord_bot_token
     if token is None:
         return Finding("Discord", True, "no token, so no bot there")
     if find_spec("discord") is None:
         return _to_install("Discord", "discord", "discord")
-    if token.get_secret_value().count(".") != 2:
-        what = "DISCORD_BOT_TOKEN is not of the form a.b.c: copy it from the Bot page of your app"
-        return Finding("Discord", False, what)
-    return Finding("Discord", True, "DISCORD_BOT_TOKEN is set")
+    from bots.discord import portal
+
+    portal.point_at(settings.discord_api_url, settings.discord_gateway_url)
+    try:
+        found = await portal.look(token.get_secret_value(), settings.discord_message_content)
+    except OperatorError as error:
+        return Finding("Discord", False, str(error))
+    return Finding("Discord", True, f"the token is that of {found.name}")
 
 
 def _to_install(about: str, package: str, extra: str) -> Finding:

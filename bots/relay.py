@@ -105,11 +105,22 @@ class Relay:
         author: str,
         *,
         resumes: bool = False,
+        note: Mapping[str, str] | None = None,
     ) -> Receipt:
-        """Write a reply anew in its place, or go on from where it stopped."""
+        """Write a reply anew in its place, or go on from where it stopped.
+
+        `note`: what the platform wants to know now, instead of what it wanted the first time.
+        """
         terms = self._terms
         receipt = await self._queue.regenerate(
-            thread, reply, revision, author, terms.lane, terms.holder, resumes=resumes
+            thread,
+            reply,
+            revision,
+            author,
+            terms.lane,
+            terms.holder,
+            resumes=resumes,
+            note=note,
         )
         await self._start_stored(receipt, Job.id_for(thread, reply, revision), thread)
         return receipt

@@ -84,7 +84,8 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
             ),
             answer_together=settings.answer_together,
         )
-        yield Memory(RedisQueue(store), RedisHistory(store), RedisDeliveries(store))
+        async with aclosing(RedisQueue(store)) as queue:
+            yield Memory(queue, RedisHistory(store), RedisDeliveries(store))
 
 
 @asynccontextmanager
@@ -187,16 +188,18 @@ async def run_all(settings: Settings, stop: asyncio.Event) -> None:
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Be a platform's bot until `stop` is set.
 
-    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`.
+    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
+    `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     adapter = import_module(f"bots.{name}.adapter")
-    locale = "en" if settings.locale == "auto" else settings.locale
     async with open_memory(settings) as memory:
-        await adapter.serve(settings, memory, relay_terms(settings, locale), stop)
+        await adapter.serve(settings, memory, relay_terms(settings), stop)
 
 
-def relay_terms(settings: Settings, locale: str) -> RelayTerms:
-    return RelayTerms(lane=settings.job_lane, holder=name_of_process(), locale=locale)
+def relay_terms(settings: Settings, locale: str = "en") -> RelayTerms:
+    """How this process's relay works; `locale` for people whose language is not known."""
+    known = locale if settings.locale == "auto" else settings.locale
+    return RelayTerms(lane=settings.job_lane, holder=name_of_process(), locale=known)
 
 
 def name_of_process() -> str:

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from bots import bench, cli
 from core.errors import OperatorError, UsageError
 from tests.processes import Ran, finish, henji, start
-from tests.test_connect import free_port
+from tests.servers import free_port
 from tests.waiting import until
 
 Here: TypeAlias = Callable[..., Ran]

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from bots import doctor
 from core.settings import Settings, load_settings
 from tests.processes import henji
-from tests.test_connect import free_port
+from tests.servers import free_port
 
 GOOD: dict[str, str | int] = {
     "redis_version": "7.2.4",
@@ -34,7 +34,7 @@ async def test_a_machine_that_is_well_has_no_faults(redis_url: str, redis: Redis
 
 async def test_faults_are_counted_and_fail_the_command() -> None:
     nowhere = f"redis://:hidden@127.0.0.1:{free_port()}"
-    ran = await henji("doctor", REDIS_URL=nowhere, DISCORD_BOT_TOKEN="hidden")
+    ran = await henji("doctor", REDIS_URL=nowhere, SLACK_BOT_TOKEN="xoxb-hidden")
     assert ran.status == 1
     assert ran.out.count("FAULT") == 2
     assert ran.err == "henji: 2 things to mend, named above\n"
@@ -99,17 +99,23 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     assert doctor.gpu(Settings()).what.endswith("pip install 'henji[core]'")
     token = load_settings(slack_bot_token="xoxb", discord_bot_token="a.b.c")
-    assert doctor.discord(token).what.endswith("pip install 'henji[discord]'")
+    assert asyncio.run(doctor.discord(token)).what.endswith("pip install 'henji[discord]'")
     assert asyncio.run(doctor.slack(token)).what.endswith("pip install 'henji[slack]'")
 
 
-async def test_a_slack_that_cannot_be_reached_is_a_fault() -> None:
+async def test_a_platform_that_cannot_be_reached_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("discord.http.Route.BASE", "unchanged")
+    nowhere = f"http://127.0.0.1:{free_port()}"
     settings = load_settings(
         slack_bot_token="xoxb-hidden",
         slack_app_token="xapp-hidden",
-        slack_api_url=f"http://127.0.0.1:{free_port()}/api/",
+        slack_api_url=f"{nowhere}/api/",
+        discord_bot_token="hidden.b.c",
+        discord_api_url=f"{nowhere}/api/v10",
     )
-    finding = await doctor.slack(settings)
-    assert not finding.well
-    assert "Slack cannot be reached" in finding.what
-    assert "hidden" not in finding.what
+    for finding in (await doctor.slack(settings), await doctor.discord(settings)):
+        assert not finding.well
+        assert f"{finding.about} cannot be reached" in finding.what
+        assert "hidden" not in finding.what
