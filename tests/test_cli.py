@@ -203,8 +203,8 @@ async def test_a_missing_library_is_named_with_what_installs_it(
 def test_benchmarks_of_a_checkout_are_run_by_name(tmp_path: Path) -> None:
     folder = tmp_path / "tests" / "benchmarks"
     folder.mkdir(parents=True)
-    (folder / "drain.py").write_text("")
-    (folder / "__init__.py").write_text("")
+    (folder / "drain.py").write_text("import sys\n\ndef main(argv: list[str]) -> None: ...\n")
+    (folder / "measure.py").write_text("def seconds() -> float: ...\n")
     assert bench.names(tmp_path) == ["drain"]
     with pytest.raises(UsageError, match="there is no benchmark fast: drain"):
         bench.run_benchmarks("fast", (), tmp_path)
