@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import os
 import tomllib
+from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +31,7 @@ from pydantic_settings import (
 )
 
 from core.errors import UsageError
+from core.rules import Access, Allowance, Policy, Rules, read_rules
 
 PREFIX = "HENJI_"
 
@@ -99,10 +109,31 @@ class Settings(BaseSettings):
     retention_days: float = Field(default=30.0, gt=0)
     """A thread that is quiet for so long is forgotten."""
 
+    # Who may, and what holds where: see core/rules.py
+    access: Access = Access()
+    """[access]: allow and deny lists."""
+    admins: tuple[str, ...] = ()
+    """People and roles who may administer, beside those the platform says: ``slack:U024``."""
+    quota: Rules = Rules()
+    """[quota]: rules that hold everywhere, such as person_messages = 50."""
+    role_quotas: dict[str, Allowance] = Field(default_factory=dict)
+    """[role_quotas.ROLE]: messages and tokens a day for each person with the role."""
+    spaces: dict[str, Rules] = Field(default_factory=dict)
+    """[spaces."slack:T024"]: the rules of a Slack workspace or a Discord guild."""
+    channels: dict[str, Rules] = Field(default_factory=dict)
+    """[channels."slack:T024:C123"]: the rules of a channel."""
+    timezone: str = "UTC"
+    """At its midnight a new day of quotas begins: Asia/Tokyo, say."""
+    audit_days: float = Field(default=365.0, ge=1)
+    """How long the record of who reset, forgot, changed or read what is kept."""
+
     # What people see, and what operators see
     locale: Literal["auto", "ja", "en"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["people", "json"] = "people"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """/healthz, /readyz and /metrics of each process are served here; 0: nowhere."""
     log_content: bool = False
     """Write what people and the model say into the log."""
 
@@ -169,6 +200,42 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
+    @field_validator("quota", mode="before")
+    @classmethod
+    def _read_quota(cls, table: Any) -> Any:
+        return table if isinstance(table, Rules) else read_rules(_parsed(table), "[quota]")
+
+    @field_validator("spaces", "channels", mode="before")
+    @classmethod
+    def _read_places(cls, tables: Any, info: ValidationInfo) -> Any:
+        colons = {"spaces": 1, "channels": 2}[info.field_name or ""]
+        found = {}
+        for place, table in _parsed(tables).items():
+            where = f'[{info.field_name}."{place}"]'
+            if place.count(":") != colons:
+                raise UsageError(f"{where}: a name such as {'slack:T024:C123'[: 5 + 5 * colons]}")
+            found[place] = read_rules(table, where)
+        return found
+
+    @field_validator("timezone")
+    @classmethod
+    def _know_timezone(cls, name: str) -> str:
+        _zone(name)
+        return name
+
+    @property
+    def policy(self) -> Policy:
+        """The rules of the file, ready to decide."""
+        return Policy(
+            access=self.access,
+            everywhere=self.quota,
+            spaces=self.spaces,
+            channels=self.channels,
+            roles=self.role_quotas,
+            admins=self.admins,
+            zone=_zone(self.timezone),
+        )
+
     @property
     def job_lane(self) -> str:
         """The lane that jobs go to and a core serves."""
@@ -182,6 +249,21 @@ class Settings(BaseSettings):
             "discord": self.discord_bot_token,
         }
         return tuple(name for name, tokens in has.items() if tokens)
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(
+            f"the setting timezone is {name!r}, which this machine does not know: Asia/Tokyo, say"
+        ) from None
+
+
+def _parsed(table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UsageError("spaces, channels and quota are tables in henji.toml")
+    return table
 
 
 def config_file() -> Path:
