@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib import import_module
 from typing import NoReturn
 
 import click
@@ -217,8 +216,9 @@ def manifest() -> None:
 @click.option("--url", metavar="URL", help="Where Slack reaches the bot; default: Socket Mode.")
 def manifest_slack(name: str, locale: str, command: str, url: str | None) -> None:
     """The manifest to paste at api.slack.com/apps: Create New App, From a manifest."""
-    make = import_module("bots.slack.manifest").manifest
-    click.echo(json.dumps(make(name, locale, url, command), ensure_ascii=False, indent=2))
+    from bots.slack.manifest import document
+
+    click.echo(json.dumps(document(name, locale, url, command), ensure_ascii=False, indent=2))
 
 
 @henji.command(

@@ -191,11 +191,11 @@ async def test_what_a_person_wrote_is_forgotten(
 async def test_a_missing_library_is_named_with_what_installs_it(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(_: str) -> None:
+    def missing() -> None:
         raise ModuleNotFoundError("No module named 'slack_bolt'", name="slack_bolt.async_app")
 
-    monkeypatch.setattr(cli, "import_module", missing)
-    ran = here("manifest", "slack")
+    monkeypatch.setattr(cli, "open_settings", missing)
+    ran = here("slack")
     assert ran.status == 1
     assert ran.err.endswith("pip install 'henji[slack]'\n")
 
