@@ -248,11 +248,11 @@ class Settings(BaseSettings):
     @property
     def platforms(self) -> tuple[str, ...]:
         """The platforms that there are tokens for."""
-        tokens = {
-            "slack": (self.slack_bot_token, self.slack_app_token),
-            "discord": (self.discord_bot_token,),
+        has = {
+            "slack": self.slack_bot_token and (self.slack_app_token or self.slack_http_port),
+            "discord": self.discord_bot_token,
         }
-        return tuple(name for name, needed in tokens.items() if all(needed))
+        return tuple(name for name, tokens in has.items() if tokens)
 
 
 def _zone(name: str) -> tzinfo:
