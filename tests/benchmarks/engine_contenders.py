@@ -17,7 +17,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
 import torch
@@ -75,7 +74,7 @@ class Contender(Protocol):
     """It answers only whole batches, so that conversations go on in step."""
 
 
-def model_for(task: Task) -> GPTNeoXForCausalLM:
+def model_for(task: Task) -> Any:
     """Random weights, the same for every contender."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
@@ -148,8 +147,8 @@ class Generate:
         return [Reply(row[:n], float("nan")) for row, (_, n) in zip(rows, asked, strict=True)]
 
 
-def _generation(new: int) -> GenerationConfig:
-    return GenerationConfig(
+def _generation(new: int) -> Any:
+    return cast("Any", GenerationConfig)(
         max_new_tokens=new,
         do_sample=True,
         temperature=SAMPLING.temperature,
@@ -171,7 +170,7 @@ class Continuous:
         config.eos_token_id = -1
         self._manager = model.init_continuous_batching(generation_config=config)
         self._manager.start()
-        self._waiting: dict[str, Callable[[Any], None]] = {}
+        self._waiting: dict[str, Callable[[Any], object]] = {}
         self._count = 0
         threading.Thread(target=self._collect, daemon=True).start()
 
@@ -183,7 +182,7 @@ class Continuous:
         done: asyncio.Future[Any] = loop.create_future()
         self._count += 1
         name, start = f"r{self._count}", time.perf_counter()
-        self._waiting[name] = lambda out: loop.call_soon_threadsafe(done.set_result, out) and None
+        self._waiting[name] = lambda out: loop.call_soon_threadsafe(done.set_result, out)
         self._manager.add_request(prompt, name, max_new_tokens=new, record_timestamps=True)
         out = await done
         stamps = out.timestamps or [float("nan")]
@@ -239,11 +238,10 @@ class CTranslate2:
 @asynccontextmanager
 async def vllm(task: Task) -> AsyncIterator[Streaming]:
     """vLLM's server from the environment of `make peers-engine`, through our remote engine."""
-    python = Path(".peers/vllm/bin/python").absolute()
     with tempfile.TemporaryDirectory() as directory:
         model_for(task).save_pretrained(directory)
         server = await asyncio.create_subprocess_exec(
-            str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", directory,
+            ".peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", directory,
             "--skip-tokenizer-init", "--dtype", task.dtype, "--port", "8917",
             stdout=sys.stderr, stderr=sys.stderr,
         )  # fmt: skip
@@ -364,7 +362,7 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     # Contenders leave threads behind that would keep the process.
-    cast(Any, sys.stdout).flush()
+    cast("Any", sys.stdout).flush()
     import os
 
     os._exit(0)
