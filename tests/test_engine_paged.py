@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any, cast
 
 import pytest
 import torch
@@ -46,7 +47,8 @@ async def test_pages_give_each_request_what_generate_gives_it_alone(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:
     ours, theirs = twins
-    ours = ours.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours = cast("Any", ours).to(device)
     asked = [prompt[:40] for prompt in prompts(4, seed=5)]
     limits = Limits(512, places=3, step_tokens=24, cache_bytes=8 << 20)
     engine = await PagedEngine.open(lambda: ours, lambda _: limits)

@@ -241,7 +241,8 @@ async def vllm(task: Task) -> AsyncIterator[Streaming]:
     with tempfile.TemporaryDirectory() as directory:
         model_for(task).save_pretrained(directory)
         server = await asyncio.create_subprocess_exec(
-            ".peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", directory,
+            ".peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server",
+            "--model", directory,
             "--skip-tokenizer-init", "--dtype", task.dtype, "--port", "8917",
             stdout=sys.stderr, stderr=sys.stderr,
         )  # fmt: skip
