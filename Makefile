@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,dev
 
-.PHONY: help setup chat test lint bench chaos clean
+.PHONY: help setup chat test lint bench bench-peers chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark"
+	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make chaos   the long fault tests"
 
 setup: $(VENV)/.ready
@@ -39,6 +40,14 @@ test: lint
 
 bench: setup
 	$(BIN)/henji bench
+
+# What the benchmarks compare with, in environments of their own.
+bench-peers: .venv-peers/queue/.ready
+
+.venv-peers/%/.ready: tests/benchmarks/peers-%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
 
 chaos: setup
 	$(BIN)/pytest tests/chaos --chaos

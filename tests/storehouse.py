@@ -62,9 +62,11 @@ class Storehouse:
         return await self.queue.submit(replace(submission, **changes), "adapter")
 
     async def claim(self) -> Claim:
-        claim = await self.queue.claim(LANE, "core")
-        assert claim is not None
+        (claim,) = await self.queue.claim(LANE, "core", 1)
         return claim
+
+    async def nothing_to_do(self) -> bool:
+        return not await self.queue.claim(LANE, "core", 1)
 
     async def reply(
         self, claim: Claim, text: str, finish: FinishReason = "stop", evict: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ async def test_a_message_is_queued_answered_and_remembered(house: Storehouse) ->
     events = await house.events(receipt.job)
     assert events[:3] == [Queued(1), Started(1), Delta(0, "hi")]
     assert isinstance(events[3], Done)
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
 
 
 async def test_a_message_that_comes_twice_is_one_job(house: Storehouse) -> None:
@@ -45,7 +45,7 @@ async def test_a_message_that_comes_twice_is_one_job(house: Storehouse) -> None:
     ]
     await house.reply(await house.claim(), "hi")
     assert (await house.say("hello", id="m1")).outcome == "duplicate"
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
 
 
 async def test_an_addressed_copy_upgrades_one_that_was_not(house: Storehouse) -> None:
@@ -75,7 +75,7 @@ async def test_a_thread_is_answered_one_at_a_time_in_order(house: Storehouse) ->
     await house.say("one", author="U1")
     claim = await house.claim()
     await house.say("two", author="U2")
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
     await house.reply(claim, "1")
     await house.reply(await house.claim(), "2")
     assert await house.texts() == ["one", "1", "two", "2"]
@@ -87,7 +87,7 @@ async def test_messages_of_one_person_that_wait_together_get_one_reply(house: St
     assert second.job == first.job
     await house.reply(await house.claim(), "ask away")
     assert await house.texts() == ["are you there?", "I have a question", "ask away"]
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
 
 
 async def test_a_core_that_wakes_up_late_is_fenced(house: Storehouse) -> None:
@@ -108,7 +108,7 @@ async def test_a_core_that_wakes_up_late_is_fenced(house: Storehouse) -> None:
 async def test_a_job_that_fails_for_good_is_a_dead_letter_and_a_sentence(house: Storehouse) -> None:
     receipt = await house.say("hello")
     await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
-    assert await house.queue.claim(LANE, "core") is None  # it waits for its second try
+    assert await house.nothing_to_do()  # it waits for its second try
     await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
     await house.queue.sweep()
     await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
@@ -128,8 +128,8 @@ async def test_a_poisoned_job_stops_nobody(house: Storehouse) -> None:
     poisoned = await house.say("hello", thread=replace(THREAD, thread="2.0"))
     await house.redis.hset(f"henji:{{0}}:job:{poisoned.job}", "v", "99")
     healthy = await house.say("hello")
-    claims = [await house.queue.claim(LANE, "core") for _ in range(2)]
-    assert [claim.job.id for claim in claims if claim] == [healthy.job]
+    claims = await house.queue.claim(LANE, "core", 2)
+    assert [claim.job.id for claim in claims] == [healthy.job]
     letters = await house.redis.xrange("henji:{0}:dead")
     assert [fields["job"] for _, fields in letters] == [poisoned.job]
 
@@ -154,7 +154,7 @@ async def test_stopping_a_reply_that_waits_ends_it(house: Storehouse) -> None:
     assert await house.queue.cancel(THREAD, waiting.job)
     assert (await house.events(waiting.job))[-1] == Cancelled("person")
     await house.reply(claim, "1")
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
 
 
 async def test_a_stopped_reply_whose_core_died_ends_with_what_was_shown(house: Storehouse) -> None:
@@ -360,13 +360,13 @@ async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> Non
     await house.queue.wait("nobody", 0.01)
     await house.queue.sweep()
     assert (await house.events(receipt.job))[-1] == Failed("deadline")
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
 
 
 async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) -> None:
     receipt = await house.say("and you?", hold=5.0, id="m5")
     assert receipt.new_thread
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
     before = [Turn(f"m{n}", "user", "U2", f"said {n}", at=n) for n in range(1, 4)]
     await house.queue.seed(THREAD, before)
     window = await house.history.window(await house.claim())
@@ -436,7 +436,7 @@ async def test_a_person_who_is_forgotten_leaves_no_word_behind(house: Storehouse
     assert [_ async for _ in house.history.export(place, "U1")] == []
     await house.queue.seed(THREAD, [Turn("old", "user", "U1", "a secret of old", at=1.0)])
     assert await house.texts() == ["hello", "hi"]
-    assert await house.queue.claim(LANE, "core") is None
+    assert await house.nothing_to_do()
 
 
 async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
@@ -452,3 +452,11 @@ async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
     assert forever == []
     open_ = await house.redis.hgetall("henji:{0}:open")
     assert open_ == {}
+
+
+async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(house: Storehouse) -> None:
+    first, second = await house.say("one"), await house.say("two", author="U2")
+    assert await house.queue.owed(THREAD) == {first.job: "U1", second.job: "U2"}
+    await house.reply(await house.claim(), "1")
+    await house.reply(await house.claim(), "2")
+    assert await house.queue.owed(THREAD) == {}

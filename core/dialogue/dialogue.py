@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
-from core.dialogue.formats.base import Format
+from core.dialogue.encoder import Encoder
+from core.dialogue.formats.base import Format, Message
 from core.dialogue.formats.load import load_format
+from core.dialogue.formats.names import named
 from core.dialogue.reply import Reply
-from core.dialogue.tokenizer import Tokenizer, load_tokenizer
+from core.dialogue.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
+from core.dialogue.trail import Part, Trail, Trails
 from core.errors import TurnTooLong
 from core.models import ModelSpec
-from core.types import Turn
+from core.types import Role, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +35,33 @@ class Prompt:
     """Turn id -> tokens that the turn takes in a prompt, for the turns that are in this one."""
 
 
-class Dialogue:
-    """One model's way to talk."""
+_Built: TypeAlias = tuple[tuple[int, ...], Mapping[str, int], Trail | None]
+"""A prompt's ids, the tokens of its turns, and the trail to go on from."""
 
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer, form: Format) -> None:
+
+class Dialogue:
+    """One model's way to talk.
+
+    A prompt's ids are always those of its whole rendered string. Where the format only appends and
+    the tokenizer says where a string may be cut, a prompt is built from the one before it, and
+    only what is new is rendered and encoded.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, tokenizer: Tokenizer, form: Format, *, speaker_names: bool = False
+    ) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
-        self._format = form
         self.stop_ids = form.reading.stop_ids
         self.stop_sequences: tuple[tuple[int, ...], ...] = ()
         """None: a next speaker's line has no fixed ids, and `Reply` ends a reply there."""
-        told = f"1 {spec.format} {tokenizer.fingerprint}"
+        self._format = form
+        self._names = speaker_names
+        self._encoder = Encoder(tokenizer)
+        self._trails = Trails()
+        self._size = lru_cache(4096)(self._measure)
+        self._empty = len(self._encoder.whole(form.whole([Message("user", "")], "")))
+        told = f"1 {spec.format} {speaker_names} {tokenizer.fingerprint}"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @classmethod
@@ -50,9 +73,31 @@ class Dialogue:
         system_prompt: str = "",
         speaker_names: bool = False,
     ) -> Dialogue:
-        """The dialogue of a model whose files are in `directory`; the echo model has none."""
+        """The dialogue of a model whose files are in `directory`; the echo model has none.
+
+        Raises ModelError, one sentence, where the files are broken or do not fit together.
+        """
         tokenizer = load_tokenizer(spec, directory)
-        return cls(spec, tokenizer, load_format(spec, tokenizer, system_prompt))
+        # a remote engine has the weights; here is the tokenizer alone
+        if directory is not None and (directory / "config.json").exists():
+            check_vocabulary(tokenizer, spec, directory)
+        form = load_format(spec, tokenizer, system_prompt)
+        return cls(spec, tokenizer, form, speaker_names=speaker_names)
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a text as it stands in a user's turn, without the turn around it."""
+        message = self._format.message(Turn("", "user", "", text, 0.0))
+        return self.tokenizer.encode(message.text)
+
+    def adapted(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
+        """The same model's way to talk on other terms, and with a system prompt of its own.
+
+        ModelError where the format does not go with that prompt.
+        """
+        form = self._format
+        if system_prompt is not None:
+            form = load_format(spec, self.tokenizer, system_prompt)
+        return Dialogue(spec, self.tokenizer, form, speaker_names=self._names)
 
     def reply(self, *, resume: str = "") -> Reply:
         """A reply to be filled; `resume` is what stands of it already."""
@@ -61,27 +106,111 @@ class Dialogue:
     def prompt(self, turns: Sequence[Turn], *, low_water: float, resume: str = "") -> Prompt:
         """The prompt for a reply to the last of `turns`, which fits beside the longest reply.
 
-        Where it would not, old turns go until `low_water` of the room is left. With `resume`, the
-        prompt ends with what stands of the reply. Raises TurnTooLong where the last turn is over
-        the room by itself.
+        Where it would not, old turns go until `low_water` of the room is left, so that the next
+        prompts begin as this one does. With `resume`, the prompt ends with what stands of the
+        reply. Raises TurnTooLong where the last turn is over the room by itself.
         """
-        limit = self.spec.prompt_budget
-        room = limit
-        for start in range(len(turns)):
-            ids = self._encode(turns[start:], resume)
-            if len(ids) <= room:
-                return Prompt(ids, start, self._counts(turns[start:]))
-            room = int(limit * low_water)
-        ids = self._encode(turns[-1:], resume)
-        if len(ids) > limit:
-            raise TurnTooLong(len(ids), limit)
-        return Prompt(ids, len(turns) - 1, self._counts(turns[-1:]))
+        if not turns:
+            raise ValueError("a prompt needs a turn to answer")
+        known = self._find(turns)
+        start, trail = known or (self._first_start(turns, low_water, resume), None)
+        while True:
+            ids, counts, grown = self._built(turns, start, trail, resume)
+            if len(ids) <= self.spec.prompt_budget:
+                break
+            start, trail = self._later_start(turns, start, len(ids), low_water, resume), None
+        if grown:
+            self._trails.put(grown, known[1] if known else None)
+        return Prompt(ids, start, MappingProxyType(counts))
 
-    def _encode(self, turns: Sequence[Turn], resume: str) -> tuple[int, ...]:
-        messages = [self._format.message(turn) for turn in turns]
-        return tuple(self.tokenizer.encode(self._format.whole(messages, resume)))
+    # -- from turns to ids ------------------------------------------------------------------------
 
-    def _counts(self, turns: Sequence[Turn]) -> Mapping[str, int]:
-        following = (self._format.following(self._format.message(turn)) for turn in turns)
-        counts = [len(self.tokenizer.encode(text)) for text in following]
-        return MappingProxyType({turn.id: n for turn, n in zip(turns, counts, strict=True)})
+    def _built(self, turns: Sequence[Turn], start: int, trail: Trail | None, resume: str) -> _Built:
+        """The prompt of the turns from `start` on, of which `trail` holds the first."""
+        if not self._format.stable:
+            groups = list(self._groups(turns[start:]))
+            rendered = self._format.whole(list(map(self._message, groups)), resume)
+            return self._encoder.whole(rendered), self._sizes(turns[start:]), None
+        trail = trail or Trail()
+        parts = self._parts(turns[start + len(trail.turns) :], first=not trail.turns)
+        grown = trail.extended(parts, self._encoder)
+        ids, counts = grown.ended(self._format.tail(resume), self._encoder)
+        return ids, counts, grown
+
+    def _find(self, turns: Sequence[Turn]) -> tuple[int, Trail] | None:
+        """A trail that these turns go on from, and where in them it begins."""
+        found = self._trails.find(turns)
+        if found is None or not self._format.alternates:
+            return found
+        start, trail = found
+        new = turns[start + len(trail.turns) :]
+        # a turn of the same role would change the last message
+        return None if new and new[0].role == trail.turns[-1].role else found
+
+    def _parts(self, turns: Sequence[Turn], *, first: bool) -> Iterator[Part]:
+        for group in self._groups(turns):
+            message = self._message(group)
+            render = self._format.first if first else self._format.following
+            first = False
+            yield Part(group, render(message))
+
+    def _groups(self, turns: Sequence[Turn]) -> Iterator[tuple[Turn, ...]]:
+        """The turns that become one message."""
+        if self._format.alternates:
+            return (tuple(group) for _, group in groupby(turns, attrgetter("role")))
+        return ((turn,) for turn in turns)
+
+    def _message(self, group: Sequence[Turn]) -> Message:
+        told = map(named, group) if self._names else group
+        messages = list(map(self._format.message, told))
+        return Message(messages[0].role, "\n".join(message.text for message in messages))
+
+    # -- what fits ---------------------------------------------------------------------------------
+
+    def _first_start(self, turns: Sequence[Turn], low_water: float, resume: str) -> int:
+        """Where a prompt begins that none was made before: at the first turn, if all may fit."""
+        room = self.spec.prompt_budget - self._around(resume)
+        # a turn beside others takes up to a token less than by itself
+        if self._oldest(turns, room, joined=1) == 0:
+            return self._beginning(turns, 0)
+        return self._beginning(turns, self._oldest(turns, self._low_room(low_water, resume)))
+
+    def _later_start(
+        self, turns: Sequence[Turn], start: int, tokens: int, low_water: float, resume: str
+    ) -> int:
+        """Where to begin instead of at `start`, whose prompt took too many `tokens`."""
+        if start >= len(turns) - 1:
+            raise TurnTooLong(tokens, self.spec.prompt_budget)
+        oldest = self._oldest(turns, self._low_room(low_water, resume))
+        return self._beginning(turns, max(start + 1, oldest))
+
+    def _low_room(self, low_water: float, resume: str) -> int:
+        return int(self.spec.prompt_budget * low_water) - self._around(resume)
+
+    def _oldest(self, turns: Sequence[Turn], room: int, *, joined: int = 0) -> int:
+        """The oldest turn that fits into `room` tokens with all after it; at least the newest."""
+        for place in range(len(turns) - 1, -1, -1):
+            turn = turns[place]
+            room -= self._size(turn.role, turn.text, turn.name) - joined
+            if room < 0:
+                return min(place + 1, len(turns) - 1)
+        return 0
+
+    def _beginning(self, turns: Sequence[Turn], start: int) -> int:
+        """`start`, or the next user's turn where the format wants one first."""
+        if not self._format.alternates:
+            return start
+        users = (p for p in range(start, len(turns)) if turns[p].role == "user")
+        return next(users, len(turns) - 1)
+
+    def _around(self, resume: str) -> int:
+        """Tokens that a prompt takes beside its turns."""
+        return self._empty + (self._encoder.count(resume) if resume else 0)
+
+    def _sizes(self, turns: Sequence[Turn]) -> Mapping[str, int]:
+        return {turn.id: self._size(turn.role, turn.text, turn.name) for turn in turns}
+
+    def _measure(self, role: Role, text: str, name: str) -> int:
+        """The tokens of a turn by itself, between two others."""
+        message = self._message([Turn("", role, "", text, 0.0, name)])
+        return len(self._encoder.whole(self._format.following(message)))

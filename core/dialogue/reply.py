@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import Reading
+from core.dialogue.repetition import first_round
 from core.dialogue.text import clean
 from core.dialogue.tokenizer import Detokenizer
 from core.types import FinishReason
 
 _SPACE = re.compile(r"\s+")
+_LOOK_EVERY = 32
+"""Characters after which a loop is looked for again."""
 
 
 class Reply:
@@ -29,6 +32,8 @@ class Reply:
         self._shown = len(self._text)
         self._line = self._text.rfind("\n") + 1
         """Where the last line begins."""
+        self._looked = len(self._text)
+        """How much of the text was looked at for a loop."""
 
     def push(self, ids: Sequence[int], text: str | None = None) -> str:
         """Take what the engine made, as ids or, from a server that has none, as text; give what can
@@ -50,7 +55,7 @@ class Reply:
             self._text += self._unread
         elif self.finish_reason is None:
             self._text = self._text[: self._before_mark()]
-        text = self._text.strip() if self._reading.strip else self._text
+        text = self._text.rstrip() if self._reading.strip else self._text
         return text, self.finish_reason or reason
 
     def _read(self, decoded: str) -> None:
@@ -61,8 +66,17 @@ class Reply:
             text = text.replace(newline, "\n")
         held = _overlap(text, (newline,)) if newline else 0
         self._unread = text[len(text) - held :]
-        self._text += text[: len(text) - held]
+        text = text[: len(text) - held]
+        self._text += text.lstrip() if self._reading.strip and not self._text else text
         self._look_for_marks()
+        if self.finish_reason is None and len(self._text) >= self._looked + _LOOK_EVERY:
+            self._look_for_loop()
+
+    def _look_for_loop(self) -> None:
+        self._looked = len(self._text)
+        end = first_round(self._text)
+        if end is not None:
+            self._text, self.finish_reason = self._text[:end], "repetition"
 
     def _look_for_marks(self) -> None:
         if not self._reading.marks_begin_lines:

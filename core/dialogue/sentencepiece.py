@@ -74,6 +74,8 @@ class SentencePieceTokenizer:
 
     def _bytes(self, ident: int) -> bytes:
         """What a piece adds to a text: a byte, nothing for a control token, or its characters."""
+        if ident >= self.size:
+            return b""  # a row that only pads the weights
         piece = self._written[ident]
         if self._processor.is_byte(ident):
             return bytes([int(piece[3:5], 16)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from core.errors import ModelError
+from core.model_files import read_config
 from core.models import ModelSpec
 
 
@@ -56,6 +57,22 @@ class Tokenizer(Protocol):
         ...
 
     def detokenizer(self) -> Detokenizer: ...
+
+
+_PADDING = {"sentencepiece": 128, "transformers": 4096}
+"""Weights are padded with rows that no token has, up to a multiple of this."""
+
+
+def check_vocabulary(tokenizer: Tokenizer, spec: ModelSpec, directory: Path) -> None:
+    """Raise ModelError where the weights have fewer rows than there are tokens, or far more."""
+    config = read_config(directory)
+    rows = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    step = _PADDING[spec.tokenizer]
+    if isinstance(rows, int) and not tokenizer.size <= rows <= -(-tokenizer.size // step) * step:
+        raise ModelError(
+            f"{directory / 'config.json'} says vocab_size = {rows}, "
+            f"and the tokenizer beside it has {tokenizer.size} tokens"
+        )
 
 
 def load_tokenizer(spec: ModelSpec, directory: Path | None) -> Tokenizer:

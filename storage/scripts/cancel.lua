@@ -2,7 +2,7 @@
 -- what was shown. Returns 1, or 0 where it has ended already.
 
 local J = A.job
-local job = hash(K('job', J))
+local job = job_of(J)
 if job.state == 'waiting' then
   local first = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
   finish(job.thread, J, job, 'cancelled', cancelled('person'))

@@ -1,7 +1,8 @@
--- Gives a core the next thread of its lane, with a lease. Returns the job's id and fields, gen and
--- epoch, or nothing.
+-- Gives a core the next threads of its lane, each with a lease. Returns a row for each: the job's
+-- id and fields, gen, epoch, and the milliseconds since it came in.
 
 local function lease(T, meta, J, job)
+  job.thread = T
   job.state, job.attempts, job.starts = 'running', job.attempts + 1, job.starts + 1
   call('HSET', K('job', J), 'state', job.state, 'attempts', job.attempts, 'starts', job.starts)
   local gen = meta.gen + 1
@@ -16,10 +17,11 @@ local function charge(spent, cost)
   for _, share in ipairs(spent) do call('ZINCRBY', share[1], cost, share[2]) end
 end
 
-while true do
+local claims = {}
+while #claims < A.most do
   local spent = {}
   local T = descend(A.lane, '', 0, spent)
-  if not T then return nil end
+  if not T then break end
   call('DECR', K('waiting', A.lane))
   local meta = enter(T)
   local J, job = nil, nil
@@ -32,8 +34,9 @@ while true do
       fields[#fields + 1] = field
       fields[#fields + 1] = tostring(value)
     end
-    return { J, fields, gen, meta.epoch }
+    claims[#claims + 1] = { J, fields, gen, meta.epoch, now - (job.at or now) }
   elseif meta then
     call('HSET', K('thread', T), 'state', 'idle')
   end
 end
+return claims

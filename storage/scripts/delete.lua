@@ -4,7 +4,7 @@
 local T, id = A.thread, A.turn
 local meta = enter(T)
 -- a copy that comes late finds the mark
-call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', KEY.seen[2])
+call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', LIFE.seen)
 if not meta then return {} end
 
 local ended = {}
@@ -32,7 +32,7 @@ local function without(J, job)
 end
 
 for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
-  local job = hash(K('job', J))
+  local job = job_of(J)
   local covered = string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
   if job.turn == id or covered then
     without(J, job)

@@ -6,15 +6,17 @@ local meta = enter(T)
 local record = meta and call('HGET', K('turns', T), id)
 if not record then
   local edit = cjson.encode({ text = A.text, revision = A.revision })
-  call('SET', K('edited', T .. ' ' .. id), edit, 'PX', KEY.edited[2])
+  call('SET', K('edited', T .. ' ' .. id), edit, 'PX', LIFE.edited)
   return { 'ignored', '', 0, '', 0 }
 end
 
 local turn = cjson.decode(record)
 local stale = turn.revision and (tonumber(turn.revision) or 0) >= (tonumber(A.revision) or 1)
-if stale or turn.text == A.text then return { 'duplicate', '', 0, '', 0 } end
+if stale then return { 'duplicate', '', 0, '', 0 } end
+local same = turn.text == A.text
 turn.text, turn.revision = A.text, A.revision
 call('HSET', K('turns', T), id, cjson.encode(turn))
+if same then return { 'duplicate', '', 0, '', 0 } end
 call('HDEL', K('counts', T), id)
 changed(T, id)
 
@@ -23,11 +25,12 @@ local function covers(job)
 end
 
 for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
-  local job = hash(K('job', J))
+  local job = job_of(J)
   if covers(job) then
     if meta.running == J then
       -- the same job starts over: its core is fenced, and `Started` empties what was shown
       call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
+      call('HDEL', K('job', J), 'cancel') -- who stopped it did not have this in mind
       place(T)
     end
     return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
@@ -47,6 +50,6 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = before.note or '{}', cost = 1,
   replaces = reply,
 }
-local code = obstacle(T, job)
-if code then return { 'refused', '', 0, code, 0 } end
+local code, _, til = obstacle(T, job)
+if code then return { 'refused', '', 0, code, 0, til or 0 } end
 return { 'queued', A.job, open_job(T, A.job, job), '', 0 }

@@ -4,9 +4,12 @@ local T, J = A.thread, A.job
 local said = verdict(T, J, A.gen)
 if said == 'fenced' then return said end
 
-local job = hash(K('job', J))
-local attempts = tonumber(job.attempts)
-if A.retry and said == 'ok' and attempts < A.max_attempts then
+local job = job_of(J)
+local attempts = job.attempts
+if A.retry and said == 'cancelled' then
+  stop(T, J, job)
+  place(T)
+elseif A.retry and attempts < A.max_attempts then
   call('HSET', K('job', J), 'state', 'waiting')
   place(T, now + A.backoff_ms * 2 ^ (attempts - 1))
 elseif A.retry then

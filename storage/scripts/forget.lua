@@ -3,9 +3,10 @@
 
 local who = A.space .. ':' .. A.author
 call('HSET', K('marks'), 'person ' .. who, now)
+if A.first then note(A.space, A.by, 'forget', A.author) end
 
 local function forget_job(J)
-  local job = hash(K('job', J))
+  local job = job_of(J)
   if job.state == 'waiting' or job.state == 'running' then
     local running = call('HGET', K('thread', job.thread), 'running') == J
     local leased = call('HGET', K('thread', job.thread), 'state') == 'leased'

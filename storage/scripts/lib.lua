@@ -5,11 +5,27 @@ local B = KEYS[1]
 local A = cjson.decode(ARGV[1])
 
 local function K(name, ...)
-  return B .. string.format(KEY[name][1], ...)
+  return B .. string.format(KEY[name], ...)
 end
 
 local function touch(name, ...)
-  call('PEXPIRE', K(name, ...), KEY[name][2])
+  call('PEXPIRE', K(name, ...), LIFE[name])
+end
+
+-- How long a thread and what belongs to it is kept: its place's own term, or everyone's.
+local terms = {}
+local function term(T)
+  terms[T] = terms[T] or tonumber(call('HGET', K('thread', T), 'retention')) or LIFE.thread
+  return terms[T]
+end
+
+local function keep(T, name, ...)
+  call('PEXPIRE', K(name, ...), term(T))
+end
+
+-- A person's threads may have different terms: the list of them lives as long as the longest.
+local function keep_person(T, who)
+  if call('PTTL', K('person', who)) < term(T) then keep(T, 'person', who) end
 end
 
 -- Redis's clock is the only one: milliseconds since the epoch.
@@ -111,16 +127,26 @@ end
 -- The keys that a bucket or a platform has one of are renewed by sweep.lua and take.lua instead,
 -- which every process runs again and again.
 local function touch_thread(T, ...)
-  touch('thread', T)
-  for _, name in ipairs({ ... }) do touch(name, T) end
+  keep(T, 'thread', T)
+  for _, name in ipairs({ ... }) do keep(T, name, T) end
   call('ZADD', K('threads'), now, T)
+end
+
+-- A job's fields. A poisoned one lacks none that the scripts reckon with: it must stop nobody.
+local function job_of(J)
+  local job = hash(K('job', J))
+  for _, name in ipairs({ 'author', 'lane', 'turn' }) do job[name] = job[name] or '' end
+  for _, name in ipairs({ 'arrival', 'attempts', 'starts', 'cost' }) do
+    job[name] = tonumber(job[name]) or 0
+  end
+  return job
 end
 
 local function head(T)
   while true do
     local J = call('ZRANGE', K('jobs', T), 0, 0)[1]
     if not J then return nil end
-    local job = hash(K('job', J))
+    local job = job_of(J)
     if job.state then return J, job end
     call('ZREM', K('jobs', T), J) -- its record has expired
   end
@@ -150,7 +176,13 @@ end
 
 -- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`.
 local function place(T, later, meta)
-  unplace(T, meta or hash(K('thread', T)))
+  meta = meta or hash(K('thread', T))
+  if not meta.state then -- it has expired: what waits there ends at its deadline
+    call('ZREM', K('leases'), T)
+    call('ZREM', K('delayed'), T)
+    return
+  end
+  unplace(T, meta)
   local J, job = head(T)
   if not J then
     call('HSET', K('thread', T), 'state', 'idle', 'running', '')
@@ -174,10 +206,48 @@ local function count(T, person, by)
   end
 end
 
+-- Quotas --------------------------------------------------------------------------------------
+-- What was used of a day, by person and by channel: in messages when they are taken in, in tokens
+-- when they are answered. A message that got no answer is given back.
+
+local DAY_MS = 24 * 3600 * 1000
+
+local function use(T, day, person, kind, by)
+  local space, channel = places(T)
+  for _, who in ipairs({ 'person ' .. space .. ':' .. person, 'channel ' .. channel }) do
+    call('HINCRBY', K('used', day), kind .. ' ' .. who, by)
+  end
+  touch('used', day)
+end
+
+local function today()
+  return string.format('%d', math.floor((now + A.quota.offset_ms) / DAY_MS))
+end
+
+local function refund(T, job)
+  if job.day then use(T, job.day, job.author, 'messages', -(tonumber(job.messages) or 1)) end
+end
+
+-- The code of the quota that is used up, if one is, and when its day ends.
+local function used_up(T, person)
+  local space, channel = places(T)
+  local who, where, quota = 'person ' .. space .. ':' .. person, 'channel ' .. channel, A.quota
+  local used = call('HMGET', K('used', today()), 'messages ' .. who, 'tokens ' .. who,
+    'messages ' .. where, 'tokens ' .. where)
+  local limits = { quota.person_messages, quota.person_tokens, quota.channel_messages,
+    quota.channel_tokens }
+  for i, most in ipairs(limits) do
+    if most > 0 and (tonumber(used[i]) or 0) >= most then
+      return i <= 2 and 'quota' or 'quota_channel', (today() + 1) * DAY_MS - quota.offset_ms
+    end
+  end
+end
+
 -- The end of a job, whichever: its event, and no trace among what is open. The caller places the
 -- thread anew.
 local function finish(T, J, job, state, event)
   local _, _, platform = places(T)
+  if state == 'failed' or state == 'dead' then refund(T, job) end
   call('ZREM', K('jobs', T), J)
   call('ZREM', K('deadlines'), J)
   call('HSET', K('job', J), 'state', state)
@@ -185,8 +255,11 @@ local function finish(T, J, job, state, event)
   emit(J, platform, event)
 end
 
-local function failed(code, message)
-  return cjson.encode({ t = 'failed', code = code, message = message or '' })
+-- `til`: when it can be asked again, in milliseconds, where that is known.
+local function failed(code, message, til)
+  local event = { t = 'failed', code = code, message = message or '' }
+  event['until'] = (til or 0) / 1000
+  return cjson.encode(event)
 end
 
 local function cancelled(by)
@@ -207,7 +280,7 @@ local function changed(T, id)
     local old = call('ZPOPMIN', K('changes', T), 256)
     call('HSET', K('thread', T), 'floor', old[#old])
   end
-  touch('changes', T)
+  keep(T, 'changes', T)
 end
 
 local function drop(T, id)
@@ -218,11 +291,90 @@ local function drop(T, id)
   changed(T, id)
 end
 
+-- A turn's record, with an edit that overtook it.
+local function edited(T, id, record)
+  local edit = call('GET', K('edited', T .. ' ' .. id))
+  if not edit then return record end
+  local turn, newer = cjson.decode(record), cjson.decode(edit)
+  turn.text, turn.revision = newer.text, newer.revision
+  return cjson.encode(turn)
+end
+
+-- A reply becomes history with what was read for it, or stands where the one stood that it replaces.
+-- No record: nothing was shown. No count: it is made for the next prompt.
+local function keep_reply(T, J, job, record, count)
+  local function append(behind)
+    if record == '' then return end
+    call('HSET', K('turns', T), J, record)
+    if count then call('HSET', K('counts', T), J, count) end
+    call('ZADD', K('history', T), behind + 0.5, J)
+    changed(T, J)
+  end
+  if job.replaces then
+    local score = call('ZSCORE', K('history', T), job.replaces)
+    if not score then return end
+    drop(T, job.replaces)
+    return append(score - 0.5)
+  end
+  local upto = call('ZSCORE', K('mailbox', T), job.turn)
+  -- read already, with a later message, before it was known to be addressed
+  if not upto then return append(call('ZSCORE', K('history', T), job.turn) or 0) end
+  for _, id in ipairs(call('ZRANGEBYSCORE', K('mailbox', T), '-inf', upto)) do
+    call('ZADD', K('history', T), call('ZSCORE', K('mailbox', T), id), id)
+    call('ZREM', K('mailbox', T), id)
+    changed(T, id)
+  end
+  append(upto) -- just behind the turn that it answers, whatever came in meanwhile
+end
+
+local function characters(text)
+  return select(2, string.gsub(text, '[^\128-\191]', ''))
+end
+
+local function first_characters(text, number)
+  local at = 0
+  for start in string.gmatch(text, '()[^\128-\191]') do
+    if at == number then return string.sub(text, 1, start - 1) end
+    at = at + 1
+  end
+  return text
+end
+
+-- What was shown of a reply. A delta that was sent twice stands at the same offset.
+local function shown(J)
+  local text, length = '', 0
+  for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do
+    local event = cjson.decode(entry[2][2])
+    if event.t == 'started' then text, length = '', 0 end
+    if event.t == 'delta' then
+      if event.offset < length then text = first_characters(text, event.offset) end
+      text = text .. event.text
+      length = event.offset + characters(event.text)
+    end
+  end
+  return text
+end
+
+-- The end of a stopped reply that no core will end: what was shown is the reply.
+local function stop(T, J, job)
+  local text, record = shown(J), ''
+  if text ~= '' then
+    record = cjson.encode({ v = '1', role = 'assistant', author = job.lane, name = '', text = text,
+      at = string.format('%.3f', now / 1000), answers = job.turn, finish = 'cancelled' })
+  end
+  keep_reply(T, J, job, record)
+  touch_thread(T, 'turns', 'history', 'counts')
+  local usage = { prompt_tokens = 0, reply_tokens = 0, cached_tokens = 0, dropped_turns = 0 }
+  finish(T, J, job, 'done', cjson.encode({
+    t = 'done', text = text, finish_reason = 'cancelled', usage = usage,
+  }))
+end
+
 -- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
 local function wipe(T, by)
   local turns = call('HLEN', K('turns', T))
   for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
-    local job = hash(K('job', J))
+    local job = job_of(J)
     if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
   end
   call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
@@ -255,19 +407,36 @@ local function verdict(T, J, gen)
   return 'ok'
 end
 
+-- The audit log: kept apart from what is remembered, and for a term of its own.
+local function note(place, by, act, detail)
+  local oldest = string.format('%d', now - LIFE.audit)
+  call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,
+    'detail', detail)
+  touch('audit')
+end
+
 -- Deliveries ------------------------------------------------------------------------------------
+
+-- Whose messages a reply takes over: those of the last one that was to stand in the same place,
+-- though it may have ended without becoming a reply.
+local function predecessor(J, replaces)
+  local before = call('HMGET', K('delivery', replaces), 'v', 'last')
+  if before[1] then call('HSET', K('delivery', replaces), 'last', J) end
+  return before[2] or replaces
+end
 
 -- `holder` has the delivery from the start; nobody else looks for it until its lease ends.
 local function open_delivery(T, J, job)
   local _, _, platform = places(T)
+  local after = job.replaces and predecessor(J, job.replaces) or ''
   call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
-    'note', job.note, 'token', 1, 'holder', A.holder, 'after', job.replaces or '')
-  touch('delivery', J)
+    'note', job.note, 'token', 1, 'holder', A.holder, 'after', after)
+  keep(T, 'delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
   local space = places(T)
   local asked = space .. ':' .. job.author
   if call('ZADD', K('asked', asked), now, J) == 1 and now % 16 == 0 then
-    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - KEY.asked[2])
+    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - LIFE.asked)
   end
   touch('asked', asked)
 end
@@ -276,7 +445,11 @@ end
 local function open_job(T, J, job, later)
   local _, _, platform = places(T)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
-  job.arrival = call('INCR', K('arrivals'))
+  job.arrival, job.at = call('INCR', K('arrivals')), now
+  if A.quota then
+    job.day, job.messages = today(), 1
+    use(T, job.day, job.author, 'messages', 1)
+  end
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may hold what can post
   local flat = {}
@@ -299,21 +472,26 @@ local function open_job(T, J, job, later)
 end
 
 -- What a person is told instead of getting a reply: a job that ends where it begins.
-local function refuse(T, J, job, code, detail)
+local function refuse(T, J, job, code, detail, til)
   local _, _, platform = places(T)
   call('HSET', K('job', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
     'state', 'failed')
   touch('job', J)
   open_delivery(T, J, job)
-  emit(J, platform, failed(code, detail))
+  emit(J, platform, failed(code, detail, til))
   touch('events', J)
 end
 
--- Why a reply cannot be owed now, if so: a code, and what the sentence is filled with.
+-- Why a reply cannot be owed now, if so: a code, what to log, and when it can be asked again.
 local function obstacle(T, job)
+  if A.refuse and A.refuse ~= '' then return A.refuse, '' end
   local space, channel = places(T)
   local core = call('ZRANGEBYSCORE', K('lane', job.lane), '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
   if not core then return 'no_core', '' end
+  if A.quota then
+    local code, til = used_up(T, job.author)
+    if code then return code, 'used up', til end
+  end
   local open = call('HMGET', K('open'), 'all', 'channel ' .. channel,
     'person ' .. space .. ':' .. job.author)
   local limit = A.limits

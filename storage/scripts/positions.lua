@@ -2,7 +2,7 @@
 
 local at = {}
 for i, J in ipairs(A.jobs) do
-  local job = hash(K('job', J))
+  local job = job_of(J)
   at[i] = 0
   if job.state == 'waiting' then
     at[i] = math.max(position(job.lane, path_of(job.thread, job), job.thread), 1)

@@ -1,8 +1,13 @@
--- Hands a job back at the head of its thread, as if it had not been claimed.
+-- Hands a job back at the head of its thread, as if it had not been claimed; one that was stopped
+-- ends here.
 
 local said = verdict(A.thread, A.job, A.gen)
 if said == 'fenced' then return said end
-call('HINCRBY', K('job', A.job), 'attempts', -1)
-call('HSET', K('job', A.job), 'state', 'waiting')
+if said == 'cancelled' then
+  stop(A.thread, A.job, job_of(A.job))
+else
+  call('HINCRBY', K('job', A.job), 'attempts', -1)
+  call('HSET', K('job', A.job), 'state', 'waiting')
+end
 place(A.thread)
 return said

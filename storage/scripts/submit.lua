@@ -6,7 +6,7 @@ local space, channel = places(T)
 local seen = K('seen', T .. ' ' .. id)
 
 local function mark(key, value)
-  call('SET', key, value, 'PX', KEY.seen[2])
+  call('SET', key, value, 'PX', LIFE.seen)
 end
 
 local function known()
@@ -23,15 +23,6 @@ local function remember()
   mark(seen, A.addressed and 'addressed' or 'unaddressed')
 end
 
--- An edit that overtook its message.
-local function edited(record)
-  local edit = call('GET', K('edited', T .. ' ' .. id))
-  if not edit then return record end
-  local turn, newer = cjson.decode(record), cjson.decode(edit)
-  turn.text, turn.revision = newer.text, newer.revision
-  return cjson.encode(turn)
-end
-
 -- Room for a message that nobody is asked to answer: the oldest such makes it.
 local function make_room()
   if call('ZCARD', K('mailbox', T)) < A.limits.mailbox then return true end
@@ -40,15 +31,15 @@ local function make_room()
   return true
 end
 
-local function keep()
+local function keep_turn()
   if call('HEXISTS', K('turns', T), id) == 1 then return end
-  call('HSET', K('turns', T), id, edited(A.record))
+  call('HSET', K('turns', T), id, edited(T, id, A.record))
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
   local message = K('message', channel, id)
-  call('SET', message, T .. '\n' .. id, 'PX', KEY.message[2])
+  call('SET', message, T .. '\n' .. id, 'PX', term(T))
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
-  touch('person', space .. ':' .. A.author)
-  touch_thread(T, 'turns', 'mailbox')
+  keep_person(T, space .. ':' .. A.author)
+  touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 
 -- The job that waits for the same person's message just before this one, if they go together.
@@ -56,14 +47,24 @@ local function companion()
   local newest = call('ZRANGE', K('mailbox', T), -1, -1)[1]
   local J = call('ZRANGE', K('jobs', T), -1, -1)[1]
   if A.alone or not newest or not J then return nil end
-  local job = hash(K('job', J))
+  local full = call('ZCARD', K('mailbox', T)) >= A.limits.mailbox
+  if full or call('ZSCORE', K('history', T), id) then return nil end
+  local job = job_of(J)
   local together = job.turn == newest and job.author == A.author and job.lane == A.lane
   if together and job.state == 'waiting' and not job.replaces and not job.alone then return J, job end
 end
 
 local function join(J, job)
-  keep()
-  call('HSET', K('job', J), 'turn', id, 'covers', (job.covers or '') .. job.turn .. '\n')
+  if call('ZSCORE', K('mailbox', T), id) then -- chatter that the job reads anyway
+    call('HSET', K('job', J), 'covers', id .. '\n' .. (job.covers or ''))
+  else
+    keep_turn()
+    call('HSET', K('job', J), 'turn', id, 'covers', (job.covers or '') .. job.turn .. '\n')
+  end
+  if A.quota and job.day then
+    call('HINCRBY', K('job', J), 'messages', 1)
+    use(T, job.day, A.author, 'messages', 1)
+  end
   return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
 end
 
@@ -72,7 +73,7 @@ if known() then return { 'duplicate', A.job, 0, '', 0 } end
 if not A.addressed then
   if not meta or not make_room() then return { 'ignored', '', 0, '', 0 } end
   remember()
-  keep()
+  keep_turn()
   return { 'kept', '', 0, '', 0 }
 end
 
@@ -81,20 +82,27 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = A.note, cost = A.cost,
 }
 if A.alone then job.alone = 1 end
-local code, detail = obstacle(T, job)
+local code, detail, til = obstacle(T, job)
 remember()
 if code then
-  refuse(T, A.job, job, code, detail)
-  return { 'refused', A.job, 0, code, 0 }
+  refuse(T, A.job, job, code, detail, til)
+  return { 'refused', A.job, 0, code, 0, til or 0 }
 end
 if not meta then
+  -- above all numbers of a thread of this name that has expired: who knew it reads all of this one
   local resets = call('HMGET', K('resets'), space, channel)
-  call('HSET', K('thread', T), 'state', 'idle', 'gen', 0, 'epoch', 0, 'version', 0, 'floor', 0,
+  call('HSET', K('thread', T), 'state', 'idle', 'gen', now, 'epoch', 0, 'version', now, 'floor', now,
     'running', '', 'era', (resets[1] or '0') .. '.' .. (resets[2] or '0'))
+end
+-- its place's term may have changed since the last message
+if A.keep_ms > 0 then
+  call('HSET', K('thread', T), 'retention', A.keep_ms)
+else
+  call('HDEL', K('thread', T), 'retention')
 end
 local J, waiting = companion()
 if J then return join(J, waiting) end
-keep()
+keep_turn()
 local held = not meta and A.hold_ms > 0
 local at = open_job(T, A.job, job, held and now + A.hold_ms)
 return { 'queued', A.job, at, '', held and 1 or 0 }

@@ -5,29 +5,11 @@ local function due(key)
   return call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 32)
 end
 
-local function streamed(J)
-  local text = ''
-  for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do
-    local event = cjson.decode(entry[2][2])
-    if event.t == 'started' then text = '' end
-    if event.t == 'delta' then text = text .. event.text end
-  end
-  return text
-end
-
--- Nobody will end a stopped reply whose core is gone: what was shown is the reply.
-local function stop(T, J, job)
-  local usage = { prompt_tokens = 0, reply_tokens = 0, cached_tokens = 0, dropped_turns = 0 }
-  finish(T, J, job, 'done', cjson.encode({
-    t = 'done', text = streamed(J), finish_reason = 'cancelled', usage = usage,
-  }))
-end
-
 local function take_over(T)
   local J, job = head(T)
   if J and job.cancel then
     stop(T, J, job)
-  elseif J and tonumber(job.attempts) >= A.max_attempts then
+  elseif J and job.attempts >= A.max_attempts then
     bury(T, J, job, 'internal', 'its core went away ' .. job.attempts .. ' times')
   elseif J then
     call('HSET', K('job', J), 'state', 'waiting')
@@ -42,7 +24,7 @@ for _, T in ipairs(due(K('leases'))) do
 end
 for _, T in ipairs(due(K('delayed'))) do place(T) end
 for _, J in ipairs(due(K('deadlines'))) do
-  local job = hash(K('job', J))
+  local job = job_of(J)
   if job.state == 'waiting' then
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
     finish(job.thread, J, job, 'failed', failed('deadline'))

@@ -45,6 +45,7 @@ class ChatTemplateFormat:
         self._safe = Breaker(self._marks(), tokenizer.normalized)
         self._place_system(self._safe(clean(system_prompt)))
         self.alternates = not self._takes(("user", "user"))
+        self.stable = True
         self.stable = self._appends()
         self.reading = self._reading()
 
@@ -55,6 +56,9 @@ class ChatTemplateFormat:
         return self._render([message], prompt=False)
 
     def following(self, message: Message) -> str:
+        if not self.stable:
+            asked = message.role == "user"
+            return (self._seams.after_reply if asked else self._seams.before_reply) + message.text
         context = [Message("user", _ASKED)]
         if message.role == "user":
             context.append(Message("assistant", _REPLIED))
@@ -102,8 +106,9 @@ class ChatTemplateFormat:
     def _marks(self) -> list[str]:
         """What no text may contain: control tokens, and the marks between turns that are none."""
         controls = sorted(self._tokenizer.controls, key=len, reverse=True)
-        seams = "\n".join((self._seams.before_reply, self._seams.after_reply, self._seams.tail))
-        around = re.split("|".join(map(re.escape, controls)) or "\0", seams)
+        dividing = re.compile("|".join(map(re.escape, controls)) or "\0")
+        seams = (self._seams.before_reply, self._seams.after_reply, self._seams.tail)
+        around = [part for seam in seams for part in dividing.split(seam)]
         # a bare word, such as the role after <|im_start|>, means nothing by itself
         return controls + [part.strip() for part in around if not part.strip().isalnum()]
 

@@ -1,0 +1,216 @@
+"""The `henji` command: one clear sentence on standard error where something does not work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from bots.admin import admin
+from bots.command import example, open_settings
+from core.errors import OperatorError, UsageError
+
+EXTRAS = {
+    "torch": "core",
+    "transformers": "core",
+    "sentencepiece": "core",
+    "slack_bolt": "slack",
+    "slack_sdk": "slack",
+    "aiohttp": "slack",
+    "discord": "discord",
+    "gguf": "local",
+    "accelerate": "local",
+}
+"""Package -> the extra of this project that installs it."""
+
+
+def main() -> NoReturn:
+    """Run this process's command and exit: 0 done, 2 asked wrongly, 1 failed."""
+    sys.exit(run())
+
+
+def run() -> int:
+    try:
+        henji.main(standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "henji"
+        return _complain(f"{error.format_message()} See `{path} --help`.", 2)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except OperatorError as error:
+        return _complain(str(error), 2 if isinstance(error, UsageError) else 1)
+    except (click.Abort, KeyboardInterrupt):
+        return 1
+    except BrokenPipeError:  # `henji ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _explain(error)
+    return 0
+
+
+def _complain(sentence: str, status: int) -> int:
+    print(f"henji: {sentence}", file=sys.stderr)
+    return status
+
+
+def _explain(error: Exception) -> int:
+    """What is not here can be installed; anything else that comes here is a defect."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in EXTRAS:
+        extra = EXTRAS[package]
+        return _complain(
+            f"this needs {package}, which is not here: pip install 'henji[{extra}]'", 1
+        )
+    traceback.print_exception(error)
+    return _complain(f"this is a defect of henji: {type(error).__name__}: {error}", 1)
+
+
+# Each command imports what it needs when it runs: a bot's process has no torch in it, and
+# `henji --help` is quick.
+
+
+@click.group(epilog=example("henji chat"), context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="henji")
+def henji() -> None:
+    """A language model of your own, as a member of your Slack or Discord."""
+
+
+henji.add_command(admin)
+
+
+@henji.command(epilog=example("henji up"))
+def up() -> None:
+    """Start everything that this machine has tokens for.
+
+    A core, and a bot for each platform with a token, with an embedded Redis unless REDIS_URL names
+    one. With no tokens: a chat in the terminal.
+    """
+    from bots.wiring import run_all
+
+    settings = open_settings()
+    if settings.platforms:
+        _until_stopped(partial(run_all, settings), with_parent=False)
+    else:
+        _chat(None, "default")
+
+
+@henji.command(
+    epilog=example("henji chat", 'henji chat --thread trip --once "Where should we go?"')
+)
+@click.option(
+    "--once", metavar="TEXT", help="Print the reply to TEXT and leave; with -, to standard input."
+)
+@click.option(
+    "--thread", metavar="NAME", default="default", show_default=True, help="Which conversation."
+)
+def chat(once: str | None, thread: str) -> None:
+    """Talk in the terminal.
+
+    Starts a core only if none serves the model's lane, and stops it again. Conversations are
+    remembered by name.
+    """
+    _chat(once, thread)
+
+
+def _chat(once: str | None, thread: str) -> None:
+    from bots.console.command import run_chat
+
+    settings = open_settings(log_level="warning")
+    text = sys.stdin.read() if once == "-" else once
+    if text is not None and not text.strip():
+        raise UsageError("there is nothing to answer: the text is empty")
+    asyncio.run(run_chat(settings, text, thread))
+
+
+with_parent = click.option("--with-parent", is_flag=True, help="Stop when standard input ends.")
+
+
+def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]], with_parent: bool) -> None:
+    """Work until a signal comes, or whoever started this process is gone."""
+    from bots.processes import stop_at_end_of_input, stop_on_signals
+
+    async def run() -> None:
+        stop = stop_on_signals()
+        if with_parent:
+            stop_at_end_of_input(stop)
+        await work(stop)
+
+    asyncio.run(run())
+
+
+@henji.command(epilog=example("HENJI_MODEL=rinna-ppo henji core"))
+@with_parent
+def core(with_parent: bool) -> None:
+    """Answer messages with the language model: the process for the machine with the GPU."""
+    from bots.wiring import run_core
+
+    settings = open_settings()
+
+    async def work(stop: asyncio.Event) -> None:
+        if not await run_core(settings, stop):
+            os._exit(0)  # a thread still loads the model, and nobody waits for it
+
+    _until_stopped(work, with_parent)
+
+
+@henji.command(epilog=example("SLACK_BOT_TOKEN=xoxb-... SLACK_APP_TOKEN=xapp-... henji slack"))
+@with_parent
+def slack(with_parent: bool) -> None:
+    """Be a bot in Slack. Needs no GPU."""
+    _platform("slack", with_parent)
+
+
+@henji.command(epilog=example("DISCORD_BOT_TOKEN=... henji discord"))
+@with_parent
+def discord(with_parent: bool) -> None:
+    """Be a bot in Discord. Needs no GPU."""
+    _platform("discord", with_parent)
+
+
+def _platform(name: str, with_parent: bool) -> None:
+    from bots.wiring import serve_platform
+
+    settings = open_settings()
+    _until_stopped(partial(serve_platform, name, settings), with_parent)
+
+
+@henji.command(epilog=example("henji doctor"))
+def doctor() -> None:
+    """Check Python, Redis, the model, the tokens and the GPU; say what to do about each fault."""
+    from bots.doctor import examine
+
+    settings = open_settings(log_level="error")
+    faults = 0
+    for finding in asyncio.run(examine(settings)):
+        click.echo(str(finding))
+        faults += not finding.well
+    if faults:
+        raise OperatorError(f"{faults} thing{'s' * (faults > 1)} to mend, named above")
+
+
+@henji.command(epilog=example("henji manifest slack > manifest.json"))
+@click.argument("platform", type=click.Choice(["slack"]))
+def manifest(platform: str) -> None:
+    """Print what the platform asks for when an app is made there."""
+    click.echo(import_module(f"bots.{platform}.manifest").manifest())
+
+
+@henji.command(
+    epilog=example("henji bench", "henji bench queue --jobs 1000"),
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("name", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(name: str | None, arguments: tuple[str, ...]) -> None:
+    """Run a benchmark, or all of them: from a checkout."""
+    from bots.bench import run_benchmarks
+
+    run_benchmarks(name, arguments)

@@ -1,0 +1,189 @@
+"""A conversation in the terminal: lines in, replies out, and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+from uuid import uuid4
+
+from bots import strings
+from bots.base import Part
+from bots.console import convert
+from bots.console.adapter import ConsolePlatform
+from bots.console.convert import Seat
+from bots.relay import Relay
+from core.errors import OperatorError, StoreUnavailable
+from core.ports import History
+from core.types import Done, Job
+
+T = TypeVar("T")
+
+
+class Interrupt(Exception):
+    """Ctrl-C."""
+
+
+class Lines(Protocol):
+    """Where lines come from: EOFError at the end, Interrupt at Ctrl-C."""
+
+    async def next(self) -> str: ...
+
+
+class Chat:
+    """One person's conversation with the bot."""
+
+    def __init__(
+        self,
+        seat: Seat,
+        relay: Relay,
+        platform: ConsolePlatform,
+        history: History,
+        interrupts: asyncio.Queue[None],
+    ) -> None:
+        self._seat = seat
+        self._relay = relay
+        self._platform = platform
+        self._history = history
+        self._interrupts = interrupts
+
+    async def ask(self, line: str) -> Part:
+        """Send a message and return the end of its reply, when all of it is written.
+
+        Ctrl-C stops the reply; a second one is Interrupt.
+        """
+        message = convert.incoming(line, self._seat, uuid4().hex, time.time())
+        job = Job.id_for(message.thread, message.turn.id, message.revision)
+        end = self._platform.expect(job)
+        await self._relay.submit(message)
+        try:
+            return await self.uninterrupted(asyncio.shield(end))
+        except Interrupt:
+            await self._relay.stop(message.thread, job)
+            return await self.uninterrupted(end)
+
+    async def once(self, text: str) -> str:
+        """One reply, whole; OperatorError with the sentence where there is none."""
+        try:
+            part = await self.ask(text)
+        except Interrupt:
+            raise OperatorError(self._say("stopped")) from None
+        if not isinstance(part.end, Done):
+            raise OperatorError(part.text)
+        if part.end.finish_reason == "cancelled":
+            raise OperatorError(self._say("stopped"))
+        return part.text
+
+    async def uninterrupted(self, work: Awaitable[T]) -> T:
+        """The result of `work`; Interrupt where Ctrl-C comes first."""
+        working = asyncio.ensure_future(work)
+        interrupt = asyncio.ensure_future(self._interrupts.get())
+        try:
+            await asyncio.wait({working, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Interrupt
+            return working.result()
+        finally:
+            working.cancel()
+            interrupt.cancel()
+
+    async def talk(self, lines: Lines, write: Callable[[str], None]) -> None:
+        """Read and answer until there are no more lines, or Ctrl-C twice in a row.
+
+        Interrupt where the two came while a reply was written.
+        """
+        leaving = False
+        while True:
+            try:
+                line = (await self.uninterrupted(lines.next())).strip()
+            except EOFError:
+                return
+            except Interrupt:
+                if leaving:
+                    return
+                leaving = True
+                write(self._say("console_leave") + "\n")
+                continue
+            leaving = False
+            if line:
+                write(await self._answer(line) + "\n")
+
+    async def _answer(self, line: str) -> str:
+        """Do what a line says, and what is left to write after it."""
+        if command := convert.command(line):
+            return await self._obey(command)
+        try:
+            part = await self.ask(line)
+        except StoreUnavailable:
+            return self._say("store_down")
+        return f"\n{part.note}\n" if part.note else "\n"
+
+    async def _obey(self, command: convert.Command) -> str:
+        match command:
+            case "reset":
+                forgotten = await self._relay.reset(self._seat.key, self._seat.user)
+                return self._say("reset_done" if forgotten else "reset_nothing")
+            case "history":
+                turns = await self._history.turns(self._seat.key)
+                said = [f"{stored.turn.author}: {stored.turn.text}" for stored in turns]
+                return "\n".join(said) or self._say("console_no_history")
+            case "help":
+                return self._say("console_help")
+
+    def _say(self, key: str) -> str:
+        return strings.say(key, self._seat.locale)
+
+
+@asynccontextmanager
+async def interrupts() -> AsyncIterator[asyncio.Queue[None]]:
+    """Each Ctrl-C, as something to wait for."""
+    queue: asyncio.Queue[None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, queue.put_nowait, None)
+    try:
+        yield queue
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+# -- lines --------------------------------------------------------------------------------------
+
+
+class TypedLines:
+    """From a person at a terminal, who may edit them and call earlier ones back."""
+
+    def __init__(self, prompt: str) -> None:
+        from prompt_toolkit import PromptSession
+
+        self._session: PromptSession[str] = PromptSession(prompt, interrupt_exception=Interrupt)
+
+    async def next(self) -> str:
+        from prompt_toolkit.patch_stdout import patch_stdout
+
+        with patch_stdout():  # a warning is written above the line that is being typed
+            return await self._session.prompt_async(handle_sigint=False)
+
+
+class PipedLines:
+    """From a pipe or a file. A thread reads them, which nothing waits for at the end."""
+
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[str] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._read, args=(loop,), daemon=True).start()
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        for line in sys.stdin:
+            loop.call_soon_threadsafe(self._lines.put_nowait, line)
+        loop.call_soon_threadsafe(self._lines.put_nowait, "")
+
+    async def next(self) -> str:
+        line = await self._lines.get()
+        if not line:
+            raise EOFError
+        return line

@@ -1,0 +1,117 @@
+"""`henji chat`: a conversation, and whatever it needs around it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import locale
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, aclosing, suppress
+from importlib.util import find_spec
+from typing import Any
+
+from bots import strings
+from bots.console.adapter import ConsolePlatform
+from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, interrupts
+from bots.console.convert import Seat
+from bots.processes import CoreKeeper, stop_on_signals
+from bots.wiring import Memory, open_memory, open_relay
+from core.errors import OperatorError
+from core.settings import Settings
+
+OTHER_MODEL = "HENJI_MODEL=rinna-ppo henji chat"
+
+
+async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
+    """Talk in the thread until its person leaves, or, with `text`, for one reply."""
+    seat = Seat(_user(), thread, _language(settings))
+    async with AsyncExitStack() as stack:
+        memory = await stack.enter_async_context(open_memory(settings))
+        keeper = _keeper(settings, memory)
+        await stack.enter_async_context(aclosing(keeper))
+        platform = ConsolePlatform(_write if text is None else _nowhere, _tell)
+        relay = await stack.enter_async_context(open_relay(settings, memory, platform, seat.locale))
+        pressed = await stack.enter_async_context(interrupts())
+        chat = Chat(seat, relay, platform, memory.history, pressed)
+        if text is not None:
+            await _until_left(keeper, _once(chat, keeper, text))
+        else:
+            await _greet(settings, memory, seat)
+            await _until_left(keeper, _talk(chat, keeper))
+
+
+def _keeper(settings: Settings, memory: Memory) -> CoreKeeper:
+    async def serves() -> bool:
+        return await memory.queue.cores(settings.job_lane) > 0
+
+    return CoreKeeper(serves, _tell, patience=settings.drain_seconds + 5.0)
+
+
+async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` while the lane is served; a signal, or a core that cannot start, ends it."""
+    leave = stop_on_signals((signal.SIGTERM, signal.SIGHUP))
+    keeping = asyncio.ensure_future(keeper.keep())
+    leaving = asyncio.ensure_future(leave.wait())
+    working = asyncio.ensure_future(work)
+    tasks = (working, keeping, leaving)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in (working, keeping):
+        if not task.cancelled():
+            task.result()
+
+
+async def _once(chat: Chat, keeper: CoreKeeper, text: str) -> None:
+    await chat.uninterrupted(keeper.ready.wait())
+    print(await chat.once(text), flush=True)
+
+
+async def _talk(chat: Chat, keeper: CoreKeeper) -> None:
+    with suppress(Interrupt):
+        await chat.uninterrupted(keeper.ready.wait())
+        await chat.talk(_lines(), _write)
+
+
+def _lines() -> Lines:
+    if sys.stdin.isatty() and sys.stdout.isatty() and find_spec("prompt_toolkit"):
+        return TypedLines("> ")
+    return PipedLines()
+
+
+async def _greet(settings: Settings, memory: Memory, seat: Seat) -> None:
+    if settings.engine == "torch" and settings.model == "smollm2":
+        _tell(strings.say("console_small_model", seat.locale, model=settings.model))
+        _tell(f"  {OTHER_MODEL}")
+    _tell(strings.say("console_commands", seat.locale))
+    if turns := len(await memory.history.turns(seat.key)):
+        _tell(strings.say("console_remembered", seat.locale, turns=turns))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _nowhere(text: str) -> None:
+    """One reply is printed when it is whole."""
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:  # a container may run under a number without a name
+        raise OperatorError(f"this user has no name: {error}; set USER to one") from None
+
+
+def _language(settings: Settings) -> str:
+    if settings.locale != "auto":
+        return settings.locale
+    return strings.language(locale.getlocale()[0] or "en")

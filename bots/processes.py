@@ -1,0 +1,179 @@
+"""Processes and their ends: signals, and the core that a terminal starts for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+from core.errors import OperatorError, StoreUnavailable, UsageError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def stop_on_signals(signals: Sequence[signal.Signals] = SIGNALS) -> asyncio.Event:
+    """An event that is set when this process is asked to stop."""
+    stop = asyncio.Event()
+    for number in signals:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def stop_at_end_of_input(stop: asyncio.Event) -> None:
+    """Set `stop` when standard input ends: whoever started this process is gone."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    loop.add_reader(sys.stdin.fileno(), read)
+
+
+def command(*words: str) -> list[str]:
+    """The command line of a henji command, run by this very Python."""
+    return [sys.executable, "-m", "bots", *words]
+
+
+async def run_together(names: Sequence[str], stop: asyncio.Event, patience: float) -> None:
+    """Run henji commands, each in a process, until `stop` is set or one ends.
+
+    OperatorError where one ended by itself: a supervisor then starts all of them anew.
+    """
+    processes = {
+        name: await asyncio.create_subprocess_exec(
+            *command(name, "--with-parent"),
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        for name in names
+    }
+    ends = {asyncio.ensure_future(process.wait()): name for name, process in processes.items()}
+    stopping = asyncio.ensure_future(stop.wait())
+    ended, _ = await asyncio.wait({stopping, *ends}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    await asyncio.gather(*(_end(process, patience) for process in processes.values()))
+    for end in ended & ends.keys():
+        raise OperatorError(f"`henji {ends[end]}` ended, with status {end.result()}")
+
+
+async def _end(process: asyncio.subprocess.Process, patience: float) -> None:
+    """Ask a process to end; after `patience` seconds, end it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), patience)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+class CoreKeeper:
+    """Sees to it that a lane is served, by a core of its own while there is no other.
+
+    That core has a process group of its own, so that Ctrl-C in the terminal does not reach it, and
+    it ends with its standard input: however this process ends, the core does not stay behind.
+    """
+
+    def __init__(
+        self,
+        serves: Callable[[], Awaitable[bool]],
+        tell: Callable[[str], None],
+        patience: float,
+    ) -> None:
+        """`serves` says whether a core serves the lane; `tell` gets the progress of a core that
+        starts, and its warnings; `patience` is how many seconds it may take to stop."""
+        self._serves = serves
+        self._tell = tell
+        self._patience = patience
+        self._core: _Core | None = None
+        self.ready = asyncio.Event()
+        """Set when the lane is served for the first time."""
+
+    async def keep(self) -> None:
+        """See to it for ever. OperatorError, with the core's sentence, where it cannot start."""
+        await self._ensure()
+        self.ready.set()
+        while True:
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(StoreUnavailable):  # while Redis is away, nobody is served
+                await self._ensure()
+
+    async def _ensure(self) -> None:
+        if self._core is not None and self._core.has_ended():
+            # it may still be counted on for a while, but it does not come back
+            self._core = await _Core.start(self._tell)
+        while not await self._serves():
+            if self._core is None:
+                self._core = await _Core.start(self._tell)
+            elif self._core.has_ended():
+                await self._core.report()
+                self._core = None
+            await asyncio.sleep(0.05)
+        if self._core is not None:
+            self._core.starting = False
+
+    async def aclose(self) -> None:
+        if self._core is not None:
+            await self._core.stop(self._patience)
+
+
+class _Core:
+    """`henji core` in a process, and what it says."""
+
+    def __init__(self, process: asyncio.subprocess.Process, tell: Callable[[str], None]) -> None:
+        self._process = process
+        self._tell = tell
+        self._reading = asyncio.create_task(self._read())
+        self._last_line = ""
+        self.starting = True
+
+    @classmethod
+    async def start(cls, tell: Callable[[str], None]) -> _Core:
+        process = await asyncio.create_subprocess_exec(
+            *command("core", "--with-parent"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "HENJI_LOG_FORMAT": "json"},
+            start_new_session=True,
+        )
+        return cls(process, tell)
+
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
+    async def report(self) -> None:
+        """OperatorError where it ended, by itself, in a fault."""
+        await self._reading
+        status = self._process.returncode
+        if status == 0:
+            return
+        sentence = self._last_line.removeprefix("henji: ") or f"the core ended, status {status}"
+        raise UsageError(sentence) if status == 2 else OperatorError(sentence)
+
+    async def stop(self, patience: float) -> None:
+        await _end(self._process, patience)
+        await self._reading
+
+    async def _read(self) -> None:
+        if self._process.stderr is not None:
+            async for line in self._process.stderr:
+                self._hear(line.decode(errors="replace").strip())
+
+    def _hear(self, line: str) -> None:
+        """Pass on how it loads, and what goes wrong: the rest of its log is not for a terminal."""
+        try:
+            entry = json.loads(line)
+            event, level = entry["event"], entry["level"]
+        except (ValueError, KeyError, TypeError):
+            self._last_line = line or self._last_line
+            return
+        if level in ("warning", "error") or (level == "info" and self.starting):
+            why = entry.get("error", "")
+            self._tell(f"{event}: {why}" if why else event)

@@ -1,0 +1,1 @@
+"""Slack: mentions, threads, direct messages and the agent pane."""

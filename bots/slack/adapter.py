@@ -1,0 +1,171 @@
+"""The Slack process: everything wired together, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import aiohttp
+import structlog
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bots.relay import Relay
+from bots.relay import Terms as RelayTerms
+from bots.slack import checks
+from bots.slack.app import Listeners, new_app
+from bots.slack.budget import Budget
+from bots.slack.calls import Caller
+from bots.slack.catchup import CatchUp
+from bots.slack.desk import Desk, Terms
+from bots.slack.past import Past
+from bots.slack.people import People
+from bots.slack.platform import CALL_SECONDS, SlackPlatform
+from bots.slack.web import web_server
+from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
+from core.ports import Deliveries, History, JobQueue
+from core.settings import Settings
+
+CONNECTIONS = 100
+
+log = structlog.get_logger()
+
+
+class Stores(Protocol):
+    """What the adapter remembers with."""
+
+    @property
+    def queue(self) -> JobQueue: ...
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def deliveries(self) -> Deliveries: ...
+
+
+async def serve(
+    settings: Settings,
+    stores: Stores,
+    terms: RelayTerms,
+    stop: asyncio.Event,
+    budget: Budget | None = None,
+) -> None:
+    """Serve Slack until `stop`. OperatorError, one sentence, where Slack will not have it."""
+    checks.required_tokens(settings)
+    async with web_client(settings) as client:
+        await checks.check(settings, client)
+        workspaces = OneWorkspace(client, await who_am_i(client))
+        budget = budget or Budget(share=1 / settings.slack_processes)
+        desk = new_desk(settings, stores, terms, workspaces, budget)
+        await _run(settings, desk, client, stop)
+
+
+@contextlib.asynccontextmanager
+async def web_client(settings: Settings) -> AsyncIterator[AsyncWebClient]:
+    """The client of this process: one session, so that connections are kept."""
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        token = settings.slack_bot_token
+        yield new_client(
+            token.get_secret_value() if token else None,
+            settings.slack_api_url,
+            session,
+            timeout=int(CALL_SECONDS - 5),
+        )
+
+
+def new_desk(
+    settings: Settings, stores: Stores, terms: RelayTerms, workspaces: Workspaces, budget: Budget
+) -> Desk:
+    """The tools of the listeners, and the relay with its platform."""
+    caller = Caller(budget)
+    people = People(workspaces, budget, settings.locale, settings.slack_admins)
+    past = Past(workspaces, caller, people)
+    model = settings.job_lane
+    platform = SlackPlatform(workspaces, caller, past, model, streaming=settings.slack_streaming)
+    return Desk(
+        relay=Relay(platform, stores.queue, stores.history, stores.deliveries, terms),
+        history=stores.history,
+        deliveries=stores.deliveries,
+        workspaces=workspaces,
+        platform=platform,
+        people=people,
+        caller=caller,
+        past=past,
+        terms=Terms(
+            model=model,
+            days=settings.retention_days,
+            follow_ups=settings.slack_follow_ups,
+            strangers=settings.slack_strangers,
+            allowed_bots=settings.slack_allowed_bots,
+        ),
+    )
+
+
+async def _run(settings: Settings, desk: Desk, client: AsyncWebClient, stop: asyncio.Event) -> None:
+    secret = settings.slack_signing_secret
+    app = new_app(desk, client, secret.get_secret_value() if secret else None)
+    listeners = Listeners(desk)
+    listeners.register(app)
+    catch_up = CatchUp(desk, listeners.messages)
+    drained = asyncio.Event()
+    relay = asyncio.create_task(desk.relay.run(drained))
+    try:
+        async with _transport(settings, app, catch_up):
+            desk.later(catch_up.run())
+            await stop.wait()
+        await desk.close()
+    finally:
+        drained.set()  # nothing comes in any more: what is under way is finished or handed back
+        await relay
+
+
+@contextlib.asynccontextmanager
+async def _transport(settings: Settings, app: AsyncApp, catch_up: CatchUp) -> AsyncIterator[None]:
+    if settings.slack_http_port is not None:
+        async with web_server(app, settings.slack_http_host, settings.slack_http_port):
+            yield
+        return
+    token = settings.slack_app_token
+    assert token is not None  # noqa: S101 -- checked at the door
+    handler = AsyncSocketModeHandler(app, token.get_secret_value(), logger=_quiet_logger())
+    handler.client.on_message_listeners.append(_Link(catch_up).on_frame)
+    await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
+    try:
+        yield
+    finally:
+        await handler.close_async()  # type: ignore[no-untyped-call]  # nor this
+
+
+def _quiet_logger() -> logging.Logger:
+    """The SDK logs what it receives at the level DEBUG: people's words are not for logs."""
+    logger = logging.getLogger("henji.slack_socket")
+    logger.setLevel(logging.WARNING)
+    return logger
+
+
+class _Link:
+    """Notices a connection that comes back without having been sent away."""
+
+    def __init__(self, catch_up: CatchUp) -> None:
+        self._catch_up = catch_up
+        self._expected = True  # the first hello
+
+    async def on_frame(self, frame: aiohttp.WSMessage) -> None:
+        text = str(frame.data)
+        if '"hello"' not in text and '"disconnect"' not in text:
+            return
+        kind = json.loads(text).get("type")
+        if kind == "disconnect":
+            self._expected = True
+        elif kind == "hello":
+            if not self._expected:
+                log.warning("the connection to slack was lost; reading what was missed")
+                self._catch_up.soon()
+            self._expected = False

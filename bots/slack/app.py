@@ -1,0 +1,133 @@
+"""The Bolt app: which listener hears what, and what becomes of an error.
+
+With `process_before_response`, Bolt acknowledges an event after its listener has returned: what is
+acknowledged is stored. A listener that raises is not acknowledged, and Slack delivers again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import structlog
+from slack_bolt.async_app import AsyncApp
+from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.context.ack.async_ack import AsyncAck
+from slack_bolt.error import BoltUnhandledRequestError
+from slack_bolt.request.async_request import AsyncBoltRequest
+from slack_bolt.response import BoltResponse
+
+from bots.slack import blocks, convert
+from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, Commands
+from bots.slack.controls import REASON, Controls
+from bots.slack.convert import Malformed, Pressed
+from bots.slack.desk import Desk
+from bots.slack.home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, Home
+from bots.slack.messages import Messages
+from core.errors import StoreUnavailable
+
+MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
+PAGES = (FORGET_ME, RESET_CHANNEL, RESET_USER, RESET_SPACE)
+CONTROLS = (blocks.STOP, blocks.REGENERATE, blocks.CONTINUE, blocks.FEEDBACK)
+
+log = structlog.get_logger()
+
+
+class Listeners:
+    """Everything that Slack may say, and who hears it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.messages = Messages(desk)
+        self._desk = desk
+        self._home = Home(desk)
+        self._controls = Controls(desk)
+        self._commands = Commands(desk, self.messages, self._home)
+
+    def register(self, app: AsyncApp) -> None:
+        app.event(re.compile(r".*"))(self._event)
+        app.command(re.compile(r".*"))(self._command)
+        app.shortcut(re.compile(rf"{ASK_SHORTCUT}|{RESET_SHORTCUT}"))(self._shortcut)
+        app.action(re.compile(r".*"))(self._action)
+        app.view(re.compile(r".*"))(self._view)
+        app.error(on_error)
+
+    async def _event(self, body: dict[str, Any], request: AsyncBoltRequest) -> None:
+        kind = str(body.get("event", {}).get("type", ""))
+        if kind in MESSAGE_EVENTS:
+            retries = request.headers.get("x-slack-retry-num", ["0"])
+            await self.messages.on_event(body, int(retries[0]))
+        elif kind == "app_home_opened":
+            await self._home.on_opened(body)
+        elif kind in ("tokens_revoked", "app_uninstalled"):
+            log.error("the app was taken out of a workspace", team=body.get("team_id"))
+        else:
+            log.info("an event that nobody hears", kind=kind)
+
+    async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
+        await self._commands.on_command(body, ack)
+
+    async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
+        await self._commands.on_shortcut(convert.pressed(body))
+        await ack()
+
+    async def _action(self, body: dict[str, Any], ack: AsyncAck) -> None:
+        press: Pressed = convert.pressed(body)
+        if press.action in PAGES:
+            await self._home.on_press(press)
+        elif press.action in CONTROLS:
+            await self._controls.on_press(press)
+        await ack()
+
+    async def _view(self, body: dict[str, Any], view: dict[str, Any], ack: AsyncAck) -> None:
+        user, team = body["user"]["id"], body["team"]["id"]
+        match view.get("callback_id"):
+            case callback if callback == REASON:
+                await self._controls.on_reason(user, view)
+            case callback if callback == CONFIRM:
+                await self._home.on_confirmed(team, user, view)
+            case callback if callback == ASKED:
+                await self._commands.on_asked(user, view)
+        await ack()
+
+
+async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
+    """What a retry may mend is not acknowledged; the rest is, with a line in the log."""
+    kind = (body.get("event") or {}).get("type") or body.get("type") or ""
+    match error:
+        case StoreUnavailable():
+            log.warning("not stored; Slack will deliver it again", kind=kind, error=str(error))
+            return BoltResponse(status=503)
+        case BoltUnhandledRequestError():
+            log.info("a payload that nobody hears", kind=kind)
+            return BoltResponse(status=200)
+        case Malformed() | KeyError() | ValueError() | TypeError():
+            log.warning("a malformed payload", kind=kind, error=type(error).__name__)
+            return BoltResponse(status=200)
+    log.error("a listener failed", kind=kind, exc_info=error)
+    return BoltResponse(status=500)
+
+
+def new_app(desk: Desk, base_client: Any, signing_secret: str | None, **oauth: Any) -> AsyncApp:
+    """A Bolt app that authorizes by what is known of the workspace, without a call per event."""
+
+    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+        team = team_id or ""
+        client = await desk.workspaces.client(team)
+        bot = await desk.workspaces.bot(team)
+        return AuthorizeResult(
+            enterprise_id=enterprise_id,
+            team_id=team,
+            bot_token=client.token,
+            bot_id=bot.bot_id,
+            bot_user_id=bot.user,
+        )
+
+    return AsyncApp(
+        client=base_client,
+        authorize=None if oauth else authorize,
+        signing_secret=signing_secret,
+        process_before_response=True,
+        ignoring_self_events_enabled=False,  # one's own messages may be deleted by others
+        raise_error_for_unhandled_request=True,
+        **oauth,
+    )

@@ -1,0 +1,113 @@
+"""How many calls Slack lets pass: one budget per method and workspace, and per channel for posts.
+
+Slack's tiers are "at least so many a minute". Nine tenths are used, so that clocks and other calls
+find room. The end of a reply goes first: intermediate updates take only what is left when every
+reply that is under way has been promised its last update.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+
+PER_MINUTE = {
+    "chat.startStream": 20,
+    "chat.stopStream": 20,
+    "chat.update": 50,
+    "chat.delete": 50,
+    "agents.sessions.setStatus": 50,
+    "conversations.replies": 50,
+    "chat.appendStream": 100,
+    "chat.postEphemeral": 100,
+    "users.info": 100,
+    "assistant.threads.setStatus": 600,
+}
+POST = "chat.postMessage"
+POSTS_PER_MINUTE = 60
+"""In one channel: one a second."""
+MARGIN = 0.9
+
+
+@dataclass(slots=True)
+class Window:
+    """At most `most` calls in any `seconds`."""
+
+    most: int
+    seconds: float
+    calls: deque[float] = field(default_factory=deque)
+    blocked_until: float = 0.0
+    queue: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Those who must not be refused stand in line here."""
+
+    def wait(self, now: float, reserve: int = 0) -> float:
+        """Seconds until a call may pass that leaves `reserve` more; 0: now."""
+        while self.calls and self.calls[0] <= now - self.seconds:
+            self.calls.popleft()
+        blocked = self.blocked_until - now
+        over = len(self.calls) + reserve - self.most
+        if over < 0:
+            return max(blocked, 0.0)
+        nth = self.calls[min(over, len(self.calls) - 1)] if self.calls else now
+        return max(nth + self.seconds - now, blocked, 0.01)
+
+
+class Budget:
+    """The calls that this process may make. `share`: the part that falls to it, of several."""
+
+    def __init__(self, minute: float = 60.0, share: float = 1.0) -> None:
+        self.minute = minute
+        self._share = share
+        self._windows: dict[tuple[str, str], Window] = {}
+        self._posts: dict[tuple[str, str], Window] = {}
+        self._promised: dict[tuple[str, str], set[str]] = defaultdict(set)
+
+    def promise(self, method: str, team: str, reply: str) -> None:
+        """Keep a call back for the end of this reply."""
+        self._promised[method, team].add(reply)
+
+    def redeem(self, team: str, reply: str) -> None:
+        """The reply has ended, or another process has it."""
+        for promised in self._promised.values():
+            promised.discard(reply)
+
+    def wait(self, method: str, team: str, channel: str) -> float:
+        """Seconds until an intermediate call may pass."""
+        window = self._window(method, team, channel)
+        if window.queue.locked():
+            return max(window.wait(_now()), 0.05)
+        return window.wait(_now(), len(self._promised[method, team]))
+
+    def try_take(self, method: str, team: str, channel: str) -> bool:
+        """Spend an intermediate call, if one may pass now."""
+        if self.wait(method, team, channel) > 0:
+            return False
+        self._window(method, team, channel).calls.append(_now())
+        return True
+
+    async def take(self, method: str, team: str, channel: str) -> None:
+        """Spend a call that must be made: wait in line for it, ahead of intermediate ones."""
+        window = self._window(method, team, channel)
+        async with window.queue:
+            while seconds := window.wait(_now()):  # noqa: ASYNC110 -- time is waited for
+                await asyncio.sleep(seconds)
+            window.calls.append(_now())
+
+    def refused(self, method: str, team: str, channel: str, seconds: float) -> None:
+        """Slack said 429: nothing passes for so long."""
+        window = self._window(method, team, channel)
+        window.blocked_until = max(window.blocked_until, _now() + seconds)
+
+    def _window(self, method: str, team: str, channel: str) -> Window:
+        if method == POST:
+            second = self.minute / POSTS_PER_MINUTE / self._share
+            return self._posts.setdefault((team, channel), Window(1, second))
+        if (method, team) not in self._windows:
+            most = int(PER_MINUTE.get(method, 100) * MARGIN * self._share)
+            self._windows[method, team] = Window(max(most, 1), self.minute)
+        return self._windows[method, team]
+
+
+def _now() -> float:
+    return time.monotonic()

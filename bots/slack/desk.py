@@ -1,0 +1,141 @@
+"""What every listener works with, and how it speaks to one person."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import structlog
+
+from bots.relay import Relay
+from bots.slack.blocks import Block
+from bots.slack.budget import POST
+from bots.slack.calls import Caller
+from bots.slack.convert import PLATFORM
+from bots.slack.past import Past
+from bots.slack.people import People
+from bots.slack.platform import SlackPlatform
+from bots.slack.workspaces import Workspaces
+from bots.strings import say
+from core.ports import Deliveries, History, Place
+from core.types import ThreadKey
+
+KEPT = 10_000
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the bot behaves in Slack."""
+
+    model: str
+    """How the model is called before people."""
+    days: float
+    """How long a quiet conversation is remembered."""
+    follow_ups: Literal["always", "alone", "mention"] = "alone"
+    strangers: Literal["answer", "sentence", "ignore"] = "sentence"
+    allowed_bots: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Desk:
+    """The listeners' tools."""
+
+    relay: Relay
+    history: History
+    deliveries: Deliveries
+    workspaces: Workspaces
+    platform: SlackPlatform
+    people: People
+    caller: Caller
+    past: Past
+    terms: Terms
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _told: OrderedDict[tuple[str, ...], None] = field(default_factory=OrderedDict)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that no acknowledgement has to wait for."""
+        task = asyncio.create_task(self._quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.warning("could not tell a person", error=type(error).__name__)
+
+    async def close(self) -> None:
+        """Finish what was begun."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    def first_time(self, *what: str) -> bool:
+        """Whether this was not done before by this process: events come again."""
+        if what in self._told:
+            return False
+        self._told[what] = None
+        if len(self._told) > KEPT:
+            self._told.popitem(last=False)
+        return True
+
+    async def whisper(self, key: ThreadKey, user: str, text: str) -> None:
+        """Tell one person, where they are: nobody else sees it, nor does the history."""
+        client = await self.workspaces.client(key.space)
+        if key.channel.startswith("D"):
+            await self.caller.must(
+                POST,
+                key.space,
+                key.channel,
+                lambda: client.chat_postMessage(
+                    channel=key.channel, thread_ts=key.thread, text=text, unfurl_links=False
+                ),
+            )
+            return
+        await self.caller.must(
+            "chat.postEphemeral",
+            key.space,
+            key.channel,
+            lambda: client.chat_postEphemeral(
+                channel=key.channel, user=user, text=text, thread_ts=key.thread or None
+            ),
+        )
+
+    async def tell(self, key: ThreadKey, user: str, sentence: str, **values: object) -> None:
+        """Whisper one of the bot's sentences, in the person's language."""
+        locale = await self.people.locale(key.space, user)
+        await self.whisper(key, user, say(sentence, locale, **values))
+
+    async def open_modal(self, team: str, trigger: str, view: Block) -> None:
+        client = await self.workspaces.client(team)
+        await client.views_open(trigger_id=trigger, view=view)
+
+    async def may_govern(self, team: str, user: str, author: str) -> bool:
+        """Whether a person may stop or redo what `author` asked for."""
+        return user == author or await self.people.is_admin(team, user)
+
+    async def job_in(
+        self, key: ThreadKey, messages: tuple[str, ...] = ()
+    ) -> tuple[str, str] | None:
+        """The reply under way in a thread and who asked for it; `messages` may belong to it."""
+        for held in reversed(self.platform.open.values()):
+            if held.thread == key:
+                return held.job, held.author
+        for message in messages:
+            found = await self.deliveries.locate(key, message)
+            delivery = await self.deliveries.get(*found) if found else None
+            if delivery is not None:
+                return delivery.job, delivery.author
+        return None
+
+    async def audit(self, action: str, by: str, **what: object) -> None:
+        """An entry for whoever runs the bot: who did what to whose memory."""
+        log.info("audit", action=action, by=by, platform=PLATFORM, **what)
+
+
+def place_of(key: ThreadKey) -> Place:
+    return Place(key.platform, key.space, key.channel)

@@ -1,0 +1,103 @@
+"""The app's manifest: what to paste into Slack to make the app, with only what is in use."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
+from bots.slack.home import PROMPTS
+from bots.strings import say
+
+SCOPES = (
+    "app_mentions:read",
+    "assistant:write",
+    "channels:history",
+    "chat:write",
+    "commands",
+    "groups:history",
+    "im:history",
+    "users:read",
+)
+EVENTS = (
+    "agent_session_stopped",
+    "app_home_opened",
+    "app_mention",
+    "message.channels",
+    "message.groups",
+    "message.im",
+)
+HTTP_EVENTS = ("app_uninstalled", "tokens_revoked")
+
+
+def manifest(url: str | None = None, locale: str = "en") -> str:
+    """The manifest as text to paste into Slack's page for a new app."""
+    return json.dumps(document(url=url, locale=locale), ensure_ascii=False, indent=2)
+
+
+def document(
+    name: str = "Henji", locale: str = "en", url: str | None = None, command: str = "/henji"
+) -> dict[str, Any]:
+    """The manifest as JSON. `url`: where the HTTP adapter is reached; None: Socket Mode."""
+    events = f"{url.rstrip('/')}/slack/events" if url else None
+    return {
+        "_metadata": {"major_version": 1},
+        "display_information": {"name": name, "description": say("app_description", locale)},
+        "features": _features(name, locale, events, command),
+        "oauth_config": _oauth(url),
+        "settings": _settings(events),
+    }
+
+
+def _features(name: str, locale: str, events: str | None, command: str) -> dict[str, Any]:
+    slash = {
+        "command": command,
+        "description": say("app_description", locale),
+        "usage_hint": "ask … | reset | help | privacy | model",
+        "should_escape": False,
+    }
+    return {
+        "app_home": {
+            "home_tab_enabled": True,
+            "messages_tab_enabled": True,
+            "messages_tab_read_only_enabled": False,
+        },
+        "bot_user": {"display_name": name.lower(), "always_online": True},
+        "agent_view": {
+            "agent_description": say("app_description", locale),
+            "suggested_prompts": [
+                {
+                    "title": say(f"prompt_{prompt}_title", locale),
+                    "message": say(f"prompt_{prompt}", locale),
+                }
+                for prompt in PROMPTS
+            ],
+        },
+        "shortcuts": [
+            _shortcut(ASK_SHORTCUT, "shortcut_ask", locale),
+            _shortcut(RESET_SHORTCUT, "shortcut_reset", locale),
+        ],
+        "slash_commands": [slash | ({"url": events} if events else {})],
+    }
+
+
+def _shortcut(callback: str, key: str, locale: str) -> dict[str, str]:
+    label = say(key, locale)
+    return {"name": label, "type": "message", "callback_id": callback, "description": label}
+
+
+def _oauth(url: str | None) -> dict[str, Any]:
+    redirect = {"redirect_urls": [f"{url.rstrip('/')}/slack/oauth_redirect"]} if url else {}
+    return {"scopes": {"bot": list(SCOPES)}, **redirect}
+
+
+def _settings(events: str | None) -> dict[str, Any]:
+    request = {"request_url": events} if events else {}
+    bot_events = sorted((*EVENTS, *HTTP_EVENTS)) if events else list(EVENTS)
+    return {
+        "event_subscriptions": {"bot_events": bot_events, **request},
+        "interactivity": {"is_enabled": True, **request},
+        "org_deploy_enabled": False,
+        "socket_mode_enabled": events is None,
+        "token_rotation_enabled": events is not None,
+    }

@@ -1,0 +1,209 @@
+"""What people write: who is answered, and what becomes of edits and deletions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import structlog
+
+from bots.slack import convert
+from bots.slack.blocks import escaped
+from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
+from bots.slack.desk import Desk
+from bots.strings import failure, say
+from core.errors import StoreUnavailable
+from core.types import ThreadKey
+
+LAST_RETRY = 3
+"""Slack delivers an event four times in all."""
+BOT_TURNS = 3
+"""How often in a row other bots are answered in one thread before a person has to say something."""
+KEPT_THREADS = 10_000
+
+log = structlog.get_logger()
+
+
+class Messages:
+    """Listens to messages. Nothing here waits for a reply: a message is stored, and that is all."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._bot_turns: OrderedDict[ThreadKey, int] = OrderedDict()
+
+    async def on_event(self, body: convert.Json, retry: int = 0) -> None:
+        """Store what an event says; StoreUnavailable where that failed, so that it comes again."""
+        bot = await self._desk.workspaces.bot(str(body.get("team_id", "")))
+        match convert.happening(body, bot):
+            case Said() as said:
+                await self._told_when_lost(said, bot, retry)
+            case Edited() as edited:
+                await self._edited(edited, bot)
+            case Deleted(key, ts):
+                await self._desk.relay.deleted(key, ts)
+            case Stopped(key, user, streams):
+                await self._stopped(key, user, streams)
+
+    async def _told_when_lost(self, said: Said, bot: Bot, retry: int) -> None:
+        try:
+            await self.said(said, bot)
+        except StoreUnavailable:
+            if retry >= LAST_RETRY and (said.mentioned or said.direct):
+                locale = await self._desk.people.locale(bot.team, said.user, said.text)
+                sentence = failure("store_down", locale)
+                self._desk.later(self._desk.whisper(said.key, said.user, sentence))
+            raise
+
+    async def said(self, said: Said, bot: Bot) -> None:
+        """A message, new or seen late."""
+        if not self._is_welcome(said):
+            return
+        addressed = await self._is_addressed(said)
+        if addressed is None:
+            return
+        if addressed and self._is_stranger(said, bot):
+            if self._desk.terms.strangers == "sentence" and self._first(said, "stranger"):
+                self._desk.later(self._desk.tell(said.key, said.user, "stranger"))
+            return
+        if addressed and await self._obeyed(said, bot):
+            return
+        await self._submit(said, bot, addressed)
+
+    def _first(self, said: Said, what: str) -> bool:
+        return self._desk.first_time(said.key.channel, said.ts, what)
+
+    # -- who is answered ------------------------------------------------------------------------
+
+    def _is_welcome(self, said: Said) -> bool:
+        """People are; other bots only where they are allowed, named us, and are not in a loop."""
+        turns = self._bot_turns
+        if said.bot_id is None:
+            turns.pop(said.key, None)
+            return True
+        allowed = self._desk.terms.allowed_bots
+        if not ({said.bot_id, said.user} & allowed and said.mentioned):
+            return False
+        turns[said.key] = turns.get(said.key, 0) + self._first(said, "bot")
+        if len(turns) > KEPT_THREADS:
+            turns.popitem(last=False)
+        return turns[said.key] <= BOT_TURNS
+
+    def _is_stranger(self, said: Said, bot: Bot) -> bool:
+        return said.user_team != bot.team and self._desk.terms.strangers != "answer"
+
+    async def _is_addressed(self, said: Said) -> bool | None:
+        """Whether an answer is asked for; None where the message is nothing to the bot."""
+        if said.direct or said.mentioned:
+            return True
+        if not said.inside or not await self._desk.history.takes_part(said.key):
+            return None
+        match self._desk.terms.follow_ups:
+            case "always":
+                return not said.others
+            case "mention":
+                return False
+        return await self._speaks_to_us(said)
+
+    async def _speaks_to_us(self, said: Said) -> bool:
+        """Nobody else is in the thread, or it was to this person that the bot spoke last."""
+        if said.others:
+            return False
+        turns = [s.turn for s in await self._desk.history.turns(said.key)]
+        authors = {turn.author for turn in turns if turn.role == "user"}
+        if authors <= {said.user}:
+            return True
+        if not turns or turns[-1].role == "user":
+            return False
+        asked = [turn.author for turn in turns if turn.role == "user"]
+        return bool(asked) and asked[-1] == said.user
+
+    # -- what they want -------------------------------------------------------------------------
+
+    async def _obeyed(self, said: Said, bot: Bot) -> bool:
+        """Whether the message was not a question but a command, or nothing at all."""
+        command = convert.command_in(said, bot)
+        if command is not None:
+            await self._obey(command, said, bot)
+            return True
+        if said.files and self._first(said, "files"):
+            self._desk.later(self._desk.tell(said.key, said.user, "files_not_read"))
+        if convert.plain(said.text, bot, {}):
+            return False
+        if not said.files and self._first(said, "nothing"):
+            self._desk.later(self._desk.tell(said.key, said.user, "nothing_asked"))
+        return True
+
+    async def _obey(self, command: Command, said: Said, bot: Bot) -> None:
+        if command == "reset":
+            await self._reset(said)
+        elif command == "stop":
+            await self._stop(said.key, said.user)
+        elif self._first(said, command):
+            locale = await self._desk.people.locale(bot.team, said.user, said.text)
+            sentence = self.sentence(command, locale, bot)
+            self._desk.later(self._desk.whisper(said.key, said.user, sentence))
+
+    def sentence(self, command: str, locale: str, bot: Bot) -> str:
+        """What help, privacy and model answer."""
+        terms = self._desk.terms
+        key = "help_slack" if command == "help" else command
+        return say(
+            key,
+            locale,
+            name=bot.name,
+            model=escaped(terms.model),
+            mention=f"@{bot.name}",
+            days=f"{terms.days:g}",
+        )
+
+    async def _reset(self, said: Said) -> None:
+        turns = await self._desk.relay.reset(said.key, said.user)
+        if self._first(said, "reset"):
+            await self._desk.audit("reset", said.user, scope="thread", thread=str(said.key))
+            sentence = "reset_done" if turns else "reset_nothing"
+            self._desk.later(self._desk.tell(said.key, said.user, sentence))
+
+    async def _stop(self, key: ThreadKey, user: str, streams: tuple[str, ...] = ()) -> bool:
+        found = await self._desk.job_in(key, streams)
+        if found is None:
+            self._desk.later(self._desk.tell(key, user, "too_late"))
+            return False
+        job, author = found
+        if not await self._desk.may_govern(key.space, user, author):
+            self._desk.later(self._desk.tell(key, user, "not_yours"))
+            return False
+        return await self._desk.relay.stop(key, job)
+
+    async def _stopped(self, key: ThreadKey, user: str, streams: tuple[str, ...]) -> None:
+        """Slack's Stop button has ended the stream already: the work must end, and the session."""
+        found = await self._desk.job_in(key, streams)
+        if found is not None:
+            await self._desk.relay.stop(key, found[0])
+        self._desk.later(self._desk.platform.leave_session(key))
+
+    # -- storing --------------------------------------------------------------------------------
+
+    async def _submit(self, said: Said, bot: Bot, addressed: bool) -> None:
+        people = self._desk.people
+        names = await people.names(bot.team, convert.people_in(said))
+        note = {"locale": await people.locale(bot.team, said.user, said.text)}
+        if said.user_team != bot.team:
+            note["team"] = said.user_team
+        incoming = convert.incoming(said, bot, names, addressed=addressed, note=note)
+        receipt = await self._desk.relay.submit(incoming)
+        log.info("message", outcome=receipt.outcome, job=receipt.job, position=receipt.position)
+
+    async def _edited(self, edited: Edited, bot: Bot) -> None:
+        said = edited.said
+        if edited.newly_mentioned:
+            await self.said(said, bot)
+            return
+        names = await self._desk.people.names(bot.team, convert.people_in(said))
+        words = convert.plain(said.text, bot, names)
+        await self._desk.relay.edited(said.key, said.ts, words, said.edited, said.user)
+
+    async def catch_up(self, body: dict[str, Any], key: ThreadKey, bot: Bot) -> None:
+        """A message that was missed: it is taken as if its event had come."""
+        said = convert.happening({"event": body | {"channel": key.channel}}, bot)
+        if isinstance(said, Said):
+            await self.said(said, bot)

@@ -1,0 +1,400 @@
+"""The `Platform` that the relay writes to: native streams where there is room, else edits.
+
+A reply is streamed where the workspace's streams last; else it is posted once and edited as often
+as the budget allows. What was sent to a message is kept in memory only to send less: whatever a
+process does not know about a message, it finds out from Slack's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from slack_sdk.errors import SlackApiError
+
+from bots.base import Part, Status
+from bots.slack import blocks
+from bots.slack.budget import POST
+from bots.slack.calls import Caller, NotNow, error_of
+from bots.slack.convert import PLATFORM, REPLY_METADATA
+from bots.slack.past import Past
+from bots.slack.workspaces import Workspaces
+from bots.strings import say
+from bots.text import closed
+from core.ports import Delivery
+from core.types import ThreadKey, Turn
+
+PART_LENGTH = 11_500
+"""A Markdown block takes 12,000 characters, and all blocks together about 13,200."""
+CALL_SECONDS = 15.0
+FIRST_PAUSE = 0.5
+"""A reply that is ready so soon is posted once, whole."""
+PAUSE = 1.0
+"""Seconds between updates of one reply, however much room there is."""
+KEPT_REPLIES = 10_000
+
+_STREAM_IS_OVER = "message_not_in_streaming_state"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Live:
+    """A reply that this process is writing."""
+
+    began: float = field(default_factory=time.monotonic)
+    updated: float = 0.0
+    streams: set[str] = field(default_factory=set)
+    """The messages that are open streams."""
+    shown: dict[str, str] = field(default_factory=dict)
+    """Message -> the text that it has, as far as Slack has confirmed it."""
+
+
+class SlackPlatform:
+    """Writes replies into Slack."""
+
+    name = PLATFORM
+    part_length = PART_LENGTH
+    call_seconds = CALL_SECONDS
+
+    def __init__(
+        self,
+        workspaces: Workspaces,
+        caller: Caller,
+        past: Past,
+        model: str,
+        *,
+        streaming: bool = True,
+    ) -> None:
+        self._workspaces = workspaces
+        self._caller = caller
+        self._past = past
+        self._model = model
+        self._streaming = streaming
+        self._no_streams: set[str] = set()
+        """Workspaces that have no native streaming."""
+        self._live: OrderedDict[str, Live] = OrderedDict()
+        self.open: OrderedDict[str, Delivery] = OrderedDict()
+        """The replies that this process brings out now."""
+
+    def length_of(self, text: str) -> int:
+        return len(blocks.harmless(text))
+
+    # -- pace ---------------------------------------------------------------------------------
+
+    async def pace(self, delivery: Delivery, *, final: bool) -> None:
+        """The end of a reply finds its room in the call itself."""
+        if final:
+            return
+        live = self._of(delivery)
+        while seconds := self._wait(delivery, live):  # noqa: ASYNC110 -- time is waited for
+            await asyncio.sleep(min(seconds, 2.0))
+
+    def _wait(self, delivery: Delivery, live: Live) -> float:
+        now = time.monotonic()
+        scale = self._caller.budget.minute / 60
+        after = (live.updated, PAUSE) if live.updated else (live.began, FIRST_PAUSE)
+        pause = after[0] + after[1] * scale
+        if pause > now:
+            return pause - now
+        return min(self._room(method, delivery) for method in self._next_methods(delivery, live))
+
+    def _next_methods(self, delivery: Delivery, live: Live) -> Sequence[str]:
+        if live.streams:
+            return ("chat.appendStream",)
+        if delivery.messages or live.shown:
+            return ("chat.update",)
+        can_stream = self._can_stream(delivery.thread.space)
+        return ("chat.startStream", POST) if can_stream else (POST,)
+
+    def _room(self, method: str, delivery: Delivery) -> float:
+        """Seconds until `method` may begin or go on with a reply that can also be ended."""
+        team, channel = delivery.thread.space, delivery.thread.channel
+        budget = self._caller.budget
+        seconds = budget.wait(method, team, channel)
+        ending = {"chat.startStream": "chat.stopStream", POST: "chat.update"}.get(method)
+        return max(seconds, budget.wait(ending, team, channel)) if ending else seconds
+
+    def _can_stream(self, team: str) -> bool:
+        return self._streaming and team not in self._no_streams
+
+    # -- status -------------------------------------------------------------------------------
+
+    async def status(self, delivery: Delivery, status: Status) -> None:
+        locale = self._locale(delivery)
+        sentence = say(status.kind, locale, position=status.position)
+        self.open[delivery.job] = delivery
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        try:
+            await self._caller.may(
+                "assistant.threads.setStatus",
+                thread.space,
+                thread.channel,
+                lambda: client.assistant_threads_setStatus(
+                    channel_id=thread.channel,
+                    thread_ts=thread.thread,
+                    status=sentence,
+                    loading_messages=[sentence],
+                ),
+            )
+        except NotNow:
+            return
+
+    def _locale(self, delivery: Delivery) -> str:
+        return delivery.note.get("locale", "en")
+
+    # -- posting ------------------------------------------------------------------------------
+
+    async def post(self, delivery: Delivery, part: Part) -> str:
+        live = self._of(delivery)
+        self.open[delivery.job] = delivery
+        if part.end is None and part.last and self._can_stream(delivery.thread.space):
+            message = await self._start_stream(delivery, part, live)
+            if message is not None:
+                return message
+        return await self._post(delivery, part, live)
+
+    async def _post(self, delivery: Delivery, part: Part, live: Live) -> str:
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        answer = await self._caller.must(
+            POST,
+            thread.space,
+            thread.channel,
+            lambda: client.chat_postMessage(
+                channel=thread.channel,
+                thread_ts=thread.thread,
+                metadata=_metadata(delivery, part),
+                unfurl_links=False,
+                unfurl_media=False,
+                **self._content(delivery, part),
+            ),
+        )
+        self._sent(delivery, part, live, str(answer["ts"]))
+        return str(answer["ts"])
+
+    def _content(self, delivery: Delivery, part: Part) -> dict[str, Any]:
+        """The blocks, and the text that notifications and other readers get."""
+        part = Part(part.index, closed(part.text), part.last, part.note, part.end)
+        written = blocks.reply(part, delivery, self._model, self._locale(delivery))
+        return {"text": blocks.escaped(part.text), "blocks": written}
+
+    def _sent(self, delivery: Delivery, part: Part, live: Live, message: str) -> None:
+        budget, team = self._caller.budget, delivery.thread.space
+        live.shown[message] = part.text
+        live.updated = time.monotonic()
+        if part.end is None:
+            ending = "chat.stopStream" if message in live.streams else "chat.update"
+            budget.promise(ending, team, delivery.job)
+        elif part.last:
+            budget.redeem(team, delivery.job)
+            self._live.pop(delivery.job, None)
+            self.open.pop(delivery.job, None)
+
+    # -- streams ------------------------------------------------------------------------------
+
+    async def _start_stream(self, delivery: Delivery, part: Part, live: Live) -> str | None:
+        """Begin a native stream; None where there is no room or the workspace has none."""
+        thread, team = delivery.thread, delivery.thread.space
+        if self._room("chat.startStream", delivery) > 0:
+            return None
+        client = await self._workspaces.client(team)
+        try:
+            answer = await self._caller.may(
+                "chat.startStream",
+                team,
+                thread.channel,
+                lambda: client.chat_startStream(
+                    channel=thread.channel,
+                    thread_ts=thread.thread,
+                    markdown_text=blocks.harmless(part.text),
+                    recipient_team_id=delivery.note.get("team", team),
+                    recipient_user_id=delivery.author,
+                ),
+            )
+        except NotNow:
+            return None
+        except SlackApiError as error:
+            log.info("no native stream; posting and editing", error=error_of(error))
+            self._no_streams.add(team)
+            return None
+        message = str(answer["ts"])
+        live.streams.add(message)
+        self._sent(delivery, part, live, message)
+        await self._enter_session(delivery)
+        return message
+
+    async def _enter_session(self, delivery: Delivery) -> None:
+        """Tell Slack that work is under way: its own Stop button appears."""
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        try:
+            await self._caller.may(
+                "agents.sessions.setStatus",
+                thread.space,
+                thread.channel,
+                lambda: client.agents_sessions_setStatus(
+                    channel_id=thread.channel, thread_ts=thread.thread, status="processing"
+                ),
+            )
+        except (NotNow, SlackApiError):
+            return
+
+    async def leave_session(self, key: ThreadKey) -> None:
+        """Slack's Stop button was pressed: the session does not leave ``processing`` by itself."""
+        client = await self._workspaces.client(key.space)
+        await self._caller.must(
+            "agents.sessions.setStatus",
+            key.space,
+            key.channel,
+            lambda: client.agents_sessions_setStatus(
+                channel_id=key.channel, thread_ts=key.thread, status="active"
+            ),
+        )
+
+    # -- editing ------------------------------------------------------------------------------
+
+    async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
+        live = self._of(delivery)
+        if self._stands_already(delivery, message, part, live):
+            return
+        if message in live.streams and await self._stream_on(delivery, message, part, live):
+            return
+        try:
+            await self._update(delivery, message, part, live)
+        except NotNow:
+            return  # the end will say it
+
+    def _stands_already(self, delivery: Delivery, message: str, part: Part, live: Live) -> bool:
+        """A message that is full, and was full before: its end needs no call of its own."""
+        same = live.shown.get(message) == part.text and message not in live.streams
+        return same and not part.last and delivery.token == 1
+
+    async def _update(self, delivery: Delivery, message: str, part: Part, live: Live) -> None:
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        call = self._caller.may if part.end is None and part.last else self._caller.must
+        content = self._content(delivery, part)
+
+        async def update() -> Any:
+            return await client.chat_update(channel=thread.channel, ts=message, **content)
+
+        try:
+            await call("chat.update", thread.space, thread.channel, update)
+        except SlackApiError as error:
+            if error_of(error) != "streaming_state_conflict":
+                raise
+            await self._end_stream(delivery, message)  # a process before this one began it
+            await self._caller.must("chat.update", thread.space, thread.channel, update)
+        self._sent(delivery, part, live, message)
+
+    async def _end_stream(self, delivery: Delivery, message: str) -> None:
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        try:
+            await self._caller.must(
+                "chat.stopStream",
+                thread.space,
+                thread.channel,
+                lambda: client.chat_stopStream(
+                    channel=thread.channel, ts=message, session_status="active"
+                ),
+            )
+        except SlackApiError as error:
+            if error_of(error) != _STREAM_IS_OVER:
+                raise
+
+    async def _stream_on(self, delivery: Delivery, message: str, part: Part, live: Live) -> bool:
+        """Append to a stream, or stop it; False where the message must be updated instead."""
+        before, now = blocks.harmless(live.shown[message]), blocks.harmless(part.text)
+        if not now.startswith(before):
+            live.streams.discard(message)
+            return False
+        over = part.end is not None or not part.last
+        try:
+            if over:
+                await self._stop(delivery, message, part, now[len(before) :])
+            else:
+                await self._append(delivery, message, now[len(before) :])
+        except NotNow:
+            return True
+        except Exception as error:
+            live.streams.discard(message)  # what it holds now is not certain: it is updated whole
+            if isinstance(error, SlackApiError) and error_of(error) == _STREAM_IS_OVER:
+                return False
+            raise
+        if over:
+            live.streams.discard(message)
+        self._sent(delivery, part, live, message)
+        return True
+
+    async def _append(self, delivery: Delivery, message: str, text: str) -> None:
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        if text:
+            await self._caller.may(
+                "chat.appendStream",
+                thread.space,
+                thread.channel,
+                lambda: client.chat_appendStream(
+                    channel=thread.channel, ts=message, markdown_text=text
+                ),
+            )
+
+    async def _stop(self, delivery: Delivery, message: str, part: Part, text: str) -> None:
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        under = blocks.under(part, delivery, self._model, self._locale(delivery))
+        rest = text + closed(part.text)[len(part.text) :]
+        await self._caller.must(
+            "chat.stopStream",
+            thread.space,
+            thread.channel,
+            lambda: client.chat_stopStream(
+                channel=thread.channel,
+                ts=message,
+                markdown_text=rest or None,
+                blocks=under or None,
+                metadata=_metadata(delivery, part),
+                session_status="active",
+            ),
+        )
+
+    # -- taking away, and finding again ---------------------------------------------------------
+
+    async def remove(self, delivery: Delivery, message: str) -> None:
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        await self._caller.must(
+            "chat.delete",
+            thread.space,
+            thread.channel,
+            lambda: client.chat_delete(channel=thread.channel, ts=message),
+        )
+
+    async def find(self, delivery: Delivery, index: int) -> str | None:
+        return await self._past.find(delivery, index)
+
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        return await self._past.earlier(thread, before, after)
+
+    # -- what is under way ----------------------------------------------------------------------
+
+    def _of(self, delivery: Delivery) -> Live:
+        live = self._live.setdefault(delivery.job, Live())
+        if len(self._live) > KEPT_REPLIES:
+            self._live.popitem(last=False)
+        return live
+
+
+def _metadata(delivery: Delivery, part: Part) -> dict[str, Any]:
+    return {
+        "event_type": REPLY_METADATA,
+        "event_payload": {"job": delivery.job, "part": part.index},
+    }

@@ -1,0 +1,47 @@
+"""Events by HTTP: Slack's signed requests, and the pages of an installation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from aiohttp import web
+from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
+from slack_bolt.async_app import AsyncApp
+
+EVENTS = "/slack/events"
+
+log = structlog.get_logger()
+
+
+@contextlib.asynccontextmanager
+async def web_server(app: AsyncApp, host: str, port: int) -> AsyncIterator[int]:
+    """Serve the app's routes; gives the port. Bolt checks every signature."""
+
+    async def events(request: web.Request) -> web.Response:
+        return await to_aiohttp_response(await app.async_dispatch(await to_bolt_request(request)))
+
+    routes = web.Application(client_max_size=2**20)
+    routes.router.add_post(EVENTS, events)
+    flow = app.oauth_flow
+    if flow is not None:
+        install, callback = flow.handle_installation, flow.handle_callback
+
+        async def begin(request: web.Request) -> web.Response:
+            return await to_aiohttp_response(await install(await to_bolt_request(request)))
+
+        async def end(request: web.Request) -> web.Response:
+            return await to_aiohttp_response(await callback(await to_bolt_request(request)))
+
+        routes.router.add_get(flow.install_path, begin)
+        routes.router.add_get(flow.redirect_uri_path, end)
+    runner = web.AppRunner(routes)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        bound = int(runner.addresses[0][1])
+        log.info("listening for slack", host=host, port=bound, path=EVENTS)
+        yield bound
+    finally:
+        await runner.cleanup()

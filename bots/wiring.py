@@ -1,0 +1,245 @@
+"""Where the rooms meet: the store behind the queue, the model behind the core, a platform's relay.
+
+Beside `bots/cli.py`, the one place that knows both `bots` and `storage`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform as machine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import structlog
+
+from bots.base import Platform
+from bots.governance import Governance
+from bots.processes import run_together
+from bots.relay import Relay
+from bots.relay import Terms as RelayTerms
+from bots.watch import watched
+from core import metrics
+from core.dialogue import Dialogue
+from core.engine import open_engine
+from core.errors import ModelError
+from core.models import ModelSpec, find_model, model_directory
+from core.ports import Engine
+from core.settings import Settings
+from core.worker import Terms as WorkerTerms
+from core.worker import Worker
+from storage.connect import Connection, connect
+from storage.deliveries import RedisDeliveries
+from storage.history import RedisHistory
+from storage.keys import DAY
+from storage.queue import RedisQueue
+from storage.rules import RedisAudit, RedisRules
+from storage.server import embedded_server
+from storage.store import Limits, Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What Redis is to everything else."""
+
+    queue: RedisQueue
+    history: RedisHistory
+    deliveries: RedisDeliveries
+    rulebook: RedisRules
+    audit: RedisAudit
+
+
+@asynccontextmanager
+async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
+    """To the Redis of ``REDIS_URL``, or the embedded one. StoreUnavailable where there is none."""
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            url = await stack.enter_async_context(embedded_server(settings.data_dir))
+        yield await stack.enter_async_context(aclosing(await connect(url)))
+
+
+@asynccontextmanager
+async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
+    """What is remembered and owed, over that connection."""
+    async with open_connection(settings) as connection:
+        store = Store(
+            connection,
+            buckets=settings.buckets,
+            lease=settings.lease_seconds,
+            deadline=settings.job_deadline_seconds,
+            retention=settings.retention_days * DAY,
+            audit=settings.audit_days * DAY,
+            max_attempts=settings.max_attempts,
+            limits=Limits(
+                all=settings.max_waiting,
+                channel=settings.max_waiting_per_channel,
+                person=settings.max_waiting_per_person,
+                thread=settings.max_waiting_per_thread,
+            ),
+            answer_together=settings.answer_together,
+        )
+        async with aclosing(RedisQueue(store)) as queue:
+            yield Memory(
+                queue,
+                RedisHistory(store),
+                RedisDeliveries(store),
+                RedisRules(store, settings.policy),
+                RedisAudit(store),
+            )
+
+
+@asynccontextmanager
+async def open_relay(
+    settings: Settings, memory: Memory, platform: Platform, locale: str
+) -> AsyncIterator[Relay]:
+    """A relay that delivers until it is left, and then finishes."""
+    terms = relay_terms(settings, memory, locale)
+    relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
+    stop = asyncio.Event()
+    running = asyncio.create_task(relay.run(stop))
+    try:
+        yield relay
+    finally:
+        stop.set()
+        await running
+
+
+def relay_terms(settings: Settings, memory: Memory, locale: str) -> RelayTerms:
+    """How the relays of this process work."""
+    policy = settings.policy
+    return RelayTerms(
+        lane=settings.job_lane,
+        holder=name_of_process(),
+        locale=locale,
+        zone=policy.zone,
+        governance=Governance(memory.rulebook, memory.audit, policy),
+    )
+
+
+async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
+    """Load the model, then answer the jobs of its lane until `stop` is set.
+
+    False where `stop` came first: then a thread of this process is still loading.
+    """
+    spec = find_model(settings)
+    async with AsyncExitStack() as stack:
+        memory = await stack.enter_async_context(open_memory(settings))
+        watch = await stack.enter_async_context(
+            watched(settings, memory.queue, "the model is still loading")
+        )
+        mind = await _unless(stop, _load(settings, spec))
+        if mind is None:
+            return False
+        stack.push_async_callback(mind.engine.close)
+        log.info("ready", model=spec.name, lane=settings.job_lane)
+        terms = WorkerTerms(
+            lane=settings.job_lane,
+            name=name_of_process(),
+            low_water=settings.low_water,
+            lease=settings.lease_seconds,
+            drain=settings.drain_seconds,
+        )
+        worker = Worker(
+            memory.queue, memory.history, mind.engine, mind.dialogue, terms, memory.rulebook
+        )
+        watch.measure, watch.starting = partial(_measure, settings, worker), ""
+        await worker.run(stop)
+    return True
+
+
+def _measure(settings: Settings, worker: Worker) -> None:
+    worker.measure()
+    if settings.engine == "torch":
+        from core.engine.torch.memory import gpu_memory
+        from core.loading import choose_device
+
+        if memory := gpu_memory(choose_device(settings.device)):
+            metrics.gpu_memory(*memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Mind:
+    """A model, ready to answer."""
+
+    engine: Engine
+    dialogue: Dialogue
+
+
+async def _load(settings: Settings, spec: ModelSpec) -> Mind:
+    directory = None
+    if settings.engine != "echo":
+        directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
+    dialogue = await asyncio.to_thread(
+        Dialogue.load,
+        spec,
+        directory,
+        system_prompt=settings.system_prompt,
+        speaker_names=settings.speaker_names,
+    )
+    engine = await open_engine(settings, spec, lambda: _weights(settings, spec, directory))
+    return Mind(engine, dialogue)
+
+
+def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> PreTrainedModel:
+    from core.loading import load_weights
+
+    if directory is None:
+        raise ModelError(f"the model {spec.name} has no weights to load")
+    return load_weights(
+        spec, directory, dtype=settings.dtype, device=settings.device, progress=log.info
+    )
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None where `stop` is set before there is one."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    return None
+
+
+async def run_all(settings: Settings, stop: asyncio.Event) -> None:
+    """A process for each platform that has its tokens, and one for the model, until `stop`.
+
+    OperatorError where one of them ends by itself.
+    """
+    async with open_memory(settings) as memory:
+        names = list(settings.platforms)
+        if not await memory.queue.cores(settings.job_lane):
+            names.append("core")
+        await run_together(names, stop, patience=settings.drain_seconds + 5.0)
+
+
+async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
+    """Be a platform's bot until `stop` is set.
+
+    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
+    `memory` is what is remembered and owed, and `terms` are its relay's.
+    """
+    adapter = import_module(f"bots.{name}.adapter")
+    locale = "en" if settings.locale == "auto" else settings.locale
+    async with open_memory(settings) as memory, watched(settings, memory.queue):
+        terms = relay_terms(settings, memory, locale)
+        await adapter.serve(settings, memory, terms, stop)
+
+
+def name_of_process() -> str:
+    """This process among all that share a Redis."""
+    return f"{machine.node()}-{os.getpid()}-{uuid4().hex[:6]}"

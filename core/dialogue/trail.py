@@ -1,0 +1,125 @@
+"""A dialogue as far as it is rendered and encoded, to which the next turns are added."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter, is_
+
+from core.dialogue.encoder import Encoder
+from core.types import Turn
+
+_facts = attrgetter("id", "role", "text", "name")
+"""All of a turn that a prompt depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A message as it stands in a rendered string, and the turns that it is made of."""
+
+    turns: tuple[Turn, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Some turns in a row, rendered and encoded up to the last place where they may be cut."""
+
+    turns: tuple[Turn, ...] = ()
+    parts: tuple[Part, ...] = ()
+    ids: tuple[int, ...] = ()
+    """Of what stands before the last cut."""
+    rest: str = ""
+    """What stands after it: its ids depend on what comes next."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Turn id -> tokens, for every part but the last."""
+    settled: bool = True
+    """Whether every segment has its ids wherever it stands; if not, the whole is encoded."""
+
+    def extended(self, parts: Iterable[Part], encoder: Encoder) -> Trail:
+        """This and more parts."""
+        turns, done = list(self.turns), list(self.parts)
+        ids, rest, settled = list(self.ids), self.rest, self.settled
+        counts = dict(self.counts)
+        for part in parts:
+            sides = encoder.split(part.text)
+            if sides is not None:
+                segment, alone = encoder.segment(rest + sides[0])
+                ids += segment
+                rest, settled = sides[1], settled and alone
+            else:
+                rest += part.text
+            if done:
+                closed = segment if sides is not None and len(sides[0]) <= _FRONT else None
+                counts.update(_counted(done[-1], closed, encoder))
+            turns += part.turns
+            done.append(part)
+        return Trail(tuple(turns), tuple(done), tuple(ids), rest, counts, settled)
+
+    def ended(self, tail: str, encoder: Encoder) -> tuple[tuple[int, ...], Mapping[str, int]]:
+        """The ids of the whole prompt, which ends with `tail`, and every turn's tokens."""
+        sides = encoder.split(tail)
+        last, end = (self.rest + sides[0], sides[1]) if sides else ("", self.rest + tail)
+        (ids, settled), (end_ids, end_settled) = encoder.segment(last), encoder.segment(end)
+        closed = ids if sides and len(sides[0]) <= _FRONT else None
+        counts = {**self.counts, **_counted(self.parts[-1], closed, encoder)}
+        if self.settled and settled and end_settled:
+            return (*self.ids, *ids, *end_ids), counts
+        return encoder.whole("".join(part.text for part in self.parts) + tail), counts
+
+    def matches(self, turns: Sequence[Turn]) -> bool:
+        """Whether this is a trail of `turns`. Turns that were read anew are compared by what is in
+        them, so that an edited one is noticed."""
+        if len(turns) != len(self.turns):
+            return False
+        return all(map(is_, turns, self.turns)) or (
+            list(map(_facts, turns)) == list(map(_facts, self.turns))
+        )
+
+
+_FRONT = 4
+"""A cut among so many characters at the beginning of a part is the one that divides it from the
+part before."""
+
+
+def _counted(part: Part, closed: Sequence[int] | None, encoder: Encoder) -> dict[str, int]:
+    """Turn id -> tokens, for the turns of a part; `closed` is the segment that ends with it."""
+    sides = encoder.split(part.text)
+    alone = closed is None or sides is None or len(sides[0]) > _FRONT
+    tokens = encoder.count(part.text) if closed is None or alone else len(closed)
+    if len(part.turns) == 1:
+        return {part.turns[0].id: tokens}
+    # turns that were joined share their tokens by length
+    length = sum(len(turn.text) + 1 for turn in part.turns)
+    return {turn.id: max(1, tokens * (len(turn.text) + 1) // length) for turn in part.turns}
+
+
+class Trails:
+    """The trails of the dialogues that were answered last, found by their last turn's id."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._by_last_turn: OrderedDict[str, Trail] = OrderedDict()
+
+    def find(self, turns: Sequence[Turn]) -> tuple[int, Trail] | None:
+        """The trail that ends last among these turns, and where in them it begins."""
+        for end in range(len(turns), max(0, len(turns) - _NEW), -1):
+            trail = self._by_last_turn.get(turns[end - 1].id)
+            if trail is not None:
+                start = end - len(trail.turns)
+                if start >= 0 and trail.matches(turns[start:end]):
+                    return start, trail
+        return None
+
+    def put(self, trail: Trail, instead: Trail | None) -> None:
+        """Keep a trail; the shorter one that it grew out of is not wanted any more."""
+        if instead is not None:
+            self._by_last_turn.pop(instead.turns[-1].id, None)
+        self._by_last_turn[trail.turns[-1].id] = trail
+        if len(self._by_last_turn) > self._most:
+            self._by_last_turn.popitem(last=False)
+
+
+_NEW = 64
+"""How many turns may have been added since the last prompt for its trail to be found."""

@@ -1,0 +1,107 @@
+"""Logging: one line an event on standard error, for people or as JSON.
+
+What people and the model say is not logged unless asked for, and secrets never are: whatever
+slipped into a line, an exception's text say, is struck out of it as it is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from pydantic import SecretStr
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from core.settings import Settings
+
+CONTENT = frozenset(("text", "content", "prompt", "reply"))
+"""Names of values that hold what was said."""
+
+STRUCK = "[secret]"
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Send the logs of this process, and of its libraries, where the settings say."""
+    shared = _processors(settings)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(settings, shared))
+    logging.raiseExceptions = False  # a terminal that is gone must not disturb the work
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    _set_levels(root, settings)
+
+
+def _set_levels(root: logging.Logger, settings: Settings) -> None:
+    ours = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    # libraries write whole messages into their finer logs
+    root.setLevel(ours if settings.log_content else max(ours, logging.WARNING))
+    for package in ("core", "storage", "bots"):
+        logging.getLogger(package).setLevel(ours)
+
+
+def _processors(settings: Settings) -> list[Processor]:
+    processors: list[Processor] = [
+        structlog.stdlib.filter_by_level,
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # no values of variables, unlike richer ones
+    ]
+    return processors if settings.log_content else [*processors, _without_content]
+
+
+def _without_content(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {name: value for name, value in event.items() if name not in CONTENT}
+
+
+def _formatter(settings: Settings, shared: list[Processor]) -> logging.Formatter:
+    render: Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    return _Struck(
+        secrets_in(settings),
+        foreign_pre_chain=shared[1:],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+    )
+
+
+class _Struck(structlog.stdlib.ProcessorFormatter):
+    """Writes lines without the secrets that it knows."""
+
+    def __init__(
+        self,
+        secrets: Collection[str],
+        *,
+        foreign_pre_chain: list[Processor],
+        processors: list[Processor],
+    ) -> None:
+        super().__init__(processors=processors, foreign_pre_chain=foreign_pre_chain)
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        for secret in self._secrets:
+            line = line.replace(secret, STRUCK)
+        return line
+
+
+def secrets_in(settings: Settings) -> frozenset[str]:
+    """Every value of the settings that must not be seen."""
+    values = [getattr(settings, name) for name in Settings.model_fields]
+    found = {value.get_secret_value() for value in values if isinstance(value, SecretStr)}
+    password = urlsplit(settings.redis_url or "").password
+    if password:
+        found |= {password, unquote(password)}
+    return frozenset(found - {""})

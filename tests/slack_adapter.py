@@ -1,0 +1,39 @@
+"""A Slack adapter as a process of its own, for tests that kill it.
+
+python -m tests.slack_adapter REDIS_URL LEASE_SECONDS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from bots.relay import Terms
+from bots.slack.adapter import serve
+from bots.wiring import Memory
+from core.settings import load_settings
+from storage.connect import connect
+from storage.deliveries import RedisDeliveries
+from storage.history import RedisHistory
+from storage.queue import RedisQueue
+from storage.rules import RedisAudit, RedisRules
+from storage.store import Store
+
+
+async def main(redis_url: str, lease: float) -> None:
+    connection = await connect(redis_url)
+    store = Store(connection, lease=lease, delivery_lease=lease)
+    settings = load_settings()
+    memory = Memory(
+        RedisQueue(store),
+        RedisHistory(store),
+        RedisDeliveries(store),
+        RedisRules(store, settings.policy),
+        RedisAudit(store),
+    )
+    terms = Terms("echo", "a process", lease=lease, take=0.1)
+    await serve(settings, memory, terms, asyncio.Event())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -1,0 +1,164 @@
+"""Replies while they are written: streams, edits, limits, and the end that always arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.slack import blocks
+from tests.slack_house import SlackHouse, slack_house
+
+BOT = "<@U0HENJI>"
+LONG = "すこし長い文章です。" * 12
+
+
+@pytest.fixture
+async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
+    """With a core that takes more than a second for `LONG`, where a minute has 30 seconds."""
+    async with slack_house(redis, minute=30) as house:
+        await house.core(pace=90)
+        await house.adapter()
+        yield house
+        assert house.slack.workspace.violations == []
+
+
+async def test_a_reply_is_streamed_and_its_stream_is_stopped(house: SlackHouse) -> None:
+    slack = house.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    assert reply.streaming == "over"
+    assert slack.replies("C1", ts) == [reply]
+    assert len(slack.called("chat.appendStream")) >= 1
+    assert slack.called("chat.update") == []
+    assert slack.workspace.sessions["C1", ts] == "active"
+    assert [c.error for c in slack.called("chat.stopStream")] == [""]
+
+
+async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.methods.streaming = False
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    posted = await slack.until(lambda: slack.replies("C1", ts))
+    assert blocks.STOP in posted[0].buttons()
+    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    assert slack.replies("C1", ts) == [reply]
+    assert len(slack.called("chat.startStream")) == 1
+    assert len(slack.called("chat.update")) >= 2
+
+
+async def test_an_expired_stream_is_gone_on_with_by_updates(house: SlackHouse) -> None:
+    slack = house.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.replies("C1", ts))
+    slack.expire_streams()
+    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    assert slack.replies("C1", ts) == [reply]
+    assert reply.edits >= 1
+
+
+async def test_a_429_in_the_middle_of_a_stream_costs_nothing_of_the_text(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.limits.refuse_next("chat.appendStream", 2)
+    slack.limits.refuse_next("chat.stopStream", 1)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    reply = await house.answered("C1", ts, f"echo: {LONG}", within=20)
+    assert slack.replies("C1", ts) == [reply]
+    assert "ratelimited" in [c.error for c in slack.called("chat.stopStream")]
+
+
+async def test_an_answer_that_slack_lost_is_not_posted_twice(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.methods.streaming = False
+    slack.api.lost["chat.postMessage"] = 1
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    reply = await house.answered("C1", ts, f"echo: {LONG}", within=20)
+    assert slack.replies("C1", ts) == [reply]
+
+
+async def test_a_stream_whose_beginning_was_lost_is_found_again(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.api.lost["chat.startStream"] = 1
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    reply = await house.answered("C1", ts, f"echo: {LONG}", within=20)
+    assert slack.replies("C1", ts) == [reply]
+
+
+async def test_stop_ends_the_reply_where_it_stands(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.methods.streaming = False
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    [reply] = await slack.until(lambda: slack.replies("C1", ts))
+    refused = slack.press("U2", reply, blocks.STOP)
+    await asyncio.wait_for(refused.done.wait(), 5)
+    await slack.until(lambda: slack.whispers("U2"))
+    slack.press("U1", reply, blocks.STOP)
+    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+    assert "停止しました。" in str(reply.blocks)
+    assert f"echo: {LONG}".startswith(reply.shown)
+    assert len(reply.shown) < len(LONG)
+    assert (await house.storehouse().texts(house.key("C1", ts)))[-1] == reply.shown
+
+
+async def test_slacks_own_stop_button_ends_work_and_session(house: SlackHouse) -> None:
+    slack = house.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    slack.stop("U1", "C1", ts)
+    await slack.until(lambda: slack.workspace.sessions["C1", ts] == "active")
+    [reply] = slack.replies("C1", ts)
+    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+    assert len(reply.shown) < len(LONG)
+
+
+async def test_stop_works_as_a_word(house: SlackHouse) -> None:
+    slack = house.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    [reply] = await slack.until(lambda: slack.replies("C1", ts))
+    await slack.say("C1", "U1", f"{BOT} 停止", thread=ts)
+    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+
+
+async def test_a_stopped_reply_goes_on_in_its_place(house: SlackHouse) -> None:
+    slack = house.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    [reply] = await slack.until(lambda: slack.replies("C1", ts))
+    await slack.say("C1", "U1", f"{BOT} stop", thread=ts)
+    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+    stopped = reply.shown
+    slack.press("U1", reply, blocks.CONTINUE)
+    await slack.until(lambda: reply.shown != stopped and blocks.FEEDBACK in reply.buttons())
+    assert reply.shown.startswith(stopped)
+    assert slack.replies("C1", ts) == [reply]
+
+
+async def test_editing_the_newest_prompt_answers_again_in_place(house: SlackHouse) -> None:
+    slack = house.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    [reply] = await slack.until(lambda: slack.replies("C1", ts))
+    await slack.edit("C1", ts, f"{BOT} 短く")
+    await house.answered("C1", ts, "echo: 短く")
+    assert slack.replies("C1", ts) == [reply]
+    assert await house.storehouse().texts(house.key("C1", ts)) == ["短く", "echo: 短く"]
+
+
+async def test_a_killed_adapter_leaves_its_replies_to_the_next(
+    redis: Redis, redis_url: str
+) -> None:
+    async with slack_house(redis) as house:
+        house.lease = 1.0
+        slack = house.slack
+        await house.core(pace=50)
+        process = await house.adapter_process(redis_url)
+        ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+        [reply] = await slack.until(lambda: slack.replies("C1", ts))
+        process.kill()
+        await process.wait()
+        assert reply.streaming == "open"
+        await house.adapter()
+        await house.answered("C1", ts, f"echo: {LONG}", within=30)
+        assert slack.replies("C1", ts) == [reply]
+        assert slack.workspace.violations == []
