@@ -1,6 +1,6 @@
 """The ways of serving that `henji bench engine` compares, each in a process of its own.
 
-Run as ``python -m tests.benchmarks.engine_contenders NAME`` with a `Task` as JSON on standard
+Run as ``python -m tests.benchmarks._engine_contenders NAME`` with a `Task` as JSON on standard
 input; prints a `Result` as JSON on its last line.
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from glob import glob
 from typing import Any, Protocol, TypeAlias, cast
 
 import torch
@@ -201,6 +202,8 @@ class CTranslate2:
     rounds = True
 
     def __init__(self, model: Any, task: Task) -> None:
+        # Behind our own packages: it has a numpy beside it.
+        sys.path += glob(".venv-peers/engine/lib/python*/site-packages")
         import ctranslate2  # type: ignore[import-not-found]  # a peer, in an environment of its own
         from ctranslate2.converters.transformers import (  # type: ignore[import-not-found]
             GPTNeoXLoader,
@@ -237,11 +240,11 @@ class CTranslate2:
 
 @asynccontextmanager
 async def vllm(task: Task) -> AsyncIterator[Streaming]:
-    """vLLM's server from the environment of `make peers-engine`, through our remote engine."""
+    """vLLM's server from the environment of `make bench-vllm`, through our remote engine."""
     with tempfile.TemporaryDirectory() as directory:
         model_for(task).save_pretrained(directory)
         server = await asyncio.create_subprocess_exec(
-            ".peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server",
+            ".venv-peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", directory,
             "--skip-tokenizer-init", "--dtype", task.dtype, "--port", "8917",
             stdout=sys.stderr, stderr=sys.stderr,
