@@ -274,8 +274,9 @@ async def _when_up(server: asyncio.subprocess.Process, remote: Remote) -> OpenAI
 @asynccontextmanager
 async def contender(name: str, task: Task) -> AsyncIterator[Contender]:
     match name:
-        case "henji":
-            limits = Limits(task.context, cache_bytes=3 << 30)
+        case "henji" | "henji int8":
+            int8 = name == "henji int8"
+            limits = Limits(task.context, cache_bytes=3 << 30, int8_weights=int8)
             if task.device == "cuda":
                 limits = Limits(task.context, places=256, step_tokens=2048, cache_bytes=40 << 30)
             engine = await TorchEngine.open(lambda: model_for(task), lambda _: limits)

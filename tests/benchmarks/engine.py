@@ -17,7 +17,7 @@ from tests.benchmarks._engine_contenders import Result, Task
 
 OURS = "henji"
 SAME_PRECISION = ("one by one", "static batch", "continuous", "vllm")
-APART = ("ctranslate2 int8",)
+APART = ("henji int8", "ctranslate2 int8")
 PEERS = Path(".venv-peers")
 """Environments of peers that cannot share ours: `make bench-peers`, `make bench-vllm`."""
 

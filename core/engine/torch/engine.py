@@ -43,6 +43,8 @@ class Limits:
     step_tokens: int = 256
     """Ids of one step: long prompts are computed in chunks of what the replies leave of it."""
     cache_bytes: int = 1 << 30
+    int8_weights: bool = False
+    """On a processor: see `Int8Linear`."""
 
 
 class TorchEngine:
@@ -93,7 +95,7 @@ class TorchEngine:
     def _adopt(self, model: PreTrainedModel, limits: Limits) -> None:
         adopt(model)
         if model.device.type == "cpu":
-            pack(model)
+            pack(model, int8=limits.int8_weights)
         self._model, self._limits = model.train(False), limits
         self._vocabulary = model.config.get_text_config().vocab_size
         self._begin()
