@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
@@ -45,13 +46,13 @@ def run() -> int:
         return _complain(error.format_message(), error.exit_code)
     except OperatorError as error:
         return _complain(str(error), 2 if isinstance(error, UsageError) else 1)
-    except ModuleNotFoundError as error:
-        return _complain(_what_to_install(error), 1)
     except (click.Abort, KeyboardInterrupt):
         return 1
     except BrokenPipeError:  # `henji ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        return _explain(error)
     return 0
 
 
@@ -60,11 +61,16 @@ def _complain(sentence: str, status: int) -> int:
     return status
 
 
-def _what_to_install(error: ModuleNotFoundError) -> str:
-    package = (error.name or "").partition(".")[0]
-    if package not in EXTRAS:
-        raise error
-    return f"this needs {package}, which is not here: pip install 'henji[{EXTRAS[package]}]'"
+def _explain(error: Exception) -> int:
+    """What is not here can be installed; anything else that comes here is a defect."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in EXTRAS:
+        extra = EXTRAS[package]
+        return _complain(
+            f"this needs {package}, which is not here: pip install 'henji[{extra}]'", 1
+        )
+    traceback.print_exception(error)
+    return _complain(f"this is a defect of henji: {type(error).__name__}: {error}", 1)
 
 
 # Each command imports what it needs when it runs: a bot's process has no torch in it, and

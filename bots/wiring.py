@@ -20,9 +20,12 @@ from uuid import uuid4
 import structlog
 
 from bots.base import Platform
+from bots.governance import Governance
 from bots.processes import run_together
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
+from bots.watch import watched
+from core import metrics
 from core.dialogue import Dialogue
 from core.engine import open_engine
 from core.errors import ModelError
@@ -36,6 +39,7 @@ from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.keys import DAY
 from storage.queue import RedisQueue
+from storage.rules import RedisAudit, RedisRules
 from storage.server import embedded_server
 from storage.store import Limits, Store
 
@@ -54,6 +58,8 @@ class Memory:
     queue: RedisQueue
     history: RedisHistory
     deliveries: RedisDeliveries
+    rulebook: RedisRules
+    audit: RedisAudit
 
 
 @asynccontextmanager
@@ -76,6 +82,7 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
             lease=settings.lease_seconds,
             deadline=settings.job_deadline_seconds,
             retention=settings.retention_days * DAY,
+            audit=settings.audit_days * DAY,
             max_attempts=settings.max_attempts,
             limits=Limits(
                 all=settings.max_waiting,
@@ -85,7 +92,14 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
             ),
             answer_together=settings.answer_together,
         )
-        yield Memory(RedisQueue(store), RedisHistory(store), RedisDeliveries(store))
+        async with aclosing(RedisQueue(store)) as queue:
+            yield Memory(
+                queue,
+                RedisHistory(store),
+                RedisDeliveries(store),
+                RedisRules(store, settings.policy),
+                RedisAudit(store),
+            )
 
 
 @asynccontextmanager
@@ -93,7 +107,7 @@ async def open_relay(
     settings: Settings, memory: Memory, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
     """A relay that delivers until it is left, and then finishes."""
-    terms = RelayTerms(lane=settings.job_lane, holder=name_of_process(), locale=locale)
+    terms = relay_terms(settings, memory, locale)
     relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
@@ -104,6 +118,18 @@ async def open_relay(
         await running
 
 
+def relay_terms(settings: Settings, memory: Memory, locale: str) -> RelayTerms:
+    """How the relays of this process work."""
+    policy = settings.policy
+    return RelayTerms(
+        lane=settings.job_lane,
+        holder=name_of_process(),
+        locale=locale,
+        zone=policy.zone,
+        governance=Governance(memory.rulebook, memory.audit, policy),
+    )
+
+
 async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     """Load the model, then answer the jobs of its lane until `stop` is set.
 
@@ -112,6 +138,9 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     spec = find_model(settings)
     async with AsyncExitStack() as stack:
         memory = await stack.enter_async_context(open_memory(settings))
+        watch = await stack.enter_async_context(
+            watched(settings, memory.queue, "the model is still loading")
+        )
         mind = await _unless(stop, _load(settings, spec))
         if mind is None:
             return False
@@ -124,9 +153,22 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
             lease=settings.lease_seconds,
             drain=settings.drain_seconds,
         )
-        worker = Worker(memory.queue, memory.history, mind.engine, mind.dialogue, terms)
+        worker = Worker(
+            memory.queue, memory.history, mind.engine, mind.dialogue, terms, memory.rulebook
+        )
+        watch.measure, watch.starting = partial(_measure, settings, worker), ""
         await worker.run(stop)
     return True
+
+
+def _measure(settings: Settings, worker: Worker) -> None:
+    worker.measure()
+    if settings.engine == "torch":
+        from core.engine.torch.memory import gpu_memory
+        from core.loading import choose_device
+
+        if memory := gpu_memory(choose_device(settings.device)):
+            metrics.gpu_memory(*memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +230,14 @@ async def run_all(settings: Settings, stop: asyncio.Event) -> None:
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Be a platform's bot until `stop` is set.
 
-    The room of a platform has an `adapter` with `serve(settings, open_relay, stop)`, where
-    `open_relay(platform, locale)` is a context that gives its relay.
+    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
+    `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     adapter = import_module(f"bots.{name}.adapter")
-    async with open_memory(settings) as memory:
-        await adapter.serve(settings, partial(open_relay, settings, memory), stop)
+    locale = "en" if settings.locale == "auto" else settings.locale
+    async with open_memory(settings) as memory, watched(settings, memory.queue):
+        terms = relay_terms(settings, memory, locale)
+        await adapter.serve(settings, memory, terms, stop)
 
 
 def name_of_process() -> str:

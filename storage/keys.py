@@ -61,6 +61,9 @@ TABLE = (
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when a thread, channel, space, person was forgotten"),
     Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
+    Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
+    Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a space or a channel"),
+    Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
 )  # fmt: skip
 
@@ -87,8 +90,12 @@ def key(name: str, bucket: int, *parts: str) -> str:
     return base(bucket) + pattern % parts
 
 
-def preamble(retention: float) -> str:
-    """The table in Lua, as the head of every script; `retention` of threads in seconds."""
+def preamble(retention: float, audit: float) -> str:
+    """The table in Lua, as the head of every script.
+
+    `retention` of threads where their place has none of its own, and of the audit log, in seconds.
+    """
+    seconds = {entry.name: entry.seconds or retention for entry in TABLE} | {"audit": audit}
     names = (f"  {entry.name} = '{entry.pattern}'," for entry in TABLE)
-    lives = (f"  {e.name} = {round(1000 * (e.seconds or retention))}," for e in TABLE)
+    lives = (f"  {name} = {round(1000 * life)}," for name, life in seconds.items())
     return "\n".join(("local KEY = {", *names, "}", "local LIFE = {", *lives, "}", ""))

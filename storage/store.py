@@ -52,6 +52,8 @@ class Store:
     delivery_lease: float = 15.0
     deadline: float = 3600.0
     retention: float = 30.0 * keys.DAY
+    audit: float = 365.0 * keys.DAY
+    """How long the audit log is kept."""
     max_attempts: int = 3
     backoff: float = 1.0
     limits: Limits = Limits()
@@ -65,7 +67,7 @@ class Store:
 
     @cached_property
     def _scripts(self) -> Scripts:
-        return Scripts(self.connection.client, keys.preamble(self.retention))
+        return Scripts(self.connection.client, keys.preamble(self.retention, self.audit))
 
     async def run(self, script: str, bucket: int, **arguments: Any) -> Any:
         """Run one atomic step in one bucket. StoreUnavailable where Redis will not."""

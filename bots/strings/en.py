@@ -31,6 +31,16 @@ ENGLISH: Final[dict[str, str]] = {
         "The memory of this bot cannot be reached right now, so the message was not taken. "
         "Please send it again in a while."
     ),
+    "not_allowed": "I am not set up to answer you here. Please ask whoever runs me.",
+    "quota": (
+        "You have used up what you can ask me today; it goes on at {time}. "
+        "This message was not taken."
+    ),
+    "quota_channel": (
+        "This channel has used up what can be asked here today; it goes on at {time}. "
+        "This message was not taken."
+    ),
+    "tomorrow": "the start of tomorrow",
     # Under a reply
     "ai_notice": "Written by AI ({model}): it may be wrong.",
     "stop": "Stop",
@@ -91,6 +101,14 @@ ENGLISH: Final[dict[str, str]] = {
     "reset_pick_channel": "Which channel?",
     "reset_pick_user": "Which person?",
     "app_description": "Answers in threads with a language model that our team runs itself.",
+    # Rules of a place
+    "config_shown": "Set here:\n{rules}",
+    "config_nothing": "Nothing is set here. There are: {names}.",
+    "config_not_set": "{name} is not set here.",
+    "config_set": "From now on, here: {name} = {value}.",
+    "config_unset": "{name} is not set here any more.",
+    "config_wrong": "Nothing was changed: {reason}",
+    "audit_empty": "Nothing is in the audit log for this place.",
     # The home page
     "home_title": "{name}",
     "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",

@@ -28,6 +28,15 @@ JAPANESE: Final[dict[str, str]] = {
         "いま記憶装置につながらないため、メッセージを受け取れませんでした。"
         "しばらくしてからもう一度送ってください。"
     ),
+    "not_allowed": "ここではお答えできない設定になっています。運用担当者にお尋ねください。",
+    "quota": (
+        "今日の利用上限に達しました。{time}からまた使えます。このメッセージは受け取っていません。"
+    ),
+    "quota_channel": (
+        "このチャンネルの今日の利用上限に達しました。{time}からまた使えます。"
+        "このメッセージは受け取っていません。"
+    ),
+    "tomorrow": "明日の0時",
     # Under a reply
     "ai_notice": "AI({model})が書いた文章です。誤りが含まれることがあります。",
     "stop": "停止",
@@ -90,6 +99,14 @@ JAPANESE: Final[dict[str, str]] = {
     "reset_pick_channel": "どのチャンネルですか",
     "reset_pick_user": "どの人ですか",
     "app_description": "自分たちで動かす言語モデルが、スレッドで答えます。",
+    # Rules of a place
+    "config_shown": "ここでの設定:\n{rules}",
+    "config_nothing": "ここでは何も設定されていません。設定できるもの: {names}",
+    "config_not_set": "{name} はここでは設定されていません。",
+    "config_set": "ここでは今から {name} = {value} です。",
+    "config_unset": "{name} の設定をここから外しました。",
+    "config_wrong": "何も変更していません。理由: {reason}",
+    "audit_empty": "この場所の監査ログには何もありません。",
     # The home page
     "home_title": "{name} (返事)",
     "home_what": "自分たちで運用するチャットボットです。スレッドで、書きながら返事をします。",
