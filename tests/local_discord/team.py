@@ -33,6 +33,11 @@ BOB = p.user("700000000000000002", "Bob")
 TERMS = Terms(lane=LANE, model="echo")
 
 
+def words(count: int) -> str:
+    """A text that does not repeat itself, for a reply to take its time over."""
+    return " ".join(f"word{number}" for number in range(count))
+
+
 @dataclass
 class Team:
     """People, the bot, and what the bot remembers."""
