@@ -21,9 +21,9 @@ import structlog
 
 from bots.base import Platform
 from bots.governance import Governance
-from bots.processes import run_together
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
+from bots.supervisor import supervise
 from bots.watch import watched
 from core import metrics
 from core.dialogue import Dialogue
@@ -217,13 +217,13 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
 async def run_all(settings: Settings, stop: asyncio.Event) -> None:
     """A process for each platform that has its tokens, and one for the model, until `stop`.
 
-    OperatorError where one of them ends by itself.
+    OperatorError where one of them cannot work.
     """
     async with open_memory(settings) as memory:
         names = list(settings.platforms)
         if not await memory.queue.cores(settings.job_lane):
             names.append("core")
-        await run_together(names, stop, patience=settings.drain_seconds + 5.0)
+        await supervise(names, stop, settings.drain_seconds + 5.0, settings.metrics_port)
 
 
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
