@@ -83,12 +83,15 @@ class CoreKeeper:
                 await self._ensure()
 
     async def _ensure(self) -> None:
+        if self._core is not None and self._core.has_ended():
+            # it may still be counted on for a while, but it does not come back
+            self._core = await _Core.start(self._tell)
         while not await self._serves():
             if self._core is None:
                 self._core = await _Core.start(self._tell)
             elif self._core.has_ended():
-                ended, self._core = self._core, None
-                await ended.report()
+                await self._core.report()
+                self._core = None
             await asyncio.sleep(0.05)
         if self._core is not None:
             self._core.starting = False

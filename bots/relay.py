@@ -125,8 +125,12 @@ class Relay:
         *,
         resumes: bool = False,
         roles: tuple[str, ...] = (),
+        note: Mapping[str, str] | None = None,
     ) -> Receipt:
-        """Write a reply anew in its place, or go on from where it stopped."""
+        """Write a reply anew in its place, or go on from where it stopped.
+
+        `note`: what the platform wants to know now, instead of what it wanted the first time.
+        """
         judgement = await self._judge(Asker(thread, author, roles))
         receipt = await self._queue.regenerate(
             thread,
@@ -137,6 +141,7 @@ class Relay:
             self._terms.holder,
             resumes=resumes,
             permit=judgement.permit,
+            note=note,
         )
         await self._start_stored(receipt, Job.id_for(thread, reply, revision), thread)
         return receipt

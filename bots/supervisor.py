@@ -15,6 +15,9 @@ from core.errors import OperatorError, UsageError
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds before the first, second, ... start in a row of a process that did not last."""
 
+FIRST_TRIES = 3
+"""A process that never lasted is given up after so many starts, for somebody to look at."""
+
 LASTED = 60.0
 """Seconds after which a process counts as one that works: what ends it then is something new."""
 
@@ -98,7 +101,7 @@ class _Part:
             raise UsageError(f"{sentence}: see above for what is wrong with its settings")
         self._fast_ends = 1 if seconds > LASTED else self._fast_ends + 1
         self._worked = self._worked or seconds > LASTED
-        if not self._worked and self._fast_ends > len(BACK_OFF):
+        if not self._worked and self._fast_ends >= FIRST_TRIES:
             raise OperatorError(f"{sentence}, {self._fast_ends} times in a row")
         log.warning("a part ended; starting it again", part=self._name, status=status)
 

@@ -31,6 +31,7 @@ from core.engine import open_engine
 from core.errors import ModelError
 from core.models import ModelSpec, find_model, model_directory
 from core.ports import Engine
+from core.rules import Policy
 from core.settings import Settings
 from core.worker import Terms as WorkerTerms
 from core.worker import Worker
@@ -38,6 +39,7 @@ from storage.connect import Connection, connect
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.keys import DAY
+from storage.leases import RedisLeases
 from storage.queue import RedisQueue
 from storage.rules import RedisAudit, RedisRules
 from storage.server import embedded_server
@@ -58,8 +60,20 @@ class Memory:
     queue: RedisQueue
     history: RedisHistory
     deliveries: RedisDeliveries
+    leases: RedisLeases
     rulebook: RedisRules
     audit: RedisAudit
+
+    @classmethod
+    def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
+        return cls(
+            queue,
+            RedisHistory(store),
+            RedisDeliveries(store),
+            RedisLeases(store),
+            RedisRules(store, policy),
+            RedisAudit(store),
+        )
 
 
 @asynccontextmanager
@@ -92,13 +106,8 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
             ),
             answer_together=settings.answer_together,
         )
-        yield Memory(
-            RedisQueue(store),
-            RedisHistory(store),
-            RedisDeliveries(store),
-            RedisRules(store, settings.policy),
-            RedisAudit(store),
-        )
+        async with aclosing(RedisQueue(store)) as queue:
+            yield Memory.over(store, queue, settings.policy)
 
 
 @asynccontextmanager
@@ -117,13 +126,13 @@ async def open_relay(
         await running
 
 
-def relay_terms(settings: Settings, memory: Memory, locale: str) -> RelayTerms:
-    """How the relays of this process work."""
+def relay_terms(settings: Settings, memory: Memory, locale: str = "en") -> RelayTerms:
+    """How this process's relay works; `locale` for people whose language is not known."""
     policy = settings.policy
     return RelayTerms(
         lane=settings.job_lane,
         holder=name_of_process(),
-        locale=locale,
+        locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
         governance=Governance(memory.rulebook, memory.audit, policy),
     )
@@ -229,14 +238,12 @@ async def run_all(settings: Settings, stop: asyncio.Event) -> None:
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Be a platform's bot until `stop` is set.
 
-    The room of a platform has an `adapter` with `serve(settings, stores, terms, stop)`: `Memory`
-    has its stores, and `terms` are those of its relay.
+    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
+    `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     adapter = import_module(f"bots.{name}.adapter")
-    locale = "en" if settings.locale == "auto" else settings.locale
     async with open_memory(settings) as memory, watched(settings, memory.queue):
-        terms = relay_terms(settings, memory, locale)
-        await adapter.serve(settings, memory, terms, stop)
+        await adapter.serve(settings, memory, relay_terms(settings, memory), stop)
 
 
 def name_of_process() -> str:

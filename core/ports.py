@@ -248,10 +248,17 @@ class JobQueue(Protocol):
         *,
         resumes: bool = False,
         permit: Permit = FREE,
-    ) -> Receipt: ...
+        note: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Write a reply anew; `note` takes the place of the one that its delivery had."""
+        ...
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         """Stop a reply; False where it has ended already."""
+        ...
+
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        """The replies that a thread is owed, in order: job id -> who asked."""
         ...
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
@@ -464,3 +471,13 @@ class Deliveries(Protocol):
     def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
         """The events of a reply from its first on, until its end."""
         ...
+
+
+class Leases(Protocol):
+    """Things that one process at a time may be: a shard's owner, say."""
+
+    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or renew; False where another holds it."""
+        ...
+
+    async def give_up(self, name: str, holder: str) -> None: ...

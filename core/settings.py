@@ -170,6 +170,18 @@ class Settings(BaseSettings):
     discord_gateway_url: str | None = _named(
         "DISCORD_GATEWAY_URL", "discord_gateway_url", default=None
     )
+    discord_answers: Literal["thread", "reply"] = "thread"
+    """Whether a mention in a channel opens a thread, or is answered there."""
+    discord_followups: Literal["always", "mention"] = "always"
+    """Whether people need to mention the bot again in a thread that it takes part in."""
+    discord_message_content: Literal["auto", "on", "off"] = "auto"
+    """Whether to ask for the Message Content intent; auto: if the developer portal grants it."""
+    discord_guild: int | None = None
+    """Register the commands in this guild alone, where they appear at once; for trying."""
+    discord_shards: int | None = Field(default=None, ge=1)
+    """How many shards there are in all; by default as many as Discord recommends."""
+    discord_most_shards: int | None = Field(default=None, ge=1)
+    """How many of them this process takes at the most; by default all that nobody holds."""
 
     # The remote engine
     openai_base_url: str | None = None

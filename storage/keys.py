@@ -60,6 +60,7 @@ TABLE = (
     Key("asked", "asked:%s", "zset", 2 * DAY, "a person's jobs, by time", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when a thread, channel, space, person was forgotten"),
+    Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
     Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
     Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a space or a channel"),
     Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),

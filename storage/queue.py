@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store
 
+WATCH_SECONDS = 5.0
+
 BULK_COST = 8
 """What a reply that nobody waits for counts in the fair order."""
 
@@ -25,6 +28,7 @@ class RedisQueue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turn = cycle(store.all_buckets())
+        self._watches: dict[int, asyncio.Task[None]] = {}
 
     # -- the adapters' side ---------------------------------------------------------------------
 
@@ -93,15 +97,24 @@ class RedisQueue:
         *,
         resumes: bool = False,
         permit: Permit = FREE,
+        note: Mapping[str, str] | None = None,
     ) -> Receipt:
         job = Job.id_for(thread, reply, revision)
         return await self._ask(
             "regenerate", thread, holder, reply=reply, revision=revision, author=author, lane=lane,
             job=job, seed=str(Job.seed_for(job)), resumes=resumes, **_permitted(permit),
+            **({} if note is None else {"note": codec.dump(dict(note))}),
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         return bool(await self._run("cancel", thread, job=job))
+
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        bucket = self._store.bucket(thread)
+        jobs = await self._store.command("zrange", keys.key("jobs", bucket, str(thread)), 0, -1)
+        names = [keys.key("job", bucket, job) for job in jobs]
+        authors = [await self._store.command("hget", name, "author") for name in names]
+        return {job: author or "" for job, author in zip(jobs, authors, strict=True)}
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         return cast("list[int]", await self._run("positions", thread, jobs=jobs))
@@ -160,15 +173,28 @@ class RedisQueue:
 
     async def wait(self, lane: str, seconds: float) -> None:
         """Return when a thread of the lane became ready, or after `seconds`."""
-        if self._store.buckets > 1:
-            seconds = min(seconds, 0.05)  # one connection looks at one bucket
-        bucket = next(self._turn)
+        for bucket in self._store.all_buckets():
+            if bucket not in self._watches:
+                self._watches[bucket] = asyncio.create_task(self._watch(bucket, lane))
+        done, _ = await asyncio.wait(
+            self._watches.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        for bucket in [bucket for bucket, watch in self._watches.items() if watch in done]:
+            await self._watches.pop(bucket)
+
+    async def _watch(self, bucket: int, lane: str) -> None:
+        """Return when a thread of the lane became ready in this bucket; it may have been before."""
+        name = keys.key("wake", bucket, lane)
         try:
-            await self._store.connection.blocking().blpop(
-                [keys.key("wake", bucket, lane)], timeout=seconds
-            )
+            while not await self._store.connection.blocking().blpop([name], timeout=WATCH_SECONDS):
+                pass
         except REDIS_FAULTS as error:
             raise StoreUnavailable(f"Redis went away: {error}") from error
+
+    async def aclose(self) -> None:
+        for watch in self._watches.values():
+            watch.cancel()
+        await asyncio.gather(*self._watches.values(), return_exceptions=True)
 
     async def dead(self, most: int = 100) -> Sequence[DeadLetter]:
         letters = []

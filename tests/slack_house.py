@@ -7,13 +7,13 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis.asyncio import Redis
 
 from bots.relay import Terms as RelayTerms
-from bots.slack.adapter import Stores, serve
+from bots.slack.adapter import serve
 from bots.slack.budget import Budget
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
@@ -48,14 +48,17 @@ class SlackHouse:
     def storehouse(self) -> Storehouse:
         return Storehouse(self.redis, self.store())
 
-    async def core(self, pace: float = 0.0, name: str = "core") -> None:
-        """Start a core; `pace` in characters a second, 0 at once."""
+    async def core(self, pace: float = 0.0, name: str = "core", tokens: int = 1024) -> None:
+        """Start a core; `pace` in characters a second, 0 at once; `tokens` the longest reply."""
         house, stop = self.storehouse(), asyncio.Event()
         worker = Worker(
             house.queue,
             house.history,
             EchoEngine(pace),
-            Dialogue.load(CATALOGUE["echo"], None),
+            Dialogue.load(
+                replace(CATALOGUE["echo"], max_new_tokens=tokens, context_length=4096 + 2 * tokens),
+                None,
+            ),
             WorkerTerms(LANE, name, lease=self.lease),
         )
         self._tasks[name] = (asyncio.create_task(worker.run(stop)), stop)
@@ -71,8 +74,8 @@ class SlackHouse:
         task = asyncio.create_task(
             serve(
                 Settings(**self._settings()),
-                Stores(house.queue, house.history, house.deliveries),
-                RelayTerms(LANE, name, lease=self.lease, take=0.1, positions=0.1),
+                house,
+                RelayTerms(LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5),
                 stop,
                 Budget(self.minute),
             )

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from bots import bench, cli
 from core.errors import OperatorError, UsageError
 from tests.processes import Ran, finish, henji, start
-from tests.test_connect import free_port
+from tests.servers import free_port
 from tests.waiting import until
 
-THREAD = "console:local:{user}:default"
+Here: TypeAlias = Callable[..., Ran]
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
     """Runs a henji command in this process: for what does not get far."""
 
     def run(*words: str) -> Ran:
@@ -33,7 +36,11 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 
-    return run
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.raiseExceptions
+    yield run
+    root.handlers[:], root.level, logging.raiseExceptions = before
+    structlog.reset_defaults()
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
@@ -43,7 +50,7 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
             yield from commands(command, *path, name)
 
 
-def test_every_command_has_help_with_an_example(here: Callable[..., Ran]) -> None:
+def test_every_command_has_help_with_an_example(here: Here) -> None:
     for words in commands(cli.henji):
         ran = here(*words, "--help")
         assert ran.status == 0, words
@@ -69,7 +76,7 @@ def test_the_contract_s_commands_are_there() -> None:
     ],
 )
 def test_bad_usage_is_one_sentence_and_status_2(
-    here: Callable[..., Ran], words: tuple[str, ...], sentence: str
+    here: Here, words: tuple[str, ...], sentence: str
 ) -> None:
     ran = here(*words)
     assert (ran.status, ran.out) == (2, "")
@@ -89,7 +96,7 @@ def test_bad_usage_is_one_sentence_and_status_2(
     ],
 )
 def test_a_core_that_cannot_start_says_why_in_one_sentence(
-    here: Callable[..., Ran],
+    here: Here,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     name: str,
@@ -137,34 +144,45 @@ async def announced(redis: Redis) -> bool:
     return any([await redis.zcount(lane, seconds * 1000, "+inf") for lane in lanes])
 
 
-async def test_admin_lists_shows_and_forgets_threads(redis_url: str, redis: Redis) -> None:
-    await henji("chat", "--once", "きのう", "--thread", "a", REDIS_URL=redis_url)
-    listed = await henji("admin", "threads", "--json", REDIS_URL=redis_url)
-    (found,) = map(json.loads, listed.out.splitlines())
-    assert found["turns"] == 2
-    thread = found["thread"]
-    shown = await henji("admin", "show", thread, REDIS_URL=redis_url)
-    assert "きのう\n" in shown.out
-    assert "echo: きのう\n" in shown.out
-    reset = await henji("admin", "reset", thread, REDIS_URL=redis_url)
-    assert reset.out == f"forgotten: 2 messages of {thread}\n"
-    again = await henji("admin", "show", thread, REDIS_URL=redis_url)
+async def test_admin_lists_shows_and_forgets_threads(
+    here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await henji("chat", "--once", "きのう", "--thread", "a", REDIS_URL=redis_url, LOGNAME="me")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+
+    async def admin(*words: str) -> Ran:
+        return await asyncio.to_thread(here, "admin", *words)
+
+    (found,) = map(json.loads, (await admin("threads", "--json")).out.splitlines())
+    assert (found["thread"], found["turns"]) == ("console:local:me:a", 2)
+    assert (await admin("threads")).out.endswith("console:local:me:a\n")
+    shown = (await admin("show", "console:local:me:a")).out
+    assert re.search(r"me: きのう\n.* echo: echo: きのう\n", shown)
+    exported = (await admin("export", "me", "--in", "console:local")).out
+    assert [json.loads(line)["text"] for line in exported.splitlines()] == [
+        "きのう",
+        "echo: きのう",
+    ]
+    reset = await admin("reset", "console:local:me:a")
+    assert reset.out == "forgotten: 2 messages of console:local:me:a\n"
+    again = await admin("show", "console:local:me:a")
     assert (again.status, again.out) == (1, "")
     assert "nothing is remembered" in again.err
 
 
-async def test_what_a_person_wrote_is_exported_and_forgotten(redis_url: str, redis: Redis) -> None:
-    await henji("chat", "--once", "mine", REDIS_URL=redis_url, USER="me", LOGNAME="me")
+async def test_what_a_person_wrote_is_forgotten(
+    here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await henji("chat", "--once", "mine", REDIS_URL=redis_url, LOGNAME="me")
+    monkeypatch.setenv("REDIS_URL", redis_url)
     of_me = ("me", "--in", "console:local")
-    exported = await henji("admin", "export", *of_me, REDIS_URL=redis_url)
-    texts = [json.loads(line)["text"] for line in exported.out.splitlines()]
-    assert texts == ["mine", "echo: mine"]
-    assert (await henji("admin", "forget", *of_me, REDIS_URL=redis_url)).status == 0
-    assert (await henji("admin", "export", *of_me, REDIS_URL=redis_url)).out == ""
+    forgotten = await asyncio.to_thread(here, "admin", "forget", *of_me)
+    assert forgotten.out == "forgotten: 2 messages\n"
+    assert (await asyncio.to_thread(here, "admin", "export", *of_me)).out == ""
 
 
 async def test_a_missing_library_is_named_with_what_installs_it(
-    here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(_: str) -> None:
         raise ModuleNotFoundError("No module named 'slack_bolt'", name="slack_bolt.async_app")
@@ -190,7 +208,7 @@ def test_an_installed_copy_says_that_benchmarks_need_a_checkout(tmp_path: Path) 
         bench.names(tmp_path)
 
 
-async def test_a_reader_that_leaves_early_is_no_defect(redis_url: str, redis: Redis) -> None:
+async def test_a_reader_that_leaves_early_is_no_defect() -> None:
     process = await asyncio.create_subprocess_shell(
         f"{sys.executable} -m bots admin --help | true", stderr=asyncio.subprocess.PIPE
     )

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from tests.local_slack import LocalSlack, Message
 from tests.processes import exists, start
-from tests.test_connect import free_port
+from tests.servers import free_port
 from tests.test_health import HOST, get, sample
 from tests.waiting import until
 
@@ -54,7 +54,7 @@ class Company:
         except OSError:
             return False
 
-    async def parts(self) -> dict[str, int]:
+    def parts(self) -> dict[str, int]:
         """The processes that `henji up` has started, by name."""
         children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
         words = {int(pid): Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
@@ -97,7 +97,7 @@ async def test_a_day_at_a_company(company: Company) -> None:
     await slack.say("C1", "U1", "two", thread=first)
     await company.answered(first, "echo: two")
     await slack.say("C1", "U1", f"{BOT} reset", thread=first)
-    await slack.until(lambda: any("forgotten" in m.text for m in slack.replies("C1", first)), 20)
+    await slack.until(lambda: any("forgotten" in m.text for m in slack.whispers("U1")), 20)
     third = await slack.say("C1", "U1", f"{BOT} three")
     await company.answered(third, "echo: three")
     fourth = await slack.say("C1", "U1", f"{BOT} four")
@@ -140,12 +140,12 @@ async def _has(log: list[str], words: str) -> bool:
 
 
 async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: Company) -> None:
-    parts = await company.parts()
+    parts = company.parts()
     assert parts.keys() == {"slack", "core"}
     os.kill(parts["core"], signal.SIGKILL)
     thread = await company.slack.say("C1", "U1", f"{BOT} still there?")
     await company.answered(thread, "echo: still there?")
-    again = await company.parts()
+    again = company.parts()
     assert again["core"] != parts["core"]
     assert again["slack"] == parts["slack"]
     company.up.send_signal(signal.SIGTERM)
@@ -153,13 +153,31 @@ async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: 
     assert not any(exists(pid) for pid in again.values())
 
 
-async def test_wrong_settings_are_not_tried_again(redis_url: str) -> None:
+async def test_a_part_that_never_works_is_given_up_with_its_own_sentence(redis_url: str) -> None:
     up = await start(
         "up",
         REDIS_URL=redis_url,
         SLACK_BOT_TOKEN="xoxb-1",
         SLACK_APP_TOKEN="xapp-1",
-        HENJI_ENGINE="openai",
+        SLACK_API_URL=f"http://{HOST}:{free_port()}/",
     )
-    _, err = await asyncio.wait_for(up.communicate(), 30)
+    _, err = await asyncio.wait_for(up.communicate(), 60)
+    assert up.returncode == 1
+    lines = err.decode().splitlines()
+    assert "henji: `henji slack` ended, with status 1, 3 times in a row" in lines
+    assert sum(line.startswith("henji: Slack") for line in lines) == 3, lines
+
+
+async def test_wrong_settings_of_a_part_are_not_tried_again(redis_url: str) -> None:
+    up = await start(
+        "up",
+        REDIS_URL=redis_url,
+        SLACK_BOT_TOKEN="xoxb-1",
+        SLACK_APP_TOKEN="xapp-1",
+        SLACK_API_URL=f"http://{HOST}:{free_port()}/",
+        HENJI_ENGINE="torch",
+        HENJI_MODEL="rinna-ppo",
+        HENJI_MAX_NEW_TOKENS="5000",
+    )
+    _, err = await asyncio.wait_for(up.communicate(), 60)
     assert up.returncode == 2, err.decode()

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 import structlog
@@ -36,13 +36,17 @@ CONNECTIONS = 100
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(Protocol):
     """What the adapter remembers with."""
 
-    queue: JobQueue
-    history: History
-    deliveries: Deliveries
+    @property
+    def queue(self) -> JobQueue: ...
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def deliveries(self) -> Deliveries: ...
 
 
 async def serve(

@@ -130,6 +130,86 @@ ENGLISH: Final[dict[str, str]] = {
     "prompt_ideas": "Please list five ideas for:\n",
     "shortcut_ask": "Ask about this message",
     "shortcut_reset": "Reset this thread",
+    # On Discord
+    "moved_here": "Your private reply goes on here, for the command’s time is over.",
+    "moved_there": (
+        "The reply takes longer than the command lives: it goes on in your direct messages."
+    ),
+    "cmd_ask": "ask",
+    "cmd_ask_about": "Ask the language model",
+    "cmd_prompt": "prompt",
+    "cmd_prompt_about": "What you want to ask",
+    "cmd_private": "private",
+    "cmd_private_about": "Only you see the reply",
+    "cmd_chat": "chat",
+    "cmd_chat_about": "Open a thread for a conversation",
+    "cmd_reset": "reset",
+    "cmd_reset_about": "Forget this conversation",
+    "cmd_stop": "stop",
+    "cmd_stop_about": "Stop the reply that is being written",
+    "cmd_regenerate": "regenerate",
+    "cmd_regenerate_about": "Write the newest reply anew",
+    "cmd_model": "model",
+    "cmd_model_about": "Which model answers here",
+    "cmd_privacy": "privacy",
+    "cmd_privacy_about": "What is kept of you; export it, or have it forgotten",
+    "cmd_help": "help",
+    "cmd_help_about": "What I can do",
+    "cmd_admin": "admin",
+    "cmd_admin_about": "For admins of this server",
+    "cmd_admin_reset": "reset",
+    "cmd_admin_reset_about": "Forget conversations",
+    "cmd_thread": "thread",
+    "cmd_thread_about": "Forget the conversation in this thread",
+    "cmd_channel": "channel",
+    "cmd_channel_about": "Forget every conversation of a channel",
+    "cmd_user": "user",
+    "cmd_user_about": "Forget what a person wrote here",
+    "cmd_server": "server",
+    "cmd_server_about": "Forget every conversation of this server",
+    "cmd_status": "status",
+    "cmd_status_about": "What is running, and what waits",
+    "cmd_audit": "audit",
+    "cmd_audit_about": "Who has had what forgotten",
+    "cmd_which": "which",
+    "cmd_which_about": "By default the one you are in",
+    "cmd_menu_ask": "Ask Henji about this",
+    "discord_help": (
+        "I answer with a language model that runs on our own machine ({model}).\n"
+        "• `/ask`: a question; with `private`, only you see the reply. "
+        "`/chat`: a thread for a conversation.\n"
+        "• Mention me in a channel or a thread, or write to me directly.\n"
+        "• `/stop`, `/regenerate` and `/reset` are about the conversation "
+        "that you are in.\n"
+        "• `/privacy`: what I remember of you."
+    ),
+    "chat_opened": "A conversation with {person}: write in the thread below.",
+    "chat_here": "This is a conversation already: just write.",
+    "chat_not_here": "I cannot open a thread here. Use `/ask` instead.",
+    "nothing_to_stop": "Nothing of yours is being written here.",
+    "stopping": "Stopping.",
+    "nothing_to_regenerate": "There is no reply here that could be written anew.",
+    "regenerating": "I am writing the newest reply anew.",
+    "admins_only": "Only those who may manage this server can do that.",
+    "not_in_thread": "Use this inside a thread.",
+    "export_button": "Export what is kept of me",
+    "forget_button": "Forget me",
+    "forget_sure": (
+        "Everything that you wrote to me here and in direct messages, "
+        "and my replies to it, will be forgotten. This cannot be undone."
+    ),
+    "forget_done": "Forgotten: {turns} messages.",
+    "export_done": "What I remember of you ({turns} messages):",
+    "export_nothing": "I remember nothing of you here.",
+    "status_line": (
+        "Model: {model}. Language models running: {cores}. Conversations "
+        "remembered on this server: {threads}."
+    ),
+    "audit_nothing": "Nothing has been reset.",
+    "cannot_post_here": (
+        "I am not allowed to write in {channel}. An admin can change "
+        "that in the channel’s permissions."
+    ),
     # The terminal
     "console_small_model": (
         "{model} is a small English model, for trying things out. Japanese, from rinna's model:"

@@ -55,7 +55,7 @@ class Reply:
             self._text += self._unread
         elif self.finish_reason is None:
             self._text = self._text[: self._before_mark()]
-        text = self._text.strip() if self._reading.strip else self._text
+        text = self._text.rstrip() if self._reading.strip else self._text
         return text, self.finish_reason or reason
 
     def _read(self, decoded: str) -> None:
@@ -66,7 +66,8 @@ class Reply:
             text = text.replace(newline, "\n")
         held = _overlap(text, (newline,)) if newline else 0
         self._unread = text[len(text) - held :]
-        self._text += text[: len(text) - held]
+        text = text[: len(text) - held]
+        self._text += text.lstrip() if self._reading.strip and not self._text else text
         self._look_for_marks()
         if self.finish_reason is None and len(self._text) >= self._looked + _LOOK_EVERY:
             self._look_for_loop()

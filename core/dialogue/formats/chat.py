@@ -106,8 +106,9 @@ class ChatTemplateFormat:
     def _marks(self) -> list[str]:
         """What no text may contain: control tokens, and the marks between turns that are none."""
         controls = sorted(self._tokenizer.controls, key=len, reverse=True)
-        seams = "\n".join((self._seams.before_reply, self._seams.after_reply, self._seams.tail))
-        around = re.split("|".join(map(re.escape, controls)) or "\0", seams)
+        dividing = re.compile("|".join(map(re.escape, controls)) or "\0")
+        seams = (self._seams.before_reply, self._seams.after_reply, self._seams.tail)
+        around = [part for seam in seams for part in dividing.split(seam)]
         # a bare word, such as the role after <|im_start|>, means nothing by itself
         return controls + [part.strip() for part in around if not part.strip().isalnum()]
 
