@@ -124,8 +124,8 @@ class Relay:
         author: str,
         *,
         resumes: bool = False,
-        roles: tuple[str, ...] = (),
         note: Mapping[str, str] | None = None,
+        roles: tuple[str, ...] = (),
     ) -> Receipt:
         """Write a reply anew in its place, or go on from where it stopped.
 
@@ -140,8 +140,8 @@ class Relay:
             judgement.lane,
             self._terms.holder,
             resumes=resumes,
-            permit=judgement.permit,
             note=note,
+            permit=judgement.permit,
         )
         await self._start_stored(receipt, Job.id_for(thread, reply, revision), thread)
         return receipt
@@ -187,8 +187,10 @@ class Relay:
                 self._deliver(delivery)
 
     def _deliver(self, delivery: Delivery) -> None:
-        if delivery.job in self._outgoing:
-            return
+        if before := self._outgoing.get(delivery.job):
+            if before.delivery.token >= delivery.token:
+                return
+            before.lose()  # our own lease had ended
         outgoing = Outgoing(
             delivery,
             self._platform,
@@ -212,7 +214,8 @@ class Relay:
         except Exception:
             log.exception("a delivery failed", job=job)
         finally:
-            del self._outgoing[job]
+            if self._outgoing.get(job) is outgoing:
+                del self._outgoing[job]
             metrics.DELIVERIES_OPEN.labels(self._platform.name).dec()
             metrics.DELIVERIES.labels(self._platform.name, end).inc()
 
@@ -263,6 +266,8 @@ class Relay:
         for job, outgoing in held.items():
             if still[job]:
                 outgoing.confirmed = began
+            else:
+                outgoing.lose()
 
     async def _tell_positions(self) -> None:
         for job, outgoing in list(self._outgoing.items()):

@@ -247,8 +247,8 @@ class JobQueue(Protocol):
         holder: str,
         *,
         resumes: bool = False,
-        permit: Permit = FREE,
         note: Mapping[str, str] | None = None,
+        permit: Permit = FREE,
     ) -> Receipt:
         """Write a reply anew; `note` takes the place of the one that its delivery had."""
         ...
@@ -455,6 +455,10 @@ class Deliveries(Protocol):
         ...
 
     async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool: ...
+
+    async def reopen(self, delivery: Delivery) -> None:
+        """Have the last reply that stands in these messages written again, by whoever takes it."""
+        ...
 
     async def closed(self, thread: ThreadKey, job: str) -> bool:
         """Whether nobody writes to the messages of this reply any more."""

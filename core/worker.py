@@ -189,16 +189,32 @@ class Worker:
             self._place_free.clear()
             await self._place_free.wait()
             return
-        claims = await self._queue.claim(self._terms.lane, self._terms.name, places)
-        for claim in claims:
-            held = self._held[claim.job.id] = Held(claim, self._voices.usual)
-            if claim.attempt == 1:
-                metrics.JOB_WAIT.labels(self._terms.lane).observe(claim.waited)
-            task = asyncio.create_task(self._answer(held))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        if not claims:
+        if not await self._claim_some(places):
             await self._queue.wait(self._terms.lane, self._terms.idle)
+
+    async def _claim_some(self, most: int) -> int:
+        """Claim what there is; a claim under way when the worker is told to stop is not lost."""
+        asking = asyncio.ensure_future(self._queue.claim(self._terms.lane, self._terms.name, most))
+        try:
+            claims = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreUnavailable):
+                for claim in await asking:
+                    self._take_on(claim)
+            raise
+        for claim in claims:
+            self._take_on(claim)
+        return len(claims)
+
+    def _take_on(self, claim: Claim) -> None:
+        if late := self._held.get(claim.job.id):
+            late.stop("fenced")  # our own lease had ended
+        held = self._held[claim.job.id] = Held(claim, self._voices.usual)
+        if claim.attempt == 1:
+            metrics.JOB_WAIT.labels(self._terms.lane).observe(claim.waited)
+        task = asyncio.create_task(self._answer(held))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @staticmethod
     def _stop(held: Held, verdict: Verdict, step: str) -> None:
@@ -246,7 +262,8 @@ class Worker:
             job.exception("failed")
             await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
         finally:
-            del self._held[claim.job.id]
+            if self._held.get(claim.job.id) is held:
+                del self._held[claim.job.id]
             self._place_free.set()
             metrics.JOBS.labels(self._terms.lane, outcome).inc()
 

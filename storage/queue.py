@@ -96,8 +96,8 @@ class RedisQueue:
         holder: str,
         *,
         resumes: bool = False,
-        permit: Permit = FREE,
         note: Mapping[str, str] | None = None,
+        permit: Permit = FREE,
     ) -> Receipt:
         job = Job.id_for(thread, reply, revision)
         return await self._ask(

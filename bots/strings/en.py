@@ -12,6 +12,7 @@ ENGLISH: Final[dict[str, str]] = {
     "stopped": "Stopped.",
     "cut_short": "The reply reached its length limit. “Continue” goes on from here.",
     "repeated": "The reply began to repeat itself and was cut there.",
+    "nothing_said": "The model had nothing to say to that.",
     "ended_by_reset": "This conversation was reset, so the reply ended here.",
     "ended_by_edit": "The question was edited; the reply starts anew.",
     "ended_by_delete": "The question was deleted, so the reply ended here.",

@@ -2,6 +2,7 @@
 -- id and fields, gen, epoch, and the milliseconds since it came in.
 
 local function lease(T, meta, J, job)
+  job.thread = T
   job.state, job.attempts, job.starts = 'running', job.attempts + 1, job.starts + 1
   call('HSET', K('job', J), 'state', job.state, 'attempts', job.attempts, 'starts', job.starts)
   local gen = meta.gen + 1

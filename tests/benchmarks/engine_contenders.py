@@ -239,7 +239,7 @@ class CTranslate2:
 @asynccontextmanager
 async def vllm(task: Task) -> AsyncIterator[Streaming]:
     """vLLM's server from the environment of `make peers-engine`, through our remote engine."""
-    python = Path(".peers/vllm/bin/python").absolute()
+    python = Path(".peers/vllm/bin/python").absolute()  # noqa: ASYNC240 -- once, before the clock runs
     with tempfile.TemporaryDirectory() as directory:
         model_for(task).save_pretrained(directory)
         server = await asyncio.create_subprocess_exec(
