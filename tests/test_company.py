@@ -181,3 +181,25 @@ async def test_wrong_settings_of_a_part_are_not_tried_again(redis_url: str) -> N
     )
     _, err = await asyncio.wait_for(up.communicate(), 60)
     assert up.returncode == 2, err.decode()
+
+
+async def test_an_admin_sets_a_rule_from_slack_and_it_holds_at_once(company: Company) -> None:
+    slack = company.slack
+    assert "Only admins" in await _told(slack, "U1", "config model other")
+    assert "model = other" in await _told(slack, "UADMIN", "config model other")
+    assert "Nothing was changed" in await _told(slack, "UADMIN", "config temperature hot")
+    thread = await slack.say("C1", "U1", f"{BOT} hello")
+    await slack.until(lambda: any("No language model" in m.text for m in
+                                  slack.replies("C1", thread)), 20)  # fmt: skip
+    await _told(slack, "UADMIN", "config model default")
+    thread = await slack.say("C1", "U1", f"{BOT} hello")
+    await company.answered(thread, "echo: hello")
+    audited = await _told(slack, "UADMIN", "audit")
+    assert "UADMIN · config · slack:T0HENJI:C1 · model" in audited
+
+
+async def _told(slack: LocalSlack, user: str, words: str) -> str:
+    """The answer to a slash command."""
+    envelope = slack.command(user, "C1", words)
+    await asyncio.wait_for(envelope.done.wait(), 20)
+    return str((envelope.answer or {}).get("text", ""))

@@ -97,7 +97,7 @@ class Messages:
             return True
         if not said.inside or not await self._desk.history.takes_part(said.key):
             return None
-        match self._desk.terms.follow_ups:
+        match await self._desk.relay.follow_ups(said.key, self._desk.terms.follow_ups):
             case "always":
                 return not said.others
             case "mention":
