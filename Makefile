@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,dev
 
-.PHONY: help setup chat test lint bench bench-peers chaos clean
+.PHONY: help setup chat test lint docs images bench bench-peers chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
 	@echo "make chat    a chat in the terminal, with a small model"
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    the pages that are written from the code"
+	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make chaos   the long fault tests"
@@ -48,6 +50,10 @@ bench-peers: .venv-peers/queue/.ready
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
+
+# Pages that are written from the code.
+docs: setup
+	$(BIN)/python -m storage.privacy
 
 chaos: setup
 	$(BIN)/pytest tests/chaos --chaos
