@@ -316,7 +316,7 @@ class Outgoing:
         call: Callable[[], Awaitable[T]],
         again: Callable[[], Awaitable[T]] | None = None,
     ) -> T:
-        """Call the platform, holding the lease; `again` where it failed, for it may have done it."""
+        """Call the platform, holding the lease; `again` where it may have worked."""
         for seconds in (*RETRY_SECONDS, None):
             await self._confirm()
             try:

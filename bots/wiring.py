@@ -42,6 +42,7 @@ from storage.keys import DAY
 from storage.leases import RedisLeases
 from storage.queue import RedisQueue
 from storage.rules import RedisAudit, RedisRules
+from storage.scripting import Replication
 from storage.server import embedded_server
 from storage.store import Limits, Store
 
@@ -92,7 +93,7 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
     async with open_connection(settings) as connection:
         store = Store(
             connection,
-            buckets=settings.buckets,
+            buckets=settings.buckets or (16 if connection.is_cluster else 1),
             lease=settings.lease_seconds,
             deadline=settings.job_deadline_seconds,
             retention=settings.retention_days * DAY,
@@ -105,6 +106,7 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
                 thread=settings.max_waiting_per_thread,
             ),
             answer_together=settings.answer_together,
+            replication=Replication(settings.wait_replicas, settings.wait_milliseconds),
         )
         async with aclosing(RedisQueue(store)) as queue:
             yield Memory.over(store, queue, settings.policy)

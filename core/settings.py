@@ -58,8 +58,12 @@ class Settings(BaseSettings):
     """The embedded Redis, converted models and the console's name live here."""
     redis_url: str | None = _named("REDIS_URL", "redis_url", default=None)
     """None: the embedded server."""
-    buckets: int = Field(default=1, ge=1, le=1024)
-    """Hash tags that the keys are spread over: 1, or 16 and more on a Cluster."""
+    buckets: int | None = Field(default=None, ge=1, le=1024)
+    """Hash tags that the keys are spread over; by default 16 on a Cluster, else 1. Every process
+    must have the same, from the first message on."""
+    wait_replicas: int = Field(default=0, ge=0)
+    """Replicas that must have a message, or a reply, before it counts; not on a Cluster."""
+    wait_milliseconds: int = Field(default=1000, ge=1)
 
     # The model and its engine
     model: str = "smollm2"
@@ -90,6 +94,8 @@ class Settings(BaseSettings):
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
     cache_gb: float | None = Field(default=None, gt=0)
     """The torch engine's key-value cache; by default a part of the memory that is free."""
+    int8_weights: bool = False
+    """On a CPU: round the weights to int8, which is faster and a little less exact."""
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Models of one's own: [models.NAME] tables in henji.toml."""
 
@@ -244,11 +250,11 @@ class Settings(BaseSettings):
     @property
     def platforms(self) -> tuple[str, ...]:
         """The platforms that there are tokens for."""
-        tokens = {
-            "slack": (self.slack_bot_token, self.slack_app_token),
-            "discord": (self.discord_bot_token,),
+        has = {
+            "slack": self.slack_bot_token and (self.slack_app_token or self.slack_http_port),
+            "discord": self.discord_bot_token,
         }
-        return tuple(name for name, needed in tokens.items() if all(needed))
+        return tuple(name for name, tokens in has.items() if tokens)
 
 
 def _zone(name: str) -> tzinfo:

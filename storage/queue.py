@@ -9,7 +9,6 @@ from dataclasses import asdict
 from itertools import cycle
 from typing import Any, cast
 
-from core.errors import StoreUnavailable
 from core.ports import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
 from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
@@ -17,6 +16,7 @@ from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store
 
 WATCH_SECONDS = 5.0
+FAULT_SECONDS = 0.2
 
 BULK_COST = 8
 """What a reply that nobody waits for counts in the fair order."""
@@ -188,8 +188,8 @@ class RedisQueue:
         try:
             while not await self._store.connection.blocking().blpop([name], timeout=WATCH_SECONDS):
                 pass
-        except REDIS_FAULTS as error:
-            raise StoreUnavailable(f"Redis went away: {error}") from error
+        except REDIS_FAULTS:
+            await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
 
     async def aclose(self) -> None:
         for watch in self._watches.values():

@@ -31,7 +31,7 @@ def rinna_files() -> Path:
 
 
 @cache
-def chat_files(template: str = tiny.CHATML, *, spaces: bool = False) -> Path:
+def chat_files(template: str | None = tiny.CHATML, *, spaces: bool = False) -> Path:
     directory = folder() / f"chat-{abs(hash(template))}-{spaces}"
     tokenizer = tiny.bpe_with_spaces() if spaces else tiny.bpe()
     return tiny.tokenizer_files(directory, template=template, tokenizer=tokenizer)
@@ -47,6 +47,7 @@ def real_vocabulary() -> Path | None:
 KINDS: dict[str, ModelSpec] = {
     "rinna": RINNA,
     "plain": PLAIN,
+    "plain-hub": replace(PLAIN, tokenizer="transformers"),
     "chatml": CHAT,
     "chatml-spaces": CHAT,
     "alternating": CHAT,
@@ -60,6 +61,8 @@ def files(kind: str) -> Path | None:
     match kind:
         case "rinna" | "plain":
             return rinna_files()
+        case "plain-hub":
+            return chat_files(None)
         case "chatml":
             return chat_files()
         case "chatml-spaces":

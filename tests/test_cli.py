@@ -54,13 +54,20 @@ def test_every_command_has_help_with_an_example(here: Here) -> None:
     for words in commands(cli.henji):
         ran = here(*words, "--help")
         assert ran.status == 0, words
-        assert re.search(r"Example:\n +\S", ran.out), words
+        assert re.search(r"Example:\s+\S", ran.out), words
 
 
 def test_the_contract_s_commands_are_there() -> None:
     there = {" ".join(words) for words in commands(cli.henji)}
-    assert {"up", "chat", "core", "slack", "discord", "doctor", "manifest", "bench"} <= there
-    assert {"admin threads", "admin show", "admin reset"} <= there
+    assert {"up", "chat", "core", "slack", "discord", "doctor", "bench"} <= there
+    assert {"tokenize", "models", "models pull", "manifest slack"} <= there
+    admin = ("threads", "show", "reset", "forget", "export", "dead", "requeue")
+    assert {f"admin {name}" for name in admin} <= there
+
+
+def test_the_manifest_of_the_slack_app_is_json(here: Here) -> None:
+    ran = here("manifest", "slack", "--name", "Kotoba", "--locale", "ja")
+    assert json.loads(ran.out)["display_information"]["name"] == "Kotoba"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def test_the_contract_s_commands_are_there() -> None:
         (("admin", "show"), "Missing argument"),
         (("admin", "show", "slack:T1"), "platform:space:channel:thread is expected"),
         (("admin", "reset", "slack"), "platform:space or platform:space:channel is expected"),
-        (("manifest", "irc"), "'irc' is not"),
+        (("manifest", "irc"), "No such command 'irc'"),
     ],
 )
 def test_bad_usage_is_one_sentence_and_status_2(
@@ -184,11 +191,11 @@ async def test_what_a_person_wrote_is_forgotten(
 async def test_a_missing_library_is_named_with_what_installs_it(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(_: str) -> None:
+    def missing() -> None:
         raise ModuleNotFoundError("No module named 'slack_bolt'", name="slack_bolt.async_app")
 
-    monkeypatch.setattr(cli, "import_module", missing)
-    ran = here("manifest", "slack")
+    monkeypatch.setattr(cli, "open_settings", missing)
+    ran = here("slack")
     assert ran.status == 1
     assert ran.err.endswith("pip install 'henji[slack]'\n")
 
@@ -196,8 +203,8 @@ async def test_a_missing_library_is_named_with_what_installs_it(
 def test_benchmarks_of_a_checkout_are_run_by_name(tmp_path: Path) -> None:
     folder = tmp_path / "tests" / "benchmarks"
     folder.mkdir(parents=True)
-    (folder / "drain.py").write_text("")
-    (folder / "__init__.py").write_text("")
+    (folder / "drain.py").write_text("import sys\n\ndef main(argv: list[str]) -> None: ...\n")
+    (folder / "measure.py").write_text("def seconds() -> float: ...\n")
     assert bench.names(tmp_path) == ["drain"]
     with pytest.raises(UsageError, match="there is no benchmark fast: drain"):
         bench.run_benchmarks("fast", (), tmp_path)

@@ -27,6 +27,10 @@ from tests.processes import ECHO, exists, finish, henji, start
 from tests.storehouse import Storehouse
 from tests.waiting import until
 
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="processes are looked for in /proc"
+)
+
 SEAT = Seat("me", "trip", "en")
 
 
@@ -150,6 +154,7 @@ async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
 # -- a core of its own --------------------------------------------------------------------------
 
 
+@needs_proc
 async def test_a_killed_chat_leaves_no_core_and_no_server_behind(tmp_path: Path) -> None:
     chat = await start("chat", HENJI_DATA_DIR=str(tmp_path))
     core = await child_of(chat)
@@ -160,6 +165,7 @@ async def test_a_killed_chat_leaves_no_core_and_no_server_behind(tmp_path: Path)
     await until(lambda: asyncio.to_thread(lambda: not socket.exists()))
 
 
+@needs_proc
 async def test_a_core_that_dies_is_replaced(redis_url: str, redis: Redis) -> None:
     chat = await start("chat", REDIS_URL=redis_url)
     core = await child_of(chat)
@@ -259,6 +265,7 @@ async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redi
         assert await asyncio.wait_for(screen.process.wait(), 30) == 0
 
 
+@needs_proc
 async def test_a_closed_terminal_ends_the_chat_and_its_core(redis_url: str, redis: Redis) -> None:
     async with terminal(REDIS_URL=redis_url) as screen:
         await screen.shows("ready.*>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from itertools import pairwise
 
@@ -107,6 +108,28 @@ def _check(dialogue: Dialogue, turns: list[Turn], resume: str) -> None:
     assert prompt.ids == whole(dialogue, kept, resume).ids
     assert len(prompt.ids) <= dialogue.spec.prompt_budget
     assert set(prompt.counts) == {turn.id for turn in kept}
+
+
+def test_ids_are_the_whole_s_where_rounding_decides_between_ways_that_tie() -> None:
+    """Dialogues full of repeated characters, for which parts encoded apart would differ."""
+    dialogue, apart = known("rinna", context_length=100_000), 0
+    for seed in range(6):
+        chance = random.Random(seed)
+        talk = said(
+            *(
+                "".join(chance.choice("w01-ー") * chance.randint(1, 9) for _ in range(30))
+                for _ in range(41)
+            )
+        )
+        dialogue.prompt(talk[:-2], low_water=0.7)
+        prompt = dialogue.prompt(talk, low_water=0.7)
+        assert prompt.ids == whole(dialogue, talk).ids
+        string = dialogue._format.whole([dialogue._message([turn]) for turn in talk], "")
+        cut = dialogue.tokenizer.cut
+        assert cut is not None
+        parts = [dialogue.tokenizer.encode(part) for part in cut.split(string)]
+        apart += [ident for part in parts for ident in part] != list(prompt.ids)
+    assert apart
 
 
 @pytest.mark.parametrize("kind", KINDS)

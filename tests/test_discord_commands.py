@@ -12,7 +12,7 @@ from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
 from tests.local_discord.judge import EPHEMERAL
-from tests.local_discord.team import ALICE, BOB, Team, a_team
+from tests.local_discord.team import ALICE, BOB, Team, a_team, words
 from tests.local_discord.world import Interaction
 from tests.waiting import until
 
@@ -167,10 +167,10 @@ async def test_a_reply_that_outlives_its_token_goes_on_as_an_ordinary_message(
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core(tokens_per_second=40)
     await team.start_bot()
-    used = await team.discord.uses(ALICE, general, "ask", {"prompt": "word " * 20})
+    used = await team.discord.uses(ALICE, general, "ask", {"prompt": words(20)})
     await team.discord.until(lambda: team.discord.sent("webhook"))
     team.discord.world.token_life = 0.0
-    await the_answer(team, used, f"echo: {'word ' * 20}".strip())
+    await the_answer(team, used, f"echo: {words(20)}")
     assert len(team.discord.replies(general)) == 1
     assert team.discord.sent("edit")
 
@@ -182,7 +182,7 @@ async def test_a_private_reply_that_outlives_its_token_goes_to_the_direct_messag
     direct = team.discord.add_direct(ALICE)
     await team.start_core(tokens_per_second=40)
     await team.start_bot()
-    asked = {"prompt": "word " * 20, "private": True}
+    asked = {"prompt": words(20), "private": True}
     await team.discord.uses(ALICE, general, "ask", asked)
     await team.discord.until(lambda: team.discord.sent("webhook"))
     team.discord.world.token_life = 0.0
@@ -200,7 +200,7 @@ async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_e
     await team.start_core(tokens_per_second=40)
     await team.start_bot()
     used = await team.discord.uses(
-        ALICE, general, "ask", {"prompt": "word " * 20, "private": True}, id=_nearly_over()
+        ALICE, general, "ask", {"prompt": words(20), "private": True}, id=_nearly_over()
     )
     await team.discord.until(
         lambda: [m for m in team.discord.replies(direct) if m["content"].count("word") == 20]
@@ -220,7 +220,7 @@ async def test_where_the_bot_is_a_persons_own_a_reply_is_cut_before_the_token_en
         ALICE,
         general,
         "ask",
-        {"prompt": "word " * 200},
+        {"prompt": words(200)},
         id=_nearly_over(),
         authorizing_integration_owners={"1": ALICE["id"]},
     )
@@ -326,7 +326,7 @@ async def test_a_reply_is_stopped_by_whoever_asked_and_by_no_other(team: Team) -
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core(tokens_per_second=30)
     await team.start_bot()
-    used = await team.discord.uses(ALICE, general, "ask", {"prompt": "word " * 100})
+    used = await team.discord.uses(ALICE, general, "ask", {"prompt": words(100)})
     where = team.discord.world.messages
     await answered(team, used)
     await team.discord.until(lambda: "word" in where[general][used.original]["content"])

@@ -13,7 +13,7 @@ from bots.discord.shards import Plan
 from core.errors import OperatorError, UsageError
 from tests.local_discord import payloads as p
 from tests.local_discord.limits import Limit
-from tests.local_discord.team import ALICE, Team, a_team
+from tests.local_discord.team import ALICE, Team, a_team, words
 
 
 @pytest.fixture(params=["compressed", "plain"])
@@ -165,24 +165,22 @@ async def test_a_long_reply_is_cut_where_discord_ends_a_message(team: Team) -> N
     general = await a_channel(team)
     await team.start_core()
     await team.start_bot()
-    text = "\n".join(f"{line}: " + "言葉" * 40 for line in range(9))
-    said = await team.discord.says(ALICE, general, f"<@bot> {text * 3}"[:2000])
-    more = await team.discord.says(ALICE, general, f"<@bot> {'長い文。' * 490}")
+    text = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
+    more = await team.discord.says(ALICE, general, f"<@bot> {text}")
     await team.discord.until(lambda: len(team.discord.replies(more["id"])) == 2)
     await team.discord.until(lambda: team.discord.replies(more["id"])[1]["components"])
     parts = [reply["content"] for reply in team.discord.replies(more["id"])]
-    assert "".join(parts).replace("\n", "") == "echo: " + "長い文。" * 490
+    assert "".join(parts) == f"echo: {text}"
     assert not team.discord.replies(more["id"])[0]["components"]
-    await team.discord.until(lambda: team.discord.replies(said["id"]))
 
 
 async def test_edits_keep_to_the_headers_and_the_final_text_arrives(team: Team) -> None:
     general = await a_channel(team)
     await team.start_core(tokens_per_second=200)
     await team.start_bot()
-    text = "word " * 100
+    text = words(100)
     said = await team.discord.says(ALICE, general, f"<@bot> {text}")
-    await the_reply(team, said["id"], f"echo: {text}".strip())
+    await the_reply(team, said["id"], f"echo: {text}")
     assert team.discord.throttled() == []
     assert 1 <= len(team.discord.sent("edit")) <= 5
 
@@ -193,8 +191,8 @@ async def test_a_429_is_waited_out_and_the_reply_is_whole(team: Team) -> None:
     await team.start_bot()
     team.discord.make_trouble("edit", retry_after=0.3)
     team.discord.make_trouble("post", retry_after=0.3)
-    said = await team.discord.says(ALICE, general, f"<@bot> {'word ' * 60}")
-    await the_reply(team, said["id"], f"echo: {'word ' * 60}".strip())
+    said = await team.discord.says(ALICE, general, f"<@bot> {words(60)}")
+    await the_reply(team, said["id"], f"echo: {words(60)}")
     assert len(team.discord.throttled()) == 2
 
 
@@ -203,8 +201,8 @@ async def test_a_slow_rest_gets_the_newest_text_and_not_every_delta(team: Team) 
     await team.start_core(tokens_per_second=300)
     await team.start_bot()
     team.discord.make_trouble("edit", times=100, seconds=0.4)
-    said = await team.discord.says(ALICE, general, f"<@bot> {'word ' * 100}")
-    await the_reply(team, said["id"], f"echo: {'word ' * 100}".strip())
+    said = await team.discord.says(ALICE, general, f"<@bot> {words(100)}")
+    await the_reply(team, said["id"], f"echo: {words(100)}")
     texts = [str(request.body["content"]) for request in team.discord.sent("edit")]
     assert texts == sorted(texts, key=len)
     assert len(texts) <= 6
@@ -214,10 +212,10 @@ async def test_a_connection_that_breaks_while_a_reply_streams_does_not_stop_it(t
     general = await a_channel(team)
     await team.start_core(tokens_per_second=150)
     await team.start_bot()
-    said = await team.discord.says(ALICE, general, f"<@bot> {'word ' * 60}")
+    said = await team.discord.says(ALICE, general, f"<@bot> {words(60)}")
     await team.discord.until(lambda: team.discord.replies(said["id"]))
     await team.discord.gateway.drop()
-    await the_reply(team, said["id"], f"echo: {'word ' * 60}".strip())
+    await the_reply(team, said["id"], f"echo: {words(60)}")
     assert len(team.discord.replies(said["id"])) == 1
 
 
@@ -252,10 +250,10 @@ async def test_replies_in_one_channel_share_its_limit(team: Team) -> None:
     }
     await team.start_core(tokens_per_second=400)
     await team.start_bot(answers="reply")
-    texts = [f"{number} " * 60 for number in range(6)]
+    texts = [f"{number} {words(20)}" for number in range(6)]
     for number, text in enumerate(texts):
         person = p.user(f"70000000000000010{number}", f"P{number}")
         await team.discord.says(person, general, f"<@bot> {text}")
     for text in texts:
-        await the_reply(team, general, f"echo: {text}".strip())
+        await the_reply(team, general, f"echo: {text}")
     assert team.discord.throttled() == []

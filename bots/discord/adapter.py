@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import discord
@@ -45,17 +47,25 @@ class Stores:
 
 
 def build(
-    client: discord.Client, pace: Pace, store: Stores, terms: Terms, relay_terms: RelayTerms
+    client: discord.Client,
+    pace: Pace,
+    stores: Stores,
+    terms: Terms,
+    relay_terms: RelayTerms,
+    clock: Callable[[], float] = time.time,
 ) -> Desk:
-    """Platform, relay and desk of one process; `client` is the one that speaks."""
+    """Platform, relay and desk of one process; `client` is the one that speaks.
+
+    `clock` is Discord's: by it, tokens end.
+    """
 
     async def stop(thread: ThreadKey, job: str) -> bool:
-        return await store.queue.cancel(thread, job)
+        return await stores.queue.cancel(thread, job)
 
-    platform = DiscordPlatform(client, pace, stop)
-    relay = Relay(platform, store.queue, store.history, store.deliveries, relay_terms)
+    platform = DiscordPlatform(client, pace, stop, clock)
+    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_terms)
     return Desk(
-        terms, relay, platform, store.queue, store.history, store.deliveries, Rest(client, pace)
+        terms, relay, platform, stores.queue, stores.history, stores.deliveries, Rest(client, pace)
     )
 
 
@@ -91,7 +101,7 @@ def terms_of(settings: Settings, portal: Portal) -> Terms:
 async def run(
     token: str,
     portal: Portal,
-    store: Stores,
+    stores: Stores,
     terms: Terms,
     relay_terms: RelayTerms,
     plan: Plan,
@@ -102,14 +112,14 @@ async def run(
     pace = Pace()
     speaker = HenjiClient(pace, reads=portal.reads)
     speaker.registers = False
-    desk = build(speaker, pace, store, terms, relay_terms)
+    desk = build(speaker, pace, stores, terms, relay_terms)
 
     def connect(shard: int) -> HenjiClient:
         client = HenjiClient(pace, reads=portal.reads, shard=shard, shards=plan.count)
         client.serve(desk)
         return client
 
-    shards = Shards(plan, store.leases, token, connect)
+    shards = Shards(plan, stores.leases, token, connect)
     try:
         with faults_told():
             await speaker.login(token)

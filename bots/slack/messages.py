@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
 from bots.slack.desk import Desk
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
-from core.types import ThreadKey
+from core.types import ThreadKey, Turn
 
 LAST_RETRY = 3
 """Slack delivers an event four times in all."""
@@ -30,6 +31,8 @@ class Messages:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._bot_turns: OrderedDict[ThreadKey, int] = OrderedDict()
+        self._called: OrderedDict[ThreadKey, str] = OrderedDict()
+        """Thread -> the message that first named the bot there, as far as this process knows."""
 
     async def on_event(self, body: convert.Json, retry: int = 0) -> None:
         """Store what an event says; StoreUnavailable where that failed, so that it comes again."""
@@ -94,28 +97,27 @@ class Messages:
     async def _is_addressed(self, said: Said) -> bool | None:
         """Whether an answer is asked for; None where the message is nothing to the bot."""
         if said.direct or said.mentioned:
+            self._called.setdefault(said.key, said.ts)
+            if len(self._called) > KEPT_THREADS:
+                self._called.popitem(last=False)
             return True
         if not said.inside or not await self._desk.history.takes_part(said.key):
             return None
-        match await self._desk.relay.follow_ups(said.key, self._desk.terms.follow_ups):
-            case "always":
-                return not said.others
-            case "mention":
-                return False
-        return await self._speaks_to_us(said)
+        follow_ups = await self._desk.relay.follow_ups(said.key, self._desk.terms.follow_ups)
+        if said.others or follow_ups == "mention":
+            return False
+        turns = [stored.turn for stored in await self._desk.history.turns(said.key)]
+        if self._was_overtaken(said, turns):
+            return None  # it is read with what was said before
+        return follow_ups == "always" or _speaks_to_us(said, turns)
 
-    async def _speaks_to_us(self, said: Said) -> bool:
-        """Nobody else is in the thread, or it was to this person that the bot spoke last."""
-        if said.others:
-            return False
-        turns = [s.turn for s in await self._desk.history.turns(said.key)]
-        authors = {turn.author for turn in turns if turn.role == "user"}
-        if authors <= {said.user}:
-            return True
-        if not turns or turns[-1].role == "user":
-            return False
-        asked = [turn.author for turn in turns if turn.role == "user"]
-        return bool(asked) and asked[-1] == said.user
+    def _was_overtaken(self, said: Said, turns: Sequence[Turn]) -> bool:
+        """It was said before the bot was called into the thread, and its event came after that."""
+        if said.key in self._called:
+            return float(said.ts) < float(self._called[said.key])
+        later = any(float(turn.id) > float(said.ts) for turn in turns if turn.role == "user")
+        spoke = any(turn.at < float(said.ts) for turn in turns if turn.role == "assistant")
+        return later and not spoke
 
     # -- what they want -------------------------------------------------------------------------
 
@@ -207,3 +209,11 @@ class Messages:
         said = convert.happening({"event": body | {"channel": key.channel}}, bot)
         if isinstance(said, Said):
             await self.said(said, bot)
+
+
+def _speaks_to_us(said: Said, turns: Sequence[Turn]) -> bool:
+    """Nobody else is in the thread, or it was to this person that the bot spoke last."""
+    asked = [turn.author for turn in turns if turn.role == "user"]
+    if set(asked) <= {said.user}:
+        return True
+    return turns[-1].role == "assistant" and asked[-1] == said.user

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tests.benchmarks.engine_contenders import Result, Task
+from tests.benchmarks._engine_contenders import Result, Task
 
 OURS = "henji"
 SAME_PRECISION = ("one by one", "static batch", "continuous", "vllm")
-APART = ("ctranslate2 int8",)
-PEERS = Path(".peers")
-"""Environments of peers that cannot share ours: `make peers-engine`."""
+APART = ("henji int8", "ctranslate2 int8")
+PEERS = Path(".venv-peers")
+"""Environments of peers that cannot share ours: `make bench-peers`, `make bench-vllm`."""
 
 _Results: TypeAlias = dict[str, Result]
 
@@ -106,7 +106,7 @@ def _conversations(
 def _contenders(only: str | None) -> list[str]:
     if only:
         return only.split(",")
-    installed = {"vllm": PEERS / "vllm", "ctranslate2 int8": PEERS / "ctranslate2"}
+    installed = {"vllm": PEERS / "vllm", "ctranslate2 int8": PEERS / "engine"}
     return [
         name
         for name in (OURS, *SAME_PRECISION, *APART)
@@ -116,14 +116,13 @@ def _contenders(only: str | None) -> list[str]:
 
 def _run(name: str, task: Task) -> Result | None:
     """One contender in a process of its own; None, with its errors shown, where it fails."""
-    paths = [os.getcwd(), str((PEERS / "ctranslate2").absolute())]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.engine_contenders", name],
+        [sys.executable, "-m", "tests.benchmarks._engine_contenders", name],
         input=json.dumps(asdict(task)),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
     )
     if done.returncode:
         print(f"{name} failed with status {done.returncode}", file=sys.stderr)

@@ -33,6 +33,11 @@ BOB = p.user("700000000000000002", "Bob")
 TERMS = Terms(lane=LANE, model="echo")
 
 
+def words(count: int) -> str:
+    """A text that does not repeat itself, for a reply to take its time over."""
+    return " ".join(f"word{number}" for number in range(count))
+
+
 @dataclass
 class Team:
     """People, the bot, and what the bot remembers."""
@@ -43,7 +48,7 @@ class Team:
     stops: list[asyncio.Event] = field(default_factory=list)
     bots: list[Bot] = field(default_factory=list)
 
-    def store(self) -> Stores:
+    def stores(self) -> Stores:
         """Queue, history and deliveries of a process's own, over the one Redis."""
         house = Storehouse.over(self.house.redis)
         return Stores(house.queue, house.history, house.deliveries, RedisLeases(house.store))
@@ -69,7 +74,7 @@ class Team:
         terms = replace(TERMS, reads=seen.reads, **changes)
         relay = RelayTerms(lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0)
         stop = asyncio.Event()
-        running = adapter.run(TOKEN, seen, self.store(), terms, relay, plan, stop)
+        running = adapter.run(TOKEN, seen, self.stores(), terms, relay, plan, stop)
         bot = Bot(asyncio.create_task(running, name=name), stop)
         bot.task.add_done_callback(lambda _: self.discord.look_again())
         self.tasks.append(bot.task)

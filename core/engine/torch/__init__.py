@@ -26,6 +26,7 @@ async def open_torch_engine(
             places=settings.places or (256 if gpu else 32),
             step_tokens=settings.step_tokens or (2048 if gpu else 256),
             cache_bytes=cache_bytes(model.device, settings.cache_gb),
+            int8_weights=settings.int8_weights,
         )
 
     return await TorchEngine.open(load, limits_for)

@@ -43,6 +43,8 @@ class Limits:
     step_tokens: int = 256
     """Ids of one step: long prompts are computed in chunks of what the replies leave of it."""
     cache_bytes: int = 1 << 30
+    int8_weights: bool = False
+    """On a processor: see `Int8Linear`."""
 
 
 class TorchEngine:
@@ -93,24 +95,36 @@ class TorchEngine:
     def _adopt(self, model: PreTrainedModel, limits: Limits) -> None:
         adopt(model)
         if model.device.type == "cpu":
-            pack(model)
+            pack(model, int8=limits.int8_weights)
         self._model, self._limits = model.train(False), limits
         self._vocabulary = model.config.get_text_config().vocab_size
-        self._cache, self._scheduler = self._books()
-        self._runner = Runner(self._model, self._cache)
+        self._begin()
 
-    def _books(self) -> tuple[Cache, Scheduler]:
-        """An empty cache, and who is in it."""
+    def _begin(self) -> None:
+        """An empty cache, and nobody in it."""
         shape, limits = CacheShape.of(self._model), self._limits
         blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
-        cache = RowCache(shape, blocks)
-        scheduler = Scheduler(
+        if self._model.device.type == "cuda":
+            self._cache, self._runner = self._on_gpu(shape, blocks)
+        else:
+            self._cache = RowCache(shape, blocks)
+            self._runner = Runner(self._model, self._cache)
+        self._scheduler = Scheduler(
             Blocks(blocks),
             places=limits.places,
             step_tokens=limits.step_tokens,
-            left=cache.drop,
+            left=self._cache.drop,
         )
-        return cache, scheduler
+
+    def _on_gpu(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
+        from core.engine.torch.paged import PagedCache, PagedRunner  # Triton is there with a GPU
+
+        limits = self._limits
+        cache = PagedCache(shape, blocks, self._model.device)
+        runner = PagedRunner(
+            self._model, cache, places=limits.places, context_length=limits.context_length
+        )
+        return cache, runner
 
     # -- in asyncio -------------------------------------------------------------------------
 
@@ -255,8 +269,7 @@ class TorchEngine:
 
     def _start_anew(self) -> None:
         in_flight = self._scheduler.sequences
-        self._cache, self._scheduler = self._books()
-        self._runner = Runner(self._model, self._cache)
+        self._begin()
         self._fail(in_flight, "the engine had to start anew")
 
     def _fail(self, sequences: list[Sequence], reason: str) -> None:

@@ -1,6 +1,6 @@
 """The ways of serving that `henji bench engine` compares, each in a process of its own.
 
-Run as ``python -m tests.benchmarks.engine_contenders NAME`` with a `Task` as JSON on standard
+Run as ``python -m tests.benchmarks._engine_contenders NAME`` with a `Task` as JSON on standard
 input; prints a `Result` as JSON on its last line.
 """
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from glob import glob
 from typing import Any, Protocol, TypeAlias, cast
 
 import torch
@@ -75,7 +75,7 @@ class Contender(Protocol):
     """It answers only whole batches, so that conversations go on in step."""
 
 
-def model_for(task: Task) -> GPTNeoXForCausalLM:
+def model_for(task: Task) -> Any:
     """Random weights, the same for every contender."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
@@ -148,8 +148,8 @@ class Generate:
         return [Reply(row[:n], float("nan")) for row, (_, n) in zip(rows, asked, strict=True)]
 
 
-def _generation(new: int) -> GenerationConfig:
-    return GenerationConfig(
+def _generation(new: int) -> Any:
+    return cast("Any", GenerationConfig)(
         max_new_tokens=new,
         do_sample=True,
         temperature=SAMPLING.temperature,
@@ -171,7 +171,7 @@ class Continuous:
         config.eos_token_id = -1
         self._manager = model.init_continuous_batching(generation_config=config)
         self._manager.start()
-        self._waiting: dict[str, Callable[[Any], None]] = {}
+        self._waiting: dict[str, Callable[[Any], object]] = {}
         self._count = 0
         threading.Thread(target=self._collect, daemon=True).start()
 
@@ -183,7 +183,7 @@ class Continuous:
         done: asyncio.Future[Any] = loop.create_future()
         self._count += 1
         name, start = f"r{self._count}", time.perf_counter()
-        self._waiting[name] = lambda out: loop.call_soon_threadsafe(done.set_result, out) and None
+        self._waiting[name] = lambda out: loop.call_soon_threadsafe(done.set_result, out)
         self._manager.add_request(prompt, name, max_new_tokens=new, record_timestamps=True)
         out = await done
         stamps = out.timestamps or [float("nan")]
@@ -202,6 +202,8 @@ class CTranslate2:
     rounds = True
 
     def __init__(self, model: Any, task: Task) -> None:
+        # Behind our own packages: it has a numpy beside it.
+        sys.path += glob(".venv-peers/engine/lib/python*/site-packages")
         import ctranslate2  # type: ignore[import-not-found]  # a peer, in an environment of its own
         from ctranslate2.converters.transformers import (  # type: ignore[import-not-found]
             GPTNeoXLoader,
@@ -238,12 +240,12 @@ class CTranslate2:
 
 @asynccontextmanager
 async def vllm(task: Task) -> AsyncIterator[Streaming]:
-    """vLLM's server from the environment of `make peers-engine`, through our remote engine."""
-    python = Path(".peers/vllm/bin/python").absolute()  # noqa: ASYNC240 -- once, before the clock runs
+    """vLLM's server from the environment of `make bench-vllm`, through our remote engine."""
     with tempfile.TemporaryDirectory() as directory:
         model_for(task).save_pretrained(directory)
         server = await asyncio.create_subprocess_exec(
-            str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", directory,
+            ".venv-peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server",
+            "--model", directory,
             "--skip-tokenizer-init", "--dtype", task.dtype, "--port", "8917",
             stdout=sys.stderr, stderr=sys.stderr,
         )  # fmt: skip
@@ -272,8 +274,9 @@ async def _when_up(server: asyncio.subprocess.Process, remote: Remote) -> OpenAI
 @asynccontextmanager
 async def contender(name: str, task: Task) -> AsyncIterator[Contender]:
     match name:
-        case "henji":
-            limits = Limits(task.context, cache_bytes=3 << 30)
+        case "henji" | "henji int8":
+            int8 = name == "henji int8"
+            limits = Limits(task.context, cache_bytes=3 << 30, int8_weights=int8)
             if task.device == "cuda":
                 limits = Limits(task.context, places=256, step_tokens=2048, cache_bytes=40 << 30)
             engine = await TorchEngine.open(lambda: model_for(task), lambda _: limits)
