@@ -74,13 +74,13 @@ class Governance:
             return strings.say("config_wrong", locale, reason=error)
         await self._rulebook.change(place, name, value, by)
         key = "config_unset" if value is None else "config_set"
-        return strings.say(key, locale, name=name, value=_written(value))
+        return strings.say(key, locale, name=name, value=written(value))
 
     async def _shown(self, place: Place, locale: str) -> str:
         here = (await self._rulebook.set_here(place)).set_here()
         if not here:
             return strings.say("config_nothing", locale, names=", ".join(NAMES))
-        lines = [f"{name} = {_written(value)}" for name, value in here.items()]
+        lines = [f"{name} = {written(value)}" for name, value in here.items()]
         return strings.say("config_shown", locale, rules="\n".join(lines))
 
     async def _shown_one(self, place: Place, name: str, locale: str) -> str:
@@ -88,7 +88,7 @@ class Governance:
         here = (await self._rulebook.set_here(place)).set_here()
         if name not in here:
             return strings.say("config_not_set", locale, name=name)
-        return strings.say("config_shown", locale, rules=f"{name} = {_written(here[name])}")
+        return strings.say("config_shown", locale, rules=f"{name} = {written(here[name])}")
 
     async def audited(self, place: Place, by: str, locale: str, most: int = 15) -> str:
         """The newest entries of the audit log for a place. Reading it is an entry, too."""
@@ -109,7 +109,7 @@ def _meant(place: Place, words: str) -> tuple[Place, str]:
     return (replace(place, channel=None), rest) if first == "space" else (place, words)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A rule's value as a person would type it."""
     match value:
         case None:

@@ -1,8 +1,7 @@
-"""No secret reaches the log, wherever it slips in, and no content unless it is asked for."""
+"""Secrets are fed to the log everywhere, and looked for in it."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -70,16 +69,3 @@ def _slip_in(ours: Any, theirs: logging.Logger, secret: str) -> None:
     except ValueError:
         ours.exception("failed")
         theirs.exception("failed, too")
-
-
-def test_what_was_said_is_in_the_log_only_where_a_setting_says_so(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for asked_for in (False, True):
-        set_up_logging(load_settings(log_content=asked_for, log_format="json"))
-        structlog.get_logger("core").info("replied", prompt="open sesame", reply="it opens")
-        line = json.loads(capsys.readouterr().err)
-        assert line["event"] == "replied"
-        assert (line.get("prompt"), line.get("reply")) == (
-            ("open sesame", "it opens") if asked_for else (None, None)
-        )
