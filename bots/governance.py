@@ -6,7 +6,7 @@ bring the words of ``/henji config`` or ``/admin config`` here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -59,8 +59,10 @@ class Governance:
     async def configure(self, place: Place, words: str, by: str, locale: str) -> str:
         """The answer to ``config``, ``config NAME``, ``config NAME VALUE`` in a place.
 
-        The caller has made sure that `by` is an admin. What is wrong changes nothing.
+        With ``space`` in front it is about the whole space. The caller has made sure that `by` is
+        an admin. What is wrong changes nothing.
         """
+        place, words = _meant(place, words)
         name, _, text = words.strip().partition(" ")
         try:
             if not name:
@@ -88,18 +90,23 @@ class Governance:
             return strings.say("config_not_set", locale, name=name)
         return strings.say("config_shown", locale, rules=f"{name} = {_written(here[name])}")
 
-    async def audited(self, place: Place, by: str, locale: str, most: int = 20) -> str:
+    async def audited(self, place: Place, by: str, locale: str, most: int = 15) -> str:
         """The newest entries of the audit log for a place. Reading it is an entry, too."""
         entries = await self._audit.entries(place, most)
         await self._audit.note(place, by, "read", "audit")
         if not entries:
-            return strings.say("audit_empty", locale)
+            return strings.say("audit_nothing", locale)
         return "\n".join(self._line(entry) for entry in entries)
 
     def _line(self, entry: AuditEntry) -> str:
         at = datetime.fromtimestamp(entry.at, self._policy.zone)
         words = (f"{at:%Y-%m-%d %H:%M}", entry.by, entry.act, entry.place, entry.detail)
         return " · ".join(word for word in words if word)
+
+
+def _meant(place: Place, words: str) -> tuple[Place, str]:
+    first, _, rest = words.strip().partition(" ")
+    return (replace(place, channel=None), rest) if first == "space" else (place, words)
 
 
 def _written(value: Any) -> str:

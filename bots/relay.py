@@ -68,6 +68,17 @@ class Relay:
         self._outgoing: dict[str, Outgoing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def governance(self) -> Governance | None:
+        """What admins configure, for the adapter's commands."""
+        return self._terms.governance
+
+    async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
+        """How follow-ups without a mention are taken in a thread, where its place has a rule."""
+        if self._terms.governance is None:
+            return usual
+        return (await self._terms.governance.rules(thread)).follow_up or usual
+
     # -- what comes in --------------------------------------------------------------------------
 
     async def submit(self, incoming: Incoming) -> Receipt:

@@ -21,9 +21,9 @@ import structlog
 
 from bots.base import Platform
 from bots.governance import Governance
-from bots.processes import run_together
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
+from bots.supervisor import supervise
 from bots.watch import watched
 from core import metrics
 from core.dialogue import Dialogue
@@ -31,6 +31,7 @@ from core.engine import open_engine
 from core.errors import ModelError
 from core.models import ModelSpec, find_model, model_directory
 from core.ports import Engine
+from core.rules import Policy
 from core.settings import Settings
 from core.worker import Terms as WorkerTerms
 from core.worker import Worker
@@ -38,6 +39,7 @@ from storage.connect import Connection, connect
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.keys import DAY
+from storage.leases import RedisLeases
 from storage.queue import RedisQueue
 from storage.rules import RedisAudit, RedisRules
 from storage.scripting import Replication
@@ -59,8 +61,20 @@ class Memory:
     queue: RedisQueue
     history: RedisHistory
     deliveries: RedisDeliveries
+    leases: RedisLeases
     rulebook: RedisRules
     audit: RedisAudit
+
+    @classmethod
+    def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
+        return cls(
+            queue,
+            RedisHistory(store),
+            RedisDeliveries(store),
+            RedisLeases(store),
+            RedisRules(store, policy),
+            RedisAudit(store),
+        )
 
 
 @asynccontextmanager
@@ -95,13 +109,7 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
             replication=Replication(settings.wait_replicas, settings.wait_milliseconds),
         )
         async with aclosing(RedisQueue(store)) as queue:
-            yield Memory(
-                queue,
-                RedisHistory(store),
-                RedisDeliveries(store),
-                RedisRules(store, settings.policy),
-                RedisAudit(store),
-            )
+            yield Memory.over(store, queue, settings.policy)
 
 
 @asynccontextmanager
@@ -120,13 +128,13 @@ async def open_relay(
         await running
 
 
-def relay_terms(settings: Settings, memory: Memory, locale: str) -> RelayTerms:
-    """How the relays of this process work."""
+def relay_terms(settings: Settings, memory: Memory, locale: str = "en") -> RelayTerms:
+    """How this process's relay works; `locale` for people whose language is not known."""
     policy = settings.policy
     return RelayTerms(
         lane=settings.job_lane,
         holder=name_of_process(),
-        locale=locale,
+        locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
         governance=Governance(memory.rulebook, memory.audit, policy),
     )
@@ -220,13 +228,13 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
 async def run_all(settings: Settings, stop: asyncio.Event) -> None:
     """A process for each platform that has its tokens, and one for the model, until `stop`.
 
-    OperatorError where one of them ends by itself.
+    OperatorError where one of them cannot work.
     """
     async with open_memory(settings) as memory:
         names = list(settings.platforms)
         if not await memory.queue.cores(settings.job_lane):
             names.append("core")
-        await run_together(names, stop, patience=settings.drain_seconds + 5.0)
+        await supervise(names, stop, settings.drain_seconds + 5.0, settings.metrics_port)
 
 
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
@@ -236,10 +244,8 @@ async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> 
     `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     adapter = import_module(f"bots.{name}.adapter")
-    locale = "en" if settings.locale == "auto" else settings.locale
     async with open_memory(settings) as memory, watched(settings, memory.queue):
-        terms = relay_terms(settings, memory, locale)
-        await adapter.serve(settings, memory, terms, stop)
+        await adapter.serve(settings, memory, relay_terms(settings, memory), stop)
 
 
 def name_of_process() -> str:

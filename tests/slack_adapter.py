@@ -13,10 +13,7 @@ from bots.slack.adapter import serve
 from bots.wiring import Memory
 from core.settings import load_settings
 from storage.connect import connect
-from storage.deliveries import RedisDeliveries
-from storage.history import RedisHistory
 from storage.queue import RedisQueue
-from storage.rules import RedisAudit, RedisRules
 from storage.store import Store
 
 
@@ -24,13 +21,7 @@ async def main(redis_url: str, lease: float) -> None:
     connection = await connect(redis_url)
     store = Store(connection, lease=lease, delivery_lease=lease)
     settings = load_settings()
-    memory = Memory(
-        RedisQueue(store),
-        RedisHistory(store),
-        RedisDeliveries(store),
-        RedisRules(store, settings.policy),
-        RedisAudit(store),
-    )
+    memory = Memory.over(store, RedisQueue(store), settings.policy)
     terms = Terms("echo", "a process", lease=lease, take=0.1)
     await serve(settings, memory, terms, asyncio.Event())
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from core import metrics
 from core.health import Health, health_pages
 from core.ports import Receipt
+from tests.servers import free_port
 
 HOST = "127.0.0.1"
 
@@ -32,12 +33,6 @@ class Process:
         if self.fault:
             raise OSError(self.fault)
         metrics.JOBS_WAITING.labels("tested").set(self.looked_up)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from core.ports import Place
 log = structlog.get_logger()
 
 DISCORD = "discord"
+MOST = 2000
+"""Characters of a message."""
 
 
 def _words(key: str) -> locale_str:
@@ -60,7 +62,7 @@ class Admin:
         if not await self._allows(interaction):
             return
         place = Place(DISCORD, str(interaction.guild_id))
-        await self._desk.history.forget(place, str(which.id))
+        await self._desk.history.forget(place, str(which.id), str(interaction.user.id))
         await self._done(interaction, "scope_user", str(which.id))
 
     async def reset_server(self, interaction: Asked) -> None:
@@ -84,9 +86,33 @@ class Admin:
             threads=threads,
         )
 
+    @app_commands.rename(rules=_words("cmd_rules"))
+    @app_commands.describe(rules=_words("cmd_rules_about"))
+    async def config(self, interaction: Asked, rules: str = "") -> None:
+        governance = self._desk.relay.governance
+        if not await self._allows(interaction):
+            return
+        if governance is None:
+            await self._desk.tell(interaction, "config_nothing", names="-")
+            return
+        here = interaction.channel
+        inside = here.parent_id if isinstance(here, discord.Thread) else interaction.channel_id
+        place = Place(DISCORD, str(interaction.guild_id), str(inside))
+        locale = self._desk.locale_of(interaction)
+        said = await governance.configure(place, rules, str(interaction.user.id), locale)
+        await self._desk.show(interaction, said[:MOST])
+
     async def audit(self, interaction: Asked) -> None:
-        if await self._allows(interaction):
+        governance = self._desk.relay.governance
+        if not await self._allows(interaction):
+            return
+        if governance is None:
             await self._desk.tell(interaction, "audit_nothing")
+            return
+        place = Place(DISCORD, str(interaction.guild_id))
+        locale = self._desk.locale_of(interaction)
+        said = await governance.audited(place, str(interaction.user.id), locale)
+        await self._desk.show(interaction, said[:MOST])
 
     async def _allows(self, interaction: Asked) -> bool:
         if is_admin(interaction):
@@ -124,6 +150,7 @@ def admin_group(desk: Desk) -> app_commands.Group:
         resets.add_command(_command(name, callback))
     group.add_command(_command("status", admin.status))
     group.add_command(_command("audit", admin.audit))
+    group.add_command(_command("config", admin.config))
     return group
 
 

@@ -19,6 +19,7 @@ from bots.discord.portal import invitation
 from bots.discord.presses import Presses
 from bots.discord.privacy import Privacy
 from bots.discord.rest import tracing
+from core import metrics
 
 log = structlog.get_logger()
 
@@ -83,8 +84,15 @@ class HenjiClient(discord.Client):
 
     async def on_ready(self) -> None:
         """A new session: what was written since the last one was not sent, and never will be."""
+        metrics.gateway("discord", "ready", up=True, shard=str(self.shard_id or 0))
         log.info("connected to discord", guilds=len(self.guilds), shard=self.shard_id)
         await self._catch_up.run()
+
+    async def on_resumed(self) -> None:
+        metrics.gateway("discord", "resumed", up=True, shard=str(self.shard_id or 0))
+
+    async def on_disconnect(self) -> None:
+        metrics.gateway("discord", "disconnected", up=False, shard=str(self.shard_id or 0))
 
     async def on_message(self, message: discord.Message) -> None:
         await self._listener.heard(message)

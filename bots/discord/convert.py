@@ -91,7 +91,15 @@ def incoming(message: discord.Message, me: Self, answers: Answers, locale: str) 
         addressed=asked,
         event_ids=(f"message:{message.id}",),
         note=_note_of(message, thread, me, locale).pack(),
+        roles=roles_of(message.author),
         has_past=thread.thread != str(message.id) and not is_personal(thread),
+    )
+
+
+def roles_of(author: discord.abc.User) -> tuple[str, ...]:
+    """The ids of the roles that somebody has in the guild where they write."""
+    return (
+        tuple(str(role.id) for role in author.roles) if isinstance(author, discord.Member) else ()
     )
 
 
@@ -214,7 +222,10 @@ def asked(
     )
     note = token_note(interaction, locale, private=private, stranger=stranger)
     past = not is_personal(thread)
-    return Incoming(thread, turn, addressed=True, note=note.pack(), has_past=past, alone=True)
+    return Incoming(
+        thread, turn, addressed=True, note=note.pack(), has_past=past, alone=True,
+        roles=roles_of(interaction.user),
+    )  # fmt: skip
 
 
 def token_note(

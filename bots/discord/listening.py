@@ -63,7 +63,10 @@ class Listener:
     async def _follows_up(self, message: discord.Message, incoming: Incoming) -> bool:
         """Whether a message without a mention goes on with a conversation that the bot is in."""
         me = past.myself(self._client, message.guild)
-        if self._desk.terms.followups == "mention" or not incoming.turn.text:
+        usual = self._desk.terms.followups
+        if await self._desk.relay.follow_ups(incoming.thread, usual) == "mention":
+            return False
+        if not incoming.turn.text:
             return False
         if convert.speaks_to_others(message, me):
             return False

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from core import metrics
+
 EVERYWHERE = ""
 """The key of the limit over all channels; interactions are exempt from it."""
 EVERYWHERE_LIMIT = 45
@@ -90,6 +92,7 @@ class Pace:
         """Take over what an answer's headers say about its window."""
         window, now = self._window(key), self._clock()
         if status == 429:
+            metrics.RATE_LIMITED.labels("discord", key.partition(" ")[0]).inc()
             window.left, window.resets = 0, now + float(headers.get("Retry-After", GUESS_SECONDS))
         elif "X-RateLimit-Remaining" in headers:
             self._adjust(window, headers, now)

@@ -90,6 +90,7 @@ class Presses:
             str(interaction.user.id),
             resumes=press.verb == "more",
             note=self._note(interaction).pack(),
+            roles=convert.roles_of(interaction.user),
         )
         return await within(work)
 

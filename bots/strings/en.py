@@ -109,7 +109,6 @@ ENGLISH: Final[dict[str, str]] = {
     "config_set": "From now on, here: {name} = {value}.",
     "config_unset": "{name} is not set here any more.",
     "config_wrong": "Nothing was changed: {reason}",
-    "audit_empty": "Nothing is in the audit log for this place.",
     # The home page
     "home_title": "{name}",
     "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",
@@ -170,6 +169,10 @@ ENGLISH: Final[dict[str, str]] = {
     "cmd_server_about": "Forget every conversation of this server",
     "cmd_status": "status",
     "cmd_status_about": "What is running, and what waits",
+    "cmd_config": "config",
+    "cmd_config_about": "Show or set the rules of this channel, or of the server",
+    "cmd_rules": "rule",
+    "cmd_rules_about": "For example: temperature 0.2, or: space person_messages 50",
     "cmd_audit": "audit",
     "cmd_audit_about": "Who has had what forgotten",
     "cmd_which": "which",
@@ -191,7 +194,7 @@ ENGLISH: Final[dict[str, str]] = {
     "stopping": "Stopping.",
     "nothing_to_regenerate": "There is no reply here that could be written anew.",
     "regenerating": "I am writing the newest reply anew.",
-    "admins_only": "Only those who may manage this server can do that.",
+    "admins_only": "Only admins can do that.",
     "not_in_thread": "Use this inside a thread.",
     "export_button": "Export what is kept of me",
     "forget_button": "Forget me",
@@ -206,7 +209,7 @@ ENGLISH: Final[dict[str, str]] = {
         "Model: {model}. Language models running: {cores}. Conversations "
         "remembered on this server: {threads}."
     ),
-    "audit_nothing": "Nothing has been reset.",
+    "audit_nothing": "Nothing is in the audit log for this place.",
     "cannot_post_here": (
         "I am not allowed to write in {channel}. An admin can change "
         "that in the channel’s permissions."

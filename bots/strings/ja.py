@@ -107,7 +107,6 @@ JAPANESE: Final[dict[str, str]] = {
     "config_set": "ここでは今から {name} = {value} です。",
     "config_unset": "{name} の設定をここから外しました。",
     "config_wrong": "何も変更していません。理由: {reason}",
-    "audit_empty": "この場所の監査ログには何もありません。",
     # The home page
     "home_title": "{name} (返事)",
     "home_what": "自分たちで運用するチャットボットです。スレッドで、書きながら返事をします。",
@@ -166,6 +165,10 @@ JAPANESE: Final[dict[str, str]] = {
     "cmd_server_about": "このサーバーのすべての会話を忘れます",
     "cmd_status": "状態",
     "cmd_status_about": "動いているものと待っているものを表示します",
+    "cmd_config": "設定",
+    "cmd_config_about": "このチャンネル、またはサーバーの設定を表示・変更します",
+    "cmd_rules": "規則",
+    "cmd_rules_about": "例: temperature 0.2、サーバー全体は space person_messages 50",
     "cmd_audit": "監査",
     "cmd_audit_about": "誰が何を忘れさせたかを表示します",
     "cmd_which": "対象",
@@ -188,7 +191,7 @@ JAPANESE: Final[dict[str, str]] = {
     "stopping": "停止します。",
     "nothing_to_regenerate": "ここには書き直せる返事がありません。",
     "regenerating": "最新の返事を書き直しています。",
-    "admins_only": "この操作は、サーバー管理の権限がある人だけができます。",
+    "admins_only": "この操作は、管理者だけができます。",
     "not_in_thread": "スレッドの中でお使いください。",
     "export_button": "自分の記録を書き出す",
     "forget_button": "自分を忘れさせる",
@@ -202,7 +205,7 @@ JAPANESE: Final[dict[str, str]] = {
         "モデル: {model}。動いている言語モデル: {cores}。このサーバーで記憶している会話: "
         "{threads}。"
     ),
-    "audit_nothing": "リセットの記録はありません。",
+    "audit_nothing": "この場所の監査ログには何もありません。",
     "cannot_post_here": (
         "{channel} に書き込む権限がありません。管理者がチャンネルの権限で変更できます。"
     ),
