@@ -8,12 +8,14 @@ from typing import Any
 
 import structlog
 
+from bots.base import Incoming, Status
 from bots.slack import convert
 from bots.slack.blocks import escaped
 from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
 from bots.slack.desk import Desk
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
+from core.ports import Delivery
 from core.types import ThreadKey, Turn
 
 LAST_RETRY = 3
@@ -192,7 +194,15 @@ class Messages:
             note["team"] = said.user_team
         incoming = convert.incoming(said, bot, names, addressed=addressed, note=note)
         receipt = await self._desk.relay.submit(incoming)
+        if receipt.outcome == "queued" and receipt.job:
+            self._desk.later(self._say_at_once(incoming, receipt.job))
         log.info("message", outcome=receipt.outcome, job=receipt.job, position=receipt.position)
+
+    async def _say_at_once(self, incoming: Incoming, job: str) -> None:
+        """A first sign, before any core has looked at the message."""
+        turn = incoming.turn
+        delivery = Delivery(job, incoming.thread, turn.id, turn.author, token=1, note=incoming.note)
+        await self._desk.platform.status(delivery, Status("thinking"))
 
     async def _edited(self, edited: Edited, bot: Bot) -> None:
         said = edited.said

@@ -15,7 +15,7 @@ from bots.slack.workspaces import Workspaces
 
 KEPT = 10_000
 KEPT_SECONDS = 3600.0
-PATIENCE = 0.25
+PATIENCE = 0.15
 """Seconds that a message waits for names that are not known yet; it must be stored within three."""
 
 _JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-龥]")
