@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,8 @@ LAST_RETRY = 3
 BOT_TURNS = 3
 """How often in a row other bots are answered in one thread before a person has to say something."""
 KEPT_THREADS = 10_000
+AT_ONCE = 16
+"""How many messages are on their way to Redis: more would only be more connections."""
 
 log = structlog.get_logger()
 
@@ -33,6 +36,7 @@ class Messages:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._bot_turns: OrderedDict[ThreadKey, int] = OrderedDict()
+        self._places = asyncio.Semaphore(AT_ONCE)
         self._called: OrderedDict[ThreadKey, str] = OrderedDict()
         """Thread -> the message that first named the bot there, as far as this process knows."""
 
@@ -193,7 +197,8 @@ class Messages:
         if said.user_team != bot.team:
             note["team"] = said.user_team
         incoming = convert.incoming(said, bot, names, addressed=addressed, note=note)
-        receipt = await self._desk.relay.submit(incoming)
+        async with self._places:
+            receipt = await self._desk.relay.submit(incoming)
         if receipt.outcome == "queued" and receipt.job:
             self._desk.later(self._say_at_once(incoming, receipt.job))
         log.info("message", outcome=receipt.outcome, job=receipt.job, position=receipt.position)
