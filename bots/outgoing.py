@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
 from typing import TypeVar
 
 import structlog
@@ -65,6 +66,8 @@ class Outgoing:
     deliveries: Deliveries
     locale: str
     lease: float
+    zone: tzinfo = UTC
+    """In which the person is told times."""
     view: View = View()
     confirmed: float = field(default_factory=time.monotonic)
     """When the lease was last known to be ours, on this process's clock."""
@@ -73,13 +76,16 @@ class Outgoing:
     _messages: list[str] = field(default_factory=list)
     _written: dict[int, Part] = field(default_factory=dict)
     _status: Status | None = None
+    _lost: bool = False
+    _begun: bool = False
+    """Something of this very reply may stand on the platform."""
 
     async def run(self) -> None:
         """Bring the reply out, to its end. LeaseLost where another process has taken over."""
         began = time.monotonic()
-        await self._take_up()
         reading = asyncio.create_task(self._read())
         try:
+            await self._take_up()
             await self._write_until_end()
             await self._settle(began)
         except PlatformRefused as error:
@@ -87,6 +93,11 @@ class Outgoing:
         finally:
             reading.cancel()
         await self._insist(lambda: self.deliveries.close(self.delivery, self._messages))
+
+    def lose(self) -> None:
+        """Another holder has the delivery: nothing more is to be written here."""
+        self._lost = True
+        self._changed.set()
 
     def set_status(self, status: Status) -> None:
         """A new position in the queue, say."""
@@ -120,13 +131,22 @@ class Outgoing:
     async def _take_up(self) -> None:
         """Find the messages there are: an earlier process's, or an earlier reply's."""
         self._messages = list(self.delivery.messages)
+        self._begun = bool(self._messages)
         if self.delivery.replaces and not self._messages:
             self._messages = list(await self._predecessor(self.delivery.replaces))
-        unrecorded = self.delivery.posting
-        if unrecorded is not None and unrecorded == len(self._messages):
-            found = await self._call(lambda: self.platform.find(self.delivery, unrecorded))
-            if found:
-                self._messages.append(found)
+        if self.delivery.posting == len(self._messages):
+            await self._find_unrecorded(self.delivery.posting)
+
+    async def _find_unrecorded(self, index: int) -> None:
+        """The message that an earlier process was about to post: it may be there, or on its way."""
+        began = time.monotonic()
+        found = await self._call(lambda: self.platform.find(self.delivery, index))
+        if not found:
+            await asyncio.sleep(began + self.platform.call_seconds - time.monotonic())
+            found = await self._call(lambda: self.platform.find(self.delivery, index))
+        if found:
+            self._messages.append(found)
+            self._begun = True
 
     async def _predecessor(self, job: str) -> Sequence[str]:
         """The messages of the reply that this one takes the place of, once nobody writes there."""
@@ -141,6 +161,8 @@ class Outgoing:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._lost:
+                raise LeaseLost
             await self._pace()
             view = self.view
             await self._show_status(view)
@@ -204,14 +226,14 @@ class Outgoing:
                 note = _NOTES.get(finish_reason)
                 said = strings.say(note, self.locale) if note else ""
                 return (words, said) if words else (said or self._sentence("nothing_said"), "")
-            case Failed(code):
-                return strings.failure(code, self.locale), ""
+            case Failed(code, _, until):
+                return strings.failure(code, self.locale, until, self.zone), ""
             case Cancelled(by):
                 return self._cancelled(view.text, by)
         return view.text, ""
 
     def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
-        if not shown and (by == "delete" or self._messages):
+        if not self._begun and not shown and (by == "delete" or self._messages):
             return "", ""  # nobody waits for it, or the reply that was there stays
         sentence = self._sentence("stopped" if by == "person" else f"ended_by_{by}")
         return (shown, sentence) if shown else (sentence, "")
@@ -220,19 +242,55 @@ class Outgoing:
         return strings.say(key, self.locale)
 
     async def _post(self, part: Part) -> None:
+        async def post() -> str:
+            return await self.platform.post(self.delivery, part)
+
+        async def post_again() -> str:
+            return await self.platform.find(self.delivery, part.index) or await post()
+
         await self._record(posting=part.index)
-        message = await self._call(
-            lambda: self.platform.post(self.delivery, part),
-            before_retry=lambda: self.platform.find(self.delivery, part.index),
-        )
+        message = await self._call(post, post_again)
         self._messages.append(message)
+        self._begun = True
         self._written[part.index] = part
-        await self._record(posting=None)
+        try:
+            await self._record(posting=None)
+        except LeaseLost:
+            await self._withdraw(part.index, message)
+            raise
+
+    async def _withdraw(self, index: int, message: str) -> None:
+        """Take a message away where the next holder of the delivery has posted that part too."""
+        thread, job = self.delivery.thread, self.delivery.job
+        while True:
+            over = await self._insist(lambda: self.deliveries.closed(thread, job))
+            now = await self._insist(lambda: self.deliveries.get(thread, job))
+            if now is None or message in now.messages:
+                return
+            if over or len(now.messages) > index:
+                await self._without_lease(lambda: self.platform.remove(self.delivery, message))
+                return
+            await asyncio.sleep(0.1)
+
+    async def _without_lease(self, call: Callable[[], Awaitable[None]]) -> None:
+        for seconds in RETRY_SECONDS:
+            try:
+                await call()
+            except PlatformRefused:
+                return
+            except Exception as error:
+                log.warning("a platform call failed", job=self.delivery.job, error=repr(error))
+                await asyncio.sleep(seconds)
+            else:
+                return
 
     async def _edit(self, part: Part) -> None:
         if self._written.get(part.index) == part:
             return
         message = self._messages[part.index]
+        if not self._begun:  # who takes over shall know that these are no longer another's
+            await self._record(posting=None)
+            self._begun = True
         await self._call(lambda: self.platform.edit(self.delivery, message, part))
         self._written[part.index] = part
 
@@ -269,13 +327,13 @@ class Outgoing:
     async def _call(
         self,
         call: Callable[[], Awaitable[T]],
-        before_retry: Callable[[], Awaitable[T | None]] | None = None,
+        again: Callable[[], Awaitable[T]] | None = None,
     ) -> T:
-        """Call the platform, holding the lease; again where it failed but did not do it."""
+        """Call the platform, holding the lease; `again` where it failed: it may have done it."""
         for seconds in (*RETRY_SECONDS, None):
             await self._confirm()
             try:
-                return await call()
+                return await self._in_time(call)
             except (PlatformRefused, LeaseLost):
                 raise
             except Exception as error:
@@ -283,9 +341,18 @@ class Outgoing:
                     raise PlatformRefused(f"given up after {error!r}") from error
                 log.warning("a platform call failed", job=self.delivery.job, error=repr(error))
                 await asyncio.sleep(seconds)
-            if before_retry and (done := await before_retry()) is not None:
-                return done
+            call = again or call
         raise AssertionError("unreachable")
+
+    async def _in_time(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Where the process was stopped in a call until another had the lease, what it did then
+        stands over what the other wrote: whoever is last to write there writes again."""
+        done = await call()
+        if time.monotonic() - self.confirmed >= self.lease:
+            held = await self._insist(lambda: self.deliveries.renew([self.delivery]))
+            if not held[self.delivery.job]:
+                await self._insist(lambda: self.deliveries.reopen(self.delivery))
+        return done
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         while True:

@@ -85,6 +85,9 @@ class RedisDeliveries:
         )
         return bool(answer)
 
+    async def reopen(self, delivery: Delivery) -> None:
+        await self._run("reopen", self._store.bucket(delivery.thread), job=delivery.job)
+
     async def closed(self, thread: ThreadKey, job: str) -> bool:
         """Whether nobody writes to the messages of this reply any more."""
         name = self._name("delivery", thread, job)
@@ -105,11 +108,11 @@ class RedisDeliveries:
 
     async def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
         """The events of a reply from its first on, until its end."""
-        news = self._followed.setdefault(delivery.job, asyncio.Event())
         name = self._name("events", delivery.thread, delivery.job)
         last = "-"
         try:
             while True:
+                news = self._followed.setdefault(delivery.job, asyncio.Event())
                 news.clear()
                 for entry, fields in await self._store.command("xrange", name, last, "+"):
                     last = f"({entry}"
@@ -119,7 +122,7 @@ class RedisDeliveries:
                         return
                 await _within(news.wait(), LOOK_AGAIN)
         finally:
-            del self._followed[delivery.job]
+            self._followed.pop(delivery.job, None)
 
     async def listen(self, platform: str) -> None:
         """Wake the followers of this process, for ever."""

@@ -23,6 +23,13 @@ for name in list(os.environ):
 os.environ["HENJI_CONFIG"] = os.devnull
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much chaos, and which seed to play again."""
+    group = parser.getgroup("chaos")
+    group.addoption("--schedules", type=int, help="how many chaos schedules to run, of each kind")
+    group.addoption("--seed", type=int, help="begin with this chaos schedule")
+
+
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     """A data directory of the session's own, also that of the processes it starts."""

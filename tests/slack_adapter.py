@@ -16,8 +16,6 @@ from bots.slack.adapter import serve
 from bots.wiring import Memory
 from core.settings import load_settings
 from storage.connect import connect
-from storage.deliveries import RedisDeliveries
-from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
 
@@ -26,9 +24,10 @@ async def main(redis_url: str, lease: float) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     connection = await connect(redis_url)
     store = Store(connection, lease=lease, delivery_lease=lease)
-    memory = Memory(RedisQueue(store), RedisHistory(store), RedisDeliveries(store))
+    settings = load_settings()
+    memory = Memory.over(store, RedisQueue(store), settings.policy)
     terms = Terms("echo", "a process", lease=lease, take=0.1)
-    await serve(load_settings(), memory, terms, asyncio.Event())
+    await serve(settings, memory, terms, asyncio.Event())
 
 
 if __name__ == "__main__":

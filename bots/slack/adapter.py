@@ -28,6 +28,7 @@ from bots.slack.people import People
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
+from core import metrics
 from core.ports import Deliveries, History, JobQueue
 from core.settings import Settings
 
@@ -163,8 +164,10 @@ class _Link:
             return
         kind = json.loads(text).get("type")
         if kind == "disconnect":
+            metrics.gateway("slack", "disconnect")
             self._expected = True
         elif kind == "hello":
+            metrics.gateway("slack", "hello" if self._expected else "lost and back", up=True)
             if not self._expected:
                 log.warning("the connection to slack was lost; reading what was missed")
                 self._catch_up.soon()

@@ -109,12 +109,13 @@ class Messages:
             return True
         if not said.inside or not await self._desk.history.takes_part(said.key):
             return None
-        if said.others or self._desk.terms.follow_ups == "mention":
+        follow_ups = await self._desk.relay.follow_ups(said.key, self._desk.terms.follow_ups)
+        if said.others or follow_ups == "mention":
             return False
         turns = [stored.turn for stored in await self._desk.history.turns(said.key)]
         if self._was_overtaken(said, turns):
             return None  # it is read with what was said before
-        return self._desk.terms.follow_ups == "always" or _speaks_to_us(said, turns)
+        return follow_ups == "always" or _speaks_to_us(said, turns)
 
     def _was_overtaken(self, said: Said, turns: Sequence[Turn]) -> bool:
         """It was said before the bot was called into the thread, and its event came after that."""

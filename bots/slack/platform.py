@@ -27,6 +27,7 @@ from bots.slack.past import Past
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
 from bots.text import closed
+from core import metrics
 from core.ports import Delivery
 from core.types import ThreadKey, Turn
 
@@ -220,6 +221,7 @@ class SlackPlatform:
         """Begin a native stream; None where there is no room or the workspace has none."""
         thread, team = delivery.thread, delivery.thread.space
         if self._room("chat.startStream", delivery) > 0:
+            metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
             return None
         client = await self._workspaces.client(team)
         try:
@@ -240,6 +242,7 @@ class SlackPlatform:
         except SlackApiError as error:
             log.info("no native stream; posting and editing", error=error_of(error))
             self._no_streams.add(team)
+            metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
             return None
         message = str(answer["ts"])
         live.streams.add(message)
@@ -343,6 +346,7 @@ class SlackPlatform:
             return True
         except Exception as error:
             live.streams.discard(message)  # what it holds now is not certain: it is updated whole
+            metrics.STREAM_FALLBACKS.labels("slack", "ended").inc()
             if isinstance(error, SlackApiError) and error_of(error) == _STREAM_IS_OVER:
                 return False
             raise

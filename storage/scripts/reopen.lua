@@ -1,0 +1,16 @@
+-- A delivery's holder found that it had written after its lease ended, perhaps over newer text. Who
+-- was last to write in those messages does it again: its delivery is open for whoever takes it.
+
+local function last_writer(J)
+  local newer = call('HGET', K('delivery', J), 'last')
+  return newer and last_writer(newer) or J
+end
+
+local J = last_writer(A.job)
+local T = call('HGET', K('delivery', J), 'thread')
+if T then
+  local _, _, platform = places(T)
+  call('HDEL', K('delivery', J), 'closed')
+  call('ZADD', K('deliveries', platform), now, J)
+  touch('deliveries', platform)
+end
