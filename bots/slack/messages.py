@@ -167,7 +167,6 @@ class Messages:
     async def _reset(self, said: Said) -> None:
         turns = await self._desk.relay.reset(said.key, said.user)
         if self._first(said, "reset"):
-            await self._desk.audit("reset", said.user, scope="thread", thread=str(said.key))
             sentence = "reset_done" if turns else "reset_nothing"
             self._desk.later(self._desk.tell(said.key, said.user, sentence))
 
@@ -177,7 +176,7 @@ class Messages:
             self._desk.later(self._desk.tell(key, user, "too_late"))
             return False
         job, author = found
-        if not await self._desk.may_govern(key.space, user, author):
+        if not await self._desk.may_govern(key, user, author):
             self._desk.later(self._desk.tell(key, user, "not_yours"))
             return False
         return await self._desk.relay.stop(key, job)
