@@ -266,10 +266,23 @@ class Outgoing:
             over = await self._insist(lambda: self.deliveries.closed(thread, job))
             now = await self._insist(lambda: self.deliveries.get(thread, job))
             if now is None or message in now.messages:
-                return None
+                return
             if over or len(now.messages) > index:
-                return await self.platform.remove(self.delivery, message)
+                await self._without_lease(lambda: self.platform.remove(self.delivery, message))
+                return
             await asyncio.sleep(0.1)
+
+    async def _without_lease(self, call: Callable[[], Awaitable[None]]) -> None:
+        for seconds in RETRY_SECONDS:
+            try:
+                await call()
+            except PlatformRefused:
+                return
+            except Exception as error:
+                log.warning("a platform call failed", job=self.delivery.job, error=repr(error))
+                await asyncio.sleep(seconds)
+            else:
+                return
 
     async def _edit(self, part: Part) -> None:
         if self._written.get(part.index) == part:
@@ -316,7 +329,7 @@ class Outgoing:
         call: Callable[[], Awaitable[T]],
         again: Callable[[], Awaitable[T]] | None = None,
     ) -> T:
-        """Call the platform, holding the lease; `again` where it may have worked."""
+        """Call the platform, holding the lease; `again` where it failed: it may have done it."""
         for seconds in (*RETRY_SECONDS, None):
             await self._confirm()
             try:

@@ -103,9 +103,9 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError:
-        raise ModelError(f"the setting device is {device}, which torch does not know") from None
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown to torch, or not on this machine
+        raise ModelError(f"the setting device is {device}, which fails: {_brief(error)}") from None
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -34,6 +34,7 @@ async def running(folder: Path, port: int, *words: str) -> AsyncIterator[Redis]:
         str(find_binary()),
         *words,
         *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
+        *() if "--sentinel" in words else ("--repl-diskless-sync-delay", "0"),
         stdout=asyncio.subprocess.DEVNULL,
     )
     client = Redis(port=port, decode_responses=True, socket_timeout=None)

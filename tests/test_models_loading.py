@@ -252,3 +252,9 @@ def test_the_embedded_model_is_converted_once_and_answers(home: Path) -> None:
     reply = dialogue.reply()
     reply.push([i for i in made[0, len(ids) :].tolist() if i not in dialogue.stop_ids])
     assert "Tokyo" in reply.finish("stop")[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_named_with_its_setting() -> None:
+    with pytest.raises(ModelError, match="the setting device is cuda, which fails"):
+        choose_device("cuda")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from core.errors import StoreUnavailable
 
@@ -19,6 +19,8 @@ OWNER: ContextVar[Process | None] = ContextVar("OWNER", default=None)
 
 Kind = Literal["die", "hold", "raise", "land"]
 """``land``: the process dies, and what it sent takes effect a little later."""
+
+KINDS: tuple[Kind, ...] = ("die", "die", "hold", "hold", "raise", "land")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def some_faults(random: Random, lease: float) -> dict[tuple[str, int], Fault]:
     faults = {}
     for _ in range(random.randint(0, 3)):
         whom, calls = random.choice((("redis", 80), ("platform", 10)))
-        kind = cast("Kind", random.choice(("die", "die", "hold", "hold", "raise", "land")))
+        kind = random.choice(KINDS)
         seconds = random.uniform(0.2, 3) * lease if kind == "hold" else random.uniform(0, 0.05)
         faults[whom, random.randint(1, calls)] = Fault(kind, random.random() < 0.5, seconds)
     return faults

@@ -42,9 +42,6 @@ PATIENCE = 0.4
 QUIET = 30.0
 """Seconds that everything has to come to rest in, once nothing fails any more."""
 
-TERMS = {"lease": LEASE, "delivery_lease": LEASE, "backoff": 0.02, "max_attempts": 4}
-"""Of the store."""
-
 DIALOGUE = Dialogue.load(CATALOGUE["echo"], None)
 
 
@@ -114,6 +111,7 @@ class Schedule:
             async with asyncio.timeout(QUIET):
                 while not await self._rests():  # noqa: ASYNC110 - the processes are gated
                     await asyncio.sleep(0.05)
+            await asyncio.sleep(LEASE)  # for whoever finds that its message was one too many
         finally:
             self.over = True
             for process in self.processes:

@@ -16,11 +16,11 @@ from redis.asyncio import Redis
 from bots import outgoing
 from storage.store import Store
 from tests.chaos.process import owned
-from tests.chaos.schedule import TERMS, Schedule
+from tests.chaos.schedule import LEASE, Schedule
 from tests.chaos.verdict import gather, violations
 from tests.storehouse import TestConnection
 
-AT_ONCE = 32
+AT_ONCE = 96
 SHORT = 64
 """Schedules in the suite."""
 
@@ -46,7 +46,9 @@ async def store(redis: Redis, redis_url: str) -> AsyncIterator[Store]:
     async with Redis.from_url(
         redis_url, decode_responses=True, socket_timeout=None, max_connections=10_000
     ) as client:
-        yield Store(TestConnection(client), **TERMS)
+        yield Store(
+            TestConnection(client), lease=LEASE, delivery_lease=LEASE, backoff=0.02, max_attempts=4
+        )
 
 
 @pytest.mark.usefixtures("quick_retries")
