@@ -139,6 +139,7 @@ def new_desk(
             follow_ups=settings.slack_follow_ups,
             strangers=settings.slack_strangers,
             allowed_bots=settings.slack_allowed_bots,
+            reasons=settings.log_content,
         ),
     )
 
