@@ -61,6 +61,17 @@ bench-vllm: .venv-peers/vllm/.ready
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
 
+# docker/ where no engine runs containers: linted, each image installed and its command started.
+images: setup .venv-images/.ready
+	.venv-images/bin/hadolint docker/*.Dockerfile
+	.venv-images/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/scale-out/*.yaml
+	$(BIN)/python -m tests.images .venv-images/of $(IMAGES)
+
+.venv-images/.ready: docker/images.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
+
 # Pages that are written from the code.
 docs: setup
 	$(BIN)/python -m storage.privacy

@@ -51,7 +51,7 @@ TABLE = (
     Key("events", "events:%s", "stream", DAY, "the events of one reply", personal=True),
     Key("delivery", "delivery:%s", "hash", None, "a reply's messages, its asker", personal=True),
     Key("deliveries", "deliveries:%s", "zset", 2 * DAY, "a platform's open deliveries, by lease"),
-    Key("news", "news:%s", "stream", HOUR, "ids of a platform's replies that have new events"),
+    Key("news", "news:%s", "stream", 60, "a platform's events of the last seconds", personal=True),
     Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was taken in"),
     Key("edited", "edited:%s", "string", 600, "an edit that overtook its message", personal=True),
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),

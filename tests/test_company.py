@@ -168,21 +168,6 @@ async def test_a_part_that_never_works_is_given_up_with_its_own_sentence(redis_u
     assert sum(line.startswith("henji: Slack") for line in lines) == 3, lines
 
 
-async def test_wrong_settings_of_a_part_are_not_tried_again(redis_url: str) -> None:
-    up = await start(
-        "up",
-        REDIS_URL=redis_url,
-        SLACK_BOT_TOKEN="xoxb-1",
-        SLACK_APP_TOKEN="xapp-1",
-        SLACK_API_URL=f"http://{HOST}:{free_port()}/",
-        HENJI_ENGINE="torch",
-        HENJI_MODEL="rinna-ppo",
-        HENJI_MAX_NEW_TOKENS="5000",
-    )
-    _, err = await asyncio.wait_for(up.communicate(), 60)
-    assert up.returncode == 2, err.decode()
-
-
 async def test_an_admin_sets_a_rule_from_slack_and_it_holds_at_once(company: Company) -> None:
     slack = company.slack
     assert "Only admins" in await _told(slack, "U1", "config model other")

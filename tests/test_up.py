@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.supervisor import supervise
-from core.errors import OperatorError
+from core.errors import UsageError
 from tests.processes import finish, henji, start
 from tests.slack_house import slack_house
 from tests.waiting import until
@@ -54,11 +54,11 @@ async def a_core_serves(redis: Redis) -> bool:
     return any([b"lane" in key async for key in redis.scan_iter()])
 
 
-async def test_a_process_whose_settings_are_wrong_ends_them_all(
+async def test_a_part_with_wrong_settings_ends_them_all(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("HENJI_ENGINE", "echo")
     monkeypatch.setenv("SLACK_APP_TOKEN", "xapp")
-    with pytest.raises(OperatorError, match="slack"):
+    with pytest.raises(UsageError, match="`henji slack` ended, with status 2"):
         await supervise(["core", "slack"], asyncio.Event(), patience=20)

@@ -53,9 +53,13 @@ end
 
 -- Reply events ----------------------------------------------------------------------------------
 
+-- A reply's events stay with it. The news bring each to whoever follows it right now, with its
+-- place among them, and are gone after seconds.
 local function emit(J, platform, event)
-  call('XADD', K('events', J), 'MAXLEN', '~', 5000, '*', 'e', event)
-  call('XADD', K('news', platform), 'MAXLEN', '~', 10000, '*', 'j', J)
+  local events = K('events', J)
+  local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
+  call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', call('XLEN', events),
+    'i', entry, 'e', event)
 end
 
 -- The fair order --------------------------------------------------------------------------------
