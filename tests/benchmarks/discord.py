@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from redis.asyncio import Redis
 from bots.discord import adapter, portal
 from bots.discord.shards import Plan
 from bots.relay import Terms as RelayTerms
+from bots.strings import say
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models import CATALOGUE
@@ -80,7 +82,17 @@ async def under_load(url: str, conversations: int, pace: float) -> Load:
 async def _warmed_up(discord: LocalDiscord, channels: Sequence[str]) -> None:
     """One conversation has gone through before the clock starts."""
     await discord.until(lambda: discord.gateway.identified, seconds=60)
-    await _asks(discord, _person(999), channels[0], "hello")
+    said = await discord.says(_person(999), channels[0], "<@bot> hello")
+    core_is_missing = say("no_core", "en")
+    await discord.until(lambda: discord.replies(said["id"]), seconds=60)
+    while core_is_missing in discord.replies(said["id"])[-1]["content"]:
+        seen = len(discord.replies(said["id"]))
+        await discord.says(_person(999), said["id"], "hello")
+        await discord.until(partial(_more_than, discord, said["id"], seen), seconds=60)
+
+
+def _more_than(discord: LocalDiscord, channel: str, seen: int) -> bool:
+    return len(discord.replies(channel)) > seen
 
 
 async def _process(*words: str) -> asyncio.subprocess.Process:
