@@ -6,7 +6,10 @@ python -m tests.slack_adapter REDIS_URL LEASE_SECONDS
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+
+import structlog
 
 from bots.relay import Terms
 from bots.slack.adapter import serve
@@ -18,6 +21,7 @@ from storage.store import Store
 
 
 async def main(redis_url: str, lease: float) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     connection = await connect(redis_url)
     store = Store(connection, lease=lease, delivery_lease=lease)
     settings = load_settings()

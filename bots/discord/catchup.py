@@ -69,6 +69,7 @@ class CatchUp:
             return
         try:
             place = await self._place(channel)
+            await self._desk.rest.turn()
             after = discord.Object(max(known))
             async for message in place.history(limit=MOST_MESSAGES, after=after, oldest_first=True):
                 await self._listener.heard(message)
@@ -79,6 +80,7 @@ class CatchUp:
         """A channel with its kind and rights: from the cache, or asked for."""
         found = self._client.get_channel(int(channel))
         if found is None:
+            await self._desk.rest.turn()
             found = await self._client.fetch_channel(int(channel))
         if isinstance(found, discord.abc.Messageable):
             return found

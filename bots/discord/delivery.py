@@ -99,8 +99,7 @@ class DiscordPlatform:
             await self._pace.turn(hook_key(note.token), final=final)
             return
         await self._pace.turn(edit_key(note.channel), final=final)
-        if not final:
-            await self._pace.turn(EVERYWHERE, final=False)
+        await self._pace.turn(EVERYWHERE, final=final)
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         note = await self.tokens.note(delivery)
@@ -122,7 +121,8 @@ class DiscordPlatform:
             self._waiting[delivery.job] = await self._write(delivery, note, part)
             return
         by_token = isinstance(to_edit(note, 0, shown, self._clock()), ByToken)
-        if self._pace.has_room(hook_key(note.token) if by_token else edit_key(note.channel)):
+        keys = (hook_key(note.token),) if by_token else (edit_key(note.channel), EVERYWHERE)
+        if all(self._pace.has_room(key) for key in keys):
             await self._rewrite(delivery, note, shown, part)
 
     # -- text -----------------------------------------------------------------------------------
@@ -354,6 +354,7 @@ class DiscordPlatform:
         return None
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        await self._rest.turn()
         return await past.earlier(self._client, thread, before, after)
 
 

@@ -13,6 +13,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from core import metrics
 
 EVERYWHERE = ""
 """The key of the limit over all channels; interactions are exempt from it."""
-EVERYWHERE_LIMIT = 45
+EVERYWHERE_LIMIT = 40
 """Requests a second: Discord allows 50, and discord.py sends a few that are not counted here."""
 KEPT_FREE = 2
 """Places in a window that intermediate updates leave: one for a final text, and one because
@@ -55,6 +56,25 @@ class Window:
         self.left -= 1
 
 
+@dataclass(slots=True)
+class Rolling(Window):
+    """No more than so many requests in any `seconds`, wherever Discord's own window begins."""
+
+    taken: deque[float] = field(default_factory=deque)
+
+    def delay(self, now: float, *, final: bool) -> float:
+        if self.left == 0 and now < self.resets:  # refused
+            return self.resets - now
+        while self.taken and self.taken[0] <= now - self.seconds:
+            self.taken.popleft()
+        room = self.limit - (0 if final else self.limit // 4)
+        return 0.0 if len(self.taken) < room else self.taken[-room] + self.seconds - now
+
+    def take(self, now: float) -> None:
+        self.left = self.limit
+        self.taken.append(now)
+
+
 class Pace:
     """The windows of one bot, in one process."""
 
@@ -62,8 +82,7 @@ class Pace:
         self._clock = clock
         self._tickets = itertools.count()
         self._windows: dict[str, Window] = {}
-        everywhere = Window(EVERYWHERE_LIMIT, 1.0, EVERYWHERE_LIMIT)
-        self._windows[EVERYWHERE] = everywhere
+        self._windows[EVERYWHERE] = Rolling(EVERYWHERE_LIMIT, 1.0, EVERYWHERE_LIMIT)
 
     async def turn(self, key: str, *, final: bool) -> None:
         """Wait until one more request may go out in this window, and count it."""

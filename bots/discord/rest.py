@@ -89,6 +89,10 @@ class Rest:
         self._client = client
         self._pace = pace
 
+    async def turn(self) -> None:
+        """Wait until one more request may go out that discord.py makes by itself."""
+        await self._pace.turn(EVERYWHERE, final=False)
+
     # -- messages -------------------------------------------------------------------------------
 
     async def post(

@@ -61,7 +61,8 @@ class Commands:
         """The answer to what only admins may ask: rules of this channel, and the audit log."""
         team, user = body["team_id"], body["user_id"]
         place, governance = Place(PLATFORM, team, body["channel_id"]), self._desk.relay.governance
-        if governance is None or not await self._desk.people.is_admin(team, user):
+        key = ThreadKey(PLATFORM, team, body["channel_id"], "")
+        if governance is None or not await self._desk.is_admin(key, user):
             return say("admins_only", locale)
         if word == "config":
             return blocks.escaped(await governance.configure(place, rest, user, locale))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
+from bots.base import Incoming, Status
 from bots.slack import convert
 from bots.slack.blocks import escaped
 from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
 from bots.slack.desk import Desk
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
+from core.ports import Delivery
 from core.types import ThreadKey, Turn
 
 LAST_RETRY = 3
@@ -21,6 +24,8 @@ LAST_RETRY = 3
 BOT_TURNS = 3
 """How often in a row other bots are answered in one thread before a person has to say something."""
 KEPT_THREADS = 10_000
+AT_ONCE = 16
+"""How many messages are on their way to Redis: more would only be more connections."""
 
 log = structlog.get_logger()
 
@@ -31,6 +36,7 @@ class Messages:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._bot_turns: OrderedDict[ThreadKey, int] = OrderedDict()
+        self._places = asyncio.Semaphore(AT_ONCE)
         self._called: OrderedDict[ThreadKey, str] = OrderedDict()
         """Thread -> the message that first named the bot there, as far as this process knows."""
 
@@ -161,7 +167,6 @@ class Messages:
     async def _reset(self, said: Said) -> None:
         turns = await self._desk.relay.reset(said.key, said.user)
         if self._first(said, "reset"):
-            await self._desk.audit("reset", said.user, scope="thread", thread=str(said.key))
             sentence = "reset_done" if turns else "reset_nothing"
             self._desk.later(self._desk.tell(said.key, said.user, sentence))
 
@@ -171,7 +176,7 @@ class Messages:
             self._desk.later(self._desk.tell(key, user, "too_late"))
             return False
         job, author = found
-        if not await self._desk.may_govern(key.space, user, author):
+        if not await self._desk.may_govern(key, user, author):
             self._desk.later(self._desk.tell(key, user, "not_yours"))
             return False
         return await self._desk.relay.stop(key, job)
@@ -192,8 +197,17 @@ class Messages:
         if said.user_team != bot.team:
             note["team"] = said.user_team
         incoming = convert.incoming(said, bot, names, addressed=addressed, note=note)
-        receipt = await self._desk.relay.submit(incoming)
+        async with self._places:
+            receipt = await self._desk.relay.submit(incoming)
+        if receipt.outcome == "queued" and receipt.job:
+            self._desk.later(self._say_at_once(incoming, receipt.job))
         log.info("message", outcome=receipt.outcome, job=receipt.job, position=receipt.position)
+
+    async def _say_at_once(self, incoming: Incoming, job: str) -> None:
+        """A first sign, before any core has looked at the message."""
+        turn = incoming.turn
+        delivery = Delivery(job, incoming.thread, turn.id, turn.author, token=1, note=incoming.note)
+        await self._desk.platform.status(delivery, Status("thinking"))
 
     async def _edited(self, edited: Edited, bot: Bot) -> None:
         said = edited.said

@@ -30,6 +30,11 @@ from tests.local_discord.team import LANE, TERMS, Team, a_team
 from tests.storehouse import Storehouse
 
 WORDS = "、".join(f"{number}番目の言葉" for number in range(20))
+CLIENT: dict[str, Any] = {
+    "decode_responses": True,
+    "socket_timeout": None,
+    "max_connections": 2_000,
+}
 CHANNELS_A_GUILD, ROLES_A_GUILD = 20, 10
 
 
@@ -49,7 +54,7 @@ class Load:
 
 
 async def under_load(url: str, conversations: int, pace: float) -> Load:
-    async with Redis.from_url(url, decode_responses=True, socket_timeout=None) as redis:
+    async with Redis.from_url(url, **CLIENT) as redis:
         await redis.flushall()
         async with a_team(redis) as team:
             general = [team.discord.add_channel(team.discord.add_guild()) for _ in range(20)]
@@ -112,6 +117,8 @@ def _person(number: int) -> p.Payload:
 
 async def memory_with(url: str, guilds: int) -> float:
     """MiB that an adapter's process takes, connected and with this many guilds."""
+    async with Redis.from_url(url) as redis:
+        await redis.flushall()
     async with LocalDiscord() as discord:
         for _ in range(guilds):
             _a_guild(discord)
@@ -157,7 +164,7 @@ async def be_adapter(api: str, gateway: str, url: str) -> None:
     """The adapter alone, for its memory to be measured."""
     portal.point_at(api, gateway)
     seen = await portal.look(TOKEN)
-    async with Redis.from_url(url, decode_responses=True, socket_timeout=None) as redis:
+    async with Redis.from_url(url, **CLIENT) as redis:
         stores = Team(None, Storehouse.over(redis)).stores()  # type: ignore[arg-type]  # no Discord
         plan, relay = Plan(1, 1, "bench"), RelayTerms(lane=LANE, holder="bench")
         await adapter.run(TOKEN, seen, stores, TERMS, relay, plan, asyncio.Event())

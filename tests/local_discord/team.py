@@ -61,7 +61,7 @@ class Team:
         stop = asyncio.Event()
         self.stops.append(stop)
         worker = Worker(house.queue, house.history, engine, dialogue, terms)
-        task = asyncio.create_task(worker.run(stop))
+        task = asyncio.create_task(worker.run(stop), name=f"core {len(self.tasks)}")
         self.tasks.append(task)
         await self.house.queue.announce(LANE, "the first", 60)
         return task

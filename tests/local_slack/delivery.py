@@ -218,8 +218,9 @@ class Delivery:
             ):
                 text = await response.text()
                 if response.status == 200:
+                    plain = {"text": text} if text else None  # Slack takes plain text, too
                     is_json = response.content_type == "application/json" and text
-                    self._acknowledge(envelope.id, json.loads(text) if is_json else None)
+                    self._acknowledge(envelope.id, json.loads(text) if is_json else plain)
         except aiohttp.ClientError:
             return
 

@@ -198,6 +198,7 @@ class TorchEngine:
         limits_for: Callable[[PreTrainedModel], Limits],
         ready: Future[None],
     ) -> None:
+        ready.set_running_or_notify_cancel()
         try:
             model = load()
             self._adopt(model, limits_for(model))
