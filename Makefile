@@ -50,7 +50,7 @@ bench-peers: .venv-peers/queue/.ready
 	touch $@
 
 chaos: setup
-	$(BIN)/pytest tests/chaos --chaos
+	$(BIN)/pytest tests/chaos tests/test_queue_model.py --schedules 10000
 
 clean:
 	rm -rf $(VENV)

@@ -52,7 +52,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.redis = Redis.from_url(self.url, decode_responses=True)
+        self.redis: Any = Redis.from_url(self.url, decode_responses=True)
         self.house = Storehouse.over(
             self.redis, lease=60.0, backoff=60.0, max_attempts=MAX_ATTEMPTS, limits=MANY
         )
@@ -292,7 +292,7 @@ class QueueMachine(RuleBasedStateMachine):
 def test_the_scripts_do_what_the_model_does(redis_url: str, request: pytest.FixtureRequest) -> None:
     QueueMachine.url = redis_url
     chaos = request.config.getoption("--schedules")
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis has none here
+    run_state_machine_as_test(
         QueueMachine,
         settings=settings(
             max_examples=max(25, chaos // 20) if chaos else 25,
