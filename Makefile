@@ -6,15 +6,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,dev
 
-.PHONY: help setup chat test lint bench bench-peers chaos clean
+.PHONY: help setup chat test lint docs images bench bench-peers bench-vllm chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
 	@echo "make chat    a chat in the terminal, with a small model"
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    the pages that are written from the code"
+	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
+	@echo "make bench-vllm    vLLM on the CPU beside them, 3.5 GB"
 	@echo "make chaos   the long fault tests"
 
 setup: $(VENV)/.ready
@@ -42,12 +45,36 @@ bench: setup
 	$(BIN)/henji bench
 
 # What the benchmarks compare with, in environments of their own.
-bench-peers: .venv-peers/queue/.ready
+bench-peers: .venv-peers/queue/.ready .venv-peers/engine/.ready
+
+# 3.5 GB; it brings another torch, and packages that do not load beside it.
+bench-vllm: .venv-peers/vllm/.ready
+
+.venv-peers/vllm/.ready: tests/benchmarks/peers-vllm.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	$(@D)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
 
 .venv-peers/%/.ready: tests/benchmarks/peers-%.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
+
+# docker/ where no engine runs containers: linted, each image installed and its command started.
+images: setup .venv-images/.ready
+	.venv-images/bin/hadolint docker/*.Dockerfile
+	.venv-images/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/scale-out/*.yaml
+	$(BIN)/python -m tests.images .venv-images/of $(IMAGES)
+
+.venv-images/.ready: docker/images.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
+
+# Pages that are written from the code.
+docs: setup
+	$(BIN)/python -m storage.privacy
 
 chaos: setup
 	$(BIN)/pytest tests/chaos tests/test_queue_model.py --schedules 10000

@@ -13,9 +13,11 @@ from urllib.parse import unquote
 import click
 
 from bots.command import example, open_settings
+from bots.governance import UNSET, written
 from bots.wiring import Memory, open_memory
 from core.errors import OperatorError, UsageError
 from core.ports import DeadLetter, Place, StoredTurn
+from core.rules import rule_from_text
 from core.settings import Settings
 from core.types import ThreadKey
 
@@ -62,6 +64,7 @@ def show(thread: str, as_json: bool) -> None:
         turns = await memory.history.turns(key)
         if not turns:
             raise OperatorError(f"nothing is remembered of {key}")
+        await memory.audit.note(_place_of(key), _operator(), "read", str(key))
         for stored in turns:
             _print_turn(key, stored, as_json)
 
@@ -99,7 +102,7 @@ def forget(person: str, place: str) -> None:
     space = _place(place)
 
     async def work(memory: Memory, _: Settings) -> None:
-        number = await memory.history.forget(space, person)
+        number = await memory.history.forget(space, person, _operator())
         click.echo(f"forgotten: {number} messages")
 
     _with_memory(work)
@@ -113,8 +116,52 @@ def export(person: str, place: str) -> None:
     space = _place(place)
 
     async def work(memory: Memory, _: Settings) -> None:
+        await memory.audit.note(space, _operator(), "export", person)
         async for thread, stored in memory.history.export(space, person):
             _print_turn(thread, stored, as_json=True)
+
+    _with_memory(work)
+
+
+@admin.command(epilog=example("henji admin audit slack:T024"))
+@click.argument("where", metavar="PLACE")
+@click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
+@as_json
+def audit(where: str, most: int, as_json: bool) -> None:
+    """List who reset, forgot, changed or read what in a space or a channel, the newest first."""
+    place = _place(where)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        for entry in await memory.audit.entries(place, most):
+            if as_json:
+                _print_json(asdict(entry))
+            else:
+                what = f"{entry.act:7}  {entry.place}  {entry.detail}".rstrip()
+                click.echo(f"{_time(entry.at)}  {entry.by}  {what}")
+        await memory.audit.note(place, _operator(), "read", "audit")
+
+    _with_memory(work)
+
+
+@admin.command(
+    epilog=example(
+        "henji admin config slack:T024:C123", "henji admin config slack:T024 temperature 0.2"
+    )
+)
+@click.argument("where", metavar="PLACE")
+@click.argument("words", metavar="[NAME [VALUE|default]]", nargs=-1)
+def config(where: str, words: tuple[str, ...]) -> None:
+    """Show or set the rules of a space or a channel; they hold at once."""
+    place, (name, *value) = _place(where), words or ("",)
+    text = " ".join(value)
+    chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
+
+    async def work(memory: Memory, _: Settings) -> None:
+        if text:
+            await memory.rulebook.change(place, name, chosen, _operator())
+        for rule, found in (await memory.rulebook.set_here(place)).set_here().items():
+            if name in ("", rule):
+                click.echo(f"{rule} = {written(found)}")
 
     _with_memory(work)
 
@@ -144,9 +191,11 @@ def requeue(letter: str) -> None:
     """Owe a reply again that was given up; `henji admin dead` lists the ids."""
 
     async def work(memory: Memory, settings: Settings) -> None:
-        receipt = await memory.queue.requeue(await _letter(memory, letter), settings.job_lane)
+        found = await _letter(memory, letter)
+        receipt = await memory.queue.requeue(found, settings.job_lane)
         if receipt.outcome != "queued":
             raise OperatorError(f"{letter} was not taken: {receipt.code or receipt.outcome}")
+        await memory.audit.note(_place_of(found.thread), _operator(), "requeue", found.thread)
         click.echo(f"queued again: {receipt.job}")
 
     _with_memory(work)
@@ -188,6 +237,11 @@ def _place(text: str) -> Place:
     return Place(*parts)
 
 
+def _place_of(thread: ThreadKey | str) -> Place:
+    key = ThreadKey.parse(thread) if isinstance(thread, str) else thread
+    return Place(key.platform, key.space, key.channel)
+
+
 def _print_turn(thread: ThreadKey, stored: StoredTurn, as_json: bool) -> None:
     turn = stored.turn
     if as_json:
@@ -206,6 +260,6 @@ def _time(at: float) -> str:
 
 def _operator() -> str:
     try:
-        return getpass.getuser()
+        return f"operator:{getpass.getuser()}"
     except (OSError, KeyError):
         return "operator"

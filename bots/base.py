@@ -35,6 +35,8 @@ class Incoming:
     """Something was said in this thread before, which `Platform.earlier` can read."""
     alone: bool = False
     """Never answered together with other messages of this person."""
+    roles: tuple[str, ...] = ()
+    """The platform's ids of the roles that the author has there, for who may and how much."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,4 +31,5 @@ def names(checkout: Path) -> list[str]:
         raise OperatorError(
             "benchmarks run from a checkout of henji, and this is an installed copy"
         )
-    return sorted(path.stem for path in folder.glob("[!_]*.py"))
+    files = folder.glob("[!_]*.py")
+    return sorted(path.stem for path in files if "\ndef main(argv" in path.read_text())

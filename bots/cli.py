@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from bots.admin import admin
+from bots.cli_models import models, tokenize
 from bots.command import example, open_settings
 from core.errors import OperatorError, UsageError
 
@@ -45,13 +47,13 @@ def run() -> int:
         return _complain(error.format_message(), error.exit_code)
     except OperatorError as error:
         return _complain(str(error), 2 if isinstance(error, UsageError) else 1)
-    except ModuleNotFoundError as error:
-        return _complain(_what_to_install(error), 1)
     except (click.Abort, KeyboardInterrupt):
         return 1
     except BrokenPipeError:  # `henji ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        return _explain(error)
     return 0
 
 
@@ -60,11 +62,16 @@ def _complain(sentence: str, status: int) -> int:
     return status
 
 
-def _what_to_install(error: ModuleNotFoundError) -> str:
-    package = (error.name or "").partition(".")[0]
-    if package not in EXTRAS:
-        raise error
-    return f"this needs {package}, which is not here: pip install 'henji[{EXTRAS[package]}]'"
+def _explain(error: Exception) -> int:
+    """What is not here can be installed; anything else that comes here is a defect."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in EXTRAS:
+        extra = EXTRAS[package]
+        return _complain(
+            f"this needs {package}, which is not here: pip install 'henji[{extra}]'", 1
+        )
+    traceback.print_exception(error)
+    return _complain(f"this is a defect of henji: {type(error).__name__}: {error}", 1)
 
 
 # Each command imports what it needs when it runs: a bot's process has no torch in it, and
@@ -77,7 +84,8 @@ def henji() -> None:
     """A language model of your own, as a member of your Slack or Discord."""
 
 
-henji.add_command(admin)
+for command in (admin, models, tokenize):
+    henji.add_command(command)
 
 
 @henji.command(epilog=example("henji up"))
@@ -190,11 +198,27 @@ def doctor() -> None:
         raise OperatorError(f"{faults} thing{'s' * (faults > 1)} to mend, named above")
 
 
-@henji.command(epilog=example("henji manifest slack > manifest.json"))
-@click.argument("platform", type=click.Choice(["slack"]))
-def manifest(platform: str) -> None:
-    """Print what the platform asks for when an app is made there."""
-    click.echo(import_module(f"bots.{platform}.manifest").manifest())
+@henji.group(epilog=example("henji manifest slack > manifest.json"))
+def manifest() -> None:
+    """Print what a platform asks for when an app is made there."""
+
+
+@manifest.command(
+    "slack",
+    epilog=example(
+        "henji manifest slack > manifest.json",
+        "henji manifest slack --url https://bot.example.com --locale ja",
+    ),
+)
+@click.option("--name", default="Henji", show_default=True, help="How the bot is called.")
+@click.option("--locale", type=click.Choice(["en", "ja"]), default="en", show_default=True)
+@click.option("--command", default="/henji", show_default=True, help="The slash command.")
+@click.option("--url", metavar="URL", help="Where Slack reaches the bot; default: Socket Mode.")
+def manifest_slack(name: str, locale: str, command: str, url: str | None) -> None:
+    """The manifest to paste at api.slack.com/apps: Create New App, From a manifest."""
+    from bots.slack.manifest import document
+
+    click.echo(json.dumps(document(name, locale, url, command), ensure_ascii=False, indent=2))
 
 
 @henji.command(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-
-from pydantic import SecretStr
 
 from bots.wiring import open_connection
 from core import model_files
@@ -35,14 +32,14 @@ class Finding:
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Everything that can be found out without asking anyone outside."""
+    """Every finding, in the order in which one would mend things."""
     return [
         python(),
         await redis(settings),
         await asyncio.to_thread(model, settings),
         await asyncio.to_thread(gpu, settings),
-        *slack(settings),
-        *discord(settings),
+        await slack(settings),
+        await discord(settings),
     ]
 
 
@@ -101,7 +98,7 @@ def gpu(settings: Settings) -> Finding:
     if settings.engine != "torch":
         return Finding("GPU", True, f"the {settings.engine} engine needs none here")
     if find_spec("torch") is None:
-        return Finding("GPU", False, "torch is not installed: pip install 'henji[core]'")
+        return _to_install("GPU", "torch", "core")
     import torch
 
     here = f"torch {version('torch')}"
@@ -113,43 +110,39 @@ def gpu(settings: Settings) -> Finding:
     return Finding("GPU", True, f"{here} sees none: small models run well on the processor")
 
 
-def slack(settings: Settings) -> Iterator[Finding]:
-    tokens = (
-        ("SLACK_BOT_TOKEN", settings.slack_bot_token, "xoxb-"),
-        ("SLACK_APP_TOKEN", settings.slack_app_token, "xapp-"),
-    )
-    if not any(token for _, token, _ in tokens):
-        yield Finding("Slack", True, "no tokens, so no bot there")
-        return
-    yield from _installed("Slack", "slack_bolt", "slack")
-    for name, token, prefix in tokens:
-        yield _slack_token(name, token, prefix)
+async def slack(settings: Settings) -> Finding:
+    """Asks Slack, where there are tokens for it."""
+    tokens = (settings.slack_bot_token, settings.slack_app_token, settings.slack_signing_secret)
+    if not any(tokens):
+        return Finding("Slack", True, "no tokens, so no bot there")
+    if find_spec("slack_bolt") is None:
+        return _to_install("Slack", "slack_bolt", "slack")
+    from bots.slack import adapter, checks
+
+    try:
+        async with adapter.web_client(settings) as client:
+            await checks.check(settings, client)
+    except OperatorError as error:
+        return Finding("Slack", False, str(error))
+    return Finding("Slack", True, f"the tokens are good at {settings.slack_api_url}")
 
 
-def _slack_token(name: str, token: SecretStr | None, prefix: str) -> Finding:
-    if token is None:
-        return Finding("Slack", False, f"{name} is missing: your app's pages at Slack show it")
-    if not token.get_secret_value().startswith(prefix):
-        return Finding("Slack", False, f"{name} does not begin with {prefix}: is it another token?")
-    return Finding("Slack", True, f"{name} is set")
-
-
-def discord(settings: Settings) -> Iterator[Finding]:
+async def discord(settings: Settings) -> Finding:
+    """Asks Discord, where there is a token for it."""
     token = settings.discord_bot_token
     if token is None:
-        yield Finding("Discord", True, "no token, so no bot there")
-        return
-    yield from _installed("Discord", "discord", "discord")
-    if token.get_secret_value().count(".") != 2:
-        yield Finding(
-            "Discord",
-            False,
-            "DISCORD_BOT_TOKEN is not of the form a.b.c: copy it from the Bot page",
-        )
-    else:
-        yield Finding("Discord", True, "DISCORD_BOT_TOKEN is set")
+        return Finding("Discord", True, "no token, so no bot there")
+    if find_spec("discord") is None:
+        return _to_install("Discord", "discord", "discord")
+    from bots.discord import portal
+
+    portal.point_at(settings.discord_api_url, settings.discord_gateway_url)
+    try:
+        found = await portal.look(token.get_secret_value(), settings.discord_message_content)
+    except OperatorError as error:
+        return Finding("Discord", False, str(error))
+    return Finding("Discord", True, f"the token is that of {found.name}")
 
 
-def _installed(about: str, package: str, extra: str) -> Iterator[Finding]:
-    if find_spec(package) is None:
-        yield Finding(about, False, f"{package} is not installed: pip install 'henji[{extra}]'")
+def _to_install(about: str, package: str, extra: str) -> Finding:
+    return Finding(about, False, f"{package} is not installed: pip install 'henji[{extra}]'")

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
 from typing import TypeVar
 
 import structlog
@@ -65,6 +66,8 @@ class Outgoing:
     deliveries: Deliveries
     locale: str
     lease: float
+    zone: tzinfo = UTC
+    """In which the person is told times."""
     view: View = View()
     confirmed: float = field(default_factory=time.monotonic)
     """When the lease was last known to be ours, on this process's clock."""
@@ -223,8 +226,8 @@ class Outgoing:
                 note = _NOTES.get(finish_reason)
                 said = strings.say(note, self.locale) if note else ""
                 return (words, said) if words else (said or self._sentence("nothing_said"), "")
-            case Failed(code):
-                return strings.failure(code, self.locale), ""
+            case Failed(code, _, until):
+                return strings.failure(code, self.locale, until, self.zone), ""
             case Cancelled(by):
                 return self._cancelled(view.text, by)
         return view.text, ""

@@ -40,29 +40,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "bots", *words]
 
 
-async def run_together(names: Sequence[str], stop: asyncio.Event, patience: float) -> None:
-    """Run henji commands, each in a process, until `stop` is set or one ends.
-
-    OperatorError where one ended by itself: a supervisor then starts all of them anew.
-    """
-    processes = {
-        name: await asyncio.create_subprocess_exec(
-            *command(name, "--with-parent"),
-            stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        for name in names
-    }
-    ends = {asyncio.ensure_future(process.wait()): name for name, process in processes.items()}
-    stopping = asyncio.ensure_future(stop.wait())
-    ended, _ = await asyncio.wait({stopping, *ends}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    await asyncio.gather(*(_end(process, patience) for process in processes.values()))
-    for end in ended & ends.keys():
-        raise OperatorError(f"`henji {ends[end]}` ended, with status {end.result()}")
-
-
-async def _end(process: asyncio.subprocess.Process, patience: float) -> None:
+async def end(process: asyncio.subprocess.Process, patience: float) -> None:
     """Ask a process to end; after `patience` seconds, end it."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
@@ -105,12 +83,15 @@ class CoreKeeper:
                 await self._ensure()
 
     async def _ensure(self) -> None:
+        if self._core is not None and self._core.has_ended():
+            # it may still be counted on for a while, but it does not come back
+            self._core = await _Core.start(self._tell)
         while not await self._serves():
             if self._core is None:
                 self._core = await _Core.start(self._tell)
             elif self._core.has_ended():
-                ended, self._core = self._core, None
-                await ended.report()
+                await self._core.report()
+                self._core = None
             await asyncio.sleep(0.05)
         if self._core is not None:
             self._core.starting = False
@@ -155,7 +136,7 @@ class _Core:
         raise UsageError(sentence) if status == 2 else OperatorError(sentence)
 
     async def stop(self, patience: float) -> None:
-        await _end(self._process, patience)
+        await end(self._process, patience)
         await self._reading
 
     async def _read(self) -> None:

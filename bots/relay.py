@@ -10,13 +10,18 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 import structlog
 
 from bots.base import Incoming, Platform, Status
+from bots.counted import Counted
+from bots.governance import Governance, Judgement
 from bots.outgoing import LeaseLost, Outgoing
+from core import metrics
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
+from core.rules import FREE, Asker
 from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
@@ -37,6 +42,10 @@ class Terms:
     positions: float = 2.0
     hold: float = 5.0
     """How long a new thread waits for what was said in it before."""
+    zone: tzinfo = UTC
+    """In which people are told times."""
+    governance: Governance | None = None
+    """Who may, and what holds where; None: all may, and nothing is set."""
     drain: float = 5.0
 
 
@@ -51,7 +60,7 @@ class Relay:
         deliveries: Deliveries,
         terms: Terms,
     ) -> None:
-        self._platform = platform
+        self._platform = Counted(platform)
         self._queue = queue
         self._history = history
         self._deliveries = deliveries
@@ -59,15 +68,29 @@ class Relay:
         self._outgoing: dict[str, Outgoing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def governance(self) -> Governance | None:
+        """What admins configure, for the adapter's commands."""
+        return self._terms.governance
+
+    async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
+        """How follow-ups without a mention are taken in a thread, where its place has a rule."""
+        if self._terms.governance is None:
+            return usual
+        return (await self._terms.governance.rules(thread)).follow_up or usual
+
     # -- what comes in --------------------------------------------------------------------------
 
     async def submit(self, incoming: Incoming) -> Receipt:
         """Store a message. Once this has returned, an addressed one will be answered."""
+        asker = Asker(incoming.thread, incoming.turn.author, incoming.roles)
+        judgement = await self._judge(asker)
         submission = Submission(
             thread=incoming.thread,
             turn=incoming.turn,
             addressed=incoming.addressed,
-            lane=self._terms.lane,
+            lane=judgement.lane,
+            permit=judgement.permit,
             event_ids=incoming.event_ids,
             revision=incoming.revision,
             hold=self._terms.hold if incoming.has_past else 0.0,
@@ -75,6 +98,7 @@ class Relay:
             note=incoming.note,
         )
         receipt = await self._queue.submit(submission, self._terms.holder)
+        metrics.taken_in(self._platform.name, receipt)
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         turn = incoming.turn
         self._start(receipt, job, incoming.thread, turn.id, turn.author, incoming.note)
@@ -82,12 +106,18 @@ class Relay:
             self._spawn(self._backfill(incoming.thread, turn.id))
         return receipt
 
+    async def _judge(self, asker: Asker) -> Judgement:
+        governance, lane = self._terms.governance, self._terms.lane
+        return await governance.judge(asker, lane) if governance else Judgement(FREE, lane)
+
     async def edited(
         self, thread: ThreadKey, turn: str, text: str, revision: str, author: str = ""
     ) -> Receipt:
         """A person's message reads differently now."""
-        terms = self._terms
-        receipt = await self._queue.edit(thread, turn, text, revision, terms.lane, terms.holder)
+        judgement = await self._judge(Asker(thread, author))
+        receipt = await self._queue.edit(
+            thread, turn, text, revision, judgement.lane, self._terms.holder, judgement.permit
+        )
         await self._start_stored(receipt, Job.id_for(thread, turn, revision), thread)
         return receipt
 
@@ -105,11 +135,24 @@ class Relay:
         author: str,
         *,
         resumes: bool = False,
+        note: Mapping[str, str] | None = None,
+        roles: tuple[str, ...] = (),
     ) -> Receipt:
-        """Write a reply anew in its place, or go on from where it stopped."""
-        terms = self._terms
+        """Write a reply anew in its place, or go on from where it stopped.
+
+        `note`: what the platform wants to know now, instead of what it wanted the first time.
+        """
+        judgement = await self._judge(Asker(thread, author, roles))
         receipt = await self._queue.regenerate(
-            thread, reply, revision, author, terms.lane, terms.holder, resumes=resumes
+            thread,
+            reply,
+            revision,
+            author,
+            judgement.lane,
+            self._terms.holder,
+            resumes=resumes,
+            note=note,
+            permit=judgement.permit,
         )
         await self._start_stored(receipt, Job.id_for(thread, reply, revision), thread)
         return receipt
@@ -148,6 +191,7 @@ class Relay:
             self._deliver(Delivery(job, thread, turn, author, token=1, note=note))
 
     async def _start_stored(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
+        metrics.taken_in(self._platform.name, receipt)
         if receipt.job == job and receipt.outcome == "queued":
             delivery = await self._deliveries.get(thread, job)
             if delivery is not None:
@@ -164,21 +208,27 @@ class Relay:
             self._deliveries,
             delivery.note.get("locale") or self._terms.locale,
             self._terms.lease,
+            self._terms.zone,
         )
         self._outgoing[delivery.job] = outgoing
+        metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
         self._spawn(self._bring_out(outgoing))
 
     async def _bring_out(self, outgoing: Outgoing) -> None:
-        job = outgoing.delivery.job
+        job, end = outgoing.delivery.job, "failed"
         try:
             await outgoing.run()
+            end = type(outgoing.view.end).__name__.lower()
         except LeaseLost:
+            end = "lost"
             log.info("another process delivers this reply", job=job)
         except Exception:
             log.exception("a delivery failed", job=job)
         finally:
             if self._outgoing.get(job) is outgoing:
                 del self._outgoing[job]
+            metrics.DELIVERIES_OPEN.labels(self._platform.name).dec()
+            metrics.DELIVERIES.labels(self._platform.name, end).inc()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -20,14 +20,18 @@ from uuid import uuid4
 import structlog
 
 from bots.base import Platform
-from bots.processes import run_together
+from bots.governance import Governance
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
+from bots.supervisor import supervise
+from bots.watch import watched
+from core import metrics
 from core.dialogue import Dialogue
 from core.engine import open_engine
 from core.errors import ModelError
 from core.models import ModelSpec, find_model, model_directory
 from core.ports import Engine
+from core.rules import Policy
 from core.settings import Settings
 from core.worker import Terms as WorkerTerms
 from core.worker import Worker
@@ -35,7 +39,10 @@ from storage.connect import Connection, connect
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.keys import DAY
+from storage.leases import RedisLeases
 from storage.queue import RedisQueue
+from storage.rules import RedisAudit, RedisRules
+from storage.scripting import Replication
 from storage.server import embedded_server
 from storage.store import Limits, Store
 
@@ -54,6 +61,20 @@ class Memory:
     queue: RedisQueue
     history: RedisHistory
     deliveries: RedisDeliveries
+    leases: RedisLeases
+    rulebook: RedisRules
+    audit: RedisAudit
+
+    @classmethod
+    def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
+        return cls(
+            queue,
+            RedisHistory(store),
+            RedisDeliveries(store),
+            RedisLeases(store),
+            RedisRules(store, policy),
+            RedisAudit(store),
+        )
 
 
 @asynccontextmanager
@@ -72,10 +93,11 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
     async with open_connection(settings) as connection:
         store = Store(
             connection,
-            buckets=settings.buckets,
+            buckets=settings.buckets or (16 if connection.is_cluster else 1),
             lease=settings.lease_seconds,
             deadline=settings.job_deadline_seconds,
             retention=settings.retention_days * DAY,
+            audit=settings.audit_days * DAY,
             max_attempts=settings.max_attempts,
             limits=Limits(
                 all=settings.max_waiting,
@@ -84,8 +106,10 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
                 thread=settings.max_waiting_per_thread,
             ),
             answer_together=settings.answer_together,
+            replication=Replication(settings.wait_replicas, settings.wait_milliseconds),
         )
-        yield Memory(RedisQueue(store), RedisHistory(store), RedisDeliveries(store))
+        async with aclosing(RedisQueue(store)) as queue:
+            yield Memory.over(store, queue, settings.policy)
 
 
 @asynccontextmanager
@@ -93,7 +117,7 @@ async def open_relay(
     settings: Settings, memory: Memory, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
     """A relay that delivers until it is left, and then finishes."""
-    terms = RelayTerms(lane=settings.job_lane, holder=name_of_process(), locale=locale)
+    terms = relay_terms(settings, memory, locale)
     relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
@@ -104,6 +128,18 @@ async def open_relay(
         await running
 
 
+def relay_terms(settings: Settings, memory: Memory, locale: str = "en") -> RelayTerms:
+    """How this process's relay works; `locale` for people whose language is not known."""
+    policy = settings.policy
+    return RelayTerms(
+        lane=settings.job_lane,
+        holder=name_of_process(),
+        locale=locale if settings.locale == "auto" else settings.locale,
+        zone=policy.zone,
+        governance=Governance(memory.rulebook, memory.audit, policy),
+    )
+
+
 async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     """Load the model, then answer the jobs of its lane until `stop` is set.
 
@@ -112,6 +148,9 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     spec = find_model(settings)
     async with AsyncExitStack() as stack:
         memory = await stack.enter_async_context(open_memory(settings))
+        watch = await stack.enter_async_context(
+            watched(settings, memory.queue, "the model is still loading")
+        )
         mind = await _unless(stop, _load(settings, spec))
         if mind is None:
             return False
@@ -124,9 +163,22 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
             lease=settings.lease_seconds,
             drain=settings.drain_seconds,
         )
-        worker = Worker(memory.queue, memory.history, mind.engine, mind.dialogue, terms)
+        worker = Worker(
+            memory.queue, memory.history, mind.engine, mind.dialogue, terms, memory.rulebook
+        )
+        watch.measure, watch.starting = partial(_measure, settings, worker), ""
         await worker.run(stop)
     return True
+
+
+def _measure(settings: Settings, worker: Worker) -> None:
+    worker.measure()
+    if settings.engine == "torch":
+        from core.engine.torch.memory import gpu_memory
+        from core.loading import choose_device
+
+        if memory := gpu_memory(choose_device(settings.device)):
+            metrics.gpu_memory(*memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,24 +228,24 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
 async def run_all(settings: Settings, stop: asyncio.Event) -> None:
     """A process for each platform that has its tokens, and one for the model, until `stop`.
 
-    OperatorError where one of them ends by itself.
+    OperatorError where one of them cannot work.
     """
     async with open_memory(settings) as memory:
         names = list(settings.platforms)
         if not await memory.queue.cores(settings.job_lane):
             names.append("core")
-        await run_together(names, stop, patience=settings.drain_seconds + 5.0)
+        await supervise(names, stop, settings.drain_seconds + 5.0, settings.metrics_port)
 
 
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Be a platform's bot until `stop` is set.
 
-    The room of a platform has an `adapter` with `serve(settings, open_relay, stop)`, where
-    `open_relay(platform, locale)` is a context that gives its relay.
+    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
+    `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     adapter = import_module(f"bots.{name}.adapter")
-    async with open_memory(settings) as memory:
-        await adapter.serve(settings, partial(open_relay, settings, memory), stop)
+    async with open_memory(settings) as memory, watched(settings, memory.queue):
+        await adapter.serve(settings, memory, relay_terms(settings, memory), stop)
 
 
 def name_of_process() -> str:

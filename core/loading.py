@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from logging import ERROR
 from pathlib import Path
 from typing import Any, cast
@@ -69,11 +71,23 @@ def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrai
     try:
         with _quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=precision, local_files_only=True, output_loading_info=True
+                directory,
+                dtype=precision,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below
             )
     except _BROKEN as error:
-        raise ModelError(f"the weights {where} cannot be loaded: {_brief(error)}") from None
+        raise ModelError(
+            f"the weights {where} are cut short, or not such weights: {_brief(error)}"
+        ) from None
     model, info = loaded
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, there, wanted = mismatched[0]
+        raise ModelError(
+            f"the weights {where} have {name} of {tuple(there)}, "
+            f"where {directory / 'config.json'} says {tuple(wanted)}"
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"the weights {where} lack {len(missing)} tensors, such as {missing[0]}")
     return cast("PreTrainedModel", model)
@@ -81,7 +95,7 @@ def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrai
 
 def _brief(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return re.split(r"(?<=[.!?])\s", lines[0])[0][:200]
 
 
 def choose_device(device: str) -> torch.device:
@@ -89,9 +103,9 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError:
-        raise ModelError(f"the setting device is {device}, which torch does not know") from None
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown to torch, or not on this machine
+        raise ModelError(f"the setting device is {device}, which fails: {_brief(error)}") from None
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -115,7 +129,8 @@ def convert_gguf(gguf: Path, directory: Path) -> None:
     float16, as the blocks of a GGUF file are scaled in float16: bfloat16 would round them.
     """
     folder, name = os.fspath(gguf.parent), gguf.name
-    with _quiet():
+    # one bar of the GGUF reader's is not under the library's switch
+    with _quiet(), redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         model = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -6,6 +6,7 @@ slipped into a line, an exception's text say, is struck out of it as it is writt
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Collection
@@ -30,7 +31,6 @@ def set_up_logging(settings: Settings) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(settings, shared))
@@ -105,4 +105,6 @@ def secrets_in(settings: Settings) -> frozenset[str]:
     password = urlsplit(settings.redis_url or "").password
     if password:
         found |= {password, unquote(password)}
-    return frozenset(found - {""})
+    # as they stand in JSON and in a repr, too
+    escaped = {form(value)[1:-1] for value in found for form in (json.dumps, repr)}
+    return frozenset((found | escaped) - {""})

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
+from core.rules import FREE, Permit, Rules
 from core.types import (
     Delta,
     Done,
@@ -104,6 +105,7 @@ class Submission:
     """Never answered together with other messages."""
     note: Mapping[str, str] = field(default_factory=dict)
     """Kept in the delivery for the platform."""
+    permit: Permit = FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Receipt:
     code: str = ""
     new_thread: bool = False
     """Held, and waiting to be seeded."""
+    until: float = 0.0
+    """When what was refused can be asked again, in seconds since the epoch; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,21 @@ class Claim:
     gen: int
     attempt: int
     epoch: int
+    waited: float = 0.0
+    """Seconds since the message came in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much there is to do, and for how many."""
+
+    waiting: int
+    """Threads of the lane that are ready to be answered."""
+    owed: int
+    """Replies owed, in all lanes."""
+    cores: int
+    dead: int
+    """Jobs that were given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +223,14 @@ class JobQueue(Protocol):
         ...
 
     async def edit(
-        self, thread: ThreadKey, turn: str, text: str, revision: str, lane: str, holder: str
+        self,
+        thread: ThreadKey,
+        turn: str,
+        text: str,
+        revision: str,
+        lane: str,
+        holder: str,
+        permit: Permit = FREE,
     ) -> Receipt: ...
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -221,10 +247,18 @@ class JobQueue(Protocol):
         holder: str,
         *,
         resumes: bool = False,
-    ) -> Receipt: ...
+        note: Mapping[str, str] | None = None,
+        permit: Permit = FREE,
+    ) -> Receipt:
+        """Write a reply anew; `note` takes the place of the one that its delivery had."""
+        ...
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         """Stop a reply; False where it has ended already."""
+        ...
+
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        """The replies that a thread is owed, in order: job id -> who asked."""
         ...
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
@@ -238,6 +272,8 @@ class JobQueue(Protocol):
     async def withdraw(self, lane: str, core: str) -> None: ...
 
     async def cores(self, lane: str) -> int: ...
+
+    async def load(self, lane: str) -> Load: ...
 
     async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
         """The next jobs of a lane, in fair order, under leases; none where none is ready."""
@@ -317,8 +353,11 @@ class History(Protocol):
         """Forget all threads of a channel or a space, and end what is under way there."""
         ...
 
-    async def forget(self, place: Place, person: str) -> int:
-        """Forget what a person wrote in a space, and the replies to it; how many turns."""
+    async def forget(self, place: Place, person: str, by: str = "") -> int:
+        """Forget what a person wrote in a space, and the replies to it; how many turns.
+
+        `by`: who wanted it; by default they themselves.
+        """
         ...
 
     def export(self, place: Place, person: str) -> AsyncIterator[tuple[ThreadKey, StoredTurn]]:
@@ -326,6 +365,49 @@ class History(Protocol):
         ...
 
     async def takes_part(self, thread: ThreadKey) -> bool: ...
+
+
+# -- who may, and who did ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what, where, when."""
+
+    at: float
+    by: str
+    """A person's id, or ``operator:`` and the name of who ran a command."""
+    act: str
+    """``reset``, ``forget``, ``config``, ``read``, ``export``, ``requeue``."""
+    place: str
+    """A thread, a channel or a space, as they are written."""
+    detail: str = ""
+
+
+class RuleBook(Protocol):
+    """The rules of places, as they hold at this moment."""
+
+    async def rules(self, thread: ThreadKey) -> Rules:
+        """What holds in a thread."""
+        ...
+
+    async def set_here(self, place: Place) -> Rules:
+        """What admins have set for a channel or a space itself."""
+        ...
+
+    async def change(self, place: Place, name: str, value: Any, by: str) -> None:
+        """Set a rule, or with None go back to what holds without it."""
+        ...
+
+
+class Audit(Protocol):
+    """The record of what was done to what is remembered. It has a lifetime of its own."""
+
+    async def note(self, place: Place, by: str, act: str, detail: str = "") -> None: ...
+
+    async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:
+        """What was done in a channel or a space, the newest first."""
+        ...
 
 
 # -- deliveries ---------------------------------------------------------------------------------
@@ -393,3 +475,13 @@ class Deliveries(Protocol):
     def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
         """The events of a reply from its first on, until its end."""
         ...
+
+
+class Leases(Protocol):
+    """Things that one process at a time may be: a shard's owner, say."""
+
+    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or renew; False where another holds it."""
+        ...
+
+    async def give_up(self, name: str, holder: str) -> None: ...

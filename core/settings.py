@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import os
 import tomllib
+from datetime import UTC, tzinfo
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from core.errors import UsageError
+from core.rules import Access, Allowance, Policy, Rules, read_rules
 
 PREFIX = "HENJI_"
 
@@ -46,8 +58,12 @@ class Settings(BaseSettings):
     """The embedded Redis, converted models and the console's name live here."""
     redis_url: str | None = _named("REDIS_URL", "redis_url", default=None)
     """None: the embedded server."""
-    buckets: int = Field(default=1, ge=1, le=1024)
-    """Hash tags that the keys are spread over: 1, or 16 and more on a Cluster."""
+    buckets: int | None = Field(default=None, ge=1, le=1024)
+    """Hash tags that the keys are spread over; by default 16 on a Cluster, else 1. Every process
+    must have the same, from the first message on."""
+    wait_replicas: int = Field(default=0, ge=0)
+    """Replicas that must have a message, or a reply, before it counts; not on a Cluster."""
+    wait_milliseconds: int = Field(default=1000, ge=1)
 
     # The model and its engine
     model: str = "smollm2"
@@ -78,6 +94,8 @@ class Settings(BaseSettings):
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
     cache_gb: float | None = Field(default=None, gt=0)
     """The torch engine's key-value cache; by default a part of the memory that is free."""
+    int8_weights: bool = False
+    """On a CPU: round the weights to int8, which is faster and a little less exact."""
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Models of one's own: [models.NAME] tables in henji.toml."""
 
@@ -97,10 +115,31 @@ class Settings(BaseSettings):
     retention_days: float = Field(default=30.0, gt=0)
     """A thread that is quiet for so long is forgotten."""
 
+    # Who may, and what holds where: see core/rules.py
+    access: Access = Access()
+    """[access]: allow and deny lists."""
+    admins: tuple[str, ...] = ()
+    """People and roles who may administer, beside those the platform says: ``slack:U024``."""
+    quota: Rules = Rules()
+    """[quota]: rules that hold everywhere, such as person_messages = 50."""
+    role_quotas: dict[str, Allowance] = Field(default_factory=dict)
+    """[role_quotas.ROLE]: messages and tokens a day for each person with the role."""
+    spaces: dict[str, Rules] = Field(default_factory=dict)
+    """[spaces."slack:T024"]: the rules of a Slack workspace or a Discord guild."""
+    channels: dict[str, Rules] = Field(default_factory=dict)
+    """[channels."slack:T024:C123"]: the rules of a channel."""
+    timezone: str = "UTC"
+    """At its midnight a new day of quotas begins: Asia/Tokyo, say."""
+    audit_days: float = Field(default=365.0, ge=1)
+    """How long the record of who reset, forgot, changed or read what is kept."""
+
     # What people see, and what operators see
     locale: Literal["auto", "ja", "en"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["people", "json"] = "people"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """/healthz, /readyz and /metrics of each process are served here; 0: nowhere."""
     log_content: bool = False
     """Write what people and the model say into the log."""
 
@@ -137,6 +176,18 @@ class Settings(BaseSettings):
     discord_gateway_url: str | None = _named(
         "DISCORD_GATEWAY_URL", "discord_gateway_url", default=None
     )
+    discord_answers: Literal["thread", "reply"] = "thread"
+    """Whether a mention in a channel opens a thread, or is answered there."""
+    discord_followups: Literal["always", "mention"] = "always"
+    """Whether people need to mention the bot again in a thread that it takes part in."""
+    discord_message_content: Literal["auto", "on", "off"] = "auto"
+    """Whether to ask for the Message Content intent; auto: if the developer portal grants it."""
+    discord_guild: int | None = None
+    """Register the commands in this guild alone, where they appear at once; for trying."""
+    discord_shards: int | None = Field(default=None, ge=1)
+    """How many shards there are in all; by default as many as Discord recommends."""
+    discord_most_shards: int | None = Field(default=None, ge=1)
+    """How many of them this process takes at the most; by default all that nobody holds."""
 
     # The remote engine
     openai_base_url: str | None = None
@@ -155,6 +206,42 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
+    @field_validator("quota", mode="before")
+    @classmethod
+    def _read_quota(cls, table: Any) -> Any:
+        return table if isinstance(table, Rules) else read_rules(_parsed(table), "[quota]")
+
+    @field_validator("spaces", "channels", mode="before")
+    @classmethod
+    def _read_places(cls, tables: Any, info: ValidationInfo) -> Any:
+        colons = {"spaces": 1, "channels": 2}[info.field_name or ""]
+        found = {}
+        for place, table in _parsed(tables).items():
+            where = f'[{info.field_name}."{place}"]'
+            if place.count(":") != colons:
+                raise UsageError(f"{where}: a name such as {'slack:T024:C123'[: 5 + 5 * colons]}")
+            found[place] = read_rules(table, where)
+        return found
+
+    @field_validator("timezone")
+    @classmethod
+    def _know_timezone(cls, name: str) -> str:
+        _zone(name)
+        return name
+
+    @property
+    def policy(self) -> Policy:
+        """The rules of the file, ready to decide."""
+        return Policy(
+            access=self.access,
+            everywhere=self.quota,
+            spaces=self.spaces,
+            channels=self.channels,
+            roles=self.role_quotas,
+            admins=self.admins,
+            zone=_zone(self.timezone),
+        )
+
     @property
     def job_lane(self) -> str:
         """The lane that jobs go to and a core serves."""
@@ -163,11 +250,26 @@ class Settings(BaseSettings):
     @property
     def platforms(self) -> tuple[str, ...]:
         """The platforms that there are tokens for."""
-        tokens = {
-            "slack": (self.slack_bot_token, self.slack_app_token),
-            "discord": (self.discord_bot_token,),
+        has = {
+            "slack": self.slack_bot_token and (self.slack_app_token or self.slack_http_port),
+            "discord": self.discord_bot_token,
         }
-        return tuple(name for name, needed in tokens.items() if all(needed))
+        return tuple(name for name, tokens in has.items() if tokens)
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(
+            f"the setting timezone is {name!r}, which this machine does not know: Asia/Tokyo, say"
+        ) from None
+
+
+def _parsed(table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UsageError("spaces, channels and quota are tables in henji.toml")
+    return table
 
 
 def config_file() -> Path:
@@ -177,35 +279,80 @@ def config_file() -> Path:
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process; UsageError, one sentence, where one is wrong."""
+    _check_config_file()
     _check_environment_names()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**_secrets_from_files(), **given)
     except ValidationError as error:
         raise UsageError(_sentence(error)) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{config_file()} is not valid TOML: {error}") from None
+    except SettingsError as error:  # a list or table in the environment that is no JSON
+        raise UsageError(f"{str(error).split(chr(10))[0]}: it must be JSON") from None
+
+
+def environment_name(setting: str) -> str:
+    """What the environment calls a setting."""
+    alias = Settings.model_fields[setting].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + setting.upper()
+
+
+def _secret_settings() -> list[str]:
+    """Those that ``NAME_FILE`` may hold, as containers are given secrets."""
+    fields = Settings.model_fields.items()
+    secret = [name for name, field in fields if SecretStr in get_args(field.annotation)]
+    return [*secret, "redis_url"]
+
+
+def _secrets_from_files() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for setting in _secret_settings():
+        name = environment_name(setting)
+        path = os.environ.get(f"{name}_FILE")
+        if not path:
+            continue
+        if os.environ.get(name):
+            raise UsageError(f"both {name} and {name}_FILE are set: one of them must go")
+        try:
+            found[setting] = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name}_FILE cannot be read: {error}") from None
+    return found
+
+
+def _check_config_file() -> None:
+    path = config_file()
+    if PREFIX + "CONFIG" in os.environ and not path.exists():
+        raise UsageError(f"{PREFIX}CONFIG names {path}, which does not exist")
+    try:
+        tomllib.loads(path.read_text() if path.is_file() else "")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
 def _check_environment_names() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+    known |= {f"{environment_name(name)}_FILE" for name in _secret_settings()}
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
             raise UsageError(f"{name} is not a setting of henji{_nearest(name, known)}")
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
+    close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def _sentence(error: ValidationError) -> str:
+    """What is wrong with which setting, and where it is set. The value is not shown: it may be a
+    secret."""
     fault = error.errors()[0]
-    name = ".".join(str(part) for part in fault["loc"])
-    where = f"{name} (in the environment or {config_file()})"
+    place = [str(part) for part in fault["loc"]]
+    setting = next((n for n in Settings.model_fields if environment_name(n) == place[0]), place[0])
     if fault["type"] == "extra_forbidden":
         known = set(Settings.model_fields)
-        return f"{name} in {config_file()} is not a setting of henji{_nearest(name, known)}"
-    return f"the setting {where} is wrong: {fault['msg']}"
+        return f"{setting} in {config_file()} is not a setting of henji{_nearest(setting, known)}"
+    if os.environ.get(name := environment_name(setting)):
+        return f"{name} is wrong: {fault['msg']}"
+    return f"{'.'.join([setting, *place[1:]])} in {config_file()} is wrong: {fault['msg']}"

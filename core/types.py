@@ -135,6 +135,8 @@ class Failed:
 
     code: str
     message: str = ""
+    until: float = 0.0
+    """When it may be asked again, in seconds since the epoch; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

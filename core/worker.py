@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
+from core import metrics
 from core.dialogue import Dialogue, Prompt, Reply
 from core.errors import (
     ChatError,
@@ -32,11 +33,14 @@ from core.ports import (
     GenerationRequest,
     History,
     JobQueue,
+    RuleBook,
     StoredTurn,
     Verdict,
     Window,
 )
-from core.types import Delta, Done, FinishReason, Job, Turn, Usage
+from core.rules import NOTHING, Rules
+from core.types import Delta, Done, FinishReason, Job, ThreadKey, Turn, Usage
+from core.voices import Voices
 
 T = TypeVar("T")
 
@@ -72,12 +76,23 @@ class Held:
     """A job in hand: the text that is not published yet, and what became of its claim."""
 
     claim: Claim
+    dialogue: Dialogue
     published: int = 0
     pending: str = ""
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
     generating: asyncio.Task[FinishReason] | None = None
     end: Verdict | Literal["release"] = "ok"
     cached_tokens: int = 0
+    prompt: str = ""
+    """What is answered, for a log that is asked to hold it."""
+    began: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    """Seconds from the claim to it."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the claim."""
+        return time.monotonic() - self.began
 
     def show(self, text: str) -> None:
         self.pending += text
@@ -101,15 +116,23 @@ class Worker:
         engine: Engine,
         dialogue: Dialogue,
         terms: Terms,
+        rulebook: RuleBook | None = None,
     ) -> None:
+        """Without `rulebook`, the model answers everywhere in its usual way."""
         self._queue = queue
         self._history = history
         self._engine = engine
-        self._dialogue = dialogue
+        self._voices = Voices(dialogue)
+        self._rulebook = rulebook
         self._terms = terms
         self._held: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._place_free = asyncio.Event()
+
+    def measure(self) -> None:
+        """Say how this core is, before a scrape."""
+        metrics.JOBS_RUNNING.labels(self._terms.lane).set(len(self._held))
+        metrics.engine(self._engine.stats())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve the lane until `stop` is set, then finish or hand back what is in hand."""
@@ -150,6 +173,7 @@ class Worker:
 
     async def _sweep(self) -> None:
         taken_over = await self._queue.sweep()
+        metrics.TAKEOVERS.inc(taken_over)
         if taken_over:
             log.warning("took over from a core that went away", jobs=taken_over)
 
@@ -157,7 +181,7 @@ class Worker:
         verdicts = await self._queue.renew([held.claim for held in self._held.values()])
         for job, verdict in verdicts.items():
             if verdict != "ok" and job in self._held:
-                self._held[job].stop(verdict)
+                self._stop(self._held[job], verdict, "renew")
 
     async def _claim(self) -> None:
         places = self._places()
@@ -185,10 +209,19 @@ class Worker:
     def _take_on(self, claim: Claim) -> None:
         if late := self._held.get(claim.job.id):
             late.stop("fenced")  # our own lease had ended
-        held = self._held[claim.job.id] = Held(claim)
+        held = self._held[claim.job.id] = Held(claim, self._voices.usual)
+        if claim.attempt == 1:
+            metrics.JOB_WAIT.labels(self._terms.lane).observe(claim.waited)
         task = asyncio.create_task(self._answer(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    def _stop(held: Held, verdict: Verdict, step: str) -> None:
+        """Go on no further with a job that `step` said is not wanted, or not ours."""
+        if verdict == "fenced":
+            metrics.FENCED.labels(step).inc()
+        held.stop(verdict)
 
     def _places(self) -> int:
         """How many more jobs the engine would take, beside those on their way to it."""
@@ -209,18 +242,18 @@ class Worker:
 
     async def _answer(self, held: Held) -> None:
         """Bring one job to its end. The one place that catches whatever goes wrong with it."""
-        claim, started = held.claim, time.monotonic()
+        claim, outcome = held.claim, "failed"
         job = log.bind(job=claim.job.id, thread=str(claim.job.thread), attempt=claim.attempt)
         try:
             done = await self._reply(held)
-            if done:
-                seconds = round(time.monotonic() - started, 3)
-                usage = {name: getattr(done.usage, name) for name in Usage.__slots__}
-                job.info("replied", finish=done.finish_reason, seconds=seconds, **usage)
+            outcome = done.finish_reason if done else held.end
+            self._say_end(held, done, job)
         except ChatError as error:
+            outcome = error.code
             job.info("refused", code=error.code, reason=str(error))
             await self._fail(held, error.code, str(error), forget=isinstance(error, TurnTooLong))
         except StoreUnavailable as error:
+            outcome = "left"
             job.warning("left to whoever takes over", error=str(error))
         except EngineRefused as error:
             job.error("the engine refused", error=str(error))
@@ -232,6 +265,21 @@ class Worker:
             if self._held.get(claim.job.id) is held:
                 del self._held[claim.job.id]
             self._place_free.set()
+            metrics.JOBS.labels(self._terms.lane, outcome).inc()
+
+    def _say_end(self, held: Held, done: Done | None, job: structlog.stdlib.BoundLogger) -> None:
+        """The one line that a job leaves in the log; what was said is struck out by default."""
+        waited, seconds = round(held.claim.waited, 3), round(held.seconds, 3)
+        if done is None:
+            job.info("left to others", why=held.end, waited=waited, seconds=seconds)
+            return
+        metrics.replied(self._terms.lane, done.usage, held.seconds, held.first_token)
+        usage = {name: getattr(done.usage, name) for name in Usage.__slots__}
+        first = None if held.first_token is None else round(held.first_token, 3)
+        job.info(
+            "replied", finish=done.finish_reason, waited=waited, seconds=seconds,
+            first_token=first, **usage, prompt=held.prompt, reply=done.text,
+        )  # fmt: skip
 
     async def _fail(
         self, held: Held, code: str, message: str, *, retry: bool = False, forget: bool = False
@@ -242,11 +290,13 @@ class Worker:
 
     async def _reply(self, held: Held) -> Done | None:
         job = held.claim.job
+        held.dialogue = dialogue = self._voices.of(await self._rules(job.thread))
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
+        held.prompt = turns[-1].text
         resume = reply_to_resume(job, window)
-        prompt = self._dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
-        reply = self._dialogue.reply(resume=resume)
+        prompt = dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
+        reply = dialogue.reply(resume=resume)
         held.show(resume)
         reason = await self._stream(held, prompt, reply)
         if reason is None:
@@ -254,6 +304,9 @@ class Worker:
         text, finish_reason = reply.finish(reason)
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
         return await self._commit(held, window, prompt, Done(text, finish_reason, usage))
+
+    async def _rules(self, thread: ThreadKey) -> Rules:
+        return await self._rulebook.rules(thread) if self._rulebook else NOTHING
 
     async def _stream(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason | None:
         """Generate and publish; why the reply ended, or None where it is not ours any more."""
@@ -270,7 +323,7 @@ class Worker:
         return None
 
     async def _generate(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason:
-        dialogue, job = self._dialogue, held.claim.job
+        dialogue, job = held.dialogue, held.claim.job
         request = GenerationRequest(
             id=f"{job.id}.{held.claim.gen}",
             prompt=prompt.ids,
@@ -283,6 +336,8 @@ class Worker:
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
                 held.cached_tokens = chunk.cached_tokens or held.cached_tokens
+                if held.first_token is None and (chunk.ids or chunk.text):
+                    held.first_token = held.seconds
                 held.show(reply.push(chunk.ids, chunk.text))
                 if reason := reply.finish_reason or chunk.finish_reason:
                     return reason
@@ -310,15 +365,16 @@ class Worker:
             return
         held.published += len(text)
         if verdict != "ok":
-            held.stop(verdict)
+            self._stop(held, verdict, "publish")
 
     async def _commit(self, held: Held, window: Window, prompt: Prompt, done: Done) -> Done | None:
-        job, counts = held.claim.job, missing_counts(window, prompt, self._dialogue.fingerprint)
-        turn = Turn(job.id, "assistant", self._dialogue.spec.name, done.text, time.time())
+        job, dialogue = held.claim.job, held.dialogue
+        counts = missing_counts(window, prompt, dialogue.fingerprint)
+        turn = Turn(job.id, "assistant", dialogue.spec.name, done.text, time.time())
         commit = Commit(
             done=done,
             reply=turn if done.text else None,
-            fingerprint=self._dialogue.fingerprint,
+            fingerprint=dialogue.fingerprint,
             counts=counts,
             version=window.version,
             evict=() if job.replaces else oldest(window, prompt.dropped),
@@ -327,6 +383,8 @@ class Worker:
         if verdict == "cancelled":  # stopped between the last token and here
             stopped = Done(done.text, "cancelled", done.usage)
             return await self._commit(held, window, prompt, stopped)
+        if verdict == "fenced":
+            self._stop(held, verdict, "commit")
         return done if verdict == "ok" else None
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:

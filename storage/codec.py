@@ -164,8 +164,8 @@ def _event_fields(event: ReplyEvent) -> dict[str, Any]:
         case Done(text, finish_reason, usage):
             fields = {name: getattr(usage, name) for name in Usage.__slots__}
             return {"t": "done", "text": text, "finish_reason": finish_reason, "usage": fields}
-        case Failed(code, message):
-            return {"t": "failed", "code": code, "message": message}
+        case Failed(code, message, until):
+            return {"t": "failed", "code": code, "message": message, "until": until}
         case Cancelled(by):
             return {"t": "cancelled", "by": by}
 

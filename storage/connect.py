@@ -69,6 +69,10 @@ class Connection:
         self.client: Client = _client(self.address, _TimedRedis, _TimedCluster)
         self._blocking: Client = _client(self.address, Redis, RedisCluster)
 
+    @property
+    def is_cluster(self) -> bool:
+        return self.address.scheme == "redis+cluster"
+
     def blocking(self) -> Client:
         """The client for BLPOP and XREAD: it waits as long as they do, each call on a connection
         of its own."""

@@ -1,14 +1,15 @@
 """Replies on their way to the people: `core.ports.Deliveries`.
 
 The events of a reply are its own stream, kept for a day. One reader per bucket follows the
-platform's news, which only names the replies that have new events, and wakes whoever follows them.
+platform's news, which bring every event to whoever follows its reply in this process; who misses
+one, or starts late, reads the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from core.ports import Delivery
@@ -22,12 +23,21 @@ LOOK_AGAIN = 2.0
 SECRET = "secret_"  # noqa: S105 -- the prefix of the notes that are not kept
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """One event as it happened: the how-manieth of its reply, and its entry in their stream."""
+
+    number: int
+    entry: str
+    event: ReplyEvent
+
+
 class RedisDeliveries:
     """Leases on deliveries, and the reply events that they follow."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._followed: dict[str, asyncio.Event] = {}
+        self._followed: dict[str, asyncio.Queue[News]] = {}
 
     # -- leases ---------------------------------------------------------------------------------
 
@@ -108,21 +118,26 @@ class RedisDeliveries:
 
     async def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
         """The events of a reply from its first on, until its end."""
-        name = self._name("events", delivery.thread, delivery.job)
-        last = "-"
+        bucket, job = self._store.bucket(delivery.thread), delivery.job
+        news = self._followed[job] = asyncio.Queue()
+        number, last = 0, "-"
         try:
             while True:
-                news = self._followed.setdefault(delivery.job, asyncio.Event())
-                news.clear()
-                for entry, fields in await self._store.command("xrange", name, last, "+"):
-                    last = f"({entry}"
-                    event = codec.decode_event(fields["e"])
-                    yield event
+                missed = await self._store.run("events", bucket, job=job, after=last)
+                for entry, text in codec.flatten(missed).items():
+                    number, last = number + 1, f"({entry}"
+                    yield (event := codec.decode_event(text))
                     if isinstance(event, Done | Failed | Cancelled):
                         return
-                await _within(news.wait(), LOOK_AGAIN)
+                while (new := await _next(news, LOOK_AGAIN)) and new.number <= number + 1:
+                    if new.number == number + 1:
+                        number, last = new.number, f"({new.entry}"
+                        yield new.event
+                        if isinstance(new.event, Done | Failed | Cancelled):
+                            return
         finally:
-            self._followed.pop(delivery.job, None)
+            if self._followed.get(job) is news:
+                del self._followed[job]
 
     async def listen(self, platform: str) -> None:
         """Wake the followers of this process, for ever."""
@@ -140,11 +155,9 @@ class RedisDeliveries:
                 continue
             for entry, fields in _entries(answer):
                 last = entry
-                self._wake(fields["j"])
-
-    def _wake(self, job: str) -> None:
-        if job in self._followed:
-            self._followed[job].set()
+                if news := self._followed.get(fields["j"]):
+                    event = codec.decode_event(fields["e"])
+                    news.put_nowait(News(int(fields["n"]), fields["i"], event))
 
     # -- between here and Redis -----------------------------------------------------------------
 
@@ -164,6 +177,10 @@ def _entries(answer: Any) -> Sequence[tuple[str, Mapping[str, str]]]:
     return [entry for batch in rows for entry in (batch[0] if isinstance(answer, dict) else batch)]
 
 
-async def _within(wait: Coroutine[Any, Any, Any], seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(wait, seconds)
+async def _next(news: asyncio.Queue[News], seconds: float) -> News | None:
+    """The next of the news, or None after a while."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await news.get()
+    except TimeoutError:
+        return None

@@ -122,25 +122,24 @@ class RedisHistory:
         return ThreadSummary(thread, turns, tokens, jobs, int(epoch), at)
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
-        del by
-        return int(await self._run("reset", thread))
+        return int(await self._run("reset", thread, place=str(thread), by=by))
 
     async def reset_place(self, place: Place, by: str) -> None:
-        del by
         scope = ":".join(_parts(place))
         kind = "channel" if place.channel else "space"
         for bucket in self._buckets(place):
-            await self._store.run("reset", bucket, kind=kind, scope=scope)
+            await self._store.run("reset", bucket, kind=kind, scope=scope, place=scope, by=by)
 
-    async def forget(self, place: Place, person: str) -> int:
+    async def forget(self, place: Place, person: str, by: str = "") -> int:
         forgotten = 0
         for bucket in self._buckets(place):
-            left = True
+            left, first = True, True
             while left:
                 number, left = await self._store.run(
-                    "forget", bucket, space=_space(place), author=person, most=20
-                )
-                forgotten += number
+                    "forget", bucket, space=_space(place), author=person, most=20, first=first,
+                    by=by or person,
+                )  # fmt: skip
+                forgotten, first = forgotten + number, False
         return forgotten
 
     async def export(

@@ -32,14 +32,14 @@ class Key:
 
 TABLE = (
     Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
-    Key("ready", "ready:%s:%s", "zset", DAY, "children of a node of the fair order (see fair.lua)"),
+    Key("ready", "ready:%s:%s", "zset", DAY, "who is next, by channel, person", personal=True),
     Key("waiting", "waiting:%s", "string", DAY, "how many threads of a lane are ready"),
     Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
     Key("leases", "leases", "zset", DAY, "threads being answered, by the end of their lease"),
     Key("delayed", "delayed", "zset", DAY, "threads that wait for a time, by that time"),
     Key("deadlines", "deadlines", "zset", 2 * DAY, "open jobs, by the time they are given up"),
     Key("arrivals", "arrivals", "string", 400 * DAY, "how many jobs have come in"),
-    Key("open", "open", "hash", DAY, "how many replies are owed: in all, per channel, per person"),
+    Key("open", "open", "hash", DAY, "replies owed: in all, by channel, by person", personal=True),
     Key("thread", "thread:%s", "hash", None, "a thread's numbers: gen, epoch, sequence, state"),
     Key("turns", "thread:%s:turns", "hash", None, "turns by id, as JSON", personal=True),
     Key("history", "thread:%s:history", "zset", None, "ids of the turns remembered, in order"),
@@ -49,9 +49,9 @@ TABLE = (
     Key("jobs", "thread:%s:jobs", "zset", 2 * DAY, "a thread's open jobs, in order"),
     Key("job", "job:%s", "hash", 2 * DAY, "a reply that is owed, and how it ended", personal=True),
     Key("events", "events:%s", "stream", DAY, "the events of one reply", personal=True),
-    Key("delivery", "delivery:%s", "hash", None, "which messages a reply became, and its holder"),
+    Key("delivery", "delivery:%s", "hash", None, "a reply's messages, its asker", personal=True),
     Key("deliveries", "deliveries:%s", "zset", 2 * DAY, "a platform's open deliveries, by lease"),
-    Key("news", "news:%s", "stream", HOUR, "ids of a platform's replies that have new events"),
+    Key("news", "news:%s", "stream", 60, "a platform's events of the last seconds", personal=True),
     Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was taken in"),
     Key("edited", "edited:%s", "string", 600, "an edit that overtook its message", personal=True),
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
@@ -59,7 +59,11 @@ TABLE = (
     Key("person", "person:%s", "zset", None, "threads in which a person wrote", personal=True),
     Key("asked", "asked:%s", "zset", 2 * DAY, "a person's jobs, by time", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
-    Key("marks", "marks", "hash", 400 * DAY, "when a thread, channel, space, person was forgotten"),
+    Key("marks", "marks", "hash", 400 * DAY, "when what was forgotten, and whose", personal=True),
+    Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
+    Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
+    Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a space or a channel"),
+    Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
 )  # fmt: skip
 
@@ -86,8 +90,12 @@ def key(name: str, bucket: int, *parts: str) -> str:
     return base(bucket) + pattern % parts
 
 
-def preamble(retention: float) -> str:
-    """The table in Lua, as the head of every script; `retention` of threads in seconds."""
+def preamble(retention: float, audit: float) -> str:
+    """The table in Lua, as the head of every script.
+
+    `retention` of threads where their place has none of its own, and of the audit log, in seconds.
+    """
+    seconds = {entry.name: entry.seconds or retention for entry in TABLE} | {"audit": audit}
     names = (f"  {entry.name} = '{entry.pattern}'," for entry in TABLE)
-    lives = (f"  {e.name} = {round(1000 * (e.seconds or retention))}," for e in TABLE)
+    lives = (f"  {name} = {round(1000 * life)}," for name, life in seconds.items())
     return "\n".join(("local KEY = {", *names, "}", "local LIFE = {", *lives, "}", ""))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import cycle
 from typing import Any, cast
 
-from core.errors import StoreUnavailable
-from core.ports import Claim, Commit, DeadLetter, Receipt, Submission, Verdict
+from core.ports import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
+from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store
+
+WATCH_SECONDS = 5.0
+FAULT_SECONDS = 0.2
 
 BULK_COST = 8
 """What a reply that nobody waits for counts in the fair order."""
@@ -24,6 +28,7 @@ class RedisQueue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turn = cycle(store.all_buckets())
+        self._watches: dict[int, asyncio.Task[None]] = {}
 
     # -- the adapters' side ---------------------------------------------------------------------
 
@@ -47,6 +52,7 @@ class RedisQueue:
             cost=BULK_COST if submission.bulk else 1,
             alone=submission.alone or not self._store.answer_together,
             note=codec.dump(dict(submission.note)),
+            **_permitted(submission.permit),
         )
 
     async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
@@ -62,12 +68,19 @@ class RedisQueue:
         await self._run("seed", thread, turns=rows)
 
     async def edit(
-        self, thread: ThreadKey, turn: str, text: str, revision: str, lane: str, holder: str
+        self,
+        thread: ThreadKey,
+        turn: str,
+        text: str,
+        revision: str,
+        lane: str,
+        holder: str,
+        permit: Permit = FREE,
     ) -> Receipt:
         job = Job.id_for(thread, turn, revision)
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)),
+            job=job, seed=str(Job.seed_for(job)), **_permitted(permit),
         )  # fmt: skip
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -83,15 +96,25 @@ class RedisQueue:
         holder: str,
         *,
         resumes: bool = False,
+        note: Mapping[str, str] | None = None,
+        permit: Permit = FREE,
     ) -> Receipt:
         job = Job.id_for(thread, reply, revision)
         return await self._ask(
             "regenerate", thread, holder, reply=reply, revision=revision, author=author, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), resumes=resumes,
+            job=job, seed=str(Job.seed_for(job)), resumes=resumes, **_permitted(permit),
+            **({} if note is None else {"note": codec.dump(dict(note))}),
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         return bool(await self._run("cancel", thread, job=job))
+
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        bucket = self._store.bucket(thread)
+        jobs = await self._store.command("zrange", keys.key("jobs", bucket, str(thread)), 0, -1)
+        names = [keys.key("job", bucket, job) for job in jobs]
+        authors = [await self._store.command("hget", name, "author") for name in names]
+        return {job: author or "" for job, author in zip(jobs, authors, strict=True)}
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         return cast("list[int]", await self._run("positions", thread, jobs=jobs))
@@ -111,6 +134,15 @@ class RedisQueue:
         name = keys.key("lane", 0, lane)  # every bucket has the same
         return int(await self._store.command("zcount", name, f"({now}", "+inf"))
 
+    async def load(self, lane: str) -> Load:
+        waiting = owed = dead = 0
+        for bucket in self._store.all_buckets():
+            command = self._store.command
+            waiting += int(await command("get", keys.key("waiting", bucket, lane)) or 0)
+            owed += int(await command("hget", keys.key("open", bucket), "all") or 0)
+            dead += int(await command("xlen", keys.key("dead", bucket)))
+        return Load(waiting, owed, await self.cores(lane), dead)
+
     async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
         claims: list[Claim] = []
         for _ in self._store.all_buckets():
@@ -125,7 +157,7 @@ class RedisQueue:
         return claims
 
     async def _claim(
-        self, bucket: int, id_: str, flat: list[str], gen: int, epoch: str
+        self, bucket: int, id_: str, flat: list[str], gen: int, epoch: str, waited_ms: int
     ) -> Claim | None:
         fields = codec.flatten(flat)
         try:
@@ -137,19 +169,32 @@ class RedisQueue:
                 code="internal", message=str(error), retry=True, max_attempts=0, backoff_ms=0,
             )  # fmt: skip
             return None
-        return Claim(job, gen, int(fields["starts"]), int(epoch))
+        return Claim(job, gen, int(fields["starts"]), int(epoch), waited_ms / 1000)
 
     async def wait(self, lane: str, seconds: float) -> None:
         """Return when a thread of the lane became ready, or after `seconds`."""
-        if self._store.buckets > 1:
-            seconds = min(seconds, 0.05)  # one connection looks at one bucket
-        bucket = next(self._turn)
+        for bucket in self._store.all_buckets():
+            if bucket not in self._watches:
+                self._watches[bucket] = asyncio.create_task(self._watch(bucket, lane))
+        done, _ = await asyncio.wait(
+            self._watches.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        for bucket in [bucket for bucket, watch in self._watches.items() if watch in done]:
+            await self._watches.pop(bucket)
+
+    async def _watch(self, bucket: int, lane: str) -> None:
+        """Return when a thread of the lane became ready in this bucket; it may have been before."""
+        name = keys.key("wake", bucket, lane)
         try:
-            await self._store.connection.blocking().blpop(
-                [keys.key("wake", bucket, lane)], timeout=seconds
-            )
-        except REDIS_FAULTS as error:
-            raise StoreUnavailable(f"Redis went away: {error}") from error
+            while not await self._store.connection.blocking().blpop([name], timeout=WATCH_SECONDS):
+                pass
+        except REDIS_FAULTS:
+            await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
+
+    async def aclose(self) -> None:
+        for watch in self._watches.values():
+            watch.cancel()
+        await asyncio.gather(*self._watches.values(), return_exceptions=True)
 
     async def dead(self, most: int = 100) -> Sequence[DeadLetter]:
         letters = []
@@ -205,6 +250,7 @@ class RedisQueue:
                 id_: codec.encode_count(count, commit.fingerprint)
                 for id_, count in commit.counts.items()
             },
+            tokens=commit.done.usage.prompt_tokens + commit.done.usage.reply_tokens,
             version=commit.version,
             evict=commit.evict,
             done=codec.encode_event(commit.done),
@@ -240,16 +286,25 @@ class RedisQueue:
             "deadline_ms": _ms(self._store.deadline),
             "delivery_ms": _ms(self._store.delivery_lease),
         }
-        outcome, job, position, code, new_thread = await self._store.run(
+        outcome, job, position, code, new_thread, *until = await self._store.run(
             script, bucket, **(terms | arguments)
         )
-        return Receipt(outcome, job or None, position, code, bool(new_thread))
+        ends = until[0] / 1000 if until else 0.0
+        return Receipt(outcome, job or None, position, code, bool(new_thread), ends)
 
     async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> Verdict:
         answer = await self._run(
             script, claim.job.thread, job=claim.job.id, gen=claim.gen, **arguments
         )
         return cast("Verdict", answer)
+
+
+def _permitted(permit: Permit) -> dict[str, Any]:
+    return {
+        "refuse": permit.refuse,
+        "quota": asdict(permit.quota),
+        "keep_ms": _ms(permit.retention or 0),
+    }
 
 
 def _ms(seconds: float) -> int:

@@ -14,13 +14,16 @@ from importlib import resources
 from typing import Any
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from storage.codec import dump
 
 FOLDER = resources.files("storage") / "scripts"
 SHARED = "lib.lua"
 MOST_AT_ONCE = 128
+
+PROMISES = frozenset(("submit", "commit", "edit", "delete", "regenerate", "reset", "forget"))
+"""Steps that somebody relies on once they have returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,21 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
+class Replication:
+    """How many replicas must have a promise before it is one, and for how long to wait (ms)."""
+
+    replicas: int = 0
+    milliseconds: int = 1000
+
+
+NO_REPLICAS = Replication()
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A script to run, and where its answer goes."""
 
+    name: str
     script: Script
     base: str
     packed: str
@@ -54,8 +69,10 @@ def read_scripts(preamble: str) -> dict[str, Script]:
 class Scripts:
     """The scripts on one client."""
 
-    def __init__(self, client: Any, preamble: str) -> None:
+    def __init__(self, client: Any, preamble: str, replication: Replication = NO_REPLICAS) -> None:
+        """`replication` needs one server and its replicas: a Cluster has no WAIT over its nodes."""
         self._client = client
+        self._replication = replication
         self._scripts = read_scripts(preamble)
         self._steps: list[Step] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -63,7 +80,7 @@ class Scripts:
     async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
         """Run a script over the keys that begin with `base`; its error where it raises one."""
         loop = asyncio.get_running_loop()
-        step = Step(self._scripts[name], base, dump(arguments), loop.create_future())
+        step = Step(name, self._scripts[name], base, dump(arguments), loop.create_future())
         self._steps.append(step)
         if self._flusher is None or self._flusher.done():
             self._flusher = loop.create_task(self._flush())
@@ -82,18 +99,34 @@ class Scripts:
 
     async def _send(self, steps: Sequence[Step]) -> Sequence[Any]:
         """The answer or the error of each step."""
-        if len(steps) == 1 or isinstance(self._client, RedisCluster):
+        waiting = self._replication.replicas and any(step.name in PROMISES for step in steps)
+        if isinstance(self._client, RedisCluster) or (len(steps) == 1 and not waiting):
             # a Cluster takes no EVALSHA in a pipeline
             return await asyncio.gather(*map(self._send_one, steps), return_exceptions=True)
         pipeline = self._client.pipeline(transaction=False)
         for step in steps:
             pipeline.evalsha(step.script.sha, 1, step.base, step.packed)
+        if waiting:
+            pipeline.wait(self._replication.replicas, self._replication.milliseconds)
         try:
             answers = await pipeline.execute(raise_on_error=False)
         except Exception as error:
             return [error] * len(steps)
+        if waiting:
+            answers = self._kept_promises(steps, answers)
         return [
             await self._load_and_send(step) if isinstance(answer, NoScriptError) else answer
+            for step, answer in zip(steps, answers, strict=True)
+        ]
+
+    def _kept_promises(self, steps: Sequence[Step], answers: Sequence[Any]) -> Sequence[Any]:
+        """The answers, but an error for a promise that too few replicas have."""
+        *answers, reached = answers
+        if isinstance(reached, int) and reached >= self._replication.replicas:
+            return answers
+        late = RedisError(f"only {reached} replicas have it")
+        return [
+            late if step.name in PROMISES and not isinstance(answer, Exception) else answer
             for step, answer in zip(steps, answers, strict=True)
         ]
 
@@ -105,6 +138,7 @@ class Scripts:
 
     async def _load_and_send(self, step: Step) -> Any:
         try:
-            return await self._send_one(step)
+            await self._client.script_load(step.script.text)
         except Exception as error:
             return error
+        return (await self._send([step]))[0]

@@ -21,7 +21,7 @@ import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -39,13 +39,17 @@ START_SECONDS = 60.0
 
 STOP_SECONDS = 30.0
 
+WATCH_SECONDS = 1.0
+"""Between looks at whether the server lives."""
+
 
 @asynccontextmanager
 async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
     """The URL of the running server, for as long as it is used.
 
-    Starts it where it does not run, takes it up where it does, and stops it after its last user.
-    Raises StoreUnavailable where it cannot be started or does not answer.
+    Starts it where it does not run, also where it dies under its users; takes it up where it does;
+    and stops it after its last user. Raises StoreUnavailable where it cannot be started or does
+    not answer.
     """
     folder = _private(data_dir / "redis")
     socket = _socket_path(folder)
@@ -53,9 +57,12 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
         async with _door(folder):
             await _ensure_running(folder, socket)
             fcntl.flock(users, fcntl.LOCK_SH)
+        watching = asyncio.create_task(_revive(folder, socket))
         try:
             yield f"unix://{socket}"
         finally:
+            watching.cancel()
+            await asyncio.wait({watching})
             async with _door(folder):
                 if _try_lock(users):
                     await _stop(folder, socket)
@@ -156,6 +163,18 @@ async def _ensure_running(folder: Path, socket: Path) -> None:
                 await _launch(folder, socket, lock)
                 launched = True
         await asyncio.sleep(0.01)
+
+
+async def _revive(folder: Path, socket: Path) -> None:
+    """Start the server again whenever it is found dead; users meanwhile try again by themselves."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        with _opened(folder / "server.lock") as lock:
+            dead = _try_lock(lock)
+        if dead:
+            with suppress(StoreUnavailable):
+                async with _door(folder):
+                    await _ensure_running(folder, socket)
 
 
 async def _launch(folder: Path, socket: Path, lock: int) -> None:

@@ -12,7 +12,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from core.errors import StoreUnavailable
 from core.types import ThreadKey
 from storage import keys
-from storage.scripting import Scripts
+from storage.scripting import NO_REPLICAS, Replication, Scripts
 
 REDIS_FAULTS = (RedisError, RedisClusterException, OSError)
 
@@ -52,10 +52,13 @@ class Store:
     delivery_lease: float = 15.0
     deadline: float = 3600.0
     retention: float = 30.0 * keys.DAY
+    audit: float = 365.0 * keys.DAY
+    """How long the audit log is kept."""
     max_attempts: int = 3
     backoff: float = 1.0
     limits: Limits = Limits()
     answer_together: bool = True
+    replication: Replication = NO_REPLICAS
 
     def bucket(self, thread: ThreadKey) -> int:
         return keys.bucket_of(thread, self.buckets)
@@ -65,7 +68,8 @@ class Store:
 
     @cached_property
     def _scripts(self) -> Scripts:
-        return Scripts(self.connection.client, keys.preamble(self.retention))
+        head = keys.preamble(self.retention, self.audit)
+        return Scripts(self.connection.client, head, self.replication)
 
     async def run(self, script: str, bucket: int, **arguments: Any) -> Any:
         """Run one atomic step in one bucket. StoreUnavailable where Redis will not."""

@@ -6,24 +6,28 @@ python -m tests.slack_adapter REDIS_URL LEASE_SECONDS
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
+import structlog
+
 from bots.relay import Terms
-from bots.slack.adapter import Stores, serve
+from bots.slack.adapter import serve
+from bots.wiring import Memory
 from core.settings import load_settings
 from storage.connect import connect
-from storage.deliveries import RedisDeliveries
-from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
 
 
 async def main(redis_url: str, lease: float) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     connection = await connect(redis_url)
     store = Store(connection, lease=lease, delivery_lease=lease)
-    stores = Stores(RedisQueue(store), RedisHistory(store), RedisDeliveries(store))
+    settings = load_settings()
+    memory = Memory.over(store, RedisQueue(store), settings.policy)
     terms = Terms("echo", "a process", lease=lease, take=0.1)
-    await serve(load_settings(), stores, terms, asyncio.Event())
+    await serve(settings, memory, terms, asyncio.Event())
 
 
 if __name__ == "__main__":

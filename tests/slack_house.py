@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
 
 from bots.relay import Terms as RelayTerms
-from bots.slack.adapter import Stores, serve
+from bots.slack.adapter import serve
 from bots.slack.budget import Budget
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
@@ -48,14 +50,17 @@ class SlackHouse:
     def storehouse(self) -> Storehouse:
         return Storehouse(self.redis, self.store())
 
-    async def core(self, pace: float = 0.0, name: str = "core") -> None:
-        """Start a core; `pace` in characters a second, 0 at once."""
+    async def core(self, pace: float = 0.0, name: str = "core", tokens: int = 1024) -> None:
+        """Start a core; `pace` in characters a second, 0 at once; `tokens` the longest reply."""
         house, stop = self.storehouse(), asyncio.Event()
         worker = Worker(
             house.queue,
             house.history,
             EchoEngine(pace),
-            Dialogue.load(CATALOGUE["echo"], None),
+            Dialogue.load(
+                replace(CATALOGUE["echo"], max_new_tokens=tokens, context_length=4096 + 2 * tokens),
+                None,
+            ),
             WorkerTerms(LANE, name, lease=self.lease),
         )
         self._tasks[name] = (asyncio.create_task(worker.run(stop)), stop)
@@ -66,17 +71,8 @@ class SlackHouse:
 
     async def adapter(self, name: str = "adapter") -> None:
         """Start an adapter, and wait for its socket."""
-        house, stop = self.storehouse(), asyncio.Event()
         sockets = self.slack.delivery.sockets
-        task = asyncio.create_task(
-            serve(
-                Settings(**self._settings()),
-                Stores(house.queue, house.history, house.deliveries),
-                RelayTerms(LANE, name, lease=self.lease, take=0.1, positions=0.1),
-                stop,
-                Budget(self.minute),
-            )
-        )
+        task, stop = self._serve(name)
         self._tasks[name] = (task, stop)
         connected = asyncio.create_task(
             self.slack.until(lambda: self.slack.delivery.sockets > sockets)
@@ -100,6 +96,25 @@ class SlackHouse:
         task, stop = self._tasks.pop(name)
         stop.set()
         await task
+
+    async def http_adapter(self, name: str = "adapter") -> None:
+        """Start an adapter that gets its events by HTTP, and wait until it listens."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.settings |= {
+            "slack_http_port": port,
+            "slack_signing_secret": self.slack.signing_secret,
+        }
+        self.slack.delivery.request_url = f"http://127.0.0.1:{port}/slack/events"
+        self._tasks[name] = self._serve(name)
+        await until(partial(_listens, port))
+
+    def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
+        stop = asyncio.Event()
+        terms = RelayTerms(LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5)
+        settings, budget = Settings(**self._settings()), Budget(self.minute)
+        return asyncio.create_task(serve(settings, self.storehouse(), terms, stop, budget)), stop
 
     async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
         """An adapter as a process of its own, which can be killed; it has a socket when it is
@@ -140,6 +155,15 @@ class SlackHouse:
         found = await self.slack.until(lambda: self.slack.finished(channel, thread, text), within)
         assert isinstance(found, Message)
         return found
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 @contextlib.asynccontextmanager

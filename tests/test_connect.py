@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -16,56 +14,12 @@ from redis.asyncio import Redis
 
 from core.errors import StoreUnavailable, UsageError
 from storage.connect import Address, Connection, connect
-from storage.server import find_binary
+from tests.servers import command, free_port, running, serves
 from tests.waiting import until
-
-
-def free_port() -> int:
-    """A port whose cluster bus, 10000 above it, is a port too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if port < 55_000:
-                return port
-
-
-@asynccontextmanager
-async def running(folder: Path, port: int, *words: str) -> AsyncIterator[Redis]:
-    """A server on loopback, from when it answers until it is left."""
-    process = await asyncio.create_subprocess_exec(
-        str(find_binary()),
-        *words,
-        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    client = Redis(port=port, decode_responses=True, socket_timeout=None)
-    try:
-        await until(lambda: answers(client))
-        yield client
-    finally:
-        await client.aclose()
-        process.kill()
-        await process.wait()
-
-
-async def answers(client: Redis) -> bool:
-    try:
-        return bool(await client.ping())
-    except exceptions.RedisError:
-        return False
 
 
 async def blocked(client: Redis) -> bool:
     return bool((await client.info("clients"))["blocked_clients"])
-
-
-async def serves(node: Redis) -> bool:
-    return "cluster_state:ok" in str(await command(node, "CLUSTER", "INFO"))
-
-
-async def command(client: Redis, *words: str | int) -> object:
-    return await client.execute_command(*words)  # type: ignore[no-untyped-call]  # as redis-py is
 
 
 async def test_a_unix_socket_gives_text_back_as_text(redis_url: str, redis: Redis) -> None:

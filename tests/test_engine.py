@@ -35,7 +35,7 @@ MARGIN = 1e-4
 """Two best scores nearer than this could change places through rounding alone."""
 
 
-def _gpt_neox() -> PreTrainedModel:
+def gpt_neox() -> PreTrainedModel:
     config = GPTNeoXConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
@@ -64,7 +64,7 @@ def _llama() -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-@pytest.fixture(params=[_gpt_neox, _llama], ids=["gpt-neox", "llama"])
+@pytest.fixture(params=[gpt_neox, _llama], ids=["gpt-neox", "llama"])
 def twins(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedModel]:
     """One model twice, for the engine takes its own apart: the engine's, and one for `generate`."""
     torch.manual_seed(5)
@@ -76,7 +76,7 @@ def twins(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedMo
 @asynccontextmanager
 async def engine_for(model: PreTrainedModel, **limits: Any) -> AsyncIterator[TorchEngine]:
     limits = {"cache_bytes": 32 << 20, "step_tokens": 64, "places": 8} | limits
-    engine = TorchEngine(model, Limits(CONTEXT, **limits))
+    engine = await TorchEngine.open(lambda: model, lambda _: Limits(CONTEXT, **limits))
     try:
         yield engine
     finally:

@@ -452,3 +452,11 @@ async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
     assert forever == []
     open_ = await house.redis.hgetall("henji:{0}:open")
     assert open_ == {}
+
+
+async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(house: Storehouse) -> None:
+    first, second = await house.say("one"), await house.say("two", author="U2")
+    assert await house.queue.owed(THREAD) == {first.job: "U1", second.job: "U2"}
+    await house.reply(await house.claim(), "1")
+    await house.reply(await house.claim(), "2")
+    assert await house.queue.owed(THREAD) == {}

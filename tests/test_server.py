@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from core.errors import StoreUnavailable
 from storage import server
 from storage.server import embedded_server
+from tests.waiting import until
 
 USER = """
 import asyncio, sys
@@ -50,7 +52,7 @@ async def ended(process: asyncio.subprocess.Process) -> int:
 
 
 async def process_id(url: str) -> int:
-    async with Redis.from_url(url) as client:
+    async with Redis.from_url(url, socket_timeout=None) as client:
         return int((await client.info("server"))["process_id"])
 
 
@@ -120,6 +122,24 @@ async def test_a_killed_server_is_started_again_with_what_it_had(tmp_path: Path)
         async with embedded_server(tmp_path) as again, Redis.from_url(again) as client:
             assert await client.get("word") == b"kept"
             assert await process_id(again) != killed
+
+
+async def test_a_server_that_dies_under_its_user_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "WATCH_SECONDS", 0.01)
+
+    async def another_answers() -> bool:
+        try:
+            return await process_id(url) != killed
+        except RedisError:
+            return False
+
+    async with embedded_server(tmp_path) as url:
+        killed = await process_id(url)
+        os.kill(killed, signal.SIGKILL)
+        await until(another_answers)
+    assert not runs(tmp_path)
 
 
 async def test_a_server_that_cannot_be_reached_is_not_started_twice(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
@@ -54,3 +55,41 @@ async def test_a_mention_inside_a_thread_is_answered_having_read_it(house: Slack
 async def test_a_direct_message_is_answered(house: SlackHouse) -> None:
     ts = await house.slack.say("D1", "U1", "hi")
     await house.answered("D1", ts, "echo: hi")
+
+
+async def test_events_may_come_by_signed_http(redis: Redis) -> None:
+    async with slack_house(redis) as house:
+        slack = house.slack
+        await house.core()
+        await house.http_adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} hi")
+        reply = await house.answered("C1", ts, "echo: hi")
+        envelope = slack.command("U2", "C1", "model")
+        await envelope.done.wait()
+        assert envelope.answer is not None
+        assert "echo" in envelope.answer["text"]
+        slack.press("U1", reply, blocks.REGENERATE)
+        await slack.until(lambda: reply.edits == 1)
+        forged = slack.delivery.signed("{}", secret="wrong")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(str(slack.delivery.request_url), data="{}", headers=forged) as answer,
+        ):
+            assert answer.status == 401
+        assert slack.workspace.violations == []
+
+
+async def test_a_hundred_threads_at_once_are_each_answered_once(redis: Redis) -> None:
+    async with slack_house(redis, minute=20) as house:
+        slack = house.slack
+        await house.core()
+        await house.adapter()
+        asked = {
+            await slack.say(f"C{n % 10}", "U1", f"{BOT} {n}"): (f"C{n % 10}", f"echo: {n}")
+            for n in range(100)
+        }
+        for ts, (channel, text) in asked.items():
+            await house.answered(channel, ts, text, within=40)
+        assert all(len(slack.replies(place[0], ts)) == 1 for ts, place in asked.items())
+        assert not [call for call in slack.api.calls if call.error == "ratelimited"]
+        assert slack.workspace.violations == []

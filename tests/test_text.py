@@ -43,10 +43,16 @@ def words(text: str) -> str:
 @given(replies, limits)
 @example("```python\n" + "x = 1\n" * 100 + "```\nそして。", 100)
 @example("é́" * 200, 100)
+@example("```[返事](https://a.b/c(d))\n" + "[返事](https://a.b/c(d))" * 9, 100)
 def test_a_split_reply_fits_and_loses_nothing(reply: str, limit: int) -> None:
     parts = split(reply, limit)
     assert all(len(closed(part)) <= limit and part.strip() for part in parts)
-    assert words("".join(parts)) == words(reply)
+    said = words("".join(parts))
+    if FENCE_LINE.search(reply):  # what names a language is said again in each part of the code
+        rest = iter(said)
+        assert all(character in rest for character in words(reply))
+    else:
+        assert said == words(reply)
 
 
 @settings(max_examples=200)

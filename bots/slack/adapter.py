@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 import structlog
@@ -28,6 +28,7 @@ from bots.slack.people import People
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
+from core import metrics
 from core.ports import Deliveries, History, JobQueue
 from core.settings import Settings
 
@@ -36,13 +37,17 @@ CONNECTIONS = 100
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(Protocol):
     """What the adapter remembers with."""
 
-    queue: JobQueue
-    history: History
-    deliveries: Deliveries
+    @property
+    def queue(self) -> JobQueue: ...
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def deliveries(self) -> Deliveries: ...
 
 
 async def serve(
@@ -159,8 +164,10 @@ class _Link:
             return
         kind = json.loads(text).get("type")
         if kind == "disconnect":
+            metrics.gateway("slack", "disconnect")
             self._expected = True
         elif kind == "hello":
+            metrics.gateway("slack", "hello" if self._expected else "lost and back", up=True)
             if not self._expected:
                 log.warning("the connection to slack was lost; reading what was missed")
                 self._catch_up.soon()

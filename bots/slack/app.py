@@ -6,6 +6,7 @@ acknowledged is stored. A listener that raises is not acknowledged, and Slack de
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -126,8 +127,16 @@ def new_app(desk: Desk, base_client: Any, signing_secret: str | None, **oauth: A
         client=base_client,
         authorize=None if oauth else authorize,
         signing_secret=signing_secret,
+        logger=_quiet(),
         process_before_response=True,
         ignoring_self_events_enabled=False,  # one's own messages may be deleted by others
         raise_error_for_unhandled_request=True,
         **oauth,
     )
+
+
+def _quiet() -> logging.Logger:
+    """Bolt's log shows payloads at the level DEBUG: people's words are not for logs."""
+    logger = logging.getLogger("henji.slack_bolt")
+    logger.setLevel(logging.ERROR)
+    return logger

@@ -67,6 +67,9 @@ class Budget:
         """Keep a call back for the end of this reply."""
         self._promised[method, team].add(reply)
 
+    def has_promised(self, method: str, team: str, reply: str) -> bool:
+        return reply in self._promised[method, team]
+
     def redeem(self, team: str, reply: str) -> None:
         """The reply has ended, or another process has it."""
         for promised in self._promised.values():

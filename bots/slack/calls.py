@@ -9,6 +9,7 @@ from slack_sdk.errors import SlackApiError
 
 from bots.base import PlatformRefused
 from bots.slack.budget import Budget
+from core import metrics
 
 HOPELESS = frozenset(
     {
@@ -87,5 +88,6 @@ class Caller:
         """Note a 429; anything else is the caller's to see."""
         if error_of(error) != "ratelimited":
             raise error
+        metrics.RATE_LIMITED.labels("slack", method).inc()
         seconds = float(error.response.headers.get("Retry-After", 1))
         self.budget.refused(method, team, channel, seconds)

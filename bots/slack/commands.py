@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from slack_bolt.context.ack.async_ack import AsyncAck
@@ -14,12 +15,14 @@ from bots.slack.desk import Desk
 from bots.slack.home import Home, Scope
 from bots.slack.messages import Messages
 from bots.strings import say
+from core.ports import Place
 from core.types import ThreadKey, Turn
 
 ASK_SHORTCUT = "henji_ask"
 RESET_SHORTCUT = "henji_reset_thread"
 ASKED = "henji_asked"
 ANSWERS = ("help", "privacy", "model")
+ADMINISTRATION = ("config", "audit")
 
 
 class Commands:
@@ -42,6 +45,8 @@ class Commands:
             press = Pressed("", "", user, team, str(body["trigger_id"]), channel=channel)
             await self._home.ask(press, Scope("channel", channel))
             await ack()
+        elif word in ADMINISTRATION:
+            await ack(text=await self._administer(body, word, rest, locale))
         elif word in ANSWERS or not word:
             await ack(text=self._answer(word or "help", locale, bot, str(body["command"])))
         else:
@@ -51,6 +56,17 @@ class Commands:
         sentence = self._messages.sentence(word, locale, bot)
         usage = say("help_command", locale, command=command)
         return f"{sentence}\n{usage}" if word == "help" else sentence
+
+    async def _administer(self, body: convert.Json, word: str, rest: str, locale: str) -> str:
+        """The answer to what only admins may ask: rules of this channel, and the audit log."""
+        team, user = body["team_id"], body["user_id"]
+        place, governance = Place(PLATFORM, team, body["channel_id"]), self._desk.relay.governance
+        key = ThreadKey(PLATFORM, team, body["channel_id"], "")
+        if governance is None or not await self._desk.is_admin(key, user):
+            return say("admins_only", locale)
+        if word == "config":
+            return blocks.escaped(await governance.configure(place, rest, user, locale))
+        return blocks.escaped(await governance.audited(replace(place, channel=None), user, locale))
 
     async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> None:
         """Put the question where all can see it, and submit it under that message's id."""

@@ -30,7 +30,7 @@ class Controls:
             await self._feedback(press)
             return
         handle = Handle.parse(press.value)
-        if not await self._desk.may_govern(handle.thread.space, press.user, handle.author):
+        if not await self._desk.may_govern(handle.thread, press.user, handle.author):
             self._desk.later(self._desk.tell(handle.thread, press.user, "not_yours"))
         elif press.action == blocks.STOP:
             await self._stop(press, handle)

@@ -229,18 +229,15 @@ def incoming(
 def plain(text: str, bot: Bot, names: Mapping[str, str]) -> str:
     """Slack's markup as people read it: names for ids, the bot's own mention taken out."""
 
-    def person(match: re.Match[str]) -> str:
-        user = match[1]
-        return "" if user == bot.user else f"@{names.get(user, user)}"
-
-    text = _MENTION.sub(person, text)
+    text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^>]*)?>[ \t]?", "", text)
+    text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
     text = re.sub(r"<#[A-Z0-9]+\|([^>]+)>", r"#\1", text)
     text = re.sub(r"<!subteam\^[A-Z0-9]+\|@?([^>]+)>", r"@\1", text)
     text = re.sub(r"<!(here|channel|everyone)(?:\|[^>]*)?>", r"@\1", text)
     text = re.sub(r"<(?:mailto:|tel:)[^|>]+\|([^>]+)>", r"\1", text)
     text = re.sub(r"<(https?://[^|>]+)\|([^>]+)>", _link, text)
     text = re.sub(r"<((?:https?|mailto):[^|>]+)>", r"\1", text)
-    return re.sub(r"[ \t]{2,}", " ", unescape(text)).strip() if bot.user else unescape(text)
+    return unescape(text).strip()
 
 
 def _link(match: re.Match[str]) -> str:

@@ -14,13 +14,13 @@ from bots.relay import Relay
 from bots.slack.blocks import Block
 from bots.slack.budget import POST
 from bots.slack.calls import Caller
-from bots.slack.convert import PLATFORM
 from bots.slack.past import Past
 from bots.slack.people import People
 from bots.slack.platform import SlackPlatform
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
-from core.ports import Deliveries, History, Place
+from core.ports import Deliveries, History
+from core.rules import Asker
 from core.types import ThreadKey
 
 KEPT = 10_000
@@ -114,9 +114,9 @@ class Desk:
         client = await self.workspaces.client(team)
         await client.views_open(trigger_id=trigger, view=view)
 
-    async def may_govern(self, team: str, user: str, author: str) -> bool:
+    async def may_govern(self, key: ThreadKey, user: str, author: str) -> bool:
         """Whether a person may stop or redo what `author` asked for."""
-        return user == author or await self.people.is_admin(team, user)
+        return user == author or await self.is_admin(key, user)
 
     async def job_in(
         self, key: ThreadKey, messages: tuple[str, ...] = ()
@@ -132,10 +132,10 @@ class Desk:
                 return delivery.job, delivery.author
         return None
 
-    async def audit(self, action: str, by: str, **what: object) -> None:
-        """An entry for whoever runs the bot: who did what to whose memory."""
-        log.info("audit", action=action, by=by, platform=PLATFORM, **what)
-
-
-def place_of(key: ThreadKey) -> Place:
-    return Place(key.platform, key.space, key.channel)
+    async def is_admin(self, key: ThreadKey, user: str) -> bool:
+        """By the workspace, by the settings, or by the rules of the place."""
+        of_platform = await self.people.is_admin(key.space, user)
+        governance = self.relay.governance
+        if governance is None:
+            return of_platform
+        return governance.is_admin(Asker(key, user), of_platform=of_platform)

@@ -65,7 +65,7 @@ class Home:
     async def publish(self, team: str, user: str, notice: str = "") -> None:
         """Show a person their home page, with what they did there last."""
         locale = await self._desk.people.locale(team, user)
-        admin = await self._desk.people.is_admin(team, user)
+        admin = await self._desk.is_admin(ThreadKey(PLATFORM, team, "", ""), user)
         bot = await self._desk.workspaces.bot(team)
         client = await self._desk.workspaces.client(team)
         page = [*self._about(locale, bot), *([blocks.context(notice)] if notice else [])]
@@ -152,14 +152,16 @@ class Home:
     async def _forget(self, team: str, user: str, scope: Scope) -> bool:
         """Whether the person was allowed to, and it was done."""
         own = scope.kind in ("mine", "thread") or scope.what.startswith("D")
-        if not own and not await self._desk.people.is_admin(team, user):
+        channel = scope.what if scope.kind == "channel" else ""
+        key = ThreadKey(PLATFORM, team, channel, "")
+        if not own and not await self._desk.is_admin(key, user):
             return False
         history, space = self._desk.history, Place(PLATFORM, team)
         match scope.kind:
             case "mine":
                 await history.forget(space, user)
             case "user":
-                await history.forget(space, scope.what)
+                await history.forget(space, scope.what, by=user)
             case "thread":
                 await self._desk.relay.reset(ThreadKey.parse(scope.what), user)
             case "channel":
@@ -168,5 +170,4 @@ class Home:
                 await history.reset_place(space, user)
             case _:
                 return False
-        await self._desk.audit("reset", user, scope=scope.kind, what=scope.what, space=team)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
@@ -29,7 +30,12 @@ EVENTS = (
 HTTP_EVENTS = ("app_uninstalled", "tokens_revoked")
 
 
-def manifest(
+def manifest(url: str | None = None, locale: str = "en") -> str:
+    """The manifest as text to paste into Slack's page for a new app."""
+    return json.dumps(document(url=url, locale=locale), ensure_ascii=False, indent=2)
+
+
+def document(
     name: str = "Henji", locale: str = "en", url: str | None = None, command: str = "/henji"
 ) -> dict[str, Any]:
     """The manifest as JSON. `url`: where the HTTP adapter is reached; None: Socket Mode."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
+from bots.base import Incoming, Status
 from bots.slack import convert
 from bots.slack.blocks import escaped
 from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
 from bots.slack.desk import Desk
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
-from core.types import ThreadKey
+from core.ports import Delivery
+from core.types import ThreadKey, Turn
 
 LAST_RETRY = 3
 """Slack delivers an event four times in all."""
 BOT_TURNS = 3
 """How often in a row other bots are answered in one thread before a person has to say something."""
 KEPT_THREADS = 10_000
+AT_ONCE = 16
+"""How many messages are on their way to Redis: more would only be more connections."""
 
 log = structlog.get_logger()
 
@@ -30,6 +36,9 @@ class Messages:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._bot_turns: OrderedDict[ThreadKey, int] = OrderedDict()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._called: OrderedDict[ThreadKey, str] = OrderedDict()
+        """Thread -> the message that first named the bot there, as far as this process knows."""
 
     async def on_event(self, body: convert.Json, retry: int = 0) -> None:
         """Store what an event says; StoreUnavailable where that failed, so that it comes again."""
@@ -94,28 +103,27 @@ class Messages:
     async def _is_addressed(self, said: Said) -> bool | None:
         """Whether an answer is asked for; None where the message is nothing to the bot."""
         if said.direct or said.mentioned:
+            self._called.setdefault(said.key, said.ts)
+            if len(self._called) > KEPT_THREADS:
+                self._called.popitem(last=False)
             return True
         if not said.inside or not await self._desk.history.takes_part(said.key):
             return None
-        match self._desk.terms.follow_ups:
-            case "always":
-                return not said.others
-            case "mention":
-                return False
-        return await self._speaks_to_us(said)
+        follow_ups = await self._desk.relay.follow_ups(said.key, self._desk.terms.follow_ups)
+        if said.others or follow_ups == "mention":
+            return False
+        turns = [stored.turn for stored in await self._desk.history.turns(said.key)]
+        if self._was_overtaken(said, turns):
+            return None  # it is read with what was said before
+        return follow_ups == "always" or _speaks_to_us(said, turns)
 
-    async def _speaks_to_us(self, said: Said) -> bool:
-        """Nobody else is in the thread, or it was to this person that the bot spoke last."""
-        if said.others:
-            return False
-        turns = [s.turn for s in await self._desk.history.turns(said.key)]
-        authors = {turn.author for turn in turns if turn.role == "user"}
-        if authors <= {said.user}:
-            return True
-        if not turns or turns[-1].role == "user":
-            return False
-        asked = [turn.author for turn in turns if turn.role == "user"]
-        return bool(asked) and asked[-1] == said.user
+    def _was_overtaken(self, said: Said, turns: Sequence[Turn]) -> bool:
+        """It was said before the bot was called into the thread, and its event came after that."""
+        if said.key in self._called:
+            return float(said.ts) < float(self._called[said.key])
+        later = any(float(turn.id) > float(said.ts) for turn in turns if turn.role == "user")
+        spoke = any(turn.at < float(said.ts) for turn in turns if turn.role == "assistant")
+        return later and not spoke
 
     # -- what they want -------------------------------------------------------------------------
 
@@ -159,7 +167,6 @@ class Messages:
     async def _reset(self, said: Said) -> None:
         turns = await self._desk.relay.reset(said.key, said.user)
         if self._first(said, "reset"):
-            await self._desk.audit("reset", said.user, scope="thread", thread=str(said.key))
             sentence = "reset_done" if turns else "reset_nothing"
             self._desk.later(self._desk.tell(said.key, said.user, sentence))
 
@@ -169,7 +176,7 @@ class Messages:
             self._desk.later(self._desk.tell(key, user, "too_late"))
             return False
         job, author = found
-        if not await self._desk.may_govern(key.space, user, author):
+        if not await self._desk.may_govern(key, user, author):
             self._desk.later(self._desk.tell(key, user, "not_yours"))
             return False
         return await self._desk.relay.stop(key, job)
@@ -190,8 +197,17 @@ class Messages:
         if said.user_team != bot.team:
             note["team"] = said.user_team
         incoming = convert.incoming(said, bot, names, addressed=addressed, note=note)
-        receipt = await self._desk.relay.submit(incoming)
+        async with self._places:
+            receipt = await self._desk.relay.submit(incoming)
+        if receipt.outcome == "queued" and receipt.job:
+            self._desk.later(self._say_at_once(incoming, receipt.job))
         log.info("message", outcome=receipt.outcome, job=receipt.job, position=receipt.position)
+
+    async def _say_at_once(self, incoming: Incoming, job: str) -> None:
+        """A first sign, before any core has looked at the message."""
+        turn = incoming.turn
+        delivery = Delivery(job, incoming.thread, turn.id, turn.author, token=1, note=incoming.note)
+        await self._desk.platform.status(delivery, Status("thinking"))
 
     async def _edited(self, edited: Edited, bot: Bot) -> None:
         said = edited.said
@@ -207,3 +223,11 @@ class Messages:
         said = convert.happening({"event": body | {"channel": key.channel}}, bot)
         if isinstance(said, Said):
             await self.said(said, bot)
+
+
+def _speaks_to_us(said: Said, turns: Sequence[Turn]) -> bool:
+    """Nobody else is in the thread, or it was to this person that the bot spoke last."""
+    asked = [turn.author for turn in turns if turn.role == "user"]
+    if set(asked) <= {said.user}:
+        return True
+    return turns[-1].role == "assistant" and asked[-1] == said.user

@@ -15,8 +15,10 @@ from bots.slack.workspaces import Workspaces
 
 KEPT = 10_000
 KEPT_SECONDS = 3600.0
-PATIENCE = 0.25
+PATIENCE = 0.15
 """Seconds that a message waits for names that are not known yet; it must be stored within three."""
+AT_ONCE = 16
+"""How many are asked about at the same time."""
 
 _JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-龥]")
 
@@ -62,10 +64,14 @@ class People:
         """Whether they may do what concerns others: Slack is asked anew where it said no."""
         if user in self._admins or (await self._soon(team, user)).admin:
             return True
-        self._known.pop((team, user), None)
         return (await self._ask(team, user)).admin
 
     async def _soon(self, team: str, user: str) -> Person:
+        at, person = self._known.get((team, user), (0.0, Person()))
+        if at and time.monotonic() - at < KEPT_SECONDS:
+            return person
+        if len(self._asking) >= AT_ONCE and (team, user) not in self._asking:
+            return person  # in a rush, being stored comes before being known
         try:
             return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), PATIENCE)
         except TimeoutError:
@@ -80,16 +86,14 @@ class People:
         return self._asking[key]
 
     async def _ask(self, team: str, user: str) -> Person:
-        at, person = self._known.get((team, user), (0.0, Person()))
-        if at and time.monotonic() - at < KEPT_SECONDS:
-            return person
+        """What Slack says of them now; nothing where there is no room to ask, or no answer."""
         if not self._budget.try_take("users.info", team, ""):
-            return person
+            return Person()
         client = await self._workspaces.client(team)
         try:
             answer = await client.users_info(user=user, include_locale=True)
         except Exception:  # names are not worth losing a message for
-            return person
+            return Person()
         found = _person(answer["user"])
         self._known[team, user] = (time.monotonic(), found)
         if len(self._known) > KEPT:

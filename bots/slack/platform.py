@@ -8,6 +8,7 @@ process does not know about a message, it finds out from Slack's answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from bots.slack.past import Past
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
 from bots.text import closed
+from core import metrics
 from core.ports import Delivery
 from core.types import ThreadKey, Turn
 
@@ -37,6 +39,8 @@ FIRST_PAUSE = 0.5
 PAUSE = 1.0
 """Seconds between updates of one reply, however much room there is."""
 KEPT_REPLIES = 10_000
+ENDINGS = {"chat.startStream": "chat.stopStream", POST: "chat.update"}
+"""What begins a reply -> what ends it."""
 
 _STREAM_IS_OVER = "message_not_in_streaming_state"
 
@@ -53,6 +57,9 @@ class Live:
     """The messages that are open streams."""
     shown: dict[str, str] = field(default_factory=dict)
     """Message -> the text that it has, as far as Slack has confirmed it."""
+    status: str = ""
+    order: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """A status that came behind the reply would stand for minutes."""
 
 
 class SlackPlatform:
@@ -94,6 +101,10 @@ class SlackPlatform:
         live = self._of(delivery)
         while seconds := self._wait(delivery, live):  # noqa: ASYNC110 -- time is waited for
             await asyncio.sleep(min(seconds, 2.0))
+        if not live.shown and not delivery.messages:
+            # before anybody else is let in: what is begun can be ended
+            ending = ENDINGS[self._beginnings(delivery)[0]]
+            self._caller.budget.promise(ending, delivery.thread.space, delivery.job)
 
     def _wait(self, delivery: Delivery, live: Live) -> float:
         now = time.monotonic()
@@ -102,23 +113,24 @@ class SlackPlatform:
         pause = after[0] + after[1] * scale
         if pause > now:
             return pause - now
-        return min(self._room(method, delivery) for method in self._next_methods(delivery, live))
+        if live.shown or delivery.messages:
+            return self._room("chat.appendStream" if live.streams else "chat.update", delivery)
+        return self._room(self._beginnings(delivery)[0], delivery)
 
-    def _next_methods(self, delivery: Delivery, live: Live) -> Sequence[str]:
-        if live.streams:
-            return ("chat.appendStream",)
-        if delivery.messages or live.shown:
-            return ("chat.update",)
-        can_stream = self._can_stream(delivery.thread.space)
-        return ("chat.startStream", POST) if can_stream else (POST,)
+    def _beginnings(self, delivery: Delivery) -> Sequence[str]:
+        """How the reply may begin, what has room now first."""
+        if not self._can_stream(delivery.thread.space):
+            return (POST,)
+        return sorted(("chat.startStream", POST), key=lambda way: self._room(way, delivery))
 
     def _room(self, method: str, delivery: Delivery) -> float:
         """Seconds until `method` may begin or go on with a reply that can also be ended."""
         team, channel = delivery.thread.space, delivery.thread.channel
-        budget = self._caller.budget
+        budget, ending = self._caller.budget, ENDINGS.get(method)
         seconds = budget.wait(method, team, channel)
-        ending = {"chat.startStream": "chat.stopStream", POST: "chat.update"}.get(method)
-        return max(seconds, budget.wait(ending, team, channel)) if ending else seconds
+        if ending is None or budget.has_promised(ending, team, delivery.job):
+            return seconds
+        return max(seconds, budget.wait(ending, team, channel))
 
     def _can_stream(self, team: str) -> bool:
         return self._streaming and team not in self._no_streams
@@ -126,25 +138,30 @@ class SlackPlatform:
     # -- status -------------------------------------------------------------------------------
 
     async def status(self, delivery: Delivery, status: Status) -> None:
-        locale = self._locale(delivery)
-        sentence = say(status.kind, locale, position=status.position)
+        """Say what is going on, once, and not behind the first words of the reply."""
         self.open[delivery.job] = delivery
-        thread = delivery.thread
+        live = self._of(delivery)
+        sentence = say(status.kind, self._locale(delivery), position=status.position)
+        async with live.order:
+            if live.shown or delivery.messages or live.status == sentence:
+                return
+            with contextlib.suppress(NotNow):
+                await self._set_status(delivery.thread, sentence)
+                live.status = sentence
+
+    async def _set_status(self, thread: ThreadKey, sentence: str) -> None:
         client = await self._workspaces.client(thread.space)
-        try:
-            await self._caller.may(
-                "assistant.threads.setStatus",
-                thread.space,
-                thread.channel,
-                lambda: client.assistant_threads_setStatus(
-                    channel_id=thread.channel,
-                    thread_ts=thread.thread,
-                    status=sentence,
-                    loading_messages=[sentence],
-                ),
-            )
-        except NotNow:
-            return
+        await self._caller.may(
+            "assistant.threads.setStatus",
+            thread.space,
+            thread.channel,
+            lambda: client.assistant_threads_setStatus(
+                channel_id=thread.channel,
+                thread_ts=thread.thread,
+                status=sentence,
+                loading_messages=[sentence],
+            ),
+        )
 
     def _locale(self, delivery: Delivery) -> str:
         return delivery.note.get("locale", "en")
@@ -154,11 +171,12 @@ class SlackPlatform:
     async def post(self, delivery: Delivery, part: Part) -> str:
         live = self._of(delivery)
         self.open[delivery.job] = delivery
-        if part.end is None and part.last and self._can_stream(delivery.thread.space):
-            message = await self._start_stream(delivery, part, live)
-            if message is not None:
-                return message
-        return await self._post(delivery, part, live)
+        async with live.order:
+            if part.end is None and part.last and self._can_stream(delivery.thread.space):
+                message = await self._start_stream(delivery, part, live)
+                if message is not None:
+                    return message
+            return await self._post(delivery, part, live)
 
     async def _post(self, delivery: Delivery, part: Part, live: Live) -> str:
         thread = delivery.thread
@@ -194,7 +212,7 @@ class SlackPlatform:
             budget.promise(ending, team, delivery.job)
         elif part.last:
             budget.redeem(team, delivery.job)
-            self._live.pop(delivery.job, None)
+            live.streams.clear()
             self.open.pop(delivery.job, None)
 
     # -- streams ------------------------------------------------------------------------------
@@ -203,6 +221,7 @@ class SlackPlatform:
         """Begin a native stream; None where there is no room or the workspace has none."""
         thread, team = delivery.thread, delivery.thread.space
         if self._room("chat.startStream", delivery) > 0:
+            metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
             return None
         client = await self._workspaces.client(team)
         try:
@@ -223,6 +242,7 @@ class SlackPlatform:
         except SlackApiError as error:
             log.info("no native stream; posting and editing", error=error_of(error))
             self._no_streams.add(team)
+            metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
             return None
         message = str(answer["ts"])
         live.streams.add(message)
@@ -326,6 +346,7 @@ class SlackPlatform:
             return True
         except Exception as error:
             live.streams.discard(message)  # what it holds now is not certain: it is updated whole
+            metrics.STREAM_FALLBACKS.labels("slack", "ended").inc()
             if isinstance(error, SlackApiError) and error_of(error) == _STREAM_IS_OVER:
                 return False
             raise

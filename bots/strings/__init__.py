@@ -6,6 +6,7 @@ holds them to that.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, tzinfo
 from typing import Literal, TypeAlias
 
 from bots.strings.en import ENGLISH
@@ -14,7 +15,19 @@ from bots.strings.ja import JAPANESE
 Locale: TypeAlias = Literal["ja", "en"]
 
 FAILURES = frozenset(
-    ("no_core", "busy", "too_long", "prompt_gone", "deadline", "internal", "store_down", "stopped")
+    (
+        "no_core",
+        "busy",
+        "too_long",
+        "prompt_gone",
+        "deadline",
+        "internal",
+        "store_down",
+        "stopped",
+        "not_allowed",
+        "quota",
+        "quota_channel",
+    )
 )
 """The codes that a reply may fail with: each is a sentence."""
 
@@ -26,9 +39,15 @@ def say(key: str, locale: str, **values: object) -> str:
     return _SENTENCES[language(locale)][key].format(**values)
 
 
-def failure(code: str, locale: str) -> str:
-    """What the person reads when there is no reply; a code that nobody knows is an inner fault."""
-    return say(code if code in FAILURES else "internal", locale)
+def failure(code: str, locale: str, until: float = 0.0, zone: tzinfo = UTC) -> str:
+    """What the person reads when there is no reply; a code that nobody knows is an inner fault.
+
+    `until`: when it can be asked again, in seconds since the epoch, told as a time in `zone`.
+    """
+    if code not in FAILURES:
+        return say("internal", locale)
+    at = f"{datetime.fromtimestamp(until, zone):%H:%M (%Z)}" if until else say("tomorrow", locale)
+    return say(code, locale, time=at) if code.startswith("quota") else say(code, locale)
 
 
 def language(locale: str) -> Locale:

@@ -32,6 +32,16 @@ ENGLISH: Final[dict[str, str]] = {
         "The memory of this bot cannot be reached right now, so the message was not taken. "
         "Please send it again in a while."
     ),
+    "not_allowed": "I am not set up to answer you here. Please ask whoever runs me.",
+    "quota": (
+        "You have used up what you can ask me today; it goes on at {time}. "
+        "This message was not taken."
+    ),
+    "quota_channel": (
+        "This channel has used up what can be asked here today; it goes on at {time}. "
+        "This message was not taken."
+    ),
+    "tomorrow": "the start of tomorrow",
     # Under a reply
     "ai_notice": "Written by AI ({model}): it may be wrong.",
     "stop": "Stop",
@@ -92,6 +102,13 @@ ENGLISH: Final[dict[str, str]] = {
     "reset_pick_channel": "Which channel?",
     "reset_pick_user": "Which person?",
     "app_description": "Answers in threads with a language model that our team runs itself.",
+    # Rules of a place
+    "config_shown": "Set here:\n{rules}",
+    "config_nothing": "Nothing is set here. There are: {names}.",
+    "config_not_set": "{name} is not set here.",
+    "config_set": "From now on, here: {name} = {value}.",
+    "config_unset": "{name} is not set here any more.",
+    "config_wrong": "Nothing was changed: {reason}",
     # The home page
     "home_title": "{name}",
     "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",
@@ -113,6 +130,90 @@ ENGLISH: Final[dict[str, str]] = {
     "prompt_ideas": "Please list five ideas for:\n",
     "shortcut_ask": "Ask about this message",
     "shortcut_reset": "Reset this thread",
+    # On Discord
+    "moved_here": "Your private reply goes on here, for the command’s time is over.",
+    "moved_there": (
+        "The reply takes longer than the command lives: it goes on in your direct messages."
+    ),
+    "cmd_ask": "ask",
+    "cmd_ask_about": "Ask the language model",
+    "cmd_prompt": "prompt",
+    "cmd_prompt_about": "What you want to ask",
+    "cmd_private": "private",
+    "cmd_private_about": "Only you see the reply",
+    "cmd_chat": "chat",
+    "cmd_chat_about": "Open a thread for a conversation",
+    "cmd_reset": "reset",
+    "cmd_reset_about": "Forget this conversation",
+    "cmd_stop": "stop",
+    "cmd_stop_about": "Stop the reply that is being written",
+    "cmd_regenerate": "regenerate",
+    "cmd_regenerate_about": "Write the newest reply anew",
+    "cmd_model": "model",
+    "cmd_model_about": "Which model answers here",
+    "cmd_privacy": "privacy",
+    "cmd_privacy_about": "What is kept of you; export it, or have it forgotten",
+    "cmd_help": "help",
+    "cmd_help_about": "What I can do",
+    "cmd_admin": "admin",
+    "cmd_admin_about": "For admins of this server",
+    "cmd_admin_reset": "reset",
+    "cmd_admin_reset_about": "Forget conversations",
+    "cmd_thread": "thread",
+    "cmd_thread_about": "Forget the conversation in this thread",
+    "cmd_channel": "channel",
+    "cmd_channel_about": "Forget every conversation of a channel",
+    "cmd_user": "user",
+    "cmd_user_about": "Forget what a person wrote here",
+    "cmd_server": "server",
+    "cmd_server_about": "Forget every conversation of this server",
+    "cmd_status": "status",
+    "cmd_status_about": "What is running, and what waits",
+    "cmd_config": "config",
+    "cmd_config_about": "Show or set the rules of this channel, or of the server",
+    "cmd_rules": "rule",
+    "cmd_rules_about": "For example: temperature 0.2, or: space person_messages 50",
+    "cmd_audit": "audit",
+    "cmd_audit_about": "Who has had what forgotten",
+    "cmd_which": "which",
+    "cmd_which_about": "By default the one you are in",
+    "cmd_menu_ask": "Ask Henji about this",
+    "discord_help": (
+        "I answer with a language model that runs on our own machine ({model}).\n"
+        "• `/ask`: a question; with `private`, only you see the reply. "
+        "`/chat`: a thread for a conversation.\n"
+        "• Mention me in a channel or a thread, or write to me directly.\n"
+        "• `/stop`, `/regenerate` and `/reset` are about the conversation "
+        "that you are in.\n"
+        "• `/privacy`: what I remember of you."
+    ),
+    "chat_opened": "A conversation with {person}: write in the thread below.",
+    "chat_here": "This is a conversation already: just write.",
+    "chat_not_here": "I cannot open a thread here. Use `/ask` instead.",
+    "nothing_to_stop": "Nothing of yours is being written here.",
+    "stopping": "Stopping.",
+    "nothing_to_regenerate": "There is no reply here that could be written anew.",
+    "regenerating": "I am writing the newest reply anew.",
+    "admins_only": "Only admins can do that.",
+    "not_in_thread": "Use this inside a thread.",
+    "export_button": "Export what is kept of me",
+    "forget_button": "Forget me",
+    "forget_sure": (
+        "Everything that you wrote to me here and in direct messages, "
+        "and my replies to it, will be forgotten. This cannot be undone."
+    ),
+    "forget_done": "Forgotten: {turns} messages.",
+    "export_done": "What I remember of you ({turns} messages):",
+    "export_nothing": "I remember nothing of you here.",
+    "status_line": (
+        "Model: {model}. Language models running: {cores}. Conversations "
+        "remembered on this server: {threads}."
+    ),
+    "audit_nothing": "Nothing is in the audit log for this place.",
+    "cannot_post_here": (
+        "I am not allowed to write in {channel}. An admin can change "
+        "that in the channel’s permissions."
+    ),
     # The terminal
     "console_small_model": (
         "{model} is a small English model, for trying things out. Japanese, from rinna's model:"

@@ -29,6 +29,15 @@ JAPANESE: Final[dict[str, str]] = {
         "いま記憶装置につながらないため、メッセージを受け取れませんでした。"
         "しばらくしてからもう一度送ってください。"
     ),
+    "not_allowed": "ここではお答えできない設定になっています。運用担当者にお尋ねください。",
+    "quota": (
+        "今日の利用上限に達しました。{time}からまた使えます。このメッセージは受け取っていません。"
+    ),
+    "quota_channel": (
+        "このチャンネルの今日の利用上限に達しました。{time}からまた使えます。"
+        "このメッセージは受け取っていません。"
+    ),
+    "tomorrow": "明日の0時",
     # Under a reply
     "ai_notice": "AI({model})が書いた文章です。誤りが含まれることがあります。",
     "stop": "停止",
@@ -91,6 +100,13 @@ JAPANESE: Final[dict[str, str]] = {
     "reset_pick_channel": "どのチャンネルですか",
     "reset_pick_user": "どの人ですか",
     "app_description": "自分たちで動かす言語モデルが、スレッドで答えます。",
+    # Rules of a place
+    "config_shown": "ここでの設定:\n{rules}",
+    "config_nothing": "ここでは何も設定されていません。設定できるもの: {names}",
+    "config_not_set": "{name} はここでは設定されていません。",
+    "config_set": "ここでは今から {name} = {value} です。",
+    "config_unset": "{name} の設定をここから外しました。",
+    "config_wrong": "何も変更していません。理由: {reason}",
     # The home page
     "home_title": "{name} (返事)",
     "home_what": "自分たちで運用するチャットボットです。スレッドで、書きながら返事をします。",
@@ -112,6 +128,87 @@ JAPANESE: Final[dict[str, str]] = {
     "prompt_ideas": "次のテーマでアイデアを5つ挙げてください:\n",
     "shortcut_ask": "このメッセージについて聞く",
     "shortcut_reset": "このスレッドをリセット",
+    # On Discord
+    "moved_here": "コマンドの有効時間が過ぎるため、非公開の返事の続きはここに書きます。",
+    "moved_there": "返事に時間がかかっているため、続きはダイレクトメッセージでお送りします。",
+    "cmd_ask": "聞く",
+    "cmd_ask_about": "言語モデルに質問します",
+    "cmd_prompt": "質問",
+    "cmd_prompt_about": "聞きたいこと",
+    "cmd_private": "非公開",
+    "cmd_private_about": "返事を自分だけに表示します",
+    "cmd_chat": "会話",
+    "cmd_chat_about": "会話用のスレッドを開きます",
+    "cmd_reset": "リセット",
+    "cmd_reset_about": "この会話を忘れます",
+    "cmd_stop": "停止",
+    "cmd_stop_about": "書いている途中の返事を止めます",
+    "cmd_regenerate": "書き直し",
+    "cmd_regenerate_about": "最新の返事を書き直します",
+    "cmd_model": "モデル",
+    "cmd_model_about": "ここで答えているモデルを表示します",
+    "cmd_privacy": "プライバシー",
+    "cmd_privacy_about": "あなたについての記憶の表示・書き出し・消去",
+    "cmd_help": "ヘルプ",
+    "cmd_help_about": "使い方を表示します",
+    "cmd_admin": "管理",
+    "cmd_admin_about": "このサーバーの管理者向け",
+    "cmd_admin_reset": "リセット",
+    "cmd_admin_reset_about": "会話を忘れます",
+    "cmd_thread": "スレッド",
+    "cmd_thread_about": "このスレッドの会話を忘れます",
+    "cmd_channel": "チャンネル",
+    "cmd_channel_about": "チャンネルのすべての会話を忘れます",
+    "cmd_user": "ユーザー",
+    "cmd_user_about": "ある人がここで書いたことを忘れます",
+    "cmd_server": "サーバー",
+    "cmd_server_about": "このサーバーのすべての会話を忘れます",
+    "cmd_status": "状態",
+    "cmd_status_about": "動いているものと待っているものを表示します",
+    "cmd_config": "設定",
+    "cmd_config_about": "このチャンネル、またはサーバーの設定を表示・変更します",
+    "cmd_rules": "規則",
+    "cmd_rules_about": "例: temperature 0.2、サーバー全体は space person_messages 50",
+    "cmd_audit": "監査",
+    "cmd_audit_about": "誰が何を忘れさせたかを表示します",
+    "cmd_which": "対象",
+    "cmd_which_about": "省略すると今いる場所",
+    "cmd_menu_ask": "これについて聞く",
+    "discord_help": (
+        "自分たちのマシンで動く言語モデル({model})でお答えします。\n"
+        "• `/聞く`: 質問します。`非公開` にすると返事は自分だけに見えます。"
+        "`/会話`: 会話用のスレッドを開きます。\n"
+        "• チャンネルやスレッドでメンションするか、直接メッセージを送ってください。"
+        "\n"
+        "• `/停止`・`/書き直し`・`/リセット` は、今いる会話が対象です。"
+        "\n"
+        "• `/プライバシー`: あなたについて記憶していること。"
+    ),
+    "chat_opened": "{person} さんとの会話です。下のスレッドに書いてください。",
+    "chat_here": "ここはすでに会話の場です。そのまま書いてください。",
+    "chat_not_here": "ここではスレッドを開けません。代わりに `/聞く` をお使いください。",
+    "nothing_to_stop": "ここで書いている途中の、あなたへの返事はありません。",
+    "stopping": "停止します。",
+    "nothing_to_regenerate": "ここには書き直せる返事がありません。",
+    "regenerating": "最新の返事を書き直しています。",
+    "admins_only": "この操作は、管理者だけができます。",
+    "not_in_thread": "スレッドの中でお使いください。",
+    "export_button": "自分の記録を書き出す",
+    "forget_button": "自分を忘れさせる",
+    "forget_sure": (
+        "ここと直接メッセージであなたが書いたことと、それへの返事をすべて忘れます。元に戻せません。"
+    ),
+    "forget_done": "{turns} 件のメッセージを忘れました。",
+    "export_done": "あなたについて記憶していること({turns} 件):",
+    "export_nothing": "ここではあなたについて何も記憶していません。",
+    "status_line": (
+        "モデル: {model}。動いている言語モデル: {cores}。このサーバーで記憶している会話: "
+        "{threads}。"
+    ),
+    "audit_nothing": "この場所の監査ログには何もありません。",
+    "cannot_post_here": (
+        "{channel} に書き込む権限がありません。管理者がチャンネルの権限で変更できます。"
+    ),
     # The terminal
     "console_small_model": (
         "{model}は試用のための小さな英語モデルです。日本語のrinnaのモデルを使うには:"

@@ -89,6 +89,16 @@ class Dialogue:
         message = self._format.message(Turn("", "user", "", text, 0.0))
         return self.tokenizer.encode(message.text)
 
+    def adapted(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
+        """The same model's way to talk on other terms, and with a system prompt of its own.
+
+        ModelError where the format does not go with that prompt.
+        """
+        form = self._format
+        if system_prompt is not None:
+            form = load_format(spec, self.tokenizer, system_prompt)
+        return Dialogue(spec, self.tokenizer, form, speaker_names=self._names)
+
     def reply(self, *, resume: str = "") -> Reply:
         """A reply to be filled; `resume` is what stands of it already."""
         return Reply(self.tokenizer.detokenizer(), self._format.reading, resume)

@@ -17,6 +17,9 @@ from core.dialogue.tokenizer import Detokenizer
 from core.errors import ModelError
 from core.model_files import read_generation_config
 
+_RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+"""What a chat template raises, by itself or because it expects other messages."""
+
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
@@ -109,20 +112,31 @@ class HuggingFaceTokenizer:
     # -- the chat template ----------------------------------------------------------------------
 
     @property
+    def template_file(self) -> Path:
+        """The file that the chat template stands in."""
+        apart = self.directory / "chat_template.jinja"
+        return apart if apart.exists() else self.directory / "tokenizer_config.json"
+
+    @property
     def has_template(self) -> bool:
         return bool(self._wrapped.chat_template)
 
     def render(self, messages: Sequence[Mapping[str, str]], *, prompt: bool) -> str:
         """The chat template's string; with `prompt`, up to where a reply begins.
 
-        Raises `TemplateError` where the template will not have these messages.
+        Raises ModelError, naming the file, where the template will not have these messages.
         """
-        rendered: Any = self._wrapped.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=prompt
-        )
-        if not isinstance(rendered, str):
-            raise TemplateError("the template rendered no string")
-        return rendered
+        said = [dict(message) for message in messages]
+        try:
+            rendered: Any = self._wrapped.apply_chat_template(
+                said, tokenize=False, add_generation_prompt=prompt
+            )
+        except _RAISED as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ModelError(
+                f"the chat template in {self.template_file} raises {error!r} on turns of {roles}"
+            ) from None
+        return str(rendered)
 
 
 class StreamDetokenizer:

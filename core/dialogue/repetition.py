@@ -73,5 +73,5 @@ def _of_a_pattern(text: str) -> int | None:
     gram = grams.most_common(1)[0][0]
     first = text.find(gram)
     second = text.find(gram, first + _GRAM)
-    ends = [found.end() for found in _SENTENCE_END.finditer(text, first, second + _GRAM)]
-    return ends[-1] if ends else second
+    sentence = _SENTENCE_END.search(text, first, second + _GRAM)
+    return sentence.end() if sentence else second

@@ -12,7 +12,7 @@ from core.dialogue.tokenizer import Detokenizer
 from core.types import FinishReason
 
 _SPACE = re.compile(r"\s+")
-_LOOK_EVERY = 32
+_LOOK_EVERY = 64
 """Characters after which a loop is looked for again."""
 
 
@@ -32,7 +32,7 @@ class Reply:
         self._shown = len(self._text)
         self._line = self._text.rfind("\n") + 1
         """Where the last line begins."""
-        self._looked = len(self._text)
+        self._looked = 0
         """How much of the text was looked at for a loop."""
 
     def push(self, ids: Sequence[int], text: str | None = None) -> str:
@@ -55,7 +55,7 @@ class Reply:
             self._text += self._unread
         elif self.finish_reason is None:
             self._text = self._text[: self._before_mark()]
-        text = self._text.strip() if self._reading.strip else self._text
+        text = self._text.rstrip() if self._reading.strip else self._text
         return text, self.finish_reason or reason
 
     def _read(self, decoded: str) -> None:
@@ -66,7 +66,8 @@ class Reply:
             text = text.replace(newline, "\n")
         held = _overlap(text, (newline,)) if newline else 0
         self._unread = text[len(text) - held :]
-        self._text += text[: len(text) - held]
+        text = text[: len(text) - held]
+        self._text += text.lstrip() if self._reading.strip and not self._text else text
         self._look_for_marks()
         if self.finish_reason is None and len(self._text) >= self._looked + _LOOK_EVERY:
             self._look_for_loop()
@@ -100,7 +101,9 @@ class Reply:
     def _end_of_shown(self) -> int:
         """Where what may be shown ends: before what might be a mark, or space at the very end."""
         end = len(self._text) if self.finish_reason else self._before_mark()
-        return len(self._text[:end].rstrip()) if self._reading.strip else end
+        while self._reading.strip and end > self._shown and self._text[end - 1].isspace():
+            end -= 1
+        return end
 
     def _before_mark(self) -> int:
         """Where the text ends that is certainly not the beginning of a mark."""

@@ -39,23 +39,32 @@ class Trail:
 
     def extended(self, parts: Iterable[Part], encoder: Encoder) -> Trail:
         """This and more parts."""
-        turns, done = list(self.turns), list(self.parts)
-        ids, rest, settled = list(self.ids), self.rest, self.settled
-        counts = dict(self.counts)
+        last = self.parts[-1] if self.parts else None
+        done: list[Part] = []
+        ids: list[int] = []
+        counts: dict[str, int] = {}
+        rest, settled = self.rest, self.settled
         for part in parts:
-            sides = encoder.split(part.text)
-            if sides is not None:
+            sides, segment = encoder.split(part.text), None
+            if sides is None:
+                rest += part.text
+            else:
                 segment, alone = encoder.segment(rest + sides[0])
                 ids += segment
                 rest, settled = sides[1], settled and alone
-            else:
-                rest += part.text
-            if done:
-                closed = segment if sides is not None and len(sides[0]) <= _FRONT else None
-                counts.update(_counted(done[-1], closed, encoder))
-            turns += part.turns
+            if last is not None:
+                divided = sides is not None and len(sides[0]) <= _FRONT
+                counts |= _counted(last, segment if divided else None, encoder)
             done.append(part)
-        return Trail(tuple(turns), tuple(done), tuple(ids), rest, counts, settled)
+            last = part
+        return Trail(
+            self.turns + tuple(turn for part in done for turn in part.turns),
+            self.parts + tuple(done),
+            self.ids + tuple(ids),
+            rest,
+            {**self.counts, **counts},
+            settled,
+        )
 
     def ended(self, tail: str, encoder: Encoder) -> tuple[tuple[int, ...], Mapping[str, int]]:
         """The ids of the whole prompt, which ends with `tail`, and every turn's tokens."""
@@ -65,7 +74,7 @@ class Trail:
         closed = ids if sides and len(sides[0]) <= _FRONT else None
         counts = {**self.counts, **_counted(self.parts[-1], closed, encoder)}
         if self.settled and settled and end_settled:
-            return (*self.ids, *ids, *end_ids), counts
+            return self.ids + (ids + end_ids), counts  # the long one is copied once
         return encoder.whole("".join(part.text for part in self.parts) + tail), counts
 
     def matches(self, turns: Sequence[Turn]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,9 @@ async def open_engine(
 ) -> Engine:
     """The engine that the settings name, ready for requests.
 
-    `load` gives the model's weights where they are to be computed; it is called, in a thread, for
-    the torch engine alone, and so is torch imported. ModelError where the model cannot be served.
+    `load` gives the model's weights where they are to be computed. It is called for the torch
+    engine alone, in that engine's thread, which should be the process's only one to compute with
+    torch (see `TorchEngine`). ModelError where the model, or the server, cannot serve.
     """
     if settings.engine == "echo":
         return EchoEngine(settings.echo_tokens_per_second)
@@ -30,7 +30,7 @@ async def open_engine(
         return await _open_remote(settings)
     from core.engine.torch import open_torch_engine
 
-    return await asyncio.to_thread(open_torch_engine, settings, spec, load)
+    return await open_torch_engine(settings, spec, load)
 
 
 async def _open_remote(settings: Settings) -> Engine:

@@ -1,5 +1,5 @@
 -- Gives a core the next threads of its lane, each with a lease. Returns a row for each: the job's
--- id and fields, gen and epoch.
+-- id and fields, gen, epoch, and the milliseconds since it came in.
 
 local function lease(T, meta, J, job)
   job.thread = T
@@ -34,7 +34,7 @@ while #claims < A.most do
       fields[#fields + 1] = field
       fields[#fields + 1] = tostring(value)
     end
-    claims[#claims + 1] = { J, fields, gen, meta.epoch }
+    claims[#claims + 1] = { J, fields, gen, meta.epoch, now - (job.at or now) }
   elseif meta then
     call('HSET', K('thread', T), 'state', 'idle')
   end

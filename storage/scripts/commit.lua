@@ -18,6 +18,7 @@ local function write_counts()
 end
 
 write_counts()
+if job.day then use(T, job.day, job.author, 'tokens', A.tokens) end
 keep_reply(T, J, job, A.reply, A.reply_count)
 for _, id in ipairs(A.evict) do drop(T, id) end
 finish(T, J, job, 'done', A.done)

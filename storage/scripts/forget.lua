@@ -3,6 +3,7 @@
 
 local who = A.space .. ':' .. A.author
 call('HSET', K('marks'), 'person ' .. who, now)
+if A.first then note(A.space, A.by, 'forget', A.author) end
 
 local function forget_job(J)
   local job = job_of(J)

@@ -12,6 +12,22 @@ local function touch(name, ...)
   call('PEXPIRE', K(name, ...), LIFE[name])
 end
 
+-- How long a thread and what belongs to it is kept: its place's own term, or everyone's.
+local terms = {}
+local function term(T)
+  terms[T] = terms[T] or tonumber(call('HGET', K('thread', T), 'retention')) or LIFE.thread
+  return terms[T]
+end
+
+local function keep(T, name, ...)
+  call('PEXPIRE', K(name, ...), term(T))
+end
+
+-- A person's threads may have different terms: the list of them lives as long as the longest.
+local function keep_person(T, who)
+  if call('PTTL', K('person', who)) < term(T) then keep(T, 'person', who) end
+end
+
 -- Redis's clock is the only one: milliseconds since the epoch.
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -37,9 +53,13 @@ end
 
 -- Reply events ----------------------------------------------------------------------------------
 
+-- A reply's events stay with it. The news bring each to whoever follows it right now, with its
+-- place among them, and are gone after seconds.
 local function emit(J, platform, event)
-  call('XADD', K('events', J), 'MAXLEN', '~', 5000, '*', 'e', event)
-  call('XADD', K('news', platform), 'MAXLEN', '~', 10000, '*', 'j', J)
+  local events = K('events', J)
+  local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
+  call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', call('XLEN', events),
+    'i', entry, 'e', event)
 end
 
 -- The fair order --------------------------------------------------------------------------------
@@ -111,8 +131,8 @@ end
 -- The keys that a bucket or a platform has one of are renewed by sweep.lua and take.lua instead,
 -- which every process runs again and again.
 local function touch_thread(T, ...)
-  touch('thread', T)
-  for _, name in ipairs({ ... }) do touch(name, T) end
+  keep(T, 'thread', T)
+  for _, name in ipairs({ ... }) do keep(T, name, T) end
   call('ZADD', K('threads'), now, T)
 end
 
@@ -190,10 +210,48 @@ local function count(T, person, by)
   end
 end
 
+-- Quotas --------------------------------------------------------------------------------------
+-- What was used of a day, by person and by channel: in messages when they are taken in, in tokens
+-- when they are answered. A message that got no answer is given back.
+
+local DAY_MS = 24 * 3600 * 1000
+
+local function use(T, day, person, kind, by)
+  local space, channel = places(T)
+  for _, who in ipairs({ 'person ' .. space .. ':' .. person, 'channel ' .. channel }) do
+    call('HINCRBY', K('used', day), kind .. ' ' .. who, by)
+  end
+  touch('used', day)
+end
+
+local function today()
+  return string.format('%d', math.floor((now + A.quota.offset_ms) / DAY_MS))
+end
+
+local function refund(T, job)
+  if job.day then use(T, job.day, job.author, 'messages', -(tonumber(job.messages) or 1)) end
+end
+
+-- The code of the quota that is used up, if one is, and when its day ends.
+local function used_up(T, person)
+  local space, channel = places(T)
+  local who, where, quota = 'person ' .. space .. ':' .. person, 'channel ' .. channel, A.quota
+  local used = call('HMGET', K('used', today()), 'messages ' .. who, 'tokens ' .. who,
+    'messages ' .. where, 'tokens ' .. where)
+  local limits = { quota.person_messages, quota.person_tokens, quota.channel_messages,
+    quota.channel_tokens }
+  for i, most in ipairs(limits) do
+    if most > 0 and (tonumber(used[i]) or 0) >= most then
+      return i <= 2 and 'quota' or 'quota_channel', (today() + 1) * DAY_MS - quota.offset_ms
+    end
+  end
+end
+
 -- The end of a job, whichever: its event, and no trace among what is open. The caller places the
 -- thread anew.
 local function finish(T, J, job, state, event)
   local _, _, platform = places(T)
+  if state == 'failed' or state == 'dead' then refund(T, job) end
   call('ZREM', K('jobs', T), J)
   call('ZREM', K('deadlines'), J)
   call('HSET', K('job', J), 'state', state)
@@ -201,8 +259,11 @@ local function finish(T, J, job, state, event)
   emit(J, platform, event)
 end
 
-local function failed(code, message)
-  return cjson.encode({ t = 'failed', code = code, message = message or '' })
+-- `til`: when it can be asked again, in milliseconds, where that is known.
+local function failed(code, message, til)
+  local event = { t = 'failed', code = code, message = message or '' }
+  event['until'] = (til or 0) / 1000
+  return cjson.encode(event)
 end
 
 local function cancelled(by)
@@ -223,7 +284,7 @@ local function changed(T, id)
     local old = call('ZPOPMIN', K('changes', T), 256)
     call('HSET', K('thread', T), 'floor', old[#old])
   end
-  touch('changes', T)
+  keep(T, 'changes', T)
 end
 
 local function drop(T, id)
@@ -350,6 +411,14 @@ local function verdict(T, J, gen)
   return 'ok'
 end
 
+-- The audit log: kept apart from what is remembered, and for a term of its own.
+local function note(place, by, act, detail)
+  local oldest = string.format('%d', now - LIFE.audit)
+  call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,
+    'detail', detail)
+  touch('audit')
+end
+
 -- Deliveries ------------------------------------------------------------------------------------
 
 -- Whose messages a reply takes over: those of the last one that was to stand in the same place,
@@ -366,7 +435,7 @@ local function open_delivery(T, J, job)
   local after = job.replaces and predecessor(J, job.replaces) or ''
   call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
     'note', job.note, 'token', 1, 'holder', A.holder, 'after', after)
-  touch('delivery', J)
+  keep(T, 'delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
   local space = places(T)
   local asked = space .. ':' .. job.author
@@ -380,7 +449,11 @@ end
 local function open_job(T, J, job, later)
   local _, _, platform = places(T)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
-  job.arrival = call('INCR', K('arrivals'))
+  job.arrival, job.at = call('INCR', K('arrivals')), now
+  if A.quota then
+    job.day, job.messages = today(), 1
+    use(T, job.day, job.author, 'messages', 1)
+  end
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may hold what can post
   local flat = {}
@@ -403,21 +476,26 @@ local function open_job(T, J, job, later)
 end
 
 -- What a person is told instead of getting a reply: a job that ends where it begins.
-local function refuse(T, J, job, code, detail)
+local function refuse(T, J, job, code, detail, til)
   local _, _, platform = places(T)
   call('HSET', K('job', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
     'state', 'failed')
   touch('job', J)
   open_delivery(T, J, job)
-  emit(J, platform, failed(code, detail))
+  emit(J, platform, failed(code, detail, til))
   touch('events', J)
 end
 
--- Why a reply cannot be owed now, if so: a code, and what the sentence is filled with.
+-- Why a reply cannot be owed now, if so: a code, what to log, and when it can be asked again.
 local function obstacle(T, job)
+  if A.refuse and A.refuse ~= '' then return A.refuse, '' end
   local space, channel = places(T)
   local core = call('ZRANGEBYSCORE', K('lane', job.lane), '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
   if not core then return 'no_core', '' end
+  if A.quota then
+    local code, til = used_up(T, job.author)
+    if code then return code, 'used up', til end
+  end
   local open = call('HMGET', K('open'), 'all', 'channel ' .. channel,
     'person ' .. space .. ':' .. job.author)
   local limit = A.limits

@@ -7,7 +7,8 @@ if meta.token ~= tostring(A.token) then return 0 end
 local _, channel, platform = places(meta.thread)
 call('HSET', K('delivery', J), 'messages', A.messages, 'posting', A.posting)
 for _, message in ipairs(cjson.decode(A.messages)) do
-  call('SET', K('message', channel, message), meta.thread .. '\n' .. J, 'PX', LIFE.message)
+  call('SET', K('message', channel, message), meta.thread .. '\n' .. J, 'PX',
+    term(meta.thread))
 end
 if A.close then
   call('ZREM', K('deliveries', platform), J)
@@ -16,5 +17,5 @@ if A.close then
 else
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
 end
-touch('delivery', J)
+keep(meta.thread, 'delivery', J)
 return 1

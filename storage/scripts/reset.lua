@@ -1,6 +1,7 @@
 -- Forgets a thread, or raises the number that a channel's or a space's threads are compared with
 -- when they are next touched. Returns how many turns went, of a thread.
 
+note(A.place, A.by, 'reset', '')
 if A.thread then
   call('HSET', K('marks'), 'thread ' .. A.thread, now)
   return enter(A.thread) and wipe(A.thread, 'reset') or 0

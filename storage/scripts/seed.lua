@@ -25,9 +25,9 @@ if call('ZCARD', K('history', T)) == 0 then
       call('SET', K('seen', T .. ' ' .. turn.id), 'seeded', 'PX', LIFE.seen)
       call('HSET', K('turns', T), turn.id, edited(T, turn.id, turn.record))
       call('ZADD', K('mailbox', T), from + i - 1, turn.id)
-      call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', LIFE.message)
+      call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', term(T))
       call('ZADD', K('person', space .. ':' .. turn.author), now, T)
-      touch('person', space .. ':' .. turn.author)
+      keep_person(T, space .. ':' .. turn.author)
       taken = taken + 1
     end
   end

@@ -31,14 +31,14 @@ local function make_room()
   return true
 end
 
-local function keep()
+local function keep_turn()
   if call('HEXISTS', K('turns', T), id) == 1 then return end
   call('HSET', K('turns', T), id, edited(T, id, A.record))
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
   local message = K('message', channel, id)
-  call('SET', message, T .. '\n' .. id, 'PX', LIFE.message)
+  call('SET', message, T .. '\n' .. id, 'PX', term(T))
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
-  touch('person', space .. ':' .. A.author)
+  keep_person(T, space .. ':' .. A.author)
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 
@@ -58,8 +58,12 @@ local function join(J, job)
   if call('ZSCORE', K('mailbox', T), id) then -- chatter that the job reads anyway
     call('HSET', K('job', J), 'covers', id .. '\n' .. (job.covers or ''))
   else
-    keep()
+    keep_turn()
     call('HSET', K('job', J), 'turn', id, 'covers', (job.covers or '') .. job.turn .. '\n')
+  end
+  if A.quota and job.day then
+    call('HINCRBY', K('job', J), 'messages', 1)
+    use(T, job.day, A.author, 'messages', 1)
   end
   return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
 end
@@ -69,7 +73,7 @@ if known() then return { 'duplicate', A.job, 0, '', 0 } end
 if not A.addressed then
   if not meta or not make_room() then return { 'ignored', '', 0, '', 0 } end
   remember()
-  keep()
+  keep_turn()
   return { 'kept', '', 0, '', 0 }
 end
 
@@ -78,11 +82,11 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = A.note, cost = A.cost,
 }
 if A.alone then job.alone = 1 end
-local code, detail = obstacle(T, job)
+local code, detail, til = obstacle(T, job)
 remember()
 if code then
-  refuse(T, A.job, job, code, detail)
-  return { 'refused', A.job, 0, code, 0 }
+  refuse(T, A.job, job, code, detail, til)
+  return { 'refused', A.job, 0, code, 0, til or 0 }
 end
 if not meta then
   -- above all numbers of a thread of this name that has expired: who knew it reads all of this one
@@ -90,9 +94,15 @@ if not meta then
   call('HSET', K('thread', T), 'state', 'idle', 'gen', now, 'epoch', 0, 'version', now, 'floor', now,
     'running', '', 'era', (resets[1] or '0') .. '.' .. (resets[2] or '0'))
 end
+-- its place's term may have changed since the last message
+if A.keep_ms > 0 then
+  call('HSET', K('thread', T), 'retention', A.keep_ms)
+else
+  call('HDEL', K('thread', T), 'retention')
+end
 local J, waiting = companion()
 if J then return join(J, waiting) end
-keep()
+keep_turn()
 local held = not meta and A.hold_ms > 0
 local at = open_job(T, A.job, job, held and now + A.hold_ms)
 return { 'queued', A.job, at, '', held and 1 or 0 }

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
-
 from core.dialogue.formats.base import Message, Reading
 from core.dialogue.huggingface import HuggingFaceTokenizer
 from core.dialogue.text import Breaker, clean
@@ -15,7 +13,6 @@ from core.errors import ModelError
 from core.types import Turn
 
 _ASKED, _REPLIED, _ASKED_AGAIN = "Xq0", "Xa1", "Xq2"
-_RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +79,27 @@ class ChatTemplateFormat:
     def _find_seams(self) -> _Seams:
         """The template's strings between turns, read off a small dialogue."""
         if not self._tokenizer.has_template:
-            raise ModelError(f"{self._tokenizer.directory} has no chat template")
+            raise ModelError(f"{self._tokenizer.template_file} has no chat template")
         dialogue = [
             Message("user", _ASKED),
             Message("assistant", _REPLIED),
             Message("user", _ASKED_AGAIN),
         ]
-        try:
-            open_end = self._render(dialogue, prompt=False)
-            rendered = self._render(dialogue, prompt=True)
-        except _RAISED as error:
-            raise ModelError(
-                f"the chat template in {self._tokenizer.directory} raises {error!r} "
-                "on a user's question, a reply and a second question"
-            ) from None
+        open_end = self._render(dialogue, prompt=False)
+        rendered = self._render(dialogue, prompt=True)
         found = re.search(f"{_ASKED}(.*?){_REPLIED}(.*?){_ASKED_AGAIN}", rendered, re.DOTALL)
         if found is None:
             raise ModelError(
-                f"the chat template in {self._tokenizer.directory} leaves out what was said"
+                f"the chat template in {self._tokenizer.template_file} leaves out what was said"
             )
         return _Seams(found[1], found[2], rendered.removeprefix(open_end))
 
     def _marks(self) -> list[str]:
         """What no text may contain: control tokens, and the marks between turns that are none."""
         controls = sorted(self._tokenizer.controls, key=len, reverse=True)
-        seams = "\n".join((self._seams.before_reply, self._seams.after_reply, self._seams.tail))
-        around = re.split("|".join(map(re.escape, controls)) or "\0", seams)
+        dividing = re.compile("|".join(map(re.escape, controls)) or "\0")
+        seams = (self._seams.before_reply, self._seams.after_reply, self._seams.tail)
+        around = [part for seam in seams for part in dividing.split(seam)]
         # a bare word, such as the role after <|im_start|>, means nothing by itself
         return controls + [part.strip() for part in around if not part.strip().isalnum()]
 
@@ -124,20 +116,19 @@ class ChatTemplateFormat:
         messages = [{"role": role, "content": f"Xr{place}"} for place, role in enumerate(roles)]
         try:
             rendered = self._tokenizer.render([*self._system, *messages], prompt=True)
-        except _RAISED:
+        except ModelError:
             return False
         return all(message["content"] in rendered for message in messages)
 
     def _appends(self) -> bool:
         """Whether `first`, `following` and `tail` give what the template gives, for all we try."""
-        if self.alternates:
-            dialogues = [_alternating(length) for length in (1, 3, 5, 7)]
-        else:
-            dialogues = [_alternating(length) for length in range(1, 7)]
+        lengths = (1, 3, 5, 7) if self.alternates else range(1, 8)
+        dialogues = [_alternating(length, shift) for length in lengths for shift in (0, 1)]
+        if not self.alternates:
             dialogues.append([*_alternating(2), *_alternating(3), *_alternating(1)])
         try:
             return all(map(self._appends_in, dialogues))
-        except _RAISED:
+        except ModelError:
             return False
 
     def _appends_in(self, dialogue: Sequence[Message]) -> bool:
@@ -166,11 +157,9 @@ _SAMPLES = (
 )
 
 
-def _alternating(length: int) -> list[Message]:
+def _alternating(length: int, shift: int = 0) -> list[Message]:
     """User and assistant in turn, with texts that templates have been seen to treat apart."""
-    texts = [_SAMPLES[place % len(_SAMPLES)] for place in range(length)]
-    roles = ["assistant" if place % 2 else "user" for place in range(length)]
     return [
-        Message("user" if role == "user" else "assistant", text)
-        for role, text in zip(roles, texts, strict=True)
+        Message("assistant" if place % 2 else "user", _SAMPLES[(place + shift) % len(_SAMPLES)])
+        for place in range(length)
     ]

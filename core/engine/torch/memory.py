@@ -21,6 +21,14 @@ def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
     return int(_available() * _CPU_PART)
 
 
+def gpu_memory(device: torch.device) -> tuple[int, int] | None:
+    """Bytes of the GPU in use, by whomever, and in all; None where the device is no GPU."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free, total
+
+
 def _available() -> int:
     """Bytes of memory that can be had without swapping (Linux's MemAvailable)."""
     for line in Path("/proc/meminfo").read_text().splitlines():

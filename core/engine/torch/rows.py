@@ -172,10 +172,10 @@ class _Group:
 
 
 def _decode_group(shelf: Shelf, first: int, last: int, at: int) -> _Group:
-    lengths = torch.tensor([one.computed + 1 for one in shelf.sequences[first:last]])
-    longest, shortest = int(lengths.max()), int(lengths.min())
+    counts = [one.computed + 1 for one in shelf.sequences[first:last]]
+    lengths, longest = torch.tensor(counts), max(counts)
     mask = None
-    if shortest < longest:
+    if min(counts) < longest:
         hidden = torch.arange(longest) >= lengths[:, None]
         mask = _additive(hidden, shelf.rows.dtype)[:, None, None]
     places = (torch.arange(last - first), lengths - 1)

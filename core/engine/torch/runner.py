@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.engine.torch.attention import Cache
 from core.engine.torch.sampler import SamplingBatch, sample
 from core.engine.torch.scheduler import Part
+
+Ints: TypeAlias = npt.NDArray[np.int64]
 
 
 class Runner:
@@ -28,13 +34,7 @@ class Runner:
         ids, positions, last = _inputs(parts)
         sampling = [at for at, part in enumerate(parts) if part.samples]
         wanted = last[sampling] if sampling else last[:1]
-        logits = self._model(
-            input_ids=torch.from_numpy(ids)[None],
-            position_ids=torch.from_numpy(positions)[None],
-            use_cache=False,
-            logits_to_keep=torch.from_numpy(wanted),
-            step=self._cache.begin(parts),
-        ).logits[0]
+        logits = self._logits(parts, ids, positions, wanted)
         tokens: list[int | None] = [None] * len(parts)
         if sampling:
             batch = SamplingBatch.of([parts[at].sequence for at in sampling], logits.device)
@@ -42,8 +42,20 @@ class Runner:
                 tokens[at] = token
         return list(zip(parts, tokens, strict=True))
 
+    def _logits(self, parts: list[Part], ids: Ints, positions: Ints, wanted: Ints) -> Tensor:
+        """(wanted, vocabulary): of the ids at these places of the step."""
+        device = self._model.device
+        logits: Tensor = self._model(
+            input_ids=torch.from_numpy(ids)[None].to(device),
+            position_ids=torch.from_numpy(positions)[None].to(device),
+            use_cache=False,
+            logits_to_keep=torch.from_numpy(wanted).to(device),
+            step=self._cache.begin(parts),
+        ).logits[0]
+        return logits
 
-def _inputs(parts: list[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def _inputs(parts: list[Part]) -> tuple[Ints, Ints, Ints]:
     """Ids and positions of the step, and where in it each part ends."""
     spans = [(one.sequence.computed, one.sequence.computed + one.count) for one in parts]
     ids = [part.sequence.ids[a:b] for part, (a, b) in zip(parts, spans, strict=True)]

@@ -18,6 +18,7 @@ from core.engine.torch.sequence import Sequence
 from core.types import Sampling
 
 _MASK = (1 << 64) - 1
+_ALL = 1 << 40
 _NUCLEUS = 512
 """The most probable tokens that are looked at before the whole vocabulary is sorted."""
 
@@ -28,6 +29,38 @@ def uniform(seed: int, index: int) -> float:
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
     return float((state ^ (state >> 31)) >> 11) / (1 << 53)
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """The rows that draw from a part of the vocabulary."""
+
+    rows: Tensor
+    top_k: Tensor
+    """(rows, 1); larger than any vocabulary where there is none."""
+    top_p: Tensor
+    """(rows, 1)"""
+    widest: int
+    """The largest top-k."""
+
+    @classmethod
+    def of(cls, wishes: list[Sampling], device: torch.device) -> Cuts | None:
+        rows = [n for n, one in enumerate(wishes) if one.temperature and _is_cut(one)]
+        if not rows:
+            return None
+        top_k = [wishes[row].top_k or _ALL for row in rows]
+        return cls(
+            rows=torch.tensor(rows).to(device, non_blocking=True),
+            top_k=torch.tensor(top_k).unsqueeze(1).to(device, non_blocking=True),
+            top_p=torch.tensor([wishes[row].top_p for row in rows])
+            .unsqueeze(1)
+            .to(device, non_blocking=True),
+            widest=max(wishes[row].top_k for row in rows),
+        )
+
+
+def _is_cut(wish: Sampling) -> bool:
+    return wish.top_k > 0 or wish.top_p < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +76,7 @@ class SamplingBatch:
     """float64"""
     greedy: Tensor
     """bool"""
-    cuts: tuple[tuple[int, Sampling], ...]
-    """The rows with a top-k or top-p."""
+    cuts: Cuts | None
     all_greedy: bool
 
     @classmethod
@@ -63,11 +95,7 @@ class SamplingBatch:
             temperature=column([wish.temperature or 1.0 for wish in wishes]),
             draw=column(draws, torch.float64),
             greedy=torch.tensor(greedy).to(device, non_blocking=True),
-            cuts=tuple(
-                (row, wish)
-                for row, wish in enumerate(wishes)
-                if wish.temperature and (wish.top_k > 0 or wish.top_p < 1)
-            ),
+            cuts=Cuts.of(wishes, device),
             all_greedy=all(greedy),
         )
 
@@ -90,8 +118,8 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
         return logits.argmax(-1)
     best = logits.argmax(-1)
     logits /= batch.temperature
-    for row, wish in batch.cuts:
-        _cut(logits[row], wish)
+    if batch.cuts is not None:
+        _cut(logits, batch.cuts, _width(batch.cuts, logits.shape[1], logits.device))
     return torch.where(batch.greedy, best, _draw(logits, best, batch.draw))
 
 
@@ -125,19 +153,25 @@ def _stretches(vocabulary: int) -> int:
     return next(n for n in range(int(vocabulary**0.5), 0, -1) if vocabulary % n == 0)
 
 
-def _cut(row: Tensor, wish: Sampling) -> None:
-    """Leave of a row of logits, in place, what top-k and then top-p let through."""
-    vocabulary = row.shape[0]
-    width = min(wish.top_k or max(_NUCLEUS, 1), vocabulary)
-    values, ids = row.topk(width)
-    if wish.top_k:
-        weights = values.softmax(-1)
-    else:
-        weights = (values - row.logsumexp(-1)).exp()
-        if width < vocabulary and weights.sum() < wish.top_p:
-            values, ids = row.sort(descending=True)
-            weights = values.softmax(-1)
-    kept = weights.cumsum(-1) - weights < wish.top_p if wish.top_p < 1 else weights >= 0
-    kept[0] = True
-    row.fill_(-torch.inf)
-    row[ids[kept]] = values[kept]
+def _cut(logits: Tensor, cuts: Cuts, width: int) -> None:
+    """Leave of the rows, in place, what top-k and then top-p let through.
+
+    The `width` most probable tokens are looked at; more where a nucleus is not among them.
+    """
+    rows = logits[cuts.rows]
+    values, ids = rows.topk(width)
+    weights = (values - rows.logsumexp(-1, keepdim=True)).exp()
+    weights.masked_fill_(torch.arange(width, device=rows.device) >= cuts.top_k, 0.0)
+    whole = torch.where(cuts.top_k < rows.shape[1], weights.sum(-1, keepdim=True), 1.0)
+    if width < rows.shape[1] and (weights.sum(-1, keepdim=True) < cuts.top_p * whole).any():
+        _cut(logits, cuts, rows.shape[1])
+        return
+    kept = (weights.cumsum(-1) - weights < cuts.top_p * whole) & (weights > 0)
+    kept[:, 0] = True
+    rows.fill_(-torch.inf).scatter_(1, ids, values.masked_fill(~kept, -torch.inf))
+    logits[cuts.rows] = rows
+
+
+def _width(cuts: Cuts, vocabulary: int, device: torch.device) -> int:
+    # A GPU sorts everything in less time than it takes to ask whether that is needed.
+    return vocabulary if device.type == "cuda" else min(vocabulary, max(_NUCLEUS, cuts.widest))

@@ -1,0 +1,137 @@
+"""One connection to Discord's gateway: what it asks for, and where its events go."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import discord
+import structlog
+from discord import app_commands
+
+from bots.discord.catchup import CatchUp
+from bots.discord.commands import Languages, Tree, add_commands
+from bots.discord.desk import Asked, Desk
+from bots.discord.listening import Listener
+from bots.discord.memory import Memory
+from bots.discord.pace import Pace
+from bots.discord.portal import invitation
+from bots.discord.presses import Presses
+from bots.discord.privacy import Privacy
+from bots.discord.rest import tracing
+from core import metrics
+
+log = structlog.get_logger()
+
+
+def intents_for(*, reads: bool) -> discord.Intents:
+    """Guilds, and messages in them and in direct channels; their content where it is granted."""
+    intents = discord.Intents.none()
+    intents.guilds = intents.guild_messages = intents.dm_messages = True
+    intents.message_content = reads
+    return intents
+
+
+class HenjiClient(discord.Client):
+    """A connection without a cache of messages or members: the store is the memory."""
+
+    def __init__(self, pace: Pace, *, reads: bool, shard: int = 0, shards: int = 1) -> None:
+        super().__init__(
+            intents=intents_for(reads=reads),
+            max_messages=None,
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            allowed_mentions=discord.AllowedMentions.none(),
+            http_trace=tracing(pace),
+            shard_id=shard,
+            shard_count=shards,
+        )
+        self.registers = shard == 0
+        """Whether this connection registers the commands."""
+        self.before_session: Callable[[], Awaitable[None]] | None = None
+        """What must come to pass before a session is opened."""
+
+    def serve(self, desk: Desk) -> None:
+        """Hand what happens to the desk."""
+        self._desk = desk
+        self._listener = Listener(desk, self)
+        self._memory = Memory(desk, self, self._listener)
+        self._presses, self._privacy = Presses(desk), Privacy(desk)
+        self._catch_up = CatchUp(desk, self, self._listener)
+        self.tree = Tree(self, desk)
+        add_commands(self.tree, desk)
+
+    async def setup_hook(self) -> None:
+        """Register the commands; the bot answers mentions even where it may not."""
+        if not self.registers:
+            return
+        guild = self._desk.terms.guild
+        where = discord.Object(guild) if guild else None
+        try:
+            await self.tree.set_translator(Languages())
+            if where is not None:
+                self.tree.copy_global_to(guild=where)
+            await self.tree.sync(guild=where)
+        except (discord.HTTPException, app_commands.AppCommandError) as error:
+            log.warning(commands_refused(self.application_id), error=repr(error))
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+        """Wait for this bot's turn to open a session; it may have other processes."""
+        if self.before_session is not None:
+            await self.before_session()
+
+    # -- what happens ---------------------------------------------------------------------------
+
+    async def on_ready(self) -> None:
+        """A new session: what was written since the last one was not sent, and never will be."""
+        metrics.gateway("discord", "ready", up=True, shard=str(self.shard_id or 0))
+        log.info("connected to discord", guilds=len(self.guilds), shard=self.shard_id)
+        await self._catch_up.run()
+
+    async def on_resumed(self) -> None:
+        metrics.gateway("discord", "resumed", up=True, shard=str(self.shard_id or 0))
+
+    async def on_disconnect(self) -> None:
+        metrics.gateway("discord", "disconnected", up=False, shard=str(self.shard_id or 0))
+
+    async def on_message(self, message: discord.Message) -> None:
+        await self._listener.heard(message)
+
+    async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
+        await self._memory.edited(event)
+
+    async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
+        await self._memory.deleted(event.channel_id, event.guild_id, [event.message_id])
+
+    async def on_raw_bulk_message_delete(self, event: discord.RawBulkMessageDeleteEvent) -> None:
+        await self._memory.deleted(event.channel_id, event.guild_id, event.message_ids)
+
+    async def on_raw_thread_delete(self, event: discord.RawThreadDeleteEvent) -> None:
+        await self._memory.thread_deleted(event)
+
+    async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
+        await self._memory.channel_deleted(channel)
+
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        await self._memory.left(guild)
+
+    async def on_interaction(self, interaction: Asked) -> None:
+        """Commands are the tree's; buttons and modals are read from their ids."""
+        if interaction.type in (
+            discord.InteractionType.component,
+            discord.InteractionType.modal_submit,
+        ):
+            await self._presses.interacted(interaction)
+            await self._privacy.pressed(interaction)
+
+    async def on_error(self, event_method: str, /, *args: Any, **kwargs: Any) -> None:
+        """One event went wrong; its content is not logged."""
+        log.exception("an event of discord's was not handled", event_name=event_method)
+
+
+def commands_refused(app: int | None) -> str:
+    """What to do where the commands cannot be registered."""
+    return (
+        "the commands could not be registered: invite the bot again with the scopes bot and "
+        f"applications.commands, at {invitation(app or 0)}"
+    )

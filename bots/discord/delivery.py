@@ -1,0 +1,363 @@
+"""How a reply reaches people on Discord: what `bots.base.Platform` asks of a platform."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import discord
+import structlog
+
+from bots.base import Part, PlatformRefused, Status
+from bots.discord import controls, convert, past, rest
+from bots.discord.note import Note
+from bots.discord.pace import EVERYWHERE, Pace
+from bots.discord.presence import Typing
+from bots.discord.rest import ORIGINAL, Rest, edit_key, hook_key, nonce_for
+from bots.discord.tokens import Tokens
+from bots.discord.way import ELSEWHERE, ByToken, Directly, Nowhere, Plainly, to_edit, to_post
+from bots.discord.words import labels
+from bots.strings import say
+from core.ports import Delivery
+from core.types import Done, ThreadKey, Turn
+
+log = structlog.get_logger()
+
+LENGTH = 2000
+"""Characters that a bot's message holds: Discord counts code points, as Python does."""
+ROOM_FOR_NOTE = 120
+"""Of them, kept for a sentence of the bot's own under the last part."""
+CALL_SECONDS = 15.0
+"""discord.py waits for rate limits inside a request: no longer than this."""
+HOPELESS = (
+    rest.MISSING_ACCESS,
+    rest.MISSING_PERMISSIONS,
+    rest.CANNOT_MESSAGE_USER,
+    rest.UNKNOWN_CHANNEL,
+    rest.UNKNOWN_MESSAGE,
+)
+"""Discord's codes for what no second try will do."""
+DEAD_TOKEN = (rest.UNKNOWN_WEBHOOK, rest.INVALID_WEBHOOK_TOKEN)
+"""And for a token that was never acknowledged, or has ended: another way may be open."""
+REASONS = {
+    rest.MISSING_ACCESS: "the bot may not see the channel",
+    rest.MISSING_PERMISSIONS: "the bot may not write there, or may not open threads",
+    rest.CANNOT_MESSAGE_USER: "the person takes no direct messages",
+}
+TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
+BEFORE_THE_END = 60.0
+"""Seconds before a token's end at which a reply that cannot do without it is cut or moved."""
+
+
+class DiscordPlatform:
+    """Discord, as the relay sees it."""
+
+    name = convert.PLATFORM
+    part_length = LENGTH - ROOM_FOR_NOTE
+    call_seconds = CALL_SECONDS
+
+    def __init__(
+        self,
+        client: discord.Client,
+        pace: Pace,
+        stop: Callable[[ThreadKey, str], Awaitable[object]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._pace = pace
+        self._stop = stop
+        self._clock = clock
+        self._rest = Rest(client, pace)
+        self._typing = Typing(self._rest.typing)
+        self._waiting: dict[str, str] = {}
+        """Reply -> the message that shows its place in the queue, until there is text."""
+        self._opened: set[str] = set()
+        """Replies whose thread is there."""
+        self._alarms: dict[str, asyncio.Task[None]] = {}
+        """Reply -> what happens before its token ends."""
+        self._moved: dict[str, dict[int, str]] = {}
+        """Private reply -> its parts that went on as direct messages."""
+        self.tokens = Tokens()
+
+    def length_of(self, text: str) -> int:
+        return len(text)
+
+    async def close(self) -> None:
+        """End what runs beside the deliveries."""
+        self._typing.close()
+        for alarm in list(self._alarms.values()):
+            alarm.cancel()
+
+    # -- before there is text -------------------------------------------------------------------
+
+    async def pace(self, delivery: Delivery, *, final: bool) -> None:
+        note = Note.unpack(delivery.note)
+        if isinstance(to_edit(note, 0, "", self._clock()), ByToken):
+            await self._pace.turn(hook_key(note.token), final=final)
+            return
+        await self._pace.turn(edit_key(note.channel), final=final)
+        await self._pace.turn(EVERYWHERE, final=final)
+
+    async def status(self, delivery: Delivery, status: Status) -> None:
+        note = await self.tokens.note(delivery)
+        self._set_alarm(delivery, note)
+        async with asyncio.timeout(CALL_SECONDS):
+            if not note.token:
+                await self._open(delivery, note)
+                self._typing.start(delivery.job, note.channel)
+            waits = status.kind == "queued" and status.position > 1
+            if delivery.messages or not (waits or delivery.job in self._waiting):
+                return
+            text = say("queued" if waits else "thinking", note.locale, position=status.position)
+            await self._show_waiting(delivery, note, Part(0, text, last=True))
+
+    async def _show_waiting(self, delivery: Delivery, note: Note, part: Part) -> None:
+        """A line that the reply will replace; left out where requests are scarce."""
+        shown = self._waiting.get(delivery.job)
+        if shown is None:
+            self._waiting[delivery.job] = await self._write(delivery, note, part)
+            return
+        by_token = isinstance(to_edit(note, 0, shown, self._clock()), ByToken)
+        keys = (hook_key(note.token),) if by_token else (edit_key(note.channel), EVERYWHERE)
+        if all(self._pace.has_room(key) for key in keys):
+            await self._rewrite(delivery, note, shown, part)
+
+    # -- text -----------------------------------------------------------------------------------
+
+    async def post(self, delivery: Delivery, part: Part) -> str:
+        note = await self.tokens.note(delivery)
+        self._set_alarm(delivery, note)
+        async with self._calling(delivery, note):
+            try:
+                shown = await self._put(delivery, note, part)
+            except discord.HTTPException as error:
+                if error.code not in DEAD_TOKEN or not note.token:
+                    raise
+                self.tokens.bury(note.token)
+                shown = await self._put(delivery, replace(note, token=""), part)
+        self._settle(delivery, part)
+        return shown
+
+    async def _put(self, delivery: Delivery, note: Note, part: Part) -> str:
+        shown = await self._standing(delivery) if part.index == 0 else None
+        if not shown:
+            return await self._write(delivery, note, part)
+        await self._rewrite(delivery, note, shown, part)
+        return shown
+
+    async def _standing(self, delivery: Delivery) -> str | None:
+        """The line that stands where the first part will: shown here, or by another process."""
+        if delivery.token > 1 and delivery.job not in self._waiting:
+            return await self.find(delivery, 0)
+        return self._waiting.get(delivery.job)
+
+    async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
+        note = await self.tokens.note(delivery)
+        self._set_alarm(delivery, note)
+        async with self._calling(delivery, note):
+            try:
+                await self._rewrite(delivery, note, message, part)
+            except discord.HTTPException as error:
+                if error.code not in DEAD_TOKEN or not note.token:
+                    raise
+                self.tokens.bury(note.token)
+                await self._rewrite(delivery, replace(note, token=""), message, part)
+        self._settle(delivery, part)
+
+    async def remove(self, delivery: Delivery, message: str) -> None:
+        note = await self.tokens.note(delivery)
+        with contextlib.suppress(discord.NotFound):  # somebody took it away already
+            async with asyncio.timeout(CALL_SECONDS):
+                match to_edit(note, 1, message, self._clock()):
+                    case ByToken(app, token, ident):
+                        await self._rest.remove_by_token(app, token, ident)
+                    case Plainly(channel, ident):
+                        await self._rest.remove(channel, ident)
+                    case _:
+                        return
+
+    async def _write(self, delivery: Delivery, note: Note, part: Part) -> str:
+        buttons, text = self._buttons(delivery, note, part), text_of(part)
+        moved = delivery.job in self._moved
+        match to_post(note, part.index, self._clock(), moved=moved):
+            case ByToken(app, token, "", private):
+                said = await self._rest.follow_up(app, token, text, buttons, private=private)
+                return str(said["id"])
+            case ByToken(app, token, ident):
+                said = await self._rest.edit_by_token(app, token, ident, text, buttons)
+                return str(said["id"])
+            case Plainly(channel):
+                await self._open(delivery, note)
+                reply_to = "" if note.opens or part.index else note.reply_to
+                return await self._post(delivery, channel, part, buttons, reply_to)
+            case Directly():
+                return await self._write_directly(delivery, part, buttons)
+            case Nowhere():
+                raise PlatformRefused(TOKEN_ENDED)
+
+    async def _rewrite(self, delivery: Delivery, note: Note, message: str, part: Part) -> None:
+        buttons = self._buttons(delivery, note, part)
+        parts = self._moved.get(delivery.job)
+        message = (parts or {}).get(part.index, message)
+        match to_edit(note, part.index, message, self._clock(), moved=parts is not None):
+            case ByToken(app, token, ident):
+                text = text_of(part)
+                await self._rest.edit_by_token(app, token, ident, text, buttons)
+            case Plainly(channel, ident):
+                await self._edit(delivery, channel, ident, part, buttons)
+            case Directly():
+                posted = await self._write_directly(delivery, part, buttons)
+                self._moved.setdefault(delivery.job, {})[part.index] = posted
+            case Nowhere():
+                raise PlatformRefused(TOKEN_ENDED)
+
+    async def _post(
+        self,
+        delivery: Delivery,
+        channel: str,
+        part: Part,
+        buttons: Sequence[controls.Component],
+        reply_to: str = "",
+    ) -> str:
+        """An ordinary message, whose nonce makes a second sending the same message."""
+        nonce, text = nonce_for(delivery.job, part.index), text_of(part)
+        said = await self._rest.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
+        ident = str(said["id"])
+        if said.get("content", text) != text:  # another process had sent it before
+            await self._edit(delivery, channel, ident, part, buttons)
+        return ident
+
+    async def _write_directly(
+        self, delivery: Delivery, part: Part, buttons: Sequence[controls.Component]
+    ) -> str:
+        channel = await self._rest.direct_channel(delivery.author)
+        return f"{channel}{ELSEWHERE}{await self._post(delivery, channel, part, buttons)}"
+
+    async def _edit(
+        self,
+        delivery: Delivery,
+        channel: str,
+        ident: str,
+        part: Part,
+        buttons: Sequence[controls.Component],
+    ) -> None:
+        try:
+            await self._rest.edit(channel, ident, text_of(part), buttons)
+        except discord.HTTPException as error:
+            if error.code != rest.TOO_MANY_EDITS:
+                raise
+            if part.end is not None:  # a message older than an hour takes few edits: say it anew
+                nonce = nonce_for(delivery.job[::-1], part.index)
+                await self._rest.post(channel, text_of(part), buttons, nonce=nonce)
+
+    async def _open(self, delivery: Delivery, note: Note) -> None:
+        """Make the thread that the reply goes into, if it is not there."""
+        if note.opens and delivery.job not in self._opened:
+            await self._rest.open_thread(delivery.thread.channel, note.reply_to, note.opens)
+            self._opened.add(delivery.job)
+
+    @contextlib.asynccontextmanager
+    async def _calling(self, delivery: Delivery, note: Note) -> AsyncIterator[None]:
+        """One call of the platform: not longer than it may be, and what is hopeless not again."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                yield
+        except discord.HTTPException as error:
+            if error.code not in HOPELESS:
+                raise
+            await self._refused(delivery, note, error.code)
+            raise PlatformRefused(f"Discord says {error.code}") from error
+
+    async def _refused(self, delivery: Delivery, note: Note, code: int) -> None:
+        """Say in the log what stands in the way, and to the person, if they can be reached."""
+        self._typing.stop(delivery.job)
+        reason = REASONS.get(code, "")
+        where = str(delivery.thread)
+        log.warning("discord refused a reply", job=delivery.job, thread=where, reason=reason)
+        if code in (rest.MISSING_ACCESS, rest.MISSING_PERMISSIONS):
+            channel, nonce = delivery.thread.channel, nonce_for(delivery.job[::-1], 0)
+            await self._rest.tell_refused(delivery.author, channel, note.locale, nonce)
+
+    def _settle(self, delivery: Delivery, part: Part) -> None:
+        self._typing.stop(delivery.job)
+        self._waiting.pop(delivery.job, None)
+        if part.end is None or not part.last:
+            return
+        self._opened.discard(delivery.job)
+        self._moved.pop(delivery.job, None)
+        if alarm := self._alarms.pop(delivery.job, None):
+            alarm.cancel()
+
+    def _buttons(self, delivery: Delivery, note: Note, part: Part) -> Sequence[controls.Component]:
+        """Stop while the reply is written; at its end, what can be done about it."""
+        if not part.last:
+            return ()
+        words, thread = labels(note.locale), delivery.thread
+        if part.end is None:
+            return controls.streaming(thread, delivery.job, part.index, words)
+        if not isinstance(part.end, Done):
+            return ()
+        cut = part.end.finish_reason == "length"
+        return controls.finished(thread, delivery.job, part.index, words, cut=cut)
+
+    # -- before a token ends --------------------------------------------------------------------
+
+    def _set_alarm(self, delivery: Delivery, note: Note) -> None:
+        """See to a reply that has nowhere to go on once its token has ended."""
+        seconds = note.until - BEFORE_THE_END - self._clock()
+        needs_it = note.token and (note.private or note.stranger)
+        if needs_it and delivery.job not in self._alarms and seconds > -BEFORE_THE_END:
+            alarm = self._before_the_end(delivery, note, max(seconds, 0.0))
+            self._alarms[delivery.job] = asyncio.create_task(alarm)
+
+    async def _before_the_end(self, delivery: Delivery, note: Note, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        try:
+            if note.stranger:
+                await self._stop(delivery.thread, delivery.job)
+            else:
+                await self._move(delivery, note)
+        except discord.Forbidden:  # the person takes no direct messages: it ends here
+            await self._stop(delivery.thread, delivery.job)
+
+    async def _move(self, delivery: Delivery, note: Note) -> None:
+        """Let a private reply go on in the person's direct messages."""
+        part = Part(0, say("moved_here", note.locale), last=True)
+        posted = await self._write_directly(delivery, part, self._buttons(delivery, note, part))
+        self._moved[delivery.job] = {0: posted}
+        text = say("moved_there", note.locale)
+        await self._rest.edit_by_token(note.app, note.token, ORIGINAL, text)
+
+    # -- what was said --------------------------------------------------------------------------
+
+    async def find(self, delivery: Delivery, index: int) -> str | None:
+        note = await self.tokens.note(delivery)
+        way = to_post(note, index, self._clock())
+        if not isinstance(way, Plainly) or (index == 0 and delivery.job in self._waiting):
+            return None  # @original may be written twice, and a follow-up cannot be found
+        async with asyncio.timeout(CALL_SECONDS):
+            return await self._find_in(way.channel, delivery, index)
+
+    async def _find_in(self, channel: str, delivery: Delivery, index: int) -> str | None:
+        """The message with this reply's buttons: its newest part always has some."""
+        try:
+            messages = await self._rest.history(channel, after=delivery.turn)
+        except discord.NotFound:  # the thread has not been opened
+            return None
+        for message in messages:
+            for press in controls.presses_in(message.get("components", ())):
+                if (press.job, press.index) == (delivery.job, index):
+                    return str(message["id"])
+        return None
+
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        await self._rest.turn()
+        return await past.earlier(self._client, thread, before, after)
+
+
+def text_of(part: Part) -> str:
+    """A part as Discord shall show it, the bot's own sentence in small print."""
+    return f"{part.text}\n-# {part.note}" if part.note else part.text

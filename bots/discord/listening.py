@@ -1,0 +1,132 @@
+"""Messages that people write: which are for the bot, and what stands in the way of an answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import discord
+import structlog
+
+from bots.base import Incoming
+from bots.discord import convert, past
+from bots.discord.desk import Desk, within
+from bots.discord.note import Note
+from bots.discord.rest import nonce_for
+from bots.strings import say
+from core.errors import StoreUnavailable
+from core.ports import Receipt
+
+log = structlog.get_logger()
+
+
+class Listener:
+    """Takes in messages, from the gateway or from a channel's past."""
+
+    def __init__(self, desk: Desk, client: discord.Client) -> None:
+        self._desk = desk
+        self._client = client
+
+    async def heard(self, message: discord.Message) -> None:
+        """A message was written."""
+        incoming = self._incoming(message)
+        if incoming is None:
+            return
+        if not incoming.addressed and await self._follows_up(message, incoming):
+            incoming = replace(incoming, addressed=True)
+        if not incoming.addressed:
+            await self._keep(incoming)
+        elif not incoming.turn.text:
+            await self._reply(message, "files_not_read" if message.attachments else "nothing_asked")
+        elif may_write(message):
+            await self._submit(message, incoming)
+        else:
+            await self._explain(message)
+
+    def answers_in(self, message: discord.Message) -> convert.Answers:
+        """How a mention in this channel is answered: a thread needs a right, and a text channel."""
+        channel, guild = message.channel, message.guild
+        if not isinstance(channel, discord.TextChannel) or guild is None or guild.me is None:
+            return "reply" if guild is not None else self._desk.terms.answers
+        mine = channel.permissions_for(guild.me)
+        if self._desk.terms.answers == "thread" and not (
+            mine.create_public_threads and mine.send_messages_in_threads
+        ):
+            log.info("no threads here, so replies stay in the channel", channel=channel.id)
+            return "reply"
+        return self._desk.terms.answers
+
+    def _incoming(self, message: discord.Message) -> Incoming | None:
+        me = past.myself(self._client, message.guild)
+        locale = self._desk.locale_in(message)
+        return convert.incoming(message, me, self.answers_in(message), locale)
+
+    async def _follows_up(self, message: discord.Message, incoming: Incoming) -> bool:
+        """Whether a message without a mention goes on with a conversation that the bot is in."""
+        me = past.myself(self._client, message.guild)
+        usual = self._desk.terms.followups
+        if await self._desk.relay.follow_ups(incoming.thread, usual) == "mention":
+            return False
+        if not incoming.turn.text:
+            return False
+        if convert.speaks_to_others(message, me):
+            return False
+        thread = message.channel
+        if isinstance(thread, discord.Thread) and thread.owner_id == me.user:
+            return True
+        try:
+            return await within(self._desk.history.takes_part(incoming.thread))
+        except StoreUnavailable:
+            return False
+
+    async def _keep(self, incoming: Incoming) -> None:
+        if incoming.turn.text and await self._desk.store(incoming) is None:
+            log.warning("a message was not kept", thread=str(incoming.thread))
+
+    async def _submit(self, message: discord.Message, incoming: Incoming) -> None:
+        receipt = await self._desk.store(incoming)
+        if receipt is None:
+            await self._reply(message, "store_down")
+        elif receipt.outcome == "queued":
+            await self._say_how_to_go_on(incoming, receipt)
+
+    async def _say_how_to_go_on(self, incoming: Incoming, receipt: Receipt) -> None:
+        """Once a thread, where the bot cannot read what does not mention it."""
+        note, terms = Note.unpack(incoming.note), self._desk.terms
+        if terms.reads or incoming.thread.space == convert.DIRECT:
+            return
+        if not note.opens and not receipt.new_thread:
+            return
+        if note.opens:
+            await self._desk.rest.open_thread(incoming.thread.channel, note.reply_to, note.opens)
+        name = self._client.user.display_name if self._client.user else "Henji"
+        text = say("mention_again", note.locale, mention=f"@{name}")
+        await self._desk.rest.post(note.channel, text, nonce=f"how.{incoming.turn.id}"[:25])
+
+    async def _reply(self, message: discord.Message, key: str) -> None:
+        """A sentence under a message, once however often the message comes."""
+        text = say(key, self._desk.locale_in(message))
+        nonce = nonce_for(f"{key[:3]}{message.id}", 0)
+        where, ident = str(message.channel.id), str(message.id)
+        try:
+            await self._desk.rest.post(where, text, nonce=nonce, reply_to=ident)
+        except discord.Forbidden:
+            await self._explain(message)
+
+    async def _explain(self, message: discord.Message) -> None:
+        """The bot may not write there: say so in the log, and to the person if it can."""
+        log.warning("the bot may not write in a channel", channel=message.channel.id)
+        locale = self._desk.locale_in(message)
+        nonce = nonce_for(f"may{message.id}", 0)
+        channel = str(message.channel.id)
+        await self._desk.rest.tell_refused(str(message.author.id), channel, locale, nonce)
+
+
+def may_write(message: discord.Message) -> bool:
+    """Whether the bot may answer where a message was written, as far as it knows."""
+    channel, guild = message.channel, message.guild
+    if guild is None or guild.me is None or isinstance(channel, discord.PartialMessageable):
+        return True
+    mine = channel.permissions_for(guild.me)
+    if isinstance(channel, discord.Thread):
+        return mine.send_messages_in_threads and mine.view_channel
+    return mine.send_messages and mine.view_channel

@@ -1,0 +1,79 @@
+"""Memory follows the channel: what is edited or deleted on Discord is so in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import discord
+import structlog
+
+from bots.discord import convert, past
+from bots.discord.desk import Desk
+from bots.discord.listening import Listener
+from core.ports import Place
+from core.types import ThreadKey
+
+log = structlog.get_logger()
+
+DISCORD = "discord"
+
+
+class Memory:
+    """Takes in what happens to messages and places."""
+
+    def __init__(self, desk: Desk, client: discord.Client, listener: Listener) -> None:
+        self._desk = desk
+        self._client = client
+        self._listener = listener
+
+    async def edited(self, event: discord.RawMessageUpdateEvent) -> None:
+        """A message reads differently; a link that unfolds in it is no edit."""
+        message = event.message
+        revision = convert.revision_of(message)
+        if not revision or not convert.is_spoken(message):
+            return
+        me = past.myself(self._client, message.guild)
+        thread = convert.thread_of(message, self._listener.answers_in(message))
+        found = await self._desk.deliveries.locate(thread, str(message.id))
+        if found is None and not convert.concerns(message, me):
+            return
+        where = found[0] if found else thread
+        text = convert.text_of(message, me)
+        await self._desk.relay.edited(where, str(message.id), text, revision)
+
+    async def deleted(self, channel: int, guild: int | None, messages: Iterable[int]) -> None:
+        """Messages are gone: people's, or the bot's own."""
+        place = await self._place(channel, guild)
+        if place is None:
+            return
+        for message in messages:
+            thread = place
+            if convert.is_personal(place):  # an ordinary channel: the thread it may have opened
+                thread = ThreadKey(place.platform, place.space, place.channel, str(message))
+            await self._desk.relay.deleted(thread, str(message))
+
+    async def thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
+        thread = ThreadKey(DISCORD, str(event.guild_id), str(event.parent_id), str(event.thread_id))
+        await self._desk.relay.reset(thread, "discord")
+
+    async def channel_deleted(self, channel: discord.abc.GuildChannel) -> None:
+        place = Place(DISCORD, str(channel.guild.id), str(channel.id))
+        await self._desk.history.reset_place(place, "discord")
+
+    async def left(self, guild: discord.Guild) -> None:
+        """The bot was thrown out of a guild, or the guild is no more."""
+        await self._desk.history.reset_place(Place(DISCORD, str(guild.id)), "discord")
+
+    async def _place(self, channel: int, guild: int | None) -> ThreadKey | None:
+        """The thread of a channel's id; for an ordinary channel, nobody's (``@0``)."""
+        found = self._client.get_channel(channel)
+        if found is None:
+            try:
+                found = await self._client.fetch_channel(channel)
+            except discord.HTTPException:
+                log.info("messages were deleted in a channel that is gone", channel=channel)
+                return None
+        if isinstance(found, discord.DMChannel):
+            person = found.recipient.id if found.recipient else 0
+            return convert.thread_in(None, found, person)
+        return convert.thread_in(guild, found, 0)

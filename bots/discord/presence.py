@@ -1,0 +1,39 @@
+"""“Henji is typing…”, kept alive: Discord shows it for ten seconds a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+AGAIN = 8.0
+"""Seconds between two requests."""
+LONGEST = 600.0
+"""Seconds after which it ends by itself: the delivery may have gone to another process."""
+
+
+class Typing:
+    """One task for each reply that has no text yet."""
+
+    def __init__(self, show: Callable[[str], Awaitable[None]]) -> None:
+        self._show = show
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, job: str, channel: str) -> None:
+        """Show it in a channel until `stop`; a second start changes nothing."""
+        if job not in self._tasks:
+            task = asyncio.create_task(self._keep(channel), name=f"typing {job}")
+            self._tasks[job] = task
+            task.add_done_callback(lambda _: self._tasks.pop(job, None))
+
+    def stop(self, job: str) -> None:
+        if task := self._tasks.pop(job, None):
+            task.cancel()
+
+    def close(self) -> None:
+        for job in list(self._tasks):
+            self.stop(job)
+
+    async def _keep(self, channel: str) -> None:
+        for _ in range(int(LONGEST / AGAIN)):
+            await self._show(channel)
+            await asyncio.sleep(AGAIN)

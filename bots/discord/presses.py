@@ -1,0 +1,124 @@
+"""The buttons under a reply, and the modal behind 👎: who pressed, whether they may, what happens.
+
+Nothing is kept between two presses: the custom id says it all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import discord
+import structlog
+
+from bots.discord import controls, convert
+from bots.discord.controls import Press
+from bots.discord.desk import Asked, Desk, is_admin, is_stranger, within
+from bots.discord.note import Note
+from bots.discord.words import labels
+from bots.strings import failure
+from core.errors import StoreUnavailable
+from core.ports import Receipt
+
+log = structlog.get_logger()
+
+MODAL = 9
+"""The callback that opens a modal; discord.py would keep an object for each until it is sent."""
+
+
+class Presses:
+    """Takes in what people press."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def interacted(self, interaction: Asked) -> None:
+        """A component was used, or a modal sent; others' and older ones are passed over."""
+        data: Any = interaction.data or {}
+        press = Press.parse(str(data.get("custom_id", "")))
+        if press is None:
+            return
+        try:
+            if interaction.type is discord.InteractionType.modal_submit:
+                await self._rate(interaction, press, controls.reason_in(data["components"]))
+            elif interaction.type is discord.InteractionType.component:
+                await self._pressed(interaction, press)
+        except StoreUnavailable:
+            await self._desk.tell(interaction, "store_down")
+
+    async def _pressed(self, interaction: Asked, press: Press) -> None:
+        match press.verb:
+            case "stop":
+                await self._stop(interaction, press)
+            case "again" | "more":
+                await self._regenerate(interaction, press)
+            case "good":
+                await self._rate(interaction, press, "")
+            case "bad":
+                await self._ask_why(interaction, press)
+
+    async def _stop(self, interaction: Asked, press: Press) -> None:
+        owed = await within(self._desk.queue.owed(press.thread))
+        if press.job not in owed:
+            await self._desk.tell(interaction, "too_late")
+        elif not may_press(interaction, owed[press.job]):
+            await self._desk.tell(interaction, "not_yours")
+        else:
+            await within(self._desk.relay.stop(press.thread, press.job))
+            await interaction.response.defer()
+
+    async def _regenerate(self, interaction: Asked, press: Press) -> None:
+        before = await within(self._desk.deliveries.get(press.thread, press.job))
+        if before is None:
+            await self._desk.show(interaction, self._refusal(interaction, "prompt_gone"))
+        elif not may_press(interaction, before.author):
+            await self._desk.tell(interaction, "not_yours")
+        else:
+            with self._desk.platform.tokens.acknowledging(interaction.token) as acknowledgement:
+                receipt = await self._again(interaction, press)
+                if receipt.outcome == "refused":
+                    await self._desk.show(interaction, self._refusal(interaction, receipt.code))
+                else:
+                    await interaction.response.defer()
+                    acknowledgement.given = True
+
+    async def _again(self, interaction: Asked, press: Press) -> Receipt:
+        work = self._desk.relay.regenerate(
+            press.thread,
+            press.job,
+            str(interaction.id),  # pressed twice is asked twice; sent twice by Discord is not
+            str(interaction.user.id),
+            resumes=press.verb == "more",
+            note=self._note(interaction).pack(),
+            roles=convert.roles_of(interaction.user),
+        )
+        return await within(work)
+
+    def _note(self, interaction: Asked) -> Note:
+        """A message that all see is edited as such; others only this press's token can reach."""
+        locale, message = self._desk.locale_of(interaction), interaction.message
+        private = bool(message and message.flags.ephemeral)
+        stranger = is_stranger(interaction)
+        if not private and not stranger:
+            return Note(channel=str(interaction.channel_id or ""), locale=locale)
+        note = convert.token_note(interaction, locale, private=private, stranger=stranger)
+        return replace(note, original=str(message.id) if message else "")
+
+    def _refusal(self, interaction: Asked, code: str) -> str:
+        return failure(code, self._desk.locale_of(interaction))
+
+    # -- feedback -------------------------------------------------------------------------------
+
+    async def _ask_why(self, interaction: Asked, press: Press) -> None:
+        words = labels(self._desk.locale_of(interaction))
+        await self._desk.rest.answer(
+            str(interaction.id), interaction.token, MODAL, controls.reason_modal(press, words)
+        )
+
+    async def _rate(self, interaction: Asked, press: Press, reason: str) -> None:
+        await self._desk.tell(interaction, "feedback_thanks")
+
+
+def may_press(interaction: Asked, author: str) -> bool:
+    """Whoever asked, and whoever may manage the server."""
+    return str(interaction.user.id) == author or is_admin(interaction)

@@ -1,0 +1,111 @@
+"""`henji up`: a process for each part, started again when it ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from bots.processes import command, end
+from core.errors import OperatorError, UsageError
+
+BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Seconds before the first, second, ... start in a row of a process that did not last."""
+
+FIRST_TRIES = 3
+"""A process that never lasted is given up after so many starts, for somebody to look at."""
+
+LASTED = 60.0
+"""Seconds after which a process counts as one that works: what ends it then is something new."""
+
+WRONG_USAGE = 2
+"""The exit status of a process whose settings are wrong: starting it again mends nothing."""
+
+log = structlog.get_logger()
+
+
+async def supervise(
+    names: Sequence[str], stop: asyncio.Event, patience: float, metrics_port: int = 0
+) -> None:
+    """Run henji commands, each in a process that is started again when it ends, until `stop`.
+
+    Then all are asked to end, and after `patience` seconds are ended. Each serves its metrics on a
+    port of its own, from `metrics_port` on. OperatorError where one cannot be: its settings are
+    wrong, or it never got as far as to work.
+    """
+    parts = [_Part(name, _port(metrics_port, at), stop, patience) for at, name in enumerate(names)]
+    running = [asyncio.ensure_future(part.run()) for part in parts]
+    try:
+        await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        stop.set()
+        results = await asyncio.gather(*running, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _port(first: int, at: int) -> Mapping[str, str]:
+    return {"HENJI_METRICS_PORT": str(first + at)} if first else {}
+
+
+class _Part:
+    """One command and the processes that it has been so far."""
+
+    def __init__(
+        self, name: str, environment: Mapping[str, str], stop: asyncio.Event, patience: float
+    ) -> None:
+        self._name = name
+        self._environment = {**os.environ, **environment}
+        self._stop = stop
+        self._patience = patience
+        self._worked = False
+        self._fast_ends = 0
+
+    async def run(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            process = await self._start()
+            if not await self._ended(process):
+                await end(process, self._patience)
+                return
+            self._judge(process.returncode or 0, time.monotonic() - began)
+            await self._wait(BACK_OFF[min(self._fast_ends, len(BACK_OFF)) - 1])
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *command(self._name, "--with-parent"),
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env=self._environment,
+        )
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> bool:
+        """True where it ended by itself, False where it is to be stopped."""
+        ending = asyncio.ensure_future(process.wait())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        ended = ending.done() and not self._stop.is_set()
+        if not ended:
+            ending.cancel()
+        return ended
+
+    def _judge(self, status: int, seconds: float) -> None:
+        """Whether another try may work; OperatorError where it will not."""
+        sentence = f"`henji {self._name}` ended, with status {status}"
+        if status == WRONG_USAGE:
+            raise UsageError(f"{sentence}: see above for what is wrong with its settings")
+        self._fast_ends = 1 if seconds > LASTED else self._fast_ends + 1
+        self._worked = self._worked or seconds > LASTED
+        if not self._worked and self._fast_ends >= FIRST_TRIES:
+            raise OperatorError(f"{sentence}, {self._fast_ends} times in a row")
+        log.warning("a part ended; starting it again", part=self._name, status=status)
+
+    async def _wait(self, seconds: float) -> None:
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({stopping}, timeout=seconds)
+        stopping.cancel()

@@ -1,0 +1,94 @@
+"""Attention over a paged cache, as a Triton kernel: prompt chunks and decoding alike.
+
+`torch.nn.attention.varlen` of torch 2.13 takes block tables only with FlashAttention 3, a package
+of its own, or with pages of 256 tokens, too coarse to share prefixes by.
+"""
+
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,import-not-found,import-untyped"
+# ruff: noqa: N803  # constants of a compiled kernel are written as Triton's users write them
+# Triton reads this source itself and takes neither annotations nor our types; without a GPU it is
+# not installed.
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def attend_paged(
+    query,  # (ids, heads, SIZE)
+    keys,  # (slots, key heads, SIZE)
+    values,
+    out,  # like query
+    tables,  # (sequences, pages): which page holds each stretch of PAGE ids
+    lengths,  # (sequences,): ids to attend to, the step's own included
+    starts,  # (sequences + 1,): where each sequence's ids begin in query
+    tile_sequence,  # (tiles,)
+    tile_first,  # (tiles,): of the sequence's ids in query, the first of the tile
+    scale,
+    query_stride_id,
+    query_stride_head,
+    slot_stride,
+    table_stride,
+    PAGE: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PADDED: tl.constexpr,  # a power of two
+    GROUP: tl.constexpr,  # heads that share a key head
+    TILE: tl.constexpr,  # ids a tile
+    ROWS: tl.constexpr,  # a power of two, at least 16, at least GROUP * TILE
+    KEYS: tl.constexpr,  # keys an iteration
+):
+    tile = tl.program_id(0)
+    head = tl.program_id(1)
+    sequence = tl.load(tile_sequence + tile)
+    first = tl.load(tile_first + tile)
+    start = tl.load(starts + sequence)
+    count = tl.load(starts + sequence + 1) - start
+    length = tl.load(lengths + sequence)
+
+    row = tl.arange(0, ROWS)
+    nth = first + row // GROUP
+    valid = (nth < count) & (row < GROUP * TILE)
+    # A row that is only padding sees the first key, so that nothing divides by zero.
+    position = tl.where(valid, length - count + nth, 0)
+    dim = tl.arange(0, SIZE_PADDED)
+    inside = dim < SIZE
+    at_query = (
+        (start + nth)[:, None] * query_stride_id
+        + (head * GROUP + row % GROUP)[:, None] * query_stride_head
+        + dim[None, :]
+    )
+    q = tl.load(query + at_query, mask=valid[:, None] & inside[None, :], other=0.0)
+
+    best = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    mean = tl.zeros([ROWS, SIZE_PADDED], tl.float32)
+    end = tl.minimum(length, length - count + first + TILE)
+    for begin in range(0, end, KEYS):
+        key = begin + tl.arange(0, KEYS)
+        known = key < end
+        page = tl.load(tables + sequence * table_stride + key // PAGE, mask=known, other=0)
+        slot = page.to(tl.int64) * PAGE + key % PAGE
+        at = slot[:, None] * slot_stride + head * SIZE + dim[None, :]
+        mask = known[:, None] & inside[None, :]
+        k = tl.load(keys + at, mask=mask, other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        seen = known[None, :] & (key[None, :] <= position[:, None])
+        scores = tl.where(seen, scores, float("-inf"))
+        higher = tl.maximum(best, tl.max(scores, 1))
+        weights = tl.exp(scores - higher[:, None])
+        fade = tl.exp(best - higher)
+        v = tl.load(values + at, mask=mask, other=0.0)
+        mean = mean * fade[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        total = total * fade + tl.sum(weights, 1)
+        best = higher
+
+    mean = mean / total[:, None]
+    heads = tl.num_programs(1) * GROUP
+    at_out = (
+        (start + nth)[:, None] * (heads * SIZE)
+        + (head * GROUP + row % GROUP)[:, None] * SIZE
+        + dim[None, :]
+    )
+    tl.store(out + at_out, mean.to(out.dtype.element_ty), mask=valid[:, None] & inside[None, :])

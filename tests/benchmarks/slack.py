@@ -1,0 +1,131 @@
+"""`henji bench slack`: how soon people see something when many ask at once.
+
+The adapter is a process of its own, against a local Slack that holds the real tiers and a core with
+the echo engine. Everybody asks in the same moment. What is measured is what Slack sees: from an
+event to its acknowledgement, to the status, and to the finished reply.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from redis.asyncio import Redis
+
+from tests.benchmarks.server import plain_server
+from tests.local_slack import LocalSlack
+from tests.slack_house import SlackHouse, slack_house
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    threads: int
+    channels: int
+    pace: float
+    """Characters a second of each reply; 0: at once."""
+    length: int
+    limit: float
+    """Seconds after which it is given up."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 where the limits of the adapter hold."""
+    parser = argparse.ArgumentParser(prog="henji bench slack", description=__doc__)
+    parser.add_argument("--threads", type=int, default=200)
+    parser.add_argument("--channels", type=int, default=40)
+    parser.add_argument("--pace", type=float, default=100.0)
+    parser.add_argument("--length", type=int, default=200)
+    parser.add_argument("--limit", type=float, default=600.0)
+    given = parser.parse_args(argv)
+    load = Load(given.threads, given.channels, given.pace, given.length, given.limit)
+    logging.disable(logging.WARNING)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    return asyncio.run(_bench(load))
+
+
+async def _bench(load: Load) -> int:
+    with plain_server() as url:
+        redis = Redis.from_url(url, decode_responses=True, socket_timeout=None)
+        async with redis, slack_house(redis) as house:
+            await house.core(pace=load.pace)
+            await house.adapter_process(url)
+            await _warm_up(house)
+            return await _measure(house, load)
+
+
+async def _warm_up(house: SlackHouse) -> None:
+    """The first message of a process opens its connections."""
+    ts = await house.slack.say("D0", "U1", "hello")
+    await house.answered("D0", ts, "echo: hello")
+
+
+async def _measure(house: SlackHouse, load: Load) -> int:
+    slack = house.slack
+    first, began = len(slack.delivery.envelopes), time.monotonic()
+    before = len(slack.api.calls)
+    text = "、".join(str(n) for n in range(load.length))[: load.length]  # a loop would be cut
+    asked = [await _ask(slack, n, load, text) for n in range(load.threads)]
+    finished: dict[tuple[str, str], float] = {}
+
+    def all_finished() -> bool:
+        for place in asked:
+            if place not in finished and slack.finished(*place, f"echo: {text}"):
+                finished[place] = time.monotonic()
+        return len(finished) == load.threads
+
+    await slack.until(all_finished, within=load.limit)
+    calls = slack.api.calls[before:]
+    events = [
+        e
+        for e in slack.delivery.envelopes[first:]
+        if e.payload["event"].get("user") != slack.bot_user
+    ]
+    mentions = [e for e in events if e.acknowledged]
+    sent = {e.payload["event"]["ts"]: e.sent for e in mentions}
+    signs = _first_signs(slack, sent)
+    print(f"{load.threads} threads at once in {load.channels} channels")
+    _line("acknowledged", [e.acknowledged - e.sent for e in mentions], "p99 under 0.5 s")
+    _line("first sign", signs, "p95 under 1 s")
+    _line("finished", [at - sent[place[1]] for place, at in finished.items()], "")
+    counts = Counter(call.method for call in calls)
+    print("  calls      ", ", ".join(f"{method} {n}" for method, n in counts.most_common()))
+    refused = sum(call.error == "ratelimited" for call in calls)
+    print(f"  429         {refused}, in {time.monotonic() - began:.1f} s")
+    slow = _at([e.acknowledged - e.sent for e in mentions], 0.99) > 0.5 or _at(signs, 0.95) > 1.0
+    return int(slow or refused > 0 or len(signs) < load.threads)
+
+
+async def _ask(slack: LocalSlack, n: int, load: Load, text: str) -> tuple[str, str]:
+    user, channel = f"UP{n}", f"C{n % load.channels}"
+    slack.person(user, f"Person {n}")
+    return channel, await slack.say(channel, user, f"<@{slack.bot_user}> {text}")
+
+
+def _first_signs(slack: LocalSlack, sent: dict[str, float]) -> list[float]:
+    """From each message to the first status in its thread; an answer takes the status away."""
+    first: dict[str, float] = {}
+    for _, thread, _, at in slack.workspace.statuses:
+        if thread in sent:
+            first.setdefault(thread, at - sent[thread])
+    return list(first.values())
+
+
+def _line(name: str, seconds: list[float], wanted: str) -> None:
+    quantiles = (f"p{q} {_at(seconds, q / 100):.3f}" for q in (50, 95, 99))
+    print(f"  {name:13}{' '.join(quantiles)} s of {len(seconds)}   {wanted}")
+
+
+def _at(seconds: list[float], quantile: float) -> float:
+    ordered = sorted(seconds) or [float("inf")]
+    return ordered[min(int(len(ordered) * quantile), len(ordered) - 1)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

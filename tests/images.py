@@ -1,0 +1,123 @@
+"""Each image without a container engine: its install steps in a clean environment, its command.
+
+python -m tests.images FOLDER [bot|core ...]
+
+The steps are read from the Dockerfile, so that what is tried is what is built. Then the image's own
+command is started with the echo engine and a Redis, and asked how it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from storage.server import embedded_server
+from tests.local_slack import LocalSlack
+from tests.servers import free_port
+from tests.waiting import until
+
+HOUSE = Path(__file__).parents[1]
+COPIED = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "core", "storage", "bots")
+
+
+def steps(dockerfile: Path, home: Path) -> list[str]:
+    """The commands of the RUN that installs, with the image's folder led elsewhere."""
+    text = dockerfile.read_text().replace("\\\n", " ")
+    (run,) = re.findall(r"^RUN (python -m venv .*)$", text, re.MULTILINE)
+    return [step.strip().replace("/opt/henji", str(home)) for step in run.split("&&")]
+
+
+def install(image: str, home: Path) -> None:
+    """Do what the Dockerfile does, from a copy of what it copies."""
+    with tempfile.TemporaryDirectory() as source:
+        for name in COPIED:
+            copy = shutil.copytree if (HOUSE / name).is_dir() else shutil.copy
+            copy(HOUSE / name, Path(source) / name)
+        for step in steps(HOUSE / "docker" / f"{image}.Dockerfile", home):
+            words = [sys.executable if word == "python" else word for word in step.split()]
+            subprocess.run([word.strip("'") for word in words], cwd=source, check=True)
+    size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
+    print(f"{image}: {size / 1e6:.0f} MB installed", flush=True)
+
+
+def without_models(home: Path) -> None:
+    """AssertionError where a bot's environment has a library of the model."""
+    code = (
+        "from importlib.util import find_spec\n"
+        "print([name for name in ('torch', 'transformers', 'numpy') if find_spec(name)])"
+    )
+    found = subprocess.check_output([home / "bin/python", "-c", code], text=True).strip()
+    assert found == "[]", found
+
+
+async def serves(image: str, home: Path) -> None:
+    """Start the image's command, and wait until it says that it is ready."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with embedded_server(Path(folder)) as url, LocalSlack() as slack:
+            environment = {
+                "PATH": f"{home}/bin:{os.environ['PATH']}",
+                "HOME": folder,
+                "REDIS_URL": url,
+                "HENJI_ENGINE": "echo",
+                "HENJI_DATA_DIR": folder,
+                "HENJI_METRICS_PORT": str(free_port()),
+                "SLACK_BOT_TOKEN": slack.bot_token,
+                "SLACK_APP_TOKEN": slack.app_token,
+                "SLACK_API_URL": slack.api_url,
+            }
+            await _ready(command_of(image), home, environment)
+            async with Redis.from_url(url, socket_timeout=None) as redis:
+                assert await redis.ping()
+    print(
+        f"{image}: `henji {command_of(image)}` is ready, and stops when it is told to", flush=True
+    )
+
+
+def command_of(image: str) -> str:
+    text = (HOUSE / "docker" / f"{image}.Dockerfile").read_text()
+    (found,) = re.findall(r'^CMD \["(\w+)"\]$', text, re.MULTILINE)
+    return str(found)
+
+
+async def _ready(command: str, home: Path, environment: dict[str, str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        str(home / "bin/henji"), command, env=environment, cwd="/"
+    )
+    try:
+        await until(lambda: _healthy(home, environment), 60)
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 60)
+    assert process.returncode == 0, process.returncode
+
+
+async def _healthy(home: Path, environment: dict[str, str]) -> bool:
+    """Asked as the container's health check asks."""
+    asking = await asyncio.create_subprocess_exec(
+        str(home / "bin/python"), "-m", "core.ask_health", "/readyz", env=environment, cwd="/",
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    return await asking.wait() == 0
+
+
+def main() -> None:
+    folder, *images = sys.argv[1:]
+    for image in images or ("bot", "core"):
+        home = Path(folder) / image
+        shutil.rmtree(home, ignore_errors=True)
+        install(image, home)
+        if image == "bot":
+            without_models(home)
+        asyncio.run(serves(image, home))
+
+
+if __name__ == "__main__":
+    main()

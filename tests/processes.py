@@ -1,0 +1,56 @@
+"""The henji command in processes of its own, as a person or a supervisor runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ECHO = {"HENJI_ENGINE": "echo", "HENJI_LOCALE": "en"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+async def start(*words: str, **environment: str) -> Process:
+    """`henji WORDS`, with these variables beside the session's."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bots", *words),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=_environment(environment),
+    )
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, **ECHO, **more}
+
+
+async def henji(*words: str, given: str = "", **environment: str) -> Ran:
+    """Run `henji WORDS` to its end, with `given` on its standard input."""
+    process = await start(*words, **environment)
+    return await finish(process, given)
+
+
+async def finish(process: Process, given: str = "") -> Ran:
+    out, err = await asyncio.wait_for(process.communicate(given.encode()), 60)
+    return Ran(process.returncode or 0, out.decode(), err.decode())
+
+
+def exists(pid: int) -> bool:
+    """Whether a process runs: one that has ended but was not waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,223 @@
+"""The henji command: what it prints where, and how it exits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import click
+import pytest
+import structlog
+from redis.asyncio import Redis
+
+from bots import bench, cli
+from core.errors import OperatorError, UsageError
+from tests.processes import Ran, finish, henji, start
+from tests.servers import free_port
+from tests.waiting import until
+
+Here: TypeAlias = Callable[..., Ran]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """Runs a henji command in this process: for what does not get far."""
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["henji", *words])
+        status = cli.run()
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.raiseExceptions
+    yield run
+    root.handlers[:], root.level, logging.raiseExceptions = before
+    structlog.reset_defaults()
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+def test_every_command_has_help_with_an_example(here: Here) -> None:
+    for words in commands(cli.henji):
+        ran = here(*words, "--help")
+        assert ran.status == 0, words
+        assert re.search(r"Example:\s+\S", ran.out), words
+
+
+def test_the_contract_s_commands_are_there() -> None:
+    there = {" ".join(words) for words in commands(cli.henji)}
+    assert {"up", "chat", "core", "slack", "discord", "doctor", "bench"} <= there
+    assert {"tokenize", "models", "models pull", "manifest slack"} <= there
+    admin = ("threads", "show", "reset", "forget", "export", "dead", "requeue")
+    assert {f"admin {name}" for name in admin} <= there
+
+
+def test_the_manifest_of_the_slack_app_is_json(here: Here) -> None:
+    ran = here("manifest", "slack", "--name", "Kotoba", "--locale", "ja")
+    assert json.loads(ran.out)["display_information"]["name"] == "Kotoba"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("cat",), "No such command 'cat'"),
+        (("chat", "--onec", "x"), "No such option"),
+        (("chat", "--once", " "), "the text is empty"),
+        (("admin", "show"), "Missing argument"),
+        (("admin", "show", "slack:T1"), "platform:space:channel:thread is expected"),
+        (("admin", "reset", "slack"), "platform:space or platform:space:channel is expected"),
+        (("manifest", "irc"), "No such command 'irc'"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_status_2(
+    here: Here, words: tuple[str, ...], sentence: str
+) -> None:
+    ran = here(*words)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("henji: ")
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("HENJI_ENGINE", "steam", 2),
+        ("HENJI_MODEL", "no such model", 2),
+        ("HENJI_MODEL", "rinna-ppo", 1),
+        ("REDIS_URL", "redis://:hidden@127.0.0.1:{port}/0", 1),
+        ("REDIS_URL", "http://:hidden@127.0.0.1", 2),
+    ],
+)
+def test_a_core_that_cannot_start_says_why_in_one_sentence(
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    value: str,
+    status: int,
+) -> None:
+    monkeypatch.setenv("HENJI_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv(name, value.format(port=free_port()))
+    ran = here("core")
+    assert ran.status == status
+    assert ran.out == ""
+    assert re.fullmatch(r"henji: .+\n", ran.err), ran.err
+    assert "hidden" not in ran.err
+
+
+async def test_a_chat_whose_core_cannot_start_passes_its_sentence_on(tmp_path: Path) -> None:
+    ran = await henji("chat", "--once", "x", HENJI_DATA_DIR=str(tmp_path), HENJI_ENGINE="torch",
+                      HENJI_MODEL="no such model")  # fmt: skip
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("henji: the setting model is no such model")
+    assert ran.err.count("\n") == 1
+
+
+async def test_a_core_serves_until_it_is_told_to_stop(redis_url: str, redis: Redis) -> None:
+    core = await start("core", REDIS_URL=redis_url)
+    try:
+        await until(lambda: announced(redis))
+        answer = await henji("chat", "--once", "hello", REDIS_URL=redis_url)
+        assert answer.out == "echo: hello\n"
+        core.send_signal(signal.SIGTERM)
+        ran = await finish(core)
+    finally:
+        if core.returncode is None:
+            core.kill()
+    assert (ran.status, ran.out) == (0, "")
+    assert "ready" in ran.err
+    assert "hello" not in ran.err  # what is said is not logged
+    assert not await announced(redis)
+
+
+async def announced(redis: Redis) -> bool:
+    """Whether some core serves some lane."""
+    seconds, _ = await redis.time()
+    lanes = [key async for key in redis.scan_iter("*lane*")]
+    return any([await redis.zcount(lane, seconds * 1000, "+inf") for lane in lanes])
+
+
+async def test_admin_lists_shows_and_forgets_threads(
+    here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await henji("chat", "--once", "きのう", "--thread", "a", REDIS_URL=redis_url, LOGNAME="me")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+
+    async def admin(*words: str) -> Ran:
+        return await asyncio.to_thread(here, "admin", *words)
+
+    (found,) = map(json.loads, (await admin("threads", "--json")).out.splitlines())
+    assert (found["thread"], found["turns"]) == ("console:local:me:a", 2)
+    assert (await admin("threads")).out.endswith("console:local:me:a\n")
+    shown = (await admin("show", "console:local:me:a")).out
+    assert re.search(r"me: きのう\n.* echo: echo: きのう\n", shown)
+    exported = (await admin("export", "me", "--in", "console:local")).out
+    assert [json.loads(line)["text"] for line in exported.splitlines()] == [
+        "きのう",
+        "echo: きのう",
+    ]
+    reset = await admin("reset", "console:local:me:a")
+    assert reset.out == "forgotten: 2 messages of console:local:me:a\n"
+    again = await admin("show", "console:local:me:a")
+    assert (again.status, again.out) == (1, "")
+    assert "nothing is remembered" in again.err
+
+
+async def test_what_a_person_wrote_is_forgotten(
+    here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await henji("chat", "--once", "mine", REDIS_URL=redis_url, LOGNAME="me")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    of_me = ("me", "--in", "console:local")
+    forgotten = await asyncio.to_thread(here, "admin", "forget", *of_me)
+    assert forgotten.out == "forgotten: 2 messages\n"
+    assert (await asyncio.to_thread(here, "admin", "export", *of_me)).out == ""
+
+
+async def test_a_missing_library_is_named_with_what_installs_it(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ModuleNotFoundError("No module named 'slack_bolt'", name="slack_bolt.async_app")
+
+    monkeypatch.setattr(cli, "open_settings", missing)
+    ran = here("slack")
+    assert ran.status == 1
+    assert ran.err.endswith("pip install 'henji[slack]'\n")
+
+
+def test_benchmarks_of_a_checkout_are_run_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "tests" / "benchmarks"
+    folder.mkdir(parents=True)
+    (folder / "drain.py").write_text("import sys\n\ndef main(argv: list[str]) -> None: ...\n")
+    (folder / "measure.py").write_text("def seconds() -> float: ...\n")
+    assert bench.names(tmp_path) == ["drain"]
+    with pytest.raises(UsageError, match="there is no benchmark fast: drain"):
+        bench.run_benchmarks("fast", (), tmp_path)
+
+
+def test_an_installed_copy_says_that_benchmarks_need_a_checkout(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="from a checkout"):
+        bench.names(tmp_path)
+
+
+async def test_a_reader_that_leaves_early_is_no_defect() -> None:
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m bots admin --help | true", stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert err == b""

@@ -1,0 +1,190 @@
+"""A company's Henji from start to finish: `henji up` and what it starts, over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.local_slack import LocalSlack, Message
+from tests.processes import exists, start
+from tests.servers import free_port
+from tests.test_health import HOST, get, sample
+from tests.waiting import until
+
+BOT = "<@U0HENJI>"
+
+
+@dataclass
+class Company:
+    """What a company has running: Slack, and Henji's processes."""
+
+    slack: LocalSlack
+    up: Process
+    port: int
+    log: list[str] = field(default_factory=list)
+
+    async def read_log(self) -> None:
+        assert self.up.stderr is not None
+        async for line in self.up.stderr:
+            self.log.append(line.decode())
+
+    async def answered(self, thread: str, text: str) -> Message:
+        found = await self.slack.until(lambda: self.slack.finished("C1", thread, text), 20)
+        assert isinstance(found, Message)
+        return found
+
+    async def metrics(self, part: int) -> str:
+        """What the platform's process (0) or the core (1) counts."""
+        status, text = await get(f"http://{HOST}:{self.port + part}/metrics")
+        assert status == 200
+        return text
+
+    async def ready(self, part: int) -> bool:
+        try:
+            return (await get(f"http://{HOST}:{self.port + part}/readyz"))[0] == 200
+        except OSError:
+            return False
+
+    def parts(self) -> dict[str, int]:
+        """The processes that `henji up` has started, by name."""
+        children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
+        words = {int(pid): Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
+        return {line[3]: pid for pid, line in words.items() if len(line) > 3}
+
+
+@pytest.fixture
+async def company(redis: Redis, redis_url: str) -> AsyncIterator[Company]:
+    async with LocalSlack() as slack:
+        slack.person("U1", "Taro", locale="en-US")
+        slack.person("UADMIN", "Hasegawa", locale="en-US", admin=True)
+        port = free_port()
+        up = await start(
+            "up",
+            REDIS_URL=redis_url,
+            SLACK_BOT_TOKEN=slack.bot_token,
+            SLACK_APP_TOKEN=slack.app_token,
+            SLACK_API_URL=slack.api_url,
+            HENJI_METRICS_PORT=str(port),
+            HENJI_LOG_FORMAT="json",
+            HENJI_QUOTA=json.dumps({"person_messages": 3}),
+        )
+        company = Company(slack, up, port)
+        reading = asyncio.create_task(company.read_log())
+        try:
+            for part in (0, 1):
+                await until(lambda part=part: company.ready(part), 30)  # type: ignore[misc]
+            yield company
+        finally:
+            if up.returncode is None:
+                up.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(up.wait(), 30)
+            await reading
+
+
+async def test_a_day_at_a_company(company: Company) -> None:
+    slack = company.slack
+    first = await slack.say("C1", "U1", f"{BOT} one")
+    await company.answered(first, "echo: one")
+    await slack.say("C1", "U1", "two", thread=first)
+    await company.answered(first, "echo: two")
+    await slack.say("C1", "U1", f"{BOT} reset", thread=first)
+    await slack.until(lambda: any("forgotten" in m.text for m in slack.whispers("U1")), 20)
+    third = await slack.say("C1", "U1", f"{BOT} three")
+    await company.answered(third, "echo: three")
+    fourth = await slack.say("C1", "U1", f"{BOT} four")
+    await slack.until(lambda: any("used up" in m.text for m in slack.replies("C1", fourth)), 20)
+
+    bot, core = await company.metrics(0), await company.metrics(1)
+    assert sample(core, "henji_jobs_total", lane="echo", outcome="stop") == 3
+    assert sample(core, "henji_job_wait_seconds_count", lane="echo") == 3
+    assert sample(core, "henji_time_to_first_token_seconds_count", lane="echo") == 3
+    assert sample(core, "henji_jobs_running", lane="echo") == 0
+    assert sample(core, "henji_cores", lane="echo") == 1
+    assert sample(core, "henji_redis_up") == 1
+    replied = [json.loads(line) for line in company.log if '"replied"' in line]
+    spent = sum(line["reply_tokens"] for line in replied)
+    assert sample(core, "henji_reply_tokens_total", lane="echo") == spent
+    assert sample(bot, "henji_events_total", platform="slack", outcome="queued") == 3
+    assert sample(bot, "henji_events_total", platform="slack", outcome="refused") == 1
+    assert sample(bot, "henji_refusals_total", platform="slack", code="quota") == 1
+    assert sample(bot, "henji_deliveries_total", platform="slack", end="done") == 3
+    assert sample(bot, "henji_platform_calls_total", platform="slack", call="post",
+                  outcome="ok") == 4  # fmt: skip
+
+
+async def test_every_job_leaves_one_line_without_what_was_said(company: Company) -> None:
+    thread = await company.slack.say("C1", "U1", f"{BOT} sesame-open")
+    await company.answered(thread, "echo: sesame-open")
+    await until(lambda: _has(company.log, '"replied"'))
+    lines = [json.loads(line) for line in company.log if line.startswith("{")]
+    (line,) = [line for line in lines if line["event"] == "replied"]
+    assert {"job", "thread", "attempt", "finish", "waited", "first_token", "seconds",
+            "prompt_tokens", "reply_tokens", "cached_tokens"} <= line.keys()  # fmt: skip
+    text = "".join(company.log)
+    assert "sesame" not in text
+    assert company.slack.bot_token not in text
+    assert company.slack.app_token not in text
+
+
+async def _has(log: list[str], words: str) -> bool:
+    return any(words in line for line in log)
+
+
+async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: Company) -> None:
+    parts = company.parts()
+    assert parts.keys() == {"slack", "core"}
+    os.kill(parts["core"], signal.SIGKILL)
+    thread = await company.slack.say("C1", "U1", f"{BOT} still there?")
+    await company.answered(thread, "echo: still there?")
+    again = company.parts()
+    assert again["core"] != parts["core"]
+    assert again["slack"] == parts["slack"]
+    company.up.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(company.up.wait(), 30) == 0
+    assert not any(exists(pid) for pid in again.values())
+
+
+async def test_a_part_that_never_works_is_given_up_with_its_own_sentence(redis_url: str) -> None:
+    up = await start(
+        "up",
+        REDIS_URL=redis_url,
+        SLACK_BOT_TOKEN="xoxb-1",
+        SLACK_APP_TOKEN="xapp-1",
+        SLACK_API_URL=f"http://{HOST}:{free_port()}/",
+    )
+    _, err = await asyncio.wait_for(up.communicate(), 60)
+    assert up.returncode == 1
+    lines = err.decode().splitlines()
+    assert "henji: `henji slack` ended, with status 1, 3 times in a row" in lines
+    assert sum(line.startswith("henji: Slack") for line in lines) == 3, lines
+
+
+async def test_an_admin_sets_a_rule_from_slack_and_it_holds_at_once(company: Company) -> None:
+    slack = company.slack
+    assert "Only admins" in await _told(slack, "U1", "config model other")
+    assert "model = other" in await _told(slack, "UADMIN", "config model other")
+    assert "Nothing was changed" in await _told(slack, "UADMIN", "config temperature hot")
+    thread = await slack.say("C1", "U1", f"{BOT} hello")
+    await slack.until(lambda: any("No language model" in m.text for m in
+                                  slack.replies("C1", thread)), 20)  # fmt: skip
+    await _told(slack, "UADMIN", "config model default")
+    thread = await slack.say("C1", "U1", f"{BOT} hello")
+    await company.answered(thread, "echo: hello")
+    audited = await _told(slack, "UADMIN", "audit")
+    assert "UADMIN · config · slack:T0HENJI:C1 · model" in audited
+
+
+async def _told(slack: LocalSlack, user: str, words: str) -> str:
+    """The answer to a slash command."""
+    envelope = slack.command(user, "C1", words)
+    await asyncio.wait_for(envelope.done.wait(), 20)
+    return str((envelope.answer or {}).get("text", ""))

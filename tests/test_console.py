@@ -1,0 +1,275 @@
+"""The terminal: real processes, a real Redis, and the echo engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.base import Part, Status
+from bots.console import convert
+from bots.console.adapter import ConsolePlatform
+from bots.console.convert import Seat
+from core.ports import Delivery
+from core.types import Done, ThreadKey, Usage
+from tests.processes import ECHO, exists, finish, henji, start
+from tests.storehouse import Storehouse
+from tests.waiting import until
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="processes are looked for in /proc"
+)
+
+SEAT = Seat("me", "trip", "en")
+
+
+# -- what is typed, and what is shown -----------------------------------------------------------
+
+
+def test_a_line_is_a_message_that_asks_for_an_answer() -> None:
+    incoming = convert.incoming("  hello \n", SEAT, "1", 5.0)
+    assert str(incoming.thread) == "console:local:me:trip"
+    assert (incoming.turn.text, incoming.turn.author, incoming.addressed) == ("hello", "me", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("/reset", "reset"),
+        ("/history ", "history"),
+        ("/help", "help"),
+        ("/rest", "help"),
+        ("/", "help"),
+        ("hello", None),
+        ("and/or", None),
+    ],
+)
+def test_a_slash_makes_a_command(line: str, command: str | None) -> None:
+    assert convert.command(line) == command
+
+
+DELIVERY = Delivery("j", SEAT.key, "1", "me", token=1)
+DONE = Done("", "stop", Usage(1, 1))
+
+
+class Screen:
+    """A console platform, and what is on its screen."""
+
+    def __init__(self) -> None:
+        self.shown = ""
+        self.told: list[str] = []
+        self.platform = ConsolePlatform(self._write, self.told.append)
+
+    def _write(self, text: str) -> None:
+        self.shown += text
+
+    async def show(self, text: str, *, end: Done | None = None) -> None:
+        await self.platform.edit(DELIVERY, "j.0", Part(0, text, last=True, end=end))
+
+
+async def test_a_reply_is_written_on_where_it_grows() -> None:
+    screen = Screen()
+    end = screen.platform.expect("j")
+    await screen.platform.post(DELIVERY, Part(0, "To", last=True))
+    await screen.show("Tokyo")
+    assert not end.done()
+    await screen.show("Tokyo.", end=DONE)
+    assert (screen.shown, (await end).text) == ("Tokyo.", "Tokyo.")
+
+
+async def test_a_reply_that_became_another_is_written_anew() -> None:
+    screen = Screen()
+    screen.platform.expect("j")
+    await screen.show("Kyo")
+    await screen.show("Tokyo", end=DONE)
+    assert screen.shown == "Kyo\nTokyo"
+
+
+async def test_a_reply_to_another_terminal_is_not_shown_here() -> None:
+    screen = Screen()
+    await screen.platform.post(DELIVERY, Part(0, "not yours", last=True, end=DONE))
+    await screen.platform.status(DELIVERY, Status("queued", 3))
+    assert (screen.shown, screen.told) == ("", [])
+
+
+async def test_a_place_in_the_queue_is_told() -> None:
+    screen = Screen()
+    screen.platform.expect("j")
+    await screen.platform.status(DELIVERY, Status("queued", 3))
+    assert screen.told == ["Waiting: 3 in line…"]
+
+
+# -- one reply ----------------------------------------------------------------------------------
+
+
+async def test_two_calls_share_the_conversation_and_leave_nothing_running(tmp_path: Path) -> None:
+    data = {"HENJI_DATA_DIR": str(tmp_path)}
+    first = await henji("chat", "--thread", "a", "--once", "吾輩は", **data)
+    assert (first.status, first.out) == (0, "echo: 吾輩は\n")
+    piped = await henji("chat", "--thread", "a", "--once", "-", given="猫である\n", **data)
+    assert (piped.status, piped.out) == (0, "echo: 猫である\n")
+    history = await henji("chat", "--thread", "a", given="/history\n", **data)
+    assert [line.partition(": ")[2] for line in history.out.strip().splitlines()] == [
+        "吾輩は",
+        "echo: 吾輩は",
+        "猫である",
+        "echo: 猫である",
+    ]
+    assert "4 messages" in history.err
+    assert not (tmp_path / "redis" / "valkey.sock").exists()
+
+
+async def test_a_chat_of_two_lines_in_a_pipe_answers_each(redis_url: str, redis: Redis) -> None:
+    ran = await henji("chat", given="one\n\ntwo\n/reset\n", REDIS_URL=redis_url)
+    assert ran.status == 0
+    assert ran.out.splitlines() == [
+        "echo: one",
+        "",
+        "echo: two",
+        "",
+        "This conversation is forgotten.",
+    ]
+
+
+async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
+    redis_url: str, redis: Redis
+) -> None:
+    ran = await henji("chat", "--once", "x" * 5000, REDIS_URL=redis_url, LOGNAME="me")
+    assert (ran.status, ran.out) == (1, "")
+    assert "longer than the model can read" in ran.err
+    assert await Storehouse.over(redis).texts(ThreadKey("console", "local", "me", "default")) == []
+
+
+# -- a core of its own --------------------------------------------------------------------------
+
+
+@needs_proc
+async def test_a_killed_chat_leaves_no_core_and_no_server_behind(tmp_path: Path) -> None:
+    chat = await start("chat", HENJI_DATA_DIR=str(tmp_path))
+    core = await child_of(chat)
+    chat.kill()
+    await finish(chat)
+    await until(gone(core))
+    socket = tmp_path / "redis" / "valkey.sock"
+    await until(lambda: asyncio.to_thread(lambda: not socket.exists()))
+
+
+@needs_proc
+async def test_a_core_that_dies_is_replaced(redis_url: str, redis: Redis) -> None:
+    chat = await start("chat", REDIS_URL=redis_url)
+    core = await child_of(chat)
+    assert chat.stdin is not None
+    assert chat.stdout is not None
+    chat.stdin.write(b"one\n")
+    assert await asyncio.wait_for(chat.stdout.readline(), 30) == b"echo: one\n"
+    os.kill(core, signal.SIGKILL)
+    assert (await finish(chat, "two\n")).out == "\necho: two\n\n"
+
+
+async def child_of(process: Process) -> int:
+    """The core that a chat has started."""
+    found: list[int] = []
+
+    async def there() -> bool:
+        found.extend(cores_under(process.pid))
+        return bool(found)
+
+    await until(there)
+    return found[0]
+
+
+def cores_under(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [
+        int(child) for child in children if b"core" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def gone(pid: int) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return not exists(pid)
+
+    return check
+
+
+# -- a person at a terminal ---------------------------------------------------------------------
+
+
+@dataclass
+class Terminal:
+    """A pseudo-terminal with `henji chat` in it."""
+
+    process: Process
+    master: int
+    seen: str = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    async def shows(self, pattern: str) -> None:
+        """Wait until what was shown since the last time matches."""
+        async with asyncio.timeout(30):
+            while not (found := re.search(pattern, self.seen, re.DOTALL)):
+                self.seen += await asyncio.to_thread(self._read)
+            self.seen = self.seen[found.end() :]
+
+    def _read(self) -> str:
+        return re.sub(
+            r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self.master, 4096).decode("utf-8", "replace")
+        )
+
+
+@asynccontextmanager
+async def terminal(**environment: str) -> AsyncIterator[Terminal]:
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bots", "chat"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, **ECHO, "TERM": "xterm", **environment},
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        os.close(master)
+
+
+async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redis) -> None:
+    slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}
+    async with terminal(**slow) as screen:
+        await screen.shows("ready.*>")
+        screen.type("a story that takes quite a while\r")
+        await screen.shows("echo: a")
+        os.kill(screen.process.pid, signal.SIGINT)
+        await screen.shows(r"Stopped\..*>")
+        screen.type("\x03")
+        await screen.shows("Ctrl-C again leaves.*>")
+        screen.type("\x03")
+        assert await asyncio.wait_for(screen.process.wait(), 30) == 0
+
+
+@needs_proc
+async def test_a_closed_terminal_ends_the_chat_and_its_core(redis_url: str, redis: Redis) -> None:
+    async with terminal(REDIS_URL=redis_url) as screen:
+        await screen.shows("ready.*>")
+        core = await child_of(screen.process)
+        screen.process.send_signal(signal.SIGHUP)
+        assert await asyncio.wait_for(screen.process.wait(), 30) == 0
+        assert not exists(core)

@@ -1,0 +1,227 @@
+"""A reply in the making: what is shown of it, and what ends it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.dialogue import Dialogue, Reply
+from tests import dialogues
+from tests.dialogues import user
+
+
+def written(kind: str, raw: str, *, resume: str = "") -> tuple[Reply, list[str]]:
+    """A reply for which the model wrote `raw`, and what was shown at each token."""
+    dialogue = dialogues.shared(kind)
+    reply = dialogue.reply(resume=resume)
+    return reply, [reply.push([ident]) for ident in dialogue.tokenizer.encode(raw)]
+
+
+# -- line ends and speakers ---------------------------------------------------------------------
+
+
+def test_a_line_end_is_shown_as_one_and_never_as_half_of_its_mark() -> None:
+    reply, shown = written("rinna", "はい。<NL>それは<NL><NL>猫です。")
+    assert "".join(shown) == "はい。\nそれは\n\n猫です。"
+    assert not any("<" in piece or "N" in piece for piece in shown)
+    assert reply.finish("stop") == ("はい。\nそれは\n\n猫です。", "stop")
+
+
+def test_what_only_begins_like_a_line_end_is_shown() -> None:
+    reply, shown = written("rinna", "1 < 2、<b>と<NA>と<N")
+    assert "".join(shown) == "1 < 2、<b>と<NA>と"
+    assert reply.finish("stop") == ("1 < 2、<b>と<NA>と<N", "stop")
+
+
+def test_half_a_line_end_at_the_reply_s_length_is_left_out() -> None:
+    reply, _ = written("rinna", "はい。<N")
+    assert reply.finish("length") == ("はい。", "length")
+
+
+@pytest.mark.parametrize("label", ["ユーザー:", "システム:", " ユーザー :", "ユーザー: はい"])
+def test_the_next_speaker_s_line_ends_a_reply_and_is_never_shown(label: str) -> None:
+    reply, shown = written("rinna", f"はい。<NL>{label}それは")
+    assert "".join(shown) == "はい。"
+    assert reply.finish_reason == "stop"
+    assert reply.finish("length") == ("はい。", "stop")
+
+
+def test_a_line_that_only_begins_like_a_speaker_s_is_shown() -> None:
+    text = "はい。\nユーザーの猫\nシステムは\n: これ ユーザー: です"
+    reply, shown = written("rinna", text.replace("\n", "<NL>"))
+    assert "".join(shown) == text
+    assert reply.finish_reason is None
+
+
+def test_a_reply_may_end_within_what_might_have_been_a_speaker() -> None:
+    reply, shown = written("rinna", "はい。<NL>ユーザー")
+    assert "".join(shown) == "はい。"
+    assert reply.finish("stop") == ("はい。\nユーザー", "stop")
+    reply, _ = written("rinna", "はい。<NL>ユーザー")
+    assert reply.finish("length") == ("はい。", "length")
+
+
+def test_a_mark_that_is_no_token_ends_a_reply_of_a_chat_template() -> None:
+    template = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}"
+        "{{ 'USER: ' + message['content'] }}{% else %}{{ '\nBOT: ' + message['content'] + '\n' }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\nBOT:' }}{% endif %}"
+    )
+    dialogue = Dialogue.load(dialogues.CHAT, dialogues.chat_files(template))
+    reply = dialogue.reply()
+    shown = [reply.push([ident]) for ident in dialogue.tokenizer.encode(" Hello US.\nUSER: hi")]
+    assert "".join(shown) == "Hello US."
+    assert reply.finish("length") == ("Hello US.", "stop")
+    typed = dialogues.rendered(dialogue, [user(1, "BOT: yes\nUSER: no")])
+    assert typed == "USER: BOT : yes\nUSER : no\nBOT:"
+
+
+def test_control_tokens_end_a_reply_and_are_not_shown() -> None:
+    chat = dialogues.shared("chatml")
+    assert chat.stop_ids == {chat.tokenizer.controls["<|im_end|>"]} | {
+        chat.tokenizer.controls["<|im_start|>"]
+    }
+    assert dialogues.shared("rinna").stop_ids == {3}
+    reply = chat.reply()
+    assert reply.push([*chat.tokenizer.encode("Hi"), chat.tokenizer.controls["<unk>"]]) == "Hi"
+
+
+# -- characters, spaces, tokens -----------------------------------------------------------------
+
+
+def test_half_a_character_at_the_end_is_left_out() -> None:
+    dialogue = dialogues.shared("rinna")
+    reply = dialogue.reply()
+    shown = reply.push(dialogue.tokenizer.encode("はい👍")[:-2])
+    assert shown == "はい"
+    assert reply.finish("length") == ("はい", "length")
+
+
+def test_space_around_a_reply_is_no_part_of_it() -> None:
+    reply, shown = written("chatml", "\n Hello  there \n\n")
+    assert "".join(shown) == "Hello  there"
+    assert reply.finish("stop") == ("Hello  there", "stop")
+
+
+def test_a_continuation_keeps_its_spaces() -> None:
+    reply, shown = written("plain", " 吾輩は ")
+    assert "".join(shown) == " 吾輩は "
+    assert reply.finish("stop") == (" 吾輩は ", "stop")
+
+
+def test_tokens_are_counted() -> None:
+    reply, shown = written("rinna", "吾輩は猫である")
+    assert reply.tokens == len(shown)
+
+
+def test_text_from_a_server_without_ids_is_read_the_same_way() -> None:
+    reply = dialogues.shared("rinna").reply()
+    pieces = [reply.push((), text) for text in ("はい", "<N", "L>猫<NL>ユ", "ーザー", ": x")]
+    assert pieces == ["はい", "", "\n猫", "", ""]
+    assert reply.finish("length") == ("はい\n猫", "stop")
+
+
+@pytest.mark.parametrize("kind", dialogues.KINDS)
+@given(
+    raw=st.lists(
+        st.sampled_from(
+            ["猫", "<NL>", "<", "N", " ", "\n", "ユーザー", ":", "👨\u200d👩", "[INST]"]
+        )
+    ).map("".join),
+    steps=st.data(),
+)
+def test_what_was_shown_is_the_beginning_of_the_reply_however_it_arrives(
+    kind: str, raw: str, steps: st.DataObject
+) -> None:
+    dialogue = dialogues.shared(kind)
+    ids = dialogue.tokenizer.encode(raw)
+    alone, together, shown = dialogue.reply(), dialogue.reply(), ""
+    while ids:
+        taken = steps.draw(st.integers(1, len(ids)))
+        shown += alone.push(ids[:taken])
+        ids = ids[taken:]
+    together.push(dialogue.tokenizer.encode(raw))
+    text, reason = alone.finish("stop")
+    assert text.startswith(shown)
+    assert len(text.rstrip()) - len(shown.rstrip()) <= 8
+    assert (text, reason) == together.finish("stop")
+
+
+# -- going on -----------------------------------------------------------------------------------
+
+
+def test_a_resumed_reply_is_whole_in_the_end() -> None:
+    reply, shown = written("rinna", "です。<NL>はい。", resume="吾輩は\n猫")
+    assert "".join(shown) == "です。\nはい。"
+    assert reply.finish("stop") == ("吾輩は\n猫です。\nはい。", "stop")
+
+
+def test_a_resumed_reply_that_stops_at_once_is_what_it_was() -> None:
+    reply, _ = written("rinna", "", resume="吾輩は猫")
+    assert reply.finish("stop") == ("吾輩は猫", "stop")
+
+
+# -- loops --------------------------------------------------------------------------------------
+
+
+def until_ended(text: str) -> tuple[Reply, int]:
+    """A reply for which the model writes `text`, until it is ended, and how much that took."""
+    reply = dialogues.shared("echo").reply()
+    for count, character in enumerate(text, 1):
+        reply.push([ord(character)])
+        if reply.finish_reason:
+            return reply, count
+    return reply, len(text)
+
+
+SENTENCE = "平均降雪量は、平均降雪量の1%未満になることがあります。"
+
+
+def test_a_sentence_said_again_and_again_ends_the_reply_after_its_first_round() -> None:
+    reply, count = until_ended("雪の話をします。" + SENTENCE * 40)
+    assert count < 8 + 8 * len(SENTENCE)
+    assert reply.finish("length") == ("雪の話をします。" + SENTENCE, "repetition")
+
+
+def test_a_line_of_dashes_without_end_is_cut() -> None:
+    reply, count = until_ended("敬具、 " + "-" * 2000)
+    assert count < 250
+    assert reply.finish("length") == ("敬具、 -", "repetition")
+
+
+def test_a_pattern_with_a_changing_number_ends_the_reply() -> None:
+    lines = [f"平均降雪量は、平均降雪量の{n % 7}%以上になることがあります。" for n in range(60)]
+    reply, count = until_ended("".join(lines))
+    assert count < 800
+    text, reason = reply.finish("length")
+    assert reason == "repetition"
+    assert text == lines[0]
+
+
+def test_a_long_paragraph_that_comes_back_ends_the_reply() -> None:
+    paragraph = "".join(f"第{n}に、目標を設定して進捗を確認します。" for n in range(6))
+    reply, _ = until_ended(paragraph * 10)
+    assert reply.finish("length") == (paragraph, "repetition")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "はい、" * 12 + "分かりました。",
+        "見出し\n" + "-" * 100 + "\n本文",
+        "".join(f"{n}. 項目その{n}\n" for n in range(1, 40)),
+        "10000000000000000000000000000000000000000000000000000 です",
+        "".join(f"| 名前{n} | {n * 37 % 11} | はい |\n" for n in range(12)),
+        "    return None\n\n\ndef f(x: int) -> int:\n" * 2,
+    ],
+)
+def test_what_only_repeats_a_little_goes_on(text: str) -> None:
+    assert until_ended(text)[0].finish_reason is None
+
+
+def test_a_loop_is_noticed_across_a_continuation() -> None:
+    dialogue = dialogues.shared("echo")
+    reply = dialogue.reply(resume=SENTENCE * 4)
+    reply.push([ord(character) for character in SENTENCE * 2])
+    assert reply.finish("length") == (SENTENCE, "repetition")

@@ -1,0 +1,259 @@
+"""The Discord adapter over real sockets: what a simulation in memory has not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.discord import portal
+from bots.discord.shards import Plan
+from core.errors import OperatorError, UsageError
+from tests.local_discord import payloads as p
+from tests.local_discord.limits import Limit
+from tests.local_discord.team import ALICE, Team, a_team, words
+
+
+@pytest.fixture(params=["compressed", "plain"])
+async def frames(redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[Team]:
+    """A team whose gateway sends this kind of frames."""
+    async with a_team(redis, compressed=request.param == "compressed") as team:
+        await team.start_core()
+        yield team
+
+
+@pytest.fixture
+async def team(redis: Redis) -> AsyncIterator[Team]:
+    async with a_team(redis) as team:
+        yield team
+        assert team.discord.faults == []
+
+
+async def a_channel(team: Team) -> str:
+    return team.discord.add_channel(team.discord.add_guild())
+
+
+async def the_reply(team: Team, channel: str, text: str) -> p.Payload:
+    """The one message of the bot's in a channel, once it says this."""
+
+    def said() -> list[p.Payload]:
+        return [m for m in team.discord.replies(channel) if m["content"] == text]
+
+    found: list[p.Payload] = await team.discord.until(said)
+    assert len(found) == 1
+    return found[0]
+
+
+# -- the gateway --------------------------------------------------------------------------------
+
+
+async def test_a_mention_opens_a_thread_and_is_answered_in_it(frames: Team) -> None:
+    general = await a_channel(frames)
+    await frames.start_bot()
+    said = await frames.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(frames, said["id"], "echo: hello")
+    assert frames.discord.gateway.heartbeats >= 1
+    assert frames.discord.faults == []
+
+
+async def test_a_resumed_session_loses_no_message_and_repeats_none(frames: Team) -> None:
+    general = await a_channel(frames)
+    await frames.start_bot()
+    before = await frames.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(frames, before["id"], "echo: one")
+    await frames.discord.gateway.drop(resumable=True)
+    meanwhile = await frames.discord.says(ALICE, general, "<@bot> two")
+    await the_reply(frames, meanwhile["id"], "echo: two")
+    assert (frames.discord.gateway.identified, frames.discord.gateway.resumed) == (1, 1)
+    assert len(frames.discord.replies(before["id"])) == 1
+
+
+async def test_discord_may_ask_to_reconnect(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    await team.discord.gateway.ask_to_reconnect()
+    await team.discord.until(lambda: team.discord.gateway.resumed == 1)
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(team, said["id"], "echo: hello")
+
+
+async def test_after_a_session_that_is_lost_its_threads_are_caught_up(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    said = await team.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(team, said["id"], "echo: one")
+    await team.discord.gateway.drop(resumable=False)
+    await team.discord.says(ALICE, said["id"], "two")
+    await the_reply(team, said["id"], "echo: two")
+    assert team.discord.gateway.identified == 2
+    assert len(team.discord.replies(said["id"])) == 2
+
+
+async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    bot = await team.start_bot()
+    said = await team.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(team, said["id"], "echo: one")
+    bot.stop.set()
+    await asyncio.wait_for(bot.task, 10)
+    await team.discord.says(ALICE, said["id"], "two")
+    await team.start_bot("the next")
+    await the_reply(team, said["id"], "echo: two")
+
+
+@pytest.mark.parametrize("code", [4004, 4010, 4011, 4012, 4013, 4014])
+async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(team: Team, code: int) -> None:
+    await a_channel(team)
+    team.discord.gateway.refuse_with = code
+    with pytest.raises((OperatorError, UsageError)) as told:
+        await team.start_bot()
+    assert str(told.value) == portal.CLOSED[code]
+
+
+async def test_a_wrong_token_is_told_before_anything_starts(team: Team) -> None:
+    with pytest.raises(UsageError, match="Reset Token"):
+        await portal.look("wrong")
+
+
+async def test_a_missing_intent_is_told_where_it_was_asked_for(redis: Redis) -> None:
+    async with a_team(redis, message_content=False) as team:
+        assert not (await portal.look(team.discord.gateway.token)).reads
+        with pytest.raises(UsageError, match="Message Content Intent"):
+            await portal.look(team.discord.gateway.token, "on")
+
+
+# -- shards -------------------------------------------------------------------------------------
+
+
+async def test_each_shard_hears_of_its_own_guilds(team: Team) -> None:
+    guilds = [team.discord.add_guild(shard_of=shard, shards=2) for shard in range(2)]
+    channels = [team.discord.add_channel(guild) for guild in guilds]
+    await team.start_core()
+    await team.start_bot(plan=Plan(2, 2, "bot", lease=1.0, identify=0.05))
+    for channel in channels:
+        said = await team.discord.says(ALICE, channel, "<@bot> hello")
+        await the_reply(team, said["id"], "echo: hello")
+    shards = {session.shard for session in team.discord.gateway.sessions.values()}
+    assert shards == {(0, 2), (1, 2)}
+
+
+async def test_a_second_process_waits_for_the_shard_and_takes_over_when_it_is_free(
+    team: Team,
+) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    first = await team.start_bot("first")
+    await team.start_bot("second", connections=0)
+    said = await team.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(team, said["id"], "echo: one")
+    assert team.discord.gateway.identified == 1
+    await first.kill()
+    await team.discord.until(lambda: team.discord.gateway.identified == 2)
+    said = await team.discord.says(ALICE, general, "<@bot> two")
+    await the_reply(team, said["id"], "echo: two")
+
+
+# -- the REST -----------------------------------------------------------------------------------
+
+
+async def test_a_long_reply_is_cut_where_discord_ends_a_message(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    text = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
+    more = await team.discord.says(ALICE, general, f"<@bot> {text}")
+    await team.discord.until(lambda: len(team.discord.replies(more["id"])) == 2)
+    await team.discord.until(lambda: team.discord.replies(more["id"])[1]["components"])
+    parts = [reply["content"] for reply in team.discord.replies(more["id"])]
+    assert "".join(parts) == f"echo: {text}"
+    assert not team.discord.replies(more["id"])[0]["components"]
+
+
+async def test_edits_keep_to_the_headers_and_the_final_text_arrives(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core(tokens_per_second=200)
+    await team.start_bot()
+    text = words(100)
+    said = await team.discord.says(ALICE, general, f"<@bot> {text}")
+    await the_reply(team, said["id"], f"echo: {text}")
+    assert team.discord.throttled() == []
+    assert 1 <= len(team.discord.sent("edit")) <= 5
+
+
+async def test_a_429_is_waited_out_and_the_reply_is_whole(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core(tokens_per_second=200)
+    await team.start_bot()
+    team.discord.make_trouble("edit", retry_after=0.3)
+    team.discord.make_trouble("post", retry_after=0.3)
+    said = await team.discord.says(ALICE, general, f"<@bot> {words(60)}")
+    await the_reply(team, said["id"], f"echo: {words(60)}")
+    assert len(team.discord.throttled()) == 2
+
+
+async def test_a_slow_rest_gets_the_newest_text_and_not_every_delta(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core(tokens_per_second=300)
+    await team.start_bot()
+    team.discord.make_trouble("edit", times=100, seconds=0.4)
+    said = await team.discord.says(ALICE, general, f"<@bot> {words(100)}")
+    await the_reply(team, said["id"], f"echo: {words(100)}")
+    texts = [str(request.body["content"]) for request in team.discord.sent("edit")]
+    assert texts == sorted(texts, key=len)
+    assert len(texts) <= 6
+
+
+async def test_a_connection_that_breaks_while_a_reply_streams_does_not_stop_it(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core(tokens_per_second=150)
+    await team.start_bot()
+    said = await team.discord.says(ALICE, general, f"<@bot> {words(60)}")
+    await team.discord.until(lambda: team.discord.replies(said["id"]))
+    await team.discord.gateway.drop()
+    await the_reply(team, said["id"], f"echo: {words(60)}")
+    assert len(team.discord.replies(said["id"])) == 1
+
+
+async def test_a_message_whose_answer_was_lost_is_not_sent_twice(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    first = await team.start_bot("first")
+    team.discord.make_trouble("post", seconds=30.0, after=True)
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    await team.discord.until(lambda: team.discord.replies(said["id"]))
+    await first.kill()  # the message stands, and nobody has written it down
+    await team.start_bot("second")
+    await the_reply(team, said["id"], "echo: hello")
+    await team.discord.until(lambda: team.discord.sent("edit"))
+    assert len(team.discord.replies(said["id"])) == 1
+
+
+async def test_a_server_error_is_tried_again(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    team.discord.make_trouble("post", status=502)
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(team, said["id"], "echo: hello")
+
+
+async def test_replies_in_one_channel_share_its_limit(team: Team) -> None:
+    general = await a_channel(team)
+    team.discord.rest.limits.limits = {
+        **team.discord.rest.limits.limits,
+        "edit": Limit(3, 1.0),
+    }
+    await team.start_core(tokens_per_second=400)
+    await team.start_bot(answers="reply")
+    texts = [f"{number} {words(20)}" for number in range(6)]
+    for number, text in enumerate(texts):
+        person = p.user(f"70000000000000010{number}", f"P{number}")
+        await team.discord.says(person, general, f"<@bot> {text}")
+    for text in texts:
+        await the_reply(team, general, f"echo: {text}")
+    assert team.discord.throttled() == []

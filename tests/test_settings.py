@@ -1,0 +1,117 @@
+"""Settings: from the environment and henji.toml, and a sentence where one is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import UsageError
+from core.settings import Settings, load_settings
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A henji.toml to be written, where the command is started."""
+    monkeypatch.delenv("HENJI_CONFIG")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "henji.toml"
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('model = "rinna-ppo"\ntemperature = 0.5\nredis_url = "redis://there"\n')
+    monkeypatch.setenv("HENJI_TEMPERATURE", "0")
+    settings = load_settings()
+    assert (settings.model, settings.temperature) == ("rinna-ppo", 0.0)
+    assert settings.redis_url == "redis://there"
+    assert settings.top_p is None
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "")
+    monkeypatch.setenv("HENJI_TEMPERATURE", "")
+    settings = load_settings()
+    assert (settings.redis_url, settings.temperature) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("HENJI_TEMPERATURE", "hot", r"^HENJI_TEMPERATURE is wrong: .*number"),
+        ("HENJI_TEMPERATURE", "-1", r"^HENJI_TEMPERATURE is wrong: .*greater than or equal to 0"),
+        ("HENJI_ENGINE", "steam", r"^HENJI_ENGINE is wrong: .*'torch', 'openai' or 'echo'"),
+        ("HENJI_MODLE", "x", r"^HENJI_MODLE is not a setting of henji; did you mean HENJI_MODEL\?"),
+        ("HENJI_MODELS", "{", r"models.*JSON"),
+        ("HENJI_CONFIG", "/none/henji.toml", r"/none/henji\.toml, which does not exist"),
+    ],
+)
+def test_a_wrong_variable_is_named_in_one_sentence(
+    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=sentence) as it:
+        load_settings()
+    assert "\n" not in str(it.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('temperature = "hot"', r"^temperature in henji\.toml is wrong: .*number"),
+        ('modle = "x"', r"^modle in henji\.toml is not a setting of henji; did you mean model\?"),
+        ("[slack]\ntoken = 1", r"^slack in henji\.toml is not a setting"),
+        ("models = 3", r"^models in henji\.toml is wrong"),
+        ('model = "x', r"^henji\.toml is not valid TOML: Unterminated string"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_file(config: Path, text: str, sentence: str) -> None:
+    config.write_text(text)
+    with pytest.raises(UsageError, match=sentence) as it:
+        load_settings()
+    assert "\n" not in str(it.value)
+
+
+def test_a_wrong_secret_is_named_and_not_shown(config: Path) -> None:
+    config.write_text('slack_bot_token = ["xoxb-hidden"]')
+    with pytest.raises(UsageError, match=r"slack_bot_token in henji\.toml is wrong") as it:
+        load_settings()
+    assert "hidden" not in str(it.value)
+
+
+def test_secrets_may_stand_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("xoxb-from-a-file\n")
+    monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
+    (tmp_path / "key").write_text("sk-from-a-file\n")
+    monkeypatch.setenv("HENJI_OPENAI_API_KEY_FILE", str(tmp_path / "key"))
+    settings = load_settings()
+    assert settings.slack_bot_token is not None
+    assert settings.slack_bot_token.get_secret_value() == "xoxb-from-a-file"
+    assert settings.openai_api_key is not None
+    assert "sk-" not in repr(settings)
+
+
+def test_a_secret_that_is_given_twice_or_whose_file_is_gone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="SLACK_BOT_TOKEN_FILE cannot be read"):
+        load_settings()
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb")
+    with pytest.raises(UsageError, match="both SLACK_BOT_TOKEN and SLACK_BOT_TOKEN_FILE"):
+        load_settings()
+
+
+def test_only_a_platform_with_all_its_tokens_counts() -> None:
+    assert Settings().platforms == ()
+    assert load_settings(slack_bot_token="xoxb", discord_bot_token="a.b.c").platforms == (
+        "discord",
+    )
+    assert load_settings(slack_bot_token="xoxb", slack_app_token="xapp").platforms == ("slack",)
+
+
+def test_the_lane_is_the_model_s_name_unless_it_is_named() -> None:
+    assert load_settings(model="rinna-ppo").job_lane == "rinna-ppo"
+    assert load_settings(engine="echo").job_lane == "echo"
+    assert load_settings(lane="fast").job_lane == "fast"

@@ -1,0 +1,148 @@
+"""Slack's payloads as what happened: pure."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bots.slack import blocks, convert
+from bots.slack.convert import Bot, Deleted, Edited, Malformed, Said, Stopped
+from core.types import ThreadKey
+
+BOT = Bot("T1", "UBOT", "BBOT")
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    message = {"type": "message", "channel": "C1", "user": "U1", "ts": "2.0", "text": "hi"}
+    return {"team_id": "T1", "event_id": "Ev1", "event": message | changes}
+
+
+def said(**changes: Any) -> Said:
+    happening = convert.happening(event(**changes), BOT)
+    assert isinstance(happening, Said)
+    return happening
+
+
+def test_a_message_belongs_to_the_thread_that_it_begins_or_stands_in() -> None:
+    assert said().key == ThreadKey("slack", "T1", "C1", "2.0")
+    assert not said().inside
+    assert said(thread_ts="1.0").key.thread == "1.0"
+    assert said(thread_ts="1.0").inside
+
+
+@pytest.mark.parametrize("kind", ["message", "app_mention"])
+def test_who_is_addressed_is_read_from_the_text_and_not_from_the_event(kind: str) -> None:
+    assert said(type=kind, text="<@UBOT> hi").mentioned
+    assert not said(type=kind, text="<@U2> hi").mentioned
+    assert said(type=kind, text="<@UBOT|henji> and <@U2>").others == {"U2"}
+
+
+def test_ones_own_messages_are_nothing() -> None:
+    assert convert.happening(event(user="UBOT"), BOT) is None
+    assert convert.happening(event(bot_id="BBOT"), BOT) is None
+    assert convert.happening(event(subtype="channel_join"), BOT) is None
+
+
+def test_an_edit_is_one_only_where_a_person_changed_the_words() -> None:
+    message = {"user": "U1", "ts": "2.0", "text": "new", "edited": {"ts": "3.0"}}
+    before = {"text": "old"}
+    changed = event(subtype="message_changed", message=message, previous_message=before)
+    happening = convert.happening(changed, BOT)
+    assert isinstance(happening, Edited)
+    assert (happening.said.ts, happening.said.edited) == ("2.0", "3.0")
+    unfurled = event(
+        subtype="message_changed",
+        message=message | {"text": "old"},
+        previous_message=before,
+    )
+    assert convert.happening(unfurled, BOT) is None
+
+
+def test_a_deletion_names_the_thread_that_the_message_stood_in() -> None:
+    gone = event(subtype="message_deleted", deleted_ts="2.0", previous_message={"thread_ts": "1.0"})
+    assert convert.happening(gone, BOT) == Deleted(ThreadKey("slack", "T1", "C1", "1.0"), "2.0")
+
+
+def test_slacks_stop_button_names_its_streams() -> None:
+    pressed = event(type="agent_session_stopped", thread_ts="1.0", streaming_message_ts=["2.0"])
+    key = ThreadKey("slack", "T1", "C1", "1.0")
+    assert convert.happening(pressed, BOT) == Stopped(key, "U1", ("2.0",))
+
+
+@given(st.dictionaries(st.sampled_from(["ts", "channel", "user", "text"]), st.none() | st.text()))
+def test_a_payload_of_any_shape_is_understood_or_malformed(changes: dict[str, Any]) -> None:
+    try:
+        convert.happening(event(**changes), BOT)
+    except Malformed as error:
+        assert str(error) in changes  # noqa: PT017 -- either is right
+
+
+@pytest.mark.parametrize(
+    ("raw", "plain"),
+    [
+        ("<@UBOT> こんにちは", "こんにちは"),
+        ("hi <@U2>, hi <@U3>", "hi @花子, hi @U3"),
+        ("see <#C1|general>", "see #general"),
+        ("<!here> <!subteam^S1|@team>", "@here @team"),
+        ("<https://a.example/x|a.example/x>", "a.example/x"),
+        ("<https://a.example|this>", "this (https://a.example)"),
+        ("<https://a.example>", "https://a.example"),
+        ("1 &lt; 2 &amp;&amp; 3 &gt; 2", "1 < 2 && 3 > 2"),
+        ("&lt;@U2&gt;", "<@U2>"),
+        ("```\nif x:\n    y\n```", "```\nif x:\n    y\n```"),
+    ],
+)
+def test_markup_is_read_as_people_see_it(raw: str, plain: str) -> None:
+    assert convert.plain(raw, BOT, {"U2": "花子"}) == plain
+
+
+def test_the_first_form_of_a_message_is_known_by_its_event_and_an_edit_by_its_stamp() -> None:
+    first = convert.incoming(said(), BOT, {"U1": "花子"}, addressed=True, note={"locale": "ja"})
+    assert (first.event_ids, first.revision, first.turn.name) == (("Ev1",), "", "花子")
+    later = convert.incoming(
+        said(edited={"ts": "3.0"}), BOT, {}, addressed=True, note={"locale": "ja"}
+    )
+    assert (later.event_ids, later.revision) == ((), "3.0")
+
+
+@pytest.mark.parametrize("word", ["reset", "Reset.", "<@UBOT> リセット", "<@UBOT> reset!"])
+def test_a_command_is_a_message_of_its_own(word: str) -> None:
+    assert convert.command_in(said(text=word), BOT) == "reset"
+    assert convert.command_in(said(text=f"{word} the router"), BOT) is None
+
+
+def test_the_past_of_a_thread_is_people_and_the_bots_replies() -> None:
+    person = {"ts": "1.0", "user": "U1", "text": "hi"}
+    assert convert.earlier_turn(person, BOT, {}) is not None
+    reply = {
+        "ts": "1.1",
+        "user": "UBOT",
+        "text": "hello",
+        "metadata": {"event_type": "henji_reply"},
+    }
+    turn = convert.earlier_turn(reply, BOT, {})
+    assert turn is not None
+    assert turn.role == "assistant"
+    sentence = {"ts": "1.2", "user": "UBOT", "text": "Something went wrong"}
+    assert convert.earlier_turn(sentence, BOT, {}) is None
+    assert convert.earlier_turn(person | {"bot_id": "B2"}, BOT, {}) is None
+
+
+def test_a_button_carries_all_that_a_press_needs() -> None:
+    handle = blocks.Handle("f" * 24, "U1", ThreadKey("slack", "T1", "C1", "1.0"))
+    assert blocks.Handle.parse(str(handle)) == handle
+
+
+def test_nothing_pings_and_growing_text_only_grows() -> None:
+    text = "<!channel> <!here|x> <!everyone> <!subteam^S1> <@U1> <@W1> <!doctype html> a<b"
+    safe = blocks.harmless(text)
+    assert not any(
+        ping in safe for ping in ("<!channel", "<!here", "<!every", "<!sub", "<@U", "<@W")
+    )
+    assert "<!doctype html> a<b" in safe
+    grown = [blocks.harmless(text[:end]) for end in range(len(text) + 1)]
+    assert all(after.startswith(before) for before, after in pairwise(grown))

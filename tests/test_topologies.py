@@ -1,0 +1,93 @@
+"""The store on a Redis Cluster and behind Sentinels, with real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from core.dialogue import Dialogue
+from core.engine.echo import EchoEngine
+from core.errors import StoreUnavailable
+from core.models import CATALOGUE
+from core.ports import Receipt
+from core.types import Done, ThreadKey
+from core.worker import Terms, Worker
+from storage.connect import Connection, connect
+from storage.store import Store
+from tests.servers import behind_sentinels, running_cluster
+from tests.storehouse import LANE, THREAD, Storehouse
+
+
+@asynccontextmanager
+async def at_work(house: Storehouse) -> AsyncIterator[None]:
+    """A core that answers by echo, until it is left."""
+    terms = Terms(lane=LANE, name="core", retry=0.05)
+    dialogue = Dialogue.load(CATALOGUE["echo"], None)
+    stop = asyncio.Event()
+    worker = Worker(house.queue, house.history, EchoEngine(), dialogue, terms)
+    async with aclosing(house.queue):
+        working = asyncio.create_task(worker.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await working
+
+
+def house_over(connection: Connection, buckets: int = 1) -> Storehouse:
+    store = Store(connection, buckets=buckets, lease=1.0)
+    return Storehouse(connection.client, store)
+
+
+async def said(house: Storehouse, text: str, thread: ThreadKey) -> Receipt:
+    """A message that is sent again until it is taken in, as an adapter's platform would."""
+    while True:
+        try:
+            receipt = await house.say(text, thread=thread, id=f"{thread.thread} {text}")
+        except StoreUnavailable:
+            await asyncio.sleep(0.05)
+        else:
+            if receipt.code != "no_core":
+                return receipt
+            await asyncio.sleep(0.05)
+            text += "!"
+
+
+async def reply_of(house: Storehouse, receipt: Receipt, thread: ThreadKey) -> str:
+    delivery = await house.delivery(receipt.job, thread)
+    async for event in house.deliveries.follow(delivery):
+        if isinstance(event, Done):
+            return event.text
+    raise AssertionError("the reply did not end")
+
+
+async def test_a_cluster_serves_conversations_in_many_buckets(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, 3) as url, aclosing(await connect(url)) as connection:
+        house = house_over(connection, buckets=16)
+        threads = [replace(THREAD, space=f"T{n % 8}", thread=str(n)) for n in range(24)]
+        async with at_work(house), asyncio.timeout(30):
+            receipts = [await said(house, "hello", thread) for thread in threads]
+            for receipt, thread in zip(receipts, threads, strict=True):
+                assert (await reply_of(house, receipt, thread)).startswith("echo: hello")
+                assert len(await house.texts(thread)) >= 2
+        assert len({house.store.bucket(thread) for thread in threads}) > 3
+
+
+async def test_after_a_fail_over_the_conversation_goes_on(tmp_path: Path) -> None:
+    async with behind_sentinels(tmp_path) as (url, primary):
+        async with aclosing(await connect(url)) as connection:
+            house = house_over(connection)
+            async with at_work(house), asyncio.timeout(40):
+                before = await said(house, "one", THREAD)
+                assert (await reply_of(house, before, THREAD)).startswith("echo: one")
+                await primary.wait(1, 2000)  # what is not yet replicated, a fail-over may lose
+                await primary.shutdown(nosave=True, now=True, force=True)
+                after = await said(house, "two", THREAD)
+                assert (await reply_of(house, after, THREAD)).startswith("echo: two")
+                texts = await house.texts()
+        assert texts[0].startswith("one")
+        assert texts[1].startswith("echo: one")
+        assert texts[-1].startswith("echo: two")

@@ -1,0 +1,64 @@
+"""henji up: everything that this machine has tokens for, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.supervisor import supervise
+from core.errors import UsageError
+from tests.processes import finish, henji, start
+from tests.slack_house import slack_house
+from tests.waiting import until
+
+
+async def test_without_tokens_it_is_a_chat(redis_url: str, redis: Redis) -> None:
+    ran = await henji("up", given="hello\n", REDIS_URL=redis_url)
+    assert (ran.status, ran.out) == (0, "echo: hello\n\n")
+
+
+async def test_with_tokens_it_answers_there_until_it_is_stopped(
+    tmp_path: Path, redis: Redis
+) -> None:
+    async with slack_house(redis) as house:
+        up = await start(
+            "up",
+            HENJI_DATA_DIR=str(tmp_path),
+            SLACK_BOT_TOKEN=house.slack.bot_token,
+            SLACK_APP_TOKEN=house.slack.app_token,
+            SLACK_API_URL=house.slack.api_url,
+        )
+        try:
+            await house.slack.until(lambda: house.slack.delivery.sockets > 0, within=30)
+            socket = tmp_path / "redis" / "valkey.sock"
+            async with Redis.from_url(f"unix://{socket}", socket_timeout=None) as embedded:
+                await until(lambda: a_core_serves(embedded))
+            ts = await house.slack.say("C1", "U1", "<@U0HENJI> こんにちは")
+            await house.answered("C1", ts, "echo: こんにちは", within=30)
+            up.send_signal(signal.SIGTERM)
+            ran = await finish(up)
+        finally:
+            if up.returncode is None:
+                up.kill()
+    assert ran.status == 0
+    assert "こんにちは" not in ran.err
+    assert house.slack.bot_token not in ran.err
+    await until(lambda: asyncio.to_thread(lambda: not socket.exists()))
+
+
+async def a_core_serves(redis: Redis) -> bool:
+    return any([b"lane" in key async for key in redis.scan_iter()])
+
+
+async def test_a_part_with_wrong_settings_ends_them_all(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("HENJI_ENGINE", "echo")
+    monkeypatch.setenv("SLACK_APP_TOKEN", "xapp")
+    with pytest.raises(UsageError, match="`henji slack` ended, with status 2"):
+        await supervise(["core", "slack"], asyncio.Event(), patience=20)

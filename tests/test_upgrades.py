@@ -1,0 +1,147 @@
+"""A release reads what every earlier one has left, and a backup is as good as the original."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from core.ports import Commit, Place
+from core.rules import Policy
+from core.types import Cancelled, Done, Failed, Queued, Started, Usage
+from storage import codec, keys
+from storage.rules import RedisAudit, RedisRules
+from tests.fixtures import scene
+from tests.servers import free_port, running
+from tests.storehouse import LANE, THREAD, Storehouse
+from tests.waiting import until
+
+RELEASES = sorted(scene.RELEASED.glob("*.json"))
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
+async def test_a_memory_of_an_earlier_release_is_gone_on_with(redis: Redis, release: Path) -> None:
+    await scene.load(redis, scene.read(release))
+    await _upgrade_within_the_hour(redis)
+    await _goes_on(redis)
+
+
+async def test_a_memory_of_this_release_is_gone_on_with(redis: Redis) -> None:
+    await scene.play(redis)
+    entries = await scene.dump(redis)
+    await redis.flushall()
+    await scene.load(redis, entries)
+    await _goes_on(redis)
+
+
+async def _upgrade_within_the_hour(redis: Redis) -> None:
+    """What was dumped long ago is not past its deadline."""
+    later = round(1000 * time.time()) + 3_600_000
+    for job in map(str, await redis.zrange(keys.key("deadlines", 0), 0, -1)):
+        await redis.zadd(keys.key("deadlines", 0), {job: later})
+        await redis.hset(keys.key("job", 0, job), "deadline", str(later))
+
+
+async def _goes_on(redis: Redis) -> None:
+    """Everything in the scene is understood: turns, jobs, deliveries, events, letters, rules."""
+    house = Storehouse.over(redis, max_attempts=3)
+    await house.queue.announce(LANE, "a newer core", 60)
+    assert "日本の首都は?" in await house.texts()
+    await _takes_over_what_was_running(house)
+    rules = await RedisRules(house.store, Policy()).rules(THREAD)
+    assert rules.temperature == 0.2
+    acts = {entry.act for entry in await RedisAudit(house.store).entries(Place("slack", "T9"), 9)}
+    assert acts == {"reset"}
+    (letter,) = await house.queue.dead(10)
+    assert (letter.turn, letter.code) == ("m2", "internal")
+    assert (await house.queue.requeue(letter, LANE)).outcome == "queued"
+
+
+async def _takes_over_what_was_running(house: Storehouse) -> None:
+    await house.redis.zadd(keys.key("leases", 0), {str(THREAD): 1})
+    await house.queue.sweep()
+    for turn, text in (("m3", "streamed"), ("m4", "waited for")):
+        claim = await house.claim()
+        assert claim.job.turn == turn
+        assert await house.reply(claim, text) == "ok"
+        events = await house.events(claim.job.id)
+        assert isinstance(events[0], Queued)
+        assert isinstance(events[-1], Done)
+    await house.redis.zadd(
+        keys.key("deliveries", 0, "slack"),
+        dict.fromkeys(await house.redis.zrange(keys.key("deliveries", 0, "slack"), 0, -1), 1),
+    )
+    taken = await house.deliveries.take("slack", "a newer bot")
+    assert {delivery.turn for delivery in taken} == {"m1", "m2", "m3", "m4"}
+    assert (await house.texts())[:2] == ["日本の首都は?", "東京です。"]
+
+
+def test_events_of_the_first_release_are_read() -> None:
+    """In the words of 0.1.0, for events whose fields may grow."""
+    told = {
+        '{"t":"queued","position":3}': Queued(3),
+        '{"t":"started","attempt":2}': Started(2),
+        '{"t":"failed","code":"busy","message":"7"}': Failed("busy", "7"),
+        '{"t":"cancelled","by":"reset"}': Cancelled("reset"),
+    }
+    for text, event in told.items():
+        assert codec.decode_event(text) == event
+
+
+async def test_a_record_of_a_later_release_is_refused_and_not_guessed_at(redis: Redis) -> None:
+    house = Storehouse.over(redis)
+    record = {"v": "2", "role": "user", "author": "U1", "text": "x", "at": "1.0", "name": ""}
+    with pytest.raises(codec.Undecodable, match="version 2"):
+        codec.decode_turn("m1", codec.dump(record))
+    with pytest.raises(codec.Undecodable, match="version 2"):
+        codec.decode_job("j1", {"v": "2"})
+    assert await house.texts() == []
+
+
+async def test_a_backup_is_restored_as_the_readme_says(tmp_path: Path) -> None:
+    home, saved, anew = tmp_path / "home", tmp_path / "backup.rdb", tmp_path / "anew"
+    home.mkdir()
+    anew.mkdir()
+    async with running(home, free_port(), "--appendonly", "yes") as redis:
+        await scene.play(redis)
+        before = await scene.dump(redis)
+        await redis.bgsave()
+        await until(lambda: _saved(redis))
+        shutil.copy(home / "dump.rdb", saved)
+        house = Storehouse.over(redis)
+        await house.history.reset(THREAD, "U1")  # what the backup is for
+    shutil.copy(saved, anew / "dump.rdb")
+    async with running(anew, free_port(), "--appendonly", "no") as redis:
+        await redis.config_set("appendonly", "yes")
+        await until(lambda: _rewritten(redis))
+        after = await scene.dump(redis)
+    assert [_still(entry) for entry in after] == [_still(entry) for entry in before]
+    async with running(anew, free_port(), "--appendonly", "yes") as redis:
+        await _goes_on(redis)
+
+
+def _still(entry: dict[str, object]) -> tuple[object, object]:
+    return entry["key"], entry["value"]
+
+
+async def _saved(redis: Redis) -> bool:
+    info = await redis.info("persistence")
+    return not info["rdb_bgsave_in_progress"] and info["rdb_last_bgsave_status"] == "ok"
+
+
+async def _rewritten(redis: Redis) -> bool:
+    info = await redis.info("persistence")
+    return bool(info["aof_enabled"]) and not info["aof_rewrite_in_progress"]
+
+
+async def test_usage_without_new_fields_is_read(redis: Redis) -> None:
+    house = Storehouse.over(redis)
+    await house.queue.announce(LANE, "core", 60)
+    await house.say("hello")
+    claim = await house.claim()
+    done = Done("hi", "stop", Usage(1, 1))
+    assert await house.queue.commit(claim, Commit(done, None, "chars")) == "ok"
+    assert (await house.events(claim.job.id))[-1] == done
