@@ -60,8 +60,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.claims: list[tuple[Claim, int]] = []
         """Every claim that there was, with the model's gen of it."""
         self.number, self.edits, self.sound = 0, 2, True
-        self.run(self.redis.flushall())
+        self.run(self._empty())
         self.run(self.house.queue.announce(LANE, "core", 3600))
+
+    async def _empty(self) -> None:
+        await self.redis.flushall()
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(step)
