@@ -220,12 +220,14 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "console_commands": "/help shows the commands. Ctrl-C stops a reply; twice, it leaves.",
     "console_help": (
-        "/reset    forget this conversation\n"
-        "/history  show what is remembered of it\n"
-        "/help     show this\n"
+        "/continue  go on with a reply that reached its length limit\n"
+        "/reset     forget this conversation\n"
+        "/history   show what is remembered of it\n"
+        "/help      show this\n"
         "Ctrl-C stops a reply; twice, or Ctrl-D, it leaves."
     ),
     "console_leave": "Ctrl-C again leaves.",
+    "console_nothing_cut": "There is no reply to go on with.",
     "console_no_history": "Nothing is remembered of this conversation.",
     "console_remembered": "{turns} messages of this conversation are remembered.",
 }
