@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,dev
 
-.PHONY: help setup chat test lint docs images bench bench-peers bench-vllm chaos clean
+.PHONY: help setup chat test lint docs images audit bench bench-peers bench-vllm chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the pages that are written from the code"
+	@echo "make audit   known faults of the packages that are installed"
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
@@ -61,6 +62,15 @@ bench-vllm: .venv-peers/vllm/.ready
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
 
+# Known faults of what is installed, where the database of them can be reached.
+audit: .venv-audit/.ready
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+.venv-audit/.ready: docker/audit.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
+
 # docker/ where no engine runs containers: linted, each image installed and its command started.
 images: setup .venv-images/.ready
 	.venv-images/bin/hadolint docker/*.Dockerfile
@@ -77,7 +87,7 @@ docs: setup
 	$(BIN)/python -m storage.privacy
 
 chaos: setup
-	$(BIN)/pytest tests/chaos --chaos
+	$(BIN)/pytest tests/chaos tests/test_queue_model.py --schedules 10000
 
 clean:
 	rm -rf $(VENV)
