@@ -87,7 +87,7 @@ docs: setup
 	$(BIN)/python -m storage.privacy
 
 chaos: setup
-	$(BIN)/pytest tests/chaos --chaos
+	$(BIN)/pytest tests/chaos tests/test_queue_model.py --schedules 10000
 
 clean:
 	rm -rf $(VENV)

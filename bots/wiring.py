@@ -45,6 +45,7 @@ from storage.rules import RedisAudit, RedisRules
 from storage.scripting import Replication
 from storage.server import embedded_server
 from storage.store import Limits, Store
+from storage.vault import RedisVault
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,6 +65,7 @@ class Memory:
     leases: RedisLeases
     rulebook: RedisRules
     audit: RedisAudit
+    vault: RedisVault
 
     @classmethod
     def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
@@ -74,6 +76,7 @@ class Memory:
             RedisLeases(store),
             RedisRules(store, policy),
             RedisAudit(store),
+            RedisVault(store),
         )
 
 

@@ -12,10 +12,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from core.ports import Delivery
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store
+
+log = structlog.get_logger()
 
 LOOK_AGAIN = 2.0
 """Seconds after which a follower looks by itself: news are a hint, the stream is the truth."""
@@ -45,7 +49,11 @@ class RedisDeliveries:
         taken: list[Delivery] = []
         for bucket in self._store.all_buckets():
             rows = await self._run("take", bucket, platform=platform, holder=holder, most=most)
-            taken += [codec.decode_delivery(id_, codec.flatten(flat)) for id_, flat in rows]
+            for id_, flat in rows:
+                try:
+                    taken.append(codec.decode_delivery(id_, codec.flatten(flat)))
+                except codec.Undecodable as error:
+                    log.warning("a delivery is poisoned", job=id_, error=str(error))
         return taken
 
     async def get(self, thread: ThreadKey, job: str) -> Delivery | None:

@@ -31,6 +31,13 @@ class _Copy:
         self._scores: list[float] = []
         self._score_of: dict[str, float] = {}
 
+    def bring_to(self, version: int, rows: Iterable[Row], all_: int) -> None:
+        if all_:
+            self.clear()
+        for row in rows:
+            self.apply(row)
+        self.version = version
+
     def clear(self) -> None:
         self.turns.clear()
         self._scores.clear()
@@ -80,11 +87,8 @@ class RedisHistory:
         version, all_, history, mailbox = await self._run(
             "window", thread, since=copy.version, turn=claim.job.turn
         )
-        if all_:
-            copy.clear()
-        for row in history:
-            copy.apply(row)
-        copy.version = version
+        if version >= copy.version or not version:  # else another window was newer
+            copy.bring_to(version, history, all_)
         unread = tuple(codec.decode_turn(id_, record, n) for id_, _, record, n in mailbox if record)
         return Window(copy.turns, unread, version)
 

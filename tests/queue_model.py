@@ -285,4 +285,4 @@ class Model:
             if id_ in order:
                 order.remove(id_)
         for part in (thread.texts, thread.authors, thread.answers, thread.revisions):
-            part.pop(id_, None)  # type: ignore[attr-defined]  # a loop over different dictionaries
+            part.pop(id_, None)

@@ -39,6 +39,7 @@ class Board:
 
     nonce: bool = True
     search: bool = True
+    prefix: str = "b"
     messages: dict[str, Message] = field(default_factory=dict)
     statuses: list[tuple[str, Status]] = field(default_factory=list)
     said: dict[ThreadKey, dict[str, Turn]] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Board:
     def post(self, thread: ThreadKey, job: str, part: Part) -> str:
         if self.nonce and (known := self._posted(job, part.index)):
             return known
-        id_ = f"b{next(self._numbers)}"
+        id_ = f"{self.prefix}{next(self._numbers)}"
         self.messages[id_] = Message(id_, thread, job, part.index, part)
         return id_
 

@@ -276,7 +276,7 @@ async def test_a_new_thread_is_answered_with_what_was_said_in_it_before(story: S
 
 
 async def _claimable(story: Story) -> bool:
-    return await story.house.redis.get(f"henji:{{0}}:waiting:{LANE}") == "1"
+    return bool(await story.house.redis.get(f"henji:{{0}}:waiting:{LANE}") == "1")
 
 
 # -- a platform that fails ----------------------------------------------------------------------

@@ -52,7 +52,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.redis = Redis.from_url(self.url, decode_responses=True)
+        self.redis: Any = Redis.from_url(self.url, decode_responses=True)
         self.house = Storehouse.over(
             self.redis, lease=60.0, backoff=60.0, max_attempts=MAX_ATTEMPTS, limits=MANY
         )
@@ -60,8 +60,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.claims: list[tuple[Claim, int]] = []
         """Every claim that there was, with the model's gen of it."""
         self.number, self.edits, self.sound = 0, 2, True
-        self.run(self.redis.flushall())
+        self.run(self._empty())
         self.run(self.house.queue.announce(LANE, "core", 3600))
+
+    async def _empty(self) -> None:
+        await self.redis.flushall()
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(step)
@@ -292,7 +295,7 @@ class QueueMachine(RuleBasedStateMachine):
 def test_the_scripts_do_what_the_model_does(redis_url: str, request: pytest.FixtureRequest) -> None:
     QueueMachine.url = redis_url
     chaos = request.config.getoption("--schedules")
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis has none here
+    run_state_machine_as_test(
         QueueMachine,
         settings=settings(
             max_examples=max(25, chaos // 20) if chaos else 25,

@@ -231,6 +231,15 @@ async def test_an_edit_back_to_the_first_text_is_newer_than_the_one_between(
     assert await house.texts() == ["first"]
 
 
+async def test_edits_that_all_overtook_their_message_end_with_the_newest(
+    house: Storehouse,
+) -> None:
+    await edit(house, "m1", "third", revision="3")
+    await edit(house, "m1", "second", revision="2")
+    await house.say("first", id="m1")
+    assert await house.texts() == ["third"]
+
+
 async def test_an_edit_of_one_of_several_messages_starts_their_reply_over(
     house: Storehouse,
 ) -> None:
@@ -537,6 +546,15 @@ async def test_what_is_changed_outside_a_reply_has_a_lifetime_too(house: Storeho
 
 
 # -- poison -------------------------------------------------------------------------------------
+
+
+async def test_a_delivery_that_cannot_be_read_stops_no_other(house: Storehouse) -> None:
+    poisoned = await house.say("poison", thread=replace(THREAD, thread="2.0"))
+    await house.redis.hset(keys.key("delivery", 0, job_of(poisoned)), "thread", "nowhere")
+    healthy = await house.say("hello")
+    for receipt in (poisoned, healthy):
+        await house.redis.zadd(keys.key("deliveries", 0, "slack"), {job_of(receipt): 1})
+    assert [d.job for d in await house.deliveries.take("slack", "other")] == [healthy.job]
 
 
 @pytest.mark.parametrize(

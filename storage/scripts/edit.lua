@@ -4,15 +4,22 @@
 local T, id = A.thread, A.turn
 local meta = enter(T)
 local record = meta and call('HGET', K('turns', T), id)
+
+local function is_stale(revision)
+  return revision and (tonumber(revision) or 0) >= (tonumber(A.revision) or 1)
+end
+
 if not record then
-  local edit = cjson.encode({ text = A.text, revision = A.revision })
-  call('SET', K('edited', T .. ' ' .. id), edit, 'PX', LIFE.edited)
+  local key = K('edited', T .. ' ' .. id)
+  local before = call('GET', key)
+  if not (before and is_stale(cjson.decode(before).revision)) then
+    call('SET', key, cjson.encode({ text = A.text, revision = A.revision }), 'PX', LIFE.edited)
+  end
   return { 'ignored', '', 0, '', 0 }
 end
 
 local turn = cjson.decode(record)
-local stale = turn.revision and (tonumber(turn.revision) or 0) >= (tonumber(A.revision) or 1)
-if stale then return { 'duplicate', '', 0, '', 0 } end
+if is_stale(turn.revision) then return { 'duplicate', '', 0, '', 0 } end
 local same = turn.text == A.text
 turn.text, turn.revision = A.text, A.revision
 call('HSET', K('turns', T), id, cjson.encode(turn))

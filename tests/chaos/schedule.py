@@ -267,8 +267,14 @@ class Schedule:
         channel = random.choice((None, random.choice(self.threads).channel))
         covers = lambda thread: channel in (None, thread.channel)  # noqa: E731
         self.resets.append(Reset(covers, time.monotonic()))
-        history = RedisHistory(self.store)
-        await history.reset_place(Place(self.platform, "S", channel), "U1")
+        history, place = (
+            RedisHistory(self.store),
+            Place(self.platform, self.threads[0].space, channel),
+        )
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                return await history.reset_place(place, "U1")
+            await asyncio.sleep(0.05)
 
     def _pick(self, random: Random) -> Said | None:
         return random.choice(list(self.said.values())) if self.said else None
