@@ -23,6 +23,7 @@ from core.chores import repeat
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
 from core.rules import FREE, Asker
+from core.tracing import span
 from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
@@ -98,9 +99,10 @@ class Relay:
             alone=incoming.alone,
             note=incoming.note,
         )
-        receipt = await self._queue.submit(submission, self._terms.holder)
-        metrics.taken_in(self._platform.name, receipt)
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
+        with span(job, "submit", platform=self._platform.name):
+            receipt = await self._queue.submit(submission, self._terms.holder)
+        metrics.taken_in(self._platform.name, receipt)
         turn = incoming.turn
         self._start(receipt, job, incoming.thread, turn.id, turn.author, incoming.note)
         if receipt.new_thread:
@@ -218,7 +220,8 @@ class Relay:
     async def _bring_out(self, outgoing: Outgoing) -> None:
         job, end = outgoing.delivery.job, "failed"
         try:
-            await outgoing.run()
+            with span(job, "deliver", platform=self._platform.name):
+                await outgoing.run()
             end = type(outgoing.view.end).__name__.lower()
         except LeaseLost:
             end = "lost"

@@ -40,6 +40,7 @@ from core.ports import (
     Window,
 )
 from core.rules import NOTHING, Rules
+from core.tracing import span
 from core.types import Delta, Done, FinishReason, Job, ThreadKey, Turn, Usage
 from core.voices import Voices
 
@@ -230,7 +231,8 @@ class Worker:
         claim, outcome = held.claim, "failed"
         job = log.bind(job=claim.job.id, thread=str(claim.job.thread), attempt=claim.attempt)
         try:
-            done = await self._reply(held)
+            with span(claim.job.id, "answer", attempt=claim.attempt, waited=claim.waited):
+                done = await self._reply(held)
             outcome = done.finish_reason if done else held.end
             self._say_end(held, done, job)
         except ChatError as error:
