@@ -152,7 +152,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     async with AsyncExitStack() as stack:
         memory = await stack.enter_async_context(open_memory(settings))
         watch = await stack.enter_async_context(
-            watched(settings, memory.queue, "the model is still loading")
+            watched("core", settings, memory.queue, "the model is still loading")
         )
         mind = await _unless(stop, _load(settings, spec))
         if mind is None:
@@ -247,7 +247,7 @@ async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> 
     `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     adapter = import_module(f"bots.{name}.adapter")
-    async with open_memory(settings) as memory, watched(settings, memory.queue):
+    async with open_memory(settings) as memory, watched(name, settings, memory.queue):
         await adapter.serve(settings, memory, relay_terms(settings, memory), stop)
 
 
