@@ -116,6 +116,14 @@ class Presses:
         )
 
     async def _rate(self, interaction: Asked, press: Press, reason: str) -> None:
+        log.info(
+            "feedback",
+            job=press.job,
+            by=str(interaction.user.id),
+            verdict="good" if press.verb == "good" else "bad",
+            model=self._desk.terms.model,
+            reason=reason,  # the person was told that whoever runs the bot reads it
+        )
         await self._desk.tell(interaction, "feedback_thanks")
 
 
