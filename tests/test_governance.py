@@ -66,6 +66,15 @@ async def test_one_who_may_not_ask_gets_one_sentence_and_is_not_remembered(
     assert (await company.say("hello", "U2")).outcome == "queued"
 
 
+async def test_what_they_say_to_others_is_not_kept_either(company: Company) -> None:
+    await company.say("hello", "U2")
+    await company.config("deny_people U1")
+    judged = await company.governance.judge(Asker(THREAD, "U1"), LANE)
+    receipt = await company.house.say("psst", addressed=False, permit=judged.permit)
+    assert receipt.outcome == "ignored"
+    assert await company.house.texts() == ["hello"]
+
+
 async def test_a_closed_space_is_opened_for_one_channel(company: Company) -> None:
     await company.config("enabled off", SPACE)
     assert (await company.say("hello")).code == "not_allowed"
