@@ -147,6 +147,7 @@ class Outgoing:
         if found:
             self._messages.append(found)
             self._begun = True
+            await self._record(posting=None)
 
     async def _predecessor(self, job: str) -> Sequence[str]:
         """The messages of the reply that this one takes the place of, once nobody writes there."""

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 STORE_SECONDS = 1.0
 """How long Redis may take before a person is told: an interaction's first answer is due in 3 s."""
+PATIENCE = 5.0
+"""The same for messages, which nobody has to acknowledge."""
 
 COMMANDS, MESSAGES = 32, 4
 
@@ -121,13 +123,14 @@ class Desk:
             raise
 
     async def store(self, incoming: Incoming) -> Receipt | None:
-        """Submit; None where the store did not answer within a second, and nothing will come."""
+        """Submit; None where the store did not answer in time, and nothing will come."""
         async with (
             self.commands if incoming.alone else self.messages
         ):  # what waits here waits for us, and not for the store
             work = asyncio.ensure_future(self.relay.submit(incoming))
             try:
-                return await within(work)
+                seconds = STORE_SECONDS if incoming.alone else PATIENCE
+                return await within(work, seconds)
             except StoreUnavailable:
                 work.add_done_callback(lambda done: self._withdraw(incoming, done))
                 return None
