@@ -281,3 +281,17 @@ async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
         await redis.xadd("henji:{0}:audit", entry, f"{round(long_ago.timestamp() * 1000)}-0")
     await audit.note(SPACE, "U2", "read")
     assert [entry.by for entry in await audit.entries(SPACE, 1000)] == ["U2"]
+
+
+async def test_a_press_over_the_quota_is_told_until_when(company: Company) -> None:
+    await company.config("person_messages 1")
+    receipt = await company.say("hello")
+    await company.house.reply(await company.house.claim(), "hi")
+    permit = (await company.governance.judge(Asker(THREAD, "U1"), LANE)).permit
+    assert receipt.job is not None
+    pressed = await company.house.queue.regenerate(
+        THREAD, receipt.job, "press", "U1", LANE, "adapter", permit=permit
+    )
+    assert (pressed.outcome, pressed.code) == ("refused", "quota")
+    sentence = strings.failure(pressed.code, "en", pressed.until, TOKYO)
+    assert "00:00 (JST)" in sentence
