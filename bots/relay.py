@@ -14,6 +14,7 @@ from datetime import UTC, tzinfo
 
 import structlog
 
+from bots import strings
 from bots.base import Incoming, Platform, Status
 from bots.counted import Counted
 from bots.governance import Governance, Judgement
@@ -74,6 +75,10 @@ class Relay:
     def governance(self) -> Governance | None:
         """What admins configure, for the adapter's commands."""
         return self._terms.governance
+
+    def refusal(self, receipt: Receipt, locale: str) -> str:
+        """What a person reads who pressed or commanded what is refused now."""
+        return strings.failure(receipt.code, locale, receipt.until, self._terms.zone)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
         """How follow-ups without a mention are taken in a thread, where its place has a rule."""

@@ -77,7 +77,9 @@ class Presses:
             with self._desk.platform.tokens.acknowledging(interaction.token) as acknowledgement:
                 receipt = await self._again(interaction, press)
                 if receipt.outcome == "refused":
-                    await self._desk.show(interaction, self._refusal(interaction, receipt.code))
+                    locale = self._desk.locale_of(interaction)
+                    sentence = self._desk.relay.refusal(receipt, locale)
+                    await self._desk.show(interaction, sentence)
                 else:
                     await interaction.response.defer()
                     acknowledgement.given = True
