@@ -34,7 +34,8 @@ from tests.stand_in import Board, StandIn
 T = TypeVar("T")
 
 LEASE = 0.3
-CALL_SECONDS = 0.15
+CALL_SECONDS = 0.5
+"""Longer than a lease: what a dead process sent may take effect after another has taken over."""
 ACTING = 1.2
 """Seconds in which people act and processes fail."""
 PATIENCE = 0.4
@@ -131,7 +132,7 @@ class Schedule:
     # -- processes ------------------------------------------------------------------------------
 
     def _process(self, kind: str) -> Process:
-        faults = {} if self.harmless else some_faults(self.random, LEASE)
+        faults = {} if self.harmless else some_faults(self.random, LEASE, CALL_SECONDS)
         process = Process(f"{kind}{len(self.processes)}.{self.seed}", faults)
         self.processes.append(process)
         asyncio.ensure_future(self._replace(process, kind))  # noqa: RUF006 - ends with the process
