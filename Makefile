@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
-EXTRAS := core,slack,discord,local,dev
+EXTRAS := core,slack,discord,local,tracing,dev
 
-.PHONY: help setup chat test lint docs images bench bench-peers bench-vllm chaos clean
+.PHONY: help setup chat test lint docs images audit bench bench-peers bench-vllm chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the pages that are written from the code"
+	@echo "make audit   known faults of the packages that are installed"
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
@@ -57,6 +58,15 @@ bench-vllm: .venv-peers/vllm/.ready
 	touch $@
 
 .venv-peers/%/.ready: tests/benchmarks/peers-%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
+
+# Known faults of what is installed, where the database of them can be reached.
+audit: .venv-audit/.ready
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+.venv-audit/.ready: docker/audit.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 from bots.base import Part, Platform, PlatformRefused, Status
 from core import metrics
 from core.ports import Delivery
+from core.tracing import span
 from core.types import ThreadKey, Turn
 
 T = TypeVar("T")
@@ -31,27 +33,28 @@ class Counted:
         await self._platform.pace(delivery, final=final)
 
     async def status(self, delivery: Delivery, status: Status) -> None:
-        await self._count("status", self._platform.status(delivery, status))
+        await self._count("status", delivery, self._platform.status(delivery, status))
 
     async def post(self, delivery: Delivery, part: Part) -> str:
-        return await self._count("post", self._platform.post(delivery, part))
+        return await self._count("post", delivery, self._platform.post(delivery, part))
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
-        await self._count("edit", self._platform.edit(delivery, message, part))
+        await self._count("edit", delivery, self._platform.edit(delivery, message, part))
 
     async def remove(self, delivery: Delivery, message: str) -> None:
-        await self._count("remove", self._platform.remove(delivery, message))
+        await self._count("remove", delivery, self._platform.remove(delivery, message))
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
-        return await self._count("find", self._platform.find(delivery, index))
+        return await self._count("find", delivery, self._platform.find(delivery, index))
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        return await self._count("earlier", self._platform.earlier(thread, before, after))
+        return await self._count("earlier", None, self._platform.earlier(thread, before, after))
 
-    async def _count(self, call: str, work: Awaitable[T]) -> T:
+    async def _count(self, call: str, delivery: Delivery | None, work: Awaitable[T]) -> T:
         began, outcome = time.monotonic(), "failed"
         try:
-            answer = await work
+            with span(delivery.job, f"{self.name} {call}") if delivery else nullcontext():
+                answer = await work
             outcome = "ok"
         except PlatformRefused:
             outcome = "refused"

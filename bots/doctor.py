@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 
-from bots.wiring import open_connection
+from bots.trial import Trial
+from bots.wiring import open_connection, open_memory
 from core import model_files
 from core.errors import OperatorError
 from core.models import EMBEDDED, find_model, model_directory
@@ -16,6 +17,7 @@ from core.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
+TRIAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ async def examine(settings: Settings) -> list[Finding]:
         await redis(settings),
         await asyncio.to_thread(model, settings),
         await asyncio.to_thread(gpu, settings),
+        await answer(settings),
         await slack(settings),
         await discord(settings),
     ]
@@ -76,6 +79,27 @@ def judge_redis(info: dict[str, str | int], where: str) -> Finding:
     if not int(info.get("aof_enabled", 1)):
         return Finding("Redis", False, f"{here} forgets at a restart: set appendonly yes")
     return Finding("Redis", True, here)
+
+
+async def answer(settings: Settings) -> Finding:
+    """A message of our own, through the queue and the model and back, where a core serves."""
+    lane = settings.job_lane
+    try:
+        async with open_memory(settings) as memory:
+            if not await memory.queue.cores(lane):
+                return Finding("answer", True, f"not tried: no core serves {lane} now")
+            trial = Trial(memory.queue, memory.history, memory.deliveries, lane)
+            times = await trial.run(TRIAL_SECONDS)
+    except OperatorError:
+        return Finding("answer", True, "not tried: Redis is away")
+    if times.done is None:
+        return Finding("answer", False, f"{lane}: {times.fault}; its core's log says more")
+    return Finding(
+        "answer",
+        True,
+        f"{lane} answered in {times.done:.2f} s: stored after {times.stored:.3f} s, claimed after "
+        f"{times.claimed or 0:.3f} s, first text after {times.first_text or 0:.2f} s",
+    )
 
 
 def model(settings: Settings) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
@@ -19,9 +19,11 @@ from bots.counted import Counted
 from bots.governance import Governance, Judgement
 from bots.outgoing import LeaseLost, Outgoing
 from core import metrics
+from core.chores import repeat
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
 from core.rules import FREE, Asker
+from core.tracing import span
 from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
@@ -97,9 +99,10 @@ class Relay:
             alone=incoming.alone,
             note=incoming.note,
         )
-        receipt = await self._queue.submit(submission, self._terms.holder)
-        metrics.taken_in(self._platform.name, receipt)
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
+        with span(job, "submit", platform=self._platform.name):
+            receipt = await self._queue.submit(submission, self._terms.holder)
+        metrics.taken_in(self._platform.name, receipt)
         turn = incoming.turn
         self._start(receipt, job, incoming.thread, turn.id, turn.author, incoming.note)
         if receipt.new_thread:
@@ -217,7 +220,8 @@ class Relay:
     async def _bring_out(self, outgoing: Outgoing) -> None:
         job, end = outgoing.delivery.job, "failed"
         try:
-            await outgoing.run()
+            with span(job, "deliver", platform=self._platform.name):
+                await outgoing.run()
             end = type(outgoing.view.end).__name__.lower()
         except LeaseLost:
             end = "lost"
@@ -241,9 +245,9 @@ class Relay:
         """Deliver, take over, renew, until `stop` is set; then finish, or leave it to others."""
         chores = [
             asyncio.create_task(self._deliveries.listen(self._platform.name)),
-            asyncio.create_task(self._repeat(self._take, self._terms.take)),
-            asyncio.create_task(self._repeat(self._renew, self._terms.lease / 4)),
-            asyncio.create_task(self._repeat(self._tell_positions, self._terms.positions)),
+            asyncio.create_task(repeat(self._take, self._terms.take)),
+            asyncio.create_task(repeat(self._renew, self._terms.lease / 4)),
+            asyncio.create_task(repeat(self._tell_positions, self._terms.positions)),
         ]
         try:
             await stop.wait()
@@ -255,14 +259,6 @@ class Relay:
             left = [outgoing.delivery for outgoing in self._outgoing.values()]
             with contextlib.suppress(StoreUnavailable):
                 await self._deliveries.hand_back(left)
-
-    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
-        while True:
-            try:
-                await chore()
-            except StoreUnavailable as error:
-                log.warning("redis is away; trying again", error=str(error))
-            await asyncio.sleep(seconds)
 
     async def _take(self) -> None:
         # without a core, nobody else ends what waits past its deadline

@@ -11,6 +11,7 @@ from core.errors import StoreUnavailable
 from core.health import Health, health_pages
 from core.ports import JobQueue
 from core.settings import Settings
+from core.tracing import set_up_tracing
 
 
 class Watch:
@@ -45,8 +46,14 @@ class Watch:
 
 
 @asynccontextmanager
-async def watched(settings: Settings, queue: JobQueue, starting: str = "") -> AsyncIterator[Watch]:
-    """A process with its health pages, where a port is set."""
+async def watched(
+    part: str, settings: Settings, queue: JobQueue, starting: str = ""
+) -> AsyncIterator[Watch]:
+    """A process with its health pages, where a port is set, and its traces where they go.
+
+    `part`: what the process is, such as ``core``.
+    """
+    set_up_tracing(settings.otlp_endpoint, part)
     metrics.BUILD.labels(version("henji")).set(1)
     watch = Watch(settings, queue)
     watch.starting = starting

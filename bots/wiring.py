@@ -45,6 +45,7 @@ from storage.rules import RedisAudit, RedisRules
 from storage.scripting import Replication
 from storage.server import embedded_server
 from storage.store import Limits, Store
+from storage.vault import RedisVault
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,6 +65,7 @@ class Memory:
     leases: RedisLeases
     rulebook: RedisRules
     audit: RedisAudit
+    vault: RedisVault
 
     @classmethod
     def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
@@ -74,6 +76,7 @@ class Memory:
             RedisLeases(store),
             RedisRules(store, policy),
             RedisAudit(store),
+            RedisVault(store),
         )
 
 
@@ -149,7 +152,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     async with AsyncExitStack() as stack:
         memory = await stack.enter_async_context(open_memory(settings))
         watch = await stack.enter_async_context(
-            watched(settings, memory.queue, "the model is still loading")
+            watched("core", settings, memory.queue, "the model is still loading")
         )
         mind = await _unless(stop, _load(settings, spec))
         if mind is None:
@@ -244,7 +247,7 @@ async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> 
     `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     adapter = import_module(f"bots.{name}.adapter")
-    async with open_memory(settings) as memory, watched(settings, memory.queue):
+    async with open_memory(settings) as memory, watched(name, settings, memory.queue):
         await adapter.serve(settings, memory, relay_terms(settings, memory), stop)
 
 

@@ -54,6 +54,10 @@ class ModelSpec:
 _RINNA_SHAPE = ModelShape(parameters=3_607_245_312, cache_numbers=2 * 36 * 2816)
 
 
+GENERATE_TOP_K = 50
+"""What transformers' `generate` takes where nobody names a top_k: the cards' scripts name none."""
+
+
 def _rinna(name: str, suffix: str, sampling: Sampling, **others: Any) -> ModelSpec:
     """One of the family of rinna's Japanese GPT-NeoX 3.6B; sampling is that of its own card."""
     known: dict[str, Any] = {"format": "rinna", "max_new_tokens": 128, **others}
@@ -62,7 +66,7 @@ def _rinna(name: str, suffix: str, sampling: Sampling, **others: Any) -> ModelSp
         source=f"rinna/japanese-gpt-neox-3.6b{suffix}",
         tokenizer="sentencepiece",
         context_length=2048,
-        sampling=sampling,
+        sampling=replace(sampling, top_k=GENERATE_TOP_K),
         shape=_RINNA_SHAPE,
         **known,
     )
@@ -148,13 +152,13 @@ def _from_directory(name: str, source: str, directory: Path) -> ModelSpec:
 
 
 def _sampling(defaults: dict[str, Any]) -> Sampling:
-    """A model's own generation defaults; a model that names none is sampled at temperature 0.7."""
+    """A model's own generation defaults; a model that names none is sampled at 0.7."""
     known = {
         field.name: defaults[field.name]
         for field in fields(Sampling)
         if defaults.get(field.name) is not None
     }
-    return Sampling(**{"temperature": 0.7, **known})
+    return Sampling(**{"temperature": 0.7, "top_k": GENERATE_TOP_K, **known})
 
 
 def _shape(config: dict[str, Any], directory: Path) -> ModelShape | None:

@@ -140,6 +140,8 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """/healthz, /readyz and /metrics of each process are served here; 0: nowhere."""
+    otlp_endpoint: str | None = None
+    """A collector that traces are sent to, such as http://localhost:4318/v1/traces."""
     log_content: bool = False
     """Write what people and the model say into the log."""
 

@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 import structlog
 
 from core import metrics
+from core.chores import repeat
 from core.dialogue import Dialogue, Prompt, Reply
 from core.errors import (
     ChatError,
@@ -39,6 +40,7 @@ from core.ports import (
     Window,
 )
 from core.rules import NOTHING, Rules
+from core.tracing import span
 from core.types import Delta, Done, FinishReason, Job, ThreadKey, Turn, Usage
 from core.voices import Voices
 
@@ -137,11 +139,11 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve the lane until `stop` is set, then finish or hand back what is in hand."""
         chores = [
-            asyncio.create_task(self._repeat(self._announce, self._terms.vouch / 3)),
-            asyncio.create_task(self._repeat(self._renew, self._terms.renew)),
-            asyncio.create_task(self._repeat(self._sweep, self._terms.sweep)),
+            asyncio.create_task(repeat(self._announce, self._terms.vouch / 3, self._terms.retry)),
+            asyncio.create_task(repeat(self._renew, self._terms.renew, self._terms.retry)),
+            asyncio.create_task(repeat(self._sweep, self._terms.sweep, self._terms.retry)),
         ]
-        claiming = asyncio.create_task(self._repeat(self._claim, 0))
+        claiming = asyncio.create_task(repeat(self._claim, 0, self._terms.retry))
         await stop.wait()
         await _end(claiming)
         await self._finish()
@@ -151,22 +153,6 @@ class Worker:
             await self._queue.withdraw(self._terms.lane, self._terms.name)
 
     # -- chores ---------------------------------------------------------------------------------
-
-    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """Do `chore` again and again; while Redis is away, say so once and try less often."""
-        away = False
-        while True:
-            try:
-                await chore()
-                if away:
-                    log.info("redis is back")
-                away = False
-                await asyncio.sleep(seconds)
-            except StoreUnavailable as error:
-                if not away:
-                    log.warning("redis is away; trying again", error=str(error))
-                away = True
-                await asyncio.sleep(max(seconds, self._terms.retry))
 
     async def _announce(self) -> None:
         await self._queue.announce(self._terms.lane, self._terms.name, self._terms.vouch)
@@ -245,7 +231,8 @@ class Worker:
         claim, outcome = held.claim, "failed"
         job = log.bind(job=claim.job.id, thread=str(claim.job.thread), attempt=claim.attempt)
         try:
-            done = await self._reply(held)
+            with span(claim.job.id, "answer", attempt=claim.attempt, waited=claim.waited):
+                done = await self._reply(held)
             outcome = done.finish_reason if done else held.end
             self._say_end(held, done, job)
         except ChatError as error:

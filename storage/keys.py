@@ -65,6 +65,7 @@ TABLE = (
     Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a space or a channel"),
     Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
+    Key("vault", "vault:%s", "string", 400 * DAY, "what a platform keeps for itself: its tokens"),
 )  # fmt: skip
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-
-from storage.server import embedded_server
 
 FOREIGN = ("HENJI_", "SLACK_", "DISCORD_", "REDIS_URL")
 
@@ -33,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     """A data directory of the session's own, also that of the processes it starts."""
-    with tempfile.TemporaryDirectory(prefix="henji-tests-") as folder:
+    with tempfile.TemporaryDirectory(prefix="henji-tests-", ignore_cleanup_errors=True) as folder:
         os.environ["HENJI_DATA_DIR"] = folder
         yield Path(folder)
 
@@ -41,13 +40,19 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def redis_url(home: Path) -> Iterator[str]:
     """The URL of the session's server, for processes that a test starts."""
-    with asyncio.Runner() as runner:
-        server = embedded_server(home)
-        url = runner.run(server.__aenter__())
-        try:
-            yield url
-        finally:
-            runner.run(server.__aexit__(None, None, None))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.session_server", str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,  # Ctrl-C ends the session first
+    ) as holder:
+        assert holder.stdout is not None
+        url = holder.stdout.readline().strip()
+        assert url, "the session's server does not start"
+        yield url
+        holder.communicate()
 
 
 @pytest.fixture

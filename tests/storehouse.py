@@ -15,6 +15,7 @@ from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
+from storage.vault import RedisVault
 
 LANE = "test"
 THREAD = ThreadKey("slack", "T1", "C1", "1.0")
@@ -41,12 +42,14 @@ class Storehouse:
     queue: RedisQueue = field(init=False)
     history: RedisHistory = field(init=False)
     deliveries: RedisDeliveries = field(init=False)
+    vault: RedisVault = field(init=False)
     numbers: Any = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
         self.queue = RedisQueue(self.store)
         self.history = RedisHistory(self.store)
         self.deliveries = RedisDeliveries(self.store)
+        self.vault = RedisVault(self.store)
 
     @classmethod
     def over(cls, redis: Redis, **terms: Any) -> Storehouse:

@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from bots import supervisor
+from core.errors import OperatorError
+from tests.local_discord.server import TOKEN, LocalDiscord
+from tests.local_discord.team import ALICE
 from tests.local_slack import LocalSlack, Message
 from tests.processes import exists, start
 from tests.servers import free_port
@@ -21,6 +25,7 @@ from tests.test_health import HOST, get, sample
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
+PARTS = ("slack", "discord", "core")
 
 
 @dataclass
@@ -28,6 +33,9 @@ class Company:
     """What a company has running: Slack, and Henji's processes."""
 
     slack: LocalSlack
+    discord: LocalDiscord
+    channel: str
+    """Discord's."""
     up: Process
     port: int
     log: list[str] = field(default_factory=list)
@@ -42,15 +50,18 @@ class Company:
         assert isinstance(found, Message)
         return found
 
-    async def metrics(self, part: int) -> str:
-        """What the platform's process (0) or the core (1) counts."""
-        status, text = await get(f"http://{HOST}:{self.port + part}/metrics")
+    def url(self, part: str) -> str:
+        return f"http://{HOST}:{self.port + PARTS.index(part)}"
+
+    async def metrics(self, part: str) -> str:
+        """What a part counts."""
+        status, text = await get(f"{self.url(part)}/metrics")
         assert status == 200
         return text
 
-    async def ready(self, part: int) -> bool:
+    async def ready(self, part: str) -> bool:
         try:
-            return (await get(f"http://{HOST}:{self.port + part}/readyz"))[0] == 200
+            return (await get(f"{self.url(part)}/readyz"))[0] == 200
         except OSError:
             return False
 
@@ -63,7 +74,8 @@ class Company:
 
 @pytest.fixture
 async def company(redis: Redis, redis_url: str) -> AsyncIterator[Company]:
-    async with LocalSlack() as slack:
+    async with LocalSlack() as slack, LocalDiscord() as discord:
+        channel = discord.add_channel(discord.add_guild())
         slack.person("U1", "Taro", locale="en-US")
         slack.person("UADMIN", "Hasegawa", locale="en-US", admin=True)
         port = free_port()
@@ -73,14 +85,17 @@ async def company(redis: Redis, redis_url: str) -> AsyncIterator[Company]:
             SLACK_BOT_TOKEN=slack.bot_token,
             SLACK_APP_TOKEN=slack.app_token,
             SLACK_API_URL=slack.api_url,
+            DISCORD_BOT_TOKEN=TOKEN,
+            DISCORD_API_URL=discord.api_url,
+            DISCORD_GATEWAY_URL=discord.gateway_url,
             HENJI_METRICS_PORT=str(port),
             HENJI_LOG_FORMAT="json",
             HENJI_QUOTA=json.dumps({"person_messages": 3}),
         )
-        company = Company(slack, up, port)
+        company = Company(slack, discord, channel, up, port)
         reading = asyncio.create_task(company.read_log())
         try:
-            for part in (0, 1):
+            for part in PARTS:
                 await until(lambda part=part: company.ready(part), 30)  # type: ignore[misc]
             yield company
         finally:
@@ -98,15 +113,16 @@ async def test_a_day_at_a_company(company: Company) -> None:
     await company.answered(first, "echo: two")
     await slack.say("C1", "U1", f"{BOT} reset", thread=first)
     await slack.until(lambda: any("forgotten" in m.text for m in slack.whispers("U1")), 20)
-    third = await slack.say("C1", "U1", f"{BOT} three")
-    await company.answered(third, "echo: three")
+    third = await slack.say("C1", "U1", f"{BOT} sesame-open")
+    await company.answered(third, "echo: sesame-open")
     fourth = await slack.say("C1", "U1", f"{BOT} four")
     await slack.until(lambda: any("used up" in m.text for m in slack.replies("C1", fourth)), 20)
 
-    bot, core = await company.metrics(0), await company.metrics(1)
-    assert sample(core, "henji_jobs_total", lane="echo", outcome="stop") == 3
-    assert sample(core, "henji_job_wait_seconds_count", lane="echo") == 3
-    assert sample(core, "henji_time_to_first_token_seconds_count", lane="echo") == 3
+    talk = await _a_talk_on_discord(company)
+    bot, core = await company.metrics("slack"), await company.metrics("core")
+    assert sample(core, "henji_jobs_total", lane="echo", outcome="stop") == 3 + talk
+    assert sample(core, "henji_job_wait_seconds_count", lane="echo") == 3 + talk
+    assert sample(core, "henji_time_to_first_token_seconds_count", lane="echo") == 3 + talk
     assert sample(core, "henji_jobs_running", lane="echo") == 0
     assert sample(core, "henji_cores", lane="echo") == 1
     assert sample(core, "henji_redis_up") == 1
@@ -119,29 +135,49 @@ async def test_a_day_at_a_company(company: Company) -> None:
     assert sample(bot, "henji_deliveries_total", platform="slack", end="done") == 3
     assert sample(bot, "henji_platform_calls_total", platform="slack", call="post",
                   outcome="ok") == 4  # fmt: skip
+    _left_one_line_each(company, 3 + talk)
 
 
-async def test_every_job_leaves_one_line_without_what_was_said(company: Company) -> None:
-    thread = await company.slack.say("C1", "U1", f"{BOT} sesame-open")
-    await company.answered(thread, "echo: sesame-open")
-    await until(lambda: _has(company.log, '"replied"'))
+async def _a_talk_on_discord(company: Company) -> int:
+    """A mention, a follow-up, and one more than may be asked; how many were answered."""
+    discord = company.discord
+    channel = company.channel
+    asked = await discord.says(ALICE, channel, "<@bot> one")
+    thread = str(asked["id"])
+    await discord.until(lambda: _says(discord, thread, "echo: one"), 20)
+    for text in ("two", "three"):
+        await discord.says(ALICE, thread, f"<@bot> {text}")
+        await discord.until(lambda text=text: _says(discord, thread, f"echo: {text}"), 20)  # type: ignore[misc]
+    await discord.says(ALICE, thread, "<@bot> four")
+    await discord.until(lambda: _says(discord, thread, "used up"), 20)
+    counted = await company.metrics("discord")
+    assert sample(counted, "henji_events_total", platform="discord", outcome="queued") == 3
+    assert sample(counted, "henji_refusals_total", platform="discord", code="quota") == 1
+    assert sample(counted, "henji_gateway_up", platform="discord", shard="0") == 1
+    assert discord.faults == []
+    return 3
+
+
+def _says(discord: LocalDiscord, channel: str, text: str) -> bool:
+    return any(text in message["content"] for message in discord.replies(channel))
+
+
+def _left_one_line_each(company: Company, replies: int) -> None:
     lines = [json.loads(line) for line in company.log if line.startswith("{")]
-    (line,) = [line for line in lines if line["event"] == "replied"]
-    assert {"job", "thread", "attempt", "finish", "waited", "first_token", "seconds",
-            "prompt_tokens", "reply_tokens", "cached_tokens"} <= line.keys()  # fmt: skip
+    replied = [line for line in lines if line["event"] == "replied"]
+    assert len({line["job"] for line in replied}) == len(replied) == replies
+    for line in replied:
+        assert {"job", "thread", "attempt", "finish", "waited", "first_token", "seconds",
+                "prompt_tokens", "reply_tokens", "cached_tokens"} <= line.keys()  # fmt: skip
     text = "".join(company.log)
     assert "sesame" not in text
-    assert company.slack.bot_token not in text
-    assert company.slack.app_token not in text
-
-
-async def _has(log: list[str], words: str) -> bool:
-    return any(words in line for line in log)
+    for secret in (company.slack.bot_token, company.slack.app_token, TOKEN):
+        assert secret not in text
 
 
 async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: Company) -> None:
     parts = company.parts()
-    assert parts.keys() == {"slack", "core"}
+    assert parts.keys() == set(PARTS)
     os.kill(parts["core"], signal.SIGKILL)
     thread = await company.slack.say("C1", "U1", f"{BOT} still there?")
     await company.answered(thread, "echo: still there?")
@@ -153,19 +189,16 @@ async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: 
     assert not any(exists(pid) for pid in again.values())
 
 
-async def test_a_part_that_never_works_is_given_up_with_its_own_sentence(redis_url: str) -> None:
-    up = await start(
-        "up",
-        REDIS_URL=redis_url,
-        SLACK_BOT_TOKEN="xoxb-1",
-        SLACK_APP_TOKEN="xapp-1",
-        SLACK_API_URL=f"http://{HOST}:{free_port()}/",
-    )
-    _, err = await asyncio.wait_for(up.communicate(), 60)
-    assert up.returncode == 1
-    lines = err.decode().splitlines()
-    assert "henji: `henji slack` ended, with status 1, 3 times in a row" in lines
-    assert sum(line.startswith("henji: Slack") for line in lines) == 3, lines
+async def test_a_part_that_never_works_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://{HOST}:{free_port()}")
+    monkeypatch.setenv("HENJI_ENGINE", "echo")
+    monkeypatch.setattr(supervisor, "BACK_OFF", (0.01,))
+    with pytest.raises(OperatorError, match="`henji core` ended, with status 1, 3 times in a row"):
+        await supervisor.supervise(["core"], asyncio.Event(), patience=20)
+    sentences = capfd.readouterr().err.splitlines()
+    assert sum(line.startswith("henji: Redis at") for line in sentences) == 3
 
 
 async def test_an_admin_sets_a_rule_from_slack_and_it_holds_at_once(company: Company) -> None:

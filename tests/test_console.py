@@ -142,6 +142,22 @@ async def test_a_chat_of_two_lines_in_a_pipe_answers_each(redis_url: str, redis:
     ]
 
 
+async def test_a_reply_that_reached_its_length_is_gone_on_with(
+    redis_url: str, redis: Redis
+) -> None:
+    lines = "/continue\nhello\n/continue\n/history\n"
+    given = {"REDIS_URL": redis_url, "HENJI_MAX_NEW_TOKENS": "8", "LOGNAME": "me"}
+    ran = await henji("chat", given=lines, **given)
+    assert [line for line in ran.out.splitlines() if line] == [
+        "There is no reply to go on with.",
+        "echo: he",
+        "The reply reached its length limit. “Continue” goes on from here.",
+        "llo",
+        "me: hello",
+        "echo: echo: hello",
+    ]
+
+
 async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
     redis_url: str, redis: Redis
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from redis.asyncio import Redis
 
 from bots import doctor
 from core.settings import Settings, load_settings
-from tests.processes import henji
+from tests.processes import finish, henji, start
 from tests.servers import free_port
+from tests.storehouse import Storehouse
+from tests.waiting import until
 
 GOOD: dict[str, str | int] = {
     "redis_version": "7.2.4",
@@ -27,9 +30,41 @@ async def test_a_machine_that_is_well_has_no_faults(redis_url: str, redis: Redis
     assert ran.status == 0
     lines = ran.out.splitlines()
     assert [line.split()[1] for line in lines] == [
-        "Python", "Redis", "model", "GPU", "Slack", "Discord",
+        "Python", "Redis", "model", "GPU", "answer", "Slack", "Discord",
     ]  # fmt: skip
     assert all(line.startswith("ok ") for line in lines)
+
+
+async def test_a_running_system_is_tried_with_a_message_of_its_own(
+    redis_url: str, redis: Redis
+) -> None:
+    core = await start("core", REDIS_URL=redis_url)
+    try:
+        await until(lambda: _is_served(redis))
+        ran = await henji("doctor", REDIS_URL=redis_url)
+    finally:
+        core.terminate()
+        await finish(core)
+    (line,) = [line for line in ran.out.splitlines() if "answer" in line]
+    assert re.search(r"^ok +answer +echo answered in \d+\.\d\d s: stored after 0\.", line)
+    left = [key async for key in redis.scan_iter("*doctor*")]
+    assert not [key for key in left if ":turns" in key or ":history" in key]
+    assert await redis.zcard("henji:{0}:deliveries:doctor") == 0
+
+
+async def test_a_core_that_does_not_answer_is_a_fault(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "TRIAL_SECONDS", 0.2)
+    house = Storehouse.over(redis)
+    await house.queue.announce("echo", "a core that stands still", 60)
+    finding = await doctor.answer(load_settings(redis_url=redis_url, engine="echo"))
+    assert not finding.well
+    assert "no reply in 0.2 s" in finding.what
+
+
+async def _is_served(redis: Redis) -> bool:
+    return bool(await redis.exists("henji:{0}:lane:echo"))
 
 
 async def test_faults_are_counted_and_fail_the_command() -> None:

@@ -28,10 +28,13 @@ def settings(tmp_path: Path, **given: Any) -> Settings:
 
 def test_the_family_is_sampled_as_its_cards_say() -> None:
     told = {name: (spec.sampling, spec.max_new_tokens) for name, spec in CATALOGUE.items()}
-    assert told["rinna-ppo"] == (Sampling(temperature=0.7, repetition_penalty=1.1), 128)
-    assert told["rinna-sft-v2"] == (Sampling(temperature=0.7, repetition_penalty=1.1), 128)
-    assert told["rinna-sft"] == (Sampling(temperature=0.7), 128)
-    assert told["rinna"] == (Sampling(temperature=0.8), 100)
+    assert told["rinna-ppo"] == (Sampling(temperature=0.7, repetition_penalty=1.1, top_k=50), 128)
+    assert told["rinna-sft-v2"] == (
+        Sampling(temperature=0.7, repetition_penalty=1.1, top_k=50),
+        128,
+    )
+    assert told["rinna-sft"] == (Sampling(temperature=0.7, top_k=50), 128)
+    assert told["rinna"] == (Sampling(temperature=0.8, top_k=50), 100)
     assert told["smollm2"][0] == Sampling(temperature=0.2, top_p=0.9)
 
 
@@ -114,7 +117,9 @@ def test_what_is_no_model_is_told_in_one_sentence(
 def test_a_table_changes_what_a_model_of_the_catalogue_says(tmp_path: Path) -> None:
     table = {"source": "rinna-ppo", "temperature": 0.9, "repetition_penalty": 1.0}
     spec = find_model(settings(tmp_path, model="warm", models={"warm": table}))
-    assert spec == replace(CATALOGUE["rinna-ppo"], name="warm", sampling=Sampling(temperature=0.9))
+    assert spec == replace(
+        CATALOGUE["rinna-ppo"], name="warm", sampling=Sampling(temperature=0.9, top_k=50)
+    )
 
 
 def test_a_table_names_the_format_of_files_that_do_not_say(tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
     spec = find_model(settings(tmp_path, model=str(directory)))
     assert (spec.format, spec.tokenizer) == ("chat-template", "transformers")
     assert spec.context_length == 512
-    assert spec.sampling == Sampling(temperature=0.6, top_p=0.95)
+    assert spec.sampling == Sampling(temperature=0.6, top_p=0.95, top_k=50)
     assert spec.shape is not None
     assert spec.shape.cache_numbers == 2 * 2 * 2 * 8  # layers, key-value heads, numbers a head
     assert spec.shape.parameters > 500 * 32

@@ -80,14 +80,32 @@ async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: Slack
     await whispered(house, "U1", "もう記憶にない")
 
 
-async def test_a_thumb_opens_a_modal_for_the_reason(house: SlackHouse) -> None:
-    slack = house.slack
+async def test_a_thumb_is_thanked_for_and_noted(
+    house: SlackHouse, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, reply = await asked(house)
     buttons = reply.buttons()[blocks.FEEDBACK]
-    slack.press("U2", reply, blocks.FEEDBACK, value=buttons["negative_button"]["value"])
-    view = await modal(house, "henji_reason")
-    slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
+    house.slack.press("U2", reply, blocks.FEEDBACK, value=buttons["negative_button"]["value"])
     await whispered(house, "U2", "Thank you")
+    noted = [line for line in capsys.readouterr().out.splitlines() if "feedback" in line]
+    assert len(noted) == 1
+    assert "bad" in noted[0]
+
+
+async def test_a_thumb_opens_a_modal_for_the_reason_where_logs_may_hold_words(
+    redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with slack_house(redis, log_content=True) as house:
+        await house.core()
+        await house.adapter()
+        _, reply = await asked(house)
+        value = reply.buttons()[blocks.FEEDBACK]["negative_button"]["value"]
+        house.slack.press("U2", reply, blocks.FEEDBACK, value=value)
+        view = await modal(house, "henji_reason")
+        house.slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
+        await whispered(house, "U2", "Thank you")
+        assert "too short" in capsys.readouterr().out
+        assert house.slack.workspace.violations == []
 
 
 # -- resets ----------------------------------------------------------------------------------

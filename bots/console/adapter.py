@@ -29,10 +29,10 @@ class ConsolePlatform:
         self._ends: dict[str, asyncio.Future[Part]] = {}
         self._shown: dict[str, str] = {}
 
-    def expect(self, job: str) -> asyncio.Future[Part]:
-        """The end of a reply that is about to be asked for."""
+    def expect(self, job: str, shown: str = "") -> asyncio.Future[Part]:
+        """The end of a reply that is about to be asked for; `shown` of it is written already."""
         end = asyncio.get_running_loop().create_future()
-        self._ends[job] = end
+        self._ends[job], self._shown[job] = end, shown
         return end
 
     def length_of(self, text: str) -> int:

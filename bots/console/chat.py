@@ -51,6 +51,8 @@ class Chat:
         self._platform = platform
         self._history = history
         self._interrupts = interrupts
+        self._cut: tuple[str, str] | None = None
+        """The newest reply, and its text, if it reached its length."""
 
     async def ask(self, line: str) -> Part:
         """Send a message and return the end of its reply, when all of it is written.
@@ -61,11 +63,27 @@ class Chat:
         job = Job.id_for(message.thread, message.turn.id, message.revision)
         end = self._platform.expect(job)
         await self._relay.submit(message)
+        return await self._end_of(job, end)
+
+    async def go_on(self, reply: str, text: str) -> Part | None:
+        """Have a reply that reached its length gone on with; None where it cannot be."""
+        revision = uuid4().hex
+        job = Job.id_for(self._seat.key, reply, revision)
+        end = self._platform.expect(job, shown=text)
+        receipt = await self._relay.regenerate(
+            self._seat.key, reply, revision, self._seat.user, resumes=True
+        )
+        return await self._end_of(job, end) if receipt.outcome == "queued" else None
+
+    async def _end_of(self, job: str, end: asyncio.Future[Part]) -> Part:
         try:
-            return await self.uninterrupted(asyncio.shield(end))
+            part = await self.uninterrupted(asyncio.shield(end))
         except Interrupt:
-            await self._relay.stop(message.thread, job)
-            return await self.uninterrupted(end)
+            await self._relay.stop(self._seat.key, job)
+            part = await self.uninterrupted(end)
+        cut = isinstance(part.end, Done) and part.end.finish_reason == "length"
+        self._cut = (job, part.text) if cut else None
+        return part
 
     async def once(self, text: str) -> str:
         """One reply, whole; OperatorError with the sentence where there is none."""
@@ -118,13 +136,15 @@ class Chat:
         if command := convert.command(line):
             return await self._obey(command)
         try:
-            part = await self.ask(line)
+            return _below(await self.ask(line))
         except StoreUnavailable:
             return self._say("store_down")
-        return f"\n{part.note}\n" if part.note else "\n"
 
     async def _obey(self, command: convert.Command) -> str:
         match command:
+            case "continue":
+                part = await self.go_on(*self._cut) if self._cut else None
+                return _below(part) if part else self._say("console_nothing_cut")
             case "reset":
                 forgotten = await self._relay.reset(self._seat.key, self._seat.user)
                 return self._say("reset_done" if forgotten else "reset_nothing")
@@ -137,6 +157,11 @@ class Chat:
 
     def _say(self, key: str) -> str:
         return strings.say(key, self._seat.locale)
+
+
+def _below(part: Part) -> str:
+    """What stands below a reply that is written."""
+    return f"\n{part.note}\n" if part.note else "\n"
 
 
 @asynccontextmanager

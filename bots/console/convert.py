@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from bots.base import Incoming
 from core.types import ThreadKey, Turn
 
-Command: TypeAlias = Literal["reset", "history", "help"]
+Command: TypeAlias = Literal["continue", "reset", "history", "help"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
 import discord
@@ -28,6 +28,10 @@ log = structlog.get_logger()
 
 STORE_SECONDS = 1.0
 """How long Redis may take before a person is told: an interaction's first answer is due in 3 s."""
+PATIENCE = 5.0
+"""The same for messages, which nobody has to acknowledge."""
+
+COMMANDS, MESSAGES = 32, 4
 
 T = TypeVar("T")
 Asked: TypeAlias = discord.Interaction[discord.Client]
@@ -61,6 +65,9 @@ class Desk:
     history: History
     deliveries: Deliveries
     rest: Rest
+    commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS))
+    messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MESSAGES))
+    """Room for submissions: commands must be acknowledged in time, messages can wait for them."""
 
     # -- words ----------------------------------------------------------------------------------
 
@@ -116,13 +123,17 @@ class Desk:
             raise
 
     async def store(self, incoming: Incoming) -> Receipt | None:
-        """Submit within a second; None where the store did not answer, and nothing will come."""
-        work = asyncio.ensure_future(self.relay.submit(incoming))
-        try:
-            return await within(work)
-        except StoreUnavailable:
-            work.add_done_callback(lambda done: self._withdraw(incoming, done))
-            return None
+        """Submit; None where the store did not answer in time, and nothing will come."""
+        async with (
+            self.commands if incoming.alone else self.messages
+        ):  # what waits here waits for us, and not for the store
+            work = asyncio.ensure_future(self.relay.submit(incoming))
+            try:
+                seconds = STORE_SECONDS if incoming.alone else PATIENCE
+                return await within(work, seconds)
+            except StoreUnavailable:
+                work.add_done_callback(lambda done: self._withdraw(incoming, done))
+                return None
 
     def _withdraw(self, incoming: Incoming, done: asyncio.Future[Receipt]) -> None:
         """A submission that got through after its person was told that it had not."""

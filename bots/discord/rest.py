@@ -42,13 +42,24 @@ CANNOT_READ_REPLIED = 160002
 THREAD_EXISTS = 160004
 TOO_MANY_EDITS = 30046
 
-_CHANNEL = re.compile(r"/channels/(\d+)/(messages/\d+$|messages$|typing$)?")
+_CHANNEL = re.compile(r"/channels/(\d+)/messages(?:/\d+)?$")
+_THREADS = re.compile(r"/channels/(\d+)/messages/\d+/threads$")
 _HOOK = re.compile(r"/webhooks/\d+/([^/]+)")
 
 
 def edit_key(channel: str) -> str:
     """The window of a channel's edits."""
     return f"PATCH {channel}"
+
+
+def post_key(channel: str) -> str:
+    """The window of a channel's new messages."""
+    return f"POST {channel}"
+
+
+def threads_key(channel: str) -> str:
+    """The window of a channel's new threads."""
+    return f"threads {channel}"
 
 
 def hook_key(token: str) -> str:
@@ -78,8 +89,12 @@ def tracing(pace: Pace) -> aiohttp.TraceConfig:
 def _key_of(method: str, path: str) -> str:
     if hook := _HOOK.search(path):
         return hook_key(hook[1])
+    if parent := _THREADS.search(path):
+        return threads_key(parent[1])
+    if path.endswith("/typing"):
+        return ""
     channel = _CHANNEL.search(path)
-    return f"{method} {channel[1]}" if channel and channel[2] else ""
+    return f"{method} {channel[1]}" if channel else ""
 
 
 class Rest:
@@ -109,6 +124,7 @@ class Rest:
         if reply_to:
             body["message_reference"] = {"message_id": reply_to, "fail_if_not_exists": False}
         route = Route("POST", "/channels/{channel_id}/messages", channel_id=channel)
+        await self._pace.turn(post_key(channel), final=True)
         try:
             sent: Json = await self._ask(route, body)
         except discord.HTTPException as error:
@@ -160,6 +176,7 @@ class Rest:
             message_id=starter,
         )
         body = {"name": name, "auto_archive_duration": THREAD_KEPT_MINUTES}
+        await self._pace.turn(threads_key(channel), final=True)
         try:
             await self._ask(route, body)
         except discord.HTTPException as error:

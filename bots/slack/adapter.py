@@ -13,6 +13,9 @@ import aiohttp
 import structlog
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
+from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
+from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
+from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.relay import Relay
@@ -23,13 +26,15 @@ from bots.slack.budget import Budget
 from bots.slack.calls import Caller
 from bots.slack.catchup import CatchUp
 from bots.slack.desk import Desk, Terms
+from bots.slack.installations import Installations, ManyWorkspaces, States
+from bots.slack.manifest import SCOPES
 from bots.slack.past import Past
 from bots.slack.people import People
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
 from core import metrics
-from core.ports import Deliveries, History, JobQueue
+from core.ports import Deliveries, History, JobQueue, Vault
 from core.settings import Settings
 
 CONNECTIONS = 100
@@ -49,6 +54,9 @@ class Stores(Protocol):
     @property
     def deliveries(self) -> Deliveries: ...
 
+    @property
+    def vault(self) -> Vault: ...
+
 
 async def serve(
     settings: Settings,
@@ -61,10 +69,36 @@ async def serve(
     checks.required_tokens(settings)
     async with web_client(settings) as client:
         await checks.check(settings, client)
-        workspaces = OneWorkspace(client, await who_am_i(client))
+        flow, workspaces = await _installed(settings, stores, client)
         budget = budget or Budget(share=1 / settings.slack_processes)
         desk = new_desk(settings, stores, terms, workspaces, budget)
-        await _run(settings, desk, client, stop)
+        await _run(settings, desk, client, flow, stop)
+
+
+async def _installed(
+    settings: Settings, stores: Stores, client: AsyncWebClient
+) -> tuple[AsyncOAuthFlow | None, Workspaces]:
+    """One workspace, by the token in the settings; or as many as install the app."""
+    secret = settings.slack_client_secret
+    if settings.slack_http_port is None or settings.slack_client_id is None or secret is None:
+        return None, OneWorkspace(client, await who_am_i(client))
+    installations = Installations(stores.vault)
+    oauth = AsyncOAuthSettings(
+        client_id=settings.slack_client_id,
+        client_secret=secret.get_secret_value(),
+        scopes=SCOPES,
+        installation_store=installations,
+        installation_store_bot_only=True,
+        state_store=States(stores.vault),
+    )
+    rotator = AsyncTokenRotator(
+        client_id=oauth.client_id, client_secret=oauth.client_secret, client=client
+    )
+    assert client.session is not None  # noqa: S101 -- `web_client` gave it one
+    many = ManyWorkspaces(
+        installations, rotator, client.session, settings.slack_api_url, client.timeout
+    )
+    return AsyncOAuthFlow(client=client, settings=oauth), many
 
 
 @contextlib.asynccontextmanager
@@ -105,11 +139,18 @@ def new_desk(
             follow_ups=settings.slack_follow_ups,
             strangers=settings.slack_strangers,
             allowed_bots=settings.slack_allowed_bots,
+            reasons=settings.log_content,
         ),
     )
 
 
-async def _run(settings: Settings, desk: Desk, client: AsyncWebClient, stop: asyncio.Event) -> None:
+async def _run(
+    settings: Settings,
+    desk: Desk,
+    client: AsyncWebClient,
+    flow: AsyncOAuthFlow | None,
+    stop: asyncio.Event,
+) -> None:
     secret = settings.slack_signing_secret
     app = new_app(desk, client, secret.get_secret_value() if secret else None)
     listeners = Listeners(desk)
@@ -118,7 +159,7 @@ async def _run(settings: Settings, desk: Desk, client: AsyncWebClient, stop: asy
     drained = asyncio.Event()
     relay = asyncio.create_task(desk.relay.run(drained))
     try:
-        async with _transport(settings, app, catch_up):
+        async with _transport(settings, app, flow, catch_up):
             desk.later(catch_up.run())
             await stop.wait()
         await desk.close()
@@ -128,9 +169,11 @@ async def _run(settings: Settings, desk: Desk, client: AsyncWebClient, stop: asy
 
 
 @contextlib.asynccontextmanager
-async def _transport(settings: Settings, app: AsyncApp, catch_up: CatchUp) -> AsyncIterator[None]:
+async def _transport(
+    settings: Settings, app: AsyncApp, flow: AsyncOAuthFlow | None, catch_up: CatchUp
+) -> AsyncIterator[None]:
     if settings.slack_http_port is not None:
-        async with web_server(app, settings.slack_http_host, settings.slack_http_port):
+        async with web_server(app, flow, settings.slack_http_host, settings.slack_http_port):
             yield
         return
     token = settings.slack_app_token

@@ -17,7 +17,9 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.error import BoltUnhandledRequestError
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
+from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.base import PlatformRefused
 from bots.slack import blocks, convert
 from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, Commands
 from bots.slack.controls import REASON, Controls
@@ -61,6 +63,7 @@ class Listeners:
             await self._home.on_opened(body)
         elif kind in ("tokens_revoked", "app_uninstalled"):
             log.error("the app was taken out of a workspace", team=body.get("team_id"))
+            await self._desk.workspaces.gone(str(body.get("team_id")))
         else:
             log.info("an event that nobody hears", kind=kind)
 
@@ -108,13 +111,16 @@ async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
     return BoltResponse(status=500)
 
 
-def new_app(desk: Desk, base_client: Any, signing_secret: str | None, **oauth: Any) -> AsyncApp:
+def new_app(desk: Desk, base_client: AsyncWebClient, signing_secret: str | None) -> AsyncApp:
     """A Bolt app that authorizes by what is known of the workspace, without a call per event."""
 
-    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult | None:
         team = team_id or ""
-        client = await desk.workspaces.client(team)
-        bot = await desk.workspaces.bot(team)
+        try:
+            client = await desk.workspaces.client(team)
+            bot = await desk.workspaces.bot(team)
+        except PlatformRefused:
+            return None  # not installed there, or not any more
         return AuthorizeResult(
             enterprise_id=enterprise_id,
             team_id=team,
@@ -125,13 +131,12 @@ def new_app(desk: Desk, base_client: Any, signing_secret: str | None, **oauth: A
 
     return AsyncApp(
         client=base_client,
-        authorize=None if oauth else authorize,
+        authorize=authorize,  # type: ignore[arg-type]  # None is an answer, whatever the type says
         signing_secret=signing_secret,
         logger=_quiet(),
         process_before_response=True,
         ignoring_self_events_enabled=False,  # one's own messages may be deleted by others
         raise_error_for_unhandled_request=True,
-        **oauth,
     )
 
 

@@ -28,6 +28,8 @@ POST = "chat.postMessage"
 POSTS_PER_MINUTE = 60
 """In one channel: one a second."""
 MARGIN = 0.9
+PROMISE_SECONDS = 900.0
+"""A reply that has not moved for so long is not waited for: another process may have it."""
 
 
 @dataclass(slots=True)
@@ -61,11 +63,15 @@ class Budget:
         self._share = share
         self._windows: dict[tuple[str, str], Window] = {}
         self._posts: dict[tuple[str, str], Window] = {}
-        self._promised: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._promised: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+        """Method and workspace -> the replies that are owed such a call, and since when."""
 
     def promise(self, method: str, team: str, reply: str) -> None:
         """Keep a call back for the end of this reply."""
-        self._promised[method, team].add(reply)
+        promised = self._promised[method, team]
+        promised[reply] = _now()
+        for other in [r for r, since in promised.items() if since < _now() - PROMISE_SECONDS]:
+            del promised[other]
 
     def has_promised(self, method: str, team: str, reply: str) -> bool:
         return reply in self._promised[method, team]
@@ -73,7 +79,7 @@ class Budget:
     def redeem(self, team: str, reply: str) -> None:
         """The reply has ended, or another process has it."""
         for promised in self._promised.values():
-            promised.discard(reply)
+            promised.pop(reply, None)
 
     def wait(self, method: str, team: str, channel: str) -> float:
         """Seconds until an intermediate call may pass."""

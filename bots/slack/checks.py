@@ -37,7 +37,7 @@ def required_tokens(settings: Settings) -> None:
                 "SLACK_SIGNING_SECRET is not set: without it nobody can tell Slack's requests from "
                 f"forged ones; {_APP}: Basic Information > App Credentials > Signing Secret"
             )
-        if settings.slack_client_id is not None:
+        if settings.slack_client_id is not None and settings.slack_client_secret is not None:
             return  # the tokens come with the installations
     elif settings.slack_app_token is None:
         raise UsageError(

@@ -57,6 +57,9 @@ class Controls:
         verdict, value = press.value.split(" ", 1)
         handle = Handle.parse(value)
         self._keep(handle, press.user, verdict)
+        if not self._desk.terms.reasons:
+            self._desk.later(self._desk.tell(handle.thread, press.user, "feedback_thanks"))
+            return
         locale = await self._desk.people.locale(handle.thread.space, press.user)
         view = blocks.modal(
             REASON,
@@ -81,7 +84,7 @@ class Controls:
         self._desk.later(self._desk.tell(handle.thread, user, "feedback_thanks"))
 
     def _keep(self, handle: Handle, user: str, verdict: str, reason: str = "") -> None:
+        """Write it down for whoever runs the bot; a reason only where logs may hold words."""
         model = self._desk.terms.model
-        log.info(
-            "feedback", job=handle.job, by=user, verdict=verdict, model=model, reasoned=bool(reason)
-        )
+        words = {"reason": reason} if reason else {}
+        log.info("feedback", job=handle.job, by=user, verdict=verdict, model=model, **words)

@@ -39,6 +39,8 @@ class Terms:
     follow_ups: Literal["always", "alone", "mention"] = "alone"
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     allowed_bots: frozenset[str] = frozenset()
+    reasons: bool = False
+    """Ask why a reply was good or bad: only where the log may hold people's words."""
 
 
 @dataclass(slots=True)

@@ -7,12 +7,10 @@ process does not know about a message, it finds out from Slack's answer.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -23,6 +21,7 @@ from bots.slack import blocks
 from bots.slack.budget import POST
 from bots.slack.calls import Caller, NotNow, error_of
 from bots.slack.convert import PLATFORM, REPLY_METADATA
+from bots.slack.pace import Live, Pace
 from bots.slack.past import Past
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
@@ -34,32 +33,11 @@ from core.types import ThreadKey, Turn
 PART_LENGTH = 11_500
 """A Markdown block takes 12,000 characters, and all blocks together about 13,200."""
 CALL_SECONDS = 15.0
-FIRST_PAUSE = 0.5
-"""A reply that is ready so soon is posted once, whole."""
-PAUSE = 1.0
-"""Seconds between updates of one reply, however much room there is."""
 KEPT_REPLIES = 10_000
-ENDINGS = {"chat.startStream": "chat.stopStream", POST: "chat.update"}
-"""What begins a reply -> what ends it."""
 
 _STREAM_IS_OVER = "message_not_in_streaming_state"
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Live:
-    """A reply that this process is writing."""
-
-    began: float = field(default_factory=time.monotonic)
-    updated: float = 0.0
-    streams: set[str] = field(default_factory=set)
-    """The messages that are open streams."""
-    shown: dict[str, str] = field(default_factory=dict)
-    """Message -> the text that it has, as far as Slack has confirmed it."""
-    status: str = ""
-    order: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """A status that came behind the reply would stand for minutes."""
 
 
 class SlackPlatform:
@@ -80,6 +58,7 @@ class SlackPlatform:
     ) -> None:
         self._workspaces = workspaces
         self._caller = caller
+        self._pace = Pace(caller.budget)
         self._past = past
         self._model = model
         self._streaming = streaming
@@ -98,39 +77,8 @@ class SlackPlatform:
         """The end of a reply finds its room in the call itself."""
         if final:
             return
-        live = self._of(delivery)
-        while seconds := self._wait(delivery, live):  # noqa: ASYNC110 -- time is waited for
-            await asyncio.sleep(min(seconds, 2.0))
-        if not live.shown and not delivery.messages:
-            # before anybody else is let in: what is begun can be ended
-            ending = ENDINGS[self._beginnings(delivery)[0]]
-            self._caller.budget.promise(ending, delivery.thread.space, delivery.job)
-
-    def _wait(self, delivery: Delivery, live: Live) -> float:
-        now = time.monotonic()
-        scale = self._caller.budget.minute / 60
-        after = (live.updated, PAUSE) if live.updated else (live.began, FIRST_PAUSE)
-        pause = after[0] + after[1] * scale
-        if pause > now:
-            return pause - now
-        if live.shown or delivery.messages:
-            return self._room("chat.appendStream" if live.streams else "chat.update", delivery)
-        return self._room(self._beginnings(delivery)[0], delivery)
-
-    def _beginnings(self, delivery: Delivery) -> Sequence[str]:
-        """How the reply may begin, what has room now first."""
-        if not self._can_stream(delivery.thread.space):
-            return (POST,)
-        return sorted(("chat.startStream", POST), key=lambda way: self._room(way, delivery))
-
-    def _room(self, method: str, delivery: Delivery) -> float:
-        """Seconds until `method` may begin or go on with a reply that can also be ended."""
-        team, channel = delivery.thread.space, delivery.thread.channel
-        budget, ending = self._caller.budget, ENDINGS.get(method)
-        seconds = budget.wait(method, team, channel)
-        if ending is None or budget.has_promised(ending, team, delivery.job):
-            return seconds
-        return max(seconds, budget.wait(ending, team, channel))
+        team = delivery.thread.space
+        await self._pace.leave(delivery, self._of(delivery), can_stream=self._can_stream(team))
 
     def _can_stream(self, team: str) -> bool:
         return self._streaming and team not in self._no_streams
@@ -139,7 +87,6 @@ class SlackPlatform:
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         """Say what is going on, once, and not behind the first words of the reply."""
-        self.open[delivery.job] = delivery
         live = self._of(delivery)
         sentence = say(status.kind, self._locale(delivery), position=status.position)
         async with live.order:
@@ -170,7 +117,6 @@ class SlackPlatform:
 
     async def post(self, delivery: Delivery, part: Part) -> str:
         live = self._of(delivery)
-        self.open[delivery.job] = delivery
         async with live.order:
             if part.end is None and part.last and self._can_stream(delivery.thread.space):
                 message = await self._start_stream(delivery, part, live)
@@ -220,7 +166,7 @@ class SlackPlatform:
     async def _start_stream(self, delivery: Delivery, part: Part, live: Live) -> str | None:
         """Begin a native stream; None where there is no room or the workspace has none."""
         thread, team = delivery.thread, delivery.thread.space
-        if self._room("chat.startStream", delivery) > 0:
+        if self._pace.room("chat.startStream", delivery) > 0:
             metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
             return None
         client = await self._workspaces.client(team)
@@ -408,10 +354,13 @@ class SlackPlatform:
     # -- what is under way ----------------------------------------------------------------------
 
     def _of(self, delivery: Delivery) -> Live:
-        live = self._live.setdefault(delivery.job, Live())
-        if len(self._live) > KEPT_REPLIES:
-            self._live.popitem(last=False)
-        return live
+        if delivery.job not in self._live:
+            self._live[delivery.job] = Live()
+            self.open[delivery.job] = delivery
+        for kept in (self._live, self.open):
+            if len(kept) > KEPT_REPLIES:
+                kept.popitem(last=False)
+        return self._live[delivery.job]
 
 
 def _metadata(delivery: Delivery, part: Part) -> dict[str, Any]:

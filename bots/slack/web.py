@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncApp
+from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 
 EVENTS = "/slack/events"
 
@@ -16,7 +17,9 @@ log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
-async def web_server(app: AsyncApp, host: str, port: int) -> AsyncIterator[int]:
+async def web_server(
+    app: AsyncApp, flow: AsyncOAuthFlow | None, host: str, port: int
+) -> AsyncIterator[int]:
     """Serve the app's routes; gives the port. Bolt checks every signature."""
 
     async def events(request: web.Request) -> web.Response:
@@ -24,7 +27,6 @@ async def web_server(app: AsyncApp, host: str, port: int) -> AsyncIterator[int]:
 
     routes = web.Application(client_max_size=2**20)
     routes.router.add_post(EVENTS, events)
-    flow = app.oauth_flow
     if flow is not None:
         install, callback = flow.handle_installation, flow.handle_callback
 

@@ -18,6 +18,10 @@ class Workspaces(Protocol):
 
     async def bot(self, team: str) -> Bot: ...
 
+    async def gone(self, team: str) -> None:
+        """The app was taken out of a workspace."""
+        ...
+
 
 class OneWorkspace:
     """A company's own app: one bot token."""
@@ -33,6 +37,9 @@ class OneWorkspace:
     async def bot(self, team: str) -> Bot:
         del team
         return self._bot
+
+    async def gone(self, team: str) -> None:
+        """Nothing to forget: the token is in the settings."""
 
 
 def new_client(

@@ -52,7 +52,7 @@ ENGLISH: Final[dict[str, str]] = {
     "feedback_thanks": "Thank you for the feedback.",
     "feedback_title": "Feedback",
     "feedback_reason": "What was good or bad? (optional)",
-    "feedback_reason_hint": "It is stored with this reply for whoever runs the bot.",
+    "feedback_reason_hint": "It goes into the log of whoever runs the bot, with the reply's id.",
     "send": "Send",
     "cancel": "Cancel",
     "close": "Close",
@@ -220,12 +220,14 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "console_commands": "/help shows the commands. Ctrl-C stops a reply; twice, it leaves.",
     "console_help": (
-        "/reset    forget this conversation\n"
-        "/history  show what is remembered of it\n"
-        "/help     show this\n"
+        "/continue  go on with a reply that reached its length limit\n"
+        "/reset     forget this conversation\n"
+        "/history   show what is remembered of it\n"
+        "/help      show this\n"
         "Ctrl-C stops a reply; twice, or Ctrl-D, it leaves."
     ),
     "console_leave": "Ctrl-C again leaves.",
+    "console_nothing_cut": "There is no reply to go on with.",
     "console_no_history": "Nothing is remembered of this conversation.",
     "console_remembered": "{turns} messages of this conversation are remembered.",
 }

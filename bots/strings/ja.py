@@ -48,7 +48,7 @@ JAPANESE: Final[dict[str, str]] = {
     "feedback_thanks": "フィードバックをありがとうございます。",
     "feedback_title": "フィードバック",
     "feedback_reason": "良かった点、良くなかった点(任意)",
-    "feedback_reason_hint": "この返事とともに、運用担当者のために保存されます。",
+    "feedback_reason_hint": "この返事の番号とともに、運用担当者のログに書き込まれます。",
     "send": "送信",
     "cancel": "キャンセル",
     "close": "閉じる",
@@ -217,12 +217,14 @@ JAPANESE: Final[dict[str, str]] = {
         "/help で使い方を表示します。Ctrl-C で返事を止め、続けて2回押すと終了します。"
     ),
     "console_help": (
-        "/reset    この会話を忘れる\n"
-        "/history  覚えている内容を表示する\n"
-        "/help     この説明を表示する\n"
+        "/continue  長さの上限に達した返事の続きを書く\n"
+        "/reset     この会話を忘れる\n"
+        "/history   覚えている内容を表示する\n"
+        "/help      この説明を表示する\n"
         "Ctrl-C で返事を止め、2回押すか Ctrl-D で終了します。"
     ),
     "console_leave": "もう一度 Ctrl-C を押すと終了します。",
+    "console_nothing_cut": "続きを書ける返事はありません。",
     "console_no_history": "この会話について覚えていることはありません。",
     "console_remembered": "この会話のメッセージを{turns}件覚えています。",
 }

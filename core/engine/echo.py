@@ -54,8 +54,11 @@ class EchoEngine:
 
 
 def _reply(prompt: Sequence[int]) -> tuple[int, ...]:
-    text = [*map(ord, "echo: "), *_newest_user_turn(prompt)]
-    return tuple(text)
+    """What is to be said, less what the prompt has of it already."""
+    whole = (*map(ord, "echo: "), *_newest_user_turn(prompt))
+    last = max(at for at, id_ in enumerate(prompt) if id_ >= USER)
+    said = tuple(prompt[last + 1 :]) if prompt[last] == ASSISTANT else ()
+    return whole[len(said) :] if whole[: len(said)] == said else whole
 
 
 def _newest_user_turn(prompt: Sequence[int]) -> Sequence[int]:

@@ -1,9 +1,8 @@
 """The Discord adapter under load, against the local Discord that holds Discord's rate limits.
 
 Conversations begin all at once, half by /ask and half by a mention that opens a thread, with the
-echo engine writing at a model's pace. Everything (Discord, store's client, core and adapter) runs
-in this one process, so that times are on the pessimistic side. The memory is that of an adapter in
-a process of its own, with no guilds and with many.
+echo engine writing at a model's pace. Core and adapter are processes of their own; Discord and all
+its people are this one. The memory is that of the adapter's process, with one guild and with many.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,10 +23,16 @@ from redis.asyncio import Redis
 from bots.discord import adapter, portal
 from bots.discord.shards import Plan
 from bots.relay import Terms as RelayTerms
+from bots.strings import say
+from core.dialogue import Dialogue
+from core.engine.echo import EchoEngine
+from core.models import CATALOGUE
+from core.worker import Terms as WorkerTerms
+from core.worker import Worker
 from tests.benchmarks.server import plain_server
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord
-from tests.local_discord.team import LANE, TERMS, Team, a_team
+from tests.local_discord.team import LANE, TERMS, Team
 from tests.storehouse import Storehouse
 
 WORDS = "、".join(f"{number}番目の言葉" for number in range(20))
@@ -54,56 +60,87 @@ class Load:
 
 
 async def under_load(url: str, conversations: int, pace: float) -> Load:
-    async with Redis.from_url(url, **CLIENT) as redis:
-        await redis.flushall()
-        async with a_team(redis) as team:
-            general = [team.discord.add_channel(team.discord.add_guild()) for _ in range(20)]
-            await team.start_core(tokens_per_second=pace)
-            await team.start_bot(plan=Plan(1, 1, "bench", lease=15.0, identify=0.05))
+    async with LocalDiscord() as discord:
+        general = [discord.add_channel(discord.add_guild()) for _ in range(20)]
+        core = await _process("--be-core", url, str(pace))
+        bot = await _process("--be-adapter", discord.api_url, discord.gateway_url, url)
+        try:
+            await _warmed_up(discord, general)
             began = time.monotonic()
-            people = [_person(number) for number in range(conversations)]
             talks = [
-                _asks(team, person, general[number % 20])
+                _asks(discord, _person(number), general[number % 20])
                 if number % 2
-                else _mentions(team, person, general[number % 20])
-                for number, person in enumerate(people)
+                else _mentions(discord, _person(number), general[number % 20])
+                for number in range(conversations)
             ]
             results = await asyncio.gather(*talks)
-            return _load(team, results, time.monotonic() - began)
+            return _load(discord, results, time.monotonic() - began)
+        finally:
+            await _ended(core, bot)
 
 
-def _load(team: Team, results: Sequence[Any], seconds: float) -> Load:
-    requests = team.discord.rest.requests
+async def _warmed_up(discord: LocalDiscord, channels: Sequence[str]) -> None:
+    """One conversation has gone through before the clock starts."""
+    await discord.until(lambda: discord.gateway.identified, seconds=60)
+    said = await discord.says(_person(999), channels[0], "<@bot> hello")
+    core_is_missing = say("no_core", "en")
+    await discord.until(lambda: discord.replies(said["id"]), seconds=60)
+    while core_is_missing in discord.replies(said["id"])[-1]["content"]:
+        seen = len(discord.replies(said["id"]))
+        await discord.says(_person(999), said["id"], "hello")
+        await discord.until(partial(_more_than, discord, said["id"], seen), seconds=60)
+
+
+def _more_than(discord: LocalDiscord, channel: str, seen: int) -> bool:
+    return len(discord.replies(channel)) > seen
+
+
+async def _process(*words: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.benchmarks.discord", *words
+    )
+
+
+async def _ended(*processes: asyncio.subprocess.Process) -> None:
+    for process in processes:
+        process.terminate()
+        await process.wait()
+
+
+def _load(discord: LocalDiscord, results: Sequence[Any], seconds: float) -> Load:
+    requests = discord.rest.requests
     return Load(
         defers=[first for kind, first, _ in results if kind == "ask"],
         signs=[first for kind, first, _ in results if kind == "mention"],
         replies=[whole for _, _, whole in results],
         edits=sum(r.method == "PATCH" and r.status == 200 for r in requests),
-        throttled=len(team.discord.throttled()),
-        faults=len(team.discord.faults),
+        throttled=len(discord.throttled()),
+        faults=len(discord.faults),
         seconds=seconds,
     )
 
 
-async def _asks(team: Team, person: p.Payload, channel: str) -> tuple[str, float, float]:
+async def _asks(
+    discord: LocalDiscord, person: p.Payload, channel: str, words: str = WORDS
+) -> tuple[str, float, float]:
     began = time.monotonic()
-    used = await team.discord.uses(person, channel, "ask", {"prompt": WORDS})
-    where = team.discord.world.messages.setdefault(channel, {})
-    text = f"echo: {WORDS}"
-    await team.discord.until(
-        lambda: where.get(used.original, {}).get("content") == text, seconds=120
+    used = await discord.uses(person, channel, "ask", {"prompt": words})
+    where = discord.world.messages.setdefault(channel, {})
+    await discord.until(
+        lambda: where.get(used.original, {}).get("content") == f"echo: {words}", seconds=120
     )
     return "ask", used.acknowledged_after, time.monotonic() - began
 
 
-async def _mentions(team: Team, person: p.Payload, channel: str) -> tuple[str, float, float]:
+async def _mentions(
+    discord: LocalDiscord, person: p.Payload, channel: str
+) -> tuple[str, float, float]:
     began = time.monotonic()
-    said = await team.discord.says(person, channel, f"<@bot> {WORDS}")
-    await team.discord.until(lambda: team.discord.replies(said["id"]), seconds=120)
+    said = await discord.says(person, channel, f"<@bot> {WORDS}")
+    await discord.until(lambda: discord.replies(said["id"]), seconds=120)
     first = time.monotonic() - began
-    text = f"echo: {WORDS}"
-    await team.discord.until(
-        lambda: team.discord.replies(said["id"])[0]["content"] == text, seconds=120
+    await discord.until(
+        lambda: discord.replies(said["id"])[0]["content"] == f"echo: {WORDS}", seconds=120
     )
     return "mention", first, time.monotonic() - began
 
@@ -122,18 +159,13 @@ async def memory_with(url: str, guilds: int) -> float:
     async with LocalDiscord() as discord:
         for _ in range(guilds):
             _a_guild(discord)
-        words = ["-m", "tests.benchmarks.discord", "--be-adapter"]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *words, discord.api_url, discord.gateway_url, url,
-            stdin=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        process = await _process("--be-adapter", discord.api_url, discord.gateway_url, url)
         try:
             await discord.until(lambda: discord.gateway.identified, seconds=60)
             await _last_is_heard(discord)
             return await _resident(process.pid)
         finally:
-            process.terminate()
-            await process.wait()
+            await _ended(process)
 
 
 async def _resident(pid: int) -> float:
@@ -170,6 +202,16 @@ async def be_adapter(api: str, gateway: str, url: str) -> None:
         await adapter.run(TOKEN, seen, stores, TERMS, relay, plan, asyncio.Event())
 
 
+async def be_core(url: str, pace: float) -> None:
+    """A core with the echo engine."""
+    async with Redis.from_url(url, **CLIENT) as redis:
+        house = Storehouse.over(redis)
+        dialogue = Dialogue.load(CATALOGUE["echo"], None)
+        terms = WorkerTerms(lane=LANE, name="bench")
+        worker = Worker(house.queue, house.history, EchoEngine(pace), dialogue, terms)
+        await worker.run(asyncio.Event())
+
+
 # -- the command --------------------------------------------------------------------------------
 
 
@@ -203,11 +245,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--tokens-per-second", type=float, default=30.0)
     parser.add_argument("--guilds", type=int, default=1000)
     parser.add_argument("--be-adapter", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--be-core", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     logging.getLogger("discord").setLevel(logging.ERROR)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     if options.be_adapter:
         asyncio.run(be_adapter(*options.be_adapter))
+        return
+    if options.be_core:
+        url, pace = options.be_core
+        asyncio.run(be_core(url, float(pace)))
         return
     with plain_server() as url:
         load = asyncio.run(under_load(url, options.conversations, options.tokens_per_second))

@@ -134,8 +134,8 @@ class Gateway:
         line.id, line.intents = secrets.token_hex(8), int(data["intents"])
         line.shard = tuple(data.get("shard", (0, 1)))
         self.sessions[line.id] = line
-        self.identified += 1
         await self._ready(line)
+        self.identified += 1
         self.changed()
         return line
 

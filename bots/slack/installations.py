@@ -1,0 +1,132 @@
+"""The app in several workspaces: installations by OAuth, kept in Redis, their tokens rotated."""
+
+from __future__ import annotations
+
+import json
+import time
+from logging import Logger, getLogger
+from secrets import token_urlsafe
+from typing import Any
+
+import aiohttp
+from slack_sdk.oauth.installation_store import Bot as InstalledBot
+from slack_sdk.oauth.installation_store import Installation
+from slack_sdk.oauth.installation_store.async_installation_store import AsyncInstallationStore
+from slack_sdk.oauth.state_store.async_state_store import AsyncOAuthStateStore
+from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bots.base import PlatformRefused
+from bots.slack.convert import Bot
+from bots.slack.workspaces import new_client
+from core.ports import Vault
+
+STATE_SECONDS = 600
+KEPT_SECONDS = 30.0
+"""How long a process uses an installation before it looks at it again."""
+ROTATE_MINUTES = 120
+_FIELDS = ("app_id", "team_id", "bot_token", "bot_id", "bot_user_id", "bot_refresh_token")
+
+
+class Installations(AsyncInstallationStore):
+    """The bot of each workspace, as Slack's SDK wants it kept."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    @property
+    def logger(self) -> Logger:
+        return getLogger("henji.slack_oauth")
+
+    async def async_save(self, installation: Installation) -> None:
+        await self.async_save_bot(installation.to_bot())
+
+    async def async_save_bot(self, bot: InstalledBot) -> None:
+        fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
+        fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
+        await self._vault.put(f"slack:{bot.team_id}", json.dumps(fields))
+
+    async def async_find_bot(
+        self,
+        *,
+        enterprise_id: str | None,
+        team_id: str | None,
+        is_enterprise_install: bool | None = False,
+    ) -> InstalledBot | None:
+        text = await self._vault.get(f"slack:{team_id}")
+        if text is None:
+            return None
+        fields = json.loads(text)
+        known = {name: fields[name] for name in _FIELDS}
+        expires, installed = fields["expires"], fields["installed"]
+        return InstalledBot(**known, bot_token_expires_at=expires, installed_at=installed)
+
+    async def async_delete_bot(self, *, enterprise_id: str | None, team_id: str | None) -> None:
+        await self._vault.take(f"slack:{team_id}")
+
+
+class States(AsyncOAuthStateStore):
+    """The states of installations under way: each is good once, for ten minutes."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    @property
+    def logger(self) -> Logger:
+        return getLogger("henji.slack_oauth")
+
+    async def async_issue(self, *args: Any, **kwargs: Any) -> str:
+        state = token_urlsafe(24)
+        await self._vault.put(f"slack-state:{state}", "1", STATE_SECONDS)
+        return state
+
+    async def async_consume(self, state: str) -> bool:
+        return await self._vault.take(f"slack-state:{state}") is not None
+
+
+class ManyWorkspaces:
+    """Clients by workspace; a token that is about to expire is exchanged first."""
+
+    def __init__(
+        self,
+        installations: Installations,
+        rotator: AsyncTokenRotator,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        timeout: int,
+    ) -> None:
+        self._installations = installations
+        self._rotator = rotator
+        self._session = session
+        self._base_url = base_url
+        self._timeout = timeout
+        self._known: dict[str, tuple[float, InstalledBot]] = {}
+
+    async def client(self, team: str) -> AsyncWebClient:
+        token = (await self._installed(team)).bot_token
+        return new_client(token, self._base_url, self._session, self._timeout)
+
+    async def bot(self, team: str) -> Bot:
+        found = await self._installed(team)
+        return Bot(team, found.bot_user_id, found.bot_id or "")
+
+    async def gone(self, team: str) -> None:
+        """The app was taken out of a workspace."""
+        self._known.pop(team, None)
+        await self._installations.async_delete_bot(enterprise_id=None, team_id=team)
+
+    async def _installed(self, team: str) -> InstalledBot:
+        at, known = self._known.get(team, (0.0, None))
+        if known is not None and time.monotonic() - at < KEPT_SECONDS:
+            return known
+        found = await self._installations.async_find_bot(enterprise_id=None, team_id=team)
+        if found is None:
+            raise PlatformRefused(f"the app is not installed in the workspace {team}")
+        rotated = await self._rotator.perform_bot_token_rotation(
+            bot=found, minutes_before_expiration=ROTATE_MINUTES
+        )
+        if rotated is not None:
+            await self._installations.async_save_bot(rotated)
+            found = rotated
+        self._known[team] = (time.monotonic(), found)
+        return found

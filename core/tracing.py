@@ -1,0 +1,84 @@
+"""One trace for each reply, from the message to its last edit, across processes: an option.
+
+Every process makes a reply's trace id, and the id of the span that all others hang under, from the
+job's id: nothing has to be handed on. Without the extra ``tracing`` and HENJI_OTLP_ENDPOINT nothing
+is measured. No span holds a person or a text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_provider: TracerProvider | None = None
+
+
+def set_up_tracing(endpoint: str | None, part: str) -> None:
+    """Send this process's spans to an OTLP collector, such as http://localhost:4318/v1/traces."""
+    if endpoint is None:
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError:
+        raise UsageError("HENJI_OTLP_ENDPOINT needs: pip install 'henji[tracing]'") from None
+    send_to(BatchSpanProcessor(OTLPSpanExporter(endpoint)), part)
+
+
+def send_to(processor: Any, part: str) -> None:
+    """Hand this process's spans to a processor of the OpenTelemetry SDK; None: to nobody."""
+    global _provider
+    if processor is None:
+        _provider = None
+        return
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    words = {"service.name": "henji", "service.version": version("henji"), "henji.part": part}
+    _provider = TracerProvider(resource=Resource.create(words))
+    _provider.add_span_processor(processor)
+
+
+@contextmanager
+def span(job: str, name: str, **about: str | int | float) -> Iterator[None]:
+    """A span of the trace of a reply, around what is done inside; a fault is noted in it."""
+    if _provider is None:
+        yield
+        return
+    from opentelemetry.trace import StatusCode, set_span_in_context
+
+    with _provider.get_tracer("henji").start_as_current_span(
+        name,
+        context=set_span_in_context(_root(job)),
+        attributes={"henji.job": job, **about},
+        record_exception=False,  # its text may hold what was said
+        set_status_on_exception=False,
+    ) as found:
+        try:
+            yield
+        except BaseException as error:
+            found.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+
+
+def _root(job: str) -> Any:
+    """What all spans of a reply hang under, alike in every process."""
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+    digest = hashlib.sha256(job.encode()).digest()
+    return NonRecordingSpan(
+        SpanContext(
+            trace_id=int.from_bytes(digest[:16], "big"),
+            span_id=int.from_bytes(digest[16:24], "big"),
+            is_remote=True,
+            trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        )
+    )

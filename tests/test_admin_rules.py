@@ -1,0 +1,79 @@
+"""`henji admin config` and `henji admin audit`: rules and the record of who did what."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from bots import cli
+from tests.processes import Ran
+
+PLACE = "slack:T77:C77"
+
+
+@pytest.fixture
+def admin(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Runs `henji admin` in this process."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["henji", "admin", *words])
+        status = cli.run()
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    return run
+
+
+def test_an_operator_sets_a_rule_and_takes_it_back(admin: Callable[..., Ran]) -> None:
+    assert admin("config", PLACE, "temperature", "0.2").out == "temperature = 0.2\n"
+    assert admin("config", PLACE, "deny_people", "U1", "U2").out == "deny_people = U1, U2\n"
+    assert set(admin("config", PLACE).out.splitlines()) == {
+        "temperature = 0.2",
+        "deny_people = U1, U2",
+    }
+    assert admin("config", PLACE, "temperature").out == "temperature = 0.2\n"
+    assert admin("config", PLACE, "temperature", "default").out == ""
+    assert admin("config", PLACE).out == "deny_people = U1, U2\n"
+    admin("config", PLACE, "deny_people", "default")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((PLACE, "temperature", "hot"), "temperature is wrong"),
+        ((PLACE, "temprature", "1"), "did you mean temperature?"),
+        ((PLACE, "temprature"), "did you mean temperature?"),
+        (("slack", "temperature", "1"), "is no place"),
+    ],
+)
+def test_what_is_wrong_changes_nothing(
+    admin: Callable[..., Ran], words: tuple[str, ...], said: str
+) -> None:
+    ran = admin("config", *words)
+    assert (ran.status, ran.out) == (2, "")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+    assert admin("config", PLACE).out == ""
+
+
+def test_every_change_and_every_look_is_in_the_audit_log(admin: Callable[..., Ran]) -> None:
+    admin("config", PLACE, "top_k", "5")
+    admin("config", PLACE, "top_k", "default")
+    admin("forget", "U1", "--in", "slack:T77")
+    admin("export", "U2", "--in", "slack:T77")
+    lines = admin("audit", "slack:T77", "--json", "--most", "4").out.splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [(entry["act"], entry["detail"]) for entry in entries] == [
+        ("export", "U2"),
+        ("forget", "U1"),
+        ("config", "top_k -"),
+        ("config", "top_k 5"),
+    ]
+    assert all(entry["by"].startswith("operator") for entry in entries)
+    assert "read" in admin("audit", "slack:T77").out

@@ -1,0 +1,55 @@
+"""What must not be in the repository: secrets of whatever service."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1]
+
+SECRETS = {
+    "a Slack token": r"xox[abeprs]-\d{9,}-[\w-]{10,}|xapp-\d-[A-Z0-9]{8,}-\d{9,}",
+    "a Discord token": r"[MNO][A-Za-z\d_-]{23,25}\.[\w-]{6}\.[\w-]{27,}",
+    "an OpenAI key": r"sk-(?:proj-)?[A-Za-z0-9]{32,}",
+    "a Hugging Face token": r"hf_[A-Za-z0-9]{30,}",
+    "a GitHub token": r"gh[pousr]_[A-Za-z0-9]{30,}",
+    "an AWS key": r"\bAKIA[0-9A-Z]{16}\b",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+}
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=HOUSE, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    return [HOUSE / name for name in listing.stdout.split("\0") if name]
+
+
+def test_no_secret_is_in_the_repository() -> None:
+    files = tracked()
+    assert len(files) > 100
+    forms = {name: re.compile(form) for name, form in SECRETS.items()}
+    for path in files:
+        text = path.read_bytes().decode(errors="ignore") if path.is_file() else ""
+        for name, form in forms.items():
+            assert not form.search(text), f"{path.relative_to(HOUSE)} has {name}"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "xoxb-" + "1" * 12 + "-" + "2" * 12 + "-abcdefghijkl",
+        "M" + "a" * 23 + "." + "b" * 6 + "." + "c" * 27,
+        "-----BEGIN RSA " + "PRIVATE KEY-----",
+    ],
+)
+def test_the_search_finds_one(secret: str) -> None:
+    assert any(re.search(form, f"token = {secret}\n") for form in SECRETS.values())
+
+
+def test_files_with_settings_and_secrets_of_ones_own_are_ignored() -> None:
+    ignored = (HOUSE / ".gitignore").read_text().splitlines()
+    assert {"henji.toml", "docker/secrets/"} <= set(ignored)
