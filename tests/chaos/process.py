@@ -46,6 +46,10 @@ class Process:
     def __post_init__(self) -> None:
         self._awake.set()
 
+    @property
+    def held(self) -> bool:
+        return not self.dead and not self._awake.is_set()
+
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` as this process; the tasks that it starts are the process's too."""
         context = copy_context()

@@ -110,9 +110,8 @@ class Schedule:
                     group.create_task(self._act(at, Random(self.random.random())))
             self._heal()
             async with asyncio.timeout(QUIET):
-                while not await self._rests():  # noqa: ASYNC110 - the processes are gated
+                while not await self._rests_for_good():  # noqa: ASYNC110 - all are gated
                     await asyncio.sleep(0.05)
-            await asyncio.sleep(LEASE)  # for whoever finds that its message was one too many
         finally:
             self.over = True
             for process in self.processes:
@@ -122,6 +121,13 @@ class Schedule:
         self.harmless = True
         for process in self.processes:
             process.faults.clear()
+
+    async def _rests_for_good(self) -> bool:
+        """Also those have been awake for a while who find that they wrote one message too many."""
+        if not await self._rests() or any(process.held for process in self.processes):
+            return False
+        await asyncio.sleep(LEASE)
+        return await self._rests()
 
     async def _rests(self) -> bool:
         busy = [f"deliveries:{self.platform}"] + [
