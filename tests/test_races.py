@@ -240,6 +240,17 @@ async def test_edits_that_all_overtook_their_message_end_with_the_newest(
     assert await house.texts() == ["third"]
 
 
+async def test_an_edit_holds_for_a_copy_of_its_message_that_comes_after_a_reset(
+    house: Storehouse,
+) -> None:
+    await answered(house, "hello", "hi", "m0")
+    await house.say("helo", id="m1", addressed=False)
+    await edit(house, "m1", "hello")
+    await house.history.reset(THREAD, "U1")
+    await house.say("helo", id="m1")
+    assert await house.texts() == ["hello"]
+
+
 async def test_an_edit_of_one_of_several_messages_starts_their_reply_over(
     house: Storehouse,
 ) -> None:

@@ -9,14 +9,13 @@ local function is_stale(revision)
   return revision and (tonumber(revision) or 0) >= (tonumber(A.revision) or 1)
 end
 
-if not record then
-  local key = K('edited', T .. ' ' .. id)
-  local before = call('GET', key)
-  if not (before and is_stale(cjson.decode(before).revision)) then
-    call('SET', key, cjson.encode({ text = A.text, revision = A.revision }), 'PX', LIFE.edited)
-  end
-  return { 'ignored', '', 0, '', 0 }
+-- for a copy of the message that comes later: with what was said before, or after a reset
+local key = K('edited', T .. ' ' .. id)
+local before = call('GET', key)
+if not (before and is_stale(cjson.decode(before).revision)) then
+  call('SET', key, cjson.encode({ text = A.text, revision = A.revision }), 'PX', LIFE.edited)
 end
+if not record then return { 'ignored', '', 0, '', 0 } end
 
 local turn = cjson.decode(record)
 if is_stale(turn.revision) then return { 'duplicate', '', 0, '', 0 } end

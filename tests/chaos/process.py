@@ -20,7 +20,7 @@ OWNER: ContextVar[Process | None] = ContextVar("OWNER", default=None)
 Kind = Literal["die", "hold", "raise", "land"]
 """``land``: the process dies, and what it sent takes effect a little later."""
 
-KINDS: tuple[Kind, ...] = ("die", "die", "hold", "hold", "raise", "land")
+KINDS: tuple[Kind, ...] = ("die", "hold", "hold", "raise", "land", "land")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class Process:
 
     def __post_init__(self) -> None:
         self._awake.set()
+
+    @property
+    def held(self) -> bool:
+        return not self.dead and not self._awake.is_set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` as this process; the tasks that it starts are the process's too."""
@@ -160,12 +164,13 @@ async def _nothing() -> None:
     """An answer that was there."""
 
 
-def some_faults(random: Random, lease: float) -> dict[tuple[str, int], Fault]:
+def some_faults(random: Random, lease: float, call_seconds: float) -> dict[tuple[str, int], Fault]:
     """A few faults among the first calls of a process."""
     faults = {}
     for _ in range(random.randint(0, 3)):
-        whom, calls = random.choice((("redis", 80), ("platform", 10)))
+        whom, calls = random.choice((("redis", 80), ("platform", 8), ("platform", 8)))
         kind = random.choice(KINDS)
-        seconds = random.uniform(0.2, 3) * lease if kind == "hold" else random.uniform(0, 0.05)
+        seconds = random.uniform(0.2, 5) * lease if kind == "hold" else call_seconds
+        seconds *= random.uniform(0.2, 1)
         faults[whom, random.randint(1, calls)] = Fault(kind, random.random() < 0.5, seconds)
     return faults

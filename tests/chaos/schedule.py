@@ -34,7 +34,8 @@ from tests.stand_in import Board, StandIn
 T = TypeVar("T")
 
 LEASE = 0.3
-CALL_SECONDS = 0.15
+CALL_SECONDS = 0.5
+"""Longer than a lease: what a dead process sent may take effect after another has taken over."""
 ACTING = 1.2
 """Seconds in which people act and processes fail."""
 PATIENCE = 0.4
@@ -109,9 +110,8 @@ class Schedule:
                     group.create_task(self._act(at, Random(self.random.random())))
             self._heal()
             async with asyncio.timeout(QUIET):
-                while not await self._rests():  # noqa: ASYNC110 - the processes are gated
+                while not await self._rests_for_good():  # noqa: ASYNC110 - all are gated
                     await asyncio.sleep(0.05)
-            await asyncio.sleep(LEASE)  # for whoever finds that its message was one too many
         finally:
             self.over = True
             for process in self.processes:
@@ -122,6 +122,13 @@ class Schedule:
         for process in self.processes:
             process.faults.clear()
 
+    async def _rests_for_good(self) -> bool:
+        """Also those have been awake for a while who find that they wrote one message too many."""
+        if not await self._rests() or any(process.held for process in self.processes):
+            return False
+        await asyncio.sleep(LEASE)
+        return await self._rests()
+
     async def _rests(self) -> bool:
         busy = [f"deliveries:{self.platform}"] + [
             f"thread:{thread}:jobs" for thread in self.threads
@@ -131,7 +138,7 @@ class Schedule:
     # -- processes ------------------------------------------------------------------------------
 
     def _process(self, kind: str) -> Process:
-        faults = {} if self.harmless else some_faults(self.random, LEASE)
+        faults = {} if self.harmless else some_faults(self.random, LEASE, CALL_SECONDS)
         process = Process(f"{kind}{len(self.processes)}.{self.seed}", faults)
         self.processes.append(process)
         asyncio.ensure_future(self._replace(process, kind))  # noqa: RUF006 - ends with the process

@@ -21,7 +21,7 @@ from tests.chaos.schedule import LEASE, Schedule
 from tests.chaos.verdict import gather, violations
 from tests.storehouse import TestConnection
 
-AT_ONCE = 64
+AT_ONCE = 24
 SHORT = 48
 """Schedules in the suite."""
 

@@ -11,6 +11,7 @@ from bots.outgoing import View
 from core.ports import StoredTurn
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec
+from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.store import Store
 from tests.chaos.schedule import Said, Schedule
@@ -71,6 +72,8 @@ class Findings:
 
 async def gather(schedule: Schedule) -> Findings:
     store = schedule.store
+    # lifetimes of what is written all the time are renewed by what living processes repeat
+    await RedisDeliveries(store).take(schedule.platform, "verdict")
     replies = {id_: await _reply(store, id_) for id_ in sorted(schedule.jobs)}
     history = RedisHistory(store)
     remembered = {thread: await history.turns(thread) for thread in schedule.threads}
