@@ -37,6 +37,8 @@ class Process:
 
     name: str
     faults: dict[tuple[str, int], Fault] = field(default_factory=dict)
+    hardy: bool = False
+    """Once it was held, nothing else happens to it."""
     dead: bool = False
     calls: Counter[str] = field(default_factory=Counter)
     died: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,6 +85,8 @@ class Process:
                 raise error
             case "hold":
                 self._awake.clear()
+                if self.hardy:
+                    self.faults.clear()
                 asyncio.get_running_loop().call_later(fault.seconds, self._wake)
             case "die" | "land":
                 self.die()

@@ -139,7 +139,11 @@ class Schedule:
 
     def _process(self, kind: str) -> Process:
         faults = {} if self.harmless else some_faults(self.random, LEASE, CALL_SECONDS)
-        process = Process(f"{kind}{len(self.processes)}.{self.seed}", faults)
+        # The one window: where a platform posts twice, a process that was stopped between its look
+        # at the lease and its post, and is killed as it wakes up, leaves a second message.
+        process = Process(
+            f"{kind}{len(self.processes)}.{self.seed}", faults, hardy=not self.board.nonce
+        )
         self.processes.append(process)
         asyncio.ensure_future(self._replace(process, kind))  # noqa: RUF006 - ends with the process
         return process
