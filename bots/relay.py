@@ -22,7 +22,8 @@ from bots.outgoing import LeaseLost, Outgoing
 from core import metrics
 from core.chores import repeat
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
+from core.ports import Deliveries, History, JobQueue
+from core.records import Delivery, Receipt, Submission
 from core.rules import FREE, Asker
 from core.tracing import span
 from core.types import Job, ThreadKey

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from bots import strings
 from bots.governance import Governance
-from core.ports import Commit, Place, Receipt
+from core.records import Commit, Place, Receipt
 from core.rules import DAY, Asker, Permit, Policy, Quota, Rules
 from core.types import Done, Failed, ThreadKey, Usage
 from storage.rules import RedisAudit, RedisRules

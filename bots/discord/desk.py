@@ -22,7 +22,8 @@ from bots.discord.words import locale_for
 from bots.relay import Relay
 from bots.strings import say
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, History, JobQueue, Receipt
+from core.ports import Deliveries, History, JobQueue
+from core.records import Receipt
 
 log = structlog.get_logger()
 

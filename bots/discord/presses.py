@@ -18,7 +18,7 @@ from bots.discord.note import Note
 from bots.discord.words import labels
 from bots.strings import failure
 from core.errors import StoreUnavailable
-from core.ports import Receipt
+from core.records import Receipt
 
 log = structlog.get_logger()
 
