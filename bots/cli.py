@@ -223,7 +223,8 @@ def manifest_slack(name: str, locale: str, command: str, url: str | None) -> Non
 
 @henji.command(
     epilog=example("henji bench", "henji bench queue --jobs 1000"),
-    context_settings={"ignore_unknown_options": True},
+    # whatever follows the name is the benchmark's own, --help too
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
