@@ -16,7 +16,7 @@ from bots.command import example, open_settings
 from bots.governance import UNSET, written
 from bots.wiring import Memory, open_memory
 from core.errors import OperatorError, UsageError
-from core.ports import DeadLetter, Place, StoredTurn
+from core.records import DeadLetter, Place, StoredTurn
 from core.rules import rule_from_text
 from core.settings import Settings
 from core.types import ThreadKey

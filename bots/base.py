@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from core.errors import HenjiError
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from bots.base import Part, Platform, PlatformRefused, Status
 from core import metrics
-from core.ports import Delivery
+from core.records import Delivery
 from core.tracing import span
 from core.types import ThreadKey, Turn
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from bots import strings
 from core.errors import UsageError
-from core.ports import Audit, AuditEntry, Place, RuleBook
+from core.ports import Audit, RuleBook
+from core.records import AuditEntry, Place
 from core.rules import NAMES, Asker, Permit, Policy, Rules, rule_from_text
 from core.types import ThreadKey
 

@@ -19,7 +19,8 @@ import structlog
 from bots import strings, text
 from bots.base import Part, Platform, PlatformRefused, Status
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, Delivery
+from core.ports import Deliveries
+from core.records import Delivery
 from core.types import Cancelled, Delta, Done, Failed, Queued, ReplyEvent, Started
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from datetime import UTC, tzinfo
 
 import structlog
 
+from bots import strings
 from bots.base import Incoming, Platform, Status
 from bots.counted import Counted
 from bots.governance import Governance, Judgement
@@ -21,7 +22,8 @@ from bots.outgoing import LeaseLost, Outgoing
 from core import metrics
 from core.chores import repeat
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, Delivery, History, JobQueue, Receipt, Submission
+from core.ports import Deliveries, History, JobQueue
+from core.records import Delivery, Receipt, Submission
 from core.rules import FREE, Asker
 from core.tracing import span
 from core.types import Job, ThreadKey
@@ -74,6 +76,10 @@ class Relay:
     def governance(self) -> Governance | None:
         """What admins configure, for the adapter's commands."""
         return self._terms.governance
+
+    def refusal(self, receipt: Receipt, locale: str) -> str:
+        """What a person reads who pressed or commanded what is refused now."""
+        return strings.failure(receipt.code, locale, receipt.until, self._terms.zone)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
         """How follow-ups without a mention are taken in a thread, where its place has a rule."""

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from uuid import uuid4
 
-from core.ports import Deliveries, Delivery, History, JobQueue, Submission
+from core.ports import Deliveries, History, JobQueue
+from core.records import Delivery, Submission
 from core.types import Cancelled, Delta, Done, Failed, Started, ThreadKey, Turn
 
 PLATFORM = "doctor"

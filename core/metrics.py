@@ -16,7 +16,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from core.ports import EngineStats, Load, Receipt
+from core.records import EngineStats, Load, Receipt
 from core.types import Usage
 
 REGISTRY = CollectorRegistry()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -26,8 +27,7 @@ class ThreadKey:
     thread: str
 
     def __str__(self) -> str:
-        parts = (self.platform, self.space, self.channel, self.thread)
-        return ":".join(quote(part, safe="") for part in parts)
+        return _printed(self)
 
     @classmethod
     def parse(cls, text: str) -> ThreadKey:
@@ -36,6 +36,13 @@ class ThreadKey:
         if len(parts) != 4 or not all(parts):
             raise ValueError(f"{text!r} is not a thread: platform:space:channel:thread is expected")
         return cls(*parts)
+
+
+@lru_cache(4096)
+def _printed(key: ThreadKey) -> str:
+    # a key is printed for every step of every job
+    parts = (key.platform, key.space, key.channel, key.thread)
+    return ":".join(quote(part, safe="") for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

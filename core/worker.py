@@ -27,18 +27,8 @@ from core.errors import (
     StoreUnavailable,
     TurnTooLong,
 )
-from core.ports import (
-    Claim,
-    Commit,
-    Engine,
-    GenerationRequest,
-    History,
-    JobQueue,
-    RuleBook,
-    StoredTurn,
-    Verdict,
-    Window,
-)
+from core.ports import Engine, History, JobQueue, RuleBook
+from core.records import Claim, Commit, GenerationRequest, StoredTurn, Verdict, Window
 from core.rules import NOTHING, Rules
 from core.tracing import span
 from core.types import Delta, Done, FinishReason, Job, ThreadKey, Turn, Usage

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from core.errors import HenjiError
-from core.ports import Delivery, StoredTurn
+from core.records import Delivery, StoredTurn
 from core.types import (
     Cancelled,
     Delta,

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec, keys
 from storage.store import REDIS_FAULTS, Store

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from core.ports import Claim, Place, StoredTurn, ThreadSummary, Window
+from core.records import Claim, Place, StoredTurn, ThreadSummary, Window
 from core.types import ThreadKey
 from storage import codec, keys
 from storage.store import Store

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import cycle
 from typing import Any, cast
 
-from core.ports import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
+from core.records import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
 from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys

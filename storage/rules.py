@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from core.errors import UsageError
-from core.ports import AuditEntry, Place
+from core.records import AuditEntry, Place
 from core.rules import DAY, NOTHING, Policy, Rules, read_rules, scopes
 from core.types import ThreadKey
 from storage import codec, keys

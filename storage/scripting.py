@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -56,14 +57,26 @@ class Step:
 
 def read_scripts(preamble: str) -> dict[str, Script]:
     """Name -> script: each file behind the table of keys and what all scripts share."""
-    head = f"{preamble}{(FOLDER / SHARED).read_text()}\n"
+    library = (FOLDER / SHARED).read_text()
     scripts = {}
     for file in FOLDER.iterdir():
         if file.name.endswith(".lua") and file.name != SHARED:
-            text = head + file.read_text()
+            text = preamble + with_what_it_needs(file.read_text(), library)
             sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
             scripts[file.name.removesuffix(".lua")] = Script(sha, text)
     return scripts
+
+
+def with_what_it_needs(script: str, library: str) -> str:
+    """A script behind those definitions of the library that it needs, and that these need.
+
+    Redis makes every function of a script anew each time it runs it.
+    """
+    for definition in reversed(re.split(r"\n(?=local )", library)):
+        name = re.match(r"local (?:function )?(\w+)", definition)
+        if name is None or re.search(rf"\b{name[1]}\b", script):
+            script = f"{definition}\n{script}"
+    return script
 
 
 class Scripts:

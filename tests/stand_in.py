@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from bots.base import Part, PlatformRefused, Status
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import ThreadKey, Turn
 
 T = TypeVar("T")

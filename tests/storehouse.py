@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from core.ports import Claim, Commit, Delivery, Receipt, Submission
+from core.records import Claim, Commit, Delivery, Receipt, Submission
 from core.types import Done, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
 from storage import codec, keys
 from storage.deliveries import RedisDeliveries

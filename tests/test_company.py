@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,13 +75,26 @@ class Company:
         return {line[3]: pid for pid, line in words.items() if len(line) > 3}
 
 
+def first_of_free_ports(number: int) -> int:
+    """The first of free ports in a row, below those that the system gives away by itself."""
+    while True:
+        first = random.randrange(20_000, 30_000)
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + number):
+                    stack.enter_context(socket.socket()).bind((HOST, port))
+            except OSError:
+                continue
+            return first
+
+
 @pytest.fixture
 async def company(redis: Redis, redis_url: str) -> AsyncIterator[Company]:
     async with LocalSlack() as slack, LocalDiscord() as discord:
         channel = discord.add_channel(discord.add_guild())
         slack.person("U1", "Taro", locale="en-US")
         slack.person("UADMIN", "Hasegawa", locale="en-US", admin=True)
-        port = free_port()
+        port = first_of_free_ports(len(PARTS))
         up = await start(
             "up",
             REDIS_URL=redis_url,

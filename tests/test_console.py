@@ -21,7 +21,7 @@ from bots.base import Part, Status
 from bots.console import convert
 from bots.console.adapter import ConsolePlatform
 from bots.console.convert import Seat
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import Done, ThreadKey, Usage
 from tests.processes import ECHO, exists, finish, henji, start
 from tests.storehouse import Storehouse

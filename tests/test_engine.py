@@ -23,7 +23,7 @@ from core.engine.torch.blocks import SIZE
 from core.engine.torch.scheduler import Scheduler
 from core.engine.torch.sequence import Sequence
 from core.errors import EngineError, EngineRefused
-from core.ports import Chunk, GenerationRequest
+from core.records import Chunk, GenerationRequest
 from core.types import Sampling
 
 torch.set_num_threads(1)  # the models are tiny: a second thread would only wait for the first

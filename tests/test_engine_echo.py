@@ -10,7 +10,7 @@ import pytest
 from core.dialogue.echo import ASSISTANT, END, USER
 from core.engine.echo import EchoEngine
 from core.errors import EngineRefused
-from core.ports import Chunk, GenerationRequest
+from core.records import Chunk, GenerationRequest
 from core.types import Sampling
 
 

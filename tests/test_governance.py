@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from bots import strings
 from bots.governance import Governance
-from core.ports import Commit, Place, Receipt
+from core.records import Commit, Place, Receipt
 from core.rules import DAY, Asker, Permit, Policy, Quota, Rules
 from core.types import Done, Failed, ThreadKey, Usage
 from storage.rules import RedisAudit, RedisRules
@@ -64,6 +64,15 @@ async def test_one_who_may_not_ask_gets_one_sentence_and_is_not_remembered(
     assert await company.house.events(receipt.job) == [Failed("not_allowed")]
     assert await company.house.texts() == []
     assert (await company.say("hello", "U2")).outcome == "queued"
+
+
+async def test_what_they_say_to_others_is_not_kept_either(company: Company) -> None:
+    await company.say("hello", "U2")
+    await company.config("deny_people U1")
+    judged = await company.governance.judge(Asker(THREAD, "U1"), LANE)
+    receipt = await company.house.say("psst", addressed=False, permit=judged.permit)
+    assert receipt.outcome == "ignored"
+    assert await company.house.texts() == ["hello"]
 
 
 async def test_a_closed_space_is_opened_for_one_channel(company: Company) -> None:
@@ -272,3 +281,17 @@ async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
         await redis.xadd("henji:{0}:audit", entry, f"{round(long_ago.timestamp() * 1000)}-0")
     await audit.note(SPACE, "U2", "read")
     assert [entry.by for entry in await audit.entries(SPACE, 1000)] == ["U2"]
+
+
+async def test_a_press_over_the_quota_is_told_until_when(company: Company) -> None:
+    await company.config("person_messages 1")
+    receipt = await company.say("hello")
+    await company.house.reply(await company.house.claim(), "hi")
+    permit = (await company.governance.judge(Asker(THREAD, "U1"), LANE)).permit
+    assert receipt.job is not None
+    pressed = await company.house.queue.regenerate(
+        THREAD, receipt.job, "press", "U1", LANE, "adapter", permit=permit
+    )
+    assert (pressed.outcome, pressed.code) == ("refused", "quota")
+    sentence = strings.failure(pressed.code, "en", pressed.until, TOKYO)
+    assert "00:00 (JST)" in sentence

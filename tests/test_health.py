@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from core import metrics
 from core.health import Health, health_pages
-from core.ports import Receipt
+from core.records import Receipt
 from tests.servers import free_port
 
 HOST = "127.0.0.1"

@@ -18,7 +18,7 @@ from core.engine.torch import Limits, TorchEngine
 from core.errors import ModelError
 from core.loading import choose_device, choose_dtype, load_weights
 from core.models import CATALOGUE, model_directory
-from core.ports import GenerationRequest
+from core.records import GenerationRequest
 from core.settings import Settings
 from core.types import Sampling
 from tests import dialogues, tiny

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from bots import outgoing
 from bots.base import Incoming, PlatformRefused
 from bots.relay import Relay, Terms
-from core.ports import Claim, Receipt
+from core.records import Claim, Receipt
 from core.types import Delta, ThreadKey
 from tests.stand_in import Board, StandIn, Wire, at_once
 from tests.storehouse import LANE, Storehouse

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.ports import Place
+from core.records import Place
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey, Turn
 from storage.store import Limits
 from tests.storehouse import LANE, THREAD, Storehouse

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from core.ports import Claim, Commit, Place, Submission
+from core.records import Claim, Commit, Place, Submission
 from core.types import Cancelled, Delta, Done, Failed, ThreadKey, Turn, Usage
 from storage import keys
 from storage.store import Limits

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.ports import Claim, Place, Receipt
+from core.records import Claim, Place, Receipt
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, Turn
 from storage import keys
 from storage.store import Limits

@@ -169,7 +169,8 @@ def test_no_piece_has_a_broken_character(kind: str, text: str) -> None:
 def test_the_stream_is_no_more_than_a_character_behind(kind: str, text: str) -> None:
     ids = tokenizer(kind).encode(text)
     stream = tokenizer(kind).detokenizer()
-    pieces = [stream.push([ident]) for ident in ids]
+    controls = set(tokenizer(kind).controls.values())  # they say nothing
+    pieces = [stream.push([ident]) for ident in ids if ident not in controls]
     silent = [len(list(run)) for said, run in itertools.groupby(pieces, bool) if not said]
     # at most the first three bytes of a character, behind a space that is not shown
     assert max(silent, default=0) <= 4
@@ -178,6 +179,9 @@ def test_the_stream_is_no_more_than_a_character_behind(kind: str, text: str) -> 
 @given(ids=st.lists(st.integers(0, 419), max_size=30))
 def test_any_ids_at_all_decode_as_sentencepiece_decodes_them(ids: list[int]) -> None:
     spm = tokenizer("rinna")
+    ids = [
+        ident for ident in ids if ident not in spm.controls.values()
+    ]  # one may split a character
     stream = spm.detokenizer()
     assert "".join(stream.push([ident]) for ident in ids) + stream.finish() == spm.decode(ids)
 

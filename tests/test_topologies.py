@@ -12,7 +12,7 @@ from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
 from core.models import CATALOGUE
-from core.ports import Receipt
+from core.records import Receipt
 from core.types import Done, ThreadKey
 from core.worker import Terms, Worker
 from storage.connect import Connection, connect

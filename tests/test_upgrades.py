@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from core.ports import Commit, Place
+from core.records import Commit, Place
 from core.rules import Policy
 from core.types import Cancelled, Done, Failed, Queued, Started, Usage
 from storage import codec, keys

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models import CATALOGUE
-from core.ports import Chunk, GenerationRequest, Place
+from core.records import Chunk, GenerationRequest, Place
 from core.rules import Policy, Rules
 from core.types import Done, Sampling
 from core.voices import KEPT, Voices, adapted

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from bots import strings
 from bots.base import Part, Status
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import ThreadKey, Turn
 
 

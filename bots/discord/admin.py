@@ -13,7 +13,7 @@ from bots.discord import convert
 from bots.discord.desk import Asked, Desk, is_admin
 from bots.strings import say
 from bots.strings.en import ENGLISH
-from core.ports import Place
+from core.records import Place
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from bots.discord import convert
 from bots.discord.desk import Desk
 from bots.discord.listening import Listener
 from core.errors import StoreUnavailable
-from core.ports import ThreadSummary
+from core.records import ThreadSummary
 
 log = structlog.get_logger()
 

@@ -125,9 +125,15 @@ class Commands:
             await self._desk.tell(interaction, "nothing_to_regenerate")
             return
         author, revision = str(interaction.user.id), str(interaction.id)
-        receipt = await within(self._desk.relay.regenerate(thread, replies[-1], revision, author))
-        refused = receipt.outcome == "refused"
-        await self._desk.tell(interaction, receipt.code if refused else "regenerating")
+        roles = convert.roles_of(interaction.user)
+        receipt = await within(
+            self._desk.relay.regenerate(thread, replies[-1], revision, author, roles=roles)
+        )
+        if receipt.outcome == "refused":
+            locale = self._desk.locale_of(interaction)
+            await self._desk.show(interaction, self._desk.relay.refusal(receipt, locale))
+        else:
+            await self._desk.tell(interaction, "regenerating")
 
     async def model(self, interaction: Asked) -> None:
         await self._desk.tell(interaction, "model", model=self._desk.terms.model)

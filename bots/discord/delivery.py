@@ -21,7 +21,7 @@ from bots.discord.tokens import Tokens
 from bots.discord.way import ELSEWHERE, ByToken, Directly, Nowhere, Plainly, to_edit, to_post
 from bots.discord.words import labels
 from bots.strings import say
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import Done, ThreadKey, Turn
 
 log = structlog.get_logger()

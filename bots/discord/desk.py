@@ -22,7 +22,8 @@ from bots.discord.words import locale_for
 from bots.relay import Relay
 from bots.strings import say
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, History, JobQueue, Receipt
+from core.ports import Deliveries, History, JobQueue
+from core.records import Receipt
 
 log = structlog.get_logger()
 
@@ -124,9 +125,8 @@ class Desk:
 
     async def store(self, incoming: Incoming) -> Receipt | None:
         """Submit; None where the store did not answer in time, and nothing will come."""
-        async with (
-            self.commands if incoming.alone else self.messages
-        ):  # what waits here waits for us, and not for the store
+        # whoever waits for room waits for us, and not for the store
+        async with self.commands if incoming.alone else self.messages:
             work = asyncio.ensure_future(self.relay.submit(incoming))
             try:
                 seconds = STORE_SECONDS if incoming.alone else PATIENCE

@@ -14,7 +14,7 @@ from bots.discord.note import Note
 from bots.discord.rest import nonce_for
 from bots.strings import say
 from core.errors import StoreUnavailable
-from core.ports import Receipt
+from core.records import Receipt
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ import structlog
 from bots.discord import convert, past
 from bots.discord.desk import Desk
 from bots.discord.listening import Listener
-from core.ports import Place
+from core.records import Place
 from core.types import ThreadKey
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ from bots.discord.note import Note
 from bots.discord.words import labels
 from bots.strings import failure
 from core.errors import StoreUnavailable
-from core.ports import Receipt
+from core.records import Receipt
 
 log = structlog.get_logger()
 
@@ -77,7 +77,9 @@ class Presses:
             with self._desk.platform.tokens.acknowledging(interaction.token) as acknowledgement:
                 receipt = await self._again(interaction, press)
                 if receipt.outcome == "refused":
-                    await self._desk.show(interaction, self._refusal(interaction, receipt.code))
+                    locale = self._desk.locale_of(interaction)
+                    sentence = self._desk.relay.refusal(receipt, locale)
+                    await self._desk.show(interaction, sentence)
                 else:
                     await interaction.response.defer()
                     acknowledgement.given = True
@@ -116,6 +118,14 @@ class Presses:
         )
 
     async def _rate(self, interaction: Asked, press: Press, reason: str) -> None:
+        log.info(
+            "feedback",
+            job=press.job,
+            by=str(interaction.user.id),
+            verdict="good" if press.verb == "good" else "bad",
+            model=self._desk.terms.model,
+            reason=reason,  # the person was told that whoever runs the bot reads it
+        )
         await self._desk.tell(interaction, "feedback_thanks")
 
 

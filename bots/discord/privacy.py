@@ -12,7 +12,7 @@ import discord
 
 from bots.discord.desk import Asked, Desk
 from bots.strings import say
-from core.ports import Place
+from core.records import Place
 
 EXPORT, FORGET, SURE = "h1p.export", "h1p.forget", "h1p.sure"
 

@@ -44,6 +44,7 @@ TOO_MANY_EDITS = 30046
 
 _CHANNEL = re.compile(r"/channels/(\d+)/messages(?:/\d+)?$")
 _THREADS = re.compile(r"/channels/(\d+)/messages/\d+/threads$")
+_TYPING = re.compile(r"/channels/(\d+)/typing$")
 _HOOK = re.compile(r"/webhooks/\d+/([^/]+)")
 
 
@@ -91,8 +92,8 @@ def _key_of(method: str, path: str) -> str:
         return hook_key(hook[1])
     if parent := _THREADS.search(path):
         return threads_key(parent[1])
-    if path.endswith("/typing"):
-        return ""
+    if typed := _TYPING.search(path):
+        return f"typing {typed[1]}"
     channel = _CHANNEL.search(path)
     return f"{method} {channel[1]}" if channel else ""
 
@@ -163,7 +164,7 @@ class Rest:
 
     async def typing(self, channel: str) -> None:
         """Show that the bot writes, for ten seconds; left out where requests are scarce."""
-        if self._pace.has_room(EVERYWHERE):
+        if self._pace.has_room(f"typing {channel}") and self._pace.has_room(EVERYWHERE):
             route = Route("POST", "/channels/{channel_id}/typing", channel_id=channel)
             await self._client.http.request(route)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from bots.discord.note import Note
 from bots.discord.rest import hook_key
-from core.ports import Delivery
+from core.records import Delivery
 
 MOST_DEAD = 1024
 

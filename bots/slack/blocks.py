@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from bots.base import Part
 from bots.strings import say
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import Done, ThreadKey
 
 Block: TypeAlias = dict[str, Any]

@@ -16,7 +16,7 @@ from bots.slack.convert import PLATFORM
 from bots.slack.desk import Desk
 from bots.slack.messages import Messages
 from core.errors import StoreUnavailable
-from core.ports import ThreadSummary
+from core.records import ThreadSummary
 
 THREADS = 50
 DAY = 86_400.0

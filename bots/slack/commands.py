@@ -15,7 +15,7 @@ from bots.slack.desk import Desk
 from bots.slack.home import Home, Scope
 from bots.slack.messages import Messages
 from bots.strings import say
-from core.ports import Place
+from core.records import Place
 from core.types import ThreadKey, Turn
 
 ASK_SHORTCUT = "henji_ask"

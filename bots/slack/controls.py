@@ -11,7 +11,7 @@ from bots.slack import blocks, convert
 from bots.slack.blocks import Handle
 from bots.slack.convert import Pressed
 from bots.slack.desk import Desk
-from bots.strings import failure, say
+from bots.strings import say
 
 REASON = "henji_reason"
 
@@ -48,7 +48,7 @@ class Controls:
         )
         if receipt.outcome == "refused":
             locale = await self._desk.people.locale(handle.thread.space, press.user)
-            sentence = failure(receipt.code, locale)
+            sentence = self._desk.relay.refusal(receipt, locale)
             self._desk.later(self._desk.whisper(handle.thread, press.user, sentence))
 
     # -- feedback -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from bots.slack.blocks import Block
 from bots.slack.convert import PLATFORM, Bot, Pressed
 from bots.slack.desk import Desk
 from bots.strings import say
-from core.ports import Place
+from core.records import Place
 from core.types import ThreadKey
 
 FORGET_ME = "henji_forget_me"

@@ -16,7 +16,7 @@ from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
 from bots.slack.desk import Desk
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import ThreadKey, Turn
 
 LAST_RETRY = 3

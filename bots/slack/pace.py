@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bots.slack.budget import POST, Budget
-from core.ports import Delivery
+from core.records import Delivery
 
 FIRST_PAUSE = 0.5
 """A reply that is ready so soon is posted once, whole."""

@@ -11,7 +11,7 @@ from bots.slack.calls import Caller
 from bots.slack.convert import earlier_turn
 from bots.slack.people import People
 from bots.slack.workspaces import Workspaces
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import ThreadKey, Turn
 
 MESSAGES = 200

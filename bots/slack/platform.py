@@ -27,7 +27,7 @@ from bots.slack.workspaces import Workspaces
 from bots.strings import say
 from bots.text import closed
 from core import metrics
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import ThreadKey, Turn
 
 PART_LENGTH = 11_500

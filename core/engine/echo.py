@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from core.dialogue.echo import ASSISTANT, USER
 from core.errors import EngineRefused
-from core.ports import Chunk, EngineStats, GenerationRequest
+from core.records import Chunk, EngineStats, GenerationRequest
 from core.types import FinishReason
 
 PLACES = 1_000

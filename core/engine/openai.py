@@ -18,7 +18,7 @@ import aiohttp
 
 from core.engine.pace import Pace
 from core.errors import EngineError, EngineRefused, ModelError
-from core.ports import Chunk, EngineStats, GenerationRequest
+from core.records import Chunk, EngineStats, GenerationRequest
 from core.types import FinishReason, Sampling
 
 _ATTEMPTS = 4

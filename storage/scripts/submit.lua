@@ -71,7 +71,7 @@ end
 local meta = enter(T)
 if known() then return { 'duplicate', A.job, 0, '', 0 } end
 if not A.addressed then
-  if not meta or not make_room() then return { 'ignored', '', 0, '', 0 } end
+  if not meta or A.refuse ~= '' or not make_room() then return { 'ignored', '', 0, '', 0 } end
   remember()
   keep_turn()
   return { 'kept', '', 0, '', 0 }

@@ -25,7 +25,8 @@ from transformers import GenerationConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from core.engine.openai import OpenAIEngine, Remote
 from core.engine.torch import Limits, TorchEngine
-from core.ports import Engine, GenerationRequest
+from core.ports import Engine
+from core.records import GenerationRequest
 from core.types import Sampling
 
 SAMPLING = Sampling(temperature=0.7, repetition_penalty=1.1)

@@ -25,7 +25,7 @@ import structlog
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models import CATALOGUE
-from core.ports import Claim, Commit, Delivery, EngineStats, Submission, Verdict
+from core.records import Claim, Commit, Delivery, EngineStats, Submission, Verdict
 from core.types import Done, ThreadKey, Turn
 from core.worker import Terms, Worker
 from storage.connect import connect

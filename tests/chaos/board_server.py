@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bots.base import Incoming, Part, PlatformRefused, Status
-from core.ports import Delivery
+from core.records import Delivery
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 from storage import codec
 from tests.stand_in import Board

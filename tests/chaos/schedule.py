@@ -21,7 +21,8 @@ from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
 from core.models import CATALOGUE
-from core.ports import Deliveries, History, JobQueue, Place, Receipt
+from core.ports import Deliveries, History, JobQueue
+from core.records import Place, Receipt
 from core.types import Done, Job, ThreadKey, Turn
 from core.worker import Worker
 from storage.deliveries import RedisDeliveries

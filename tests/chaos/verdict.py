@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bots import strings
 from bots.outgoing import View
-from core.ports import StoredTurn
+from core.records import StoredTurn
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec
 from storage.deliveries import RedisDeliveries

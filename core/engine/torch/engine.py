@@ -25,7 +25,7 @@ from core.engine.torch.runner import Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.errors import EngineError, EngineRefused
-from core.ports import Chunk, EngineStats, GenerationRequest
+from core.records import Chunk, EngineStats, GenerationRequest
 
 log = logging.getLogger(__name__)
 
