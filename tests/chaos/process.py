@@ -53,7 +53,7 @@ class Process:
         return not self.dead and not self._awake.is_set()
 
     def doing(self) -> str:
-        names = sorted(task.get_coro().__qualname__ for task in self.tasks if not task.done())
+        names = sorted(repr(task.get_coro()) for task in self.tasks if not task.done())
         return f"{self.name}{' (held)' if self.held else ''}: {', '.join(names)}"
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
