@@ -61,6 +61,8 @@ class Model:
     threads: dict[ThreadKey, ModelThread] = field(default_factory=dict)
     seen: dict[tuple[ThreadKey, str], str] = field(default_factory=dict)
     jobs: dict[str, ModelJob] = field(default_factory=dict)
+    edits: dict[tuple[ThreadKey, str], tuple[int, str]] = field(default_factory=dict)
+    """The newest of each message: a copy of it that comes later reads so."""
 
     def thread(self, key: ThreadKey) -> ModelThread:
         return self.threads.setdefault(key, ModelThread(key))
@@ -82,6 +84,8 @@ class Model:
         if not known:
             thread.mailbox.append(id_)
             thread.texts[id_], thread.authors[id_] = text, author
+            if (key, id_) in self.edits:
+                thread.revisions[id_], thread.texts[id_] = self.edits[key, id_]
         if not addressed:
             return "kept", None
         if companion:
@@ -107,6 +111,8 @@ class Model:
 
     def edit(self, key: ThreadKey, id_: str, text: str, revision: int) -> tuple[str, str | None]:
         thread = self.thread(key)
+        if self.edits.get((key, id_), (-1, ""))[0] < revision:
+            self.edits[key, id_] = (revision, text)
         if id_ not in thread.texts:
             return "ignored", None
         if thread.revisions.get(id_, -1) >= revision:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -301,6 +301,7 @@ def test_the_scripts_do_what_the_model_does(redis_url: str, request: pytest.Fixt
             max_examples=max(25, chaos // 20) if chaos else 25,
             stateful_step_count=150,
             deadline=None,
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -52,6 +52,10 @@ class Process:
     def held(self) -> bool:
         return not self.dead and not self._awake.is_set()
 
+    def doing(self) -> str:
+        names = sorted(repr(task.get_coro()) for task in self.tasks if not task.done())
+        return f"{self.name}{' (held)' if self.held else ''}: {', '.join(names)}"
+
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` as this process; the tasks that it starts are the process's too."""
         context = copy_context()

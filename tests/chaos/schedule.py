@@ -91,6 +91,8 @@ class Schedule:
         """Ids that a reply may have had."""
         self.adapters: list[Adapter] = []
         self.processes: list[Process] = []
+        self.stuck: list[str] = []
+        """What the living do where it does not come to rest."""
         self.harmless = False
         self.over = False
         self._number = 0
@@ -113,6 +115,9 @@ class Schedule:
             async with asyncio.timeout(QUIET):
                 while not await self._rests_for_good():  # noqa: ASYNC110 - all are gated
                     await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.stuck = [process.doing() for process in self.processes if not process.dead]
+            raise
         finally:
             self.over = True
             for process in self.processes:

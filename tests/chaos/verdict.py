@@ -59,6 +59,8 @@ class Findings:
     schedule: Schedule
     replies: Mapping[str, Reply]
     remembered: Mapping[ThreadKey, Sequence[StoredTurn]]
+    threads: Mapping[str, Mapping[str, str]]
+    """Their numbers, as Redis has them."""
 
     @property
     def tails(self) -> list[Reply]:
@@ -78,7 +80,11 @@ async def gather(schedule: Schedule) -> Findings:
     history = RedisHistory(store)
     remembered = {thread: await history.turns(thread) for thread in schedule.threads}
     found = {id_: reply for id_, reply in replies.items() if reply.job}
-    return Findings(schedule, found, remembered)
+    threads = {
+        str(thread): await store.command("hgetall", f"henji:{{0}}:thread:{thread}")
+        for thread in schedule.threads
+    }
+    return Findings(schedule, found, remembered, threads)
 
 
 async def _reply(store: Store, id_: str) -> Reply:
@@ -103,7 +109,8 @@ def violations(found: Findings) -> list[str]:
 def open_jobs(found: Findings) -> Iterable[str]:
     for id_, reply in found.replies.items():
         if reply.job["state"] not in FINAL:
-            yield f"{id_} is {reply.job['state']}"
+            thread = found.threads[reply.job["thread"]]
+            yield f"{id_} is {reply.job['state']}, in {thread}, before {found.schedule.stuck}"
         if "closed" not in reply.delivery:
             yield f"the delivery of {id_} is open"
         ends = [event for event in reply.events if isinstance(event, Done | Failed | Cancelled)]
