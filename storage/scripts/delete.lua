@@ -9,9 +9,10 @@ if not meta then return {} end
 
 local ended = {}
 local function stop(J, job)
+  local first = call('ZRANGE', K('jobs', T), 0, 0)[1] == J
   finish(T, J, job, 'cancelled', cancelled('delete'))
   ended[#ended + 1] = J
-  if meta.running == J or meta.state ~= 'leased' then place(T) end
+  if first then place(T) end -- one behind it leaves the first its turn, and its time to wait
 end
 
 -- A job that covers other messages too goes on without this one.

@@ -8,10 +8,9 @@ if A.first then note(A.space, A.by, 'forget', A.author) end
 local function forget_job(J)
   local job = job_of(J)
   if job.state == 'waiting' or job.state == 'running' then
-    local running = call('HGET', K('thread', job.thread), 'running') == J
-    local leased = call('HGET', K('thread', job.thread), 'state') == 'leased'
+    local first = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
     finish(job.thread, J, job, 'cancelled', cancelled('reset'))
-    if running or not leased then place(job.thread) end
+    if first then place(job.thread) end
   else
     -- what is being delivered still needs its events, for as long as they live
     call('DEL', K('job', J))
