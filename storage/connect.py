@@ -45,7 +45,9 @@ async def _timed(answer: Awaitable[Any]) -> Any:
         raise exceptions.TimeoutError(f"no answer in {COMMAND_SECONDS:g} s") from None
 
 
-class _TimedRedis(Redis):
+class TimedRedis(Redis):
+    """A client whose commands each end in time, also where they are cancelled."""
+
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         answer = super().execute_command(*words, **options)  # type: ignore[no-untyped-call]  # theirs
         return await _timed(answer)
@@ -66,7 +68,7 @@ class Connection:
     def __init__(self, url: str) -> None:
         """UsageError where `url` is none; nothing is sent yet."""
         self.address = Address.parse(url)
-        self.client: Client = _client(self.address, _TimedRedis, _TimedCluster)
+        self.client: Client = _client(self.address, TimedRedis, _TimedCluster)
         self._blocking: Client = _client(self.address, Redis, RedisCluster)
 
     @property

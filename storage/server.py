@@ -30,6 +30,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from core.errors import StoreUnavailable
+from storage.connect import TimedRedis
 
 SOCKET_PATH_LIMIT = 100
 """Bytes: 104 on macOS and 108 on Linux, with the zero at the end."""
@@ -234,8 +235,8 @@ async def _stop(folder: Path, socket: Path) -> None:
 
 def _client(socket: Path) -> Redis:
     """One try a command: whether to try again is decided here."""
-    return Redis(
-        unix_socket_path=str(socket), socket_timeout=5.0, retry=Retry(NoBackoff(), retries=0)
+    return TimedRedis(
+        unix_socket_path=str(socket), socket_timeout=None, retry=Retry(NoBackoff(), retries=0)
     )
 
 

@@ -142,6 +142,17 @@ async def test_a_server_that_dies_under_its_user_comes_back(
     assert not runs(tmp_path)
 
 
+async def test_a_look_at_the_server_ends_wherever_a_cancellation_meets_it(tmp_path: Path) -> None:
+    async with embedded_server(tmp_path):
+        for steps in range(30):
+            looking = asyncio.ensure_future(server._answers(tmp_path / "redis" / "valkey.sock"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if looking.cancel():
+                await asyncio.wait({looking})
+                assert looking.cancelled(), f"swallowed after {steps} steps"
+
+
 async def test_a_server_that_cannot_be_reached_is_not_started_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
