@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,dev
 
-.PHONY: help setup chat test lint docs images audit bench bench-peers bench-vllm chaos clean
+.PHONY: help setup chat test lint docs images audit bench bench-peers bench-vllm kernel chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make bench-vllm    vLLM on the CPU beside them, 3.5 GB"
+	@echo "make kernel  the GPU's attention kernel in Triton's interpreter, 0.7 GB"
 	@echo "make chaos   the long fault tests"
 
 setup: $(VENV)/.ready
@@ -61,6 +62,10 @@ bench-vllm: .venv-peers/vllm/.ready
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
+
+# Triton comes with torch for CUDA; where there is no GPU, its interpreter runs the kernel.
+kernel: setup .venv-peers/triton/.ready
+	PYTHONPATH=$$(echo .venv-peers/triton/lib/python3*/site-packages) $(BIN)/pytest tests/test_engine_paged.py
 
 # Known faults of what is installed, where the database of them can be reached.
 audit: .venv-audit/.ready

@@ -11,7 +11,7 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
-pytest.importorskip("triton", reason="Triton comes with torch for CUDA only")
+pytest.importorskip("triton", reason="Triton comes with torch for CUDA only: make kernel brings it")
 
 from transformers import PreTrainedModel
 

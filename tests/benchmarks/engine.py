@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tests.benchmarks._engine_contenders import Result, Task
+from tests.benchmarks._plot import bars
 
 OURS = "henji"
 SAME_PRECISION = ("one by one", "static batch", "continuous", "vllm")
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> int:
     print(table(task, results))
     if options.json:
         Path(options.json).write_text(json.dumps(report(task, results), indent=2) + "\n")
+    if options.plot:
+        Path(options.plot).write_text(plot(task, results))
     return 1 if failed else 0
 
 
@@ -66,6 +69,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=1, help="the best run of each counts")
     parser.add_argument("--only", help="contenders, with commas between")
     parser.add_argument("--json", help="write the figures there too")
+    parser.add_argument("--plot", help="draw tokens a second there, as an SVG")
     return parser.parse_args(argv)
 
 
@@ -159,10 +163,9 @@ def ratios(task: Task, results: _Results) -> dict[str, float]:
 
 def table(task: Task, results: _Results) -> str:
     """In Markdown."""
-    shape = f"{task.layers} x {task.hidden}, {task.dtype}, {task.device}, {task.threads} threads"
     heads = [f"{count} at once" for count in task.concurrent]
     lines = [
-        f"GPT-NeoX {shape}; prompts of 40-120 tokens, {task.new_tokens} new tokens each.",
+        f"{_shape(task)}; prompts of 40-120 tokens, {task.new_tokens} new tokens each.",
         "Tokens a second; the conversations are "
         f"{len(task.conversations)} threads of ten turns at once, in seconds.",
         "",
@@ -180,6 +183,24 @@ def table(task: Task, results: _Results) -> str:
     cells += [_figure(found.get("conversations"), "{:.2f}x"), "", ""]
     lines.append("| ours / best other in the same precision | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def plot(task: Task, results: _Results) -> str:
+    """Tokens a second, as an SVG."""
+    groups = {
+        f"{count} at once": [
+            (name, result.tokens_per_second[count])
+            for name, result in results.items()
+            if count in result.tokens_per_second
+        ]
+        for count in task.concurrent
+    }
+    return bars(f"Tokens a second: {_shape(task)}", groups)
+
+
+def _shape(task: Task) -> str:
+    size = f"{task.layers} x {task.hidden}"
+    return f"GPT-NeoX {size}, {task.dtype}, {task.device}, {task.threads} threads"
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-_ROWS = 16
+_ROWS = 64
 """The number of rows that oneDNN chooses a layout for: it serves one row and hundreds well too."""
 
 
