@@ -17,6 +17,7 @@ import structlog
 from core.records import Delivery
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec, keys
+from storage.connect import BLOCKING_SECONDS
 from storage.store import REDIS_FAULTS, Store
 
 log = structlog.get_logger()
@@ -157,7 +158,9 @@ class RedisDeliveries:
         name, last = keys.key("news", bucket, platform), "$"
         while True:
             try:
-                answer = await self._store.connection.blocking().xread({name: last}, block=5000)
+                answer = await self._store.connection.blocking().xread(
+                    {name: last}, block=round(1000 * BLOCKING_SECONDS)
+                )
             except REDIS_FAULTS:
                 await asyncio.sleep(0.5)  # the followers look by themselves meanwhile
                 continue

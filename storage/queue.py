@@ -13,9 +13,9 @@ from core.records import Claim, Commit, DeadLetter, Load, Receipt, Submission, V
 from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
+from storage.connect import BLOCKING_SECONDS
 from storage.store import REDIS_FAULTS, Store
 
-WATCH_SECONDS = 5.0
 FAULT_SECONDS = 0.2
 
 BULK_COST = 8
@@ -186,7 +186,9 @@ class RedisQueue:
         """Return when a thread of the lane became ready in this bucket; it may have been before."""
         name = keys.key("wake", bucket, lane)
         try:
-            while not await self._store.connection.blocking().blpop([name], timeout=WATCH_SECONDS):
+            while not await self._store.connection.blocking().blpop(
+                [name], timeout=BLOCKING_SECONDS
+            ):
                 pass
         except REDIS_FAULTS:
             await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
