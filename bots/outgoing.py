@@ -179,9 +179,11 @@ class Outgoing:
         if not self._ended.is_set():
             pace = asyncio.ensure_future(self.platform.pace(self.delivery, final=False))
             ended = asyncio.ensure_future(self._ended.wait())
-            await asyncio.wait({pace, ended}, return_when=asyncio.FIRST_COMPLETED)
-            pace.cancel()
-            ended.cancel()
+            try:
+                await asyncio.wait({pace, ended}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                pace.cancel()
+                ended.cancel()
         if self._ended.is_set():
             await self.platform.pace(self.delivery, final=True)
 

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import structlog
 
 from core import metrics
-from core.chores import repeat
+from core.chores import end, repeat
 from core.dialogue import Dialogue, Prompt, Reply
 from core.errors import (
     ChatError,
@@ -134,11 +134,12 @@ class Worker:
             asyncio.create_task(repeat(self._sweep, self._terms.sweep, self._terms.retry)),
         ]
         claiming = asyncio.create_task(repeat(self._claim, 0, self._terms.retry))
-        await stop.wait()
-        await _end(claiming)
-        await self._finish()
-        for chore in chores:
-            await _end(chore)
+        try:
+            await stop.wait()
+            await end(claiming)
+            await self._finish()
+        finally:
+            await end(claiming, *chores)
         with contextlib.suppress(StoreUnavailable):
             await self._queue.withdraw(self._terms.lane, self._terms.name)
 
@@ -411,9 +412,3 @@ def oldest(window: Window, number: int) -> Sequence[str]:
     """The ids of the turns that did not fit, of what was remembered or unread."""
     turns = [stored.turn.id for stored in window.history] + [s.turn.id for s in window.mailbox]
     return turns[:number]
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,9 +167,13 @@ class RedisDeliveries:
                 continue
             for entry, fields in _entries(answer):
                 last = entry
-                if news := self._followed.get(fields["j"]):
-                    event = codec.decode_event(fields["e"])
-                    news.put_nowait(News(int(fields["n"]), fields["i"], event))
+                with suppress(codec.Undecodable):  # its follower finds it in the reply's stream
+                    self._tell(fields)
+
+    def _tell(self, fields: Mapping[str, str]) -> None:
+        if news := self._followed.get(fields["j"]):
+            event = codec.decode_event(fields["e"])
+            news.put_nowait(News(int(fields["n"]), fields["i"], event))
 
     # -- between here and Redis -----------------------------------------------------------------
 

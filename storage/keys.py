@@ -33,6 +33,7 @@ class Key:
 TABLE = (
     Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
     Key("ready", "ready:%s:%s", "zset", DAY, "who is next, by channel, person", personal=True),
+    Key("clock", "clock:%s", "hash", DAY, "where the last one served stood", personal=True),
     Key("waiting", "waiting:%s", "string", DAY, "how many threads of a lane are ready"),
     Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
     Key("leases", "leases", "zset", DAY, "threads being answered, by the end of their lease"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -318,21 +319,39 @@ async def test_a_window_read_again_brings_only_what_changed(house: Storehouse) -
     assert list(window.history) == (await fresh.history.turns(THREAD))[:-1]
 
 
-async def test_a_channel_that_floods_delays_no_other_channel(house: Storehouse) -> None:
-    flood = [replace(THREAD, channel="C9", thread=str(n)) for n in range(50)]
-    for thread in flood:
-        await house.say("flood", thread=thread, author="U9")
-    await house.say("a question", thread=THREAD, author="U1")
-    claimed = [(await house.claim()).job.thread.channel for _ in range(3)]
-    assert "C1" in claimed[:2]
+@pytest.mark.parametrize("flood_in", ["space", "channel", "person"])
+async def test_who_floods_delays_others_by_no_more_than_what_is_already_answered(
+    house: Storehouse, flood_in: str
+) -> None:
+    place = {"space": {"space": "T9"}, "channel": {"channel": "C9"}, "person": {}}[flood_in]
+    flood = [replace(THREAD, **place, thread=str(n)) for n in range(1000)]
+    limits = Limits(all=2000, channel=2000, person=2000)
+    house = Storehouse.over(house.redis, limits=limits)
+    await asyncio.gather(*(house.say("flood", thread=t, author="U9") for t in flood))
+    for question in range(3):
+        await house.queue.claim(LANE, "core", 4)
+        thread = replace(THREAD, thread=f"question {question}")
+        await house.say("a question", thread=thread, author=f"U{question}")
+        assert (await house.claim()).job.thread == thread
 
 
-async def test_in_one_channel_a_person_who_floods_delays_no_other(house: Storehouse) -> None:
-    for number in range(50):
-        await house.say("flood", thread=replace(THREAD, thread=str(number)), author="U9")
-    await house.say("a question", thread=replace(THREAD, thread="q"), author="U1")
-    claimed = [(await house.claim()).job.author for _ in range(3)]
-    assert "U1" in claimed[:2]
+async def test_who_waits_is_not_starved_by_ever_new_people(house: Storehouse) -> None:
+    for number in range(2):
+        await house.say("hi", thread=replace(THREAD, thread=str(number)), author="U0")
+    turns = []
+    for number in range(1, 100):
+        await house.say("hi", thread=replace(THREAD, thread=f"of {number}"), author=f"U{number}")
+        turns.append((await house.claim()).job.author)
+    assert turns.count("U0") == 2
+
+
+async def test_a_reply_that_nobody_waits_for_counts_as_several(house: Storehouse) -> None:
+    for number in range(3):
+        for author, bulk in (("U1", True), ("U2", False)):
+            thread = replace(THREAD, thread=f"{author} {number}")
+            await house.say("hi", thread=thread, author=author, bulk=bulk)
+    order = [(await house.claim()).job.author for _ in range(6)]
+    assert order == ["U1", "U2", "U2", "U2", "U1", "U1"]
 
 
 async def test_one_persons_threads_are_answered_in_the_order_they_came(house: Storehouse) -> None:
@@ -361,6 +380,19 @@ async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> Non
     await house.queue.sweep()
     assert (await house.events(receipt.job))[-1] == Failed("deadline")
     assert await house.nothing_to_do()
+
+
+async def test_a_job_past_its_deadline_is_not_claimed_though_nobody_swept(redis: Redis) -> None:
+    """As when Redis was away over the week-end."""
+    house = Storehouse.over(redis, deadline=0.001)
+    await house.queue.announce(LANE, "core", 60)
+    late = await house.say("Friday's question")
+    await house.queue.wait("nobody", 0.01)
+    assert await house.nothing_to_do()
+    assert (await house.events(late.job))[-1] == Failed("deadline")
+    house = Storehouse.over(redis)
+    await house.say("Monday's question", id="monday")
+    assert (await house.claim()).job.turn == "monday"
 
 
 async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) -> None:

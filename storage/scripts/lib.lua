@@ -65,7 +65,8 @@ end
 -- The fair order --------------------------------------------------------------------------------
 -- A tree: lane -> space -> channel -> person -> threads in order of arrival. Each node keeps its
 -- children by virtual time; who is served moves back by the cost of what was served, who comes
--- anew enters just behind the first. So shares are equal at each level, whatever waits below.
+-- anew enters where the last one served stood: in front of all that were served since, behind all
+-- that also wait for their first turn. So shares are equal at each level, whatever waits below.
 
 local function nodes(path)
   local names, node = { '' }, ''
@@ -81,8 +82,9 @@ local function push(lane, path, T, seq)
   for i, child in ipairs(path) do
     local key = K('ready', lane, names[i])
     if not call('ZSCORE', key, child) then
-      local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-      -- the fraction keeps arrivals in their order, and none can starve
+      local clock = call('HGET', K('clock', lane), names[i])
+      local first = clock and { child, clock } or call('ZRANGE', key, 0, 0, 'WITHSCORES')
+      -- the fraction keeps arrivals in their order, and moves the clock on: none can starve
       call('ZADD', key, (tonumber(first[2]) or 0) + call('ZCARD', key) / 1024, child)
     end
     touch('ready', lane, names[i])
@@ -99,20 +101,31 @@ local function pull(lane, path, T)
   if call('ZREM', K('ready', lane, names[#names]), T) == 1 then call('DECR', K('waiting', lane)) end
 end
 
--- Takes the next thread out of the order. `spent` collects who was served: node, child, ...
+-- Takes the next thread out of the order. `spent` collects who is served: node, child.
 local function descend(lane, node, depth, spent)
   local key = K('ready', lane, node)
   if depth == 3 then return call('ZPOPMIN', key)[1] end
   while true do
     local child = call('ZRANGE', key, 0, 0)[1]
     if not child then return nil end
-    local T = descend(lane, node == '' and child or node .. '/' .. child, depth + 1, spent)
+    local below = node == '' and child or node .. '/' .. child
+    local T = descend(lane, below, depth + 1, spent)
     if T then
-      spent[#spent + 1] = { key, child }
+      spent[#spent + 1] = { node, child }
       return T
     end
     call('ZREM', key, child)
+    call('HDEL', K('clock', lane), below)
   end
+end
+
+local function charge(lane, spent, cost)
+  for _, share in ipairs(spent) do
+    local node, child = share[1], share[2]
+    local stands = call('ZINCRBY', K('ready', lane, node), cost, child)
+    call('HSET', K('clock', lane), node, tonumber(stands) - cost)
+  end
+  touch('clock', lane)
 end
 
 -- About how many threads are served until T is: exact for one person alone, else what equal
