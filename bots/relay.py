@@ -79,7 +79,8 @@ class Relay:
 
     def refusal(self, receipt: Receipt, locale: str) -> str:
         """What a person reads who pressed or commanded what is refused now."""
-        return strings.failure(receipt.code, locale, receipt.until, self._terms.zone)
+        until, zone = receipt.until, self._terms.zone
+        return strings.failure(receipt.code, locale, until, zone, receipt.position)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
         """How follow-ups without a mention are taken in a thread, where its place has a rule."""

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 LOOK_AGAIN = 2.0
 """Seconds after which a follower looks by itself: news are a hint, the stream is the truth."""
 
+NEWS_AT_ONCE = 1000
+
 SECRET = "secret_"  # noqa: S105 -- the prefix of the notes that are not kept
 
 
@@ -156,11 +158,13 @@ class RedisDeliveries:
                 group.create_task(self._listen(platform, bucket))
 
     async def _listen(self, platform: str, bucket: int) -> None:
-        name, last = keys.key("news", bucket, platform), "$"
+        # from the last seconds' first on: what happens between two reads must not be missed
+        name, last = keys.key("news", bucket, platform), "0"
+        milliseconds = round(1000 * BLOCKING_SECONDS)
         while True:
             try:
                 answer = await self._store.connection.blocking().xread(
-                    {name: last}, block=round(1000 * BLOCKING_SECONDS)
+                    {name: last}, count=NEWS_AT_ONCE, block=milliseconds
                 )
             except REDIS_FAULTS:
                 await asyncio.sleep(0.5)  # the followers look by themselves meanwhile

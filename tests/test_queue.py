@@ -367,7 +367,7 @@ async def test_over_the_limit_the_person_is_told_so(redis: Redis) -> None:
     threads = [replace(THREAD, thread=str(n)) for n in range(3)]
     receipts = [await house.say("hi", thread=thread) for thread in threads]
     assert [receipt.outcome for receipt in receipts] == ["queued", "queued", "refused"]
-    assert receipts[2].code == "busy"
+    assert (receipts[2].code, receipts[2].position) == ("busy", 2)
     await house.reply(await house.claim(), "hello")
     assert (await house.say("hi", thread=threads[2])).outcome == "queued"
 

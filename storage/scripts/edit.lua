@@ -56,6 +56,6 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = before.note or '{}', cost = 1,
   replaces = reply,
 }
-local code, _, til = obstacle(T, job)
-if code then return { 'refused', '', 0, code, 0, til or 0 } end
+local code, detail, til = obstacle(T, job)
+if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 return { 'queued', A.job, open_job(T, A.job, job), '', 0 }

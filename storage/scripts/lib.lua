@@ -499,7 +499,8 @@ local function refuse(T, J, job, code, detail, til)
   touch('events', J)
 end
 
--- Why a reply cannot be owed now, if so: a code, what to log, and when it can be asked again.
+-- Why a reply cannot be owed now, if so: a code, what to log or how many wait already, and when it
+-- can be asked again.
 local function obstacle(T, job)
   if A.refuse and A.refuse ~= '' then return A.refuse, '' end
   local space, channel = places(T)

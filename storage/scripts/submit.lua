@@ -86,7 +86,7 @@ local code, detail, til = obstacle(T, job)
 remember()
 if code then
   refuse(T, A.job, job, code, detail, til)
-  return { 'refused', A.job, 0, code, 0, til or 0 }
+  return { 'refused', A.job, tonumber(detail) or 0, code, 0, til or 0 }
 end
 if not meta then
   -- above all numbers of a thread of this name that has expired: who knew it reads all of this one
