@@ -92,6 +92,8 @@ class Trouble:
     called: list[str] = field(default_factory=list)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
+    """What was held has taken effect."""
 
     async def __call__(self, name: str, effect: Callable[[], Awaitable[T]]) -> T:
         self.called.append(name)
@@ -103,6 +105,9 @@ class Trouble:
                 raise PlatformRefused("the channel is gone")
             case "is held":
                 await self._hold()
+                done = await effect()
+                self.landed.set()
+                return done
             case "answers late":
                 done = await effect()
                 await self._hold()
@@ -414,7 +419,7 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
         await story.house.reply(claim, "hi there")
         await story.shows("hi there")
         wire.released.set()
-        await until(lambda: _shown(story, ["hi th"]))
+        await wire.landed.wait()
         await story.shows("hi there")
 
 
