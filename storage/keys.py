@@ -58,7 +58,7 @@ TABLE = (
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
     Key("person", "person:%s", "zset", None, "threads in which a person wrote", personal=True),
-    Key("asked", "asked:%s", "zset", 2 * DAY, "a person's jobs, by time", personal=True),
+    Key("asked", "asked:%s", "zset", None, "a person's jobs, by their end", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when what was forgotten, and whose", personal=True),
     Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),

@@ -209,7 +209,10 @@ class RedisQueue:
 
     async def requeue(self, letter: DeadLetter, lane: str) -> Receipt:
         bucket, _, id_ = letter.id.partition("/")
-        job = Job.id_for(ThreadKey.parse(letter.thread), letter.turn, id_)
+        try:
+            job = Job.id_for(ThreadKey.parse(letter.thread), letter.turn, id_)
+        except ValueError:  # that was what was wrong with it
+            return Receipt("refused", code="prompt_gone")
         return await self._ask_in(
             int(bucket), "requeue", "", letter=id_, lane=lane, job=job, seed=str(Job.seed_for(job)),
             delivery_ms=0,

@@ -23,9 +23,9 @@ local function keep(T, name, ...)
   call('PEXPIRE', K(name, ...), term(T))
 end
 
--- A person's threads may have different terms: the list of them lives as long as the longest.
-local function keep_person(T, who)
-  if call('PTTL', K('person', who)) < term(T) then keep(T, 'person', who) end
+-- A person's threads may have different terms: a list of theirs lives as long as the longest.
+local function keep_longest(T, name, who)
+  if call('PTTL', K(name, who)) < term(T) then keep(T, name, who) end
 end
 
 -- Redis's clock is the only one: milliseconds since the epoch.
@@ -36,6 +36,12 @@ local function hash(key)
   local flat, fields = call('HGETALL', key), {}
   for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
   return fields
+end
+
+-- A stored record as a table; one that cannot be read is an empty one, and stops nobody.
+local function decoded(record)
+  local readable, value = pcall(cjson.decode, record)
+  return readable and type(value) == 'table' and value or {}
 end
 
 local function split(text, separator)
@@ -156,6 +162,7 @@ local function job_of(J)
   for _, name in ipairs({ 'arrival', 'attempts', 'starts', 'cost' }) do
     job[name] = tonumber(job[name]) or 0
   end
+  if job.state and not job.thread then job.thread = call('HGET', K('delivery', J), 'thread') or nil end
   return job
 end
 
@@ -203,6 +210,7 @@ local function place(T, later, meta)
   local J, job = head(T)
   if not J then
     call('HSET', K('thread', T), 'state', 'idle', 'running', '')
+    call('HDEL', K('thread', T), 'path')
   elseif later then
     call('ZADD', K('delayed'), later, T)
     call('HSET', K('thread', T), 'state', 'delayed', 'running', '')
@@ -312,7 +320,7 @@ end
 local function edited(T, id, record)
   local edit = call('GET', K('edited', T .. ' ' .. id))
   if not edit then return record end
-  local turn, newer = cjson.decode(record), cjson.decode(edit)
+  local turn, newer = cjson.decode(record), decoded(edit)
   turn.text, turn.revision = newer.text, newer.revision
   return cjson.encode(turn)
 end
@@ -361,7 +369,7 @@ end
 local function shown(J)
   local text, length = '', 0
   for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do
-    local event = cjson.decode(entry[2][2])
+    local event = decoded(entry[2][2])
     if event.t == 'started' then text, length = '', 0 end
     if event.t == 'delta' then
       if event.offset < length then text = first_characters(text, event.offset) end
@@ -389,7 +397,10 @@ end
 
 -- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
 local function wipe(T, by)
-  local turns = call('HLEN', K('turns', T))
+  local turns = call('HKEYS', K('turns', T))
+  for _, id in ipairs(turns) do -- a reply's words are in its events too
+    if call('HGET', K('delivery', id), 'closed') then call('DEL', K('events', id)) end
+  end
   for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
     local job = job_of(J)
     if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
@@ -399,7 +410,7 @@ local function wipe(T, by)
   place(T)
   call('HINCRBY', K('thread', T), 'epoch', 1)
   call('HSET', K('thread', T), 'floor', call('HINCRBY', K('thread', T), 'version', 1))
-  return turns
+  return #turns
 end
 
 -- Enters a thread: a reset of its channel or space since the last time takes effect here. Returns
@@ -452,10 +463,10 @@ local function open_delivery(T, J, job)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
   local space = places(T)
   local asked = space .. ':' .. job.author
-  if call('ZADD', K('asked', asked), now, J) == 1 and now % 16 == 0 then
-    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now - LIFE.asked)
+  if call('ZADD', K('asked', asked), now + term(T), J) == 1 and now % 16 == 0 then
+    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now)
   end
-  touch('asked', asked)
+  keep_longest(T, 'asked', asked)
 end
 
 -- Opens a job in a thread that exists; returns its position among those that are ready.

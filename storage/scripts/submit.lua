@@ -38,7 +38,7 @@ local function keep_turn()
   local message = K('message', channel, id)
   call('SET', message, T .. '\n' .. id, 'PX', term(T))
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
-  keep_person(T, space .. ':' .. A.author)
+  keep_longest(T, 'person', space .. ':' .. A.author)
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 
