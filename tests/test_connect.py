@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from core.errors import StoreUnavailable, UsageError
 from storage.connect import Address, Connection, connect
 from storage.store import Store
-from tests.servers import command, free_port, running, serves
+from tests.servers import command, free_port, running, serves, silent
 from tests.waiting import until
 
 
@@ -142,21 +142,21 @@ async def test_a_silent_sentinel_is_passed_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("storage.connect.SENTINEL_SECONDS", 0.3)
-    port, silent, sentinel = free_port(), free_port(), free_port()
+    port, stopped, sentinel = free_port(), free_port(), free_port()
     config = tmp_path / "sentinel.conf"
     config.write_text(f"sentinel monitor henji 127.0.0.1 {port} 1\n")
-    url = f"redis+sentinel://127.0.0.1:{silent},127.0.0.1:{sentinel}/henji"
+    url = f"redis+sentinel://127.0.0.1:{stopped},127.0.0.1:{sentinel}/henji"
     (tmp_path / "silent").mkdir()
     async with (
         running(tmp_path, port),
         running(tmp_path, sentinel, str(config), "--sentinel"),
-        running(tmp_path / "silent", silent) as stopped,
+        running(tmp_path / "silent", stopped) as first,
+        silent(first),
+        asyncio.timeout(4),
+        aclosing(await connect(url)) as connection,
     ):
-        pid = (await stopped.info("server"))["process_id"]
-        os.kill(pid, signal.SIGSTOP)
-        async with asyncio.timeout(4), aclosing(await connect(url)) as connection:
-            await connection.client.set("word", "kept")
-            assert await connection.blocking().get("word") == "kept"
+        await connection.client.set("word", "kept")
+        assert await connection.blocking().get("word") == "kept"
 
 
 async def test_a_question_to_a_sentinel_ends_wherever_a_cancellation_meets_it(
