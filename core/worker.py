@@ -155,10 +155,11 @@ class Worker:
             log.warning("took over from a core that went away", jobs=taken_over)
 
     async def _renew(self) -> None:
-        verdicts = await self._queue.renew([held.claim for held in self._held.values()])
+        asked = dict(self._held)  # a job may be claimed anew before the answer is here
+        verdicts = await self._queue.renew([held.claim for held in asked.values()])
         for job, verdict in verdicts.items():
-            if verdict != "ok" and job in self._held:
-                self._stop(self._held[job], verdict, "renew")
+            if verdict != "ok":
+                self._stop(asked[job], verdict, "renew")
 
     async def _claim(self) -> None:
         places = self._places()
@@ -213,7 +214,9 @@ class Worker:
         for held in self._held.values():
             held.stop("release")
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            # what has not let go by then, of an engine that hangs, say, is another's anyway
+            await asyncio.wait(self._tasks, timeout=self._terms.lease)
+        await end(*self._tasks)
 
     # -- one job --------------------------------------------------------------------------------
 
