@@ -5,26 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.errors import EngineError
-from core.models import CATALOGUE
-from core.ports import Engine
 from core.records import Chunk, Claim, GenerationRequest, Verdict
-from core.types import Delta, Done, Failed, ReplyEvent, Started, ThreadKey
-from core.worker import Terms, Worker
+from core.types import Done, Failed, Started
 from storage import keys
 from storage.queue import RedisQueue
 from storage.store import Store
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.storehouse import LANE, THREAD, Storehouse, at_work, ends, shows
 from tests.waiting import until
 
 SLOW = 20.0
@@ -40,36 +35,6 @@ async def house(redis: Redis) -> AsyncIterator[Storehouse]:
     await house.queue.announce(LANE, "another core", 60)
     async with aclosing(house.queue):
         yield house
-
-
-@asynccontextmanager
-async def at_work(house: Storehouse, engine: Engine, **terms: Any) -> AsyncIterator[None]:
-    """A core, until it is left: then it is told to stop, and has stopped."""
-    stop = asyncio.Event()
-    dialogue = Dialogue.load(CATALOGUE["echo"], None)
-    settings = Terms(LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **terms})
-    worker = Worker(house.queue, house.history, engine, dialogue, settings)
-    working = asyncio.create_task(worker.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await working
-
-
-async def ends(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
-    """How a reply ends, once it has."""
-
-    async def ended() -> bool:
-        return isinstance((await house.events(job, thread))[-1], Done | Failed)
-
-    await until(ended)
-    return (await house.events(job, thread))[-1]
-
-
-async def shows(house: Storehouse, job: str | None) -> bool:
-    """Whether something of the reply has been published."""
-    return any(isinstance(event, Delta) for event in await house.events(job))
 
 
 # -- the end of a core --------------------------------------------------------------------------
