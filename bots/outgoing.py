@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
+from itertools import chain, repeat
 from typing import TypeVar
 
 import structlog
@@ -25,10 +26,22 @@ from core.types import Cancelled, Delta, Done, Failed, Queued, ReplyEvent, Start
 
 T = TypeVar("T")
 
-RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Between tries of a platform call; after the last one the reply is left as it stands."""
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Between tries of a platform call; the last of them again and again."""
+
+GIVE_UP_SECONDS = 3600.0
+"""A platform that fails for so long is given up: its reply is left as it stands."""
 
 log = structlog.get_logger()
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait between tries, until it is time to give up."""
+    end = time.monotonic() + GIVE_UP_SECONDS
+    for seconds in chain(RETRY_SECONDS, repeat(RETRY_SECONDS[-1])):
+        if time.monotonic() + seconds > end:
+            return
+        yield seconds
 
 
 class LeaseLost(Exception):
@@ -179,9 +192,11 @@ class Outgoing:
         if not self._ended.is_set():
             pace = asyncio.ensure_future(self.platform.pace(self.delivery, final=False))
             ended = asyncio.ensure_future(self._ended.wait())
-            await asyncio.wait({pace, ended}, return_when=asyncio.FIRST_COMPLETED)
-            pace.cancel()
-            ended.cancel()
+            try:
+                await asyncio.wait({pace, ended}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                pace.cancel()
+                ended.cancel()
         if self._ended.is_set():
             await self.platform.pace(self.delivery, final=True)
 
@@ -228,8 +243,9 @@ class Outgoing:
                 note = _NOTES.get(finish_reason)
                 said = strings.say(note, self.locale) if note else ""
                 return (words, said) if words else (said or self._sentence("nothing_said"), "")
-            case Failed(code, _, until):
-                return strings.failure(code, self.locale, until, self.zone), ""
+            case Failed(code, detail, until):
+                waiting = int(detail) if code == "busy" and detail.isdecimal() else 0
+                return strings.failure(code, self.locale, until, self.zone, waiting), ""
             case Cancelled(by):
                 return self._cancelled(view.text, by)
         return view.text, ""
@@ -275,7 +291,7 @@ class Outgoing:
             await asyncio.sleep(0.1)
 
     async def _without_lease(self, call: Callable[[], Awaitable[None]]) -> None:
-        for seconds in RETRY_SECONDS:
+        for seconds in pauses():
             try:
                 await call()
             except PlatformRefused:
@@ -332,19 +348,20 @@ class Outgoing:
         again: Callable[[], Awaitable[T]] | None = None,
     ) -> T:
         """Call the platform, holding the lease; `again` where it failed: it may have done it."""
-        for seconds in (*RETRY_SECONDS, None):
+        waits = pauses()
+        while True:
             await self._confirm()
             try:
                 return await self._in_time(call)
             except (PlatformRefused, LeaseLost):
                 raise
             except Exception as error:
+                seconds = next(waits, None)
                 if seconds is None:
                     raise PlatformRefused(f"given up after {error!r}") from error
                 log.warning("a platform call failed", job=self.delivery.job, error=repr(error))
                 await asyncio.sleep(seconds)
             call = again or call
-        raise AssertionError("unreachable")
 
     async def _in_time(self, call: Callable[[], Awaitable[T]]) -> T:
         """Where the process was stopped in a call until another had the lease, what it did then

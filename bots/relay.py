@@ -20,7 +20,7 @@ from bots.counted import Counted
 from bots.governance import Governance, Judgement
 from bots.outgoing import LeaseLost, Outgoing
 from core import metrics
-from core.chores import repeat
+from core.chores import end, repeat
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, History, JobQueue
 from core.records import Delivery, Receipt, Submission
@@ -79,7 +79,8 @@ class Relay:
 
     def refusal(self, receipt: Receipt, locale: str) -> str:
         """What a person reads who pressed or commanded what is refused now."""
-        return strings.failure(receipt.code, locale, receipt.until, self._terms.zone)
+        until, zone = receipt.until, self._terms.zone
+        return strings.failure(receipt.code, locale, until, zone, receipt.position)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
         """How follow-ups without a mention are taken in a thread, where its place has a rule."""
@@ -250,7 +251,7 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver, take over, renew, until `stop` is set; then finish, or leave it to others."""
         chores = [
-            asyncio.create_task(self._deliveries.listen(self._platform.name)),
+            asyncio.create_task(repeat(self._listen, self._terms.take)),
             asyncio.create_task(repeat(self._take, self._terms.take)),
             asyncio.create_task(repeat(self._renew, self._terms.lease / 4)),
             asyncio.create_task(repeat(self._tell_positions, self._terms.positions)),
@@ -260,11 +261,13 @@ class Relay:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=self._terms.drain)
         finally:
-            for task in [*chores, *self._tasks]:
-                task.cancel()
             left = [outgoing.delivery for outgoing in self._outgoing.values()]
+            await end(*chores, *self._tasks)
             with contextlib.suppress(StoreUnavailable):
                 await self._deliveries.hand_back(left)
+
+    async def _listen(self) -> None:
+        await self._deliveries.listen(self._platform.name)
 
     async def _take(self) -> None:
         # without a core, nobody else ends what waits past its deadline

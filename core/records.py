@@ -97,6 +97,7 @@ class Receipt:
     outcome: Literal["queued", "kept", "ignored", "duplicate", "refused"]
     job: str | None = None
     position: int = 0
+    """Among those that wait; where that is refused as ``busy``, how many wait already."""
     code: str = ""
     new_thread: bool = False
     """Held, and waiting to be seeded."""

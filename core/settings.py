@@ -63,7 +63,8 @@ class Settings(BaseSettings):
     must have the same, from the first message on."""
     wait_replicas: int = Field(default=0, ge=0)
     """Replicas that must have a message, or a reply, before it counts; not on a Cluster."""
-    wait_milliseconds: int = Field(default=1000, ge=1)
+    wait_milliseconds: int = Field(default=1000, ge=1, le=4000)
+    """Less than a command may take."""
 
     # The model and its engine
     model: str = "smollm2"
@@ -103,7 +104,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=15.0, ge=0.2)
     """A core that has not renewed for so long has lost its jobs."""
     max_attempts: int = Field(default=3, ge=1)
-    job_deadline_seconds: float = Field(default=3600.0, gt=0)
+    job_deadline_seconds: float = Field(default=3600.0, gt=0, le=43_200)
+    """Past it a message is answered with a sentence only; what belongs to it is kept for a day."""
     drain_seconds: float = Field(default=20.0, ge=0)
     """How long a core that is told to stop goes on with what it holds."""
     max_waiting: int = Field(default=10_000, ge=1)
@@ -112,7 +114,7 @@ class Settings(BaseSettings):
     max_waiting_per_thread: int = Field(default=20, ge=1)
     answer_together: bool = True
     """Messages of one person that wait together get one reply."""
-    retention_days: float = Field(default=30.0, gt=0)
+    retention_days: float = Field(default=30.0, ge=1)
     """A thread that is quiet for so long is forgotten."""
 
     # Who may, and what holds where: see core/rules.py

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import structlog
 
 from core import metrics
-from core.chores import repeat
+from core.chores import end, repeat
 from core.dialogue import Dialogue, Prompt, Reply
 from core.errors import (
     ChatError,
@@ -134,11 +134,12 @@ class Worker:
             asyncio.create_task(repeat(self._sweep, self._terms.sweep, self._terms.retry)),
         ]
         claiming = asyncio.create_task(repeat(self._claim, 0, self._terms.retry))
-        await stop.wait()
-        await _end(claiming)
-        await self._finish()
-        for chore in chores:
-            await _end(chore)
+        try:
+            await stop.wait()
+            await end(claiming)
+            await self._finish()
+        finally:
+            await end(claiming, *chores)
         with contextlib.suppress(StoreUnavailable):
             await self._queue.withdraw(self._terms.lane, self._terms.name)
 
@@ -154,10 +155,11 @@ class Worker:
             log.warning("took over from a core that went away", jobs=taken_over)
 
     async def _renew(self) -> None:
-        verdicts = await self._queue.renew([held.claim for held in self._held.values()])
+        asked = dict(self._held)  # a job may be claimed anew before the answer is here
+        verdicts = await self._queue.renew([held.claim for held in asked.values()])
         for job, verdict in verdicts.items():
-            if verdict != "ok" and job in self._held:
-                self._stop(self._held[job], verdict, "renew")
+            if verdict != "ok":
+                self._stop(asked[job], verdict, "renew")
 
     async def _claim(self) -> None:
         places = self._places()
@@ -212,7 +214,9 @@ class Worker:
         for held in self._held.values():
             held.stop("release")
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            # what has not let go by then, of an engine that hangs, say, is another's anyway
+            await asyncio.wait(self._tasks, timeout=self._terms.lease)
+        await end(*self._tasks)
 
     # -- one job --------------------------------------------------------------------------------
 
@@ -411,9 +415,3 @@ def oldest(window: Window, number: int) -> Sequence[str]:
     """The ids of the turns that did not fit, of what was remembered or unread."""
     turns = [stored.turn.id for stored in window.history] + [s.turn.id for s in window.mailbox]
     return turns[:number]
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

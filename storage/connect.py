@@ -16,9 +16,11 @@ from urllib.parse import unquote, urlsplit
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.backoff import EqualJitterBackoff
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.backoff import EqualJitterBackoff, NoBackoff
 
 from core.errors import StoreUnavailable, UsageError
 
@@ -27,35 +29,86 @@ Client: TypeAlias = Redis | RedisCluster
 COMMAND_SECONDS = 5.0
 """No command of ours is slow: a server that is silent for so long does not answer."""
 
+CONNECT_SECONDS = 2.0
+"""For a connection; shorter than a command's, so that another server can be tried within that."""
+
+SENTINEL_SECONDS = 1.0
+"""For a sentinel: where the first is silent, the next one is asked within one command's time."""
+
+BLOCKING_SECONDS = 5.0
+"""The longest that a blocking read asks to wait."""
+
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 SENTINEL_PORT = 26379
 REDIS_PORT = 6379
 
 
-async def _timed(answer: Awaitable[Any]) -> Any:
+async def _timed(answer: Awaitable[Any], seconds: float) -> Any:
     """A command as a whole is given a time, rather than each use of the socket.
 
     redis-py gives the sending its `socket_timeout` through asyncio.wait_for, which up to Python
     3.11 swallows a cancellation that meets the end of the sending: a loop would then not stop.
     """
     try:
-        async with asyncio.timeout(COMMAND_SECONDS):
+        async with asyncio.timeout(seconds):
             return await answer
     except TimeoutError:
-        raise exceptions.TimeoutError(f"no answer in {COMMAND_SECONDS:g} s") from None
+        raise exceptions.TimeoutError(f"no answer in {seconds:g} s") from None
 
 
 class TimedRedis(Redis):
     """A client whose commands each end in time, also where they are cancelled."""
 
+    def patience(self) -> float:
+        """Seconds that a command may take."""
+        return COMMAND_SECONDS
+
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         answer = super().execute_command(*words, **options)  # type: ignore[no-untyped-call]  # theirs
-        return await _timed(answer)
+        return await _timed(answer, self.patience())
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _TimedPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+
+
+class _TimedPipeline(Pipeline):
+    """Its commands go another way than a client's, and all in one time."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        answers: list[Any] = await _timed(super().execute(raise_on_error), COMMAND_SECONDS)
+        return answers
+
+
+class _BlockingRedis(TimedRedis):
+    """A server that dies without a word would otherwise be waited for without end."""
+
+    def patience(self) -> float:
+        return BLOCKING_SECONDS + COMMAND_SECONDS
+
+
+class _AskedSentinel(TimedRedis):
+    def patience(self) -> float:
+        return SENTINEL_SECONDS
 
 
 class _TimedCluster(RedisCluster):
+    def patience(self) -> float:
+        return COMMAND_SECONDS
+
     async def execute_command(self, *words: Any, **options: Any) -> Any:
-        return await _timed(super().execute_command(*words, **options))
+        try:
+            return await _timed(super().execute_command(*words, **options), self.patience())
+        except exceptions.TimeoutError:
+            # its own errors make redis-py ask which node has what by now; ours has passed it by
+            self._initialize = True
+            raise
+
+
+class _BlockingCluster(_TimedCluster):
+    def patience(self) -> float:
+        return BLOCKING_SECONDS + COMMAND_SECONDS
 
 
 class Connection:
@@ -69,20 +122,23 @@ class Connection:
         """UsageError where `url` is none; nothing is sent yet."""
         self.address = Address.parse(url)
         self.client: Client = _client(self.address, TimedRedis, _TimedCluster)
-        self._blocking: Client = _client(self.address, Redis, RedisCluster)
+        self._blocking: Client = _client(self.address, _BlockingRedis, _BlockingCluster)
 
     @property
     def is_cluster(self) -> bool:
         return self.address.scheme == "redis+cluster"
 
     def blocking(self) -> Client:
-        """The client for BLPOP and XREAD: it waits as long as they do, each call on a connection
-        of its own."""
+        """The client for BLPOP and XREAD of up to BLOCKING_SECONDS: it waits as long as they do,
+        each call on a connection of its own."""
         return self._blocking
 
     async def aclose(self) -> None:
-        await self.client.aclose()
-        await self._blocking.aclose()
+        for client in (self.client, self._blocking):
+            await client.aclose()
+            pool = getattr(client, "connection_pool", None)
+            if isinstance(pool, SentinelConnectionPool):
+                await pool.sentinel_manager.aclose()
 
 
 async def connect(url: str) -> Connection:
@@ -162,7 +218,7 @@ def _options() -> dict[str, Any]:
     return {
         "decode_responses": True,
         "socket_timeout": None,
-        "socket_connect_timeout": COMMAND_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
         "retry": Retry(EqualJitterBackoff(base=0.05, cap=1.0), retries=3),
         "max_connections": 10_000,
     }
@@ -173,13 +229,17 @@ def _behind_sentinels(address: Address, plain: type[Redis]) -> Client:
     if not (name and address.hosts and (db or "0").isdecimal()):
         raise UsageError("REDIS_URL must read redis+sentinel://host1,host2/name[/db]")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types here
-        address.hosts,
-        sentinel_kwargs={"socket_timeout": COMMAND_SECONDS},
+        (),
         username=address.username,
         password=address.password,
         db=int(db or 0),
         **_options(),
     )
+    once = Retry(NoBackoff(), retries=0)  # rather the next one than the same again
+    sentinel.sentinels = [
+        _AskedSentinel(host=host, port=port, socket_timeout=None, retry=once)
+        for host, port in address.hosts
+    ]
     primary: Redis = sentinel.master_for(name, redis_class=plain)
     return primary
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ import structlog
 from core.records import Delivery
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec, keys
+from storage.connect import BLOCKING_SECONDS
 from storage.store import REDIS_FAULTS, Store
 
 log = structlog.get_logger()
 
 LOOK_AGAIN = 2.0
 """Seconds after which a follower looks by itself: news are a hint, the stream is the truth."""
+
+NEWS_AT_ONCE = 1000
 
 SECRET = "secret_"  # noqa: S105 -- the prefix of the notes that are not kept
 
@@ -154,18 +158,26 @@ class RedisDeliveries:
                 group.create_task(self._listen(platform, bucket))
 
     async def _listen(self, platform: str, bucket: int) -> None:
-        name, last = keys.key("news", bucket, platform), "$"
+        # from the last seconds' first on: what happens between two reads must not be missed
+        name, last = keys.key("news", bucket, platform), "0"
+        milliseconds = round(1000 * BLOCKING_SECONDS)
         while True:
             try:
-                answer = await self._store.connection.blocking().xread({name: last}, block=5000)
+                answer = await self._store.connection.blocking().xread(
+                    {name: last}, count=NEWS_AT_ONCE, block=milliseconds
+                )
             except REDIS_FAULTS:
                 await asyncio.sleep(0.5)  # the followers look by themselves meanwhile
                 continue
             for entry, fields in _entries(answer):
                 last = entry
-                if news := self._followed.get(fields["j"]):
-                    event = codec.decode_event(fields["e"])
-                    news.put_nowait(News(int(fields["n"]), fields["i"], event))
+                with suppress(codec.Undecodable):  # its follower finds it in the reply's stream
+                    self._tell(fields)
+
+    def _tell(self, fields: Mapping[str, str]) -> None:
+        if news := self._followed.get(fields["j"]):
+            event = codec.decode_event(fields["e"])
+            news.put_nowait(News(int(fields["n"]), fields["i"], event))
 
     # -- between here and Redis -----------------------------------------------------------------
 

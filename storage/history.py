@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
+
+import structlog
 
 from core.records import Claim, Place, StoredTurn, ThreadSummary, Window
 from core.types import ThreadKey
 from storage import codec, keys
 from storage.store import Store
+
+log = structlog.get_logger()
 
 KEPT_THREADS = 1024
 """Threads that one process keeps in memory, the least lately read going first."""
@@ -45,20 +49,36 @@ class _Copy:
 
     def apply(self, row: Row) -> None:
         """Take over one changed turn: new, edited, or gone."""
-        id_, score, record, count = row
+        id_, score, record, _ = row
         self._remove(id_)
         if score is None or record is None:
             return
-        at = bisect_left(self._scores, float(score))
-        self._scores.insert(at, float(score))
-        self._score_of[id_] = float(score)
-        self.turns.insert(at, codec.decode_turn(id_, record, count))
+        for stored in _readable([row]):
+            at = bisect_left(self._scores, float(score))
+            self._scores.insert(at, float(score))
+            self._score_of[id_] = float(score)
+            self.turns.insert(at, stored)
 
     def _remove(self, id_: str) -> None:
         score = self._score_of.pop(id_, None)
         if score is not None:
             at = bisect_left(self._scores, score)
             del self._scores[at], self.turns[at]
+
+
+def _readable(rows: Iterable[Row], needed: str = "") -> Iterator[StoredTurn]:
+    """The turns of those rows that hold one. A poisoned one is left out, and said in the log:
+    it must not keep its thread from ever being answered again. Undecodable where it is `needed`.
+    """
+    for id_, _, record, count in rows:
+        if record is None:
+            continue
+        try:
+            yield codec.decode_turn(id_, record, count)
+        except codec.Undecodable as error:
+            if id_ == needed:
+                raise
+            log.warning("a turn is poisoned", turn=id_, error=str(error))
 
 
 def _whole(place: Place) -> ThreadKey:
@@ -89,7 +109,7 @@ class RedisHistory:
         )
         if version >= copy.version or not version:  # else another window was newer
             copy.bring_to(version, history, all_)
-        unread = tuple(codec.decode_turn(id_, record, n) for id_, _, record, n in mailbox if record)
+        unread = tuple(_readable(mailbox, needed=claim.job.turn))
         return Window(copy.turns, unread, version)
 
     def _copy(self, thread: ThreadKey) -> _Copy:
@@ -101,7 +121,7 @@ class RedisHistory:
 
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]:
         _, _, history, mailbox = await self._run("window", thread, since=0, turn="")
-        return [codec.decode_turn(id_, record, n) for id_, _, record, n in history + mailbox]
+        return list(_readable(history + mailbox))
 
     async def threads(self, platform: str | None = None) -> AsyncIterator[ThreadSummary]:
         for bucket in self._store.all_buckets():

@@ -33,6 +33,7 @@ class Key:
 TABLE = (
     Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
     Key("ready", "ready:%s:%s", "zset", DAY, "who is next, by channel, person", personal=True),
+    Key("clock", "clock:%s", "hash", DAY, "where the last one served stood", personal=True),
     Key("waiting", "waiting:%s", "string", DAY, "how many threads of a lane are ready"),
     Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
     Key("leases", "leases", "zset", DAY, "threads being answered, by the end of their lease"),
@@ -57,7 +58,7 @@ TABLE = (
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
     Key("person", "person:%s", "zset", None, "threads in which a person wrote", personal=True),
-    Key("asked", "asked:%s", "zset", 2 * DAY, "a person's jobs, by time", personal=True),
+    Key("asked", "asked:%s", "zset", None, "a person's jobs, by their end", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when what was forgotten, and whose", personal=True),
     Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),

@@ -13,9 +13,9 @@ from core.records import Claim, Commit, DeadLetter, Load, Receipt, Submission, V
 from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
+from storage.connect import BLOCKING_SECONDS
 from storage.store import REDIS_FAULTS, Store
 
-WATCH_SECONDS = 5.0
 FAULT_SECONDS = 0.2
 
 BULK_COST = 8
@@ -186,7 +186,9 @@ class RedisQueue:
         """Return when a thread of the lane became ready in this bucket; it may have been before."""
         name = keys.key("wake", bucket, lane)
         try:
-            while not await self._store.connection.blocking().blpop([name], timeout=WATCH_SECONDS):
+            while not await self._store.connection.blocking().blpop(
+                [name], timeout=BLOCKING_SECONDS
+            ):
                 pass
         except REDIS_FAULTS:
             await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
@@ -207,7 +209,10 @@ class RedisQueue:
 
     async def requeue(self, letter: DeadLetter, lane: str) -> Receipt:
         bucket, _, id_ = letter.id.partition("/")
-        job = Job.id_for(ThreadKey.parse(letter.thread), letter.turn, id_)
+        try:
+            job = Job.id_for(ThreadKey.parse(letter.thread), letter.turn, id_)
+        except ValueError:  # that was what was wrong with it
+            return Receipt("refused", code="prompt_gone")
         return await self._ask_in(
             int(bucket), "requeue", "", letter=id_, lane=lane, job=job, seed=str(Job.seed_for(job)),
             delivery_ms=0,

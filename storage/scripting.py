@@ -20,7 +20,9 @@ from redis.exceptions import NoScriptError, RedisError
 from storage.codec import dump
 
 FOLDER = resources.files("storage") / "scripts"
-SHARED = "lib.lua"
+LIBRARY = ("base", "events", "order", "quotas", "jobs", "turns", "threads", "owed")
+"""Files of lib/: each stands on those before it."""
+
 MOST_AT_ONCE = 128
 
 PROMISES = frozenset(("submit", "commit", "edit", "delete", "regenerate", "reset", "forget"))
@@ -57,10 +59,10 @@ class Step:
 
 def read_scripts(preamble: str) -> dict[str, Script]:
     """Name -> script: each file behind the table of keys and what all scripts share."""
-    library = (FOLDER / SHARED).read_text()
+    library = "\n".join((FOLDER / "lib" / f"{name}.lua").read_text() for name in LIBRARY)
     scripts = {}
     for file in FOLDER.iterdir():
-        if file.name.endswith(".lua") and file.name != SHARED:
+        if file.name.endswith(".lua"):
             text = preamble + with_what_it_needs(file.read_text(), library)
             sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
             scripts[file.name.removesuffix(".lua")] = Script(sha, text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from itertools import pairwise
@@ -66,31 +68,84 @@ async def command(client: Redis, *words: str | int) -> object:
 @asynccontextmanager
 async def running_cluster(folder: Path, nodes: int) -> AsyncIterator[str]:
     """The URL of a cluster whose nodes share the slots, once each of them serves all."""
-    ports = [free_port() for _ in range(nodes)]
     async with AsyncExitStack() as stack:
-        clients = []
-        for port in ports:
-            home = folder / str(port)
-            home.mkdir()
-            node = running(home, port, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-            clients.append(await stack.enter_async_context(node))
-        bounds = [16384 * n // nodes for n in range(nodes + 1)]
-        for client, (first, end) in zip(clients, pairwise(bounds), strict=True):
-            await command(client, "CLUSTER", "ADDSLOTSRANGE", first, end - 1)
-            await command(client, "CLUSTER", "MEET", "127.0.0.1", ports[0])
-        for client in clients:
-            await until(partial(serves, client))
-        yield f"redis+cluster://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+        clients = [await stack.enter_async_context(cluster_node(folder)) for _ in range(nodes)]
+        await share_slots(clients)
+        yield url_of(clients)
 
 
 @asynccontextmanager
-async def behind_sentinels(folder: Path) -> AsyncIterator[tuple[str, Redis]]:
-    """The URL of a primary with a replica and three sentinels, and the primary itself."""
+async def running_cluster_with_a_spare(folder: Path, key: str) -> AsyncIterator[tuple[str, Redis]]:
+    """The URL of a cluster of three, and the node that has `key`, which has a replica."""
+    async with AsyncExitStack() as stack:
+        *clients, spare = [await stack.enter_async_context(cluster_node(folder)) for _ in range(4)]
+        await share_slots(clients)
+        owner = clients[int(str(await command(spare, "CLUSTER", "KEYSLOT", key))) * 3 // 16384]
+        name = str(await command(owner, "CLUSTER", "MYID"))
+        await command(spare, "CLUSTER", "MEET", "127.0.0.1", port_of(owner))
+        await until(lambda: replicates(spare, name))
+        await until(lambda: follows(spare))
+        yield url_of(clients), owner
+
+
+@asynccontextmanager
+async def cluster_node(folder: Path) -> AsyncIterator[Redis]:
+    port = free_port()
+    home = folder / str(port)
+    home.mkdir()
+    words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500")
+    async with running(home, port, *words) as client:
+        yield client
+
+
+async def share_slots(nodes: Sequence[Redis]) -> None:
+    bounds = [16384 * n // len(nodes) for n in range(len(nodes) + 1)]
+    for node, (first, end) in zip(nodes, pairwise(bounds), strict=True):
+        await command(node, "CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        await command(node, "CLUSTER", "MEET", "127.0.0.1", port_of(nodes[0]))
+    for node in nodes:
+        await until(partial(serves, node))
+
+
+async def replicates(node: Redis, of: str) -> bool:
+    """Have `node` be a replica, as soon as it has heard of that other one."""
+    try:
+        await command(node, "CLUSTER", "REPLICATE", of)
+    except exceptions.ResponseError:
+        return False
+    return True
+
+
+def port_of(node: Redis) -> int:
+    return int(node.connection_pool.connection_kwargs["port"])
+
+
+def url_of(nodes: Sequence[Redis]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{port_of(node)}" for node in nodes[:2])
+
+
+@asynccontextmanager
+async def silent(*servers: Redis) -> AsyncIterator[None]:
+    """Servers that answer nothing and close nothing, as when their host has lost its power."""
+    pids = [(await server.info("server"))["process_id"] for server in servers]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def behind_sentinels(folder: Path) -> AsyncIterator[tuple[str, Redis, Redis]]:
+    """The URL of a primary with a replica and three sentinels, the primary, the first sentinel."""
     primary, replica, *sentinels = (free_port() for _ in range(5))
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         first = await enter(running(folder, primary))
         second = await enter(running(folder, replica, "--replicaof", f"127.0.0.1 {primary}"))
+        asked = []
         for port in sentinels:
             config = folder / f"{port}.conf"
             config.write_text(
@@ -98,13 +153,11 @@ async def behind_sentinels(folder: Path) -> AsyncIterator[tuple[str, Redis]]:
                 "sentinel down-after-milliseconds henji 500\n"
                 "sentinel failover-timeout henji 3000\n"
             )
-            await enter(running(folder, port, str(config), "--sentinel"))
+            asked.append(await enter(running(folder, port, str(config), "--sentinel")))
         await until(lambda: follows(second))
-        watch = Redis(port=sentinels[0], decode_responses=True, socket_timeout=None)
-        stack.push_async_callback(watch.aclose)
-        await until(lambda: knows_all(watch))
+        await until(lambda: knows_all(asked[0]))
         hosts = ",".join(f"127.0.0.1:{port}" for port in sentinels)
-        yield f"redis+sentinel://{hosts}/henji", first
+        yield f"redis+sentinel://{hosts}/henji", first, asked[0]
 
 
 async def follows(replica: Redis) -> bool:

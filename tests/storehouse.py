@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from redis.asyncio import Redis
 
+from core.dialogue import Dialogue
+from core.models import CATALOGUE
+from core.ports import Engine
 from core.records import Claim, Commit, Delivery, Receipt, Submission
-from core.types import Done, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
+from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
+from core.worker import Terms, Worker
 from storage import codec, keys
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
 from storage.vault import RedisVault
+from tests.waiting import until
 
 LANE = "test"
 THREAD = ThreadKey("slack", "T1", "C1", "1.0")
@@ -98,3 +106,33 @@ class Storehouse:
         found = await self.deliveries.get(thread, job)
         assert found is not None
         return found
+
+
+@asynccontextmanager
+async def at_work(house: Storehouse, engine: Engine, **terms: Any) -> AsyncIterator[None]:
+    """A core, until it is left: then it is told to stop, and has stopped."""
+    stop = asyncio.Event()
+    dialogue = Dialogue.load(CATALOGUE["echo"], None)
+    settings = Terms(LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **terms})
+    worker = Worker(house.queue, house.history, engine, dialogue, settings)
+    working = asyncio.create_task(worker.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await working
+
+
+async def ends(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
+    """How a reply ends, once it has."""
+
+    async def ended() -> bool:
+        return isinstance((await house.events(job, thread))[-1], Done | Failed)
+
+    await until(ended)
+    return (await house.events(job, thread))[-1]
+
+
+async def shows(house: Storehouse, job: str | None) -> bool:
+    """Whether something of the reply has been published."""
+    return any(isinstance(event, Delta) for event in await house.events(job))

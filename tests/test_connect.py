@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,8 @@ from redis.asyncio import Redis
 
 from core.errors import StoreUnavailable, UsageError
 from storage.connect import Address, Connection, connect
-from tests.servers import command, free_port, running, serves
+from storage.store import Store
+from tests.servers import command, free_port, running, serves, silent
 from tests.waiting import until
 
 
@@ -67,6 +71,43 @@ async def test_a_server_that_falls_silent_is_not_waited_for(
         assert await c.client.echo("here again") == "here again"
 
 
+@pytest.fixture
+async def silenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Silenced]:
+    """A server that stopped under its client, as when its host has lost its power."""
+    monkeypatch.setattr("storage.connect.COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr("storage.connect.BLOCKING_SECONDS", 0.2)
+    port = free_port()
+    async with running(tmp_path, port), aclosing(await connect(f"redis://127.0.0.1:{port}")) as c:
+        pid = (await c.client.info("server"))["process_id"]
+        yield Silenced(c, partial(os.kill, pid))
+        os.kill(pid, signal.SIGCONT)
+
+
+@dataclass
+class Silenced:
+    connection: Connection
+    signal: Callable[[int], None]
+
+
+async def test_steps_that_go_together_do_not_wait_for_a_silent_server(silenced: Silenced) -> None:
+    store = Store(silenced.connection)
+    silenced.signal(signal.SIGSTOP)
+    asked = [store.run("lease", 0, name=str(n), holder="me", for_ms=1000) for n in range(3)]
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    silenced.signal(signal.SIGCONT)
+    assert await store.run("lease", 0, name="9", holder="me", for_ms=1000) == 1
+
+
+async def test_a_blocking_read_of_a_silent_server_ends_too(silenced: Silenced) -> None:
+    await silenced.connection.blocking().ping()
+    silenced.signal(signal.SIGSTOP)
+    with pytest.raises(exceptions.TimeoutError):
+        async with asyncio.timeout(5):
+            await silenced.connection.blocking().blpop(["list"], timeout=0.2)
+
+
 async def test_a_server_that_is_not_there_is_one_sentence_without_its_password() -> None:
     url = f"redis://someone:hidden@127.0.0.1:{free_port()}/0"
     with pytest.raises(StoreUnavailable, match=r"^Redis at redis://127\.0\.0\.1:\d+/0 does") as it:
@@ -95,6 +136,45 @@ async def test_a_sentinel_leads_to_its_primary(tmp_path: Path) -> None:
         await connection.client.set("word", "kept")
         assert await connection.blocking().get("word") == "kept"
         assert (await server.info("keyspace"))["db2"]["keys"] == 1
+
+
+async def test_a_silent_sentinel_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.connect.SENTINEL_SECONDS", 0.3)
+    port, stopped, sentinel = free_port(), free_port(), free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"sentinel monitor henji 127.0.0.1 {port} 1\n")
+    url = f"redis+sentinel://127.0.0.1:{stopped},127.0.0.1:{sentinel}/henji"
+    (tmp_path / "silent").mkdir()
+    async with (
+        running(tmp_path, port),
+        running(tmp_path, sentinel, str(config), "--sentinel"),
+        running(tmp_path / "silent", stopped) as first,
+        silent(first),
+        asyncio.timeout(4),
+        aclosing(await connect(url)) as connection,
+    ):
+        await connection.client.set("word", "kept")
+        assert await connection.blocking().get("word") == "kept"
+
+
+async def test_a_question_to_a_sentinel_ends_wherever_a_cancellation_meets_it(
+    tmp_path: Path,
+) -> None:
+    port, sentinel = free_port(), free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"sentinel monitor henji 127.0.0.1 {port} 1\n")
+    async with running(tmp_path, port), running(tmp_path, sentinel, str(config), "--sentinel"):
+        for steps in range(0, 40, 2):
+            connection = Connection(f"redis+sentinel://127.0.0.1:{sentinel}/henji")
+            asking = asyncio.ensure_future(connection.client.ping())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if asking.cancel():
+                await asyncio.wait({asking})
+                assert asking.cancelled(), f"swallowed after {steps} steps"
+            await connection.aclose()
 
 
 async def test_a_sentinel_that_knows_no_such_primary_is_one_sentence(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from bots.base import Incoming, PlatformRefused
 from bots.relay import Relay, Terms
 from core.records import Claim, Receipt
 from core.types import Delta, ThreadKey
+from storage import deliveries
+from storage.store import Limits
 from tests.stand_in import Board, StandIn, Wire, at_once
 from tests.storehouse import LANE, Storehouse
 from tests.waiting import until
@@ -90,6 +92,8 @@ class Trouble:
     called: list[str] = field(default_factory=list)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
+    """What was held has taken effect."""
 
     async def __call__(self, name: str, effect: Callable[[], Awaitable[T]]) -> T:
         self.called.append(name)
@@ -101,6 +105,9 @@ class Trouble:
                 raise PlatformRefused("the channel is gone")
             case "is held":
                 await self._hold()
+                done = await effect()
+                self.landed.set()
+                return done
             case "answers late":
                 done = await effect()
                 await self._hold()
@@ -118,6 +125,7 @@ class Trouble:
 @pytest.fixture
 async def story(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Story:
     monkeypatch.setattr(outgoing, "RETRY_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(deliveries, "LOOK_AGAIN", 0.2)  # for relays that do not listen
     house = Storehouse.over(redis, delivery_lease=LEASE)
     await house.queue.announce(LANE, "core", 60)
     return Story(house)
@@ -266,6 +274,20 @@ async def test_without_a_core_the_person_reads_why(story: Story) -> None:
         await story.shows("No language model is running right now. Please try again in a while.")
 
 
+async def test_where_too_many_wait_the_person_reads_how_many(story: Story) -> None:
+    limits = Limits(person=2)
+    story.house = Storehouse.over(story.house.redis, delivery_lease=LEASE, limits=limits)
+    for number in range(2):
+        await story.house.say("hi", thread=replace(THREAD, thread=f"other {number}"))
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        told = [
+            "2 messages are waiting for an answer already, and there is no room for more.",
+            "Please try again in a few minutes.",
+        ]
+        await until(lambda: _shown(story, told))
+
+
 async def test_a_new_thread_is_answered_with_what_was_said_in_it_before(story: Story) -> None:
     story.board.say(THREAD, "m0", "U2", "the sky is green")
     async with story.running() as relay:
@@ -295,6 +317,25 @@ async def test_a_call_that_fails_is_made_again(story: Story, call: str, trouble:
         await story.answer("short")
         await story.shows("short")
     assert wire.troubles[call] == []
+
+
+async def test_a_platform_that_is_down_for_long_gets_the_reply_when_it_is_back(
+    story: Story,
+) -> None:
+    async with story.running(wire=Trouble({"post": ["fails"] * 20})) as relay:
+        await story.say(relay, "hello")
+        await story.answer("hi")
+        await story.shows("hi")
+
+
+async def test_a_platform_that_does_not_come_back_is_given_up(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "GIVE_UP_SECONDS", 0.05)
+    async with story.running(wire=Trouble({"post": ["fails"] * 100})) as relay:
+        await story.say(relay, "hello")
+        await story.answer("hi")
+        await story.shows()
 
 
 async def test_a_search_that_fails_does_not_post_twice(story: Story) -> None:
@@ -378,7 +419,7 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
         await story.house.reply(claim, "hi there")
         await story.shows("hi there")
         wire.released.set()
-        await until(lambda: _shown(story, ["hi th"]))
+        await wire.landed.wait()
         await story.shows("hi there")
 
 

@@ -44,6 +44,9 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HENJI_ENGINE", "steam", r"^HENJI_ENGINE is wrong: .*'torch', 'openai' or 'echo'"),
         ("HENJI_MODLE", "x", r"^HENJI_MODLE is not a setting of henji; did you mean HENJI_MODEL\?"),
         ("HENJI_MODELS", "{", r"models.*JSON"),
+        ("HENJI_RETENTION_DAYS", "0.5", r"^HENJI_RETENTION_DAYS is wrong: .*equal to 1"),
+        ("HENJI_JOB_DEADLINE_SECONDS", "90000", r"wrong: .*less than or equal to 43200"),
+        ("HENJI_WAIT_MILLISECONDS", "9000", r"wrong: .*less than or equal to 4000"),
         ("HENJI_CONFIG", "/none/henji.toml", r"/none/henji\.toml, which does not exist"),
     ],
 )

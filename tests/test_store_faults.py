@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
+from core.types import Done
 from storage.connect import Connection, connect
 from storage.scripting import Replication
 from storage.store import Store
 from tests.servers import follows, free_port, running
-from tests.storehouse import LANE, Storehouse
+from tests.storehouse import LANE, THREAD, Storehouse, at_work, ends, shows
 from tests.waiting import until
 
 
@@ -46,6 +49,31 @@ async def test_a_full_redis_takes_nothing_and_then_goes_on(
     assert await house.reply(claim, "1") == "ok"
     assert (await house.say("two", id="m2")).outcome == "queued"
     assert await house.texts() == ["one", "1", "two"]
+
+
+async def test_a_reply_that_is_written_while_redis_is_full_comes_when_there_is_room(
+    primary: tuple[Connection, Redis, int],
+) -> None:
+    connection, client, _ = primary
+    house = Storehouse(client, Store(connection))
+    await house.queue.announce(LANE, "another core", 60)
+    async with aclosing(house.queue), at_work(house, EchoEngine(100), retry=0.02):
+        receipt = await house.say("hello, is there room?")
+        await until(lambda: shows(house, receipt.job))
+        await client.config_set("maxmemory", "1mb")
+        with pytest.raises(StoreUnavailable):  # as an adapter hears it, and tells the person
+            await house.say("and for me?", id="m2", thread=replace(THREAD, thread="2.0"))
+        await until(lambda: refused(client))
+        await client.config_set("maxmemory", "0")
+        end = await ends(house, receipt.job)
+    assert isinstance(end, Done)
+    assert end.text == "echo: hello, is there room?"
+
+
+async def refused(client: Redis) -> bool:
+    """Whether the core, too, has been refused."""
+    errors = await client.info("errorstats")
+    return int(errors["errorstat_OOM"]["count"]) > 5
 
 
 async def test_a_message_counts_only_when_a_replica_has_it(

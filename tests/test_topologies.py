@@ -8,33 +8,29 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from core.dialogue import Dialogue
+import pytest
+from redis.asyncio import Redis
+
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
-from core.models import CATALOGUE
 from core.records import Receipt
 from core.types import Done, ThreadKey
-from core.worker import Terms, Worker
 from storage.connect import Connection, connect
 from storage.store import Store
-from tests.servers import behind_sentinels, running_cluster
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.servers import (
+    behind_sentinels,
+    running_cluster,
+    running_cluster_with_a_spare,
+    silent,
+)
+from tests.storehouse import THREAD, Storehouse, at_work
 
 
 @asynccontextmanager
-async def at_work(house: Storehouse) -> AsyncIterator[None]:
+async def answering(house: Storehouse) -> AsyncIterator[None]:
     """A core that answers by echo, until it is left."""
-    terms = Terms(lane=LANE, name="core", retry=0.05)
-    dialogue = Dialogue.load(CATALOGUE["echo"], None)
-    stop = asyncio.Event()
-    worker = Worker(house.queue, house.history, EchoEngine(), dialogue, terms)
-    async with aclosing(house.queue):
-        working = asyncio.create_task(worker.run(stop))
-        try:
-            yield
-        finally:
-            stop.set()
-            await working
+    async with aclosing(house.queue), at_work(house, EchoEngine(), retry=0.05):
+        yield
 
 
 def house_over(connection: Connection, buckets: int = 1) -> Storehouse:
@@ -68,7 +64,7 @@ async def test_a_cluster_serves_conversations_in_many_buckets(tmp_path: Path) ->
     async with running_cluster(tmp_path, 3) as url, aclosing(await connect(url)) as connection:
         house = house_over(connection, buckets=16)
         threads = [replace(THREAD, space=f"T{n % 8}", thread=str(n)) for n in range(24)]
-        async with at_work(house), asyncio.timeout(30):
+        async with answering(house), asyncio.timeout(30):
             receipts = [await said(house, "hello", thread) for thread in threads]
             for receipt, thread in zip(receipts, threads, strict=True):
                 assert (await reply_of(house, receipt, thread)).startswith("echo: hello")
@@ -76,18 +72,40 @@ async def test_a_cluster_serves_conversations_in_many_buckets(tmp_path: Path) ->
         assert len({house.store.bucket(thread) for thread in threads}) > 3
 
 
-async def test_after_a_fail_over_the_conversation_goes_on(tmp_path: Path) -> None:
-    async with behind_sentinels(tmp_path) as (url, primary):
-        async with aclosing(await connect(url)) as connection:
-            house = house_over(connection)
-            async with at_work(house), asyncio.timeout(40):
-                before = await said(house, "one", THREAD)
-                assert (await reply_of(house, before, THREAD)).startswith("echo: one")
-                await primary.wait(1, 2000)  # what is not yet replicated, a fail-over may lose
-                await primary.shutdown(nosave=True, now=True, force=True)
-                after = await said(house, "two", THREAD)
-                assert (await reply_of(house, after, THREAD)).startswith("echo: two")
-                texts = await house.texts()
-        assert texts[0].startswith("one")
-        assert texts[1].startswith("echo: one")
-        assert texts[-1].startswith("echo: two")
+async def goes_on_without(house: Storehouse, primary: Redis, *beside: Redis) -> None:
+    """A conversation whose Redis falls silent, and those servers with it."""
+    async with answering(house), asyncio.timeout(40):
+        before = await said(house, "one", THREAD)
+        assert (await reply_of(house, before, THREAD)).startswith("echo: one")
+        await primary.wait(1, 2000)  # what is not yet replicated, a fail-over may lose
+        async with silent(primary, *beside):
+            after = await said(house, "two", THREAD)
+            assert (await reply_of(house, after, THREAD)).startswith("echo: two")
+            texts = await house.texts()
+    assert texts[0].startswith("one")
+    assert texts[1].startswith("echo: one")
+    assert texts[-1].startswith("echo: two")
+
+
+async def test_after_a_fail_over_the_conversation_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host of the primary, and of the sentinel that is asked first, loses its power."""
+    monkeypatch.setattr("storage.connect.COMMAND_SECONDS", 1.0)
+    monkeypatch.setattr("storage.connect.SENTINEL_SECONDS", 0.3)
+    async with (
+        behind_sentinels(tmp_path) as (url, primary, sentinel),
+        aclosing(await connect(url)) as connection,
+    ):
+        await goes_on_without(house_over(connection), primary, sentinel)
+
+
+async def test_a_cluster_whose_node_falls_silent_goes_on_with_its_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.connect.COMMAND_SECONDS", 1.0)
+    async with (
+        running_cluster_with_a_spare(tmp_path, "henji:{0}") as (url, owner),
+        aclosing(await connect(url)) as connection,
+    ):
+        await goes_on_without(house_over(connection), owner)

@@ -39,15 +39,18 @@ def say(key: str, locale: str, **values: object) -> str:
     return _SENTENCES[language(locale)][key].format(**values)
 
 
-def failure(code: str, locale: str, until: float = 0.0, zone: tzinfo = UTC) -> str:
+def failure(
+    code: str, locale: str, until: float = 0.0, zone: tzinfo = UTC, waiting: int = 0
+) -> str:
     """What the person reads when there is no reply; a code that nobody knows is an inner fault.
 
-    `until`: when it can be asked again, in seconds since the epoch, told as a time in `zone`.
+    `until`: when it can be asked again, in seconds since the epoch, told as a time in `zone`;
+    `waiting`: how many others wait already.
     """
     if code not in FAILURES:
         return say("internal", locale)
     at = f"{datetime.fromtimestamp(until, zone):%H:%M (%Z)}" if until else say("tomorrow", locale)
-    return say(code, locale, time=at) if code.startswith("quota") else say(code, locale)
+    return say(code, locale, time=at, waiting=waiting)
 
 
 def language(locale: str) -> Locale:

@@ -18,7 +18,10 @@ ENGLISH: Final[dict[str, str]] = {
     "ended_by_delete": "The question was deleted, so the reply ended here.",
     # When there is none
     "no_core": "No language model is running right now. Please try again in a while.",
-    "busy": "Too many messages are waiting right now. Please try again in a few minutes.",
+    "busy": (
+        "{waiting} messages are waiting for an answer already, and there is no room for more. "
+        "Please try again in a few minutes."
+    ),
     "too_long": (
         "This message is longer than the model can read. Please shorten it and send it again."
     ),

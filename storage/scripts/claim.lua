@@ -13,8 +13,12 @@ local function lease(T, meta, J, job)
   return gen
 end
 
-local function charge(spent, cost)
-  for _, share in ipairs(spent) do call('ZINCRBY', share[1], cost, share[2]) end
+-- Redis may have been away over the deadline, and nobody has swept since.
+local function ended_late(T, J, job)
+  if (tonumber(job.deadline) or now) >= now then return false end
+  finish(T, J, job, 'failed', failed('deadline'))
+  place(T)
+  return true
 end
 
 local claims = {}
@@ -26,8 +30,10 @@ while #claims < A.most do
   local meta = enter(T)
   local J, job = nil, nil
   if meta then J, job = head(T) end
-  charge(spent, job and job.cost or 1)
-  if J then
+  if meta and not J then
+    call('HSET', K('thread', T), 'state', 'idle')
+  elseif J and not ended_late(T, J, job) then
+    charge(A.lane, spent, job.cost)
     local gen = lease(T, meta, J, job)
     local fields = {}
     for field, value in pairs(job) do
@@ -35,8 +41,6 @@ while #claims < A.most do
       fields[#fields + 1] = tostring(value)
     end
     claims[#claims + 1] = { J, fields, gen, meta.epoch, now - (job.at or now) }
-  elseif meta then
-    call('HSET', K('thread', T), 'state', 'idle')
   end
 end
 return claims

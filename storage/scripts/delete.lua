@@ -49,4 +49,5 @@ if score % 1 == 0 then -- a prompt; replies stand half-way to the next
   end
 end
 drop(T, id)
+call('DEL', K('edited', T .. ' ' .. id))
 return ended

@@ -12,12 +12,13 @@ end
 -- for a copy of the message that comes later: with what was said before, or after a reset
 local key = K('edited', T .. ' ' .. id)
 local before = call('GET', key)
-if not (before and is_stale(cjson.decode(before).revision)) then
+if not (before and is_stale(decoded(before).revision)) then
   call('SET', key, cjson.encode({ text = A.text, revision = A.revision }), 'PX', LIFE.edited)
 end
 if not record then return { 'ignored', '', 0, '', 0 } end
 
-local turn = cjson.decode(record)
+local turn = decoded(record)
+if not turn.text then return { 'ignored', '', 0, '', 0 } end
 if is_stale(turn.revision) then return { 'duplicate', '', 0, '', 0 } end
 local same = turn.text == A.text
 turn.text, turn.revision = A.text, A.revision
@@ -56,6 +57,6 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = before.note or '{}', cost = 1,
   replaces = reply,
 }
-local code, _, til = obstacle(T, job)
-if code then return { 'refused', '', 0, code, 0, til or 0 } end
+local code, detail, til = obstacle(T, job)
+if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 return { 'queued', A.job, open_job(T, A.job, job), '', 0 }

@@ -7,32 +7,36 @@ if A.first then note(A.space, A.by, 'forget', A.author) end
 
 local function forget_job(J)
   local job = job_of(J)
-  if job.state == 'waiting' or job.state == 'running' then
+  local open = job.thread and (job.state == 'waiting' or job.state == 'running')
+  if open then
     local first = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
     finish(job.thread, J, job, 'cancelled', cancelled('reset'))
     if first then place(job.thread) end
+  end
+  local delivery = call('HMGET', K('delivery', J), 'v', 'closed')
+  if delivery[1] and not delivery[2] then
+    -- what is being delivered needs its events to the end, and goes with that
+    call('HSET', K('delivery', J), 'forgotten', 1)
   else
-    -- what is being delivered still needs its events, for as long as they live
-    call('DEL', K('job', J))
-    if call('HGET', K('delivery', J), 'closed') then call('DEL', K('events', J), K('delivery', J)) end
+    call('DEL', K('job', J), K('events', J), K('delivery', J))
   end
 end
 
--- Their turns, and the replies to them.
+-- Their turns, and the replies to them; and what nobody can read any more.
 local function turns_of(T)
-  local theirs, turns = {}, hash(K('turns', T))
-  for id, record in pairs(turns) do
-    local turn = cjson.decode(record)
+  local theirs, turns = {}, {}
+  for id, record in pairs(hash(K('turns', T))) do turns[id] = decoded(record) end
+  for id, turn in pairs(turns) do
     local prompt = turn.answers and turns[turn.answers]
-    local author = prompt and cjson.decode(prompt).author or turn.role == 'user' and turn.author
-    if author == A.author then theirs[#theirs + 1] = id end
+    local author = prompt and prompt.author or turn.role == 'user' and turn.author
+    if author == A.author or not turn.role then theirs[#theirs + 1] = id end
   end
-  return theirs
+  return theirs, turns
 end
 
 for _, J in ipairs(call('ZRANGE', K('asked', who), 0, -1)) do forget_job(J) end
 call('DEL', K('asked', who))
-for _, entry in ipairs(call('XRANGE', K('dead'), '-', '+')) do
+for _, entry in ipairs(A.first and call('XRANGE', K('dead'), '-', '+') or {}) do
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   local space = fields.thread and places(fields.thread)
@@ -41,8 +45,13 @@ end
 
 local forgotten = 0
 for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
-  local theirs = enter(T) and turns_of(T) or {}
-  for _, id in ipairs(theirs) do drop(T, id) end
+  local theirs, turns = {}, {}
+  if enter(T) then theirs, turns = turns_of(T) end
+  for _, id in ipairs(theirs) do
+    drop(T, id)
+    call('DEL', K('edited', T .. ' ' .. id))
+    if turns[id].role == 'assistant' then forget_job(id) end
+  end
   forgotten = forgotten + #theirs
   call('ZREM', K('person', who), T)
 end

@@ -10,7 +10,11 @@ for _, message in ipairs(cjson.decode(A.messages)) do
   call('SET', K('message', channel, message), meta.thread .. '\n' .. J, 'PX',
     term(meta.thread))
 end
-if A.close then
+if A.close and meta.forgotten then
+  call('ZREM', K('deliveries', platform), J)
+  call('DEL', K('delivery', J), K('events', J), K('job', J))
+  return 1
+elseif A.close then
   call('ZREM', K('deliveries', platform), J)
   call('HSET', K('delivery', J), 'closed', now)
   call('HSET', K('delivery', J), 'note', A.note) -- without what can post

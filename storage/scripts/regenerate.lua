@@ -19,6 +19,6 @@ local job = {
   replaces = reply,
 }
 if A.resumes then job.resumes = 1 end
-local code, _, til = obstacle(T, job)
-if code then return { 'refused', '', 0, code, 0, til or 0 } end
+local code, detail, til = obstacle(T, job)
+if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 return { 'queued', A.job, open_job(T, A.job, job), '', 0 }

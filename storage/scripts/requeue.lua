@@ -15,7 +15,7 @@ local job = {
   deadline = now + A.deadline_ms, note = call('HGET', K('delivery', fields.job), 'note') or '{}',
   cost = 1,
 }
-local code, _, til = obstacle(T, job)
-if code then return { 'refused', '', 0, code, 0, til or 0 } end
+local code, detail, til = obstacle(T, job)
+if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 call('XDEL', K('dead'), A.letter)
 return { 'queued', A.job, open_job(T, A.job, job), '', 0 }

@@ -27,7 +27,7 @@ if call('ZCARD', K('history', T)) == 0 then
       call('ZADD', K('mailbox', T), from + i - 1, turn.id)
       call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', term(T))
       call('ZADD', K('person', space .. ':' .. turn.author), now, T)
-      keep_person(T, space .. ':' .. turn.author)
+      keep_longest(T, 'person', space .. ':' .. turn.author)
       taken = taken + 1
     end
   end

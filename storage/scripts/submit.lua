@@ -38,7 +38,7 @@ local function keep_turn()
   local message = K('message', channel, id)
   call('SET', message, T .. '\n' .. id, 'PX', term(T))
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
-  keep_person(T, space .. ':' .. A.author)
+  keep_longest(T, 'person', space .. ':' .. A.author)
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 
@@ -86,7 +86,7 @@ local code, detail, til = obstacle(T, job)
 remember()
 if code then
   refuse(T, A.job, job, code, detail, til)
-  return { 'refused', A.job, 0, code, 0, til or 0 }
+  return { 'refused', A.job, tonumber(detail) or 0, code, 0, til or 0 }
 end
 if not meta then
   -- above all numbers of a thread of this name that has expired: who knew it reads all of this one

@@ -25,7 +25,7 @@ end
 for _, T in ipairs(due(K('delayed'))) do place(T) end
 for _, J in ipairs(due(K('deadlines'))) do
   local job = job_of(J)
-  if job.state == 'waiting' then
+  if job.state == 'waiting' and job.thread then
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
     finish(job.thread, J, job, 'failed', failed('deadline'))
     if was then place(job.thread) end

@@ -1,0 +1,66 @@
+-- What every script stands on. KEYS[1] is the base of the bucket's keys; ARGV[1] a JSON object.
+
+local call = redis.call
+local B = KEYS[1]
+local A = cjson.decode(ARGV[1])
+
+local function K(name, ...)
+  return B .. string.format(KEY[name], ...)
+end
+
+local function touch(name, ...)
+  call('PEXPIRE', K(name, ...), LIFE[name])
+end
+
+-- How long a thread and what belongs to it is kept: its place's own term, or everyone's.
+local terms = {}
+local function term(T)
+  terms[T] = terms[T] or tonumber(call('HGET', K('thread', T), 'retention')) or LIFE.thread
+  return terms[T]
+end
+
+local function keep(T, name, ...)
+  call('PEXPIRE', K(name, ...), term(T))
+end
+
+-- A person's threads may have different terms: a list of theirs lives as long as the longest.
+local function keep_longest(T, name, who)
+  if call('PTTL', K(name, who)) < term(T) then keep(T, name, who) end
+end
+
+-- Redis's clock is the only one: milliseconds since the epoch.
+local t = call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+
+local function hash(key)
+  local flat, fields = call('HGETALL', key), {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
+-- A stored record as a table; one that cannot be read is an empty one, and stops nobody.
+local function decoded(record)
+  local readable, value = pcall(cjson.decode, record)
+  return readable and type(value) == 'table' and value or {}
+end
+
+local function split(text, separator)
+  local parts = {}
+  for part in string.gmatch(text, '[^' .. separator .. ']+') do parts[#parts + 1] = part end
+  return parts
+end
+
+-- platform:space:channel:thread -> the names that shares, limits and resets go by
+local function places(T)
+  local part = split(T, ':')
+  local space = part[1] .. ':' .. part[2]
+  return space, space .. ':' .. part[3], part[1]
+end
+
+-- The audit log: kept apart from what is remembered, and for a term of its own.
+local function note(place, by, act, detail)
+  local oldest = string.format('%d', now - LIFE.audit)
+  call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,
+    'detail', detail)
+  touch('audit')
+end

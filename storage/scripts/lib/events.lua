@@ -1,0 +1,38 @@
+-- Reply events.
+
+-- A reply's events stay with it. The news bring each to whoever follows it right now, with its
+-- place among them, and are gone after seconds.
+local function emit(J, platform, event)
+  local events = K('events', J)
+  local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
+  call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', call('XLEN', events),
+    'i', entry, 'e', event)
+end
+
+local function characters(text)
+  return select(2, string.gsub(text, '[^\128-\191]', ''))
+end
+
+local function first_characters(text, number)
+  local at = 0
+  for start in string.gmatch(text, '()[^\128-\191]') do
+    if at == number then return string.sub(text, 1, start - 1) end
+    at = at + 1
+  end
+  return text
+end
+
+-- What was shown of a reply. A delta that was sent twice stands at the same offset.
+local function shown(J)
+  local text, length = '', 0
+  for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do
+    local event = decoded(entry[2][2])
+    if event.t == 'started' then text, length = '', 0 end
+    if event.t == 'delta' then
+      if event.offset < length then text = first_characters(text, event.offset) end
+      text = text .. event.text
+      length = event.offset + characters(event.text)
+    end
+  end
+  return text
+end

@@ -1,0 +1,114 @@
+-- Threads and their jobs: what is next, and where a thread stands.
+
+-- The keys that a bucket or a platform has one of are renewed by sweep.lua and take.lua instead,
+-- which every process runs again and again.
+local function touch_thread(T, ...)
+  keep(T, 'thread', T)
+  for _, name in ipairs({ ... }) do keep(T, name, T) end
+  call('ZADD', K('threads'), now, T)
+end
+
+-- A job's fields. A poisoned one lacks none that the scripts reckon with: it must stop nobody.
+local function job_of(J)
+  local job = hash(K('job', J))
+  for _, name in ipairs({ 'author', 'lane', 'turn' }) do job[name] = job[name] or '' end
+  for _, name in ipairs({ 'arrival', 'attempts', 'starts', 'cost' }) do
+    job[name] = tonumber(job[name]) or 0
+  end
+  if job.state and not job.thread then job.thread = call('HGET', K('delivery', J), 'thread') or nil end
+  return job
+end
+
+local function head(T)
+  while true do
+    local J = call('ZRANGE', K('jobs', T), 0, 0)[1]
+    if not J then return nil end
+    local job = job_of(J)
+    if job.state then return J, job end
+    call('ZREM', K('jobs', T), J) -- its record has expired
+  end
+end
+
+local function path_of(T, job)
+  local space, channel = places(T)
+  return { space, channel, job.author ~= '' and job.author or '-' }
+end
+
+local function unplace(T, meta)
+  if meta.state == 'ready' then
+    pull(meta.lane, split(meta.path, '\n'), T)
+  elseif meta.state == 'delayed' then
+    call('ZREM', K('delayed'), T)
+  elseif meta.state == 'leased' then
+    call('ZREM', K('leases'), T)
+    call('HINCRBY', K('thread', T), 'gen', 1) -- fences whoever held it
+  end
+end
+
+local function wake(lane)
+  local length = call('LPUSH', K('wake', lane), 1)
+  if length == 1 then touch('wake', lane) end
+  if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
+end
+
+-- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`.
+local function place(T, later, meta)
+  meta = meta or hash(K('thread', T))
+  if not meta.state then -- it has expired: what waits there ends at its deadline
+    call('ZREM', K('leases'), T)
+    call('ZREM', K('delayed'), T)
+    return
+  end
+  unplace(T, meta)
+  local J, job = head(T)
+  if not J then
+    call('HSET', K('thread', T), 'state', 'idle', 'running', '')
+    call('HDEL', K('thread', T), 'path')
+  elseif later then
+    call('ZADD', K('delayed'), later, T)
+    call('HSET', K('thread', T), 'state', 'delayed', 'running', '')
+  else
+    local path = path_of(T, job)
+    push(job.lane, path, T, job.arrival)
+    call('HSET', K('thread', T), 'state', 'ready', 'running', '', 'lane', job.lane,
+      'path', table.concat(path, '\n'))
+    wake(job.lane)
+  end
+  return J, job
+end
+
+local function count(T, person, by)
+  local space, channel = places(T)
+  for _, field in ipairs({ 'all', 'channel ' .. channel, 'person ' .. space .. ':' .. person }) do
+    if call('HINCRBY', K('open'), field, by) <= 0 then call('HDEL', K('open'), field) end
+  end
+end
+
+-- The end of a job, whichever: its event, and no trace among what is open. The caller places the
+-- thread anew.
+local function finish(T, J, job, state, event)
+  local _, _, platform = places(T)
+  if state == 'failed' or state == 'dead' then refund(T, job) end
+  call('ZREM', K('jobs', T), J)
+  call('ZREM', K('deadlines'), J)
+  call('HSET', K('job', J), 'state', state)
+  count(T, job.author, -1)
+  emit(J, platform, event)
+end
+
+-- `til`: when it can be asked again, in milliseconds, where that is known.
+local function failed(code, message, til)
+  local event = { t = 'failed', code = code, message = message or '' }
+  event['until'] = (til or 0) / 1000
+  return cjson.encode(event)
+end
+
+local function cancelled(by)
+  return cjson.encode({ t = 'cancelled', by = by })
+end
+
+local function bury(T, J, job, code, message)
+  call('XADD', K('dead'), 'MAXLEN', '~', 10000, '*', 'job', J, 'thread', T, 'turn', job.turn or '',
+    'author', job.author or '', 'attempts', job.attempts or 0, 'code', code, 'message', message)
+  finish(T, J, job, 'dead', failed(code, message))
+end

@@ -1,0 +1,77 @@
+-- The fair order.
+--
+-- A tree: lane -> space -> channel -> person -> threads in order of arrival. Each node keeps its
+-- children by virtual time; who is served moves back by the cost of what was served, who comes
+-- anew enters where the last one served stood: in front of all that were served since, behind all
+-- that also wait for their first turn. So shares are equal at each level, whatever waits below.
+
+local function nodes(path)
+  local names, node = { '' }, ''
+  for i, child in ipairs(path) do
+    node = i == 1 and child or node .. '/' .. child
+    names[i + 1] = node
+  end
+  return names
+end
+
+local function push(lane, path, T, seq)
+  local names = nodes(path)
+  for i, child in ipairs(path) do
+    local key = K('ready', lane, names[i])
+    if not call('ZSCORE', key, child) then
+      local clock = call('HGET', K('clock', lane), names[i])
+      local first = clock and { child, clock } or call('ZRANGE', key, 0, 0, 'WITHSCORES')
+      -- the fraction keeps arrivals in their order, and moves the clock on: none can starve
+      call('ZADD', key, (tonumber(first[2]) or 0) + call('ZCARD', key) / 1024, child)
+    end
+    touch('ready', lane, names[i])
+  end
+  call('ZADD', K('ready', lane, names[#names]), seq, T)
+  touch('ready', lane, names[#names])
+  call('INCR', K('waiting', lane))
+  touch('waiting', lane)
+end
+
+-- Takes T out of the order; it need not be in it.
+local function pull(lane, path, T)
+  local names = nodes(path)
+  if call('ZREM', K('ready', lane, names[#names]), T) == 1 then call('DECR', K('waiting', lane)) end
+end
+
+-- Takes the next thread out of the order. `spent` collects who is served: node, child.
+local function descend(lane, node, depth, spent)
+  local key = K('ready', lane, node)
+  if depth == 3 then return call('ZPOPMIN', key)[1] end
+  while true do
+    local child = call('ZRANGE', key, 0, 0)[1]
+    if not child then return nil end
+    local below = node == '' and child or node .. '/' .. child
+    local T = descend(lane, below, depth + 1, spent)
+    if T then
+      spent[#spent + 1] = { node, child }
+      return T
+    end
+    call('ZREM', key, child)
+    call('HDEL', K('clock', lane), below)
+  end
+end
+
+local function charge(lane, spent, cost)
+  for _, share in ipairs(spent) do
+    local node, child = share[1], share[2]
+    local stands = call('ZINCRBY', K('ready', lane, node), cost, child)
+    call('HSET', K('clock', lane), node, tonumber(stands) - cost)
+  end
+  touch('clock', lane)
+end
+
+-- About how many threads are served until T is: exact for one person alone, else what equal
+-- shares come to.
+local function position(lane, path, T)
+  local names = nodes(path)
+  local rank = call('ZRANK', K('ready', lane, names[4]), T)
+  if not rank then return 0 end
+  local before = rank + 1
+  for level = 3, 1, -1 do before = before * call('ZCARD', K('ready', lane, names[level])) end
+  return math.max(math.min(before, tonumber(call('GET', K('waiting', lane))) or 0), 1)
+end

@@ -1,0 +1,88 @@
+-- Replies that are owed: jobs and deliveries as they begin, and what stands against it.
+
+-- Whose messages a reply takes over: those of the last one that was to stand in the same place,
+-- though it may have ended without becoming a reply.
+local function predecessor(J, replaces)
+  local before = call('HMGET', K('delivery', replaces), 'v', 'last')
+  if before[1] then call('HSET', K('delivery', replaces), 'last', J) end
+  return before[2] or replaces
+end
+
+-- `holder` has the delivery from the start; nobody else looks for it until its lease ends.
+local function open_delivery(T, J, job)
+  local _, _, platform = places(T)
+  local after = job.replaces and predecessor(J, job.replaces) or ''
+  call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
+    'note', job.note, 'token', 1, 'holder', A.holder, 'after', after)
+  keep(T, 'delivery', J)
+  call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
+  local space = places(T)
+  local asked = space .. ':' .. job.author
+  if call('ZADD', K('asked', asked), now + term(T), J) == 1 and now % 16 == 0 then
+    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now)
+  end
+  keep_longest(T, 'asked', asked)
+end
+
+-- Opens a job in a thread that exists; returns its position among those that are ready.
+local function open_job(T, J, job, later)
+  local _, _, platform = places(T)
+  job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
+  job.arrival, job.at = call('INCR', K('arrivals')), now
+  if A.quota then
+    job.day, job.messages = today(), 1
+    use(T, job.day, job.author, 'messages', 1)
+  end
+  open_delivery(T, J, job)
+  job.note = nil -- only the delivery may hold what can post
+  local flat = {}
+  for field, value in pairs(job) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  call('HSET', K('job', J), unpack(flat))
+  touch('job', J)
+  call('ZADD', K('jobs', T), job.arrival, J)
+  touch('jobs', T)
+  call('ZADD', K('deadlines'), job.deadline, J)
+  count(T, job.author, 1)
+  local state = call('HGET', K('thread', T), 'state')
+  if state == 'idle' then place(T, later) end
+  local at = position(job.lane, path_of(T, job), T)
+  emit(J, platform, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
+  touch('events', J)
+  return at
+end
+
+-- What a person is told instead of getting a reply: a job that ends where it begins.
+local function refuse(T, J, job, code, detail, til)
+  local _, _, platform = places(T)
+  call('HSET', K('job', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
+    'state', 'failed')
+  touch('job', J)
+  open_delivery(T, J, job)
+  emit(J, platform, failed(code, detail, til))
+  touch('events', J)
+end
+
+-- Why a reply cannot be owed now, if so: a code, what to log or how many wait already, and when it
+-- can be asked again.
+local function obstacle(T, job)
+  if A.refuse and A.refuse ~= '' then return A.refuse, '' end
+  local space, channel = places(T)
+  local core = call('ZRANGEBYSCORE', K('lane', job.lane), '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
+  if not core then return 'no_core', '' end
+  if A.quota then
+    local code, til = used_up(T, job.author)
+    if code then return code, 'used up', til end
+  end
+  local open = call('HMGET', K('open'), 'all', 'channel ' .. channel,
+    'person ' .. space .. ':' .. job.author)
+  local limit = A.limits
+  for i, most in ipairs({ limit.all, limit.channel, limit.person }) do
+    local waiting = tonumber(open[i]) or 0
+    if waiting >= most then return 'busy', tostring(waiting) end
+  end
+  local waiting = call('ZCARD', K('jobs', T))
+  if waiting >= limit.thread then return 'busy', tostring(waiting) end
+end

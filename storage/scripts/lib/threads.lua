@@ -1,0 +1,56 @@
+-- Threads as a whole: a reply that was stopped, a reset, and whose a thread is.
+
+-- The end of a stopped reply that no core will end: what was shown is the reply.
+local function stop(T, J, job)
+  local text, record = shown(J), ''
+  if text ~= '' then
+    record = cjson.encode({ v = '1', role = 'assistant', author = job.lane, name = '', text = text,
+      at = string.format('%.3f', now / 1000), answers = job.turn, finish = 'cancelled' })
+  end
+  keep_reply(T, J, job, record)
+  touch_thread(T, 'turns', 'history', 'counts')
+  local usage = { prompt_tokens = 0, reply_tokens = 0, cached_tokens = 0, dropped_turns = 0 }
+  finish(T, J, job, 'done', cjson.encode({
+    t = 'done', text = text, finish_reason = 'cancelled', usage = usage,
+  }))
+end
+
+-- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
+local function wipe(T, by)
+  local turns = call('HKEYS', K('turns', T))
+  for _, id in ipairs(turns) do -- a reply's words are in its events too
+    if call('HGET', K('delivery', id), 'closed') then call('DEL', K('events', id)) end
+  end
+  for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
+    local job = job_of(J)
+    if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
+  end
+  call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
+    K('changes', T))
+  place(T)
+  call('HINCRBY', K('thread', T), 'epoch', 1)
+  call('HSET', K('thread', T), 'floor', call('HINCRBY', K('thread', T), 'version', 1))
+  return #turns
+end
+
+-- Enters a thread: a reset of its channel or space since the last time takes effect here. Returns
+-- its numbers, or nil where there is no such thread.
+local function enter(T)
+  local meta = hash(K('thread', T))
+  if not meta.state then return nil end
+  local space, channel = places(T)
+  local resets = call('HMGET', K('resets'), space, channel)
+  local era = (resets[1] or '0') .. '.' .. (resets[2] or '0')
+  if meta.era == era then return meta end
+  wipe(T, 'reset')
+  call('HSET', K('thread', T), 'era', era)
+  return hash(K('thread', T))
+end
+
+-- Whether the job is still the caller's: 'ok', 'cancelled' or 'fenced'.
+local function verdict(T, J, gen)
+  local meta = enter(T)
+  if not meta or meta.gen ~= tostring(gen) or meta.running ~= J then return 'fenced' end
+  if call('HGET', K('job', J), 'cancel') then return 'cancelled' end
+  return 'ok'
+end

@@ -1,0 +1,195 @@
+"""A core at work: the real worker and the echo engine, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from statistics import median
+
+import pytest
+from redis.asyncio import Redis
+
+from core.engine.echo import EchoEngine
+from core.errors import EngineError
+from core.records import Chunk, Claim, GenerationRequest, Verdict
+from core.types import Done, Failed, Started
+from storage import keys
+from storage.queue import RedisQueue
+from storage.store import Store
+from tests.storehouse import LANE, THREAD, Storehouse, at_work, ends, shows
+from tests.waiting import until
+
+SLOW = 20.0
+"""Tokens a second: a long text is not through before the test is."""
+
+TEXT = "a question that takes a while to echo " * 5
+OTHER = replace(THREAD, thread="2.0")
+
+
+@pytest.fixture
+async def house(redis: Redis) -> AsyncIterator[Storehouse]:
+    house = Storehouse.over(redis, lease=60.0, backoff=0.01, max_attempts=2)
+    await house.queue.announce(LANE, "another core", 60)
+    async with aclosing(house.queue):
+        yield house
+
+
+# -- the end of a core --------------------------------------------------------------------------
+
+
+async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(house: Storehouse) -> None:
+    async with at_work(house, EchoEngine(200), drain=20):
+        receipt = await house.say("hello, and good-bye")
+        await until(lambda: shows(house, receipt.job))
+    assert isinstance((await house.events(receipt.job))[-1], Done)
+
+
+async def test_what_a_core_cannot_finish_in_time_is_handed_back_at_the_head_of_its_thread(
+    house: Storehouse,
+) -> None:
+    async with at_work(house, EchoEngine(SLOW), drain=0.01):
+        first = await house.say(TEXT, author="U1")
+        await until(lambda: shows(house, first.job))
+        await house.say("behind it", author="U2")
+    claim = await house.claim()
+    assert claim.job.id == first.job
+    assert claim.attempt == 2  # what was shown is emptied
+    assert await house.redis.hget(keys.key("job", 0, claim.job.id), "attempts") == "1"
+
+
+async def test_an_engine_that_hangs_keeps_no_core_from_stopping(house: Storehouse) -> None:
+    class Deaf(EchoEngine):
+        async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+            try:
+                yield Chunk(ids=(65,))
+                await asyncio.Event().wait()
+            finally:
+                await hanging.wait()
+
+    hanging = asyncio.Event()
+    async with asyncio.timeout(10):
+        async with at_work(house, Deaf(), drain=0.01, lease=0.05):
+            receipt = await house.say("hello")
+            await until(lambda: shows(house, receipt.job))
+    hanging.set()
+
+
+# -- replies that are not wanted ----------------------------------------------------------------
+
+
+async def test_a_reply_is_stopped_within_200_milliseconds(house: Storehouse) -> None:
+    """From the press in one process to the end that another is told."""
+    took = []
+    adapter = Storehouse(house.redis, house.store)
+    async with at_work(house, EchoEngine(SLOW), publish=0.15):
+        for number in range(5):
+            receipt = await adapter.say(TEXT, thread=replace(THREAD, thread=f"{number}"))
+            thread = replace(THREAD, thread=f"{number}")
+            assert receipt.job
+            await until(lambda: shows(house, receipt.job))  # noqa: B023 - awaited at once
+            began = time.monotonic()
+            await adapter.queue.cancel(thread, receipt.job)
+            end = await ends(adapter, receipt.job, thread)
+            took.append(time.monotonic() - began)
+            assert isinstance(end, Done)
+            assert end.finish_reason == "cancelled"
+            assert f"echo: {TEXT}".startswith(end.text)
+            assert (await adapter.texts(thread))[1:] == [end.text]
+    assert median(took) < 0.2
+
+
+class LateNews(RedisQueue):
+    """Hears late what became of the claims that were asked about, and claims anew meanwhile."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.free_to_claim, self.fenced, self.told = (asyncio.Event() for _ in range(3))
+
+    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:
+        verdicts = await super().renew(claims)
+        if "fenced" in verdicts.values():
+            self.fenced.set()
+            await self.told.wait()
+        return verdicts
+
+    async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
+        await self.free_to_claim.wait()
+        return await super().claim(lane, core, most)
+
+
+async def test_a_claim_that_was_lost_takes_no_newer_one_with_it(house: Storehouse) -> None:
+    """An edit starts a reply over: the same core holds the same job again."""
+    house.queue = queue = LateNews(house.store)
+    queue.free_to_claim.set()
+    async with aclosing(queue), at_work(house, EchoEngine(SLOW), renew=0.001, publish=60):
+        receipt = await house.say(TEXT, id="m1")
+        await until(lambda: _started(house, receipt.job, 1))
+        queue.free_to_claim.clear()
+        await queue.edit(THREAD, "m1", "short", "1", LANE, "adapter")
+        await queue.fenced.wait()
+        queue.free_to_claim.set()
+        await until(lambda: _started(house, receipt.job, 2))
+        queue.told.set()
+        end = await ends(house, receipt.job)
+    assert isinstance(end, Done)
+    assert end.text == "echo: short"
+
+
+async def _started(house: Storehouse, job: str | None, attempt: int) -> bool:
+    return Started(attempt) in await house.events(job)
+
+
+# -- an engine that fails -----------------------------------------------------------------------
+
+
+class Failing(EchoEngine):
+    """Fails so often, in the middle of the reply."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        async for chunk in super().generate(request):
+            yield chunk
+            if self.times:
+                self.times -= 1
+                raise EngineError("the GPU is on fire")
+
+
+async def test_an_engine_that_fails_once_is_tried_again(house: Storehouse) -> None:
+    async with at_work(house, Failing(1)):
+        receipt = await house.say("hello")
+        end = await ends(house, receipt.job)
+    assert isinstance(end, Done)
+    assert end.text == "echo: hello"
+    assert Started(2) in await house.events(receipt.job)
+
+
+async def test_an_engine_that_fails_on_and_on_ends_in_a_dead_letter_and_a_sentence(
+    house: Storehouse,
+) -> None:
+    async with at_work(house, Failing(2)):
+        receipt = await house.say("hello")
+        end = await ends(house, receipt.job)
+        assert end == Failed("internal", "EngineError: the GPU is on fire")
+        (letter,) = await house.queue.dead()
+        again = await house.queue.requeue(letter, LANE)
+        done = await ends(house, again.job)
+    assert isinstance(done, Done)
+    assert await house.texts() == ["hello", "echo: hello"]
+
+
+async def test_a_prompt_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(
+    house: Storehouse,
+) -> None:
+    poisoned = await house.say("poison")
+    await house.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")
+    async with at_work(house, EchoEngine()):
+        assert isinstance(await ends(house, poisoned.job), Failed)
+        healthy = await house.say("hello")
+        assert isinstance(await ends(house, healthy.job), Done)
+    assert [letter.job for letter in await house.queue.dead()] == [poisoned.job]
