@@ -70,7 +70,7 @@ CACHED_TOKENS = _counter(
     "cached_tokens", "Tokens of prompts that a kept prefix saved from being computed", "lane"
 )
 REPLY_TOKENS = _counter("reply_tokens", "Tokens of the replies that were committed", "lane")
-TAKEOVERS = _counter("takeovers", "Leases of other cores that this process found ended")
+TAKEOVERS = _counter("takeovers", "Leases of cores that this process found ended")
 FENCED = _counter("fenced", "Steps that were refused, for the job was another's by then", "step")
 
 ENGINE_RUNNING = _gauge("engine_running", "Requests in the engine's batch")
