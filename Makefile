@@ -69,7 +69,7 @@ audit: setup
 # docker/ where no engine runs containers: linted, each image installed and its command started.
 images: setup .venv-images/.ready
 	.venv-images/bin/hadolint docker/*.Dockerfile
-	.venv-images/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/scale-out/*.yaml
+	.venv-images/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose*.yaml docker/scale-out/*.yaml
 	$(BIN)/python -m tests.images .venv-images/of $(IMAGES)
 
 .venv-images/.ready: docker/images.txt
