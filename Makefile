@@ -14,7 +14,7 @@ help:
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the pages that are written from the code"
-	@echo "make audit   known faults of the packages that are installed"
+	@echo "make audit   known faults of the pinned packages, where their database can be reached"
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
@@ -68,18 +68,13 @@ kernel: setup .venv-peers/triton/.ready
 	PYTHONPATH=$$(echo .venv-peers/triton/lib/python3*/site-packages) $(BIN)/pytest tests/test_engine_paged.py
 
 # Known faults of what is installed, where the database of them can be reached.
-audit: .venv-audit/.ready
-	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
-
-.venv-audit/.ready: docker/audit.txt
-	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --requirement $<
-	touch $@
+audit: setup
+	@$(BIN)/python -m tests.audit .venv-audit
 
 # docker/ where no engine runs containers: linted, each image installed and its command started.
 images: setup .venv-images/.ready
 	.venv-images/bin/hadolint docker/*.Dockerfile
-	.venv-images/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/scale-out/*.yaml
+	.venv-images/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose*.yaml docker/scale-out/*.yaml
 	$(BIN)/python -m tests.images .venv-images/of $(IMAGES)
 
 .venv-images/.ready: docker/images.txt

@@ -18,7 +18,7 @@ from bots.wiring import Memory, open_memory
 from core.errors import OperatorError, UsageError
 from core.records import DeadLetter, Place, StoredTurn
 from core.rules import rule_from_text
-from core.settings import Settings
+from core.settings import PLATFORMS, Settings
 from core.types import ThreadKey
 
 Work = Callable[[Memory, Settings], Awaitable[None]]
@@ -234,6 +234,8 @@ def _place(text: str) -> Place:
         raise UsageError(
             f"{text!r} is no place: platform:space or platform:space:channel is expected"
         )
+    if parts[0] not in PLATFORMS:
+        raise UsageError(f"there is no platform {parts[0]}, only {', '.join(PLATFORMS)}")
     return Place(*parts)
 
 

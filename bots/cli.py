@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
@@ -17,6 +18,8 @@ from bots.admin import admin
 from bots.cli_models import models, tokenize
 from bots.command import example, open_settings
 from core.errors import OperatorError, UsageError
+from core.logs import secrets_in, without_secrets
+from core.settings import load_settings
 
 EXTRAS = {
     "torch": "core",
@@ -58,7 +61,7 @@ def run() -> int:
 
 
 def _complain(sentence: str, status: int) -> int:
-    print(f"henji: {sentence}", file=sys.stderr)
+    print(f"henji: {without_secrets(sentence)}", file=sys.stderr)
     return status
 
 
@@ -70,8 +73,16 @@ def _explain(error: Exception) -> int:
         return _complain(
             f"this needs {package}, which is not here: pip install 'henji[{extra}]'", 1
         )
-    traceback.print_exception(error)
-    return _complain(f"this is a defect of henji: {type(error).__name__}: {error}", 1)
+    sentence = f"this is a defect of henji: {type(error).__name__}: {error}"
+    text = "".join(traceback.format_exception(error)) + f"henji: {sentence}"
+    print(without_secrets(text, _known_secrets()), file=sys.stderr)
+    return 1
+
+
+def _known_secrets() -> Collection[str]:
+    with suppress(OperatorError):
+        return secrets_in(load_settings())
+    return ()
 
 
 # Each command imports what it needs when it runs: a bot's process has no torch in it, and

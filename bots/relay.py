@@ -121,10 +121,16 @@ class Relay:
         return await governance.judge(asker, lane) if governance else Judgement(FREE, lane)
 
     async def edited(
-        self, thread: ThreadKey, turn: str, text: str, revision: str, author: str = ""
+        self,
+        thread: ThreadKey,
+        turn: str,
+        text: str,
+        revision: str,
+        author: str,
+        roles: tuple[str, ...] = (),
     ) -> Receipt:
         """A person's message reads differently now."""
-        judgement = await self._judge(Asker(thread, author))
+        judgement = await self._judge(Asker(thread, author, roles))
         receipt = await self._queue.edit(
             thread, turn, text, revision, judgement.lane, self._terms.holder, judgement.permit
         )
@@ -271,7 +277,7 @@ class Relay:
 
     async def _take(self) -> None:
         # without a core, nobody else ends what waits past its deadline
-        await self._queue.sweep()
+        metrics.TAKEOVERS.inc(await self._queue.sweep())
         for delivery in await self._deliveries.take(self._platform.name, self._terms.holder):
             self._deliver(delivery)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import structlog
 
@@ -24,19 +25,35 @@ LASTED = 60.0
 WRONG_USAGE = 2
 """The exit status of a process whose settings are wrong: starting it again mends nothing."""
 
+LAST_PORT = 65_535
+
+NOTHING: Mapping[str, Callable[[], Awaitable[None]]] = MappingProxyType({})
+
 log = structlog.get_logger()
 
 
 async def supervise(
-    names: Sequence[str], stop: asyncio.Event, patience: float, metrics_port: int = 0
+    names: Sequence[str],
+    stop: asyncio.Event,
+    patience: float,
+    metrics_port: int = 0,
+    before: Mapping[str, Callable[[], Awaitable[None]]] = NOTHING,
 ) -> None:
     """Run henji commands, each in a process that is started again when it ends, until `stop`.
 
     Then all are asked to end, and after `patience` seconds are ended. Each serves its metrics on a
-    port of its own, from `metrics_port` on. OperatorError where one cannot be: its settings are
-    wrong, or it never got as far as to work.
+    port of its own, from `metrics_port` on. `before`: what a command's first start waits for.
+    OperatorError where one cannot be: its settings are wrong, or it never got as far as to work.
     """
-    parts = [_Part(name, _port(metrics_port, at), stop, patience) for at, name in enumerate(names)]
+    if metrics_port and metrics_port + len(names) - 1 > LAST_PORT:
+        raise UsageError(
+            f"HENJI_METRICS_PORT is {metrics_port}, and {len(names)} processes need a port each: "
+            f"the last that there is is {LAST_PORT}"
+        )
+    parts = [
+        _Part(name, _port(metrics_port, at), stop, patience, before.get(name))
+        for at, name in enumerate(names)
+    ]
     running = [asyncio.ensure_future(part.run()) for part in parts]
     try:
         await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
@@ -56,16 +73,24 @@ class _Part:
     """One command and the processes that it has been so far."""
 
     def __init__(
-        self, name: str, environment: Mapping[str, str], stop: asyncio.Event, patience: float
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        stop: asyncio.Event,
+        patience: float,
+        before: Callable[[], Awaitable[None]] | None,
     ) -> None:
         self._name = name
         self._environment = {**os.environ, **environment}
         self._stop = stop
         self._patience = patience
+        self._before = before
         self._worked = False
         self._fast_ends = 0
 
     async def run(self) -> None:
+        if self._before is not None:
+            await self._unless_stopped(self._before())
         while not self._stop.is_set():
             began = time.monotonic()
             process = await self._start()
@@ -73,7 +98,8 @@ class _Part:
                 await end(process, self._patience)
                 return
             self._judge(process.returncode or 0, time.monotonic() - began)
-            await self._wait(BACK_OFF[min(self._fast_ends, len(BACK_OFF)) - 1])
+            pause = BACK_OFF[min(self._fast_ends, len(BACK_OFF)) - 1]
+            await self._unless_stopped(asyncio.sleep(pause))
 
     async def _start(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -85,14 +111,7 @@ class _Part:
 
     async def _ended(self, process: asyncio.subprocess.Process) -> bool:
         """True where it ended by itself, False where it is to be stopped."""
-        ending = asyncio.ensure_future(process.wait())
-        stopping = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        ended = ending.done() and not self._stop.is_set()
-        if not ended:
-            ending.cancel()
-        return ended
+        return await self._unless_stopped(process.wait())
 
     def _judge(self, status: int, seconds: float) -> None:
         """Whether another try may work; OperatorError where it will not."""
@@ -105,7 +124,13 @@ class _Part:
             raise OperatorError(f"{sentence}, {self._fast_ends} times in a row")
         log.warning("a part ended; starting it again", part=self._name, status=status)
 
-    async def _wait(self, seconds: float) -> None:
-        stopping = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({stopping}, timeout=seconds)
-        stopping.cancel()
+    async def _unless_stopped(self, work: Awaitable[object]) -> bool:
+        """Wait for `work`; False where all is to be stopped first."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, stopping):
+            task.cancel()
+        if self._stop.is_set():
+            return False
+        working.result()
+        return True

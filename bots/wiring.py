@@ -6,9 +6,10 @@ Beside `bots/cli.py`, the one place that knows both `bots` and `storage`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform as machine
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from bots.watch import watched
 from core import metrics
 from core.dialogue import Dialogue
 from core.engine import open_engine
-from core.errors import ModelError
+from core.errors import ModelError, StoreUnavailable
 from core.models import ModelSpec, find_model, model_directory
 from core.ports import Engine
 from core.rules import Policy
@@ -234,10 +235,41 @@ async def run_all(settings: Settings, stop: asyncio.Event) -> None:
     OperatorError where one of them cannot work.
     """
     async with open_memory(settings) as memory:
-        names = list(settings.platforms)
-        if not await memory.queue.cores(settings.job_lane):
-            names.append("core")
-        await supervise(names, stop, settings.drain_seconds + 5.0, settings.metrics_port)
+        serving = await memory.queue.serving(settings.job_lane)
+        parts = parts_of(settings.platforms, serving)
+        if "core" not in parts:
+            log.info("another host's core serves: none is started here", cores=list(serving))
+        await supervise(
+            parts,
+            stop,
+            settings.drain_seconds + 5.0,
+            settings.metrics_port,
+            {"core": partial(_unserved, memory.queue, settings.job_lane)},
+        )
+
+
+def parts_of(platforms: Sequence[str], serving: Sequence[str]) -> list[str]:
+    """The parts that a host has, by the names of the cores that serve its lane now.
+
+    One of this very host is not to be relied on: it may have been killed a moment ago, or belong to
+    a chat in the terminal.
+    """
+    here = f"{machine.node()}-"
+    elsewhere = any(not core.startswith(here) for core in serving)
+    return [*platforms] if elsewhere else [*platforms, "core"]
+
+
+async def _unserved(queue: RedisQueue, lane: str) -> None:
+    """Wait until no core serves a lane."""
+    told = False
+    while True:
+        with contextlib.suppress(StoreUnavailable):
+            if not await queue.cores(lane):
+                return
+        if not told:
+            log.info("a core of this host serves already: ours starts when it has gone", lane=lane)
+        told = True
+        await asyncio.sleep(0.5)
 
 
 async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:

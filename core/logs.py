@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Collection
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,15 @@ CONTENT = frozenset(("text", "content", "prompt", "reply"))
 """Names of values that hold what was said."""
 
 STRUCK = "[secret]"
+
+FORMS = (
+    re.compile(r"\b()(?:xox[a-z](?:\.xox[a-z])?|xapp)-[\w-]{8,}"),  # Slack's, of installations too
+    re.compile(r"\b()[\w-]{23,28}\.[\w-]{6}\.[\w-]{27,}"),  # Discord's
+    re.compile(r"(/(?:webhooks|interactions)/\d+/)[\w-]{20,}"),  # what answers an interaction
+    re.compile(r"(\bBearer )[\w.~+/=-]{8,}"),
+    re.compile(r"(://[^/\s:@\"']*:)[^/\s@\"']+(?=@)"),  # the password in an address
+)
+"""Secrets that are in no setting: the first group stays."""
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -92,19 +102,25 @@ class _Struck(structlog.stdlib.ProcessorFormatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        for secret in self._secrets:
-            line = line.replace(secret, STRUCK)
-        return line
+        return without_secrets(super().format(record), self._secrets)
+
+
+def without_secrets(text: str, secrets: Collection[str] = ()) -> str:
+    """`text` with these struck out of it, and whatever else has the form of a secret."""
+    for secret in secrets:
+        text = text.replace(secret, STRUCK)
+    for form in FORMS:
+        text = form.sub(rf"\g<1>{STRUCK}", text)
+    return text
 
 
 def secrets_in(settings: Settings) -> frozenset[str]:
     """Every value of the settings that must not be seen."""
     values = [getattr(settings, name) for name in Settings.model_fields]
     found = {value.get_secret_value() for value in values if isinstance(value, SecretStr)}
-    password = urlsplit(settings.redis_url or "").password
-    if password:
-        found |= {password, unquote(password)}
+    for address in (settings.redis_url, settings.openai_base_url, settings.otlp_endpoint):
+        if password := urlsplit(address or "").password:
+            found |= {password, unquote(password)}
     # as they stand in JSON and in a repr, too
     escaped = {form(value)[1:-1] for value in found for form in (json.dumps, repr)}
     return frozenset((found | escaped) - {""})

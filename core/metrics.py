@@ -6,6 +6,9 @@ below where it is more than one number. No label holds a person, a channel or a 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -70,7 +73,7 @@ CACHED_TOKENS = _counter(
     "cached_tokens", "Tokens of prompts that a kept prefix saved from being computed", "lane"
 )
 REPLY_TOKENS = _counter("reply_tokens", "Tokens of the replies that were committed", "lane")
-TAKEOVERS = _counter("takeovers", "Leases of other cores that this process found ended")
+TAKEOVERS = _counter("takeovers", "Leases of cores that this process found ended")
 FENCED = _counter("fenced", "Steps that were refused, for the job was another's by then", "step")
 
 ENGINE_RUNNING = _gauge("engine_running", "Requests in the engine's batch")
@@ -152,11 +155,20 @@ def taken_in(platform: str, receipt: Receipt) -> None:
         REFUSALS.labels(platform, receipt.code).inc()
 
 
-def gateway(platform: str, event: str, *, up: bool | None = None, shard: str = "0") -> None:
+def gateway(platform: str, event: str) -> None:
     """A connection's turn of fate, such as ``ready``, ``resumed``, ``disconnected``."""
     GATEWAY_EVENTS.labels(platform, event).inc()
-    if up is not None:
-        GATEWAY_UP.labels(platform, shard).set(up)
+
+
+@contextmanager
+def gateway_standing(platform: str, stands: Callable[[], bool], shard: str = "0") -> Iterator[None]:
+    """A connection that is asked whether it stands, for as long as this process has it."""
+    GATEWAY_UP.labels(platform, shard).set_function(stands)
+    try:
+        yield
+    finally:
+        with suppress(KeyError):
+            GATEWAY_UP.remove(platform, shard)
 
 
 def gateways_down() -> list[str]:

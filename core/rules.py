@@ -19,8 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from core.errors import UsageError
 from core.types import Sampling, ThreadKey
 
-Ident: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s,:]{1,64}$")]
-"""A platform's id of a person, a role, a channel or a space."""
+Ident: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s,:@<>&|#]{1,64}$")]
+"""A platform's id of a person, a role, a channel or a space. A name with an @ is none: a list that
+held one would let through whom it was to keep out."""
+
+Entry: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(\w+:)?[^\s,:@<>&|#]{1,64}$")]
+"""The same in a list that holds for all platforms: ``U024``, or ``slack:U024``."""
 
 Lane: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s:{}]{1,128}$")]
 
@@ -106,7 +110,8 @@ def read_rules(table: Mapping[str, Any], where: str) -> Rules:
 def rule_from_text(name: str, text: str | None) -> Any:
     """The value of a rule as a person types it; None for None; UsageError where it is none.
 
-    Lists are written with commas, an empty list as ``-``, truth as ``on`` and ``off``.
+    Lists are written with commas, an empty list as ``-``, truth as ``on`` and ``off``; a mention
+    stands for the id in it.
     """
     if name not in NAMES:
         raise UsageError(f"{name} is no rule{_nearest(name)}")
@@ -115,10 +120,15 @@ def rule_from_text(name: str, text: str | None) -> Any:
     return getattr(read_rules({name: _typed(name, text.strip())}, f"{name} = {text}"), name)
 
 
+MENTION = re.compile(r"<@[!&]?(\w+)(?:\|[^>]*)?>")
+"""Of a person or a role, as Slack and Discord send it."""
+
+
 def _typed(name: str, text: str) -> Any:
     kind = str(Rules.model_fields[name].annotation)
     if "tuple" in kind:
-        return [part for part in re.split(r"[\s,]+", text) if part not in ("", "-")]
+        plain = MENTION.sub(r" \1 ", text)
+        return [part for part in re.split(r"[\s,]+", plain) if part not in ("", "-")]
     if "bool" in kind:
         return {"on": True, "true": True, "off": False, "false": False}.get(text.lower(), text)
     if "int" in kind or "float" in kind:
@@ -149,7 +159,8 @@ def _sentence(error: Exception) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{name} is no rule{_nearest(name)}"
     if fault["type"] == "string_pattern_mismatch":
-        return f"{name} is wrong: {fault['input']!r} is not an id or a name"
+        wanted = "the name of a model" if name == "model" else "an id: a mention, or U024 and 8123"
+        return f"{name} is wrong: {fault['input']!r} is not {wanted}"
     return f"{name} is wrong: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
@@ -202,14 +213,14 @@ class Access(Table):
     """[access]: who may ask. Each entry is an id, or ``platform:id``; with an empty allow list all
     may who are not denied."""
 
-    allow_spaces: tuple[str, ...] = ()
-    deny_spaces: tuple[str, ...] = ()
-    allow_channels: tuple[str, ...] = ()
-    deny_channels: tuple[str, ...] = ()
-    allow_people: tuple[str, ...] = ()
-    deny_people: tuple[str, ...] = ()
-    allow_roles: tuple[str, ...] = ()
-    deny_roles: tuple[str, ...] = ()
+    allow_spaces: tuple[Entry, ...] = ()
+    deny_spaces: tuple[Entry, ...] = ()
+    allow_channels: tuple[Entry, ...] = ()
+    deny_channels: tuple[Entry, ...] = ()
+    allow_people: tuple[Entry, ...] = ()
+    deny_people: tuple[Entry, ...] = ()
+    allow_roles: tuple[Entry, ...] = ()
+    deny_roles: tuple[Entry, ...] = ()
 
     def admits(self, asker: Asker) -> bool:
         """Whether this person may ask there: a denial goes before a permission."""

@@ -11,13 +11,14 @@ import tomllib
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AliasChoices,
     Field,
     SecretStr,
+    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -31,9 +32,15 @@ from pydantic_settings import (
 )
 
 from core.errors import UsageError
-from core.rules import Access, Allowance, Policy, Rules, read_rules
+from core.rules import Access, Allowance, Entry, Lane, Policy, Rules, read_rules
 
 PREFIX = "HENJI_"
+
+PLATFORMS = ("slack", "discord", "console")
+"""What the name of a place or of a person may begin with."""
+
+
+Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(http|ws)s?://[^\s/]\S*$")]
 
 
 def _data_dir() -> Path:
@@ -61,39 +68,39 @@ class Settings(BaseSettings):
     buckets: int | None = Field(default=None, ge=1, le=1024)
     """Hash tags that the keys are spread over; by default 16 on a Cluster, else 1. Every process
     must have the same, from the first message on."""
-    wait_replicas: int = Field(default=0, ge=0)
+    wait_replicas: int = Field(default=0, ge=0, le=100)
     """Replicas that must have a message, or a reply, before it counts; not on a Cluster."""
     wait_milliseconds: int = Field(default=1000, ge=1, le=4000)
     """Less than a command may take."""
 
     # The model and its engine
-    model: str = "smollm2"
+    model: str = Field(default="smollm2", min_length=1)
     """A name of the catalogue, a hub id, or a directory."""
     engine: Literal["torch", "openai", "echo"] = "torch"
-    lane: str | None = None
+    lane: Lane | None = None
     """The ready queue that a core serves and jobs go to; by default the model's name."""
     system_prompt: str = ""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str = "auto"
-    context_length: int | None = Field(default=None, ge=16)
-    max_new_tokens: int | None = Field(default=None, ge=1)
+    context_length: int | None = Field(default=None, ge=16, le=10**7)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=10**7)
     """The longest reply; by default what the model's card says."""
     temperature: float | None = Field(default=None, ge=0, le=5)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=0, le=10**6)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
     speaker_names: bool = False
     """Write people's names into their turns."""
     low_water: float = Field(default=0.7, gt=0, le=1)
     """When a prompt is over its budget, old turns go until this part of it is left."""
-    echo_tokens_per_second: float = Field(default=0.0, ge=0)
+    echo_tokens_per_second: float = Field(default=0.0, ge=0, le=10**6)
     """0: at once."""
     places: int | None = Field(default=None, ge=1, le=4096)
     """Replies that are written at once; by default 32 on a CPU, 256 on a GPU, 64 on a server."""
-    step_tokens: int | None = Field(default=None, ge=16)
+    step_tokens: int | None = Field(default=None, ge=16, le=10**6)
     """Tokens the torch engine computes in one step: more is faster for long prompts, fewer keeps
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
-    cache_gb: float | None = Field(default=None, gt=0)
+    cache_gb: float | None = Field(default=None, gt=0, le=10_000)
     """The torch engine's key-value cache; by default a part of the memory that is free."""
     int8_weights: bool = False
     """On a CPU: round the weights to int8, which is faster and a little less exact."""
@@ -101,26 +108,26 @@ class Settings(BaseSettings):
     """Models of one's own: [models.NAME] tables in henji.toml."""
 
     # The queue
-    lease_seconds: float = Field(default=15.0, ge=0.2)
+    lease_seconds: float = Field(default=15.0, ge=0.2, le=3600)
     """A core that has not renewed for so long has lost its jobs."""
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=3, ge=1, le=100)
     job_deadline_seconds: float = Field(default=3600.0, gt=0, le=43_200)
     """Past it a message is answered with a sentence only; what belongs to it is kept for a day."""
-    drain_seconds: float = Field(default=20.0, ge=0)
+    drain_seconds: float = Field(default=20.0, ge=0, le=3600)
     """How long a core that is told to stop goes on with what it holds."""
-    max_waiting: int = Field(default=10_000, ge=1)
-    max_waiting_per_channel: int = Field(default=1_000, ge=1)
-    max_waiting_per_person: int = Field(default=100, ge=1)
-    max_waiting_per_thread: int = Field(default=20, ge=1)
+    max_waiting: int = Field(default=10_000, ge=1, le=10**9)
+    max_waiting_per_channel: int = Field(default=1_000, ge=1, le=10**9)
+    max_waiting_per_person: int = Field(default=100, ge=1, le=10**9)
+    max_waiting_per_thread: int = Field(default=20, ge=1, le=10**9)
     answer_together: bool = True
     """Messages of one person that wait together get one reply."""
-    retention_days: float = Field(default=30.0, ge=1)
+    retention_days: float = Field(default=30.0, ge=1, le=400)
     """A thread that is quiet for so long is forgotten."""
 
     # Who may, and what holds where: see core/rules.py
     access: Access = Access()
     """[access]: allow and deny lists."""
-    admins: tuple[str, ...] = ()
+    admins: tuple[Entry, ...] = ()
     """People and roles who may administer, beside those the platform says: ``slack:U024``."""
     quota: Rules = Rules()
     """[quota]: rules that hold everywhere, such as person_messages = 50."""
@@ -132,7 +139,7 @@ class Settings(BaseSettings):
     """[channels."slack:T024:C123"]: the rules of a channel."""
     timezone: str = "UTC"
     """At its midnight a new day of quotas begins: Asia/Tokyo, say."""
-    audit_days: float = Field(default=365.0, ge=1)
+    audit_days: float = Field(default=365.0, ge=1, le=36_500)
     """How long the record of who reset, forgot, changed or read what is kept."""
 
     # What people see, and what operators see
@@ -142,7 +149,7 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """/healthz, /readyz and /metrics of each process are served here; 0: nowhere."""
-    otlp_endpoint: str | None = None
+    otlp_endpoint: Url | None = None
     """A collector that traces are sent to, such as http://localhost:4318/v1/traces."""
     log_content: bool = False
     """Write what people and the model say into the log."""
@@ -153,7 +160,7 @@ class Settings(BaseSettings):
     slack_signing_secret: SecretStr | None = _named(
         "SLACK_SIGNING_SECRET", "slack_signing_secret", default=None
     )
-    slack_api_url: str = _named("SLACK_API_URL", "slack_api_url", default="https://slack.com/api/")
+    slack_api_url: Url = _named("SLACK_API_URL", "slack_api_url", default="https://slack.com/api/")
     slack_follow_ups: Literal["always", "alone", "mention"] = "alone"
     """Messages without a mention in the bot's threads: answered always, only as long as people do
     not talk among themselves, or never."""
@@ -176,8 +183,8 @@ class Settings(BaseSettings):
     discord_bot_token: SecretStr | None = _named(
         "DISCORD_BOT_TOKEN", "discord_bot_token", default=None
     )
-    discord_api_url: str | None = _named("DISCORD_API_URL", "discord_api_url", default=None)
-    discord_gateway_url: str | None = _named(
+    discord_api_url: Url | None = _named("DISCORD_API_URL", "discord_api_url", default=None)
+    discord_gateway_url: Url | None = _named(
         "DISCORD_GATEWAY_URL", "discord_gateway_url", default=None
     )
     discord_answers: Literal["thread", "reply"] = "thread"
@@ -186,15 +193,15 @@ class Settings(BaseSettings):
     """Whether people need to mention the bot again in a thread that it takes part in."""
     discord_message_content: Literal["auto", "on", "off"] = "auto"
     """Whether to ask for the Message Content intent; auto: if the developer portal grants it."""
-    discord_guild: int | None = None
+    discord_guild: int | None = Field(default=None, ge=1, lt=2**64)
     """Register the commands in this guild alone, where they appear at once; for trying."""
-    discord_shards: int | None = Field(default=None, ge=1)
+    discord_shards: int | None = Field(default=None, ge=1, le=100_000)
     """How many shards there are in all; by default as many as Discord recommends."""
-    discord_most_shards: int | None = Field(default=None, ge=1)
+    discord_most_shards: int | None = Field(default=None, ge=1, le=100_000)
     """How many of them this process takes at the most; by default all that nobody holds."""
 
     # The remote engine
-    openai_base_url: str | None = None
+    openai_base_url: Url | None = None
     openai_api_key: SecretStr | None = None
     openai_model: str | None = None
     """What the server calls the model; by default the first that it lists."""
@@ -210,6 +217,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_what_cannot_be_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("there is a null character in it")
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("true and false are no value for it")
+        return value
+
     @field_validator("quota", mode="before")
     @classmethod
     def _read_quota(cls, table: Any) -> Any:
@@ -222,10 +239,23 @@ class Settings(BaseSettings):
         found = {}
         for place, table in _parsed(tables).items():
             where = f'[{info.field_name}."{place}"]'
-            if place.count(":") != colons:
+            parts = place.split(":")
+            if len(parts) != 1 + colons or not all(parts):
                 raise UsageError(f"{where}: a name such as {'slack:T024:C123'[: 5 + 5 * colons]}")
+            _know_platform(parts[0], where)
             found[place] = read_rules(table, where)
         return found
+
+    @field_validator("access", "admins", mode="after")
+    @classmethod
+    def _read_lists(cls, value: Any, info: ValidationInfo) -> Any:
+        lists = value.model_dump() if isinstance(value, Access) else {"": value}
+        for name, entries in lists.items():
+            for entry in entries:
+                if ":" in entry:
+                    where = ".".join(filter(None, (info.field_name, name)))
+                    _know_platform(entry.partition(":")[0], where)
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -259,6 +289,12 @@ class Settings(BaseSettings):
             "discord": self.discord_bot_token,
         }
         return tuple(name for name, tokens in has.items() if tokens)
+
+
+def _know_platform(name: str, where: str) -> None:
+    """UsageError for a platform that there is not: what is said of it would hold nowhere."""
+    if name not in PLATFORMS:
+        raise UsageError(f"{where}: there is no platform {name}, only {', '.join(PLATFORMS)}")
 
 
 def _zone(name: str) -> tzinfo:
@@ -352,11 +388,16 @@ def _sentence(error: ValidationError) -> str:
     """What is wrong with which setting, and where it is set. The value is not shown: it may be a
     secret."""
     fault = error.errors()[0]
+    wrong = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_pattern_mismatch":
+        wrong = "an id or a name is expected, such as slack:U024"
+        if "http" in str(fault["ctx"]):
+            wrong = "an address is expected, such as http://localhost:8000"
     place = [str(part) for part in fault["loc"]]
     setting = next((n for n in Settings.model_fields if environment_name(n) == place[0]), place[0])
     if fault["type"] == "extra_forbidden":
         known = set(Settings.model_fields)
         return f"{setting} in {config_file()} is not a setting of henji{_nearest(setting, known)}"
     if os.environ.get(name := environment_name(setting)):
-        return f"{name} is wrong: {fault['msg']}"
-    return f"{'.'.join([setting, *place[1:]])} in {config_file()} is wrong: {fault['msg']}"
+        return f"{name} is wrong: {wrong}"
+    return f"{'.'.join([setting, *place[1:]])} in {config_file()} is wrong: {wrong}"

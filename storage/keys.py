@@ -63,10 +63,10 @@ TABLE = (
     Key("marks", "marks", "hash", 400 * DAY, "when what was forgotten, and whose", personal=True),
     Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
     Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
-    Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a space or a channel"),
+    Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a place", personal=True),
     Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
-    Key("vault", "vault:%s", "string", 400 * DAY, "what a platform keeps for itself: its tokens"),
+    Key("vault", "vault:%s", "string", 400 * DAY, "a platform's tokens, and whose", personal=True),
 )  # fmt: skip
 
 

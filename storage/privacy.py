@@ -16,14 +16,29 @@ HEAD = """\
 
 Written from `storage/keys.py` by `make docs`: a test fails where this page and that table differ.
 
-Everything is in your own Redis, in keys that begin with `henji:{BUCKET}:`. Nothing is written to
-files, and what people and the model say is in no log unless `HENJI_LOG_CONTENT` asks for it. Each
-key has a lifetime, which begins anew when it is written; *retention* is `HENJI_RETENTION_DAYS`
-(30), or what is set for the channel or the space (`retention_days`), from a thread's last message
-on.
+Everything that people say, and what the model answered, is in your own Redis, in keys that begin
+with `henji:{BUCKET}:`. Each key has a lifetime, which begins anew when it is written; *retention*
+is `HENJI_RETENTION_DAYS` (30), or what is set for the channel or the space (`retention_days`), from
+a thread's last message on.
 """
 
 FOOT = """\
+## Beside Redis
+
+- **Redis's own files.** What is deleted or expires is gone from Redis at once, and from its
+  append-only file when Redis writes that anew, as it does by itself when the file has doubled
+  (`BGREWRITEAOF` at any time). The embedded server's files are in `HENJI_DATA_DIR/redis`. A backup
+  keeps what it was made of.
+- **Memory of the processes.** A core keeps the threads that it answered last, and their tokens in
+  the model's cache, until others push them out or it ends: it reads none of them without asking
+  Redis whether they hold. Nothing of it is written to a file.
+- **Logs.** Ids of replies, threads and messages, and of who reset or configured something; no words
+  unless `HENJI_LOG_CONTENT` asks for them, but for the reason that a person in Discord gives for a
+  thumb down, which they are told. For how long is up to whatever keeps your logs.
+- **Metrics and traces.** No person, no channel and no text.
+- **A remote engine** (`HENJI_ENGINE=openai`) is sent each prompt, as numbers of tokens.
+- **Slack and Discord** keep their own messages, and what the bot posted there, by their own rules.
+
 ## Whose right is what
 
 - **A person** can have forgotten what they wrote in a space, with the replies to it: in Slack on
@@ -35,9 +50,18 @@ FOOT = """\
 - **Edits and deletions** in the channel are made in the memory too.
 - **A reset** of a thread, a channel or a space leaves a mark and the audit log's entry; the events
   of a reply that is just being delivered, or was written anew, go within a day.
-- What stays when a person is forgotten: the marks, the audit log (who did what, never what was
-  said) for its own lifetime, and the day's counts of messages and tokens, so that forgetting does
-  not renew a quota.
+- **A shorter retention** holds at once for the threads that there are. How a reply was brought out
+  (`delivery`, `message`) that had already fallen out of its thread's memory keeps the term that it
+  had, and so does the list of a person's threads (`person`).
+- What stays when a person is forgotten: the marks, the lists that admins set (`rules`), the audit
+  log (who did what, never what was said) for its own lifetime, and the day's counts of messages and
+  tokens, so that forgetting does not renew a quota.
+"""
+
+
+THREADS = """\
+A thread's name is made of the platform's ids of space, channel and thread. A conversation that is
+one person's alone on Discord is named by that person's id.
 """
 
 
@@ -50,7 +74,8 @@ def page() -> str:
             HEAD,
             "## With people's words or ids in it\n",
             *_table(personal),
-            "\n## With neither\n",
+            "\n## With ids of threads and messages, or less\n",
+            THREADS,
             *_table(other),
             "",
             FOOT,

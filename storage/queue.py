@@ -129,10 +129,15 @@ class RedisQueue:
         await self.announce(lane, core, 0)
 
     async def cores(self, lane: str) -> int:
+        return len(await self.serving(lane))
+
+    async def serving(self, lane: str) -> Sequence[str]:
+        """The names of the cores that are counted on."""
         seconds, micros = await self._store.command("time")
         now = seconds * 1000 + micros // 1000
         name = keys.key("lane", 0, lane)  # every bucket has the same
-        return int(await self._store.command("zcount", name, f"({now}", "+inf"))
+        found = await self._store.command("zrangebyscore", name, f"({now}", "+inf")
+        return cast("list[str]", found)
 
     async def load(self, lane: str) -> Load:
         waiting = owed = dead = 0

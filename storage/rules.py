@@ -65,8 +65,8 @@ class RedisRules:
         bucket = self._store.bucket(_somewhere(place))
         names = await self._store.command("zrange", keys.key("threads", bucket), 0, -1)
         there = [name for name in names if name.startswith(f"{scope_of(place)}:")]
-        for at in range(0, len(there), 100):
-            some = there[at : at + 100]
+        for at in range(0, len(there), 20):
+            some = there[at : at + 20]
             rows = [{"thread": name, "keep_ms": await self._term(name)} for name in some]
             await self._store.run("retain", bucket, threads=rows)
 

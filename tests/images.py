@@ -2,8 +2,8 @@
 
 python -m tests.images FOLDER [bot|core ...]
 
-The steps are read from the Dockerfile, so that what is tried is what is built. Then the image's own
-command is started with the echo engine and a Redis, and asked how it is.
+The steps are read from the Dockerfile, so that what is tried is what is built. Then each command
+that a compose file starts from it is started with the echo engine and a Redis, and asked how it is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from redis.asyncio import Redis
+import yaml
 
 from storage.server import embedded_server
+from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.local_slack import LocalSlack
 from tests.servers import free_port
 from tests.waiting import until
@@ -59,9 +60,13 @@ def without_models(home: Path) -> None:
 
 
 async def serves(image: str, home: Path) -> None:
-    """Start the image's command, and wait until it says that it is ready."""
+    """Start each command of the image's, and wait until it says that it is ready."""
     with tempfile.TemporaryDirectory() as folder:
-        async with embedded_server(Path(folder)) as url, LocalSlack() as slack:
+        async with (
+            embedded_server(Path(folder)) as url,
+            LocalSlack() as slack,
+            LocalDiscord() as discord,
+        ):
             environment = {
                 "PATH": f"{home}/bin:{os.environ['PATH']}",
                 "HOME": folder,
@@ -72,19 +77,24 @@ async def serves(image: str, home: Path) -> None:
                 "SLACK_BOT_TOKEN": slack.bot_token,
                 "SLACK_APP_TOKEN": slack.app_token,
                 "SLACK_API_URL": slack.api_url,
+                "DISCORD_BOT_TOKEN": TOKEN,
+                "DISCORD_API_URL": discord.api_url,
+                "DISCORD_GATEWAY_URL": discord.gateway_url,
             }
-            await _ready(command_of(image), home, environment)
-            async with Redis.from_url(url, socket_timeout=None) as redis:
-                assert await redis.ping()
-    print(
-        f"{image}: `henji {command_of(image)}` is ready, and stops when it is told to", flush=True
-    )
+            for command in commands_of(image):
+                await _ready(command, home, environment)
+                sentence = f"`henji {command}` is ready, and stops when it is told to"
+                print(f"{image}: {sentence}", flush=True)
 
 
-def command_of(image: str) -> str:
+def commands_of(image: str) -> list[str]:
+    """What the compose files start from an image, its own command first."""
     text = (HOUSE / "docker" / f"{image}.Dockerfile").read_text()
-    (found,) = re.findall(r'^CMD \["(\w+)"\]$', text, re.MULTILINE)
-    return str(found)
+    (own,) = re.findall(r'^CMD \["(\w+)"\]$', text, re.MULTILINE)
+    files = [HOUSE / "docker" / "compose.yaml", *(HOUSE / "docker" / "scale-out").glob("*.yaml")]
+    services = [s for file in files for s in yaml.safe_load(file.read_text())["services"].values()]
+    started = {s["command"][0] for s in services if s["image"].startswith(f"henji-{image}:")}
+    return [own, *sorted(started - {own})]
 
 
 async def _ready(command: str, home: Path, environment: dict[str, str]) -> None:

@@ -50,6 +50,10 @@ def test_an_operator_sets_a_rule_and_takes_it_back(admin: Callable[..., Ran]) ->
         ((PLACE, "temprature", "1"), "did you mean temperature?"),
         ((PLACE, "temprature"), "did you mean temperature?"),
         (("slack", "temperature", "1"), "is no place"),
+        (("slak:T77", "temperature", "1"), "there is no platform slak"),
+        ((PLACE, "deny_people", "@taro"), "deny_people is wrong: '@taro' is not an id"),
+        ((PLACE, "enabled", "maybe"), "enabled is wrong"),
+        ((PLACE, "max_new_tokens", "many"), "max_new_tokens is wrong"),
     ],
 )
 def test_what_is_wrong_changes_nothing(

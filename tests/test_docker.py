@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from redis.asyncio import Redis
 
 from bots.cli import henji
 from core import metrics
 from core.settings import Settings, load_settings
+from storage.server import find_binary
+from tests.servers import answers, command, follows, free_port
+from tests.waiting import until
 
 DOCKER = Path(__file__).parents[1] / "docker"
 COMPOSE = sorted([DOCKER / "compose.yaml", *(DOCKER / "scale-out").glob("*.yaml")])
@@ -102,11 +108,69 @@ def test_secrets_come_from_files_that_the_settings_read() -> None:
             assert "TOKEN" not in variable or variable.endswith("_FILE")
 
 
+def test_secrets_may_come_from_the_environment_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = yaml.safe_load((DOCKER / "compose.environment.yaml").read_text())
+    base = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    names = {"SLACK_BOT_TOKEN": "xoxb", "SLACK_APP_TOKEN": "xapp", "DISCORD_BOT_TOKEN": "a.b.c"}
+    for service, changes in over["services"].items():
+        merged = base["services"][service]["environment"] | changes["environment"]
+        for name, value in merged.items():
+            if "TOKEN" in name:
+                given = names.get(name, "")
+                assert value in ("", f"${{{name}:-}}")
+                monkeypatch.setenv(name, given)
+        assert over["secrets"].keys() >= set(base["services"][service]["secrets"])
+    settings = load_settings()
+    assert settings.platforms == ("slack", "discord")
+
+
 def test_redis_keeps_what_it_is_given() -> None:
     command = " ".join(services(DOCKER / "compose.yaml")["redis"]["command"])
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
     assert services(DOCKER / "compose.yaml")["redis"]["volumes"] == ["memory:/data"]
+
+
+async def test_redis_behind_sentinels_is_what_its_compose_file_starts(tmp_path: Path) -> None:
+    path = DOCKER / "scale-out" / "redis-sentinel.yaml"
+    ports = {name: free_port() for name in ("primary", "replica", "sentinel")}
+    there = {"PRIMARY": "127.0.0.1", "PATH": f"{find_binary().parent}:{os.environ['PATH']}"}
+
+    @asynccontextmanager
+    async def started(service: str, name: str, host: str) -> AsyncIterator[Redis]:
+        """A service of the file, on another port and in another folder."""
+        home = tmp_path / name
+        home.mkdir()
+        shell, option, script = services(path)[service]["command"]
+        for theirs, ours in (("$$", "$"), ("/data", str(home)), ("6379", str(ports["primary"])),
+                             ('"$HOST" 127.0.0.1', '"$HOST"')):  # fmt: skip
+            script = script.replace(theirs, ours)
+        at_once = "" if service == "sentinel" else "--repl-diskless-sync-delay 0"
+        words = (shell, option, f"{script.rstrip()} --port {ports[name]} {at_once}")
+        process = await asyncio.create_subprocess_exec(
+            *words, env={**there, "HOST": host}, stdout=asyncio.subprocess.DEVNULL
+        )
+        client = Redis(port=ports[name], decode_responses=True, socket_timeout=None)
+        try:
+            await until(lambda: answers(client))
+            yield client
+        finally:
+            await client.aclose()
+            process.kill()
+            await process.wait()
+
+    async with (
+        started("redis", "primary", "127.0.0.1") as primary,
+        started("redis", "replica", "localhost") as replica,
+        started("sentinel", "sentinel", "127.0.0.1") as sentinel,
+    ):
+        await until(lambda: follows(replica))
+        assert await primary.config_get("appendonly", "maxmemory-policy") == {
+            "appendonly": "yes",
+            "maxmemory-policy": "noeviction",
+        }
+        found = await command(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "henji")
+        assert list(found) == ["127.0.0.1", str(ports["primary"])]  # type: ignore[call-overload]
 
 
 def test_the_companys_rules_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

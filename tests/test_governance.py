@@ -241,6 +241,20 @@ async def test_a_shorter_term_holds_for_threads_that_are_there(company: Company)
     assert 8 * DAY < await company.house.redis.ttl(name % elsewhere) <= 9 * DAY
 
 
+async def test_a_shorter_term_holds_for_what_says_which_message_was_whose(company: Company) -> None:
+    receipt = await company.say("hello")
+    await company.house.reply(await company.house.claim(), "hi")
+    delivery = await company.house.deliveries.get(THREAD, receipt.job or "")
+    assert delivery is not None
+    await company.house.deliveries.close(delivery, ("1.1", "1.2"))
+    await company.config("retention_days 2")
+    names = [name async for name in company.house.redis.scan_iter("henji:{0}:message:*")]
+    names += [name async for name in company.house.redis.scan_iter("henji:{0}:delivery:*")]
+    assert len(names) == 4  # the question's, the reply's two, and how it was brought out
+    for name in names:
+        assert 1 * DAY < await company.house.redis.ttl(name) <= 2 * DAY, name
+
+
 # -- who did what -------------------------------------------------------------------------------
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
-from core.logs import set_up_logging
+from bots import cli
+from core.logs import STRUCK, set_up_logging, without_secrets
 from core.settings import Settings, load_settings
 
 SECRETS = {
@@ -22,6 +23,17 @@ SECRETS = {
 }
 HIDDEN = ("xoxb-11-hidden", "xapp-22-hidden", "33-hidden", "MTA.44-hidden.abc", "sk-55-hidden",
           "66%2F%22hidden", '66/"hidden')  # fmt: skip
+
+
+FORMED = {
+    "a workspace's own token": "xoxb-" + "1" * 12 + "-abcdefghHIDDEN",
+    "a token that rotates": "xoxe.xoxb-1-HIDDENabcdefghijkl",
+    "what answers an interaction": "https://d/api/v10/webhooks/123/aW50ZXJhY3Rpb24HIDDENabcdefgh",
+    "an answer to an interaction": "/interactions/12345/aW50ZXJhY3Rpb24HIDDENabcdefgh/callback",
+    "Discord's": "MTAxMDEwMTAxMDEwMTAxMDEw.Gabcde." + "HIDDEN" * 5,
+    "a header": "Authorization: Bearer abc.HIDDEN",
+    "an address": "redis+sentinel://:HIDDEN@host1,host2/henji",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +81,38 @@ def _slip_in(ours: Any, theirs: logging.Logger, secret: str) -> None:
     except ValueError:
         ours.exception("failed")
         theirs.exception("failed, too")
+
+
+@pytest.mark.parametrize("secret", FORMED.values(), ids=FORMED)
+def test_a_secret_that_no_setting_holds_is_known_by_its_form(
+    secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging(load_settings(log_level="debug"))
+    structlog.get_logger("core").warning("refused", error=repr(OSError(f"at {secret} says no")))
+    logging.getLogger("slack_sdk").warning("a library says %s", secret)
+    seen = capsys.readouterr().err
+    assert seen.count(STRUCK) == 2
+    assert "HIDDEN" not in seen
+    assert "says no" in seen
+
+
+@pytest.mark.parametrize(
+    "text", ["slack:T024:C123:1766.24 12:30", "https://host:8000/v1 by a@b", "Bearer of news"]
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+def test_a_defects_traceback_has_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(text: str) -> None:
+        raise ValueError(f"a key of {text}")
+
+    monkeypatch.setenv("HENJI_OPENAI_API_KEY", "55-hidden")
+    monkeypatch.setattr("sys.argv", ["henji", "doctor"])
+    monkeypatch.setattr(cli, "open_settings", lambda **_: fail("55-hidden xoxb-11-abcdefgh"))
+    assert cli.run() == 1
+    seen = capsys.readouterr().err
+    assert "this is a defect of henji: ValueError: a key of [secret] [secret]" in seen
+    assert "hidden" not in seen

@@ -176,7 +176,7 @@ async def test_a_reply_that_starts_over_keeps_its_message(story: Story) -> None:
         claim = await story.house.claim()
         await story.house.queue.publish(claim, Delta(0, "helo is no word"))
         await until(lambda: _shown(story, ["helo is no word"]))
-        await relay.edited(THREAD, "m1", "hello", "1")
+        await relay.edited(THREAD, "m1", "hello", "1", "U1")
         await story.answer("hi")
         await story.shows("hi")
     assert len(story.board.messages) == 1
@@ -189,7 +189,7 @@ async def test_an_edit_of_the_newest_prompt_is_answered_in_the_same_message(
         await story.say(relay, "helo", id_="m1")
         await story.answer("what?")
         await story.shows("what?")
-        await relay.edited(THREAD, "m1", "hello", "1")
+        await relay.edited(THREAD, "m1", "hello", "1", "U1")
         await story.answer("hi")
         await story.shows("hi")
     assert len(story.board.messages) == 1
@@ -231,7 +231,7 @@ async def test_a_reset_of_a_reply_that_starts_over_leaves_no_half_reply_alone(
         claim = await story.house.claim()
         await story.house.queue.publish(claim, Delta(0, "half of"))
         await until(lambda: _shown(story, ["half of"]))
-        await relay.edited(THREAD, "m1", "hello", "1")
+        await relay.edited(THREAD, "m1", "hello", "1", "U1")
         await story.house.claim()  # what was shown is empty now
         await relay.reset(THREAD, "U1")
         await story.shows("This conversation was reset, so the reply ended here.")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests import audit
 
 HOUSE = Path(__file__).parents[1]
 
@@ -21,18 +24,19 @@ SECRETS = {
 }
 
 
-def tracked() -> list[Path]:
+def files() -> list[Path]:
+    """What git keeps; in a copy without git, what is there apart from hidden folders."""
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=HOUSE, capture_output=True, text=True)
     if listing.returncode:
-        pytest.skip("not a git checkout")
+        return [path for top in HOUSE.glob("[!.]*") for path in [top, *top.rglob("*")]]
     return [HOUSE / name for name in listing.stdout.split("\0") if name]
 
 
 def test_no_secret_is_in_the_repository() -> None:
-    files = tracked()
-    assert len(files) > 100
+    found = files()
+    assert len(found) > 100
     forms = {name: re.compile(form) for name, form in SECRETS.items()}
-    for path in files:
+    for path in found:
         text = path.read_bytes().decode(errors="ignore") if path.is_file() else ""
         for name, form in forms.items():
             assert not form.search(text), f"{path.relative_to(HOUSE)} has {name}"
@@ -48,6 +52,32 @@ def test_no_secret_is_in_the_repository() -> None:
 )
 def test_the_search_finds_one(secret: str) -> None:
     assert any(re.search(form, f"token = {secret}\n") for form in SECRETS.values())
+
+
+@pytest.mark.parametrize(
+    ("packages", "well", "said"),
+    [
+        ([{"name": "a", "skip_reason": "not found"}], True, "not audited"),
+        ([{"name": "a", "version": "1", "vulns": []}], True, "audited: 1 of 1"),
+        (
+            [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}],
+            False,
+            "a 1: CVE-1, mended in 2",
+        ),
+        (
+            [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": []}]},
+             {"name": "b", "skip_reason": "not found"}],
+            False,
+            "no version yet",
+        ),
+    ],
+)  # fmt: skip
+def test_an_audit_fails_where_a_fault_is_known_and_says_where_it_could_not_look(
+    packages: list[dict[str, Any]], well: bool, said: str
+) -> None:
+    judged, sentences = audit.judge({"dependencies": packages})
+    assert judged == well
+    assert said in sentences[0]
 
 
 def test_files_with_settings_and_secrets_of_ones_own_are_ignored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -66,6 +67,12 @@ def test_a_wrong_variable_is_named_in_one_sentence(
         ('modle = "x"', r"^modle in henji\.toml is not a setting of henji; did you mean model\?"),
         ("[slack]\ntoken = 1", r"^slack in henji\.toml is not a setting"),
         ("models = 3", r"^models in henji\.toml is wrong"),
+        ("buckets = true", r"^buckets in henji\.toml is wrong: true and false are no value"),
+        ('lane = "two words"', r"^lane in henji\.toml is wrong: an id or a name is expected"),
+        ('admins = ["@taro"]', r"^admins\.0 in henji\.toml is wrong: an id or a name is expected"),
+        ('otlp_endpoint = "here"', r"^otlp_endpoint in henji\.toml is wrong: an address is expect"),
+        ('model = ""', r"^model in henji\.toml is wrong: .*at least 1 character"),
+        (r'data_dir = "\u0000"', r"^data_dir in henji\.toml is wrong: there is a null character"),
         ('model = "x', r"^henji\.toml is not valid TOML: Unterminated string"),
     ],
 )
@@ -118,3 +125,16 @@ def test_the_lane_is_the_model_s_name_unless_it_is_named() -> None:
     assert load_settings(model="rinna-ppo").job_lane == "rinna-ppo"
     assert load_settings(engine="echo").job_lane == "echo"
     assert load_settings(lane="fast").job_lane == "fast"
+
+
+NUMBERS = [name for name, field in Settings.model_fields.items()
+           if {int, float} & {field.annotation, *get_args(field.annotation)}]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["inf", "nan", "-1e300", "1e300", "true", '"many"', "[]"])
+def test_no_number_is_beyond_all_measure(config: Path, name: str, value: str) -> None:
+    config.write_text(f"{name} = {value}")
+    with pytest.raises(UsageError, match=rf"^{name} in henji\.toml is wrong: ") as it:
+        load_settings()
+    assert "\n" not in str(it.value)

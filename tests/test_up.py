@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bots.supervisor import supervise
+from bots.wiring import name_of_process, parts_of, run_all
 from core.errors import UsageError
+from core.settings import load_settings
 from tests.processes import finish, henji, start
 from tests.slack_house import slack_house
+from tests.storehouse import Storehouse
 from tests.waiting import until
 
 
@@ -62,3 +66,43 @@ async def test_a_part_with_wrong_settings_ends_them_all(
     monkeypatch.setenv("SLACK_APP_TOKEN", "xapp")
     with pytest.raises(UsageError, match="`henji slack` ended, with status 2"):
         await supervise(["core", "slack"], asyncio.Event(), patience=20)
+
+
+async def test_where_a_core_was_killed_another_starts_when_it_is_counted_on_no_longer(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash of `henji up` itself, when it is started again at once."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("HENJI_ENGINE", "echo")
+    house, stop, killed = Storehouse.over(redis), asyncio.Event(), name_of_process()
+    await house.queue.announce("echo", killed, 60)
+    with capture_logs() as logs:
+
+        async def waits() -> bool:
+            return any("serves already" in line["event"] for line in logs)
+
+        up = asyncio.create_task(run_all(load_settings(), stop))
+        await until(waits)
+    try:
+        await house.queue.withdraw("echo", killed)
+        await until(lambda: is_served(house), 20)
+    finally:
+        stop.set()
+        await up
+    assert not await is_served(house)
+
+
+async def is_served(house: Storehouse) -> bool:
+    return await house.queue.cores("echo") > 0
+
+
+def test_a_core_that_serves_on_another_host_is_enough() -> None:
+    mine, others = name_of_process(), "gpu-host-17-a1b2c3"
+    assert parts_of(("slack",), []) == ["slack", "core"]
+    assert parts_of(("slack",), [mine]) == ["slack", "core"]
+    assert parts_of(("slack", "discord"), [mine, others]) == ["slack", "discord"]
+
+
+async def test_ports_that_do_not_go_round_are_said_at_once() -> None:
+    with pytest.raises(UsageError, match="HENJI_METRICS_PORT is 65535, and 2 processes need"):
+        await supervise(["core", "slack"], asyncio.Event(), patience=20, metrics_port=65_535)

@@ -1,4 +1,8 @@
-"""/admin: for those who may manage the server. Discord hides it from others; it is checked too."""
+"""/admin: for those who may manage the server, and those whom the settings list.
+
+Discord hides it from all who may not manage the server, unless its own settings say otherwise; who
+may is checked with each command.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from discord import app_commands
 from discord.app_commands import locale_str
 
 from bots.discord import convert
-from bots.discord.desk import Asked, Desk, is_admin
+from bots.discord.desk import Asked, Desk
 from bots.strings import say
 from bots.strings.en import ENGLISH
 from core.records import Place
@@ -115,7 +119,7 @@ class Admin:
         await self._desk.show(interaction, said[:MOST])
 
     async def _allows(self, interaction: Asked) -> bool:
-        if is_admin(interaction):
+        if self._desk.is_admin(interaction):
             await interaction.response.defer(ephemeral=True, thinking=True)
             return True
         await self._desk.tell(interaction, "admins_only")

@@ -48,6 +48,8 @@ class HenjiClient(discord.Client):
         )
         self.registers = shard == 0
         """Whether this connection registers the commands."""
+        self.standing = False
+        """Whether there is a session, and events come."""
         self.before_session: Callable[[], Awaitable[None]] | None = None
         """What must come to pass before a session is opened."""
 
@@ -84,15 +86,18 @@ class HenjiClient(discord.Client):
 
     async def on_ready(self) -> None:
         """A new session: what was written since the last one was not sent, and never will be."""
-        metrics.gateway("discord", "ready", up=True, shard=str(self.shard_id or 0))
+        self.standing = True
+        metrics.gateway("discord", "ready")
         log.info("connected to discord", guilds=len(self.guilds), shard=self.shard_id)
         await self._catch_up.run()
 
     async def on_resumed(self) -> None:
-        metrics.gateway("discord", "resumed", up=True, shard=str(self.shard_id or 0))
+        self.standing = True
+        metrics.gateway("discord", "resumed")
 
     async def on_disconnect(self) -> None:
-        metrics.gateway("discord", "disconnected", up=False, shard=str(self.shard_id or 0))
+        self.standing = False
+        metrics.gateway("discord", "disconnected")
 
     async def on_message(self, message: discord.Message) -> None:
         await self._listener.heard(message)

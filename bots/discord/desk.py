@@ -24,6 +24,7 @@ from bots.strings import say
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, History, JobQueue
 from core.records import Receipt
+from core.rules import Asker
 
 log = structlog.get_logger()
 
@@ -69,6 +70,18 @@ class Desk:
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS))
     messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MESSAGES))
     """Room for submissions: commands must be acknowledged in time, messages can wait for them."""
+
+    # -- who may ---------------------------------------------------------------------------------
+
+    def is_admin(self, interaction: Asked) -> bool:
+        """Whoever may manage the server, or is on the list of the settings."""
+        of_platform, governance = may_manage(interaction), self.relay.governance
+        if governance is None or interaction.guild_id is None:
+            return of_platform
+        person = interaction.user
+        thread = convert.thread_in(interaction.guild_id, interaction.channel, person.id)
+        asker = Asker(thread, str(person.id), convert.roles_of(person))
+        return governance.is_admin(asker, of_platform=of_platform)
 
     # -- words ----------------------------------------------------------------------------------
 
@@ -168,6 +181,6 @@ def is_stranger(interaction: Asked) -> bool:
     return interaction.context.private_channel is True
 
 
-def is_admin(interaction: Asked) -> bool:
-    """Whoever may manage the server; Discord's own hiding of commands can be overridden."""
+def may_manage(interaction: Asked) -> bool:
+    """By Discord: its own hiding of commands can be overridden, so each is checked again."""
     return interaction.guild_id is not None and interaction.permissions.manage_guild

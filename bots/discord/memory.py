@@ -39,7 +39,8 @@ class Memory:
             return
         where = found[0] if found else thread
         text = convert.text_of(message, me)
-        await self._desk.relay.edited(where, str(message.id), text, revision)
+        author, roles = message.author, convert.roles_of(message.author)
+        await self._desk.relay.edited(where, str(message.id), text, revision, str(author.id), roles)
 
     async def deleted(self, channel: int, guild: int | None, messages: Iterable[int]) -> None:
         """Messages are gone: people's, or the bot's own."""

@@ -13,7 +13,7 @@ import structlog
 
 from bots.discord import controls, convert
 from bots.discord.controls import Press
-from bots.discord.desk import Asked, Desk, is_admin, is_stranger, within
+from bots.discord.desk import Asked, Desk, is_stranger, within
 from bots.discord.note import Note
 from bots.discord.words import labels
 from bots.strings import failure
@@ -61,7 +61,7 @@ class Presses:
         owed = await within(self._desk.queue.owed(press.thread))
         if press.job not in owed:
             await self._desk.tell(interaction, "too_late")
-        elif not may_press(interaction, owed[press.job]):
+        elif not self._may_press(interaction, owed[press.job]):
             await self._desk.tell(interaction, "not_yours")
         else:
             await within(self._desk.relay.stop(press.thread, press.job))
@@ -71,7 +71,7 @@ class Presses:
         before = await within(self._desk.deliveries.get(press.thread, press.job))
         if before is None:
             await self._desk.show(interaction, self._refusal(interaction, "prompt_gone"))
-        elif not may_press(interaction, before.author):
+        elif not self._may_press(interaction, before.author):
             await self._desk.tell(interaction, "not_yours")
         else:
             with self._desk.platform.tokens.acknowledging(interaction.token) as acknowledgement:
@@ -106,6 +106,10 @@ class Presses:
         note = convert.token_note(interaction, locale, private=private, stranger=stranger)
         return replace(note, original=str(message.id) if message else "")
 
+    def _may_press(self, interaction: Asked, author: str) -> bool:
+        """Whoever asked, and admins."""
+        return str(interaction.user.id) == author or self._desk.is_admin(interaction)
+
     def _refusal(self, interaction: Asked, code: str) -> str:
         return failure(code, self._desk.locale_of(interaction))
 
@@ -127,8 +131,3 @@ class Presses:
             reason=reason,  # the person was told that whoever runs the bot reads it
         )
         await self._desk.tell(interaction, "feedback_thanks")
-
-
-def may_press(interaction: Asked, author: str) -> bool:
-    """Whoever asked, and whoever may manage the server."""
-    return str(interaction.user.id) == author or is_admin(interaction)

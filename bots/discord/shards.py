@@ -16,6 +16,7 @@ import structlog
 
 from bots.discord.client import HenjiClient
 from bots.discord.portal import faults_told
+from core import metrics
 from core.errors import StoreUnavailable
 from core.ports import Leases
 
@@ -66,6 +67,10 @@ class Shards:
     async def _own(self, shard: int) -> None:
         """Be connected for as long as the lease is ours."""
         client = self._connect(shard)
+        with metrics.gateway_standing("discord", lambda: client.standing, str(shard)):
+            await self._connected(shard, client)
+
+    async def _connected(self, shard: int, client: HenjiClient) -> None:
         running = asyncio.create_task(self._run(client), name=f"connection {shard}")
         renewing = asyncio.create_task(self._renew(shard), name=f"lease {shard}")
         try:

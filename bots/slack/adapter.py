@@ -180,11 +180,17 @@ async def _transport(
     assert token is not None  # noqa: S101 -- checked at the door
     handler = AsyncSocketModeHandler(app, token.get_secret_value(), logger=_quiet_logger())
     handler.client.on_message_listeners.append(_Link(catch_up).on_frame)
-    await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
-    try:
-        yield
-    finally:
-        await handler.close_async()  # type: ignore[no-untyped-call]  # nor this
+    socket = handler.client
+    with metrics.gateway_standing("slack", lambda: _stands(socket.current_session)):
+        await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
+        try:
+            yield
+        finally:
+            await handler.close_async()  # type: ignore[no-untyped-call]  # nor this
+
+
+def _stands(session: aiohttp.ClientWebSocketResponse | None) -> bool:
+    return session is not None and not session.closed
 
 
 def _quiet_logger() -> logging.Logger:
@@ -210,7 +216,7 @@ class _Link:
             metrics.gateway("slack", "disconnect")
             self._expected = True
         elif kind == "hello":
-            metrics.gateway("slack", "hello" if self._expected else "lost and back", up=True)
+            metrics.gateway("slack", "hello" if self._expected else "lost and back")
             if not self._expected:
                 log.warning("the connection to slack was lost; reading what was missed")
                 self._catch_up.soon()

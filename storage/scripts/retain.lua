@@ -1,13 +1,25 @@
--- Gives threads another term, counted from their last message. Returns how many there were.
+-- Gives threads another term, counted from their last message: to what they remember, to which
+-- messages that is, and to how each reply was brought out. Returns how many there were.
 
 local changed = 0
 for _, row in ipairs(A.threads) do
   local T, ms = row.thread, row.keep_ms
   local last = tonumber(call('ZSCORE', K('threads'), T) or now)
   if call('EXISTS', K('thread', T)) == 1 then
+    local left, _, channel = math.max(last + ms - now, 1), places(T)
+    local function live(name, ...)
+      call('PEXPIRE', K(name, ...), left)
+    end
     call('HSET', K('thread', T), 'retention', ms)
+    for _, id in ipairs(call('HKEYS', K('turns', T))) do
+      live('message', channel, id)
+      for _, message in ipairs(cjson.decode(call('HGET', K('delivery', id), 'messages') or '[]')) do
+        live('message', channel, message)
+      end
+      live('delivery', id)
+    end
     for _, name in ipairs({ 'thread', 'turns', 'history', 'mailbox', 'counts', 'changes' }) do
-      call('PEXPIRE', K(name, T), math.max(last + ms - now, 1))
+      live(name, T)
     end
     changed = changed + 1
   end

@@ -242,7 +242,9 @@ class Schedule:
         self.board.said[said.thread][turn.id] = turn
         self.jobs.add(Job.id_for(said.thread, turn.id, str(number)))
         await asyncio.sleep(random.choice((0, 0, 0.1)))
-        await self._deliver(lambda r: r.edited(said.thread, turn.id, text, str(number)), random)
+        await self._deliver(
+            lambda r: r.edited(said.thread, turn.id, text, str(number), turn.author), random
+        )
         said.edits = max(said.edits, number)
 
     async def _delete(self, random: Random) -> None:

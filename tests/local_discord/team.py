@@ -16,13 +16,16 @@ from bots.discord import adapter, portal
 from bots.discord.adapter import Stores
 from bots.discord.desk import Terms
 from bots.discord.shards import Plan
+from bots.governance import Governance
 from bots.relay import Terms as RelayTerms
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models import CATALOGUE
+from core.rules import Policy
 from core.worker import Terms as WorkerTerms
 from core.worker import Worker
 from storage.leases import RedisLeases
+from storage.rules import RedisAudit, RedisRules
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.storehouse import Storehouse
@@ -48,6 +51,11 @@ class Team:
     stops: list[asyncio.Event] = field(default_factory=list)
     bots: list[Bot] = field(default_factory=list)
 
+    @property
+    def rulebook(self) -> RedisRules:
+        """What admins have set."""
+        return RedisRules(self.house.store, Policy())
+
     def stores(self) -> Stores:
         """Queue, history and deliveries of a process's own, over the one Redis."""
         house = Storehouse.over(self.house.redis)
@@ -67,12 +75,18 @@ class Team:
         return task
 
     async def start_bot(self, name: str = "bot", **changes: Any) -> Bot:
-        """One adapter process, connected; `changes` are of its terms."""
+        """One adapter process, connected; `changes` are of its terms, or the `policy` it keeps."""
         plan = changes.pop("plan", Plan(1, 1, name, lease=1.0, identify=0.05))
         ready = self.discord.gateway.identified + changes.pop("connections", plan.most)
+        policy = changes.pop("policy", None)
         seen = await portal.look(TOKEN)
         terms = replace(TERMS, reads=seen.reads, **changes)
-        relay = RelayTerms(lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0)
+        governance = policy and Governance(
+            RedisRules(self.house.store, policy), RedisAudit(self.house.store), policy
+        )
+        relay = RelayTerms(
+            lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, governance=governance
+        )
         stop = asyncio.Event()
         running = adapter.run(TOKEN, seen, self.stores(), terms, relay, plan, stop)
         bot = Bot(asyncio.create_task(running, name=name), stop)

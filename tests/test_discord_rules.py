@@ -1,0 +1,87 @@
+"""A company's rules on Discord: admins by list and by role, and what roles allow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.strings import say
+from core.records import Place
+from core.rules import Policy, Rules
+from tests.local_discord import payloads as p
+from tests.local_discord.team import ALICE, BOB, Team, a_team
+from tests.test_discord_commands import NOBODY, STOP, answered, told
+
+STAFF = "9077"
+
+
+@pytest.fixture
+async def team(redis: Redis) -> AsyncIterator[Team]:
+    async with a_team(redis) as team:
+        yield team
+        assert team.discord.faults == []
+
+
+async def a_channel(team: Team, policy: Policy, tokens_per_second: float = 0.0) -> str:
+    """A channel of a guild with a role, and a bot that keeps these rules."""
+    guild = team.discord.add_guild()
+    team.discord.world.guilds[guild]["roles"].append(p.role(STAFF, "staff"))
+    channel = team.discord.add_channel(guild)
+    await team.start_core(tokens_per_second)
+    await team.start_bot(policy=policy)
+    return channel
+
+
+def with_role(role: str) -> p.Payload:
+    return p.member([role])
+
+
+async def says(team: Team, channel: str, text: str) -> None:
+    await team.discord.until(
+        lambda: any(text in message["content"] for message in team.discord.replies(channel))
+    )
+
+
+@pytest.mark.parametrize("admins", [(str(BOB["id"]),), (f"discord:{BOB['id']}",)])
+async def test_who_is_on_the_list_administers_without_a_right_of_discords(
+    team: Team, admins: tuple[str, ...]
+) -> None:
+    general = await a_channel(team, Policy(admins=admins))
+    used = await team.discord.uses(
+        BOB, general, "admin config", {"rule": "temperature 0.2"}, permissions=NOBODY
+    )
+    assert await told(team, used) == say("config_set", "en", name="temperature", value="0.2")
+    guild = str(team.discord.world.guild_of(general))
+    assert await team.rulebook.set_here(Place("discord", guild, general)) == Rules(temperature=0.2)
+    used = await team.discord.uses(ALICE, general, "admin config", permissions=NOBODY)
+    assert await told(team, used) == say("admins_only", "en")
+
+
+async def test_who_is_on_the_list_may_stop_anothers_reply(team: Team) -> None:
+    general = await a_channel(team, Policy(admins=(str(BOB["id"]),)), tokens_per_second=30)
+    used = await team.discord.uses(ALICE, general, "ask", {"prompt": "word " * 100})
+    await answered(team, used)
+    where = team.discord.world.messages[general]
+    await team.discord.until(lambda: "word" in where[used.original]["content"])
+    await team.discord.presses(BOB, where[used.original], STOP, permissions=NOBODY)
+    stopped = say("stopped", "en")
+    await team.discord.until(lambda: stopped in where[used.original]["content"])
+
+
+async def test_a_mention_of_a_person_or_a_role_stands_for_its_id(team: Team) -> None:
+    general = await a_channel(team, Policy())
+    rules = f"deny_people <@{BOB['id']}>"
+    used = await team.discord.uses(ALICE, general, "admin config", {"rule": rules})
+    assert str(BOB["id"]) in await told(team, used)
+    asked = await team.discord.says(BOB, general, "<@bot> hello")
+    await says(team, str(asked["id"]), say("not_allowed", "en"))
+
+
+async def test_an_edit_is_judged_by_its_authors_roles(team: Team) -> None:
+    general = await a_channel(team, Policy(everywhere=Rules(allow_roles=(STAFF,))))
+    asked = await team.discord.says(ALICE, general, "<@bot> one", member=with_role(STAFF))
+    await says(team, str(asked["id"]), "echo: one")
+    await team.discord.edits(asked, "<@bot> another")
+    await says(team, str(asked["id"]), "echo: another")

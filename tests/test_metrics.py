@@ -1,0 +1,253 @@
+"""What is counted, held against what happened: each metric moves when its thing happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.base import Incoming
+from bots.relay import Relay
+from bots.relay import Terms as RelayTerms
+from bots.watch import Watch
+from core import metrics
+from core.dialogue import Dialogue
+from core.engine.echo import EchoEngine
+from core.models import CATALOGUE
+from core.settings import load_settings
+from core.types import ThreadKey
+from core.worker import Terms, Worker
+from storage import keys
+from tests.local_discord.team import ALICE, a_team, words
+from tests.slack_house import slack_house
+from tests.stand_in import Board, StandIn, Wire, at_once
+from tests.storehouse import LANE, Storehouse
+from tests.test_health import sample
+from tests.waiting import until
+
+T = TypeVar("T")
+
+THREAD = ThreadKey("stand-in", "T1", "C1", "1.0")
+
+
+def now(name: str, **labels: str) -> float:
+    """A metric's value; 0 where nothing was counted yet."""
+    return metrics.REGISTRY.get_sample_value(f"henji_{name}", labels) or 0.0
+
+
+@dataclass
+class Since:
+    """How much each metric has grown since this was made."""
+
+    before: dict[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for family in metrics.REGISTRY.collect():
+            for found in family.samples:
+                self.before[found.name, tuple(sorted(found.labels.items()))] = found.value
+
+    def __call__(self, name: str, **labels: str) -> float:
+        key = f"henji_{name}", tuple(sorted(labels.items()))
+        return now(name, **labels) - self.before.get(key, 0.0)
+
+
+@asynccontextmanager
+async def a_relay(house: Storehouse, wire: Wire = at_once) -> AsyncIterator[tuple[Relay, Board]]:
+    board, stop = Board(), asyncio.Event()
+    terms = RelayTerms(LANE, "bot", take=0.05, drain=0.05)
+    relay = Relay(StandIn(board, wire=wire), house.queue, house.history, house.deliveries, terms)
+    work = asyncio.create_task(relay.run(stop))
+    try:
+        yield relay, board
+    finally:
+        stop.set()
+        await work
+
+
+@asynccontextmanager
+async def a_core(house: Storehouse, engine: EchoEngine) -> AsyncIterator[Worker]:
+    stop, dialogue = asyncio.Event(), Dialogue.load(CATALOGUE["echo"], None)
+    terms = Terms(LANE, "core", drain=0, renew=0.02)
+    worker = Worker(house.queue, house.history, engine, dialogue, terms)
+    working = asyncio.create_task(worker.run(stop))
+    try:
+        yield worker
+    finally:
+        stop.set()
+        await working
+
+
+async def say(relay: Relay, board: Board, text: str, id_: str) -> None:
+    await relay.submit(Incoming(THREAD, board.say(THREAD, id_, "U1", text), addressed=True))
+
+
+async def test_what_comes_in_and_every_call_of_the_platform_is_counted(redis: Redis) -> None:
+    house, since, calls = Storehouse.over(redis), Since(), {"post": 0}
+
+    async def wire(name: str, effect: Callable[[], Awaitable[T]]) -> T:
+        if name == "post" and not calls["post"]:
+            calls["post"] += 1
+            raise OSError("the line is cut")
+        return await effect()
+
+    async with a_relay(house, wire) as (relay, board):
+        await say(relay, board, "nobody is there", "m0")
+        await house.queue.announce(LANE, "core", 60)
+        await say(relay, board, "hello", "m1")
+        await say(relay, board, "hello", "m1")
+        await house.reply(await house.claim(), "hi")
+        await until(lambda: _closed(house))
+    events = {"queued": 1, "duplicate": 1, "refused": 1}
+    for outcome, number in events.items():
+        assert since("events_total", platform="stand-in", outcome=outcome) == number
+    assert since("refusals_total", platform="stand-in", code="no_core") == 1
+    posts = {"platform": "stand-in", "call": "post"}
+    assert since("platform_calls_total", **posts, outcome="failed") == 1
+    assert since("platform_calls_total", **posts, outcome="ok") == 2
+    assert since("platform_call_seconds_count", **posts) == 3
+    assert since("deliveries_total", platform="stand-in", end="done") == 1
+    assert since("deliveries_total", platform="stand-in", end="failed") == 1
+    assert now("deliveries_open", platform="stand-in") == 0
+
+
+async def _closed(house: Storehouse) -> bool:
+    return not await house.redis.exists(keys.key("deliveries", 0, "stand-in"))
+
+
+async def test_edits_are_counted_as_edits(redis: Redis) -> None:
+    house, since = Storehouse.over(redis), Since()
+    async with a_relay(house) as (relay, board), a_core(house, EchoEngine(40)):
+        await until(lambda: _served(house))
+        await say(relay, board, "a text of some words", "m1")
+        await until(lambda: _closed(house))
+    edits = since("platform_calls_total", platform="stand-in", call="edit", outcome="ok")
+    assert edits >= 1
+    assert since("platform_call_seconds_count", platform="stand-in", call="edit") == edits
+
+
+async def _served(house: Storehouse) -> bool:
+    return await house.queue.cores(LANE) > 0
+
+
+@pytest.mark.parametrize("finder", ["bot", "core"])
+async def test_a_takeover_is_counted_by_whoever_finds_the_lease_ended(
+    redis: Redis, finder: str
+) -> None:
+    house, since = Storehouse.over(redis), Since()
+    await house.queue.announce(LANE, "a core that dies", 60)
+    await house.say("hello")
+    await house.claim()
+    process = a_relay(house) if finder == "bot" else a_core(house, EchoEngine())
+    async with process:
+        await redis.zadd(keys.key("leases", 0), {"slack:T1:C1:1.0": 1})
+        await until(lambda: _counted(since, "takeovers_total"))
+    assert since("takeovers_total") == 1
+
+
+async def _counted(since: Since, name: str, **labels: str) -> bool:
+    return since(name, **labels) > 0
+
+
+async def test_a_core_that_lost_its_job_counts_the_step_that_was_fenced(redis: Redis) -> None:
+    house, since = Storehouse.over(redis), Since()
+    async with a_core(house, EchoEngine(20)) as worker:
+        await until(lambda: _served(house))
+        await house.say("a long text that takes its time")
+        await until(lambda: _runs(worker))
+        assert now("jobs_running", lane=LANE) == 1
+        assert now("engine_running") == 1
+        await redis.hincrby(keys.key("thread", 0, "slack:T1:C1:1.0"), "gen", 1)
+        await until(lambda: _counted(since, "jobs_total", lane=LANE, outcome="fenced"))
+        worker.measure()
+    steps = sum(since("fenced_total", step=step) for step in ("renew", "publish", "commit"))
+    assert steps == 1
+    assert now("jobs_running", lane=LANE) == 0
+
+
+async def _runs(worker: Worker) -> bool:
+    worker.measure()
+    return now("engine_running") > 0
+
+
+async def test_what_waits_is_owed_and_was_given_up_is_looked_up(redis: Redis) -> None:
+    house = Storehouse.over(redis, max_attempts=1)
+    watch = Watch(load_settings(lane=LANE), house.queue)
+    await house.queue.announce(LANE, "core", 60)
+    for number in range(3):
+        await house.say("hello", ThreadKey("slack", "T1", "C1", f"{number}.0"))
+    await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
+    await house.claim()
+    await watch.refresh()
+    assert now("jobs_waiting", lane=LANE) == 1
+    assert now("replies_owed") == 2
+    assert now("dead_letters") == 1
+    assert now("cores", lane=LANE) == 1
+    assert now("redis_up") == 1
+
+
+async def test_slacks_429s_and_streams_that_end_are_counted(redis: Redis) -> None:
+    since = Since()
+    async with slack_house(redis, minute=30.0) as house:
+        await house.core(pace=100)
+        await house.adapter()
+        assert now("gateway_up", platform="slack", shard="0") == 1
+        assert metrics.gateways_down() == []
+        slack, text = house.slack, words(15)
+        slack.limits.refuse_next("chat.update", 1)
+        ts = await slack.say("C1", "U1", f"<@U0HENJI> {text}")
+        await slack.until(lambda: slack.replies("C1", ts))
+        slack.expire_streams()
+        await house.answered("C1", ts, f"echo: {text}", within=20)
+    assert since("gateway_events_total", platform="slack", event="hello") == 1
+    assert since("stream_fallbacks_total", platform="slack", reason="ended") == 1
+    assert since("rate_limited_total", platform="slack", method="chat.update") == 1
+    assert metrics.REGISTRY.get_sample_value("henji_gateway_up", {"platform": "slack"}) is None
+
+
+async def test_a_socket_that_is_lost_is_seen_as_down(redis: Redis) -> None:
+    async with slack_house(redis) as house:
+        await house.adapter()
+        await house.slack.delivery.drop()
+        await until(_down)
+    assert metrics.gateways_down() == []
+
+
+async def _none_down() -> bool:
+    return metrics.gateways_down() == []
+
+
+async def _down() -> bool:
+    return metrics.gateways_down() == ["slack"]
+
+
+async def test_discords_connection_and_its_429s_are_counted(redis: Redis) -> None:
+    since = Since()
+    async with a_team(redis) as team:
+        channel = team.discord.add_channel(team.discord.add_guild())
+        await team.start_core()
+        bot = await team.start_bot()
+        assert metrics.gateways_down() == ["discord"]
+        await until(_none_down, 10)
+        assert since("gateway_events_total", platform="discord", event="ready") == 1
+        team.discord.make_trouble("post", retry_after=0.05)
+        asked = await team.discord.says(ALICE, channel, "<@bot> hello")
+        await team.discord.until(lambda: team.discord.replies(str(asked["id"])))
+        bot.stop.set()
+        await bot.task
+    assert sum(since("rate_limited_total", platform="discord", method=m) for m in METHODS) == 1
+    assert metrics.gateways_down() == []
+
+
+METHODS = ("POST", "PATCH", "c", "m")
+
+
+def test_a_scrape_has_them_all() -> None:
+    text = metrics.page().decode()
+    assert sample(text, "henji_takeovers_total") >= 0
+    for name in metrics.names():
+        assert name.removesuffix("_total").removesuffix("_bucket") in text
