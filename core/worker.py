@@ -276,7 +276,14 @@ class Worker:
         turns = turns_to_read(job, window)
         held.prompt = turns[-1].text
         resume = reply_to_resume(job, window)
-        prompt = dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
+        try:
+            prompt = dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
+        except TurnTooLong:
+            if not resume:
+                raise
+            # it has all the room there is: it stays as it stands, and is not gone on with again
+            done = Done(resume, "stop", Usage(0, 0))
+            return await self._commit(held, window, Prompt((), 0, {}), done)
         reply = dialogue.reply(resume=resume)
         held.show(resume)
         reason = await self._stream(held, prompt, reply)

@@ -158,6 +158,22 @@ async def test_a_reply_that_reached_its_length_is_gone_on_with(
     ]
 
 
+async def test_a_reply_that_takes_all_the_room_stays_when_it_is_gone_on_with(
+    redis_url: str, redis: Redis
+) -> None:
+    lines = "abcdefghijklmnopqrstuv\n/continue\n/continue\n/continue\n/history\n"
+    room = {"HENJI_CONTEXT_LENGTH": "48", "HENJI_MAX_NEW_TOKENS": "8"}
+    ran = await henji("chat", given=lines, REDIS_URL=redis_url, LOGNAME="me", **room)
+    said = [line for line in ran.out.splitlines() if line and "limit" not in line]
+    assert said == [
+        "echo: ab",
+        "cdefghij",
+        "There is no reply to go on with.",
+        "me: abcdefghijklmnopqrstuv",
+        "echo: echo: abcdefghij",
+    ]
+
+
 async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
     redis_url: str, redis: Redis
 ) -> None:

@@ -145,6 +145,15 @@ def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
     assert Dialogue.load(spec, directory).stop_ids >= {2, 4}
 
 
+def test_a_directory_may_be_named_from_the_person_s_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tiny.rinna(tmp_path / "house")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = find_model(settings(tmp_path, model="~/house"))
+    assert model_directory(spec, settings(tmp_path), print) == directory
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

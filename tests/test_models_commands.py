@@ -159,6 +159,14 @@ def test_the_list_says_what_each_model_takes(tmp_path: Path) -> None:
     assert "14.43 GB" in told
 
 
+def test_the_limits_of_one_model_are_not_those_of_the_others_in_the_list(tmp_path: Path) -> None:
+    limits = {"HENJI_MODEL": "smollm2", "HENJI_CONTEXT_LENGTH": "4096"}
+    told = run(models, HENJI_DATA_DIR=str(tmp_path), **limits)
+    reads = {line.split()[0]: line for line in told.output.splitlines() if "tokens  " in line}
+    assert "4096 tokens" in reads["smollm2"]
+    assert "2048 tokens" in reads["rinna-ppo"]
+
+
 def test_tokenize_shows_pieces_ids_and_count(tmp_path: Path) -> None:
     model = str(dialogues.rinna_files())
     told = run(tokenize, "--model", model, "--json", "  吾輩は猫 გ")
