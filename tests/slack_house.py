@@ -156,6 +156,12 @@ class SlackHouse:
         assert isinstance(found, Message)
         return found
 
+    async def at_rest(self) -> None:
+        """Nothing is left behind by the replies that there were: no sign of life in any thread,
+        and nothing that Slack would object to."""
+        await self.slack.until(lambda: not self.slack.standing())
+        assert self.slack.workspace.violations == []
+
 
 async def _listens(port: int) -> bool:
     try:

@@ -22,7 +22,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         await house.core()
         await house.adapter()
         yield house
-        assert house.slack.workspace.violations == []
+        await house.at_rest()
 
 
 async def asked(house: SlackHouse, text: str = "一", user: str = "U1") -> tuple[str, Message]:

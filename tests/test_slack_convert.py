@@ -73,7 +73,11 @@ def test_slacks_stop_button_names_its_streams() -> None:
     assert convert.happening(pressed, BOT) == Stopped(key, "U1", ("2.0",))
 
 
-@given(st.dictionaries(st.sampled_from(["ts", "channel", "user", "text"]), st.none() | st.text()))
+@given(
+    st.dictionaries(
+        st.sampled_from(["ts", "channel", "user", "text"]), st.none() | st.text("aé 3.\n")
+    )
+)
 def test_a_payload_of_any_shape_is_understood_or_malformed(changes: dict[str, Any]) -> None:
     try:
         convert.happening(event(**changes), BOT)

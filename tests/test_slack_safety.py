@@ -24,7 +24,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         await house.core()
         await house.adapter()
         yield house
-        assert house.slack.workspace.violations == []
+        await house.at_rest()
 
 
 async def settled(house: SlackHouse) -> None:

@@ -20,7 +20,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         await house.core()
         await house.adapter()
         yield house
-        assert house.slack.workspace.violations == []
+        await house.at_rest()
 
 
 async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackHouse) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 
 import aiohttp
@@ -34,10 +35,13 @@ from bots.slack.platform import CALL_SECONDS, SlackPlatform
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
 from core import metrics
+from core.chores import repeat
 from core.ports import Deliveries, History, JobQueue, Vault
 from core.settings import Settings
 
 CONNECTIONS = 100
+TEND_SECONDS = 2.0
+"""How often the signs of life in threads are looked at."""
 
 log = structlog.get_logger()
 
@@ -158,6 +162,8 @@ async def _run(
     catch_up = CatchUp(desk, listeners.messages)
     drained = asyncio.Event()
     relay = asyncio.create_task(desk.relay.run(drained))
+    tend = partial(desk.platform.tend, desk.relay.delivers)
+    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * desk.caller.budget.minute / 60))
     try:
         async with _transport(settings, app, flow, catch_up):
             desk.later(catch_up.run())
@@ -166,6 +172,7 @@ async def _run(
     finally:
         drained.set()  # nothing comes in any more: what is under way is finished or handed back
         await relay
+        tending.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -123,16 +123,14 @@ class Desk:
     async def job_in(
         self, key: ThreadKey, messages: tuple[str, ...] = ()
     ) -> tuple[str, str] | None:
-        """The reply under way in a thread and who asked for it; `messages` may belong to it."""
-        for held in reversed(self.platform.open.values()):
-            if held.thread == key:
-                return held.job, held.author
+        """The reply under way in a thread and who asked for it, whichever process brings it out;
+        `messages` may belong to it."""
+        owed = await self.relay.owed(key)
         for message in messages:
             found = await self.deliveries.locate(key, message)
-            delivery = await self.deliveries.get(*found) if found else None
-            if delivery is not None:
-                return delivery.job, delivery.author
-        return None
+            if found is not None and found[1] in owed:
+                return found[1], owed[found[1]]
+        return next(iter(owed.items()), None)
 
     async def is_admin(self, key: ThreadKey, user: str) -> bool:
         """By the workspace, by the settings, or by the rules of the place."""

@@ -219,6 +219,16 @@ class LocalSlack:
             (m for m in self.replies(channel, thread) if text == m.shown and m.buttons()), None
         )
 
+    def standing(self) -> list[str]:
+        """The signs of life that readers see now: statuses, and sessions in which work goes on.
+
+        A status is taken away by a message of the app's in its thread, and by two minutes.
+        """
+        newest = {(channel, ts): (said, at) for channel, ts, said, at in self.workspace.statuses}
+        oldest = time.monotonic() - 2 * self.limits.minute
+        statuses = [said for said, at in newest.values() if said and at > oldest]
+        return statuses + [s for s in self.workspace.sessions.values() if s == "processing"]
+
     def called(self, method: str) -> list[Call]:
         return [call for call in self.api.calls if call.method == method]
 

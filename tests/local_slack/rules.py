@@ -23,6 +23,7 @@ class Rule:
     tier: int = 4
     listed: dict[str, frozenset[str]] = field(default_factory=dict)
     """Arguments that take only these values."""
+    may_be_empty: tuple[str, ...] = ()
 
 
 _FLAG = (bool, str)  # a query string carries 1 and 0
@@ -86,6 +87,7 @@ RULES: dict[str, Rule] = {
         ("channel_id", "thread_ts", "status"),
         "chat:write",
         STATUS_PER_MINUTE,
+        may_be_empty=("status",),  # that takes it away
     ),
     "assistant.threads.setSuggestedPrompts": Rule(
         {"channel_id": str, "thread_ts": str, "title": str, "prompts": list},
@@ -128,7 +130,7 @@ def faults(method: str, arguments: Json) -> Iterator[str]:
         elif name in rule.listed and value not in rule.listed[name]:
             yield f"{method}: {name} cannot be {value!r}"
     for name in rule.required:
-        if arguments.get(name) in (None, ""):
+        if arguments.get(name) in (None, "") and name not in rule.may_be_empty:
             yield f"{method} needs {name}"
 
 
