@@ -160,7 +160,10 @@ class SlackHouse:
         """Nothing is left behind by the replies that there were: no sign of life in any thread,
         and nothing that Slack would object to."""
         await self.slack.until(lambda: not self.slack.standing())
-        assert self.slack.workspace.violations == []
+        workspace = self.slack.workspace
+        ours = (m for m in workspace.messages.values() if m.user == self.slack.bot_user)
+        assert not any(m.unfurl for m in ours if m.streaming == "no" and not m.ephemeral_for)
+        assert workspace.violations == []
 
 
 async def _listens(port: int) -> bool:

@@ -11,7 +11,7 @@ from bots.slack import blocks
 from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.slack.home import FORGET_ME, RESET_CHANNEL, RESET_SPACE
 from tests.local_slack import Json, Message
-from tests.slack_house import SlackHouse, slack_house
+from tests.slack_house import LANE, SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
 
@@ -128,16 +128,22 @@ async def test_a_shortcut_resets_inside_threads_after_a_dialogue(house: SlackHou
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
+async def responded(house: SlackHouse, part: str) -> None:
+    """A command was answered, by the address that came with it."""
+    slack = house.slack
+    await slack.until(lambda: any(part in r["text"] for r in slack.workspace.responses))
+
+
 async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackHouse) -> None:
     slack = house.slack
     ts, _ = await asked(house)
     slack.command("U2", "C1", "reset")
     view = await modal(house, "henji_confirm_reset")
     slack.submit("U2", view, {})
-    await whispered(house, "U2", "Only admins")
+    await responded(house, "Only admins")
     assert await house.storehouse().texts(house.key("C1", ts)) != []
     slack.submit("UADMIN", view, {})
-    await whispered(house, "UADMIN", "消しました")
+    await responded(house, "消しました")
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
@@ -177,6 +183,37 @@ async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackHouse) -> 
     )
     assert question.thread_ts is None
     await house.answered("C1", question.ts, "echo: 今日は?")
+
+
+async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackHouse) -> None:
+    slack = house.slack
+    root = await slack.say("C1", "U2", "the numbers are in")
+    slack.workspace.without_app.add("C1")
+    envelope = slack.command("U2", "C1", "ask what now?")
+    await envelope.done.wait()
+    assert envelope.answer is not None
+    assert "Please invite me" in envelope.answer["text"]
+    slack.shortcut("U2", ASK_SHORTCUT, slack.workspace.messages["C1", root])
+    view = await modal(house, "henji_asked")
+    sent = slack.submit("U2", view, {"question": {"question": {"value": "what now?"}}})
+    await sent.done.wait()
+    assert sent.answer is not None
+    assert sent.answer["response_action"] == "errors"
+    assert "Please invite me" in sent.answer["errors"]["question"]
+
+
+async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.stop("core")
+    await house.storehouse().queue.announce(LANE, "busy", 60)
+    slack.command("U1", "C1", "ask 今日は?")
+    [question] = await slack.until(lambda: slack.called("chat.postMessage"))
+    slack.api.lost["chat.postMessage"] = 1
+    await house.core()
+    [root] = [m for m in slack.workspace.messages.values() if m.text == question.arguments["text"]]
+    await house.answered("C1", root.ts, "echo: 今日は?")
+    assert root.edits == 0
+    assert len(slack.replies("C1", root.ts)) == 2  # the question, and one reply
 
 
 @pytest.mark.parametrize(

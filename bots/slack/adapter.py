@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Protocol
 
 import aiohttp
-import structlog
-from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
@@ -32,9 +28,9 @@ from bots.slack.manifest import SCOPES
 from bots.slack.past import Past
 from bots.slack.people import People
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
+from bots.slack.socket import socket
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
-from core import metrics
 from core.chores import repeat
 from core.ports import Deliveries, History, JobQueue, Vault
 from core.settings import Settings
@@ -42,8 +38,6 @@ from core.settings import Settings
 CONNECTIONS = 100
 TEND_SECONDS = 2.0
 """How often the signs of life in threads are looked at."""
-
-log = structlog.get_logger()
 
 
 class Stores(Protocol):
@@ -185,40 +179,5 @@ async def _transport(
         return
     token = settings.slack_app_token
     assert token is not None  # noqa: S101 -- checked at the door
-    handler = AsyncSocketModeHandler(app, token.get_secret_value(), logger=_quiet_logger())
-    handler.client.on_message_listeners.append(_Link(catch_up).on_frame)
-    await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
-    try:
+    async with socket(app, token.get_secret_value(), catch_up.soon):
         yield
-    finally:
-        await handler.close_async()  # type: ignore[no-untyped-call]  # nor this
-
-
-def _quiet_logger() -> logging.Logger:
-    """The SDK logs what it receives at the level DEBUG: people's words are not for logs."""
-    logger = logging.getLogger("henji.slack_socket")
-    logger.setLevel(logging.WARNING)
-    return logger
-
-
-class _Link:
-    """Notices a connection that comes back without having been sent away."""
-
-    def __init__(self, catch_up: CatchUp) -> None:
-        self._catch_up = catch_up
-        self._expected = True  # the first hello
-
-    async def on_frame(self, frame: aiohttp.WSMessage) -> None:
-        text = str(frame.data)
-        if '"hello"' not in text and '"disconnect"' not in text:
-            return
-        kind = json.loads(text).get("type")
-        if kind == "disconnect":
-            metrics.gateway("slack", "disconnect")
-            self._expected = True
-        elif kind == "hello":
-            metrics.gateway("slack", "hello" if self._expected else "lost and back", up=True)
-            if not self._expected:
-                log.warning("the connection to slack was lost; reading what was missed")
-                self._catch_up.soon()
-            self._expected = False

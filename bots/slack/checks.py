@@ -80,17 +80,19 @@ async def check_app_token(client: AsyncWebClient, token: str) -> None:
     except UNREACHABLE as error:
         raise OperatorError(_unreachable(client, error)) from error
     except SlackApiError as error:
-        name = error_of(error)
-        if name in APP_TOKEN_FAULTS:
-            raise OperatorError(
-                f"SLACK_APP_TOKEN {APP_TOKEN_FAULTS[name]}: {APP}: Basic Information > "
-                "App-Level Tokens > Generate, with the scope connections:write"
-            ) from error
-        if name in TRANSIENT:
-            raise OperatorError(_not_now(name)) from error
-        raise OperatorError(
-            f"Socket Mode cannot be opened ({name}): {APP}: Socket Mode > Enable Socket Mode"
-        ) from error
+        raise OperatorError(app_token_sentence(error_of(error))) from error
+
+
+def app_token_sentence(error: str) -> str:
+    """What to do where Socket Mode is not opened."""
+    if error in APP_TOKEN_FAULTS:
+        return (
+            f"SLACK_APP_TOKEN {APP_TOKEN_FAULTS[error]}: {APP}: Basic Information > "
+            "App-Level Tokens > Generate, with the scope connections:write"
+        )
+    if error in TRANSIENT:
+        return _not_now(error)
+    return f"Socket Mode cannot be opened ({error}): {APP}: Socket Mode > Enable Socket Mode"
 
 
 async def check(settings: Settings, client: AsyncWebClient) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import structlog
 
-from bots.slack import blocks, convert
+from bots.slack import blocks
 from bots.slack.blocks import Handle
-from bots.slack.convert import Pressed
 from bots.slack.desk import Desk
+from bots.slack.interactions import Pressed, Submitted
 from bots.strings import say
 
 REASON = "henji_reason"
@@ -54,7 +54,7 @@ class Controls:
     # -- feedback -------------------------------------------------------------------------------
 
     async def _feedback(self, press: Pressed) -> None:
-        verdict, value = press.value.split(" ", 1)
+        verdict, _, value = press.value.partition(" ")
         handle = Handle.parse(value)
         self._keep(handle, press.user, verdict)
         if not self._desk.terms.reasons:
@@ -76,12 +76,12 @@ class Controls:
         )
         self._desk.later(self._desk.open_modal(press.team, press.trigger, view))
 
-    async def on_reason(self, user: str, view: convert.Json) -> None:
+    async def on_reason(self, sent: Submitted) -> None:
         """The modal behind a thumb was sent."""
-        verdict, value = str(view.get("private_metadata", "")).split(" ", 1)
+        verdict, _, value = sent.data.partition(" ")
         handle = Handle.parse(value)
-        self._keep(handle, user, verdict, convert.submitted(view).get("reason", ""))
-        self._desk.later(self._desk.tell(handle.thread, user, "feedback_thanks"))
+        self._keep(handle, sent.user, verdict, sent.values.get("reason", ""))
+        self._desk.later(self._desk.tell(handle.thread, sent.user, "feedback_thanks"))
 
     def _keep(self, handle: Handle, user: str, verdict: str, reason: str = "") -> None:
         """Write it down for whoever runs the bot; a reason only where logs may hold words."""

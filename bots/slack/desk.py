@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
+from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.relay import Relay
 from bots.slack.blocks import Block
@@ -94,7 +95,11 @@ class Desk:
                 key.space,
                 key.channel,
                 lambda: client.chat_postMessage(
-                    channel=key.channel, thread_ts=key.thread, text=text, unfurl_links=False
+                    channel=key.channel,
+                    thread_ts=key.thread or None,
+                    text=text,
+                    unfurl_links=False,
+                    unfurl_media=False,
                 ),
             )
             return
@@ -106,6 +111,13 @@ class Desk:
                 channel=key.channel, user=user, text=text, thread_ts=key.thread or None
             ),
         )
+
+    async def respond(self, team: str, url: str, text: str) -> None:
+        """Answer a command by the address that came with it: that works where the bot is no
+        member, too."""
+        client = await self.workspaces.client(team)
+        webhook = AsyncWebhookClient(url, session=client.session, logger=client.logger)
+        await webhook.send(text=text, response_type="ephemeral")
 
     async def tell(self, key: ThreadKey, user: str, sentence: str, **values: object) -> None:
         """Whisper one of the bot's sentences, in the person's language."""

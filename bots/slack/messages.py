@@ -40,9 +40,9 @@ class Messages:
         self._called: OrderedDict[ThreadKey, str] = OrderedDict()
         """Thread -> the message that first named the bot there, as far as this process knows."""
 
-    async def on_event(self, body: convert.Json, retry: int = 0) -> None:
+    async def on_event(self, body: convert.Json, team: str, retry: int = 0) -> None:
         """Store what an event says; StoreUnavailable where that failed, so that it comes again."""
-        bot = await self._desk.workspaces.bot(str(body.get("team_id", "")))
+        bot = await self._desk.workspaces.bot(team)
         match convert.happening(body, bot):
             case Said() as said:
                 await self._told_when_lost(said, bot, retry)
