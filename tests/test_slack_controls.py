@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 from bots.slack import blocks
 from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.slack.home import FORGET_ME, RESET_CHANNEL, RESET_SPACE
+from core.models import CATALOGUE
+from core.records import Place
 from tests.local_slack import Json, Message
 from tests.slack_house import LANE, SlackHouse, slack_house
 
@@ -80,32 +82,27 @@ async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: Slack
     await whispered(house, "U1", "もう記憶にない")
 
 
-async def test_a_thumb_is_thanked_for_and_noted(
-    house: SlackHouse, capsys: pytest.CaptureFixture[str]
+async def test_a_thumb_is_kept_with_what_wrote_the_reply_and_with_its_reason(
+    house: SlackHouse,
 ) -> None:
+    slack = house.slack
     _, reply = await asked(house)
+    await house.stop("adapter")
+    await house.adapter("another")  # all that a press needs is in the button
     buttons = reply.buttons()[blocks.FEEDBACK]
-    house.slack.press("U2", reply, blocks.FEEDBACK, value=buttons["negative_button"]["value"])
+    slack.press("U2", reply, blocks.FEEDBACK, value=buttons["negative_button"]["value"])
+    view = await modal(house, "henji_reason")
+    feedback, space = house.storehouse().feedback, Place("slack", slack.workspace.team)
+    [opinion] = await feedback.opinions(space)
+    assert (opinion.by, opinion.verdict, opinion.reason) == ("U2", "bad", "")
+    slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
     await whispered(house, "U2", "Thank you")
-    noted = [line for line in capsys.readouterr().out.splitlines() if "feedback" in line]
-    assert len(noted) == 1
-    assert "bad" in noted[0]
-
-
-async def test_a_thumb_opens_a_modal_for_the_reason_where_logs_may_hold_words(
-    redis: Redis, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with slack_house(redis, log_content=True) as house:
-        await house.core()
-        await house.adapter()
-        _, reply = await asked(house)
-        value = reply.buttons()[blocks.FEEDBACK]["negative_button"]["value"]
-        house.slack.press("U2", reply, blocks.FEEDBACK, value=value)
-        view = await modal(house, "henji_reason")
-        house.slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
-        await whispered(house, "U2", "Thank you")
-        assert "too short" in capsys.readouterr().out
-        assert house.slack.workspace.violations == []
+    [opinion] = await feedback.opinions(space)
+    assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
+    assert opinion.sampling == CATALOGUE["echo"].sampling
+    assert opinion.job == (reply.metadata or {})["event_payload"]["job"]
+    await house.storehouse().history.forget(space, "U2")
+    assert await feedback.opinions(space) == []
 
 
 # -- resets ----------------------------------------------------------------------------------

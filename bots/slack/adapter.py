@@ -32,7 +32,7 @@ from bots.slack.socket import socket
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
 from core.chores import repeat
-from core.ports import Deliveries, History, JobQueue, Vault
+from core.ports import Deliveries, Feedback, History, JobQueue, Vault
 from core.settings import Settings
 
 CONNECTIONS = 100
@@ -54,6 +54,9 @@ class Stores(Protocol):
 
     @property
     def vault(self) -> Vault: ...
+
+    @property
+    def feedback(self) -> Feedback: ...
 
 
 async def serve(
@@ -126,6 +129,7 @@ def new_desk(
         relay=Relay(platform, stores.queue, stores.history, stores.deliveries, terms),
         history=stores.history,
         deliveries=stores.deliveries,
+        feedback=stores.feedback,
         workspaces=workspaces,
         platform=platform,
         people=people,
@@ -137,7 +141,6 @@ def new_desk(
             follow_ups=settings.slack_follow_ups,
             strangers=settings.slack_strangers,
             allowed_bots=settings.slack_allowed_bots,
-            reasons=settings.log_content,
         ),
     )
 

@@ -73,7 +73,7 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
         return notes
     return [
         *notes,
-        _context(say("ai_notice", locale, model=model)),
+        _context(say("ai_notice", locale, model=part.end.model or model)),
         _feedback(handle, locale),
         _actions(*_again(part.end, handle, locale)),
     ]

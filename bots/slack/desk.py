@@ -20,7 +20,7 @@ from bots.slack.people import People
 from bots.slack.platform import SlackPlatform
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
-from core.ports import Deliveries, History
+from core.ports import Deliveries, Feedback, History
 from core.rules import Asker
 from core.types import ThreadKey
 
@@ -40,8 +40,6 @@ class Terms:
     follow_ups: Literal["always", "alone", "mention"] = "alone"
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     allowed_bots: frozenset[str] = frozenset()
-    reasons: bool = False
-    """Ask why a reply was good or bad: only where the log may hold people's words."""
 
 
 @dataclass(slots=True)
@@ -51,6 +49,7 @@ class Desk:
     relay: Relay
     history: History
     deliveries: Deliveries
+    feedback: Feedback
     workspaces: Workspaces
     platform: SlackPlatform
     people: People
