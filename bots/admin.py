@@ -16,7 +16,7 @@ from bots.command import example, open_settings
 from bots.governance import UNSET, written
 from bots.wiring import Memory, open_memory
 from core.errors import OperatorError, UsageError
-from core.records import DeadLetter, Place, StoredTurn
+from core.records import DeadLetter, Opinion, Place, StoredTurn
 from core.rules import rule_from_text
 from core.settings import PLATFORMS, Settings
 from core.types import ThreadKey
@@ -119,6 +119,9 @@ def export(person: str, place: str) -> None:
         await memory.audit.note(space, _operator(), "export", person)
         async for thread, stored in memory.history.export(space, person):
             _print_turn(thread, stored, as_json=True)
+        for opinion in await memory.feedback.opinions(space):
+            if opinion.by == person:
+                _print_opinion(opinion, as_json=True)
 
     _with_memory(work)
 
@@ -139,6 +142,24 @@ def audit(where: str, most: int, as_json: bool) -> None:
                 what = f"{entry.act:7}  {entry.place}  {entry.detail}".rstrip()
                 click.echo(f"{_time(entry.at)}  {entry.by}  {what}")
         await memory.audit.note(place, _operator(), "read", "audit")
+
+    _with_memory(work)
+
+
+@admin.command(
+    epilog=example("henji admin feedback slack:T024", "henji admin feedback slack:T024:C1")
+)
+@click.argument("where", metavar="PLACE")
+@click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
+@as_json
+def feedback(where: str, most: int, as_json: bool) -> None:
+    """List what people thought of replies in a space or a channel, and why, the newest first."""
+    place = _place(where)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        await memory.audit.note(place, _operator(), "read", "feedback")
+        for opinion in await memory.feedback.opinions(place, most):
+            _print_opinion(opinion, as_json)
 
     _with_memory(work)
 
@@ -250,6 +271,16 @@ def _print_turn(thread: ThreadKey, stored: StoredTurn, as_json: bool) -> None:
         _print_json({"thread": str(thread), **asdict(turn), "tokens": stored.tokens})
     else:
         click.echo(f"{_time(turn.at)}  {turn.name or turn.author}: {turn.text}")
+
+
+def _print_opinion(opinion: Opinion, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(opinion) | {"thread": str(opinion.thread)})
+        return
+    sampling = asdict(opinion.sampling) if opinion.sampling else {}
+    made = " ".join([opinion.model, *(f"{name}={value:g}" for name, value in sampling.items())])
+    head = f"{_time(opinion.at)}  {opinion.by}  {opinion.verdict:4}  {opinion.job}  {made}"
+    click.echo(f"{head}  {opinion.reason}".rstrip())
 
 
 def _print_json(value: object) -> None:

@@ -177,6 +177,14 @@ class Relay:
         """Stop a reply; False where it has ended already."""
         return await self._queue.cancel(thread, job)
 
+    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+        """The replies under way in a thread, by any process: job id -> who asked, in order."""
+        return await self._queue.owed(thread)
+
+    def delivers(self, job: str) -> bool:
+        """Whether this process brings that reply out now."""
+        return job in self._outgoing
+
     async def reset(self, thread: ThreadKey, by: str) -> int:
         """Forget a thread; how many turns that were."""
         return await self._history.reset(thread, by)

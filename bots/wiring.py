@@ -38,6 +38,7 @@ from core.worker import Terms as WorkerTerms
 from core.worker import Worker
 from storage.connect import Connection, connect
 from storage.deliveries import RedisDeliveries
+from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
 from storage.keys import DAY
 from storage.leases import RedisLeases
@@ -67,6 +68,7 @@ class Memory:
     rulebook: RedisRules
     audit: RedisAudit
     vault: RedisVault
+    feedback: RedisFeedback
 
     @classmethod
     def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
@@ -78,6 +80,7 @@ class Memory:
             RedisRules(store, policy),
             RedisAudit(store),
             RedisVault(store),
+            RedisFeedback(store),
         )
 
 

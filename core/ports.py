@@ -18,12 +18,14 @@ from core.records import (
     EngineStats,
     GenerationRequest,
     Load,
+    Opinion,
     Place,
     Receipt,
     StoredTurn,
     Submission,
     ThreadSummary,
     Verdict,
+    Verdicts,
     Window,
 )
 from core.rules import FREE, Permit, Rules
@@ -220,6 +222,20 @@ class Audit(Protocol):
 
     async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:
         """What was done in a channel or a space, the newest first."""
+        ...
+
+
+class Feedback(Protocol):
+    """What people think of replies, for whoever runs the bot."""
+
+    async def keep(
+        self, thread: ThreadKey, job: str, by: str, verdict: Verdicts, reason: str = ""
+    ) -> None:
+        """Keep what a person thinks of a reply; a later opinion of theirs takes its place."""
+        ...
+
+    async def opinions(self, place: Place, most: int) -> Sequence[Opinion]:
+        """What was thought of replies in a channel or a space, the newest first."""
         ...
 
 

@@ -184,6 +184,9 @@ class Commit:
     """Of the window that was read: a count of a turn edited since then is not written."""
     evict: Sequence[str] = ()
     """Old turns that fall from the history."""
+    model: str = ""
+    """Which model wrote it, and how its tokens were chosen: kept with the delivery."""
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,26 @@ class AuditEntry:
     place: str
     """A thread, a channel or a space, as they are written."""
     detail: str = ""
+
+
+Verdicts: TypeAlias = Literal["good", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a person thinks of a reply."""
+
+    at: float
+    by: str
+    verdict: Verdicts
+    reason: str
+    thread: ThreadKey
+    job: str
+    """The reply's id."""
+    model: str
+    """Which model wrote it; empty where that is not known any more."""
+    sampling: Sampling | None
+    seed: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,8 @@ class Done:
     text: str
     finish_reason: FinishReason
     usage: Usage
+    model: str = ""
+    """Which model wrote it: not the same in every channel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import structlog
@@ -291,7 +291,8 @@ class Worker:
             return None
         text, finish_reason = reply.finish(reason)
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
-        return await self._commit(held, window, prompt, Done(text, finish_reason, usage))
+        done = Done(text, finish_reason, usage, dialogue.spec.name)
+        return await self._commit(held, window, prompt, done)
 
     async def _rules(self, thread: ThreadKey) -> Rules:
         return await self._rulebook.rules(thread) if self._rulebook else NOTHING
@@ -366,10 +367,12 @@ class Worker:
             counts=counts,
             version=window.version,
             evict=() if job.replaces else oldest(window, prompt.dropped),
+            model=dialogue.spec.name,
+            sampling=dialogue.spec.sampling,
         )
         verdict = await self._insist(lambda: self._queue.commit(held.claim, commit))
         if verdict == "cancelled":  # stopped between the last token and here
-            stopped = Done(done.text, "cancelled", done.usage)
+            stopped = replace(done, finish_reason="cancelled")
             return await self._commit(held, window, prompt, stopped)
         if verdict == "fenced":
             self._stop(held, verdict, "commit")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 from core.errors import HenjiError
-from core.records import Delivery, StoredTurn
+from core.records import Delivery, Opinion, StoredTurn, Verdicts
 from core.types import (
     Cancelled,
     Delta,
@@ -21,6 +22,7 @@ from core.types import (
     Queued,
     ReplyEvent,
     Role,
+    Sampling,
     Started,
     ThreadKey,
     Turn,
@@ -146,6 +148,35 @@ def decode_delivery(id_: str, fields: Mapping[str, str]) -> Delivery:
         raise Undecodable(f"not a delivery: {error!r}") from error
 
 
+# -- feedback -----------------------------------------------------------------------------------
+
+
+def encode_made(model: str, sampling: Sampling | None, seed: int) -> str:
+    """By which model, and how its tokens were chosen; empty where that was not said."""
+    if sampling is None:
+        return ""
+    return dump({"model": model, "sampling": asdict(sampling), "seed": str(seed)})
+
+
+def decode_opinion(id_: str, fields: Mapping[str, str]) -> Opinion:
+    """The entry of the stream of feedback."""
+    try:
+        made = load(fields["made"]) if fields["made"] else {}
+        return Opinion(
+            at=int(id_.split("-")[0]) / 1000,
+            by=fields["by"],
+            verdict=cast("Verdicts", fields["verdict"]),
+            reason=fields["reason"],
+            thread=ThreadKey.parse(fields["thread"]),
+            job=fields["job"],
+            model=made.get("model", ""),
+            sampling=Sampling(**made["sampling"]) if made else None,
+            seed=int(made["seed"]) if made else None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Undecodable(f"not an opinion: {error!r}") from error
+
+
 # -- reply events -------------------------------------------------------------------------------
 
 
@@ -161,9 +192,10 @@ def _event_fields(event: ReplyEvent) -> dict[str, Any]:
             return {"t": "started", "attempt": attempt}
         case Delta(offset, text):
             return {"t": "delta", "offset": offset, "text": text}
-        case Done(text, finish_reason, usage):
+        case Done(text, finish_reason, usage, model):
             fields = {name: getattr(usage, name) for name in Usage.__slots__}
-            return {"t": "done", "text": text, "finish_reason": finish_reason, "usage": fields}
+            end = {"finish_reason": finish_reason, "usage": fields, "model": model}
+            return {"t": "done", "text": text, **end}
         case Failed(code, message, until):
             return {"t": "failed", "code": code, "message": message, "until": until}
         case Cancelled(by):
@@ -181,7 +213,8 @@ def decode_event(text: str) -> ReplyEvent:
             case "delta":
                 return Delta(**data)
             case "done":
-                return Done(data["text"], data["finish_reason"], Usage(**data["usage"]))
+                usage = Usage(**data["usage"])
+                return Done(data["text"], data["finish_reason"], usage, data.get("model", ""))
             case "failed":
                 return Failed(**data)
             case "cancelled":

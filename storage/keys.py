@@ -65,6 +65,7 @@ TABLE = (
     Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
     Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a place", personal=True),
     Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
+    Key("feedback", "feedback", "stream", 400 * DAY, "opinions of replies, and why", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
     Key("vault", "vault:%s", "string", 400 * DAY, "a platform's tokens, and whose", personal=True),
 )  # fmt: skip

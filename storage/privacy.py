@@ -44,8 +44,8 @@ FOOT = """\
 - **A person** can have forgotten what they wrote in a space, with the replies to it: in Slack on
   the bot's home page, in Discord with `/privacy`; an operator runs `henji admin forget PERSON --in
   PLATFORM:SPACE`. It takes away their turns, jobs, events, deliveries (those under way when they
-  are over) and dead letters, and leaves a mark, so that the bot never reads that back from the
-  channel.
+  are over), dead letters and opinions of replies, and leaves a mark, so that the bot never reads
+  that back from the channel.
 - **A person** can take along what is kept of them: `/privacy` in Discord, or `henji admin export`.
 - **Edits and deletions** in the channel are made in the memory too.
 - **A reset** of a thread, a channel or a space leaves a mark and the audit log's entry; the events

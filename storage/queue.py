@@ -264,6 +264,7 @@ class RedisQueue:
             version=commit.version,
             evict=commit.evict,
             done=codec.encode_event(commit.done),
+            made=codec.encode_made(commit.model, commit.sampling, claim.job.seed),
         )  # fmt: skip
 
     async def fail(

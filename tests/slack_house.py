@@ -14,16 +14,19 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from bots.governance import Governance
 from bots.relay import Terms as RelayTerms
 from bots.slack.adapter import serve
 from bots.slack.budget import Budget
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models import CATALOGUE
+from core.rules import Policy
 from core.settings import Settings
 from core.types import ThreadKey
 from core.worker import Terms as WorkerTerms
 from core.worker import Worker
+from storage.rules import RedisAudit, RedisRules
 from storage.store import Store
 from tests.local_slack import LocalSlack, Message
 from tests.storehouse import Storehouse, TestConnection
@@ -50,24 +53,38 @@ class SlackHouse:
     def storehouse(self) -> Storehouse:
         return Storehouse(self.redis, self.store())
 
-    async def core(self, pace: float = 0.0, name: str = "core", tokens: int = 1024) -> None:
-        """Start a core; `pace` in characters a second, 0 at once; `tokens` the longest reply."""
+    async def core(
+        self, pace: float = 0.0, name: str = "core", tokens: int = 1024, model: str = LANE
+    ) -> None:
+        """Start a core for the lane of a model; `pace` in characters a second, 0 at once;
+        `tokens` the longest reply."""
         house, stop = self.storehouse(), asyncio.Event()
         worker = Worker(
             house.queue,
             house.history,
             EchoEngine(pace),
             Dialogue.load(
-                replace(CATALOGUE["echo"], max_new_tokens=tokens, context_length=4096 + 2 * tokens),
+                replace(
+                    CATALOGUE["echo"],
+                    name=model,
+                    max_new_tokens=tokens,
+                    context_length=4096 + 2 * tokens,
+                ),
                 None,
             ),
-            WorkerTerms(LANE, name, lease=self.lease),
+            WorkerTerms(model, name, lease=self.lease),
+            self.rulebook,
         )
         self._tasks[name] = (asyncio.create_task(worker.run(stop)), stop)
-        await until(lambda: self._serves(house))
+        await until(partial(self._serves, house, model))
 
-    async def _serves(self, house: Storehouse) -> bool:
-        return await house.queue.cores(LANE) > 0
+    async def _serves(self, house: Storehouse, lane: str) -> bool:
+        return await house.queue.cores(lane) > 0
+
+    @property
+    def rulebook(self) -> RedisRules:
+        """The rules of places, as admins set them."""
+        return RedisRules(self.store(), Policy())
 
     async def adapter(self, name: str = "adapter") -> None:
         """Start an adapter, and wait for its socket."""
@@ -112,7 +129,10 @@ class SlackHouse:
 
     def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
         stop = asyncio.Event()
-        terms = RelayTerms(LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5)
+        governance = Governance(self.rulebook, RedisAudit(self.store()), Policy())
+        terms = RelayTerms(
+            LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, governance=governance
+        )
         settings, budget = Settings(**self._settings()), Budget(self.minute)
         return asyncio.create_task(serve(settings, self.storehouse(), terms, stop, budget)), stop
 
@@ -155,6 +175,15 @@ class SlackHouse:
         found = await self.slack.until(lambda: self.slack.finished(channel, thread, text), within)
         assert isinstance(found, Message)
         return found
+
+    async def at_rest(self) -> None:
+        """Nothing is left behind by the replies that there were: no sign of life in any thread,
+        and nothing that Slack would object to."""
+        await self.slack.until(lambda: not self.slack.standing())
+        workspace = self.slack.workspace
+        ours = (m for m in workspace.messages.values() if m.user == self.slack.bot_user)
+        assert not any(m.unfurl for m in ours if m.streaming == "no" and not m.ephemeral_for)
+        assert workspace.violations == []
 
 
 async def _listens(port: int) -> bool:

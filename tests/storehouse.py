@@ -19,6 +19,7 @@ from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey,
 from core.worker import Terms, Worker
 from storage import codec, keys
 from storage.deliveries import RedisDeliveries
+from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
@@ -51,6 +52,7 @@ class Storehouse:
     history: RedisHistory = field(init=False)
     deliveries: RedisDeliveries = field(init=False)
     vault: RedisVault = field(init=False)
+    feedback: RedisFeedback = field(init=False)
     numbers: Any = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -58,6 +60,7 @@ class Storehouse:
         self.history = RedisHistory(self.store)
         self.deliveries = RedisDeliveries(self.store)
         self.vault = RedisVault(self.store)
+        self.feedback = RedisFeedback(self.store)
 
     @classmethod
     def over(cls, redis: Redis, **terms: Any) -> Storehouse:

@@ -10,8 +10,10 @@ from redis.asyncio import Redis
 from bots.slack import blocks
 from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.slack.home import FORGET_ME, RESET_CHANNEL, RESET_SPACE
+from core.models import CATALOGUE
+from core.records import Place
 from tests.local_slack import Json, Message
-from tests.slack_house import SlackHouse, slack_house
+from tests.slack_house import LANE, SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
 
@@ -22,7 +24,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         await house.core()
         await house.adapter()
         yield house
-        assert house.slack.workspace.violations == []
+        await house.at_rest()
 
 
 async def asked(house: SlackHouse, text: str = "一", user: str = "U1") -> tuple[str, Message]:
@@ -80,32 +82,27 @@ async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: Slack
     await whispered(house, "U1", "もう記憶にない")
 
 
-async def test_a_thumb_is_thanked_for_and_noted(
-    house: SlackHouse, capsys: pytest.CaptureFixture[str]
+async def test_a_thumb_is_kept_with_what_wrote_the_reply_and_with_its_reason(
+    house: SlackHouse,
 ) -> None:
+    slack = house.slack
     _, reply = await asked(house)
+    await house.stop("adapter")
+    await house.adapter("another")  # all that a press needs is in the button
     buttons = reply.buttons()[blocks.FEEDBACK]
-    house.slack.press("U2", reply, blocks.FEEDBACK, value=buttons["negative_button"]["value"])
+    slack.press("U2", reply, blocks.FEEDBACK, value=buttons["negative_button"]["value"])
+    view = await modal(house, "henji_reason")
+    feedback, space = house.storehouse().feedback, Place("slack", slack.workspace.team)
+    [opinion] = await feedback.opinions(space)
+    assert (opinion.by, opinion.verdict, opinion.reason) == ("U2", "bad", "")
+    slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
     await whispered(house, "U2", "Thank you")
-    noted = [line for line in capsys.readouterr().out.splitlines() if "feedback" in line]
-    assert len(noted) == 1
-    assert "bad" in noted[0]
-
-
-async def test_a_thumb_opens_a_modal_for_the_reason_where_logs_may_hold_words(
-    redis: Redis, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with slack_house(redis, log_content=True) as house:
-        await house.core()
-        await house.adapter()
-        _, reply = await asked(house)
-        value = reply.buttons()[blocks.FEEDBACK]["negative_button"]["value"]
-        house.slack.press("U2", reply, blocks.FEEDBACK, value=value)
-        view = await modal(house, "henji_reason")
-        house.slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
-        await whispered(house, "U2", "Thank you")
-        assert "too short" in capsys.readouterr().out
-        assert house.slack.workspace.violations == []
+    [opinion] = await feedback.opinions(space)
+    assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
+    assert opinion.sampling == CATALOGUE["echo"].sampling
+    assert opinion.job == (reply.metadata or {})["event_payload"]["job"]
+    await house.storehouse().history.forget(space, "U2")
+    assert await feedback.opinions(space) == []
 
 
 # -- resets ----------------------------------------------------------------------------------
@@ -128,16 +125,22 @@ async def test_a_shortcut_resets_inside_threads_after_a_dialogue(house: SlackHou
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
+async def responded(house: SlackHouse, part: str) -> None:
+    """A command was answered, by the address that came with it."""
+    slack = house.slack
+    await slack.until(lambda: any(part in r["text"] for r in slack.workspace.responses))
+
+
 async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackHouse) -> None:
     slack = house.slack
     ts, _ = await asked(house)
     slack.command("U2", "C1", "reset")
     view = await modal(house, "henji_confirm_reset")
     slack.submit("U2", view, {})
-    await whispered(house, "U2", "Only admins")
+    await responded(house, "Only admins")
     assert await house.storehouse().texts(house.key("C1", ts)) != []
     slack.submit("UADMIN", view, {})
-    await whispered(house, "UADMIN", "消しました")
+    await responded(house, "消しました")
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
@@ -177,6 +180,37 @@ async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackHouse) -> 
     )
     assert question.thread_ts is None
     await house.answered("C1", question.ts, "echo: 今日は?")
+
+
+async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackHouse) -> None:
+    slack = house.slack
+    root = await slack.say("C1", "U2", "the numbers are in")
+    slack.workspace.without_app.add("C1")
+    envelope = slack.command("U2", "C1", "ask what now?")
+    await envelope.done.wait()
+    assert envelope.answer is not None
+    assert "Please invite me" in envelope.answer["text"]
+    slack.shortcut("U2", ASK_SHORTCUT, slack.workspace.messages["C1", root])
+    view = await modal(house, "henji_asked")
+    sent = slack.submit("U2", view, {"question": {"question": {"value": "what now?"}}})
+    await sent.done.wait()
+    assert sent.answer is not None
+    assert sent.answer["response_action"] == "errors"
+    assert "Please invite me" in sent.answer["errors"]["question"]
+
+
+async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.stop("core")
+    await house.storehouse().queue.announce(LANE, "busy", 60)
+    slack.command("U1", "C1", "ask 今日は?")
+    [question] = await slack.until(lambda: slack.called("chat.postMessage"))
+    slack.api.lost["chat.postMessage"] = 1
+    await house.core()
+    [root] = [m for m in slack.workspace.messages.values() if m.text == question.arguments["text"]]
+    await house.answered("C1", root.ts, "echo: 今日は?")
+    assert root.edits == 0
+    assert len(slack.replies("C1", root.ts)) == 2  # the question, and one reply
 
 
 @pytest.mark.parametrize(

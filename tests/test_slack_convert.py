@@ -67,13 +67,27 @@ def test_a_deletion_names_the_thread_that_the_message_stood_in() -> None:
     assert convert.happening(gone, BOT) == Deleted(ThreadKey("slack", "T1", "C1", "1.0"), "2.0")
 
 
+def test_a_message_with_replies_under_it_is_deleted_by_a_tombstone() -> None:
+    tombstone = {"subtype": "tombstone", "ts": "1.0", "thread_ts": "1.0", "user": "USLACKBOT"}
+    gone = event(subtype="message_changed", message=tombstone, previous_message={"text": "hi"})
+    assert convert.happening(gone, BOT) == Deleted(ThreadKey("slack", "T1", "C1", "1.0"), "1.0")
+
+
+def test_a_message_without_text_says_nothing() -> None:
+    assert said(text=None, files=[{"id": "F1"}]).text == ""
+
+
 def test_slacks_stop_button_names_its_streams() -> None:
     pressed = event(type="agent_session_stopped", thread_ts="1.0", streaming_message_ts=["2.0"])
     key = ThreadKey("slack", "T1", "C1", "1.0")
     assert convert.happening(pressed, BOT) == Stopped(key, "U1", ("2.0",))
 
 
-@given(st.dictionaries(st.sampled_from(["ts", "channel", "user", "text"]), st.none() | st.text()))
+@given(
+    st.dictionaries(
+        st.sampled_from(["ts", "channel", "user", "text"]), st.none() | st.text("aé 3.\n")
+    )
+)
 def test_a_payload_of_any_shape_is_understood_or_malformed(changes: dict[str, Any]) -> None:
     try:
         convert.happening(event(**changes), BOT)
@@ -88,6 +102,8 @@ def test_a_payload_of_any_shape_is_understood_or_malformed(changes: dict[str, An
         ("hi <@U2>, hi <@U3>", "hi @花子, hi @U3"),
         ("see <#C1|general>", "see #general"),
         ("<!here> <!subteam^S1|@team>", "@here @team"),
+        ("in <#C1|> or <#C2>", "in #C1 or #C2"),
+        ("<!date^1392734382^{date_short}|Feb 18, 2014> it is", "Feb 18, 2014 it is"),
         ("<https://a.example/x|a.example/x>", "a.example/x"),
         ("<https://a.example|this>", "this (https://a.example)"),
         ("<https://a.example>", "https://a.example"),
@@ -127,6 +143,9 @@ def test_the_past_of_a_thread_is_people_and_the_bots_replies() -> None:
     turn = convert.earlier_turn(reply, BOT, {})
     assert turn is not None
     assert turn.role == "assistant"
+    markup = convert.earlier_turn(reply | {"text": "1 &lt; 2 <@\u2060U1>"}, BOT, {})
+    assert markup is not None
+    assert markup.text == "1 < 2 <@U1>"
     sentence = {"ts": "1.2", "user": "UBOT", "text": "Something went wrong"}
     assert convert.earlier_turn(sentence, BOT, {}) is None
     assert convert.earlier_turn(person | {"bot_id": "B2"}, BOT, {}) is None

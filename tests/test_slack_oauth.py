@@ -78,6 +78,33 @@ async def test_an_installation_that_is_taken_out_is_forgotten(house: SlackHouse)
     await until(gone)
 
 
+async def test_a_shared_channel_is_answered_whichever_workspace_its_events_name(
+    house: SlackHouse,
+) -> None:
+    slack = house.slack
+    assert await install(house, slack.bot_token) == 200
+    slack.named_team = "T0OTHER"
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+
+
+async def test_a_persons_token_that_is_revoked_takes_nothing_out(house: SlackHouse) -> None:
+    slack = house.slack
+    assert await install(house, slack.bot_token) == 200
+    revoked = slack.event({"type": "tokens_revoked", "tokens": {"oauth": ["U1"], "bot": []}})
+    await revoked.done.wait()
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+    slack.event({"type": "tokens_revoked", "tokens": {"oauth": [], "bot": [slack.bot_user]}})
+    installations = Installations(house.storehouse().vault)
+
+    async def gone() -> bool:
+        team = slack.workspace.team
+        return await installations.async_find_bot(enterprise_id=None, team_id=team) is None
+
+    await until(gone)
+
+
 async def test_a_workspace_without_an_installation_harms_nobody(house: SlackHouse) -> None:
     slack = house.slack
     await slack.say("C1", "U1", f"{BOT} hi")

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from bots.slack import checks
+from bots.slack import blocks, checks
 from core.errors import OperatorError, UsageError
 from core.settings import Settings
 from tests.slack_house import SlackHouse, slack_house
+from tests.waiting import until
 
 BOT = "<@U0HENJI>"
 
@@ -24,7 +25,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         await house.core()
         await house.adapter()
         yield house
-        assert house.slack.workspace.violations == []
+        await house.at_rest()
 
 
 async def settled(house: SlackHouse) -> None:
@@ -90,6 +91,25 @@ async def test_a_lost_connection_loses_no_message(house: SlackHouse) -> None:
     slack.delivery.deaf = False
     await house.adapter()
     await house.answered("C1", ts, "echo: two")
+
+
+async def test_a_thread_that_cannot_be_read_keeps_nobody_from_the_others(
+    house: SlackHouse,
+) -> None:
+    slack = house.slack
+    threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(2)]
+    for n, ts in enumerate(threads):
+        await house.answered("C1", ts, f"echo: {n}")
+    await house.stop("adapter")
+    await slack.until(lambda: slack.delivery.sockets == 0)
+    slack.delivery.deaf = True
+    for ts in threads:
+        await slack.say("C1", "U1", "more", thread=ts)
+    slack.delivery.deaf = False
+    slack.api.lost["conversations.replies"] = 2  # aiohttp itself tries once more
+    await house.adapter()
+    await house.answered("C1", threads[0], "echo: more")
+    assert len(slack.replies("C1", threads[1])) == 1
 
 
 async def test_two_adapters_share_the_work(house: SlackHouse) -> None:
@@ -172,6 +192,16 @@ async def test_strangers_of_a_shared_channel_get_a_sentence(house: SlackHouse) -
     assert slack.replies("C1", ts) == []
 
 
+async def test_an_admin_of_another_workspace_is_none_here(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.person("U7", "Stranger", team="T0OTHER", locale="en-US", admin=True)
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    reply = await house.answered("C1", ts, "echo: hi")
+    slack.press("U7", reply, blocks.REGENERATE)
+    await slack.until(lambda: any("Only the person" in m.text for m in slack.whispers("U7")))
+    assert reply.edits == 0
+
+
 async def test_files_are_acknowledged_as_not_read(house: SlackHouse) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U2", f"{BOT} see this", files=[{"id": "F1"}])
@@ -216,6 +246,13 @@ async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> No
         assert slack.workspace.violations == []
 
 
+async def test_what_slack_will_not_lay_out_is_sent_as_plain_text(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.methods.layout = False
+    ts = await slack.say("C1", "U1", f"{BOT} 1 &lt; 2")
+    await slack.until(lambda: [m.text for m in slack.replies("C1", ts)] == ["echo: 1 &lt; 2"])
+
+
 # -- bad input -------------------------------------------------------------------------------
 
 
@@ -228,6 +265,15 @@ async def test_what_is_unknown_or_malformed_is_acknowledged_and_harms_nobody(
     slack.event({"type": "message", "subtype": "message_changed", "channel": "C1"})
     slack.delivery.send("interactive", {"type": "block_actions", "actions": "a secret"})
     slack.delivery.send("interactive", {"type": "never heard of"})
+    slack.delivery.send(
+        "interactive", {"type": "block_actions", "team": 7, "actions": ["a secret"]}
+    )
+    slack.delivery.send(
+        "interactive", {"type": "view_submission", "view": None, "user": "a secret"}
+    )
+    slack.delivery.send("slash_commands", {"command": "/henji", "text": "a secret"})
+    slack.delivery.send("events_api", {"type": "event_callback", "event": "a secret"})
+    slack.delivery.send("events_api", {"type": "event_callback"})
     await settled(house)
     assert max(envelope.attempts for envelope in slack.delivery.envelopes) == 1
     assert "a secret" not in "".join(capsys.readouterr())
@@ -238,6 +284,37 @@ async def test_a_revoked_token_ends_in_a_sentence_at_the_start(house: SlackHouse
     slack.workspace.installations[slack.bot_token].revoked = True
     with pytest.raises(OperatorError, match=r"was revoked.*Reinstall"):
         await house.adapter("second")
+
+
+async def test_a_token_that_is_revoked_while_it_runs_is_named_and_costs_no_later_reply(
+    house: SlackHouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slack = house.slack
+    app = slack.workspace.installations[slack.bot_token]
+    app.revoked = True
+    lost = await slack.say("C1", "U1", f"{BOT} lost")
+    await slack.until(lambda: [c for c in slack.called("chat.postMessage") if c.error])
+    app.revoked = False
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+    assert slack.replies("C1", lost) == []
+    assert "SLACK_BOT_TOKEN was revoked: at api.slack.com/apps" in capsys.readouterr().out
+
+
+async def test_an_app_token_that_is_revoked_while_it_runs_is_named(
+    house: SlackHouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slack = house.slack
+    slack.api.app_token = "xapp-another"
+    await slack.delivery.disconnect()
+    said = ""
+
+    async def named() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "SLACK_APP_TOKEN is not a token that Slack knows" in said
+
+    await until(named)
 
 
 async def test_a_missing_scope_is_named(redis: Redis) -> None:
@@ -257,6 +334,19 @@ async def test_a_wrong_bot_token_is_named(redis: Redis) -> None:
 async def test_a_bot_token_in_the_place_of_the_app_token_is_named(redis: Redis) -> None:
     async with slack_house(redis, slack_app_token="xoxb-local") as house:
         with pytest.raises(OperatorError, match=r"SLACK_APP_TOKEN.*app-level token"):
+            await house.adapter()
+
+
+async def test_a_slack_that_cannot_be_reached_is_named(redis: Redis) -> None:
+    async with slack_house(redis, slack_api_url="http://127.0.0.1:9/api/") as house:
+        with pytest.raises(OperatorError, match=r"cannot be reached at http://127\.0\.0\.1:9/api/"):
+            await house.adapter()
+
+
+async def test_a_slack_that_is_unwell_is_no_fault_of_the_token(redis: Redis) -> None:
+    async with slack_house(redis) as house:
+        house.slack.limits.refuse_next("auth.test")
+        with pytest.raises(OperatorError, match=r"ratelimited.*try again"):
             await house.adapter()
 
 

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import blocks
+from core.records import Place
 from tests.slack_house import SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
@@ -20,7 +21,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         await house.core()
         await house.adapter()
         yield house
-        assert house.slack.workspace.violations == []
+        await house.at_rest()
 
 
 async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackHouse) -> None:
@@ -55,6 +56,20 @@ async def test_a_mention_inside_a_thread_is_answered_having_read_it(house: Slack
 async def test_a_direct_message_is_answered(house: SlackHouse) -> None:
     ts = await house.slack.say("D1", "U1", "hi")
     await house.answered("D1", ts, "echo: hi")
+
+
+async def test_the_notice_names_the_model_that_answers_in_that_channel(redis: Redis) -> None:
+    async with slack_house(redis) as house:
+        slack = house.slack
+        await house.core()
+        await house.core(name="another", model="house")
+        await house.adapter()
+        place = Place("slack", slack.workspace.team, "C2")
+        await house.rulebook.change(place, "model", "house", "UADMIN")
+        for channel, model in (("C1", "echo"), ("C2", "house")):
+            ts = await slack.say(channel, "U1", f"{BOT} hi")
+            reply = await house.answered(channel, ts, "echo: hi")
+            assert f"AI({model})" in str(reply.blocks)
 
 
 async def test_events_may_come_by_signed_http(redis: Redis) -> None:

@@ -22,7 +22,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         await house.core(pace=90)
         await house.adapter()
         yield house
-        assert house.slack.workspace.violations == []
+        await house.at_rest()
 
 
 async def test_a_reply_is_streamed_and_its_stream_is_stopped(house: SlackHouse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
@@ -14,6 +15,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from tests.local_slack import Json, LocalSlack
+from tests.local_slack.rules import RULES
 
 
 @pytest.fixture
@@ -95,6 +97,16 @@ async def test_what_slack_does_not_know_is_refused(
     slack.workspace.installations[slack.bot_token].revoked = True
     assert await error_of(client.auth_test()) == "token_revoked"
     assert len(slack.workspace.violations) == 3
+
+
+@pytest.mark.parametrize("method", sorted(RULES))
+def test_the_judge_knows_the_arguments_that_the_sdk_sends(method: str) -> None:
+    call = inspect.signature(getattr(AsyncWebClient, method.replace(".", "_")))
+    known = {p.name for p in call.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    rule = RULES[method]
+    assert rule.arguments.keys() == known - {"app_token"}
+    must = {name for name in known if call.parameters[name].default is inspect.Parameter.empty}
+    assert must <= set(rule.required) | {"app_token"}
 
 
 async def test_a_stream_is_started_appended_to_and_stopped(

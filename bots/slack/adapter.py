@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 
 import aiohttp
-import structlog
-from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
@@ -31,15 +28,16 @@ from bots.slack.manifest import SCOPES
 from bots.slack.past import Past
 from bots.slack.people import People
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
+from bots.slack.socket import socket
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
-from core import metrics
-from core.ports import Deliveries, History, JobQueue, Vault
+from core.chores import repeat
+from core.ports import Deliveries, Feedback, History, JobQueue, Vault
 from core.settings import Settings
 
 CONNECTIONS = 100
-
-log = structlog.get_logger()
+TEND_SECONDS = 2.0
+"""How often the signs of life in threads are looked at."""
 
 
 class Stores(Protocol):
@@ -56,6 +54,9 @@ class Stores(Protocol):
 
     @property
     def vault(self) -> Vault: ...
+
+    @property
+    def feedback(self) -> Feedback: ...
 
 
 async def serve(
@@ -128,6 +129,7 @@ def new_desk(
         relay=Relay(platform, stores.queue, stores.history, stores.deliveries, terms),
         history=stores.history,
         deliveries=stores.deliveries,
+        feedback=stores.feedback,
         workspaces=workspaces,
         platform=platform,
         people=people,
@@ -139,7 +141,6 @@ def new_desk(
             follow_ups=settings.slack_follow_ups,
             strangers=settings.slack_strangers,
             allowed_bots=settings.slack_allowed_bots,
-            reasons=settings.log_content,
         ),
     )
 
@@ -158,6 +159,8 @@ async def _run(
     catch_up = CatchUp(desk, listeners.messages)
     drained = asyncio.Event()
     relay = asyncio.create_task(desk.relay.run(drained))
+    tend = partial(desk.platform.tend, desk.relay.delivers)
+    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * desk.caller.budget.minute / 60))
     try:
         async with _transport(settings, app, flow, catch_up):
             desk.later(catch_up.run())
@@ -166,6 +169,7 @@ async def _run(
     finally:
         drained.set()  # nothing comes in any more: what is under way is finished or handed back
         await relay
+        tending.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -178,46 +182,5 @@ async def _transport(
         return
     token = settings.slack_app_token
     assert token is not None  # noqa: S101 -- checked at the door
-    handler = AsyncSocketModeHandler(app, token.get_secret_value(), logger=_quiet_logger())
-    handler.client.on_message_listeners.append(_Link(catch_up).on_frame)
-    socket = handler.client
-    with metrics.gateway_standing("slack", lambda: _stands(socket.current_session)):
-        await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
-        try:
-            yield
-        finally:
-            await handler.close_async()  # type: ignore[no-untyped-call]  # nor this
-
-
-def _stands(session: aiohttp.ClientWebSocketResponse | None) -> bool:
-    return session is not None and not session.closed
-
-
-def _quiet_logger() -> logging.Logger:
-    """The SDK logs what it receives at the level DEBUG: people's words are not for logs."""
-    logger = logging.getLogger("henji.slack_socket")
-    logger.setLevel(logging.WARNING)
-    return logger
-
-
-class _Link:
-    """Notices a connection that comes back without having been sent away."""
-
-    def __init__(self, catch_up: CatchUp) -> None:
-        self._catch_up = catch_up
-        self._expected = True  # the first hello
-
-    async def on_frame(self, frame: aiohttp.WSMessage) -> None:
-        text = str(frame.data)
-        if '"hello"' not in text and '"disconnect"' not in text:
-            return
-        kind = json.loads(text).get("type")
-        if kind == "disconnect":
-            metrics.gateway("slack", "disconnect")
-            self._expected = True
-        elif kind == "hello":
-            metrics.gateway("slack", "hello" if self._expected else "lost and back")
-            if not self._expected:
-                log.warning("the connection to slack was lost; reading what was missed")
-                self._catch_up.soon()
-            self._expected = False
+    async with socket(app, token.get_secret_value(), catch_up.soon):
+        yield

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
+from pathlib import Path
 from typing import Any
 
 import structlog
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.context.ack.async_ack import AsyncAck
+from slack_bolt.context.async_context import AsyncBoltContext
 from slack_bolt.error import BoltUnhandledRequestError
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.base import PlatformRefused
-from bots.slack import blocks, convert
+from bots.slack import blocks, convert, interactions
 from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, Commands
 from bots.slack.controls import REASON, Controls
-from bots.slack.convert import Malformed, Pressed
+from bots.slack.convert import Malformed
 from bots.slack.desk import Desk
 from bots.slack.home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, Home
 from bots.slack.messages import Messages
@@ -54,49 +57,53 @@ class Listeners:
         app.view(re.compile(r".*"))(self._view)
         app.error(on_error)
 
-    async def _event(self, body: dict[str, Any], request: AsyncBoltRequest) -> None:
-        kind = str(body.get("event", {}).get("type", ""))
+    async def _event(
+        self, body: dict[str, Any], context: AsyncBoltContext, request: AsyncBoltRequest
+    ) -> None:
+        kind = str(body["event"].get("type", ""))
+        team = context.team_id or ""  # in a shared channel, not the one that the body names
         if kind in MESSAGE_EVENTS:
             retries = request.headers.get("x-slack-retry-num", ["0"])
-            await self.messages.on_event(body, int(retries[0]))
+            await self.messages.on_event(body, team, int(retries[0]))
         elif kind == "app_home_opened":
-            await self._home.on_opened(body)
-        elif kind in ("tokens_revoked", "app_uninstalled"):
-            log.error("the app was taken out of a workspace", team=body.get("team_id"))
-            await self._desk.workspaces.gone(str(body.get("team_id")))
+            await self._home.on_opened(body, team)
+        elif kind == "app_uninstalled" or (kind == "tokens_revoked" and convert.ours_revoked(body)):
+            log.error("the app was taken out of a workspace", team=team)
+            await self._desk.workspaces.gone(team)
         else:
             log.info("an event that nobody hears", kind=kind)
 
     async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_command(body, ack)
+        await self._commands.on_command(interactions.commanded(body), ack)
 
     async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_shortcut(convert.pressed(body))
+        await self._commands.on_shortcut(interactions.pressed(body))
         await ack()
 
     async def _action(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        press: Pressed = convert.pressed(body)
+        press = interactions.pressed(body)
         if press.action in PAGES:
             await self._home.on_press(press)
         elif press.action in CONTROLS:
             await self._controls.on_press(press)
         await ack()
 
-    async def _view(self, body: dict[str, Any], view: dict[str, Any], ack: AsyncAck) -> None:
-        user, team = body["user"]["id"], body["team"]["id"]
-        match view.get("callback_id"):
+    async def _view(self, body: dict[str, Any], context: AsyncBoltContext, ack: AsyncAck) -> None:
+        sent = interactions.submitted(body)
+        match sent.callback:
             case callback if callback == REASON:
-                await self._controls.on_reason(user, view)
+                await self._controls.on_reason(sent)
             case callback if callback == CONFIRM:
-                await self._home.on_confirmed(team, user, view)
+                await self._home.on_confirmed(context.team_id or "", sent)
             case callback if callback == ASKED:
-                await self._commands.on_asked(user, view)
+                await self._commands.on_asked(sent, ack)
+                return
         await ack()
 
 
 async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
     """What a retry may mend is not acknowledged; the rest is, with a line in the log."""
-    kind = (body.get("event") or {}).get("type") or body.get("type") or ""
+    kind = _kind(body)
     match error:
         case StoreUnavailable():
             log.warning("not stored; Slack will deliver it again", kind=kind, error=str(error))
@@ -104,11 +111,26 @@ async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
         case BoltUnhandledRequestError():
             log.info("a payload that nobody hears", kind=kind)
             return BoltResponse(status=200)
-        case Malformed() | KeyError() | ValueError() | TypeError():
-            log.warning("a malformed payload", kind=kind, error=type(error).__name__)
+        case Malformed() | AttributeError() | KeyError() | TypeError() | ValueError():
+            # not the error's words: a part of the payload may be in them
+            log.warning("a malformed payload", kind=kind, at=_where(error))
             return BoltResponse(status=200)
     log.error("a listener failed", kind=kind, exc_info=error)
     return BoltResponse(status=500)
+
+
+def _where(error: Exception) -> str:
+    """The line that met what it could not read, so that a fault of our own can be told from it."""
+    steps = traceback.extract_tb(error.__traceback__)
+    return f"{Path(steps[-1].filename).name}:{steps[-1].lineno}" if steps else ""
+
+
+def _kind(body: object) -> str:
+    """What a payload says that it is, however it is made."""
+    for part in (body.get("event"), body) if isinstance(body, dict) else ():
+        if isinstance(part, dict) and isinstance(part.get("type"), str):
+            return str(part["type"])
+    return ""
 
 
 def new_app(desk: Desk, base_client: AsyncWebClient, signing_secret: str | None) -> AsyncApp:

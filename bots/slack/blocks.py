@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from bots.base import Part
+from bots.slack.convert import JOINER, Malformed
 from bots.strings import say
 from core.records import Delivery
 from core.types import Done, ThreadKey
@@ -19,13 +20,12 @@ REGENERATE = "henji_regenerate"
 CONTINUE = "henji_continue"
 FEEDBACK = "henji_feedback"
 
-# The word joiner cannot be seen; behind it, Slack reads no mention.
 _PING = re.compile(r"<!(?=[ches])|<@(?=[UWB])")
 
 
 def harmless(text: str) -> str:
     """A reply in which nothing pings people: not a person, a group, or a channel."""
-    return _PING.sub(lambda match: f"{match[0]}\u2060", text)
+    return _PING.sub(lambda match: f"{match[0]}{JOINER}", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,12 @@ class Handle:
 
     @classmethod
     def parse(cls, value: str) -> Handle:
-        """ValueError where no button of ours carries that."""
-        job, author, thread = value.split(" ", 2)
-        return cls(job, author, ThreadKey.parse(thread))
+        """Malformed where no button of ours carries that."""
+        try:
+            job, author, thread = value.split(" ", 2)
+            return cls(job, author, ThreadKey.parse(thread))
+        except ValueError:
+            raise Malformed("value") from None
 
 
 def handle_of(delivery: Delivery) -> Handle:
@@ -70,7 +73,7 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
         return notes
     return [
         *notes,
-        _context(say("ai_notice", locale, model=model)),
+        _context(say("ai_notice", locale, model=part.end.model or model)),
         _feedback(handle, locale),
         _actions(*_again(part.end, handle, locale)),
     ]
@@ -142,7 +145,7 @@ def section(text: str, accessory: Block | None = None) -> Block:
 
 
 def question(name: str, label: str, element: Block, *, optional: bool = False) -> Block:
-    """An input of a modal; `name` is how `convert.submitted` gives it back."""
+    """An input of a modal; `name` is how `interactions.submitted` gives it back."""
     return {
         "type": "input",
         "block_id": name,

@@ -81,12 +81,13 @@ class Budget:
         for promised in self._promised.values():
             promised.pop(reply, None)
 
-    def wait(self, method: str, team: str, channel: str) -> float:
-        """Seconds until an intermediate call may pass."""
+    def wait(self, method: str, team: str, channel: str, spare: float = 0.0) -> float:
+        """Seconds until an intermediate call may pass; `spare`: the part that is left to others."""
         window = self._window(method, team, channel)
         if window.queue.locked():
             return max(window.wait(_now()), 0.05)
-        return window.wait(_now(), len(self._promised[method, team]))
+        reserve = len(self._promised[method, team]) + int(window.most * spare)
+        return window.wait(_now(), reserve)
 
     def try_take(self, method: str, team: str, channel: str) -> bool:
         """Spend an intermediate call, if one may pass now."""

@@ -9,6 +9,7 @@ from slack_sdk.errors import SlackApiError
 
 from bots.base import PlatformRefused
 from bots.slack.budget import Budget
+from bots.slack.faults import sentence
 from core import metrics
 
 HOPELESS = frozenset(
@@ -20,6 +21,7 @@ HOPELESS = frozenset(
         "invalid_arguments",
         "invalid_auth",
         "invalid_blocks",
+        "invalid_blocks_format",
         "is_archived",
         "message_not_found",
         "missing_scope",
@@ -29,11 +31,24 @@ HOPELESS = frozenset(
         "not_authed",
         "not_in_channel",
         "restricted_action",
+        "restricted_action_non_threadable_channel",
+        "restricted_action_read_only_channel",
+        "restricted_action_thread_locked",
+        "restricted_action_thread_only_channel",
         "thread_not_found",
+        "token_expired",
         "token_revoked",
         "user_not_found",
     }
 )
+
+
+class Refused(PlatformRefused):
+    """Slack will not do it, however often it is asked. `error` is its word for why."""
+
+    def __init__(self, error: str, needed: str = "") -> None:
+        super().__init__(sentence(error, needed))
+        self.error = error
 
 
 class NotNow(Exception):
@@ -80,8 +95,8 @@ class Caller:
         try:
             return await call()
         except SlackApiError as error:
-            if error_of(error) in HOPELESS:
-                raise PlatformRefused(f"Slack answers {error_of(error)}") from error
+            if (name := error_of(error)) in HOPELESS:
+                raise Refused(name, str(error.response.get("needed") or "")) from error
             raise
 
     def _put_off(self, error: SlackApiError, method: str, team: str, channel: str) -> None:

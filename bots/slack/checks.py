@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import aiohttp
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack.calls import error_of
+from bots.slack.faults import APP, bot_token_sentence, missing_scopes
 from bots.slack.manifest import SCOPES
 from core.errors import OperatorError, UsageError
 from core.settings import Settings
 
-_APP = "at api.slack.com/apps, in your app"
-
-BOT_TOKEN_FAULTS = {
-    "not_authed": "is empty",
-    "invalid_auth": "is not a token that Slack knows",
-    "token_revoked": "was revoked",
-    "token_expired": "has expired",
-    "account_inactive": "belongs to an app that was taken out of the workspace",
-}
 APP_TOKEN_FAULTS = {
     "invalid_auth": "is not a token that Slack knows",
     "not_authed": "is empty",
@@ -28,6 +20,21 @@ APP_TOKEN_FAULTS = {
     "missing_scope": "lacks the scope connections:write",
 }
 
+UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, SlackRequestError)
+TRANSIENT = frozenset(
+    {"", "fatal_error", "internal_error", "ratelimited", "request_timeout", "service_unavailable"}
+)
+"""What Slack answers when it is unwell itself; without a word where it is no Slack that answers."""
+
+
+def _unreachable(client: AsyncWebClient, error: Exception) -> str:
+    why = str(error) or type(error).__name__
+    return f"Slack cannot be reached at {client.base_url} ({why}): see to the network, or a proxy"
+
+
+def _not_now(error: str) -> str:
+    return f"Slack does not answer as it should ({error or 'no JSON'}): try again in a while"
+
 
 def required_tokens(settings: Settings) -> None:
     """UsageError where a setting is missing that this way of running needs."""
@@ -35,18 +42,18 @@ def required_tokens(settings: Settings) -> None:
         if settings.slack_signing_secret is None:
             raise UsageError(
                 "SLACK_SIGNING_SECRET is not set: without it nobody can tell Slack's requests from "
-                f"forged ones; {_APP}: Basic Information > App Credentials > Signing Secret"
+                f"forged ones; {APP}: Basic Information > App Credentials > Signing Secret"
             )
         if settings.slack_client_id is not None and settings.slack_client_secret is not None:
             return  # the tokens come with the installations
     elif settings.slack_app_token is None:
         raise UsageError(
-            f"SLACK_APP_TOKEN is not set: {_APP}: Basic Information > App-Level Tokens > Generate, "
+            f"SLACK_APP_TOKEN is not set: {APP}: Basic Information > App-Level Tokens > Generate, "
             "with the scope connections:write"
         )
     if settings.slack_bot_token is None:
         raise UsageError(
-            f"SLACK_BOT_TOKEN is not set: {_APP}: Install App > Bot User OAuth Token (xoxb-)"
+            f"SLACK_BOT_TOKEN is not set: {APP}: Install App > Bot User OAuth Token (xoxb-)"
         )
 
 
@@ -54,40 +61,38 @@ async def check_bot_token(client: AsyncWebClient) -> None:
     """OperatorError, one sentence, where the bot token does not do."""
     try:
         answer = await client.auth_test()
+    except UNREACHABLE as error:
+        raise OperatorError(_unreachable(client, error)) from error
     except SlackApiError as error:
-        raise OperatorError(_bot_token_sentence(error_of(error))) from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise OperatorError(f"Slack cannot be reached at {client.base_url}: {error}") from error
+        name = error_of(error)
+        say = _not_now if name in TRANSIENT else bot_token_sentence
+        raise OperatorError(say(name)) from error
     granted = {scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")}
     missing = [scope for scope in SCOPES if scope not in granted]
     if missing and granted != {""}:
-        raise OperatorError(
-            f"the app lacks {', '.join(missing)}: {_APP}: OAuth & Permissions > Scopes > Add an "
-            "OAuth Scope, then Install App > Reinstall to Workspace"
-        )
-
-
-def _bot_token_sentence(error: str) -> str:
-    fault = BOT_TOKEN_FAULTS.get(error, f"is refused by Slack ({error})")
-    return (
-        f"SLACK_BOT_TOKEN {fault}: {_APP}: Install App > Reinstall to Workspace, and copy it anew"
-    )
+        raise OperatorError(missing_scopes(missing))
 
 
 async def check_app_token(client: AsyncWebClient, token: str) -> None:
     """OperatorError where Socket Mode cannot be opened."""
     try:
         await client.apps_connections_open(app_token=token)
+    except UNREACHABLE as error:
+        raise OperatorError(_unreachable(client, error)) from error
     except SlackApiError as error:
-        name = error_of(error)
-        if name in APP_TOKEN_FAULTS:
-            raise OperatorError(
-                f"SLACK_APP_TOKEN {APP_TOKEN_FAULTS[name]}: {_APP}: Basic Information > "
-                "App-Level Tokens > Generate, with the scope connections:write"
-            ) from error
-        raise OperatorError(
-            f"Socket Mode cannot be opened ({name}): {_APP}: Socket Mode > Enable Socket Mode"
-        ) from error
+        raise OperatorError(app_token_sentence(error_of(error))) from error
+
+
+def app_token_sentence(error: str) -> str:
+    """What to do where Socket Mode is not opened."""
+    if error in APP_TOKEN_FAULTS:
+        return (
+            f"SLACK_APP_TOKEN {APP_TOKEN_FAULTS[error]}: {APP}: Basic Information > "
+            "App-Level Tokens > Generate, with the scope connections:write"
+        )
+    if error in TRANSIENT:
+        return _not_now(error)
+    return f"Socket Mode cannot be opened ({error}): {APP}: Socket Mode > Enable Socket Mode"
 
 
 async def check(settings: Settings, client: AsyncWebClient) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from slack_bolt.context.ack.async_ack import AsyncAck
 
-from bots.base import Incoming
-from bots.slack import blocks, convert
+from bots.base import Incoming, PlatformRefused
+from bots.slack import blocks, interactions
 from bots.slack.budget import POST
-from bots.slack.convert import PLATFORM, Bot, Pressed
+from bots.slack.convert import PLATFORM, QUESTION_METADATA, Bot
 from bots.slack.desk import Desk
 from bots.slack.home import Home, Scope
+from bots.slack.interactions import Commanded, Pressed, Submitted
 from bots.slack.messages import Messages
 from bots.strings import say
 from core.records import Place
@@ -24,6 +26,8 @@ ASKED = "henji_asked"
 ANSWERS = ("help", "privacy", "model")
 ADMINISTRATION = ("config", "audit")
 
+log = structlog.get_logger()
+
 
 class Commands:
     """``/henji ask|reset|help|privacy|model``: a question begins a thread of its own."""
@@ -33,45 +37,67 @@ class Commands:
         self._messages = messages
         self._home = home
 
-    async def on_command(self, body: convert.Json, ack: AsyncAck) -> None:
-        team, user, channel = body["team_id"], body["user_id"], body["channel_id"]
-        word, _, rest = str(body.get("text", "")).strip().partition(" ")
-        locale = await self._desk.people.locale(team, user, rest)
-        bot = await self._desk.workspaces.bot(team)
-        if word == "ask" and rest.strip():
-            await self._ask(ThreadKey(PLATFORM, team, channel, ""), user, rest.strip(), locale)
-            await ack()
+    async def on_command(self, told: Commanded, ack: AsyncAck) -> None:
+        """Do what was commanded; the answer is for the person's eyes only."""
+        team, word = told.team, told.word.lower()
+        locale = await self._desk.people.locale(team, told.user, told.rest)
+        if word == "ask" and told.rest:
+            place = ThreadKey(PLATFORM, team, told.channel, "")
+            refusal = await self._ask(place, told.user, told.rest, locale)
+            await (ack(text=refusal) if refusal else ack())
         elif word == "reset":
-            press = Pressed("", "", user, team, str(body["trigger_id"]), channel=channel)
-            await self._home.ask(press, Scope("channel", channel))
+            press = Pressed(
+                "", "", told.user, team, told.trigger,
+                channel=told.channel, response_url=told.response_url,
+            )  # fmt: skip
+            await self._home.ask(press, Scope("channel", told.channel))
             await ack()
         elif word in ADMINISTRATION:
-            await ack(text=await self._administer(body, word, rest, locale))
+            await ack(text=await self._administer(told, word, locale))
         elif word in ANSWERS or not word:
-            await ack(text=self._answer(word or "help", locale, bot, str(body["command"])))
+            bot = await self._desk.workspaces.bot(team)
+            await ack(text=self._answer(word or "help", locale, bot, told.command))
         else:
-            await ack(text=say("usage_command", locale, command=body["command"]))
+            await ack(text=say("usage_command", locale, command=told.command))
 
     def _answer(self, word: str, locale: str, bot: Bot, command: str) -> str:
         sentence = self._messages.sentence(word, locale, bot)
         usage = say("help_command", locale, command=command)
         return f"{sentence}\n{usage}" if word == "help" else sentence
 
-    async def _administer(self, body: convert.Json, word: str, rest: str, locale: str) -> str:
+    async def _administer(self, told: Commanded, word: str, locale: str) -> str:
         """The answer to what only admins may ask: rules of this channel, and the audit log."""
-        team, user = body["team_id"], body["user_id"]
-        place, governance = Place(PLATFORM, team, body["channel_id"]), self._desk.relay.governance
-        key = ThreadKey(PLATFORM, team, body["channel_id"], "")
-        if governance is None or not await self._desk.is_admin(key, user):
+        place, governance = Place(PLATFORM, told.team, told.channel), self._desk.relay.governance
+        key = ThreadKey(PLATFORM, told.team, told.channel, "")
+        if governance is None or not await self._desk.is_admin(key, told.user):
             return say("admins_only", locale)
         if word == "config":
-            return blocks.escaped(await governance.configure(place, rest, user, locale))
-        return blocks.escaped(await governance.audited(replace(place, channel=None), user, locale))
+            words = await governance.configure(place, told.rest, told.user, locale)
+        else:
+            words = await governance.audited(replace(place, channel=None), told.user, locale)
+        return blocks.escaped(words)
 
-    async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> None:
-        """Put the question where all can see it, and submit it under that message's id."""
+    async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> str:
+        """Put the question where all can see it, and submit it under that message's id.
+
+        The sentence for the person where that cannot be; empty where it was done.
+        """
+        try:
+            shown = say("asked", locale, person=f"<@{user}>", text=blocks.escaped(text))
+            ts = await self._show(place, shown)
+        except PlatformRefused as error:
+            log.info("a question could not be shown", error=str(error))
+            return say("cannot_post", locale, channel=say("scope_channel", locale))
+        key = ThreadKey(PLATFORM, place.space, place.channel, place.thread or ts)
+        names = await self._desk.people.names(place.space, (user,))
+        turn = Turn(ts, "user", user, text, float(ts), names.get(user, ""))
+        note = {"locale": locale}
+        has_past = bool(place.thread)
+        await self._desk.relay.submit(Incoming(key, turn, True, note=note, has_past=has_past))
+        return ""
+
+    async def _show(self, place: ThreadKey, text: str) -> str:
         client = await self._desk.workspaces.client(place.space)
-        shown = say("asked", locale, person=f"<@{user}>", text=blocks.escaped(text))
         answer: Any = await self._desk.caller.must(
             POST,
             place.space,
@@ -79,17 +105,13 @@ class Commands:
             lambda: client.chat_postMessage(
                 channel=place.channel,
                 thread_ts=place.thread or None,
-                text=shown,
+                text=text,
+                metadata={"event_type": QUESTION_METADATA, "event_payload": {}},
                 unfurl_links=False,
+                unfurl_media=False,
             ),
         )
-        ts = str(answer["ts"])
-        key = ThreadKey(PLATFORM, place.space, place.channel, place.thread or ts)
-        names = await self._desk.people.names(place.space, (user,))
-        turn = Turn(ts, "user", user, text, float(ts), names.get(user, ""))
-        note = {"locale": locale}
-        has_past = bool(place.thread)
-        await self._desk.relay.submit(Incoming(key, turn, True, note=note, has_past=has_past))
+        return str(answer["ts"])
 
     # -- shortcuts ------------------------------------------------------------------------------
 
@@ -106,8 +128,13 @@ class Commands:
         view = blocks.modal(ASKED, title, locale, question, data=str(key))
         self._desk.later(self._desk.open_modal(press.team, press.trigger, view))
 
-    async def on_asked(self, user: str, view: convert.Json) -> None:
-        key = ThreadKey.parse(str(view.get("private_metadata", "")))
-        text = convert.submitted(view).get("question", "")
-        locale = await self._desk.people.locale(key.space, user, text)
-        await self._ask(key, user, text, locale)
+    async def on_asked(self, sent: Submitted, ack: AsyncAck) -> None:
+        """The modal behind the shortcut was sent: it closes, or says why it cannot."""
+        key = interactions.thread_of(sent.data)
+        text = sent.values.get("question", "")
+        locale = await self._desk.people.locale(key.space, sent.user, text)
+        refusal = await self._ask(key, sent.user, text, locale)
+        if refusal:
+            await ack(response_action="errors", errors={"question": refusal})
+        else:
+            await ack()

@@ -5,13 +5,17 @@ All that a press needs is in the button's value: it works in every process, afte
 
 from __future__ import annotations
 
+from typing import cast
+
 import structlog
 
-from bots.slack import blocks, convert
+from bots.slack import blocks
 from bots.slack.blocks import Handle
-from bots.slack.convert import Pressed
+from bots.slack.convert import Malformed
 from bots.slack.desk import Desk
+from bots.slack.interactions import Pressed, Submitted
 from bots.strings import say
+from core.records import Verdicts
 
 REASON = "henji_reason"
 
@@ -54,12 +58,9 @@ class Controls:
     # -- feedback -------------------------------------------------------------------------------
 
     async def _feedback(self, press: Pressed) -> None:
-        verdict, value = press.value.split(" ", 1)
-        handle = Handle.parse(value)
-        self._keep(handle, press.user, verdict)
-        if not self._desk.terms.reasons:
-            self._desk.later(self._desk.tell(handle.thread, press.user, "feedback_thanks"))
-            return
+        """Keep a thumb, and ask for a reason."""
+        verdict, handle = _opinion(press.value)
+        await self._keep(handle, press.user, verdict)
         locale = await self._desk.people.locale(handle.thread.space, press.user)
         view = blocks.modal(
             REASON,
@@ -74,17 +75,23 @@ class Controls:
             blocks.context(say("feedback_reason_hint", locale)),
             data=press.value,
         )
-        self._desk.later(self._desk.open_modal(press.team, press.trigger, view))
+        self._desk.later(self._desk.open_modal(handle.thread.space, press.trigger, view))
 
-    async def on_reason(self, user: str, view: convert.Json) -> None:
+    async def on_reason(self, sent: Submitted) -> None:
         """The modal behind a thumb was sent."""
-        verdict, value = str(view.get("private_metadata", "")).split(" ", 1)
-        handle = Handle.parse(value)
-        self._keep(handle, user, verdict, convert.submitted(view).get("reason", ""))
-        self._desk.later(self._desk.tell(handle.thread, user, "feedback_thanks"))
+        verdict, handle = _opinion(sent.data)
+        if reason := sent.values.get("reason", ""):
+            await self._keep(handle, sent.user, verdict, reason)
+        self._desk.later(self._desk.tell(handle.thread, sent.user, "feedback_thanks"))
 
-    def _keep(self, handle: Handle, user: str, verdict: str, reason: str = "") -> None:
-        """Write it down for whoever runs the bot; a reason only where logs may hold words."""
-        model = self._desk.terms.model
-        words = {"reason": reason} if reason else {}
-        log.info("feedback", job=handle.job, by=user, verdict=verdict, model=model, **words)
+    async def _keep(self, handle: Handle, user: str, verdict: Verdicts, reason: str = "") -> None:
+        await self._desk.feedback.keep(handle.thread, handle.job, user, verdict, reason)
+        log.info("feedback", job=handle.job, by=user, verdict=verdict, reasoned=bool(reason))
+
+
+def _opinion(value: str) -> tuple[Verdicts, Handle]:
+    """What a thumb carries; Malformed where it is none."""
+    verdict, _, handle = value.partition(" ")
+    if verdict not in ("good", "bad"):
+        raise Malformed("value")
+    return cast("Verdicts", verdict), Handle.parse(handle)

@@ -6,9 +6,10 @@ Slack's dictionaries end in this file. Text is as Slack sends it (``<@U1>``, ``&
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from html import unescape
 from typing import Any, Literal, TypeAlias
 
@@ -19,8 +20,11 @@ Json: TypeAlias = Mapping[str, Any]
 Command: TypeAlias = Literal["reset", "help", "privacy", "model", "stop"]
 
 PLATFORM = "slack"
+JOINER = "\u2060"
+"""The word joiner cannot be seen; behind it, Slack reads no mention."""
 
 _SAID = {None, "file_share", "thread_broadcast", "me_message", "bot_message"}
+_TS = re.compile(r"\d+\.\d+")
 _MENTION = re.compile(r"<@([A-Z0-9]+)(?:\|[^>]*)?>")
 _COMMANDS: Mapping[str, Command] = {
     "reset": "reset",
@@ -104,39 +108,36 @@ class Stopped:
     streams: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Pressed:
-    """A button under a message, or on the home page."""
-
-    action: str
-    value: str
-    user: str
-    team: str
-    trigger: str
-    channel: str = ""
-    message: str = ""
-    """The ts of the message that the button stands under."""
-    thread: str = ""
-    response_url: str = ""
-    chosen: Mapping[str, str] = field(default_factory=dict)
-
-
 Happening: TypeAlias = Said | Edited | Deleted | Stopped
 
 
 def happening(body: Json, bot: Bot) -> Happening | None:
     """What an event says has happened; None for what does not concern the bot."""
-    event: Json = _need(body, "event")
+    with reading():
+        return _happening(body, bot)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Whatever stands where something else should is a malformed payload, not a fault of ours."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Malformed(type(error).__name__) from error
+
+
+def _happening(body: Json, bot: Bot) -> Happening | None:
+    event: Json = need(body, "event")
     if event.get("type") == "agent_session_stopped":
         streams = tuple(event.get("streaming_message_ts", ()))
-        return Stopped(_key(event, bot, _need(event, "thread_ts")), _need(event, "user"), streams)
+        return Stopped(_key(event, bot, need(event, "thread_ts")), need(event, "user"), streams)
     match event.get("subtype"):
         case "message_changed":
             return _edited(body, event, bot)
         case "message_deleted":
             return _deleted(event, bot)
         case subtype if subtype in _SAID:
-            return _said(body, event, _need(event, "channel"), bot)
+            return _said(body, event, need(event, "channel"), bot)
     return None
 
 
@@ -144,7 +145,9 @@ def _said(body: Json, message: Json, channel: str, bot: Bot) -> Said | None:
     user = message.get("user") or message.get("bot_id") or ""
     if not user or user == bot.user or message.get("bot_id") == bot.bot_id:
         return None
-    text, ts = str(message.get("text", "")), _need(message, "ts")
+    text, ts = str(message.get("text") or ""), str(need(message, "ts"))
+    if not _TS.fullmatch(ts):
+        raise Malformed("ts")
     mentions = set(_MENTION.findall(text))
     team = str(message.get("user_team") or message.get("team") or bot.team)
     return Said(
@@ -162,11 +165,13 @@ def _said(body: Json, message: Json, channel: str, bot: Bot) -> Said | None:
     )
 
 
-def _edited(body: Json, event: Json, bot: Bot) -> Edited | None:
-    message, before = _need(event, "message"), event.get("previous_message") or {}
+def _edited(body: Json, event: Json, bot: Bot) -> Edited | Deleted | None:
+    message, before = need(event, "message"), event.get("previous_message") or {}
+    if message.get("subtype") == "tombstone":  # so ends a message that has replies under it
+        return Deleted(_key(event, bot, need(message, "ts")), need(message, "ts"))
     if not message.get("edited") or message.get("text") == before.get("text"):
         return None  # a link was unfurled, a reply was counted
-    said = _said(body, message, _need(event, "channel"), bot)
+    said = _said(body, message, need(event, "channel"), bot)
     if said is None:
         return None
     was_mentioned = bot.user in _MENTION.findall(str(before.get("text", "")))
@@ -174,16 +179,22 @@ def _edited(body: Json, event: Json, bot: Bot) -> Edited | None:
 
 
 def _deleted(event: Json, bot: Bot) -> Deleted:
-    ts = _need(event, "deleted_ts")
+    ts = need(event, "deleted_ts")
     thread = (event.get("previous_message") or {}).get("thread_ts") or ts
     return Deleted(_key(event, bot, thread), ts)
 
 
+def ours_revoked(body: Json) -> bool:
+    """Whether it was the bot's own token that was revoked, and not some person's."""
+    with reading():
+        return bool((need(body, "event").get("tokens") or {}).get("bot"))
+
+
 def _key(event: Json, bot: Bot, thread: str) -> ThreadKey:
-    return ThreadKey(PLATFORM, bot.team, _need(event, "channel"), thread)
+    return ThreadKey(PLATFORM, bot.team, need(event, "channel"), thread)
 
 
-def _need(body: Json, name: str) -> Any:
+def need(body: Json, name: str) -> Any:
     value = body.get(name)
     if value is None or value == "":
         raise Malformed(name)
@@ -194,9 +205,10 @@ def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | No
     """A message of a thread's past as a turn; None for what is no part of a conversation."""
     if message.get("subtype") not in _SAID or not message.get("ts"):
         return None
-    text, ts = str(message.get("text", "")), str(message["ts"])
+    text, ts = str(message.get("text") or ""), str(message["ts"])
     if message.get("user") == bot.user:
         ours = (message.get("metadata") or {}).get("event_type") == REPLY_METADATA
+        text = unescape(text).replace(JOINER, "")
         return Turn(ts, "assistant", bot.name, text, float(ts)) if ours and text else None
     author = message.get("user")
     if author is None or message.get("bot_id"):
@@ -207,6 +219,8 @@ def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | No
 
 REPLY_METADATA = "henji_reply"
 """The type of the metadata that the bot's replies carry."""
+QUESTION_METADATA = "henji_question"
+"""The same of a question that was put by a command, in the person's stead."""
 
 
 def incoming(
@@ -228,12 +242,13 @@ def incoming(
 
 def plain(text: str, bot: Bot, names: Mapping[str, str]) -> str:
     """Slack's markup as people read it: names for ids, the bot's own mention taken out."""
-
     text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^>]*)?>[ \t]?", "", text)
     text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
     text = re.sub(r"<#[A-Z0-9]+\|([^>]+)>", r"#\1", text)
     text = re.sub(r"<!subteam\^[A-Z0-9]+\|@?([^>]+)>", r"@\1", text)
     text = re.sub(r"<!(here|channel|everyone)(?:\|[^>]*)?>", r"@\1", text)
+    text = re.sub(r"<!date\^[^|>]*\|([^>]+)>", r"\1", text)
+    text = re.sub(r"<#([A-Z0-9]+)\|?>", r"#\1", text)  # a private channel has no name here
     text = re.sub(r"<(?:mailto:|tel:)[^|>]+\|([^>]+)>", r"\1", text)
     text = re.sub(r"<(https?://[^|>]+)\|([^>]+)>", _link, text)
     text = re.sub(r"<((?:https?|mailto):[^|>]+)>", r"\1", text)
@@ -253,42 +268,3 @@ def people_in(said: Said) -> frozenset[str]:
 def command_in(said: Said, bot: Bot) -> Command | None:
     """The command that is all there is in a message: slash commands do not work in threads."""
     return _COMMANDS.get(plain(said.text, bot, {}).strip(" 。.!！").lower())
-
-
-def pressed(body: Json) -> Pressed:
-    """A button, a choice or a message shortcut."""
-    action: Json = (body.get("actions") or [{}])[0]
-    container: Json = body.get("container") or {}
-    message: Json = body.get("message") or {}
-    channel = (body.get("channel") or {}).get("id", "") or container.get("channel_id", "")
-    chosen = {
-        kind: str(action[kind])
-        for kind in ("selected_user", "selected_conversation")
-        if kind in action
-    }
-    ts = str(message.get("ts") or container.get("message_ts") or "")
-    return Pressed(
-        action=str(action.get("action_id") or body.get("callback_id") or ""),
-        value=str(action.get("value") or ""),
-        user=_need(_need(body, "user"), "id"),
-        team=str((body.get("team") or {}).get("id") or _need(body, "user").get("team_id", "")),
-        trigger=str(body.get("trigger_id", "")),
-        channel=channel,
-        message=ts,
-        thread=str(message.get("thread_ts") or container.get("thread_ts") or ts),
-        response_url=str(body.get("response_url", "")),
-        chosen=chosen,
-    )
-
-
-def submitted(view: Json) -> Mapping[str, str]:
-    """What was filled into a modal, by the id of the input; empty ones are left out."""
-    values: Json = (view.get("state") or {}).get("values") or {}
-    found: dict[str, str] = {}
-    for inputs in values.values():
-        for name, given in inputs.items():
-            chosen = given.get("value") or given.get("selected_user")
-            chosen = chosen or given.get("selected_conversation")
-            if chosen:
-                found[name] = str(chosen)
-    return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
+from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.relay import Relay
 from bots.slack.blocks import Block
@@ -19,7 +20,7 @@ from bots.slack.people import People
 from bots.slack.platform import SlackPlatform
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
-from core.ports import Deliveries, History
+from core.ports import Deliveries, Feedback, History
 from core.rules import Asker
 from core.types import ThreadKey
 
@@ -39,8 +40,6 @@ class Terms:
     follow_ups: Literal["always", "alone", "mention"] = "alone"
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     allowed_bots: frozenset[str] = frozenset()
-    reasons: bool = False
-    """Ask why a reply was good or bad: only where the log may hold people's words."""
 
 
 @dataclass(slots=True)
@@ -50,6 +49,7 @@ class Desk:
     relay: Relay
     history: History
     deliveries: Deliveries
+    feedback: Feedback
     workspaces: Workspaces
     platform: SlackPlatform
     people: People
@@ -94,7 +94,11 @@ class Desk:
                 key.space,
                 key.channel,
                 lambda: client.chat_postMessage(
-                    channel=key.channel, thread_ts=key.thread, text=text, unfurl_links=False
+                    channel=key.channel,
+                    thread_ts=key.thread or None,
+                    text=text,
+                    unfurl_links=False,
+                    unfurl_media=False,
                 ),
             )
             return
@@ -106,6 +110,13 @@ class Desk:
                 channel=key.channel, user=user, text=text, thread_ts=key.thread or None
             ),
         )
+
+    async def respond(self, team: str, url: str, text: str) -> None:
+        """Answer a command by the address that came with it: that works where the bot is no
+        member, too."""
+        client = await self.workspaces.client(team)
+        webhook = AsyncWebhookClient(url, session=client.session, logger=client.logger)
+        await webhook.send(text=text, response_type="ephemeral")
 
     async def tell(self, key: ThreadKey, user: str, sentence: str, **values: object) -> None:
         """Whisper one of the bot's sentences, in the person's language."""
@@ -123,16 +134,14 @@ class Desk:
     async def job_in(
         self, key: ThreadKey, messages: tuple[str, ...] = ()
     ) -> tuple[str, str] | None:
-        """The reply under way in a thread and who asked for it; `messages` may belong to it."""
-        for held in reversed(self.platform.open.values()):
-            if held.thread == key:
-                return held.job, held.author
+        """The reply under way in a thread and who asked for it, whichever process brings it out;
+        `messages` may belong to it."""
+        owed = await self.relay.owed(key)
         for message in messages:
             found = await self.deliveries.locate(key, message)
-            delivery = await self.deliveries.get(*found) if found else None
-            if delivery is not None:
-                return delivery.job, delivery.author
-        return None
+            if found is not None and found[1] in owed:
+                return found[1], owed[found[1]]
+        return next(iter(owed.items()), None)
 
     async def is_admin(self, key: ThreadKey, user: str) -> bool:
         """By the workspace, by the settings, or by the rules of the place."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bots.slack import blocks, convert
+from bots.slack import blocks, convert, interactions
 from bots.slack.blocks import Block
-from bots.slack.convert import PLATFORM, Bot, Pressed
+from bots.slack.convert import PLATFORM, Bot
 from bots.slack.desk import Desk
+from bots.slack.interactions import Pressed, Submitted
 from bots.strings import say
 from core.records import Place
 from core.types import ThreadKey
@@ -42,13 +43,13 @@ class Home:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def on_opened(self, body: convert.Json) -> None:
+    async def on_opened(self, body: convert.Json, team: str) -> None:
         """Somebody opened the app: its home page, or the conversation with it."""
-        event, team = body["event"], str(body["team_id"])
-        if event.get("tab") == "home":
-            self._desk.later(self.publish(team, event["user"]))
-        elif event.get("tab") == "messages":
-            self._desk.later(self._suggest(team, event["channel"], event["user"]))
+        opened = interactions.opened(body)
+        if opened.tab == "home":
+            self._desk.later(self.publish(team, opened.user))
+        elif opened.tab == "messages":
+            self._desk.later(self._suggest(team, opened.channel, opened.user))
 
     async def _suggest(self, team: str, channel: str, user: str) -> None:
         locale = await self._desk.people.locale(team, user)
@@ -128,26 +129,28 @@ class Home:
             label = say(f"reset_pick_{scope.kind}", locale)
             inputs.append(blocks.question("what", label, {"type": kind}))
         title = say("reset_title", locale)
-        place = f"{press.channel} {press.thread}"
-        data = f"{scope}\n{place}"
+        url = "" if press.action else press.response_url  # a command leaves it to answer by
+        data = "\n".join((str(scope), f"{press.channel} {press.thread}", url))
         view = blocks.modal(CONFIRM, title, locale, *inputs, data=data, yes="reset_yes")
         self._desk.later(self._desk.open_modal(press.team, press.trigger, view))
 
-    async def on_confirmed(self, team: str, user: str, view: convert.Json) -> None:
+    async def on_confirmed(self, team: str, sent: Submitted) -> None:
         """The dialogue was sent: check again who it is, and forget."""
-        first, _, place = str(view.get("private_metadata", "")).partition("\n")
+        first, place, url = [*sent.data.split("\n"), "", ""][:3]
         channel, _, thread = place.partition(" ")
         asked = Scope.parse(first)
-        scope = Scope(asked.kind, asked.what or convert.submitted(view).get("what", ""))
-        done = await self._forget(team, user, scope)
-        locale = await self._desk.people.locale(team, user)
+        scope = Scope(asked.kind, asked.what or sent.values.get("what", ""))
+        done = await self._forget(team, sent.user, scope)
+        locale = await self._desk.people.locale(team, sent.user)
         named = say(f"scope_{scope.kind}", locale)
         sentence = say("reset_scope_done" if done else "reset_refused", locale, scope=named)
-        if channel:
+        if url:
+            self._desk.later(self._desk.respond(team, url, sentence))
+        elif channel:
             key = ThreadKey(PLATFORM, team, channel, thread)
-            self._desk.later(self._desk.whisper(key, user, sentence))
+            self._desk.later(self._desk.whisper(key, sent.user, sentence))
         else:
-            self._desk.later(self.publish(team, user, sentence))
+            self._desk.later(self.publish(team, sent.user, sentence))
 
     async def _forget(self, team: str, user: str, scope: Scope) -> bool:
         """Whether the person was allowed to, and it was done."""

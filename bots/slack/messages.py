@@ -40,9 +40,9 @@ class Messages:
         self._called: OrderedDict[ThreadKey, str] = OrderedDict()
         """Thread -> the message that first named the bot there, as far as this process knows."""
 
-    async def on_event(self, body: convert.Json, retry: int = 0) -> None:
+    async def on_event(self, body: convert.Json, team: str, retry: int = 0) -> None:
         """Store what an event says; StoreUnavailable where that failed, so that it comes again."""
-        bot = await self._desk.workspaces.bot(str(body.get("team_id", "")))
+        bot = await self._desk.workspaces.bot(team)
         match convert.happening(body, bot):
             case Said() as said:
                 await self._told_when_lost(said, bot, retry)
@@ -171,6 +171,7 @@ class Messages:
             self._desk.later(self._desk.tell(said.key, said.user, sentence))
 
     async def _stop(self, key: ThreadKey, user: str, streams: tuple[str, ...] = ()) -> bool:
+        """Whether a reply of the thread was stopped; the person is told why not."""
         found = await self._desk.job_in(key, streams)
         if found is None:
             self._desk.later(self._desk.tell(key, user, "too_late"))
@@ -179,13 +180,17 @@ class Messages:
         if not await self._desk.may_govern(key, user, author):
             self._desk.later(self._desk.tell(key, user, "not_yours"))
             return False
-        return await self._desk.relay.stop(key, job)
+        if not await self._desk.relay.stop(key, job):
+            self._desk.later(self._desk.tell(key, user, "too_late"))
+            return False
+        return True
 
     async def _stopped(self, key: ThreadKey, user: str, streams: tuple[str, ...]) -> None:
-        """Slack's Stop button has ended the stream already: the work must end, and the session."""
-        found = await self._desk.job_in(key, streams)
-        if found is not None:
-            await self._desk.relay.stop(key, found[0])
+        """Slack's Stop button has ended the stream already: the work must end, and the session.
+
+        Where somebody else than who asked has pressed it, the reply goes on without a stream.
+        """
+        await self._stop(key, user, streams)
         self._desk.later(self._desk.platform.leave_session(key))
 
     # -- storing --------------------------------------------------------------------------------

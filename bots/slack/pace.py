@@ -29,6 +29,12 @@ class Live:
     shown: dict[str, str] = field(default_factory=dict)
     """Message -> the text that it has, as far as Slack has confirmed it."""
     status: str = ""
+    """The sign of life that stands in the thread; empty: none."""
+    status_at: float = 0.0
+    session: bool = False
+    """Slack was told that work is under way there, and not yet that it is over."""
+    ended: bool = False
+    """Its end is known here: nobody else will write it."""
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A status that came behind the reply would stand for minutes."""
 

@@ -15,7 +15,9 @@ from core.records import Delivery
 from core.types import ThreadKey, Turn
 
 MESSAGES = 200
-"""The most that is read of a thread: its newest."""
+"""The most that is taken from a thread: its newest."""
+PAGE = 1000
+"""Slack's largest: a call for each page is spent, and the newest come last."""
 
 
 class Past:
@@ -62,7 +64,8 @@ class Past:
         cursor: str | None = None
         while True:
             page = await self._page(client, thread, oldest, latest, cursor)
-            found += page["messages"]
+            # the message that began the thread comes along, whatever was asked for
+            found += [m for m in page["messages"] if float(oldest) < float(m["ts"])]
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
             if not cursor:
                 return found[-MESSAGES:]
@@ -82,7 +85,7 @@ class Past:
             lambda: client.conversations_replies(
                 channel=thread.channel,
                 ts=thread.thread,
-                limit=MESSAGES,
+                limit=PAGE,
                 include_all_metadata=True,
                 cursor=cursor,
                 oldest=oldest,

@@ -94,18 +94,20 @@ class People:
             answer = await client.users_info(user=user, include_locale=True)
         except Exception:  # names are not worth losing a message for
             return Person()
-        found = _person(answer["user"])
+        found = _person(answer["user"], team)
         self._known[team, user] = (time.monotonic(), found)
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
         return found
 
 
-def _person(user: Mapping[str, object]) -> Person:
+def _person(user: Mapping[str, object], team: str) -> Person:
     profile = user.get("profile")
     shown = profile.get("display_name") if isinstance(profile, dict) else ""
+    of_another = user.get("is_stranger") or user.get("team_id") not in (None, team)
     return Person(
         name=str(shown or user.get("real_name") or user.get("name") or ""),
         locale=str(user.get("locale") or ""),
-        admin=bool(user.get("is_admin") or user.get("is_owner")),
+        # who is an admin of another workspace is none here
+        admin=bool(user.get("is_admin") or user.get("is_owner")) and not of_another,
     )

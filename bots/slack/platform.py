@@ -7,10 +7,9 @@ process does not know about a message, it finds out from Slack's answer.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -19,10 +18,12 @@ from slack_sdk.errors import SlackApiError
 from bots.base import Part, Status
 from bots.slack import blocks
 from bots.slack.budget import POST
-from bots.slack.calls import Caller, NotNow, error_of
+from bots.slack.calls import Caller, NotNow, Refused, error_of
 from bots.slack.convert import PLATFORM, REPLY_METADATA
 from bots.slack.pace import Live, Pace
 from bots.slack.past import Past
+from bots.slack.signs import Signs
+from bots.slack.streams import STREAM_IS_OVER, Streams
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
 from bots.text import closed
@@ -35,7 +36,8 @@ PART_LENGTH = 11_500
 CALL_SECONDS = 15.0
 KEPT_REPLIES = 10_000
 
-_STREAM_IS_OVER = "message_not_in_streaming_state"
+UNDISPLAYABLE = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
+"""Slack will not lay it out: it is sent again as plain text."""
 
 log = structlog.get_logger()
 
@@ -61,12 +63,11 @@ class SlackPlatform:
         self._pace = Pace(caller.budget)
         self._past = past
         self._model = model
-        self._streaming = streaming
-        self._no_streams: set[str] = set()
-        """Workspaces that have no native streaming."""
+        self._streams = Streams(workspaces, caller, wanted=streaming)
+        self._signs = Signs(workspaces, caller)
         self._live: OrderedDict[str, Live] = OrderedDict()
-        self.open: OrderedDict[str, Delivery] = OrderedDict()
-        """The replies that this process brings out now."""
+        self._open: OrderedDict[str, Delivery] = OrderedDict()
+        """Replies that may have signs of life to be tended to."""
 
     def length_of(self, text: str) -> int:
         return len(blocks.harmless(text))
@@ -75,40 +76,60 @@ class SlackPlatform:
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
         """The end of a reply finds its room in the call itself."""
+        live = self._of(delivery)
         if final:
+            live.ended = True
             return
-        team = delivery.thread.space
-        await self._pace.leave(delivery, self._of(delivery), can_stream=self._can_stream(team))
+        can_stream = self._streams.has(delivery.thread.space)
+        await self._pace.leave(delivery, live, can_stream=can_stream)
 
-    def _can_stream(self, team: str) -> bool:
-        return self._streaming and team not in self._no_streams
-
-    # -- status -------------------------------------------------------------------------------
+    # -- signs of life ------------------------------------------------------------------------
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         """Say what is going on, once, and not behind the first words of the reply."""
         live = self._of(delivery)
         sentence = say(status.kind, self._locale(delivery), position=status.position)
         async with live.order:
-            if live.shown or delivery.messages or live.status == sentence:
-                return
-            with contextlib.suppress(NotNow):
-                await self._set_status(delivery.thread, sentence)
-                live.status = sentence
+            if not live.shown and not delivery.messages:
+                await self._signs.show(delivery.thread, live, sentence)
 
-    async def _set_status(self, thread: ThreadKey, sentence: str) -> None:
-        client = await self._workspaces.client(thread.space)
-        await self._caller.may(
-            "assistant.threads.setStatus",
-            thread.space,
-            thread.channel,
-            lambda: client.assistant_threads_setStatus(
-                channel_id=thread.channel,
-                thread_ts=thread.thread,
-                status=sentence,
-                loading_messages=[sentence],
-            ),
-        )
+    async def tend(self, delivers: Callable[[str], bool]) -> None:
+        """Renew the signs of the replies that this process `delivers`, and take down those of
+        replies that have ended without a word."""
+        for job, delivery in list(self._open.items()):
+            live = self._live.get(job, Live())
+            if live.order.locked():
+                continue  # something is on its way
+            try:
+                async with live.order:
+                    await self._tend(job, delivery, live, delivers)
+            except Exception as error:
+                log.info("a sign of life was not tended to", job=job, error=repr(error))
+                self._open.pop(job, None)
+
+    async def _tend(
+        self, job: str, delivery: Delivery, live: Live, delivers: Callable[[str], bool]
+    ) -> None:
+        if delivers(job):
+            await self._signs.renew(delivery.thread, live)
+            return
+        self._open.pop(job, None)
+        if live.ended:  # else another process has the reply now, and its signs
+            self._caller.budget.redeem(delivery.thread.space, job)
+            await self._take_down(delivery, live)
+
+    async def _take_down(self, delivery: Delivery, live: Live) -> None:
+        await self._signs.hide(delivery.thread, live)
+        if live.session:
+            live.session = False
+            await self._signs.leave(delivery.thread)
+
+    async def leave_session(self, key: ThreadKey) -> None:
+        """Slack's Stop button was pressed: the session does not leave ``processing`` by itself."""
+        for job, delivery in self._open.items():
+            if delivery.thread == key and job in self._live:
+                self._live[job].session = False
+        await self._signs.leave(key)
 
     def _locale(self, delivery: Delivery) -> str:
         return delivery.note.get("locale", "en")
@@ -118,30 +139,54 @@ class SlackPlatform:
     async def post(self, delivery: Delivery, part: Part) -> str:
         live = self._of(delivery)
         async with live.order:
-            if part.end is None and part.last and self._can_stream(delivery.thread.space):
-                message = await self._start_stream(delivery, part, live)
-                if message is not None:
-                    return message
-            return await self._post(delivery, part, live)
+            message = await self._stream(delivery, part, live)
+            return message or await self._post(delivery, part, live)
+
+    async def _stream(self, delivery: Delivery, part: Part, live: Live) -> str | None:
+        """Begin a native stream, where the part will grow and there is room for it."""
+        if part.end is not None or not part.last or not self._streams.has(delivery.thread.space):
+            return None
+        if self._pace.room("chat.startStream", delivery) > 0:
+            metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
+            return None
+        message = await self._streams.start(delivery, part)
+        if message is not None:
+            live.streams.add(message)
+            self._sent(delivery, part, live, message)
+            live.status = ""  # Slack has taken it away
+            await self._signs.enter(delivery.thread, live)
+        return message
 
     async def _post(self, delivery: Delivery, part: Part, live: Live) -> str:
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
-        answer = await self._caller.must(
-            POST,
-            thread.space,
-            thread.channel,
-            lambda: client.chat_postMessage(
-                channel=thread.channel,
-                thread_ts=thread.thread,
-                metadata=_metadata(delivery, part),
-                unfurl_links=False,
-                unfurl_media=False,
-                **self._content(delivery, part),
-            ),
-        )
-        self._sent(delivery, part, live, str(answer["ts"]))
-        return str(answer["ts"])
+
+        async def send(**content: Any) -> Any:
+            return await self._caller.must(
+                POST,
+                thread.space,
+                thread.channel,
+                lambda: client.chat_postMessage(
+                    channel=thread.channel,
+                    thread_ts=thread.thread,
+                    metadata=_metadata(delivery, part),
+                    unfurl_links=False,
+                    unfurl_media=False,
+                    **content,
+                ),
+            )
+
+        content = self._content(delivery, part)
+        try:
+            answer = await send(**content)
+        except Refused as refusal:
+            if refusal.error not in UNDISPLAYABLE:
+                raise
+            answer = await send(text=content["text"])
+        message = str(answer["ts"])
+        live.status = ""  # Slack has taken it away
+        self._sent(delivery, part, live, message)
+        return message
 
     def _content(self, delivery: Delivery, part: Part) -> dict[str, Any]:
         """The blocks, and the text that notifications and other readers get."""
@@ -159,70 +204,6 @@ class SlackPlatform:
         elif part.last:
             budget.redeem(team, delivery.job)
             live.streams.clear()
-            self.open.pop(delivery.job, None)
-
-    # -- streams ------------------------------------------------------------------------------
-
-    async def _start_stream(self, delivery: Delivery, part: Part, live: Live) -> str | None:
-        """Begin a native stream; None where there is no room or the workspace has none."""
-        thread, team = delivery.thread, delivery.thread.space
-        if self._pace.room("chat.startStream", delivery) > 0:
-            metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
-            return None
-        client = await self._workspaces.client(team)
-        try:
-            answer = await self._caller.may(
-                "chat.startStream",
-                team,
-                thread.channel,
-                lambda: client.chat_startStream(
-                    channel=thread.channel,
-                    thread_ts=thread.thread,
-                    markdown_text=blocks.harmless(part.text),
-                    recipient_team_id=delivery.note.get("team", team),
-                    recipient_user_id=delivery.author,
-                ),
-            )
-        except NotNow:
-            return None
-        except SlackApiError as error:
-            log.info("no native stream; posting and editing", error=error_of(error))
-            self._no_streams.add(team)
-            metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
-            return None
-        message = str(answer["ts"])
-        live.streams.add(message)
-        self._sent(delivery, part, live, message)
-        await self._enter_session(delivery)
-        return message
-
-    async def _enter_session(self, delivery: Delivery) -> None:
-        """Tell Slack that work is under way: its own Stop button appears."""
-        thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
-        try:
-            await self._caller.may(
-                "agents.sessions.setStatus",
-                thread.space,
-                thread.channel,
-                lambda: client.agents_sessions_setStatus(
-                    channel_id=thread.channel, thread_ts=thread.thread, status="processing"
-                ),
-            )
-        except (NotNow, SlackApiError):
-            return
-
-    async def leave_session(self, key: ThreadKey) -> None:
-        """Slack's Stop button was pressed: the session does not leave ``processing`` by itself."""
-        client = await self._workspaces.client(key.space)
-        await self._caller.must(
-            "agents.sessions.setStatus",
-            key.space,
-            key.channel,
-            lambda: client.agents_sessions_setStatus(
-                channel_id=key.channel, thread_ts=key.thread, status="active"
-            ),
-        )
 
     # -- editing ------------------------------------------------------------------------------
 
@@ -236,6 +217,13 @@ class SlackPlatform:
             await self._update(delivery, message, part, live)
         except NotNow:
             return  # the end will say it
+        async with live.order:
+            if part.end is not None and part.last:
+                # a process before this one may have begun a session
+                live.session |= delivery.token > 1 and self._streams.has(delivery.thread.space)
+                await self._take_down(delivery, live)
+            else:
+                await self._signs.hide(delivery.thread, live)
 
     def _stands_already(self, delivery: Delivery, message: str, part: Part, live: Live) -> bool:
         """A message that is full, and was full before: its end needs no call of its own."""
@@ -253,28 +241,17 @@ class SlackPlatform:
 
         try:
             await call("chat.update", thread.space, thread.channel, update)
+        except Refused as refusal:
+            if refusal.error not in UNDISPLAYABLE:
+                raise
+            content["blocks"] = []
+            await self._caller.must("chat.update", thread.space, thread.channel, update)
         except SlackApiError as error:
             if error_of(error) != "streaming_state_conflict":
                 raise
-            await self._end_stream(delivery, message)  # a process before this one began it
+            await self._streams.end(delivery, message)  # a process before this one began it
             await self._caller.must("chat.update", thread.space, thread.channel, update)
         self._sent(delivery, part, live, message)
-
-    async def _end_stream(self, delivery: Delivery, message: str) -> None:
-        thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
-        try:
-            await self._caller.must(
-                "chat.stopStream",
-                thread.space,
-                thread.channel,
-                lambda: client.chat_stopStream(
-                    channel=thread.channel, ts=message, session_status="active"
-                ),
-            )
-        except SlackApiError as error:
-            if error_of(error) != _STREAM_IS_OVER:
-                raise
 
     async def _stream_on(self, delivery: Delivery, message: str, part: Part, live: Live) -> bool:
         """Append to a stream, or stop it; False where the message must be updated instead."""
@@ -285,15 +262,15 @@ class SlackPlatform:
         over = part.end is not None or not part.last
         try:
             if over:
-                await self._stop(delivery, message, part, now[len(before) :])
+                await self._stop(delivery, message, part, now[len(before) :], live)
             else:
-                await self._append(delivery, message, now[len(before) :])
+                await self._streams.append(delivery, message, now[len(before) :])
         except NotNow:
             return True
         except Exception as error:
             live.streams.discard(message)  # what it holds now is not certain: it is updated whole
             metrics.STREAM_FALLBACKS.labels("slack", "ended").inc()
-            if isinstance(error, SlackApiError) and error_of(error) == _STREAM_IS_OVER:
+            if isinstance(error, SlackApiError) and error_of(error) == STREAM_IS_OVER:
                 return False
             raise
         if over:
@@ -301,37 +278,12 @@ class SlackPlatform:
         self._sent(delivery, part, live, message)
         return True
 
-    async def _append(self, delivery: Delivery, message: str, text: str) -> None:
-        thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
-        if text:
-            await self._caller.may(
-                "chat.appendStream",
-                thread.space,
-                thread.channel,
-                lambda: client.chat_appendStream(
-                    channel=thread.channel, ts=message, markdown_text=text
-                ),
-            )
-
-    async def _stop(self, delivery: Delivery, message: str, part: Part, text: str) -> None:
-        thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
+    async def _stop(
+        self, delivery: Delivery, message: str, part: Part, text: str, live: Live
+    ) -> None:
         under = blocks.under(part, delivery, self._model, self._locale(delivery))
-        rest = text + closed(part.text)[len(part.text) :]
-        await self._caller.must(
-            "chat.stopStream",
-            thread.space,
-            thread.channel,
-            lambda: client.chat_stopStream(
-                channel=thread.channel,
-                ts=message,
-                markdown_text=rest or None,
-                blocks=under or None,
-                metadata=_metadata(delivery, part),
-                session_status="active",
-            ),
-        )
+        await self._streams.stop(delivery, message, part, text, under, _metadata(delivery, part))
+        live.session = part.end is None
 
     # -- taking away, and finding again ---------------------------------------------------------
 
@@ -354,10 +306,9 @@ class SlackPlatform:
     # -- what is under way ----------------------------------------------------------------------
 
     def _of(self, delivery: Delivery) -> Live:
-        if delivery.job not in self._live:
-            self._live[delivery.job] = Live()
-            self.open[delivery.job] = delivery
-        for kept in (self._live, self.open):
+        self._live.setdefault(delivery.job, Live())
+        self._open.setdefault(delivery.job, delivery)
+        for kept in (self._live, self._open):
             if len(kept) > KEPT_REPLIES:
                 kept.popitem(last=False)
         return self._live[delivery.job]

@@ -23,7 +23,13 @@ async def web_server(
     """Serve the app's routes; gives the port. Bolt checks every signature."""
 
     async def events(request: web.Request) -> web.Response:
-        return await to_aiohttp_response(await app.async_dispatch(await to_bolt_request(request)))
+        try:
+            answer = await app.async_dispatch(await to_bolt_request(request))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # Bolt itself cannot read it: it would only come again
+            log.warning("a malformed payload", error=type(error).__name__)
+            return web.Response()
+        return await to_aiohttp_response(answer)
 
     routes = web.Application(client_max_size=2**20)
     routes.router.add_post(EVENTS, events)

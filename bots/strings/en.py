@@ -55,7 +55,7 @@ ENGLISH: Final[dict[str, str]] = {
     "feedback_thanks": "Thank you for the feedback.",
     "feedback_title": "Feedback",
     "feedback_reason": "What was good or bad? (optional)",
-    "feedback_reason_hint": "It goes into the log of whoever runs the bot, with the reply's id.",
+    "feedback_reason_hint": "Whoever runs the bot can read it, with the reply's id.",
     "send": "Send",
     "cancel": "Cancel",
     "close": "Close",

@@ -51,7 +51,7 @@ JAPANESE: Final[dict[str, str]] = {
     "feedback_thanks": "フィードバックをありがとうございます。",
     "feedback_title": "フィードバック",
     "feedback_reason": "良かった点、良くなかった点(任意)",
-    "feedback_reason_hint": "この返事の番号とともに、運用担当者のログに書き込まれます。",
+    "feedback_reason_hint": "この返事の番号とともに、運用担当者が読めるように保存されます。",
     "send": "送信",
     "cancel": "キャンセル",
     "close": "閉じる",

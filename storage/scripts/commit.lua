@@ -21,6 +21,9 @@ write_counts()
 if job.day then use(T, job.day, job.author, 'tokens', A.tokens) end
 keep_reply(T, J, job, A.reply, A.reply_count)
 for _, id in ipairs(A.evict) do drop(T, id) end
+if A.made ~= '' and call('EXISTS', K('delivery', J)) == 1 then
+  call('HSET', K('delivery', J), 'made', A.made)
+end
 finish(T, J, job, 'done', A.done)
 place(T)
 touch_thread(T, 'turns', 'history', 'counts')

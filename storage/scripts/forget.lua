@@ -4,6 +4,13 @@
 local who = A.space .. ':' .. A.author
 call('HSET', K('marks'), 'person ' .. who, now)
 if A.first then note(A.space, A.by, 'forget', A.author) end
+for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}) do
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  if fields.by == A.author and places(fields.thread) == A.space then
+    call('XDEL', K('feedback'), entry[1])
+  end
+end
 
 local function forget_job(J)
   local job = job_of(J)

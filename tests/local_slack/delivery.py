@@ -74,6 +74,8 @@ class Delivery:
         self.request_url: str | None = None
         self.deaf = False
         """Nothing is delivered at all: what is sent meanwhile is lost for good."""
+        self.newest_socket_only = False
+        """All goes to the process that connected last, which is not who holds the replies."""
         self._secret = signing_secret
         self._sockets: list[web.WebSocketResponse] = []
         self._turn = 0
@@ -133,7 +135,8 @@ class Delivery:
             return
         await self.workspace.until(lambda: self._sockets, within=3600)
         self._turn += 1
-        socket = self._sockets[self._turn % len(self._sockets)]
+        which = -1 if self.newest_socket_only else self._turn % len(self._sockets)
+        socket = self._sockets[which]
         try:
             await socket.send_str(json.dumps(envelope.body()))
         except ConnectionError:

@@ -27,6 +27,8 @@ class Methods:
     stream_seconds: float = 300.0
     streaming: bool = True
     """Off: a workspace that has no native streaming (a guess of how it refuses)."""
+    layout: bool = True
+    """Off: no Markdown block can be laid out."""
 
     def call(self, method: str, arguments: Json, app: Installation) -> Json:
         name = "do_" + method.replace(".", "_")
@@ -47,6 +49,8 @@ class Methods:
     def _new(self, arguments: Json, app: Installation) -> Message:
         blocks = self._checked_content(arguments)
         root = arguments.get("thread_ts")
+        if arguments["channel"] in self.workspace.without_app:
+            raise Refused("not_in_channel")
         if root is not None and self.workspace.message(arguments["channel"], root) is None:
             raise Refused("thread_not_found")
         message = Message(
@@ -58,7 +62,7 @@ class Methods:
             thread_ts=root,
             blocks=blocks,
             metadata=arguments.get("metadata"),
-            unfurl=arguments.get("unfurl_links") is not False,
+            unfurl=not _is_plain(arguments),
         )
         self._add(message)
         return message
@@ -83,6 +87,8 @@ class Methods:
         if faults:
             self.workspace.violations += faults
             raise Refused("invalid_blocks", response="; ".join(faults))
+        if blocks and not self.layout:
+            raise Refused("invalid_blocks")
         if total_length(blocks) > 13_200:
             raise Refused("msg_blocks_too_long")
         return blocks
@@ -274,26 +280,26 @@ class Methods:
         return {"user": user | {"locale": person.locale}}
 
     def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:
+        """The message that began the thread comes first, whatever time is asked for: a guess,
+        from what apps are written to expect."""
         messages = self.workspace.thread(arguments["channel"], arguments["ts"])
         if not messages:
             raise Refused("thread_not_found")
         oldest, latest = arguments.get("oldest", "0"), arguments.get("latest", "9e12")
         inside = [m for m in messages if float(oldest) < float(m.ts) < float(latest)]
         start, size = int(arguments.get("cursor") or 0), int(arguments.get("limit", 1000))
-        page = [m.payload() for m in inside[start : start + size]]
+        root = [] if start else [m for m in messages[:1] if m not in inside]
+        page = [m.payload() for m in root + inside[start : start + size]]
         if arguments.get("include_all_metadata") not in (True, "1", "true"):
             page = [{k: v for k, v in m.items() if k != "metadata"} for m in page]
         more = start + size < len(inside)
         cursor = {"next_cursor": str(start + size) if more else ""}
         return {"messages": page, "has_more": more, "response_metadata": cursor}
 
-    def do_conversations_open(self, arguments: Json, app: Installation) -> Json:
-        return {"channel": {"id": "D" + arguments["users"]}}
 
-    def do_reactions_add(self, arguments: Json, app: Installation) -> Json:
-        if self.workspace.message(arguments["channel"], arguments["timestamp"]) is None:
-            raise Refused("message_not_found")
-        return {}
+def _is_plain(arguments: Json) -> bool:
+    """Neither the page behind a link nor a picture is shown."""
+    return all(arguments.get(f"unfurl_{what}") is False for what in ("links", "media"))
 
 
 def _text_of(arguments: Json) -> str:

@@ -33,6 +33,8 @@ class LocalSlack:
         )
         self.install(self.workspace.team, self.bot_token)
         self.url = ""
+        self.named_team = ""
+        """The workspace that events name beside the app's own, as in channels that are shared."""
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -95,12 +97,20 @@ class LocalSlack:
         )
 
     async def delete(self, channel: str, ts: str) -> None:
+        """A message goes; one that has replies leaves a tombstone, and is told as a change.
+
+        Observed (matterbridge issue 600, slack-edge pull request 10), not documented.
+        """
         message = self.workspace.messages[channel, ts]
+        before = self._event(message)
+        if len(self.workspace.thread(channel, ts)) > 1:
+            message.tombstone = True
+            gone = {"message": self._event(message), "previous_message": before}
+            self._emit(self._change(message, "message_changed") | gone)
+            return
         message.deleted = True
-        self._emit(
-            self._change(message, "message_deleted")
-            | {"deleted_ts": ts, "previous_message": self._event(message)}
-        )
+        deleted = {"deleted_ts": ts, "previous_message": before}
+        self._emit(self._change(message, "message_deleted") | deleted)
 
     def press(self, user: str, message: Message, action: str, **more: Any) -> Envelope:
         """A press of a button, or with `value` another one of a pair."""
@@ -219,6 +229,16 @@ class LocalSlack:
             (m for m in self.replies(channel, thread) if text == m.shown and m.buttons()), None
         )
 
+    def standing(self) -> list[str]:
+        """The signs of life that readers see now: statuses, and sessions in which work goes on.
+
+        A status is taken away by a message of the app's in its thread, and by two minutes.
+        """
+        newest = {(channel, ts): (said, at) for channel, ts, said, at in self.workspace.statuses}
+        oldest = time.monotonic() - 2 * self.limits.minute
+        statuses = [said for said, at in newest.values() if said and at > oldest]
+        return statuses + [s for s in self.workspace.sessions.values() if s == "processing"]
+
     def called(self, method: str) -> list[Call]:
         return [call for call in self.api.calls if call.method == method]
 
@@ -248,7 +268,7 @@ class LocalSlack:
         authorization = {"team_id": team, "user_id": self.bot_user, "is_bot": True}
         payload = {
             "token": "verification",
-            "team_id": team,
+            "team_id": self.named_team or team,
             "api_app_id": "A0HENJI",
             "event": event,
             "type": "event_callback",
@@ -268,9 +288,10 @@ class LocalSlack:
             "api_app_id": "A0HENJI",
             "token": "verification",
             "trigger_id": self.workspace.serial("trigger-"),
-            "response_url": f"{self.url}/response/{self.workspace.serial('r')}",
             **body,
         }
+        if "view" not in body:
+            payload["response_url"] = f"{self.url}/response/{self.workspace.serial('r')}"
         return self.delivery.send("interactive", payload)
 
     def _team_of(self, user: str) -> str:

@@ -23,15 +23,16 @@ class Rule:
     tier: int = 4
     listed: dict[str, frozenset[str]] = field(default_factory=dict)
     """Arguments that take only these values."""
+    may_be_empty: tuple[str, ...] = ()
 
 
 _FLAG = (bool, str)  # a query string carries 1 and 0
 _NUMBER = (int, str)
-_POST: dict[str, type | tuple[type, ...]] = {
+_WRITTEN: dict[str, type | tuple[type, ...]] = {
     "channel": str, "text": str, "blocks": list, "markdown_text": str, "attachments": list,
-    "metadata": dict, "username": str, "icon_emoji": str, "icon_url": str, "parse": str,
-    "link_names": _FLAG, "as_user": _FLAG, "reply_broadcast": _FLAG,
+    "parse": str, "link_names": _FLAG, "as_user": _FLAG,
 }  # fmt: skip
+_POST = _WRITTEN | {"username": str, "icon_emoji": str, "icon_url": str, "thread_ts": str}
 _STREAM: dict[str, type | tuple[type, ...]] = {
     "channel": str, "markdown_text": str, "chunks": list,
 }  # fmt: skip
@@ -45,14 +46,19 @@ RULES: dict[str, Rule] = {
     "auth.test": Rule({}, tier=600),
     "apps.connections.open": Rule({}, tier=600),
     "chat.postMessage": Rule(
-        _POST | {"thread_ts": str, "unfurl_links": _FLAG, "unfurl_media": _FLAG, "mrkdwn": _FLAG},
+        _POST
+        | {"unfurl_links": _FLAG, "unfurl_media": _FLAG, "mrkdwn": _FLAG, "metadata": dict}
+        | {"reply_broadcast": _FLAG, "container_id": str},
         ("channel",),
         "chat:write",
     ),
-    "chat.postEphemeral": Rule(
-        _POST | {"thread_ts": str, "user": str}, ("channel", "user"), "chat:write", 4
+    "chat.postEphemeral": Rule(_POST | {"user": str}, ("channel", "user"), "chat:write", 4),
+    "chat.update": Rule(
+        _WRITTEN | {"ts": str, "file_ids": str, "metadata": dict, "reply_broadcast": _FLAG},
+        ("channel", "ts"),
+        "chat:write",
+        3,
     ),
-    "chat.update": Rule(_POST | {"ts": str, "file_ids": str}, ("channel", "ts"), "chat:write", 3),
     "chat.delete": Rule(
         {"channel": str, "ts": str, "as_user": _FLAG}, ("channel", "ts"), "chat:write", 3
     ),
@@ -86,6 +92,7 @@ RULES: dict[str, Rule] = {
         ("channel_id", "thread_ts", "status"),
         "chat:write",
         STATUS_PER_MINUTE,
+        may_be_empty=("status",),  # that takes it away
     ),
     "assistant.threads.setSuggestedPrompts": Rule(
         {"channel_id": str, "thread_ts": str, "title": str, "prompts": list},
@@ -94,19 +101,7 @@ RULES: dict[str, Rule] = {
         3,
     ),
     "conversations.replies": Rule(_PAGED | {"ts": str}, ("channel", "ts"), "channels:history", 3),
-    "conversations.open": Rule(
-        {"users": str, "channel": str, "return_im": _FLAG, "prevent_creation": _FLAG},
-        (),
-        "im:write",
-        3,
-    ),
     "users.info": Rule({"user": str, "include_locale": _FLAG}, ("user",), "users:read", 4),
-    "reactions.add": Rule(
-        {"channel": str, "timestamp": str, "name": str},
-        ("channel", "timestamp", "name"),
-        "reactions:write",
-        3,
-    ),
     "views.publish": Rule({"user_id": str, "view": dict, "hash": str}, ("user_id", "view")),
     "views.open": Rule(
         {"trigger_id": str, "interactivity_pointer": str, "view": dict}, ("trigger_id", "view")
@@ -128,7 +123,7 @@ def faults(method: str, arguments: Json) -> Iterator[str]:
         elif name in rule.listed and value not in rule.listed[name]:
             yield f"{method}: {name} cannot be {value!r}"
     for name in rule.required:
-        if arguments.get(name) in (None, ""):
+        if arguments.get(name) in (None, "") and name not in rule.may_be_empty:
             yield f"{method} needs {name}"
 
 

@@ -69,6 +69,8 @@ class Message:
     stream_until: float = 0.0
     ephemeral_for: str | None = None
     deleted: bool = False
+    tombstone: bool = False
+    """Deleted, with replies under it: a mark stands in its place."""
     edits: int = 0
     files: list[Json] = field(default_factory=list)
     unfurl: bool = True
@@ -94,6 +96,9 @@ class Message:
             body["blocks"] = self.blocks
         if self.files:
             body |= {"files": self.files, "subtype": "file_share"}
+        if self.tombstone:
+            body |= {"user": "USLACKBOT", "subtype": "tombstone", "hidden": True}
+            body |= {"text": "This message was deleted.", "thread_ts": self.ts}
         return body
 
 
@@ -113,6 +118,8 @@ class Workspace:
         """The home page of each person, and open modals by their id."""
         self.responses: list[Json] = []
         """What was sent to a response_url."""
+        self.without_app: set[str] = set()
+        """Channels that the app is no member of."""
         self.violations: list[str] = []
         self._changed = asyncio.Condition()
         self._last_ts = 0.0

@@ -1,0 +1,58 @@
+"""What people think of replies: `core.ports.Feedback`. One stream a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from core.records import Opinion, Place, Verdicts
+from core.types import ThreadKey
+from storage import codec, keys
+from storage.store import Store
+
+KEPT = 10_000
+"""Opinions that a bucket keeps, about; the oldest go first."""
+
+log = structlog.get_logger()
+
+
+class RedisFeedback:
+    """Thumbs, and why."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def keep(
+        self, thread: ThreadKey, job: str, by: str, verdict: Verdicts, reason: str = ""
+    ) -> None:
+        """Keep what a person thinks of a reply; a later opinion of theirs takes its place."""
+        await self._store.run(
+            "rate",
+            self._store.bucket(thread),
+            thread=str(thread),
+            job=job,
+            by=by,
+            verdict=verdict,
+            reason=reason,
+            most=KEPT,
+        )
+
+    async def opinions(self, place: Place, most: int = KEPT) -> Sequence[Opinion]:
+        """What was thought of replies in a channel or a space, the newest first."""
+        somewhere = ThreadKey(place.platform, place.space, place.channel or "-", "-")
+        name = keys.key("feedback", self._store.bucket(somewhere))
+        rows = await self._store.command("xrevrange", name, "+", "-", KEPT * 2)
+        found: dict[tuple[str, str], Opinion] = {}
+        for id_, fields in rows:
+            try:
+                opinion = codec.decode_opinion(id_, fields)
+            except codec.Undecodable as error:
+                log.warning("an opinion is not understood", error=str(error))
+                continue
+            thread = opinion.thread
+            if (thread.platform, thread.space) == (place.platform, place.space) and (
+                place.channel in (None, thread.channel)
+            ):
+                found.setdefault((opinion.job, opinion.by), opinion)
+        return list(found.values())[:most]
