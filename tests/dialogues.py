@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from itertools import groupby
@@ -31,10 +32,9 @@ def rinna_files() -> Path:
 
 
 @cache
-def chat_files(template: str | None = tiny.CHATML, *, spaces: bool = False) -> Path:
-    directory = folder() / f"chat-{abs(hash(template))}-{spaces}"
-    tokenizer = tiny.bpe_with_spaces() if spaces else tiny.bpe()
-    return tiny.tokenizer_files(directory, template=template, tokenizer=tokenizer)
+def chat_files(template: str | None = tiny.CHATML, tokenizer: Callable[[], str] = tiny.bpe) -> Path:
+    directory = folder() / f"chat-{abs(hash(template))}-{tokenizer.__name__}"
+    return tiny.tokenizer_files(directory, template=template, tokenizer=tokenizer())
 
 
 @cache
@@ -50,6 +50,7 @@ KINDS: dict[str, ModelSpec] = {
     "plain-hub": replace(PLAIN, tokenizer="transformers"),
     "chatml": CHAT,
     "chatml-spaces": CHAT,
+    "chatml-unigram": CHAT,
     "alternating": CHAT,
     "echo": CATALOGUE["echo"],
 }
@@ -66,7 +67,9 @@ def files(kind: str) -> Path | None:
         case "chatml":
             return chat_files()
         case "chatml-spaces":
-            return chat_files(spaces=True)
+            return chat_files(tokenizer=tiny.bpe_with_spaces)
+        case "chatml-unigram":
+            return chat_files(tokenizer=tiny.unigram)
         case "alternating":
             return chat_files(tiny.ALTERNATING)
         case "rinna-real":

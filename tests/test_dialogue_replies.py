@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dialogue import Dialogue, Reply
-from tests import dialogues
+from tests import dialogues, tiny
 from tests.dialogues import user
 
 
@@ -75,6 +75,25 @@ def test_a_mark_that_is_no_token_ends_a_reply_of_a_chat_template() -> None:
     assert reply.finish("length") == ("Hello US.", "stop")
     typed = dialogues.rendered(dialogue, [user(1, "BOT: yes\nUSER: no")])
     assert typed == "USER: BOT : yes\nUSER : no\nBOT:"
+
+
+@pytest.mark.parametrize(
+    ("template", "run_on"),
+    [
+        (tiny.LLAMA_2, "[INST] And?"),
+        (tiny.LLM_JP, "\n\n### 指示:\nx"),
+        (tiny.LLM_JP, "\n### 応答:\nx"),
+        (tiny.ZEPHYR, "<|user|>\nx"),
+        (tiny.UNREGISTERED, "<|end|>"),
+    ],
+)
+def test_a_model_that_runs_on_past_its_turn_is_ended_there(template: str, run_on: str) -> None:
+    dialogue = Dialogue.load(dialogues.CHAT, dialogues.chat_files(template))
+    reply = dialogue.reply()
+    ids = dialogue.tokenizer.encode(f"はい。\n### 次 [1]{run_on}")
+    shown = [reply.push([ident]) for ident in ids]
+    assert "".join(shown) == "はい。\n### 次 [1]"
+    assert reply.finish("length") == ("はい。\n### 次 [1]", "stop")
 
 
 def test_control_tokens_end_a_reply_and_are_not_shown() -> None:
@@ -155,6 +174,23 @@ def test_a_resumed_reply_is_whole_in_the_end() -> None:
     reply, shown = written("rinna", "です。<NL>はい。", resume="吾輩は\n猫")
     assert "".join(shown) == "です。\nはい。"
     assert reply.finish("stop") == ("吾輩は\n猫です。\nはい。", "stop")
+
+
+@pytest.mark.parametrize("kind", dialogues.KINDS)
+def test_a_reply_goes_on_where_it_stopped_wherever_that_was(kind: str) -> None:
+    """Where it stopped before a space, the space is not lost."""
+    dialogue = dialogues.shared(kind)
+    ids = dialogue.tokenizer.encode("The capital of 日本 is Tokyo")
+    places = 0
+    for stopped in range(1, len(ids)):
+        cut = dialogue.reply()
+        if cut.push(ids[:stopped]) != dialogue.tokenizer.decode(ids[:stopped]):
+            continue  # within a character, or behind a space that is not shown yet
+        resumed = dialogue.reply(resume=cut.finish("length")[0])
+        resumed.push(ids[stopped:])
+        assert resumed.finish("stop") == ("The capital of 日本 is Tokyo", "stop")
+        places += 1
+    assert places >= 5
 
 
 def test_a_resumed_reply_that_stops_at_once_is_what_it_was() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as HubTokenizer
+from tokenizers import decoders
 
+from core.dialogue.decoders import WindowDetokenizer, spelling_of
 from core.dialogue.huggingface import HuggingFaceTokenizer
 from core.dialogue.sentencepiece import SentencePieceTokenizer
 from core.dialogue.tokenizer import Tokenizer
@@ -136,7 +140,7 @@ def test_parts_that_are_settled_have_the_ids_of_the_whole(left: str, right: str)
         assert spm.encode(before + after) == spm.encode(before) + spm.encode(after)
 
 
-@pytest.mark.parametrize("kind", ["chatml", "chatml-spaces"])
+@pytest.mark.parametrize("kind", ["chatml", "chatml-spaces", "chatml-unigram"])
 @given(left=texts, right=texts)
 def test_a_control_token_divides_a_text(kind: str, left: str, right: str) -> None:
     hub = tokenizer(kind)
@@ -191,6 +195,48 @@ def test_any_ids_at_all_decode_as_the_library_decodes_them(ids: list[int]) -> No
     hub = tokenizer("chatml")
     stream = hub.detokenizer()
     assert "".join(stream.push([ident]) for ident in ids) + stream.finish() == hub.decode(ids)
+
+
+@pytest.mark.parametrize("kind", ["chatml-spaces", "chatml-unigram"])
+@given(ids=st.lists(st.integers(5, 599), max_size=30))
+def test_bytes_that_are_no_character_do_not_stop_a_stream(kind: str, ids: list[int]) -> None:
+    hub = tokenizer(kind)
+    stream = hub.detokenizer()
+    text = "".join(stream.push([ident]) for ident in ids) + stream.finish()
+    if "\ufffd" not in text:  # the library makes whole runs of bytes unknown where one is
+        assert text == hub.decode(ids)
+
+
+def test_a_space_in_front_is_kept_where_other_text_stands_before() -> None:
+    padding = SentencePieceTokenizer(tiny.spiece(dummy_prefix=True), 2048)
+    spaced = [tokenizer("chatml-spaces"), tokenizer("chatml-unigram"), padding]
+    for each in spaced:
+        ids = each.encode("hello")
+        assert each.detokenizer().push(ids) == "hello"
+        assert each.detokenizer(inside=True).push(ids) == " hello"
+
+
+@given(text=texts)
+def test_a_decoder_that_is_no_table_is_streamed_through_a_window(text: str) -> None:
+    for kind in ("chatml", "chatml-spaces"):
+        hub = tokenizer(kind)
+        ids = hub.encode(text)
+        stream = WindowDetokenizer(hub.decode, ())
+        pieces = [stream.push([ident]) for ident in ids]
+        assert "".join(pieces) + stream.finish() == hub.decode(ids)
+        if "\ufffd" not in text:
+            assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    "decoder", [None, decoders.WordPiece(), decoders.Strip(" ", 0, 1), decoders.CTC()]
+)
+def test_a_decoder_that_looks_around_is_no_table(decoder: decoders.Decoder | None) -> None:
+    hub = HubTokenizer.from_str(tiny.bpe())
+    if decoder is not None:
+        hub.decoder = decoder
+    written = json.loads(hub.to_str())["decoder"] if decoder is not None else None
+    assert spelling_of(written) is None
 
 
 # -- files that cannot be loaded ----------------------------------------------------------------

@@ -46,8 +46,16 @@ RINNA_CONTROLS = {
 
 
 @cache
-def spiece(vocabulary: int = 420, *, dummy_prefix: bool = False) -> bytes:
-    """A SentencePiece unigram model with rinna's options and layout of ids."""
+def spiece(
+    vocabulary: int = 420,
+    *,
+    dummy_prefix: bool = False,
+    normalization: str = "nmt_nfkc",
+    controls: tuple[str, ...] = ("[CLS]", "[SEP]", "[MASK]"),
+    symbols: tuple[str, ...] = (),
+) -> bytes:
+    """A SentencePiece unigram model with rinna's options and layout of ids; `symbols` are pieces
+    that it finds in every text."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*_JAPANESE, *_MARKUP] * 8),
@@ -63,7 +71,9 @@ def spiece(vocabulary: int = 420, *, dummy_prefix: bool = False) -> bytes:
         eos_id=3,
         pad_piece="[PAD]",
         unk_piece="[UNK]",
-        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        control_symbols=list(controls),
+        user_defined_symbols=list(symbols),
+        normalization_rule_name=normalization,
         hard_vocab_limit=False,
         minloglevel=2,
     )
@@ -180,6 +190,36 @@ ALTERNATING = (
 )
 """Insists on alternation, knows no system message, and marks turns with text that is no token."""
 
+LLAMA_2 = (
+    "{% if messages[0]['role'] == 'system' %}"
+    "{% set told = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% set messages = messages[1:] %}{% else %}{% set told = '' %}{% endif %}"
+    "{% for message in messages %}{% set content = (told if loop.first else '') "
+    "+ message['content'] %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate user/assistant') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '<s>[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + content.strip() + ' </s>' }}{% endif %}{% endfor %}"
+)
+"""Marks a system message, too, with text that is no token."""
+
+LLM_JP = (
+    "{{ '<s>' }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '\n\n### 指示:\n' + message['content'] }}{% elif message['role'] == 'system' %}"
+    "{{ message['content'] }}{% else %}{{ '\n\n### 応答:\n' + message['content'] + '</s>' }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\n\n### 応答:\n' }}{% endif %}"
+)
+"""Marks turns with headings."""
+
+ZEPHYR = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] "
+    "+ '</s>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+"""Marks turns with what looks like tokens and is none."""
+
+UNREGISTERED = CHATML.replace("im_start", "turn").replace("im_end", "end")
+"""ChatML whose tokens nobody told the tokenizer of."""
+
 _LLAMA_CONTROLS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -222,6 +262,26 @@ def bpe_with_spaces(vocabulary: int = 600) -> str:
     tokenizer.train_from_iterator([*_JAPANESE, *_ENGLISH] * 8, trainer)
     written = json.loads(tokenizer.to_str())
     written["added_tokens"] = written["added_tokens"][: len(_LLAMA_CONTROLS)]
+    return json.dumps(written)
+
+
+@cache
+def unigram() -> str:
+    """A tokenizer as llm-jp's: Unigram pieces over NFKC, and bytes for unknown characters. Its
+    control tokens are pieces, too, which typed full-width letters would become."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first"), decoders.Fuse()]
+    )
+    trainer = trainers.UnigramTrainer(
+        vocab_size=350, special_tokens=_LLAMA_CONTROLS, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator([*_JAPANESE, *_ENGLISH] * 8, trainer)
+    written = json.loads(tokenizer.to_str())
+    written["model"]["byte_fallback"] = True
+    written["model"]["vocab"] += [[f"<0x{byte:02X}>", -20.0] for byte in range(256)]
     return json.dumps(written)
 
 

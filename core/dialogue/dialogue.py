@@ -101,7 +101,8 @@ class Dialogue:
 
     def reply(self, *, resume: str = "") -> Reply:
         """A reply to be filled; `resume` is what stands of it already."""
-        return Reply(self.tokenizer.detokenizer(), self._format.reading, resume)
+        detokenizer = self.tokenizer.detokenizer(inside=True)  # the prompt stands before it
+        return Reply(detokenizer, self._format.reading, resume)
 
     def prompt(self, turns: Sequence[Turn], *, low_water: float, resume: str = "") -> Prompt:
         """The prompt for a reply to the last of `turns`, which fits beside the longest reply.

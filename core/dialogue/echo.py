@@ -29,6 +29,7 @@ class CodepointTokenizer:
 
     size = END + 1
     controls: Mapping[str, int] = MappingProxyType(_IDS)
+    reserved: Sequence[str] = tuple(_IDS)
     fingerprint = "codepoints-1"
     cut: re.Pattern[str] | None = re.compile(f"(?=[{USER_MARK}{ASSISTANT_MARK}{END_MARK}])")
 
@@ -48,7 +49,7 @@ class CodepointTokenizer:
     def settled(self, text: str) -> bool:
         return True
 
-    def detokenizer(self) -> CodepointDetokenizer:
+    def detokenizer(self, *, inside: bool = False) -> CodepointDetokenizer:
         return CodepointDetokenizer()
 
 

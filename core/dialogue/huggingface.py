@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from tokenizers.decoders import ByteLevel, DecodeStream
 
+from core.dialogue.decoders import WindowDetokenizer, spelling_of
 from core.dialogue.detokenizer import ByteDetokenizer, ByteTable
 from core.dialogue.tokenizer import Detokenizer
 from core.errors import ModelError
@@ -42,8 +42,10 @@ class HuggingFaceTokenizer:
         self.controls: Mapping[str, int] = {
             token.content: ident for ident, token in added.items() if _is_control(token)
         }
+        self.reserved: Sequence[str] = [*self.controls, *self._byte_pieces()]
         self.cut = _before_controls(list(added.values()))
         self.stop_ids = self._ends_of_sequence()
+        self._spelling = spelling_of(json.loads(self._backend.to_str())["decoder"])
         self._table = ByteTable(self._bytes)
 
     @classmethod
@@ -78,10 +80,11 @@ class HuggingFaceTokenizer:
         """Between two control tokens a text is encoded by itself, whatever stands around it."""
         return True
 
-    def detokenizer(self) -> Detokenizer:
-        if isinstance(self._backend.decoder, ByteLevel):
-            return ByteDetokenizer(self._table, "replace", drop_space=False)
-        return StreamDetokenizer(self._backend)
+    def detokenizer(self, *, inside: bool = False) -> Detokenizer:
+        if self._spelling is not None:
+            opening = None if inside else self._spelling.opening
+            return ByteDetokenizer(self._table, self._spelling.errors, opening)
+        return WindowDetokenizer(self.decode, self.encode("a") if inside else ())
 
     @property
     def opening(self) -> str:
@@ -96,15 +99,18 @@ class HuggingFaceTokenizer:
         return frozenset(ident for ident in (*ids, self._wrapped.eos_token_id) if ident is not None)
 
     def _bytes(self, ident: int) -> bytes:
-        """What a piece of a byte-level vocabulary adds to a text."""
+        """What a piece adds to a text, where the decoder is a table."""
         token = self._backend.id_to_token(ident)
-        if token is None or (token in self.controls and self._is_special(ident)):
+        if self._spelling is None or token is None:
             return b""
-        table = _byte_of_character()
-        try:
-            return bytes(table[character] for character in token)
-        except KeyError:
-            return token.encode()
+        silent = token in self.controls and self._is_special(ident)
+        return b"" if silent else self._spelling.spell(token)
+
+    def _byte_pieces(self) -> list[str]:
+        """``<0x41>`` and its like, where a tokenizer takes them for bytes when they are typed."""
+        if self.decode(self.encode("<0x41>")) == "<0x41>":
+            return []
+        return [f"<0x{byte:02X}>" for byte in range(256)]
 
     def _is_special(self, ident: int) -> bool:
         return self._backend.get_added_tokens_decoder()[ident].special
@@ -139,25 +145,6 @@ class HuggingFaceTokenizer:
         return str(rendered)
 
 
-class StreamDetokenizer:
-    """For decoders that are more than a table of bytes: the library's own stream."""
-
-    def __init__(self, backend: Tokenizer) -> None:
-        self._backend = backend
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._ids: list[int] = []
-        self._shown = 0
-
-    def push(self, ids: Sequence[int]) -> str:
-        self._ids.extend(ids)
-        text = "".join([self._stream.step(self._backend, ident) or "" for ident in ids])
-        self._shown += len(text)
-        return text
-
-    def finish(self) -> str:
-        return self._backend.decode(self._ids, skip_special_tokens=True)[self._shown :]
-
-
 def _is_control(token: AddedToken) -> bool:
     """Whether an added token steers the model, and is not just a word or a run of spaces."""
     content = token.content
@@ -185,14 +172,3 @@ def _overlaps(left: str, token: str) -> bool:
     """Whether `left` could begin before `token` does and reach into it."""
     rests = (left[start:] for start in range(1, len(left)))
     return any(token.startswith(rest) or rest.startswith(token) for rest in rests)
-
-
-@cache
-def _byte_of_character() -> Mapping[str, int]:
-    """The byte-level alphabet: printable Latin-1 bytes stand for themselves, the others for the
-    characters from U+0100 on, in order (github openai/gpt-2, `encoder.py`)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(0x100 + place): byte for place, byte in enumerate(others)
-    }

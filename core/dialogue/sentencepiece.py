@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
-from core.dialogue.detokenizer import ByteDetokenizer, ByteTable
+from core.dialogue.detokenizer import ByteDetokenizer, ByteTable, without_first_space
 from core.errors import ModelError
 from core.model_files import sentencepiece_file
 
@@ -34,8 +34,12 @@ class SentencePieceTokenizer:
         self.controls: Mapping[str, int] = {
             piece: ident
             for ident, piece in enumerate(self._written)
-            if self._processor.is_control(ident)
+            if self._processor.is_control(ident) or self._is_symbol(ident)
         }
+        # control pieces are known by id alone, user-defined ones are found in a text
+        self.reserved: Sequence[str] = [
+            piece for piece, ident in self.controls.items() if not self._processor.is_control(ident)
+        ]
         self.eos = self._processor.eos_id()
         self._scores = [self._processor.get_score(ident) for ident in range(self.size)]
         self._rounding = _rounding(context_length * max(map(abs, self._scores)))
@@ -69,8 +73,18 @@ class SentencePieceTokenizer:
         seen: str = self._processor.normalize(text)
         return seen.replace(_SPACE, " ")
 
-    def detokenizer(self) -> ByteDetokenizer:
-        return ByteDetokenizer(self._table, "henji-each-byte", drop_space=self._pads)
+    def detokenizer(self, *, inside: bool = False) -> ByteDetokenizer:
+        opening = without_first_space if self._pads and not inside else None
+        return ByteDetokenizer(self._table, "henji-each-byte", opening)
+
+    def _is_symbol(self, ident: int) -> bool:
+        """Whether a piece was defined beside the learned ones, and looks like a control token."""
+        piece = self._written[ident]
+        if self._processor.is_byte(ident) or self._processor.is_unknown(ident):
+            return False
+        # the library does not say which were defined: they alone have no score
+        bracketed = piece[:1] in ("<", "[") and piece[-1:] in (">", "]") and len(piece) > 2
+        return bracketed and self._processor.get_score(ident) == 0.0
 
     def _bytes(self, ident: int) -> bytes:
         """What a piece adds to a text: a byte, nothing for a control token, or its characters."""

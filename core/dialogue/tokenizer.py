@@ -31,6 +31,8 @@ class Tokenizer(Protocol):
     """Every id is below it."""
     controls: Mapping[str, int]
     """Control tokens, by how they are written: ids that no text of a person may become."""
+    reserved: Sequence[str]
+    """What would become more than text where it is typed: control tokens, mostly."""
     fingerprint: str
     """Differs where the ids of some text differ."""
     cut: re.Pattern[str] | None
@@ -56,7 +58,9 @@ class Tokenizer(Protocol):
         """Whether `text`, which stands between two cuts, has the same ids wherever it stands."""
         ...
 
-    def detokenizer(self) -> Detokenizer: ...
+    def detokenizer(self, *, inside: bool = False) -> Detokenizer:
+        """`inside`: other text stands before, so a space in front is one that was written."""
+        ...
 
 
 _PADDING = {"sentencepiece": 128, "transformers": 4096}

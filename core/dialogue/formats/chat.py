@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from core.dialogue.formats.base import Message, Reading
+from core.dialogue.formats.seams import find_seams
 from core.dialogue.huggingface import HuggingFaceTokenizer
 from core.dialogue.text import Breaker, clean
 from core.errors import ModelError
 from core.types import Turn
 
-_ASKED, _REPLIED, _ASKED_AGAIN = "Xq0", "Xa1", "Xq2"
-
-
-@dataclass(frozen=True, slots=True)
-class _Seams:
-    """What a template writes around what is said."""
-
-    before_reply: str
-    after_reply: str
-    tail: str
+_ASKED, _REPLIED = "Xq0", "Xa1"
 
 
 class ChatTemplateFormat:
     """A prompt as the model's chat template has it.
 
     Text stays text: every control token of the tokenizer that is typed (``<|im_end|>``), and every
-    mark without a control token that the template writes between turns (``[/INST]``), gets a space
-    before its last character. What the template does is found out by asking it at load: whether it
-    takes a system message (else the system prompt stands before the first user's text), whether it
-    insists on alternation, and whether a longer dialogue only appends to a shorter one's string.
+    mark that the template writes around turns without a token of its own (``[/INST]``, ``USER:``),
+    gets a space before its last character.
+
+    What the template does is found out by asking it at load: whether it takes a system message
+    (else the system prompt stands before the first user's text), whether it insists on alternation,
+    and whether a longer dialogue only appends to a shorter one's string.
     """
 
     def __init__(self, tokenizer: HuggingFaceTokenizer, system_prompt: str) -> None:
         self._tokenizer = tokenizer
         self._system: list[dict[str, str]] = []
         self._preamble = ""
-        self._seams = self._find_seams()
-        self._safe = Breaker(self._marks(), tokenizer.normalized)
+        if not tokenizer.has_template:
+            raise ModelError(f"{tokenizer.template_file} has no chat template")
+        self._seams = find_seams(self._written, tokenizer.template_file)
+        marks = [*tokenizer.reserved, *self._seams.marks()]
+        self._safe = Breaker(marks, tokenizer.normalized)
         self._place_system(self._safe(clean(system_prompt)))
         self.alternates = not self._takes(("user", "user"))
         self.stable = True
@@ -72,36 +67,12 @@ class ChatTemplateFormat:
         said = [{"role": message.role, "content": message.text} for message in messages]
         if self._preamble and said and said[0]["role"] == "user":
             said[0]["content"] = self._preamble + said[0]["content"]
-        return self._tokenizer.render([*self._system, *said], prompt=prompt)
+        return self._written([*self._system, *said], prompt)
+
+    def _written(self, said: Sequence[Mapping[str, str]], prompt: bool) -> str:
+        return self._tokenizer.render(said, prompt=prompt)
 
     # -- what the template does -----------------------------------------------------------------
-
-    def _find_seams(self) -> _Seams:
-        """The template's strings between turns, read off a small dialogue."""
-        if not self._tokenizer.has_template:
-            raise ModelError(f"{self._tokenizer.template_file} has no chat template")
-        dialogue = [
-            Message("user", _ASKED),
-            Message("assistant", _REPLIED),
-            Message("user", _ASKED_AGAIN),
-        ]
-        open_end = self._render(dialogue, prompt=False)
-        rendered = self._render(dialogue, prompt=True)
-        found = re.search(f"{_ASKED}(.*?){_REPLIED}(.*?){_ASKED_AGAIN}", rendered, re.DOTALL)
-        if found is None:
-            raise ModelError(
-                f"the chat template in {self._tokenizer.template_file} leaves out what was said"
-            )
-        return _Seams(found[1], found[2], rendered.removeprefix(open_end))
-
-    def _marks(self) -> list[str]:
-        """What no text may contain: control tokens, and the marks between turns that are none."""
-        controls = sorted(self._tokenizer.controls, key=len, reverse=True)
-        dividing = re.compile("|".join(map(re.escape, controls)) or "\0")
-        seams = (self._seams.before_reply, self._seams.after_reply, self._seams.tail)
-        around = [part for seam in seams for part in dividing.split(seam)]
-        # a bare word, such as the role after <|im_start|>, means nothing by itself
-        return controls + [part.strip() for part in around if not part.strip().isalnum()]
 
     def _place_system(self, text: str) -> None:
         if not text:
@@ -139,10 +110,10 @@ class ChatTemplateFormat:
         controls = self._tokenizer.controls
         after = self._seams.after_reply
         ends = frozenset(ident for control, ident in controls.items() if control in after)
-        bare = after.strip() and not any(control in after for control in controls)
+        marks = (mark for mark in self._seams.next_speaker() if mark not in controls)
         return Reading(
             stop_ids=self._tokenizer.stop_ids | ends,
-            marks=(after.strip(),) if bare else (),
+            marks=tuple(marks),
             marks_begin_lines=False,
         )
 

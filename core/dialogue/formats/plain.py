@@ -24,12 +24,7 @@ class PlainFormat:
     def __init__(
         self, tokenizer: Tokenizer, stop_ids: frozenset[int], system_prompt: str, opening: str = ""
     ) -> None:
-        reachable = [
-            control
-            for control, ident in tokenizer.controls.items()
-            if ident in tokenizer.encode(control)
-        ]
-        self._safe = Breaker(reachable, tokenizer.normalized)
+        self._safe = Breaker(tokenizer.reserved, tokenizer.normalized)
         system = self._safe(clean(system_prompt))
         self._opening = opening + (system + "\n" if system else "")
         self.reading = Reading(stop_ids=stop_ids, strip=False)

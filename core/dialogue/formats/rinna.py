@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import Message, Reading
 from core.dialogue.sentencepiece import SentencePieceTokenizer
-from core.dialogue.text import Breaker, clean
+from core.dialogue.text import Breaker, clean, squeezed
 from core.types import Turn
 
 NEWLINE = "<NL>"
 _SPEAKERS = {"user": "ユーザー", "assistant": "システム"}
-_LABEL = re.compile(rf"\s*(?:{'|'.join(_SPEAKERS.values())})\s*:")
+_LABELS = tuple(f"{speaker}:" for speaker in _SPEAKERS.values())
 
 
 class RinnaFormat:
     """``ユーザー: 本文<NL>システム: 本文<NL>ユーザー: 本文<NL>システム: ``
 
-    Text stays text: a typed ``<NL>`` gets a space before its last character, and a line end before
-    what would then read as a speaker's label becomes a space, so that only this format begins
-    turns. Both are looked for as the tokenizer sees them: it narrows full-width letters. Control
-    tokens are out of reach, for SentencePiece knows them by id alone.
+    Text stays text: a typed ``<NL>`` gets a space before its last character, and a line that reads
+    as a speaker's label is put at the end of the line before it, so that only this format begins
+    turns. A label counts in letters of every width, with any colon, and with whatever is not seen
+    in between; ``<NL>`` counts as the tokenizer sees it. Control pieces are out of reach, for
+    SentencePiece knows them by id alone; pieces that it would find in a text are broken as
+    ``<NL>`` is.
 
     The format has no system role (``システム`` is the model itself): a system prompt stands first,
     as a turn of the user's, which the card's list of turns allows.
@@ -33,14 +33,14 @@ class RinnaFormat:
 
     def __init__(self, tokenizer: SentencePieceTokenizer, system_prompt: str) -> None:
         self._normalized = tokenizer.normalized
-        self._break = Breaker([NEWLINE], tokenizer.normalized)
+        self._break = Breaker([NEWLINE, *tokenizer.reserved], tokenizer.normalized)
         asked = Message("user", self._safe(system_prompt))
         self._system = self._line(asked) + NEWLINE if system_prompt else ""
         tokenizer.cut_inside(NEWLINE)
         self.reading = Reading(
             stop_ids=frozenset((tokenizer.eos,)),
             newline=NEWLINE,
-            marks=tuple(f"{speaker}:" for speaker in _SPEAKERS.values()),
+            marks=_LABELS,
         )
 
     def message(self, turn: Turn) -> Message:
@@ -64,10 +64,18 @@ class RinnaFormat:
 
     def _safe(self, text: str) -> str:
         first, *others = map(self._break, clean(text).split("\n"))
-        return first + "".join(map(self._joined, others))
+        lines = [first]
+        for line in others:
+            if self._may_begin(line):
+                lines.append(line)
+                continue
+            while len(lines) > 1 and not squeezed(lines[-1]):
+                lines.pop()
+            lines[-1] += f" {line}"
+        return NEWLINE.join(lines)
 
-    def _joined(self, line: str) -> str:
-        """A line after another: on a line of its own, unless it would change what that means."""
-        # a combining mark would join the end of <NL>
-        forged = _LABEL.match(self._normalized(line)) or unicodedata.combining(line[:1] or " ")
-        return (" " if forged else NEWLINE) + line
+    def _may_begin(self, line: str) -> bool:
+        """Whether a line may stand on its own, and changes nothing of what that means."""
+        # a combining mark at its beginning would change the end of <NL>
+        whole = self._normalized(NEWLINE + line).startswith(self._normalized(NEWLINE))
+        return whole and not squeezed(line).startswith(_LABELS)

@@ -1,0 +1,76 @@
+"""What a chat template writes around what is said, read off a small dialogue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from core.errors import ModelError
+
+Render: TypeAlias = Callable[[Sequence[Mapping[str, str]], bool], str]
+"""Messages to a template's string; True: up to where a reply begins. May raise ModelError."""
+
+_TOLD, _ASKED, _REPLIED, _ASKED_AGAIN = "Xs9", "Xq0", "Xa1", "Xq2"
+_BRACKETED = re.compile(r"<+[^<>\s]+>+|\[[^\[\]\s]+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """A template's strings between turns."""
+
+    before_reply: str
+    after_reply: str
+    tail: str
+    """The end of a prompt, where a reply begins."""
+    around_system: str
+    """Around a system message; empty where there is no place for one."""
+
+    def marks(self) -> Iterator[str]:
+        """What no text may contain: whatever of this could end a turn or begin another."""
+        for seam in (self.before_reply, self.after_reply, self.tail, self.around_system):
+            yield from _BRACKETED.findall(seam)
+            yield from (line.strip() for line in _lines(seam))
+
+    def next_speaker(self) -> tuple[str, ...]:
+        """What a model that runs on past its turn writes: the end of it as the template has it, or
+        somebody's label. A label that the template puts on a line of its own counts only there."""
+        bracketed = _BRACKETED.findall(self.after_reply)
+        labels = [*_lines(self.after_reply), *_lines(self.before_reply)]
+        spoken = (label.rstrip() for label in labels if re.search(r"\w", label))
+        return tuple(dict.fromkeys([*bracketed, *spoken]))
+
+
+def find_seams(render: Render, file: object) -> Seams:
+    """The seams of the template in `file`; ModelError where it leaves out what is said."""
+    dialogue = [_said("user", _ASKED), _said("assistant", _REPLIED), _said("user", _ASKED_AGAIN)]
+    open_end, rendered = render(dialogue, False), render(dialogue, True)
+    found = re.search(f"{_ASKED}(.*?){_REPLIED}(.*?){_ASKED_AGAIN}", rendered, re.DOTALL)
+    if found is None:
+        raise ModelError(f"the chat template in {file} leaves out what was said")
+    last = rendered.rpartition(_ASKED_AGAIN)[2]
+    tail = rendered.removeprefix(open_end) if rendered.startswith(open_end) else last
+    return Seams(found[1], found[2], tail, _around_system(render))
+
+
+def _around_system(render: Render) -> str:
+    try:
+        rendered = render([_said("system", _TOLD), _said("user", _ASKED)], True)
+    except ModelError:
+        return ""
+    found = re.search(f"([^\n]*\\s*){_TOLD}(.*?){_ASKED}", rendered, re.DOTALL)
+    return f"{found[1]}\n{found[2]}" if found else ""
+
+
+def _said(role: str, text: str) -> Mapping[str, str]:
+    return {"role": role, "content": text}
+
+
+def _lines(seam: str) -> Iterator[str]:
+    """The lines of a seam without what is in brackets; each that the template puts on a line of its
+    own with the line end before it. A bare word, such as a role, means nothing by itself."""
+    for number, line in enumerate(_BRACKETED.sub("", seam).split("\n")):
+        label = line.strip()
+        if label and not label.isalnum():
+            yield ("\n" if number else "") + label
