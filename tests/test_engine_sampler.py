@@ -74,7 +74,7 @@ def test_a_row_s_token_does_not_depend_on_the_rows_beside_it(
 ) -> None:
     logits = torch.randn(len(temperatures), 300, generator=torch.Generator().manual_seed(seed))
     sequences = [
-        _sequence(Sampling(temperature=heat, top_p=0.9 if row % 2 else 1.0), [row, 5], seed)
+        _sequence(Sampling(heat, 0.9 if row % 2 else 1.0, 5 if row % 3 else 0), [row, 5], seed)
         for row, heat in enumerate(temperatures)
     ]
     device = torch.device("cpu")

@@ -42,6 +42,8 @@ class Cuts:
     """(rows, 1)"""
     widest: int
     """The largest top-k."""
+    bounded: bool
+    """Every row has a top-k: nobody draws from behind the widest."""
 
     @classmethod
     def of(cls, wishes: list[Sampling], device: torch.device) -> Cuts | None:
@@ -56,6 +58,7 @@ class Cuts:
             .unsqueeze(1)
             .to(device, non_blocking=True),
             widest=max(wishes[row].top_k for row in rows),
+            bounded=all(wishes[row].top_k for row in rows),
         )
 
 
@@ -163,7 +166,8 @@ def _cut(logits: Tensor, cuts: Cuts, width: int) -> None:
     weights = (values - rows.logsumexp(-1, keepdim=True)).exp()
     weights.masked_fill_(torch.arange(width, device=rows.device) >= cuts.top_k, 0.0)
     whole = torch.where(cuts.top_k < rows.shape[1], weights.sum(-1, keepdim=True), 1.0)
-    if width < rows.shape[1] and (weights.sum(-1, keepdim=True) < cuts.top_p * whole).any():
+    enough = cuts.bounded or width == rows.shape[1]
+    if not enough and (weights.sum(-1, keepdim=True) < cuts.top_p * whole).any():
         _cut(logits, cuts, rows.shape[1])
         return
     kept = (weights.cumsum(-1) - weights < cuts.top_p * whole) & (weights > 0)
@@ -173,5 +177,7 @@ def _cut(logits: Tensor, cuts: Cuts, width: int) -> None:
 
 
 def _width(cuts: Cuts, vocabulary: int, device: torch.device) -> int:
+    if cuts.bounded:
+        return min(vocabulary, cuts.widest)
     # A GPU sorts everything in less time than it takes to ask whether that is needed.
     return vocabulary if device.type == "cuda" else min(vocabulary, max(_NUCLEUS, cuts.widest))
