@@ -80,6 +80,8 @@ class SamplingBatch:
     greedy: Tensor
     """bool"""
     cuts: Cuts | None
+    any_uncut: bool
+    """A row draws from the whole vocabulary."""
     all_greedy: bool
 
     @classmethod
@@ -99,6 +101,7 @@ class SamplingBatch:
             draw=column(draws, torch.float64),
             greedy=torch.tensor(greedy).to(device, non_blocking=True),
             cuts=Cuts.of(wishes, device),
+            any_uncut=any(wish.temperature and not _is_cut(wish) for wish in wishes),
             all_greedy=all(greedy),
         )
 
@@ -117,13 +120,16 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
     logits = logits.float()
     if batch.seen is not None:
         _penalise(logits, batch.seen, batch.penalty)
-    if batch.all_greedy:
-        return logits.argmax(-1)
     best = logits.argmax(-1)
+    if batch.all_greedy:
+        return best
     logits /= batch.temperature
-    if batch.cuts is not None:
-        _cut(logits, batch.cuts, _width(batch.cuts, logits.shape[1], logits.device))
-    return torch.where(batch.greedy, best, _draw(logits, best, batch.draw))
+    cuts = batch.cuts
+    cut = None if cuts is None else _draw_cut(logits, cuts, batch.draw)
+    tokens = _draw(logits, best, batch.draw) if batch.any_uncut else best.clone()
+    if cuts is not None and cut is not None:
+        tokens[cuts.rows] = cut
+    return torch.where(batch.greedy, best, tokens)
 
 
 def _penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> None:
@@ -156,24 +162,29 @@ def _stretches(vocabulary: int) -> int:
     return next(n for n in range(int(vocabulary**0.5), 0, -1) if vocabulary % n == 0)
 
 
-def _cut(logits: Tensor, cuts: Cuts, width: int) -> None:
-    """Leave of the rows, in place, what top-k and then top-p let through.
+def _draw_cut(logits: Tensor, cuts: Cuts, uniforms: Tensor, width: int | None = None) -> Tensor:
+    """Draw for the rows that are cut, from what top-k and then top-p let through.
 
-    The `width` most probable tokens are looked at; more where a nucleus is not among them.
+    The `width` most probable tokens are looked at; more where a nucleus is not among them. Sums are
+    float64, so that a token does not depend on how many were looked at.
     """
     rows = logits[cuts.rows]
+    width = width or _width(cuts, rows.shape[1], rows.device)
     values, ids = rows.topk(width)
-    weights = (values - rows.logsumexp(-1, keepdim=True)).exp()
+    limited = cuts.top_k < rows.shape[1]
+    peak = values[:, :1] if cuts.bounded else rows.logsumexp(-1, keepdim=True)
+    weights = (values - peak).double().exp()
     weights.masked_fill_(torch.arange(width, device=rows.device) >= cuts.top_k, 0.0)
-    whole = torch.where(cuts.top_k < rows.shape[1], weights.sum(-1, keepdim=True), 1.0)
+    ends = weights.cumsum(-1)
+    whole = torch.where(limited, ends[:, -1:], 1.0)
     enough = cuts.bounded or width == rows.shape[1]
-    if not enough and (weights.sum(-1, keepdim=True) < cuts.top_p * whole).any():
-        _cut(logits, cuts, rows.shape[1])
-        return
-    kept = (weights.cumsum(-1) - weights < cuts.top_p * whole) & (weights > 0)
-    kept[:, 0] = True
-    rows.fill_(-torch.inf).scatter_(1, ids, values.masked_fill(~kept, -torch.inf))
-    logits[cuts.rows] = rows
+    if not enough and (ends[:, -1:] < cuts.top_p * whole).any():
+        return _draw_cut(logits, cuts, uniforms, rows.shape[1])
+    kept = (ends - weights < cuts.top_p * whole) & (weights > 0)
+    last = kept.sum(-1, keepdim=True).sub_(1).clamp_(min=0)
+    target = uniforms[cuts.rows] * ends.gather(1, last)
+    place = torch.searchsorted(ends, target, right=True)
+    return ids.gather(1, torch.minimum(place, last))[:, 0]
 
 
 def _width(cuts: Cuts, vocabulary: int, device: torch.device) -> int:
