@@ -52,7 +52,7 @@ class Governance:
         return self._policy.is_admin(asker, of_platform=of_platform)
 
     async def note(self, place: Place, by: str, act: str, detail: str = "") -> None:
-        """Write into the audit log; resets, forgetting and changed rules do so by themselves."""
+        """Write into the audit log what does not do so by itself, as a reset or a new rule does."""
         await self._audit.note(place, by, act, detail)
 
     # -- commands -------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ ENGINE_WAITING = _gauge("engine_waiting", "Requests that wait inside the engine"
 ENGINE_PLACES = _gauge("engine_places", "Requests that the engine would take now")
 ENGINE_SPEED = _gauge("engine_tokens_per_second", "Tokens a second of all replies, of late")
 CACHE_USED = _gauge("cache_used_ratio", "The part of the key-value cache in use, 0 to 1")
-PREFIX_HITS = _gauge("prefix_hit_ratio", "The part of prompt tokens found in the cache, of late")
+PREFIX_HITS = _gauge("prefix_hit_ratio", "The part of prompt tokens found in the cache so far")
 GPU_MEMORY = _gauge("gpu_memory_bytes", "The GPU's memory in use, and in all", "kind")
 
 # -- a bot --------------------------------------------------------------------------------------

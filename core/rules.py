@@ -84,6 +84,9 @@ class Rules(BaseModel):
         )
 
 
+SHOWN = 60
+"""Characters of a wrong value that a sentence repeats."""
+
 NAMES = tuple(Rules.model_fields)
 NOTHING = Rules()
 DAY = 24 * 3600
@@ -117,7 +120,8 @@ def rule_from_text(name: str, text: str | None) -> Any:
         raise UsageError(f"{name} is no rule{_nearest(name)}")
     if text is None:
         return None
-    return getattr(read_rules({name: _typed(name, text.strip())}, f"{name} = {text}"), name)
+    where = f"{name} = {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
+    return getattr(read_rules({name: _typed(name, text.strip())}, where), name)
 
 
 MENTION = re.compile(r"<@[!&]?(\w+)(?:\|[^>]*)?>")
@@ -160,7 +164,7 @@ def _sentence(error: Exception) -> str:
         return f"{name} is no rule{_nearest(name)}"
     if fault["type"] == "string_pattern_mismatch":
         wanted = "the name of a model" if name == "model" else "an id: a mention, or U024 and 8123"
-        return f"{name} is wrong: {fault['input']!r} is not {wanted}"
+        return f"{name} is wrong: {str(fault['input'])[:SHOWN]!r} is not {wanted}"
     return f"{name} is wrong: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 

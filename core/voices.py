@@ -9,12 +9,16 @@ from typing import TypeAlias
 import structlog
 
 from core.dialogue import Dialogue
-from core.errors import ModelError
+from core.errors import ModelError, TurnTooLong
 from core.models import ModelSpec
 from core.rules import Rules
+from core.types import Turn
 
 KEPT = 64
 """Voices that are kept ready, the least lately used going first."""
+
+SHORT = Turn("", "user", "", "こんにちは、お元気ですか?" * 4, 0.0)
+"""What must fit behind a system prompt."""
 
 _Key: TypeAlias = tuple[ModelSpec, str | None]
 
@@ -43,10 +47,13 @@ class Voices:
 
     def _made(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
         try:
-            return self.usual.adapted(spec, system_prompt)
-        except ModelError as error:
+            dialogue = self.usual.adapted(spec, system_prompt)
+            if system_prompt is not None:
+                dialogue.prompt([SHORT], low_water=1.0)
+        except (ModelError, TurnTooLong) as error:
             log.warning("a place's system prompt does not go with the model", error=str(error))
             return self.usual.adapted(spec, None)
+        return dialogue
 
 
 def adapted(spec: ModelSpec, rules: Rules) -> ModelSpec:

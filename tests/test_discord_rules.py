@@ -85,3 +85,27 @@ async def test_an_edit_is_judged_by_its_authors_roles(team: Team) -> None:
     await says(team, str(asked["id"]), "echo: one")
     await team.discord.edits(asked, "<@bot> another")
     await says(team, str(asked["id"]), "echo: another")
+
+
+async def test_a_rule_says_when_a_follow_up_needs_no_mention(team: Team) -> None:
+    general = await a_channel(team, Policy(everywhere=Rules(follow_up="alone")))
+    thread = str((await team.discord.says(ALICE, general, "<@bot> one"))["id"])
+    await says(team, thread, "echo: one")
+    await team.discord.says(ALICE, thread, "two")
+    await says(team, thread, "echo: two")
+    await team.discord.says(BOB, thread, "what do you think, Alice?")
+    await team.discord.says(ALICE, thread, "I agree with you")
+    await team.discord.says(BOB, thread, "<@bot> and you?")
+    await says(team, thread, "echo: and you?")
+    texts = [message["content"] for message in team.discord.replies(thread)]
+    assert not any("I agree" in text or "what do you" in text for text in texts)
+
+
+async def test_who_takes_along_what_is_kept_of_them_is_in_the_audit_log(team: Team) -> None:
+    general = await a_channel(team, Policy())
+    used = await team.discord.uses(ALICE, general, "privacy")
+    await told(team, used)
+    shown = team.discord.world.messages[general][used.original]
+    await told(team, await team.discord.presses(ALICE, shown, 0))
+    used = await team.discord.uses(ALICE, general, "admin audit")
+    assert f"{ALICE['id']} · export" in await told(team, used)

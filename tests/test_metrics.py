@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pytest
+import torch
 from redis.asyncio import Redis
 
 from bots.base import Incoming
@@ -19,6 +20,7 @@ from core import metrics
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models import CATALOGUE
+from core.records import GenerationRequest
 from core.settings import load_settings
 from core.types import ThreadKey
 from core.worker import Terms, Worker
@@ -27,6 +29,7 @@ from tests.local_discord.team import ALICE, a_team, words
 from tests.slack_house import slack_house
 from tests.stand_in import Board, StandIn, Wire, at_once
 from tests.storehouse import LANE, Storehouse
+from tests.test_engine import GREEDY, engine_for, gpt_neox
 from tests.test_health import sample
 from tests.waiting import until
 
@@ -241,6 +244,25 @@ async def test_discords_connection_and_its_429s_are_counted(redis: Redis) -> Non
         await bot.task
     assert sum(since("rate_limited_total", platform="discord", method=m) for m in METHODS) == 1
     assert metrics.gateways_down() == []
+
+
+async def test_what_the_engine_says_of_its_cache_is_shown() -> None:
+    twice = [GenerationRequest(id_, range(3, 99), GREEDY, 4, seed=1) for id_ in ("a", "b")]
+    torch.manual_seed(0)
+    async with engine_for(gpt_neox()) as engine:
+        held: set[float] = set()
+        for request in twice:
+            async for _ in engine.generate(request):
+                metrics.engine(engine.stats())
+                held.add(now("cache_used_ratio"))
+        metrics.engine(engine.stats())
+    assert 0 < max(held) < 1
+    assert now("cache_used_ratio") == 0
+    assert now("prefix_hit_ratio") == pytest.approx(80 / 192, abs=0.1)
+    assert now("engine_tokens_per_second") > 0
+    assert now("engine_places") >= 1
+    metrics.gpu_memory(3, 4)
+    assert (now("gpu_memory_bytes", kind="used"), now("gpu_memory_bytes", kind="total")) == (3, 4)
 
 
 METHODS = ("POST", "PATCH", "c", "m")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UsageError
-from core.rules import Access, Allowance, Asker, Policy, Rules, rule_from_text, scopes
+from core.rules import NAMES, Access, Allowance, Asker, Policy, Rules, rule_from_text, scopes
 from core.settings import load_settings
 from core.types import Sampling, ThreadKey
 
@@ -73,6 +73,33 @@ def test_a_rule_that_is_wrong_is_said_in_one_sentence(name: str, text: str, said
     with pytest.raises(UsageError, match=re.escape(said)) as fault:
         rule_from_text(name, text)
     assert "\n" not in str(fault.value)
+
+
+WRONG = {
+    "enabled": ("maybe", "2", "yes please"),
+    **dict.fromkeys(("allow_people", "deny_people", "allow_roles", "deny_roles"),
+                    ("@taro", "slack:U1", "<#C1>", "U" * 65)),
+    **dict.fromkeys(("person_messages", "person_tokens", "channel_messages", "channel_tokens"),
+                    ("many", "-1", "1.5", "1e3", "9" * 12)),
+    "model": ("two words", "a:b", "x" * 129),
+    "system_prompt": ("x" * 8001,),
+    "max_new_tokens": ("0", "100001", "long"),
+    "temperature": ("hot", "-0.1", "5.1", "nan", "inf"),
+    "top_p": ("0", "1.1", "all"),
+    "top_k": ("-1", "1000001", "2.5"),
+    "repetition_penalty": ("0", "11", "none"),
+    "follow_up": ("sometimes", "on", "2"),
+    "retention_days": ("0", "401", "forever"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_rule_refuses_what_it_cannot_mean(name: str) -> None:
+    for text in WRONG[name]:
+        with pytest.raises(UsageError, match=name) as fault:
+            rule_from_text(name, text)
+        assert "\n" not in str(fault.value)
+        assert len(str(fault.value)) < 300  # a long value is not repeated
 
 
 # -- in henji.toml ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
@@ -17,6 +18,7 @@ from core.types import Done, Sampling
 from core.voices import KEPT, Voices, adapted
 from core.worker import Terms, Worker
 from storage.rules import RedisRules
+from tests import dialogues
 from tests.storehouse import LANE, Storehouse
 from tests.waiting import until
 
@@ -81,6 +83,18 @@ def test_a_place_without_rules_has_the_usual_voice() -> None:
     voices = Voices(Dialogue.load(ECHO, None))
     assert voices.of(Rules()) is voices.usual
     assert voices.of(Rules(person_messages=5, follow_up="always")) is voices.usual
+
+
+@pytest.mark.parametrize("kind", ["rinna", "chatml"])
+def test_a_system_prompt_that_leaves_no_room_is_left_out_and_said(kind: str) -> None:
+    usual = dialogues.load(kind, context_length=800, max_new_tokens=100)
+    voices, question = Voices(usual), dialogues.user("m1", "hello")
+    with capture_logs() as logs:
+        voice = voices.of(Rules(system_prompt="短く答えて。" * 800))
+    assert "system prompt" in logs[0]["event"]
+    assert voice.prompt([question], low_water=0.7) == usual.prompt([question], low_water=0.7)
+    brief = voices.of(Rules(system_prompt="短く"))
+    assert "短く" in dialogues.rendered(brief, [question])
 
 
 def test_places_with_the_same_rules_share_a_voice() -> None:

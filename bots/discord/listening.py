@@ -12,6 +12,7 @@ from bots.discord import convert, past
 from bots.discord.desk import Desk, within
 from bots.discord.note import Note
 from bots.discord.rest import nonce_for
+from bots.follow_ups import speaks_to_bot
 from bots.strings import say
 from core.errors import StoreUnavailable
 from core.records import Receipt
@@ -64,11 +65,12 @@ class Listener:
         """Whether a message without a mention goes on with a conversation that the bot is in."""
         me = past.myself(self._client, message.guild)
         usual = self._desk.terms.followups
-        if await self._desk.relay.follow_ups(incoming.thread, usual) == "mention":
-            return False
-        if not incoming.turn.text:
+        follow_ups = await self._desk.relay.follow_ups(incoming.thread, usual)
+        if follow_ups == "mention" or not incoming.turn.text:
             return False
         if convert.speaks_to_others(message, me):
+            return False
+        if follow_ups == "alone" and not await self._is_alone(incoming):
             return False
         thread = message.channel
         if isinstance(thread, discord.Thread) and thread.owner_id == me.user:
@@ -77,6 +79,14 @@ class Listener:
             return await within(self._desk.history.takes_part(incoming.thread))
         except StoreUnavailable:
             return False
+
+    async def _is_alone(self, incoming: Incoming) -> bool:
+        """Whether a person is alone with the bot in a thread, or was the last it spoke to."""
+        try:
+            stored = await within(self._desk.history.turns(incoming.thread))
+        except StoreUnavailable:
+            return False
+        return speaks_to_bot(incoming.turn.author, [entry.turn for entry in stored])
 
     async def _keep(self, incoming: Incoming) -> None:
         if incoming.turn.text and await self._desk.store(incoming) is None:

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from bots.base import Incoming, Status
+from bots.follow_ups import speaks_to_bot
 from bots.slack import convert
 from bots.slack.blocks import escaped
 from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
@@ -115,7 +116,7 @@ class Messages:
         turns = [stored.turn for stored in await self._desk.history.turns(said.key)]
         if self._was_overtaken(said, turns):
             return None  # it is read with what was said before
-        return follow_ups == "always" or _speaks_to_us(said, turns)
+        return follow_ups == "always" or speaks_to_bot(said.user, turns)
 
     def _was_overtaken(self, said: Said, turns: Sequence[Turn]) -> bool:
         """It was said before the bot was called into the thread, and its event came after that."""
@@ -228,11 +229,3 @@ class Messages:
         said = convert.happening({"event": body | {"channel": key.channel}}, bot)
         if isinstance(said, Said):
             await self.said(said, bot)
-
-
-def _speaks_to_us(said: Said, turns: Sequence[Turn]) -> bool:
-    """Nobody else is in the thread, or it was to this person that the bot spoke last."""
-    asked = [turn.author for turn in turns if turn.role == "user"]
-    if set(asked) <= {said.user}:
-        return True
-    return turns[-1].role == "assistant" and asked[-1] == said.user
