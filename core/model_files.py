@@ -234,19 +234,21 @@ def converted_embedded(data_dir: Path, progress: Callable[[str], None]) -> Path:
     if (directory / "config.json").exists():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(directory.with_name(directory.name + ".lock"), progress):
+    waiting = "waiting for another process, which is converting the embedded model"
+    with locked(directory.with_name(directory.name + ".lock"), lambda: progress(waiting)):
         if not directory.exists():
             _convert(gguf, directory, progress)
     return directory
 
 
 @contextmanager
-def _lock(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
+def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock among processes; `wait` is called where another holds it."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another process, which is converting the embedded model")
+            wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,60 +22,87 @@ from core.hub import HubFile, pull, wanted
 from core.models import find_model, is_here, model_directory
 from core.settings import Settings
 from tests import dialogues
+from tests.processes import henji
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+@dataclass
+class Hub:
+    """A hub with one repository, `org/tiny`, as far as a client asks of one."""
+
+    files: dict[str, bytes]
+    commit: str = COMMIT
+    sizes: dict[str, int] = field(default_factory=dict)
+    """What it says of files, where that is not so."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    breaks_off: bool = False
+    """Whether a big file ends in the middle, and nothing is answered from then on."""
+    broken: bool = False
+    address: str = ""
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    """The files that were asked for, and from where on."""
+
+    def listing(self) -> dict[str, object]:
+        siblings = [
+            {
+                "rfilename": name,
+                "size": self.sizes.get(name, len(content)),
+                "lfs": self.lfs(name, content) if len(content) > 100_000 else None,
+            }
+            for name, content in self.files.items()
+        ]
+        return {"id": "org/tiny", "modelId": "org/tiny", "sha": self.commit, "siblings": siblings}
+
+    def lfs(self, name: str, content: bytes) -> dict[str, object]:
+        told = self.sha256.get(name, hashlib.sha256(content).hexdigest())
+        return {"size": len(content), "sha256": told, "pointerSize": 134}
+
+
 @contextmanager
-def hub(files: dict[str, bytes], *, sizes: dict[str, int] | None = None) -> Iterator[str]:
-    """The address of a hub with one repository, `org/tiny`, as far as a client asks of one."""
+def hub(files: dict[str, bytes], **how: Any) -> Iterator[Hub]:
+    """A hub with these files, which listens until the end of the block."""
+    state = Hub(files, **how)
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
         def do_GET(self) -> None:
-            self._answer(body=True)
-
-        def do_HEAD(self) -> None:
-            self._answer(body=False)
-
-        def _answer(self, *, body: bool) -> None:
             path = self.path.split("?")[0]
+            if state.broken:
+                return self.send_error(500)
             if path.startswith("/api/models/org/tiny/revision/"):
-                return self._send(json.dumps(_listing(files, sizes or {})).encode(), {}, body)
-            name = path.removeprefix(f"/org/tiny/resolve/{COMMIT}/")
-            if name in files:
-                etag = hashlib.sha256(files[name]).hexdigest()
-                headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
-                return self._send(files[name], headers, body)
+                return self._send(json.dumps(state.listing()).encode())
+            name = path.removeprefix(f"/org/tiny/resolve/{state.commit}/")
+            if name in state.files:
+                state.asked.append((name, self.headers.get("Range")))
+                return self._send(state.files[name])
             self.send_error(404)
             return None
 
-        def _send(self, content: bytes, headers: dict[str, str], body: bool) -> None:
-            self.send_response(200)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+        def _send(self, content: bytes) -> None:
+            start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+            self.send_response(206 if start else 200)
+            if start:
+                of = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                self.send_header("Content-Range", of)
+            self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            if body:
-                self.wfile.write(content)
+            if state.breaks_off and len(content) > 10_000_000:
+                self.wfile.write(content[start : len(content) // 2])
+                state.broken = self.close_connection = True
+                return
+            self.wfile.write(content[start:])
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    state.address = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield state
     finally:
         server.shutdown()
         server.server_close()
-
-
-def _listing(files: dict[str, bytes], sizes: dict[str, int]) -> dict[str, object]:
-    siblings = [
-        {"rfilename": name, "size": sizes.get(name, len(content))}
-        for name, content in files.items()
-    ]
-    return {"id": "org/tiny", "modelId": "org/tiny", "sha": COMMIT, "siblings": siblings}
 
 
 def tiny_files() -> dict[str, bytes]:
@@ -83,11 +113,17 @@ def tiny_files() -> dict[str, bytes]:
 # -- pull ---------------------------------------------------------------------------------------
 
 
+def fetch(
+    place: Path, there: Hub, *, say: Callable[[str], None] = print, revision: str | None = None
+) -> Path:
+    return pull("org/tiny", place, revision, say, endpoint=there.address)
+
+
 def test_a_model_is_fetched_and_its_commit_written_down(tmp_path: Path) -> None:
     lines: list[str] = []
-    with hub(tiny_files()) as endpoint:
-        directory = pull("org/tiny", tmp_path, None, lines.append, endpoint=endpoint)
-    here = {path.name for path in directory.iterdir() if path.is_file()}
+    with hub(tiny_files()) as there:
+        directory = fetch(tmp_path, there, say=lines.append)
+    here = {path.name for path in directory.iterdir()}
     assert here >= {"config.json", "spiece.model", "pytorch_model.bin"}
     assert not here & {"README.md", "flax_model.msgpack"}
     assert any("pytorch_model.bin" in line and "MB" in line for line in lines)
@@ -99,13 +135,66 @@ def test_a_model_is_fetched_and_its_commit_written_down(tmp_path: Path) -> None:
     assert model_directory(spec, own, print) == directory
 
     # the hub is gone, and the commit stays
-    assert pull("org/tiny", tmp_path, None, lines.append, endpoint=endpoint) == directory
+    assert fetch(tmp_path, there, say=lines.append) == directory
     assert lines[-1] == f"org/tiny is here already, at revision {COMMIT}"
 
 
+def test_a_fetch_that_was_broken_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    lines: list[str] = []
+    files = {**tiny_files(), "pytorch_model.bin": bytes(24_000_000)}
+    with hub(files, breaks_off=True) as there, pytest.raises(ModelError, match="was not fetched"):
+        fetch(tmp_path, there)
+    assert not is_here(replace(dialogues.RINNA, source="org/tiny"), Settings(data_dir=tmp_path))
+    with hub(files) as there:
+        directory = fetch(tmp_path, there, say=lines.append)
+    assert there.asked == [("pytorch_model.bin", f"bytes={10 << 20}-")]
+    assert (directory / "pytorch_model.bin").read_bytes() == bytes(24_000_000)
+    assert [line for line in lines if "%" in line] == ["    80 % of pytorch_model.bin"]
+
+
+def test_another_revision_takes_the_place_of_the_first_only_when_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    old = {**tiny_files(), "model.safetensors": bytes(20)}
+    new = {**tiny_files(), "pytorch_model.bin": bytes(24_000_000)}
+    with hub(old) as there:
+        directory = fetch(tmp_path, there)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    other = "f" * 40
+    with hub(new, commit=other, breaks_off=True) as there, pytest.raises(ModelError):
+        fetch(tmp_path, there, revision=other)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    with hub(new, commit=other) as there:
+        assert fetch(tmp_path, there, revision=other) == directory
+    after = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert "model.safetensors" not in after  # which would be loaded first
+    assert after["pytorch_model.bin"] == bytes(24_000_000)
+    assert json.loads(after["henji-model.json"])["revision"] == other
+    assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.before"))
+
+
+def test_a_file_that_is_not_what_the_hub_says_is_fetched_again(tmp_path: Path) -> None:
+    files = tiny_files()
+    with (
+        hub(files, sha256={"spiece.model": "0" * 64}) as there,
+        pytest.raises(ModelError, match=r"spiece\.model of org/tiny did not arrive whole"),
+    ):
+        fetch(tmp_path, there)
+    with hub(files) as there:
+        assert (fetch(tmp_path, there) / "spiece.model").read_bytes() == files["spiece.model"]
+
+
+def test_two_who_fetch_at_once_fetch_once(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with hub(tiny_files()) as there, ThreadPoolExecutor() as two:
+        list(two.map(lambda _: fetch(tmp_path, there, say=lines.append), range(2)))
+    assert len(there.asked) == len({name for name, _ in there.asked})
+    assert f"org/tiny is here already, at revision {COMMIT}" in lines
+
+
 def test_a_model_of_another_revision_is_not_the_one_that_is_pinned(tmp_path: Path) -> None:
-    with hub(tiny_files()) as endpoint:
-        pull("org/tiny", tmp_path, None, print, endpoint=endpoint)
+    with hub(tiny_files()) as there:
+        fetch(tmp_path, there)
     table = {"source": "org/tiny", "revision": "f" * 40}
     with pytest.raises(ModelError, match="henji models pull pinned"):
         find_model(Settings(data_dir=tmp_path, model="pinned", models={"pinned": table}))
@@ -113,24 +202,38 @@ def test_a_model_of_another_revision_is_not_the_one_that_is_pinned(tmp_path: Pat
 
 def test_a_model_that_the_disk_has_no_room_for_is_not_begun(tmp_path: Path) -> None:
     with (
-        hub(tiny_files(), sizes={"pytorch_model.bin": 10**18}) as endpoint,
+        hub(tiny_files(), sizes={"pytorch_model.bin": 10**18}) as there,
         pytest.raises(ModelError, match=r"takes 1000000000\.0 GB more"),
     ):
-        pull("org/tiny", tmp_path, None, print, endpoint=endpoint)
+        fetch(tmp_path, there)
     assert not list(tmp_path.rglob("*.bin"))
 
 
 def test_a_model_that_the_hub_does_not_have_is_named(tmp_path: Path) -> None:
-    with hub({}) as endpoint, pytest.raises(ModelError, match="does not give org/none at main"):
-        pull("org/none", tmp_path, None, print, endpoint=endpoint)
+    with hub({}) as there, pytest.raises(ModelError, match="does not give org/none at main"):
+        pull("org/none", tmp_path, None, print, endpoint=there.address)
 
 
 def test_a_hub_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path) -> None:
-    with hub({}) as endpoint:
+    with hub({}) as there:
         pass
     with pytest.raises(ModelError, match="does not give org/tiny") as caught:
-        pull("org/tiny", tmp_path, None, print, endpoint=endpoint)
+        fetch(tmp_path, there)
     assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("in the way")
+    with hub({}) as there, pytest.raises(ModelError, match="models cannot be made"):
+        fetch(tmp_path, there)
+
+
+async def test_the_command_fetches_a_model_and_prints_where_it_is(tmp_path: Path) -> None:
+    with hub(tiny_files()) as there:
+        given = {"HENJI_DATA_DIR": str(tmp_path), "HF_ENDPOINT": there.address}
+        ran = await henji("models", "pull", "org/tiny", **given)
+    assert (ran.status, ran.out) == (0, f"{tmp_path / 'models' / 'org--tiny'}\n")
+    assert ran.err.splitlines()[-1] == f"org/tiny is here, at revision {COMMIT}"
 
 
 def test_safetensors_are_wanted_before_pickles() -> None:
