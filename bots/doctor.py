@@ -161,10 +161,14 @@ async def discord(settings: Settings) -> Finding:
     from bots.discord import portal
 
     portal.point_at(settings.discord_api_url, settings.discord_gateway_url)
+    secret = token.get_secret_value()
     try:
-        found = await portal.look(token.get_secret_value(), settings.discord_message_content)
+        found = await portal.look(secret, settings.discord_message_content)
+        fault = found.fault or await portal.look_at_commands(secret, settings.discord_guild)
     except OperatorError as error:
         return Finding("Discord", False, str(error))
+    if fault:
+        return Finding("Discord", False, fault)
     return Finding("Discord", True, f"the token is that of {found.name}")
 
 

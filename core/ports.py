@@ -172,7 +172,13 @@ class History(Protocol):
 
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]: ...
 
-    def threads(self, platform: str | None = None) -> AsyncIterator[ThreadSummary]: ...
+    def threads(
+        self, platform: str | None = None, since: float = 0.0
+    ) -> AsyncIterator[ThreadSummary]:
+        """A platform's threads, those of each bucket by their last activity, the newest first;
+        none that has been quiet since the time `since`.
+        """
+        ...
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
         """Forget a thread; how many turns that were."""

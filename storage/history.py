@@ -123,11 +123,15 @@ class RedisHistory:
         _, _, history, mailbox = await self._run("window", thread, since=0, turn="")
         return list(_readable(history + mailbox))
 
-    async def threads(self, platform: str | None = None) -> AsyncIterator[ThreadSummary]:
+    async def threads(
+        self, platform: str | None = None, since: float = 0.0
+    ) -> AsyncIterator[ThreadSummary]:
         for bucket in self._store.all_buckets():
             name = keys.key("threads", bucket)
             rows = await self._store.command("zrevrange", name, 0, -1, True)
             for text, at in rows:
+                if float(at) / 1000 < since:
+                    break
                 thread = ThreadKey.parse(text)
                 if platform is None or thread.platform == platform:
                     summary = await self._summary(thread, float(at) / 1000)

@@ -12,14 +12,19 @@ from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
 from tests.local_discord.judge import EPHEMERAL
+from tests.local_discord.looking import (
+    AGAIN,
+    BAD,
+    GOOD,
+    NOBODY,
+    STOP,
+    answered,
+    the_answer,
+    told,
+    until_it_says,
+)
 from tests.local_discord.team import ALICE, BOB, Team, a_team, words
-from tests.local_discord.world import Interaction
 from tests.waiting import until
-
-NOBODY = "0"
-"""The permissions of somebody who may nothing."""
-STOP, AGAIN, GOOD, BAD = 0, 0, 1, 2
-"""Where the buttons stand."""
 
 
 @pytest.fixture
@@ -36,39 +41,6 @@ async def general(team: Team) -> str:
     await team.start_core()
     await team.start_bot()
     return channel
-
-
-async def the_answer(team: Team, used: Interaction, text: str) -> p.Payload:
-    """The message that a command was answered with, once it says this."""
-    await answered(team, used)
-    return await until_it_says(team, used.channel, used.original, text)
-
-
-async def until_it_says(team: Team, channel: str, ident: str, text: str) -> p.Payload:
-    """The message, once it says this."""
-    where = team.discord.world.messages[channel]
-    await team.discord.until(lambda: ident in where and where[ident]["content"] == text)
-    return where[ident]
-
-
-async def answered(team: Team, used: Interaction) -> p.Payload:
-    """What an interaction was acknowledged with."""
-    await team.discord.until(lambda: used.answer)
-    assert used.answer is not None
-    return used.answer
-
-
-async def told(team: Team, used: Interaction) -> str:
-    """The sentence that only the person sees, in an answer or in a deferred one."""
-
-    def text() -> str:
-        messages = team.discord.world.messages.get(used.channel, {})
-        return str(messages.get(used.original, {}).get("content", ""))
-
-    await answered(team, used)
-    said: str = await team.discord.until(text)
-    assert used.private
-    return said
 
 
 # -- /ask ---------------------------------------------------------------------------------------
@@ -118,7 +90,7 @@ async def test_questions_of_one_person_are_never_answered_together(
 
 async def test_an_empty_question_is_told_what_to_do(team: Team, general: str) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "  "})
-    assert await told(team, used) == say("nothing_asked", "en")
+    assert await told(team, used) == say("nothing_asked_here", "en")
 
 
 async def test_without_a_core_a_person_is_told_at_once(team: Team) -> None:
@@ -308,7 +280,7 @@ async def test_an_admin_resets_a_server_and_its_status_says_so(team: Team, gener
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     await the_answer(team, used, "echo: hello")
     used = await team.discord.uses(ALICE, general, "admin status")
-    expected = say("status_line", "en", model="echo", cores=2, threads=1)
+    expected = say("status_line", "en", model="echo", cores=2, waiting=0, threads=1)
     assert await told(team, used) == expected
     used = await team.discord.uses(ALICE, general, "admin reset server")
     scope = say("scope_space", "en")

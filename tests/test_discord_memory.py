@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 
 from bots.strings import say
 from core.types import ThreadKey
+from storage import keys
 from tests.local_discord import payloads as p
 from tests.local_discord.team import ALICE, BOB, Team, a_team
+from tests.storehouse import LANE, Storehouse
 from tests.waiting import until
 
 
@@ -136,6 +138,39 @@ async def test_a_guild_that_throws_the_bot_out_is_forgotten(team: Team, general:
     await remembered(team, thread)
 
 
+async def test_a_question_that_is_edited_away_is_forgotten(team: Team, general: str) -> None:
+    said, thread = await talk(team, general, "two")
+    await team.discord.edits(said, "<@bot>")
+    await remembered(team, thread, "two", "echo: two")
+
+
+async def test_a_message_that_names_the_bot_only_now_is_answered(team: Team, general: str) -> None:
+    said = await team.discord.says(ALICE, general, "hello")
+    await team.discord.edits(said, "<@bot> hello")
+    await reply_to(team, said["id"], "hello")
+    await team.discord.edits(said, "<@bot> hello again")
+    await reply_to(team, said["id"], "hello again")
+    assert len(team.discord.replies(said["id"])) == 1
+
+
+async def test_a_question_in_a_channel_or_in_direct_messages_is_forgotten_too(team: Team) -> None:
+    general = team.discord.add_channel(team.discord.add_guild())
+    direct = team.discord.add_direct(ALICE)
+    await team.start_core()
+    await team.start_bot(answers="reply")
+    guild, alice = str(team.discord.world.guild_of(general)), ALICE["id"]
+    places = {
+        general: ThreadKey("discord", guild, general, f"@{alice}"),
+        direct: ThreadKey("discord", "dm", alice, direct),
+    }
+    for channel, thread in places.items():
+        said = await team.discord.says(ALICE, channel, "<@bot> hello")
+        await reply_to(team, channel, "hello")
+        await remembered(team, thread, "hello", "echo: hello")
+        await team.discord.deletes(said)
+        await remembered(team, thread)
+
+
 # -- where and how people talk ------------------------------------------------------------------
 
 
@@ -176,6 +211,13 @@ async def test_what_was_said_in_a_thread_before_is_read_once(team: Team, general
     await remembered(team, thread, *expected)
 
 
+async def test_a_webhook_and_a_notice_are_not_listened_to(team: Team, general: str) -> None:
+    for kind in ({"webhook_id": "5"}, {"type": 6}):
+        said = await team.discord.says(BOB, general, "<@bot> hello", **kind)
+        await talk(team, general)
+        assert said["id"] not in team.discord.world.channels
+
+
 async def test_bots_are_not_listened_to(team: Team, general: str) -> None:
     other = p.user("700000000000000009", "Other", bot=True)
     ignored = await team.discord.says(other, general, "<@bot> hello")
@@ -187,7 +229,7 @@ async def test_bots_are_not_listened_to(team: Team, general: str) -> None:
 async def test_a_mention_alone_is_asked_what_it_wants(team: Team, general: str) -> None:
     said = await team.discord.says(ALICE, general, "<@bot>")
     [reply] = await team.discord.until(lambda: team.discord.replies(general))
-    assert reply["content"] == say("nothing_asked", "en")
+    assert reply["content"] == say("nothing_asked_here", "en")
     assert reply["message_reference"]["message_id"] == said["id"]
 
 
@@ -208,6 +250,23 @@ async def test_where_the_bot_may_not_write_the_person_is_told_directly(
     await team.discord.says(ALICE, general, "<@bot> hello")
     [told] = await team.discord.until(lambda: team.discord.replies(direct))
     assert told["content"] == say("cannot_post_here", "en", channel=f"<#{general}>")
+
+
+# -- what a start looks at ----------------------------------------------------------------------
+
+
+async def test_a_quiet_thread_does_not_hide_those_of_other_buckets(redis: Redis) -> None:
+    house = Storehouse.over(redis, buckets=4)
+    await house.queue.announce(LANE, "core", 60)
+    threads = [ThreadKey("discord", str(space), "5", "6") for space in range(8)]
+    for thread in threads:
+        await house.say("hello", thread)
+    [now, *_] = [found.last_at async for found in house.history.threads("discord")]
+    quiet = threads[0]
+    name = keys.key("threads", house.store.bucket(quiet))
+    await redis.zadd(name, {str(quiet): (now - 3600) * 1000})
+    late = {found.thread async for found in house.history.threads("discord", now - 60)}
+    assert late == set(threads[1:])
 
 
 # -- without the Message Content intent -----------------------------------------------------------

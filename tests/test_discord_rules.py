@@ -11,8 +11,8 @@ from bots.strings import say
 from core.records import Place
 from core.rules import Policy, Rules
 from tests.local_discord import payloads as p
+from tests.local_discord.looking import NOBODY, STOP, answered, told
 from tests.local_discord.team import ALICE, BOB, Team, a_team
-from tests.test_discord_commands import NOBODY, STOP, answered, told
 
 STAFF = "9077"
 

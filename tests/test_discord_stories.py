@@ -3,135 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
-from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import discord
 import pytest
-import simcord
 from redis.asyncio import Redis
 
-from bots.discord.adapter import build
 from bots.discord.client import HenjiClient
-from bots.discord.desk import Desk
 from bots.discord.pace import Pace
-from bots.relay import Relay
-from bots.relay import Terms as RelayTerms
 from bots.strings import say
-from tests.local_discord.team import LANE, TERMS, Team
-from tests.storehouse import Storehouse
-
-SAID = (
-    discord.MessageType.default,
-    discord.MessageType.reply,
-    discord.MessageType.chat_input_command,
-    discord.MessageType.context_menu_command,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """A guild with a channel, two people and the bot."""
-
-    env: simcord.Env
-    guild: Any
-    general: Any
-    alice: Any
-    bob: Any
-    desk: Desk
-
-    @property
-    def mention(self) -> str:
-        assert self.env.bot.user is not None
-        return self.env.bot.user.mention
-
-    def said(self, channel: Any) -> list[str]:
-        """What the bot has said in a channel, for all to see."""
-        return [message.content for message in self.messages(channel)]
-
-    def messages(self, channel: Any) -> list[discord.Message]:
-        bot = self.env.bot.user
-        spoken = [m for m in channel.history() if m.author == bot and m.type in SAID]
-        return [message for message in spoken if not message.flags.ephemeral]
-
-    async def hears(self, channel: Any, text: str) -> discord.Message:
-        async with asyncio.timeout(10):
-            while text not in self.said(channel):
-                await self.env.settle()
-        return next(m for m in self.messages(channel) if m.content == text)
-
-    async def commands(self) -> list[discord.app_commands.AppCommand]:
-        assert isinstance(self.env.bot, HenjiClient)
-        return await self.env.bot.tree.fetch_commands()
-
-    async def finished(self, channel: Any) -> discord.Message:
-        """The bot's one message in a channel, when its controls are those of a finished reply."""
-        async with asyncio.timeout(10):
-            while not any(_button(message, "a") for message in self.messages(channel)):
-                await self.env.settle()
-        [message] = self.messages(channel)
-        return message
-
-    async def is_answered(self, used: Any, text: str) -> None:
-        """The deferred answer to a command becomes this."""
-        async with asyncio.timeout(10):
-            while used.response is None or used.response.content != text:
-                await self.env.settle()
-
-
-def _button(message: discord.Message, letter: str) -> str | None:
-    """The custom id of the button with this verb's letter, if it is there."""
-    rows = [row for row in message.components if isinstance(row, discord.ActionRow)]
-    buttons = [button for row in rows for button in row.children]
-    ids = [button.custom_id for button in buttons if isinstance(button, discord.Button)]
-    return next((ident for ident in ids if ident and ident.split(".")[1] == letter), None)
-
-
-class ApartRelay(Relay):
-    """A relay whose deliveries live by the real clock, though the simulation's moves by itself.
-
-    simcord waits for all that an event has started, and deliveries wait for a core that it does
-    not know of.
-    """
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        contextvars.Context().run(super()._spawn, work)
-
-
-@contextlib.asynccontextmanager
-async def a_story(redis: Redis, *, reads: bool = True, **terms: Any) -> AsyncIterator[Story]:
-    """`reads`: the Message Content intent is granted."""
-    team = Team(None, Storehouse.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
-    await team.start_core()
-    pace = Pace()
-    client = HenjiClient(pace, reads=reads)
-    relay = RelayTerms(lane=LANE, holder="bot", take=0.05, positions=0.1, drain=1.0)
-    stores = team.stores()
-    envs: list[simcord.Env] = []
-    terms_ = replace(TERMS, reads=reads, **terms)
-    desk = build(client, pace, stores, terms_, relay, lambda: envs[0].now().timestamp())
-    apart = ApartRelay(desk.platform, stores.queue, stores.history, stores.deliveries, relay)
-    desk = replace(desk, relay=apart)
-    client.serve(desk)
-    stop = asyncio.Event()
-    intents = discord.Intents.all() if reads else discord.Intents.default()
-    async with simcord.run(client, settle_timeout=10, approved_intents=intents) as env:
-        envs.append(env)
-        relaying = asyncio.create_task(desk.relay.run(stop))
-        guild = env.create_guild()
-        people = [guild.add_member(env.create_user(name)) for name in ("alice", "bob")]
-        try:
-            general = guild.create_text_channel("general")
-            yield Story(env, guild, general, people[0], people[1], desk)
-        finally:
-            stop.set()
-            await relaying
-            await desk.platform.close()
-            await team.close()
-
+from core.types import ThreadKey
+from tests.local_discord.story import Story, a_story, button_of
 
 # -- where people talk --------------------------------------------------------------------------
 
@@ -184,6 +66,52 @@ async def test_a_direct_message_needs_no_mention(redis: Redis) -> None:
         await story.hears(story.alice.user.dm_channel, "echo: hello")
 
 
+async def test_what_was_said_in_a_thread_before_is_read(redis: Redis) -> None:
+    async with a_story(redis, followups="mention") as story:
+        started = await story.bob.send(story.general, "the moon is far")
+        thread = await started.create_thread(name="the moon")
+        await story.env.settle()
+        await story.alice.send(story.general.threads[0], "very far")
+        await story.alice.send(story.general.threads[0], f"{story.mention} how far?")
+        await story.hears(story.general.threads[0], "echo: how far?")
+        key = ThreadKey("discord", str(story.guild.id), str(story.general.id), str(thread.id))
+        texts = [stored.turn.text for stored in await story.desk.history.turns(key)]
+        assert texts == ["the moon is far", "very far", "how far?", "echo: how far?"]
+
+
+async def test_people_who_talk_among_themselves_are_left_alone(redis: Redis) -> None:
+    async with a_story(redis) as story:
+        await story.alice.send(story.general, f"{story.mention} one")
+        [thread] = story.general.threads
+        await story.hears(thread, "echo: one")
+        await story.bob.send(thread, f"{story.alice.mention} lunch?")
+        await story.alice.send(thread, "two")
+        await story.hears(thread, "echo: two")
+        assert story.said(thread) == ["echo: one", "echo: two"]
+
+
+async def test_other_bots_are_ignored(redis: Redis) -> None:
+    async with a_story(redis) as story:
+        other = story.guild.add_member(story.env.create_user("other", bot=True))
+        await other.send(story.general, f"{story.mention} hello")
+        await story.alice.send(story.general, f"{story.mention} hello")
+        [thread] = story.general.threads
+        await story.hears(thread, "echo: hello")
+
+
+async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> None:
+    async with a_story(redis) as story:
+        code = "```python\n" + "\n".join(f"line_{n} = {n}" for n in range(140)) + "\n```"
+        await story.alice.send(story.general, f"{story.mention} look:\n{code}")
+        [thread] = story.general.threads
+        async with asyncio.timeout(10):
+            while len(story.said(thread)) < 2 or not button_of(story.messages(thread)[-1], "a"):
+                await story.env.settle()
+        parts = story.said(thread)
+        assert all(len(part) <= 2000 and part.count("```") % 2 == 0 for part in parts)
+        assert sum(part.count("line_") for part in parts) == 140
+
+
 # -- what the bot may not do --------------------------------------------------------------------
 
 
@@ -223,6 +151,24 @@ async def test_without_message_content_it_says_once_how_to_go_on(redis: Redis) -
         assert sorted(story.said(thread)) == sorted([hint, "echo: one", "echo: two"])
 
 
+async def test_without_message_content_everything_else_works(redis: Redis) -> None:
+    async with a_story(redis, reads=False) as story:
+        await story.alice.send_dm("hello")
+        await story.hears(story.alice.user.dm_channel, "echo: hello")
+        used = await story.alice.slash(story.general, "ask", prompt="two")
+        await story.is_answered(used, "echo: two")
+        said = await story.bob.send(story.general, "the moon is far")
+        used = await story.alice.context_menu(story.general, "Ask Henji about this", said)
+        await story.is_answered(used, "echo: bob: the moon is far")
+
+
+def manager_of(story: Story) -> Any:
+    """Carol, who may manage the server."""
+    rights = discord.Permissions(manage_guild=True)
+    manager = story.guild.create_role("manager", permissions=rights)
+    return story.guild.add_member(story.env.create_user("carol"), roles=[manager])
+
+
 def _denied(**rights: bool) -> discord.PermissionOverwrite:
     return discord.PermissionOverwrite(**rights)
 
@@ -260,24 +206,49 @@ async def test_a_chat_opens_a_thread(redis: Redis) -> None:
         await story.hears(thread, "echo: hello")
 
 
-@pytest.mark.parametrize(
-    ("command", "key"),
-    [
-        ("reset", "reset_nothing"),
-        ("stop", "nothing_to_stop"),
-        ("regenerate", "nothing_to_regenerate"),
-        ("model", "model"),
-        ("privacy", "privacy"),
-        ("help", "discord_help"),
-    ],
-)
-async def test_every_other_command_answers_its_person_alone(
-    redis: Redis, command: str, key: str
-) -> None:
-    async with a_story(redis) as story:
-        used = await story.alice.slash(story.general, command)
-        await story.is_answered(used, say(key, "en", model="echo", days="30"))
-        assert used.ephemeral
+@pytest.mark.parametrize("locale", ["en", "ja"])
+async def test_every_other_command_answers_its_person_alone(redis: Redis, locale: str) -> None:
+    async with a_story(redis, locale=locale) as story:
+        for command, key in {
+            "reset": "reset_nothing",
+            "stop": "nothing_to_stop",
+            "regenerate": "nothing_to_regenerate",
+            "model": "model",
+            "privacy": "privacy",
+            "help": "discord_help",
+        }.items():
+            used = await story.alice.slash(story.general, command)
+            await story.is_answered(used, say(key, locale, model="echo", days="30"))
+            assert used.ephemeral
+
+
+@pytest.mark.parametrize("locale", ["en", "ja"])
+async def test_every_admin_command_answers_its_admin_alone(redis: Redis, locale: str) -> None:
+    async with a_story(redis, locale=locale) as story:
+        carol = manager_of(story)
+        await story.alice.send(story.general, f"{story.mention} one")
+        [thread] = story.general.threads
+        await story.hears(thread, "echo: one")
+        counts = {"model": "echo", "cores": 2, "waiting": 0, "threads": 1}
+        status = await carol.slash(story.general, "admin status")
+        await story.is_answered(status, say("status_line", locale, **counts))
+        outside = await carol.slash(story.general, "admin reset thread")
+        await story.is_answered(outside, say("not_in_thread", locale))
+        for place, command, given in (
+            (thread, "admin reset thread", {}),
+            (thread, "admin reset channel", {}),
+            (thread, "admin reset user", {"user": story.alice}),
+            (thread, "admin reset server", {}),
+        ):
+            used = await carol.slash(place, command, **given)
+            scope = command.rsplit(" ", 1)[1].replace("server", "space")
+            told = say("reset_scope_done", locale, scope=say(f"scope_{scope}", locale))
+            await story.is_answered(used, told)
+            assert used.ephemeral
+        audit = await carol.slash(story.general, "admin audit")
+        await story.is_answered(audit, say("audit_nothing", locale))
+        [summary] = [found async for found in story.desk.history.threads("discord")]
+        assert summary.turns == 0
 
 
 async def test_admin_commands_are_hidden_and_checked_again(redis: Redis) -> None:
@@ -287,10 +258,7 @@ async def test_admin_commands_are_hidden_and_checked_again(redis: Redis) -> None
         story.guild.set_command_permissions(admin, {story.bob: True})
         used = await story.bob.slash(story.general, "admin status")
         await story.is_answered(used, say("admins_only", "en"))
-        manager = story.guild.create_role(
-            "manager", permissions=discord.Permissions(manage_guild=True)
-        )
-        carol = story.guild.add_member(story.env.create_user("carol"), roles=[manager])
+        carol = manager_of(story)
         used = await carol.slash(story.general, "admin reset server")
         scope = say("scope_space", "en")
         await story.is_answered(used, say("reset_scope_done", "en", scope=scope))
@@ -311,13 +279,26 @@ async def test_buttons_work_after_a_restart(redis: Redis) -> None:
         assert len(story.messages(thread)) == 1
 
 
+async def test_only_who_asked_and_admins_may_press(redis: Redis) -> None:
+    async with a_story(redis) as story:
+        await story.alice.send(story.general, f"{story.mention} hello")
+        [thread] = story.general.threads
+        await story.hears(thread, "echo: hello")
+        again = say("regenerate", "en")
+        refused = await story.bob.click(await story.finished(thread), label=again)
+        await story.is_answered(refused, say("not_yours", "en"))
+        pressed = await manager_of(story).click(await story.finished(thread), label=again)
+        assert pressed.acknowledged
+        assert not pressed.ephemeral
+
+
 async def test_a_bad_mark_asks_for_the_reason(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} hello")
         [thread] = story.general.threads
         reply = await story.hears(thread, "echo: hello")
         reply = await story.finished(thread)
-        shown = await story.bob.click(reply, custom_id=_button(reply, "b"))
+        shown = await story.bob.click(reply, custom_id=button_of(reply, "b"))
         assert shown.modal is not None
         sent = await story.bob.submit_modal(shown, {"reason": "too short"})
         await story.is_answered(sent, say("feedback_thanks", "en"))

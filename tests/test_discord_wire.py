@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,9 +12,11 @@ from redis.asyncio import Redis
 from bots.discord import portal
 from bots.discord.shards import Plan
 from core.errors import OperatorError, UsageError
+from storage import keys
 from tests.local_discord import payloads as p
 from tests.local_discord.limits import Limit
 from tests.local_discord.team import ALICE, Team, a_team, words
+from tests.waiting import until
 
 
 @pytest.fixture(params=["compressed", "plain"])
@@ -106,6 +109,55 @@ async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(t
     await the_reply(team, said["id"], "echo: two")
 
 
+async def test_what_was_missed_is_found_behind_what_came_first_in_the_new_session(
+    team: Team,
+) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    said = await team.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(team, said["id"], "echo: one")
+    await team.discord.gateway.drop(resumable=False)
+    await team.discord.says(ALICE, said["id"], "two")
+    await team.discord.until(lambda: team.discord.gateway.identified == 2)
+    await team.discord.says(ALICE, said["id"], "three")
+    await the_reply(team, said["id"], "echo: three")
+    await the_reply(team, said["id"], "echo: two")
+    assert len(team.discord.replies(said["id"])) == 3
+
+
+async def test_a_thread_that_was_reset_is_caught_up_from_its_reset_on(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    bot = await team.start_bot()
+    said = await team.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(team, said["id"], "echo: one")
+    used = await team.discord.uses(ALICE, said["id"], "reset")
+    await team.discord.until(lambda: used.answer)
+    bot.stop.set()
+    await asyncio.wait_for(bot.task, 10)
+    await team.discord.says(ALICE, said["id"], "two")
+    await team.start_bot("the next")
+    await the_reply(team, said["id"], "echo: two")
+    texts = [reply["content"] for reply in team.discord.replies(said["id"])]
+    assert texts.count("echo: one") == 1
+
+
+async def test_a_lost_session_repeats_no_sentence(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    said = await team.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(team, said["id"], "echo: one")
+    await team.discord.says(ALICE, said["id"], "<@bot>")
+    await team.discord.until(lambda: len(team.discord.replies(said["id"])) == 2)
+    team.discord.world.nonces.clear()  # Discord remembers them for minutes only
+    await team.discord.gateway.drop(resumable=False)
+    await team.discord.says(ALICE, said["id"], "two")
+    await the_reply(team, said["id"], "echo: two")
+    assert len(team.discord.replies(said["id"])) == 3
+
+
 @pytest.mark.parametrize("code", [4004, 4010, 4011, 4012, 4013, 4014])
 async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(team: Team, code: int) -> None:
     await a_channel(team)
@@ -156,6 +208,37 @@ async def test_a_second_process_waits_for_the_shard_and_takes_over_when_it_is_fr
     await team.discord.until(lambda: team.discord.gateway.identified == 2)
     said = await team.discord.says(ALICE, general, "<@bot> two")
     await the_reply(team, said["id"], "echo: two")
+
+
+SHARD_LEASE = keys.key("lease", 0, "discord shard 0")
+
+
+async def test_while_the_lease_cannot_be_renewed_the_connection_stays(team: Team) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot(plan=Plan(1, 1, "bot", lease=0.3, identify=0.05))
+    await team.house.redis.delete(SHARD_LEASE)
+    await team.house.redis.hset(SHARD_LEASE, "not", "what is expected there")
+    ends = time.monotonic() + 3 * 0.3
+
+    async def has_long_ended() -> bool:
+        return time.monotonic() > ends
+
+    await until(has_long_ended)
+    await team.house.redis.delete(SHARD_LEASE)
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(team, said["id"], "echo: hello")
+    assert team.discord.gateway.identified == 1
+
+
+async def test_whoever_has_lost_the_lease_is_not_connected(team: Team) -> None:
+    await a_channel(team)
+    await team.start_bot(plan=Plan(1, 1, "bot", lease=0.3, identify=0.05))
+    await team.house.redis.set(SHARD_LEASE, "another", px=600)
+    [session] = team.discord.gateway.sessions.values()
+    await team.discord.until(lambda: team.discord.gateway.identified == 2)
+    assert session.socket is not None
+    assert session.socket.closed
 
 
 # -- the REST -----------------------------------------------------------------------------------

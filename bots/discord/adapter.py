@@ -77,6 +77,8 @@ async def serve(settings: Settings, stores: Stores, terms: RelayTerms, stop: asy
     point_at(settings.discord_api_url, settings.discord_gateway_url)
     portal = await look(token.get_secret_value(), settings.discord_message_content)
     log.info("discord", name=portal.name, reads=portal.reads, invite=invitation(portal.app))
+    if portal.fault:
+        log.warning(portal.fault)
     count = settings.discord_shards or portal.shards
     plan = Plan(count, settings.discord_most_shards or count, terms.holder)
     await run(

@@ -14,7 +14,7 @@ from discord import app_commands
 from discord.app_commands import locale_str
 
 from bots.discord import convert
-from bots.discord.desk import Asked, Desk
+from bots.discord.desk import PATIENCE, Asked, Desk, within
 from bots.strings import say
 from bots.strings.en import ENGLISH
 from core.records import Place
@@ -43,13 +43,13 @@ class Admin:
         if convert.is_personal(thread):
             await self._desk.tell(interaction, "not_in_thread")
             return
-        await self._desk.relay.reset(thread, str(interaction.user.id))
+        await within(self._desk.relay.reset(thread, str(interaction.user.id)))
         await self._done(interaction, "scope_thread", str(thread))
 
     @app_commands.rename(which=_words("cmd_which"))
     @app_commands.describe(which=_words("cmd_which_about"))
     async def reset_channel(
-        self, interaction: Asked, which: discord.TextChannel | None = None
+        self, interaction: Asked, which: app_commands.AppCommandChannel | None = None
     ) -> None:
         if not await self._allows(interaction):
             return
@@ -57,7 +57,7 @@ class Admin:
         inside = here.parent_id if isinstance(here, discord.Thread) else interaction.channel_id
         channel = str(which.id if which else inside)
         place = Place(DISCORD, str(interaction.guild_id), channel)
-        await self._desk.history.reset_place(place, str(interaction.user.id))
+        await within(self._desk.history.reset_place(place, str(interaction.user.id)))
         await self._done(interaction, "scope_channel", channel)
 
     @app_commands.rename(which=_words("cmd_user"))
@@ -73,22 +73,26 @@ class Admin:
         if not await self._allows(interaction):
             return
         place = Place(DISCORD, str(interaction.guild_id))
-        await self._desk.history.reset_place(place, str(interaction.user.id))
+        await within(self._desk.history.reset_place(place, str(interaction.user.id)))
         await self._done(interaction, "scope_space", str(interaction.guild_id))
 
     async def status(self, interaction: Asked) -> None:
         if not await self._allows(interaction):
             return
-        threads = 0
-        async for summary in self._desk.history.threads(DISCORD):
-            threads += summary.thread.space == str(interaction.guild_id)
+        load = await within(self._desk.queue.load(self._desk.terms.lane))
+        threads = await within(self._threads_in(str(interaction.guild_id)), PATIENCE)
         await self._desk.tell(
             interaction,
             "status_line",
             model=self._desk.terms.model,
-            cores=await self._desk.queue.cores(self._desk.terms.lane),
+            cores=load.cores,
+            waiting=load.waiting,
             threads=threads,
         )
+
+    async def _threads_in(self, guild: str) -> int:
+        spaces = [summary.thread.space async for summary in self._desk.history.threads(DISCORD)]
+        return spaces.count(guild)
 
     @app_commands.rename(rules=_words("cmd_rules"))
     @app_commands.describe(rules=_words("cmd_rules_about"))

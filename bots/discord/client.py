@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from bots.discord.desk import Asked, Desk
 from bots.discord.listening import Listener
 from bots.discord.memory import Memory
 from bots.discord.pace import Pace
-from bots.discord.portal import invitation
+from bots.discord.portal import commands_refused
 from bots.discord.presses import Presses
 from bots.discord.privacy import Privacy
 from bots.discord.rest import tracing
@@ -52,6 +53,8 @@ class HenjiClient(discord.Client):
         """Whether there is a session, and events come."""
         self.before_session: Callable[[], Awaitable[None]] | None = None
         """What must come to pass before a session is opened."""
+        self._began = time.time()
+        """When the newest session was opened."""
 
     def serve(self, desk: Desk) -> None:
         """Hand what happens to the desk."""
@@ -75,12 +78,13 @@ class HenjiClient(discord.Client):
                 self.tree.copy_global_to(guild=where)
             await self.tree.sync(guild=where)
         except (discord.HTTPException, app_commands.AppCommandError) as error:
-            log.warning(commands_refused(self.application_id), error=repr(error))
+            log.warning(commands_refused(self.application_id or 0, guild), error=repr(error))
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Wait for this bot's turn to open a session; it may have other processes."""
         if self.before_session is not None:
             await self.before_session()
+        self._began = time.time()
 
     # -- what happens ---------------------------------------------------------------------------
 
@@ -89,7 +93,7 @@ class HenjiClient(discord.Client):
         self.standing = True
         metrics.gateway("discord", "ready")
         log.info("connected to discord", guilds=len(self.guilds), shard=self.shard_id)
-        await self._catch_up.run()
+        await self._catch_up.run(self._began)
 
     async def on_resumed(self) -> None:
         self.standing = True
@@ -126,17 +130,12 @@ class HenjiClient(discord.Client):
             discord.InteractionType.component,
             discord.InteractionType.modal_submit,
         ):
-            await self._presses.interacted(interaction)
-            await self._privacy.pressed(interaction)
+            try:
+                await self._presses.interacted(interaction)
+                await self._privacy.pressed(interaction)
+            except Exception as error:
+                await self._desk.sorry(interaction, error)
 
     async def on_error(self, event_method: str, /, *args: Any, **kwargs: Any) -> None:
         """One event went wrong; its content is not logged."""
         log.exception("an event of discord's was not handled", event_name=event_method)
-
-
-def commands_refused(app: int | None) -> str:
-    """What to do where the commands cannot be registered."""
-    return (
-        "the commands could not be registered: invite the bot again with the scopes bot and "
-        f"applications.commands, at {invitation(app or 0)}"
-    )

@@ -11,13 +11,12 @@ from discord.app_commands import locale_str
 
 from bots.discord import convert
 from bots.discord.admin import admin_group
-from bots.discord.desk import Asked, Desk, within
+from bots.discord.again import Again
+from bots.discord.desk import Asked, Desk, conversations, within
 from bots.discord.privacy import Privacy
 from bots.strings import say
 from bots.strings.en import ENGLISH
 from bots.strings.ja import JAPANESE
-from core.errors import StoreUnavailable
-from core.types import ThreadKey
 
 log = structlog.get_logger()
 
@@ -53,15 +52,7 @@ class Tree(app_commands.CommandTree[discord.Client]):
         self._desk = desk
 
     async def on_error(self, interaction: Asked, error: app_commands.AppCommandError, /) -> None:
-        cause = getattr(error, "original", error)
-        if isinstance(cause, discord.HTTPException):
-            log.warning("an answer was refused", status=cause.status, code=cause.code)
-            return
-        key = "store_down" if isinstance(cause, StoreUnavailable) else "internal"
-        if key == "internal":
-            log.error("a command failed", error=repr(cause), exc_info=cause)
-        if not interaction.response.is_done():
-            await self._desk.tell(interaction, key)
+        await self._desk.sorry(interaction, getattr(error, "original", error))
 
 
 class Commands:
@@ -78,8 +69,10 @@ class Commands:
     async def ask_about(self, interaction: Asked, message: discord.Message) -> None:
         me = convert.Self(interaction.application_id)
         text = convert.text_of(message, me)
-        asked = f"{message.author.display_name}: {text}" if text else ""
-        await self._desk.ask(interaction, asked)
+        if not text:
+            await self._desk.tell(interaction, "no_text_there")
+            return
+        await self._desk.ask(interaction, f"{message.author.display_name}: {text}")
 
     async def chat(self, interaction: Asked) -> None:
         channel, desk = interaction.channel, self._desk
@@ -99,41 +92,41 @@ class Commands:
         )
         starter = str(answer.message_id)
         title = convert.title_of(person, "Henji")
-        await self._desk.rest.open_thread(str(channel.id), starter, title)
-        greeting = say("prompt_greeting", locale)
-        await self._desk.rest.post(starter, greeting, nonce=f"chat.{interaction.id}")
+        try:
+            await self._desk.rest.open_thread(str(channel.id), starter, title)
+            greeting = self._greeting(interaction, locale)
+            await self._desk.rest.post(starter, greeting, nonce=f"chat.{interaction.id}")
+        except discord.HTTPException as error:
+            log.warning("a thread could not be opened", channel=channel.id, code=error.code)
+            await interaction.edit_original_response(content=say("chat_not_here", locale))
+
+    def _greeting(self, interaction: Asked, locale: str) -> str:
+        """The first words in a thread; how to go on there, where the bot reads only mentions."""
+        if self._desk.terms.reads:
+            return say("prompt_greeting", locale)
+        me = interaction.client.user
+        return say("chat_mention", locale, mention=f"@{me.display_name if me else 'Henji'}")
 
     async def reset(self, interaction: Asked) -> None:
-        forgotten = 0
-        for thread in conversations(interaction):
-            forgotten += await within(self._desk.relay.reset(thread, str(interaction.user.id)))
+        forgotten = await within(self._forgotten(interaction))
         await self._desk.tell(interaction, "reset_done" if forgotten else "reset_nothing")
 
+    async def _forgotten(self, interaction: Asked) -> int:
+        person = str(interaction.user.id)
+        return sum([await self._desk.relay.reset(t, person) for t in conversations(interaction)])
+
     async def stop(self, interaction: Asked) -> None:
-        person, stopped = str(interaction.user.id), False
-        for thread in conversations(interaction):
-            owed = await within(self._desk.queue.owed(thread))
-            for job in [job for job, author in owed.items() if author == person]:
-                stopped |= await within(self._desk.relay.stop(thread, job))
+        stopped = await within(self._stopped(interaction))
         await self._desk.tell(interaction, "stopping" if stopped else "nothing_to_stop")
 
-    async def regenerate(self, interaction: Asked) -> None:
-        thread = conversations(interaction)[0]
-        turns = await within(self._desk.history.turns(thread))
-        replies = [stored.turn.id for stored in turns if stored.turn.role == "assistant"]
-        if not replies:
-            await self._desk.tell(interaction, "nothing_to_regenerate")
-            return
-        author, revision = str(interaction.user.id), str(interaction.id)
-        roles = convert.roles_of(interaction.user)
-        receipt = await within(
-            self._desk.relay.regenerate(thread, replies[-1], revision, author, roles=roles)
-        )
-        if receipt.outcome == "refused":
-            locale = self._desk.locale_of(interaction)
-            await self._desk.show(interaction, self._desk.relay.refusal(receipt, locale))
-        else:
-            await self._desk.tell(interaction, "regenerating")
+    async def _stopped(self, interaction: Asked) -> bool:
+        """Stop what the bot writes for this person here; whether there was something."""
+        person, stopped = str(interaction.user.id), False
+        for thread in conversations(interaction):
+            owed = await self._desk.queue.owed(thread)
+            for job in [job for job, author in owed.items() if author == person]:
+                stopped |= await self._desk.relay.stop(thread, job)
+        return stopped
 
     async def model(self, interaction: Asked) -> None:
         await self._desk.tell(interaction, "model", model=self._desk.terms.model)
@@ -142,24 +135,15 @@ class Commands:
         await self._desk.tell(interaction, "discord_help", model=self._desk.terms.model)
 
 
-def conversations(interaction: Asked) -> list[ThreadKey]:
-    """Where a person talks with the bot at this place: openly, and privately."""
-    guild, channel, person = interaction.guild_id, interaction.channel, interaction.user.id
-    return [
-        convert.thread_in(guild, channel, person),
-        convert.thread_in(guild, channel, person, private=True),
-    ]
-
-
 def add_commands(tree: Tree, desk: Desk) -> None:
     """Everything that people can choose from, before it is registered."""
-    commands, privacy = Commands(desk), Privacy(desk)
+    commands, again, privacy = Commands(desk), Again(desk), Privacy(desk)
     actions: dict[str, Any] = {
         "ask": commands.ask,
         "chat": commands.chat,
         "reset": commands.reset,
         "stop": commands.stop,
-        "regenerate": commands.regenerate,
+        "regenerate": again.newest,
         "model": commands.model,
         "privacy": privacy.show,
         "help": commands.help,

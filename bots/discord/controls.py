@@ -68,6 +68,8 @@ class Labels:
     more: str
     reason_title: str
     reason_label: str
+    reason_hint: str
+    """Who will read it."""
 
 
 def streaming(thread: ThreadKey, job: str, index: int, labels: Labels) -> Sequence[Component]:
@@ -96,7 +98,12 @@ def reason_modal(press: Press, labels: Labels) -> Mapping[str, Any]:
         "required": False,
         "max_length": REASON_LENGTH,
     }
-    label = {"type": _LABEL, "label": labels.reason_label, "component": box}
+    label = {
+        "type": _LABEL,
+        "label": labels.reason_label,
+        "description": labels.reason_hint,
+        "component": box,
+    }
     return {"custom_id": str(press), "title": labels.reason_title, "components": [label]}
 
 

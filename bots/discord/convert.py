@@ -207,8 +207,11 @@ def asked(
     *,
     private: bool = False,
     stranger: bool = False,
+    shut_out: bool = False,
 ) -> Incoming:
-    """A command as the relay takes it. `stranger`: the bot itself is not where it was used."""
+    """A command as the relay takes it. `stranger`: the bot itself is not where it was used;
+    `shut_out`: it is not, or may not write there.
+    """
     apart = private or stranger
     here, person = interaction.channel, interaction.user.id
     thread = thread_in(interaction.guild_id, here, person, private=apart)
@@ -220,7 +223,7 @@ def asked(
         at=interaction.created_at.timestamp(),
         name=interaction.user.display_name,
     )
-    note = token_note(interaction, locale, private=private, stranger=stranger)
+    note = token_note(interaction, locale, private=private, shut_out=shut_out or stranger)
     past = not is_personal(thread)
     return Incoming(
         thread, turn, addressed=True, note=note.pack(), has_past=past, alone=True,
@@ -233,7 +236,7 @@ def token_note(
     locale: str,
     *,
     private: bool = False,
-    stranger: bool = False,
+    shut_out: bool = False,
 ) -> Note:
     """Where the reply to an interaction goes: to its token first."""
     return Note(
@@ -242,6 +245,6 @@ def token_note(
         token=interaction.token,
         until=interaction.expires_at.timestamp(),
         private=private,
-        stranger=stranger,
+        stranger=shut_out,
         locale=locale,
     )

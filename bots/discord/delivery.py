@@ -42,12 +42,17 @@ HOPELESS = (
 """Discord's codes for what no second try will do."""
 DEAD_TOKEN = (rest.UNKNOWN_WEBHOOK, rest.INVALID_WEBHOOK_TOKEN)
 """And for a token that was never acknowledged, or has ended: another way may be open."""
+NO_THREAD = (rest.MISSING_PERMISSIONS, rest.WRONG_KIND_OF_CHANNEL, *rest.TOO_MANY_THREADS)
+"""For a thread that cannot be opened: the reply stays in the channel then."""
 REASONS = {
+    rest.UNKNOWN_CHANNEL: "the channel is gone",
+    rest.UNKNOWN_MESSAGE: "the message is gone",
     rest.MISSING_ACCESS: "the bot may not see the channel",
     rest.MISSING_PERMISSIONS: "the bot may not write there, or may not open threads",
     rest.CANNOT_MESSAGE_USER: "the person takes no direct messages",
 }
 TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
+MOST_KEPT = 1024
 BEFORE_THE_END = 60.0
 """Seconds before a token's end at which a reply that cannot do without it is cut or moved."""
 
@@ -74,12 +79,14 @@ class DiscordPlatform:
         self._typing = Typing(self._rest.typing)
         self._waiting: dict[str, str] = {}
         """Reply -> the message that shows its place in the queue, until there is text."""
-        self._opened: set[str] = set()
-        """Replies whose thread is there."""
+        self._places: dict[str, str] = {}
+        """Reply -> the channel it goes to: its thread, or where none could be opened."""
         self._alarms: dict[str, asyncio.Task[None]] = {}
         """Reply -> what happens before its token ends."""
-        self._moved: dict[str, dict[int, str]] = {}
-        """Private reply -> its parts that went on as direct messages."""
+        self._moved: set[str] = set()
+        """Private replies that went on as direct messages."""
+        self._instead: dict[str, dict[int, str]] = {}
+        """Reply -> the messages that stand for those which could not be reached any more."""
         self.tokens = Tokens()
 
     def length_of(self, text: str) -> int:
@@ -98,15 +105,15 @@ class DiscordPlatform:
         if isinstance(to_edit(note, 0, "", self._clock()), ByToken):
             await self._pace.turn(hook_key(note.token), final=final)
             return
-        await self._pace.turn(edit_key(note.channel), final=final)
+        channel = self._places.get(delivery.job, note.channel)
+        await self._pace.turn(edit_key(channel), final=final)
         await self._pace.turn(EVERYWHERE, final=final)
 
     async def status(self, delivery: Delivery, status: Status) -> None:
-        note = await self.tokens.note(delivery)
-        self._set_alarm(delivery, note)
+        note = await self._note(delivery)
         async with asyncio.timeout(CALL_SECONDS):
             if not note.token:
-                await self._open(delivery, note)
+                note = await self._in_place(delivery, note)
                 self._typing.start(delivery.job, note.channel)
             waits = status.kind == "queued" and status.position > 1
             if delivery.messages or not (waits or delivery.job in self._waiting):
@@ -128,8 +135,7 @@ class DiscordPlatform:
     # -- text -----------------------------------------------------------------------------------
 
     async def post(self, delivery: Delivery, part: Part) -> str:
-        note = await self.tokens.note(delivery)
-        self._set_alarm(delivery, note)
+        note = await self._note(delivery)
         async with self._calling(delivery, note):
             try:
                 shown = await self._put(delivery, note, part)
@@ -155,8 +161,7 @@ class DiscordPlatform:
         return self._waiting.get(delivery.job)
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
-        note = await self.tokens.note(delivery)
-        self._set_alarm(delivery, note)
+        note = await self._note(delivery)
         async with self._calling(delivery, note):
             try:
                 await self._rewrite(delivery, note, message, part)
@@ -166,6 +171,13 @@ class DiscordPlatform:
                 self.tokens.bury(note.token)
                 await self._rewrite(delivery, replace(note, token=""), message, part)
         self._settle(delivery, part)
+
+    async def _note(self, delivery: Delivery) -> Note:
+        """Where a reply goes now; whoever waits for an acknowledgement goes first."""
+        await self.tokens.quiet()
+        note = await self.tokens.note(delivery)
+        self._set_alarm(delivery, note)
+        return note
 
     async def remove(self, delivery: Delivery, message: str) -> None:
         note = await self.tokens.note(delivery)
@@ -181,6 +193,7 @@ class DiscordPlatform:
 
     async def _write(self, delivery: Delivery, note: Note, part: Part) -> str:
         buttons, text = self._buttons(delivery, note, part), text_of(part)
+        note = await self._in_place(delivery, note)
         moved = delivery.job in self._moved
         match to_post(note, part.index, self._clock(), moved=moved):
             case ByToken(app, token, "", private):
@@ -190,9 +203,10 @@ class DiscordPlatform:
                 said = await self._rest.edit_by_token(app, token, ident, text, buttons)
                 return str(said["id"])
             case Plainly(channel):
-                await self._open(delivery, note)
                 reply_to = "" if note.opens or part.index else note.reply_to
-                return await self._post(delivery, channel, part, buttons, reply_to)
+                ident = await self._post(delivery, channel, part, buttons, reply_to)
+                at_home = channel == Note.unpack(delivery.note).channel
+                return ident if at_home else f"{channel}{ELSEWHERE}{ident}"
             case Directly():
                 return await self._write_directly(delivery, part, buttons)
             case Nowhere():
@@ -200,19 +214,40 @@ class DiscordPlatform:
 
     async def _rewrite(self, delivery: Delivery, note: Note, message: str, part: Part) -> None:
         buttons = self._buttons(delivery, note, part)
-        parts = self._moved.get(delivery.job)
-        message = (parts or {}).get(part.index, message)
-        match to_edit(note, part.index, message, self._clock(), moved=parts is not None):
-            case ByToken(app, token, ident):
-                text = text_of(part)
-                await self._rest.edit_by_token(app, token, ident, text, buttons)
+        instead = self._instead.get(delivery.job, {})
+        message, moved = instead.get(part.index, message), delivery.job in self._moved
+        match to_edit(note, part.index, message, self._clock(), moved=moved):
+            case ByToken() as way:
+                posted = await self._rewrite_by_token(way, text_of(part), buttons)
             case Plainly(channel, ident):
-                await self._edit(delivery, channel, ident, part, buttons)
+                posted = await self._edit(delivery, channel, ident, part, buttons)
             case Directly():
                 posted = await self._write_directly(delivery, part, buttons)
-                self._moved.setdefault(delivery.job, {})[part.index] = posted
+                self._moved.add(delivery.job)
             case Nowhere():
                 raise PlatformRefused(TOKEN_ENDED)
+        if posted:
+            self._remember(delivery, part.index, posted)
+
+    def _remember(self, delivery: Delivery, index: int, posted: str) -> None:
+        self._instead.setdefault(delivery.job, {})[index] = posted
+        while len(self._instead) > MOST_KEPT:
+            del self._instead[next(iter(self._instead))]
+
+    async def _rewrite_by_token(
+        self, way: ByToken, text: str, buttons: Sequence[controls.Component]
+    ) -> str:
+        """Edit what the token reaches; the id of the follow-up that says it instead, or none."""
+        if way.message:
+            try:
+                await self._rest.edit_by_token(way.app, way.token, way.message, text, buttons)
+            except discord.NotFound as error:
+                if error.code != rest.UNKNOWN_MESSAGE or way.message == ORIGINAL:
+                    raise
+            else:
+                return ""
+        said = await self._rest.follow_up(way.app, way.token, text, buttons, private=way.private)
+        return str(said["id"])
 
     async def _post(
         self,
@@ -226,7 +261,7 @@ class DiscordPlatform:
         nonce, text = nonce_for(delivery.job, part.index), text_of(part)
         said = await self._rest.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
         ident = str(said["id"])
-        if said.get("content", text) != text:  # another process had sent it before
+        if said.get("content", text).strip() != text.strip():  # another process had sent it before
             await self._edit(delivery, channel, ident, part, buttons)
         return ident
 
@@ -243,21 +278,44 @@ class DiscordPlatform:
         ident: str,
         part: Part,
         buttons: Sequence[controls.Component],
-    ) -> None:
+    ) -> str:
+        """Edit a message; the id of the one that says it instead, or none."""
+        text = text_of(part)
         try:
-            await self._rest.edit(channel, ident, text_of(part), buttons)
+            await self._rest.edit(channel, ident, text, buttons)
         except discord.HTTPException as error:
-            if error.code != rest.TOO_MANY_EDITS:
+            if error.code == rest.ARCHIVED:
+                await self._rest.wake(channel)
+                await self._rest.edit(channel, ident, text, buttons)
+            elif error.code != rest.TOO_MANY_EDITS:
                 raise
-            if part.end is not None:  # a message older than an hour takes few edits: say it anew
+            elif part.end is not None:  # older than an hour, it takes few edits: say it anew
                 nonce = nonce_for(delivery.job[::-1], part.index)
-                await self._rest.post(channel, text_of(part), buttons, nonce=nonce)
+                said = await self._rest.post(channel, text, buttons, nonce=nonce)
+                return str(said["id"])
+        return ""
 
-    async def _open(self, delivery: Delivery, note: Note) -> None:
-        """Make the thread that the reply goes into, if it is not there."""
-        if note.opens and delivery.job not in self._opened:
-            await self._rest.open_thread(delivery.thread.channel, note.reply_to, note.opens)
-            self._opened.add(delivery.job)
+    async def _in_place(self, delivery: Delivery, note: Note) -> Note:
+        """The note, once the thread is there that the reply opens; without it where Discord will
+        not have one.
+        """
+        if not note.opens:
+            return note
+        if delivery.job not in self._places:
+            self._places[delivery.job] = await self._opened(delivery, note)
+        place = self._places[delivery.job]
+        return note if place == note.channel else replace(note, channel=place, opens="")
+
+    async def _opened(self, delivery: Delivery, note: Note) -> str:
+        channel = delivery.thread.channel
+        try:
+            await self._rest.open_thread(channel, note.reply_to, note.opens)
+        except discord.HTTPException as error:
+            if error.code not in NO_THREAD:
+                raise
+            log.warning("a thread could not be opened", channel=channel, code=error.code)
+            return channel
+        return note.channel
 
     @contextlib.asynccontextmanager
     async def _calling(self, delivery: Delivery, note: Note) -> AsyncIterator[None]:
@@ -286,8 +344,10 @@ class DiscordPlatform:
         self._waiting.pop(delivery.job, None)
         if part.end is None or not part.last:
             return
-        self._opened.discard(delivery.job)
-        self._moved.pop(delivery.job, None)
+        self._places.pop(delivery.job, None)
+        if delivery.token == 1:  # after a takeover, the end is said once more
+            self._moved.discard(delivery.job)
+            self._instead.pop(delivery.job, None)
         if alarm := self._alarms.pop(delivery.job, None):
             alarm.cancel()
 
@@ -327,7 +387,8 @@ class DiscordPlatform:
         """Let a private reply go on in the person's direct messages."""
         part = Part(0, say("moved_here", note.locale), last=True)
         posted = await self._write_directly(delivery, part, self._buttons(delivery, note, part))
-        self._moved[delivery.job] = {0: posted}
+        self._moved.add(delivery.job)
+        self._remember(delivery, 0, posted)
         text = say("moved_there", note.locale)
         await self._rest.edit_by_token(note.app, note.token, ORIGINAL, text)
 
@@ -360,4 +421,5 @@ class DiscordPlatform:
 
 def text_of(part: Part) -> str:
     """A part as Discord shall show it, the bot's own sentence in small print."""
-    return f"{part.text}\n-# {part.note}" if part.note else part.text
+    words = part.text if part.text.strip() else "…"  # Discord refuses what shows nothing
+    return f"{words}\n-# {part.note}" if part.note else words

@@ -18,6 +18,7 @@ from bots.base import Incoming
 from bots.discord import convert
 from bots.discord.delivery import DiscordPlatform
 from bots.discord.rest import Rest
+from bots.discord.rights import is_shut_out, is_stranger, may_manage
 from bots.discord.words import locale_for
 from bots.relay import Relay
 from bots.strings import say
@@ -25,11 +26,14 @@ from core.errors import StoreUnavailable
 from core.ports import Deliveries, History, JobQueue
 from core.records import Receipt
 from core.rules import Asker
+from core.types import ThreadKey
 
 log = structlog.get_logger()
 
 STORE_SECONDS = 1.0
 """How long Redis may take before a person is told: an interaction's first answer is due in 3 s."""
+ROOM_SECONDS = 1.8
+"""And how long a command waits for others to be stored before it."""
 PATIENCE = 5.0
 """The same for messages, which nobody has to acknowledge."""
 
@@ -83,6 +87,19 @@ class Desk:
         asker = Asker(thread, str(person.id), convert.roles_of(person))
         return governance.is_admin(asker, of_platform=of_platform)
 
+    async def may_touch(
+        self, interaction: Asked, thread: ThreadKey, author: str, prompt: str
+    ) -> bool:
+        """Whether a reply may be stopped or written anew by whoever did this: they asked for it,
+        or for the message `prompt` that it answers, or are an admin.
+        """
+        person = str(interaction.user.id)
+        if person == author or self.is_admin(interaction):
+            return True
+        # an admin may have had it written anew: it is still the answer to this person
+        turns = await self.history.turns(thread)
+        return any(stored.turn.id == prompt and stored.turn.author == person for stored in turns)
+
     # -- words ----------------------------------------------------------------------------------
 
     def locale_of(self, interaction: Asked) -> str:
@@ -95,6 +112,19 @@ class Desk:
     async def tell(self, interaction: Asked, key: str, **values: object) -> None:
         """Answer an interaction with a sentence that only its person sees."""
         await self.show(interaction, say(key, self.locale_of(interaction), **values))
+
+    async def sorry(self, interaction: Asked, error: BaseException) -> None:
+        """Something went wrong: whoever waits for an answer is told so, deferred or not."""
+        if isinstance(error, discord.HTTPException) and not interaction.response.is_done():
+            log.warning("an answer was refused", status=error.status, code=error.code)
+            return  # what Discord will not acknowledge, it will not show either
+        key = "store_down" if isinstance(error, StoreUnavailable) else "internal"
+        if key == "internal":
+            log.error("an interaction failed", error=repr(error), exc_info=error)
+        try:
+            await self.tell(interaction, key)
+        except discord.HTTPException as refused:
+            log.warning("an answer was refused", status=refused.status, code=refused.code)
 
     async def show(
         self, interaction: Asked, text: str, view: discord.ui.View = discord.utils.MISSING
@@ -116,43 +146,66 @@ class Desk:
         """Take a command's question: stored first, acknowledged then."""
         locale = self.locale_of(interaction)
         incoming = convert.asked(
-            interaction, text, locale, private=private, stranger=is_stranger(interaction)
+            interaction,
+            text,
+            locale,
+            private=private,
+            stranger=is_stranger(interaction),
+            shut_out=is_shut_out(interaction),
         )
         if not incoming.turn.text:
-            await self.tell(interaction, "nothing_asked")
+            await self.tell(interaction, "nothing_asked_here")
             return
         with self.platform.tokens.acknowledging(interaction.token) as acknowledgement:
-            if await self.store(incoming) is None:
+            if not await _has_room(self.commands):
+                await self.tell(interaction, "no_time")
+                return
+            try:
+                stored = await self._submit(incoming, STORE_SECONDS)
+            finally:
+                self.commands.release()
+            if stored is None:
                 await self.tell(interaction, "store_down")
                 return
-            await self._defer(interaction, private=private)
+            await interaction.response.defer(ephemeral=private, thinking=True)
             acknowledgement.given = True
 
-    async def _defer(self, interaction: Asked, *, private: bool) -> None:
-        """Acknowledge; the reply goes another way where it was too late for that."""
-        try:
-            await interaction.response.defer(ephemeral=private, thinking=True)
-        except discord.HTTPException as error:
-            log.warning("an acknowledgement was refused", code=error.code, status=error.status)
-            raise
-
     async def store(self, incoming: Incoming) -> Receipt | None:
-        """Submit; None where the store did not answer in time, and nothing will come."""
-        # whoever waits for room waits for us, and not for the store
-        async with self.commands if incoming.alone else self.messages:
-            work = asyncio.ensure_future(self.relay.submit(incoming))
-            try:
-                seconds = STORE_SECONDS if incoming.alone else PATIENCE
-                return await within(work, seconds)
-            except StoreUnavailable:
-                work.add_done_callback(lambda done: self._withdraw(incoming, done))
-                return None
+        """Submit a message; None where the store did not answer, and nothing will come."""
+        async with self.messages:
+            return await self._submit(incoming, PATIENCE)
+
+    async def _submit(self, incoming: Incoming, seconds: float) -> Receipt | None:
+        work = asyncio.ensure_future(self.relay.submit(incoming))
+        try:
+            return await within(work, seconds)
+        except StoreUnavailable:
+            work.add_done_callback(lambda done: self._withdraw(incoming, done))
+            return None
 
     def _withdraw(self, incoming: Incoming, done: asyncio.Future[Receipt]) -> None:
         """A submission that got through after its person was told that it had not."""
         if not done.cancelled() and done.exception() is None:
             work = asyncio.ensure_future(self.relay.deleted(incoming.thread, incoming.turn.id))
             work.add_done_callback(lambda late: late.exception())
+
+
+def conversations(interaction: Asked) -> list[ThreadKey]:
+    """Where a person talks with the bot at this place: openly, and privately."""
+    guild, channel, person = interaction.guild_id, interaction.channel, interaction.user.id
+    return [
+        convert.thread_in(guild, channel, person),
+        convert.thread_in(guild, channel, person, private=True),
+    ]
+
+
+async def _has_room(places: asyncio.Semaphore) -> bool:
+    """Take a place, if one is free soon: with the store's time, it must stay below 3 s."""
+    try:
+        async with asyncio.timeout(ROOM_SECONDS):
+            return await places.acquire()
+    except TimeoutError:
+        return False
 
 
 async def within(work: Awaitable[T], seconds: float = STORE_SECONDS) -> T:
@@ -172,15 +225,3 @@ async def within(work: Awaitable[T], seconds: float = STORE_SECONDS) -> T:
 def _look_away(task: asyncio.Future[T]) -> None:
     if not task.cancelled():
         task.exception()
-
-
-def is_stranger(interaction: Asked) -> bool:
-    """Whether the bot is not where it was used: installed for the person alone."""
-    if interaction.guild_id is not None:
-        return interaction.is_user_integration() and not interaction.is_guild_integration()
-    return interaction.context.private_channel is True
-
-
-def may_manage(interaction: Asked) -> bool:
-    """By Discord: its own hiding of commands can be overridden, so each is checked again."""
-    return interaction.guild_id is not None and interaction.permissions.manage_guild

@@ -36,12 +36,14 @@ class Listener:
             incoming = replace(incoming, addressed=True)
         if not incoming.addressed:
             await self._keep(incoming)
-        elif not incoming.turn.text:
-            await self._reply(message, "files_not_read" if message.attachments else "nothing_asked")
-        elif may_write(message):
-            await self._submit(message, incoming)
-        else:
+        elif not may_write(message):
             await self._explain(message)
+        elif incoming.turn.text:
+            await self._submit(message, incoming)
+        elif not message.attachments:
+            await self._reply(message, "nothing_asked_here")
+        if incoming.addressed and message.attachments and may_write(message):
+            await self._reply(message, "files_not_read")
 
     def answers_in(self, message: discord.Message) -> convert.Answers:
         """How a mention in this channel is answered: a thread needs a right, and a text channel."""
@@ -49,12 +51,8 @@ class Listener:
         if not isinstance(channel, discord.TextChannel) or guild is None or guild.me is None:
             return "reply" if guild is not None else self._desk.terms.answers
         mine = channel.permissions_for(guild.me)
-        if self._desk.terms.answers == "thread" and not (
-            mine.create_public_threads and mine.send_messages_in_threads
-        ):
-            log.info("no threads here, so replies stay in the channel", channel=channel.id)
-            return "reply"
-        return self._desk.terms.answers
+        may_open = mine.create_public_threads and mine.send_messages_in_threads
+        return self._desk.terms.answers if may_open else "reply"
 
     def _incoming(self, message: discord.Message) -> Incoming | None:
         me = past.myself(self._client, message.guild)
@@ -93,24 +91,39 @@ class Listener:
             log.warning("a message was not kept", thread=str(incoming.thread))
 
     async def _submit(self, message: discord.Message, incoming: Incoming) -> None:
+        if self._lacks_threads(message):
+            log.warning("the bot may not open threads, so it replies", channel=message.channel.id)
         receipt = await self._desk.store(incoming)
         if receipt is None:
             await self._reply(message, "store_down")
-        elif receipt.outcome == "queued":
-            await self._say_how_to_go_on(incoming, receipt)
+        elif receipt.outcome == "queued" and not self._desk.terms.reads:
+            await self._say_how_to_go_on(message, incoming, receipt)
 
-    async def _say_how_to_go_on(self, incoming: Incoming, receipt: Receipt) -> None:
+    def _lacks_threads(self, message: discord.Message) -> bool:
+        """Whether a thread should have been opened here, but for the right to do so."""
+        wanted = self._desk.terms.answers
+        return isinstance(message.channel, discord.TextChannel) and (
+            self.answers_in(message) != wanted == "thread"
+        )
+
+    async def _say_how_to_go_on(
+        self, message: discord.Message, incoming: Incoming, receipt: Receipt
+    ) -> None:
         """Once a thread, where the bot cannot read what does not mention it."""
-        note, terms = Note.unpack(incoming.note), self._desk.terms
-        if terms.reads or incoming.thread.space == convert.DIRECT:
-            return
-        if not note.opens and not receipt.new_thread:
-            return
-        if note.opens:
-            await self._desk.rest.open_thread(incoming.thread.channel, note.reply_to, note.opens)
+        note, thread = Note.unpack(incoming.note), message.channel
+        if not note.opens:
+            told = isinstance(thread, discord.Thread) and thread.owner_id == _id_of(self._client)
+            if told or not isinstance(thread, discord.Thread) or not receipt.new_thread:
+                return
         name = self._client.user.display_name if self._client.user else "Henji"
         text = say("mention_again", note.locale, mention=f"@{name}")
-        await self._desk.rest.post(note.channel, text, nonce=f"how.{incoming.turn.id}"[:25])
+        try:
+            if note.opens:
+                channel = incoming.thread.channel
+                await self._desk.rest.open_thread(channel, note.reply_to, note.opens)
+            await self._desk.rest.post(note.channel, text, nonce=f"how.{incoming.turn.id}"[:25])
+        except discord.HTTPException as error:  # the reply itself will find out, and say so
+            log.warning("no word on how to go on", channel=note.channel, code=error.code)
 
     async def _reply(self, message: discord.Message, key: str) -> None:
         """A sentence under a message, once however often the message comes."""
@@ -129,6 +142,10 @@ class Listener:
         nonce = nonce_for(f"may{message.id}", 0)
         channel = str(message.channel.id)
         await self._desk.rest.tell_refused(str(message.author.id), channel, locale, nonce)
+
+
+def _id_of(client: discord.Client) -> int | None:
+    return client.user.id if client.user else None
 
 
 def may_write(message: discord.Message) -> bool:

@@ -10,12 +10,19 @@ import structlog
 from bots.discord import convert, past
 from bots.discord.desk import Desk
 from bots.discord.listening import Listener
+from bots.discord.way import ELSEWHERE
 from core.records import Place
 from core.types import ThreadKey
 
 log = structlog.get_logger()
 
 DISCORD = "discord"
+YOUNG = 900.0
+"""Seconds for which a message that is edited to name the bot is answered like a new one."""
+
+
+def _is_young(message: discord.Message) -> bool:
+    return (discord.utils.utcnow() - message.created_at).total_seconds() < YOUNG
 
 
 class Memory:
@@ -37,10 +44,15 @@ class Memory:
         found = await self._desk.deliveries.locate(thread, str(message.id))
         if found is None and not convert.concerns(message, me):
             return
-        where = found[0] if found else thread
+        where, ident = found[0] if found else thread, str(message.id)
         text = convert.text_of(message, me)
+        if not text:  # nothing is left of it, or the bot may not read what is
+            await self._desk.relay.deleted(where, ident)
+            return
         author, roles = message.author, convert.roles_of(message.author)
-        await self._desk.relay.edited(where, str(message.id), text, revision, str(author.id), roles)
+        receipt = await self._desk.relay.edited(where, ident, text, revision, str(author.id), roles)
+        if receipt.outcome == "ignored" and _is_young(message) and convert.addressed(message, me):
+            await self._listener.heard(message)  # named only now
 
     async def deleted(self, channel: int, guild: int | None, messages: Iterable[int]) -> None:
         """Messages are gone: people's, or the bot's own."""
@@ -48,10 +60,17 @@ class Memory:
         if place is None:
             return
         for message in messages:
-            thread = place
-            if convert.is_personal(place):  # an ordinary channel: the thread it may have opened
-                thread = ThreadKey(place.platform, place.space, place.channel, str(message))
-            await self._desk.relay.deleted(thread, str(message))
+            if convert.is_personal(place):
+                await self._deleted_in_channel(place, str(message))
+            else:
+                await self._desk.relay.deleted(place, str(message))
+
+    async def _deleted_in_channel(self, place: ThreadKey, message: str) -> None:
+        """A question, the thread that it may have opened, or a reply that found no thread."""
+        thread = ThreadKey(place.platform, place.space, place.channel, message)
+        beside = f"{place.channel}{ELSEWHERE}{message}"
+        found = await self._desk.deliveries.locate(thread, beside)
+        await self._desk.relay.deleted(thread, beside if found else message)
 
     async def thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
         thread = ThreadKey(DISCORD, str(event.guild_id), str(event.parent_id), str(event.thread_id))

@@ -32,7 +32,8 @@ class Note:
     private: bool = False
     """Only the person who asked may see the reply."""
     stranger: bool = False
-    """The bot is installed for the person alone: it can only speak through the token."""
+    """The bot is installed for the person alone, or may not write there: it can only speak
+    through the token."""
     locale: str = ""
 
     def pack(self) -> Mapping[str, str]:

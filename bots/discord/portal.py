@@ -30,6 +30,7 @@ NO_INTENT = (
     f"the bot may not read messages: switch on Message Content Intent on the Bot page at {PORTAL}, "
     "or set HENJI_DISCORD_MESSAGE_CONTENT=off (people then mention the bot each time)"
 )
+"""With ``on`` the bot does not start so; with ``auto`` it does, and says it."""
 CLOSED = {
     4004: WRONG_TOKEN,
     4010: "Discord refuses this shard: HENJI_DISCORD_SHARDS must be the same in every process",
@@ -53,6 +54,8 @@ class Portal:
     """The Message Content intent is granted."""
     shards: int
     """How many Discord recommends."""
+    fault: str = ""
+    """What to change, where the bot can do without."""
 
 
 def invitation(app: int) -> str:
@@ -83,13 +86,40 @@ async def look(token: str, wish: Literal["auto", "on", "off"] = "auto") -> Porta
         granted = app.flags.gateway_message_content or app.flags.gateway_message_content_limited
         if wish == "on" and not granted:
             raise UsageError(NO_INTENT)
-        return Portal(app.id, app.name, granted and wish != "off", shards)
+        fault = "" if granted or wish == "off" else NO_INTENT
+        return Portal(app.id, app.name, granted and wish != "off", shards, fault)
+
+
+async def look_at_commands(token: str, guild: int | None) -> str:
+    """The sentence that says why the commands cannot be registered, or none."""
+    async with logged_in(token) as client:
+        app = client.application_id or 0
+        try:
+            if guild is None:
+                await client.http.get_global_commands(app)
+            else:
+                await client.http.get_guild_commands(app, guild)
+        except discord.HTTPException:
+            return commands_refused(app, guild)
+    return ""
+
+
+def commands_refused(app: int, guild: int | None) -> str:
+    """What to do where the commands cannot be registered."""
+    where = f" in the server HENJI_DISCORD_GUILD={guild}" if guild else ""
+    also = ", or set the id of another server" if guild else ""
+    return (
+        f"the commands cannot be registered{where}: on the Installation page at {PORTAL}, allow "
+        "Guild Install with the scopes bot and applications.commands, and invite the bot again at "
+        f"{invitation(app)}{also}"
+    )
 
 
 @contextlib.asynccontextmanager
 async def logged_in(token: str) -> AsyncIterator[discord.Client]:
     """A client that can ask, and hears nothing."""
-    client = discord.Client(intents=discord.Intents.none())
+    hush()
+    client = discord.Client(intents=discord.Intents(guilds=True))
     try:
         with faults_told():
             await client.login(token)
@@ -133,7 +163,8 @@ class WithoutSecrets(logging.Filter):
 def hush() -> None:
     """Keep content and tokens out of the log: discord.py writes both at level DEBUG."""
     above = logging.getLogger("discord")
-    above.setLevel(max(above.level, logging.INFO))
+    above.setLevel(max(above.getEffectiveLevel(), logging.INFO))
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
     for name in ("discord.http", "discord.webhook.async_"):
         logger = logging.getLogger(name)
         if not any(isinstance(known, WithoutSecrets) for known in logger.filters):

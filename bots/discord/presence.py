@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import structlog
+
+log = structlog.get_logger()
+
 AGAIN = 8.0
 """Seconds between two requests."""
 LONGEST = 600.0
@@ -35,5 +39,8 @@ class Typing:
 
     async def _keep(self, channel: str) -> None:
         for _ in range(int(LONGEST / AGAIN)):
-            await self._show(channel)
+            try:
+                await self._show(channel)
+            except Exception as error:  # a sign of life: the reply itself says what is wrong
+                log.info("no sign of typing", channel=channel, error=repr(error))
             await asyncio.sleep(AGAIN)

@@ -13,12 +13,11 @@ import structlog
 
 from bots.discord import controls, convert
 from bots.discord.controls import Press
-from bots.discord.desk import Asked, Desk, is_stranger, within
+from bots.discord.desk import Asked, Desk, within
 from bots.discord.note import Note
+from bots.discord.rights import is_shut_out
 from bots.discord.words import labels
-from bots.strings import failure
-from core.errors import StoreUnavailable
-from core.records import Receipt
+from core.records import Delivery, Receipt
 
 log = structlog.get_logger()
 
@@ -38,13 +37,10 @@ class Presses:
         press = Press.parse(str(data.get("custom_id", "")))
         if press is None:
             return
-        try:
-            if interaction.type is discord.InteractionType.modal_submit:
-                await self._rate(interaction, press, controls.reason_in(data["components"]))
-            elif interaction.type is discord.InteractionType.component:
-                await self._pressed(interaction, press)
-        except StoreUnavailable:
-            await self._desk.tell(interaction, "store_down")
+        if interaction.type is discord.InteractionType.modal_submit:
+            await self._rate(interaction, press, controls.reason_in(data["components"]))
+        else:
+            await self._pressed(interaction, press)
 
     async def _pressed(self, interaction: Asked, press: Press) -> None:
         match press.verb:
@@ -58,21 +54,24 @@ class Presses:
                 await self._ask_why(interaction, press)
 
     async def _stop(self, interaction: Asked, press: Press) -> None:
-        owed = await within(self._desk.queue.owed(press.thread))
-        if press.job not in owed:
-            await self._desk.tell(interaction, "too_late")
-        elif not self._may_press(interaction, owed[press.job]):
-            await self._desk.tell(interaction, "not_yours")
+        if refusal := await within(self._stopped(interaction, press)):
+            await self._desk.tell(interaction, refusal)
         else:
-            await within(self._desk.relay.stop(press.thread, press.job))
             await interaction.response.defer()
 
+    async def _stopped(self, interaction: Asked, press: Press) -> str:
+        """Stop a reply; the sentence that says why not, or none."""
+        reply = await self._desk.deliveries.get(press.thread, press.job)
+        if reply is None or press.job not in await self._desk.queue.owed(press.thread):
+            return "too_late"
+        if not await self._may(interaction, reply):
+            return "not_yours"
+        await self._desk.relay.stop(press.thread, press.job)
+        return ""
+
     async def _regenerate(self, interaction: Asked, press: Press) -> None:
-        before = await within(self._desk.deliveries.get(press.thread, press.job))
-        if before is None:
-            await self._desk.show(interaction, self._refusal(interaction, "prompt_gone"))
-        elif not self._may_press(interaction, before.author):
-            await self._desk.tell(interaction, "not_yours")
+        if refusal := await within(self._not_again(interaction, press)):
+            await self._desk.tell(interaction, refusal)
         else:
             with self._desk.platform.tokens.acknowledging(interaction.token) as acknowledgement:
                 receipt = await self._again(interaction, press)
@@ -83,6 +82,13 @@ class Presses:
                 else:
                     await interaction.response.defer()
                     acknowledgement.given = True
+
+    async def _not_again(self, interaction: Asked, press: Press) -> str:
+        """The sentence that says why a reply is not written anew, or none."""
+        before = await self._desk.deliveries.get(press.thread, press.job)
+        if before is None:
+            return "prompt_gone"
+        return "" if await self._may(interaction, before) else "not_yours"
 
     async def _again(self, interaction: Asked, press: Press) -> Receipt:
         work = self._desk.relay.regenerate(
@@ -100,18 +106,15 @@ class Presses:
         """A message that all see is edited as such; others only this press's token can reach."""
         locale, message = self._desk.locale_of(interaction), interaction.message
         private = bool(message and message.flags.ephemeral)
-        stranger = is_stranger(interaction)
-        if not private and not stranger:
+        shut_out = is_shut_out(interaction)
+        if not private and not shut_out:
             return Note(channel=str(interaction.channel_id or ""), locale=locale)
-        note = convert.token_note(interaction, locale, private=private, stranger=stranger)
+        note = convert.token_note(interaction, locale, private=private, shut_out=shut_out)
         return replace(note, original=str(message.id) if message else "")
 
-    def _may_press(self, interaction: Asked, author: str) -> bool:
-        """Whoever asked, and admins."""
-        return str(interaction.user.id) == author or self._desk.is_admin(interaction)
-
-    def _refusal(self, interaction: Asked, code: str) -> str:
-        return failure(code, self._desk.locale_of(interaction))
+    async def _may(self, interaction: Asked, reply: Delivery) -> bool:
+        """Whether whoever pressed may stop a reply, or have it written anew."""
+        return await self._desk.may_touch(interaction, reply.thread, reply.author, reply.turn)
 
     # -- feedback -------------------------------------------------------------------------------
 

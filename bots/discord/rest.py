@@ -41,6 +41,9 @@ CANNOT_MESSAGE_USER = 50007
 CANNOT_READ_REPLIED = 160002
 THREAD_EXISTS = 160004
 TOO_MANY_EDITS = 30046
+ARCHIVED = 50083
+WRONG_KIND_OF_CHANNEL = 50024
+TOO_MANY_THREADS = (160006, 160007)
 
 _CHANNEL = re.compile(r"/channels/(\d+)/messages(?:/\d+)?$")
 _THREADS = re.compile(r"/channels/(\d+)/messages/\d+/threads$")
@@ -183,6 +186,11 @@ class Rest:
         except discord.HTTPException as error:
             if error.code != THREAD_EXISTS:
                 raise
+
+    async def wake(self, thread: str) -> None:
+        """Open an archived thread again: its messages cannot be edited until then."""
+        route = Route("PATCH", "/channels/{channel_id}", channel_id=thread)
+        await self._ask(route, {"archived": False})
 
     async def direct_channel(self, person: str) -> str:
         """The channel of direct messages with a person."""

@@ -103,19 +103,23 @@ class Shards:
             await asyncio.sleep(turn / 5)
 
     async def _renew(self, shard: int) -> None:
-        """Return when the lease was lost, or may have been."""
-        loop = asyncio.get_running_loop()
-        held = loop.time()
-        while loop.time() - held < self._plan.lease * 2 / 3:
+        """Return when another process has the lease.
+
+        While Redis is away the connection stays: nobody else can take the shard, and people must
+        be told.
+        """
+        there = True
+        while True:
             await asyncio.sleep(self._plan.lease / 4)
-            began = loop.time()
             try:
                 if not await self._leases.hold(_name(shard), self._plan.holder, self._plan.lease):
                     break
-                held = began
+                there = True
             except StoreUnavailable:
-                continue
-        log.warning("another process may own this shard now", shard=shard)
+                if there:
+                    log.warning("redis is away; people are told so", shard=shard)
+                there = False
+        log.warning("another process owns this shard now", shard=shard)
 
     async def _hold(self, shard: int) -> bool:
         try:

@@ -16,6 +16,8 @@ from bots.discord.rest import hook_key
 from core.records import Delivery
 
 MOST_DEAD = 1024
+YIELD_SECONDS = 0.5
+"""For no longer than this does a reply's message make way."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,11 @@ class Tokens:
             if not outcome.given:
                 self.bury(token)
             self._pending.pop(key).set_result(None)
+
+    async def quiet(self) -> None:
+        """Let those go first who are acknowledged now: it is due in 3 s, a reply is not."""
+        if self._pending:
+            await asyncio.wait(list(self._pending.values()), timeout=YIELD_SECONDS)
 
     def bury(self, token: str) -> None:
         """Discord does not take this token, and will not."""

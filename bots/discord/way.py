@@ -21,7 +21,10 @@ MARGIN = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ByToken:
-    """Through the interaction; a follow-up where `message` is empty."""
+    """Through the interaction; a follow-up where `message` is empty.
+
+    A token reaches only the messages that were made by it, and the one that was pressed.
+    """
 
     app: str
     token: str
@@ -67,8 +70,8 @@ def to_edit(note: Note, index: int, message: str, now: float, *, moved: bool = F
         return Plainly(*message.split(ELSEWHERE))
     alone = note.private or note.stranger
     if note.has_token(now, MARGIN) and not moved and (alone or index == 0):
-        original = message == note.original or (index == 0 and not note.original)
-        return ByToken(note.app, note.token, ORIGINAL if original else message, note.private)
+        ident = ORIGINAL if index == 0 else "" if message == note.original else message
+        return ByToken(note.app, note.token, ident, note.private)
     way = _without_token(note, alone=alone)
     return Plainly(way.channel, message) if isinstance(way, Plainly) else way
 

@@ -20,6 +20,7 @@ def labels(locale: str) -> Labels:
         more=say("continue", locale),
         reason_title=say("feedback_title", locale),
         reason_label=say("feedback_reason", locale),
+        reason_hint=say("feedback_reason_hint", locale),
     )
 
 

@@ -191,8 +191,17 @@ ENGLISH: Final[dict[str, str]] = {
         "• `/privacy`: what I remember of you."
     ),
     "chat_opened": "A conversation with {person}: write in the thread below.",
+    "chat_mention": "What would you like to talk about? Mention me in each message: {mention}.",
     "chat_here": "This is a conversation already: just write.",
     "chat_not_here": "I cannot open a thread here. Use `/ask` instead.",
+    "nothing_asked_here": (
+        "Yes? Write your question after the mention, or use `/ask`. `/help` shows what I can do."
+    ),
+    "no_time": (
+        "Too much is going on right now, so the message was not taken. "
+        "Please send it again in a while."
+    ),
+    "no_text_there": "There is no text in that message that I could read.",
     "nothing_to_stop": "Nothing of yours is being written here.",
     "stopping": "Stopping.",
     "nothing_to_regenerate": "There is no reply here that could be written anew.",
@@ -209,8 +218,8 @@ ENGLISH: Final[dict[str, str]] = {
     "export_done": "What I remember of you ({turns} messages):",
     "export_nothing": "I remember nothing of you here.",
     "status_line": (
-        "Model: {model}. Language models running: {cores}. Conversations "
-        "remembered on this server: {threads}."
+        "Model: {model}. Language models running: {cores}. Conversations that wait for an answer: "
+        "{waiting}. Conversations remembered on this server: {threads}."
     ),
     "audit_nothing": "Nothing is in the audit log for this place.",
     "cannot_post_here": (

@@ -16,8 +16,10 @@ from tests.local_discord import payloads as p
 from tests.local_discord.limits import Limits
 from tests.local_discord.world import (
     ALREADY_ACKNOWLEDGED,
+    ARCHIVED,
     CANNOT_MESSAGE_USER,
     INVALID_FORM,
+    MISSING_ACCESS,
     MISSING_PERMISSIONS,
     NOT_THE_AUTHOR,
     THREAD_EXISTS,
@@ -55,6 +57,7 @@ class Trouble:
     after: bool = False
     """Be late with the answer only: what was asked for is done."""
     status: int = 0
+    code: int = 0
     retry_after: float = 0.0
 
 
@@ -81,7 +84,10 @@ class Rest:
             ("POST", "/users/@me/channels", "direct", self._open_direct),
             ("PUT", "/applications/{app}/commands", "commands", self._commands),
             ("PUT", "/applications/{app}/guilds/{guild}/commands", "commands", self._commands),
+            ("GET", "/applications/{app}/commands", "commands", self._registered),
+            ("GET", "/applications/{app}/guilds/{guild}/commands", "commands", self._registered),
             ("GET", chan, "channel", self._channel),
+            ("PATCH", chan, "channel", self._change_channel),
             ("POST", chan + "/typing", "typing", self._typing),
             ("GET", chan + "/messages", "history", self._history),
             ("POST", chan + "/messages", "post", self._post),
@@ -183,10 +189,20 @@ class Rest:
 
     async def _commands(self, request: web.Request, body: p.Payload) -> Any:
         listed: Any = body
+        where = self._registrable(request)
         self._judge(judge.command_faults(listed))
-        self.world.commands[request.match_info.get("guild", "")] = listed
+        self.world.commands[where] = listed
         extra = {"application_id": p.APP_ID, "version": "1"}
         return [{"type": 1, "description": "", **c, "id": p.snowflake(), **extra} for c in listed]
+
+    async def _registered(self, request: web.Request, body: p.Payload) -> Any:
+        return self.world.commands.get(self._registrable(request), [])
+
+    def _registrable(self, request: web.Request) -> str:
+        guild = request.match_info.get("guild", "")
+        if guild and guild not in self.world.guilds:
+            raise Refusal(*MISSING_ACCESS)
+        return guild
 
     # -- channels and messages ------------------------------------------------------------------
 
@@ -201,6 +217,12 @@ class Rest:
 
     async def _channel(self, request: web.Request, body: p.Payload) -> Any:
         return self.world.channel(request.match_info["channel"])
+
+    async def _change_channel(self, request: web.Request, body: p.Payload) -> Any:
+        channel = self._writable(request.match_info["channel"])
+        channel["thread_metadata"] |= _only(body, "archived")
+        await self.tell("THREAD_UPDATE", channel, channel["parent_id"])
+        return channel
 
     async def _typing(self, request: web.Request, body: p.Payload) -> Any:
         channel = self._writable(request.match_info["channel"])
@@ -238,6 +260,8 @@ class Rest:
             raise Refusal(*UNKNOWN_MESSAGE)
         if message["author"]["id"] != p.BOT_ID:
             raise Refusal(*NOT_THE_AUTHOR)
+        if self.world.channel(channel).get("thread_metadata", {}).get("archived"):
+            raise Refusal(*ARCHIVED)
         self._judge(judge.message_faults(body, new=False))
         return await self._rewrite(message, body)
 
@@ -390,7 +414,7 @@ def _throttled(wait: float, headers: Mapping[str, str], *, everywhere: bool) -> 
 
 def _refuse(trouble: Trouble | None) -> None:
     if trouble and trouble.status:
-        raise Refusal(trouble.status, 0, "as the test asked")
+        raise Refusal(trouble.status, trouble.code, "as the test asked")
 
 
 def _only(body: p.Payload, *names: str) -> p.Payload:

@@ -26,6 +26,8 @@ CANNOT_MESSAGE_USER = (403, 50007, "Cannot send messages to this user")
 ALREADY_ACKNOWLEDGED = (400, 40060, "Interaction has already been acknowledged.")
 THREAD_EXISTS = (400, 160004, "A thread has already been created for this message")
 NOT_THE_AUTHOR = (403, 50005, "Cannot edit a message authored by another user")
+MISSING_ACCESS = (403, 50001, "Missing Access")
+ARCHIVED = (400, 50083, "Thread is archived")
 INVALID_FORM = 50035
 
 

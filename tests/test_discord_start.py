@@ -1,0 +1,122 @@
+"""The bot at its start, and `henji doctor`: what is missing, and what to click."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from bots import doctor
+from bots.discord import adapter, portal
+from bots.relay import Terms as RelayTerms
+from core.settings import Settings, load_settings
+from tests.local_discord.server import TOKEN
+from tests.local_discord.team import LANE, Team, a_team
+
+REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
+
+
+@pytest.fixture
+async def team(redis: Redis) -> AsyncIterator[Team]:
+    async with a_team(redis) as team:
+        yield team
+        assert team.discord.faults == []
+
+
+def settings_for(team: Team, **changes: Any) -> Settings:
+    return load_settings(
+        **{
+            "discord_bot_token": TOKEN,
+            "discord_api_url": team.discord.api_url,
+            "discord_gateway_url": team.discord.gateway_url,
+            "engine": "echo",
+            **changes,
+        }
+    )
+
+
+async def told_at_the_start(team: Team, **changes: Any) -> list[str]:
+    """What the log warns of until the bot is connected, and it is served all the same."""
+    stop = asyncio.Event()
+    terms = RelayTerms(lane=LANE, holder="bot", drain=0.0)
+    with capture_logs() as logs:
+        serving = asyncio.create_task(
+            adapter.serve(settings_for(team, **changes), team.stores(), terms, stop)
+        )
+        await team.discord.until(lambda: serving.done() or team.discord.gateway.identified)
+        stop.set()
+        await serving
+    return [str(line["event"]) for line in logs if line["log_level"] == "warning"]
+
+
+async def test_a_bot_that_is_well_is_named_by_the_doctor(team: Team) -> None:
+    guild = int(team.discord.add_guild())
+    finding = await doctor.discord(settings_for(team, discord_guild=guild))
+    assert (finding.well, finding.what) == (True, "the token is that of Henji")
+    assert await told_at_the_start(team) == []
+
+
+async def test_a_wrong_token_is_said_to_be_reset(team: Team) -> None:
+    finding = await doctor.discord(settings_for(team, discord_bot_token="wrong"))
+    assert (finding.well, finding.what) == (False, portal.WRONG_TOKEN)
+
+
+async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis) -> None:
+    async with a_team(redis, message_content=False) as team:
+        finding = await doctor.discord(settings_for(team))
+        assert (finding.well, finding.what) == (False, portal.NO_INTENT)
+        assert await told_at_the_start(team) == [portal.NO_INTENT]
+
+
+async def test_whoever_does_without_the_intent_is_not_told_of_it(redis: Redis) -> None:
+    async with a_team(redis, message_content=False) as team:
+        off = {"discord_message_content": "off"}
+        assert (await doctor.discord(settings_for(team, **off))).well
+        assert await told_at_the_start(team, **off) == []
+
+
+async def test_commands_that_cannot_be_registered_are_told(team: Team) -> None:
+    team.discord.make_trouble(**REFUSED)
+    finding = await doctor.discord(settings_for(team))
+    assert not finding.well
+    [told] = await told_at_the_start(team)
+    assert finding.what == told
+    for click in ("Installation page", "applications.commands", "discord.com/oauth2/authorize"):
+        assert click in told
+
+
+async def test_a_guild_that_the_bot_is_not_in_is_named(team: Team) -> None:
+    finding = await doctor.discord(settings_for(team, discord_guild=12345))
+    [told] = await told_at_the_start(team, discord_guild=12345)
+    assert finding.what == told
+    assert "HENJI_DISCORD_GUILD=12345" in told
+
+
+@pytest.mark.parametrize(
+    ("token", "sentence"),
+    [({}, portal.NO_TOKEN), ({"DISCORD_BOT_TOKEN": "wrong"}, portal.WRONG_TOKEN)],
+    ids=["missing", "wrong"],
+)
+async def test_the_command_ends_with_one_sentence(
+    team: Team, redis_url: str, token: Mapping[str, str], sentence: str
+) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "DISCORD_BOT_TOKEN"},
+        **token,
+        "REDIS_URL": redis_url,
+        "HENJI_ENGINE": "echo",
+        "DISCORD_API_URL": team.discord.api_url,
+        "DISCORD_GATEWAY_URL": team.discord.gateway_url,
+    }
+    henji = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bots", "discord", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await henji.communicate()
+    assert said.decode() == f"henji: {sentence}\n"
+    assert henji.returncode == 2
