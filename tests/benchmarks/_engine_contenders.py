@@ -25,6 +25,7 @@ from transformers import GenerationConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from core.engine.openai import OpenAIEngine, Remote
 from core.engine.torch import Limits, TorchEngine
+from core.engine.torch.attention import CacheShape
 from core.ports import Engine
 from core.records import GenerationRequest
 from core.types import Sampling
@@ -345,7 +346,37 @@ async def conversations(runner: Contender, task: Task, result: Result) -> None:
     result.first_token = [statistics.median(of_turn) for of_turn in firsts]
 
 
+def limit(task: Task) -> Result:
+    """What the memory allows: a decoding step reads every weight and every sequence's cache once.
+
+    The bandwidth is that of a copy, what is read and written together. Prompts cost nothing here.
+    """
+    model = model_for(task)
+    shared = model.get_input_embeddings().weight  # of which a step reads a row for each sequence
+    weights = sum(one.nbytes for one in model.parameters() if one is not shared)
+    ids = 80 + task.new_tokens / 2  # of a sequence, on average
+    cache = CacheShape.of(model).bytes_per_token * ids
+    bandwidth = _copy_bandwidth(task.device)
+    return Result({n: n * bandwidth / (weights + n * cache) for n in task.concurrent})
+
+
+def _copy_bandwidth(device: str) -> float:
+    """Bytes a second, the best of a few."""
+    source = torch.ones(1 << 30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / min(seconds)
+
+
 async def run(name: str, task: Task) -> Result:
+    if name == "limit":
+        return limit(task)
     result = Result()
     async with contender(name, task) as runner:
         for count in task.concurrent:

@@ -19,6 +19,8 @@ from tests.benchmarks._plot import bars
 OURS = "henji"
 SAME_PRECISION = ("one by one", "static batch", "continuous", "vllm")
 APART = ("henji int8", "ctranslate2 int8")
+LIMIT = "limit"
+"""What the memory's bandwidth allows, were a prompt free and every operation too."""
 PEERS = Path(".venv-peers")
 """Environments of peers that cannot share ours: `make bench-peers`, `make bench-vllm`."""
 
@@ -113,7 +115,7 @@ def _contenders(only: str | None) -> list[str]:
     installed = {"vllm": PEERS / "vllm", "ctranslate2 int8": PEERS / "engine"}
     return [
         name
-        for name in (OURS, *SAME_PRECISION, *APART)
+        for name in (OURS, *SAME_PRECISION, *APART, LIMIT)
         if name not in installed or installed[name].exists()
     ]
 
@@ -182,6 +184,10 @@ def table(task: Task, results: _Results) -> str:
     cells = [_figure(found.get(str(n)), "{:.2f}x") for n in task.concurrent]
     cells += [_figure(found.get("conversations"), "{:.2f}x"), "", ""]
     lines.append("| ours / best other in the same precision | " + " | ".join(cells) + " |")
+    if OURS in results and LIMIT in results:
+        ours, limit = (results[name].tokens_per_second for name in (OURS, LIMIT))
+        shares = [_figure(ours[n] / limit[n], "{:.0%}") for n in task.concurrent]
+        lines.append("| ours / limit | " + " | ".join([*shares, "", "", ""]) + " |")
     return "\n".join(lines)
 
 
