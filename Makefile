@@ -18,7 +18,7 @@ help:
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
-	@echo "make bench-vllm    vLLM on the CPU beside them, 3.5 GB"
+	@echo "make bench-vllm    the engine beside a real vLLM on the CPU, 3.5 GB"
 	@echo "make kernel  the GPU's attention kernel in Triton's interpreter, 0.7 GB"
 	@echo "make chaos   the long fault tests"
 
@@ -49,8 +49,10 @@ bench: setup
 # What the benchmarks compare with, in environments of their own.
 bench-peers: .venv-peers/queue/.ready .venv-peers/engine/.ready
 
-# 3.5 GB; it brings another torch, and packages that do not load beside it.
-bench-vllm: .venv-peers/vllm/.ready
+# 3.5 GB; it brings another torch, and packages that do not load beside it. Once it is there, it is
+# one of those that `henji bench engine` compares.
+bench-vllm: setup .venv-peers/vllm/.ready
+	$(BIN)/henji bench engine --only henji,vllm
 
 .venv-peers/vllm/.ready: tests/benchmarks/peers-vllm.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

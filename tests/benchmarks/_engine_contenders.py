@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from glob import glob
 from typing import Any, Protocol, TypeAlias, cast
@@ -249,6 +249,7 @@ async def vllm(task: Task) -> AsyncIterator[Streaming]:
             ".venv-peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", directory,
             "--skip-tokenizer-init", "--dtype", task.dtype, "--port", "8917",
+            "--gpu-memory-utilization", "0.3",  # of the machine's memory, where there is no GPU
             stdout=sys.stderr, stderr=sys.stderr,
         )  # fmt: skip
         try:
@@ -256,7 +257,8 @@ async def vllm(task: Task) -> AsyncIterator[Streaming]:
             yield Streaming(engine)
             await engine.close()
         finally:
-            server.terminate()
+            with suppress(ProcessLookupError):
+                server.terminate()
             await server.wait()
 
 
