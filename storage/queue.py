@@ -63,7 +63,7 @@ class RedisQueue:
                 "at_ms": _ms(turn.at),
                 "record": codec.encode_turn(turn),
             }
-            for turn in turns
+            for turn in turns[-self._store.limits.mailbox :]
         ]
         await self._run("seed", thread, turns=rows)
 

@@ -73,11 +73,9 @@ async def test_a_commit_after_a_reset_is_refused(house: Storehouse) -> None:
 
 
 async def test_a_reset_after_a_commit_takes_both(house: Storehouse) -> None:
-    reply = await answered(house, "a secret", "kept?", "m1")
-    await house.deliveries.close(await house.delivery(reply), ["b1"])
+    await answered(house, "a secret", "kept?", "m1")
     assert await house.history.reset(THREAD, "U1") == 2
     assert await house.texts() == []
-    assert await house.events(reply) == []
 
 
 @pytest.mark.parametrize("place", [CHANNEL, SPACE])
@@ -474,6 +472,15 @@ async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
     assert await house.texts() == ["before", "and you?", "fine"]
 
 
+async def test_of_a_long_past_the_newest_is_seeded(redis: Redis) -> None:
+    house = Storehouse.over(redis, limits=Limits(mailbox=5))
+    await house.queue.announce(LANE, "core", 60)
+    await house.say("and you?", hold=60.0, id="m99")
+    past = [Turn(f"m{n}", "user", "U2", f"said {n}", at=n) for n in range(20)]
+    await house.queue.seed(THREAD, past)
+    assert await house.texts() == [*(f"said {n}" for n in range(15, 20)), "and you?"]
+
+
 async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(house: Storehouse) -> None:
     held = await house.say("and you?", hold=60.0, id="m5")
     await house.history.reset_place(CHANNEL, "U1")
@@ -481,6 +488,37 @@ async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(house: Storeh
     assert await house.texts() == []
     assert (await house.events(held.job))[-1] == Cancelled("reset")
     assert await nothing_is_left_open(house)
+
+
+# -- Redis away for days ------------------------------------------------------------------------
+
+
+async def test_after_a_week_end_without_redis_what_was_answered_ends_with_a_sentence(
+    redis: Redis,
+) -> None:
+    house = Storehouse.over(redis, deadline=0.001)
+    await house.queue.announce(LANE, "core", 60)
+    receipt = await house.say("Friday's question")
+    await house.redis.hset(keys.key("job", 0, job_of(receipt)), "deadline", "9999999999999")
+    await house.claim()
+    await house.redis.delete(keys.key("leases", 0), keys.key("events", 0, job_of(receipt)))
+    await past_deadline(house, receipt)
+    assert await house.events(receipt.job) == [Failed("deadline")]
+    assert await house.redis.ttl(keys.key("events", 0, job_of(receipt))) > 0
+    assert await nothing_is_left_open(house)
+
+
+@pytest.mark.parametrize("state", ["ready", "leased", "delayed"])
+async def test_a_thread_outlives_all_that_was_owed_in_it(house: Storehouse, state: str) -> None:
+    await house.say("before", hold=60.0 if state == "delayed" else 0.0)
+    if state == "leased":
+        await house.claim()
+    for name in await house.redis.keys():
+        if not name.startswith((f"henji:{{0}}:thread:{THREAD}", "henji:{0}:lane")):
+            await house.redis.delete(name)
+    await house.redis.delete(keys.key("jobs", 0, str(THREAD)))
+    after = await house.say("after", id="after")
+    assert (await house.claim()).job.id == after.job
 
 
 # -- threads that expire ------------------------------------------------------------------------
