@@ -9,6 +9,7 @@ from dataclasses import asdict
 from itertools import cycle
 from typing import Any, cast
 
+from core.chores import end
 from core.records import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
 from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
@@ -199,9 +200,7 @@ class RedisQueue:
             await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
 
     async def aclose(self) -> None:
-        for watch in self._watches.values():
-            watch.cancel()
-        await asyncio.gather(*self._watches.values(), return_exceptions=True)
+        await end(*self._watches.values())
 
     async def dead(self, most: int = 100) -> Sequence[DeadLetter]:
         letters = []
