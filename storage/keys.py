@@ -14,6 +14,8 @@ from core.types import ThreadKey
 
 HOUR = 3600
 DAY = 24 * HOUR
+OWED = 4 * DAY
+"""For what is owed: a long week-end without Redis, after which all that waited must still end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +34,26 @@ class Key:
 
 TABLE = (
     Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
-    Key("ready", "ready:%s:%s", "zset", DAY, "who is next, by channel, person", personal=True),
-    Key("clock", "clock:%s", "hash", DAY, "where the last one served stood", personal=True),
-    Key("waiting", "waiting:%s", "string", DAY, "how many threads of a lane are ready"),
+    Key("ready", "ready:%s:%s", "zset", OWED, "who is next, by channel, person", personal=True),
+    Key("clock", "clock:%s", "hash", OWED, "where the last one served stood", personal=True),
+    Key("waiting", "waiting:%s", "string", OWED, "how many threads of a lane are ready"),
     Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
-    Key("leases", "leases", "zset", DAY, "threads being answered, by the end of their lease"),
-    Key("delayed", "delayed", "zset", DAY, "threads that wait for a time, by that time"),
-    Key("deadlines", "deadlines", "zset", 2 * DAY, "open jobs, by the time they are given up"),
+    Key("leases", "leases", "zset", OWED, "threads being answered, by the end of their lease"),
+    Key("delayed", "delayed", "zset", OWED, "threads that wait for a time, by that time"),
+    Key("deadlines", "deadlines", "zset", OWED, "open jobs, by the time they are given up"),
     Key("arrivals", "arrivals", "string", 400 * DAY, "how many jobs have come in"),
-    Key("open", "open", "hash", DAY, "replies owed: in all, by channel, by person", personal=True),
+    Key("open", "open", "hash", OWED, "replies owed: in all, by channel, by person", personal=True),
     Key("thread", "thread:%s", "hash", None, "a thread's numbers: gen, epoch, sequence, state"),
     Key("turns", "thread:%s:turns", "hash", None, "turns by id, as JSON", personal=True),
     Key("history", "thread:%s:history", "zset", None, "ids of the turns remembered, in order"),
     Key("mailbox", "thread:%s:mailbox", "zset", None, "ids of the turns not yet read, in order"),
     Key("counts", "thread:%s:counts", "hash", None, "token counts by turn, and whose"),
     Key("changes", "thread:%s:changes", "zset", None, "ids of turns that changed, by version"),
-    Key("jobs", "thread:%s:jobs", "zset", 2 * DAY, "a thread's open jobs, in order"),
-    Key("job", "job:%s", "hash", 2 * DAY, "a reply that is owed, and how it ended", personal=True),
+    Key("jobs", "thread:%s:jobs", "zset", OWED, "a thread's open jobs, in order"),
+    Key("job", "job:%s", "hash", OWED, "a reply that is owed, and how it ended", personal=True),
     Key("events", "events:%s", "stream", DAY, "the events of one reply", personal=True),
     Key("delivery", "delivery:%s", "hash", None, "a reply's messages, its asker", personal=True),
-    Key("deliveries", "deliveries:%s", "zset", 2 * DAY, "a platform's open deliveries, by lease"),
+    Key("deliveries", "deliveries:%s", "zset", OWED, "a platform's open deliveries, by lease"),
     Key("news", "news:%s", "stream", 60, "a platform's events of the last seconds", personal=True),
     Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was taken in"),
     Key("edited", "edited:%s", "string", 600, "an edit that overtook its message", personal=True),

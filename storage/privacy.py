@@ -49,7 +49,7 @@ FOOT = """\
 - **A person** can take along what is kept of them: `/privacy` in Discord, or `henji admin export`.
 - **Edits and deletions** in the channel are made in the memory too.
 - **A reset** of a thread, a channel or a space leaves a mark and the audit log's entry; the events
-  of a reply that is just being delivered, or was written anew, go within a day.
+  of its replies, which may yet have to be delivered, go within a day.
 - **A shorter retention** holds at once for the threads that there are. How a reply was brought out
   (`delivery`, `message`) that had already fallen out of its thread's memory keeps the term that it
   had, and so does the list of a person's threads (`person`).

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from itertools import cycle
 from typing import Any, cast
 
+from core.chores import end
 from core.records import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
 from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
@@ -63,7 +64,7 @@ class RedisQueue:
                 "at_ms": _ms(turn.at),
                 "record": codec.encode_turn(turn),
             }
-            for turn in turns
+            for turn in turns[-self._store.limits.mailbox :]
         ]
         await self._run("seed", thread, turns=rows)
 
@@ -199,9 +200,7 @@ class RedisQueue:
             await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
 
     async def aclose(self) -> None:
-        for watch in self._watches.values():
-            watch.cancel()
-        await asyncio.gather(*self._watches.values(), return_exceptions=True)
+        await end(*self._watches.values())
 
     async def dead(self, most: int = 100) -> Sequence[DeadLetter]:
         letters = []

@@ -104,7 +104,11 @@ class Scripts:
     async def _flush(self) -> None:
         while self._steps:
             steps, self._steps = self._steps[:MOST_AT_ONCE], self._steps[MOST_AT_ONCE:]
-            for step, answer in zip(steps, await self._send(steps), strict=True):
+            try:
+                answers = await self._send(steps)
+            except Exception as error:  # or those who ask would wait without end
+                answers = [error] * len(steps)
+            for step, answer in zip(steps, answers, strict=True):
                 if step.answer.done():
                     continue  # its caller was cancelled
                 if isinstance(answer, BaseException):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,9 @@ from redis.asyncio import Redis
 
 from core.records import Place
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey, Turn
-from storage.store import Limits
+from tests.queue_steps import (
+    job_of,
+)
 from tests.storehouse import LANE, THREAD, Storehouse
 
 
@@ -319,59 +320,6 @@ async def test_a_window_read_again_brings_only_what_changed(house: Storehouse) -
     assert list(window.history) == (await fresh.history.turns(THREAD))[:-1]
 
 
-@pytest.mark.parametrize("flood_in", ["space", "channel", "person"])
-async def test_who_floods_delays_others_by_no_more_than_what_is_already_answered(
-    house: Storehouse, flood_in: str
-) -> None:
-    place = {"space": {"space": "T9"}, "channel": {"channel": "C9"}, "person": {}}[flood_in]
-    flood = [replace(THREAD, **place, thread=str(n)) for n in range(1000)]
-    limits = Limits(all=2000, channel=2000, person=2000)
-    house = Storehouse.over(house.redis, limits=limits)
-    await asyncio.gather(*(house.say("flood", thread=t, author="U9") for t in flood))
-    for question in range(3):
-        await house.queue.claim(LANE, "core", 4)
-        thread = replace(THREAD, thread=f"question {question}")
-        await house.say("a question", thread=thread, author=f"U{question}")
-        assert (await house.claim()).job.thread == thread
-
-
-async def test_who_waits_is_not_starved_by_ever_new_people(house: Storehouse) -> None:
-    for number in range(2):
-        await house.say("hi", thread=replace(THREAD, thread=str(number)), author="U0")
-    turns = []
-    for number in range(1, 100):
-        await house.say("hi", thread=replace(THREAD, thread=f"of {number}"), author=f"U{number}")
-        turns.append((await house.claim()).job.author)
-    assert turns.count("U0") == 2
-
-
-async def test_a_reply_that_nobody_waits_for_counts_as_several(house: Storehouse) -> None:
-    for number in range(3):
-        for author, bulk in (("U1", True), ("U2", False)):
-            thread = replace(THREAD, thread=f"{author} {number}")
-            await house.say("hi", thread=thread, author=author, bulk=bulk)
-    order = [(await house.claim()).job.author for _ in range(6)]
-    assert order == ["U1", "U2", "U2", "U2", "U1", "U1"]
-
-
-async def test_one_persons_threads_are_answered_in_the_order_they_came(house: Storehouse) -> None:
-    threads = [replace(THREAD, thread=str(n)) for n in (5, 3, 9, 1)]
-    positions = [(await house.say("hi", thread=thread)).position for thread in threads]
-    assert positions == [1, 2, 3, 4]
-    assert [(await house.claim()).job.thread for _ in threads] == threads
-
-
-async def test_over_the_limit_the_person_is_told_so(redis: Redis) -> None:
-    house = Storehouse.over(redis, limits=Limits(person=2))
-    await house.queue.announce(LANE, "core", 60)
-    threads = [replace(THREAD, thread=str(n)) for n in range(3)]
-    receipts = [await house.say("hi", thread=thread) for thread in threads]
-    assert [receipt.outcome for receipt in receipts] == ["queued", "queued", "refused"]
-    assert (receipts[2].code, receipts[2].position) == ("busy", 2)
-    await house.reply(await house.claim(), "hello")
-    assert (await house.say("hi", thread=threads[2])).outcome == "queued"
-
-
 async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> None:
     house = Storehouse.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
@@ -454,81 +402,6 @@ async def test_a_reset_of_a_space_reaches_all_its_channels(house: Storehouse) ->
     assert await house.texts(other_space) == ["one", "1"]
 
 
-async def test_a_person_who_is_forgotten_leaves_no_word_behind(house: Storehouse) -> None:
-    await house.say("my secret", author="U1")
-    await house.reply(await house.claim(), "what a secret")
-    await house.say("hello", author="U2")
-    await house.reply(await house.claim(), "hi")
-    await house.say("another secret", author="U1")
-    place = Place("slack", "T1")
-    told = [stored.turn.text async for _, stored in house.history.export(place, "U1")]
-    assert told == ["my secret", "what a secret", "another secret"]
-    assert await house.history.forget(place, "U1") == 3
-    assert await house.texts() == ["hello", "hi"]
-    assert [_ async for _ in house.history.export(place, "U1")] == []
-    await house.queue.seed(THREAD, [Turn("old", "user", "U1", "a secret of old", at=1.0)])
-    assert await house.texts() == ["hello", "hi"]
-    assert await house.nothing_to_do()
-
-
-KINDS = {"zset": "zrange", "list": "lrange", "stream": "xrange"}
-
-
-async def everything(house: Storehouse) -> dict[str, str]:
-    """All that Redis holds, by key."""
-    held = {}
-    for name in await house.redis.keys():
-        kind = await house.redis.type(name)
-        bounds = ("-", "+") if kind == "stream" else (0, -1)
-        match kind:
-            case "hash":
-                held[name] = str(await house.redis.hgetall(name))
-            case "string":
-                held[name] = str(await house.redis.get(name))
-            case _:
-                held[name] = str(await getattr(house.redis, KINDS[kind])(name, *bounds))
-    return held
-
-
-async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(house: Storehouse) -> None:
-    async def close(job: str | None) -> None:
-        await house.deliveries.close(await house.delivery(job), ["b1"])
-
-    answered = await house.say("secret 1", author="U1", id="m1")
-    await house.reply(await house.claim(), "secret reply")
-    await close(answered.job)
-    again = await house.queue.regenerate(THREAD, answered.job or "", "1", "U2", LANE, "adapter")
-    await house.reply(await house.claim(), "secret told to another")
-    await close(again.job)
-    given_up = await house.say("secret 2", author="U1", thread=replace(THREAD, thread="2"))
-    for _ in range(2):
-        await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
-        await house.redis.zadd("henji:{0}:delayed", {str(replace(THREAD, thread="2")): 1}, xx=True)
-        await house.queue.sweep()
-    assert len(await house.queue.dead()) == 1
-    running = await house.say("secret 3", author="U1", id="m3")
-    await house.queue.publish(await house.claim(), Delta(0, "secret half"))
-    await house.queue.edit(THREAD, "m3", "secret edit", "1", LANE, "adapter")
-    await house.say("secret chatter", author="U1", addressed=False)
-    deliveries = [await house.delivery(receipt.job) for receipt in (given_up, running)]
-
-    await house.history.forget(Place("slack", "T1"), "U1")
-    for delivery in deliveries:  # they were under way: the person was told the end
-        assert await house.deliveries.close(delivery, ["b2"])
-    await house.redis.delete("henji:{0}:news:slack")  # it lives for seconds
-    held = await everything(house)
-    assert [name for name, value in held.items() if "secret" in value] == []
-    named = {name.split(":")[2] for name, value in held.items() if "U1" in value}
-    assert named <= {"marks", "audit", "used", "ready", "clock"}
-
-
-async def test_a_delivery_is_forgotten_for_as_long_as_it_is_kept(house: Storehouse) -> None:
-    receipt = await house.say("hello")
-    await house.reply(await house.claim(), "hi")
-    life = await house.redis.ttl(f"henji:{{0}}:delivery:{receipt.job}")
-    assert await house.redis.ttl("henji:{0}:asked:slack:T1:U1") >= life
-
-
 async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
     await house.say("one", event_ids=("e1",))
     claim = await house.claim()
@@ -550,3 +423,11 @@ async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(house: Storeho
     await house.reply(await house.claim(), "1")
     await house.reply(await house.claim(), "2")
     assert await house.queue.owed(THREAD) == {}
+
+
+async def test_a_position_is_told_while_a_reply_waits(house: Storehouse) -> None:
+    await house.say("one", author="U1")
+    await house.claim()
+    second = await house.say("two", author="U2")
+    assert await house.events(second.job) == [Queued(1)]
+    assert await house.queue.positions(THREAD, [job_of(second)]) == [1]

@@ -7,11 +7,18 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.records import Claim, Place, Receipt
-from core.types import Cancelled, Delta, Done, Failed, Queued, Started, Turn
+from core.records import Place
+from core.types import Cancelled, Delta, Done, Started, Turn
 from storage import keys
-from storage.codec import Undecodable
 from storage.store import Limits
+from tests.queue_steps import (
+    answered,
+    edit,
+    job_of,
+    lose_lease,
+    nothing_is_left_open,
+    regenerate,
+)
 from tests.storehouse import LANE, THREAD, Storehouse
 
 CHANNEL = Place("slack", "T1", "C1")
@@ -23,40 +30,6 @@ async def house(redis: Redis) -> Storehouse:
     house = Storehouse.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
     await house.queue.announce(LANE, "core", 60)
     return house
-
-
-def job_of(receipt: Receipt) -> str:
-    assert receipt.job is not None
-    return receipt.job
-
-
-async def lose_lease(house: Storehouse) -> None:
-    await house.redis.zadd("henji:{0}:leases", {str(THREAD): 1})
-    await house.queue.sweep()
-
-
-async def answered(house: Storehouse, text: str, reply: str, id_: str) -> str:
-    """A message that has its reply; the reply's id."""
-    receipt = await house.say(text, id=id_)
-    await house.reply(await house.claim(), reply)
-    return job_of(receipt)
-
-
-async def edit(house: Storehouse, turn: str, text: str, revision: str = "1") -> Receipt:
-    return await house.queue.edit(THREAD, turn, text, revision, LANE, "adapter")
-
-
-async def regenerate(house: Storehouse, reply: str, revision: str = "1") -> Receipt:
-    return await house.queue.regenerate(THREAD, reply, revision, "U1", LANE, "adapter")
-
-
-async def nothing_is_left_open(house: Storehouse) -> bool:
-    """No counter, lease, deadline or place in the order outlives the jobs."""
-    names = ("leases", "delayed", "deadlines", "open")
-    left = [name for name in names if await house.redis.exists(keys.key(name, 0))]
-    waiting = await house.redis.get(keys.key("waiting", 0, LANE))
-    assert (left, waiting or "0") == ([], "0")
-    return True
 
 
 # -- commit -------------------------------------------------------------------------------------
@@ -73,11 +46,9 @@ async def test_a_commit_after_a_reset_is_refused(house: Storehouse) -> None:
 
 
 async def test_a_reset_after_a_commit_takes_both(house: Storehouse) -> None:
-    reply = await answered(house, "a secret", "kept?", "m1")
-    await house.deliveries.close(await house.delivery(reply), ["b1"])
+    await answered(house, "a secret", "kept?", "m1")
     assert await house.history.reset(THREAD, "U1") == 2
     assert await house.texts() == []
-    assert await house.events(reply) == []
 
 
 @pytest.mark.parametrize("place", [CHANNEL, SPACE])
@@ -422,227 +393,3 @@ async def test_a_person_who_floods_one_thread_fills_no_mailbox_without_end(redis
     outcomes = [(await house.say("and")).outcome for _ in range(20)]
     assert outcomes[-1] == "refused"
     assert await house.redis.zcard(keys.key("mailbox", 0, str(THREAD))) <= 5 + 3
-
-
-# -- time ---------------------------------------------------------------------------------------
-
-
-async def past_deadline(house: Storehouse, receipt: Receipt) -> None:
-    await house.redis.zadd("henji:{0}:deadlines", {job_of(receipt): 1})
-    await house.queue.sweep()
-
-
-async def test_a_deadline_that_meets_a_claim_lets_the_core_finish(house: Storehouse) -> None:
-    receipt = await house.say("hello")
-    claim = await house.claim()
-    await past_deadline(house, receipt)
-    assert await house.reply(claim, "hi") == "ok"
-    assert await nothing_is_left_open(house)
-
-
-async def test_a_deadline_passes_over_who_stands_first_to_who_comes_next(
-    house: Storehouse,
-) -> None:
-    first = await house.say("one", author="U1")
-    second = await house.say("two", author="U2")
-    await past_deadline(house, first)
-    assert (await house.events(first.job))[-1] == Failed("deadline")
-    assert (await house.claim()).job.id == second.job
-
-
-async def test_a_deadline_behind_a_running_reply_leaves_that_to_its_core(
-    house: Storehouse,
-) -> None:
-    await house.say("one", author="U1")
-    claim = await house.claim()
-    second = await house.say("two", author="U2")
-    await past_deadline(house, second)
-    assert (await house.events(second.job))[-1] == Failed("deadline")
-    assert await house.reply(claim, "1") == "ok"
-    assert await nothing_is_left_open(house)
-
-
-async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
-    house: Storehouse,
-) -> None:
-    await house.say("and you?", hold=60.0, id="m5")
-    await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
-    await house.queue.sweep()
-    claim = await house.claim()
-    await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "before", at=1.0)])
-    assert await house.reply(claim, "fine") == "ok"
-    assert await house.texts() == ["before", "and you?", "fine"]
-
-
-async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(house: Storehouse) -> None:
-    held = await house.say("and you?", hold=60.0, id="m5")
-    await house.history.reset_place(CHANNEL, "U1")
-    await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "a secret", at=1.0)])
-    assert await house.texts() == []
-    assert (await house.events(held.job))[-1] == Cancelled("reset")
-    assert await nothing_is_left_open(house)
-
-
-# -- threads that expire ------------------------------------------------------------------------
-
-
-async def expire(house: Storehouse, *names: str) -> None:
-    """As when the retention is over."""
-    for name in names or ("thread", "turns", "history", "mailbox", "counts", "changes"):
-        await house.redis.delete(keys.key(name, 0, str(THREAD)))
-
-
-async def test_a_thread_that_expired_is_not_remembered_by_the_core_that_knew_it(
-    house: Storehouse,
-) -> None:
-    await answered(house, "a secret", "noted", "m1")
-    await house.history.window(await _next_claim(house, "m2"))
-    await expire(house)
-    await house.redis.delete(keys.key("jobs", 0, str(THREAD)))
-    await house.redis.delete("henji:{0}:leases", "henji:{0}:deadlines", "henji:{0}:open")
-    window = await house.history.window(await _next_claim(house, "m3"))
-    assert list(window.history) == []
-    assert [stored.turn.id for stored in window.mailbox] == ["m3"]
-
-
-async def _next_claim(house: Storehouse, id_: str) -> Claim:
-    await house.say("next", id=id_)
-    return await house.claim()
-
-
-@pytest.mark.parametrize("held", [0.0, 60.0])
-async def test_a_thread_that_expired_while_a_job_waits_leaves_no_key_behind(
-    house: Storehouse, held: float
-) -> None:
-    receipt = await house.say("hello", hold=held)
-    await expire(house)
-    assert await house.nothing_to_do()
-    await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1}, xx=True)
-    await past_deadline(house, receipt)
-    assert (await house.events(receipt.job))[-1] == Failed("deadline")
-    assert not await house.redis.exists(keys.key("thread", 0, str(THREAD)))
-    assert await nothing_is_left_open(house)
-
-
-async def test_a_thread_that_expired_while_it_was_answered_leaves_no_key_behind(
-    house: Storehouse,
-) -> None:
-    await house.say("hello")
-    claim = await house.claim()
-    await expire(house)
-    assert await house.reply(claim, "hi") == "fenced"
-    await lose_lease(house)
-    assert not await house.redis.exists(keys.key("thread", 0, str(THREAD)))
-    assert not await house.redis.exists(keys.key("leases", 0))
-
-
-async def test_chatter_keeps_all_of_a_thread_alive(house: Storehouse) -> None:
-    await answered(house, "hello", "hi", "m1")
-    parts = ("thread", "turns", "history", "counts")
-    for name in parts:
-        await house.redis.pexpire(keys.key(name, 0, str(THREAD)), 60_000)
-    await house.say("by the way", addressed=False)
-    left = [await house.redis.pttl(keys.key(name, 0, str(THREAD))) for name in parts]
-    assert min(left) > 60_000
-
-
-async def test_what_is_changed_outside_a_reply_has_a_lifetime_too(house: Storehouse) -> None:
-    await answered(house, "one", "1", "m1")
-    await house.history.reset(THREAD, "U1")
-    await house.queue.delete(THREAD, "m1")
-    other = replace(THREAD, thread="2.0")
-    await house.say("too long", thread=other)
-    await house.queue.fail(await house.claim(), "too_long", "", retry=False, forget=True)
-    await house.queue.sweep()
-    await house.deliveries.take("slack", "adapter")
-    forever = [name for name in await house.redis.keys() if await house.redis.ttl(name) < 0]
-    assert forever == []
-
-
-# -- poison -------------------------------------------------------------------------------------
-
-
-async def test_a_delivery_that_cannot_be_read_stops_no_other(house: Storehouse) -> None:
-    poisoned = await house.say("poison", thread=replace(THREAD, thread="2.0"))
-    await house.redis.hset(keys.key("delivery", 0, job_of(poisoned)), "thread", "nowhere")
-    healthy = await house.say("hello")
-    for receipt in (poisoned, healthy):
-        await house.redis.zadd(keys.key("deliveries", 0, "slack"), {job_of(receipt): 1})
-    assert [d.job for d in await house.deliveries.take("slack", "other")] == [healthy.job]
-
-
-@pytest.mark.parametrize(
-    "field", ["v", "thread", "turn", "lane", "author", "seed", "deadline", "arrival", "attempts"]
-)
-async def test_a_job_that_lacks_anything_stops_nobody(house: Storehouse, field: str) -> None:
-    poisoned = await house.say("poison", thread=replace(THREAD, thread="2.0"))
-    await house.redis.hdel(keys.key("job", 0, job_of(poisoned)), field)
-    healthy = await house.say("hello", author="U2")
-    held = await house.queue.claim(LANE, "core", 3)
-    assert healthy.job in [claim.job.id for claim in held]
-    for claim in held:
-        await house.queue.release(claim)
-    await house.queue.sweep()
-    assert (await house.say("more")).outcome == "queued"
-
-
-async def test_a_turn_that_cannot_be_read_is_left_out_of_its_thread(house: Storehouse) -> None:
-    await answered(house, "one", "1", "m1")
-    await house.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")
-    await house.say("two", id="m2")
-    claim = await house.claim()
-    fresh = Storehouse(house.redis, house.store)
-    window = await fresh.history.window(claim)
-    assert [s.turn.text for s in [*window.history, *window.mailbox]] == ["1", "two"]
-    assert (await edit(house, "m1", "uno")).outcome == "ignored"
-    assert await house.reply(claim, "2") == "ok"
-    assert await house.history.forget(SPACE, "U1") > 0
-    assert not await house.redis.hexists(keys.key("turns", 0, str(THREAD)), "m1")
-
-
-async def test_a_prompt_that_cannot_be_read_is_no_prompt_that_is_gone(house: Storehouse) -> None:
-    await house.say("one", id="m1")
-    await house.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")
-    with pytest.raises(Undecodable):  # so that it is a dead letter, and can be asked again
-        await house.history.window(await house.claim())
-
-
-async def test_a_job_without_a_thread_keeps_no_other_from_its_end(house: Storehouse) -> None:
-    poisoned = await house.say("poison", thread=replace(THREAD, thread="2.0"))
-    await house.redis.hdel(keys.key("job", 0, job_of(poisoned)), "thread")
-    await house.redis.zadd("henji:{0}:deadlines", {job_of(poisoned): 1})
-    late = await house.say("late", thread=replace(THREAD, thread="3.0"))
-    await past_deadline(house, late)
-    for receipt in (poisoned, late):
-        assert (await house.events(receipt.job))[-1] == Failed("deadline")
-    assert await nothing_is_left_open(house)
-
-
-async def test_an_event_that_cannot_be_read_keeps_no_core_from_taking_over(
-    house: Storehouse,
-) -> None:
-    receipt = await house.say("hello")
-    claim = await house.claim()
-    await house.queue.publish(claim, Delta(0, "half"))
-    await house.redis.xadd(keys.key("events", 0, job_of(receipt)), {"e": "{not json"})
-    await house.queue.cancel(THREAD, job_of(receipt))
-    await lose_lease(house)
-    assert await house.texts() == ["hello", "half"]
-
-
-async def test_a_dead_letter_of_nowhere_is_refused(house: Storehouse) -> None:
-    await house.redis.xadd(
-        keys.key("dead", 0),
-        {"job": "j", "thread": "nowhere", "turn": "m1", "author": "U1", "attempts": "1",
-         "code": "internal", "message": "boom"},
-    )  # fmt: skip
-    (letter,) = await house.queue.dead()
-    assert (await house.queue.requeue(letter, LANE)).code == "prompt_gone"
-
-
-async def test_a_position_is_told_while_a_reply_waits(house: Storehouse) -> None:
-    await house.say("one", author="U1")
-    await house.claim()
-    second = await house.say("two", author="U2")
-    assert await house.events(second.job) == [Queued(1)]
-    assert await house.queue.positions(THREAD, [job_of(second)]) == [1]

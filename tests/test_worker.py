@@ -142,6 +142,18 @@ async def _started(house: Storehouse, job: str | None, attempt: int) -> bool:
     return Started(attempt) in await house.events(job)
 
 
+async def test_a_core_whose_clock_is_wrong_answers_all_the_same(
+    house: Storehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for year in (1990, 2090):
+        monkeypatch.setattr(time, "time", lambda: (year - 1970) * 365.25 * 86400)  # noqa: B023
+        async with at_work(house, EchoEngine()):
+            receipt = await house.say("hello", thread=replace(THREAD, thread=f"{year}"))
+            end = await ends(house, receipt.job)
+        assert isinstance(end, Done)
+        assert await house.redis.zcount(keys.key("lane", 0, LANE), "-inf", "+inf") == 1
+
+
 # -- an engine that fails -----------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
 -- Forgets what a person wrote in this bucket, a few threads at a time: their turns with the replies
--- these had, their jobs, and the records of both. Returns turns forgotten, and threads yet to do.
+-- these had, their jobs, and the records of both. Returns turns forgotten, and how much is left to do.
 
 local who = A.space .. ':' .. A.author
 call('HSET', K('marks'), 'person ' .. who, now)
@@ -41,8 +41,10 @@ local function turns_of(T)
   return theirs, turns
 end
 
-for _, J in ipairs(call('ZRANGE', K('asked', who), 0, -1)) do forget_job(J) end
-call('DEL', K('asked', who))
+for _, J in ipairs(call('ZRANGE', K('asked', who), 0, 10 * A.most - 1)) do
+  forget_job(J)
+  call('ZREM', K('asked', who), J)
+end
 for _, entry in ipairs(A.first and call('XRANGE', K('dead'), '-', '+') or {}) do
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
@@ -62,4 +64,4 @@ for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
   forgotten = forgotten + #theirs
   call('ZREM', K('person', who), T)
 end
-return { forgotten, call('ZCARD', K('person', who)) }
+return { forgotten, call('ZCARD', K('person', who)) + call('ZCARD', K('asked', who)) }

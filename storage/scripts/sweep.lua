@@ -25,6 +25,9 @@ end
 for _, T in ipairs(due(K('delayed'))) do place(T) end
 for _, J in ipairs(due(K('deadlines'))) do
   local job = job_of(J)
+  if job.state == 'running' and not (job.thread and call('ZSCORE', K('leases'), job.thread)) then
+    job.state = 'waiting' -- nobody has it any more, and the lease is forgotten
+  end
   if job.state == 'waiting' and job.thread then
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
     finish(job.thread, J, job, 'failed', failed('deadline'))
@@ -36,6 +39,8 @@ for _, J in ipairs(due(K('deadlines'))) do
     if job.state == 'running' then call('ZADD', K('deadlines'), now + 60000, J) end
   end
 end
+
+call('ZREMRANGEBYSCORE', K('threads'), '-inf', now - LIFE.threads)
 
 -- These are written all the time: their lifetime is renewed here rather than at each write.
 for _, name in ipairs({ 'leases', 'delayed', 'deadlines', 'open', 'arrivals', 'threads', 'resets',

@@ -5,8 +5,10 @@
 local function emit(J, platform, event)
   local events = K('events', J)
   local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
-  call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', call('XLEN', events),
-    'i', entry, 'e', event)
+  local number = call('XLEN', events)
+  if number == 1 then touch('events', J) end
+  call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', number, 'i', entry,
+    'e', event)
 end
 
 local function characters(text)

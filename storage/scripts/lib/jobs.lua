@@ -45,6 +45,16 @@ local function unplace(T, meta)
   end
 end
 
+-- Whether a thread is where it says: Redis may have been away for longer than the order is kept.
+local function stands(T, meta)
+  if meta.state == 'ready' then
+    local leaf = nodes(split(meta.path, '\n'))[4]
+    return call('ZSCORE', K('ready', meta.lane, leaf), T)
+  end
+  return meta.state == 'leased' and call('ZSCORE', K('leases'), T)
+    or meta.state == 'delayed' and call('ZSCORE', K('delayed'), T)
+end
+
 local function wake(lane)
   local length = call('LPUSH', K('wake', lane), 1)
   if length == 1 then touch('wake', lane) end

@@ -46,11 +46,10 @@ local function open_job(T, J, job, later)
   touch('jobs', T)
   call('ZADD', K('deadlines'), job.deadline, J)
   count(T, job.author, 1)
-  local state = call('HGET', K('thread', T), 'state')
-  if state == 'idle' then place(T, later) end
+  local meta = hash(K('thread', T))
+  if not stands(T, meta) then place(T, later, meta) end
   local at = position(job.lane, path_of(T, job), T)
   emit(J, platform, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
-  touch('events', J)
   return at
 end
 
@@ -62,7 +61,6 @@ local function refuse(T, J, job, code, detail, til)
   touch('job', J)
   open_delivery(T, J, job)
   emit(J, platform, failed(code, detail, til))
-  touch('events', J)
 end
 
 -- Why a reply cannot be owed now, if so: a code, what to log or how many wait already, and when it

@@ -1,0 +1,46 @@
+"""Short ways to say what people and processes do to the queue, and whether it is clean after."""
+
+from __future__ import annotations
+
+from core.records import Receipt
+from storage import keys
+from tests.storehouse import LANE, THREAD, Storehouse
+
+
+def job_of(receipt: Receipt) -> str:
+    assert receipt.job is not None
+    return receipt.job
+
+
+async def lose_lease(house: Storehouse) -> None:
+    await house.redis.zadd("henji:{0}:leases", {str(THREAD): 1})
+    await house.queue.sweep()
+
+
+async def answered(house: Storehouse, text: str, reply: str, id_: str) -> str:
+    """A message that has its reply; the reply's id."""
+    receipt = await house.say(text, id=id_)
+    await house.reply(await house.claim(), reply)
+    return job_of(receipt)
+
+
+async def edit(house: Storehouse, turn: str, text: str, revision: str = "1") -> Receipt:
+    return await house.queue.edit(THREAD, turn, text, revision, LANE, "adapter")
+
+
+async def regenerate(house: Storehouse, reply: str, revision: str = "1") -> Receipt:
+    return await house.queue.regenerate(THREAD, reply, revision, "U1", LANE, "adapter")
+
+
+async def nothing_is_left_open(house: Storehouse) -> bool:
+    """No counter, lease, deadline or place in the order outlives the jobs."""
+    names = ("leases", "delayed", "deadlines", "open")
+    left = [name for name in names if await house.redis.exists(keys.key(name, 0))]
+    waiting = await house.redis.get(keys.key("waiting", 0, LANE))
+    assert (left, waiting or "0") == ([], "0")
+    return True
+
+
+async def past_deadline(house: Storehouse, receipt: Receipt) -> None:
+    await house.redis.zadd("henji:{0}:deadlines", {job_of(receipt): 1})
+    await house.queue.sweep()
