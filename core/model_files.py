@@ -9,9 +9,11 @@ import fcntl
 import importlib.metadata
 import importlib.util
 import json
+import math
 import re
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,8 +55,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """``config.json``: the architecture."""
-    return read_json(directory / "config.json")
+    """``config.json``: the architecture; of a model that also sees or hears, its language part."""
+    config = read_json(directory / "config.json")
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config
 
 
 def read_generation_config(directory: Path) -> dict[str, Any]:
@@ -115,27 +119,27 @@ def cache_numbers(config: dict[str, Any]) -> int | None:
 
 
 def count_parameters(directory: Path) -> int | None:
-    """Parameters, from the headers of safetensors files; from the size of pickled weights, which
-    are taken to hold two bytes each."""
+    """Parameters, from the headers of safetensors files; from the size of pickled weights, in the
+    precision that the config names."""
     files = weight_files(directory)
     if not all(path.exists() for path in files):
         return None
     if all(path.suffix == ".safetensors" for path in files):
         return sum(_numbers_in(path) for path in files) or None
-    return sum(path.stat().st_size for path in files) // 2 or None
+    config = read_config(directory)
+    wide = "float32" in (config.get("dtype"), config.get("torch_dtype"))
+    return sum(path.stat().st_size for path in files) // (4 if wide else 2) or None
 
 
 def _numbers_in(path: Path) -> int:
     """The numbers that a safetensors file holds. Layout: a little-endian u64 with the length of the
     JSON header, the header, the data (github huggingface/safetensors)."""
-    total = 0
-    for name, tensor in _safetensors_header(path).items():
-        if name != "__metadata__":
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count
-    return total
+    return sum(math.prod(tensor["shape"]) for tensor in _tensors(path))
+
+
+def _tensors(path: Path) -> list[dict[str, Any]]:
+    header = _safetensors_header(path)
+    return [tensor for name, tensor in header.items() if name != "__metadata__"]
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
@@ -168,14 +172,34 @@ def _shards(index: Path) -> list[Path]:
 
 
 def check_weights(directory: Path) -> list[Path]:
-    """The weight files of a directory, every one of them there; ModelError names what is not."""
+    """The weight files of a directory, all of them there and as long as they say they are.
+
+    They are not read through. ModelError names the one that is missing or cut short.
+    """
     files = weight_files(directory)
     if not files:
         raise ModelError(f"{directory} has no weights: model.safetensors or pytorch_model.bin")
     for path in files:
         if not path.exists():
             raise ModelError(f"{path} is missing")
+        if _is_cut_short(path):
+            raise ModelError(f"{path} is cut short: fetch it once more")
     return files
+
+
+def _is_cut_short(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return path.stat().st_size < _safetensors_size(path)
+    with path.open("rb") as file:
+        # a zip archive has its directory at the end; weights of before 2020 are none
+        return file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
+
+
+def _safetensors_size(path: Path) -> int:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+    ends = (each["data_offsets"][1] for each in _tensors(path))
+    return 8 + int(length) + max(ends, default=0)
 
 
 # -- pulled from the hub ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from core.dialogue import Dialogue, Prompt
 from core.dialogue.encoder import Encoder
 from core.dialogue.formats.base import Format
 from core.dialogue.tokenizer import Tokenizer
-from core.errors import TurnTooLong
+from core.errors import ModelError, TurnTooLong
 from core.types import Turn
 from tests import dialogues
 from tests.dialogues import said, turn, user
@@ -220,6 +220,12 @@ def test_a_system_prompt_stays_when_turns_fall() -> None:
         prompts = talk(dialogue, 30, evict=False)
         assert prompts[-1].dropped > 0
         assert "親切に短く" in dialogue.tokenizer.decode(prompts[-1].ids)
+
+
+@pytest.mark.parametrize("kind", ["rinna", "chatml", "alternating"])
+def test_a_system_prompt_that_leaves_no_room_is_told_at_once(kind: str) -> None:
+    with pytest.raises(ModelError, match=r"the system prompt takes \d+ tokens .* reads 140 "):
+        dialogues.load(kind, context_length=200, max_new_tokens=60, system_prompt="親切に" * 80)
 
 
 def test_a_prompt_needs_a_turn() -> None:

@@ -145,6 +145,29 @@ def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
     assert Dialogue.load(spec, directory).stop_ids >= {2, 4}
 
 
+def test_a_model_that_also_sees_is_read_by_its_language_part(tmp_path: Path) -> None:
+    directory = tiny.llama(tmp_path / "llama", context_length=512)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({"text_config": config}))
+    spec = find_model(settings(tmp_path, model=str(directory)))
+    assert spec.context_length == 512
+    assert spec.shape is not None
+    assert spec.shape.cache_numbers == 2 * 2 * 2 * 8
+
+
+def test_pickled_weights_are_counted_in_the_precision_that_the_config_names(
+    tmp_path: Path,
+) -> None:
+    directory = tiny.rinna(tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    counted = {}
+    for dtype in ("float16", "float32"):
+        (directory / "config.json").write_text(json.dumps({**config, "torch_dtype": dtype}))
+        shape = find_model(settings(tmp_path, model=str(directory))).shape
+        counted[dtype] = shape.parameters if shape else 0
+    assert 0 < counted["float32"] == counted["float16"] // 2
+
+
 def test_a_directory_may_be_named_from_the_person_s_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import sentencepiece
 import torch
+from safetensors.torch import save_file
 from transformers import GPTNeoXForCausalLM
 
 from core.dialogue import Dialogue
 from core.engine.torch import Limits, TorchEngine
 from core.errors import ModelError
 from core.loading import choose_device, choose_dtype, load_weights
+from core.model_files import check_weights
 from core.models import CATALOGUE, model_directory
 from core.records import GenerationRequest
 from core.settings import Settings
@@ -49,6 +51,16 @@ def test_a_checkpoint_in_the_old_layout_loads_whole(files: Path) -> None:
     masks = {name for name in old if name.endswith(("attention.bias", "masked_bias", "inv_freq"))}
     assert set(loaded) == set(old) - masks
     assert all(torch.equal(tensor, old[name]) for name, tensor in loaded.items())
+
+
+def test_safetensors_with_the_old_keys_load_whole(files: Path) -> None:
+    old = torch.load(files / "pytorch_model.bin")
+    (files / "pytorch_model.bin").unlink()
+    save_file(old, files / "model.safetensors", metadata={"format": "pt"})
+    loaded = dict(load(files).named_parameters())
+    assert torch.equal(loaded["lm_head.weight"], old["embed_out.weight"])
+    name = "gpt_neox.layers.1.attention.query_key_value.weight"
+    assert torch.equal(loaded[name], old[name])
 
 
 def test_it_computes_what_its_config_of_2023_says(files: Path) -> None:
@@ -197,6 +209,20 @@ def test_safetensors_that_are_cut_short_are_named(tmp_path: Path) -> None:
     (directory / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         load(directory)
+
+
+def test_what_is_cut_short_is_found_without_reading_it(files: Path, tmp_path: Path) -> None:
+    assert check_weights(files) == [files / "pytorch_model.bin"]
+    whole = (files / "pytorch_model.bin").read_bytes()
+    (files / "pytorch_model.bin").write_bytes(whole[:-100])
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is cut short"):
+        check_weights(files)
+    llama = tiny.llama(tmp_path / "llama")
+    assert check_weights(llama) == [llama / "model.safetensors"]
+    whole = (llama / "model.safetensors").read_bytes()
+    (llama / "model.safetensors").write_bytes(whole[:-1])
+    with pytest.raises(ModelError, match=r"model\.safetensors is cut short"):
+        check_weights(llama)
 
 
 def test_weights_that_are_not_there_are_named(files: Path) -> None:

@@ -19,7 +19,7 @@ from core.dialogue.formats.names import named
 from core.dialogue.reply import Reply
 from core.dialogue.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from core.dialogue.trail import Part, Trail, Trails
-from core.errors import TurnTooLong
+from core.errors import ModelError, TurnTooLong
 from core.models import ModelSpec
 from core.types import Role, Turn
 
@@ -61,6 +61,11 @@ class Dialogue:
         self._trails = Trails()
         self._size = lru_cache(4096)(self._measure)
         self._empty = len(self._encoder.whole(form.whole([Message("user", "")], "")))
+        if self._empty >= spec.prompt_budget:
+            raise ModelError(
+                f"the system prompt takes {self._empty} tokens with the format around it, "
+                f"and {spec.name} reads {spec.prompt_budget} beside the longest reply"
+            )
         told = f"1 {spec.format} {speaker_names} {tokenizer.fingerprint}"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -92,7 +97,7 @@ class Dialogue:
     def adapted(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
         """The same model's way to talk on other terms, and with a system prompt of its own.
 
-        ModelError where the format does not go with that prompt.
+        ModelError where the format does not go with that prompt, or it leaves no room.
         """
         form = self._format
         if system_prompt is not None:

@@ -70,7 +70,7 @@ _PADDING = {"sentencepiece": 128, "transformers": 4096}
 def check_vocabulary(tokenizer: Tokenizer, spec: ModelSpec, directory: Path) -> None:
     """Raise ModelError where the weights have fewer rows than there are tokens, or far more."""
     config = read_config(directory)
-    rows = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    rows = config.get("vocab_size")
     step = _PADDING[spec.tokenizer]
     if isinstance(rows, int) and not tokenizer.size <= rows <= -(-tokenizer.size // step) * step:
         raise ModelError(
