@@ -186,6 +186,17 @@ async def test_of_a_question_that_was_deleted_in_the_queue_nothing_is_left(team:
     assert len([name for name in tasks if name.startswith("typing")]) == 1  # for one
 
 
+async def test_a_guild_that_is_away_for_a_while_is_not_forgotten(team: Team, general: str) -> None:
+    said, thread = await talk(team, general)
+    away = {"id": thread.space, "unavailable": True}
+    await team.discord.gateway.dispatch("GUILD_DELETE", away, thread.space, 0)
+    back = team.discord.guild(thread.space)
+    await team.discord.gateway.dispatch("GUILD_CREATE", back, thread.space, 0)
+    await team.discord.says(ALICE, said["id"], "two")
+    await reply_to(team, said["id"], "two")
+    await remembered(team, thread, "one", "echo: one", "two", "echo: two")
+
+
 # -- where and how people talk ------------------------------------------------------------------
 
 
