@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -172,7 +171,7 @@ async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_e
     await team.start_core(tokens_per_second=40)
     await team.start_bot()
     used = await team.discord.uses(
-        ALICE, general, "ask", {"prompt": words(20), "private": True}, id=_nearly_over()
+        ALICE, general, "ask", {"prompt": words(20), "private": True}, id=p.nearly_over()
     )
     await team.discord.until(
         lambda: [m for m in team.discord.replies(direct) if m["content"].count("word") == 20]
@@ -193,7 +192,7 @@ async def test_where_the_bot_is_a_persons_own_a_reply_is_cut_before_the_token_en
         general,
         "ask",
         {"prompt": words(200)},
-        id=_nearly_over(),
+        id=p.nearly_over(),
         authorizing_integration_owners={"1": ALICE["id"]},
     )
     where = team.discord.world.messages
@@ -202,11 +201,6 @@ async def test_where_the_bot_is_a_persons_own_a_reply_is_cut_before_the_token_en
         lambda: say("stopped", "en") in where[general][used.original]["content"]
     )
     assert team.discord.sent("post") == []
-
-
-def _nearly_over() -> str:
-    """An interaction's id of nearly fourteen minutes ago, when its token has a minute to live."""
-    return p.snowflake(datetime.now(UTC) - timedelta(minutes=13, seconds=59))
 
 
 # -- the other commands -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
 from tests.local_discord.looking import answered, the_answer, told, with_its_buttons
-from tests.local_discord.team import ALICE, Team, a_team
+from tests.local_discord.team import ALICE, Team, a_team, words
 from tests.waiting import until
 
 SILENT = str(1 << 10)
@@ -121,6 +122,48 @@ async def test_where_the_bot_may_not_write_a_long_reply_goes_through_the_token(
     await team.discord.until(lambda: len(used.messages) == 2)
     await with_its_buttons(team, where[used.messages[1]])
     assert "".join(where[ident]["content"] for ident in used.messages) == f"echo: {LONG}"
+
+
+# -- what Discord refuses -----------------------------------------------------------------------
+
+
+async def test_where_an_acknowledgement_comes_too_late_the_reply_comes_all_the_same(
+    team: Team, general: str
+) -> None:
+    direct = team.discord.add_direct(ALICE)
+    for asked, channel in (
+        ({"prompt": "one"}, general),
+        ({"prompt": "two", "private": True}, direct),
+    ):
+        team.discord.make_trouble("callback", status=404, code=10062)
+        await team.discord.uses(ALICE, general, "ask", asked)
+        [reply] = await team.discord.until(partial(team.discord.replies, channel))
+        await with_its_buttons(team, reply)
+        assert reply["content"] == f"echo: {asked['prompt']}"
+
+
+async def test_a_reply_to_a_message_that_cannot_be_read_comes_without_its_reference(
+    team: Team,
+) -> None:
+    general = team.discord.add_channel(team.discord.add_guild())
+    await team.start_core()
+    await team.start_bot(answers="reply")
+    team.discord.make_trouble("post", status=400, code=160002)
+    await team.discord.says(ALICE, general, "<@bot> hello")
+    [reply] = await team.discord.until(lambda: team.discord.replies(general))
+    await with_its_buttons(team, reply)
+    assert "message_reference" not in reply
+
+
+async def test_a_message_that_takes_no_more_edits_is_said_anew_at_the_end(team: Team) -> None:
+    general = team.discord.add_channel(team.discord.add_guild())
+    await team.start_core(tokens_per_second=100)
+    await team.start_bot()
+    team.discord.make_trouble("edit", times=9, status=400, code=30046)
+    said = await team.discord.says(ALICE, general, f"<@bot> {words(40)}")
+    await team.discord.until(lambda: len(team.discord.replies(said["id"])) == 2)
+    whole = await with_its_buttons(team, team.discord.replies(said["id"])[1])
+    assert whole["content"] == f"echo: {words(40)}"
 
 
 # -- what people write --------------------------------------------------------------------------

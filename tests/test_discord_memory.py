@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -169,6 +170,31 @@ async def test_a_question_in_a_channel_or_in_direct_messages_is_forgotten_too(te
         await remembered(team, thread, "hello", "echo: hello")
         await team.discord.deletes(said)
         await remembered(team, thread)
+
+
+async def test_of_a_question_that_was_deleted_in_the_queue_nothing_is_left(team: Team) -> None:
+    general = team.discord.add_channel(team.discord.add_guild())
+    await team.house.queue.announce("echo", "a core that is busy", 60)
+    await team.start_bot()
+    await team.discord.says(BOB, general, "<@bot> one")
+    said = await team.discord.says(ALICE, general, "<@bot> two")
+    [line] = await team.discord.until(lambda: team.discord.replies(said["id"]))
+    assert line["content"] == say("queued", "en", position=2)
+    await team.discord.deletes(said)
+    await team.discord.until(lambda: not team.discord.replies(said["id"]))
+    tasks = {task.get_name() for task in asyncio.all_tasks()}
+    assert len([name for name in tasks if name.startswith("typing")]) == 1  # for one
+
+
+async def test_a_guild_that_is_away_for_a_while_is_not_forgotten(team: Team, general: str) -> None:
+    said, thread = await talk(team, general)
+    away = {"id": thread.space, "unavailable": True}
+    await team.discord.gateway.dispatch("GUILD_DELETE", away, thread.space, 0)
+    back = team.discord.guild(thread.space)
+    await team.discord.gateway.dispatch("GUILD_CREATE", back, thread.space, 0)
+    await team.discord.says(ALICE, said["id"], "two")
+    await reply_to(team, said["id"], "two")
+    await remembered(team, thread, "one", "echo: one", "two", "echo: two")
 
 
 # -- where and how people talk ------------------------------------------------------------------

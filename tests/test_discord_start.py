@@ -99,6 +99,22 @@ async def test_a_guild_that_the_bot_is_not_in_is_named(team: Team) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "count", "most"),
+    [
+        ({}, 2, 2),
+        ({"discord_shards": 3}, 3, 3),
+        ({"discord_shards": 4, "discord_most_shards": 1}, 4, 1),
+    ],
+)
+async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_say(
+    team: Team, settings: dict[str, Any], count: int, most: int
+) -> None:
+    team.discord.rest.shards = 2
+    plan = adapter.plan_of(load_settings(**settings), await portal.look(TOKEN), "bot")
+    assert (plan.count, plan.most) == (count, most)
+
+
+@pytest.mark.parametrize(
     ("token", "sentence"),
     [({}, portal.NO_TOKEN), ({"DISCORD_BOT_TOKEN": "wrong"}, portal.WRONG_TOKEN)],
     ids=["missing", "wrong"],

@@ -79,11 +79,16 @@ async def serve(settings: Settings, stores: Stores, terms: RelayTerms, stop: asy
     log.info("discord", name=portal.name, reads=portal.reads, invite=invitation(portal.app))
     if portal.fault:
         log.warning(portal.fault)
-    count = settings.discord_shards or portal.shards
-    plan = Plan(count, settings.discord_most_shards or count, terms.holder)
+    plan = plan_of(settings, portal, terms.holder)
     await run(
         token.get_secret_value(), portal, stores, terms_of(settings, portal), terms, plan, stop
     )
+
+
+def plan_of(settings: Settings, portal: Portal, holder: str) -> Plan:
+    """As many shards as the settings say, or as Discord recommends."""
+    count = settings.discord_shards or portal.shards
+    return Plan(count, settings.discord_most_shards or count, holder)
 
 
 def terms_of(settings: Settings, portal: Portal) -> Terms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 import discord
@@ -13,9 +13,11 @@ import structlog
 
 from bots.base import Part, PlatformRefused, Status
 from bots.discord import controls, convert, past, rest
+from bots.discord.alarms import Alarms
 from bots.discord.note import Note
 from bots.discord.pace import EVERYWHERE, Pace
 from bots.discord.presence import Typing
+from bots.discord.refusals import DEAD_TOKEN, HOPELESS, NO_THREAD, REASONS
 from bots.discord.rest import ORIGINAL, Rest, edit_key, hook_key, nonce_for
 from bots.discord.tokens import Tokens
 from bots.discord.way import ELSEWHERE, ByToken, Directly, Nowhere, Plainly, to_edit, to_post
@@ -32,29 +34,8 @@ ROOM_FOR_NOTE = 120
 """Of them, kept for a sentence of the bot's own under the last part."""
 CALL_SECONDS = 15.0
 """discord.py waits for rate limits inside a request: no longer than this."""
-HOPELESS = (
-    rest.MISSING_ACCESS,
-    rest.MISSING_PERMISSIONS,
-    rest.CANNOT_MESSAGE_USER,
-    rest.UNKNOWN_CHANNEL,
-    rest.UNKNOWN_MESSAGE,
-)
-"""Discord's codes for what no second try will do."""
-DEAD_TOKEN = (rest.UNKNOWN_WEBHOOK, rest.INVALID_WEBHOOK_TOKEN)
-"""And for a token that was never acknowledged, or has ended: another way may be open."""
-NO_THREAD = (rest.MISSING_PERMISSIONS, rest.WRONG_KIND_OF_CHANNEL, *rest.TOO_MANY_THREADS)
-"""For a thread that cannot be opened: the reply stays in the channel then."""
-REASONS = {
-    rest.UNKNOWN_CHANNEL: "the channel is gone",
-    rest.UNKNOWN_MESSAGE: "the message is gone",
-    rest.MISSING_ACCESS: "the bot may not see the channel",
-    rest.MISSING_PERMISSIONS: "the bot may not write there, or may not open threads",
-    rest.CANNOT_MESSAGE_USER: "the person takes no direct messages",
-}
 TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
 MOST_KEPT = 1024
-BEFORE_THE_END = 60.0
-"""Seconds before a token's end at which a reply that cannot do without it is cut or moved."""
 
 
 class DiscordPlatform:
@@ -73,16 +54,16 @@ class DiscordPlatform:
     ) -> None:
         self._client = client
         self._pace = pace
-        self._stop = stop
         self._clock = clock
         self._rest = Rest(client, pace)
         self._typing = Typing(self._rest.typing)
+        self._alarms = Alarms(stop, self._move, clock)
+        self._textless: dict[str, Delivery] = {}
+        """Replies that have no text yet."""
         self._waiting: dict[str, str] = {}
         """Reply -> the message that shows its place in the queue, until there is text."""
         self._places: dict[str, str] = {}
         """Reply -> the channel it goes to: its thread, or where none could be opened."""
-        self._alarms: dict[str, asyncio.Task[None]] = {}
-        """Reply -> what happens before its token ends."""
         self._moved: set[str] = set()
         """Private replies that went on as direct messages."""
         self._instead: dict[str, dict[int, str]] = {}
@@ -95,8 +76,7 @@ class DiscordPlatform:
     async def close(self) -> None:
         """End what runs beside the deliveries."""
         self._typing.close()
-        for alarm in list(self._alarms.values()):
-            alarm.cancel()
+        self._alarms.close()
 
     # -- before there is text -------------------------------------------------------------------
 
@@ -111,6 +91,7 @@ class DiscordPlatform:
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         note = await self._note(delivery)
+        self._textless[delivery.job] = delivery
         async with asyncio.timeout(CALL_SECONDS):
             if not note.token:
                 note = await self._in_place(delivery, note)
@@ -131,6 +112,17 @@ class DiscordPlatform:
         keys = (hook_key(note.token),) if by_token else (edit_key(note.channel), EVERYWHERE)
         if all(self._pace.has_room(key) for key in keys):
             await self._rewrite(delivery, note, shown, part)
+
+    async def withdraw(self, thread: ThreadKey, turn: str, owed: Collection[str]) -> None:
+        """A question is gone: take back what shows that its reply is on the way, unless that is
+        owed to others too.
+        """
+        for delivery in list(self._textless.values()):
+            if (delivery.thread, delivery.turn) == (thread, turn) and delivery.job not in owed:
+                line = self._waiting.get(delivery.job)
+                self._forget(delivery.job)
+                if line:
+                    await self.remove(delivery, line)
 
     # -- text -----------------------------------------------------------------------------------
 
@@ -176,7 +168,7 @@ class DiscordPlatform:
         """Where a reply goes now; whoever waits for an acknowledgement goes first."""
         await self.tokens.quiet()
         note = await self.tokens.note(delivery)
-        self._set_alarm(delivery, note)
+        self._alarms.set(delivery, note)
         return note
 
     async def remove(self, delivery: Delivery, message: str) -> None:
@@ -331,7 +323,7 @@ class DiscordPlatform:
 
     async def _refused(self, delivery: Delivery, note: Note, code: int) -> None:
         """Say in the log what stands in the way, and to the person, if they can be reached."""
-        self._typing.stop(delivery.job)
+        self._forget(delivery.job)
         reason = REASONS.get(code, "")
         where = str(delivery.thread)
         log.warning("discord refused a reply", job=delivery.job, thread=where, reason=reason)
@@ -342,14 +334,20 @@ class DiscordPlatform:
     def _settle(self, delivery: Delivery, part: Part) -> None:
         self._typing.stop(delivery.job)
         self._waiting.pop(delivery.job, None)
+        self._textless.pop(delivery.job, None)
         if part.end is None or not part.last:
             return
-        self._places.pop(delivery.job, None)
         if delivery.token == 1:  # after a takeover, the end is said once more
             self._moved.discard(delivery.job)
             self._instead.pop(delivery.job, None)
-        if alarm := self._alarms.pop(delivery.job, None):
-            alarm.cancel()
+        self._forget(delivery.job)
+
+    def _forget(self, job: str) -> None:
+        """Nothing more will come of a reply."""
+        self._typing.stop(job)
+        self._alarms.clear(job)
+        for kept in (self._textless, self._waiting, self._places):
+            kept.pop(job, None)
 
     def _buttons(self, delivery: Delivery, note: Note, part: Part) -> Sequence[controls.Component]:
         """Stop while the reply is written; at its end, what can be done about it."""
@@ -362,26 +360,6 @@ class DiscordPlatform:
             return ()
         cut = part.end.finish_reason == "length"
         return controls.finished(thread, delivery.job, part.index, words, cut=cut)
-
-    # -- before a token ends --------------------------------------------------------------------
-
-    def _set_alarm(self, delivery: Delivery, note: Note) -> None:
-        """See to a reply that has nowhere to go on once its token has ended."""
-        seconds = note.until - BEFORE_THE_END - self._clock()
-        needs_it = note.token and (note.private or note.stranger)
-        if needs_it and delivery.job not in self._alarms and seconds > -BEFORE_THE_END:
-            alarm = self._before_the_end(delivery, note, max(seconds, 0.0))
-            self._alarms[delivery.job] = asyncio.create_task(alarm)
-
-    async def _before_the_end(self, delivery: Delivery, note: Note, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        try:
-            if note.stranger:
-                await self._stop(delivery.thread, delivery.job)
-            else:
-                await self._move(delivery, note)
-        except discord.Forbidden:  # the person takes no direct messages: it ends here
-            await self._stop(delivery.thread, delivery.job)
 
     async def _move(self, delivery: Delivery, note: Note) -> None:
         """Let a private reply go on in the person's direct messages."""

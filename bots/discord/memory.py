@@ -47,7 +47,7 @@ class Memory:
         where, ident = found[0] if found else thread, str(message.id)
         text = convert.text_of(message, me)
         if not text:  # nothing is left of it, or the bot may not read what is
-            await self._desk.relay.deleted(where, ident)
+            await self._forget(where, ident)
             return
         author, roles = message.author, convert.roles_of(message.author)
         receipt = await self._desk.relay.edited(where, ident, text, revision, str(author.id), roles)
@@ -63,14 +63,21 @@ class Memory:
             if convert.is_personal(place):
                 await self._deleted_in_channel(place, str(message))
             else:
-                await self._desk.relay.deleted(place, str(message))
+                await self._forget(place, str(message))
 
     async def _deleted_in_channel(self, place: ThreadKey, message: str) -> None:
         """A question, the thread that it may have opened, or a reply that found no thread."""
         thread = ThreadKey(place.platform, place.space, place.channel, message)
         beside = f"{place.channel}{ELSEWHERE}{message}"
         found = await self._desk.deliveries.locate(thread, beside)
-        await self._desk.relay.deleted(thread, beside if found else message)
+        await self._forget(thread, beside if found else message)
+
+    async def _forget(self, thread: ThreadKey, message: str) -> None:
+        found = await self._desk.deliveries.locate(thread, message)
+        await self._desk.relay.deleted(thread, message)
+        if found:
+            owed = await self._desk.queue.owed(found[0])
+            await self._desk.platform.withdraw(found[0], found[1], owed)
 
     async def thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
         thread = ThreadKey(DISCORD, str(event.guild_id), str(event.parent_id), str(event.thread_id))

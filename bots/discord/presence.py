@@ -18,8 +18,9 @@ LONGEST = 600.0
 class Typing:
     """One task for each reply that has no text yet."""
 
-    def __init__(self, show: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, show: Callable[[str], Awaitable[None]], again: float = AGAIN) -> None:
         self._show = show
+        self._again = again
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, job: str, channel: str) -> None:
@@ -38,9 +39,9 @@ class Typing:
             self.stop(job)
 
     async def _keep(self, channel: str) -> None:
-        for _ in range(int(LONGEST / AGAIN)):
+        for _ in range(int(LONGEST / self._again)):
             try:
                 await self._show(channel)
             except Exception as error:  # a sign of life: the reply itself says what is wrong
                 log.info("no sign of typing", channel=channel, error=repr(error))
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(self._again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,8 @@ def modal_faults(data: Mapping[str, Any]) -> Iterator[str]:
     for label in labels:
         if label.get("type") != 18 or not 1 <= len(label.get("label", "")) <= 45:
             yield "an input stands in a label of 1 to 45 characters"
+        if len(label.get("description") or "") > 100:
+            yield "a label's description has at most 100 characters"
         if label.get("component", {}).get("type") != 4:
             yield "a label holds one input"
 
@@ -74,7 +77,9 @@ def callback_faults(kind: int, body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def command_faults(commands: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Names of 1 to 32 small letters, descriptions of 1 to 100 characters, each once a type."""
+    """Names of 1 to 32 small letters, descriptions of 1 to 100 characters, each once a type, in
+    every language.
+    """
     seen: set[tuple[int, str]] = set()
     for command in commands:
         kind, name = int(command.get("type", 1)), str(command["name"])
@@ -90,14 +95,31 @@ def command_faults(commands: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _named_faults(command: Mapping[str, Any], *, menu: bool) -> Iterator[str]:
     names = [command["name"], *(command.get("name_localizations") or {}).values()]
     for name in names:
-        if not 1 <= len(name) <= 32 or (not menu and (name != name.lower() or " " in name)):
+        if not 1 <= len(name) <= 32 or (not menu and not _is_name(name)):
             yield f"{name!r} is not a command's name"
     texts = (command.get("description_localizations") or {}).values()
     for text in [] if menu else [command.get("description", ""), *texts]:
         if not 1 <= len(text) <= 100:
             yield f"the description of {command['name']} has {len(text)} characters"
-    for option in command.get("options") or []:
+    options = command.get("options") or []
+    if len(options) > 25:
+        yield f"{command['name']} has more than 25 options"
+    for language in ("", "ja"):
+        names = [
+            (option.get("name_localizations") or {}).get(language, option["name"])
+            for option in options
+        ]
+        if len(set(names)) < len(names):
+            yield f"two options of {command['name']} have one name"
+    for option in options:
         yield from _named_faults(option, menu=False)
+
+
+def _is_name(name: str) -> bool:
+    r"""``^[-_'\p{L}\p{N}]+$`` in small letters, as developers/docs say of slash commands."""
+    return name == name.lower() and all(
+        letter in "-_'" or unicodedata.category(letter)[0] in "LN" for letter in name
+    )
 
 
 def _field_faults(body: Mapping[str, Any], known: frozenset[str]) -> Iterator[str]:

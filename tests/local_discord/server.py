@@ -256,9 +256,10 @@ class LocalDiscord:
         self.look_again()
 
     def _guilds(self) -> Sequence[p.Payload]:
-        return [self._guild(ident) for ident in self.world.guilds]
+        return [self.guild(ident) for ident in self.world.guilds]
 
-    def _guild(self, ident: str) -> p.Payload:
+    def guild(self, ident: str) -> p.Payload:
+        """A guild as the gateway tells of it."""
         mine = [c for c in self.world.channels.values() if c.get("guild_id") == ident]
         return p.guild(
             ident,
