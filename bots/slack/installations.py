@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection, Sequence
 from logging import Logger, getLogger
 from secrets import token_urlsafe
 from typing import Any
@@ -45,6 +46,14 @@ class Installations(AsyncInstallationStore):
         fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
         fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
         await self._vault.put(f"slack:{bot.team_id}", json.dumps(fields))
+        await self._list({*await self.teams(), str(bot.team_id)})
+
+    async def teams(self) -> Sequence[str]:
+        """The workspaces that the app is installed in."""
+        return list(json.loads(await self._vault.get("slack-teams") or "[]"))
+
+    async def _list(self, teams: Collection[str]) -> None:
+        await self._vault.put("slack-teams", json.dumps(sorted(teams)))
 
     async def async_find_bot(
         self,
@@ -63,6 +72,7 @@ class Installations(AsyncInstallationStore):
 
     async def async_delete_bot(self, *, enterprise_id: str | None, team_id: str | None) -> None:
         await self._vault.take(f"slack:{team_id}")
+        await self._list({*await self.teams()} - {team_id})
 
 
 class States(AsyncOAuthStateStore):
@@ -95,7 +105,7 @@ class ManyWorkspaces:
         base_url: str,
         timeout: int,
     ) -> None:
-        self._installations = installations
+        self.installations = installations
         self._rotator = rotator
         self._session = session
         self._base_url = base_url
@@ -110,23 +120,27 @@ class ManyWorkspaces:
         found = await self._installed(team)
         return Bot(team, found.bot_user_id, found.bot_id or "")
 
+    async def teams(self) -> Sequence[str]:
+        """The workspaces that the app is installed in."""
+        return await self.installations.teams()
+
     async def gone(self, team: str) -> None:
         """The app was taken out of a workspace."""
         self._known.pop(team, None)
-        await self._installations.async_delete_bot(enterprise_id=None, team_id=team)
+        await self.installations.async_delete_bot(enterprise_id=None, team_id=team)
 
     async def _installed(self, team: str) -> InstalledBot:
         at, known = self._known.get(team, (0.0, None))
         if known is not None and time.monotonic() - at < KEPT_SECONDS:
             return known
-        found = await self._installations.async_find_bot(enterprise_id=None, team_id=team)
+        found = await self.installations.async_find_bot(enterprise_id=None, team_id=team)
         if found is None:
             raise PlatformRefused(f"the app is not installed in the workspace {team}")
         rotated = await self._rotator.perform_bot_token_rotation(
             bot=found, minutes_before_expiration=ROTATE_MINUTES
         )
         if rotated is not None:
-            await self._installations.async_save_bot(rotated)
+            await self.installations.async_save_bot(rotated)
             found = rotated
         self._known[team] = (time.monotonic(), found)
         return found

@@ -125,8 +125,11 @@ class WebApi:
 
     def _access(self, arguments: Json, request: web.Request) -> Json:
         given = base64.b64decode(request.headers.get("Authorization", "")[6:]).decode()
-        if tuple(given.split(":", 1)) != self.client:
+        client_id, _, secret = given.partition(":")
+        if client_id != self.client[0]:
             raise Refused("invalid_client_id")
+        if secret != self.client[1]:
+            raise Refused("bad_client_secret")
         if arguments.get("grant_type") == "refresh_token":
             return self._rotate(arguments["refresh_token"])
         app = self.workspace.installations.get(arguments.get("code", ""))
