@@ -67,6 +67,35 @@ async def test_a_token_that_is_about_to_expire_is_exchanged_first(house: SlackHo
     assert list(slack.workspace.installations) == [app.token]
 
 
+async def test_those_who_ask_together_exchange_a_token_once(house: SlackHouse) -> None:
+    slack = house.slack
+    app = slack.workspace.installations[slack.bot_token]
+    app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
+    assert await install(house, slack.bot_token) == 200
+    asked = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(5)]
+    for n, ts in enumerate(asked):
+        await house.answered("C1", ts, f"echo: {n}")
+    exchanges = [c for c in slack.called("oauth.v2.access") if "refresh_token" in c.arguments]
+    assert [c.error for c in exchanges] == [""]
+
+
+async def test_each_workspace_is_answered_with_its_own_token(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.install("T1OTHER", "xoxb-other")
+    for token in (slack.bot_token, "xoxb-other"):
+        assert await install(house, token) == 200
+    slack.person("U8", "Other", team="T1OTHER")
+    for team, user in ((slack.workspace.team, "U1"), ("T1OTHER", "U8")):
+        slack.workspace.team = team
+        ts = await slack.say(f"C{team}", user, f"{BOT} hi")
+        await house.answered(f"C{team}", ts, "echo: hi")
+    posts = slack.called("chat.postMessage")
+    assert [(c.arguments["channel"], c.team) for c in posts] == [
+        ("CT0HENJI", "T0HENJI"),
+        ("CT1OTHER", "T1OTHER"),
+    ]
+
+
 async def test_an_installation_that_is_taken_out_is_forgotten(house: SlackHouse) -> None:
     slack = house.slack
     assert await install(house, slack.bot_token) == 200

@@ -29,7 +29,7 @@ from bots.slack.manifest import SCOPES
 from bots.slack.past import Past
 from bots.slack.people import People
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
-from bots.slack.socket import socket
+from bots.slack.socket import PING_SECONDS, socket
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
 from core.chores import repeat
@@ -175,9 +175,10 @@ async def _run(
     drained = asyncio.Event()
     relay = asyncio.create_task(desk.relay.run(drained))
     tend = partial(desk.platform.tend, desk.relay.delivers)
-    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * desk.caller.budget.minute / 60))
+    second = desk.caller.budget.minute / 60  # shorter in tests
+    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * second))
     try:
-        async with _transport(settings, app, flow, catch_up):
+        async with _transport(settings, app, flow, catch_up, second):
             desk.later(catch_up.run())
             await stop.wait()
         await desk.close()
@@ -189,7 +190,11 @@ async def _run(
 
 @contextlib.asynccontextmanager
 async def _transport(
-    settings: Settings, app: AsyncApp, flow: AsyncOAuthFlow | None, catch_up: CatchUp
+    settings: Settings,
+    app: AsyncApp,
+    flow: AsyncOAuthFlow | None,
+    catch_up: CatchUp,
+    second: float,
 ) -> AsyncIterator[None]:
     if settings.slack_http_port is not None:
         async with web_server(app, flow, settings.slack_http_host, settings.slack_http_port):
@@ -197,5 +202,6 @@ async def _transport(
         return
     token = settings.slack_app_token
     assert token is not None  # noqa: S101 -- checked at the door
-    async with socket(app, token.get_secret_value(), catch_up.soon):
+    ping = PING_SECONDS * second
+    async with socket(app, token.get_secret_value(), catch_up.soon, ping):
         yield

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from logging import Logger, getLogger
 from secrets import token_urlsafe
 from typing import Any
 
 import aiohttp
+import structlog
+from slack_sdk.errors import SlackTokenRotationError
 from slack_sdk.oauth.installation_store import Bot as InstalledBot
 from slack_sdk.oauth.installation_store import Installation
 from slack_sdk.oauth.installation_store.async_installation_store import AsyncInstallationStore
@@ -27,6 +31,8 @@ KEPT_SECONDS = 30.0
 """How long a process uses an installation before it looks at it again."""
 ROTATE_MINUTES = 120
 _FIELDS = ("app_id", "team_id", "bot_token", "bot_id", "bot_user_id", "bot_refresh_token")
+
+log = structlog.get_logger()
 
 
 class Installations(AsyncInstallationStore):
@@ -111,6 +117,7 @@ class ManyWorkspaces:
         self._base_url = base_url
         self._timeout = timeout
         self._known: dict[str, tuple[float, InstalledBot]] = {}
+        self._order: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def client(self, team: str) -> AsyncWebClient:
         token = (await self._installed(team)).bot_token
@@ -130,17 +137,31 @@ class ManyWorkspaces:
         await self.installations.async_delete_bot(enterprise_id=None, team_id=team)
 
     async def _installed(self, team: str) -> InstalledBot:
-        at, known = self._known.get(team, (0.0, None))
-        if known is not None and time.monotonic() - at < KEPT_SECONDS:
+        async with self._order[team]:  # who asks together asks once: a refresh token is good once
+            at, known = self._known.get(team, (0.0, None))
+            if known is None or time.monotonic() - at >= KEPT_SECONDS:
+                known = await self._rotated(await self._kept(team))
+                self._known[team] = (time.monotonic(), known)
             return known
+
+    async def _kept(self, team: str) -> InstalledBot:
         found = await self.installations.async_find_bot(enterprise_id=None, team_id=team)
         if found is None:
             raise PlatformRefused(f"the app is not installed in the workspace {team}")
-        rotated = await self._rotator.perform_bot_token_rotation(
-            bot=found, minutes_before_expiration=ROTATE_MINUTES
-        )
-        if rotated is not None:
-            await self.installations.async_save_bot(rotated)
-            found = rotated
-        self._known[team] = (time.monotonic(), found)
         return found
+
+    async def _rotated(self, bot: InstalledBot) -> InstalledBot:
+        """With a token that lasts; the one there is where another process is just exchanging it."""
+        try:
+            rotated = await self._rotator.perform_bot_token_rotation(
+                bot=bot, minutes_before_expiration=ROTATE_MINUTES
+            )
+        except SlackTokenRotationError as error:
+            now = await self._kept(str(bot.team_id))
+            if now.bot_token == bot.bot_token:
+                log.warning("a token could not be exchanged", team=bot.team_id, error=str(error))
+            return now
+        if rotated is None:
+            return bot
+        await self.installations.async_save_bot(rotated)
+        return rotated

@@ -26,6 +26,8 @@ class Call:
     arguments: Json
     at: float
     error: str = ""
+    team: str = ""
+    """The workspace of the token that it was made with."""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class WebApi:
         except Refused as refusal:
             answer, headers = refusal.answer, {}
         error = str(answer.get("error", ""))
-        self.calls.append(Call(method, arguments, started, error))
+        self.calls.append(Call(method, arguments, started, error, self._team_of(request)))
         await self.workspace.changed()
         if self.lost.get(method, 0) > 0:
             self.lost[method] -= 1
@@ -103,6 +105,11 @@ class WebApi:
         if scope == "channels:history":
             return any(name.endswith(":history") for name in app.scopes)
         return scope in app.scopes
+
+    def _team_of(self, request: web.Request) -> str:
+        token = request.headers.get("Authorization", "")[7:]
+        app = self.workspace.installations.get(token)
+        return app.team if app else ""
 
     def _installation(self, token: str) -> Installation:
         if not token:
