@@ -225,11 +225,13 @@ def manifest() -> None:
 @click.option("--locale", type=click.Choice(["en", "ja"]), default="en", show_default=True)
 @click.option("--command", default="/henji", show_default=True, help="The slash command.")
 @click.option("--url", metavar="URL", help="Where Slack reaches the bot; default: Socket Mode.")
-def manifest_slack(name: str, locale: str, command: str, url: str | None) -> None:
+@click.option("--many", is_flag=True, help="For several workspaces, which install it at the URL.")
+def manifest_slack(name: str, locale: str, command: str, url: str | None, many: bool) -> None:
     """The manifest to paste at api.slack.com/apps: Create New App, From a manifest."""
     from bots.slack.manifest import document
 
-    click.echo(json.dumps(document(name, locale, url, command), ensure_ascii=False, indent=2))
+    made = document(name, locale, url, command, many=many)
+    click.echo(json.dumps(made, ensure_ascii=False, indent=2))
 
 
 @henji.command(

@@ -136,7 +136,12 @@ def gpu(settings: Settings) -> Finding:
 
 async def slack(settings: Settings) -> Finding:
     """Asks Slack, where there are tokens for it."""
-    tokens = (settings.slack_bot_token, settings.slack_app_token, settings.slack_signing_secret)
+    tokens = (
+        settings.slack_bot_token,
+        settings.slack_app_token,
+        settings.slack_signing_secret,
+        settings.slack_client_secret,
+    )
     if not any(tokens):
         return Finding("Slack", True, "no tokens, so no bot there")
     if find_spec("slack_bolt") is None:
@@ -146,6 +151,11 @@ async def slack(settings: Settings) -> Finding:
     try:
         async with adapter.web_client(settings) as client:
             await checks.check(settings, client)
+            if settings.slack_by_oauth:
+                async with open_memory(settings) as memory:
+                    many = adapter.many_workspaces(settings, memory.vault, client)
+                    if sentences := await checks.revoked(many):
+                        return Finding("Slack", False, "; ".join(sentences))
     except OperatorError as error:
         return Finding("Slack", False, str(error))
     return Finding("Slack", True, f"the tokens are good at {settings.slack_api_url}")

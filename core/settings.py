@@ -282,10 +282,17 @@ class Settings(BaseSettings):
         return self.lane or ("echo" if self.engine == "echo" else self.model)
 
     @property
+    def slack_by_oauth(self) -> bool:
+        """Whether workspaces install the app, rather than that its token is in the settings."""
+        return self.slack_client_id is not None and self.slack_client_secret is not None
+
+    @property
     def platforms(self) -> tuple[str, ...]:
         """The platforms that there are tokens for."""
+        by_http = self.slack_http_port is not None
         has = {
-            "slack": self.slack_bot_token and (self.slack_app_token or self.slack_http_port),
+            "slack": (self.slack_bot_token and (self.slack_app_token or by_http))
+            or (self.slack_by_oauth and by_http),
             "discord": self.discord_bot_token,
         }
         return tuple(name for name, tokens in has.items() if tokens)

@@ -127,6 +127,11 @@ class SlackHouse:
         self._tasks[name] = self._serve(name)
         await until(partial(_listens, port))
 
+    async def again(self) -> None:
+        """Start what was started last once more, with the same settings, until it ends."""
+        task, _ = self._serve("again")
+        await task
+
     def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
         stop = asyncio.Event()
         governance = Governance(self.rulebook, RedisAudit(self.store()), Policy())

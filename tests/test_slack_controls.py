@@ -131,6 +131,16 @@ async def responded(house: SlackHouse, part: str) -> None:
     await slack.until(lambda: any(part in r["text"] for r in slack.workspace.responses))
 
 
+async def test_the_menu_under_a_reply_resets_its_thread_after_a_dialogue(house: SlackHouse) -> None:
+    slack = house.slack
+    ts, reply = await asked(house)
+    slack.press("U2", reply, blocks.MENU, value="reset")
+    view = await modal(house, "henji_confirm_reset")
+    slack.submit("U2", view, {})
+    await whispered(house, "U2", "Forgotten: this conversation")
+    assert await house.storehouse().texts(house.key("C1", ts)) == []
+
+
 async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackHouse) -> None:
     slack = house.slack
     ts, _ = await asked(house)
@@ -224,6 +234,17 @@ async def test_slash_commands_are_answered_to_oneself(
     await envelope.done.wait()
     assert envelope.answer is not None
     assert part.lower() in envelope.answer["text"].lower()
+
+
+@pytest.mark.parametrize(
+    ("word", "part"), [("help", "language model"), ("privacy", "30 days"), ("model", "echo")]
+)
+async def test_the_menu_under_a_reply_has_the_commands_too(
+    house: SlackHouse, word: str, part: str
+) -> None:
+    _, reply = await asked(house)
+    house.slack.press("U2", reply, blocks.MENU, value=word)
+    await whispered(house, "U2", part)
 
 
 async def test_commands_work_as_words_inside_threads(house: SlackHouse) -> None:

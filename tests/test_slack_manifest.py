@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bots.cli import henji
 from bots.slack import app, manifest
+from core.errors import UsageError
+from tests.local_slack.manifest import manifest_faults
 from tests.local_slack.rules import RULES
 
 SOURCES = Path(manifest.__file__).parent
 
 
-@pytest.fixture(params=[None, "https://henji.example"])
+URL = "https://henji.example"
+
+
+@pytest.fixture(params=[{}, {"url": URL}, {"url": URL, "many": True}], ids=str)
 def made(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return manifest.document(url=request.param)
+    return manifest.document(**request.param)
 
 
 def test_lengths_are_within_what_slack_takes(made: dict[str, Any]) -> None:
@@ -29,8 +36,33 @@ def test_lengths_are_within_what_slack_takes(made: dict[str, Any]) -> None:
         assert command["command"].startswith("/")
 
 
+def test_the_manifest_has_only_what_slack_knows(made: dict[str, Any]) -> None:
+    assert list(manifest_faults(made)) == []
+
+
+def test_the_judge_of_manifests_finds_what_slack_would_not_take() -> None:
+    made = manifest.document(name="x" * 36, url="henji.example")
+    made["features"]["agent_view"] |= {"colour": "red"}
+    faults = " ".join(manifest_faults(made))
+    assert "display_information.name" in faults
+    assert "features.agent_view.colour" in faults
+    assert "settings.event_subscriptions.request_url" in faults
+
+
 def test_the_printed_manifest_is_json() -> None:
-    assert json.loads(manifest.manifest()) == manifest.document()
+    printed = CliRunner().invoke(henji, ["manifest", "slack", "--url", URL, "--many"])
+    assert json.loads(printed.stdout) == manifest.document(url=URL, many=True)
+
+
+def test_an_app_for_several_workspaces_needs_an_address() -> None:
+    with pytest.raises(UsageError, match="needs --url"):
+        manifest.document(many=True)
+
+
+def test_only_tokens_that_come_by_oauth_are_rotated(made: dict[str, Any]) -> None:
+    by_oauth = "redirect_urls" in made["oauth_config"]
+    assert made["settings"]["token_rotation_enabled"] is by_oauth
+    assert by_oauth is ("app_uninstalled" in made["settings"]["event_subscriptions"]["bot_events"])
 
 
 def test_japanese_labels_fit_too() -> None:

@@ -10,9 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from bots import doctor
 from bots.slack.installations import Installations, States
+from core.errors import OperatorError
+from core.settings import Settings
 from tests.slack_house import SlackHouse, slack_house
 from tests.storehouse import Storehouse
 from tests.waiting import until
@@ -24,9 +28,7 @@ BOT = "<@U0HENJI>"
 async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
     """With an adapter that has no token of its own."""
     async with slack_house(redis) as house:
-        client, secret = house.slack.client
-        house.settings |= {"slack_client_id": client, "slack_client_secret": secret}
-        house.settings |= {"slack_bot_token": None, "slack_app_token": None}
+        by_oauth(house)
         await house.core()
         await house.http_adapter()
         yield house
@@ -63,6 +65,35 @@ async def test_a_token_that_is_about_to_expire_is_exchanged_first(house: SlackHo
     await house.answered("C1", ts, "echo: hi")
     assert app.token.startswith("xoxe.xoxb-")
     assert list(slack.workspace.installations) == [app.token]
+
+
+async def test_those_who_ask_together_exchange_a_token_once(house: SlackHouse) -> None:
+    slack = house.slack
+    app = slack.workspace.installations[slack.bot_token]
+    app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
+    assert await install(house, slack.bot_token) == 200
+    asked = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(5)]
+    for n, ts in enumerate(asked):
+        await house.answered("C1", ts, f"echo: {n}")
+    exchanges = [c for c in slack.called("oauth.v2.access") if "refresh_token" in c.arguments]
+    assert [c.error for c in exchanges] == [""]
+
+
+async def test_each_workspace_is_answered_with_its_own_token(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.install("T1OTHER", "xoxb-other")
+    for token in (slack.bot_token, "xoxb-other"):
+        assert await install(house, token) == 200
+    slack.person("U8", "Other", team="T1OTHER")
+    for team, user in ((slack.workspace.team, "U1"), ("T1OTHER", "U8")):
+        slack.workspace.team = team
+        ts = await slack.say(f"C{team}", user, f"{BOT} hi")
+        await house.answered(f"C{team}", ts, "echo: hi")
+    posts = slack.called("chat.postMessage")
+    assert [(c.arguments["channel"], c.team) for c in posts] == [
+        ("CT0HENJI", "T0HENJI"),
+        ("CT1OTHER", "T1OTHER"),
+    ]
 
 
 async def test_an_installation_that_is_taken_out_is_forgotten(house: SlackHouse) -> None:
@@ -110,6 +141,70 @@ async def test_a_workspace_without_an_installation_harms_nobody(house: SlackHous
     await slack.say("C1", "U1", f"{BOT} hi")
     await slack.delivery.envelopes[0].done.wait()
     assert slack.called("chat.postMessage") == []
+
+
+# -- what is wrong is said at the start, and by the doctor ----------------------------------------
+
+
+async def test_a_workspace_that_took_the_app_out_meanwhile_is_named(
+    redis: Redis, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with slack_house(redis) as house:
+        slack = house.slack
+        settings = by_oauth(house, redis_url=redis_url)
+        await house.http_adapter()
+        assert await install(house, slack.bot_token) == 200
+        assert (await doctor.slack(settings)).well
+        await house.stop("adapter")
+        slack.workspace.installations[slack.bot_token].revoked = True
+        finding = await doctor.slack(settings)
+        assert not finding.well
+        assert "T0HENJI any more (token_revoked): an admin of it installs it again" in finding.what
+        capsys.readouterr()
+        await house.http_adapter("another")
+        assert "T0HENJI any more (token_revoked)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"slack_client_id": "9.9"}, "HENJI_SLACK_CLIENT_ID is not that of an app"),
+        ({"slack_client_secret": "wrong"}, "HENJI_SLACK_CLIENT_SECRET is not that of an app"),
+    ],
+)
+async def test_a_wrong_client_is_named(redis: Redis, wrong: dict[str, str], named: str) -> None:
+    async with slack_house(redis) as house:
+        finding = await doctor.slack(by_oauth(house, **wrong))
+        assert not finding.well
+        assert named in finding.what
+
+
+async def test_a_port_that_is_taken_is_named(redis: Redis) -> None:
+    async with slack_house(redis) as house:
+        await house.http_adapter()
+        with pytest.raises(OperatorError, match=r"cannot be listened on.*HENJI_SLACK_HTTP_PORT"):
+            await house.again()
+
+
+def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -> None:
+    settings = Settings(
+        slack_client_id="1", slack_client_secret=SecretStr("2"), slack_http_port=3000
+    )
+    assert settings.platforms == ("slack",)
+
+
+def by_oauth(house: SlackHouse, redis_url: str | None = None, **changes: str) -> Settings:
+    """Settings for several workspaces, also of what the house starts next."""
+    client, secret = house.slack.client
+    house.settings |= {"slack_bot_token": None, "slack_app_token": None}
+    house.settings |= {"slack_client_id": client, "slack_client_secret": secret} | changes
+    return Settings(
+        slack_api_url=house.slack.api_url,
+        slack_http_port=0,
+        slack_signing_secret=SecretStr(house.slack.signing_secret),
+        redis_url=redis_url,
+        **{name: value for name, value in house.settings.items() if value},
+    )
 
 
 async def test_a_state_is_good_once(redis: Redis) -> None:

@@ -93,6 +93,31 @@ async def test_a_lost_connection_loses_no_message(house: SlackHouse) -> None:
     await house.answered("C1", ts, "echo: two")
 
 
+async def test_a_connection_that_is_cut_without_a_word_loses_no_message(redis: Redis) -> None:
+    async with slack_house(redis, minute=3) as house:
+        slack = house.slack
+        await house.core()
+        await house.adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} one")
+        await house.answered("C1", ts, "echo: one")
+        slack.delivery.deaf = True  # what is sent while nobody listens is lost
+        await slack.delivery.drop()
+        await slack.say("C1", "U1", "two", thread=ts)
+        slack.delivery.deaf = False
+        await house.answered("C1", ts, "echo: two")
+        await house.at_rest()
+
+
+async def test_a_slack_that_is_slow_holds_no_acknowledgement_up(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.api.slow |= {"users.info": 2.0, "assistant.threads.setStatus": 1.0}
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+    mentions = [e for e in slack.delivery.envelopes if e.payload["event"]["user"] == "U1"]
+    assert len(mentions) == 2
+    assert max(e.acknowledged - e.sent for e in mentions) < 1.0
+
+
 async def test_a_thread_that_cannot_be_read_keeps_nobody_from_the_others(
     house: SlackHouse,
 ) -> None:
@@ -161,6 +186,29 @@ async def test_people_who_talk_among_themselves_are_left_alone(house: SlackHouse
     await house.answered("C1", ts, "echo: two")
 
 
+@pytest.mark.parametrize(
+    ("follow_ups", "answered"),
+    [("always", ["more", "and you"]), ("alone", ["more"]), ("mention", [])],
+)
+async def test_who_is_answered_without_a_mention_is_a_setting(
+    redis: Redis, follow_ups: str, answered: list[str]
+) -> None:
+    async with slack_house(redis, slack_follow_ups=follow_ups) as house:
+        slack = house.slack
+        await house.core()
+        await house.adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} hi")
+        await house.answered("C1", ts, "echo: hi")
+        for user, text in (("U1", "more"), ("U2", "and you")):
+            await slack.say("C1", user, text, thread=ts)
+            if text in answered:
+                await house.answered("C1", ts, f"echo: {text}")
+        await settled(house)
+        expected = ["echo: hi", *(f"echo: {text}" for text in answered)]
+        assert [reply.shown for reply in slack.replies("C1", ts)] == expected
+        await house.at_rest()
+
+
 async def test_other_bots_are_ignored(house: SlackHouse) -> None:
     ts = await house.slack.say("C1", "UBOT", f"{BOT} hi", bot_id="B1")
     await settled(house)
@@ -190,6 +238,22 @@ async def test_strangers_of_a_shared_channel_get_a_sentence(house: SlackHouse) -
     assert "members of the workspace" in slack.whispers("U7")[0].text
     await settled(house)
     assert slack.replies("C1", ts) == []
+
+
+@pytest.mark.parametrize("strangers", ["answer", "ignore"])
+async def test_strangers_are_answered_or_ignored_by_a_setting(redis: Redis, strangers: str) -> None:
+    async with slack_house(redis, slack_strangers=strangers) as house:
+        slack = house.slack
+        await house.core()
+        await house.adapter()
+        slack.person("U7", "Stranger", team="T0OTHER", locale="en-US")
+        ts = await slack.say("C1", "U7", f"{BOT} hi")
+        if strangers == "answer":
+            await house.answered("C1", ts, "echo: hi")
+        await settled(house)
+        assert len(slack.replies("C1", ts)) == (strangers == "answer")
+        assert slack.whispers("U7") == []
+        await house.at_rest()
 
 
 async def test_an_admin_of_another_workspace_is_none_here(house: SlackHouse) -> None:

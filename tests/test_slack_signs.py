@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 
@@ -9,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import blocks
+from bots.slack.lull import Lull
 from tests.slack_house import LANE, SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
@@ -65,6 +67,24 @@ async def test_a_reply_that_is_written_anew_leaves_no_status(house: SlackHouse) 
     slack.press("U1", reply, blocks.REGENERATE)
     await slack.until(lambda: reply.edits == 1)
     await house.at_rest()
+
+
+async def test_a_sign_waits_for_the_events_that_are_being_taken_in() -> None:
+    lull, seen = Lull(), []
+
+    async def sign() -> None:
+        await lull.wait()
+        seen.append("sign")
+
+    await sign()
+    with lull.event():
+        later = asyncio.create_task(sign())
+        await asyncio.sleep(0)
+        seen.append("event")
+    await later
+    assert seen == ["sign", "event", "sign"]
+    with lull.event():
+        await sign()  # but not for ever
 
 
 # -- the session -----------------------------------------------------------------------------

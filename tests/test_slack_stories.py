@@ -30,7 +30,7 @@ async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackHouse
     reply = await house.answered("C1", ts, "echo: こんにちは")
     assert slack.replies("C1", ts) == [reply]
     assert not reply.unfurl
-    assert set(reply.buttons()) == {blocks.FEEDBACK, blocks.REGENERATE}
+    assert set(reply.buttons()) == {blocks.FEEDBACK, blocks.REGENERATE, blocks.MENU}
     assert "AI(echo)" in str(reply.blocks)
     assert any(status == "考えています…" for _, _, status, _ in slack.workspace.statuses)
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 
 import aiohttp
+import structlog
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
@@ -28,7 +29,7 @@ from bots.slack.manifest import SCOPES
 from bots.slack.past import Past
 from bots.slack.people import People
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
-from bots.slack.socket import socket
+from bots.slack.socket import PING_SECONDS, socket
 from bots.slack.web import web_server
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
 from core.chores import repeat
@@ -38,6 +39,9 @@ from core.settings import Settings
 CONNECTIONS = 100
 TEND_SECONDS = 2.0
 """How often the signs of life in threads are looked at."""
+
+
+log = structlog.get_logger()
 
 
 class Stores(Protocol):
@@ -80,26 +84,37 @@ async def _installed(
     settings: Settings, stores: Stores, client: AsyncWebClient
 ) -> tuple[AsyncOAuthFlow | None, Workspaces]:
     """One workspace, by the token in the settings; or as many as install the app."""
-    secret = settings.slack_client_secret
-    if settings.slack_http_port is None or settings.slack_client_id is None or secret is None:
+    if settings.slack_http_port is None or not settings.slack_by_oauth:
         return None, OneWorkspace(client, await who_am_i(client))
-    installations = Installations(stores.vault)
+    many = many_workspaces(settings, stores.vault, client)
+    for sentence in await checks.revoked(many):
+        log.error(sentence)
+    client_id, client_secret = _credentials(settings)
     oauth = AsyncOAuthSettings(
-        client_id=settings.slack_client_id,
-        client_secret=secret.get_secret_value(),
+        client_id=client_id,
+        client_secret=client_secret,
         scopes=SCOPES,
-        installation_store=installations,
+        installation_store=many.installations,
         installation_store_bot_only=True,
         state_store=States(stores.vault),
     )
-    rotator = AsyncTokenRotator(
-        client_id=oauth.client_id, client_secret=oauth.client_secret, client=client
-    )
-    assert client.session is not None  # noqa: S101 -- `web_client` gave it one
-    many = ManyWorkspaces(
-        installations, rotator, client.session, settings.slack_api_url, client.timeout
-    )
     return AsyncOAuthFlow(client=client, settings=oauth), many
+
+
+def many_workspaces(settings: Settings, vault: Vault, client: AsyncWebClient) -> ManyWorkspaces:
+    """The workspaces that have installed the app, as they are kept."""
+    client_id, client_secret = _credentials(settings)
+    rotator = AsyncTokenRotator(client_id=client_id, client_secret=client_secret, client=client)
+    assert client.session is not None  # noqa: S101 -- `web_client` gave it one
+    return ManyWorkspaces(
+        Installations(vault), rotator, client.session, settings.slack_api_url, client.timeout
+    )
+
+
+def _credentials(settings: Settings) -> tuple[str, str]:
+    """The app's id and secret, of those that are there where `slack_by_oauth` says so."""
+    secret = settings.slack_client_secret
+    return settings.slack_client_id or "", secret.get_secret_value() if secret else ""
 
 
 @contextlib.asynccontextmanager
@@ -160,9 +175,10 @@ async def _run(
     drained = asyncio.Event()
     relay = asyncio.create_task(desk.relay.run(drained))
     tend = partial(desk.platform.tend, desk.relay.delivers)
-    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * desk.caller.budget.minute / 60))
+    second = desk.caller.budget.minute / 60  # shorter in tests
+    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * second))
     try:
-        async with _transport(settings, app, flow, catch_up):
+        async with _transport(settings, app, flow, catch_up, second):
             desk.later(catch_up.run())
             await stop.wait()
         await desk.close()
@@ -174,7 +190,11 @@ async def _run(
 
 @contextlib.asynccontextmanager
 async def _transport(
-    settings: Settings, app: AsyncApp, flow: AsyncOAuthFlow | None, catch_up: CatchUp
+    settings: Settings,
+    app: AsyncApp,
+    flow: AsyncOAuthFlow | None,
+    catch_up: CatchUp,
+    second: float,
 ) -> AsyncIterator[None]:
     if settings.slack_http_port is not None:
         async with web_server(app, flow, settings.slack_http_host, settings.slack_http_port):
@@ -182,5 +202,6 @@ async def _transport(
         return
     token = settings.slack_app_token
     assert token is not None  # noqa: S101 -- checked at the door
-    async with socket(app, token.get_secret_value(), catch_up.soon):
+    ping = PING_SECONDS * second
+    async with socket(app, token.get_secret_value(), catch_up.soon, ping):
         yield

@@ -86,6 +86,8 @@ class Listeners:
             await self._home.on_press(press)
         elif press.action in CONTROLS:
             await self._controls.on_press(press)
+        elif press.action == blocks.MENU:
+            await self._commands.on_menu(press)
         await ack()
 
     async def _view(self, body: dict[str, Any], context: AsyncBoltContext, ack: AsyncAck) -> None:

@@ -19,6 +19,9 @@ STOP = "henji_stop"
 REGENERATE = "henji_regenerate"
 CONTINUE = "henji_continue"
 FEEDBACK = "henji_feedback"
+MENU = "henji_menu"
+MENU_WORDS = ("help", "privacy", "model", "reset")
+"""What the menu under a reply has: slash commands do not work in threads."""
 
 _PING = re.compile(r"<!(?=[ches])|<@(?=[UWB])")
 
@@ -83,7 +86,8 @@ def _again(end: Done, handle: str, locale: str) -> Sequence[Block]:
     buttons = [_button(REGENERATE, say("regenerate", locale), handle)]
     if end.finish_reason in ("length", "cancelled"):
         buttons.append(_button(CONTINUE, say("continue", locale), handle))
-    return buttons
+    options = [{"text": _text(say(f"menu_{word}", locale)), "value": word} for word in MENU_WORDS]
+    return [*buttons, {"type": "overflow", "action_id": MENU, "options": options}]
 
 
 def _feedback(handle: str, locale: str) -> Block:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.base import PlatformRefused
 from bots.slack.calls import error_of
 from bots.slack.faults import APP, bot_token_sentence, missing_scopes
+from bots.slack.installations import ManyWorkspaces
 from bots.slack.manifest import SCOPES
 from core.errors import OperatorError, UsageError
 from core.settings import Settings
@@ -18,6 +22,11 @@ APP_TOKEN_FAULTS = {
     "not_allowed_token_type": "is not an app-level token (those begin with xapp-)",
     "token_revoked": "was revoked",
     "missing_scope": "lacks the scope connections:write",
+}
+
+CLIENT_FAULTS = {
+    "invalid_client_id": "HENJI_SLACK_CLIENT_ID",
+    "bad_client_secret": "HENJI_SLACK_CLIENT_SECRET",
 }
 
 UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, SlackRequestError)
@@ -44,7 +53,7 @@ def required_tokens(settings: Settings) -> None:
                 "SLACK_SIGNING_SECRET is not set: without it nobody can tell Slack's requests from "
                 f"forged ones; {APP}: Basic Information > App Credentials > Signing Secret"
             )
-        if settings.slack_client_id is not None and settings.slack_client_secret is not None:
+        if settings.slack_by_oauth:
             return  # the tokens come with the installations
     elif settings.slack_app_token is None:
         raise UsageError(
@@ -95,10 +104,50 @@ def app_token_sentence(error: str) -> str:
     return f"Socket Mode cannot be opened ({error}): {APP}: Socket Mode > Enable Socket Mode"
 
 
+async def check_client(client: AsyncWebClient, settings: Settings) -> None:
+    """OperatorError where workspaces could not install the app: asked with a code that is none."""
+    secret = settings.slack_client_secret
+    try:
+        await client.oauth_v2_access(
+            client_id=settings.slack_client_id or "",
+            client_secret=secret.get_secret_value() if secret else "",
+            code="-",
+        )
+    except UNREACHABLE as error:
+        raise OperatorError(_unreachable(client, error)) from error
+    except SlackApiError as error:
+        name = error_of(error)
+        if name in TRANSIENT:
+            raise OperatorError(_not_now(name)) from error
+        if name in CLIENT_FAULTS:
+            raise OperatorError(
+                f"{CLIENT_FAULTS[name]} is not that of an app that Slack knows: {APP}: Basic "
+                "Information > App Credentials, and copy it anew"
+            ) from error
+
+
+async def revoked(workspaces: ManyWorkspaces) -> Sequence[str]:
+    """A sentence for each workspace that the app was taken out of while nobody listened."""
+    found = []
+    for team in await workspaces.teams():
+        try:
+            await (await workspaces.client(team)).auth_test()
+        except (SlackApiError, PlatformRefused) as error:
+            name = error_of(error) if isinstance(error, SlackApiError) else str(error)
+            if name not in TRANSIENT:
+                found.append(
+                    f"the app is not in the workspace {team} any more ({name}): an admin of it "
+                    "installs it again at /slack/install of the bot's address"
+                )
+    return found
+
+
 async def check(settings: Settings, client: AsyncWebClient) -> None:
     """Everything, in the order in which one would set it up."""
     required_tokens(settings)
-    if settings.slack_bot_token is not None:
+    if settings.slack_http_port is not None and settings.slack_by_oauth:
+        await check_client(client, settings)
+    elif settings.slack_bot_token is not None:
         await check_bot_token(client)
     if settings.slack_http_port is None and settings.slack_app_token is not None:
         await check_app_token(client, settings.slack_app_token.get_secret_value())

@@ -113,6 +113,17 @@ class Commands:
         )
         return str(answer["ts"])
 
+    async def on_menu(self, press: Pressed) -> None:
+        """The menu under a reply: the same as the words of the command, inside threads."""
+        key = ThreadKey(PLATFORM, press.team, press.channel, press.thread)
+        if press.value == "reset":
+            await self._home.ask(press, Scope("thread", str(key)))
+        elif press.value in ANSWERS:
+            locale = await self._desk.people.locale(press.team, press.user)
+            bot = await self._desk.workspaces.bot(press.team)
+            sentence = self._messages.sentence(press.value, locale, bot)
+            self._desk.later(self._desk.whisper(key, press.user, sentence))
+
     # -- shortcuts ------------------------------------------------------------------------------
 
     async def on_shortcut(self, press: Pressed) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from logging import Logger, getLogger
 from secrets import token_urlsafe
 from typing import Any
 
 import aiohttp
+import structlog
+from slack_sdk.errors import SlackTokenRotationError
 from slack_sdk.oauth.installation_store import Bot as InstalledBot
 from slack_sdk.oauth.installation_store import Installation
 from slack_sdk.oauth.installation_store.async_installation_store import AsyncInstallationStore
@@ -26,6 +31,8 @@ KEPT_SECONDS = 30.0
 """How long a process uses an installation before it looks at it again."""
 ROTATE_MINUTES = 120
 _FIELDS = ("app_id", "team_id", "bot_token", "bot_id", "bot_user_id", "bot_refresh_token")
+
+log = structlog.get_logger()
 
 
 class Installations(AsyncInstallationStore):
@@ -45,6 +52,14 @@ class Installations(AsyncInstallationStore):
         fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
         fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
         await self._vault.put(f"slack:{bot.team_id}", json.dumps(fields))
+        await self._list({*await self.teams(), str(bot.team_id)})
+
+    async def teams(self) -> Sequence[str]:
+        """The workspaces that the app is installed in."""
+        return list(json.loads(await self._vault.get("slack-teams") or "[]"))
+
+    async def _list(self, teams: Collection[str]) -> None:
+        await self._vault.put("slack-teams", json.dumps(sorted(teams)))
 
     async def async_find_bot(
         self,
@@ -63,6 +78,7 @@ class Installations(AsyncInstallationStore):
 
     async def async_delete_bot(self, *, enterprise_id: str | None, team_id: str | None) -> None:
         await self._vault.take(f"slack:{team_id}")
+        await self._list({*await self.teams()} - {team_id})
 
 
 class States(AsyncOAuthStateStore):
@@ -95,12 +111,13 @@ class ManyWorkspaces:
         base_url: str,
         timeout: int,
     ) -> None:
-        self._installations = installations
+        self.installations = installations
         self._rotator = rotator
         self._session = session
         self._base_url = base_url
         self._timeout = timeout
         self._known: dict[str, tuple[float, InstalledBot]] = {}
+        self._order: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def client(self, team: str) -> AsyncWebClient:
         token = (await self._installed(team)).bot_token
@@ -110,23 +127,41 @@ class ManyWorkspaces:
         found = await self._installed(team)
         return Bot(team, found.bot_user_id, found.bot_id or "")
 
+    async def teams(self) -> Sequence[str]:
+        """The workspaces that the app is installed in."""
+        return await self.installations.teams()
+
     async def gone(self, team: str) -> None:
         """The app was taken out of a workspace."""
         self._known.pop(team, None)
-        await self._installations.async_delete_bot(enterprise_id=None, team_id=team)
+        await self.installations.async_delete_bot(enterprise_id=None, team_id=team)
 
     async def _installed(self, team: str) -> InstalledBot:
-        at, known = self._known.get(team, (0.0, None))
-        if known is not None and time.monotonic() - at < KEPT_SECONDS:
+        async with self._order[team]:  # who asks together asks once: a refresh token is good once
+            at, known = self._known.get(team, (0.0, None))
+            if known is None or time.monotonic() - at >= KEPT_SECONDS:
+                known = await self._rotated(await self._kept(team))
+                self._known[team] = (time.monotonic(), known)
             return known
-        found = await self._installations.async_find_bot(enterprise_id=None, team_id=team)
+
+    async def _kept(self, team: str) -> InstalledBot:
+        found = await self.installations.async_find_bot(enterprise_id=None, team_id=team)
         if found is None:
             raise PlatformRefused(f"the app is not installed in the workspace {team}")
-        rotated = await self._rotator.perform_bot_token_rotation(
-            bot=found, minutes_before_expiration=ROTATE_MINUTES
-        )
-        if rotated is not None:
-            await self._installations.async_save_bot(rotated)
-            found = rotated
-        self._known[team] = (time.monotonic(), found)
         return found
+
+    async def _rotated(self, bot: InstalledBot) -> InstalledBot:
+        """With a token that lasts; the one there is where another process is just exchanging it."""
+        try:
+            rotated = await self._rotator.perform_bot_token_rotation(
+                bot=bot, minutes_before_expiration=ROTATE_MINUTES
+            )
+        except SlackTokenRotationError as error:
+            now = await self._kept(str(bot.team_id))
+            if now.bot_token == bot.bot_token:
+                log.warning("a token could not be exchanged", team=bot.team_id, error=str(error))
+            return now
+        if rotated is None:
+            return bot
+        await self.installations.async_save_bot(rotated)
+        return rotated

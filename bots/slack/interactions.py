@@ -90,7 +90,7 @@ def _pressed(body: Json) -> Pressed:
     ts = str(message.get("ts") or container.get("message_ts") or "")
     return Pressed(
         action=str(action.get("action_id") or body.get("callback_id") or ""),
-        value=str(action.get("value") or ""),
+        value=str(action.get("value") or (action.get("selected_option") or {}).get("value") or ""),
         user=need(need(body, "user"), "id"),
         team=str((body.get("team") or {}).get("id") or need(body, "user").get("team_id", "")),
         trigger=str(body.get("trigger_id", "")),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.slack.home import PROMPTS
 from bots.strings import say
+from core.errors import UsageError
 
 SCOPES = (
     "app_mentions:read",
@@ -27,25 +27,31 @@ EVENTS = (
     "message.groups",
     "message.im",
 )
-HTTP_EVENTS = ("app_uninstalled", "tokens_revoked")
-
-
-def manifest(url: str | None = None, locale: str = "en") -> str:
-    """The manifest as text to paste into Slack's page for a new app."""
-    return json.dumps(document(url=url, locale=locale), ensure_ascii=False, indent=2)
+EVENTS_OF_MANY = ("app_uninstalled", "tokens_revoked")
 
 
 def document(
-    name: str = "Henji", locale: str = "en", url: str | None = None, command: str = "/henji"
+    name: str = "Henji",
+    locale: str = "en",
+    url: str | None = None,
+    command: str = "/henji",
+    *,
+    many: bool = False,
 ) -> dict[str, Any]:
-    """The manifest as JSON. `url`: where the HTTP adapter is reached; None: Socket Mode."""
+    """The manifest as JSON. `url`: where the HTTP adapter is reached; None: Socket Mode.
+
+    `many`: for several workspaces, by OAuth. Only then are tokens rotated: one that stands in the
+    settings would end after twelve hours, and Slack lets nobody turn rotation off again.
+    """
+    if many and not url:
+        raise UsageError("an app for several workspaces needs --url: they are told to come there")
     events = f"{url.rstrip('/')}/slack/events" if url else None
     return {
         "_metadata": {"major_version": 1},
         "display_information": {"name": name, "description": say("app_description", locale)},
         "features": _features(name, locale, events, command),
-        "oauth_config": _oauth(url),
-        "settings": _settings(events),
+        "oauth_config": _oauth(url if many else None),
+        "settings": _settings(events, many=many),
     }
 
 
@@ -91,13 +97,13 @@ def _oauth(url: str | None) -> dict[str, Any]:
     return {"scopes": {"bot": list(SCOPES)}, **redirect}
 
 
-def _settings(events: str | None) -> dict[str, Any]:
+def _settings(events: str | None, *, many: bool) -> dict[str, Any]:
     request = {"request_url": events} if events else {}
-    bot_events = sorted((*EVENTS, *HTTP_EVENTS)) if events else list(EVENTS)
+    bot_events = sorted((*EVENTS, *EVENTS_OF_MANY)) if many else list(EVENTS)
     return {
         "event_subscriptions": {"bot_events": bot_events, **request},
         "interactivity": {"is_enabled": True, **request},
         "org_deploy_enabled": False,
         "socket_mode_enabled": events is None,
-        "token_rotation_enabled": events is not None,
+        "token_rotation_enabled": many,
     }

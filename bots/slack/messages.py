@@ -43,6 +43,10 @@ class Messages:
 
     async def on_event(self, body: convert.Json, team: str, retry: int = 0) -> None:
         """Store what an event says; StoreUnavailable where that failed, so that it comes again."""
+        with self._desk.platform.lull.event():
+            await self._take_in(body, team, retry)
+
+    async def _take_in(self, body: convert.Json, team: str, retry: int) -> None:
         bot = await self._desk.workspaces.bot(team)
         match convert.happening(body, bot):
             case Said() as said:

@@ -20,6 +20,7 @@ from bots.slack import blocks
 from bots.slack.budget import POST
 from bots.slack.calls import Caller, NotNow, Refused, error_of
 from bots.slack.convert import PLATFORM, REPLY_METADATA
+from bots.slack.lull import Lull
 from bots.slack.pace import Live, Pace
 from bots.slack.past import Past
 from bots.slack.signs import Signs
@@ -65,6 +66,7 @@ class SlackPlatform:
         self._model = model
         self._streams = Streams(workspaces, caller, wanted=streaming)
         self._signs = Signs(workspaces, caller)
+        self.lull = Lull()
         self._live: OrderedDict[str, Live] = OrderedDict()
         self._open: OrderedDict[str, Delivery] = OrderedDict()
         """Replies that may have signs of life to be tended to."""
@@ -89,6 +91,7 @@ class SlackPlatform:
         """Say what is going on, once, and not behind the first words of the reply."""
         live = self._of(delivery)
         sentence = say(status.kind, self._locale(delivery), position=status.position)
+        await self.lull.wait()
         async with live.order:
             if not live.shown and not delivery.messages:
                 await self._signs.show(delivery.thread, live, sentence)

@@ -20,13 +20,20 @@ from bots.slack.calls import error_of
 from bots.slack.checks import app_token_sentence
 from core import metrics
 
+PING_SECONDS = 5.0
+
 log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
-async def socket(app: AsyncApp, app_token: str, on_lost: Callable[[], None]) -> AsyncIterator[None]:
-    """Be connected; `on_lost` is called when a connection that was lost is there again."""
-    handler = _Handler(app, app_token, logger=_quiet_logger())
+async def socket(
+    app: AsyncApp, app_token: str, on_lost: Callable[[], None], ping: float = PING_SECONDS
+) -> AsyncIterator[None]:
+    """Be connected; `on_lost` is called when a connection that was lost is there again.
+
+    `ping`: how often it is looked whether it still stands, in seconds.
+    """
+    handler = _Handler(app, app_token, logger=_quiet_logger(), ping_interval=ping)
     handler.client.on_message_listeners.append(_Link(on_lost).on_frame)
     _say_what_to_click(handler.client)
     with metrics.gateway_standing("slack", lambda: _stands(handler.client.current_session)):

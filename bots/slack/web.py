@@ -11,6 +11,8 @@ from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 
+from core.errors import OperatorError
+
 EVENTS = "/slack/events"
 
 log = structlog.get_logger()
@@ -47,7 +49,13 @@ async def web_server(
     runner = web.AppRunner(routes)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise OperatorError(
+                f"{host}:{port} cannot be listened on ({error.strerror}): set "
+                "HENJI_SLACK_HTTP_HOST and HENJI_SLACK_HTTP_PORT to an address that is free"
+            ) from error
         bound = int(runner.addresses[0][1])
         log.info("listening for slack", host=host, port=bound, path=EVENTS)
         yield bound

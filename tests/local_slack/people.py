@@ -113,8 +113,11 @@ class LocalSlack:
         self._emit(self._change(message, "message_deleted") | deleted)
 
     def press(self, user: str, message: Message, action: str, **more: Any) -> Envelope:
-        """A press of a button, or with `value` another one of a pair."""
+        """A press of a button, or with `value` another one of a pair or of a menu."""
         element = message.buttons()[action]
+        if element["type"] == "overflow":
+            value = more.pop("value")
+            more["selected_option"] = next(o for o in element["options"] if o["value"] == value)
         pressed = {
             "type": element["type"],
             "action_id": action,

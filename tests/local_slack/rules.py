@@ -181,6 +181,8 @@ def _element_faults(kind: str, block: Json, seen: set[str]) -> Iterator[str]:
     for element in elements:
         if allowed is not None and element.get("type") not in allowed:
             yield f"no {element.get('type')} in a {kind} block"
+        if element.get("type") == "overflow":
+            yield from _option_faults(element.get("options", []))
         action = element.get("action_id")
         if action in seen:
             yield f"the action id {action} stands twice"
@@ -191,6 +193,14 @@ def _element_faults(kind: str, block: Json, seen: set[str]) -> Iterator[str]:
             yield "more than 75 characters on a button"
         if len(str(element.get("value", ""))) > 2_000:
             yield "more than 2,000 characters as a button's value"
+
+
+def _option_faults(options: Sequence[Json]) -> Iterator[str]:
+    if not 1 <= len(options) <= 5:
+        yield f"{len(options)} options in an overflow menu"
+    for option in options:
+        if not 1 <= len(option["text"]["text"]) <= 75 or not 1 <= len(option["value"]) <= 150:
+            yield "an option that is too long, or empty"
 
 
 def total_length(value: object) -> int:

@@ -26,6 +26,8 @@ class Call:
     arguments: Json
     at: float
     error: str = ""
+    team: str = ""
+    """The workspace of the token that it was made with."""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class WebApi:
         except Refused as refusal:
             answer, headers = refusal.answer, {}
         error = str(answer.get("error", ""))
-        self.calls.append(Call(method, arguments, started, error))
+        self.calls.append(Call(method, arguments, started, error, self._team_of(request)))
         await self.workspace.changed()
         if self.lost.get(method, 0) > 0:
             self.lost[method] -= 1
@@ -104,6 +106,11 @@ class WebApi:
             return any(name.endswith(":history") for name in app.scopes)
         return scope in app.scopes
 
+    def _team_of(self, request: web.Request) -> str:
+        token = request.headers.get("Authorization", "")[7:]
+        app = self.workspace.installations.get(token)
+        return app.team if app else ""
+
     def _installation(self, token: str) -> Installation:
         if not token:
             raise Refused("not_authed")
@@ -125,8 +132,11 @@ class WebApi:
 
     def _access(self, arguments: Json, request: web.Request) -> Json:
         given = base64.b64decode(request.headers.get("Authorization", "")[6:]).decode()
-        if tuple(given.split(":", 1)) != self.client:
+        client_id, _, secret = given.partition(":")
+        if client_id != self.client[0]:
             raise Refused("invalid_client_id")
+        if secret != self.client[1]:
+            raise Refused("bad_client_secret")
         if arguments.get("grant_type") == "refresh_token":
             return self._rotate(arguments["refresh_token"])
         app = self.workspace.installations.get(arguments.get("code", ""))
