@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 from core.records import Receipt
+from core.types import Turn
 from storage import keys
 from tests.storehouse import LANE, THREAD, Storehouse
+
+
+def before(id_: str, text: str, author: str = "U2", ago: float = 60.0) -> Turn:
+    """What was said in a thread before, so many seconds ago."""
+    return Turn(id_, "user", author, text, at=time.time() - ago)
 
 
 def job_of(receipt: Receipt) -> str:

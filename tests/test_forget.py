@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from core.records import Place
-from core.types import Delta, Turn
+from core.types import Delta
+from tests.queue_steps import before
 from tests.storehouse import LANE, THREAD, Storehouse
 
 
@@ -31,7 +32,7 @@ async def test_a_person_who_is_forgotten_leaves_no_word_behind(house: Storehouse
     assert await house.history.forget(place, "U1") == 3
     assert await house.texts() == ["hello", "hi"]
     assert [_ async for _ in house.history.export(place, "U1")] == []
-    await house.queue.seed(THREAD, [Turn("old", "user", "U1", "a secret of old", at=1.0)])
+    await house.queue.seed(THREAD, [before("old", "a secret of old", "U1")])
     assert await house.texts() == ["hello", "hi"]
     assert await house.nothing_to_do()
 

@@ -8,8 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from core.records import Place
-from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey, Turn
+from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
 from tests.queue_steps import (
+    before,
     job_of,
 )
 from tests.storehouse import LANE, THREAD, Storehouse
@@ -347,8 +348,8 @@ async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) ->
     receipt = await house.say("and you?", hold=5.0, id="m5")
     assert receipt.new_thread
     assert await house.nothing_to_do()
-    before = [Turn(f"m{n}", "user", "U2", f"said {n}", at=n) for n in range(1, 4)]
-    await house.queue.seed(THREAD, before)
+    past = [before(f"m{n}", f"said {n}") for n in range(1, 4)]
+    await house.queue.seed(THREAD, past)
     window = await house.history.window(await house.claim())
     texts = [stored.turn.text for stored in window.mailbox]
     assert texts == ["said 1", "said 2", "said 3", "and you?"]
@@ -357,8 +358,18 @@ async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) ->
 async def test_what_was_said_before_a_reset_is_not_read_again(house: Storehouse) -> None:
     await house.history.reset(THREAD, "U1")
     await house.say("and you?", hold=5.0, id="m5")
-    await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "a secret", at=1.0)])
+    await house.queue.seed(THREAD, [before("m1", "a secret")])
     assert await house.texts() == ["and you?"]
+
+
+async def test_what_is_older_than_anything_is_kept_is_not_read_again(redis: Redis) -> None:
+    """As when the retention of a thread is over, and somebody calls the bot in it again."""
+    house = Storehouse.over(redis, retention=3600.0)
+    await house.queue.announce(LANE, "core", 60)
+    await house.say("and you?", hold=5.0, id="m5")
+    past = [before("m1", "long ago", ago=3601.0), before("m2", "of late", ago=3000.0)]
+    await house.queue.seed(THREAD, past)
+    assert await house.texts() == ["of late", "and you?"]
 
 
 async def test_a_dead_letter_can_be_given_another_life(house: Storehouse) -> None:

@@ -8,11 +8,12 @@ import pytest
 from redis.asyncio import Redis
 
 from core.records import Claim, Place
-from core.types import Cancelled, Failed, Turn
+from core.types import Cancelled, Failed
 from storage import keys
 from storage.store import Limits
 from tests.queue_steps import (
     answered,
+    before,
     job_of,
     lose_lease,
     nothing_is_left_open,
@@ -70,7 +71,7 @@ async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
     await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
     await house.queue.sweep()
     claim = await house.claim()
-    await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "before", at=1.0)])
+    await house.queue.seed(THREAD, [before("m1", "before")])
     assert await house.reply(claim, "fine") == "ok"
     assert await house.texts() == ["before", "and you?", "fine"]
 
@@ -79,7 +80,7 @@ async def test_of_a_long_past_the_newest_is_seeded(redis: Redis) -> None:
     house = Storehouse.over(redis, limits=Limits(mailbox=5))
     await house.queue.announce(LANE, "core", 60)
     await house.say("and you?", hold=60.0, id="m99")
-    past = [Turn(f"m{n}", "user", "U2", f"said {n}", at=n) for n in range(20)]
+    past = [before(f"m{n}", f"said {n}") for n in range(20)]
     await house.queue.seed(THREAD, past)
     assert await house.texts() == [*(f"said {n}" for n in range(15, 20)), "and you?"]
 
@@ -87,7 +88,7 @@ async def test_of_a_long_past_the_newest_is_seeded(redis: Redis) -> None:
 async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(house: Storehouse) -> None:
     held = await house.say("and you?", hold=60.0, id="m5")
     await house.history.reset_place(CHANNEL, "U1")
-    await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "a secret", at=1.0)])
+    await house.queue.seed(THREAD, [before("m1", "a secret")])
     assert await house.texts() == []
     assert (await house.events(held.job))[-1] == Cancelled("reset")
     assert await nothing_is_left_open(house)

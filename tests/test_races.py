@@ -8,11 +8,12 @@ import pytest
 from redis.asyncio import Redis
 
 from core.records import Place
-from core.types import Cancelled, Delta, Done, Started, Turn
+from core.types import Cancelled, Delta, Done, Started
 from storage import keys
 from storage.store import Limits
 from tests.queue_steps import (
     answered,
+    before,
     edit,
     job_of,
     lose_lease,
@@ -160,7 +161,7 @@ async def test_a_stopped_reply_whose_core_died_is_what_the_history_keeps(
 async def test_stopping_a_thread_that_is_held_frees_it(house: Storehouse) -> None:
     receipt = await house.say("hello", hold=60.0)
     await house.queue.cancel(THREAD, job_of(receipt))
-    await house.queue.seed(THREAD, [Turn("m0", "user", "U2", "before", at=1.0)])
+    await house.queue.seed(THREAD, [before("m0", "before")])
     await answered(house, "again", "hi", "m2")
     assert await house.texts() == ["before", "hello", "again", "hi"]
     assert await nothing_is_left_open(house)
@@ -246,7 +247,7 @@ async def test_an_edit_that_comes_before_the_past_is_seeded_is_not_lost(
 ) -> None:
     await house.say("and you?", hold=60.0, id="m5")
     await edit(house, "m1", "as it reads now")
-    await house.queue.seed(THREAD, [Turn("m1", "user", "U2", "as it read before", at=1.0)])
+    await house.queue.seed(THREAD, [before("m1", "as it read before")])
     assert await house.texts() == ["as it reads now", "and you?"]
 
 
@@ -333,7 +334,7 @@ async def test_a_delete_that_overtook_its_message_wins(house: Storehouse) -> Non
     assert (await house.say("gone already", id="m1")).outcome == "duplicate"
     await house.say("and you?", hold=60.0, id="m5")
     await house.queue.delete(THREAD, "m2")
-    await house.queue.seed(THREAD, [Turn("m2", "user", "U2", "gone too", at=1.0)])
+    await house.queue.seed(THREAD, [before("m2", "gone too")])
     assert await house.texts() == ["and you?"]
 
 

@@ -1,5 +1,6 @@
 -- Puts what was said before in front of a held thread, and lets it go on. Turns that are known, or
--- that lie behind a reset's mark, stay out. Returns how many were taken.
+-- that lie behind a reset's mark or are older than anything is kept, stay out. Returns how many were
+-- taken.
 
 local T = A.thread
 local space, channel = places(T)
@@ -7,6 +8,7 @@ local meta = enter(T)
 if not meta then return 0 end
 
 local function forgotten(turn)
+  if turn.at_ms <= now - term(T) then return true end
   local marks = call('HMGET', K('marks'), 'thread ' .. T, 'channel ' .. channel, 'space ' .. space,
     'person ' .. space .. ':' .. turn.author)
   for i = 1, 4 do
