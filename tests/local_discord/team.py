@@ -33,7 +33,7 @@ from tests.storehouse import Storehouse
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
-TERMS = Terms(lane=LANE, model="echo")
+TERMS = Terms(lane=LANE, model="echo", reasons=True)
 
 
 def words(count: int) -> str:
