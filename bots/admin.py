@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import click
 
+from bots import strings
 from bots.command import example, open_settings
 from bots.governance import UNSET, written
 from bots.wiring import Memory, open_memory
@@ -180,6 +181,8 @@ def config(where: str, words: tuple[str, ...]) -> None:
     async def work(memory: Memory, _: Settings) -> None:
         if text:
             await memory.rulebook.change(place, name, chosen, _operator())
+        if name == "model" and chosen and not await memory.queue.cores(chosen):
+            click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
         for rule, found in (await memory.rulebook.set_here(place)).set_here().items():
             if name in ("", rule):
                 click.echo(f"{rule} = {written(found)}")

@@ -6,6 +6,7 @@ bring the words of ``/henji config`` or ``/admin config`` here.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -33,7 +34,15 @@ class Judgement:
 class Governance:
     """The rules and the audit log, as the bots use them."""
 
-    def __init__(self, rulebook: RuleBook, audit: Audit, policy: Policy) -> None:
+    def __init__(
+        self,
+        rulebook: RuleBook,
+        audit: Audit,
+        policy: Policy,
+        cores: Callable[[str], Awaitable[int]],
+    ) -> None:
+        """`cores` says how many cores serve a lane."""
+        self._cores = cores
         self._rulebook = rulebook
         self._audit = audit
         self._policy = policy
@@ -75,7 +84,10 @@ class Governance:
             return strings.say("config_wrong", locale, reason=error)
         await self._rulebook.change(place, name, value, by)
         key = "config_unset" if value is None else "config_set"
-        return strings.say(key, locale, name=name, value=written(value))
+        said = strings.say(key, locale, name=name, value=written(value))
+        if name == "model" and value is not None and not await self._cores(value):
+            said += f"\n{strings.say('config_unserved', locale, model=value)}"
+        return said
 
     async def _shown(self, place: Place, locale: str) -> str:
         here = (await self._rulebook.set_here(place)).set_here()

@@ -143,7 +143,7 @@ def relay_terms(settings: Settings, memory: Memory, locale: str = "en") -> Relay
         holder=name_of_process(),
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
-        governance=Governance(memory.rulebook, memory.audit, policy),
+        governance=Governance(memory.rulebook, memory.audit, policy, memory.queue.cores),
     )
 
 

@@ -163,7 +163,7 @@ def _sentence(error: Exception) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{name} is no rule{_nearest(name)}"
     if fault["type"] == "string_pattern_mismatch":
-        wanted = "the name of a model" if name == "model" else "an id: a mention, or U024 and 8123"
+        wanted = "the name of a model" if name == "model" else "an id such as U024 or 8123"
         return f"{name} is wrong: {str(fault['input'])[:SHOWN]!r} is not {wanted}"
     return f"{name} is wrong: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 

@@ -134,7 +134,8 @@ class SlackHouse:
 
     def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
         stop = asyncio.Event()
-        governance = Governance(self.rulebook, RedisAudit(self.store()), Policy())
+        audit, cores = RedisAudit(self.store()), self.storehouse().queue.cores
+        governance = Governance(self.rulebook, audit, Policy(), cores)
         terms = RelayTerms(
             LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, governance=governance
         )

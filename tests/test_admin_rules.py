@@ -43,6 +43,13 @@ def test_an_operator_sets_a_rule_and_takes_it_back(admin: Callable[..., Ran]) ->
     admin("config", PLACE, "deny_people", "default")
 
 
+def test_a_model_that_no_core_serves_is_said(admin: Callable[..., Ran]) -> None:
+    ran = admin("config", PLACE, "model", "nobodys")
+    assert (ran.status, ran.out) == (0, "model = nobodys\n")
+    assert ran.err == "No core serves nobodys now: until one does, nobody is answered here.\n"
+    admin("config", PLACE, "model", "default")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

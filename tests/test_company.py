@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from bots import supervisor
 from core.errors import OperatorError
+from tests.collector import Collector, collecting
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.local_discord.team import ALICE
 from tests.local_slack import LocalSlack, Message
@@ -41,6 +42,7 @@ class Company:
     """Discord's."""
     up: Process
     port: int
+    collector: Collector
     log: list[str] = field(default_factory=list)
 
     async def read_log(self) -> None:
@@ -90,7 +92,7 @@ def first_of_free_ports(number: int) -> int:
 
 @pytest.fixture
 async def company(redis: Redis, redis_url: str) -> AsyncIterator[Company]:
-    async with LocalSlack() as slack, LocalDiscord() as discord:
+    async with LocalSlack() as slack, LocalDiscord() as discord, collecting() as collector:
         channel = discord.add_channel(discord.add_guild())
         slack.person("U1", "Taro", locale="en-US")
         slack.person("UADMIN", "Hasegawa", locale="en-US", admin=True)
@@ -106,9 +108,10 @@ async def company(redis: Redis, redis_url: str) -> AsyncIterator[Company]:
             DISCORD_GATEWAY_URL=discord.gateway_url,
             HENJI_METRICS_PORT=str(port),
             HENJI_LOG_FORMAT="json",
+            HENJI_OTLP_ENDPOINT=collector.url,
             HENJI_QUOTA=json.dumps({"person_messages": 3}),
         )
-        company = Company(slack, discord, channel, up, port)
+        company = Company(slack, discord, channel, up, port, collector)
         reading = asyncio.create_task(company.read_log())
         try:
             for part in PARTS:
@@ -203,6 +206,9 @@ async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: 
     company.up.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(company.up.wait(), 30) == 0
     assert not any(exists(pid) for pid in again.values())
+    (names,) = company.collector.traces().values()  # what was not sent yet is sent at the end
+    assert {"slack: submit", "core: answer", "slack: deliver", "slack: slack post"} <= names
+    assert "still there" not in str(company.collector.received)
 
 
 async def test_a_part_that_never_works_is_given_up(

@@ -30,7 +30,7 @@ class Company:
         self.house = Storehouse.over(redis, max_attempts=1)
         self.rulebook = RedisRules(self.house.store, policy)
         self.audit = RedisAudit(self.house.store)
-        self.governance = Governance(self.rulebook, self.audit, policy)
+        self.governance = Governance(self.rulebook, self.audit, policy, self.house.queue.cores)
 
     async def say(self, text: str, author: str = "U1", thread: ThreadKey = THREAD) -> Receipt:
         judged = await self.governance.judge(Asker(thread, author), LANE)
@@ -199,7 +199,7 @@ async def test_a_wrong_command_says_so_and_changes_nothing(
 
 
 async def test_a_channel_is_answered_by_its_own_model(company: Company) -> None:
-    await company.config("model rinna-ppo")
+    assert "No core serves rinna-ppo now" in await company.config("model rinna-ppo")
     assert (await company.say("hello")).code == "no_core"
     await company.house.queue.announce("rinna-ppo", "another core", 60)
     receipt = await company.say("hello")
@@ -207,6 +207,7 @@ async def test_a_channel_is_answered_by_its_own_model(company: Company) -> None:
     assert await company.house.queue.claim(LANE, "core", 1) == []
     (claim,) = await company.house.queue.claim("rinna-ppo", "another core", 1)
     assert claim.job.id == receipt.job
+    assert "\n" not in await company.config("model rinna-ppo")
 
 
 async def test_a_stored_rule_that_nobody_understands_is_left_out(company: Company) -> None:

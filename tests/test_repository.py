@@ -83,3 +83,20 @@ def test_an_audit_fails_where_a_fault_is_known_and_says_where_it_could_not_look(
 def test_files_with_settings_and_secrets_of_ones_own_are_ignored() -> None:
     ignored = (HOUSE / ".gitignore").read_text().splitlines()
     assert {"henji.toml", "docker/secrets/"} <= set(ignored)
+
+
+PAGES = sorted(path for path in files() if path.suffix == ".md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", page.read_text()):
+        assert not target or (page.parent / target).exists(), target
+
+
+def test_each_room_has_a_page_that_the_readme_leads_to() -> None:
+    readme = (HOUSE / "README.md").read_text()
+    for room in ("bots/slack", "bots/discord", "core", "storage", "docker"):
+        assert f"({room}/README.md)" in readme
+    assert "(storage/PRIVACY.md)" in readme
+    assert "(bots/console/chat.svg)" in readme

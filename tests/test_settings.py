@@ -72,7 +72,7 @@ def test_a_wrong_variable_is_named_in_one_sentence(
         ('admins = ["@taro"]', r"^admins\.0 in henji\.toml is wrong: an id or a name is expected"),
         ('otlp_endpoint = "here"', r"^otlp_endpoint in henji\.toml is wrong: an address is expect"),
         ('model = ""', r"^model in henji\.toml is wrong: .*at least 1 character"),
-        (r'data_dir = "\u0000"', r"^data_dir in henji\.toml is wrong: there is a null character"),
+        (r'device = "\u0000"', r"^device in henji\.toml is wrong: there is a null character"),
         ('model = "x', r"^henji\.toml is not valid TOML: Unterminated string"),
     ],
 )

@@ -14,6 +14,7 @@ from core.rules import Policy
 from core.types import Cancelled, Done, Failed, Queued, Started, Usage
 from storage import codec, keys
 from storage.rules import RedisAudit, RedisRules
+from storage.server import embedded_server
 from tests.fixtures import scene
 from tests.servers import free_port, running
 from tests.storehouse import LANE, THREAD, Storehouse
@@ -121,6 +122,24 @@ async def test_a_backup_is_restored_as_the_readme_says(tmp_path: Path) -> None:
     assert [_still(entry) for entry in after] == [_still(entry) for entry in before]
     async with running(anew, free_port(), "--appendonly", "yes") as redis:
         await _goes_on(redis)
+
+
+async def test_the_embedded_servers_folder_is_its_backup(tmp_path: Path) -> None:
+    home, anew = tmp_path / "home", tmp_path / "anew"
+    async with embedded_server(home) as url, client_of(url) as redis:
+        await scene.play(redis)
+        before = await scene.dump(redis)
+    shutil.copytree(home / "redis", anew / "redis")
+    async with embedded_server(home) as url, client_of(url) as redis:
+        await Storehouse.over(redis).history.reset(THREAD, "U1")
+    async with embedded_server(anew) as url, client_of(url) as redis:
+        after = await scene.dump(redis)
+        assert [_still(entry) for entry in after] == [_still(entry) for entry in before]
+        await _goes_on(redis)
+
+
+def client_of(url: str) -> Redis:
+    return Redis.from_url(url, decode_responses=True, socket_timeout=None)
 
 
 def _still(entry: dict[str, object]) -> tuple[object, object]:

@@ -102,6 +102,7 @@ def terms_of(settings: Settings, portal: Portal) -> Terms:
         locale=settings.locale,
         retention_days=settings.retention_days,
         guild=settings.discord_guild,
+        reasons=settings.log_content,
     )
 
 

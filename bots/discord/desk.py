@@ -58,6 +58,8 @@ class Terms:
     retention_days: float = 30.0
     guild: int | None = None
     """Register the commands in this guild alone."""
+    reasons: bool = False
+    """Ask why a reply was bad: only where the log may hold people's words."""
 
 
 @dataclass(frozen=True, slots=True)

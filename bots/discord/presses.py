@@ -50,6 +50,8 @@ class Presses:
                 await self._regenerate(interaction, press)
             case "good":
                 await self._rate(interaction, press, "")
+            case "bad" if not self._desk.terms.reasons:
+                await self._rate(interaction, press, "")
             case "bad":
                 await self._ask_why(interaction, press)
 

@@ -115,6 +115,7 @@ ENGLISH: Final[dict[str, str]] = {
     "config_not_set": "{name} is not set here.",
     "config_set": "From now on, here: {name} = {value}.",
     "config_unset": "{name} is not set here any more.",
+    "config_unserved": "No core serves {model} now: until one does, nobody is answered here.",
     "config_wrong": "Nothing was changed: {reason}",
     # The home page
     "home_title": "{name}",

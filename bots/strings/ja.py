@@ -113,6 +113,7 @@ JAPANESE: Final[dict[str, str]] = {
     "config_not_set": "{name} はここでは設定されていません。",
     "config_set": "ここでは今から {name} = {value} です。",
     "config_unset": "{name} の設定をここから外しました。",
+    "config_unserved": "今 {model} の core は動いていません。動くまで、ここではお答えできません。",
     "config_wrong": "何も変更していません。理由: {reason}",
     # The home page
     "home_title": "{name} (返事)",

@@ -33,7 +33,7 @@ from tests.storehouse import Storehouse
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
-TERMS = Terms(lane=LANE, model="echo")
+TERMS = Terms(lane=LANE, model="echo", reasons=True)
 
 
 def words(count: int) -> str:
@@ -82,7 +82,10 @@ class Team:
         seen = await portal.look(TOKEN)
         terms = replace(TERMS, reads=seen.reads, **changes)
         governance = policy and Governance(
-            RedisRules(self.house.store, policy), RedisAudit(self.house.store), policy
+            RedisRules(self.house.store, policy),
+            RedisAudit(self.house.store),
+            policy,
+            self.house.queue.cores,
         )
         relay = RelayTerms(
             lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, governance=governance
