@@ -69,7 +69,7 @@ class RinnaFormat:
             if self._may_begin(line):
                 lines.append(line)
                 continue
-            while len(lines) > 1 and not squeezed(lines[-1]):
+            while len(lines) > 1 and not all(self._readings(lines[-1])):
                 lines.pop()
             lines[-1] += f" {line}"
         return NEWLINE.join(lines)
@@ -78,4 +78,8 @@ class RinnaFormat:
         """Whether a line may stand on its own, and changes nothing of what that means."""
         # a combining mark at its beginning would change the end of <NL>
         whole = self._normalized(NEWLINE + line).startswith(self._normalized(NEWLINE))
-        return whole and not squeezed(line).startswith(_LABELS)
+        return whole and not any(read.startswith(_LABELS) for read in self._readings(line))
+
+    def _readings(self, line: str) -> tuple[str, str]:
+        """A line as a person reads it, and as the model does."""
+        return squeezed(line), squeezed(self._normalized(line))
