@@ -189,8 +189,11 @@ class Settings(BaseSettings):
     )
     discord_answers: Literal["thread", "reply"] = "thread"
     """Whether a mention in a channel opens a thread, or is answered there."""
-    discord_followups: Literal["always", "mention"] = "always"
-    """Whether people need to mention the bot again in a thread that it takes part in."""
+    discord_followups: Literal["auto", "always", "alone", "mention"] = "auto"
+    """Whether people need to mention the bot again in a thread that it takes part in. ``alone``:
+    not while they are alone with it, or were the last it spoke to; auto: not in the threads that it
+    opened, and ``alone`` in those of others.
+    """
     discord_message_content: Literal["auto", "on", "off"] = "auto"
     """Whether to ask for the Message Content intent; auto: if the developer portal grants it."""
     discord_guild: int | None = Field(default=None, ge=1, lt=2**64)

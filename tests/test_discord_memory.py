@@ -215,6 +215,24 @@ async def test_what_people_say_to_each_other_in_a_thread_is_kept_and_not_answere
     await remembered(team, thread, "one", "echo: one", "@Bob lunch?", "and now?", "echo: and now?")
 
 
+async def test_in_a_thread_of_peoples_own_the_bot_answers_whom_it_spoke_to(
+    team: Team,
+) -> None:
+    theirs = team.discord.add_thread(team.discord.add_channel(team.discord.add_guild()))
+    await team.start_core()
+    await team.start_bot()
+    await team.discord.says(BOB, theirs, "the moon is far")
+    await team.discord.says(ALICE, theirs, "<@bot> one")
+    await reply_to(team, theirs, "one")
+    await team.discord.says(ALICE, theirs, "two")
+    await reply_to(team, theirs, "two")
+    await team.discord.says(BOB, theirs, "very far indeed")
+    await team.discord.says(ALICE, theirs, "<@bot> three")
+    await reply_to(team, theirs, "three")
+    texts = [reply["content"] for reply in team.discord.replies(theirs)]
+    assert texts == ["echo: one", "echo: two", "echo: three"]
+
+
 async def test_a_direct_message_is_answered_there(team: Team, general: str) -> None:
     direct = team.discord.add_direct(ALICE)
     await team.discord.says(ALICE, direct, "hello")

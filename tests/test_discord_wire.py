@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from bots.discord import portal
 from bots.discord.shards import Plan
 from core.errors import OperatorError, UsageError
+from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
 from tests.local_discord.limits import Limit
@@ -71,6 +72,28 @@ async def test_a_resumed_session_loses_no_message_and_repeats_none(frames: Team)
     await the_reply(frames, meanwhile["id"], "echo: two")
     assert (frames.discord.gateway.identified, frames.discord.gateway.resumed) == (1, 1)
     assert len(frames.discord.replies(before["id"])) == 1
+
+
+async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(team: Team) -> None:
+    general = await a_channel(team)
+    talk = team.discord.add_thread(general)
+    await team.start_core()
+    await team.start_bot()
+    await team.discord.says(ALICE, talk, "<@bot> first")
+    await the_reply(team, talk, "echo: first")
+    await team.discord.gateway.drop(resumable=True)
+    texts = [f"<@bot> {n}" if n % 3 else f"aside {n}" for n in range(12)]
+    for number, text in enumerate(texts):
+        person = p.user(f"70000000000000020{number:02}", f"P{number}")
+        await team.discord.says(person, talk, text)
+    await team.discord.until(lambda: team.discord.gateway.resumed == 1)
+    for number in range(1, 12):
+        if number % 3:
+            await the_reply(team, talk, f"echo: {number}")
+    guild = str(team.discord.world.guild_of(general))
+    thread = ThreadKey("discord", guild, general, talk)
+    said = [text for text in await team.house.texts(thread) if not text.startswith("echo")]
+    assert said == ["first", *(text.removeprefix("<@bot> ") for text in texts)]
 
 
 async def test_discord_may_ask_to_reconnect(team: Team) -> None:

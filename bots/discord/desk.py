@@ -51,7 +51,7 @@ class Terms:
     model: str
     """As people are told."""
     answers: convert.Answers = "thread"
-    followups: Literal["always", "mention"] = "always"
+    followups: Literal["auto", "always", "alone", "mention"] = "auto"
     reads: bool = True
     """The Message Content intent is granted: messages to others have text."""
     locale: str = "auto"

@@ -10,6 +10,7 @@ import structlog
 from bots.base import Incoming
 from bots.discord import convert, past
 from bots.discord.desk import Desk, within
+from bots.discord.lines import Lines
 from bots.discord.note import Note
 from bots.discord.rest import nonce_for
 from bots.follow_ups import speaks_to_bot
@@ -26,24 +27,46 @@ class Listener:
     def __init__(self, desk: Desk, client: discord.Client) -> None:
         self._desk = desk
         self._client = client
+        self._lines = Lines()
 
     async def heard(self, message: discord.Message) -> None:
         """A message was written."""
         incoming = self._incoming(message)
         if incoming is None:
             return
-        if not incoming.addressed and await self._follows_up(message, incoming):
-            incoming = replace(incoming, addressed=True)
-        if not incoming.addressed:
-            await self._keep(incoming)
-        elif not may_write(message):
+        async with self._lines.turn(message.channel.id):
+            if not incoming.addressed and await self._follows_up(message, incoming):
+                incoming = replace(incoming, addressed=True)
+            receipt = await self._store(message, incoming)
+        if incoming.addressed:
+            await self._say_what_there_is_to_say(message, incoming, receipt)
+
+    async def _store(self, message: discord.Message, incoming: Incoming) -> Receipt | None:
+        """Take a message in; None where there is nothing to take, or nowhere to answer it."""
+        if not incoming.turn.text or (incoming.addressed and not may_write(message)):
+            return None
+        receipt = await self._desk.store(incoming)
+        if receipt is None:
+            log.warning("a message was not kept", thread=str(incoming.thread))
+        return receipt
+
+    async def _say_what_there_is_to_say(
+        self, message: discord.Message, incoming: Incoming, receipt: Receipt | None
+    ) -> None:
+        """Besides the reply, or instead of it."""
+        if not may_write(message):
             await self._explain(message)
-        elif incoming.turn.text:
-            await self._submit(message, incoming)
-        elif not message.attachments:
-            await self._reply(message, "nothing_asked_here")
-        if incoming.addressed and message.attachments and may_write(message):
+            return
+        if self._lacks_threads(message):
+            log.warning("the bot may not open threads, so it replies", channel=message.channel.id)
+        if message.attachments:
             await self._reply(message, "files_not_read")
+        elif not incoming.turn.text:
+            await self._reply(message, "nothing_asked_here")
+        if incoming.turn.text and receipt is None:
+            await self._reply(message, "store_down")
+        elif receipt and receipt.outcome == "queued" and not self._desk.terms.reads:
+            await self._say_how_to_go_on(message, incoming, receipt)
 
     def answers_in(self, message: discord.Message) -> convert.Answers:
         """How a mention in this channel is answered: a thread needs a right, and a text channel."""
@@ -62,42 +85,25 @@ class Listener:
     async def _follows_up(self, message: discord.Message, incoming: Incoming) -> bool:
         """Whether a message without a mention goes on with a conversation that the bot is in."""
         me = past.myself(self._client, message.guild)
+        mine = isinstance(message.channel, discord.Thread) and message.channel.owner_id == me.user
         usual = self._desk.terms.followups
+        if usual == "auto":
+            usual = "always" if mine else "alone"
         follow_ups = await self._desk.relay.follow_ups(incoming.thread, usual)
         if follow_ups == "mention" or not incoming.turn.text:
             return False
         if convert.speaks_to_others(message, me):
             return False
-        if follow_ups == "alone" and not await self._is_alone(incoming):
-            return False
-        thread = message.channel
-        if isinstance(thread, discord.Thread) and thread.owner_id == me.user:
-            return True
         try:
-            return await within(self._desk.history.takes_part(incoming.thread))
+            takes_part = mine or await within(self._desk.history.takes_part(incoming.thread))
+            return takes_part and (follow_ups == "always" or await self._is_alone(incoming))
         except StoreUnavailable:
             return False
 
     async def _is_alone(self, incoming: Incoming) -> bool:
         """Whether a person is alone with the bot in a thread, or was the last it spoke to."""
-        try:
-            stored = await within(self._desk.history.turns(incoming.thread))
-        except StoreUnavailable:
-            return False
+        stored = await within(self._desk.history.turns(incoming.thread))
         return speaks_to_bot(incoming.turn.author, [entry.turn for entry in stored])
-
-    async def _keep(self, incoming: Incoming) -> None:
-        if incoming.turn.text and await self._desk.store(incoming) is None:
-            log.warning("a message was not kept", thread=str(incoming.thread))
-
-    async def _submit(self, message: discord.Message, incoming: Incoming) -> None:
-        if self._lacks_threads(message):
-            log.warning("the bot may not open threads, so it replies", channel=message.channel.id)
-        receipt = await self._desk.store(incoming)
-        if receipt is None:
-            await self._reply(message, "store_down")
-        elif receipt.outcome == "queued" and not self._desk.terms.reads:
-            await self._say_how_to_go_on(message, incoming, receipt)
 
     def _lacks_threads(self, message: discord.Message) -> bool:
         """Whether a thread should have been opened here, but for the right to do so."""
