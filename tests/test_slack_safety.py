@@ -427,6 +427,9 @@ async def test_an_app_without_socket_mode_says_where_to_turn_it_on(redis: Redis)
         ({}, "SLACK_APP_TOKEN"),
         ({"slack_app_token": "xapp-1"}, "SLACK_BOT_TOKEN"),
         ({"slack_http_port": 3000}, "SLACK_SIGNING_SECRET"),
+        ({"slack_client_id": "1.2"}, "HENJI_SLACK_CLIENT_SECRET"),
+        ({"slack_client_secret": "x"}, "HENJI_SLACK_CLIENT_ID"),
+        ({"slack_client_id": "1.2", "slack_client_secret": "x"}, "HENJI_SLACK_HTTP_PORT"),
     ],
 )
 def test_a_missing_token_is_named(given: dict[str, Any], missing: str, tmp_path: Path) -> None:
