@@ -170,6 +170,34 @@ async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackHo
     assert await house.storehouse().texts(house.key("C1", second)) == ["two"]
 
 
+async def test_what_was_edited_and_deleted_meanwhile_is_so_in_the_memory(house: SlackHouse) -> None:
+    slack = house.slack
+    first = await slack.say("C1", "U1", f"{BOT} one")
+    await house.answered("C1", first, "echo: one")
+    second = await slack.say("C1", "U1", "two", thread=first)
+    await house.answered("C1", first, "echo: two")
+    await house.stop("adapter")
+    await slack.until(lambda: slack.delivery.sockets == 0)
+    slack.delivery.deaf = True
+    await slack.edit("C1", first, f"{BOT} uno")
+    await slack.delete("C1", second)
+    slack.delivery.deaf = False
+    await house.adapter()
+
+    async def followed() -> bool:
+        return await house.storehouse().texts(house.key("C1", first)) == ["uno", "echo: one"]
+
+    await until(followed)
+    await house.stop("adapter")
+    read = len(slack.called("conversations.replies"))
+    await house.adapter()  # reads it again, and changes nothing
+    await slack.until(lambda: len(slack.called("conversations.replies")) > read)
+    ts = await slack.say("D9", "U1", "the last")
+    await house.answered("D9", ts, "echo: the last")
+    assert [m.shown for m in slack.replies("C1", first)] == ["echo: one", "echo: two"]
+    assert await followed()
+
+
 # -- who is answered -------------------------------------------------------------------------
 
 
