@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 FOREIGN = ("HENJI_", "SLACK_", "DISCORD_", "REDIS_URL")
@@ -20,6 +21,10 @@ for name in list(os.environ):
     if name.startswith(FOREIGN):
         del os.environ[name]
 os.environ["HENJI_CONFIG"] = os.devnull
+
+# How long an example takes says nothing on a machine that does other things beside.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -170,6 +170,34 @@ async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackHo
     assert await house.storehouse().texts(house.key("C1", second)) == ["two"]
 
 
+async def test_what_was_edited_and_deleted_meanwhile_is_so_in_the_memory(house: SlackHouse) -> None:
+    slack = house.slack
+    first = await slack.say("C1", "U1", f"{BOT} one")
+    await house.answered("C1", first, "echo: one")
+    second = await slack.say("C1", "U1", "two", thread=first)
+    await house.answered("C1", first, "echo: two")
+    await house.stop("adapter")
+    await slack.until(lambda: slack.delivery.sockets == 0)
+    slack.delivery.deaf = True
+    await slack.edit("C1", first, f"{BOT} uno")
+    await slack.delete("C1", second)
+    slack.delivery.deaf = False
+    await house.adapter()
+
+    async def followed() -> bool:
+        return await house.storehouse().texts(house.key("C1", first)) == ["uno", "echo: one"]
+
+    await until(followed)
+    await house.stop("adapter")
+    read = len(slack.called("conversations.replies"))
+    await house.adapter()  # reads it again, and changes nothing
+    await slack.until(lambda: len(slack.called("conversations.replies")) > read)
+    ts = await slack.say("D9", "U1", "the last")
+    await house.answered("D9", ts, "echo: the last")
+    assert [m.shown for m in slack.replies("C1", first)] == ["echo: one", "echo: two"]
+    assert await followed()
+
+
 # -- who is answered -------------------------------------------------------------------------
 
 
@@ -427,6 +455,9 @@ async def test_an_app_without_socket_mode_says_where_to_turn_it_on(redis: Redis)
         ({}, "SLACK_APP_TOKEN"),
         ({"slack_app_token": "xapp-1"}, "SLACK_BOT_TOKEN"),
         ({"slack_http_port": 3000}, "SLACK_SIGNING_SECRET"),
+        ({"slack_client_id": "1.2"}, "HENJI_SLACK_CLIENT_SECRET"),
+        ({"slack_client_secret": "x"}, "HENJI_SLACK_CLIENT_ID"),
+        ({"slack_client_id": "1.2", "slack_client_secret": "x"}, "HENJI_SLACK_HTTP_PORT"),
     ],
 )
 def test_a_missing_token_is_named(given: dict[str, Any], missing: str, tmp_path: Path) -> None:

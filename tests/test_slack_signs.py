@@ -44,6 +44,19 @@ async def test_a_prompt_that_is_deleted_while_it_waits_leaves_no_status(house: S
     assert slack.replies("C1", ts) == []
 
 
+async def test_who_waits_is_told_their_place_in_the_line(house: SlackHouse) -> None:
+    slack = house.slack
+    await a_core_that_is_busy(house)
+    first = await slack.say("C1", "U1", f"{BOT} one")
+    await slack.until(slack.standing)
+    second = await slack.say("C1", "U1", f"{BOT} two")
+    await slack.until(lambda: "順番を待っています(2番目)…" in slack.standing())
+    await slack.delete("C1", first)
+    await slack.until(lambda: "順番を待っています(1番目)…" in slack.standing())
+    await slack.delete("C1", second)
+    await house.at_rest()
+
+
 async def test_a_status_is_renewed_before_slack_takes_it_away(redis: Redis) -> None:
     async with slack_house(redis, minute=0.5) as house:
         slack = house.slack

@@ -72,7 +72,9 @@ async def test_the_notice_names_the_model_that_answers_in_that_channel(redis: Re
             assert f"AI({model})" in str(reply.blocks)
 
 
-async def test_events_may_come_by_signed_http(redis: Redis) -> None:
+async def test_events_may_come_by_signed_http(
+    redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with slack_house(redis) as house:
         slack = house.slack
         await house.core()
@@ -91,6 +93,16 @@ async def test_events_may_come_by_signed_http(redis: Redis) -> None:
             session.post(str(slack.delivery.request_url), data="{}", headers=forged) as answer,
         ):
             assert answer.status == 401
+        assert "not signed with SLACK_SIGNING_SECRET" in capsys.readouterr().out
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                str(slack.delivery.request_url),
+                data=(body := '{"type":"url_verification","challenge":"prove it"}'),
+                headers=slack.delivery.signed(body) | {"Content-Type": "application/json"},
+            ) as answer,
+        ):
+            assert "prove it" in await answer.text()
         assert slack.workspace.violations == []
 
 

@@ -1,19 +1,21 @@
 """What was said while nobody listened: read from the threads that the bot takes part in.
 
 Slack delivers again for about six minutes; after a longer gap, or where sockets were cut, the
-newest threads are read from their last known message on. A mention in a thread that is new to the
-bot is found only by Slack's own redelivery.
+newest threads are read again: what is new in them is taken as if it came now, and what was edited
+or deleted is so in the memory. A mention in a thread that is new to the bot is found only by
+Slack's own redelivery.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection, Sequence
 
 import structlog
 
 from bots.base import PlatformRefused
-from bots.slack.convert import PLATFORM
+from bots.slack.convert import PLATFORM, Json
 from bots.slack.desk import Desk
 from bots.slack.messages import Messages
 from core.errors import StoreUnavailable
@@ -40,12 +42,13 @@ class CatchUp:
         self._desk.later(self.run())
 
     async def run(self) -> None:
-        """Submit what the newest threads have and the store has not; what is known is known."""
+        """Take in what happened in the newest threads; what is known is known."""
         threads: list[ThreadSummary] = []
         try:
-            async for summary in self._desk.history.threads(PLATFORM):
-                if summary.last_at > time.time() - DAY and len(threads) < THREADS:
-                    threads.append(summary)
+            async for summary in self._desk.history.threads(PLATFORM, time.time() - DAY):
+                threads.append(summary)
+                if len(threads) == THREADS:
+                    break
             for summary in threads:
                 await self._one_or_say(summary)
         except StoreUnavailable as error:
@@ -65,14 +68,30 @@ class CatchUp:
     async def _one(self, summary: ThreadSummary) -> None:
         key = summary.thread
         turns = [stored.turn for stored in await self._desk.history.turns(key)]
-        last = max((t.id for t in turns if t.role == "user"), default=key.thread, key=float)
+        known = sorted((t.id for t in turns if t.role == "user"), key=float) or [key.thread]
         bot = await self._desk.workspaces.bot(key.space)
         await self._room(key)
-        for message in await self._desk.past.replies(key, oldest=last):
-            await self._messages.catch_up(dict(message), key, bot)
+        found = await self._desk.past.replies(key, oldest=f"{float(known[0]) - 1e-6:.6f}")
+        there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
+        for ts in known:  # before what would make an older message the newest
+            if ts in there and there[ts].get("edited"):
+                await self._messages.catch_up_with_edit(there[ts], key, bot)
+        for ts in _gone(known, found, there):
+            await self._desk.relay.deleted(key, ts)
+        for ts, message in there.items():
+            if float(ts) > float(known[-1]):
+                await self._messages.catch_up(message, key, bot)
 
     async def _room(self, key: ThreadKey) -> None:
         """Leave room for those who ask now and want their thread read."""
         budget = self._desk.caller.budget
         while seconds := budget.wait(METHOD, key.space, key.channel, spare=SPARE):  # noqa: ASYNC110
             await asyncio.sleep(seconds)
+
+
+def _gone(known: Sequence[str], found: Sequence[Json], there: Collection[str]) -> Sequence[str]:
+    """Messages that are known and do not stand in the thread any more, as far as it was read."""
+    if not found:
+        return ()
+    first = float(found[0]["ts"])
+    return [ts for ts in known if float(ts) >= first and ts not in there]

@@ -47,6 +47,7 @@ def _not_now(error: str) -> str:
 
 def required_tokens(settings: Settings) -> None:
     """UsageError where a setting is missing that this way of running needs."""
+    _whole_client(settings)
     if settings.slack_http_port is not None:
         if settings.slack_signing_secret is None:
             raise UsageError(
@@ -63,6 +64,24 @@ def required_tokens(settings: Settings) -> None:
     if settings.slack_bot_token is None:
         raise UsageError(
             f"SLACK_BOT_TOKEN is not set: {APP}: Install App > Bot User OAuth Token (xoxb-)"
+        )
+
+
+def _whole_client(settings: Settings) -> None:
+    """UsageError where an app for several workspaces is set up by half."""
+    given = {
+        "HENJI_SLACK_CLIENT_ID": settings.slack_client_id,
+        "HENJI_SLACK_CLIENT_SECRET": settings.slack_client_secret,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 1:
+        raise UsageError(
+            f"{missing[0]} is not set, and the other half is: {APP}: Basic Information > App "
+            "Credentials"
+        )
+    if not missing and settings.slack_http_port is None:
+        raise UsageError(
+            "HENJI_SLACK_HTTP_PORT is not set: an app for several workspaces is reached by HTTP"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 
@@ -224,12 +223,21 @@ class Messages:
         if edited.newly_mentioned:
             await self.said(said, bot)
             return
+        await self._reworded(said, bot)
+
+    async def _reworded(self, said: Said, bot: Bot) -> None:
         names = await self._desk.people.names(bot.team, convert.people_in(said))
         words = convert.plain(said.text, bot, names)
         await self._desk.relay.edited(said.key, said.ts, words, said.edited, said.user)
 
-    async def catch_up(self, body: dict[str, Any], key: ThreadKey, bot: Bot) -> None:
+    async def catch_up(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
         """A message that was missed: it is taken as if its event had come."""
-        said = convert.happening({"event": body | {"channel": key.channel}}, bot)
+        said = convert.happening({"event": {**message, "channel": key.channel}}, bot)
         if isinstance(said, Said):
             await self.said(said, bot)
+
+    async def catch_up_with_edit(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
+        """An edit that may have been missed; one that was not changes nothing."""
+        said = convert.happening({"event": {**message, "channel": key.channel}}, bot)
+        if isinstance(said, Said):
+            await self._reworded(said, bot)

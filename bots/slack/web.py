@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
@@ -31,6 +32,8 @@ async def web_server(
             # Bolt itself cannot read it: it would only come again
             log.warning("a malformed payload", error=type(error).__name__)
             return web.Response()
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            log.warning("a request is not signed with SLACK_SIGNING_SECRET", sender=request.remote)
         return await to_aiohttp_response(answer)
 
     routes = web.Application(client_max_size=2**20)

@@ -88,12 +88,11 @@ class LocalSlack:
     async def edit(self, channel: str, ts: str, text: str) -> None:
         message = self.workspace.messages[channel, ts]
         before = self._event(message)
-        message.text = text
+        message.text, message.edited = text, self.workspace.next_ts()
         message.edits += 1
-        edited = {"user": message.user, "ts": self.workspace.next_ts()}
         self._emit(
             self._change(message, "message_changed")
-            | {"message": self._event(message) | {"edited": edited}, "previous_message": before}
+            | {"message": self._event(message), "previous_message": before}
         )
 
     async def delete(self, channel: str, ts: str) -> None:

@@ -72,6 +72,8 @@ class Message:
     tombstone: bool = False
     """Deleted, with replies under it: a mark stands in its place."""
     edits: int = 0
+    edited: str = ""
+    """Slack's stamp of a person's last edit."""
     files: list[Json] = field(default_factory=list)
     unfurl: bool = True
 
@@ -96,6 +98,8 @@ class Message:
             body["blocks"] = self.blocks
         if self.files:
             body |= {"files": self.files, "subtype": "file_share"}
+        if self.edited:
+            body["edited"] = {"user": self.user, "ts": self.edited}
         if self.tombstone:
             body |= {"user": "USLACKBOT", "subtype": "tombstone", "hidden": True}
             body |= {"text": "This message was deleted.", "thread_ts": self.ts}
