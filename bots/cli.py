@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from io import TextIOWrapper
 from typing import NoReturn
 
 import click
 
 from bots.admin import admin
 from bots.cli_models import models, tokenize
-from bots.command import example, open_settings
+from bots.command import example, open_settings, read_input
 from core.errors import OperatorError, UsageError
 from core.logs import secrets_in, without_secrets
-from core.settings import load_settings
+from core.settings import is_text, load_settings
 
 EXTRAS = {
     "torch": "core",
@@ -35,6 +37,9 @@ EXTRAS = {
 """Package -> the extra of this project that installs it."""
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
 def main() -> NoReturn:
     """Run this process's command and exit: 0 done, 2 asked wrongly, 1 failed."""
     sys.exit(run())
@@ -42,6 +47,8 @@ def main() -> NoReturn:
 
 def run() -> int:
     try:
+        _prepare_streams()
+        _check_arguments(sys.argv[1:])
         henji.main(standalone_mode=False)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "henji"
@@ -53,11 +60,31 @@ def run() -> int:
     except (click.Abort, KeyboardInterrupt):
         return 1
     except BrokenPipeError:  # `henji ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_output()
         return 1
     except Exception as error:
         return _explain(error)
     return 0
+
+
+def _prepare_streams() -> None:
+    """Standard streams that can be read and written, whatever this process was started with."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until this process ends
+    if isinstance(sys.stdout, TextIOWrapper):  # no character that a terminal lacks ends a reply
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _check_arguments(words: Sequence[str]) -> None:
+    for word in words:
+        if not is_text(word):
+            raise UsageError(f"the argument {word!a} is not text in {sys.stdin.encoding}")
+
+
+def _silence_output() -> None:
+    """What is still to be written goes nowhere: nobody reads it, or there is no room for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(sentence: str, status: int) -> int:
@@ -67,6 +94,9 @@ def _complain(sentence: str, status: int) -> int:
 
 def _explain(error: Exception) -> int:
     """What is not here can be installed; anything else that comes here is a defect."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        _silence_output()
+        return _complain(f"{error.filename or 'the output'} cannot be written: {error.strerror}", 1)
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in EXTRAS:
         extra = EXTRAS[package]
@@ -137,7 +167,9 @@ def _chat(once: str | None, thread: str) -> None:
     from bots.console.command import run_chat
 
     settings = open_settings(log_level="warning")
-    text = sys.stdin.read() if once == "-" else once
+    if not thread.strip():
+        raise UsageError("--thread has no name")
+    text = read_input(sys.stdin.read) if once == "-" else once
     if text is not None and not text.strip():
         raise UsageError("there is nothing to answer: the text is empty")
     asyncio.run(run_chat(settings, text, thread))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
+from core.errors import UsageError
 from core.logs import set_up_logging
-from core.settings import Settings, load_settings
+from core.settings import Settings, is_text, load_settings
 
 
 def example(*lines: str) -> str:
@@ -25,3 +28,16 @@ def open_settings(**quieter: Any) -> Settings:
     settings = settings.model_copy(update=unset)
     set_up_logging(settings)
     return settings
+
+
+def read_input(read: Callable[[], str]) -> str:
+    """What `read` gives of standard input; UsageError where that is no text."""
+    try:
+        words = read()
+    except OSError as error:
+        raise UsageError(f"standard input cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        words = "\udcff"
+    if not is_text(words):
+        raise UsageError(f"standard input is not text in {sys.stdin.encoding}")
+    return words

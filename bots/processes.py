@@ -70,13 +70,15 @@ class CoreKeeper:
         self._tell = tell
         self._patience = patience
         self._core: _Core | None = None
-        self.ready = asyncio.Event()
-        """Set when the lane is served for the first time."""
+
+    async def served(self) -> None:
+        """Return when a core serves the lane, which `keep` sees to."""
+        while not await self._serves():  # noqa: ASYNC110 - a core is another process
+            await asyncio.sleep(0.05)
 
     async def keep(self) -> None:
         """See to it for ever. OperatorError, with the core's sentence, where it cannot start."""
         await self._ensure()
-        self.ready.set()
         while True:
             await asyncio.sleep(1.0)
             with contextlib.suppress(StoreUnavailable):  # while Redis is away, nobody is served
@@ -85,6 +87,7 @@ class CoreKeeper:
     async def _ensure(self) -> None:
         if self._core is not None and self._core.has_ended():
             # it may still be counted on for a while, but it does not come back
+            self._tell(f"the core {self._core.how_it_ended()}; starting another")
             self._core = await _Core.start(self._tell)
         while not await self._serves():
             if self._core is None:
@@ -93,8 +96,6 @@ class CoreKeeper:
                 await self._core.report()
                 self._core = None
             await asyncio.sleep(0.05)
-        if self._core is not None:
-            self._core.starting = False
 
     async def aclose(self) -> None:
         if self._core is not None:
@@ -109,7 +110,7 @@ class _Core:
         self._tell = tell
         self._reading = asyncio.create_task(self._read())
         self._last_line = ""
-        self.starting = True
+        self._starting = True
 
     @classmethod
     async def start(cls, tell: Callable[[str], None]) -> _Core:
@@ -126,13 +127,23 @@ class _Core:
     def has_ended(self) -> bool:
         return self._process.returncode is not None
 
+    def how_it_ended(self) -> str:
+        status = self._process.returncode or 0
+        if status < 0:  # most often for want of memory
+            return f"was ended by a signal: {signal.strsignal(-status)}"
+        return f"ended with status {status}"
+
     async def report(self) -> None:
         """OperatorError where it ended, by itself, in a fault."""
         await self._reading
-        status = self._process.returncode
+        status = self._process.returncode or 0
         if status == 0:
             return
-        sentence = self._last_line.removeprefix("henji: ") or f"the core ended, status {status}"
+        if status < 0:
+            raise OperatorError(
+                f"the core {self.how_it_ended()}; has this machine the memory for the model?"
+            )
+        sentence = self._last_line.removeprefix("henji: ") or f"the core {self.how_it_ended()}"
         raise UsageError(sentence) if status == 2 else OperatorError(sentence)
 
     async def stop(self, patience: float) -> None:
@@ -152,6 +163,7 @@ class _Core:
         except (ValueError, KeyError, TypeError):
             self._last_line = line or self._last_line
             return
-        if level in ("warning", "error") or (level == "info" and self.starting):
+        if level in ("warning", "error") or (level == "info" and self._starting):
             why = entry.get("error", "")
             self._tell(f"{event}: {why}" if why else event)
+        self._starting = self._starting and event != "ready"

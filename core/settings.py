@@ -12,6 +12,7 @@ from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -57,7 +58,12 @@ class Settings(BaseSettings):
     """The settings, validated. `load_settings` makes them and words what is wrong."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, populate_by_name=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     # Where things are
@@ -230,6 +236,20 @@ class Settings(BaseSettings):
             raise ValueError("true and false are no value for it")
         return value
 
+    @field_validator("data_dir")
+    @classmethod
+    def _find_home(cls, path: Path) -> Path:
+        try:
+            return path.expanduser().absolute()
+        except RuntimeError as error:
+            raise UsageError(f"the setting data_dir is {path}: {error}") from None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _read_url(cls, url: str | None) -> str | None:
+        urlsplit(url or "")  # its ValueError says what is wrong
+        return url
+
     @field_validator("quota", mode="before")
     @classmethod
     def _read_quota(cls, table: Any) -> Any:
@@ -322,6 +342,15 @@ def _parsed(table: Any) -> dict[str, Any]:
     return table
 
 
+def is_text(words: str) -> bool:
+    """Whether words that came from outside are text: what could not be decoded is not."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def config_file() -> Path:
     """``HENJI_CONFIG``, or ``henji.toml`` where the command was started."""
     return Path(os.environ.get(PREFIX + "CONFIG", "henji.toml"))
@@ -382,16 +411,19 @@ def _check_config_file() -> None:
 
 
 def _check_environment_names() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+    known = {environment_name(name) for name in Settings.model_fields} | {PREFIX + "CONFIG"}
     known |= {f"{environment_name(name)}_FILE" for name in _secret_settings()}
-    for name in os.environ:
+    for name, value in os.environ.items():
         if name.startswith(PREFIX) and name not in known:
             raise UsageError(f"{name} is not a setting of henji{_nearest(name, known)}")
+        if name in known and not is_text(value):
+            raise UsageError(f"{name} is wrong: it is not text")
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    plain = {known_name.removeprefix(PREFIX): known_name for known_name in known}
+    close = get_close_matches(name.removeprefix(PREFIX), plain, n=1)
+    return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
 def _sentence(error: ValidationError) -> str:

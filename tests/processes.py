@@ -32,6 +32,18 @@ async def start(*words: str, **environment: str) -> Process:
     )
 
 
+async def in_a_shell(line: str, **environment: str) -> Ran:
+    """Run a command line in which `henji` is the command."""
+    process = await asyncio.create_subprocess_shell(
+        f'henji() {{ {sys.executable} -m bots "$@"; }}; {line}',
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=_environment(environment),
+    )
+    return await finish(process)
+
+
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **ECHO, **more}
 

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from bots import bench, cli
 from core.errors import OperatorError, UsageError
-from tests.processes import Ran, finish, henji, start
+from tests.processes import Ran, finish, henji, in_a_shell, start
 from tests.servers import free_port
 from tests.waiting import until
 
@@ -76,6 +76,8 @@ def test_the_manifest_of_the_slack_app_is_json(here: Here) -> None:
         (("cat",), "No such command 'cat'"),
         (("chat", "--onec", "x"), "No such option"),
         (("chat", "--once", " "), "the text is empty"),
+        (("chat", "--thread", "", "--once", "x"), "--thread has no name"),
+        (("tokenize", "caf\udce9"), "the argument 'caf\\udce9' is not text"),
         (("admin", "show"), "Missing argument"),
         (("admin", "show", "slack:T1"), "platform:space:channel:thread is expected"),
         (("admin", "reset", "slack"), "platform:space or platform:space:channel is expected"),
@@ -216,8 +218,25 @@ def test_an_installed_copy_says_that_benchmarks_need_a_checkout(tmp_path: Path) 
 
 
 async def test_a_reader_that_leaves_early_is_no_defect() -> None:
-    process = await asyncio.create_subprocess_shell(
-        f"{sys.executable} -m bots admin --help | true", stderr=asyncio.subprocess.PIPE
-    )
-    _, err = await asyncio.wait_for(process.communicate(), 30)
-    assert err == b""
+    assert (await in_a_shell("henji admin --help | true")).err == ""
+
+
+async def test_a_command_works_without_standard_streams() -> None:
+    assert await in_a_shell("henji models <&- >&- 2>&-") == Ran(0, "", "")
+    nothing = await in_a_shell("henji chat --once - <&-")
+    assert (nothing.status, nothing.err) == (2, "henji: there is nothing to answer: the text is "
+                                             "empty\n")  # fmt: skip
+
+
+async def test_a_terminal_without_japanese_is_no_defect(redis_url: str, redis: Redis) -> None:
+    latin = {"REDIS_URL": redis_url, "PYTHONIOENCODING": "latin-1"}
+    ran = await in_a_shell("henji chat --once é-あ | od -An -c", **latin)
+    assert ran.out.split() == [*"echo:", "351", *"-\\u3042", "\\n"]
+    assert ran.err == "ready\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full stands there")
+async def test_a_full_disk_is_told_in_one_sentence() -> None:
+    ran = await in_a_shell("henji models > /dev/full")
+    assert (ran.status, ran.err) == (1, "henji: the output cannot be written: No space left on "
+                                     "device\n")  # fmt: skip

@@ -21,9 +21,11 @@ from bots.base import Part, Status
 from bots.console import convert
 from bots.console.adapter import ConsolePlatform
 from bots.console.convert import Seat
+from bots.processes import CoreKeeper
+from core.errors import OperatorError
 from core.records import Delivery
 from core.types import Done, ThreadKey, Usage
-from tests.processes import ECHO, exists, finish, henji, start
+from tests.processes import ECHO, exists, finish, henji, in_a_shell, start
 from tests.storehouse import Storehouse
 from tests.waiting import until
 
@@ -94,6 +96,26 @@ async def test_a_reply_that_became_another_is_written_anew() -> None:
     await screen.show("Kyo")
     await screen.show("Tokyo", end=DONE)
     assert screen.shown == "Kyo\nTokyo"
+
+
+async def test_a_reply_that_is_begun_anew_goes_on_where_it_says_the_same() -> None:
+    screen = Screen()
+    screen.platform.expect("j")
+    for text in ("Tokyo is", "", "To", "Tokyo is the"):
+        await screen.show(text)
+    await screen.show("Tokyo is the capital.", end=DONE)
+    assert screen.shown == "Tokyo is the capital."
+
+
+async def test_a_screen_that_cannot_be_written_ends_the_reply() -> None:
+    def write(text: str) -> None:
+        raise BrokenPipeError
+
+    platform = ConsolePlatform(write, print)
+    end = platform.expect("j")
+    await platform.post(DELIVERY, Part(0, "To", last=True))
+    with pytest.raises(BrokenPipeError):
+        await end
 
 
 async def test_a_reply_to_another_terminal_is_not_shown_here() -> None:
@@ -183,6 +205,24 @@ async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
     assert await Storehouse.over(redis).texts(ThreadKey("console", "local", "me", "default")) == []
 
 
+@pytest.mark.parametrize("words", [("chat",), ("chat", "--once", "-")])
+async def test_what_is_no_text_is_told_so(
+    redis_url: str, redis: Redis, words: tuple[str, ...]
+) -> None:
+    chat = await start(*words, REDIS_URL=redis_url, PYTHONIOENCODING="utf-8:strict")
+    out, err = await asyncio.wait_for(chat.communicate(b"caf\xe9\n"), 30)
+    assert (chat.returncode, out) == (2, b"")
+    assert err.endswith(b"henji: standard input is not text in utf-8\n")
+
+
+async def test_a_reader_that_leaves_ends_a_chat_whose_lines_do_not_end(
+    redis_url: str, redis: Redis
+) -> None:
+    ran = await in_a_shell("yes | henji chat | head -1", REDIS_URL=redis_url)
+    assert ran.out == "echo: y\n"
+    assert "Traceback" not in ran.err
+
+
 # -- a core of its own --------------------------------------------------------------------------
 
 
@@ -206,15 +246,52 @@ async def test_a_core_that_dies_is_replaced(redis_url: str, redis: Redis) -> Non
     chat.stdin.write(b"one\n")
     assert await asyncio.wait_for(chat.stdout.readline(), 30) == b"echo: one\n"
     os.kill(core, signal.SIGKILL)
-    assert (await finish(chat, "two\n")).out == "\necho: two\n\n"
+    ran = await finish(chat, "two\n")
+    assert ran.out == "\necho: two\n\n"
+    _, told = ran.err.split("the core was ended by a signal: Killed; starting another\n")
+    assert told == "ready\n"
+
+
+@needs_proc
+async def test_a_message_waits_for_the_core_that_takes_the_place_of_one_that_left(
+    redis_url: str, redis: Redis
+) -> None:
+    chat = await start("chat", REDIS_URL=redis_url)
+    core = await child_of(chat)
+    assert chat.stderr is not None
+    await chat.stderr.readuntil(b"ready\n")
+    os.kill(core, signal.SIGTERM)
+    await until(gone(core))
+    assert (await finish(chat, "one\n")).out == "echo: one\n\n"
+
+
+@needs_proc
+async def test_a_core_that_is_killed_while_it_starts_is_told_so(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never() -> bool:
+        return False
+
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("HENJI_ENGINE", "echo")
+    keeper = CoreKeeper(never, print, patience=20)
+    keeping = asyncio.create_task(keeper.keep())
+    os.kill(await core_under(os.getpid()), signal.SIGKILL)
+    with pytest.raises(OperatorError, match=r"^the core was ended by a signal: Killed; has this"):
+        await asyncio.wait_for(keeping, 30)
+    await keeper.aclose()
 
 
 async def child_of(process: Process) -> int:
     """The core that a chat has started."""
+    return await core_under(process.pid)
+
+
+async def core_under(pid: int) -> int:
     found: list[int] = []
 
     async def there() -> bool:
-        found.extend(cores_under(process.pid))
+        found.extend(cores_under(pid))
         return bool(found)
 
     await until(there)
@@ -292,7 +369,19 @@ async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redi
         os.kill(screen.process.pid, signal.SIGINT)
         await screen.shows(r"Stopped\..*>")
         screen.type("\x03")
-        await screen.shows("Ctrl-C again leaves.*>")
+        assert await asyncio.wait_for(screen.process.wait(), 30) == 0
+
+
+async def test_ctrl_c_wipes_out_a_line_and_twice_after_it_leaves(
+    redis_url: str, redis: Redis
+) -> None:
+    async with terminal(REDIS_URL=redis_url) as screen:
+        await screen.shows("ready.*>")
+        for line in ("one", "two"):
+            screen.type(line)
+            await screen.shows(line)
+            screen.type("\x03")
+            await screen.shows("Ctrl-C again leaves.*>")
         screen.type("\x03")
         assert await asyncio.wait_for(screen.process.wait(), 30) == 0
 

@@ -31,6 +31,14 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
     assert settings.top_p is None
 
 
+def test_the_data_directory_may_be_named_from_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HENJI_DATA_DIR", "~/henji")
+    assert load_settings().data_dir == tmp_path / "henji"
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("HENJI_TEMPERATURE", "")
@@ -45,6 +53,13 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HENJI_TEMPERATURE", "-1", r"^HENJI_TEMPERATURE is wrong: .*greater than or equal to 0"),
         ("HENJI_ENGINE", "steam", r"^HENJI_ENGINE is wrong: .*'torch', 'openai' or 'echo'"),
         ("HENJI_MODLE", "x", r"^HENJI_MODLE is not a setting of henji; did you mean HENJI_MODEL\?"),
+        ("HENJI_FOO", "x", r"^HENJI_FOO is not a setting of henji$"),
+        ("HENJI_REDIS_URL", "x", r"^HENJI_REDIS_URL is not .* did you mean REDIS_URL\?"),
+        ("HENJI_LEASE_SECONDS", "inf", r"^HENJI_LEASE_SECONDS is wrong: .*finite"),
+        ("HENJI_RETENTION_DAYS", "1e300", r"^HENJI_RETENTION_DAYS is wrong: .*less than"),
+        ("HENJI_MODEL", "\udcff", r"^HENJI_MODEL is wrong: it is not text"),
+        ("HENJI_DATA_DIR", "~no one/x", r"^the setting data_dir is ~no one/x: "),
+        ("REDIS_URL", "redis://[::1", r"^REDIS_URL is wrong: Invalid IPv6 URL"),
         ("HENJI_MODELS", "{", r"models.*JSON"),
         ("HENJI_RETENTION_DAYS", "0.5", r"^HENJI_RETENTION_DAYS is wrong: .*equal to 1"),
         ("HENJI_JOB_DEADLINE_SECONDS", "90000", r"wrong: .*less than or equal to 43200"),

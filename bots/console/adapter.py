@@ -67,8 +67,14 @@ class ConsolePlatform:
         if end is None or end.done():
             return
         shown = self._shown.get(job, "")
+        if part.end is None and shown.startswith(part.text):
+            return  # another core began it anew, and so far says the same
         grown = part.text.startswith(shown)
-        self._write(part.text[len(shown) :] if grown else f"\n{part.text}")
+        try:
+            self._write(part.text[len(shown) :] if grown else f"\n{part.text}")
+        except OSError as error:  # nobody reads it any more, or the disk is full
+            end.set_exception(error)
+            return
         self._shown[job] = part.text
         if part.end is not None and part.last:
             del self._ends[job], self._shown[job]

@@ -8,17 +8,19 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from bots import strings
 from bots.base import Part
+from bots.command import read_input
 from bots.console import convert
 from bots.console.adapter import ConsolePlatform
 from bots.console.convert import Seat
 from bots.relay import Relay
-from core.errors import OperatorError, StoreUnavailable
+from core.errors import OperatorError, StoreUnavailable, UsageError
 from core.ports import History
 from core.types import Done, Job
 
@@ -26,7 +28,11 @@ T = TypeVar("T")
 
 
 class Interrupt(Exception):
-    """Ctrl-C."""
+    """Ctrl-C; `typed` is the line that it wiped out."""
+
+    def __init__(self, typed: str = "") -> None:
+        super().__init__()
+        self.typed = typed
 
 
 class Lines(Protocol):
@@ -45,20 +51,26 @@ class Chat:
         platform: ConsolePlatform,
         history: History,
         interrupts: asyncio.Queue[None],
+        served: Callable[[], Awaitable[None]],
     ) -> None:
+        """`served` returns when a core is there to answer."""
         self._seat = seat
         self._relay = relay
         self._platform = platform
         self._history = history
         self._interrupts = interrupts
+        self._served = served
         self._cut: tuple[str, str] | None = None
         """The newest reply, and its text, if it reached its length."""
+        self._stopped = False
+        """The newest reply was stopped by Ctrl-C: one more leaves."""
 
     async def ask(self, line: str) -> Part:
         """Send a message and return the end of its reply, when all of it is written.
 
-        Ctrl-C stops the reply; a second one is Interrupt.
+        Ctrl-C stops the reply; a second one is Interrupt, and so is one before the message is sent.
         """
+        await self.uninterrupted(self._served())
         message = convert.incoming(line, self._seat, uuid4().hex, time.time())
         job = Job.id_for(message.thread, message.turn.id, message.revision)
         end = self._platform.expect(job)
@@ -67,6 +79,7 @@ class Chat:
 
     async def go_on(self, reply: str, text: str) -> Part | None:
         """Have a reply that reached its length gone on with; None where it cannot be."""
+        await self.uninterrupted(self._served())
         revision = uuid4().hex
         job = Job.id_for(self._seat.key, reply, revision)
         end = self._platform.expect(job, shown=text)
@@ -79,6 +92,7 @@ class Chat:
         try:
             part = await self.uninterrupted(asyncio.shield(end))
         except Interrupt:
+            self._stopped = True
             await self._relay.stop(self._seat.key, job)
             part = await self.uninterrupted(end)
         cut = isinstance(part.end, Done) and part.end.finish_reason == "length"
@@ -111,9 +125,10 @@ class Chat:
             interrupt.cancel()
 
     async def talk(self, lines: Lines, write: Callable[[str], None]) -> None:
-        """Read and answer until there are no more lines, or Ctrl-C twice in a row.
+        """Read and answer until there are no more lines, or Ctrl-C twice in a row: the one that
+        stopped a reply counts, the one that wiped out a line does not.
 
-        Interrupt where the two came while a reply was written.
+        Interrupt where the second came before the reply had ended.
         """
         leaving = False
         while True:
@@ -121,21 +136,22 @@ class Chat:
                 line = (await self.uninterrupted(lines.next())).strip()
             except EOFError:
                 return
-            except Interrupt:
-                if leaving:
+            except Interrupt as interrupt:
+                if leaving and not interrupt.typed:
                     return
                 leaving = True
                 write(self._say("console_leave") + "\n")
                 continue
-            leaving = False
+            self._stopped = False
             if line:
                 write(await self._answer(line) + "\n")
+            leaving = self._stopped
 
     async def _answer(self, line: str) -> str:
         """Do what a line says, and what is left to write after it."""
-        if command := convert.command(line):
-            return await self._obey(command)
         try:
+            if command := convert.command(line):
+                return await self._obey(command)
             return _below(await self.ask(line))
         except StoreUnavailable:
             return self._say("store_down")
@@ -190,25 +206,36 @@ class TypedLines:
     async def next(self) -> str:
         from prompt_toolkit.patch_stdout import patch_stdout
 
-        with patch_stdout():  # a warning is written above the line that is being typed
-            return await self._session.prompt_async(handle_sigint=False)
+        try:
+            with patch_stdout():  # a warning is written above the line that is being typed
+                return await self._session.prompt_async(handle_sigint=False)
+        except Interrupt:
+            raise Interrupt(typed=self._session.default_buffer.text) from None
 
 
 class PipedLines:
-    """From a pipe or a file. A thread reads them, which nothing waits for at the end."""
+    """From a pipe or a file, each when it is asked for. A thread reads it, which nothing waits for
+    at the end."""
 
     def __init__(self) -> None:
-        self._lines: asyncio.Queue[str] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._read, args=(loop,), daemon=True).start()
-
-    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
-        for line in sys.stdin:
-            loop.call_soon_threadsafe(self._lines.put_nowait, line)
-        loop.call_soon_threadsafe(self._lines.put_nowait, "")
+        self._line: asyncio.Future[str] | None = None
 
     async def next(self) -> str:
-        line = await self._lines.get()
+        if self._line is None:
+            self._line = asyncio.get_running_loop().create_future()
+            threading.Thread(target=self._read, args=(self._line,), daemon=True).start()
+        line = await asyncio.shield(self._line)  # what is being read when Ctrl-C comes is kept
+        self._line = None
         if not line:
             raise EOFError
         return line
+
+    @staticmethod
+    def _read(into: asyncio.Future[str]) -> None:
+        settle: Callable[[], None]
+        try:
+            settle = partial(into.set_result, read_input(sys.stdin.readline))
+        except UsageError as error:
+            settle = partial(into.set_exception, error)
+        with suppress(RuntimeError):  # the conversation is over
+            into.get_loop().call_soon_threadsafe(settle)

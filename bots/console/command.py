@@ -34,9 +34,9 @@ async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
         platform = ConsolePlatform(_write if text is None else _nowhere, _tell)
         relay = await stack.enter_async_context(open_relay(settings, memory, platform, seat.locale))
         pressed = await stack.enter_async_context(interrupts())
-        chat = Chat(seat, relay, platform, memory.history, pressed)
+        chat = Chat(seat, relay, platform, memory.history, pressed, keeper.served)
         if text is not None:
-            await _until_left(keeper, _once(chat, keeper, text))
+            await _until_left(keeper, _once(chat, text))
         else:
             await _greet(settings, memory, seat)
             await _until_left(keeper, _talk(chat, keeper))
@@ -65,14 +65,13 @@ async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> No
             task.result()
 
 
-async def _once(chat: Chat, keeper: CoreKeeper, text: str) -> None:
-    await chat.uninterrupted(keeper.ready.wait())
+async def _once(chat: Chat, text: str) -> None:
     print(await chat.once(text), flush=True)
 
 
 async def _talk(chat: Chat, keeper: CoreKeeper) -> None:
     with suppress(Interrupt):
-        await chat.uninterrupted(keeper.ready.wait())
+        await chat.uninterrupted(keeper.served())
         await chat.talk(_lines(), _write)
 
 
