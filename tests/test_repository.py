@@ -1,13 +1,17 @@
-"""What must not be in the repository: secrets of whatever service."""
+"""What must not be in the repository, secrets, and what must: every version pinned."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
 
 from tests import audit
 
@@ -100,3 +104,36 @@ def test_each_room_has_a_page_that_the_readme_leads_to() -> None:
         assert f"({room}/README.md)" in readme
     assert "(storage/PRIVACY.md)" in readme
     assert "(bots/console/chat.svg)" in readme
+
+
+EXTRAS = frozenset(("core", "slack", "discord", "local", "tracing", "dev"))
+
+OF_A_GPU = ("nvidia-", "cuda-", "triton")
+"""A build of torch for GPUs brings these, at versions that it names itself."""
+
+
+def needed(
+    package: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]
+) -> Iterator[NormalizedName]:
+    """Every package that this one makes pip install here."""
+    for text in requires(package) or ():
+        found = Requirement(text)
+        name = canonicalize_name(found.name)
+        wanted = any(
+            found.marker is None or found.marker.evaluate({"extra": extra})
+            for extra in extras or {""}
+        )
+        step = (name, frozenset(found.extras))
+        if wanted and step not in seen and not name.startswith(OF_A_GPU):
+            seen.add(step)
+            yield name
+            yield from needed(*step, seen)
+
+
+def test_every_package_that_is_installed_is_pinned() -> None:
+    lines = (HOUSE / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    pinned = {canonicalize_name(pin.name): pin.specifier for pin in pins}
+    for name in needed("henji", EXTRAS, set()):
+        assert name in pinned, f"{name} is not in constraints.txt"
+        assert pinned[name].contains(version(name)), f"{name} is installed as {version(name)}"
