@@ -200,6 +200,7 @@ async def _load(settings: Settings, spec: ModelSpec) -> Mind:
     directory = None
     if settings.engine != "echo":
         directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
+    log.info(f"starting {spec.name}")  # the libraries alone take seconds to load
     dialogue = await asyncio.to_thread(
         Dialogue.load,
         spec,

@@ -232,7 +232,7 @@ async def test_a_terminal_without_japanese_is_no_defect(redis_url: str, redis: R
     latin = {"REDIS_URL": redis_url, "PYTHONIOENCODING": "latin-1"}
     ran = await in_a_shell("henji chat --once é-あ | od -An -c", **latin)
     assert ran.out.split() == [*"echo:", "351", *"-\\u3042", "\\n"]
-    assert ran.err == "ready\n"
+    assert ran.err == "starting echo\nready\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full stands there")

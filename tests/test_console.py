@@ -249,7 +249,7 @@ async def test_a_core_that_dies_is_replaced(redis_url: str, redis: Redis) -> Non
     ran = await finish(chat, "two\n")
     assert ran.out == "\necho: two\n\n"
     _, told = ran.err.split("the core was ended by a signal: Killed; starting another\n")
-    assert told == "ready\n"
+    assert told == "starting echo\nready\n"
 
 
 @needs_proc
@@ -370,6 +370,20 @@ async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redi
         await screen.shows(r"Stopped\..*>")
         screen.type("\x03")
         assert await asyncio.wait_for(screen.process.wait(), 30) == 0
+
+
+@needs_proc
+async def test_what_is_told_stands_in_lines_of_its_own(redis_url: str, redis: Redis) -> None:
+    slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}
+    async with terminal(**slow) as screen:
+        await screen.shows("ready.*>")
+        core = await child_of(screen.process)
+        screen.type("a story that takes quite a while\r")
+        await screen.shows("echo: a")
+        os.kill(core, signal.SIGKILL)
+        await screen.shows(
+            "\r\nthe core was ended by a signal: Killed; starting another\r\nstarting echo\r\nready"
+        )
 
 
 async def test_ctrl_c_wipes_out_a_line_and_twice_after_it_leaves(

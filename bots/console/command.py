@@ -27,26 +27,27 @@ OTHER_MODEL = "HENJI_MODEL=rinna-ppo henji chat"
 async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
     """Talk in the thread until its person leaves, or, with `text`, for one reply."""
     seat = Seat(_user(), thread, _language(settings))
+    screen = Screen()
     async with AsyncExitStack() as stack:
         memory = await stack.enter_async_context(open_memory(settings))
-        keeper = _keeper(settings, memory)
+        keeper = _keeper(settings, memory, screen)
         await stack.enter_async_context(aclosing(keeper))
-        platform = ConsolePlatform(_write if text is None else _nowhere, _tell)
+        platform = ConsolePlatform(screen.write if text is None else _nowhere, screen.tell)
         relay = await stack.enter_async_context(open_relay(settings, memory, platform, seat.locale))
         pressed = await stack.enter_async_context(interrupts())
         chat = Chat(seat, relay, platform, memory.history, pressed, keeper.served)
         if text is not None:
             await _until_left(keeper, _once(chat, text))
         else:
-            await _greet(settings, memory, seat)
-            await _until_left(keeper, _talk(chat, keeper))
+            await _greet(settings, memory, seat, screen)
+            await _until_left(keeper, _talk(chat, keeper, screen))
 
 
-def _keeper(settings: Settings, memory: Memory) -> CoreKeeper:
+def _keeper(settings: Settings, memory: Memory, screen: Screen) -> CoreKeeper:
     async def serves() -> bool:
         return await memory.queue.cores(settings.job_lane) > 0
 
-    return CoreKeeper(serves, _tell, patience=settings.drain_seconds + 5.0)
+    return CoreKeeper(serves, screen.tell, patience=settings.drain_seconds + 5.0)
 
 
 async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> None:
@@ -69,10 +70,10 @@ async def _once(chat: Chat, text: str) -> None:
     print(await chat.once(text), flush=True)
 
 
-async def _talk(chat: Chat, keeper: CoreKeeper) -> None:
+async def _talk(chat: Chat, keeper: CoreKeeper, screen: Screen) -> None:
     with suppress(Interrupt):
         await chat.uninterrupted(keeper.served())
-        await chat.talk(_lines(), _write)
+        await chat.talk(_lines(), screen.write)
 
 
 def _lines() -> Lines:
@@ -81,26 +82,35 @@ def _lines() -> Lines:
     return PipedLines()
 
 
-async def _greet(settings: Settings, memory: Memory, seat: Seat) -> None:
+async def _greet(settings: Settings, memory: Memory, seat: Seat, screen: Screen) -> None:
     if settings.engine == "torch" and settings.model == "smollm2":
-        _tell(strings.say("console_small_model", seat.locale, model=settings.model))
-        _tell(f"  {OTHER_MODEL}")
-    _tell(strings.say("console_commands", seat.locale))
+        screen.tell(strings.say("console_small_model", seat.locale, model=settings.model))
+        screen.tell(f"  {OTHER_MODEL}")
+    screen.tell(strings.say("console_commands", seat.locale))
     if turns := len(await memory.history.turns(seat.key)):
-        _tell(strings.say("console_remembered", seat.locale, turns=turns))
+        screen.tell(strings.say("console_remembered", seat.locale, turns=turns))
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+class Screen:
+    """Replies on standard output, and what is told about them on standard error."""
+
+    def __init__(self) -> None:
+        self._in_line = False
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        if text:
+            self._in_line = not text.endswith("\n")
+
+    def tell(self, line: str) -> None:
+        if self._in_line and sys.stdout.isatty():  # not into the line that a reply is writing
+            self.write("\n")
+        print(line, file=sys.stderr, flush=True)
 
 
 def _nowhere(text: str) -> None:
     """One reply is printed when it is whole."""
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _user() -> str:
