@@ -71,7 +71,7 @@ class Storehouse:
     ) -> Receipt:
         """A person's message; each has an id of its own unless one is given."""
         id_ = changes.pop("id", f"m{next(self.numbers)}")
-        turn = Turn(id_, "user", author, text, at=1.0)
+        turn = Turn(id_, "user", author, text, at=changes.pop("at", 1.0))
         submission = Submission(thread, turn, addressed=True, lane=LANE)
         return await self.queue.submit(replace(submission, **changes), "adapter")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -366,7 +367,7 @@ async def test_what_is_older_than_anything_is_kept_is_not_read_again(redis: Redi
     """As when the retention of a thread is over, and somebody calls the bot in it again."""
     house = Storehouse.over(redis, retention=3600.0)
     await house.queue.announce(LANE, "core", 60)
-    await house.say("and you?", hold=5.0, id="m5")
+    await house.say("and you?", hold=5.0, id="m5", at=time.time())
     past = [before("m1", "long ago", ago=3601.0), before("m2", "of late", ago=3000.0)]
     await house.queue.seed(THREAD, past)
     assert await house.texts() == ["of late", "and you?"]

@@ -7,8 +7,13 @@ local space, channel = places(T)
 local meta = enter(T)
 if not meta then return 0 end
 
+local first = call('ZRANGE', K('mailbox', T), 0, 0, 'WITHSCORES')
+-- by the platform's clock: what was said so long before the bot was asked
+local asked = decoded(first[1] and call('HGET', K('turns', T), first[1]) or '')
+local oldest = (tonumber(asked.at) or 0) * 1000 - term(T)
+
 local function forgotten(turn)
-  if turn.at_ms <= now - term(T) then return true end
+  if turn.at_ms <= oldest then return true end
   local marks = call('HMGET', K('marks'), 'thread ' .. T, 'channel ' .. channel, 'space ' .. space,
     'person ' .. space .. ':' .. turn.author)
   for i = 1, 4 do
@@ -18,7 +23,6 @@ local function forgotten(turn)
 end
 
 local taken = 0
-local first = call('ZRANGE', K('mailbox', T), 0, 0, 'WITHSCORES')
 local from = (tonumber(first[2]) or 1) - #A.turns
 if call('ZCARD', K('history', T)) == 0 then
   for i, turn in ipairs(A.turns) do
