@@ -46,7 +46,8 @@ FOOT = """\
   PLATFORM:SPACE`. It takes away their turns, jobs, events, deliveries (those under way when they
   are over), dead letters and opinions of replies, and leaves a mark, so that the bot never reads
   that back from the channel.
-- **A person** can take along what is kept of them: `/privacy` in Discord, or `henji admin export`.
+- **A person** can take along what they wrote in a space, with the replies to it: `/privacy` in
+  Discord, or `henji admin export`.
 - **Edits and deletions** in the channel are made in the memory too.
 - **A reset** of a thread, a channel or a space leaves a mark and the audit log's entry; the events
   of its replies, which may yet have to be delivered, go within a day.
