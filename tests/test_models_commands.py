@@ -214,6 +214,12 @@ def test_a_model_that_the_hub_does_not_have_is_named(tmp_path: Path) -> None:
         pull("org/none", tmp_path, None, print, endpoint=there.address)
 
 
+def test_a_name_that_no_hub_would_take_is_told_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"does not give org/a\.\.b") as caught:
+        pull("org/a..b", tmp_path, None, print)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_hub_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path) -> None:
     with hub({}) as there:
         pass
