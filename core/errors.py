@@ -17,6 +17,7 @@ sentence.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -69,3 +70,10 @@ class EngineError(OperatorError):
 
 class EngineRefused(EngineError):
     """The engine will not take this request, however often it is tried."""
+
+
+def in_brief(error: BaseException) -> str:
+    """What a library's error says, as the end of a sentence of ours: its first, without a stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    return re.split(r"(?<=[.!?])\s", first)[0][:200].rstrip(".:, ")

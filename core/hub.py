@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import ModelError
+from core.errors import ModelError, in_brief
 from core.model_files import PULLED, find_pulled, locked, pulled_directory, read_json
 
 _SMALL = re.compile(r".*\.(json|jinja|model|txt)")
@@ -82,7 +82,9 @@ def _listed(source: str, revision: str, endpoint: str | None) -> tuple[str, list
     try:
         info = HfApi(endpoint=endpoint).model_info(source, revision=revision, files_metadata=True)
     except (HfHubHTTPError, HTTPError, OSError) as error:
-        raise ModelError(f"the hub does not give {source} at {revision}: {_brief(error)}") from None
+        raise ModelError(
+            f"the hub does not give {source} at {revision}: {in_brief(error)}"
+        ) from None
     files = [
         HubFile(each.rfilename, each.size or 0, each.lfs.sha256 if each.lfs else None)
         for each in info.siblings or ()
@@ -154,7 +156,7 @@ def _fetch(
                 tqdm_class=_bar(file, say),
             )
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
-        raise ModelError(f"{file.name} of {source} was not fetched: {_brief(error)}") from None
+        raise ModelError(f"{file.name} of {source} was not fetched: {in_brief(error)}") from None
     if not _is_whole(path, file):
         path.unlink()
         raise ModelError(f"{file.name} of {source} did not arrive whole; pull once more")
@@ -203,8 +205,3 @@ def _finish(source: str, commit: str, partial: Path, directory: Path) -> None:
         directory.rename(before)
     partial.rename(directory)
     shutil.rmtree(before, ignore_errors=True)
-
-
-def _brief(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

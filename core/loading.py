@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from logging import ERROR
@@ -22,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from core.errors import ModelError
+from core.errors import ModelError, in_brief
 from core.model_files import check_weights, read_config
 from core.models import ModelSpec
 
@@ -74,12 +73,13 @@ def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrai
                 directory,
                 dtype=precision,
                 local_files_only=True,
+                trust_remote_code=False,  # where it is not said, it asks on the terminal
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are told below
             )
     except _BROKEN as error:
         raise ModelError(
-            f"the weights {where} are cut short, or not such weights: {_brief(error)}"
+            f"the weights {where} are cut short, or not such weights: {in_brief(error)}"
         ) from None
     model, info = loaded
     if mismatched := sorted(info["mismatched_keys"]):
@@ -93,11 +93,6 @@ def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrai
     return cast("PreTrainedModel", model)
 
 
-def _brief(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.split(r"(?<=[.!?])\s", lines[0])[0][:200]
-
-
 def choose_device(device: str) -> torch.device:
     """The device that a setting names; ``auto`` is the GPU where there is one."""
     if device == "auto":
@@ -105,7 +100,9 @@ def choose_device(device: str) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # unknown to torch, or not on this machine
-        raise ModelError(f"the setting device is {device}, which fails: {_brief(error)}") from None
+        raise ModelError(
+            f"the setting device is {device}, which fails: {in_brief(error)}"
+        ) from None
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

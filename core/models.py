@@ -173,14 +173,20 @@ def _from_table(name: str, settings: Settings) -> ModelSpec:
     """A ``[models.NAME]`` table: `source` is a model of the catalogue, a hub id or a directory, and
     every other key stands over what that says."""
     table = dict(settings.models[name])
-    source = table.pop("source", None)
+    source = _source_in(name, table)
+    table.pop("source")
+    revision = table.get("revision")
+    return _with_table(name, _base(name, source, revision, settings), table)
+
+
+def _source_in(name: str, table: dict[str, Any]) -> str:
+    source = table.get("source")
     if not isinstance(source, str):
         raise UsageError(
             f"[models.{name}] in {config_file()} has no source: "
             "a name of the catalogue, a hub id or a directory"
         )
-    revision = table.get("revision")
-    return _with_table(name, _base(name, source, revision, settings), table)
+    return source
 
 
 def _base(name: str, source: str, revision: str | None, settings: Settings) -> ModelSpec:
@@ -286,11 +292,17 @@ def model_directory(spec: ModelSpec, settings: Settings, progress: Callable[[str
 
 
 def pull_model(
-    name: str, settings: Settings, revision: str | None, progress: Callable[[str], None]
+    name: str,
+    settings: Settings,
+    revision: str | None,
+    progress: Callable[[str], None],
+    *,
+    endpoint: str | None = None,
 ) -> Path:
     """Fetch a model from the hub by its name or hub id; the directory it is in then.
 
-    Raises ModelError or UsageError with one sentence.
+    `endpoint` is the hub's address, where it is another than the library's. Raises
+    ModelError or UsageError with one sentence.
     """
     # the hub's library is wanted here alone
     from core.hub import pull
@@ -299,22 +311,22 @@ def pull_model(
     if source == EMBEDDED:
         return model_files.converted_embedded(settings.data_dir, progress)
     if not model_files.is_hub_id(source):
-        raise UsageError(f"{name} is on this machine, in {source}: there is nothing to pull")
-    return pull(source, settings.data_dir, revision or pinned, progress)
+        raise UsageError(f"{name} is no model of the hub's: there is nothing to pull")
+    return pull(source, settings.data_dir, revision or pinned, progress, endpoint=endpoint)
 
 
 def _source(name: str, settings: Settings) -> tuple[str, str | None]:
     """Where a model comes from, and the commit that is pinned for it."""
     table = settings.models.get(name)
     if table is not None:
-        source = str(table.get("source", ""))
-        if source in CATALOGUE:
-            return _source(source, settings)
-        return source, table.get("revision")
+        source, revision = _source_in(name, table), table.get("revision")
+        spec = CATALOGUE.get(source)
+        return (spec.source, revision or spec.revision) if spec else (source, revision)
     if name in CATALOGUE:
         return CATALOGUE[name].source, CATALOGUE[name].revision
     if not model_files.is_hub_id(name):
-        raise UsageError(f"{name} is no model: {', '.join(CATALOGUE)} are, and hub ids (org/name)")
+        known = ", ".join([*CATALOGUE, *settings.models])
+        raise UsageError(f"{name} is nothing to pull: {known} are, and hub ids such as org/name")
     return name, None
 
 

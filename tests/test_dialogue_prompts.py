@@ -16,7 +16,7 @@ from core.dialogue.formats.base import Format
 from core.dialogue.tokenizer import Tokenizer
 from core.errors import ModelError, TurnTooLong
 from core.types import Turn
-from tests import dialogues
+from tests import dialogues, tiny
 from tests.dialogues import said, turn, user
 
 KINDS = list(dialogues.KINDS)
@@ -220,6 +220,18 @@ def test_a_system_prompt_stays_when_turns_fall() -> None:
         prompts = talk(dialogue, 30, evict=False)
         assert prompts[-1].dropped > 0
         assert "親切に短く" in dialogue.tokenizer.decode(prompts[-1].ids)
+
+
+def test_a_system_prompt_stays_where_a_template_has_no_place_for_one() -> None:
+    """It stands in front of a user's text then, so that the window begins with one."""
+    deaf = tiny.LLM_JP.replace("'system' %}{{ message['content'] }}", "'system' %}")
+    spec = replace(dialogues.CHAT, context_length=500, max_new_tokens=60)
+    files = dialogues.chat_files(deaf)
+    dialogue = Dialogue.load(spec, files, system_prompt="親切に短く")
+    for dropped in {prompt.dropped: prompt for prompt in talk(dialogue, 30, evict=False)}.values():
+        assert "親切に短く" in dialogue.tokenizer.decode(dropped.ids)
+    turns = [turn("a", "assistant", "はい"), user("b", "こんにちは")]
+    assert "親切に短く" in dialogue.tokenizer.decode(dialogue.prompt(turns, low_water=0.7).ids)
 
 
 @pytest.mark.parametrize("kind", ["rinna", "chatml", "alternating"])

@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bots.cli_models import models, tokenize
-from core.errors import ModelError
+from core.errors import ModelError, UsageError
 from core.hub import HubFile, pull, wanted
-from core.models import find_model, is_here, model_directory
+from core.models import find_model, is_here, model_directory, pull_model
 from core.settings import Settings
 from tests import dialogues
 from tests.processes import henji
@@ -214,6 +214,12 @@ def test_a_model_that_the_hub_does_not_have_is_named(tmp_path: Path) -> None:
         pull("org/none", tmp_path, None, print, endpoint=there.address)
 
 
+def test_a_name_that_no_hub_would_take_is_told_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"does not give org/a\.\.b") as caught:
+        pull("org/a..b", tmp_path, None, print)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_hub_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path) -> None:
     with hub({}) as there:
         pass
@@ -226,6 +232,25 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     with hub({}) as there, pytest.raises(ModelError, match="models cannot be made"):
         fetch(tmp_path, there)
+
+
+def test_a_table_over_a_model_of_the_catalogue_is_fetched_at_the_revision_it_names(
+    tmp_path: Path,
+) -> None:
+    """Also where it has the catalogue's own name."""
+    for name in ("warm", "rinna-ppo"):
+        table = {"source": "rinna-ppo", "revision": "f" * 40}
+        own = Settings(data_dir=tmp_path, model=name, models={name: table})
+        with hub({}) as there, pytest.raises(ModelError, match=f"ppo at {'f' * 40}"):
+            pull_model(name, own, None, print, endpoint=there.address)
+
+
+@pytest.mark.parametrize("name", ["nope", "echo", "here", "sourceless"])
+def test_what_is_not_on_the_hub_is_nothing_to_pull(tmp_path: Path, name: str) -> None:
+    tables: dict[str, dict[str, Any]] = {"here": {"source": str(tmp_path)}, "sourceless": {}}
+    with pytest.raises(UsageError, match=name) as caught:
+        pull_model(name, Settings(data_dir=tmp_path, models=tables), None, print)
+    assert "\n" not in str(caught.value)
 
 
 async def test_the_command_fetches_a_model_and_prints_where_it_is(tmp_path: Path) -> None:

@@ -251,9 +251,31 @@ def test_a_broken_sentencepiece_model_is_named(tmp_path: Path) -> None:
         SentencePieceTokenizer.load(directory, 2048)
 
 
-def test_a_broken_tokenizer_json_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("tokenizer.json", '{"version": "1.0", ', "cannot be read as JSON"),
+        ("tokenizer.json", "[]", "does not hold a JSON object"),
+        ("tokenizer.json", "{}", "cannot be loaded"),
+        ("tokenizer.json", None, "is missing"),
+        ("tokenizer_config.json", "{", "cannot be read as JSON"),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", null]}}',
+            "contains custom code",
+        ),
+    ],
+)
+def test_a_broken_tokenizer_is_named_in_one_sentence(
+    tmp_path: Path, name: str, content: str | None, complaint: str
+) -> None:
     directory = tiny.tokenizer_files(tmp_path)
-    whole = (directory / "tokenizer.json").read_text()
-    (directory / "tokenizer.json").write_text(whole[:1000])
-    with pytest.raises(ModelError, match=str(directory)):
+    if content is None:
+        (directory / name).unlink()
+    else:
+        (directory / name).write_text(content)
+    with pytest.raises(ModelError, match=complaint) as caught:
         HuggingFaceTokenizer.load(directory)
+    where = directory if "load" in complaint or "code" in complaint else directory / name
+    assert str(where) in str(caught.value)
+    assert "\n" not in str(caught.value)

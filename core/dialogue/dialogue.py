@@ -204,7 +204,7 @@ class Dialogue:
 
     def _beginning(self, turns: Sequence[Turn], start: int) -> int:
         """`start`, or the next user's turn where the format wants one first."""
-        if not self._format.alternates:
+        if not self._format.user_first:
             return start
         users = (p for p in range(start, len(turns)) if turns[p].role == "user")
         return next(users, len(turns) - 1)

@@ -14,8 +14,8 @@ from jinja2 import TemplateError
 from core.dialogue.decoders import WindowDetokenizer, spelling_of
 from core.dialogue.detokenizer import ByteDetokenizer, ByteTable
 from core.dialogue.tokenizer import Detokenizer
-from core.errors import ModelError
-from core.model_files import read_generation_config
+from core.errors import ModelError, in_brief
+from core.model_files import SENTENCEPIECE_FILES, read_generation_config, read_json
 
 _RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 """What a chat template raises, by itself or because it expects other messages."""
@@ -54,10 +54,17 @@ class HuggingFaceTokenizer:
         # importing it takes seconds, which a rinna model does not need
         from transformers import AutoTokenizer
 
+        _check_files(directory)
         try:
-            wrapped = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            wrapped = AutoTokenizer.from_pretrained(
+                directory,
+                local_files_only=True,
+                trust_remote_code=False,  # where it is not said, it asks on the terminal
+            )
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-            raise ModelError(f"the tokenizer in {directory} cannot be loaded: {error}") from None
+            raise ModelError(
+                f"the tokenizer in {directory} cannot be loaded: {in_brief(error)}"
+            ) from None
         if not hasattr(wrapped, "backend_tokenizer"):
             raise ModelError(f"the tokenizer in {directory} is not of the `tokenizers` library")
         return cls(wrapped, directory)
@@ -143,6 +150,16 @@ class HuggingFaceTokenizer:
                 f"the chat template in {self.template_file} raises {error!r} on turns of {roles}"
             ) from None
         return str(rendered)
+
+
+def _check_files(directory: Path) -> None:
+    """ModelError that names the file which is missing or broken, as the library would not."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (directory / name).exists():
+            read_json(directory / name)
+    known = ("tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES)
+    if not any((directory / name).exists() for name in known):
+        raise ModelError(f"{directory / 'tokenizer.json'} is missing")
 
 
 def _is_control(token: AddedToken) -> bool:

@@ -32,6 +32,8 @@ class Reply:
         self._shown = len(self._text)
         self._line = self._text.rfind("\n") + 1
         """Where the last line begins."""
+        self._plain = False
+        """Whether the last line cannot begin with a mark any more."""
         self._looked = 0
         """How much of the text was looked at for a loop."""
 
@@ -87,12 +89,14 @@ class Reply:
             return None
         while True:
             end = self._text.find("\n", self._line)
-            line = self._text[self._line : None if end < 0 else end]
-            if _bare(line).startswith(self._reading.marks or ("\0",)):
-                return self._end_at(self._line)
+            if not self._plain:
+                line = _bare(self._text[self._line : None if end < 0 else end])
+                if line.startswith(self._reading.marks or ("\0",)):
+                    return self._end_at(self._line)
+                self._plain = not any(mark.startswith(line) for mark in self._reading.marks)
             if end < 0:
                 return None
-            self._line = end + 1
+            self._line, self._plain = end + 1, False
 
     def _end_at(self, place: int) -> None:
         if place >= 0:
@@ -109,9 +113,7 @@ class Reply:
         """Where the text ends that is certainly not the beginning of a mark."""
         if not self._reading.marks_begin_lines:
             return len(self._text) - _overlap(self._text, self._reading.marks)
-        line = _bare(self._text[self._line :])
-        held = any(mark.startswith(line) for mark in self._reading.marks)
-        return self._line if held else len(self._text)
+        return len(self._text) if self._plain else self._line
 
 
 def _bare(line: str) -> str:

@@ -121,7 +121,8 @@ class _Conversation:
 
     def go_on(self) -> None:
         """One exchange more, measured."""
-        self._dialogue.prompt(self._turns, low_water=0.7)  # the one before, which is gone on from
+        for _ in range(2):  # the one before, which is gone on from, and its caches as warm for all
+            self._dialogue.prompt(self._turns, low_water=0.7)
         turns = [*self._turns, next(self._talk), next(self._talk)]
         self._counting.tokens = 0
         begun = time.perf_counter()

@@ -38,7 +38,9 @@ class Format(Protocol):
 
     reading: Reading
     alternates: bool
-    """Turns of one role are joined, and the first is a user's."""
+    """Turns of one role are joined."""
+    user_first: bool
+    """The first turn is a user's."""
     stable: bool
     """A prompt is `first`, any number of `following`, and `tail`, put side by side."""
 

@@ -37,6 +37,7 @@ class ChatTemplateFormat:
         self._safe = Breaker(marks, tokenizer.normalized)
         self._place_system(self._safe(clean(system_prompt)))
         self.alternates = not self._takes(("user", "user"))
+        self.user_first = self.alternates or bool(self._preamble)
         self.stable = True
         self.stable = self._appends()
         self.reading = self._reading()

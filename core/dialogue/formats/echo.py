@@ -20,6 +20,7 @@ class EchoFormat:
     """
 
     alternates = False
+    user_first = False
     stable = True
     reading = Reading(stop_ids=frozenset((END, USER, ASSISTANT)), strip=False)
 

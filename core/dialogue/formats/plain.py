@@ -19,6 +19,7 @@ class PlainFormat:
     """
 
     alternates = False
+    user_first = False
     stable = True
 
     def __init__(

@@ -29,6 +29,7 @@ class RinnaFormat:
     """
 
     alternates = False
+    user_first = False
     stable = True
 
     def __init__(self, tokenizer: SentencePieceTokenizer, system_prompt: str) -> None:
