@@ -151,6 +151,25 @@ async def test_where_the_bot_may_not_write_a_long_reply_goes_through_the_token(
     assert "".join(where[ident]["content"] for ident in used.messages) == f"echo: {LONG}"
 
 
+async def test_where_the_bot_may_not_write_a_reply_is_written_anew_through_the_token(
+    team: Team, general: str
+) -> None:
+    team.discord.world.mute.add(general)
+    asked = {"prompt": "hi"}
+    used = await team.discord.uses(ALICE, general, "ask", asked, app_permissions=SILENT)
+    reply = await with_its_buttons(team, await the_answer(team, used, "echo: hi"))
+    before = reply["components"][0]["components"][AGAIN]["custom_id"]
+    await team.discord.presses(ALICE, reply, AGAIN, app_permissions=SILENT)
+
+    def is_written_anew() -> bool:
+        rows = reply["components"]
+        return bool(rows) and rows[0]["components"][AGAIN]["custom_id"] != before
+
+    await team.discord.until(is_written_anew)
+    assert team.discord.sent("edit") == []
+    assert team.discord.replies(general) == [reply]
+
+
 # -- what Discord refuses -----------------------------------------------------------------------
 
 
