@@ -13,8 +13,9 @@ from bots.strings import say
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
-from tests.local_discord.looking import answered, the_answer, told, with_its_buttons
+from tests.local_discord.looking import AGAIN, answered, the_answer, told, with_its_buttons
 from tests.local_discord.team import ALICE, Team, a_team, words
+from tests.local_discord.world import Interaction
 from tests.waiting import until
 
 SILENT = str(1 << 10)
@@ -53,6 +54,32 @@ async def test_while_redis_is_silent_each_of_a_hundred_is_told_in_time(
     for question in used:
         assert await told(team, question) in (say("store_down", "en"), say("no_time", "en"))
         assert question.acknowledged_after < 2.9
+
+
+async def test_while_redis_is_silent_every_command_and_button_is_told_in_time(
+    team: Team, general: str
+) -> None:
+    asked = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
+    reply = await with_its_buttons(team, await the_answer(team, asked, "echo: hi"))
+    await team.house.redis.client_pause(3000)
+    used = [
+        await team.discord.presses(ALICE, reply, AGAIN, locale="ja"),
+        *[
+            await team.discord.uses(ALICE, general, command, locale="ja")
+            for command in ("reset", "stop", "regenerate", "admin status", "admin reset server")
+        ],
+    ]
+    for interaction in used:
+        await team.discord.until(partial(_said_privately, team, interaction))
+        assert _said_privately(team, interaction) == say("store_down", "ja")
+        assert interaction.acknowledged_after < 2.5
+
+
+def _said_privately(team: Team, used: Interaction) -> str:
+    """The sentence of an answer, or of a deferred one, or that of a follow-up to it."""
+    messages = team.discord.world.messages[used.channel]
+    said = [messages[ident]["content"] for ident in used.messages]
+    return next((text for text in reversed(said) if text), "")
 
 
 @pytest.mark.parametrize("command", ["admin status", "admin reset channel"])
@@ -122,6 +149,25 @@ async def test_where_the_bot_may_not_write_a_long_reply_goes_through_the_token(
     await team.discord.until(lambda: len(used.messages) == 2)
     await with_its_buttons(team, where[used.messages[1]])
     assert "".join(where[ident]["content"] for ident in used.messages) == f"echo: {LONG}"
+
+
+async def test_where_the_bot_may_not_write_a_reply_is_written_anew_through_the_token(
+    team: Team, general: str
+) -> None:
+    team.discord.world.mute.add(general)
+    asked = {"prompt": "hi"}
+    used = await team.discord.uses(ALICE, general, "ask", asked, app_permissions=SILENT)
+    reply = await with_its_buttons(team, await the_answer(team, used, "echo: hi"))
+    before = reply["components"][0]["components"][AGAIN]["custom_id"]
+    await team.discord.presses(ALICE, reply, AGAIN, app_permissions=SILENT)
+
+    def is_written_anew() -> bool:
+        rows = reply["components"]
+        return bool(rows) and rows[0]["components"][AGAIN]["custom_id"] != before
+
+    await team.discord.until(is_written_anew)
+    assert team.discord.sent("edit") == []
+    assert team.discord.replies(general) == [reply]
 
 
 # -- what Discord refuses -----------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from bots.discord.delivery import DiscordPlatform
 from bots.strings import say
 from core.types import ThreadKey
 from storage import keys
@@ -80,6 +81,30 @@ async def test_editing_an_older_question_changes_only_what_is_remembered(
     said, thread = await talk(team, general, "two")
     await team.discord.edits(said, "<@bot> first")
     await remembered(team, thread, "first", "echo: one", "two", "echo: two")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_reply_that_becomes_shorter_is_still_remembered(
+    team: Team, general: str, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if elsewhere:  # another process took the second message away
+        monkeypatch.setattr(DiscordPlatform, "has_removed", lambda platform, message: False)
+    long = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
+    said = await team.discord.says(ALICE, general, f"<@bot> {long}")
+    await team.discord.until(
+        lambda: (
+            len(replies := team.discord.replies(said["id"])) == 2
+            and replies[1]["components"]
+            and len(replies[1]["components"][0]["components"]) == 3
+        )
+    )
+    await team.discord.edits(said, "<@bot> short")
+    await reply_to(team, said["id"], "short")
+    await team.discord.until(lambda: len(team.discord.replies(said["id"])) == 1)
+    await team.discord.says(ALICE, said["id"], "two")
+    await reply_to(team, said["id"], "two")
+    thread = ThreadKey("discord", str(team.discord.world.guild_of(general)), general, said["id"])
+    await remembered(team, thread, "short", "echo: short", "two", "echo: two")
 
 
 async def test_a_link_that_unfolds_is_no_edit(team: Team, general: str) -> None:

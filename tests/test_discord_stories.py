@@ -14,6 +14,7 @@ from bots.discord.pace import Pace
 from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord.story import Story, a_story, button_of
+from tests.local_discord.team import words
 
 # -- where people talk --------------------------------------------------------------------------
 
@@ -181,6 +182,18 @@ async def test_a_question_is_deferred_and_answered(redis: Redis) -> None:
         used = await story.alice.slash(story.general, "ask", prompt="hello")
         assert used.acknowledged
         await story.is_answered(used, "echo: hello")
+
+
+async def test_a_reply_that_outlives_its_token_goes_on_in_its_message(redis: Redis) -> None:
+    async with a_story(redis, speed=120) as story:
+        used = await story.alice.slash(story.general, "ask", prompt=words(20))
+        async with asyncio.timeout(10):
+            while not any("word" in text for text in story.said(story.general)):
+                await story.env.settle()
+        await story.env.advance_time(15 * 60 + 1)
+        reply = await story.hears(story.general, f"echo: {words(20)}")
+        assert story.messages(story.general) == [reply]
+        assert used.acknowledged
 
 
 async def test_a_private_question_stays_private(redis: Redis) -> None:

@@ -39,7 +39,7 @@ class Listener:
                 incoming = replace(incoming, addressed=True)
             receipt = await self._store(message, incoming)
         if incoming.addressed:
-            await self._say_what_there_is_to_say(message, incoming, receipt)
+            await self._say_besides(message, incoming, receipt)
 
     async def _store(self, message: discord.Message, incoming: Incoming) -> Receipt | None:
         """Take a message in; None where there is nothing to take, or nowhere to answer it."""
@@ -50,7 +50,7 @@ class Listener:
             log.warning("a message was not kept", thread=str(incoming.thread))
         return receipt
 
-    async def _say_what_there_is_to_say(
+    async def _say_besides(
         self, message: discord.Message, incoming: Incoming, receipt: Receipt | None
     ) -> None:
         """Besides the reply, or instead of it."""

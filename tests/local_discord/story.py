@@ -100,10 +100,12 @@ class ApartRelay(Relay):
 
 
 @contextlib.asynccontextmanager
-async def a_story(redis: Redis, *, reads: bool = True, **terms: Any) -> AsyncIterator[Story]:
-    """`reads`: the Message Content intent is granted."""
+async def a_story(
+    redis: Redis, *, reads: bool = True, speed: float = 0.0, **terms: Any
+) -> AsyncIterator[Story]:
+    """`reads`: the Message Content intent is granted; `speed`: of the core, in tokens a second."""
     team = Team(None, Storehouse.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
-    await team.start_core()
+    await team.start_core(speed)
     pace = Pace()
     client = HenjiClient(pace, reads=reads)
     relay = RelayTerms(lane=LANE, holder="bot", take=0.05, positions=0.1, drain=1.0)
