@@ -131,6 +131,19 @@ async def test_a_mention_and_nothing_else_is_asked_back(house: SlackHouse) -> No
     assert "Write your question" in house.slack.whispers("U2")[0].text
 
 
+async def test_who_asks_where_the_bot_may_not_write_is_told_directly(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.workspace.without_app.add("C1")
+    ts = await slack.say("C1", "U2", f"{BOT} hi")
+
+    def told() -> list[str]:
+        return [m.text for m in slack.workspace.messages.values() if m.channel == "DU2"]
+
+    await slack.until(told)
+    assert told() == ["I am not allowed to write in <#C1>. Please invite me there."]
+    assert slack.replies("C1", ts) == []
+
+
 # -- what a reply may do ---------------------------------------------------------------------
 
 
