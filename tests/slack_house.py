@@ -182,6 +182,14 @@ class SlackHouse:
         assert isinstance(found, Message)
         return found
 
+    async def settled(self) -> None:
+        """Everything that was sent has been acknowledged, and a later message was answered."""
+        async with asyncio.timeout(10):
+            for envelope in list(self.slack.delivery.envelopes):
+                await envelope.done.wait()
+        ts = await self.slack.say("D9", "U1", "the last")
+        await self.answered("D9", ts, "echo: the last")
+
     async def at_rest(self) -> None:
         """Nothing is left behind by the replies that there were: no sign of life in any thread,
         and nothing that Slack would object to."""

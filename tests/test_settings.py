@@ -14,6 +14,7 @@ from core.settings import Settings, load_settings
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A henji.toml to be written, where the command is started."""
+    monkeypatch.delenv("HENJI_DATA_DIR", raising=False)  # the session's: it would win
     monkeypatch.delenv("HENJI_CONFIG")
     monkeypatch.delenv("HENJI_DATA_DIR", raising=False)  # of a server that another test has started
     monkeypatch.chdir(tmp_path)

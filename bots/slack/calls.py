@@ -42,6 +42,19 @@ HOPELESS = frozenset(
     }
 )
 
+UNWELCOME = frozenset(
+    {
+        "channel_not_found",
+        "no_permission",
+        "not_in_channel",
+        "restricted_action",
+        "restricted_action_non_threadable_channel",
+        "restricted_action_read_only_channel",
+        "restricted_action_thread_locked",
+    }
+)
+"""The bot may not write in a place: elsewhere it may."""
+
 
 class Refused(PlatformRefused):
     """Slack will not do it, however often it is asked. `error` is its word for why."""

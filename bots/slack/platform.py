@@ -7,6 +7,7 @@ process does not know about a message, it finds out from Slack's answer.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,10 +16,10 @@ from typing import Any
 import structlog
 from slack_sdk.errors import SlackApiError
 
-from bots.base import Part, Status
+from bots.base import Part, PlatformRefused, Status
 from bots.slack import blocks
 from bots.slack.budget import POST
-from bots.slack.calls import Caller, NotNow, Refused, error_of
+from bots.slack.calls import UNWELCOME, Caller, NotNow, Refused, error_of
 from bots.slack.convert import PLATFORM, REPLY_METADATA
 from bots.slack.lull import Lull
 from bots.slack.pace import Live, Pace
@@ -183,6 +184,8 @@ class SlackPlatform:
         try:
             answer = await send(**content)
         except Refused as refusal:
+            if refusal.error in UNWELCOME and part.index == 0:
+                await self._tell_elsewhere(delivery)
             if refusal.error not in UNDISPLAYABLE:
                 raise
             answer = await send(text=content["text"])
@@ -190,6 +193,21 @@ class SlackPlatform:
         live.status = ""  # Slack has taken it away
         self._sent(delivery, part, live, message)
         return message
+
+    async def _tell_elsewhere(self, delivery: Delivery) -> None:
+        """Say to who asked, directly, that nothing can be written where they asked."""
+        team, channel = delivery.thread.space, f"<#{delivery.thread.channel}>"
+        client = await self._workspaces.client(team)
+        sentence = say("cannot_post", self._locale(delivery), channel=channel)
+        with contextlib.suppress(SlackApiError, PlatformRefused):
+            await self._caller.must(
+                POST,
+                team,
+                delivery.author,
+                lambda: client.chat_postMessage(
+                    channel=delivery.author, text=sentence, unfurl_links=False, unfurl_media=False
+                ),
+            )
 
     def _content(self, delivery: Delivery, part: Part) -> dict[str, Any]:
         """The blocks, and the text that notifications and other readers get."""

@@ -14,7 +14,7 @@ from slack_sdk.errors import SlackApiError
 from bots.base import Part, PlatformRefused
 from bots.slack import blocks
 from bots.slack.blocks import Block
-from bots.slack.calls import Caller, NotNow, error_of
+from bots.slack.calls import UNWELCOME, Caller, NotNow, Refused, error_of
 from bots.slack.workspaces import Workspaces
 from bots.text import closed
 from core import metrics
@@ -65,7 +65,8 @@ class Streams:
             # what stands against a post as well, the post will be told
             name = error_of(error) if isinstance(error, SlackApiError) else str(error)
             log.info("no native stream; posting and editing", error=name)
-            self._refused[team] = time.monotonic()
+            if not (isinstance(error, Refused) and error.error in UNWELCOME):
+                self._refused[team] = time.monotonic()
             metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
             return None
         return str(answer["ts"])

@@ -49,12 +49,15 @@ class Methods:
     def _new(self, arguments: Json, app: Installation) -> Message:
         blocks = self._checked_content(arguments)
         root = arguments.get("thread_ts")
-        if arguments["channel"] in self.workspace.without_app:
+        channel = arguments["channel"]
+        if channel in self.workspace.without_app:
             raise Refused("not_in_channel")
+        if channel in self.workspace.people:  # a person's id stands for the conversation with them
+            channel = f"D{channel}"
         if root is not None and self.workspace.message(arguments["channel"], root) is None:
             raise Refused("thread_not_found")
         message = Message(
-            channel=arguments["channel"],
+            channel=channel,
             ts=self.workspace.next_ts(),
             user=app.bot_user,
             bot_id=app.bot_id,

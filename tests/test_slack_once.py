@@ -1,0 +1,183 @@
+"""One reply for each message in Slack: no doubles and no losses, and a memory that follows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.slack_house import SlackHouse, slack_house
+from tests.waiting import until
+
+BOT = "<@U0HENJI>"
+
+
+@pytest.fixture
+async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
+    async with slack_house(redis) as house:
+        await house.core()
+        await house.adapter()
+        yield house
+        await house.at_rest()
+
+
+# -- once ------------------------------------------------------------------------------------
+
+
+async def test_duplicates_and_lost_acknowledgements_are_one_reply(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.delivery.retry_delays = (0.0, 0.0)
+    slack.delivery.acknowledge_seconds = 0.3
+    slack.delivery.faults.duplicate = 2
+    slack.delivery.faults.lose_acknowledgements = 3
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+    await house.settled()
+    assert len(slack.replies("C1", ts)) == 1
+    assert max(e.attempts for e in slack.delivery.envelopes) > 1
+
+
+async def test_events_in_the_wrong_order_are_one_conversation(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.delivery.faults.shuffle = True
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await slack.edit("C1", ts, f"{BOT} hello")
+    slack.delivery.release()
+    await house.answered("C1", ts, "echo: hello")
+    await house.settled()
+    assert len(slack.replies("C1", ts)) == 1
+
+
+async def test_nothing_is_acknowledged_that_is_not_stored(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.delivery.retry_delays = (0.0,) * 100
+    slack.delivery.acknowledge_seconds = 0.3
+    await house.redis.config_set("maxmemory", "1")  # Redis takes no writes
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    try:
+        await slack.until(lambda: slack.delivery.envelopes[0].attempts >= 3)
+        assert not slack.delivery.envelopes[0].acknowledged
+    finally:
+        await house.redis.config_set("maxmemory", "0")
+    await house.answered("C1", ts, "echo: hi", within=20)
+    await house.settled()
+    assert len(slack.replies("C1", ts)) == 1
+
+
+async def test_a_lost_connection_loses_no_message(house: SlackHouse) -> None:
+    slack = house.slack
+    ts = await slack.say("C1", "U1", f"{BOT} one")
+    await house.answered("C1", ts, "echo: one")
+    await house.stop("adapter")
+    await slack.until(lambda: slack.delivery.sockets == 0)
+    slack.delivery.deaf = True  # the events of this time never come
+    await slack.say("C1", "U1", "two", thread=ts)
+    slack.delivery.deaf = False
+    await house.adapter()
+    await house.answered("C1", ts, "echo: two")
+
+
+async def test_a_connection_that_is_cut_without_a_word_loses_no_message(redis: Redis) -> None:
+    async with slack_house(redis, minute=3) as house:
+        slack = house.slack
+        await house.core()
+        await house.adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} one")
+        await house.answered("C1", ts, "echo: one")
+        slack.delivery.deaf = True  # what is sent while nobody listens is lost
+        await slack.delivery.drop()
+        await slack.say("C1", "U1", "two", thread=ts)
+        slack.delivery.deaf = False
+        await house.answered("C1", ts, "echo: two")
+        await house.at_rest()
+
+
+async def test_a_slack_that_is_slow_holds_no_acknowledgement_up(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.api.slow |= {"users.info": 2.0, "assistant.threads.setStatus": 1.0}
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+    mentions = [e for e in slack.delivery.envelopes if e.payload["event"]["user"] == "U1"]
+    assert len(mentions) == 2
+    assert max(e.acknowledged - e.sent for e in mentions) < 1.0
+
+
+async def test_a_thread_that_cannot_be_read_keeps_nobody_from_the_others(
+    house: SlackHouse,
+) -> None:
+    slack = house.slack
+    threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(2)]
+    for n, ts in enumerate(threads):
+        await house.answered("C1", ts, f"echo: {n}")
+    await house.stop("adapter")
+    await slack.until(lambda: slack.delivery.sockets == 0)
+    slack.delivery.deaf = True
+    for ts in threads:
+        await slack.say("C1", "U1", "more", thread=ts)
+    slack.delivery.deaf = False
+    slack.api.lost["conversations.replies"] = 2  # aiohttp itself tries once more
+    await house.adapter()
+    await house.answered("C1", threads[0], "echo: more")
+    assert len(slack.replies("C1", threads[1])) == 1
+
+
+async def test_two_adapters_share_the_work(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.adapter("second")
+    threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(3)]
+    for n, ts in enumerate(threads):
+        await house.answered("C1", ts, f"echo: {n}", within=20)
+    assert [len(slack.replies("C1", ts)) for ts in threads] == [1, 1, 1]
+
+
+async def test_without_a_core_the_person_is_told_at_once(redis: Redis) -> None:
+    async with slack_house(redis) as house:
+        await house.adapter()
+        ts = await house.slack.say("C1", "U1", f"{BOT} hi")
+        [reply] = await house.slack.until(lambda: house.slack.replies("C1", ts))
+        assert "言語モデルが動いていません" in reply.shown
+
+
+# -- memory follows the channel --------------------------------------------------------------
+
+
+async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackHouse) -> None:
+    slack = house.slack
+    first = await slack.say("C1", "U1", f"{BOT} one")
+    await house.answered("C1", first, "echo: one")
+    await slack.delete("C1", first)
+    second = await slack.say("C1", "U1", f"{BOT} two")
+    reply = await house.answered("C1", second, "echo: two")
+    await slack.delete("C1", reply.ts)
+    await house.settled()
+    assert await house.storehouse().texts(house.key("C1", first)) == []
+    assert await house.storehouse().texts(house.key("C1", second)) == ["two"]
+
+
+async def test_what_was_edited_and_deleted_meanwhile_is_so_in_the_memory(house: SlackHouse) -> None:
+    slack = house.slack
+    first = await slack.say("C1", "U1", f"{BOT} one")
+    await house.answered("C1", first, "echo: one")
+    second = await slack.say("C1", "U1", "two", thread=first)
+    await house.answered("C1", first, "echo: two")
+    await house.stop("adapter")
+    await slack.until(lambda: slack.delivery.sockets == 0)
+    slack.delivery.deaf = True
+    await slack.edit("C1", first, f"{BOT} uno")
+    await slack.delete("C1", second)
+    slack.delivery.deaf = False
+    await house.adapter()
+
+    async def followed() -> bool:
+        return await house.storehouse().texts(house.key("C1", first)) == ["uno", "echo: one"]
+
+    await until(followed)
+    await house.stop("adapter")
+    read = len(slack.called("conversations.replies"))
+    await house.adapter()  # reads it again, and changes nothing
+    await slack.until(lambda: len(slack.called("conversations.replies")) > read)
+    ts = await slack.say("D9", "U1", "the last")
+    await house.answered("D9", ts, "echo: the last")
+    assert [m.shown for m in slack.replies("C1", first)] == ["echo: one", "echo: two"]
+    assert await followed()
