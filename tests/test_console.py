@@ -312,6 +312,25 @@ def gone(pid: int) -> Callable[[], Awaitable[bool]]:
     return check
 
 
+# -- the embedded model -------------------------------------------------------------------------
+
+
+async def test_the_embedded_model_still_knows_what_is_being_asked(
+    home: Path, redis_url: str, redis: Redis
+) -> None:
+    greedy = {"HENJI_ENGINE": "torch", "HENJI_TEMPERATURE": "0", "HENJI_DATA_DIR": str(home)}
+    chat = await start("chat", REDIS_URL=redis_url, **greedy)
+    asked = b"What is the capital of Japan?\nAnd of France?\n"
+    async with asyncio.timeout(240):  # the first time, the model is converted
+        out, err = await chat.communicate(asked)
+    first, second = [line for line in out.decode().splitlines() if line]
+    assert "Tokyo" in first
+    assert "Paris" in second
+    told = ["small English model", "HENJI_MODEL=rinna-ppo henji chat", "loading smollm2", "ready"]
+    places = [err.decode().index(words) for words in told]
+    assert places == sorted(places)
+
+
 # -- a person at a terminal ---------------------------------------------------------------------
 
 
