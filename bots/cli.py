@@ -194,7 +194,10 @@ def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]], with_parent
 @henji.command(epilog=example("HENJI_MODEL=rinna-ppo henji core"))
 @with_parent
 def core(with_parent: bool) -> None:
-    """Answer messages with the language model: the process for the machine with the GPU."""
+    """Answer messages with the language model.
+
+    The process for the machine with the GPU.
+    """
     from bots.wiring import run_core
 
     settings = open_settings()
@@ -229,7 +232,11 @@ def _platform(name: str, with_parent: bool) -> None:
 
 @henji.command(epilog=example("henji doctor"))
 def doctor() -> None:
-    """Check Python, Redis, the model, the tokens and the GPU; say what to do about each fault."""
+    """Check this machine, and say what to do.
+
+    Python, Redis, the model, the tokens and the GPU, with what to do about each fault; and a
+    message through a running system and back.
+    """
     from bots.doctor import examine
 
     settings = open_settings(log_level="error")

@@ -32,7 +32,10 @@ def _say(line: str) -> None:
 )
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List the models: their size, the memory they need, whether they are on this machine."""
+    """List the models, or fetch one.
+
+    With their size, the memory they need, and whether they are on this machine.
+    """
     if context.invoked_subcommand is None:
         _table(load_settings())
 

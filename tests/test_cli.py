@@ -57,6 +57,10 @@ def test_every_command_has_help_with_an_example(here: Here) -> None:
         assert re.search(r"Example:\s+\S", ran.out), words
 
 
+def test_what_a_command_does_is_said_whole_in_the_list(here: Here) -> None:
+    assert "..." not in here("--help").out.partition("Commands:")[2]
+
+
 def test_the_contract_s_commands_are_there() -> None:
     there = {" ".join(words) for words in commands(cli.henji)}
     assert {"up", "chat", "core", "slack", "discord", "doctor", "bench"} <= there
