@@ -25,6 +25,8 @@ from core.types import ThreadKey
 THREADS = 50
 DAY = 86_400.0
 METHOD = "conversations.replies"
+SKEW = 30.0
+"""Seconds by which the store's clock and Slack's may differ."""
 SPARE = 1 / 3
 """The part of Slack's calls that is left to others."""
 
@@ -68,7 +70,9 @@ class CatchUp:
     async def _one(self, summary: ThreadSummary) -> None:
         key = summary.thread
         turns = [stored.turn for stored in await self._desk.history.turns(key)]
-        known = sorted((t.id for t in turns if t.role == "user"), key=float) or [key.thread]
+        known = sorted((t.id for t in turns if t.role == "user"), key=float)
+        # of a thread that was reset, only what came since it was last heard of
+        known = known or [f"{summary.last_at - SKEW:.6f}"]
         bot = await self._desk.workspaces.bot(key.space)
         await self._room(key)
         found = await self._desk.past.replies(key, oldest=f"{float(known[0]) - 1e-6:.6f}")
