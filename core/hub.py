@@ -81,7 +81,7 @@ def _listed(source: str, revision: str, endpoint: str | None) -> tuple[str, list
 
     try:
         info = HfApi(endpoint=endpoint).model_info(source, revision=revision, files_metadata=True)
-    except (HfHubHTTPError, HTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         raise ModelError(
             f"the hub does not give {source} at {revision}: {in_brief(error)}"
         ) from None

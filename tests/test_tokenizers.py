@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HubTokenizer
 from tokenizers import decoders
@@ -217,6 +217,7 @@ def test_a_space_in_front_is_kept_where_other_text_stands_before() -> None:
 
 
 @given(text=texts)
+@example(text="猫</s>猫")
 def test_a_decoder_that_is_no_table_is_streamed_through_a_window(text: str) -> None:
     for kind in ("chatml", "chatml-spaces"):
         hub = tokenizer(kind)

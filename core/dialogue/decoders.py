@@ -112,6 +112,7 @@ class WindowDetokenizer:
         text, known = self._decode(self._ids), self._decode(self._ids[: self._read])
         if text.endswith("\ufffd"):
             return ""
-        self._ids = self._ids[self._read :] or self._ids
+        if text != known:  # what says nothing is no window by itself: what follows would be first
+            self._ids = self._ids[self._read :]
         self._read = len(self._ids)
         return text[len(known) :]
