@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bots import doctor
 from bots.slack.installations import Installations, States
@@ -147,7 +148,7 @@ async def test_a_workspace_without_an_installation_harms_nobody(house: SlackHous
 
 
 async def test_a_workspace_that_took_the_app_out_meanwhile_is_named(
-    redis: Redis, redis_url: str, capsys: pytest.CaptureFixture[str]
+    redis: Redis, redis_url: str
 ) -> None:
     async with slack_house(redis) as house:
         slack = house.slack
@@ -160,9 +161,9 @@ async def test_a_workspace_that_took_the_app_out_meanwhile_is_named(
         finding = await doctor.slack(settings)
         assert not finding.well
         assert "T0HENJI any more (token_revoked): an admin of it installs it again" in finding.what
-        capsys.readouterr()
-        await house.http_adapter("another")
-        assert "T0HENJI any more (token_revoked)" in capsys.readouterr().out
+        with capture_logs() as logs:
+            await house.http_adapter("another")
+        assert "T0HENJI any more (token_revoked)" in str(logs)
 
 
 @pytest.mark.parametrize(
