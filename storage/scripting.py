@@ -1,7 +1,9 @@
 """Runs the Lua scripts: by their hash, and those that are wanted at one time in one round trip.
 
-One task owns the writing. A caller that is cancelled leaves its step to be done or not, but never
-a connection with an answer nobody reads.
+A few lines of steps are written at one time, each by one task: while Redis works at one, the
+answers to another are read. Steps of one thread stand in one line, and are done in the order in
+which they were wanted. A caller that is cancelled leaves its step to be done or not, but never a
+connection with an answer nobody reads.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -23,7 +25,9 @@ FOLDER = resources.files("storage") / "scripts"
 LIBRARY = ("base", "events", "order", "quotas", "jobs", "turns", "threads", "owed")
 """Files of lib/: each stands on those before it."""
 
-MOST_AT_ONCE = 128
+LINES = 2
+MOST_AT_ONCE = 16
+"""Steps of one line in one round trip."""
 
 PROMISES = frozenset(("submit", "commit", "edit", "delete", "regenerate", "reset", "forget"))
 """Steps that somebody relies on once they have returned."""
@@ -55,6 +59,14 @@ class Step:
     base: str
     packed: str
     answer: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class Line:
+    """Steps that wait to be sent, and the task that sends them."""
+
+    steps: list[Step] = field(default_factory=list)
+    flusher: asyncio.Task[None] | None = None
 
 
 def read_scripts(preamble: str) -> dict[str, Script]:
@@ -89,21 +101,21 @@ class Scripts:
         self._client = client
         self._replication = replication
         self._scripts = read_scripts(preamble)
-        self._steps: list[Step] = []
-        self._flusher: asyncio.Task[None] | None = None
+        self._lines = [Line() for _ in range(LINES)]
 
     async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
         """Run a script over the keys that begin with `base`; its error where it raises one."""
         loop = asyncio.get_running_loop()
         step = Step(name, self._scripts[name], base, dump(arguments), loop.create_future())
-        self._steps.append(step)
-        if self._flusher is None or self._flusher.done():
-            self._flusher = loop.create_task(self._flush())
+        line = self._lines[hash(arguments.get("thread")) % LINES]
+        line.steps.append(step)
+        if line.flusher is None or line.flusher.done():
+            line.flusher = loop.create_task(self._flush(line))
         return await step.answer
 
-    async def _flush(self) -> None:
-        while self._steps:
-            steps, self._steps = self._steps[:MOST_AT_ONCE], self._steps[MOST_AT_ONCE:]
+    async def _flush(self, line: Line) -> None:
+        while line.steps:
+            steps, line.steps = line.steps[:MOST_AT_ONCE], line.steps[MOST_AT_ONCE:]
             try:
                 answers = await self._send(steps)
             except Exception as error:  # or those who ask would wait without end

@@ -51,10 +51,16 @@ local function split(text, separator)
 end
 
 -- platform:space:channel:thread -> the names that shares, limits and resets go by
+local placed = {}
 local function places(T)
-  local part = split(T, ':')
-  local space = part[1] .. ':' .. part[2]
-  return space, space .. ':' .. part[3], part[1]
+  local names = placed[T]
+  if not names then
+    local platform, space, channel = string.match(T, '^([^:]+):([^:]+):([^:]+)')
+    space = platform .. ':' .. space
+    names = { space, space .. ':' .. channel, platform }
+    placed[T] = names
+  end
+  return names[1], names[2], names[3]
 end
 
 -- The audit log: kept apart from what is remembered, and for a term of its own.
