@@ -33,8 +33,7 @@ FOOT = """\
   the model's cache, until others push them out or it ends: it reads none of them without asking
   Redis whether they hold. Nothing of it is written to a file.
 - **Logs.** Ids of replies, threads and messages, and of who reset, configured or rated something;
-  no words unless `HENJI_LOG_CONTENT` asks for them. Then also why a reply was good or bad, which
-  people are asked for only then. For how long is up to whatever keeps your logs.
+  no words unless `HENJI_LOG_CONTENT` asks for them. For how long is up to whatever keeps your logs.
 - **Metrics and traces.** No person, no channel and no text.
 - **A remote engine** (`HENJI_ENGINE=openai`) is sent each prompt, as numbers of tokens.
 - **Slack and Discord** keep their own messages, and what the bot posted there, by their own rules.

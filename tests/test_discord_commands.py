@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.strings import say
+from core.records import Place
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
 from tests.local_discord.judge import EPHEMERAL
@@ -347,7 +348,7 @@ async def test_a_private_reply_is_written_anew_through_the_presss_own_token(
     assert team.discord.sent("edit") == []
 
 
-async def test_feedback_is_thanked_for_and_a_reason_is_asked_of_the_unhappy(
+async def test_feedback_is_kept_with_the_reason_that_the_unhappy_are_asked_for(
     team: Team, general: str
 ) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
@@ -357,8 +358,13 @@ async def test_feedback_is_thanked_for_and_a_reason_is_asked_of_the_unhappy(
     assert (await answered(team, good))["data"]["content"] == say("feedback_thanks", "ja")
     bad = await team.discord.presses(BOB, message, BAD, locale="ja")
     assert (await answered(team, bad))["data"]["title"] == say("feedback_title", "ja")
+    guild = team.discord.world.channels[general]["guild_id"]
+    [opinion] = await team.stores().feedback.opinions(Place("discord", guild), 10)
+    assert (opinion.by, opinion.verdict, opinion.reason) == (BOB["id"], "bad", "")
     sent = await team.discord.submits(BOB, bad, {"reason": "too short"})
     assert (await answered(team, sent))["data"]["content"] == say("feedback_thanks", "en")
+    [opinion] = await team.stores().feedback.opinions(Place("discord", guild), 10)
+    assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
 
 
 async def test_a_person_exports_and_has_forgotten_what_they_wrote(team: Team, general: str) -> None:

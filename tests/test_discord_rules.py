@@ -11,7 +11,7 @@ from bots.strings import say
 from core.records import Place
 from core.rules import Policy, Rules
 from tests.local_discord import payloads as p
-from tests.local_discord.looking import BAD, NOBODY, STOP, answered, the_answer, told
+from tests.local_discord.looking import NOBODY, STOP, answered, told
 from tests.local_discord.team import ALICE, BOB, Team, a_team
 
 STAFF = "9077"
@@ -109,14 +109,3 @@ async def test_who_takes_along_what_is_kept_of_them_is_in_the_audit_log(team: Te
     await told(team, await team.discord.presses(ALICE, shown, 0))
     used = await team.discord.uses(ALICE, general, "admin audit")
     assert f"{ALICE['id']} · export" in await told(team, used)
-
-
-async def test_nobody_is_asked_why_where_the_log_holds_no_words(team: Team) -> None:
-    channel = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core()
-    await team.start_bot(reasons=False)
-    used = await team.discord.uses(ALICE, channel, "ask", {"prompt": "hi"})
-    message = await the_answer(team, used, "echo: hi")
-    await team.discord.until(lambda: len(message["components"][0]["components"]) == 3)
-    bad = await team.discord.presses(ALICE, message, BAD)
-    assert await told(team, bad) == say("feedback_thanks", "en")

@@ -22,7 +22,7 @@ from tests.local_discord.team import words
 async def test_a_mention_is_answered_in_a_thread_of_its_own(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} hello")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: hello")
         assert thread.name == "hello"
         assert story.said(story.general) == []
@@ -40,7 +40,7 @@ async def test_a_mention_is_answered_by_a_reply_where_that_is_set(redis: Redis) 
 async def test_a_conversation_goes_on_without_mentions_and_remembers(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} one")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.bob.send(thread, "two")
         await story.hears(thread, "echo: two")
@@ -51,7 +51,7 @@ async def test_a_conversation_goes_on_without_mentions_and_remembers(redis: Redi
 async def test_where_mentions_are_asked_for_others_are_only_remembered(redis: Redis) -> None:
     async with a_story(redis, followups="mention") as story:
         await story.alice.send(story.general, f"{story.mention} one")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.bob.send(thread, "psst")
         await story.alice.send(thread, f"{story.mention} two")
@@ -83,7 +83,7 @@ async def test_what_was_said_in_a_thread_before_is_read(redis: Redis) -> None:
 async def test_people_who_talk_among_themselves_are_left_alone(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} one")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.bob.send(thread, f"{story.alice.mention} lunch?")
         await story.alice.send(thread, "two")
@@ -96,7 +96,7 @@ async def test_other_bots_are_ignored(redis: Redis) -> None:
         other = story.guild.add_member(story.env.create_user("other", bot=True))
         await other.send(story.general, f"{story.mention} hello")
         await story.alice.send(story.general, f"{story.mention} hello")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: hello")
 
 
@@ -104,7 +104,7 @@ async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> No
     async with a_story(redis) as story:
         code = "```python\n" + "\n".join(f"line_{n} = {n}" for n in range(140)) + "\n```"
         await story.alice.send(story.general, f"{story.mention} look:\n{code}")
-        [thread] = story.general.threads
+        thread = await story.thread()
         async with asyncio.timeout(10):
             while len(story.said(thread)) < 2 or not button_of(story.messages(thread)[-1], "a"):
                 await story.env.settle()
@@ -142,7 +142,7 @@ async def test_without_the_right_to_write_it_tells_the_person_directly(redis: Re
 async def test_without_message_content_it_says_once_how_to_go_on(redis: Redis) -> None:
     async with a_story(redis, reads=False) as story:
         await story.alice.send(story.general, f"{story.mention} one")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.alice.send(thread, "this text does not reach the bot")
         await story.alice.send(thread, f"{story.mention} two")
@@ -214,7 +214,7 @@ async def test_a_reply_is_asked_about_by_the_message_menu(redis: Redis) -> None:
 async def test_a_chat_opens_a_thread(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.slash(story.general, "chat")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.alice.send(thread, "hello")
         await story.hears(thread, "echo: hello")
 
@@ -240,7 +240,7 @@ async def test_every_admin_command_answers_its_admin_alone(redis: Redis, locale:
     async with a_story(redis, locale=locale) as story:
         carol = manager_of(story)
         await story.alice.send(story.general, f"{story.mention} one")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: one")
         counts = {"model": "echo", "cores": 2, "waiting": 0, "threads": 1}
         status = await carol.slash(story.general, "admin status")
@@ -280,7 +280,7 @@ async def test_admin_commands_are_hidden_and_checked_again(redis: Redis) -> None
 async def test_buttons_work_after_a_restart(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} hello")
-        [thread] = story.general.threads
+        thread = await story.thread()
         reply = await story.hears(thread, "echo: hello")
         fresh = HenjiClient(Pace(), reads=True)
         fresh.serve(story.desk)
@@ -295,7 +295,7 @@ async def test_buttons_work_after_a_restart(redis: Redis) -> None:
 async def test_only_who_asked_and_admins_may_press(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} hello")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: hello")
         again = say("regenerate", "en")
         refused = await story.bob.click(await story.finished(thread), label=again)
@@ -308,7 +308,7 @@ async def test_only_who_asked_and_admins_may_press(redis: Redis) -> None:
 async def test_a_bad_mark_asks_for_the_reason(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} hello")
-        [thread] = story.general.threads
+        thread = await story.thread()
         reply = await story.hears(thread, "echo: hello")
         reply = await story.finished(thread)
         shown = await story.bob.click(reply, custom_id=button_of(reply, "b"))
@@ -323,7 +323,7 @@ async def test_a_bad_mark_asks_for_the_reason(redis: Redis) -> None:
 async def test_an_edited_question_is_answered_again_in_place(redis: Redis) -> None:
     async with a_story(redis) as story:
         asked = await story.alice.send(story.general, f"{story.mention} one")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.alice.edit(asked, f"{story.mention} two")
         await story.hears(thread, "echo: two")
@@ -333,7 +333,7 @@ async def test_an_edited_question_is_answered_again_in_place(redis: Redis) -> No
 async def test_a_deleted_question_is_forgotten(redis: Redis) -> None:
     async with a_story(redis) as story:
         asked = await story.alice.send(story.general, f"{story.mention} one")
-        [thread] = story.general.threads
+        thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.alice.delete(asked)
         [summary] = [found async for found in story.desk.history.threads("discord")]

@@ -29,7 +29,7 @@ from bots.discord.shards import Plan, Shards
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
 from core.errors import UsageError
-from core.ports import Deliveries, History, JobQueue, Leases
+from core.ports import Deliveries, Feedback, History, JobQueue, Leases
 from core.settings import Settings
 from core.types import ThreadKey
 
@@ -44,6 +44,7 @@ class Stores:
     history: History
     deliveries: Deliveries
     leases: Leases
+    feedback: Feedback
 
 
 def build(
@@ -65,7 +66,14 @@ def build(
     platform = DiscordPlatform(client, pace, stop, clock)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_terms)
     return Desk(
-        terms, relay, platform, stores.queue, stores.history, stores.deliveries, Rest(client, pace)
+        terms,
+        relay,
+        platform,
+        stores.queue,
+        stores.history,
+        stores.deliveries,
+        stores.feedback,
+        Rest(client, pace),
     )
 
 
@@ -102,7 +110,6 @@ def terms_of(settings: Settings, portal: Portal) -> Terms:
         locale=settings.locale,
         retention_days=settings.retention_days,
         guild=settings.discord_guild,
-        reasons=settings.log_content,
     )
 
 

@@ -23,7 +23,7 @@ from bots.discord.words import locale_for
 from bots.relay import Relay
 from bots.strings import say
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, History, JobQueue
+from core.ports import Deliveries, Feedback, History, JobQueue
 from core.records import Receipt
 from core.rules import Asker
 from core.types import ThreadKey
@@ -58,8 +58,6 @@ class Terms:
     retention_days: float = 30.0
     guild: int | None = None
     """Register the commands in this guild alone."""
-    reasons: bool = False
-    """Ask why a reply was bad: only where the log may hold people's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,7 @@ class Desk:
     queue: JobQueue
     history: History
     deliveries: Deliveries
+    feedback: Feedback
     rest: Rest
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS))
     messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MESSAGES))

@@ -17,7 +17,7 @@ from bots.discord.desk import Asked, Desk, within
 from bots.discord.note import Note
 from bots.discord.rights import is_shut_out
 from bots.discord.words import labels
-from core.records import Delivery, Receipt
+from core.records import Delivery, Receipt, Verdicts
 
 log = structlog.get_logger()
 
@@ -39,6 +39,7 @@ class Presses:
             return
         if interaction.type is discord.InteractionType.modal_submit:
             await self._rate(interaction, press, controls.reason_in(data["components"]))
+            await self._desk.tell(interaction, "feedback_thanks")
         else:
             await self._pressed(interaction, press)
 
@@ -49,10 +50,10 @@ class Presses:
             case "again" | "more":
                 await self._regenerate(interaction, press)
             case "good":
-                await self._rate(interaction, press, "")
-            case "bad" if not self._desk.terms.reasons:
-                await self._rate(interaction, press, "")
+                await self._rate(interaction, press)
+                await self._desk.tell(interaction, "feedback_thanks")
             case "bad":
+                await self._rate(interaction, press)
                 await self._ask_why(interaction, press)
 
     async def _stop(self, interaction: Asked, press: Press) -> None:
@@ -126,13 +127,8 @@ class Presses:
             str(interaction.id), interaction.token, MODAL, controls.reason_modal(press, words)
         )
 
-    async def _rate(self, interaction: Asked, press: Press, reason: str) -> None:
-        log.info(
-            "feedback",
-            job=press.job,
-            by=str(interaction.user.id),
-            verdict="good" if press.verb == "good" else "bad",
-            model=self._desk.terms.model,
-            reason=reason,  # the person was told that whoever runs the bot reads it
-        )
-        await self._desk.tell(interaction, "feedback_thanks")
+    async def _rate(self, interaction: Asked, press: Press, reason: str = "") -> None:
+        by = str(interaction.user.id)
+        verdict: Verdicts = "good" if press.verb == "good" else "bad"
+        await within(self._desk.feedback.keep(press.thread, press.job, by, verdict, reason))
+        log.info("feedback", job=press.job, by=by, verdict=verdict, reasoned=bool(reason))

@@ -61,6 +61,14 @@ class Story:
                 await self.env.settle()
         return next(m for m in self.messages(channel) if m.content == text)
 
+    async def thread(self) -> Any:
+        """The one thread of the channel, as soon as the bot has opened it."""
+        async with asyncio.timeout(10):
+            while not self.general.threads:
+                await self.env.settle()
+        [opened] = self.general.threads
+        return opened
+
     async def commands(self) -> list[discord.app_commands.AppCommand]:
         assert isinstance(self.env.bot, HenjiClient)
         return await self.env.bot.tree.fetch_commands()

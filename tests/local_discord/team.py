@@ -33,7 +33,7 @@ from tests.storehouse import Storehouse
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
-TERMS = Terms(lane=LANE, model="echo", reasons=True)
+TERMS = Terms(lane=LANE, model="echo")
 
 
 def words(count: int) -> str:
@@ -59,7 +59,8 @@ class Team:
     def stores(self) -> Stores:
         """Queue, history and deliveries of a process's own, over the one Redis."""
         house = Storehouse.over(self.house.redis)
-        return Stores(house.queue, house.history, house.deliveries, RedisLeases(house.store))
+        leases = RedisLeases(house.store)
+        return Stores(house.queue, house.history, house.deliveries, leases, house.feedback)
 
     async def start_core(self, tokens_per_second: float = 0.0) -> asyncio.Task[None]:
         house = Storehouse.over(self.house.redis)
