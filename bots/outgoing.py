@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
+from functools import partial
 from itertools import chain, repeat
 from typing import TypeVar
 
@@ -220,8 +221,7 @@ class Outgoing:
             else:
                 await self._post(part)
         if view.end is not None and parts:
-            for message in self._messages[len(parts) :]:
-                await self._remove(message)
+            await self._take_back(self._messages[len(parts) :])
             del self._messages[len(parts) :]
 
     def _parts(self, view: View) -> list[Part]:
@@ -312,8 +312,12 @@ class Outgoing:
         await self._call(lambda: self.platform.edit(self.delivery, message, part))
         self._written[part.index] = part
 
-    async def _remove(self, message: str) -> None:
-        await self._call(lambda: self.platform.remove(self.delivery, message))
+    async def _take_back(self, messages: Sequence[str]) -> None:
+        """Remove what the reply needs no more; platforms tell of that as of anybody's deletion."""
+        if messages:
+            await self._insist(lambda: self.deliveries.disown(self.delivery, messages))
+        for message in messages:
+            await self._call(partial(self.platform.remove, self.delivery, message))
 
     async def _settle(self, began: float) -> None:
         """After a takeover, an edit of the one before may still be under way: say the end again."""

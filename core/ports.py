@@ -279,6 +279,11 @@ class Deliveries(Protocol):
         """Whether nobody writes to the messages of this reply any more."""
         ...
 
+    async def disown(self, delivery: Delivery, messages: Sequence[str]) -> None:
+        """The bot is about to take these messages away itself: nobody wishes the reply forgotten
+        when their deletion is heard of."""
+        ...
+
     async def locate(self, place: ThreadKey, message: str) -> tuple[ThreadKey, str] | None:
         """The thread and turn of a platform's message; `place` says platform, space, channel."""
         ...

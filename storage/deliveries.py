@@ -117,10 +117,13 @@ class RedisDeliveries:
             await self._store.command("exists", name)
         )
 
+    async def disown(self, delivery: Delivery, messages: Sequence[str]) -> None:
+        names = [self._of_message(delivery.thread, message) for message in messages]
+        await self._store.command("delete", *names)
+
     async def locate(self, place: ThreadKey, message: str) -> tuple[ThreadKey, str] | None:
         """The thread and turn of a platform's message; `place` names platform, space, channel."""
-        channel = ":".join(str(place).split(":")[:3])
-        found = await self._store.command("get", self._name("message", place, channel, message))
+        found = await self._store.command("get", self._of_message(place, message))
         if not found:
             return None
         thread, turn = found.split("\n")
@@ -180,6 +183,10 @@ class RedisDeliveries:
             news.put_nowait(News(int(fields["n"]), fields["i"], event))
 
     # -- between here and Redis -----------------------------------------------------------------
+
+    def _of_message(self, place: ThreadKey, message: str) -> str:
+        channel = ":".join(str(place).split(":")[:3])
+        return self._name("message", place, channel, message)
 
     def _name(self, name: str, thread: ThreadKey, *parts: str) -> str:
         return keys.key(name, self._store.bucket(thread), *parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import aiohttp
 import pytest
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bots.slack import blocks
+from bots.slack.platform import SlackPlatform
 from core.records import Place
 from tests.slack_house import SlackHouse, slack_house
 
@@ -52,6 +54,28 @@ async def test_a_mention_inside_a_thread_is_answered_having_read_it(house: Slack
     await house.answered("C1", root, "echo: help us")
     remembered = await house.storehouse().texts(house.key("C1", root))
     assert remembered == ["the deploy failed", "what now?", "help us", "echo: help us"]
+
+
+async def test_a_reply_that_becomes_shorter_is_still_remembered(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlackPlatform, "part_length", 500)
+    long = "。".join(f"{number}番目の長い文" for number in range(80))
+    async with slack_house(redis) as house:
+        await house.core()
+        await house.adapter()
+        slack = house.slack
+        ts = await slack.say("C1", "U1", f"{BOT} {long}")
+        replies = partial(slack.replies, "C1", ts)
+        await slack.until(lambda: any(blocks.FEEDBACK in reply.buttons() for reply in replies()))
+        assert len(replies()) == 2
+        await slack.edit("C1", ts, f"{BOT} short")
+        await house.answered("C1", ts, "echo: short")
+        await slack.until(lambda: len(replies()) == 1)
+        await slack.say("C1", "U1", "two", thread=ts)
+        await house.answered("C1", ts, "echo: two")
+        remembered = await house.storehouse().texts(house.key("C1", ts))
+        assert remembered == ["short", "echo: short", "two", "echo: two"]
 
 
 async def test_a_direct_message_is_answered(house: SlackHouse) -> None:

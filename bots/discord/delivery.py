@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -69,8 +68,6 @@ class DiscordPlatform:
         """Private replies that went on as direct messages."""
         self._instead: dict[str, dict[int, str]] = {}
         """Reply -> the messages that stand for those which could not be reached any more."""
-        self._removed: deque[str] = deque(maxlen=MOST_KEPT)
-        """Messages that were taken away here, the newest."""
         self.tokens = Tokens()
 
     def length_of(self, text: str) -> int:
@@ -174,13 +171,8 @@ class DiscordPlatform:
         self._alarms.set(delivery, note)
         return note
 
-    def has_removed(self, message: str) -> bool:
-        """Whether this process took a message away itself."""
-        return message in self._removed
-
     async def remove(self, delivery: Delivery, message: str) -> None:
         note = await self.tokens.note(delivery)
-        self._removed.append(message)
         with contextlib.suppress(discord.NotFound):  # somebody took it away already
             async with asyncio.timeout(CALL_SECONDS):
                 match to_edit(note, 1, message, self._clock()):

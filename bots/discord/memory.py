@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterable
 
 import discord
@@ -19,8 +17,6 @@ from core.types import ThreadKey
 log = structlog.get_logger()
 
 DISCORD = "discord"
-SOON, AGAIN = 20.0, 0.2
-"""Seconds within which a reply that has ended stands there whole, and after which to look again."""
 YOUNG = 900.0
 """Seconds for which a message that is edited to name the bot is answered like a new one."""
 
@@ -78,29 +74,10 @@ class Memory:
 
     async def _forget(self, thread: ThreadKey, message: str) -> None:
         found = await self._desk.deliveries.locate(thread, message)
-        if found and await self._was_taken_back(*found, message):
-            return
         await self._desk.relay.deleted(thread, message)
         if found:
             owed = await self._desk.queue.owed(found[0])
             await self._desk.platform.withdraw(found[0], found[1], owed)
-
-    async def _was_taken_back(self, thread: ThreadKey, job: str, message: str) -> bool:
-        """Whether the bot removed a message itself, from a reply that needs fewer of them now: in
-        this process, or in the one that delivers.
-        """
-        if self._desk.platform.has_removed(message):
-            return True
-        deliveries = self._desk.deliveries
-        if await deliveries.get(thread, job) is None or job in await self._desk.queue.owed(thread):
-            return False  # a person's message; or a reply in the midst of which nothing is removed
-        ends = time.monotonic() + SOON
-        while time.monotonic() < ends:
-            if await deliveries.closed(thread, job):
-                break
-            await asyncio.sleep(AGAIN)  # its end is written down by whichever process delivers it
-        reply = await deliveries.get(thread, job)
-        return reply is not None and message not in reply.messages
 
     async def thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
         thread = ThreadKey(DISCORD, str(event.guild_id), str(event.parent_id), str(event.thread_id))

@@ -124,8 +124,21 @@ class Methods:
         )
 
     def do_chat_delete(self, arguments: Json, app: Installation) -> Json:
-        self._own(arguments, app).deleted = True
-        return {"channel": arguments["channel"], "ts": arguments["ts"]}
+        message = self._own(arguments, app)
+        message.deleted = True
+        self.emit(
+            {
+                "type": "message",
+                "subtype": "message_deleted",
+                "channel": message.channel,
+                "channel_type": "im" if message.channel.startswith("D") else "channel",
+                "ts": self.workspace.next_ts(),
+                "deleted_ts": message.ts,
+                "previous_message": message.payload(),
+                "hidden": True,
+            }
+        )
+        return {"channel": message.channel, "ts": message.ts}
 
     def _own(self, arguments: Json, app: Installation) -> Message:
         message = self.workspace.message(arguments["channel"], arguments["ts"])
