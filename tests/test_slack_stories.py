@@ -131,7 +131,7 @@ async def test_events_may_come_by_signed_http(redis: Redis) -> None:
 
 
 async def test_a_hundred_threads_at_once_are_each_answered_once(redis: Redis) -> None:
-    async with slack_house(redis, minute=20) as house:
+    async with slack_house(redis, minute=40) as house:
         slack = house.slack
         await house.core()
         await house.adapter()
