@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -111,17 +112,33 @@ GATEWAY_EVENTS = _counter(
 # -- what is more than one number ---------------------------------------------------------------
 
 
+class _OfLane:
+    """What each reply moves. A lane's part of a metric is looked up under a lock: once, here."""
+
+    def __init__(self, lane: str) -> None:
+        self.prompt_tokens = PROMPT_TOKENS.labels(lane)
+        self.cached_tokens = CACHED_TOKENS.labels(lane)
+        self.reply_tokens = REPLY_TOKENS.labels(lane)
+        self.job_seconds = JOB_SECONDS.labels(lane)
+        self.first_token = FIRST_TOKEN.labels(lane)
+        self.reply_speed = REPLY_SPEED.labels(lane)
+
+
+_of_lane = lru_cache(_OfLane)
+
+
 def replied(lane: str, usage: Usage, seconds: float, first_token: float | None) -> None:
     """A reply was committed, `seconds` after its claim and `first_token` seconds after it."""
-    PROMPT_TOKENS.labels(lane).inc(usage.prompt_tokens)
-    CACHED_TOKENS.labels(lane).inc(usage.cached_tokens)
-    REPLY_TOKENS.labels(lane).inc(usage.reply_tokens)
-    JOB_SECONDS.labels(lane).observe(seconds)
+    of = _of_lane(lane)
+    of.prompt_tokens.inc(usage.prompt_tokens)
+    of.cached_tokens.inc(usage.cached_tokens)
+    of.reply_tokens.inc(usage.reply_tokens)
+    of.job_seconds.observe(seconds)
     if first_token is None:
         return
-    FIRST_TOKEN.labels(lane).observe(first_token)
+    of.first_token.observe(first_token)
     if usage.reply_tokens > 1 and seconds > first_token:
-        REPLY_SPEED.labels(lane).observe((usage.reply_tokens - 1) / (seconds - first_token))
+        of.reply_speed.observe((usage.reply_tokens - 1) / (seconds - first_token))
 
 
 def engine(stats: EngineStats) -> None:

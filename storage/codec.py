@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, cast
 
 from core.errors import HenjiError
@@ -46,6 +45,11 @@ def load(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise Undecodable(f"not JSON: {error}") from error
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """A frozen record of plain values as a dictionary: `asdict` would copy each value, deeply."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def flatten(pairs: Sequence[str]) -> dict[str, str]:
@@ -154,7 +158,7 @@ def encode_made(model: str, sampling: Sampling | None, seed: int) -> str:
     """By which model, and how its tokens were chosen; empty where that was not said."""
     if sampling is None:
         return ""
-    return dump({"model": model, "sampling": asdict(sampling), "seed": str(seed)})
+    return dump({"model": model, "sampling": fields(sampling), "seed": str(seed)})
 
 
 def decode_opinion(id_: str, fields: Mapping[str, str]) -> Opinion:

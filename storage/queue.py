@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import cycle
 from typing import Any, cast
 
@@ -292,7 +291,7 @@ class RedisQueue:
     async def _ask_in(self, bucket: int, script: str, holder: str, **arguments: Any) -> Receipt:
         terms: dict[str, Any] = {
             "holder": holder,
-            "limits": asdict(self._store.limits),
+            "limits": codec.fields(self._store.limits),
             "deadline_ms": _ms(self._store.deadline),
             "delivery_ms": _ms(self._store.delivery_lease),
         }
@@ -312,7 +311,7 @@ class RedisQueue:
 def _permitted(permit: Permit) -> dict[str, Any]:
     return {
         "refuse": permit.refuse,
-        "quota": asdict(permit.quota),
+        "quota": codec.fields(permit.quota),
         "keep_ms": _ms(permit.retention or 0),
     }
 
