@@ -192,12 +192,12 @@ def table(task: Task, results: _Results) -> str:
 
 
 def plot(task: Task, results: _Results) -> str:
-    """Tokens a second, as an SVG."""
+    """Tokens a second, as an SVG; the limit would squeeze what is to be compared."""
     groups = {
         f"{count} at once": [
             (name, result.tokens_per_second[count])
             for name, result in results.items()
-            if count in result.tokens_per_second
+            if name != LIMIT and count in result.tokens_per_second
         ]
         for count in task.concurrent
     }
