@@ -29,6 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from core.chores import end
 from core.errors import StoreUnavailable
 from storage.connect import TimedRedis
 
@@ -62,8 +63,7 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
         try:
             yield f"unix://{socket}"
         finally:
-            watching.cancel()
-            await asyncio.wait({watching})
+            await end(watching)
             async with _door(folder):
                 if _try_lock(users):
                     await _stop(folder, socket)

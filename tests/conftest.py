@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+pytest_plugins = ["tests.local_discord.fixtures"]
+
 FOREIGN = ("HENJI_", "SLACK_", "DISCORD_", "REDIS_URL")
 
 # Before any test reads it: nothing of the person's own (a token, a henji.toml, a Redis with

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-from redis.asyncio import Redis
 
 from bots.strings import say
 from core.records import Place
@@ -23,25 +20,8 @@ from tests.local_discord.looking import (
     told,
     until_it_says,
 )
-from tests.local_discord.team import ALICE, BOB, Team, a_team, words
+from tests.local_discord.team import ALICE, BOB, Team, words
 from tests.waiting import until
-
-
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
-
-
-@pytest.fixture
-async def general(team: Team) -> str:
-    """A channel of a guild that the bot is in, connected and with a core."""
-    channel = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core()
-    await team.start_bot()
-    return channel
-
 
 # -- /ask ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -21,21 +20,6 @@ from tests.waiting import until
 SILENT = str(1 << 10)
 """The bot's permissions in a channel that it may see and not write in."""
 LONG = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
-
-
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
-
-
-@pytest.fixture
-async def general(team: Team) -> str:
-    channel = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core()
-    await team.start_bot()
-    return channel
 
 
 # -- Redis --------------------------------------------------------------------------------------

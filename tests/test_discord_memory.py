@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import pytest
 from redis.asyncio import Redis
 
 from bots.strings import say
@@ -15,21 +13,6 @@ from tests.local_discord import payloads as p
 from tests.local_discord.team import ALICE, BOB, Team, a_team
 from tests.storehouse import LANE, Storehouse
 from tests.waiting import until
-
-
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
-
-
-@pytest.fixture
-async def general(team: Team) -> str:
-    channel = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core()
-    await team.start_bot()
-    return channel
 
 
 async def talk(team: Team, general: str, *more: str) -> tuple[p.Payload, ThreadKey]:

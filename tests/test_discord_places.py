@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
-
-import pytest
-from redis.asyncio import Redis
 
 from bots.discord.presence import Typing
 from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
 from tests.local_discord.looking import answered, the_answer, told, with_its_buttons
-from tests.local_discord.team import ALICE, BOB, Team, a_team, words
-
-
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
-
-
-@pytest.fixture
-async def general(team: Team) -> str:
-    channel = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core()
-    await team.start_bot()
-    return channel
-
+from tests.local_discord.team import ALICE, BOB, Team, words
 
 # -- places -------------------------------------------------------------------------------------
 

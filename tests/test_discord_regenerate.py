@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-from redis.asyncio import Redis
-
 from bots.strings import say
 from tests.local_discord import payloads as p
 from tests.local_discord.judge import EPHEMERAL
@@ -20,27 +15,12 @@ from tests.local_discord.looking import (
     until_it_says,
     with_its_buttons,
 )
-from tests.local_discord.team import ALICE, BOB, Team, a_team, words
+from tests.local_discord.team import ALICE, BOB, Team, words
 
 SOMEBODY = {"authorizing_integration_owners": {"1": ALICE["id"]}}
 """The app is installed for a person alone."""
 LONG = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
 """Its echo takes two messages."""
-
-
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
-
-
-@pytest.fixture
-async def general(team: Team) -> str:
-    channel = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core()
-    await team.start_bot()
-    return channel
 
 
 async def a_reply_in_a_thread(team: Team, general: str) -> p.Payload:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-from redis.asyncio import Redis
 
 from bots.strings import say
 from core.records import Place
 from core.rules import Policy, Rules
 from tests.local_discord import payloads as p
 from tests.local_discord.looking import NOBODY, STOP, answered, told
-from tests.local_discord.team import ALICE, BOB, Team, a_team
+from tests.local_discord.team import ALICE, BOB, Team
 
 STAFF = "9077"
-
-
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
 
 
 async def a_channel(team: Team, policy: Policy, tokens_per_second: float = 0.0) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -20,13 +20,6 @@ from tests.local_discord.server import TOKEN
 from tests.local_discord.team import LANE, Team, a_team
 
 REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
-
-
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
 
 
 def settings_for(team: Team, **changes: Any) -> Settings:

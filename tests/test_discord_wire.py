@@ -28,13 +28,6 @@ async def frames(redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[
         yield team
 
 
-@pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
-    async with a_team(redis) as team:
-        yield team
-        assert team.discord.faults == []
-
-
 async def a_channel(team: Team) -> str:
     return team.discord.add_channel(team.discord.add_guild())
 

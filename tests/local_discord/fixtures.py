@@ -1,0 +1,27 @@
+"""What the tests of the Discord bot may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.local_discord.team import Team, a_team
+
+
+@pytest.fixture
+async def team(redis: Redis) -> AsyncIterator[Team]:
+    """The bot, its cores and a Discord on the wire, which at the end must have found no fault."""
+    async with a_team(redis) as team:
+        yield team
+        assert team.discord.faults == []
+
+
+@pytest.fixture
+async def general(team: Team) -> str:
+    """A channel of a guild that the bot is in, connected and with a core."""
+    channel = team.discord.add_channel(team.discord.add_guild())
+    await team.start_core()
+    await team.start_bot()
+    return channel
