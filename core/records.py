@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from core.rules import FREE, Permit
 from core.types import (
@@ -115,6 +115,8 @@ class Claim:
     epoch: int
     waited: float = 0.0
     """Seconds since the message came in."""
+    window: Any = field(default=None, compare=False, repr=False)
+    """What the store has read for it already, for `History.window` alone; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import structlog
 from core.dialogue import Dialogue
 from core.errors import ModelError, TurnTooLong
 from core.models import ModelSpec
-from core.rules import Rules
+from core.rules import NOTHING, Rules
 from core.types import Turn
 
 KEPT = 64
@@ -34,6 +34,8 @@ class Voices:
 
     def of(self, rules: Rules) -> Dialogue:
         """The dialogue where these rules hold."""
+        if rules == NOTHING:
+            return self.usual
         spec = adapted(self.usual.spec, rules)
         key = (spec, rules.system_prompt)
         if key == (self.usual.spec, None):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
@@ -58,7 +58,8 @@ class Terms:
     """How long a core that was killed is still counted on."""
     publish: float = 0.15
     """Between two deltas of one reply: a few a second."""
-    idle: float = 1.0
+    idle: float = 0.25
+    """How long a claim waits for a job; who is told to stop waits for its end."""
     retry: float = 0.5
     """Between tries while Redis is away."""
 
@@ -167,22 +168,17 @@ class Worker:
             self._place_free.clear()
             await self._place_free.wait()
             return
-        if not await self._claim_some(places):
-            await self._queue.wait(self._terms.lane, self._terms.idle)
-
-    async def _claim_some(self, most: int) -> int:
-        """Claim what there is; a claim under way when the worker is told to stop is not lost."""
-        asking = asyncio.ensure_future(self._queue.claim(self._terms.lane, self._terms.name, most))
+        lane, name, seconds = self._terms.lane, self._terms.name, self._terms.idle
+        asking = asyncio.ensure_future(self._queue.claim(lane, name, places, seconds))
         try:
             claims = await asyncio.shield(asking)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # told to stop: what Redis hands out yet is not lost
             with contextlib.suppress(StoreUnavailable):
                 for claim in await asking:
                     self._take_on(claim)
             raise
         for claim in claims:
             self._take_on(claim)
-        return len(claims)
 
     def _take_on(self, claim: Claim) -> None:
         if late := self._held.get(claim.job.id):
@@ -223,7 +219,7 @@ class Worker:
     async def _answer(self, held: Held) -> None:
         """Bring one job to its end. The one place that catches whatever goes wrong with it."""
         claim, outcome = held.claim, "failed"
-        job = log.bind(job=claim.job.id, thread=str(claim.job.thread), attempt=claim.attempt)
+        job = {"job": claim.job.id, "thread": str(claim.job.thread), "attempt": claim.attempt}
         try:
             with span(claim.job.id, "answer", attempt=claim.attempt, waited=claim.waited):
                 done = await self._reply(held)
@@ -231,16 +227,16 @@ class Worker:
             self._say_end(held, done, job)
         except ChatError as error:
             outcome = error.code
-            job.info("refused", code=error.code, reason=str(error))
+            log.info("refused", code=error.code, reason=str(error), **job)
             await self._fail(held, error.code, str(error), forget=isinstance(error, TurnTooLong))
         except StoreUnavailable as error:
             outcome = "left"
-            job.warning("left to whoever takes over", error=str(error))
+            log.warning("left to whoever takes over", error=str(error), **job)
         except EngineRefused as error:
-            job.error("the engine refused", error=str(error))
+            log.error("the engine refused", error=str(error), **job)
             await self._fail(held, "internal", str(error))
         except Exception as error:
-            job.exception("failed")
+            log.exception("failed", **job)
             await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
         finally:
             if self._held.get(claim.job.id) is held:
@@ -248,18 +244,18 @@ class Worker:
             self._place_free.set()
             metrics.JOBS.labels(self._terms.lane, outcome).inc()
 
-    def _say_end(self, held: Held, done: Done | None, job: structlog.stdlib.BoundLogger) -> None:
+    def _say_end(self, held: Held, done: Done | None, job: Mapping[str, object]) -> None:
         """The one line that a job leaves in the log; what was said is struck out by default."""
         waited, seconds = round(held.claim.waited, 3), round(held.seconds, 3)
         if done is None:
-            job.info("left to others", why=held.end, waited=waited, seconds=seconds)
+            log.info("left to others", why=held.end, waited=waited, seconds=seconds, **job)
             return
         metrics.replied(self._terms.lane, done.usage, held.seconds, held.first_token)
         usage = {name: getattr(done.usage, name) for name in Usage.__slots__}
         first = None if held.first_token is None else round(held.first_token, 3)
-        job.info(
+        log.info(
             "replied", finish=done.finish_reason, waited=waited, seconds=seconds,
-            first_token=first, **usage, prompt=held.prompt, reply=done.text,
+            first_token=first, **usage, prompt=held.prompt, reply=done.text, **job,
         )  # fmt: skip
 
     async def _fail(

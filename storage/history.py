@@ -104,7 +104,7 @@ class RedisHistory:
     async def window(self, claim: Claim) -> Window:
         thread = claim.job.thread
         copy = self._copy(thread)
-        version, all_, history, mailbox = await self._run(
+        version, all_, history, mailbox = claim.window or await self._run(
             "window", thread, since=copy.version, turn=claim.job.turn
         )
         if version >= copy.version or not version:  # else another window was newer

@@ -26,7 +26,7 @@ LIBRARY = ("base", "events", "order", "quotas", "jobs", "turns", "threads", "owe
 """Files of lib/: each stands on those before it."""
 
 LINES = 2
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 8
 """Steps of one line in one round trip."""
 
 PROMISES = frozenset(("submit", "commit", "edit", "delete", "regenerate", "reset", "forget"))
@@ -101,17 +101,39 @@ class Scripts:
         self._client = client
         self._replication = replication
         self._scripts = read_scripts(preamble)
-        self._lines = [Line() for _ in range(LINES)]
+        self._lines = [Line() for _ in range(LINES + 1)]
 
     async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
         """Run a script over the keys that begin with `base`; its error where it raises one."""
         loop = asyncio.get_running_loop()
         step = Step(name, self._scripts[name], base, dump(arguments), loop.create_future())
-        line = self._lines[hash(arguments.get("thread")) % LINES]
+        thread = arguments.get("thread")
+        line = self._lines[1 + hash(thread) % LINES if thread else 0]
         line.steps.append(step)
         if line.flusher is None or line.flusher.done():
             line.flusher = loop.create_task(self._flush(line))
         return await step.answer
+
+    async def run_when_pushed(
+        self, blocking: Any, key: str, seconds: float, name: str, base: str, arguments: Any
+    ) -> Any:
+        """Run a script once something is pushed to a list, or after `seconds`, in one round trip:
+        Redis has the step already when the push comes.
+        """
+        script, packed = self._scripts[name], dump(arguments)
+        if isinstance(blocking, RedisCluster):  # takes no EVALSHA in a pipeline
+            await blocking.blpop([key], timeout=seconds)
+            return await self.run(name, base, arguments)
+        pipeline = blocking.pipeline(transaction=False)
+        pipeline.blpop([key], timeout=seconds)
+        pipeline.evalsha(script.sha, 1, base, packed)
+        pushed, answer = await pipeline.execute(raise_on_error=False)
+        if isinstance(answer, NoScriptError):
+            return await self.run(name, base, arguments)
+        for one in (pushed, answer):
+            if isinstance(one, Exception):
+                raise one
+        return answer
 
     async def _flush(self, line: Line) -> None:
         while line.steps:

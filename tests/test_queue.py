@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -326,7 +327,7 @@ async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> Non
     house = Storehouse.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
     receipt = await house.say("hello")
-    await house.queue.wait("nobody", 0.01)
+    await asyncio.sleep(0.01)
     await house.queue.sweep()
     assert (await house.events(receipt.job))[-1] == Failed("deadline")
     assert await house.nothing_to_do()
@@ -337,7 +338,7 @@ async def test_a_job_past_its_deadline_is_not_claimed_though_nobody_swept(redis:
     house = Storehouse.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
     late = await house.say("Friday's question")
-    await house.queue.wait("nobody", 0.01)
+    await asyncio.sleep(0.01)
     assert await house.nothing_to_do()
     assert (await house.events(late.job))[-1] == Failed("deadline")
     house = Storehouse.over(redis)

@@ -1,5 +1,8 @@
 -- Gives a core the next threads of its lane, each with a lease. Returns a row for each: the job's
--- id and fields, gen, epoch, and the milliseconds since it came in.
+-- id and fields, gen, epoch, the milliseconds since it came in, and what is to be read for it where
+-- that is little: a longer thread is read by whoever may know most of it already.
+
+local LITTLE = 16
 
 local function lease(T, meta, J, job)
   job.thread = T
@@ -40,7 +43,8 @@ while #claims < A.most do
       fields[#fields + 1] = field
       fields[#fields + 1] = tostring(value)
     end
-    claims[#claims + 1] = { J, fields, gen, meta.epoch, now - (job.at or now) }
+    local little = call('HLEN', K('turns', T)) <= LITTLE and window(T, meta, 0, job.turn)
+    claims[#claims + 1] = { J, fields, gen, meta.epoch, now - (job.at or now), little }
   end
 end
 return claims

@@ -2,7 +2,7 @@
 -- history, old turns fall, the end is published, and the thread goes on to its next job.
 
 local T, J = A.thread, A.job
-local said = verdict(T, J, A.gen)
+local said, meta = verdict(T, J, A.gen)
 if said == 'fenced' or (said == 'cancelled' and not A.stopped) then return said end
 
 local job = job_of(J)
@@ -25,6 +25,6 @@ if A.made ~= '' and call('EXISTS', K('delivery', J)) == 1 then
   call('HSET', K('delivery', J), 'made', A.made)
 end
 finish(T, J, job, 'done', A.done)
-place(T)
+place(T, nil, meta)
 touch_thread(T, 'turns', 'history', 'counts')
 return 'ok'

@@ -44,10 +44,9 @@ local function enter(T)
   return hash(K('thread', T))
 end
 
--- Whether the job is still the caller's: 'ok', 'cancelled' or 'fenced'.
+-- Whether the job is still the caller's: 'ok', 'cancelled' or 'fenced'; and the thread's numbers.
 local function verdict(T, J, gen)
   local meta = enter(T)
   if not meta or meta.gen ~= tostring(gen) or meta.running ~= J then return 'fenced' end
-  if call('HGET', K('job', J), 'cancel') then return 'cancelled' end
-  return 'ok'
+  return call('HGET', K('job', J), 'cancel') and 'cancelled' or 'ok', meta
 end

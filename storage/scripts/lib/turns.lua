@@ -1,10 +1,14 @@
 -- Turns in a thread's mailbox and history.
 
--- A changed turn is read again by whoever has an older version; one that is gone, too.
-local function changed(T, id)
-  local version = call('HINCRBY', K('thread', T), 'version', 1)
-  call('ZADD', K('changes', T), version, id)
-  if version % 256 == 0 and call('ZCARD', K('changes', T)) > 512 then
+-- Changed turns are read again by whoever has an older version; those that are gone, too.
+local function changed(T, ...)
+  local ids, scored = { ... }, {}
+  local version = call('HINCRBY', K('thread', T), 'version', #ids)
+  for i, id in ipairs(ids) do
+    scored[2 * i - 1], scored[2 * i] = version - #ids + i, id
+  end
+  call('ZADD', K('changes', T), unpack(scored))
+  if version % 256 < #ids and call('ZCARD', K('changes', T)) > 512 then
     local old = call('ZPOPMIN', K('changes', T), 256)
     call('HSET', K('thread', T), 'floor', old[#old])
   end
@@ -31,26 +35,71 @@ end
 -- A reply becomes history with what was read for it, or stands where the one stood that it replaces.
 -- No record: nothing was shown. No count: it is made for the next prompt.
 local function keep_reply(T, J, job, record, count)
-  local function append(behind)
-    if record == '' then return end
+  local scored, ids = {}, {}
+  local function append(score, id)
+    scored[#scored + 1], scored[#scored + 2] = score, id
+    ids[#ids + 1] = id
+  end
+  local behind
+  if job.replaces then
+    behind = call('ZSCORE', K('history', T), job.replaces)
+    if not behind then return end
+    drop(T, job.replaces)
+    behind = behind - 0.5
+  else
+    behind = call('ZSCORE', K('mailbox', T), job.turn)
+    if behind then
+      local read = call('ZRANGEBYSCORE', K('mailbox', T), '-inf', behind, 'WITHSCORES')
+      for i = 1, #read, 2 do append(read[i + 1], read[i]) end
+      call('ZREMRANGEBYSCORE', K('mailbox', T), '-inf', behind)
+    else
+      -- read already, with a later message, before it was known to be addressed
+      behind = call('ZSCORE', K('history', T), job.turn) or 0
+    end
+  end
+  if record ~= '' then
     call('HSET', K('turns', T), J, record)
     if count then call('HSET', K('counts', T), J, count) end
-    call('ZADD', K('history', T), behind + 0.5, J)
-    changed(T, J)
+    append(behind + 0.5, J) -- just behind the turn that it answers, whatever came in meanwhile
   end
-  if job.replaces then
-    local score = call('ZSCORE', K('history', T), job.replaces)
-    if not score then return end
-    drop(T, job.replaces)
-    return append(score - 0.5)
+  if #ids == 0 then return end
+  call('ZADD', K('history', T), unpack(scored))
+  changed(T, unpack(ids))
+end
+
+-- The turns of these ids, or of ids each with its score behind it, as rows of id, score, record and
+-- count; all but the id are false where there is none.
+local function rows(T, ids, scored)
+  local out, step = {}, scored and 2 or 1
+  for i = 1, #ids, 200 do
+    local some = {}
+    for j = i, math.min(i + 199, #ids), step do some[#some + 1] = ids[j] end
+    local records = call('HMGET', K('turns', T), unpack(some))
+    local counts = call('HMGET', K('counts', T), unpack(some))
+    for j, id in ipairs(some) do
+      local score = scored and ids[i + 2 * j - 1] or call('ZSCORE', K('history', T), id)
+      out[#out + 1] = { id, score, records[j], counts[j] }
+    end
   end
-  local upto = call('ZSCORE', K('mailbox', T), job.turn)
-  -- read already, with a later message, before it was known to be addressed
-  if not upto then return append(call('ZSCORE', K('history', T), job.turn) or 0) end
-  for _, id in ipairs(call('ZRANGEBYSCORE', K('mailbox', T), '-inf', upto)) do
-    call('ZADD', K('history', T), call('ZSCORE', K('mailbox', T), id), id)
-    call('ZREM', K('mailbox', T), id)
-    changed(T, id)
+  return out
+end
+
+-- A thread as the next prompt needs it: what changed in the history since the reader's version, or
+-- all of it, and the mailbox up to the job's turn, or all of it.
+-- Returns version, whether it is all, history rows, mailbox rows.
+local function window(T, meta, since, turn)
+  local all = since == 0 or since < tonumber(meta.floor)
+  local history
+  if all then
+    history = rows(T, call('ZRANGE', K('history', T), 0, -1, 'WITHSCORES'), true)
+  else
+    history = rows(T, call('ZRANGEBYSCORE', K('changes', T), '(' .. since, '+inf'))
   end
-  append(upto) -- just behind the turn that it answers, whatever came in meanwhile
+  local upto = turn == '' and '+inf' or call('ZSCORE', K('mailbox', T), turn)
+  local mailbox = {}
+  if upto then
+    local ids = call('ZRANGEBYSCORE', K('mailbox', T), '-inf', upto, 'WITHSCORES')
+    mailbox = rows(T, ids, true)
+  end
+  return { tonumber(meta.version), all and 1 or 0, history, mailbox }
 end
