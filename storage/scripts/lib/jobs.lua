@@ -41,7 +41,6 @@ local function unplace(T, meta)
     call('ZREM', K('delayed'), T)
   elseif meta.state == 'leased' then
     call('ZREM', K('leases'), T)
-    call('HINCRBY', K('thread', T), 'gen', 1) -- fences whoever held it
   end
 end
 
@@ -70,17 +69,17 @@ local function place(T, later, meta)
     return
   end
   unplace(T, meta)
+  local gen = meta.state == 'leased' and meta.gen + 1 or meta.gen -- fences whoever held it
   local J, job = head(T)
   if not J then
-    call('HSET', K('thread', T), 'state', 'idle', 'running', '')
-    call('HDEL', K('thread', T), 'path')
+    call('HSET', K('thread', T), 'state', 'idle', 'running', '', 'gen', gen, 'path', '')
   elseif later then
     call('ZADD', K('delayed'), later, T)
-    call('HSET', K('thread', T), 'state', 'delayed', 'running', '')
+    call('HSET', K('thread', T), 'state', 'delayed', 'running', '', 'gen', gen)
   else
     local path = path_of(T, job)
     push(job.lane, path, T, job.arrival)
-    call('HSET', K('thread', T), 'state', 'ready', 'running', '', 'lane', job.lane,
+    call('HSET', K('thread', T), 'state', 'ready', 'running', '', 'gen', gen, 'lane', job.lane,
       'path', table.concat(path, '\n'))
     wake(job.lane)
   end

@@ -57,11 +57,13 @@ local function descend(lane, node, depth, spent)
 end
 
 local function charge(lane, spent, cost)
-  for _, share in ipairs(spent) do
+  local clocks = {}
+  for i, share in ipairs(spent) do
     local node, child = share[1], share[2]
     local stands = call('ZINCRBY', K('ready', lane, node), cost, child)
-    call('HSET', K('clock', lane), node, tonumber(stands) - cost)
+    clocks[2 * i - 1], clocks[2 * i] = node, tonumber(stands) - cost
   end
+  call('HSET', K('clock', lane), unpack(clocks))
   touch('clock', lane)
 end
 
