@@ -123,9 +123,7 @@ class JobQueue(Protocol):
 
     async def load(self, lane: str) -> Load: ...
 
-    async def claim(
-        self, lane: str, core: str, most: int, seconds: float = 0.0
-    ) -> Sequence[Claim]:
+    async def claim(self, lane: str, core: str, most: int, seconds: float = 0.0) -> Sequence[Claim]:
         """The next jobs of a lane, in fair order, under leases. Where none is ready, wait for one,
         for `seconds`; there may be none then, too.
         """

@@ -233,7 +233,7 @@ class Worker:
             outcome = "left"
             log.warning("left to whoever takes over", error=str(error), **job)
         except EngineRefused as error:
-            log.error("the engine refused", error=str(error), **job)
+            log.error("the engine refused", error=str(error), **job)  # noqa: TRY400 -- it is said
             await self._fail(held, "internal", str(error))
         except Exception as error:
             log.exception("failed", **job)

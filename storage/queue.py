@@ -148,9 +148,7 @@ class RedisQueue:
             dead += int(await command("xlen", keys.key("dead", bucket)))
         return Load(waiting, owed, await self.cores(lane), dead)
 
-    async def claim(
-        self, lane: str, core: str, most: int, seconds: float = 0.0
-    ) -> Sequence[Claim]:
+    async def claim(self, lane: str, core: str, most: int, seconds: float = 0.0) -> Sequence[Claim]:
         claims: list[Claim] = []
         for _ in self._store.all_buckets():
             bucket = next(self._turn)

@@ -72,9 +72,8 @@ class RowCache:
 
     def __init__(self, shape: CacheShape, blocks: int) -> None:
         self._shape = shape
-        self._filling: dict[int, Shelf] = {}
-        self._decoding: dict[int, Shelf] = {}
-        """By capacity. Apart, so that the rows of a step are neighbours."""
+        self._shelves: dict[int, Shelf] = {}
+        """By capacity. One that is made stays: fresh memory costs more than what it holds."""
         self._at: dict[Sequence, Shelf] = {}
         raw = np.zeros(blocks * SIZE * shape.bytes_per_token, dtype=np.uint8)
         sizes = (blocks, 2, shape.layers, SIZE, shape.heads, shape.size)
@@ -84,12 +83,12 @@ class RowCache:
         """Give each part a row that is long enough; the decoding parts first, shelf by shelf."""
         decoding, chunks = {}, []
         for part in parts:
-            self._place(part)
+            self._place(part.sequence)
             if part.decodes:
                 decoding[part.sequence] = part
             else:
                 chunks.append(part)
-        shelved = [one for shelf in self._decoding.values() for one in shelf.sequences]
+        shelved = [one for shelf in self._shelves.values() for one in shelf.sequences]
         return [decoding[one] for one in shelved if one in decoding] + chunks
 
     def begin(self, parts: list[Part]) -> RowStep:
@@ -119,22 +118,14 @@ class RowCache:
         if shelf is not None:
             shelf.remove(sequence)
 
-    def _place(self, part: Part) -> None:
-        """A prompt fills a row among its like, and goes to those that decode when it is through."""
-        sequence, shelf = part.sequence, self._at.get(part.sequence)
-        if part.decodes:
-            wanted = self._shelf(self._decoding, sequence.computed + 1)
-        else:
-            wanted = shelf or self._shelf(self._filling, sequence.length)
-        if shelf is not wanted:
-            self._move(sequence, shelf, wanted)
-
-    def _shelf(self, shelves: dict[int, Shelf], ids: int) -> Shelf:
-        """One that is made stays: fresh memory costs more than what it holds."""
-        capacity = max(_SHORTEST, 1 << (ids - 1).bit_length())
-        if capacity not in shelves:
-            shelves[capacity] = Shelf(self._shape, capacity)
-        return shelves[capacity]
+    def _place(self, sequence: Sequence) -> None:
+        """Give it a row for all that is known of it; the newest are behind those that decode."""
+        shelf = self._at.get(sequence)
+        if shelf is None or shelf.capacity < sequence.length:
+            capacity = max(_SHORTEST, 1 << (sequence.length - 1).bit_length())
+            if capacity not in self._shelves:
+                self._shelves[capacity] = Shelf(self._shape, capacity)
+            self._move(sequence, shelf, self._shelves[capacity])
 
     def _move(self, sequence: Sequence, old: Shelf | None, new: Shelf) -> None:
         row, filled = new.add(sequence), sequence.computed
@@ -149,7 +140,7 @@ class RowCache:
     def _runs(self, parts: list[Part]) -> Iterator[tuple[Shelf, int, int]]:
         """The decoding parts as runs of neighbouring rows: shelf, first row, row after the last."""
         decoding = {part.sequence for part in parts if part.decodes}
-        for shelf in self._decoding.values():
+        for shelf in self._shelves.values():
             inside = [one in decoding for one in shelf.sequences]
             edges = [row for row, (a, b) in enumerate(pairwise([False, *inside, False])) if a != b]
             for first, last in zip(edges[::2], edges[1::2], strict=True):
