@@ -91,8 +91,9 @@ images: setup .venv-images/.ready
 docs: setup
 	$(BIN)/python -m storage.privacy
 
+# One test runs them all, and is given the time.
 chaos: setup
-	$(BIN)/pytest tests/chaos tests/test_queue_model.py --schedules 10000
+	$(BIN)/pytest tests/chaos tests/test_queue_model.py --schedules 10000 -o faulthandler_timeout=7200
 
 clean:
 	rm -rf $(VENV)
