@@ -35,6 +35,8 @@ class Incoming:
     """Something was said in this thread before, which `Platform.earlier` can read."""
     alone: bool = False
     """Never answered together with other messages of this person."""
+    bulk: bool = False
+    """A script asks: it counts as several in the order in which people are answered."""
     roles: tuple[str, ...] = ()
     """The platform's ids of the roles that the author has there, for who may and how much."""
 

@@ -104,6 +104,7 @@ class Relay:
             revision=incoming.revision,
             hold=self._terms.hold if incoming.has_past else 0.0,
             alone=incoming.alone,
+            bulk=incoming.bulk,
             note=incoming.note,
         )
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)

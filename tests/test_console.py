@@ -196,6 +196,15 @@ async def test_a_reply_that_takes_all_the_room_stays_when_it_is_gone_on_with(
     ]
 
 
+async def test_what_a_script_asks_counts_as_several_of_peoples_messages(
+    redis_url: str, redis: Redis
+) -> None:
+    ran = await henji("chat", "--once", "hello", REDIS_URL=redis_url)
+    assert (ran.status, ran.out) == (0, "echo: hello\n")
+    costs = [await redis.hget(job, "cost") for job in await redis.keys("henji:*:job:*")]
+    assert costs == ["8"]
+
+
 async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
     redis_url: str, redis: Redis
 ) -> None:

@@ -65,13 +65,13 @@ class Chat:
         self._stopped = False
         """The newest reply was stopped by Ctrl-C: one more leaves."""
 
-    async def ask(self, line: str) -> Part:
+    async def ask(self, line: str, *, bulk: bool = False) -> Part:
         """Send a message and return the end of its reply, when all of it is written.
 
         Ctrl-C stops the reply; a second one is Interrupt, and so is one before the message is sent.
         """
         await self.uninterrupted(self._served())
-        message = convert.incoming(line, self._seat, uuid4().hex, time.time())
+        message = convert.incoming(line, self._seat, uuid4().hex, time.time(), bulk=bulk)
         job = Job.id_for(message.thread, message.turn.id, message.revision)
         end = self._platform.expect(job)
         await self._relay.submit(message)
@@ -100,9 +100,9 @@ class Chat:
         return part
 
     async def once(self, text: str) -> str:
-        """One reply, whole; OperatorError with the sentence where there is none."""
+        """One reply to a script, whole; OperatorError with the sentence where there is none."""
         try:
-            part = await self.ask(text)
+            part = await self.ask(text, bulk=True)
         except Interrupt:
             raise OperatorError(self._say("stopped")) from None
         if not isinstance(part.end, Done):

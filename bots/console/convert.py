@@ -24,10 +24,11 @@ class Seat:
         return ThreadKey("console", "local", self.user, self.thread)
 
 
-def incoming(line: str, seat: Seat, id_: str, at: float) -> Incoming:
+def incoming(line: str, seat: Seat, id_: str, at: float, *, bulk: bool = False) -> Incoming:
     """A line, as a message to the bot: in a terminal every message is addressed."""
     turn = Turn(id_, "user", seat.user, line.strip(), at, name=seat.user)
-    return Incoming(seat.key, turn, addressed=True, note={"locale": seat.locale}, alone=True)
+    note = {"locale": seat.locale}
+    return Incoming(seat.key, turn, addressed=True, note=note, alone=True, bulk=bulk)
 
 
 def command(line: str) -> Command | None:
