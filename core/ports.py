@@ -123,10 +123,12 @@ class JobQueue(Protocol):
 
     async def load(self, lane: str) -> Load: ...
 
-    async def claim(self, lane: str, core: str, most: int, seconds: float = 0.0) -> Sequence[Claim]:
-        """The next jobs of a lane, in fair order, under leases. Where none is ready, wait for one,
-        for `seconds`; there may be none then, too.
-        """
+    async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
+        """The next jobs of a lane, in fair order, under leases; none where none is ready."""
+        ...
+
+    async def wait(self, lane: str, seconds: float) -> None:
+        """Return when there may be something to claim, or after `seconds`."""
         ...
 
     async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:

@@ -58,8 +58,7 @@ class Terms:
     """How long a core that was killed is still counted on."""
     publish: float = 0.15
     """Between two deltas of one reply: a few a second."""
-    idle: float = 0.25
-    """How long a claim waits for a job; who is told to stop waits for its end."""
+    idle: float = 1.0
     retry: float = 0.5
     """Between tries while Redis is away."""
 
@@ -168,17 +167,22 @@ class Worker:
             self._place_free.clear()
             await self._place_free.wait()
             return
-        lane, name, seconds = self._terms.lane, self._terms.name, self._terms.idle
-        asking = asyncio.ensure_future(self._queue.claim(lane, name, places, seconds))
+        if not await self._claim_some(places):
+            await self._queue.wait(self._terms.lane, self._terms.idle)
+
+    async def _claim_some(self, most: int) -> int:
+        """Claim what there is; a claim under way when the worker is told to stop is not lost."""
+        asking = asyncio.ensure_future(self._queue.claim(self._terms.lane, self._terms.name, most))
         try:
             claims = await asyncio.shield(asking)
-        except asyncio.CancelledError:  # told to stop: what Redis hands out yet is not lost
+        except asyncio.CancelledError:
             with contextlib.suppress(StoreUnavailable):
                 for claim in await asking:
                     self._take_on(claim)
             raise
         for claim in claims:
             self._take_on(claim)
+        return len(claims)
 
     def _take_on(self, claim: Claim) -> None:
         if late := self._held.get(claim.job.id):

@@ -68,20 +68,16 @@ class TimedRedis(Redis):
         return await _timed(answer, self.patience())
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        pipeline = _TimedPipeline(
+        return _TimedPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
-        pipeline.seconds = self.patience()
-        return pipeline
 
 
 class _TimedPipeline(Pipeline):
     """Its commands go another way than a client's, and all in one time."""
 
-    seconds: float
-
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        answers: list[Any] = await _timed(super().execute(raise_on_error), self.seconds)
+        answers: list[Any] = await _timed(super().execute(raise_on_error), COMMAND_SECONDS)
         return answers
 
 

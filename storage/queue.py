@@ -148,31 +148,18 @@ class RedisQueue:
             dead += int(await command("xlen", keys.key("dead", bucket)))
         return Load(waiting, owed, await self.cores(lane), dead)
 
-    async def claim(self, lane: str, core: str, most: int, seconds: float = 0.0) -> Sequence[Claim]:
+    async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
         claims: list[Claim] = []
         for _ in self._store.all_buckets():
             bucket = next(self._turn)
-            claims += await self._claims(bucket, lane, core, most - len(claims))
+            rows = await self._store.run(
+                "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease),
+                most=most - len(claims),
+            )  # fmt: skip
+            claims += [claim for row in rows if (claim := await self._claim(bucket, *row))]
             if len(claims) >= most:
                 break
-        if claims or not seconds:
-            return claims
-        if self._store.buckets > 1:
-            await self._woken(lane, seconds)
-            return ()
-        return await self._claims(0, lane, core, most, seconds)
-
-    async def _claims(
-        self, bucket: int, lane: str, core: str, most: int, seconds: float = 0.0
-    ) -> list[Claim]:
-        """Those of one bucket; with `seconds`, once one is ready there."""
-        step = {"lane": lane, "core": core, "lease_ms": _ms(self._store.lease), "most": most}
-        if seconds:
-            wake = keys.key("wake", bucket, lane)
-            rows = await self._store.run_when_pushed("claim", bucket, wake, seconds, **step)
-        else:
-            rows = await self._store.run("claim", bucket, **step)
-        return [claim for row in rows if (claim := await self._claim(bucket, *row))]
+        return claims
 
     async def _claim(
         self,
@@ -196,8 +183,8 @@ class RedisQueue:
             return None
         return Claim(job, gen, int(fields["starts"]), int(epoch), waited_ms / 1000, window)
 
-    async def _woken(self, lane: str, seconds: float) -> None:
-        """Return when a thread of the lane became ready in any bucket, or after `seconds`."""
+    async def wait(self, lane: str, seconds: float) -> None:
+        """Return when a thread of the lane became ready, or after `seconds`."""
         for bucket in self._store.all_buckets():
             if bucket not in self._watches:
                 self._watches[bucket] = asyncio.create_task(self._watch(bucket, lane))

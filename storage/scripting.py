@@ -26,6 +26,8 @@ LIBRARY = ("base", "events", "order", "quotas", "jobs", "turns", "threads", "owe
 """Files of lib/: each stands on those before it."""
 
 LINES = 2
+"""For the steps of threads. Those of none, claims above all, have a line of their own."""
+
 MOST_AT_ONCE = 8
 """Steps of one line in one round trip."""
 
@@ -113,27 +115,6 @@ class Scripts:
         if line.flusher is None or line.flusher.done():
             line.flusher = loop.create_task(self._flush(line))
         return await step.answer
-
-    async def run_when_pushed(
-        self, blocking: Any, key: str, seconds: float, name: str, base: str, arguments: Any
-    ) -> Any:
-        """Run a script once something is pushed to a list, or after `seconds`, in one round trip:
-        Redis has the step already when the push comes.
-        """
-        script, packed = self._scripts[name], dump(arguments)
-        if isinstance(blocking, RedisCluster):  # takes no EVALSHA in a pipeline
-            await blocking.blpop([key], timeout=seconds)
-            return await self.run(name, base, arguments)
-        pipeline = blocking.pipeline(transaction=False)
-        pipeline.blpop([key], timeout=seconds)
-        pipeline.evalsha(script.sha, 1, base, packed)
-        pushed, answer = await pipeline.execute(raise_on_error=False)
-        if isinstance(answer, NoScriptError):
-            return await self.run(name, base, arguments)
-        for one in (pushed, answer):
-            if isinstance(one, Exception):
-                raise one
-        return answer
 
     async def _flush(self, line: Line) -> None:
         while line.steps:

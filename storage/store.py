@@ -78,18 +78,6 @@ class Store:
         except REDIS_FAULTS as error:
             raise StoreUnavailable(f"Redis did not do {script!r}: {error}") from error
 
-    async def run_when_pushed(
-        self, script: str, bucket: int, key: str, seconds: float, **arguments: Any
-    ) -> Any:
-        """Run one atomic step once something is pushed to the list `key`, or after `seconds`."""
-        blocking, base = self.connection.blocking(), keys.base(bucket)
-        try:
-            return await self._scripts.run_when_pushed(
-                blocking, key, seconds, script, base, arguments
-            )
-        except REDIS_FAULTS as error:
-            raise StoreUnavailable(f"Redis did not do {script!r}: {error}") from error
-
     async def command(self, name: str, *arguments: Any) -> Any:
         """One plain command. StoreUnavailable where Redis will not."""
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 
@@ -327,7 +326,7 @@ async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> Non
     house = Storehouse.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
     receipt = await house.say("hello")
-    await asyncio.sleep(0.01)
+    await house.queue.wait("nobody", 0.01)
     await house.queue.sweep()
     assert (await house.events(receipt.job))[-1] == Failed("deadline")
     assert await house.nothing_to_do()
@@ -338,7 +337,7 @@ async def test_a_job_past_its_deadline_is_not_claimed_though_nobody_swept(redis:
     house = Storehouse.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
     late = await house.say("Friday's question")
-    await asyncio.sleep(0.01)
+    await house.queue.wait("nobody", 0.01)
     assert await house.nothing_to_do()
     assert (await house.events(late.job))[-1] == Failed("deadline")
     house = Storehouse.over(redis)

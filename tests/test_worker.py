@@ -115,8 +115,7 @@ class LateNews(RedisQueue):
             await self.told.wait()
         return verdicts
 
-    async def claim(self, lane: str, core: str, most: int, seconds: float = 0.0) -> Sequence[Claim]:
-        await asyncio.sleep(0.01)  # and nothing is left to Redis to hand out meanwhile
+    async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
         await self.free_to_claim.wait()
         return await super().claim(lane, core, most)
 
