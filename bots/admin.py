@@ -24,6 +24,9 @@ from core.types import ThreadKey
 
 Work = Callable[[Memory, Settings], Awaitable[None]]
 
+of_user = click.option(
+    "--user", "person", metavar="PERSON", required=True, help="The platform's id, as in U42."
+)
 in_place = click.option(
     "--in", "place", metavar="PLATFORM:SPACE", required=True, help="As in slack:T024."
 )
@@ -95,8 +98,8 @@ def reset(where: str) -> None:
     _with_memory(work)
 
 
-@admin.command(epilog=example("henji admin forget U42 --in slack:T024"))
-@click.argument("person")
+@admin.command(epilog=example("henji admin forget --user U42 --in slack:T024"))
+@of_user
 @in_place
 def forget(person: str, place: str) -> None:
     """Forget what a person wrote in a space, and the replies to it."""
@@ -109,8 +112,8 @@ def forget(person: str, place: str) -> None:
     _with_memory(work)
 
 
-@admin.command(epilog=example("henji admin export U42 --in slack:T024 > U42.jsonl"))
-@click.argument("person")
+@admin.command(epilog=example("henji admin export --user U42 --in slack:T024 > U42.jsonl"))
+@of_user
 @in_place
 def export(person: str, place: str) -> None:
     """Print what a person wrote in a space, and the replies to it, as JSON, one message a line."""

@@ -76,8 +76,8 @@ def test_what_is_wrong_changes_nothing(
 def test_every_change_and_every_look_is_in_the_audit_log(admin: Callable[..., Ran]) -> None:
     admin("config", PLACE, "top_k", "5")
     admin("config", PLACE, "top_k", "default")
-    admin("forget", "U1", "--in", "slack:T77")
-    admin("export", "U2", "--in", "slack:T77")
+    admin("forget", "--user", "U1", "--in", "slack:T77")
+    admin("export", "--user", "U2", "--in", "slack:T77")
     lines = admin("audit", "slack:T77", "--json", "--most", "4").out.splitlines()
     entries = [json.loads(line) for line in lines]
     assert [(entry["act"], entry["detail"]) for entry in entries] == [

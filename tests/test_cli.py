@@ -171,7 +171,7 @@ async def test_admin_lists_shows_and_forgets_threads(
     assert (await admin("threads")).out.endswith("console:local:me:a\n")
     shown = (await admin("show", "console:local:me:a")).out
     assert re.search(r"me: きのう\n.* echo: echo: きのう\n", shown)
-    exported = (await admin("export", "me", "--in", "console:local")).out
+    exported = (await admin("export", "--user", "me", "--in", "console:local")).out
     assert [json.loads(line)["text"] for line in exported.splitlines()] == [
         "きのう",
         "echo: きのう",
@@ -188,7 +188,7 @@ async def test_what_a_person_wrote_is_forgotten(
 ) -> None:
     await henji("chat", "--once", "mine", REDIS_URL=redis_url, LOGNAME="me")
     monkeypatch.setenv("REDIS_URL", redis_url)
-    of_me = ("me", "--in", "console:local")
+    of_me = ("--user", "me", "--in", "console:local")
     forgotten = await asyncio.to_thread(here, "admin", "forget", *of_me)
     assert forgotten.out == "forgotten: 2 messages\n"
     assert (await asyncio.to_thread(here, "admin", "export", *of_me)).out == ""
