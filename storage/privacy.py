@@ -42,9 +42,9 @@ FOOT = """\
 
 - **A person** can have forgotten what they wrote in a space, with the replies to it: in Slack on
   the bot's home page, in Discord with `/privacy`; an operator runs `henji admin forget
-  --user PERSON --in PLATFORM:SPACE`. It takes away their turns, jobs, events, deliveries (those under way when they
-  are over), dead letters and opinions of replies, and leaves a mark, so that the bot never reads
-  that back from the channel.
+  --user PERSON --in PLATFORM:SPACE`. It takes away their turns, jobs, events, deliveries (those
+  under way when they are over), dead letters and opinions of replies, and leaves a mark, so that
+  the bot never reads that back from the channel.
 - **A person** can take along what they wrote in a space, with the replies to it: `/privacy` in
   Discord, or `henji admin export`.
 - **Edits and deletions** in the channel are made in the memory too.

@@ -132,6 +132,13 @@ async def test_ids_go_out_and_ids_come_back() -> None:
     assert set(server.keys) == {"Bearer sesame"}
 
 
+async def test_a_server_that_cannot_seed_is_told_no_seed() -> None:
+    server = Server()
+    async with opened(server, seeds=False) as engine:
+        await replied(engine, request_for())
+    assert "seed" not in server.requests[0]
+
+
 async def test_the_card_s_sampling_is_asked_for_in_the_server_s_words() -> None:
     server = Server()
     sampling = Sampling(temperature=0.7, top_k=50, top_p=0.9, repetition_penalty=1.1)

@@ -46,5 +46,6 @@ async def _open_remote(settings: Settings) -> Engine:
         key=key.get_secret_value() if key else None,
         model=settings.openai_model,
         places=settings.places or 64,
+        seeds=settings.openai_seeds,
     )
     return await OpenAIEngine.open(remote)

@@ -38,6 +38,8 @@ class Remote:
     model: str | None = None
     """What the server calls the model; None: the first that it lists."""
     places: int = 64
+    seeds: bool = True
+    """Whether a request says its seed."""
     silence: float = 120.0
     """Seconds without an event after which the server is given up."""
 
@@ -127,12 +129,34 @@ class OpenAIEngine:
             else:
                 return
 
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        body = {
+            "model": self._model,
+            "prompt": list(request.prompt),
+            "max_tokens": request.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stream": True,
+            "return_token_ids": True,
+        }
+        if self._remote.seeds:
+            body["seed"] = request.seed
+        # Beyond OpenAI's own words: sent only where they say something.
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k
+        if sampling.repetition_penalty != 1:
+            body["repetition_penalty"] = sampling.repetition_penalty
+        if request.stop_ids:
+            body["stop_token_ids"] = sorted(request.stop_ids)
+        return body
+
     async def _stream(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """One attempt: `_TryAgainError` before its first chunk, `EngineError` after it."""
         reply = _Reply(request)
         try:
             url = f"{self._remote.base_url.rstrip('/')}/completions"
-            async with self._http.post(url, json=_body(request, self._model)) as response:
+            async with self._http.post(url, json=self._body(request)) as response:
                 try:
                     await _check(response)
                     async for event in _events(response):
@@ -193,28 +217,6 @@ def _reason(given: str | None) -> FinishReason | None:
         case None | "stop" | "length":
             return given
     raise EngineError(f"the server ended the reply: {given}")
-
-
-def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
-    sampling = request.sampling
-    body = {
-        "model": model,
-        "prompt": list(request.prompt),
-        "max_tokens": request.max_new_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": request.seed,
-        "stream": True,
-        "return_token_ids": True,
-    }
-    # Beyond OpenAI's own words: sent only where they say something.
-    if sampling.top_k:
-        body["top_k"] = sampling.top_k
-    if sampling.repetition_penalty != 1:
-        body["repetition_penalty"] = sampling.repetition_penalty
-    if request.stop_ids:
-        body["stop_token_ids"] = sorted(request.stop_ids)
-    return body
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:

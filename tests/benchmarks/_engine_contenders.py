@@ -253,7 +253,7 @@ async def vllm(task: Task) -> AsyncIterator[Streaming]:
             stdout=sys.stderr, stderr=sys.stderr,
         )  # fmt: skip
         try:
-            engine = await _when_up(server, Remote("http://127.0.0.1:8917/v1"))
+            engine = await _when_up(server, Remote("http://127.0.0.1:8917/v1", seeds=False))
             yield Streaming(engine)
             await engine.close()
         finally:
