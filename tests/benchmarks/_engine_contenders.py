@@ -244,7 +244,10 @@ class CTranslate2:
 async def vllm(task: Task) -> AsyncIterator[Streaming]:
     """vLLM's server from the environment of `make bench-vllm`, through our remote engine."""
     with tempfile.TemporaryDirectory() as directory:
-        model_for(task).save_pretrained(directory)
+        model = model_for(task)
+        # Random weights say this id too, and nobody's reply is to end with it.
+        model.config.eos_token_id = model.generation_config.eos_token_id = None
+        model.save_pretrained(directory)
         server = await asyncio.create_subprocess_exec(
             ".venv-peers/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", directory,
