@@ -151,8 +151,8 @@ class Gated:
         method = getattr(self._port, name)
         if name == "follow":
             return self._following(method)
-        if name == "listen":
-            return method  # news are hints only
+        if name in ("listen", "wait"):
+            return method  # news and wakes are hints only, and what listens ends with the process
 
         def call(*arguments: Any, **options: Any) -> Awaitable[Any]:
             return self._process.redis(name, lambda: method(*arguments, **options))
