@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from random import Random
@@ -31,6 +31,10 @@ class Fault:
     seconds: float = 0.0
 
 
+def _without_deaths(faults: Mapping[tuple[str, int], Fault]) -> dict[tuple[str, int], Fault]:
+    return {at: fault for at, fault in faults.items() if fault.kind not in ("die", "land")}
+
+
 @dataclass
 class Process:
     """`faults`: to whom (``redis`` or ``platform``) the how-manieth call -> what happens at it."""
@@ -38,7 +42,9 @@ class Process:
     name: str
     faults: dict[tuple[str, int], Fault] = field(default_factory=dict)
     hardy: bool = False
-    """Once it was held, nothing else happens to it."""
+    """Once it was held, nothing else happens to it; to others, no death. That is the one window:
+    who is stopped in front of an edit wakes up, edits what is another's, and is killed before it
+    can look. (As it is with a post, where the platform posts twice.)"""
     dead: bool = False
     calls: Counter[str] = field(default_factory=Counter)
     died: asyncio.Event = field(default_factory=asyncio.Event)
@@ -89,8 +95,7 @@ class Process:
                 raise error
             case "hold":
                 self._awake.clear()
-                if self.hardy:
-                    self.faults.clear()
+                self.faults = {} if self.hardy else _without_deaths(self.faults)
                 asyncio.get_running_loop().call_later(fault.seconds, self._wake)
             case "die" | "land":
                 self.die()
