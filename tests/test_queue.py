@@ -373,6 +373,17 @@ async def test_what_is_older_than_anything_is_kept_is_not_read_again(redis: Redi
     assert await house.texts() == ["of late", "and you?"]
 
 
+async def test_who_closed_a_delivery_cannot_close_it_again_once_it_was_reopened(
+    house: Storehouse,
+) -> None:
+    """The answer to its closing may have been lost: it says it again."""
+    delivery = await house.delivery((await house.say("hello")).job)
+    assert await house.deliveries.close(delivery, ["b1"])
+    await house.deliveries.reopen(delivery)
+    assert not await house.deliveries.close(delivery, ["b1"])
+    assert [d.job for d in await house.deliveries.take("slack", "other")] == [delivery.job]
+
+
 async def test_a_dead_letter_can_be_given_another_life(house: Storehouse) -> None:
     await house.say("hello")
     for _ in range(2):

@@ -11,6 +11,7 @@ local T = call('HGET', K('delivery', J), 'thread')
 if T then
   local _, _, platform = places(T)
   call('HDEL', K('delivery', J), 'closed')
+  call('HINCRBY', K('delivery', J), 'token', 1) -- or who closed it could say so again, and undo this
   call('ZADD', K('deliveries', platform), now, J)
   touch('deliveries', platform)
 end
