@@ -219,7 +219,8 @@ class Relay:
         metrics.taken_in(self._platform.name, receipt)
         if receipt.job == job and receipt.outcome == "queued":
             delivery = await self._deliveries.get(thread, job)
-            if delivery is not None:
+            # with another token than it was opened with, another has taken it meanwhile
+            if delivery is not None and delivery.token == 1:
                 self._deliver(delivery)
 
     def _deliver(self, delivery: Delivery) -> None:
