@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from bots import outgoing
 from bots.base import Incoming, PlatformRefused
 from bots.relay import Relay, Terms
-from core.records import Claim, Receipt
+from core.records import Claim, Delivery, Receipt
 from core.types import Delta, ThreadKey
 from storage import deliveries
 from storage.store import Limits
@@ -421,6 +421,29 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
         wire.released.set()
         await wire.landed.wait()
         await story.shows("hi there")
+
+
+async def test_who_was_stopped_before_it_looked_lets_be_what_another_has_taken(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that write with one token would write over each other."""
+    async with story.running() as relay:
+        await story.say(relay, "helo", id_="m1")
+        await story.answer("what?")
+        await story.shows("what?")
+    ports, look = story.house.deliveries, story.house.deliveries.get
+
+    async def late(thread: ThreadKey, job: str) -> Delivery | None:
+        await story.house.redis.zadd("henji:{0}:deliveries:stand-in", {job: 1})  # its lease ended
+        assert [taken.job for taken in await ports.take("stand-in", "two")] == [job]
+        return await look(thread, job)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(ports, "get", late)
+        await story.relay("asleep").edited(THREAD, "m1", "hello", "1", "U1")
+    await story.answer("hi")
+    await asyncio.sleep(LEASE)
+    assert story.board.shown() == ["what?"]
 
 
 async def test_a_process_that_lost_its_own_lease_takes_the_reply_up_again(story: Story) -> None:
