@@ -30,6 +30,9 @@ from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
 
+OPENED = 1
+"""The token of a delivery as it was opened: with another, somebody else has taken it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -213,14 +216,13 @@ class Relay:
     ) -> None:
         """Follow a reply that this very call has opened."""
         if receipt.job == job and receipt.outcome in ("queued", "refused"):
-            self._deliver(Delivery(job, thread, turn, author, token=1, note=note))
+            self._deliver(Delivery(job, thread, turn, author, token=OPENED, note=note))
 
     async def _start_stored(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
         metrics.taken_in(self._platform.name, receipt)
         if receipt.job == job and receipt.outcome == "queued":
             delivery = await self._deliveries.get(thread, job)
-            # with another token than it was opened with, another has taken it meanwhile
-            if delivery is not None and delivery.token == 1:
+            if delivery is not None and delivery.token == OPENED:
                 self._deliver(delivery)
 
     def _deliver(self, delivery: Delivery) -> None:

@@ -123,9 +123,9 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
     logits = logits.float()
     if batch.seen is not None:
         _penalise(logits, batch.seen, batch.penalty)
+    if batch.all_greedy:
+        return logits.argmax(-1)
     best = logits.argmax(-1) if batch.any_greedy else None
-    if best is not None and batch.all_greedy:
-        return best
     logits /= batch.temperature
     cuts = batch.cuts
     cut = None if cuts is None else _draw_cut(logits, cuts, batch.draw)
