@@ -117,11 +117,13 @@ class TorchEngine:
         )
 
     def _on_gpu(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
-        from core.engine.torch.paged import PagedCache, PagedRunner  # Triton is there with a GPU
+        # Triton is there with a GPU.
+        from core.engine.torch.graphs import GraphRunner
+        from core.engine.torch.paged import PagedCache
 
         limits = self._limits
         cache = PagedCache(shape, blocks, self._model.device)
-        runner = PagedRunner(
+        runner = GraphRunner(
             self._model, cache, places=limits.places, context_length=limits.context_length
         )
         return cache, runner

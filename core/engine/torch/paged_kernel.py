@@ -16,6 +16,32 @@ import triton.language as tl
 
 
 @triton.jit
+def store_paged(
+    key,  # (ids, key heads, SIZE)
+    value,
+    keys,  # (slots, key heads, SIZE)
+    values,
+    slots,  # (ids,): where each id's key and value go
+    key_stride_id,
+    key_stride_head,
+    value_stride_id,
+    value_stride_head,
+    slot_stride,
+    SIZE: tl.constexpr,
+    SIZE_PADDED: tl.constexpr,  # a power of two
+):
+    nth = tl.program_id(0)
+    head = tl.program_id(1)
+    dim = tl.arange(0, SIZE_PADDED)
+    inside = dim < SIZE
+    at = tl.load(slots + nth).to(tl.int64) * slot_stride + head * SIZE + dim
+    k = tl.load(key + nth * key_stride_id + head * key_stride_head + dim, mask=inside)
+    v = tl.load(value + nth * value_stride_id + head * value_stride_head + dim, mask=inside)
+    tl.store(keys + at, k, mask=inside)
+    tl.store(values + at, v, mask=inside)
+
+
+@triton.jit
 def attend_paged(
     query,  # (ids, heads, SIZE)
     keys,  # (slots, key heads, SIZE)

@@ -57,8 +57,9 @@ class Runner:
 
 def _inputs(parts: list[Part]) -> tuple[Ints, Ints, Ints]:
     """Ids and positions of the step, and where in it each part ends."""
-    spans = [(one.sequence.computed, one.sequence.computed + one.count) for one in parts]
-    ids = [part.sequence.ids[a:b] for part, (a, b) in zip(parts, spans, strict=True)]
-    positions = [np.arange(a, b) for a, b in spans]
-    last = np.cumsum([part.count for part in parts]) - 1
-    return np.concatenate(ids), np.concatenate(positions), last
+    starts = np.array([part.sequence.computed for part in parts])
+    counts = np.array([part.count for part in parts])
+    ends = np.cumsum(counts)
+    ids = [one.sequence.ids[a : a + one.count] for one, a in zip(parts, starts, strict=True)]
+    positions = np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
+    return np.concatenate(ids), positions, ends - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ class Scheduler:
         parts: dict[int, Part] = {}
         budget = self._step_tokens
         for sequence in sorted(self.running, key=lambda one: one.pending > 1):
-            if sequence not in self.running or not budget:
-                continue  # preempted for one before it
+            if not sequence.blocks or not budget:
+                continue  # without blocks it was preempted for one before it
             count = min(sequence.pending, budget)
             if self._reserve(sequence, count, parts):
                 parts[sequence.order] = Part(sequence, count)
@@ -80,6 +81,8 @@ class Scheduler:
         sequence = part.sequence
         sequence.computed += part.count
         before = len(sequence.digests)
+        if sequence.computed // SIZE == before:
+            return range(0)
         sequence.digests = digests(sequence.ids, sequence.digests, sequence.computed)
         for number in range(before, len(sequence.digests)):
             self.blocks.keep(sequence.blocks[number], sequence.digests[number])
@@ -114,7 +117,7 @@ class Scheduler:
             return None
         self.blocks.share(shared)
         fresh = [self.blocks.allocate() for _ in range(missing)]
-        sequence.blocks = [*shared, *fresh]
+        sequence.blocks = array("i", [*shared, *fresh])
         sequence.digests = known[: len(shared)]
         sequence.computed = len(shared) * SIZE
         self._book_prefix(sequence)
@@ -149,7 +152,7 @@ class Scheduler:
         self._left(sequence)
         self.running.remove(sequence)
         self.blocks.release(sequence.blocks)
-        sequence.blocks, sequence.digests, sequence.computed = [], [], 0
+        sequence.blocks, sequence.digests, sequence.computed = array("i"), [], 0
 
 
 def _blocks_for(tokens: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -33,7 +34,7 @@ class Sequence:
     """How many ids have keys and values in the cache."""
     cached: int = 0
     """How many of the prompt's ids were found in the cache when it was first admitted."""
-    blocks: list[int] = field(default_factory=list)
+    blocks: array[int] = field(default_factory=lambda: array("i"))
     digests: list[bytes] = field(default_factory=list)
     """Of the full blocks, in order; each covers everything before it too."""
     streaming: bool = False
