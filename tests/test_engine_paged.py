@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,50 +18,101 @@ pytest.importorskip("triton", reason="Triton comes with torch for CUDA only: mak
 
 from transformers import PreTrainedModel
 
-from core.engine.torch import Limits, TorchEngine
-from core.engine.torch.attention import CacheShape
-from core.engine.torch.blocks import SIZE, Blocks
+from core.engine.torch import Limits, TorchEngine, paged
+from core.engine.torch.attention import Cache, CacheShape
+from core.engine.torch.blocks import SIZE
+from core.engine.torch.graphs import DecodeStep, compile_blocks
 from core.engine.torch.paged import PagedCache
 from core.engine.torch.runner import Runner
-from core.engine.torch.scheduler import Scheduler
-from tests.test_engine import alone, ids_of, prompts, reply, request_for, twins
+from core.engine.torch.scheduler import Part
+from core.types import Sampling
+from tests.test_engine import CONTEXT, alone, ids_of, prompts, reply, request_for, twins
 
 __all__ = ["twins"]
 
 
-class PagedEngine(TorchEngine):
-    """The GPU's cache and kernel, without graphs where there is no GPU."""
+class _Uncaptured(Runner):
+    """What is captured on a GPU, run as it is."""
 
-    def _begin(self) -> None:
+    def __init__(self, model: PreTrainedModel, cache: PagedCache, size: int) -> None:
+        super().__init__(model, cache)
+        compile_blocks(model)
+        self._step = DecodeStep(model, cache, size, CONTEXT // SIZE)
+
+    def _logits(self, parts: list[Part], *inputs: Any) -> torch.Tensor:
+        if not all(part.decodes for part in parts):
+            with torch.compiler.set_stance("force_eager"):
+                return super()._logits(parts, *inputs)
+        ids, positions, _ = inputs
+        self._step.stage(parts, ids, positions)
+        return self._step.run()[: len(parts)]
+
+
+class PagedEngine(TorchEngine):
+    """The GPU's cache and kernels, without graphs where there is no GPU."""
+
+    def _adopt(self, model: PreTrainedModel, limits: Limits) -> None:
+        with patch("core.engine.torch.engine.pack"):  # what it makes cannot be compiled
+            super()._adopt(model, limits)
+
+    def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
         if torch.cuda.is_available():
-            super()._begin()
-            return
-        shape, limits = CacheShape.of(self._model), self._limits
-        blocks = limits.cache_bytes // (SIZE * shape.bytes_per_token)
-        self._cache = PagedCache(shape, blocks, torch.device("cpu"))
-        self._runner = Runner(self._model, self._cache)
-        self._scheduler = Scheduler(
-            Blocks(blocks), places=limits.places, step_tokens=limits.step_tokens,
-            left=self._cache.drop,
-        )  # fmt: skip
+            return super()._on_device(shape, blocks)
+        paged._MOST_SPLITS = 2  # the interpreter takes a millisecond for each program
+        cache = PagedCache(shape, blocks, torch.device("cpu"))
+        return cache, _Uncaptured(self._model, cache, self._limits.places)
+
+
+@asynccontextmanager
+async def _engine_for(model: PreTrainedModel, **limits: Any) -> AsyncIterator[PagedEngine]:
+    model = cast("Any", model).to("cuda" if torch.cuda.is_available() else "cpu")
+    limits = {"cache_bytes": 8 << 20} | limits
+    engine = await PagedEngine.open(lambda: model, lambda _: Limits(CONTEXT, **limits))
+    try:
+        yield engine
+    finally:
+        await engine.close()
 
 
 async def test_pages_give_each_request_what_generate_gives_it_alone(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:
     ours, theirs = twins
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ours = cast("Any", ours).to(device)
     asked = [prompt[:40] for prompt in prompts(4, seed=5)]
-    limits = Limits(512, places=3, step_tokens=24, cache_bytes=8 << 20)
-    engine = await PagedEngine.open(lambda: ours, lambda _: limits)
-    try:
+    async with _engine_for(ours, places=3, step_tokens=24) as engine:
         requests = [request_for(prompt, max_new_tokens=6) for prompt in asked]
         replies = await asyncio.gather(*(reply(engine, one) for one in requests))
         again = await reply(engine, requests[0])
-    finally:
-        await engine.close()
     expected = [alone(theirs, prompt, 6, 1.1) for prompt in asked]
     assert [ids_of(chunks) for chunks in replies] == expected
     assert ids_of(again) == expected[0]
     assert again[0].cached_tokens == (len(asked[0]) + 5) // SIZE * SIZE or len(asked[0]) <= SIZE
+
+
+async def test_a_preempted_request_goes_on_from_fresh_pages(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, theirs = twins
+    asked = [prompt[:24] for prompt in prompts(3, seed=8)]
+    shape = CacheShape.of(ours)
+    room = 5 * SIZE * shape.bytes_per_token
+    async with _engine_for(ours, places=3, step_tokens=64, cache_bytes=room) as engine:
+        requests = [request_for(prompt, max_new_tokens=10) for prompt in asked]
+        replies = await asyncio.gather(*(reply(engine, one) for one in requests))
+    expected = [alone(theirs, prompt, 10, 1.1) for prompt in asked]
+    assert [ids_of(chunks) for chunks in replies] == expected
+
+
+async def test_a_seed_draws_the_same_reply_alone_and_among_others(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, _ = twins
+    drawn = Sampling(temperature=0.8, top_p=0.95, repetition_penalty=1.1)
+    asked = [prompt[:16] for prompt in prompts(4, seed=9)]
+    requests = [
+        request_for(prompt, drawn, seed=n, max_new_tokens=5) for n, prompt in enumerate(asked)
+    ]
+    async with _engine_for(ours, places=4, step_tokens=64) as engine:
+        together = await asyncio.gather(*(reply(engine, one) for one in requests))
+        alone_ = [await reply(engine, one) for one in requests]
+    assert [ids_of(chunks) for chunks in together] == [ids_of(chunks) for chunks in alone_]

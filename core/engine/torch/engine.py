@@ -104,11 +104,7 @@ class TorchEngine:
         """An empty cache, and nobody in it."""
         shape, limits = CacheShape.of(self._model), self._limits
         blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
-        if self._model.device.type == "cuda":
-            self._cache, self._runner = self._on_gpu(shape, blocks)
-        else:
-            self._cache = RowCache(shape, blocks)
-            self._runner = Runner(self._model, self._cache)
+        self._cache, self._runner = self._on_device(shape, blocks)
         self._scheduler = Scheduler(
             Blocks(blocks),
             places=limits.places,
@@ -116,7 +112,10 @@ class TorchEngine:
             left=self._cache.drop,
         )
 
-    def _on_gpu(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
+    def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
+        if self._model.device.type != "cuda":
+            rows = RowCache(shape, blocks)
+            return rows, Runner(self._model, rows)
         # Triton is there with a GPU.
         from core.engine.torch.graphs import GraphRunner
         from core.engine.torch.paged import PagedCache

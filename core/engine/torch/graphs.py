@@ -30,11 +30,10 @@ class GraphRunner(Runner):
         pages = -(-context_length // SIZE)
         pool = torch.cuda.graph_pool_handle()
         compile_blocks(model)
+        graphs = {}
         # The largest first: the others then find their memory in the pool.
-        sizes = sorted(_buckets(places), reverse=True)
-        # Layers differ in their number alone: one compiled block serves them all.
-        with torch._dynamo.config.patch(allow_unspec_int_on_nn_module=True):
-            graphs = {size: _DecodeGraph(model, cache, size, pages, pool) for size in sizes}
+        for size in sorted(_buckets(places), reverse=True):
+            graphs[size] = _Graph(DecodeStep(model, cache, size, pages), model.device, pool)
         self._graphs = dict(sorted(graphs.items()))
 
     def _logits(self, parts: list[Part], ids: Ints, positions: Ints, wanted: Ints) -> Tensor:
@@ -46,7 +45,7 @@ class GraphRunner(Runner):
 
 
 def compile_blocks(model: PreTrainedModel) -> None:
-    """Have the model's repeated blocks compiled, for any number of ids, when they are called."""
+    """Have the model's repeated blocks compiled, for any number of ids, when they first run."""
     for module in model.modules():
         if type(module).__name__ in (model._no_split_modules or ()):
             module.compile(dynamic=True)
@@ -57,21 +56,22 @@ def _buckets(places: int) -> set[int]:
     return {size for size in steps if size < places} | {places}
 
 
-class _DecodeGraph:
-    """One decoding step of `size` sequences, captured. Rows that are free write to scratch."""
+class DecodeStep:
+    """A decoding step of up to `size` sequences, whose inputs always lie at the same place.
 
-    def __init__(
-        self, model: PreTrainedModel, cache: PagedCache, size: int, pages: int, pool: Any
-    ) -> None:
+    Rows that are free write to scratch, and attend to one id there.
+    """
+
+    def __init__(self, model: PreTrainedModel, cache: PagedCache, size: int, pages: int) -> None:
         device = cache.pages.device
-        self._free = cache.scratch * SIZE
-        # Everything that changes from step to step, so that it takes one copy: a row each of ids,
-        # positions, slots and lengths, and behind them the tables.
-        self._staged = torch.zeros(size * (4 + pages), dtype=torch.int32, pin_memory=True)
-        self._host = self._staged.numpy()
-        self._device = self._staged.to(device)
-        self._rows = self._host[: 4 * size].reshape(4, size)
-        self._tables = self._host[4 * size :].reshape(size, pages)
+        self._model = model
+        self._scratch = cache.scratch
+        # All that changes from step to step in one piece, so that it takes one copy: a row each of
+        # ids, positions, slots and lengths, and behind them the tables.
+        host = torch.zeros(size * (4 + pages), dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._host, self._device = host, host.to(device)
+        rows, tables = host.numpy()[: 4 * size], host.numpy()[4 * size :]
+        self._rows, self._tables = rows.reshape(4, size), tables.reshape(size, pages)
         ids, positions, slots, lengths = self._device[: 4 * size].view(4, size)
         each = torch.arange(size + 1, dtype=torch.int32, device=device)
         layout = Layout(
@@ -82,35 +82,50 @@ class _DecodeGraph:
             tile_sequence=each[:-1],
             tile_first=torch.zeros_like(slots),
         )
-        inputs = {
-            "input_ids": ids[None],
-            "position_ids": positions[None],
-            "step": PagedStep(cache.pages, layout, tile=1),
-        }
-        self._stage([], np.empty(0), np.empty(0))
-        side: torch.cuda.Stream = cast("Any", torch.cuda.Stream)(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):  # kernels are compiled and chosen before the capture
-            for _ in range(2):
-                model(**inputs, use_cache=False)
-        torch.cuda.current_stream(device).wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
-            self._logits: Tensor = model(**inputs, use_cache=False).logits[0]
+        self._ids, self._positions = ids[None], positions[None]
+        self._step = PagedStep(cache.pages, layout, tile=1)
+        nothing = np.empty(0, dtype=np.int64)
+        self.stage([], nothing, nothing)
 
-    def replay(self, parts: list[Part], ids: Ints, positions: Ints) -> Tensor:
-        """(parts, vocabulary), valid until the next replay."""
-        self._stage(parts, ids, positions)
-        self._graph.replay()
-        return self._logits[: len(parts)]
-
-    def _stage(self, parts: list[Part], ids: Ints, positions: Ints) -> None:
-        """Rows without a part attend to one id, on the scratch page."""
+    def stage(self, parts: list[Part], ids: Ints, positions: Ints) -> None:
+        """Let the next run be of these."""
         used = len(parts)
-        self._rows[:, used:] = [[0], [0], [self._free], [1]]
-        self._tables[used:, 0] = self._free // SIZE
+        self._rows[:, used:] = [[0], [0], [self._scratch * SIZE], [1]]
+        self._tables[used:, 0] = self._scratch
         for table, part in zip(self._tables, parts, strict=False):
             table[: len(part.sequence.blocks)] = part.sequence.blocks
         pages = self._tables[np.arange(used), positions // SIZE]
         self._rows[:, :used] = ids, positions, pages * SIZE + positions % SIZE, positions + 1
-        self._device.copy_(self._staged, non_blocking=True)
+        self._device.copy_(self._host, non_blocking=True)
+
+    def run(self) -> Tensor:
+        """(size, vocabulary)"""
+        # Blocks differ in their number alone: as an input like any other, it lets what was
+        # compiled for one of them serve them all.
+        with torch._dynamo.config.patch(allow_unspec_int_on_nn_module=True):
+            logits: Tensor = self._model(
+                input_ids=self._ids, position_ids=self._positions, use_cache=False, step=self._step
+            ).logits[0]
+        return logits
+
+
+class _Graph:
+    """A decoding step, captured."""
+
+    def __init__(self, step: DecodeStep, device: torch.device, pool: Any) -> None:
+        self._step = step
+        side: torch.cuda.Stream = cast("Any", torch.cuda.Stream)(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):  # kernels are compiled and chosen before the capture
+            for _ in range(2):
+                step.run()
+        torch.cuda.current_stream(device).wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._logits = step.run()
+
+    def replay(self, parts: list[Part], ids: Ints, positions: Ints) -> Tensor:
+        """(parts, vocabulary), valid until the next replay."""
+        self._step.stage(parts, ids, positions)
+        self._graph.replay()
+        return self._logits[: len(parts)]

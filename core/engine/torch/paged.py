@@ -15,13 +15,16 @@ from torch import Tensor
 
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
-from core.engine.torch.paged_kernel import attend_paged, store_paged
+from core.engine.torch.paged_kernel import attend_paged, join_splits, store_paged
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
 
 _TILE = 16
 """Ids of a prompt that one program of the kernel attends for."""
 _KEYS = 64
+_PROGRAMS = 512
+"""As many as keep a large GPU busy."""
+_MOST_SPLITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +147,28 @@ def _attend(
         key.stride(0), key.stride(1), value.stride(0), value.stride(1), keys.stride(0),
         SIZE=size, SIZE_PADDED=padded,
     )  # fmt: skip
-    out = torch.empty((1, ids, heads, size), dtype=query.dtype, device=query.device)
     group = heads // key_heads
-    attend_paged[(len(tile_first), key_heads)](
-        query, keys, values, out, tables, lengths, starts, tile_sequence, tile_first, scale,
-        query.stride(0), query.stride(1), keys.stride(0), tables.stride(0),
+    splits = _splits(ids * key_heads) if tile == 1 else 1
+    out = query.new_empty((1, ids, heads, size))
+    floats = {"dtype": torch.float32, "device": query.device}
+    parts = torch.empty((splits, ids, heads, size), **floats) if splits > 1 else out
+    tops, sums = torch.empty((2, splits, ids, heads), **floats)
+    attend_paged[(len(tile_first), key_heads, splits)](
+        query, keys, values, parts, tops, sums, tables, lengths, starts, tile_sequence, tile_first,
+        scale, ids, query.stride(0), query.stride(1), keys.stride(0), tables.stride(0),
         PAGE=SIZE, SIZE=size, SIZE_PADDED=padded, GROUP=group, TILE=tile,
-        ROWS=max(16, _power_of_two(group * tile)), KEYS=_KEYS,
+        ROWS=max(16, _power_of_two(group * tile)), KEYS=_KEYS, SPLITS=splits,
     )  # fmt: skip
+    if splits > 1:
+        join_splits[(ids * heads,)](
+            parts, tops, sums, out, SIZE=size, SIZE_PADDED=padded, SPLITS=splits
+        )
     return out
+
+
+def _splits(programs: int) -> int:
+    """Few sequences leave a GPU idle: then several programs share the keys of each."""
+    return max(1, min(_MOST_SPLITS, _power_of_two(_PROGRAMS // programs + 1) // 2))
 
 
 def _shape_of_attend(query: Tensor, *_: object) -> Tensor:

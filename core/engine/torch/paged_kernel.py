@@ -46,13 +46,16 @@ def attend_paged(
     query,  # (ids, heads, SIZE)
     keys,  # (slots, key heads, SIZE)
     values,
-    out,  # like query
+    out,  # like query; with SPLITS, (SPLITS, ids, heads, SIZE) float32, to be joined
+    tops,  # (SPLITS, ids, heads) float32: with SPLITS, each part's highest score
+    sums,  # likewise: the sum of its weights
     tables,  # (sequences, pages): which page holds each stretch of PAGE ids
     lengths,  # (sequences,): ids to attend to, the step's own included
     starts,  # (sequences + 1,): where each sequence's ids begin in query
     tile_sequence,  # (tiles,)
     tile_first,  # (tiles,): of the sequence's ids in query, the first of the tile
     scale,
+    ids,  # of all sequences
     query_stride_id,
     query_stride_head,
     slot_stride,
@@ -64,9 +67,11 @@ def attend_paged(
     TILE: tl.constexpr,  # ids a tile
     ROWS: tl.constexpr,  # a power of two, at least 16, at least GROUP * TILE
     KEYS: tl.constexpr,  # keys an iteration
+    SPLITS: tl.constexpr,  # programs that share a tile's keys
 ):
     tile = tl.program_id(0)
     head = tl.program_id(1)
+    split = tl.program_id(2)
     sequence = tl.load(tile_sequence + tile)
     first = tl.load(tile_first + tile)
     start = tl.load(starts + sequence)
@@ -91,7 +96,9 @@ def attend_paged(
     total = tl.zeros([ROWS], tl.float32)
     mean = tl.zeros([ROWS, SIZE_PADDED], tl.float32)
     end = tl.minimum(length, length - count + first + TILE)
-    for begin in range(0, end, KEYS):
+    share = tl.cdiv(tl.cdiv(end, KEYS), SPLITS) * KEYS
+    end = tl.minimum(end, (split + 1) * share)
+    for begin in range(split * share, end, KEYS):
         key = begin + tl.arange(0, KEYS)
         known = key < end
         page = tl.load(tables + sequence * table_stride + key // PAGE, mask=known, other=0)
@@ -110,11 +117,35 @@ def attend_paged(
         total = total * fade + tl.sum(weights, 1)
         best = higher
 
-    mean = mean / total[:, None]
     heads = tl.num_programs(1) * GROUP
-    at_out = (
-        (start + nth)[:, None] * (heads * SIZE)
-        + (head * GROUP + row % GROUP)[:, None] * SIZE
-        + dim[None, :]
-    )
+    at_head = (start + nth) * heads + head * GROUP + row % GROUP
+    if SPLITS == 1:
+        mean = mean / total[:, None]
+    else:
+        at_head += split * ids * heads
+        tl.store(tops + at_head, best, mask=valid)
+        tl.store(sums + at_head, total, mask=valid)
+    at_out = at_head[:, None] * SIZE + dim[None, :]
     tl.store(out + at_out, mean.to(out.dtype.element_ty), mask=valid[:, None] & inside[None, :])
+
+
+@triton.jit
+def join_splits(
+    parts,  # (SPLITS, rows, SIZE) float32: a row is a head of an id
+    tops,  # (SPLITS, rows)
+    sums,
+    out,  # (rows, SIZE)
+    SIZE: tl.constexpr,
+    SIZE_PADDED: tl.constexpr,
+    SPLITS: tl.constexpr,  # a power of two
+):
+    row = tl.program_id(0)
+    at = tl.arange(0, SPLITS) * tl.num_programs(0) + row
+    dim = tl.arange(0, SIZE_PADDED)
+    inside = dim < SIZE
+    top = tl.load(tops + at)
+    fade = tl.exp(top - tl.max(top, 0))  # nothing, where a part had no keys
+    total = tl.sum(tl.load(sums + at) * fade, 0)
+    part = tl.load(parts + at[:, None] * SIZE + dim[None, :], mask=inside[None, :], other=0.0)
+    mean = tl.sum(part * fade[:, None], 0) / total
+    tl.store(out + row * SIZE + dim, mean.to(out.dtype.element_ty), mask=inside)
