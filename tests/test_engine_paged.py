@@ -41,7 +41,7 @@ class _Uncaptured(Runner):
 
     def _logits(self, parts: list[Part], *inputs: Any) -> torch.Tensor:
         if not all(part.decodes for part in parts):
-            with torch.compiler.set_stance("force_eager"):
+            with torch.compiler.set_stance("eager_on_recompile"):
                 return super()._logits(parts, *inputs)
         ids, positions, _ = inputs
         self._step.stage(parts, ids, positions)

@@ -128,7 +128,7 @@ def _run(name: str, task: Task) -> Result | None:
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
     )
     if done.returncode:
         print(f"{name} failed with status {done.returncode}", file=sys.stderr)

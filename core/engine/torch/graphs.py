@@ -7,6 +7,9 @@ kernels: they are many and short, and with few sequences their launches took a t
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -16,8 +19,11 @@ from transformers import PreTrainedModel
 
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.paged import Layout, PagedCache, PagedStep
-from core.engine.torch.runner import Ints, Runner
+from core.engine.torch.runner import Ints, Runner, inputs_of
 from core.engine.torch.scheduler import Part
+from core.engine.torch.sequence import Sequence
+from core.records import GenerationRequest
+from core.types import Sampling
 
 
 class GraphRunner(Runner):
@@ -35,13 +41,26 @@ class GraphRunner(Runner):
         for size in sorted(_buckets(places), reverse=True):
             graphs[size] = _Graph(DecodeStep(model, cache, size, pages), model.device, pool)
         self._graphs = dict(sorted(graphs.items()))
+        self._warm_up(cache)
 
     def _logits(self, parts: list[Part], ids: Ints, positions: Ints, wanted: Ints) -> Tensor:
         if all(part.decodes for part in parts):
             graph = next(graph for size, graph in self._graphs.items() if size >= len(parts))
             return graph.replay(parts, ids, positions)
-        with torch.compiler.set_stance("force_eager"):  # prompts come in too many shapes
+        # Nobody's reply waits for the compiler: what does not fit runs as it is written.
+        with torch.compiler.set_stance("eager_on_recompile"):
             return super()._logits(parts, ids, positions, wanted)
+
+    def _warm_up(self, cache: PagedCache) -> None:
+        """Have the kernels for prompts compiled before anybody waits for them."""
+        prompts = []
+        for length in (20, 90):
+            request = GenerationRequest("warm-up", [0] * length, Sampling(), 1, seed=0)
+            sequence = Sequence.begin(request, print, len(prompts), 0)
+            sequence.blocks.extend([cache.scratch] * -(-length // SIZE))
+            prompts.append(Part(sequence, length))
+        with compiling():
+            super()._logits(prompts, *inputs_of(prompts))
 
 
 def compile_blocks(model: PreTrainedModel) -> None:
@@ -49,6 +68,17 @@ def compile_blocks(model: PreTrainedModel) -> None:
     for module in model.modules():
         if type(module).__name__ in (model._no_split_modules or ()):
             module.compile(dynamic=True)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """What is compiled for one block serves all of them, and numbers that are equal today may
+    differ tomorrow."""
+    with (
+        torch._dynamo.config.patch(allow_unspec_int_on_nn_module=True),  # a block's own number
+        torch.fx.experimental._config.patch(use_duck_shape=False),
+    ):
+        yield
 
 
 def _buckets(places: int) -> set[int]:
@@ -84,25 +114,38 @@ class DecodeStep:
         )
         self._ids, self._positions = ids[None], positions[None]
         self._step = PagedStep(cache.pages, layout, tile=1)
+        self._every = np.arange(size)
+        self._shown: list[tuple[array[int] | None, int]] = [(None, 0)] * size
+        self._used = size + 1
         nothing = np.empty(0, dtype=np.int64)
         self.stage([], nothing, nothing)
 
     def stage(self, parts: list[Part], ids: Ints, positions: Ints) -> None:
         """Let the next run be of these."""
         used = len(parts)
-        self._rows[:, used:] = [[0], [0], [self._scratch * SIZE], [1]]
-        self._tables[used:, 0] = self._scratch
-        for table, part in zip(self._tables, parts, strict=False):
-            table[: len(part.sequence.blocks)] = part.sequence.blocks
-        pages = self._tables[np.arange(used), positions // SIZE]
-        self._rows[:, :used] = ids, positions, pages * SIZE + positions % SIZE, positions + 1
+        if used < self._used:
+            self._rows[:, used:] = [[0], [0], [self._scratch * SIZE], [1]]
+            self._tables[used:, 0] = self._scratch
+            self._shown[used:] = [(None, 0)] * (len(self._shown) - used)
+        self._used = used
+        for row, part in enumerate(parts):
+            self._show(row, part.sequence.blocks)
+        pages = self._tables[self._every[:used], positions // SIZE]
+        rows = self._rows[:, :used]
+        rows[0], rows[1], rows[3] = ids, positions, positions + 1
+        rows[2] = pages * SIZE + positions % SIZE
         self._device.copy_(self._host, non_blocking=True)
+
+    def _show(self, row: int, blocks: array[int]) -> None:
+        # Most tables are those of the last step: a sequence needs a page in sixteen steps.
+        shown, count = self._shown[row]
+        if shown is not blocks or count != len(blocks):
+            self._tables[row, : len(blocks)] = blocks
+            self._shown[row] = blocks, len(blocks)
 
     def run(self) -> Tensor:
         """(size, vocabulary)"""
-        # Blocks differ in their number alone: as an input like any other, it lets what was
-        # compiled for one of them serve them all.
-        with torch._dynamo.config.patch(allow_unspec_int_on_nn_module=True):
+        with compiling():
             logits: Tensor = self._model(
                 input_ids=self._ids, position_ids=self._positions, use_cache=False, step=self._step
             ).logits[0]

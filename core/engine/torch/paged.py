@@ -44,8 +44,12 @@ class Layout:
 
 
 def _layout_of(parts: list[Part], tile: int) -> Layout:
-    """A tile is as many ids of one sequence."""
-    tables = np.zeros((len(parts), max(len(part.sequence.blocks) for part in parts)), np.int32)
+    """A tile is as many ids of one sequence.
+
+    Behind the parts' comes one without ids: to the compiler, one of anything is a case of its own.
+    """
+    pages = max(2, *(len(part.sequence.blocks) for part in parts))
+    tables = np.zeros((len(parts) + 1, pages), np.int32)
     slots, sequences, firsts = [], [], []
     for row, part in enumerate(parts):
         blocks = np.array(part.sequence.blocks, dtype=np.int32)
@@ -56,7 +60,7 @@ def _layout_of(parts: list[Part], tile: int) -> Layout:
         firsts.append(first)
         sequences.append(np.full(len(first), row))
     lengths = [part.sequence.computed + part.count for part in parts]
-    starts = np.cumsum([0] + [part.count for part in parts])
+    starts = np.cumsum([0, *(part.count for part in parts), 0])
 
     def ints(values: object) -> Tensor:
         return torch.from_numpy(np.asarray(values, dtype=np.int32))
@@ -64,10 +68,10 @@ def _layout_of(parts: list[Part], tile: int) -> Layout:
     return Layout(
         slots=ints(np.concatenate(slots)),
         tables=ints(tables),
-        lengths=ints(lengths),
+        lengths=ints([*lengths, 0]),
         starts=ints(starts),
-        tile_sequence=ints(np.concatenate(sequences)),
-        tile_first=ints(np.concatenate(firsts)),
+        tile_sequence=ints(np.concatenate([*sequences, [len(parts)]])),
+        tile_first=ints(np.concatenate([*firsts, [0]])),
     )
 
 

@@ -41,7 +41,8 @@ def store_paged(
     tl.store(values + at, v, mask=inside)
 
 
-@triton.jit
+# These numbers change from step to step, and a kernel for each kind of them would stall replies.
+@triton.jit(do_not_specialize=["ids", "table_stride"])
 def attend_paged(
     query,  # (ids, heads, SIZE)
     keys,  # (slots, key heads, SIZE)

@@ -31,7 +31,7 @@ class Runner:
         Nothing is booked: a step that raises can be run again, whole or in pieces.
         """
         parts = self._cache.arrange(parts)
-        ids, positions, last = _inputs(parts)
+        ids, positions, last = inputs_of(parts)
         sampling = [at for at, part in enumerate(parts) if part.samples]
         wanted = last[sampling] if sampling else last[:1]
         logits = self._logits(parts, ids, positions, wanted)
@@ -55,7 +55,7 @@ class Runner:
         return logits
 
 
-def _inputs(parts: list[Part]) -> tuple[Ints, Ints, Ints]:
+def inputs_of(parts: list[Part]) -> tuple[Ints, Ints, Ints]:
     """Ids and positions of the step, and where in it each part ends."""
     starts = np.array([part.sequence.computed for part in parts])
     counts = np.array([part.count for part in parts])
