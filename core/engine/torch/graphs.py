@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.engine.torch.blocks import SIZE
+from core.engine.torch.linear import CompiledLinear, replace
 from core.engine.torch.paged import Layout, PagedCache, PagedStep
 from core.engine.torch.runner import Ints, Runner, inputs_of
 from core.engine.torch.scheduler import Part
@@ -65,8 +66,9 @@ class GraphRunner(Runner):
 
 def compile_blocks(model: PreTrainedModel) -> None:
     """Have the model's repeated blocks compiled, for any number of ids, when they first run."""
-    for module in model.modules():
+    for module in list(model.modules()):
         if type(module).__name__ in (model._no_split_modules or ()):
+            replace(module, CompiledLinear)
             module.compile(dynamic=True)
 
 

@@ -1,8 +1,9 @@
-"""Linear layers as a processor reads them fastest."""
+"""Linear layers as a processor, or a GPU with a single row, reads them fastest."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +57,39 @@ class Int8Linear(nn.Module):
         return out.to(x.dtype)
 
 
+class CompiledLinear(nn.Module):
+    """`nn.Linear` for the compiler, which writes the product with a single row itself.
+
+    It joins it with what follows, and reads the weights faster than the library's product of
+    matrices, which is made for more rows.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)"""
+        if not torch.compiler.is_compiling() or x.shape[:-1].numel() > 1:
+            return nn.functional.linear(x, self.weight, self.bias)
+        out = (self.weight * x.flatten()).sum(-1, dtype=torch.float32)
+        if self.bias is not None:
+            out += self.bias
+        return out.to(x.dtype).view(*x.shape[:-1], -1)
+
+
 def pack(model: PreTrainedModel, *, int8: bool = False) -> None:
     """Repack every linear layer of a model on a processor, where its precision has kernels."""
     if not int8 and not _has_kernels(model.dtype):
         return
-    kind = Int8Linear if int8 else PackedLinear
-    for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear:
-            model.set_submodule(name, kind(module))
+    replace(model, Int8Linear if int8 else PackedLinear)
+
+
+def replace(module: nn.Module, kind: Callable[[nn.Linear], nn.Module]) -> None:
+    """Let every linear layer inside be another kind of it."""
+    for name, inner in list(module.named_modules()):
+        if type(inner) is nn.Linear:
+            module.set_submodule(name, kind(inner))
 
 
 def _has_kernels(dtype: torch.dtype) -> bool:
