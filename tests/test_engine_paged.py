@@ -18,7 +18,7 @@ pytest.importorskip("triton", reason="Triton comes with torch for CUDA only: mak
 
 from transformers import PreTrainedModel
 
-from core.engine.torch import Limits, TorchEngine, paged
+from core.engine.torch import Limits, TorchEngine, paged, row_linear
 from core.engine.torch.attention import Cache, CacheShape
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.graphs import DecodeStep, compile_blocks
@@ -58,7 +58,8 @@ class PagedEngine(TorchEngine):
     def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
         if torch.cuda.is_available():
             return super()._on_device(shape, blocks)
-        paged._MOST_SPLITS = 2  # the interpreter takes a millisecond for each program
+        # The interpreter takes a millisecond for each program.
+        paged._MOST_SPLITS, row_linear._OUTPUTS = 2, 64
         cache = PagedCache(shape, blocks, torch.device("cpu"))
         return cache, _Uncaptured(self._model, cache, self._limits.places)
 

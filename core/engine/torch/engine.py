@@ -220,8 +220,8 @@ class TorchEngine:
                 log.exception("the engine's books are wrong; every request in flight fails")
                 self._start_anew()
                 worked = True
-            self._deliver()
             if not worked:
+                self._deliver()
                 self._wake.wait()
         self._fail([*self._scheduler.sequences, *self._inbox], "the engine was closed")
         self._deliver()
@@ -231,7 +231,7 @@ class TorchEngine:
         if not parts:
             return False
         try:
-            results = self._runner.run(parts)
+            results = self._runner.run(parts, meanwhile=self._deliver)
         except Exception as error:
             self._one_by_one(parts, error)
         else:

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.engine.torch.blocks import SIZE
-from core.engine.torch.linear import CompiledLinear, replace
+from core.engine.torch.linear import replace
 from core.engine.torch.paged import Layout, PagedCache, PagedStep
+from core.engine.torch.row_linear import RowLinear
 from core.engine.torch.runner import Ints, Runner, inputs_of
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
@@ -53,22 +54,27 @@ class GraphRunner(Runner):
             return super()._logits(parts, ids, positions, wanted)
 
     def _warm_up(self, cache: PagedCache) -> None:
-        """Have the kernels for prompts compiled before anybody waits for them."""
-        prompts = []
-        for length in (20, 90):
-            request = GenerationRequest("warm-up", [0] * length, Sampling(), 1, seed=0)
-            sequence = Sequence.begin(request, print, len(prompts), 0)
-            sequence.blocks.extend([cache.scratch] * -(-length // SIZE))
-            prompts.append(Part(sequence, length))
+        """Have what prompts need compiled and loaded before anybody waits for it."""
+        penalised, cut = Sampling(0.7, repetition_penalty=1.1), Sampling(0.7, top_p=0.9)
+        prompts = [_prompt(20, penalised, cache.scratch), _prompt(90, cut, cache.scratch)]
         with compiling():
             super()._logits(prompts, *inputs_of(prompts))
+        for some in (prompts, prompts[:1], prompts[1:]):
+            self.run(some)
+
+
+def _prompt(length: int, wish: Sampling, page: int) -> Part:
+    request = GenerationRequest("warm-up", [0] * length, wish, 1, seed=0)
+    sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
+    sequence.blocks.extend([page] * -(-length // SIZE))
+    return Part(sequence, length)
 
 
 def compile_blocks(model: PreTrainedModel) -> None:
     """Have the model's repeated blocks compiled, for any number of ids, when they first run."""
     for module in list(model.modules()):
         if type(module).__name__ in (model._no_split_modules or ()):
-            replace(module, CompiledLinear)
+            replace(module, RowLinear)
             module.compile(dynamic=True)
 
 
@@ -100,10 +106,13 @@ class DecodeStep:
         self._scratch = cache.scratch
         # All that changes from step to step in one piece, so that it takes one copy: a row each of
         # ids, positions, slots and lengths, and behind them the tables.
-        host = torch.zeros(size * (4 + pages), dtype=torch.int32, pin_memory=device.type == "cuda")
-        self._host, self._device = host, host.to(device)
-        rows, tables = host.numpy()[: 4 * size], host.numpy()[4 * size :]
-        self._rows, self._tables = rows.reshape(4, size), tables.reshape(size, pages)
+        host = np.zeros(size * (4 + pages), dtype=np.int32)
+        self._rows, self._tables = (
+            host[: 4 * size].reshape(4, size),
+            host[4 * size :].reshape(size, pages),
+        )
+        self._host = torch.from_numpy(host)
+        self._device = self._host.to(device, copy=True)
         ids, positions, slots, lengths = self._device[: 4 * size].view(4, size)
         each = torch.arange(size + 1, dtype=torch.int32, device=device)
         layout = Layout(

@@ -1,4 +1,4 @@
-"""Linear layers as a processor, or a GPU with a single row, reads them fastest."""
+"""Linear layers as a processor reads them fastest."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ class PackedLinear(nn.Module):
 class Int8Linear(nn.Module):
     """`nn.Linear` in int8: a scale for each output, and one for all rows of a step's input.
 
-    Three to four times as fast as float32 on a processor with VNNI, and about 1 % off; since the
-    input's scale is the whole batch's, a row depends a little on those beside it.
+    Three to four times as fast as float32 on a processor with VNNI, and about 1 % off (3 % on one
+    without); since the input's scale is the whole batch's, a row depends a little on those beside
+    it.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -55,27 +56,6 @@ class Int8Linear(nn.Module):
         """(..., in) -> (..., out)"""
         out: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self._packed)
         return out.to(x.dtype)
-
-
-class CompiledLinear(nn.Module):
-    """`nn.Linear` for the compiler, which writes the product with a single row itself.
-
-    It joins it with what follows, and reads the weights faster than the library's product of
-    matrices, which is made for more rows.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)"""
-        if not torch.compiler.is_compiling() or x.shape[:-1].numel() > 1:
-            return nn.functional.linear(x, self.weight, self.bias)
-        out = (self.weight * x.flatten()).sum(-1, dtype=torch.float32)
-        if self.bias is not None:
-            out += self.bias
-        return out.to(x.dtype).view(*x.shape[:-1], -1)
 
 
 def pack(model: PreTrainedModel, *, int8: bool = False) -> None:

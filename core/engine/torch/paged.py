@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
-from core.engine.torch.paged_kernel import attend_paged, join_splits, store_paged
+from core.engine.torch.kernels import attend_paged, join_splits, store_paged
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
 
@@ -118,7 +118,7 @@ class PagedStep:
         return out
 
 
-_OPERATIONS = torch.library.Library("henji", "DEF")
+_OPERATIONS = torch.library.Library("henji", "FRAGMENT")
 """To the compiler one opaque operation, which writes to the pages and nothing else."""
 _OPERATIONS.define(
     "attend_paged(Tensor query, Tensor key, Tensor value, Tensor(a!) pages, Tensor slots, "

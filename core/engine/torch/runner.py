@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -25,11 +26,17 @@ class Runner:
         self._cache = cache
 
     @torch.inference_mode()
-    def run(self, parts: list[Part]) -> list[tuple[Part, int | None]]:
+    def run(
+        self, parts: list[Part], meanwhile: Callable[[], None] = lambda: None
+    ) -> list[tuple[Part, int | None]]:
         """Compute the parts; each with the token that follows it, if its prompt is through.
 
-        Nothing is booked: a step that raises can be run again, whole or in pieces.
+        `meanwhile` is called while a GPU computes, and where none does, before. Nothing is booked:
+        a step that raises can be run again, whole or in pieces.
         """
+        on_gpu = self._model.device.type == "cuda"
+        if not on_gpu:
+            meanwhile()
         parts = self._cache.arrange(parts)
         ids, positions, last = inputs_of(parts)
         sampling = [at for at, part in enumerate(parts) if part.samples]
@@ -38,7 +45,11 @@ class Runner:
         tokens: list[int | None] = [None] * len(parts)
         if sampling:
             batch = SamplingBatch.of([parts[at].sequence for at in sampling], logits.device)
-            for at, token in zip(sampling, sample(logits, batch).tolist(), strict=True):
+            sampled = sample(logits, batch)
+        if on_gpu:
+            meanwhile()
+        if sampling:
+            for at, token in zip(sampling, sampled.tolist(), strict=True):
                 tokens[at] = token
         return list(zip(parts, tokens, strict=True))
 

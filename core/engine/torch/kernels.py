@@ -1,4 +1,4 @@
-"""Attention over a paged cache, as a Triton kernel: prompt chunks and decoding alike.
+"""The engine's kernels, in Triton: attention over pages, and the product with a single row.
 
 `torch.nn.attention.varlen` of torch 2.13 takes block tables only with FlashAttention 3, a package
 of its own, or with pages of 256 tokens, too coarse to share prefixes by.
@@ -150,3 +150,31 @@ def join_splits(
     part = tl.load(parts + at[:, None] * SIZE + dim[None, :], mask=inside[None, :], other=0.0)
     mean = tl.sum(part * fade[:, None], 0) / total
     tl.store(out + row * SIZE + dim, mean.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def multiply_row(
+    x,  # (SIZE,)
+    weight,  # (outputs, SIZE)
+    bias,  # (outputs,), if BIASED
+    out,  # (outputs,)
+    outputs,
+    weight_stride,
+    SIZE: tl.constexpr,
+    BIASED: tl.constexpr,
+    OUTPUTS: tl.constexpr,  # a program
+    INPUTS: tl.constexpr,  # an iteration
+):
+    row = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    known = row < outputs
+    total = tl.zeros([OUTPUTS, INPUTS], tl.float32)
+    for begin in range(0, SIZE, INPUTS):
+        column = begin + tl.arange(0, INPUTS)
+        inside = column < SIZE
+        at = row.to(tl.int64)[:, None] * weight_stride + column[None, :]
+        w = tl.load(weight + at, mask=known[:, None] & inside[None, :], other=0.0)
+        total += w.to(tl.float32) * tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
+    result = tl.sum(total, 1)
+    if BIASED:
+        result += tl.load(bias + row, mask=known, other=0.0).to(tl.float32)
+    tl.store(out + row, result.to(out.dtype.element_ty), mask=known)
