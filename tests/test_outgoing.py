@@ -401,6 +401,46 @@ async def test_who_wakes_up_with_a_second_message_takes_it_away(story: Story) ->
         await story.shows("hi")
 
 
+@pytest.mark.parametrize("third", ["", "is held"])
+async def test_of_what_two_posted_and_neither_recorded_one_stands(story: Story, third: str) -> None:
+    """One was stopped in front of its post, past its lease; who took over was killed in the same.
+    A third, who may be killed before the end as well, finds the first one's message."""
+    await _posted_twice(story, ["is held"])
+    if third:
+        wire = Trouble({"edit": [third]})
+        async with story.running("three", wire):
+            await wire.reached.wait()
+    async with story.running("four"):
+        await story.shows("hi")
+
+
+async def test_of_what_two_posted_nothing_stands_where_the_end_is_shorter(story: Story) -> None:
+    await _posted_twice(story, ["", "is held"], streamed=LONG[:150])
+    async with story.running("three"):
+        await story.shows("hi")
+
+
+async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> None:
+    """A reply whose newest part was posted by two; its end is "hi"."""
+    story.board.nonce = False
+    asleep, killed = Trouble({"post": posts}), Trouble({"post": ["is held"]})
+    await story.say(story.relay("one", asleep), "hello")
+    claim = await story.house.claim()
+    if streamed:
+        await story.house.queue.publish(claim, Delta(0, streamed))
+    else:
+        await story.house.reply(claim, "hi")
+    await asleep.reached.wait()
+    async with story.running("two", killed):
+        await killed.reached.wait()
+    asleep.released.set()
+    await asleep.landed.wait()
+    *_, posted = story.board.messages.values()
+    story.board.post(THREAD, posted.job, posted.part)  # what the killed one had sent
+    if streamed:
+        await story.house.reply(claim, "hi")
+
+
 async def _taken_back(story: Story) -> bool:
     return [message.gone for message in story.board.messages.values()] == ["", "bot"]
 
