@@ -333,7 +333,8 @@ class Outgoing:
         """After a takeover, a call of the one before may still be under way: say the end again."""
         if self.delivery.token == 1:
             return
-        await asyncio.sleep(began + self.platform.call_seconds - time.monotonic())
+        unaware = self.lease / 2  # for so long one may not know that its delivery was reopened
+        await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())
         self._written.clear()
         await self._show(self.view)
         if self._doubted is not None:

@@ -37,11 +37,13 @@ class Story:
     house: Storehouse
     board: Board = field(default_factory=Board)
     number: int = 0
+    lease: float = LEASE
+    call_seconds: float = 0.1
 
     def relay(self, holder: str = "one", wire: Wire = at_once) -> Relay:
-        stand_in = StandIn(self.board, call_seconds=0.1, wire=wire)
+        stand_in = StandIn(self.board, call_seconds=self.call_seconds, wire=wire)
         ports = (self.house.queue, self.house.history, self.house.deliveries)
-        terms = Terms(LANE, holder, lease=LEASE, take=0.05, drain=0.05)
+        terms = Terms(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
         return Relay(stand_in, *ports, terms)
 
     @asynccontextmanager
@@ -460,6 +462,30 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
         await story.shows("hi there")
         wire.released.set()
         await wire.landed.wait()
+        await story.shows("hi there")
+
+
+async def test_nor_does_one_of_who_did_not_know_yet_that_the_delivery_was_opened_anew(
+    story: Story,
+) -> None:
+    """A third had woken up with a late call; whoever had the delivery edits on, and is killed."""
+    story.lease, story.call_seconds = 4.0, 0.5
+    story.house = Storehouse.over(story.house.redis, delivery_lease=story.lease)
+    wire = Trouble({"edit": ["is held"]})
+    job = await story.say(story.relay("one", wire), "hello")
+    claim = await story.house.claim()
+    await story.house.queue.publish(claim, Delta(0, "hi"))
+    await until(lambda: _shown(story, ["hi"]))
+    async with story.running("two"):
+        await story.house.deliveries.reopen(await story.house.delivery(job, THREAD))
+        await until(lambda: _taken_again(story, job))
+        await asyncio.sleep(story.call_seconds)
+        await story.house.queue.publish(claim, Delta(2, " th"))
+        await wire.reached.wait()
+        await story.house.reply(claim, "hi there")
+        await asyncio.sleep(story.call_seconds / 2)
+        ((message, shown),) = story.board.messages.items()
+        story.board.edit(message, replace(shown.part, text="hi th", end=None))  # it lands
         await story.shows("hi there")
 
 
