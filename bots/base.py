@@ -101,7 +101,10 @@ class Platform(Protocol):
         ...
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
-        """The message that an earlier process posted for this part without recording it."""
+        """The message of this part that was posted and not recorded: none of `delivery.messages`.
+
+        Where the part has one among those, another is taken away: it must be no guess.
+        """
         ...
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:

@@ -94,6 +94,10 @@ class Outgoing:
     _lost: bool = False
     _begun: bool = False
     """Something of this very reply may stand on the platform."""
+    _doubted: int | None = None
+    """From this part on, what an earlier process posted may stand twice."""
+    _gone: list[str] = field(default_factory=list)
+    """Messages of this reply that were taken away."""
 
     async def run(self) -> None:
         """Bring the reply out, to its end. LeaseLost where another process has taken over."""
@@ -149,20 +153,25 @@ class Outgoing:
         self._begun = bool(self._messages)
         if self.delivery.replaces and not self._messages:
             self._messages = list(await self._predecessor(self.delivery.replaces))
-        if self.delivery.posting == len(self._messages):
-            await self._find_unrecorded(self.delivery.posting)
+        self._doubted = self.delivery.posting
+        if self._doubted is not None:
+            await self._find_unrecorded(len(self._messages))
 
     async def _find_unrecorded(self, index: int) -> None:
         """The message that an earlier process was about to post: it may be there, or on its way."""
         began = time.monotonic()
-        found = await self._call(lambda: self.platform.find(self.delivery, index))
+        found = await self._call(lambda: self._find(index))
         if not found:
             await asyncio.sleep(began + self.platform.call_seconds - time.monotonic())
-            found = await self._call(lambda: self.platform.find(self.delivery, index))
+            found = await self._call(lambda: self._find(index))
         if found:
             self._messages.append(found)
             self._begun = True
             await self._record(posting=None)
+
+    async def _find(self, index: int) -> str | None:
+        known = replace(self.delivery, messages=(*self._messages, *self._gone))
+        return await self.platform.find(known, index)
 
     async def _predecessor(self, job: str) -> Sequence[str]:
         """The messages of the reply that this one takes the place of, once nobody writes there."""
@@ -264,7 +273,7 @@ class Outgoing:
             return await self.platform.post(self.delivery, part)
 
         async def post_again() -> str:
-            return await self.platform.find(self.delivery, part.index) or await post()
+            return await self._find(part.index) or await post()
 
         await self._record(posting=part.index)
         message = await self._call(post, post_again)
@@ -318,20 +327,33 @@ class Outgoing:
             await self._insist(lambda: self.deliveries.disown(self.delivery, messages))
         for message in messages:
             await self._call(partial(self.platform.remove, self.delivery, message))
+        self._gone += messages
 
     async def _settle(self, began: float) -> None:
-        """After a takeover, an edit of the one before may still be under way: say the end again."""
+        """After a takeover, a call of the one before may still be under way: say the end again."""
         if self.delivery.token == 1:
             return
-        await asyncio.sleep(began + self.platform.call_seconds - time.monotonic())
+        unaware = self.lease / 2  # for so long one may not know that its delivery was reopened
+        await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())
         self._written.clear()
         await self._show(self.view)
+        if self._doubted is not None:
+            for index in range(self._doubted, len(self._messages) + len(self._gone)):
+                await self._take_doubles_away(index)
+
+    async def _take_doubles_away(self, index: int) -> None:
+        """Where two have posted a part, the one that died cannot take its own message back."""
+        while double := await self._call(partial(self._find, index)):
+            await self._without_lease(partial(self.platform.remove, self.delivery, double))
+            self._gone.append(double)
 
     # -- the lease, and calls that may fail -----------------------------------------------------
 
     async def _record(self, posting: int | None) -> None:
         began = time.monotonic()
         messages = list(self._messages)
+        if self._doubted is not None:  # whoever takes over from here shall look for doubles too
+            posting = self._doubted
         if not await self._insist(lambda: self.deliveries.record(self.delivery, messages, posting)):
             raise LeaseLost
         self.confirmed = began

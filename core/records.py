@@ -257,7 +257,8 @@ class Delivery:
     messages: tuple[str, ...] = ()
     """The platform's ids of the messages of this reply, in order."""
     posting: int | None = None
-    """The part that a process was about to post when it last wrote: it may be there."""
+    """The part that a process was about to post when it last wrote: it may be there. Where that
+    part is among the messages, it may be there twice."""
     note: Mapping[str, str] = field(default_factory=dict)
     """What the platform wanted to know; names that begin with ``secret_`` go at the close."""
     replaces: str | None = None

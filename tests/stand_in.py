@@ -73,12 +73,13 @@ class Board:
     def remove(self, message: str) -> None:
         self.messages[message].gone = self.messages[message].gone or "bot"
 
-    def find(self, job: str, index: int) -> str | None:
-        return self._posted(job, index) if self.search else None
+    def find(self, job: str, index: int, known: Sequence[str]) -> str | None:
+        return self._posted(job, index, known) if self.search else None
 
-    def _posted(self, job: str, index: int) -> str | None:
+    def _posted(self, job: str, index: int, known: Sequence[str] = ()) -> str | None:
         for message in self.messages.values():
-            if (message.job, message.index) == (job, index) and message.gone != "bot":
+            fits = (message.job, message.index) == (job, index) and message.id not in known
+            if fits and message.gone != "bot":
                 return message.id
         return None
 
@@ -147,7 +148,7 @@ class StandIn:
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         async def effect() -> str | None:
-            return self.board.find(delivery.job, index)
+            return self.board.find(delivery.job, index, delivery.messages)
 
         return await self.wire("find", effect)
 

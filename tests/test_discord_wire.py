@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.discord import portal
+from bots.discord.delivery import DiscordPlatform
 from bots.discord.shards import Plan
 from core.errors import OperatorError, UsageError
 from core.types import ThreadKey
@@ -330,6 +331,23 @@ async def test_a_message_whose_answer_was_lost_is_not_sent_twice(team: Team) -> 
     await the_reply(team, said["id"], "echo: hello")
     await team.discord.until(lambda: team.discord.sent("edit"))
     assert len(team.discord.replies(said["id"])) == 1
+
+
+async def test_of_what_was_sent_twice_past_its_nonce_one_stands(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiscordPlatform, "call_seconds", 1.0)
+    general = await a_channel(team)
+    await team.start_core()
+    first = await team.start_bot("first")
+    team.discord.make_trouble("post", seconds=30.0, after=True)
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    [sent] = await team.discord.until(lambda: team.discord.replies(said["id"]))
+    await first.kill()
+    team.discord.world.keep({**sent, "id": p.snowflake()})  # another's, who had been stopped
+    await team.start_bot("second")
+    await team.discord.until(lambda: team.discord.sent("remove", status=204))
+    await the_reply(team, said["id"], "echo: hello")
 
 
 async def test_a_server_error_is_tried_again(team: Team) -> None:

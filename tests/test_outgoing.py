@@ -37,11 +37,13 @@ class Story:
     house: Storehouse
     board: Board = field(default_factory=Board)
     number: int = 0
+    lease: float = LEASE
+    call_seconds: float = 0.1
 
     def relay(self, holder: str = "one", wire: Wire = at_once) -> Relay:
-        stand_in = StandIn(self.board, call_seconds=0.1, wire=wire)
+        stand_in = StandIn(self.board, call_seconds=self.call_seconds, wire=wire)
         ports = (self.house.queue, self.house.history, self.house.deliveries)
-        terms = Terms(LANE, holder, lease=LEASE, take=0.05, drain=0.05)
+        terms = Terms(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
         return Relay(stand_in, *ports, terms)
 
     @asynccontextmanager
@@ -401,6 +403,46 @@ async def test_who_wakes_up_with_a_second_message_takes_it_away(story: Story) ->
         await story.shows("hi")
 
 
+@pytest.mark.parametrize("third", ["", "is held"])
+async def test_of_what_two_posted_and_neither_recorded_one_stands(story: Story, third: str) -> None:
+    """One was stopped in front of its post, past its lease; who took over was killed in the same.
+    A third, who may be killed before the end as well, finds the first one's message."""
+    await _posted_twice(story, ["is held"])
+    if third:
+        wire = Trouble({"edit": [third]})
+        async with story.running("three", wire):
+            await wire.reached.wait()
+    async with story.running("four"):
+        await story.shows("hi")
+
+
+async def test_of_what_two_posted_nothing_stands_where_the_end_is_shorter(story: Story) -> None:
+    await _posted_twice(story, ["", "is held"], streamed=LONG[:150])
+    async with story.running("three"):
+        await story.shows("hi")
+
+
+async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> None:
+    """A reply whose newest part was posted by two; its end is "hi"."""
+    story.board.nonce = False
+    asleep, killed = Trouble({"post": posts}), Trouble({"post": ["is held"]})
+    await story.say(story.relay("one", asleep), "hello")
+    claim = await story.house.claim()
+    if streamed:
+        await story.house.queue.publish(claim, Delta(0, streamed))
+    else:
+        await story.house.reply(claim, "hi")
+    await asleep.reached.wait()
+    async with story.running("two", killed):
+        await killed.reached.wait()
+    asleep.released.set()
+    await asleep.landed.wait()
+    *_, posted = story.board.messages.values()
+    story.board.post(THREAD, posted.job, posted.part)  # what the killed one had sent
+    if streamed:
+        await story.house.reply(claim, "hi")
+
+
 async def _taken_back(story: Story) -> bool:
     return [message.gone for message in story.board.messages.values()] == ["", "bot"]
 
@@ -420,6 +462,30 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
         await story.shows("hi there")
         wire.released.set()
         await wire.landed.wait()
+        await story.shows("hi there")
+
+
+async def test_nor_does_one_of_who_did_not_know_yet_that_the_delivery_was_opened_anew(
+    story: Story,
+) -> None:
+    """A third had woken up with a late call; whoever had the delivery edits on, and is killed."""
+    story.lease, story.call_seconds = 4.0, 0.5
+    story.house = Storehouse.over(story.house.redis, delivery_lease=story.lease)
+    wire = Trouble({"edit": ["is held"]})
+    job = await story.say(story.relay("one", wire), "hello")
+    claim = await story.house.claim()
+    await story.house.queue.publish(claim, Delta(0, "hi"))
+    await until(lambda: _shown(story, ["hi"]))
+    async with story.running("two"):
+        await story.house.deliveries.reopen(await story.house.delivery(job, THREAD))
+        await until(lambda: _taken_again(story, job))
+        await asyncio.sleep(story.call_seconds)
+        await story.house.queue.publish(claim, Delta(2, " th"))
+        await wire.reached.wait()
+        await story.house.reply(claim, "hi there")
+        await asyncio.sleep(story.call_seconds / 2)
+        ((message, shown),) = story.board.messages.items()
+        story.board.edit(message, replace(shown.part, text="hi th", end=None))  # it lands
         await story.shows("hi there")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
+from bots.slack.platform import SlackPlatform
 from tests.slack_house import SlackHouse, slack_house
 from tests.waiting import until
 
@@ -137,6 +139,35 @@ async def test_without_a_core_the_person_is_told_at_once(redis: Redis) -> None:
         ts = await house.slack.say("C1", "U1", f"{BOT} hi")
         [reply] = await house.slack.until(lambda: house.slack.replies("C1", ts))
         assert "言語モデルが動いていません" in reply.shown
+
+
+async def test_of_what_two_processes_posted_one_stands_and_the_next_reply_is_let_be(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlackPlatform, "call_seconds", 1.0)
+    async with slack_house(redis) as house:
+        house.lease = 1.0
+        slack = house.slack
+        await house.core()
+        process = await house.adapter_process(redis_url)
+        slack.methods.streaming = False
+        slack.api.slow["chat.postMessage"] = 30.0
+        ts = await slack.say("C1", "U1", f"{BOT} hi")
+        [reply] = await slack.until(lambda: slack.replies("C1", ts))
+        process.kill()
+        await process.wait()
+        slack.api.slow.clear()
+        double = replace(reply, ts=slack.workspace.next_ts())  # another's, which had been stopped
+        begun = replace(double, ts=slack.workspace.next_ts(), blocks=[], metadata=None)
+        slack.workspace.messages |= {("C1", more.ts): more for more in (double, begun)}
+        await house.adapter()
+
+        async def closed() -> bool:
+            return not await redis.exists("henji:{0}:deliveries:slack")
+
+        await until(closed)
+        assert slack.replies("C1", ts) == [reply, begun]
+        assert slack.workspace.violations == []
 
 
 # -- memory follows the channel --------------------------------------------------------------

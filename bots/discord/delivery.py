@@ -382,11 +382,14 @@ class DiscordPlatform:
 
     async def _find_in(self, channel: str, delivery: Delivery, index: int) -> str | None:
         """The message with this reply's buttons: its newest part always has some."""
+        known = {*delivery.messages, *self._instead.get(delivery.job, {}).values()}
         try:
             messages = await self._rest.history(channel, after=delivery.turn)
         except discord.NotFound:  # the thread has not been opened
             return None
         for message in messages:
+            if str(message["id"]) in known:
+                continue
             for press in controls.presses_in(message.get("components", ())):
                 if (press.job, press.index) == (delivery.job, index):
                     return str(message["id"])

@@ -32,7 +32,8 @@ class Past:
         """The message of a part that was posted but not recorded.
 
         It is known by its metadata. A stream gets that only at its end: an unfinished message of
-        the bot's behind the question is taken for the one, as a thread has one reply at a time.
+        the bot's behind the question is taken for the one, as a thread has one reply at a time,
+        but not for a second one of a part that was found: it may be the next reply's.
         """
         bot = await self._workspaces.bot(delivery.thread.space)
         unfinished: str | None = None
@@ -44,7 +45,7 @@ class Past:
                 return str(message["ts"])
             if not message.get("metadata") and not message.get("blocks"):
                 unfinished = str(message["ts"])
-        return unfinished
+        return unfinished if index >= len(delivery.messages) else None
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
         """What was said before the message `before`, as turns."""

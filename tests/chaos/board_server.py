@@ -129,8 +129,8 @@ class BoardServer:
                 return board.edit(message, unpack_part(part))
             case "remove", [message]:
                 return board.remove(message)
-            case "find", [index]:
-                return board.find(job, index)
+            case "find", [index, known]:
+                return board.find(job, index, known)
             case "earlier", [before, after]:
                 return [pack_turn(turn) for turn in board.earlier(thread, before, after)]
         return None
@@ -193,7 +193,7 @@ class RemoteStandIn:
         await self._ask("remove", delivery, message)
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
-        return cast("str | None", await self._ask("find", delivery, index))
+        return cast("str | None", await self._ask("find", delivery, index, delivery.messages))
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> list[Turn]:
         async with asyncio.timeout(self.call_seconds):
