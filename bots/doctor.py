@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from shutil import which
 
 from bots.trial import Trial
 from bots.wiring import open_connection, open_memory
@@ -128,6 +130,8 @@ def gpu(settings: Settings) -> Finding:
     here = f"torch {version('torch')}"
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0)
+        if not any(map(which, (os.environ.get("CC", ""), "gcc", "clang"))):
+            return Finding("GPU", False, f"{name} needs a C compiler for Triton: install gcc")
         return Finding("GPU", True, f"{here}, {name} with {memory.total_memory / 2**30:.0f} GiB")
     if settings.device.startswith("cuda"):
         return Finding("GPU", False, f"{here} sees no GPU: set HENJI_DEVICE=auto, or its driver up")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
@@ -128,6 +129,21 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_a_fault() -> None:
     finding = doctor.gpu(load_settings(device="cuda"))
     assert finding.well == torch.cuda.is_available()
     assert doctor.gpu(load_settings(engine="echo")).well
+
+
+def test_a_gpu_without_a_compiler_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    memory = SimpleNamespace(total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
+    monkeypatch.setattr(doctor, "which", {"gcc": "/usr/bin/gcc"}.get)
+    assert doctor.gpu(Settings()).what.endswith("H100 with 80 GiB")
+    monkeypatch.setattr(doctor, "which", {}.get)
+    finding = doctor.gpu(Settings())
+    assert not finding.well
+    assert "install gcc" in finding.what
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

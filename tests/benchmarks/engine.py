@@ -39,11 +39,13 @@ def main(argv: list[str]) -> int:
             result = _run(name, task)
             if result is None:
                 failed.append(name)
-            else:
-                results[name] = _better(results.get(name), result)
+                continue
+            results[name] = _better(results.get(name), result)
+            # A run of many minutes that is ended leaves what it has.
+            print(f"  {_brief(result)}", file=sys.stderr, flush=True)
+            if options.json:
+                Path(options.json).write_text(json.dumps(report(task, results), indent=2) + "\n")
     print(table(task, results))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report(task, results), indent=2) + "\n")
     if options.plot:
         Path(options.plot).write_text(plot(task, results))
     return 1 if failed else 0
@@ -136,6 +138,12 @@ def _run(name: str, task: Task) -> Result | None:
     fields: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     fields["tokens_per_second"] = {int(n): v for n, v in fields["tokens_per_second"].items()}
     return Result(**fields)
+
+
+def _brief(result: Result) -> str:
+    speeds = [f"{speed:.0f} tokens/s at {n}" for n, speed in result.tokens_per_second.items()]
+    run = [f"conversations {result.whole_run:.1f} s"] if result.whole_run else []
+    return ", ".join([*speeds, *run])
 
 
 def _better(old: Result | None, new: Result) -> Result:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.fx.experimental._config
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -26,6 +27,8 @@ from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
 from core.records import GenerationRequest
 from core.types import Sampling
+
+_SHAPES = cast("Any", torch.fx.experimental._config)
 
 
 class GraphRunner(Runner):
@@ -80,11 +83,12 @@ def compile_blocks(model: PreTrainedModel) -> None:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """What is compiled for one block serves all of them, and numbers that are equal today may
-    differ tomorrow."""
+    """What is compiled for one block serves all of them; what cannot be compiled runs as it is."""
     with (
-        torch._dynamo.config.patch(allow_unspec_int_on_nn_module=True),  # a block's own number
-        torch.fx.experimental._config.patch(use_duck_shape=False),
+        # A block's own number is an input like any other, and so is each number of rows: that two
+        # of them are equal today says nothing of tomorrow.
+        torch._dynamo.config.patch(allow_unspec_int_on_nn_module=True, suppress_errors=True),
+        _SHAPES.patch(use_duck_shape=False),
     ):
         yield
 

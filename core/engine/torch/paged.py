@@ -16,6 +16,7 @@ from torch import Tensor
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.kernels import attend_paged, join_splits, store_paged
+from core.engine.torch.operations import define
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
 
@@ -118,15 +119,6 @@ class PagedStep:
         return out
 
 
-_OPERATIONS = torch.library.Library("henji", "FRAGMENT")
-"""To the compiler one opaque operation, which writes to the pages and nothing else."""
-_OPERATIONS.define(
-    "attend_paged(Tensor query, Tensor key, Tensor value, Tensor(a!) pages, Tensor slots, "
-    "Tensor tables, Tensor lengths, Tensor starts, Tensor tile_sequence, Tensor tile_first, "
-    "SymInt layer, float scale, int tile) -> Tensor"
-)
-
-
 def _attend(
     query: Tensor,
     key: Tensor,
@@ -154,9 +146,8 @@ def _attend(
     group = heads // key_heads
     splits = _splits(ids * key_heads) if tile == 1 else 1
     out = query.new_empty((1, ids, heads, size))
-    floats = {"dtype": torch.float32, "device": query.device}
-    parts = torch.empty((splits, ids, heads, size), **floats) if splits > 1 else out
-    tops, sums = torch.empty((2, splits, ids, heads), **floats)
+    parts = query.new_empty((splits, ids, heads, size), dtype=torch.float32) if splits > 1 else out
+    tops, sums = query.new_empty((2, splits, ids, heads), dtype=torch.float32)
     attend_paged[(len(tile_first), key_heads, splits)](
         query, keys, values, parts, tops, sums, tables, lengths, starts, tile_sequence, tile_first,
         scale, ids, query.stride(0), query.stride(1), keys.stride(0), tables.stride(0),
@@ -180,8 +171,13 @@ def _shape_of_attend(query: Tensor, *_: object) -> Tensor:
     return query.new_empty((one, ids, heads, size))
 
 
-for _device, _function in (("CUDA", _attend), ("CPU", _attend), ("Meta", _shape_of_attend)):
-    _OPERATIONS.impl("attend_paged", _function, _device)
+define(
+    "attend_paged(Tensor query, Tensor key, Tensor value, Tensor(a!) pages, Tensor slots, "
+    "Tensor tables, Tensor lengths, Tensor starts, Tensor tile_sequence, Tensor tile_first, "
+    "SymInt layer, float scale, int tile) -> Tensor",
+    _attend,
+    _shape_of_attend,
+)
 
 
 def _power_of_two(least: int) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.torch.kernels import multiply_row
+from core.engine.torch.operations import define
 
 _OUTPUTS = 2
 """Rows of the weights that a program of the kernel reads; and how much of them at a time."""
@@ -31,10 +32,6 @@ class RowLinear(nn.Module):
         return out
 
 
-_OPERATIONS = torch.library.Library("henji", "FRAGMENT")
-_OPERATIONS.define("multiply_row(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
-
-
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = _shape(x, weight, bias)
     outputs, inputs = weight.shape
@@ -49,5 +46,4 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((*x.shape[:-1], len(weight)))
 
 
-for _device, _function in (("CUDA", _multiply), ("CPU", _multiply), ("Meta", _shape)):
-    _OPERATIONS.impl("multiply_row", _function, _device)
+define("multiply_row(Tensor x, Tensor weight, Tensor? bias) -> Tensor", _multiply, _shape)

@@ -1,0 +1,21 @@
+"""Our kernels as operations of torch's: its compiler takes each as it is, and looks no further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+_LIBRARY = cast("Any", torch.library.Library)("henji", "DEF")
+
+
+def define(schema: str, compute: Callable[..., Tensor], shape: Callable[..., Tensor]) -> None:
+    """Have `torch.ops.henji` offer it; `shape` gives an empty tensor like the result.
+
+    The schema says which arguments it writes to.
+    """
+    _LIBRARY.define(schema)
+    for device, function in (("CUDA", compute), ("CPU", compute), ("Meta", shape)):
+        _LIBRARY.impl(schema.partition("(")[0], function, device)
