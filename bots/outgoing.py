@@ -22,7 +22,7 @@ from bots import strings, text
 from bots.base import Part, Platform, PlatformRefused, Status
 from core.errors import StoreUnavailable
 from core.ports import Deliveries
-from core.records import Delivery
+from core.records import OPENED, Delivery
 from core.types import Cancelled, Delta, Done, Failed, Queued, ReplyEvent, Started
 
 T = TypeVar("T")
@@ -331,7 +331,7 @@ class Outgoing:
 
     async def _settle(self, began: float) -> None:
         """After a takeover, a call of the one before may still be under way: say the end again."""
-        if self.delivery.token == 1:
+        if self.delivery.token == OPENED:
             return
         unaware = self.lease / 2  # for so long one may not know that its delivery was reopened
         await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())

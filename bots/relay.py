@@ -23,16 +23,12 @@ from core import metrics
 from core.chores import end, repeat
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, History, JobQueue
-from core.records import Delivery, Receipt, Submission
+from core.records import OPENED, Delivery, Receipt, Submission
 from core.rules import FREE, Asker
 from core.tracing import span
 from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
-
-OPENED = 1
-"""The token of a delivery as it was opened: with another, somebody else has taken it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -114,8 +110,11 @@ class Relay:
         with span(job, "submit", platform=self._platform.name):
             receipt = await self._queue.submit(submission, self._terms.holder)
         metrics.taken_in(self._platform.name, receipt)
-        turn = incoming.turn
-        self._start(receipt, job, incoming.thread, turn.id, turn.author, incoming.note)
+        thread, turn, note = incoming.thread, incoming.turn, incoming.note
+        if receipt.job == job and receipt.outcome in ("queued", "refused"):
+            self._deliver(Delivery(job, thread, turn.id, turn.author, token=OPENED, note=note))
+        else:
+            await self._deliver_opened(receipt, job, thread)
         if receipt.new_thread:
             self._spawn(self._backfill(incoming.thread, turn.id))
         return receipt
@@ -138,7 +137,8 @@ class Relay:
         receipt = await self._queue.edit(
             thread, turn, text, revision, judgement.lane, self._terms.holder, judgement.permit
         )
-        await self._start_stored(receipt, Job.id_for(thread, turn, revision), thread)
+        metrics.taken_in(self._platform.name, receipt)
+        await self._deliver_opened(receipt, Job.id_for(thread, turn, revision), thread)
         return receipt
 
     async def deleted(self, thread: ThreadKey, message: str) -> None:
@@ -174,7 +174,8 @@ class Relay:
             note=note,
             permit=judgement.permit,
         )
-        await self._start_stored(receipt, Job.id_for(thread, reply, revision), thread)
+        metrics.taken_in(self._platform.name, receipt)
+        await self._deliver_opened(receipt, Job.id_for(thread, reply, revision), thread)
         return receipt
 
     async def stop(self, thread: ThreadKey, job: str) -> bool:
@@ -205,24 +206,12 @@ class Relay:
 
     # -- what goes out --------------------------------------------------------------------------
 
-    def _start(
-        self,
-        receipt: Receipt,
-        job: str,
-        thread: ThreadKey,
-        turn: str,
-        author: str,
-        note: Mapping[str, str],
-    ) -> None:
-        """Follow a reply that this very call has opened."""
-        if receipt.job == job and receipt.outcome in ("queued", "refused"):
-            self._deliver(Delivery(job, thread, turn, author, token=OPENED, note=note))
-
-    async def _start_stored(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
-        metrics.taken_in(self._platform.name, receipt)
-        if receipt.job == job and receipt.outcome == "queued":
-            delivery = await self._deliveries.get(thread, job)
-            if delivery is not None and delivery.token == OPENED:
+    async def _deliver_opened(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
+        """Bring out a reply that this process has opened: just now, or in a call that it says again
+        because the answer was lost."""
+        if receipt.job == job and receipt.outcome in ("queued", "duplicate"):
+            delivery = await self._deliveries.opened(thread, job, self._terms.holder)
+            if delivery is not None:
                 self._deliver(delivery)
 
     def _deliver(self, delivery: Delivery) -> None:

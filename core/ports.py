@@ -257,6 +257,10 @@ class Deliveries(Protocol):
 
     async def get(self, thread: ThreadKey, job: str) -> Delivery | None: ...
 
+    async def opened(self, thread: ThreadKey, job: str, holder: str) -> Delivery | None:
+        """A delivery that is open, and that `holder` has had from its opening on."""
+        ...
+
     async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]: ...
 
     async def hand_back(self, held: Sequence[Delivery]) -> None:

@@ -244,6 +244,10 @@ class Opinion:
     seed: int | None
 
 
+OPENED = 1
+"""The token of a delivery as it was opened: with another, somebody else has taken it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A reply on its way to the people: who holds it, and which messages it has become."""

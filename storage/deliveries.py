@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
-from core.records import Delivery
+from core.records import OPENED, Delivery
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS
@@ -61,8 +61,19 @@ class RedisDeliveries:
         return taken
 
     async def get(self, thread: ThreadKey, job: str) -> Delivery | None:
-        fields = await self._store.command("hgetall", self._name("delivery", thread, job))
+        fields = await self._fields(thread, job)
         return codec.decode_delivery(job, fields) if fields else None
+
+    async def opened(self, thread: ThreadKey, job: str, holder: str) -> Delivery | None:
+        fields = await self._fields(thread, job)
+        if fields.get("holder") != holder or "closed" in fields:
+            return None
+        delivery = codec.decode_delivery(job, fields)
+        return delivery if delivery.token == OPENED else None
+
+    async def _fields(self, thread: ThreadKey, job: str) -> Mapping[str, str]:
+        name = self._name("delivery", thread, job)
+        return cast("Mapping[str, str]", await self._store.command("hgetall", name))
 
     async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]:
         return await self._hold(held, self._store.delivery_lease)

@@ -116,7 +116,7 @@ class Model:
         if id_ not in thread.texts:
             return "ignored", None
         if thread.revisions.get(id_, -1) >= revision:
-            return "duplicate", None
+            return "duplicate", Job.id_for(key, id_, str(revision))
         thread.revisions[id_] = revision
         if thread.texts[id_] == text:
             return "duplicate", None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from redis.asyncio import Redis
@@ -14,9 +14,11 @@ from redis.asyncio import Redis
 from bots import outgoing
 from bots.base import Incoming, PlatformRefused
 from bots.relay import Relay, Terms
-from core.records import Claim, Delivery, Receipt
+from core.errors import StoreUnavailable
+from core.records import OPENED, Claim, Delivery, Receipt
 from core.types import Delta, ThreadKey
 from storage import deliveries
+from storage.queue import RedisQueue
 from storage.store import Limits
 from tests.stand_in import Board, StandIn, Wire, at_once
 from tests.storehouse import LANE, Storehouse
@@ -497,19 +499,72 @@ async def test_who_was_stopped_before_it_looked_lets_be_what_another_has_taken(
         await story.say(relay, "helo", id_="m1")
         await story.answer("what?")
         await story.shows("what?")
-    ports, look = story.house.deliveries, story.house.deliveries.get
+    ports, look = story.house.deliveries, story.house.deliveries.opened
 
-    async def late(thread: ThreadKey, job: str) -> Delivery | None:
+    async def late(thread: ThreadKey, job: str, holder: str) -> Delivery | None:
         await story.house.redis.zadd("henji:{0}:deliveries:stand-in", {job: 1})  # its lease ended
         assert [taken.job for taken in await ports.take("stand-in", "two")] == [job]
-        return await look(thread, job)
+        return await look(thread, job, holder)
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(ports, "get", late)
+        stopped.setattr(ports, "opened", late)
         await story.relay("asleep").edited(THREAD, "m1", "hello", "1", "U1")
     await story.answer("hi")
     await asyncio.sleep(LEASE)
     assert story.board.shown() == ["what?"]
+
+
+async def test_what_is_said_again_because_its_answer_was_lost_is_brought_out_at_once(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say(relay: Relay) -> Receipt:
+        turn = story.board.say(THREAD, "m1", "U1", "helo")
+        return await relay.submit(Incoming(THREAD, turn, addressed=True))
+
+    async def edit(relay: Relay) -> Receipt:
+        return await relay.edited(THREAD, "m1", "hello", "1", "U1")
+
+    async def regenerate(relay: Relay) -> Receipt:
+        return await relay.regenerate(THREAD, job, "again", "U1")
+
+    async with story.running() as relay:
+        for step, again in (("submit", say), ("edit", edit), ("regenerate", regenerate)):
+            with monkeypatch.context() as cut:
+                cut.setattr(story.house.queue, step, _loses_its_answer(story.house.queue, step))
+                with pytest.raises(StoreUnavailable):
+                    await again(relay)
+            receipt = await again(relay)
+            job = job_of(receipt)
+            assert receipt.outcome == "duplicate"
+            await story.answer(step)
+            await story.shows(step)
+            assert (await story.house.delivery(job, THREAD)).token == OPENED  # no lease had to end
+
+
+def _loses_its_answer(queue: RedisQueue, step: str) -> Callable[..., Awaitable[Receipt]]:
+    whole = getattr(queue, step)
+
+    async def cut(*arguments: Any, **more: Any) -> Receipt:
+        await whole(*arguments, **more)
+        raise StoreUnavailable("no answer")
+
+    return cut
+
+
+async def test_what_came_twice_is_brought_out_by_one(story: Story) -> None:
+    """Two processes hear of one message: the second leaves it to the first."""
+    async with story.running("one") as one, story.running("two") as two:
+        turn = story.board.say(THREAD, "m1", "U1", "hello")
+        incoming = Incoming(THREAD, turn, addressed=True)
+        job = job_of(await one.submit(incoming))
+        assert (await two.submit(incoming)).outcome == "duplicate"
+        assert (await one.submit(incoming)).outcome == "duplicate"
+        assert (one.delivers(job), two.delivers(job)) == (True, False)
+        await story.answer("hi")
+        await story.shows("hi")
+        assert (await one.submit(incoming)).outcome == "duplicate"
+        assert not one.delivers(job)
+        await story.shows("hi")
 
 
 async def test_a_process_that_lost_its_own_lease_takes_the_reply_up_again(story: Story) -> None:
