@@ -30,6 +30,7 @@ from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
 
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """How a relay works. Times in seconds."""
