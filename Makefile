@@ -19,7 +19,7 @@ help:
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make bench-vllm    the engine beside a real vLLM on the CPU, 3.5 GB"
-	@echo "make kernel  the GPU's attention kernel in Triton's interpreter, 0.7 GB"
+	@echo "make kernel  the GPU's kernels in Triton's interpreter, four minutes and 0.7 GB"
 	@echo "make chaos   the long fault tests"
 
 # A checkout that was moved, or a Python that was removed, has left an environment that does not run.
@@ -68,7 +68,7 @@ bench-vllm: setup .venv-peers/vllm/.ready
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
 
-# Triton comes with torch for CUDA; where there is no GPU, its interpreter runs the kernel.
+# Triton comes with torch for CUDA; where there is no GPU, its interpreter runs the kernels.
 kernel: setup .venv-peers/triton/.ready
 	PYTHONPATH=$$(echo .venv-peers/triton/lib/python3*/site-packages) $(BIN)/pytest tests/test_engine_paged.py
 
