@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -113,7 +114,8 @@ class Scripts:
         line = self._lines[1 + hash(thread) % LINES if thread else 0]
         line.steps.append(step)
         if line.flusher is None or line.flusher.done():
-            line.flusher = loop.create_task(self._flush(line))
+            # It works for all: nothing of its first caller's (a trace, names in a log) is its own.
+            line.flusher = loop.create_task(self._flush(line), context=Context())
         return await step.answer
 
     async def _flush(self, line: Line) -> None:
