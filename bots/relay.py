@@ -210,7 +210,9 @@ class Relay:
     async def _deliver_opened(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
         """Bring out a reply that this process has opened: just now, or in a call that it says again
         because the answer was lost."""
-        if receipt.job == job and receipt.outcome in ("queued", "duplicate"):
+        if receipt.job != job or self.delivers(job):
+            return
+        if receipt.outcome in ("queued", "duplicate"):
             delivery = await self._deliveries.opened(thread, job, self._terms.holder)
             if delivery is not None:
                 self._deliver(delivery)

@@ -74,9 +74,11 @@ def twins(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedMo
 
 
 @asynccontextmanager
-async def engine_for(model: PreTrainedModel, **limits: Any) -> AsyncIterator[TorchEngine]:
+async def engine_for(
+    model: PreTrainedModel, kind: type[TorchEngine] = TorchEngine, **limits: Any
+) -> AsyncIterator[TorchEngine]:
     limits = {"cache_bytes": 32 << 20, "step_tokens": 64, "places": 8} | limits
-    engine = await TorchEngine.open(lambda: model, lambda _: Limits(CONTEXT, **limits))
+    engine = await kind.open(lambda: model, lambda _: Limits(CONTEXT, **limits))
     try:
         yield engine
     finally:

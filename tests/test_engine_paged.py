@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -24,9 +23,10 @@ from core.engine.torch.blocks import SIZE
 from core.engine.torch.graphs import DecodeStep, compile_blocks
 from core.engine.torch.paged import PagedCache
 from core.engine.torch.runner import Runner
-from core.engine.torch.scheduler import Part
+from core.engine.torch.scheduler import Part, Scheduler
+from core.engine.torch.sequence import Sequence
 from core.types import Sampling
-from tests.test_engine import CONTEXT, alone, ids_of, prompts, reply, request_for, twins
+from tests.test_engine import CONTEXT, alone, engine_for, ids_of, prompts, reply, request_for, twins
 
 __all__ = ["twins"]
 
@@ -58,21 +58,21 @@ class PagedEngine(TorchEngine):
     def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
         if torch.cuda.is_available():
             return super()._on_device(shape, blocks)
-        # The interpreter takes a millisecond for each program.
-        paged._MOST_SPLITS, row_linear._OUTPUTS = 2, 64
         cache = PagedCache(shape, blocks, torch.device("cpu"))
         return cache, _Uncaptured(self._model, cache, self._limits.places)
 
 
-@asynccontextmanager
-async def _engine_for(model: PreTrainedModel, **limits: Any) -> AsyncIterator[PagedEngine]:
+@pytest.fixture(autouse=True)
+def fewer_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes a millisecond for each."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(paged, "_MOST_SPLITS", 2)
+        monkeypatch.setattr(row_linear, "_OUTPUTS", 64)
+
+
+def _engine_for(model: PreTrainedModel, **limits: Any) -> AbstractAsyncContextManager[TorchEngine]:
     model = cast("Any", model).to("cuda" if torch.cuda.is_available() else "cpu")
-    limits = {"cache_bytes": 8 << 20} | limits
-    engine = await PagedEngine.open(lambda: model, lambda _: Limits(CONTEXT, **limits))
-    try:
-        yield engine
-    finally:
-        await engine.close()
+    return engine_for(model, PagedEngine, **({"cache_bytes": 8 << 20} | limits))
 
 
 async def test_pages_give_each_request_what_generate_gives_it_alone(
@@ -91,15 +91,23 @@ async def test_pages_give_each_request_what_generate_gives_it_alone(
 
 
 async def test_a_preempted_request_goes_on_from_fresh_pages(
-    twins: tuple[PreTrainedModel, PreTrainedModel],
+    twins: tuple[PreTrainedModel, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = twins
+    preempted, preempt = [], Scheduler._preempt
+
+    def watched(scheduler: Scheduler, sequence: Sequence) -> None:
+        preempted.append(sequence)
+        preempt(scheduler, sequence)
+
+    monkeypatch.setattr(Scheduler, "_preempt", watched)
     asked = [prompt[:24] for prompt in prompts(3, seed=8)]
     shape = CacheShape.of(ours)
     room = 5 * SIZE * shape.bytes_per_token
     async with _engine_for(ours, places=3, step_tokens=64, cache_bytes=room) as engine:
         requests = [request_for(prompt, max_new_tokens=10) for prompt in asked]
         replies = await asyncio.gather(*(reply(engine, one) for one in requests))
+    assert preempted
     expected = [alone(theirs, prompt, 10, 1.1) for prompt in asked]
     assert [ids_of(chunks) for chunks in replies] == expected
 

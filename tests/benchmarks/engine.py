@@ -124,13 +124,14 @@ def _contenders(only: str | None) -> list[str]:
 
 def _run(name: str, task: Task) -> Result | None:
     """One contender in a process of its own; None, with its errors shown, where it fails."""
+    paths = (os.getcwd(), os.environ.get("PYTHONPATH"))
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks._engine_contenders", name],
         input=json.dumps(asdict(task)),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     if done.returncode:
         print(f"{name} failed with status {done.returncode}", file=sys.stderr)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.engine.torch.blocks import SIZE
-from core.engine.torch.linear import replace
+from core.engine.torch.linear import replace_linear
 from core.engine.torch.paged import Layout, PagedCache, PagedStep
 from core.engine.torch.row_linear import RowLinear
 from core.engine.torch.runner import Ints, Runner, inputs_of
@@ -77,7 +77,7 @@ def compile_blocks(model: PreTrainedModel) -> None:
     """Have the model's repeated blocks compiled, for any number of ids, when they first run."""
     for module in list(model.modules()):
         if type(module).__name__ in (model._no_split_modules or ()):
-            replace(module, RowLinear)
+            replace_linear(module, RowLinear)
             module.compile(dynamic=True)
 
 
@@ -111,10 +111,8 @@ class DecodeStep:
         # All that changes from step to step in one piece, so that it takes one copy: a row each of
         # ids, positions, slots and lengths, and behind them the tables.
         host = np.zeros(size * (4 + pages), dtype=np.int32)
-        self._rows, self._tables = (
-            host[: 4 * size].reshape(4, size),
-            host[4 * size :].reshape(size, pages),
-        )
+        self._rows = host[: 4 * size].reshape(4, size)
+        self._tables = host[4 * size :].reshape(size, pages)
         self._host = torch.from_numpy(host)
         self._device = self._host.to(device, copy=True)
         ids, positions, slots, lengths = self._device[: 4 * size].view(4, size)

@@ -67,10 +67,10 @@ def pack(model: PreTrainedModel, *, int8: bool = False) -> None:
     """Repack every linear layer of a model on a processor, where its precision has kernels."""
     if not int8 and not _has_kernels(model.dtype):
         return
-    replace(model, Int8Linear if int8 else PackedLinear)
+    replace_linear(model, Int8Linear if int8 else PackedLinear)
 
 
-def replace(module: nn.Module, kind: Callable[[nn.Linear], nn.Module]) -> None:
+def replace_linear(module: nn.Module, kind: Callable[[nn.Linear], nn.Module]) -> None:
     """Let every linear layer inside be another kind of it."""
     for name, inner in list(module.named_modules()):
         if type(inner) is nn.Linear:

@@ -44,10 +44,10 @@ class Layout:
         return Layout(*(getattr(self, one.name).to(device) for one in fields(self)))
 
 
-def _layout_of(parts: list[Part], tile: int) -> Layout:
-    """A tile is as many ids of one sequence.
+def _layout_of(parts: list[Part]) -> Layout:
+    """Behind the parts comes one without ids: to the compiler, one of anything is its own case.
 
-    Behind the parts' comes one without ids: to the compiler, one of anything is a case of its own.
+    Steps that only decode have a layout that stays where it is: see `graphs`.
     """
     pages = max(2, *(len(part.sequence.blocks) for part in parts))
     tables = np.zeros((len(parts) + 1, pages), np.int32)
@@ -57,7 +57,7 @@ def _layout_of(parts: list[Part], tile: int) -> Layout:
         tables[row, : len(blocks)] = blocks
         positions = np.arange(part.sequence.computed, part.sequence.computed + part.count)
         slots.append(blocks[positions // SIZE] * SIZE + positions % SIZE)
-        first = np.arange(0, part.count, tile)
+        first = np.arange(0, part.count, _TILE)
         firsts.append(first)
         sequences.append(np.full(len(first), row))
     lengths = [part.sequence.computed + part.count for part in parts]
@@ -90,8 +90,7 @@ class PagedCache:
         return list(parts)
 
     def begin(self, parts: list[Part]) -> PagedStep:
-        tile = 1 if all(part.decodes for part in parts) else _TILE
-        return PagedStep(self.pages, _layout_of(parts, tile).to(self.pages.device), tile)
+        return PagedStep(self.pages, _layout_of(parts).to(self.pages.device), _TILE)
 
     def keep(self, sequence: Sequence, numbers: range) -> None:
         """A page that is full is where it shall be."""

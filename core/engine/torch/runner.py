@@ -42,15 +42,14 @@ class Runner:
         sampling = [at for at, part in enumerate(parts) if part.samples]
         wanted = last[sampling] if sampling else last[:1]
         logits = self._logits(parts, ids, positions, wanted)
-        tokens: list[int | None] = [None] * len(parts)
-        if sampling:
-            batch = SamplingBatch.of([parts[at].sequence for at in sampling], logits.device)
-            sampled = sample(logits, batch)
+        sequences = [parts[at].sequence for at in sampling]
+        batch = SamplingBatch.of(sequences, logits.device) if sampling else None
+        sampled = sample(logits, batch) if batch else logits.new_empty(0)
         if on_gpu:
             meanwhile()
-        if sampling:
-            for at, token in zip(sampling, sampled.tolist(), strict=True):
-                tokens[at] = token
+        tokens: list[int | None] = [None] * len(parts)
+        for at, token in zip(sampling, sampled.tolist(), strict=True):
+            tokens[at] = token
         return list(zip(parts, tokens, strict=True))
 
     def _logits(self, parts: list[Part], ids: Ints, positions: Ints, wanted: Ints) -> Tensor:
