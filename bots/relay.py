@@ -113,7 +113,12 @@ class Relay:
         metrics.taken_in(self._platform.name, receipt)
         thread, turn, note = incoming.thread, incoming.turn, incoming.note
         if receipt.job == job and receipt.outcome in ("queued", "refused"):
-            self._deliver(Delivery(job, thread, turn.id, turn.author, token=OPENED, note=note))
+            position = max(1, receipt.position) if receipt.outcome == "queued" else 0
+            self._deliver(
+                Delivery(
+                    job, thread, turn.id, turn.author, token=OPENED, position=position, note=note
+                )
+            )
         else:
             await self._deliver_opened(receipt, job, thread)
         if receipt.new_thread:

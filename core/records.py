@@ -263,6 +263,8 @@ class Delivery:
     posting: int | None = None
     """The part that a process was about to post when it last wrote: it may be there. Where that
     part is among the messages, it may be there twice."""
+    position: int = 0
+    """Where it stood in line when this process opened it; 0: what happened so far is to be read."""
     note: Mapping[str, str] = field(default_factory=dict)
     """What the platform wanted to know; names that begin with ``secret_`` go at the close."""
     replaces: str | None = None

@@ -167,7 +167,7 @@ class Worker:
             self._place_free.clear()
             await self._place_free.wait()
             return
-        if not await self._claim_some(places):
+        if await self._claim_some(places) < places:  # that was all there is
             await self._queue.wait(self._terms.lane, self._terms.idle)
 
     async def _claim_some(self, most: int) -> int:

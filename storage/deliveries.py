@@ -8,15 +8,15 @@ one, or starts late, reads the stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
 
 from core.records import OPENED, Delivery
-from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
+from core.types import Cancelled, Done, Failed, Queued, ReplyEvent, ThreadKey
 from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS
 from storage.store import REDIS_FAULTS, Store
@@ -25,6 +25,9 @@ log = structlog.get_logger()
 
 LOOK_AGAIN = 2.0
 """Seconds after which a follower looks by itself: news are a hint, the stream is the truth."""
+
+FIRST_LOOK = 0.25
+"""As long where the reply may have gone on before anybody followed it."""
 
 NEWS_AT_ONCE = 1000
 
@@ -144,23 +147,31 @@ class RedisDeliveries:
 
     async def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
         """The events of a reply from its first on, until its end."""
+        async with aclosing(self._events(delivery)) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, Done | Failed | Cancelled):
+                    return
+
+    async def _events(self, delivery: Delivery) -> AsyncGenerator[ReplyEvent, None]:
         bucket, job = self._store.bucket(delivery.thread), delivery.job
         news = self._followed[job] = asyncio.Queue()
-        number, last = 0, "-"
+        number, last, patience = 0, "-", 0.0
         try:
+            if delivery.position:
+                number, patience = 1, FIRST_LOOK
+                yield Queued(delivery.position)
             while True:
-                missed = await self._store.run("events", bucket, job=job, after=last)
-                for entry, text in codec.flatten(missed).items():
-                    number, last = number + 1, f"({entry}"
-                    yield (event := codec.decode_event(text))
-                    if isinstance(event, Done | Failed | Cancelled):
-                        return
-                while (new := await _next(news, LOOK_AGAIN)) and new.number <= number + 1:
+                while (new := await _next(news, patience)) and new.number <= number + 1:
                     if new.number == number + 1:
                         number, last = new.number, f"({new.entry}"
                         yield new.event
-                        if isinstance(new.event, Done | Failed | Cancelled):
-                            return
+                missed = await self._store.run("events", bucket, job=job, after=last)
+                known = number if last == "-" else 0  # they are among what was read
+                for entry, text in list(codec.flatten(missed).items())[known:]:
+                    number, last = number + 1, f"({entry}"
+                    yield codec.decode_event(text)
+                patience = LOOK_AGAIN
         finally:
             if self._followed.get(job) is news:
                 del self._followed[job]

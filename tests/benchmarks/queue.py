@@ -25,7 +25,7 @@ import structlog
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models import CATALOGUE
-from core.records import Claim, Commit, Delivery, EngineStats, Submission, Verdict
+from core.records import OPENED, Claim, Commit, Delivery, EngineStats, Submission, Verdict
 from core.types import Done, ThreadKey, Turn
 from core.worker import Terms, Worker
 from storage.connect import connect
@@ -100,7 +100,8 @@ class Ours:
         receipt = await self.queue.submit(Submission(thread, turn, True, LANE), "adapter")
         if receipt.job is None or receipt.outcome != "queued":
             raise RuntimeError(f"not queued: {receipt}")
-        return Delivery(receipt.job, thread, turn.id, turn.author, token=1)
+        at = receipt.position
+        return Delivery(receipt.job, thread, turn.id, turn.author, token=OPENED, position=at)
 
     async def drain(self, jobs: int) -> float:
         await self.queue.announce(LANE, "core", 60)

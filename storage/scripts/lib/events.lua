@@ -1,12 +1,18 @@
 -- Reply events.
 
+-- A reply's first event: nobody can follow it yet, and who will either opened it or reads it.
+local function emit_first(J, event)
+  call('XADD', K('events', J), '*', 'e', event)
+  touch('events', J)
+end
+
 -- A reply's events stay with it. The news bring each to whoever follows it right now, with its
 -- place among them, and are gone after seconds.
 local function emit(J, platform, event)
   local events = K('events', J)
   local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
   local number = call('XLEN', events)
-  if number == 1 then touch('events', J) end
+  if number == 1 then touch('events', J) end -- those before it have expired
   call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', number, 'i', entry,
     'e', event)
 end

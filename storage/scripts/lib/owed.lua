@@ -26,7 +26,6 @@ end
 
 -- Opens a job in a thread that exists; returns its position among those that are ready.
 local function open_job(T, J, job, later)
-  local _, _, platform = places(T)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
   job.arrival, job.at = call('INCR', K('arrivals')), now
   if A.quota then
@@ -49,18 +48,17 @@ local function open_job(T, J, job, later)
   local meta = hash(K('thread', T))
   if not stands(T, meta) then place(T, later, meta) end
   local at = position(job.lane, path_of(T, job), T)
-  emit(J, platform, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
+  emit_first(J, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
   return at
 end
 
 -- What a person is told instead of getting a reply: a job that ends where it begins.
 local function refuse(T, J, job, code, detail, til)
-  local _, _, platform = places(T)
   call('HSET', K('job', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
     'state', 'failed')
   touch('job', J)
   open_delivery(T, J, job)
-  emit(J, platform, failed(code, detail, til))
+  emit_first(J, failed(code, detail, til))
 end
 
 -- Why a reply cannot be owed now, if so: a code, what to log or how many wait already, and when it
