@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -36,6 +37,33 @@ async def test_a_message_is_queued_answered_and_remembered(house: Storehouse) ->
     assert events[:3] == [Queued(1), Started(1), Delta(0, "hi")]
     assert isinstance(events[3], Done)
     assert await house.nothing_to_do()
+
+
+async def test_who_opened_a_reply_is_told_what_happened_before_it_was_followed(
+    house: Storehouse,
+) -> None:
+    receipt = await house.say("hello")
+    await house.reply(await house.claim(), "hi")
+    delivery = replace(await house.delivery(receipt.job), position=1)
+    async with asyncio.timeout(1):  # long before it would look again
+        events = [event async for event in house.deliveries.follow(delivery)]
+    assert events[:2] == [Queued(1), Started(1)]
+    assert [type(event) for event in events[2:]] == [Done]
+
+
+async def test_a_gap_in_the_news_is_closed_without_telling_anything_twice(
+    house: Storehouse,
+) -> None:
+    receipt = await house.say("hello")
+    delivery = replace(await house.delivery(receipt.job), position=1)
+    claim = await house.claim()  # nobody follows yet: that it started is missed
+    listening = asyncio.create_task(house.deliveries.listen(THREAD.platform))
+    events = house.deliveries.follow(delivery)
+    assert await anext(events) == Queued(1)
+    await house.reply(claim, "hi")
+    rest = [type(event) async for event in events]
+    listening.cancel()
+    assert rest == [Started, Done]
 
 
 async def test_a_message_that_comes_twice_is_one_job(house: Storehouse) -> None:
