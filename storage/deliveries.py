@@ -1,8 +1,8 @@
 """Replies on their way to the people: `core.ports.Deliveries`.
 
 The events of a reply are its own stream, kept for a day. One reader per bucket follows the
-platform's news, which bring every event to whoever follows its reply in this process; who misses
-one, or starts late, reads the stream.
+platform's news, which bring every event but the first to whoever follows its reply in this
+process; who misses one, or starts late, reads the stream.
 """
 
 from __future__ import annotations
