@@ -126,12 +126,14 @@ class Outgoing:
     # -- reading --------------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        delivery = self.delivery
         while True:
             try:
-                async for event in self.deliveries.follow(self.delivery):
+                async for event in self.deliveries.follow(delivery):
                     self._see(self.view.after(event))
             except StoreUnavailable:
-                await asyncio.sleep(0.5)  # all of it is read again
+                await asyncio.sleep(0.5)
+                delivery = replace(delivery, position=0)  # all of it is read again
             except Exception:
                 log.exception("cannot follow a reply", job=self.delivery.job)
                 self._see(replace(self.view, end=Failed("internal")))
