@@ -8,6 +8,7 @@ preamble (`preamble`), and builds names with ``K(name, ...)``, lifetimes with ``
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.types import ThreadKey
@@ -20,7 +21,7 @@ OWED = 4 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One kind of key. `pattern` has a ``%s`` for each part that varies."""
+    """One kind of key. `pattern` has a ``%s`` for each part that varies, with colons between."""
 
     name: str
     pattern: str
@@ -101,6 +102,15 @@ def preamble(retention: float, audit: float) -> str:
     `retention` of threads where their place has none of its own, and of the audit log, in seconds.
     """
     seconds = {entry.name: entry.seconds or retention for entry in TABLE} | {"audit": audit}
-    names = (f"  {entry.name} = '{entry.pattern}'," for entry in TABLE)
-    lives = (f"  {name} = {round(1000 * life)}," for name, life in seconds.items())
-    return "\n".join(("local KEY = {", *names, "}", "local LIFE = {", *lives, "}", ""))
+    parts = {entry.name: entry.pattern.split("%s") for entry in TABLE}
+    tables: Mapping[str, Mapping[str, object]] = {
+        "HEAD": {name: f"'{words[0]}'" for name, words in parts.items()},
+        "TAIL": {name: f"'{words[-1]}'" for name, words in parts.items() if len(words) > 1},
+        "LIFE": {name: round(1000 * life) for name, life in seconds.items()},
+    }
+    return "".join(_lua_table(name, entries) for name, entries in tables.items())
+
+
+def _lua_table(name: str, entries: Mapping[str, object]) -> str:
+    lines = "".join(f"  {entry} = {value},\n" for entry, value in entries.items())
+    return f"local {name} = {{\n{lines}}}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -29,6 +30,8 @@ class RedisQueue:
         self._store = store
         self._turn = cycle(store.all_buckets())
         self._watches: dict[int, asyncio.Task[None]] = {}
+        self._woken = asyncio.Event()
+        """A watch has ended."""
 
     # -- the adapters' side ---------------------------------------------------------------------
 
@@ -188,10 +191,11 @@ class RedisQueue:
         for bucket in self._store.all_buckets():
             if bucket not in self._watches:
                 self._watches[bucket] = asyncio.create_task(self._watch(bucket, lane))
-        done, _ = await asyncio.wait(
-            self._watches.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        for bucket in [bucket for bucket, watch in self._watches.items() if watch in done]:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+        for bucket in [bucket for bucket, watch in self._watches.items() if watch.done()]:
             await self._watches.pop(bucket)
 
     async def _watch(self, bucket: int, lane: str) -> None:
@@ -204,6 +208,8 @@ class RedisQueue:
                 pass
         except REDIS_FAULTS:
             await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
+        finally:
+            self._woken.set()
 
     async def aclose(self) -> None:
         await end(*self._watches.values())

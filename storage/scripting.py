@@ -134,10 +134,11 @@ class Scripts:
                     step.answer.set_result(answer)
 
     async def _send(self, steps: Sequence[Step]) -> Sequence[Any]:
-        """The answer or the error of each step."""
+        """The answer or the error of each step; raises where the one step there is does."""
         waiting = self._replication.replicas and any(step.name in PROMISES for step in steps)
-        if isinstance(self._client, RedisCluster) or (len(steps) == 1 and not waiting):
-            # a Cluster takes no EVALSHA in a pipeline
+        if len(steps) == 1 and not waiting:
+            return [await self._send_one(steps[0])]
+        if isinstance(self._client, RedisCluster):  # it takes no EVALSHA in a pipeline
             return await asyncio.gather(*map(self._send_one, steps), return_exceptions=True)
         pipeline = self._client.pipeline(transaction=False)
         for step in steps:
@@ -173,8 +174,9 @@ class Scripts:
             return await self._client.eval(step.script.text, 1, step.base, step.packed)
 
     async def _load_and_send(self, step: Step) -> Any:
+        """The answer or the error."""
         try:
             await self._client.script_load(step.script.text)
+            return (await self._send([step]))[0]
         except Exception as error:
             return error
-        return (await self._send([step]))[0]

@@ -29,7 +29,7 @@ while #claims < A.most do
   local spent = {}
   local T = descend(A.lane, '', 0, spent)
   if not T then break end
-  call('DECR', K('waiting', A.lane))
+  local left = call('DECR', K('waiting', A.lane))
   local meta = enter(T)
   local J, job = nil, nil
   if meta then J, job = head(T) end
@@ -38,13 +38,9 @@ while #claims < A.most do
   elseif J and not ended_late(T, J, job) then
     charge(A.lane, spent, job.cost)
     local gen = lease(T, meta, J, job)
-    local fields = {}
-    for field, value in pairs(job) do
-      fields[#fields + 1] = field
-      fields[#fields + 1] = tostring(value)
-    end
     local little = call('HLEN', K('turns', T)) <= LITTLE and window(T, meta, 0, job.turn)
-    claims[#claims + 1] = { J, fields, gen, meta.epoch, now - (job.at or now), little }
+    claims[#claims + 1] = { J, list_of(job), gen, meta.epoch, now - (job.at or now), little }
   end
+  if left == 0 then break end -- to look further down would only take the tree apart
 end
 return claims

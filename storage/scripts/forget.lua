@@ -5,8 +5,7 @@ local who = A.space .. ':' .. A.author
 call('HSET', K('marks'), 'person ' .. who, now)
 if A.first then note(A.space, A.by, 'forget', A.author) end
 for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}) do
-  local fields = {}
-  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local fields = fields_of(entry[2])
   if fields.by == A.author and places(fields.thread) == A.space then
     call('XDEL', K('feedback'), entry[1])
   end
@@ -46,8 +45,7 @@ for _, J in ipairs(call('ZRANGE', K('asked', who), 0, 10 * A.most - 1)) do
   call('ZREM', K('asked', who), J)
 end
 for _, entry in ipairs(A.first and call('XRANGE', K('dead'), '-', '+') or {}) do
-  local fields = {}
-  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local fields = fields_of(entry[2])
   local space = fields.thread and places(fields.thread)
   if fields.author == A.author and space == A.space then call('XDEL', K('dead'), entry[1]) end
 end

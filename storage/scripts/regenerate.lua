@@ -21,4 +21,4 @@ local job = {
 if A.resumes then job.resumes = 1 end
 local code, detail, til = obstacle(T, job)
 if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
-return { 'queued', A.job, open_job(T, A.job, job), '', 0 }
+return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

@@ -2,8 +2,7 @@
 
 local letter = call('XRANGE', K('dead'), A.letter, A.letter)[1]
 if not letter then return { 'ignored', '', 0, '', 0 } end
-local fields = {}
-for i = 1, #letter[2], 2 do fields[letter[2][i]] = letter[2][i + 1] end
+local fields = fields_of(letter[2])
 
 local T = fields.thread
 local meta = enter(T)
@@ -18,4 +17,4 @@ local job = {
 local code, detail, til = obstacle(T, job)
 if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 call('XDEL', K('dead'), A.letter)
-return { 'queued', A.job, open_job(T, A.job, job), '', 0 }
+return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

@@ -32,8 +32,7 @@ local function make_room()
 end
 
 local function keep_turn()
-  if call('HEXISTS', K('turns', T), id) == 1 then return end
-  call('HSET', K('turns', T), id, edited(T, id, A.record))
+  if call('HSETNX', K('turns', T), id, edited(T, id, A.record)) == 0 then return end
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
   local message = K('message', channel, id)
   call('SET', message, T .. '\n' .. id, 'PX', term(T))
@@ -44,9 +43,9 @@ end
 
 -- The job that waits for the same person's message just before this one, if they go together.
 local function companion()
-  local newest = call('ZRANGE', K('mailbox', T), -1, -1)[1]
-  local J = call('ZRANGE', K('jobs', T), -1, -1)[1]
-  if A.alone or not newest or not J then return nil end
+  local J = not A.alone and call('ZRANGE', K('jobs', T), -1, -1)[1]
+  local newest = J and call('ZRANGE', K('mailbox', T), -1, -1)[1]
+  if not newest then return nil end
   local full = call('ZCARD', K('mailbox', T)) >= A.limits.mailbox
   if full or call('ZSCORE', K('history', T), id) then return nil end
   local job = job_of(J)
@@ -66,6 +65,14 @@ local function join(J, job)
     use(T, job.day, A.author, 'messages', 1)
   end
   return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
+end
+
+local function begin()
+  -- above all numbers of a thread of this name that has expired: who knew it reads all of this one
+  local meta = { state = 'idle', running = '', gen = now, epoch = 0, version = now, floor = now,
+    era = era_of(T) }
+  call('HSET', K('thread', T), unpack(list_of(meta)))
+  return meta
 end
 
 local meta = enter(T)
@@ -88,21 +95,19 @@ if code then
   refuse(T, A.job, job, code, detail, til)
   return { 'refused', A.job, tonumber(detail) or 0, code, 0, til or 0 }
 end
-if not meta then
-  -- above all numbers of a thread of this name that has expired: who knew it reads all of this one
-  local resets = call('HMGET', K('resets'), space, channel)
-  call('HSET', K('thread', T), 'state', 'idle', 'gen', now, 'epoch', 0, 'version', now, 'floor', now,
-    'running', '', 'era', (resets[1] or '0') .. '.' .. (resets[2] or '0'))
-end
+local held = not meta and A.hold_ms > 0
+meta = meta or begin()
 -- its place's term may have changed since the last message
-if A.keep_ms > 0 then
-  call('HSET', K('thread', T), 'retention', A.keep_ms)
-else
-  call('HDEL', K('thread', T), 'retention')
+if A.keep_ms ~= (tonumber(meta.retention) or 0) then
+  if A.keep_ms > 0 then
+    call('HSET', K('thread', T), 'retention', A.keep_ms)
+  else
+    call('HDEL', K('thread', T), 'retention')
+  end
 end
+terms[T] = A.keep_ms > 0 and A.keep_ms or LIFE.thread
 local J, waiting = companion()
 if J then return join(J, waiting) end
 keep_turn()
-local held = not meta and A.hold_ms > 0
-local at = open_job(T, A.job, job, held and now + A.hold_ms)
+local at = open_job(T, A.job, job, meta, held and now + A.hold_ms)
 return { 'queued', A.job, at, '', held and 1 or 0 }

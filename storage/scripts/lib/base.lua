@@ -4,8 +4,11 @@ local call = redis.call
 local B = KEYS[1]
 local A = cjson.decode(ARGV[1])
 
-local function K(name, ...)
-  return B .. string.format(KEY[name], ...)
+-- What varies in a key's name stands between its head and its tail.
+local function K(name, first, second)
+  if not first then return B .. HEAD[name] end
+  if second then first = first .. ':' .. second end
+  return B .. HEAD[name] .. first .. TAIL[name]
 end
 
 local function touch(name, ...)
@@ -25,17 +28,32 @@ end
 
 -- A person's threads may have different terms: a list of theirs lives as long as the longest.
 local function keep_longest(T, name, who)
-  if call('PTTL', K(name, who)) < term(T) then keep(T, name, who) end
+  local key = K(name, who)
+  if call('PTTL', key) < term(T) then call('PEXPIRE', key, term(T)) end
 end
 
 -- Redis's clock is the only one: milliseconds since the epoch.
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
-local function hash(key)
-  local flat, fields = call('HGETALL', key), {}
-  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+-- From field, value, field, value... to a table, and back.
+local function fields_of(list)
+  local fields = {}
+  for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
   return fields
+end
+
+local function list_of(fields)
+  local list = {}
+  for field, value in pairs(fields) do
+    list[#list + 1] = field
+    list[#list + 1] = tostring(value)
+  end
+  return list
+end
+
+local function hash(key)
+  return fields_of(call('HGETALL', key))
 end
 
 -- A stored record as a table; one that cannot be read is an empty one, and stops nobody.

@@ -60,8 +60,9 @@ local function wake(lane)
   if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
 end
 
--- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`.
-local function place(T, later, meta)
+-- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`. Who
+-- knows the thread's numbers, or that job too, spares it to look.
+local function place(T, later, meta, J, job)
   meta = meta or hash(K('thread', T))
   if not meta.state then -- it has expired: what waits there ends at its deadline
     call('ZREM', K('leases'), T)
@@ -70,7 +71,7 @@ local function place(T, later, meta)
   end
   unplace(T, meta)
   local gen = meta.state == 'leased' and meta.gen + 1 or meta.gen -- fences whoever held it
-  local J, job = head(T)
+  if not J then J, job = head(T) end
   if not J then
     call('HSET', K('thread', T), 'state', 'idle', 'running', '', 'gen', gen, 'path', '')
   elseif later then

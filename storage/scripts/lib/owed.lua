@@ -24,8 +24,8 @@ local function open_delivery(T, J, job)
   keep_longest(T, 'asked', asked)
 end
 
--- Opens a job in a thread that exists; returns its position among those that are ready.
-local function open_job(T, J, job, later)
+-- Opens a job in a thread of these numbers; returns its position among those that are ready.
+local function open_job(T, J, job, meta, later)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
   job.arrival, job.at = call('INCR', K('arrivals')), now
   if A.quota then
@@ -34,19 +34,17 @@ local function open_job(T, J, job, later)
   end
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may hold what can post
-  local flat = {}
-  for field, value in pairs(job) do
-    flat[#flat + 1] = field
-    flat[#flat + 1] = value
-  end
-  call('HSET', K('job', J), unpack(flat))
+  call('HSET', K('job', J), unpack(list_of(job)))
   touch('job', J)
   call('ZADD', K('jobs', T), job.arrival, J)
   touch('jobs', T)
   call('ZADD', K('deadlines'), job.deadline, J)
   count(T, job.author, 1)
-  local meta = hash(K('thread', T))
-  if not stands(T, meta) then place(T, later, meta) end
+  if meta.state == 'idle' then
+    place(T, later, meta, J, job)
+  elseif not stands(T, meta) then
+    place(T, later, meta)
+  end
   local at = position(job.lane, path_of(T, job), T)
   emit_first(J, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
   return at

@@ -30,14 +30,20 @@ local function wipe(T, by)
   return turns
 end
 
+-- Another one after each reset of its channel or space.
+local function era_of(T)
+  local space, channel = places(T)
+  local resets = call('HMGET', K('resets'), space, channel)
+  return (resets[1] or '0') .. '.' .. (resets[2] or '0')
+end
+
 -- Enters a thread: a reset of its channel or space since the last time takes effect here. Returns
 -- its numbers, or nil where there is no such thread.
 local function enter(T)
   local meta = hash(K('thread', T))
   if not meta.state then return nil end
-  local space, channel = places(T)
-  local resets = call('HMGET', K('resets'), space, channel)
-  local era = (resets[1] or '0') .. '.' .. (resets[2] or '0')
+  terms[T] = tonumber(meta.retention) or LIFE.thread
+  local era = era_of(T)
   if meta.era == era then return meta end
   wipe(T, 'reset')
   call('HSET', K('thread', T), 'era', era)
