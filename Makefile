@@ -43,8 +43,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Most of a test's time is waiting: two at a time, each process of tests with a Valkey of its own.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 bench: setup
 	$(BIN)/henji bench
