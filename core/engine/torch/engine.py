@@ -113,14 +113,14 @@ class TorchEngine:
         )
 
     def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
+        limits = self._limits
         if self._model.device.type != "cuda":
-            rows = RowCache(shape, blocks)
+            rows = RowCache(shape, blocks, limits.places)
             return rows, Runner(self._model, rows)
         # Triton is there with a GPU.
         from core.engine.torch.graphs import GraphRunner
         from core.engine.torch.paged import PagedCache
 
-        limits = self._limits
         cache = PagedCache(shape, blocks, self._model.device)
         runner = GraphRunner(
             self._model, cache, places=limits.places, context_length=limits.context_length

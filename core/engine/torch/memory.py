@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 _GPU_PART = 0.9
 """Of what the weights left; the rest is for activations."""
@@ -19,6 +22,17 @@ def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _GPU_PART)
     return int(_available() * _CPU_PART)
+
+
+def untouched(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros that take no memory until they are written.
+
+    numpy has such too, but of large pages: the first write to each clears two megabytes, and a
+    first reply waited ten times as long for its row.
+    """
+    size = torch.Size(sizes).numel() * dtype.itemsize
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype).view(*sizes)
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int] | None:
