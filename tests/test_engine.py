@@ -22,7 +22,7 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.scheduler import Scheduler
 from core.engine.torch.sequence import Sequence
-from core.errors import EngineError, EngineRefused
+from core.errors import EngineError, EngineRefused, ModelError
 from core.records import Chunk, GenerationRequest
 from core.types import Sampling
 
@@ -176,6 +176,12 @@ async def test_a_request_that_can_never_run_is_refused(
             with pytest.raises(EngineRefused):
                 await reply(engine, request_for(prompt, max_new_tokens=new))
         assert len(ids_of(await reply(engine, request_for([5] * 500, max_new_tokens=12)))) == 12
+
+
+async def test_a_cache_that_does_not_fit_is_refused_with_a_sentence() -> None:
+    with pytest.raises(ModelError, match=r"a cache of 1,125,899.9 GB: lower HENJI_CACHE_GB"):
+        async with engine_for(gpt_neox(), cache_bytes=1 << 50):
+            pass
 
 
 async def test_closing_the_engine_fails_what_is_in_flight(

@@ -24,7 +24,7 @@ from core.engine.torch.rows import RowCache
 from core.engine.torch.runner import Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
-from core.errors import EngineError, EngineRefused
+from core.errors import EngineError, EngineRefused, ModelError
 from core.records import Chunk, EngineStats, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,11 @@ class TorchEngine:
         """An empty cache, and nobody in it."""
         shape, limits = CacheShape.of(self._model), self._limits
         blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
-        self._cache, self._runner = self._on_device(shape, blocks)
+        try:
+            self._cache, self._runner = self._on_device(shape, blocks)
+        except (OSError, torch.OutOfMemoryError):
+            size = f"{limits.cache_bytes / 1e9:,.1f} GB"
+            raise ModelError(f"no memory for a cache of {size}: lower HENJI_CACHE_GB") from None
         self._scheduler = Scheduler(
             Blocks(blocks),
             places=limits.places,
