@@ -94,7 +94,7 @@ docs: setup
 
 # One test runs them all, and is given the time.
 chaos: setup
-	$(BIN)/pytest tests/chaos tests/test_queue_model.py --schedules 10000 -o faulthandler_timeout=7200
+	$(BIN)/pytest --numprocesses 2 tests/chaos tests/test_queue_model.py --schedules 10000 -o faulthandler_timeout=7200
 
 clean:
 	rm -rf $(VENV)

@@ -73,7 +73,9 @@ local function position(lane, path, T)
   local names = nodes(path)
   local rank = call('ZRANK', K('ready', lane, names[4]), T)
   if not rank then return 0 end
+  local waiting = tonumber(call('GET', K('waiting', lane))) or 0
+  if waiting <= 1 then return 1 end
   local before = rank + 1
   for level = 3, 1, -1 do before = before * call('ZCARD', K('ready', lane, names[level])) end
-  return math.max(math.min(before, tonumber(call('GET', K('waiting', lane))) or 0), 1)
+  return math.min(before, waiting)
 end
