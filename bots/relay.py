@@ -294,11 +294,11 @@ class Relay:
         held = dict(self._outgoing)
         began = asyncio.get_running_loop().time()
         still = await self._deliveries.renew([outgoing.delivery for outgoing in held.values()])
-        for job, outgoing in held.items():
-            if still[job]:
-                outgoing.confirmed = began
+        for job, holds in still.items():
+            if holds:
+                held[job].confirmed = began
             else:
-                outgoing.lose()
+                held[job].lose()
 
     async def _tell_positions(self) -> None:
         for job, outgoing in list(self._outgoing.items()):

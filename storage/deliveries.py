@@ -8,9 +8,11 @@ process; who misses one, or starts late, reads the stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import structlog
@@ -53,14 +55,16 @@ class RedisDeliveries:
     # -- leases ---------------------------------------------------------------------------------
 
     async def take(self, platform: str, holder: str, most: int = 100) -> Sequence[Delivery]:
+        def step(bucket: int) -> Awaitable[Any]:
+            return self._run("take", bucket, platform=platform, holder=holder, most=most)
+
+        answers, _ = await self._store.each(self._store.all_buckets(), step)
         taken: list[Delivery] = []
-        for bucket in self._store.all_buckets():
-            rows = await self._run("take", bucket, platform=platform, holder=holder, most=most)
-            for id_, flat in rows:
-                try:
-                    taken.append(codec.decode_delivery(id_, codec.flatten(flat)))
-                except codec.Undecodable as error:
-                    log.warning("a delivery is poisoned", job=id_, error=str(error))
+        for id_, flat in chain.from_iterable(answers.values()):
+            try:
+                taken.append(codec.decode_delivery(id_, codec.flatten(flat)))
+            except codec.Undecodable as error:
+                log.warning("a delivery is poisoned", job=id_, error=str(error))
         return taken
 
     async def get(self, thread: ThreadKey, job: str) -> Delivery | None:
@@ -85,17 +89,22 @@ class RedisDeliveries:
         await self._hold(held, 0)
 
     async def _hold(self, held: Sequence[Delivery], seconds: float) -> Mapping[str, bool]:
-        still: dict[str, bool] = {}
-        for bucket in self._store.all_buckets():
-            mine = [d for d in held if self._store.bucket(d.thread) == bucket]
-            if mine:
-                rows = [{"job": d.job, "token": d.token} for d in mine]
-                platform = mine[0].thread.platform
-                answer = await self._store.run(
-                    "hold", bucket, platform=platform, held=rows, delivery_ms=round(seconds * 1000)
-                )
-                still.update(zip((d.job for d in mine), map(bool, answer), strict=True))
-        return still
+        by_bucket: dict[int, list[Delivery]] = defaultdict(list)
+        for delivery in held:
+            by_bucket[self._store.bucket(delivery.thread)].append(delivery)
+
+        def step(bucket: int) -> Awaitable[Sequence[int]]:
+            mine = by_bucket[bucket]
+            rows = [{"job": d.job, "token": d.token} for d in mine]
+            platform, lease = mine[0].thread.platform, round(seconds * 1000)
+            return self._store.run("hold", bucket, platform=platform, held=rows, delivery_ms=lease)
+
+        answers, _ = await self._store.each(by_bucket, step)
+        return {
+            delivery.job: bool(holds)
+            for bucket, still in answers.items()
+            for delivery, holds in zip(by_bucket[bucket], still, strict=True)
+        }
 
     async def record(
         self, delivery: Delivery, messages: Sequence[str], posting: int | None

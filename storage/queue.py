@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, cast
 
 from core.chores import end
+from core.errors import StoreUnavailable
 from core.records import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
 from core.rules import FREE, Permit
 from core.types import Delta, Job, ThreadKey, Turn
@@ -125,8 +126,12 @@ class RedisQueue:
     # -- the cores' side ------------------------------------------------------------------------
 
     async def announce(self, lane: str, core: str, seconds: float) -> None:
-        for bucket in self._store.all_buckets():
-            await self._store.run("announce", bucket, lane=lane, core=core, for_ms=_ms(seconds))
+        def step(bucket: int) -> Awaitable[Any]:
+            return self._store.run("announce", bucket, lane=lane, core=core, for_ms=_ms(seconds))
+
+        _, fault = await self._store.each(self._store.all_buckets(), step)
+        if fault:
+            raise fault
 
     async def withdraw(self, lane: str, core: str) -> None:
         await self.announce(lane, core, 0)
@@ -153,15 +158,21 @@ class RedisQueue:
 
     async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
         claims: list[Claim] = []
+        fault: StoreUnavailable | None = None
         for _ in self._store.all_buckets():
             bucket = next(self._turn)
-            rows = await self._store.run(
-                "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease),
-                most=most - len(claims),
-            )  # fmt: skip
-            claims += [claim for row in rows if (claim := await self._claim(bucket, *row))]
-            if len(claims) >= most:
-                break
+            try:
+                rows = await self._store.run(
+                    "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease),
+                    most=most - len(claims),
+                )  # fmt: skip
+                claims += [claim for row in rows if (claim := await self._claim(bucket, *row))]
+            except StoreUnavailable as error:
+                fault = error
+            if len(claims) >= most or (fault and claims):
+                break  # what is in hand is neither lost nor kept waiting for a server that is away
+        if fault and not claims:
+            raise fault
         return claims
 
     async def _claim(
@@ -178,11 +189,12 @@ class RedisQueue:
         try:
             job = codec.decode_job(id_, fields)
         except codec.Undecodable as error:
-            # poisoned: whatever it was, it stops nobody
-            await self._store.run(
-                "fail", bucket, thread=fields.get("thread", ""), job=id_, gen=gen,
-                code="internal", message=str(error), retry=True, max_attempts=0, backoff_ms=0,
-            )  # fmt: skip
+            # poisoned: whatever it was, it stops nobody, and ends with its lease at the latest
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.run(
+                    "fail", bucket, thread=fields.get("thread", ""), job=id_, gen=gen,
+                    code="internal", message=str(error), retry=True, max_attempts=0, backoff_ms=0,
+                )  # fmt: skip
             return None
         return Claim(job, gen, int(fields["starts"]), int(epoch), waited_ms / 1000, window)
 
@@ -236,24 +248,29 @@ class RedisQueue:
 
     async def sweep(self) -> int:
         """Do what time alone brings about; how many leases had ended."""
-        taken_over = 0
-        for bucket in self._store.all_buckets():
-            answer = await self._store.run("sweep", bucket, max_attempts=self._store.max_attempts)
-            taken_over += answer[0]
-        return taken_over
+
+        def step(bucket: int) -> Awaitable[Any]:
+            return self._store.run("sweep", bucket, max_attempts=self._store.max_attempts)
+
+        answers, _ = await self._store.each(self._store.all_buckets(), step)
+        return sum(taken_over for taken_over, _ in answers.values())
 
     async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:
         by_bucket: dict[int, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_bucket[self._store.bucket(claim.job.thread)].append(claim)
-        verdicts: dict[str, Verdict] = {}
-        for bucket, held in by_bucket.items():
+
+        def step(bucket: int) -> Awaitable[Sequence[Verdict]]:
+            held = by_bucket[bucket]
             rows = [{"thread": str(c.job.thread), "job": c.job.id, "gen": c.gen} for c in held]
-            answer = await self._store.run(
-                "renew", bucket, held=rows, lease_ms=_ms(self._store.lease)
-            )
-            verdicts.update(zip((c.job.id for c in held), answer, strict=True))
-        return verdicts
+            return self._store.run("renew", bucket, held=rows, lease_ms=_ms(self._store.lease))
+
+        answers, _ = await self._store.each(by_bucket, step)
+        return {
+            claim.job.id: verdict
+            for bucket, verdicts in answers.items()
+            for claim, verdict in zip(by_bucket[bucket], verdicts, strict=True)
+        }
 
     async def publish(self, claim: Claim, delta: Delta) -> Verdict:
         return await self._fenced("publish", claim, event=codec.encode_event(delta))

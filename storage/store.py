@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
@@ -13,6 +14,8 @@ from core.errors import StoreUnavailable
 from core.types import ThreadKey
 from storage import keys
 from storage.scripting import NO_REPLICAS, Replication, Scripts
+
+T = TypeVar("T")
 
 REDIS_FAULTS = (RedisError, RedisClusterException, OSError)
 
@@ -77,6 +80,28 @@ class Store:
             return await self._scripts.run(script, keys.base(bucket), arguments)
         except REDIS_FAULTS as error:
             raise StoreUnavailable(f"Redis did not do {script!r}: {error}") from error
+
+    async def each(
+        self, buckets: Iterable[int], step: Callable[[int], Awaitable[T]]
+    ) -> tuple[Mapping[int, T], StoreUnavailable | None]:
+        """Take a step in several buckets at once: what came of it, and the fault, if there was one.
+
+        A bucket whose server is away keeps none of the others waiting, and loses nothing of theirs.
+        StoreUnavailable where all are away.
+        """
+        asked = list(buckets)
+        answers = await asyncio.gather(*map(step, asked), return_exceptions=True)
+        done, fault = {}, None
+        for bucket, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, StoreUnavailable):
+                fault = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                done[bucket] = answer
+        if fault and not done:
+            raise fault
+        return done, fault
 
     async def command(self, name: str, *arguments: Any) -> Any:
         """One plain command. StoreUnavailable where Redis will not."""

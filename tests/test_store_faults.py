@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
-from core.types import Done
+from core.types import Delta, Done, Started, ThreadKey
 from storage.connect import Connection, connect
 from storage.scripting import Replication
 from storage.store import Store
@@ -49,6 +49,43 @@ async def test_a_full_redis_takes_nothing_and_then_goes_on(
     assert await house.reply(claim, "1") == "ok"
     assert (await house.say("two", id="m2")).outcome == "queued"
     assert await house.texts() == ["one", "1", "two"]
+
+
+async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
+    primary: tuple[Connection, Redis, int],
+) -> None:
+    connection, client, _ = primary
+    house = Storehouse(client, Store(connection, buckets=2, lease=0.5, backoff=0.05))
+    threads = [replace(THREAD, space=f"T{n}") for n in range(8)]
+    refused, served = (
+        next(thread for thread in threads if house.store.bucket(thread) == bucket)
+        for bucket in range(2)
+    )
+    async with aclosing(house.queue), at_work(house, EchoEngine(10), vouch=0.5, retry=0.02):
+        await until(lambda: served_by(house))
+        held = [await house.say("it goes on for long", thread=one) for one in (refused, served)]
+        for receipt, thread in zip(held, (refused, served), strict=True):
+            await until(lambda at=(receipt.job, thread): begun(house, *at))
+        await client.acl_setuser("default", enabled=True, reset_keys=True, keys=["henji:{1}:*"])
+        # longer than a lease, and than a core is counted on
+        assert isinstance(await ends(house, held[1].job, served), Done)
+        after = await house.say("still there?", thread=served)
+        assert after.outcome == "queued"
+        assert isinstance(await ends(house, after.job, served), Done)
+        await client.acl_setuser("default", enabled=True, keys=["*"])
+        assert isinstance(await ends(house, held[0].job, refused), Done)
+    for job in (held[1].job, after.job):
+        events = await house.events(job, served)
+        assert [event.attempt for event in events if isinstance(event, Started)] == [1]
+
+
+async def served_by(house: Storehouse) -> bool:
+    """Whether a core is counted on."""
+    return bool(await house.queue.cores(LANE))
+
+
+async def begun(house: Storehouse, job: str, thread: ThreadKey) -> bool:
+    return any(isinstance(event, Delta) for event in await house.events(job, thread))
 
 
 async def test_a_reply_that_is_written_while_redis_is_full_comes_when_there_is_room(
