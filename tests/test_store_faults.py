@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
         await until(lambda: served_by(house))
         held = [await house.say("it goes on for long", thread=one) for one in (refused, served)]
         for receipt, thread in zip(held, (refused, served), strict=True):
-            await until(lambda at=(receipt.job, thread): begun(house, *at))
+            await until(partial(begun, house, receipt.job, thread))
         await client.acl_setuser("default", enabled=True, reset_keys=True, keys=["henji:{1}:*"])
         # longer than a lease, and than a core is counted on
         assert isinstance(await ends(house, held[1].job, served), Done)
@@ -84,7 +85,7 @@ async def served_by(house: Storehouse) -> bool:
     return bool(await house.queue.cores(LANE))
 
 
-async def begun(house: Storehouse, job: str, thread: ThreadKey) -> bool:
+async def begun(house: Storehouse, job: str | None, thread: ThreadKey) -> bool:
     return any(isinstance(event, Delta) for event in await house.events(job, thread))
 
 
