@@ -261,7 +261,9 @@ class Deliveries(Protocol):
         """A delivery that is open, and that `holder` has had from its opening on."""
         ...
 
-    async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]: ...
+    async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]:
+        """Job id -> whether it is still held; without those that could not be asked for."""
+        ...
 
     async def hand_back(self, held: Sequence[Delivery]) -> None:
         """End the leases now, for another process to go on."""

@@ -86,8 +86,8 @@ class Store:
     ) -> tuple[Mapping[int, T], StoreUnavailable | None]:
         """Take a step in several buckets at once: what came of it, and the fault, if there was one.
 
-        A bucket whose server is away keeps none of the others waiting, and loses nothing of theirs.
-        StoreUnavailable where all are away.
+        A bucket whose server is away loses nothing of the others: the step is taken there at once,
+        though the answers come together. StoreUnavailable where all are away.
         """
         asked = list(buckets)
         answers = await asyncio.gather(*map(step, asked), return_exceptions=True)

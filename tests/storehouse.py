@@ -136,6 +136,6 @@ async def ends(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -
     return (await house.events(job, thread))[-1]
 
 
-async def shows(house: Storehouse, job: str | None) -> bool:
+async def shows(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -> bool:
     """Whether something of the reply has been published."""
-    return any(isinstance(event, Delta) for event in await house.events(job))
+    return any(isinstance(event, Delta) for event in await house.events(job, thread))

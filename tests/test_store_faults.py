@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
-from core.types import Delta, Done, Started, ThreadKey
+from core.types import Done, Started
 from storage.connect import Connection, connect
 from storage.scripting import Replication
 from storage.store import Store
@@ -66,7 +66,7 @@ async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
         await until(lambda: served_by(house))
         held = [await house.say("it goes on for long", thread=one) for one in (refused, served)]
         for receipt, thread in zip(held, (refused, served), strict=True):
-            await until(partial(begun, house, receipt.job, thread))
+            await until(partial(shows, house, receipt.job, thread))
         await client.acl_setuser("default", enabled=True, reset_keys=True, keys=["henji:{1}:*"])
         # longer than a lease, and than a core is counted on
         assert isinstance(await ends(house, held[1].job, served), Done)
@@ -83,10 +83,6 @@ async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
 async def served_by(house: Storehouse) -> bool:
     """Whether a core is counted on."""
     return bool(await house.queue.cores(LANE))
-
-
-async def begun(house: Storehouse, job: str | None, thread: ThreadKey) -> bool:
-    return any(isinstance(event, Delta) for event in await house.events(job, thread))
 
 
 async def test_a_reply_that_is_written_while_redis_is_full_comes_when_there_is_room(

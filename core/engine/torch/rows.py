@@ -22,8 +22,6 @@ from core.engine.torch.memory import untouched
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
 
-_AS_ROWS = torch.contiguous_format
-
 _SHORTEST = 128
 """Ids that the smallest row holds; each larger one holds twice as many."""
 
@@ -241,7 +239,8 @@ def _each_its_row(
     # Heads that share keys are the rows of one product: (ids, key heads, heads a key head, size).
     query = query.transpose(0, 1).contiguous().view(ids, keys.shape[1], -1, size)
     # Rows must lie as rows: where strides may say column too, a product takes three times as long.
-    scores = (keys @ query.mT).mT.to(torch.float32, memory_format=_AS_ROWS, copy=True).mul_(scale)
+    scores = (keys @ query.mT).mT.clone(memory_format=torch.contiguous_format)
+    scores = scores.float().mul_(scale)
     if group.mask is not None:
         scores += group.mask
     return (scores.softmax(-1).to(values.dtype) @ values).reshape(ids, heads, size)
