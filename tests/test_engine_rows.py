@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from core.engine.torch.attention import CacheShape
+from core.engine.torch.blocks import SIZE as BLOCK
+from core.engine.torch.memory import Untouched
 from core.engine.torch.rows import RowCache
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
@@ -88,3 +93,38 @@ def test_rows_of_all_lengths_come_go_and_move(dtype: torch.dtype) -> None:
         if parts:
             assert step(cache, reference, parts, dtype) < NEAR[dtype]
     assert max(one.computed for one in running) > 128  # it has moved to a longer row
+
+
+def test_rows_that_nobody_uses_give_way_to_those_of_other_lengths() -> None:
+    shape, blocks, places = CacheShape(LAYERS, KEY_HEADS, 128, torch.float32), 1024, 128
+    cache, most = RowCache(shape, blocks, places), 2 * blocks * BLOCK * shape.bytes_per_token
+    before = resident()
+    for length in (128, 256, 512, 1024):  # each wave fills all that the blocks allow
+        wave = [begin(n, prompt=length) for n in range(blocks * BLOCK // length)]
+        key, value = torch.ones(2, 1, KEY_HEADS, length, 128)
+        query = torch.ones(1, HEADS, length, 128)
+        for one in wave:
+            attention = cache.begin(cache.arrange([Part(one, length)]))
+            for layer in range(LAYERS):
+                out = attention.attend(layer, query, key, value, SCALE)
+                assert torch.allclose(out, torch.ones(()))
+        for one in wave:
+            cache.drop(one)
+    assert resident() - before < 1.3 * most
+
+
+def test_memory_is_given_back_and_is_zeros_again() -> None:
+    memory = Untouched((4, 4 << 20), torch.float32)
+    memory.tensor.fill_(1)
+    before = resident()
+    memory.forget(memory.tensor[1:3])
+    assert before - resident() > 30e6
+    assert memory.tensor.sum(1).tolist() == [4 << 20, 0, 0, 4 << 20]
+    memory.forget(memory.tensor[0, 3:5])  # less than a page: nothing beside it may go
+    assert memory.tensor[0].sum() == 4 << 20
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * mmap.PAGESIZE

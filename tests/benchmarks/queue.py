@@ -133,6 +133,7 @@ class Ours:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         stop = asyncio.Event()
+        await self.queue.announce(LANE, "core", 60)  # without one, jobs are refused
         working = asyncio.create_task(self.worker().run(stop))
         try:
             yield

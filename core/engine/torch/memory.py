@@ -12,7 +12,7 @@ from torch import Tensor
 _GPU_PART = 0.9
 """Of what the weights left; the rest is for activations."""
 _CPU_PART = 0.25
-"""Running sequences take the same again, beside their blocks, and the machine is not ours alone."""
+"""Rows take up to twice the same again, beside the blocks, and the machine is not ours alone."""
 
 
 def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
@@ -24,15 +24,25 @@ def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
     return int(_available() * _CPU_PART)
 
 
-def untouched(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
+class Untouched:
     """Zeros that take no memory until they are written.
 
     numpy has such too, but of large pages: the first write to each clears two megabytes, and a
     first reply waited ten times as long for its row.
     """
-    size = torch.Size(sizes).numel() * dtype.itemsize
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(pages, dtype=dtype).view(*sizes)
+
+    def __init__(self, sizes: Sequence[int], dtype: torch.dtype) -> None:
+        size = torch.Size(sizes).numel() * dtype.itemsize
+        self._pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.tensor = torch.frombuffer(self._pages, dtype=dtype).view(*sizes)
+
+    def forget(self, part: Tensor) -> None:
+        """Give the memory of a contiguous part of the tensor back: most of it is zeros again."""
+        start = part.data_ptr() - self.tensor.data_ptr()
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (start + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < end:
+            self._pages.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int] | None:

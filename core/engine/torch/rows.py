@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
-from core.engine.torch.memory import untouched
+from core.engine.torch.memory import Untouched
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
 
@@ -32,26 +32,37 @@ class Shelf:
     def __init__(self, shape: CacheShape, capacity: int, rows: int) -> None:
         self.capacity = capacity
         self.sequences: list[Sequence] = []
+        self._used = 0
+        """Rows that take memory: those of the sequences, and of some that left."""
         self._shape = shape
-        self.rows = self._zeros(rows)
+        self._memory = self._untouched(rows)
 
-    def _zeros(self, rows: int) -> Tensor:
-        """(2, layers, rows, heads, capacity, size). They must be zeros because what a mask hides
-        is still multiplied (by zero).
-        """
+    @property
+    def rows(self) -> Tensor:
+        """(2, layers, rows, heads, capacity, size)"""
+        return self._memory.tensor
+
+    @property
+    def ids(self) -> int:
+        """For how many ids it takes memory, at most."""
+        return self._used * self.capacity
+
+    def _untouched(self, rows: int) -> Untouched:
+        """They must be zeros because what a mask hides is still multiplied (by zero)."""
         shape = self._shape
         sizes = (2, shape.layers, rows, shape.heads, self.capacity, shape.size)
-        return untouched(sizes, shape.dtype)
+        return Untouched(sizes, shape.dtype)
 
     def add(self, sequence: Sequence) -> Tensor:
         """The new last row: (2, layers, heads, capacity, size)."""
         row = len(self.sequences)
         if row == self.rows.shape[2]:
-            grown = self._zeros(2 * row)
+            grown = self._untouched(2 * row)
             filled = max(one.computed for one in self.sequences)
-            grown[:, :, :row, :, :filled] = self.rows[..., :filled, :]
-            self.rows = grown
+            grown.tensor[:, :, :row, :, :filled] = self.rows[..., :filled, :]
+            self._memory = grown
         self.sequences.append(sequence)
+        self._used = max(self._used, row + 1)
         return self.rows[:, :, row]
 
     def row(self, sequence: Sequence) -> Tensor:
@@ -65,19 +76,26 @@ class Shelf:
             filled = self.rows[:, :, len(self.sequences), :, : last.computed]
             self.rows[:, :, row, :, : last.computed] = filled
 
+    def shrink(self) -> None:
+        """Give back the memory of those that left."""
+        for layer in self.rows.flatten(0, 1):
+            self._memory.forget(layer[len(self.sequences) : self._used])
+        self._used = len(self.sequences)
+
 
 class RowCache:
     """Rows for what runs, blocks for what may come back."""
 
     def __init__(self, shape: CacheShape, blocks: int, places: int) -> None:
         self._shape = shape
-        self._blocks = blocks
         self._places = places
+        # At least half of a row is in use: more fit the blocks only where they share them.
+        self._most_ids = 2 * blocks * SIZE
         self._shelves: dict[int, Shelf] = {}
-        """By capacity. One that is made stays: fresh memory costs more than what it holds."""
+        """By capacity. What left keeps its memory while there is enough: fresh memory is slow."""
         self._at: dict[Sequence, Shelf] = {}
         sizes = (blocks, 2, shape.layers, shape.heads, SIZE, shape.size)
-        self._store = untouched(sizes, shape.dtype)
+        self._store = Untouched(sizes, shape.dtype).tensor
 
     def arrange(self, parts: Iterable[Part]) -> list[Part]:
         """Give each part a row that is long enough; the decoding parts first, shelf by shelf."""
@@ -127,8 +145,7 @@ class RowCache:
 
     def _shelf(self, capacity: int) -> Shelf:
         if capacity not in self._shelves:
-            # At least half of a row is in use: more fit the blocks only where they share them.
-            rows = max(1, 2 * self._blocks * SIZE // capacity)
+            rows = max(1, self._most_ids // capacity)
             self._shelves[capacity] = Shelf(self._shape, capacity, min(rows, self._places))
         return self._shelves[capacity]
 
@@ -138,9 +155,12 @@ class RowCache:
         if old is not None:
             row[..., :filled, :] = old.row(sequence)[..., :filled, :]
             old.remove(sequence)
-            return
-        for number, block in enumerate(sequence.blocks[: filled // SIZE]):
-            row[..., number * SIZE : (number + 1) * SIZE, :] = self._store[block]
+        else:
+            for number, block in enumerate(sequence.blocks[: filled // SIZE]):
+                row[..., number * SIZE : (number + 1) * SIZE, :] = self._store[block]
+        if sum(shelf.ids for shelf in self._shelves.values()) > self._most_ids:
+            for shelf in self._shelves.values():
+                shelf.shrink()
 
     def _runs(self, parts: list[Part]) -> Iterator[tuple[Shelf, int, int]]:
         """The decoding parts as runs of neighbouring rows: shelf, first row, row after the last."""
