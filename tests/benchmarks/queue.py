@@ -123,6 +123,7 @@ class Ours:
                     break
             return time.perf_counter() - began
 
+        await self.queue.announce(LANE, "core", 60)  # the worker may be later than the first job
         listening = asyncio.create_task(self.deliveries.listen("bench"))
         try:
             async with self.at_work():
@@ -133,7 +134,6 @@ class Ours:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        await self.queue.announce(LANE, "core", 60)  # without one, jobs are refused
         working = asyncio.create_task(self.worker().run(stop))
         try:
             yield

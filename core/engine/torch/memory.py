@@ -37,7 +37,7 @@ class Untouched:
         self.tensor = torch.frombuffer(self._pages, dtype=dtype).view(*sizes)
 
     def forget(self, part: Tensor) -> None:
-        """Give the memory of a contiguous part of the tensor back: most of it is zeros again."""
+        """Give back the whole pages of a contiguous part of the tensor: they are zeros again."""
         start = part.data_ptr() - self.tensor.data_ptr()
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (start + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
