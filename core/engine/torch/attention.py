@@ -7,7 +7,6 @@ other. Which of them belong together, and where their keys and values are kept, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -17,7 +16,6 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.engine.torch.scheduler import Part
-from core.engine.torch.sequence import Sequence
 from core.errors import ModelError
 
 NAME = "henji"
@@ -33,19 +31,10 @@ class AttentionStep(Protocol):
 
 
 class Cache(Protocol):
-    """The keys and values of running sequences, and the blocks that outlive them."""
-
-    def arrange(self, parts: Iterable[Part]) -> list[Part]:
-        """Make room for the parts' ids; the parts, as their ids shall follow one another."""
+    """The keys and values that lie in the scheduler's blocks."""
 
     def begin(self, parts: list[Part]) -> AttentionStep:
-        """A step over arranged parts."""
-
-    def keep(self, sequence: Sequence, numbers: range) -> None:
-        """The sequence's blocks of these numbers are full: they shall outlive it."""
-
-    def drop(self, sequence: Sequence) -> None:
-        """The sequence runs no more."""
+        """A step over these parts, whose ids follow one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +56,18 @@ class CacheShape:
             layers=config.num_hidden_layers,
             heads=getattr(config, "num_key_value_heads", None) or heads,
             size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            dtype=model.dtype,
+            dtype=_cached_as(model),
         )
 
     @property
     def bytes_per_token(self) -> int:
         return 2 * self.layers * self.heads * self.size * self.dtype.itemsize
+
+
+def _cached_as(model: PreTrainedModel) -> torch.dtype:
+    # A processor's kernel takes no float16.
+    slow = model.device.type == "cpu" and model.dtype == torch.float16
+    return torch.float32 if slow else model.dtype
 
 
 def adopt(model: PreTrainedModel) -> None:

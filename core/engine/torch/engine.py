@@ -20,7 +20,6 @@ from core.engine.pace import Pace
 from core.engine.torch.attention import Cache, CacheShape, adopt
 from core.engine.torch.blocks import SIZE, Blocks
 from core.engine.torch.linear import pack
-from core.engine.torch.rows import RowCache
 from core.engine.torch.runner import Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
@@ -113,14 +112,15 @@ class TorchEngine:
             Blocks(blocks),
             places=limits.places,
             step_tokens=limits.step_tokens,
-            left=self._cache.drop,
         )
 
     def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
         limits = self._limits
         if self._model.device.type != "cuda":
-            rows = RowCache(shape, blocks, limits.places)
-            return rows, Runner(self._model, rows)
+            # Numba's import and its compiler are a processor's.
+            from core.engine.torch.paged_cpu import CpuCache
+
+            return (rows := CpuCache(shape, blocks)), Runner(self._model, rows)
         # Triton is there with a GPU.
         from core.engine.torch.graphs import GraphRunner
         from core.engine.torch.paged import PagedCache
@@ -260,10 +260,9 @@ class TorchEngine:
 
     def _book(self, results: list[tuple[Part, int | None]]) -> None:
         now = time.monotonic()
-        for part, _ in results:  # all of them, before any row is moved
-            self._cache.keep(part.sequence, self._scheduler.computed(part))
         for part, token in results:
             sequence = part.sequence
+            self._scheduler.computed(part)
             if token is None:
                 continue
             if not sequence.streaming:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 _GPU_PART = 0.9
 """Of what the weights left; the rest is for activations."""
-_CPU_PART = 0.25
-"""Rows take up to twice the same again, beside the blocks, and the machine is not ours alone."""
+_CPU_PART = 0.5
+"""The machine is not ours alone."""
 
 
 def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
@@ -24,25 +24,15 @@ def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
     return int(_available() * _CPU_PART)
 
 
-class Untouched:
+def untouched(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Zeros that take no memory until they are written.
 
     numpy has such too, but of large pages: the first write to each clears two megabytes, and a
-    first reply waited ten times as long for its row.
+    first reply waited ten times as long for its cache.
     """
-
-    def __init__(self, sizes: Sequence[int], dtype: torch.dtype) -> None:
-        size = torch.Size(sizes).numel() * dtype.itemsize
-        self._pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.tensor = torch.frombuffer(self._pages, dtype=dtype).view(*sizes)
-
-    def forget(self, part: Tensor) -> None:
-        """Give back the whole pages of a contiguous part of the tensor: they are zeros again."""
-        start = part.data_ptr() - self.tensor.data_ptr()
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = (start + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if first < end:
-            self._pages.madvise(mmap.MADV_DONTNEED, first, end - first)
+    size = torch.Size(sizes).numel() * dtype.itemsize
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype).view(*sizes)
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int] | None:

@@ -6,7 +6,6 @@ moved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,7 +17,6 @@ from core.engine.torch.blocks import SIZE
 from core.engine.torch.kernels import attend_paged, join_splits, store_paged
 from core.engine.torch.operations import define
 from core.engine.torch.scheduler import Part
-from core.engine.torch.sequence import Sequence
 
 _TILE = 16
 """Ids of a prompt that one program of the kernel attends for."""
@@ -85,18 +83,9 @@ class PagedCache:
         self.scratch = blocks
         """The page of the padded rows."""
 
-    def arrange(self, parts: Iterable[Part]) -> list[Part]:
-        """Any order will do."""
-        return list(parts)
-
     def begin(self, parts: list[Part]) -> PagedStep:
+        """See `Cache`."""
         return PagedStep(self.pages, _layout_of(parts).to(self.pages.device), _TILE)
-
-    def keep(self, sequence: Sequence, numbers: range) -> None:
-        """A page that is full is where it shall be."""
-
-    def drop(self, sequence: Sequence) -> None:
-        """Its pages are the scheduler's to give away."""
 
 
 @dataclass(frozen=True, slots=True)

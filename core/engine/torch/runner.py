@@ -37,7 +37,6 @@ class Runner:
         on_gpu = self._model.device.type == "cuda"
         if not on_gpu:
             meanwhile()
-        parts = self._cache.arrange(parts)
         ids, positions, last = inputs_of(parts)
         sampling = [at for at, part in enumerate(parts) if part.samples]
         wanted = last[sampling] if sampling else last[:1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.engine.torch.blocks import SIZE, Blocks, digests
@@ -35,23 +34,13 @@ def _order(sequence: Sequence) -> int:
 class Scheduler:
     """Requests that wait and that run, oldest first, over a book of blocks."""
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        *,
-        places: int,
-        step_tokens: int,
-        left: Callable[[Sequence], None],
-    ) -> None:
-        """`places` run at once; a step computes `step_tokens` ids; `left` hears of each one that
-        stops running, for whatever reason.
-        """
+    def __init__(self, blocks: Blocks, *, places: int, step_tokens: int) -> None:
+        """`places` run at once; a step computes `step_tokens` ids."""
         self.blocks = blocks
         self.places = places
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self._step_tokens = max(step_tokens, places)
-        self._left = left
         self.prompt_tokens = 0
         self.cached_tokens = 0
 
@@ -76,17 +65,16 @@ class Scheduler:
             budget -= count
         return list(parts.values())
 
-    def computed(self, part: Part) -> range:
-        """Book a part that was computed; the numbers of its sequence's blocks that became full."""
+    def computed(self, part: Part) -> None:
+        """Book a part that was computed: the blocks that became full can be found from now on."""
         sequence = part.sequence
         sequence.computed += part.count
         before = len(sequence.digests)
         if sequence.computed // SIZE == before:
-            return range(0)
+            return
         sequence.digests = digests(sequence.ids, sequence.digests, sequence.computed)
         for number in range(before, len(sequence.digests)):
             self.blocks.keep(sequence.blocks[number], sequence.digests[number])
-        return range(before, len(sequence.digests))
 
     def remove(self, sequence: Sequence) -> None:
         """It is finished, failed or not wanted any more."""
@@ -149,7 +137,6 @@ class Scheduler:
         self.add(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
-        self._left(sequence)
         self.running.remove(sequence)
         self.blocks.release(sequence.blocks)
         sequence.blocks, sequence.digests, sequence.computed = array("i"), [], 0

@@ -1,0 +1,213 @@
+"""The engine's kernel on a processor, in Numba: attention of the ids that decode, over pages.
+
+torch's own operations attend to what lies in one piece: pages would be copied at every step, or
+conversations moved as they grow. Numba's wheels bring their compiler; a host needs none.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,call-arg,attr-defined"
+# Numba reads this source itself, and takes its types from the signature.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from core.engine.torch.blocks import SIZE as PAGE
+
+# Of the pools that Numba knows, OpenMP's is torch's own: two would take the cores from each other.
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
+_NUMBERS = {torch.float32: types.float32, torch.bfloat16: types.uint16}
+"""bfloat16 is the upper half of a float32; Numba knows it by its bits."""
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+"""Sums in any order. What is not finite stays so."""
+_LINE = 64
+"""Bytes that memory gives at once."""
+_LEAST = np.float32(-1e30)
+"""Less than any score."""
+_OPTIONS: Any = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+_jitted = njit(**_OPTIONS)
+
+
+@cache
+def attend_paged_for(dtype: torch.dtype) -> Callable[..., None]:
+    """The kernel for pages of float32 or bfloat16, compiled at once: no reply shall wait for it."""
+    number = _NUMBERS[dtype]
+    rows, ints = number[:, :, :], types.int32
+    signature = types.void(
+        rows, rows, rows, number[:, :, :, :, ::1], rows,
+        types.int64[::1], ints[:, ::1], ints[::1], types.float32, types.int64,
+    )  # fmt: skip
+    compiled: Callable[..., None] = njit(signature, parallel=True, **_OPTIONS)(_attend_paged)
+    return compiled
+
+
+def use_threads() -> int:
+    """Have what the calling thread runs take as many threads as torch's operations; how many."""
+    threads: int = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(threads)
+    return threads
+
+
+def _attend_paged(
+    query,  # (ids, heads, size)
+    key,  # (ids, key heads, size)
+    value,
+    pages,  # (pages, key heads, 2, PAGE, size): keys and values
+    out,  # like query
+    at,  # (sequences,): of the step's ids, the one of each sequence
+    tables,  # (sequences, pages): which page holds each stretch of PAGE ids
+    lengths,  # (sequences,): ids to attend to, the step's own included
+    scale,
+    shares,  # parts that the heads are divided into
+):
+    """Keep the key and value of one id a sequence, and attend to them and all before them.
+
+    Every share has as much to do as any other, however long the sequences.
+    """
+    key_heads = pages.shape[1]
+    for task in prange(shares * len(at)):
+        share, sequence = np.int64(task) // len(at), np.int64(task) % len(at)
+        first, end = key_heads * share // shares, key_heads * (share + 1) // shares
+        nth = at[sequence]
+        _attend_one(
+            query[nth], key[nth], value[nth], pages, out[nth],
+            tables[sequence], lengths[sequence], scale, first, end,
+        )  # fmt: skip
+
+
+@intrinsic
+def _prefetch(context, array, index):
+    """Have the processor fetch what stands there, and go on meanwhile."""
+
+    def generate(target, builder, signature, arguments):
+        view = target.make_array(signature.args[0])(target, builder, arguments[0])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        where = builder.bitcast(builder.gep(view.data, [arguments[1]]), byte)
+        to_read, to_keep, data = number(0), number(3), number(1)
+        builder.call(function, [where, to_read, to_keep, data])
+        return target.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@_jitted
+def _fetch(array, first, end):
+    for one in range(first, end, _LINE // array.itemsize):
+        _prefetch(array, one)
+
+
+@_jitted
+def _attend_one(query, key, value, pages, out, table, length, scale, first, end):
+    """For the key heads from `first` on to before `end`.
+
+    A page's heads lie side by side and are read in turn, before those of the next page, each
+    fetched while the one before it is computed with: memory that gave 13 GB/s with each head on its
+    own way through the pages, and 16 with the heads in turn, gives 28.
+    """
+    size = pages.shape[4]
+    group = len(query) // len(key)
+    rows = (end - first) * group
+    page, slot = table[(length - 1) // PAGE], (length - 1) % PAGE
+    for head in range(first, end):
+        for dim in range(size):
+            pages[page, head, 0, slot, dim] = key[head, dim]
+            pages[page, head, 1, slot, dim] = value[head, dim]
+    scaled = np.empty((rows, size), np.float32)
+    for row in range(rows):
+        for dim in range(size):
+            scaled[row, dim] = _widened(query[first * group + row, dim]) * scale
+    best = np.full(rows, _LEAST)
+    total = np.zeros(rows, np.float32)
+    mean = np.zeros((rows, size), np.float32)
+    weights = np.empty(PAGE, np.float32)
+    for begin in range(0, length, PAGE):
+        page, known = table[begin // PAGE], min(PAGE, length - begin)
+        for row in range(rows):
+            # Flat, they are known to lie without gaps.
+            keys = pages[page, first + row // group, 0].ravel()
+            values = pages[page, first + row // group, 1].ravel()
+            if row + 1 < rows:
+                ahead = pages[page, first + (row + 1) // group].ravel()
+            else:
+                ahead = pages[table[min(begin + PAGE, length - 1) // PAGE], first].ravel()
+            for one in range(PAGE):
+                _fetch(ahead, 2 * one * size, 2 * (one + 1) * size)
+                score = np.float32(0)
+                for dim in range(size):
+                    score += scaled[row, dim] * _widened(keys[one * size + dim])
+                weights[one] = score
+            weights[known:] = _LEAST
+            higher = max(best[row], weights.max())
+            if higher > best[row]:
+                shrink = _exp(best[row] - higher)
+                total[row] *= shrink
+                for dim in range(size):
+                    mean[row, dim] *= shrink
+                best[row] = higher
+            for one in range(PAGE):
+                weights[one] = _exp(weights[one] - higher)
+                total[row] += weights[one]
+            for one in range(known):
+                for dim in range(size):
+                    mean[row, dim] += weights[one] * _widened(values[one * size + dim])
+    for row in range(rows):
+        for dim in range(size):
+            out[first * group + row, dim] = _narrowed(mean[row, dim] / total[row], out)
+
+
+def _widened(number: Any) -> Any:
+    """A float32 of a number as pages hold it."""
+
+
+@overload(_widened, inline="always")
+def _widened_for(number):
+    if isinstance(number, types.Float):
+        return lambda number: number
+    return lambda number: np.uint32(np.uint32(number) << 16).view(np.float32)
+
+
+def _narrowed(number: Any, like: Any) -> Any:
+    """A float32 as an array holds it: rounded to the nearest bfloat16, of two to the even one."""
+
+
+@overload(_narrowed, inline="always")
+def _narrowed_for(number, like):
+    if isinstance(like.dtype, types.Float):
+        return lambda number, like: number
+
+    def rounded(number, like):
+        bits = np.float32(number).view(np.uint32)
+        return np.uint16((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
+
+    return rounded
+
+
+@_jitted
+def _exp(x):
+    """e to the power of x, for x up to 0, off by less than 3e-7 of it; 1e-38 at the least.
+
+    The library's takes one number at a time, this as many as a register holds. The polynomial is
+    the minimax one of fifth degree for 2 to the power of a fraction.
+    """
+    power = max(x * np.float32(1.4426950408889634), np.float32(-126))
+    whole = np.floor(power)
+    part = power - whole
+    result = np.float32(1.8775767e-3)
+    result = result * part + np.float32(8.9893397e-3)
+    result = result * part + np.float32(5.5826318e-2)
+    result = result * part + np.float32(2.4015361e-1)
+    result = result * part + np.float32(6.9315308e-1)
+    result = result * part + np.float32(0.99999994)
+    return result * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
