@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from core.engine.torch import paged_cpu
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE as PAGE
 from core.engine.torch.blocks import Blocks
@@ -90,6 +91,7 @@ def test_sequences_of_all_lengths_come_and_go(
 ) -> None:
     torch.manual_seed(2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(paged_cpu, "_SCORES", 4000)  # so that pieces are taken apart too
     blocks = Blocks(64)
     kept = torch.float32 if dtype == torch.float16 else dtype
     cache, reference = CpuCache(CacheShape(LAYERS, KEY_HEADS, SIZE, kept), 64), Reference()
@@ -128,6 +130,19 @@ def test_scores_far_apart_and_alike_are_weighed_as_torch_weighs_them() -> None:
         weights = torch.tensor(scores[: at + 1]).softmax(0)
         assert torch.allclose(out[0, 0, 0], weights @ values[: at + 1], atol=1e-5)
         one.computed += 1
+
+
+def test_what_a_page_held_before_is_not_seen() -> None:
+    cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), Blocks(64)
+    cache.pages.fill_(torch.nan)
+    reference, one = Reference(), begin(0, prompt=30)
+    for count in (10, 9, 1, 1):
+        part = grow(one, count, blocks)
+        query, key, value = torch.randn(3, 1, 1, count, SIZE)
+        out = cache.begin([part]).attend(0, query, key, value, SCALE)
+        reference.keep(one, torch.stack((key, value)))
+        assert torch.allclose(out[0], reference.attend(one, 0, query[0]), atol=1e-5)
+        one.computed += count
 
 
 def test_what_is_not_finite_does_not_vanish() -> None:
