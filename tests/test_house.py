@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1]
-HEAVY = ("torch", "transformers", "sentencepiece", "tokenizers")
+HEAVY = ("torch", "transformers", "sentencepiece", "tokenizers", "numba")
 
 ALLOWED = {
     "core": {"core"},
