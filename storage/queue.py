@@ -160,13 +160,8 @@ class RedisQueue:
         claims: list[Claim] = []
         fault: StoreUnavailable | None = None
         for _ in self._store.all_buckets():
-            bucket = next(self._turn)
             try:
-                rows = await self._store.run(
-                    "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease),
-                    most=most - len(claims),
-                )  # fmt: skip
-                claims += [claim for row in rows if (claim := await self._claim(bucket, *row))]
+                await self._claim_in(next(self._turn), lane, core, most, claims)
             except StoreUnavailable as error:
                 fault = error
             if len(claims) >= most or (fault and claims):
@@ -174,6 +169,20 @@ class RedisQueue:
         if fault and not claims:
             raise fault
         return claims
+
+    async def _claim_in(
+        self, bucket: int, lane: str, core: str, most: int, claims: list[Claim]
+    ) -> None:
+        """Add to `claims` until there are `most`, or no more in this bucket."""
+        poisoned = True
+        while poisoned and len(claims) < most:  # a place of a poisoned one is the next one's
+            rows = await self._store.run(
+                "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease),
+                most=most - len(claims),
+            )  # fmt: skip
+            healthy = [claim for row in rows if (claim := await self._claim(bucket, *row))]
+            claims += healthy
+            poisoned = len(healthy) < len(rows)
 
     async def _claim(
         self,

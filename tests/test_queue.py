@@ -166,6 +166,15 @@ async def test_a_poisoned_job_stops_nobody(house: Storehouse) -> None:
     assert [fields["job"] for _, fields in letters] == [poisoned.job]
 
 
+async def test_the_place_of_a_poisoned_job_is_the_next_ones(house: Storehouse) -> None:
+    for thread in ("2.0", "3.0"):
+        poisoned = await house.say("hello", thread=replace(THREAD, thread=thread))
+        await house.redis.hset(f"henji:{{0}}:job:{poisoned.job}", "v", "99")
+    healthy = await house.say("hello")
+    claims = await house.queue.claim(LANE, "core", 1)
+    assert [claim.job.id for claim in claims] == [healthy.job]
+
+
 async def test_stopping_a_reply_keeps_what_was_shown(house: Storehouse) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
