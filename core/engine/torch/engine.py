@@ -109,9 +109,7 @@ class TorchEngine:
             size = f"{limits.cache_bytes / 1e9:,.1f} GB"
             raise ModelError(f"no memory for a cache of {size}: lower HENJI_CACHE_GB") from None
         self._scheduler = Scheduler(
-            Blocks(blocks),
-            places=limits.places,
-            step_tokens=limits.step_tokens,
+            Blocks(blocks), places=limits.places, step_tokens=limits.step_tokens
         )
 
     def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
@@ -120,7 +118,8 @@ class TorchEngine:
             # Numba's import and its compiler are a processor's.
             from core.engine.torch.paged_cpu import CpuCache
 
-            return (rows := CpuCache(shape, blocks)), Runner(self._model, rows)
+            on_host = CpuCache(shape, blocks)
+            return on_host, Runner(self._model, on_host)
         # Triton is there with a GPU.
         from core.engine.torch.graphs import GraphRunner
         from core.engine.torch.paged import PagedCache

@@ -113,9 +113,9 @@ class CpuStep:
         heads, ids, size = query.shape
         out = query.new_empty((ids, heads, size))
         if one := self.singles:
-            by_ids = (numbers_of(rows.transpose(0, 1)) for rows in (query, key, value))
+            by_ids = (_numbers(rows.transpose(0, 1)) for rows in (query, key, value))
             self.cache.kernel(
-                *by_ids, numbers_of(pages), numbers_of(out),
+                *by_ids, _numbers(pages), _numbers(out),
                 one.at, one.tables, one.lengths, scale, self.cache.shares,
             )  # fmt: skip
         for piece in self.pieces:
@@ -151,6 +151,6 @@ def _attend(
     return torch.cat(outs, 1).transpose(0, 1)
 
 
-def numbers_of(tensor: Tensor) -> npt.NDArray[Any]:
+def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
     """The same memory for the kernel, which takes bfloat16 by its bits."""
     return tensor.view(torch.uint16 if tensor.dtype == torch.bfloat16 else tensor.dtype).numpy()
