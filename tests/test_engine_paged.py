@@ -18,13 +18,14 @@ pytest.importorskip("triton", reason="Triton comes with torch for CUDA only: mak
 from transformers import PreTrainedModel
 
 from core.engine.torch import Limits, TorchEngine, paged, row_linear
-from core.engine.torch.attention import Cache, CacheShape
+from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
-from core.engine.torch.graphs import DecodeStep, compile_blocks
+from core.engine.torch.graphs import compile_blocks, compiling
 from core.engine.torch.paged import PagedCache
-from core.engine.torch.runner import Runner
+from core.engine.torch.runner import Ints, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
+from core.engine.torch.steps import DecodeStep, MixedStep
 from core.types import Sampling
 from tests.test_engine import CONTEXT, alone, engine_for, ids_of, prompts, reply, request_for, twins
 
@@ -34,18 +35,23 @@ __all__ = ["twins"]
 class _Uncaptured(Runner):
     """What is captured on a GPU, run as it is."""
 
-    def __init__(self, model: PreTrainedModel, cache: PagedCache, size: int) -> None:
-        super().__init__(model, cache)
-        compile_blocks(model)
-        self._step = DecodeStep(model, cache, size, CONTEXT // SIZE)
+    runs_ahead = True
 
-    def _logits(self, parts: list[Part], *inputs: Any) -> torch.Tensor:
-        if not all(part.decodes for part in parts):
-            with torch.compiler.set_stance("eager_on_recompile"):
-                return super()._logits(parts, *inputs)
-        ids, positions, _ = inputs
-        self._step.stage(parts, ids, positions)
-        return self._step.run()[: len(parts)]
+    def __init__(self, model: PreTrainedModel, cache: PagedCache, limits: Limits) -> None:
+        super().__init__(model)
+        compile_blocks(model)
+        places, pages = limits.places, CONTEXT // SIZE
+        self._decoding = DecodeStep(model, cache, places, pages)
+        self._mixed = MixedStep(model, cache, max(limits.step_tokens, places), places, pages)
+
+    def _logits(
+        self, parts: list[Part], ids: Ints | torch.Tensor, positions: Ints, wanted: Ints
+    ) -> torch.Tensor:
+        decoding = len(ids) == len(parts) == len(wanted)
+        step = self._decoding if decoding else self._mixed
+        step.stage(parts, ids, positions, wanted)
+        with compiling():
+            return step.run()[: len(wanted)]
 
 
 class PagedEngine(TorchEngine):
@@ -55,11 +61,11 @@ class PagedEngine(TorchEngine):
         with patch("core.engine.torch.engine.pack"):  # what it makes cannot be compiled
             super()._adopt(model, limits)
 
-    def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
+    def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
         if torch.cuda.is_available():
-            return super()._on_device(shape, blocks)
+            return super()._runner_for(shape, blocks)
         cache = PagedCache(shape, blocks, torch.device("cpu"))
-        return cache, _Uncaptured(self._model, cache, self._limits.places)
+        return _Uncaptured(self._model, cache, self._limits)
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.pace import Pace
-from core.engine.torch.attention import Cache, CacheShape, adopt
+from core.engine.torch.attention import CacheShape, adopt
 from core.engine.torch.blocks import SIZE, Blocks
 from core.engine.torch.linear import pack
-from core.engine.torch.runner import Runner
+from core.engine.torch.runner import EagerRunner, Flight, Result, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.errors import EngineError, EngineRefused, ModelError
@@ -59,7 +59,6 @@ class TorchEngine:
     _model: PreTrainedModel
     _limits: Limits
     _vocabulary: int
-    _cache: Cache
     _scheduler: Scheduler
     _runner: Runner
 
@@ -104,7 +103,7 @@ class TorchEngine:
         shape, limits = CacheShape.of(self._model), self._limits
         blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
         try:
-            self._cache, self._runner = self._on_device(shape, blocks)
+            self._runner = self._runner_for(shape, blocks)
         except (OSError, torch.OutOfMemoryError):
             size = f"{limits.cache_bytes / 1e9:,.1f} GB"
             raise ModelError(f"no memory for a cache of {size}: lower HENJI_CACHE_GB") from None
@@ -112,23 +111,24 @@ class TorchEngine:
             Blocks(blocks), places=limits.places, step_tokens=limits.step_tokens
         )
 
-    def _on_device(self, shape: CacheShape, blocks: int) -> tuple[Cache, Runner]:
-        limits = self._limits
-        if self._model.device.type != "cuda":
+    def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
+        model, limits = self._model, self._limits
+        if model.device.type != "cuda":
             # Numba's import and its compiler are a processor's.
             from core.engine.torch.paged_cpu import CpuCache
 
-            on_host = CpuCache(shape, blocks)
-            return on_host, Runner(self._model, on_host)
+            return EagerRunner(model, CpuCache(shape, blocks))
         # Triton is there with a GPU.
         from core.engine.torch.graphs import GraphRunner
         from core.engine.torch.paged import PagedCache
 
-        cache = PagedCache(shape, blocks, self._model.device)
-        runner = GraphRunner(
-            self._model, cache, places=limits.places, context_length=limits.context_length
+        return GraphRunner(
+            model,
+            PagedCache(shape, blocks, model.device),
+            places=limits.places,
+            step_tokens=limits.step_tokens,
+            context_length=limits.context_length,
         )
-        return cache, runner
 
     # -- in asyncio -------------------------------------------------------------------------
 
@@ -230,16 +230,34 @@ class TorchEngine:
         self._deliver()
 
     def _step(self) -> bool:
+        """Compute what is planned, and go on from there as long as nobody comes or leaves."""
         parts = self._scheduler.plan()
         if not parts:
             return False
-        try:
-            results = self._runner.run(parts, meanwhile=self._deliver)
-        except Exception as error:
-            self._one_by_one(parts, error)
-        else:
+        flight: Flight | None = None
+        while parts:
+            try:
+                flight = flight or self._launch(parts)
+                following = self._follow(flight)
+                self._deliver()
+                results = flight.wait()
+            except Exception as error:
+                self._one_by_one([part for part in parts if part.sequence.blocks], error)
+                break
             self._book(results)
+            flight, parts = following, following.parts if following else []
         return True
+
+    def _launch(self, parts: list[Part]) -> Flight:
+        if not self._runner.runs_ahead:
+            self._deliver()  # what is computed here and now should keep nobody waiting
+        return self._runner.launch(parts)
+
+    def _follow(self, flight: Flight) -> Flight | None:
+        if not self._runner.runs_ahead or self._inbox or self._closing:
+            return None
+        parts = self._scheduler.follow(flight.parts)
+        return self._runner.follow(flight, parts) if parts else None
 
     def _one_by_one(self, parts: list[Part], error: Exception) -> None:
         """Find who made the step fail: they alone shall."""
@@ -257,11 +275,14 @@ class TorchEngine:
             else:
                 self._book(results)
 
-    def _book(self, results: list[tuple[Part, int | None]]) -> None:
-        now = time.monotonic()
+    def _book(self, results: list[Result]) -> None:
+        now, sampled = time.monotonic(), 0
         for part, token in results:
             sequence = part.sequence
+            if not sequence.blocks:
+                continue  # the step before, which this one did not wait for, was its last
             self._scheduler.computed(part)
+            sampled += token is not None
             if token is None:
                 continue
             if not sequence.streaming:
@@ -269,7 +290,7 @@ class TorchEngine:
             if sequence.append(token):
                 self._scheduler.remove(sequence)
                 self._pace.finished(sequence.length)
-        self._pace.sampled(sum(token is not None for _, token in results), now)
+        self._pace.sampled(sampled, now)
 
     def _start_anew(self) -> None:
         in_flight = self._scheduler.sequences

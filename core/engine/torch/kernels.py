@@ -168,7 +168,8 @@ def multiply_row(
     row = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     known = row < outputs
     total = tl.zeros([OUTPUTS, INPUTS], tl.float32)
-    for begin in range(0, SIZE, INPUTS):
+    # Unrolled, so that all of the weight is asked for before any of it has come.
+    for begin in tl.static_range(0, SIZE, INPUTS):
         column = begin + tl.arange(0, INPUTS)
         inside = column < SIZE
         at = row.to(tl.int64)[:, None] * weight_stride + column[None, :]

@@ -35,6 +35,11 @@ def untouched(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(pages, dtype=dtype).view(*sizes)
 
 
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """A copy that a GPU fetches by itself; other memory may keep the host until the GPU is free."""
+    return values.pin_memory() if device.type == "cuda" else values
+
+
 def gpu_memory(device: torch.device) -> tuple[int, int] | None:
     """Bytes of the GPU in use, by whomever, and in all; None where the device is no GPU."""
     if device.type != "cuda":

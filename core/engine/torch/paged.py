@@ -6,9 +6,8 @@ moved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +15,8 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.kernels import attend_paged, join_splits, store_paged
 from core.engine.torch.operations import define
-from core.engine.torch.scheduler import Part
 
-_TILE = 16
+TILE = 16
 """Ids of a prompt that one program of the kernel attends for."""
 _KEYS = 64
 _PROGRAMS = 512
@@ -28,7 +26,7 @@ _MOST_SPLITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a step's ids belong, all int32; on the host, or on the device where kernels read it."""
+    """Where a step's ids belong, all int32, on the device."""
 
     slots: Tensor
     """(ids,): where each id's key and value go."""
@@ -38,54 +36,15 @@ class Layout:
     tile_sequence: Tensor
     tile_first: Tensor
 
-    def to(self, device: torch.device) -> Layout:
-        return Layout(*(getattr(self, one.name).to(device) for one in fields(self)))
-
-
-def _layout_of(parts: list[Part]) -> Layout:
-    """Behind the parts comes one without ids: to the compiler, one of anything is its own case.
-
-    Steps that only decode have a layout that stays where it is: see `graphs`.
-    """
-    pages = max(2, *(len(part.sequence.blocks) for part in parts))
-    tables = np.zeros((len(parts) + 1, pages), np.int32)
-    slots, sequences, firsts = [], [], []
-    for row, part in enumerate(parts):
-        blocks = np.array(part.sequence.blocks, dtype=np.int32)
-        tables[row, : len(blocks)] = blocks
-        positions = np.arange(part.sequence.computed, part.sequence.computed + part.count)
-        slots.append(blocks[positions // SIZE] * SIZE + positions % SIZE)
-        first = np.arange(0, part.count, _TILE)
-        firsts.append(first)
-        sequences.append(np.full(len(first), row))
-    lengths = [part.sequence.computed + part.count for part in parts]
-    starts = np.cumsum([0, *(part.count for part in parts), 0])
-
-    def ints(values: object) -> Tensor:
-        return torch.from_numpy(np.asarray(values, dtype=np.int32))
-
-    return Layout(
-        slots=ints(np.concatenate(slots)),
-        tables=ints(tables),
-        lengths=ints([*lengths, 0]),
-        starts=ints(starts),
-        tile_sequence=ints(np.concatenate([*sequences, [len(parts)]])),
-        tile_first=ints(np.concatenate([*firsts, [0]])),
-    )
-
 
 class PagedCache:
-    """Pages of `SIZE` ids on a device, and one more that padded rows write to."""
+    """Pages of `SIZE` ids on a device, and one more that free rows write to."""
 
     def __init__(self, shape: CacheShape, blocks: int, device: torch.device) -> None:
         sizes = (2, shape.layers, (blocks + 1) * SIZE, shape.heads, shape.size)
         self.pages = torch.zeros(sizes, dtype=shape.dtype, device=device)
         self.scratch = blocks
-        """The page of the padded rows."""
-
-    def begin(self, parts: list[Part]) -> PagedStep:
-        """See `Cache`."""
-        return PagedStep(self.pages, _layout_of(parts).to(self.pages.device), _TILE)
+        """The page of the free rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from core.engine.torch.kernels import multiply_row
 from core.engine.torch.operations import define
 
-_OUTPUTS = 2
+_OUTPUTS = 1
 """Rows of the weights that a program of the kernel reads; and how much of them at a time."""
-_INPUTS = 1024
+_INPUTS = 2048
 
 
 class RowLinear(nn.Module):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,44 +19,110 @@ from core.engine.torch.scheduler import Part
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
-class Runner:
-    """The model and its cache on one device."""
+Result: TypeAlias = tuple[Part, int | None]
+"""With the token that follows the part, if its prompt is through."""
 
-    def __init__(self, model: PreTrainedModel, cache: Cache) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that the device computes."""
+
+    parts: list[Part]
+    tokens: Tensor
+    """Of the parts that sample, in order; on the device."""
+    batch: SamplingBatch | None
+    """None where nobody samples."""
+    _sampling: list[int]
+    _on_host: Tensor
+    _landed: torch.cuda.Event | None
+
+    @classmethod
+    def of(
+        cls, parts: list[Part], sampling: list[int], logits: Tensor, batch: SamplingBatch | None
+    ) -> Flight:
+        """Sample, and have the tokens sent to the host."""
+        tokens = sample(logits, batch) if batch else logits.new_empty(0, dtype=torch.long)
+        if not tokens.is_cuda:
+            return cls(parts, tokens, batch, sampling, tokens, None)
+        on_host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+        on_host.copy_(tokens, non_blocking=True)
+        landed = cast("torch.cuda.Event", cast("Any", torch.cuda.Event)())
+        cast("Any", landed).record()
+        return cls(parts, tokens, batch, sampling, on_host, landed)
+
+    def wait(self) -> list[Result]:
+        """What came of it."""
+        if self._landed is not None:
+            cast("Any", self._landed).synchronize()
+        tokens: list[int | None] = [None] * len(self.parts)
+        for at, token in zip(self._sampling, self._on_host.tolist(), strict=True):
+            tokens[at] = token
+        return list(zip(self.parts, tokens, strict=True))
+
+
+class Runner(ABC):
+    """The model and its cache on one device.
+
+    Nothing is booked here: a step that raises can be run again, whole or in pieces.
+    """
+
+    runs_ahead = False
+    """A step is still computed when `launch` returns, and `follow` can put the next behind it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._cache = cache
+
+    def run(self, parts: list[Part]) -> list[Result]:
+        return self.launch(parts).wait()
 
     @torch.inference_mode()
-    def run(
-        self, parts: list[Part], meanwhile: Callable[[], None] = lambda: None
-    ) -> list[tuple[Part, int | None]]:
-        """Compute the parts; each with the token that follows it, if its prompt is through.
-
-        `meanwhile` is called while a GPU computes, and where none does, before. Nothing is booked:
-        a step that raises can be run again, whole or in pieces.
-        """
-        on_gpu = self._model.device.type == "cuda"
-        if not on_gpu:
-            meanwhile()
+    def launch(self, parts: list[Part]) -> Flight:
+        """Begin to compute the parts."""
         ids, positions, last = inputs_of(parts)
         sampling = [at for at, part in enumerate(parts) if part.samples]
         wanted = last[sampling] if sampling else last[:1]
         logits = self._logits(parts, ids, positions, wanted)
         sequences = [parts[at].sequence for at in sampling]
         batch = SamplingBatch.of(sequences, logits.device) if sampling else None
-        sampled = sample(logits, batch) if batch else logits.new_empty(0)
-        if on_gpu:
-            meanwhile()
-        tokens: list[int | None] = [None] * len(parts)
-        for at, token in zip(sampling, sampled.tolist(), strict=True):
-            tokens[at] = token
-        return list(zip(parts, tokens, strict=True))
+        return Flight.of(parts, sampling, logits, batch)
 
-    def _logits(self, parts: list[Part], ids: Ints, positions: Ints, wanted: Ints) -> Tensor:
-        """(wanted, vocabulary): of the ids at these places of the step."""
+    @torch.inference_mode()
+    def follow(self, flight: Flight, parts: list[Part]) -> Flight:
+        """Have each part of a flight, all of which sample, decode what it samples there.
+
+        The device goes on by itself so, while the host looks at the tokens of the step before.
+        """
+        if flight.batch is None:
+            raise ValueError("nobody samples there")
+        sequences = [part.sequence for part in parts]
+        positions = np.array([sequence.length for sequence in sequences])
+        logits = self._logits(parts, flight.tokens, positions, np.arange(len(parts)))
+        batch = flight.batch.after(flight.tokens, sequences)
+        return Flight.of(parts, list(range(len(parts))), logits, batch)
+
+    @abstractmethod
+    def _logits(
+        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
+    ) -> Tensor:
+        """(wanted, vocabulary): of the ids at these places of the step.
+
+        Ids that are on the device already are those of `follow`.
+        """
+
+
+class EagerRunner(Runner):
+    """Runs the model as it is written."""
+
+    def __init__(self, model: PreTrainedModel, cache: Cache) -> None:
+        super().__init__(model)
+        self._cache = cache
+
+    def _logits(
+        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
+    ) -> Tensor:
         device = self._model.device
         logits: Tensor = self._model(
-            input_ids=torch.from_numpy(ids)[None].to(device),
+            input_ids=torch.as_tensor(ids)[None].to(device),
             position_ids=torch.from_numpy(positions)[None].to(device),
             use_cache=False,
             logits_to_keep=torch.from_numpy(wanted).to(device),

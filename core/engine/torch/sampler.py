@@ -8,12 +8,13 @@ depends on the request's seed and on the place in its reply alone, not on the re
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequences
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from core.engine.torch.memory import pinned
 from core.engine.torch.sequence import Sequence
 from core.types import Sampling
 
@@ -52,11 +53,9 @@ class Cuts:
             return None
         top_k = [wishes[row].top_k or _ALL for row in rows]
         return cls(
-            rows=torch.tensor(rows).to(device, non_blocking=True),
-            top_k=torch.tensor(top_k).unsqueeze(1).to(device, non_blocking=True),
-            top_p=torch.tensor([wishes[row].top_p for row in rows])
-            .unsqueeze(1)
-            .to(device, non_blocking=True),
+            rows=_on(device, torch.tensor(rows)),
+            top_k=_on(device, torch.tensor(top_k).unsqueeze(1)),
+            top_p=_on(device, torch.tensor([wishes[row].top_p for row in rows]).unsqueeze(1)),
             widest=max(wishes[row].top_k for row in rows),
             bounded=all(wishes[row].top_k for row in rows),
         )
@@ -90,23 +89,38 @@ class SamplingBatch:
     def of(cls, sequences: Sequences[Sequence], device: torch.device) -> SamplingBatch:
         wishes = [sequence.request.sampling for sequence in sequences]
         greedy = [wish.temperature == 0 for wish in wishes]
-        draws = [uniform(one.request.seed, one.reply_length) for one in sequences]
-
-        def column(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.tensor(values, dtype=dtype).unsqueeze(1).to(device, non_blocking=True)
-
         penalised = any(wish.repetition_penalty != 1 for wish in wishes)
         return cls(
-            seen=_seen(sequences).to(device, non_blocking=True) if penalised else None,
-            penalty=column([wish.repetition_penalty for wish in wishes]),
-            temperature=column([wish.temperature or 1.0 for wish in wishes]),
-            draw=column(draws, torch.float64),
-            greedy=torch.tensor(greedy).to(device, non_blocking=True),
+            seen=_on(device, _seen(sequences)) if penalised else None,
+            penalty=_column(device, [wish.repetition_penalty for wish in wishes]),
+            temperature=_column(device, [wish.temperature or 1.0 for wish in wishes]),
+            draw=_draws(sequences, 0, device),
+            greedy=_on(device, torch.tensor(greedy)),
             cuts=Cuts.of(wishes, device),
             any_uncut=any(wish.temperature and not _is_cut(wish) for wish in wishes),
             any_greedy=any(greedy),
             all_greedy=all(greedy),
         )
+
+    def after(self, tokens: Tensor, sequences: Sequences[Sequence]) -> SamplingBatch:
+        """What the same rows ask for next, where nobody has looked at these tokens of theirs."""
+        seen = None if self.seen is None else torch.cat((self.seen, tokens[:, None]), 1)
+        return replace(self, seen=seen, draw=_draws(sequences, 1, tokens.device))
+
+
+def _draws(sequences: Sequences[Sequence], ahead: int, device: torch.device) -> Tensor:
+    draws = [uniform(one.request.seed, one.reply_length + ahead) for one in sequences]
+    return _column(device, draws, torch.float64)
+
+
+def _on(device: torch.device, values: Tensor) -> Tensor:
+    return pinned(values, device).to(device, non_blocking=True)
+
+
+def _column(
+    device: torch.device, values: list[float], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    return _on(device, torch.tensor(values, dtype=dtype).unsqueeze(1))
 
 
 def _seen(sequences: Sequences[Sequence]) -> Tensor:

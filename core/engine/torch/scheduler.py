@@ -65,6 +65,23 @@ class Scheduler:
             budget -= count
         return list(parts.values())
 
+    def follow(self, parts: list[Part]) -> list[Part] | None:
+        """The step after this one, whose tokens are not known yet: everybody goes on.
+
+        None where that is not certain, or where others could join.
+        """
+        sequences = [part.sequence for part in parts]
+        if len(parts) != len(self.running) or (self.waiting and len(parts) < self.places):
+            return None
+        if not all(part.samples and part.sequence.goes_on for part in parts):
+            return None
+        missing = [_blocks_for(one.length + 1) - len(one.blocks) for one in sequences]
+        if sum(missing) > self.blocks.idle:
+            return None
+        for sequence, count in zip(sequences, missing, strict=True):
+            sequence.blocks.extend(self.blocks.allocate() for _ in range(count))
+        return [Part(sequence, 1) for sequence in sequences]
+
     def computed(self, part: Part) -> None:
         """Book a part that was computed: the blocks that became full can be found from now on."""
         sequence = part.sequence

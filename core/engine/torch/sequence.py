@@ -54,6 +54,11 @@ class Sequence:
         return self.length - self.computed
 
     @property
+    def goes_on(self) -> bool:
+        """Whether there is room for more than the next token."""
+        return not self.cancelled and self.length + 1 < len(self.ids)
+
+    @property
     def reply_length(self) -> int:
         return self.length - len(self.request.prompt)
 
