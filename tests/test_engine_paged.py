@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -22,7 +23,7 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.graphs import compile_blocks, compiling
 from core.engine.torch.paged import PagedCache
-from core.engine.torch.runner import Ints, Runner
+from core.engine.torch.runner import Flight, Ints, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.engine.torch.steps import DecodeStep, MixedStep
@@ -116,6 +117,33 @@ async def test_a_preempted_request_goes_on_from_fresh_pages(
     assert preempted
     expected = [alone(theirs, prompt, 10, 1.1) for prompt in asked]
     assert [ids_of(chunks) for chunks in replies] == expected
+
+
+async def test_a_reply_may_end_while_the_next_step_is_under_way(
+    twins: tuple[PreTrainedModel, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = twins
+    ahead, follow = 0, Runner.follow
+
+    def sometimes_failing(runner: Runner, flight: Flight, parts: list[Part]) -> Flight:
+        nonlocal ahead
+        ahead += 1
+        if ahead == 2:
+            raise RuntimeError("no memory")
+        return follow(runner, flight, parts)
+
+    monkeypatch.setattr(Runner, "follow", sometimes_failing)
+    asked = [prompt[:20] for prompt in prompts(3, seed=5)]
+    expected = [alone(theirs, prompt, 9, 1.1) for prompt in asked]
+    last = expected[0].index(expected[0][5])
+    async with _engine_for(ours, places=3, step_tokens=64) as engine:
+        requests = [request_for(prompt, max_new_tokens=9) for prompt in asked]
+        stopped = replace(requests[0], stop_ids=frozenset({expected[0][last]}))
+        replies = await asyncio.gather(*(reply(engine, one) for one in (stopped, *requests[1:])))
+        again = await reply(engine, requests[0])
+    assert ahead > 4
+    assert [ids_of(chunks) for chunks in replies] == [expected[0][:last], *expected[1:]]
+    assert ids_of(again) == expected[0]
 
 
 async def test_a_seed_draws_the_same_reply_alone_and_among_others(
