@@ -90,3 +90,19 @@ def test_uniform_numbers_are_spread_evenly_over_seeds_and_places() -> None:
     numbers = torch.tensor([uniform(seed, place) for seed in range(100) for place in range(100)])
     assert 0 <= float(numbers.min()) < float(numbers.max()) < 1
     assert torch.histc(numbers, bins=10, min=0, max=1).sub(1_000).abs().max() < 150
+
+
+def test_what_is_asked_for_next_is_the_same_before_the_tokens_are_known() -> None:
+    sequences = [
+        _sequence(Sampling(0.7, repetition_penalty=1.1), [3, 4, 5], seed=1),
+        _sequence(Sampling(0.9, top_k=5), [6], seed=2),
+    ]
+    tokens = torch.tensor([8, 9])
+    ahead = SamplingBatch.of(sequences, tokens.device).after(tokens, sequences)
+    for sequence, token in zip(sequences, tokens.tolist(), strict=True):
+        sequence.append(token)
+    known = SamplingBatch.of(sequences, tokens.device)
+    assert ahead.draw.equal(known.draw)
+    assert ahead.seen is not None
+    assert known.seen is not None
+    assert [set(row) for row in ahead.seen.tolist()] == [set(row) for row in known.seen.tolist()]
