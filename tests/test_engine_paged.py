@@ -27,7 +27,7 @@ from core.engine.torch.runner import Flight, Ints, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.engine.torch.steps import DecodeStep, MixedStep
-from core.types import Sampling
+from core.types import FinishReason, Sampling
 from tests.test_engine import CONTEXT, alone, engine_for, ids_of, prompts, reply, request_for, twins
 
 __all__ = ["twins"]
@@ -132,7 +132,17 @@ async def test_a_reply_may_end_while_the_next_step_is_under_way(
             raise RuntimeError("no memory")
         return follow(runner, flight, parts)
 
+    ended, append = set[int](), Sequence.append
+
+    def once_ended(sequence: Sequence, token: int) -> FinishReason | None:
+        assert sequence.order not in ended, "it takes a token after its last"
+        reason = append(sequence, token)
+        if reason:
+            ended.add(sequence.order)
+        return reason
+
     monkeypatch.setattr(Runner, "follow", sometimes_failing)
+    monkeypatch.setattr(Sequence, "append", once_ended)
     asked = [prompt[:20] for prompt in prompts(3, seed=5)]
     expected = [alone(theirs, prompt, 9, 1.1) for prompt in asked]
     last = expected[0].index(expected[0][5])
