@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from array import array
 from math import prod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,13 +54,14 @@ class Step(ABC):
     def run(self) -> Tensor:
         """(rows, vocabulary): the first belong to what was wanted."""
         inputs = self._inputs.device
-        wanted: dict[str, Any] = {}
-        if "wanted" in inputs:
-            wanted["logits_to_keep"] = inputs["wanted"]
+        every = 0  # as transformers says it
         logits: Tensor = self._model(
-            input_ids=inputs["ids"][None], position_ids=inputs["positions"][None],
-            use_cache=False, step=self._paged, **wanted,
-        ).logits[0]  # fmt: skip
+            input_ids=inputs["ids"][None],
+            position_ids=inputs["positions"][None],
+            use_cache=False,
+            logits_to_keep=inputs.get("wanted", every),
+            step=self._paged,
+        ).logits[0]
         return logits
 
 
