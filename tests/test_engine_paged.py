@@ -26,7 +26,7 @@ from core.engine.torch.paged import PagedCache
 from core.engine.torch.runner import Flight, Ints, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
-from core.engine.torch.steps import DecodeStep, MixedStep
+from core.engine.torch.steps import DecodeStep, MixedStep, only_decodes
 from core.types import FinishReason, Sampling
 from tests.test_engine import CONTEXT, alone, engine_for, ids_of, prompts, reply, request_for, twins
 
@@ -48,8 +48,7 @@ class _Uncaptured(Runner):
     def _logits(
         self, parts: list[Part], ids: Ints | torch.Tensor, positions: Ints, wanted: Ints
     ) -> torch.Tensor:
-        decoding = len(ids) == len(parts) == len(wanted)
-        step = self._decoding if decoding else self._mixed
+        step = self._decoding if only_decodes(parts, ids, wanted) else self._mixed
         step.stage(parts, ids, positions, wanted)
         with compiling():
             return step.run()[: len(wanted)]

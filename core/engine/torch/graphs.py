@@ -24,7 +24,7 @@ from core.engine.torch.row_linear import RowLinear
 from core.engine.torch.runner import Ints, Runner
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
-from core.engine.torch.steps import DecodeStep, MixedStep, Step
+from core.engine.torch.steps import DecodeStep, MixedStep, Step, only_decodes
 from core.records import GenerationRequest
 from core.types import Sampling
 
@@ -67,7 +67,7 @@ class GraphRunner(Runner):
     def _logits(
         self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
-        graphs = self._decoding if len(ids) == len(parts) == len(wanted) else self._mixed
+        graphs = self._decoding if only_decodes(parts, ids, wanted) else self._mixed
         graph = next(graph for size, graph in graphs.items() if size >= len(ids))
         return graph.replay(parts, ids, positions, wanted)
 

@@ -34,7 +34,8 @@ class Flight:
     """None where nobody samples."""
     _sampling: list[int]
     _on_host: Tensor
-    _landed: torch.cuda.Event | None
+    _landed: Any
+    """torch's event of its arrival there; None: it is there."""
 
     @classmethod
     def of(
@@ -46,14 +47,14 @@ class Flight:
             return cls(parts, tokens, batch, sampling, tokens, None)
         on_host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
         on_host.copy_(tokens, non_blocking=True)
-        landed = cast("torch.cuda.Event", cast("Any", torch.cuda.Event)())
-        cast("Any", landed).record()
+        landed = cast("Any", torch.cuda.Event)()
+        landed.record()
         return cls(parts, tokens, batch, sampling, on_host, landed)
 
     def wait(self) -> list[Result]:
         """What came of it."""
         if self._landed is not None:
-            cast("Any", self._landed).synchronize()
+            self._landed.synchronize()
         tokens: list[int | None] = [None] * len(self.parts)
         for at, token in zip(self._sampling, self._on_host.tolist(), strict=True):
             tokens[at] = token

@@ -22,10 +22,6 @@ class Part:
         """Whether its last id is the newest known one, so that a token follows."""
         return self.count == self.sequence.pending
 
-    @property
-    def decodes(self) -> bool:
-        return self.count == 1 == self.sequence.pending
-
 
 def _order(sequence: Sequence) -> int:
     return sequence.order

@@ -41,6 +41,16 @@ class _Inputs:
         self._device.copy_(pinned(self._host, self._device.device), non_blocking=True)
 
 
+def _slots(tables: npt.NDArray[np.int32], rows: Ints, positions: Ints) -> Ints:
+    """Where in all pages these positions of these rows' sequences are kept."""
+    return tables[rows, positions // SIZE] * SIZE + positions % SIZE
+
+
+def only_decodes(parts: list[Part], ids: Ints | Tensor, wanted: Ints) -> bool:
+    """Whether each part is one id, and what follows it is wanted: a `DecodeStep`."""
+    return len(ids) == len(parts) == len(wanted)
+
+
 class Step(ABC):
     """A step of some number of ids, whichever they are."""
 
@@ -106,15 +116,13 @@ class DecodeStep(Step):
         self._used = used
         for row, part in enumerate(parts):
             self._show(row, part.sequence.blocks)
-        pages = host["tables"][self._every[:used], positions // SIZE]
         host["positions"][:used], host["lengths"][:used] = positions, positions + 1
-        host["slots"][:used] = pages * SIZE + positions % SIZE
-        if isinstance(ids, Tensor):
-            self._inputs.send()
-            self._inputs.device["ids"][:used] = ids
-        else:
+        host["slots"][:used] = _slots(host["tables"], self._every[:used], positions)
+        if not isinstance(ids, Tensor):
             host["ids"][:used] = ids
-            self._inputs.send()
+        self._inputs.send()
+        if isinstance(ids, Tensor):
+            self._inputs.device["ids"][:used] = ids
 
     def _show(self, row: int, blocks: array[int]) -> None:
         # Most tables are those of the last step: a sequence needs a page in sixteen steps.
@@ -152,13 +160,15 @@ class MixedStep(Step):
         for row, part in enumerate(parts):
             blocks = part.sequence.blocks
             host["tables"][row, : len(blocks)] = blocks
-        pages = host["tables"][np.repeat(rows, counts), positions // SIZE]
         tiles = -(-counts // TILE)
         behind = np.repeat(np.cumsum(tiles) - tiles, tiles)
         of_step = {
             "ids": (ids, 0),
             "positions": (positions, 0),
-            "slots": (pages * SIZE + positions % SIZE, self._scratch * SIZE),
+            "slots": (
+                _slots(host["tables"], np.repeat(rows, counts), positions),
+                self._scratch * SIZE,
+            ),
             "lengths": (positions[ends - 1] + 1, 0),
             "starts": ([0, *ends], used),
             "tile_sequence": (np.repeat(rows, tiles), len(parts)),
