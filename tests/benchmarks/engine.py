@@ -57,7 +57,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
         description=__doc__,
         epilog="example: henji bench engine --concurrent 1,8 --json engine.json",
     )
-    parser.add_argument("--concurrent", default="1,8,32", help="requests at once")
+    parser.add_argument("--concurrent", type=numbers, default="1,8,32", help="requests at once")
     parser.add_argument("--new", type=int, default=64, help="tokens a reply")
     parser.add_argument("--conversations", type=int, default=16, help="threads; 0 leaves them out")
     parser.add_argument("--turns", type=int, default=10)
@@ -77,6 +77,11 @@ def _options(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def numbers(text: str) -> list[int]:
+    """Of `1,8,32`; argparse names this function where the text is something else."""
+    return [int(number) for number in text.split(",")]
+
+
 def _task(options: argparse.Namespace) -> Task:
     lengths = None
     if options.lengths:
@@ -88,7 +93,7 @@ def _task(options: argparse.Namespace) -> Task:
         dtype=options.dtype,
         device=options.device,
         threads=options.threads,
-        concurrent=[int(count) for count in options.concurrent.split(",")],
+        concurrent=options.concurrent,
         new_tokens=options.new,
         conversations=_conversations(options.conversations, options.turns, lengths),
     )
