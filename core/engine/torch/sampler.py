@@ -76,13 +76,11 @@ class SamplingBatch:
     """1 where a row is greedy."""
     draw: Tensor
     """float64"""
-    greedy: Tensor
-    """bool"""
+    greedy: Tensor | None
+    """bool; None: no row is. A processor is spared to find the best then, ten times a maximum."""
     cuts: Cuts | None
     any_uncut: bool
     """A row draws from the whole vocabulary."""
-    any_greedy: bool
-    """Where no row is, a processor is spared to find the best: it takes ten times a maximum."""
     all_greedy: bool
 
     @classmethod
@@ -95,10 +93,9 @@ class SamplingBatch:
             penalty=_column(device, [wish.repetition_penalty for wish in wishes]),
             temperature=_column(device, [wish.temperature or 1.0 for wish in wishes]),
             draw=_draws(sequences, 0, device),
-            greedy=_on(device, torch.tensor(greedy)),
+            greedy=_on(device, torch.tensor(greedy)) if any(greedy) else None,
             cuts=Cuts.of(wishes, device),
             any_uncut=any(wish.temperature and not _is_cut(wish) for wish in wishes),
-            any_greedy=any(greedy),
             all_greedy=all(greedy),
         )
 
@@ -139,7 +136,6 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
         _penalise(logits, batch.seen, batch.penalty)
     if batch.all_greedy:
         return logits.argmax(-1)
-    best = logits.argmax(-1) if batch.any_greedy else None
     logits /= batch.temperature
     cuts = batch.cuts
     cut = None if cuts is None else _draw_cut(logits, cuts, batch.draw)
@@ -149,7 +145,9 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
         tokens = logits.new_zeros(len(logits), dtype=torch.long)
     if cuts is not None and cut is not None:
         tokens[cuts.rows] = cut
-    return tokens if best is None else torch.where(batch.greedy, best, tokens)
+    if batch.greedy is None:
+        return tokens
+    return torch.where(batch.greedy, logits.argmax(-1), tokens)
 
 
 def _penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> None:
@@ -164,16 +162,17 @@ def _draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     The sums are float64: over a vocabulary, float32 would shift every later boundary.
     """
     rows, vocabulary = logits.shape
-    weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
-    stretches = weights.view(rows, _stretches(vocabulary), -1)
-    ends = stretches.sum(-1).double().cumsum(-1)
+    stretches = logits.softmax(-1).view(rows, _stretches(vocabulary), -1)
+    sums = stretches.sum(-1).double()
+    ends = sums.cumsum(-1)
     target = uniforms * ends[:, -1:]
     stretch = torch.searchsorted(ends, target, right=True).clamp_(max=ends.shape[1] - 1)
-    before = torch.where(stretch > 0, ends.gather(1, (stretch - 1).clamp_(min=0)), 0.0)
-    inside = stretches[torch.arange(rows, device=logits.device), stretch[:, 0]].double()
-    place = torch.searchsorted(inside.cumsum(-1), target - before, right=True)
-    # Rounding may put the target behind the stretch's end: then its last token that can be drawn.
-    last = inside.shape[1] - 1 - (inside > 0).flip(-1).int().argmax(-1, keepdim=True)
+    inside = stretches[torch.arange(rows, device=logits.device), stretch[:, 0]].double().cumsum(-1)
+    # Rounding may put the target before the stretch, or behind it: then it is the first or the last
+    # token there that can be drawn.
+    target = (target - (ends - sums).gather(1, stretch)).clamp_(min=0)
+    place = torch.searchsorted(inside, target, right=True)
+    last = torch.searchsorted(inside, inside[:, -1:].contiguous())
     return (stretch * inside.shape[1] + torch.minimum(place, last))[:, 0]
 
 
