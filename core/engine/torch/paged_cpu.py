@@ -31,7 +31,7 @@ class CpuCache:
         self.pages = untouched(
             (shape.layers, blocks, shape.heads, 2, SIZE, shape.size), shape.dtype
         )
-        self.kernel = attend_paged_for(shape.dtype)
+        self.kernel = attend_paged_for(shape.dtype, shape.size)
         self.shares = min(use_threads(), shape.heads)
 
     def begin(self, parts: list[Part]) -> CpuStep:
