@@ -49,7 +49,7 @@ def gpt_neox() -> PreTrainedModel:
     return GPTNeoXForCausalLM(config)
 
 
-def _llama() -> PreTrainedModel:
+def llama() -> PreTrainedModel:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
@@ -64,7 +64,7 @@ def _llama() -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-@pytest.fixture(params=[gpt_neox, _llama], ids=["gpt-neox", "llama"])
+@pytest.fixture(params=[gpt_neox, llama], ids=["gpt-neox", "llama"])
 def twins(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedModel]:
     """One model twice, for the engine takes its own apart: the engine's, and one for `generate`."""
     torch.manual_seed(5)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from core.engine.torch.scheduler import Part
 from core.errors import ModelError
 
 NAME = "henji"
@@ -28,13 +27,6 @@ class AttentionStep(Protocol):
         """Keep `key` and `value`, (1, key heads, tokens, size), and attend with `query`,
         (1, heads, tokens, size), to them and to all before them: (1, tokens, heads, size).
         """
-
-
-class Cache(Protocol):
-    """The keys and values that lie in the scheduler's blocks."""
-
-    def begin(self, parts: list[Part]) -> AttentionStep:
-        """A step over these parts, whose ids follow one another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from core.engine.pace import Pace
 from core.engine.torch.attention import CacheShape, adopt
 from core.engine.torch.blocks import SIZE, Blocks
 from core.engine.torch.linear import pack
-from core.engine.torch.runner import EagerRunner, Flight, Result, Runner
+from core.engine.torch.runner import Flight, Result, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.errors import EngineError, EngineRefused, ModelError
@@ -116,8 +116,9 @@ class TorchEngine:
         if model.device.type != "cuda":
             # Numba's import and its compiler are a processor's.
             from core.engine.torch.paged_cpu import CpuCache
+            from core.engine.torch.traced import TracedRunner
 
-            return EagerRunner(model, CpuCache(shape, blocks))
+            return TracedRunner(model, CpuCache(shape, blocks))
         # Triton is there with a GPU.
         from core.engine.torch.graphs import GraphRunner
         from core.engine.torch.paged import PagedCache

@@ -6,6 +6,9 @@ pieces is what came before them gathered: they attend by products of torch's.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,7 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.kernels_cpu import attend_paged_for, use_threads
 from core.engine.torch.memory import untouched
+from core.engine.torch.operations import define
 from core.engine.torch.scheduler import Part
 
 _SCORES = 4 << 20
@@ -32,10 +36,11 @@ class CpuCache:
             (shape.layers, blocks, shape.heads, 2, SIZE, shape.size), shape.dtype
         )
         self.kernel = attend_paged_for(shape.dtype, shape.size)
+        self.by_layer = [_numbers(pages) for pages in self.pages]
         self.shares = min(use_threads(), shape.heads)
 
     def begin(self, parts: list[Part]) -> CpuStep:
-        """See `Cache`."""
+        """A step over these parts, whose ids follow one another."""
         ends = np.cumsum([part.count for part in parts])
         single = [row for row, part in enumerate(parts) if part.count == 1]
         several = [row for row, part in enumerate(parts) if part.count > 1]
@@ -108,20 +113,22 @@ class CpuStep:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `AttentionStep`."""
-        pages, wanted = self.cache.pages[layer], query.dtype
-        query, key, value = (one[0].to(pages.dtype) for one in (query, key, value))
-        heads, ids, size = query.shape
-        out = query.new_empty((ids, heads, size))
-        if one := self.singles:
-            by_ids = (_numbers(rows.transpose(0, 1)) for rows in (query, key, value))
-            self.cache.kernel(
-                *by_ids, _numbers(pages), _numbers(out),
-                one.at, one.tables, one.lengths, scale, self.cache.shares,
+        cache, wanted = self.cache, query.dtype
+        if wanted != cache.pages.dtype:
+            query, key, value = (one.to(cache.pages.dtype) for one in (query, key, value))
+        one, heads, ids, size = query.shape
+        out = query.new_empty((one, ids, heads, size))
+        if singles := self.singles:
+            cache.kernel(
+                _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer],
+                _numbers(out)[0], singles.at, singles.tables, singles.lengths, scale, cache.shares,
             )  # fmt: skip
         for piece in self.pieces:
-            at = (slice(None), piece.ids)
-            out[piece.ids] = _attend(piece, pages, query[at], key[at], value[at], scale)
-        return out.unsqueeze(0).to(wanted)
+            at = (0, slice(None), piece.ids)
+            out[0, piece.ids] = _attend(
+                piece, cache.pages[layer], query[at], key[at], value[at], scale
+            )
+        return out.to(wanted)
 
 
 def _attend(
@@ -153,4 +160,48 @@ def _attend(
 
 def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
     """The same memory for the kernel, which takes bfloat16 by its bits."""
-    return tensor.view(torch.uint16 if tensor.dtype == torch.bfloat16 else tensor.dtype).numpy()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _by_ids(tensor: Tensor) -> npt.NDArray[Any]:
+    """(1, heads, ids, size) -> (ids, heads, size), for the kernel."""
+    by_ids: npt.NDArray[Any] = _numbers(tensor)[0].swapaxes(0, 1)
+    return by_ids
+
+
+class StepAtHand:
+    """The step that `computing` says, for the model; a trace of which so belongs to any step."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `AttentionStep`."""
+        out: Tensor = torch.ops.henji.attend_at_hand(query, key, value, layer, scale)
+        return out
+
+
+@contextmanager
+def computing(step: CpuStep) -> Iterator[None]:
+    """What this thread attends to meanwhile is this step's."""
+    _at_hand.step = step
+    try:
+        yield
+    finally:
+        del _at_hand.step
+
+
+_at_hand = threading.local()
+
+
+def _attend_at_hand(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+    step: CpuStep = _at_hand.step
+    return step.attend(layer, query, key, value, scale)
+
+
+def _shape_of_attend(query: Tensor, *_: object) -> Tensor:
+    return query.transpose(1, 2)
+
+
+define(
+    "attend_at_hand(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor",
+    _attend_at_hand,
+    _shape_of_attend,
+)

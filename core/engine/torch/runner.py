@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.engine.torch.attention import Cache
+from core.engine.torch.attention import AttentionStep
 from core.engine.torch.sampler import SamplingBatch, sample
 from core.engine.torch.scheduler import Part
 
@@ -111,25 +111,22 @@ class Runner(ABC):
         """
 
 
-class EagerRunner(Runner):
-    """Runs the model as it is written."""
-
-    def __init__(self, model: PreTrainedModel, cache: Cache) -> None:
-        super().__init__(model)
-        self._cache = cache
-
-    def _logits(
-        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
-    ) -> Tensor:
-        device = self._model.device
-        logits: Tensor = self._model(
-            input_ids=torch.as_tensor(ids)[None].to(device),
-            position_ids=torch.from_numpy(positions)[None].to(device),
-            use_cache=False,
-            logits_to_keep=torch.from_numpy(wanted).to(device),
-            step=self._cache.begin(parts),
-        ).logits[0]
-        return logits
+def logits_of(
+    model: PreTrainedModel,
+    ids: Tensor,
+    positions: Tensor,
+    wanted: Tensor | int,
+    step: AttentionStep,
+) -> Tensor:
+    """(wanted, vocabulary): of the ids at these places; 0 means all, as transformers says it."""
+    logits: Tensor = model(
+        input_ids=ids[None],
+        position_ids=positions[None],
+        use_cache=False,
+        logits_to_keep=wanted,
+        step=step,
+    ).logits[0]
+    return logits
 
 
 def inputs_of(parts: list[Part]) -> tuple[Ints, Ints, Ints]:

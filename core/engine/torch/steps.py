@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.memory import pinned
 from core.engine.torch.paged import TILE, Layout, PagedCache, PagedStep
-from core.engine.torch.runner import Ints
+from core.engine.torch.runner import Ints, logits_of
 from core.engine.torch.scheduler import Part
 
 
@@ -64,15 +64,8 @@ class Step(ABC):
     def run(self) -> Tensor:
         """(rows, vocabulary): the first belong to what was wanted."""
         inputs = self._inputs.device
-        every = 0  # as transformers says it
-        logits: Tensor = self._model(
-            input_ids=inputs["ids"][None],
-            position_ids=inputs["positions"][None],
-            use_cache=False,
-            logits_to_keep=inputs.get("wanted", every),
-            step=self._paged,
-        ).logits[0]
-        return logits
+        wanted = inputs.get("wanted", 0)
+        return logits_of(self._model, inputs["ids"], inputs["positions"], wanted, self._paged)
 
 
 class DecodeStep(Step):
