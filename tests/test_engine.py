@@ -43,6 +43,7 @@ def gpt_neox() -> PreTrainedModel:
         num_attention_heads=4,
         intermediate_size=128,
         max_position_embeddings=CONTEXT,
+        pad_token_id=3,
         use_parallel_residual=False,
         initializer_range=0.3,
     )
@@ -58,6 +59,7 @@ def llama() -> PreTrainedModel:
         num_key_value_heads=2,
         intermediate_size=96,
         max_position_embeddings=CONTEXT,
+        pad_token_id=3,
         initializer_range=0.3,
         tie_word_embeddings=True,
     )

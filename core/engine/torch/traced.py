@@ -40,11 +40,16 @@ class TracedRunner(Runner):
     def __init__(self, model: PreTrainedModel, cache: CpuCache) -> None:
         super().__init__(model)
         self._cache = cache
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                # It matters to gradients alone, and whether it is in range would not be traced.
+                module.padding_idx = None
         self._compute: _Compute = _Written(model)
         try:
             self._compute = self._traced(self._compute)
         except Exception as error:  # whatever it is: the model runs without, and slower
-            log.info("the model is not traced, and takes longer for a step: %s", error)
+            why = error.__cause__ or error  # a warning of torch's comes as what it broke
+            log.info("the model is not traced, and takes longer for a step: %s", why)
 
     def _logits(
         self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
