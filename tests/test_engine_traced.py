@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from core.engine.torch import paged_cpu
+from core.engine.torch.paged_cpu import CpuCache
 from core.errors import EngineError
 from tests.test_engine import (
     VOCABULARY,
@@ -105,14 +105,14 @@ async def test_a_model_whose_trace_gives_something_else_is_not_traced(
 async def test_a_traced_step_that_fails_says_why_in_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    attend = paged_cpu._attend
+    attend = CpuCache.attend
 
-    def choke(piece: paged_cpu._Piece, *others: Any) -> Tensor:
-        if piece.length == 7:
+    def choke(self: CpuCache, mask: Tensor, *others: Any) -> None:
+        if len(mask) == 7:
             raise MemoryError("no room for seven")
-        return attend(piece, *others)
+        attend(self, mask, *others)
 
-    monkeypatch.setattr(paged_cpu, "_attend", choke)
+    monkeypatch.setattr(CpuCache, "attend", choke)
     torch.manual_seed(5)
     with caplog.at_level(logging.INFO):
         async with engine_for(gpt_neox()) as engine:

@@ -1,4 +1,6 @@
-"""The engine's kernel on a processor, in Numba: attention of the ids that decode, over pages.
+"""The engine's kernels on a processor, in Numba, over pages.
+
+One attends for the ids that decode; one brings together what a piece of a prompt attends to.
 
 torch's own operations attend to what lies in one piece: pages would be copied at every step, or
 conversations moved as they grow. Numba's wheels bring their compiler; a host needs none.
@@ -79,6 +81,53 @@ def attend_paged_for(dtype: torch.dtype, size: int) -> Callable[..., None]:
     )  # fmt: skip
     compiled: Callable[..., None] = njit(signature, parallel=True, **_OPTIONS)(attend_paged)
     return compiled
+
+
+@cache
+def keep_paged_for(dtype: torch.dtype) -> Callable[..., None]:
+    """The kernel that keeps a piece's keys and values, compiled at once."""
+    ids, pages = _NUMBERS[dtype][:, :, :, ::1], _NUMBERS[dtype][:, :, :, :, ::1]
+    signature = types.void(ids, pages, types.int32[::1], types.int64, ids)
+    compiled: Callable[..., None] = njit(signature, parallel=True, **_OPTIONS)(_keep_paged)
+    return compiled
+
+
+def _keep_paged(
+    new,  # (2, key heads, ids, size): keys and values
+    pages,  # (pages, key heads, 2, PAGE, size)
+    table,  # (pages of the sequence,)
+    start,  # the first id's position
+    known,  # (2, key heads, ids of whole pages, size)
+):
+    """Keep keys and values of ids that follow one another, and bring all of a sequence together.
+
+    Where no room is given for that, they are only kept. What is known ends in zeros.
+    """
+    _, key_heads, ids, size = new.shape
+    end, whole = start + ids, known.shape[2]
+    from_, to, into = new.reshape(-1), pages.reshape(-1), known.reshape(-1)
+    first = 0 if whole else start // PAGE
+    for nth in prange(first, -(-end // PAGE)):
+        begin = nth * PAGE
+        fresh, after = max(start, begin), min(end, begin + PAGE)
+        for head in range(key_heads):
+            for half in range(2):
+                page = ((table[nth] * key_heads + head) * 2 + half) * PAGE * size
+                row = half * key_heads + head
+                if after > fresh:
+                    at = page + (fresh - begin) * size
+                    _copy(from_, (row * ids + fresh - start) * size, to, at, (after - fresh) * size)
+                if whole:
+                    at, count = (row * whole + begin) * size, (after - begin) * size
+                    _copy(to, page, into, at, count)
+                    for one in range(count, PAGE * size):
+                        into[np.uintp(at + one)] = 0
+
+
+@_inlined
+def _copy(source, begin, target, at, count):
+    for one in range(np.uintp(count)):
+        target[np.uintp(at) + one] = source[np.uintp(begin) + one]
 
 
 def use_threads() -> int:

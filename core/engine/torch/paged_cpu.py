@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from torch import Tensor
 
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
-from core.engine.torch.kernels_cpu import attend_paged_for, use_threads
+from core.engine.torch.kernels_cpu import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.memory import untouched
 from core.engine.torch.operations import define
 from core.engine.torch.scheduler import Part
 
 _SCORES = 4 << 20
-"""Bytes of them at once, at most: a larger tensor is fresh memory each time, which is slow."""
+"""Bytes of them at once, at most: the processor's cache should hold them."""
 
 
 class CpuCache:
@@ -37,7 +38,40 @@ class CpuCache:
         )
         self.kernel = attend_paged_for(shape.dtype, shape.size)
         self.by_layer = [_numbers(pages) for pages in self.pages]
+        self._keep = keep_paged_for(shape.dtype)
+        self._known, self._scores, self._weights = (_Room(shape.dtype) for _ in range(3))
         self.shares = min(use_threads(), shape.heads)
+
+    def keep(self, layer: int, piece: _Piece, key: Tensor, value: Tensor) -> Tensor:
+        """Keep (1, key heads, new, size) each.
+
+        All that is known, (2, key heads, known, size), is valid until the next call.
+        """
+        new = torch.cat((key, value))
+        whole = len(piece.table) * SIZE if piece.start else 0
+        known = self._known.of(*new.shape[:2], whole, new.shape[3])
+        self._keep(_numbers(new), self.by_layer[layer], piece.table, piece.start, _numbers(known))
+        return known if piece.start else new
+
+    def attend(self, mask: Tensor, query: Tensor, known: Tensor, scale: float, out: Tensor) -> None:
+        """Out (ids, heads, size) of query (heads, ids, size) and known (2, key heads, known, size).
+
+        In plain products: torch's fused attention computes in float32, and with it a prompt of
+        1,000 ids in bfloat16 took 1.25 times as long in all (two cores with AVX-512's bfloat16).
+        """
+        key, value = known
+        by_group = (-1, len(query) // len(key), *query.shape[1:])
+        queries = query.reshape(by_group).transpose(0, 1)
+        outs = out.transpose(0, 1).view(by_group).transpose(0, 1)
+        most = max(1, _SCORES // key[:, :, 0].nbytes)
+        for first in range(0, query.shape[1], most):
+            rows = slice(first, first + most)
+            for heads, into in zip(queries, outs, strict=True):  # each key head has one of these
+                sizes = (len(key), len(mask[rows]), key.shape[1])
+                scores, weights = self._scores.of(*sizes), self._weights.of(*sizes)
+                torch.baddbmm(mask[rows], heads[:, rows], key.mT, alpha=scale, out=scores)
+                torch.softmax(scores, -1, out=weights)
+                into[:, rows] = weights @ value
 
     def begin(self, parts: list[Part]) -> CpuStep:
         """A step over these parts, whose ids follow one another."""
@@ -49,6 +83,20 @@ class CpuCache:
             _Singles.of([parts[row] for row in single], ends[single] - 1) if single else None,
             [_Piece.of(parts[row], int(ends[row]), self.pages.dtype) for row in several],
         )
+
+
+class _Room:
+    """Memory that is used again: fresh memory may take longer to come by than to fill."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._numbers = torch.empty(0, dtype=dtype)
+
+    def of(self, *sizes: int) -> Tensor:
+        """A tensor of these sizes, of anything; valid until the next call."""
+        count = prod(sizes)
+        if len(self._numbers) < count:
+            self._numbers = self._numbers.new_empty(count)
+        return self._numbers[:count].view(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +125,21 @@ class _Piece:
 
     ids: slice
     """Of the step."""
-    page: Tensor
-    """(new,): where each of them is kept,"""
-    slot: Tensor
-    """and where in that page."""
-    pages: Tensor | None
-    """Of all there are; None: nothing came before."""
-    length: int
+    start: int
+    """How many came before."""
+    table: npt.NDArray[np.int32]
+    """(pages,)"""
     mask: Tensor
-    """(new, length, or what all those pages hold), added to the scores."""
+    """(new, known), added to the scores; where some came before, whole pages count as known."""
 
     @classmethod
     def of(cls, part: Part, end: int, dtype: torch.dtype) -> _Piece:
         start, length = part.sequence.computed, part.sequence.computed + part.count
-        pages = torch.tensor(part.sequence.blocks[: -(-length // SIZE)])
+        table = np.array(part.sequence.blocks[: -(-length // SIZE)], np.int32)
         positions = torch.arange(start, length)
-        hidden = torch.arange(len(pages) * SIZE if start else length) > positions[:, None]
-        return cls(
-            ids=slice(end - part.count, end),
-            page=pages[positions // SIZE],
-            slot=positions % SIZE,
-            pages=pages if start else None,
-            length=length,
-            mask=torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf),
-        )
+        hidden = torch.arange(len(table) * SIZE if start else length) > positions[:, None]
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+        return cls(slice(end - part.count, end), start, table, mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,38 +163,10 @@ class CpuStep:
                 _numbers(out)[0], singles.at, singles.tables, singles.lengths, scale, cache.shares,
             )  # fmt: skip
         for piece in self.pieces:
-            at = (0, slice(None), piece.ids)
-            out[0, piece.ids] = _attend(
-                piece, cache.pages[layer], query[at], key[at], value[at], scale
-            )
+            at = (slice(None), slice(None), piece.ids)
+            known = cache.keep(layer, piece, key[at], value[at])
+            cache.attend(piece.mask, query[0, :, piece.ids], known, scale, out[0, piece.ids])
         return out.to(wanted)
-
-
-def _attend(
-    piece: _Piece, pages: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float
-) -> Tensor:
-    """Of (heads, ids, size) each: (ids, heads, size).
-
-    In plain products: torch's fused attention computes in float32, and with it a prompt of 1,000
-    ids in bfloat16 took 1.25 times as long in all (two cores with AVX-512's bfloat16).
-    """
-    pages[piece.page, :, 0, piece.slot] = key.transpose(0, 1)
-    pages[piece.page, :, 1, piece.slot] = value.transpose(0, 1)
-    if piece.pages is not None:
-        # Whole pages: oneDNN would first copy what has gaps. Behind the last id stands anything.
-        known = pages.index_select(0, piece.pages).permute(2, 1, 0, 3, 4).flatten(2, 3)
-        known[:, :, piece.length :] = 0
-        key, value = known
-    group = len(query) // len(key)
-    if group > 1:
-        key, value = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)
-    outs = []
-    most = max(1, _SCORES // key[:, :, 0].nbytes)
-    for first in range(0, query.shape[1], most):
-        rows = slice(first, first + most)
-        scores = torch.baddbmm(piece.mask[rows], query[:, rows], key.mT, alpha=scale)
-        outs.append(scores.softmax(-1) @ value)
-    return torch.cat(outs, 1).transpose(0, 1)
 
 
 def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
