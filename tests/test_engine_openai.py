@@ -159,7 +159,7 @@ async def test_text_comes_only_from_a_server_without_ids() -> None:
 
 async def test_a_server_that_refuses_ids_is_refused_in_one_sentence() -> None:
     async with serving(Server(takes_ids=False)) as url:
-        with pytest.raises(ModelError, match=r"takes no token ids as a prompt .*text is expected"):
+        with pytest.raises(ModelError, match=r"refuses a prompt of token ids .*text is expected"):
             await OpenAIEngine.open(Remote(url))
 
 

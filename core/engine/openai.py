@@ -112,7 +112,7 @@ class OpenAIEngine:
                 pass
         except EngineRefused as error:
             raise ModelError(
-                f"the server at {self._remote.base_url} takes no token ids as a prompt ({error})"
+                f"the server at {self._remote.base_url} refuses a prompt of token ids ({error})"
             ) from None
         except EngineError as error:
             raise ModelError(str(error)) from None
