@@ -39,7 +39,6 @@ class _Uncaptured(Runner):
     runs_ahead = True
 
     def __init__(self, model: PreTrainedModel, cache: PagedCache, limits: Limits) -> None:
-        super().__init__(model)
         compile_blocks(model)
         places, pages = limits.places, CONTEXT // SIZE
         self._decoding = DecodeStep(model, cache, places, pages)

@@ -21,7 +21,6 @@ from transformers import (
 from core.engine.torch.paged_cpu import CpuCache
 from core.errors import EngineError
 from tests.test_engine import (
-    VOCABULARY,
     alone,
     engine_for,
     gpt_neox,
@@ -58,18 +57,10 @@ async def test_a_model_that_looks_at_its_positions_is_not_traced(
 
     def model() -> PreTrainedModel:
         torch.manual_seed(5)
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=VOCABULARY,
-                hidden_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                intermediate_size=96,
-                max_position_embeddings=known,
-                rope_parameters={"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0},
-                initializer_range=0.3,
-            )
-        )
+        config = cast("LlamaConfig", llama().config)
+        config.max_position_embeddings = known
+        config.rope_parameters = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0}
+        return LlamaForCausalLM(config)
 
     asked = prompts(1)[0][:20]
     with caplog.at_level(logging.INFO):
@@ -105,14 +96,14 @@ async def test_a_model_whose_trace_gives_something_else_is_not_traced(
 async def test_a_traced_step_that_fails_says_why_in_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    attend = CpuCache.attend
+    attend = CpuCache.attend_piece
 
     def choke(self: CpuCache, mask: Tensor, *others: Any) -> None:
         if len(mask) == 7:
             raise MemoryError("no room for seven")
         attend(self, mask, *others)
 
-    monkeypatch.setattr(CpuCache, "attend", choke)
+    monkeypatch.setattr(CpuCache, "attend_piece", choke)
     torch.manual_seed(5)
     with caplog.at_level(logging.INFO):
         async with engine_for(gpt_neox()) as engine:

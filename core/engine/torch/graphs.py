@@ -21,11 +21,9 @@ from core.engine.torch.blocks import SIZE
 from core.engine.torch.linear import replace_linear
 from core.engine.torch.paged import PagedCache
 from core.engine.torch.row_linear import RowLinear
-from core.engine.torch.runner import Ints, Runner
+from core.engine.torch.runner import Ints, Runner, trial
 from core.engine.torch.scheduler import Part
-from core.engine.torch.sequence import Sequence
 from core.engine.torch.steps import DecodeStep, MixedStep, Step, only_decodes
-from core.records import GenerationRequest
 from core.types import Sampling
 
 _SHAPES = cast("Any", torch.fx.experimental._config)
@@ -45,7 +43,6 @@ class GraphRunner(Runner):
         step_tokens: int,
         context_length: int,
     ) -> None:
-        super().__init__(model)
         pages = -(-context_length // SIZE)
         compile_blocks(model)
         pool = torch.cuda.graph_pool_handle()
@@ -74,16 +71,9 @@ class GraphRunner(Runner):
     def _warm_up(self, cache: PagedCache) -> None:
         """Have the sampler's kernels loaded before anybody waits for them."""
         penalised, cut = Sampling(0.7, repetition_penalty=1.1), Sampling(0.7, top_p=0.9)
-        prompts = [_prompt(penalised, cache.scratch), _prompt(cut, cache.scratch)]
+        prompts = [Part(trial(wish, cache.scratch), SIZE) for wish in (penalised, cut)]
         for some in (prompts, prompts[:1], prompts[1:]):
             self.run(some)
-
-
-def _prompt(wish: Sampling, page: int) -> Part:
-    request = GenerationRequest("warm-up", [0] * SIZE, wish, 1, seed=0)
-    sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
-    sequence.blocks.append(page)
-    return Part(sequence, SIZE)
 
 
 def decode_sizes(places: int) -> list[int]:

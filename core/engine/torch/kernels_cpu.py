@@ -105,7 +105,7 @@ def _keep_paged(
     """
     _, key_heads, ids, size = new.shape
     end, whole = start + ids, known.shape[2]
-    from_, to, into = new.reshape(-1), pages.reshape(-1), known.reshape(-1)
+    given, kept, gathered = new.reshape(-1), pages.reshape(-1), known.reshape(-1)
     first = 0 if whole else start // PAGE
     for nth in prange(first, -(-end // PAGE)):
         begin = nth * PAGE
@@ -116,12 +116,13 @@ def _keep_paged(
                 row = half * key_heads + head
                 if after > fresh:
                     at = page + (fresh - begin) * size
-                    _copy(from_, (row * ids + fresh - start) * size, to, at, (after - fresh) * size)
+                    count = (after - fresh) * size
+                    _copy(given, (row * ids + fresh - start) * size, kept, at, count)
                 if whole:
                     at, count = (row * whole + begin) * size, (after - begin) * size
-                    _copy(to, page, into, at, count)
+                    _copy(kept, page, gathered, at, count)
                     for one in range(count, PAGE * size):
-                        into[np.uintp(at + one)] = 0
+                        gathered[np.uintp(at + one)] = 0
 
 
 @_inlined

@@ -11,11 +11,14 @@ from torch import Tensor
 _LIBRARY = cast("Any", torch.library.Library)("henji", "DEF")
 
 
-def define(schema: str, compute: Callable[..., Tensor], shape: Callable[..., Tensor]) -> None:
-    """Have `torch.ops.henji` offer it; `shape` gives an empty tensor like the result.
+def define(
+    schema: str, compute: Callable[..., Tensor], shape: Callable[..., Tensor] | None = None
+) -> None:
+    """Have `torch.ops.henji` offer it; `shape` gives the compiler an empty tensor like the result.
 
     The schema says which arguments it writes to.
     """
     _LIBRARY.define(schema)
     for device, function in (("CUDA", compute), ("CPU", compute), ("Meta", shape)):
-        _LIBRARY.impl(schema.partition("(")[0], function, device)
+        if function:
+            _LIBRARY.impl(schema.partition("(")[0], function, device)

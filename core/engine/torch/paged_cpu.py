@@ -6,9 +6,6 @@ pieces is what came before them gathered: they attend by products of torch's.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -22,7 +19,6 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.blocks import SIZE
 from core.engine.torch.kernels_cpu import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.memory import untouched
-from core.engine.torch.operations import define
 from core.engine.torch.scheduler import Part
 
 _SCORES = 4 << 20
@@ -36,7 +32,7 @@ class CpuCache:
         self.pages = untouched(
             (shape.layers, blocks, shape.heads, 2, SIZE, shape.size), shape.dtype
         )
-        self.kernel = attend_paged_for(shape.dtype, shape.size)
+        self.attend_singles = attend_paged_for(shape.dtype, shape.size)
         self.by_layer = [_numbers(pages) for pages in self.pages]
         self._keep = keep_paged_for(shape.dtype)
         self._known, self._scores, self._weights = (_Room(shape.dtype) for _ in range(3))
@@ -53,7 +49,9 @@ class CpuCache:
         self._keep(_numbers(new), self.by_layer[layer], piece.table, piece.start, _numbers(known))
         return known if piece.start else new
 
-    def attend(self, mask: Tensor, query: Tensor, known: Tensor, scale: float, out: Tensor) -> None:
+    def attend_piece(
+        self, mask: Tensor, query: Tensor, known: Tensor, scale: float, out: Tensor
+    ) -> None:
         """Out (ids, heads, size) of query (heads, ids, size) and known (2, key heads, known, size).
 
         In plain products: torch's fused attention computes in float32, and with it a prompt of
@@ -158,14 +156,14 @@ class CpuStep:
         one, heads, ids, size = query.shape
         out = query.new_empty((one, ids, heads, size))
         if singles := self.singles:
-            cache.kernel(
+            cache.attend_singles(
                 _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer],
                 _numbers(out)[0], singles.at, singles.tables, singles.lengths, scale, cache.shares,
             )  # fmt: skip
         for piece in self.pieces:
             at = (slice(None), slice(None), piece.ids)
             known = cache.keep(layer, piece, key[at], value[at])
-            cache.attend(piece.mask, query[0, :, piece.ids], known, scale, out[0, piece.ids])
+            cache.attend_piece(piece.mask, query[0, :, piece.ids], known, scale, out[0, piece.ids])
         return out.to(wanted)
 
 
@@ -178,41 +176,3 @@ def _by_ids(tensor: Tensor) -> npt.NDArray[Any]:
     """(1, heads, ids, size) -> (ids, heads, size), for the kernel."""
     by_ids: npt.NDArray[Any] = _numbers(tensor)[0].swapaxes(0, 1)
     return by_ids
-
-
-class StepAtHand:
-    """The step that `computing` says, for the model; a trace of which so belongs to any step."""
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """See `AttentionStep`."""
-        out: Tensor = torch.ops.henji.attend_at_hand(query, key, value, layer, scale)
-        return out
-
-
-@contextmanager
-def computing(step: CpuStep) -> Iterator[None]:
-    """What this thread attends to meanwhile is this step's."""
-    _at_hand.step = step
-    try:
-        yield
-    finally:
-        del _at_hand.step
-
-
-_at_hand = threading.local()
-
-
-def _attend_at_hand(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
-    step: CpuStep = _at_hand.step
-    return step.attend(layer, query, key, value, scale)
-
-
-def _shape_of_attend(query: Tensor, *_: object) -> Tensor:
-    return query.transpose(1, 2)
-
-
-define(
-    "attend_at_hand(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor",
-    _attend_at_hand,
-    _shape_of_attend,
-)

@@ -13,8 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.engine.torch.attention import AttentionStep
+from core.engine.torch.blocks import SIZE
 from core.engine.torch.sampler import SamplingBatch, sample
 from core.engine.torch.scheduler import Part
+from core.engine.torch.sequence import Sequence
+from core.records import GenerationRequest
+from core.types import Sampling
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -70,9 +74,6 @@ class Runner(ABC):
     runs_ahead = False
     """A step is still computed when `launch` returns, and `follow` can put the next behind it."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-
     def run(self, parts: list[Part]) -> list[Result]:
         return self.launch(parts).wait()
 
@@ -127,6 +128,14 @@ def logits_of(
         step=step,
     ).logits[0]
     return logits
+
+
+def trial(wish: Sampling, page: int) -> Sequence:
+    """A page's ids that nobody asked for, to run before anybody asks."""
+    request = GenerationRequest("trial", [0] * SIZE, wish, 1, seed=0)
+    sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
+    sequence.blocks.append(page)
+    return sequence
 
 
 def inputs_of(parts: list[Part]) -> tuple[Ints, Ints, Ints]:

@@ -7,20 +7,20 @@ time to call them (12 layers x 768, one id, on two cores: 6.8 ms as it is writte
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.engine.torch.paged_cpu import CpuCache, StepAtHand, computing
-from core.engine.torch.runner import Ints, Runner, logits_of
+from core.engine.torch.operations import define
+from core.engine.torch.paged_cpu import CpuCache, CpuStep
+from core.engine.torch.runner import Ints, Runner, logits_of, trial
 from core.engine.torch.scheduler import Part
-from core.engine.torch.sequence import Sequence
-from core.records import GenerationRequest
 from core.types import Sampling
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ class TracedRunner(Runner):
     """Runs a trace of the model; the model itself, where that is not the same."""
 
     def __init__(self, model: PreTrainedModel, cache: CpuCache) -> None:
-        super().__init__(model)
         self._cache = cache
         for module in model.modules():
             if isinstance(module, nn.Embedding):
@@ -56,12 +55,14 @@ class TracedRunner(Runner):
     ) -> Tensor:
         inputs = torch.as_tensor(ids), torch.from_numpy(positions), torch.from_numpy(wanted)
         try:
-            with computing(self._cache.begin(parts)):
+            with _computing(self._cache.begin(parts)):
                 return self._compute(*inputs)
         except RuntimeError as error:
             # First comes where in the model that was traced, a line for each call.
-            reason = str(error).rpartition("\nRuntimeError: ")[2].partition("\n")[0]
-            raise RuntimeError(reason) from error
+            _, traced, reason = str(error).rpartition("\nRuntimeError: ")
+            if not traced:
+                raise
+            raise RuntimeError(reason.partition("\n")[0]) from error
 
     @torch.inference_mode()
     def _traced(self, written: _Compute) -> _Compute:
@@ -70,14 +71,12 @@ class TracedRunner(Runner):
         It takes every turn that the model takes with the example. Where a turn depends on what a
         tensor holds, or on how many ids there are, torch warns, and nothing is traced.
         """
-        request = GenerationRequest("traced", [0], Sampling(), 1, seed=0)
-        sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
-        sequence.blocks.append(0)  # empty as yet
+        sequence = trial(Sampling(), page=0)  # where nothing is kept as yet
 
         def step(first: int, count: int) -> tuple[AbstractContextManager[None], list[Tensor]]:
             sequence.computed = first
             ids = torch.arange(first, first + count)
-            return computing(self._cache.begin([Part(sequence, count)])), [ids, ids, ids - first]
+            return _computing(self._cache.begin([Part(sequence, count)])), [ids, ids, ids - first]
 
         at_hand, example = step(*_EXAMPLE)
         with at_hand, warnings.catch_warnings():
@@ -100,4 +99,36 @@ class _Written(nn.Module):
         self._model = model
 
     def forward(self, ids: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
-        return logits_of(self._model, ids, positions, wanted, StepAtHand())
+        return logits_of(self._model, ids, positions, wanted, _StepAtHand())
+
+
+class _StepAtHand:
+    """The step that the thread computes, whichever it is: a trace can hold no step of its own."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `AttentionStep`."""
+        out: Tensor = torch.ops.henji.attend_at_hand(query, key, value, layer, scale)
+        return out
+
+
+_at_hand = threading.local()
+
+
+@contextmanager
+def _computing(step: CpuStep) -> Iterator[None]:
+    _at_hand.step = step
+    try:
+        yield
+    finally:
+        del _at_hand.step
+
+
+def _attend_at_hand(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+    step: CpuStep = _at_hand.step
+    return step.attend(layer, query, key, value, scale)
+
+
+define(
+    "attend_at_hand(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor",
+    _attend_at_hand,
+)
