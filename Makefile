@@ -71,7 +71,7 @@ bench-vllm: setup .venv-peers/vllm/.ready
 
 # Triton comes with torch for CUDA; where there is no GPU, its interpreter runs the kernels.
 kernel: setup .venv-peers/triton/.ready
-	PYTHONPATH=$$(echo .venv-peers/triton/lib/python3*/site-packages) $(BIN)/pytest tests/test_engine_paged.py
+	PYTHONPATH=$$(echo .venv-peers/triton/lib/python3*/site-packages) $(BIN)/pytest tests/test_engine_gpu.py
 
 # Known faults of what is installed, where the database of them can be reached.
 audit: setup

@@ -15,17 +15,17 @@ from datetime import UTC, tzinfo
 import structlog
 
 from bots import strings
-from bots.base import Incoming, Platform, Status
-from bots.counted import Counted
-from bots.governance import Governance, Judgement
-from bots.outgoing import LeaseLost, Outgoing
-from core import metrics
-from core.chores import end, repeat
+from bots.access import Governance, Judgement
+from bots.delivery import LeaseLost, Outgoing
+from bots.instrumented import Counted
+from bots.platform import Incoming, Platform, Status
+from core.background import end, repeat
 from core.errors import StoreUnavailable
+from core.observe import metrics
+from core.observe.tracing import span
+from core.place_rules import FREE, Asker
 from core.ports import Deliveries, History, JobQueue
-from core.records import OPENED, Delivery, Receipt, Submission
-from core.rules import FREE, Asker
-from core.tracing import span
+from core.queue_types import OPENED, Delivery, Receipt, Submission
 from core.types import Job, ThreadKey
 
 log = structlog.get_logger()

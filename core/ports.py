@@ -1,6 +1,6 @@
 """The seams of the core: what it asks of a store and of an engine, as Protocols.
 
-`bots` and `storage` never meet outside the wiring in `bots/cli.py`: both know these protocols.
+`bots` and `storage` never meet outside the wiring: both know these protocols.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from core.records import (
+from core.place_rules import FREE, Permit, Rules
+from core.queue_types import (
     AuditEntry,
     Chunk,
     Claim,
@@ -28,7 +29,6 @@ from core.records import (
     Verdicts,
     Window,
 )
-from core.rules import FREE, Permit, Rules
 from core.types import (
     Delta,
     ReplyEvent,

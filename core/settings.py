@@ -33,7 +33,7 @@ from pydantic_settings import (
 )
 
 from core.errors import UsageError
-from core.rules import Access, Allowance, Entry, Lane, Policy, Rules, read_rules
+from core.place_rules import Access, Allowance, Entry, Lane, Policy, Rules, read_rules
 
 PREFIX = "HENJI_"
 
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     retention_days: float = Field(default=30.0, ge=1, le=400)
     """A thread that is quiet for so long is forgotten."""
 
-    # Who may, and what holds where: see core/rules.py
+    # Who may, and what holds where: see core/place_rules.py
     access: Access = Access()
     """[access]: allow and deny lists."""
     admins: tuple[Entry, ...] = ()

@@ -17,8 +17,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from core import metrics
-from core.chores import end, repeat
+from core.background import end, repeat
 from core.dialogue import Dialogue, Prompt, Reply
 from core.errors import (
     ChatError,
@@ -26,13 +25,14 @@ from core.errors import (
     StoreUnavailable,
     TurnTooLong,
 )
+from core.observe import metrics
+from core.observe.tracing import span
+from core.place_dialogues import Voices
+from core.place_rules import NOTHING, Rules
 from core.ports import Engine, History, JobQueue, RuleBook
-from core.reading import missing_counts, oldest, reply_to_resume, turns_to_read
-from core.records import Claim, Commit, GenerationRequest, Verdict, Window
-from core.rules import NOTHING, Rules
-from core.tracing import span
+from core.queue_types import Claim, Commit, GenerationRequest, Verdict, Window
 from core.types import Delta, Done, FinishReason, ThreadKey, Turn, Usage
-from core.voices import Voices
+from core.window import missing_counts, oldest, reply_to_resume, turns_to_read
 
 T = TypeVar("T")
 

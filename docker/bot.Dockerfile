@@ -20,6 +20,6 @@ ENV PATH=/opt/henji/bin:$PATH \
 USER 10001
 EXPOSE 9464
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
-    CMD ["python", "-m", "core.ask_health"]
+    CMD ["python", "-m", "core.observe.healthcheck"]
 ENTRYPOINT ["henji"]
 CMD ["slack"]

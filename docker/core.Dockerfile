@@ -34,6 +34,6 @@ USER 10001
 VOLUME /data
 EXPOSE 9464
 HEALTHCHECK --interval=15s --timeout=5s --start-period=10m \
-    CMD ["python", "-m", "core.ask_health"]
+    CMD ["python", "-m", "core.observe.healthcheck"]
 ENTRYPOINT ["henji"]
 CMD ["core"]

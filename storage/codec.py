@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from core.errors import HenjiError
-from core.records import Delivery, Opinion, StoredTurn, Verdicts
+from core.queue_types import Delivery, Opinion, StoredTurn, Verdicts
 from core.types import (
     Cancelled,
     Delta,

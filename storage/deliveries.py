@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import structlog
 
-from core.records import OPENED, Delivery
+from core.queue_types import OPENED, Delivery
 from core.types import Cancelled, Done, Failed, Queued, ReplyEvent, ThreadKey
 from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS

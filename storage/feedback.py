@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from core.records import Opinion, Place, Verdicts
+from core.queue_types import Opinion, Place, Verdicts
 from core.types import ThreadKey
 from storage import codec, keys
 from storage.store import Store

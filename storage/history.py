@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from core.records import Claim, Place, StoredTurn, ThreadSummary, Window
+from core.queue_types import Claim, Place, StoredTurn, ThreadSummary, Window
 from core.types import ThreadKey
 from storage import codec, keys
 from storage.store import Store

@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from core.errors import UsageError
-from core.records import AuditEntry, Place
-from core.rules import DAY, NOTHING, Policy, Rules, read_rules, scopes
+from core.place_rules import DAY, NOTHING, Policy, Rules, read_rules, scopes
+from core.queue_types import AuditEntry, Place
 from core.types import ThreadKey
 from storage import codec, keys
 from storage.store import Store

@@ -13,7 +13,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from core.errors import StoreUnavailable
 from core.types import ThreadKey
 from storage import keys
-from storage.scripting import NO_REPLICAS, Replication, Scripts
+from storage.lua import NO_REPLICAS, Replication, Scripts
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from core.dialogue import Dialogue
-from core.models import CATALOGUE, ModelSpec
+from core.models.catalogue import CATALOGUE, ModelSpec
 from core.types import Role, Turn
-from tests import tiny
+from tests import tiny_models
 
 RINNA = replace(CATALOGUE["rinna-ppo"], name="tiny-rinna")
 PLAIN = replace(CATALOGUE["rinna"], name="tiny-plain")
@@ -28,13 +28,15 @@ def folder() -> Path:
 
 @cache
 def rinna_files() -> Path:
-    return tiny.rinna(folder() / "rinna")
+    return tiny_models.rinna(folder() / "rinna")
 
 
 @cache
-def chat_files(template: str | None = tiny.CHATML, tokenizer: Callable[[], str] = tiny.bpe) -> Path:
+def chat_files(
+    template: str | None = tiny_models.CHATML, tokenizer: Callable[[], str] = tiny_models.bpe
+) -> Path:
     directory = folder() / f"chat-{abs(hash(template))}-{tokenizer.__name__}"
-    return tiny.tokenizer_files(directory, template=template, tokenizer=tokenizer())
+    return tiny_models.tokenizer_files(directory, template=template, tokenizer=tokenizer())
 
 
 @cache
@@ -67,11 +69,11 @@ def files(kind: str) -> Path | None:
         case "chatml":
             return chat_files()
         case "chatml-spaces":
-            return chat_files(tokenizer=tiny.bpe_with_spaces)
+            return chat_files(tokenizer=tiny_models.bpe_with_spaces)
         case "chatml-unigram":
-            return chat_files(tokenizer=tiny.unigram)
+            return chat_files(tokenizer=tiny_models.unigram)
         case "alternating":
-            return chat_files(tiny.ALTERNATING)
+            return chat_files(tiny_models.ALTERNATING)
         case "rinna-real":
             return real_vocabulary()
     return None

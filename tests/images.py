@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from storage.server import embedded_server
+from storage.embedded_server import embedded_server
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.local_slack import LocalSlack
 from tests.servers import free_port
@@ -112,7 +112,8 @@ async def _ready(command: str, home: Path, environment: dict[str, str]) -> None:
 async def _healthy(home: Path, environment: dict[str, str]) -> bool:
     """Asked as the container's health check asks."""
     asking = await asyncio.create_subprocess_exec(
-        str(home / "bin/python"), "-m", "core.ask_health", "/readyz", env=environment, cwd="/",
+        str(home / "bin/python"), "-m", "core.observe.healthcheck", "/readyz",
+        env=environment, cwd="/",
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     return await asking.wait() == 0

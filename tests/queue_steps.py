@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from core.records import Receipt
+from core.queue_types import Receipt
 from core.types import Turn
 from storage import keys
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 
 
 def before(id_: str, text: str, author: str = "U2", ago: float = 60.0) -> Turn:

@@ -15,7 +15,7 @@ from pathlib import Path
 from redis import exceptions
 from redis.asyncio import Redis
 
-from storage.server import find_binary
+from storage.embedded_server import find_binary
 from tests.waiting import until
 
 

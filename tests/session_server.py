@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from storage.server import embedded_server
+from storage.embedded_server import embedded_server
 
 
 async def hold(folder: Path) -> None:

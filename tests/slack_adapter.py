@@ -12,8 +12,8 @@ import sys
 import structlog
 
 from bots.relay import Terms
-from bots.slack.adapter import serve
-from bots.wiring import Memory
+from bots.services import Memory
+from bots.slack.bot import serve
 from core.settings import load_settings
 from storage.connect import connect
 from storage.queue import RedisQueue

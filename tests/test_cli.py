@@ -17,7 +17,7 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from bots import bench, cli
+from bots.cli import bench, commands
 from core.errors import OperatorError, UsageError
 from tests.processes import Ran, finish, henji, in_a_shell, start
 from tests.servers import free_port
@@ -32,7 +32,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["henji", *words])
-        status = cli.run()
+        status = commands.run()
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 
@@ -43,15 +43,15 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     structlog.reset_defaults()
 
 
-def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+def command_paths(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
     for name, command in group.commands.items():
         yield (*path, name)
         if isinstance(command, click.Group):
-            yield from commands(command, *path, name)
+            yield from command_paths(command, *path, name)
 
 
 def test_every_command_has_help_with_an_example(here: Here) -> None:
-    for words in commands(cli.henji):
+    for words in command_paths(commands.henji):
         ran = here(*words, "--help")
         assert ran.status == 0, words
         assert re.search(r"Example:\s+\S", ran.out), words
@@ -62,7 +62,7 @@ def test_what_a_command_does_is_said_whole_in_the_list(here: Here) -> None:
 
 
 def test_the_contract_s_commands_are_there() -> None:
-    there = {" ".join(words) for words in commands(cli.henji)}
+    there = {" ".join(words) for words in command_paths(commands.henji)}
     assert {"up", "chat", "core", "slack", "discord", "doctor", "bench"} <= there
     assert {"tokenize", "models", "models pull", "manifest slack"} <= there
     admin = ("threads", "show", "reset", "forget", "export", "dead", "requeue")
@@ -200,7 +200,7 @@ async def test_a_missing_library_is_named_with_what_installs_it(
     def missing() -> None:
         raise ModuleNotFoundError("No module named 'slack_bolt'", name="slack_bolt.async_app")
 
-    monkeypatch.setattr(cli, "open_settings", missing)
+    monkeypatch.setattr(commands, "open_settings", missing)
     ran = here("slack")
     assert ran.status == 1
     assert ran.err.endswith("pip install 'henji[slack]'\n")

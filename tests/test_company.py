@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 from bots import supervisor
 from core.errors import OperatorError
 from tests.collector import Collector, collecting
+from tests.local_discord.deployment import ALICE
 from tests.local_discord.server import TOKEN, LocalDiscord
-from tests.local_discord.team import ALICE
 from tests.local_slack import LocalSlack, Message
 from tests.processes import exists, start
 from tests.servers import free_port

@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bots.base import Part, Status
 from bots.console import convert
-from bots.console.adapter import ConsolePlatform
 from bots.console.convert import Seat
+from bots.console.platform import ConsolePlatform
+from bots.platform import Part, Status
 from bots.processes import CoreKeeper
 from core.errors import OperatorError
-from core.records import Delivery
+from core.queue_types import Delivery
 from core.types import Done, ThreadKey, Usage
 from tests.processes import ECHO, exists, finish, henji, in_a_shell, start
-from tests.storehouse import Storehouse
+from tests.store_fixture import Storehouse
 from tests.waiting import until
 
 needs_proc = pytest.mark.skipif(

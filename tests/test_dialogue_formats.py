@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.dialogue.echo import ASSISTANT, END, USER
 from core.dialogue.formats.base import Message
-from core.dialogue.formats.chat import ChatTemplateFormat
+from core.dialogue.formats.chat_template import ChatTemplateFormat
 from core.dialogue.formats.rinna import RinnaFormat
-from core.dialogue.huggingface import HuggingFaceTokenizer
-from core.dialogue.sentencepiece import SentencePieceTokenizer
-from core.dialogue.text import Breaker
+from core.dialogue.sanitize import Breaker
+from core.dialogue.tokenizers.echo import ASSISTANT, END, USER
+from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
+from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.errors import ModelError
 from core.types import Turn
-from tests import dialogues, tiny
+from tests import dialogues, tiny_models
 from tests.dialogues import said, turn, user
 
 CARD = (
@@ -110,11 +110,11 @@ def test_a_reply_to_go_on_from_stands_at_the_end(kind: str) -> None:
 
 
 TEMPLATES = {
-    "llama-2": (tiny.LLAMA_2, ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>")),
-    "llm-jp": (tiny.LLM_JP, ("### 指示:", "### 応答:", "### 応答：", "</s>")),
-    "zephyr": (tiny.ZEPHYR, ("<|user|>", "<|assistant|>", "<|system|>", "</s>")),
-    "unregistered": (tiny.UNREGISTERED, ("<|turn|>", "<|turn|>user", "<|end|>", "</s>")),
-    "alternating": (tiny.ALTERNATING, ("[INST]", "[/INST]", "<s>", "</s>")),
+    "llama-2": (tiny_models.LLAMA_2, ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>")),
+    "llm-jp": (tiny_models.LLM_JP, ("### 指示:", "### 応答:", "### 応答：", "</s>")),
+    "zephyr": (tiny_models.ZEPHYR, ("<|user|>", "<|assistant|>", "<|system|>", "</s>")),
+    "unregistered": (tiny_models.UNREGISTERED, ("<|turn|>", "<|turn|>user", "<|end|>", "</s>")),
+    "alternating": (tiny_models.ALTERNATING, ("[INST]", "[/INST]", "<s>", "</s>")),
 }
 OF_THE_HUB = ["chatml", "chatml-spaces", "chatml-unigram", "alternating", "plain-hub"]
 _RINNA_TURN = re.compile(r"(?:^|<NL>)\s*(ユーザー|システム)\s*[:：]")
@@ -220,7 +220,9 @@ def test_no_text_forges_a_turn_whatever_a_vocabulary_makes_of_letters(
 @cache
 def rinna_with(normalization: str) -> tuple[SentencePieceTokenizer, RinnaFormat]:
     """A vocabulary that treats letters otherwise, and finds some of its controls in a text."""
-    model = tiny.spiece(normalization=normalization, symbols=("[SEP]", "[MASK]"), controls=())
+    model = tiny_models.spiece(
+        normalization=normalization, symbols=("[SEP]", "[MASK]"), controls=()
+    )
     tokenizer = SentencePieceTokenizer(model, 2048)
     assert set(tokenizer.reserved) == {"[SEP]", "[MASK]"}
     return tokenizer, RinnaFormat(tokenizer, "")
@@ -315,7 +317,9 @@ def test_what_is_broken_still_reads_as_what_was_typed() -> None:
 
 
 def test_a_template_that_looks_at_the_whole_dialogue_is_rendered_whole() -> None:
-    counting = tiny.CHATML.replace("message['role'] +", "message['role'] ~ loop.revindex +", 1)
+    counting = tiny_models.CHATML.replace(
+        "message['role'] +", "message['role'] ~ loop.revindex +", 1
+    )
     tokenizer = HuggingFaceTokenizer.load(dialogues.chat_files(counting))
     form = ChatTemplateFormat(tokenizer, "")
     assert not form.stable

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from core.dialogue import Dialogue, Prompt
 from core.dialogue.encoder import Encoder
 from core.dialogue.formats.base import Format
-from core.dialogue.tokenizer import Tokenizer
+from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError, TurnTooLong
 from core.types import Turn
-from tests import dialogues, tiny
+from tests import dialogues, tiny_models
 from tests.dialogues import said, turn, user
 
 KINDS = list(dialogues.KINDS)
@@ -224,7 +224,7 @@ def test_a_system_prompt_stays_when_turns_fall() -> None:
 
 def test_a_system_prompt_stays_where_a_template_has_no_place_for_one() -> None:
     """It stands in front of a user's text then, so that the window begins with one."""
-    deaf = tiny.LLM_JP.replace("'system' %}{{ message['content'] }}", "'system' %}")
+    deaf = tiny_models.LLM_JP.replace("'system' %}{{ message['content'] }}", "'system' %}")
     spec = replace(dialogues.CHAT, context_length=500, max_new_tokens=60)
     files = dialogues.chat_files(deaf)
     dialogue = Dialogue.load(spec, files, system_prompt="親切に短く")

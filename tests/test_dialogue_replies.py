@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dialogue import Dialogue, Reply
-from tests import dialogues, tiny
+from tests import dialogues, tiny_models
 from tests.dialogues import user
 
 
@@ -80,11 +80,11 @@ def test_a_mark_that_is_no_token_ends_a_reply_of_a_chat_template() -> None:
 @pytest.mark.parametrize(
     ("template", "run_on"),
     [
-        (tiny.LLAMA_2, "[INST] And?"),
-        (tiny.LLM_JP, "\n\n### 指示:\nx"),
-        (tiny.LLM_JP, "\n### 応答:\nx"),
-        (tiny.ZEPHYR, "<|user|>\nx"),
-        (tiny.UNREGISTERED, "<|end|>"),
+        (tiny_models.LLAMA_2, "[INST] And?"),
+        (tiny_models.LLM_JP, "\n\n### 指示:\nx"),
+        (tiny_models.LLM_JP, "\n### 応答:\nx"),
+        (tiny_models.ZEPHYR, "<|user|>\nx"),
+        (tiny_models.UNREGISTERED, "<|end|>"),
     ],
 )
 def test_a_model_that_runs_on_past_its_turn_is_ended_there(template: str, run_on: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bots.strings import say
-from core.records import Place
+from core.queue_types import Place
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
-from tests.local_discord.judge import EPHEMERAL
-from tests.local_discord.looking import (
+from tests.local_discord.deployment import ALICE, BOB, Team, words
+from tests.local_discord.expectations import (
     AGAIN,
     BAD,
     GOOD,
@@ -20,7 +20,7 @@ from tests.local_discord.looking import (
     told,
     until_it_says,
 )
-from tests.local_discord.team import ALICE, BOB, Team, words
+from tests.local_discord.validation import EPHEMERAL
 from tests.waiting import until
 
 # -- /ask ---------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.base import Incoming
-from bots.discord import controls, convert
+from bots.discord import components, convert
 from bots.discord.note import Note
+from bots.platform import Incoming
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
 
@@ -166,10 +166,10 @@ ids = st.integers(10**15, 2**64 - 1).map(str)
     st.integers(0, 99),
 )
 def test_a_custom_id_says_what_it_was_made_of_and_fits(
-    verb: controls.Verb, space: str, channel: str, thread: str, job: str, index: int
+    verb: components.Verb, space: str, channel: str, thread: str, job: str, index: int
 ) -> None:
-    press = controls.Press(verb, ThreadKey("discord", space, channel, thread), job, index)
-    assert controls.Press.parse(str(press)) == press
+    press = components.Press(verb, ThreadKey("discord", space, channel, thread), job, index)
+    assert components.Press.parse(str(press)) == press
     assert len(str(press)) <= 100
 
 
@@ -177,7 +177,7 @@ def test_a_custom_id_says_what_it_was_made_of_and_fits(
     "custom_id", ["", "h1.s", "h2.s.a.0.1.1.1", "h1.z.a.0.1.1.1", "h1.s.a.0.?.1.1"]
 )
 def test_a_custom_id_of_another_make_is_none_of_ours(custom_id: str) -> None:
-    assert controls.Press.parse(custom_id) is None
+    assert components.Press.parse(custom_id) is None
 
 
 @given(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from bots.discord.presence import Typing
+from bots.discord.status import Typing
 from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
-from tests.local_discord.looking import answered, the_answer, told, with_its_buttons
-from tests.local_discord.team import ALICE, BOB, Team, words
+from tests.local_discord.deployment import ALICE, BOB, Team, words
+from tests.local_discord.expectations import answered, the_answer, told, with_its_buttons
 
 # -- places -------------------------------------------------------------------------------------
 

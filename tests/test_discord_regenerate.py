@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bots.strings import say
 from tests.local_discord import payloads as p
-from tests.local_discord.judge import EPHEMERAL
-from tests.local_discord.looking import (
+from tests.local_discord.deployment import ALICE, BOB, Team, words
+from tests.local_discord.expectations import (
     AGAIN,
     NOBODY,
     STOP,
@@ -15,7 +15,7 @@ from tests.local_discord.looking import (
     until_it_says,
     with_its_buttons,
 )
-from tests.local_discord.team import ALICE, BOB, Team, words
+from tests.local_discord.validation import EPHEMERAL
 
 SOMEBODY = {"authorizing_integration_owners": {"1": ALICE["id"]}}
 """The app is installed for a person alone."""

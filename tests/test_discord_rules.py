@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bots.strings import say
-from core.records import Place
-from core.rules import Policy, Rules
+from core.place_rules import Policy, Rules
+from core.queue_types import Place
 from tests.local_discord import payloads as p
-from tests.local_discord.looking import NOBODY, STOP, answered, told
-from tests.local_discord.team import ALICE, BOB, Team
+from tests.local_discord.deployment import ALICE, BOB, Team
+from tests.local_discord.expectations import NOBODY, STOP, answered, told
 
 STAFF = "9077"
 

@@ -12,12 +12,12 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from bots import doctor
-from bots.discord import adapter, portal
+from bots.cli import doctor
+from bots.discord import bot, setup_checks
 from bots.relay import Terms as RelayTerms
 from core.settings import Settings, load_settings
+from tests.local_discord.deployment import LANE, Team, a_team
 from tests.local_discord.server import TOKEN
-from tests.local_discord.team import LANE, Team, a_team
 
 REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
 
@@ -40,7 +40,7 @@ async def told_at_the_start(team: Team, **changes: Any) -> list[str]:
     terms = RelayTerms(lane=LANE, holder="bot", drain=0.0)
     with capture_logs() as logs:
         serving = asyncio.create_task(
-            adapter.serve(settings_for(team, **changes), team.stores(), terms, stop)
+            bot.serve(settings_for(team, **changes), team.stores(), terms, stop)
         )
         await team.discord.until(lambda: serving.done() or team.discord.gateway.identified)
         stop.set()
@@ -57,14 +57,14 @@ async def test_a_bot_that_is_well_is_named_by_the_doctor(team: Team) -> None:
 
 async def test_a_wrong_token_is_said_to_be_reset(team: Team) -> None:
     finding = await doctor.discord(settings_for(team, discord_bot_token="wrong"))
-    assert (finding.well, finding.what) == (False, portal.WRONG_TOKEN)
+    assert (finding.well, finding.what) == (False, setup_checks.WRONG_TOKEN)
 
 
 async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis) -> None:
     async with a_team(redis, message_content=False) as team:
         finding = await doctor.discord(settings_for(team))
-        assert (finding.well, finding.what) == (False, portal.NO_INTENT)
-        assert await told_at_the_start(team) == [portal.NO_INTENT]
+        assert (finding.well, finding.what) == (False, setup_checks.NO_INTENT)
+        assert await told_at_the_start(team) == [setup_checks.NO_INTENT]
 
 
 async def test_whoever_does_without_the_intent_is_not_told_of_it(redis: Redis) -> None:
@@ -103,13 +103,13 @@ async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_sa
     team: Team, settings: dict[str, Any], count: int, most: int
 ) -> None:
     team.discord.rest.shards = 2
-    plan = adapter.plan_of(load_settings(**settings), await portal.look(TOKEN), "bot")
+    plan = bot.plan_of(load_settings(**settings), await setup_checks.look(TOKEN), "bot")
     assert (plan.count, plan.most) == (count, most)
 
 
 @pytest.mark.parametrize(
     ("token", "sentence"),
-    [({}, portal.NO_TOKEN), ({"DISCORD_BOT_TOKEN": "wrong"}, portal.WRONG_TOKEN)],
+    [({}, setup_checks.NO_TOKEN), ({"DISCORD_BOT_TOKEN": "wrong"}, setup_checks.WRONG_TOKEN)],
     ids=["missing", "wrong"],
 )
 async def test_the_command_ends_with_one_sentence(

@@ -10,11 +10,11 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.discord.client import HenjiClient
-from bots.discord.pace import Pace
+from bots.discord.rate_limits import Pace
 from bots.strings import say
 from core.types import ThreadKey
+from tests.local_discord.deployment import words
 from tests.local_discord.story import Story, a_story, button_of
-from tests.local_discord.team import words
 
 # -- where people talk --------------------------------------------------------------------------
 

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from bots.discord import portal
-from bots.discord.delivery import DiscordPlatform
+from bots.discord import setup_checks
+from bots.discord.platform import DiscordPlatform
 from bots.discord.shards import Plan
 from core.errors import OperatorError, UsageError
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
+from tests.local_discord.deployment import ALICE, Team, a_team, words
 from tests.local_discord.limits import Limit
-from tests.local_discord.team import ALICE, Team, a_team, words
 from tests.waiting import until
 
 
@@ -181,19 +181,19 @@ async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(team: Team, co
     team.discord.gateway.refuse_with = code
     with pytest.raises((OperatorError, UsageError)) as told:
         await team.start_bot()
-    assert str(told.value) == portal.CLOSED[code]
+    assert str(told.value) == setup_checks.CLOSED[code]
 
 
 async def test_a_wrong_token_is_told_before_anything_starts(team: Team) -> None:
     with pytest.raises(UsageError, match="Reset Token"):
-        await portal.look("wrong")
+        await setup_checks.look("wrong")
 
 
 async def test_a_missing_intent_is_told_where_it_was_asked_for(redis: Redis) -> None:
     async with a_team(redis, message_content=False) as team:
-        assert not (await portal.look(team.discord.gateway.token)).reads
+        assert not (await setup_checks.look(team.discord.gateway.token)).reads
         with pytest.raises(UsageError, match="Message Content Intent"):
-            await portal.look(team.discord.gateway.token, "on")
+            await setup_checks.look(team.discord.gateway.token, "on")
 
 
 # -- shards -------------------------------------------------------------------------------------

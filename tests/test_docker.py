@@ -18,10 +18,10 @@ import yaml
 from packaging.requirements import Requirement
 from redis.asyncio import Redis
 
-from bots.cli import henji
-from core import metrics
+from bots.cli.commands import henji
+from core.observe import metrics
 from core.settings import Settings, load_settings
-from storage.server import find_binary
+from storage.embedded_server import find_binary
 from tests.servers import answers, command, follows, free_port
 from tests.waiting import until
 
@@ -201,7 +201,7 @@ def known_variables() -> set[str]:
 def test_an_image_runs_as_nobody_special_and_says_how_it_is(path: Path) -> None:
     text = path.read_text()
     assert re.search(r"^USER 10001$", text, re.MULTILINE)
-    assert re.search(r'CMD \["python", "-m", "core.ask_health"\]', text)
+    assert re.search(r'CMD \["python", "-m", "core.observe.healthcheck"\]', text)
     assert re.search(r"^VOLUME /data$", text, re.MULTILINE) or path.stem == "bot"
     variables = set(re.findall(r"\b(HENJI_\w+)=", text))
     assert variables <= known_variables()

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 from redis.asyncio import Redis
 
-from bots import doctor
+from bots.cli import doctor
 from core.settings import Settings, load_settings
 from tests.processes import finish, henji, start
 from tests.servers import free_port
-from tests.storehouse import Storehouse
+from tests.store_fixture import Storehouse
 from tests.waiting import until
 
 GOOD: dict[str, str | int] = {

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from core.dialogue.echo import ASSISTANT, END, USER
+from core.dialogue.tokenizers.echo import ASSISTANT, END, USER
 from core.engine.echo import EchoEngine
 from core.errors import EngineRefused
-from core.records import Chunk, GenerationRequest
+from core.queue_types import Chunk, GenerationRequest
 from core.types import Sampling
 
 

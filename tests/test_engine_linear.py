@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.engine.torch import Limits, TorchEngine
-from core.engine.torch.linear import Int8Linear, PackedLinear
+from core.engine.torch.cpu.packed_linear import Int8Linear, PackedLinear
 from tests.test_engine import gpt_neox, ids_of, prompts, reply, request_for
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from core.engine.openai import OpenAIEngine, Remote
 from core.errors import EngineError, EngineRefused, ModelError
-from core.records import Chunk, GenerationRequest
+from core.queue_types import Chunk, GenerationRequest
 from core.types import Sampling
 
 REPLY = (101, 102, 103, 104)

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from core.engine.torch.paged_cpu import CpuCache
+from core.engine.torch.cpu.paged_attention import CpuCache
 from core.errors import EngineError
 from tests.test_engine import (
     alone,

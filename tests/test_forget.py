@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.records import Place
+from core.queue_types import Place
 from core.types import Delta
 from tests.queue_steps import before
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from core import metrics
-from core.health import Health, health_pages
-from core.records import Receipt
+from core.observe import metrics
+from core.observe.health import Health, health_pages
+from core.queue_types import Receipt
 from tests.servers import free_port
 
 HOST = "127.0.0.1"

@@ -7,7 +7,7 @@ import asyncio
 from redis.asyncio import Redis
 
 from storage.leases import RedisLeases
-from tests.storehouse import Storehouse
+from tests.store_fixture import Storehouse
 
 
 async def test_a_lease_has_one_holder_who_may_renew_it(redis: Redis) -> None:

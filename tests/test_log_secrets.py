@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
-from bots import cli
-from core.logs import STRUCK, set_up_logging, without_secrets
+from bots.cli import commands
+from core.observe.logs import STRUCK, set_up_logging, without_secrets
 from core.settings import Settings, load_settings
 
 SECRETS = {
@@ -111,8 +111,8 @@ def test_a_defects_traceback_has_no_secret(
 
     monkeypatch.setenv("HENJI_OPENAI_API_KEY", "55-hidden")
     monkeypatch.setattr("sys.argv", ["henji", "doctor"])
-    monkeypatch.setattr(cli, "open_settings", lambda **_: fail("55-hidden xoxb-11-abcdefgh"))
-    assert cli.run() == 1
+    monkeypatch.setattr(commands, "open_settings", lambda **_: fail("55-hidden xoxb-11-abcdefgh"))
+    assert commands.run() == 1
     seen = capsys.readouterr().err
     assert "this is a defect of henji: ValueError: a key of [secret] [secret]" in seen
     assert "hidden" not in seen

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from core.logs import STRUCK, secrets_in, set_up_logging
+from core.observe.logs import STRUCK, secrets_in, set_up_logging
 from core.settings import load_settings
 
 

@@ -12,23 +12,23 @@ import pytest
 import torch
 from redis.asyncio import Redis
 
-from bots.base import Incoming
+from bots.monitoring import Watch
+from bots.platform import Incoming
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
-from bots.watch import Watch
-from core import metrics
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
-from core.models import CATALOGUE
-from core.records import GenerationRequest
+from core.models.catalogue import CATALOGUE
+from core.observe import metrics
+from core.queue_types import GenerationRequest
 from core.settings import load_settings
 from core.types import ThreadKey
 from core.worker import Terms, Worker
 from storage import keys
-from tests.local_discord.team import ALICE, a_team, words
-from tests.slack_house import slack_house
-from tests.stand_in import Board, StandIn, Wire, at_once
-from tests.storehouse import LANE, Storehouse
+from tests.local_discord.deployment import ALICE, a_team, words
+from tests.local_slack.deployment import slack_house
+from tests.simulated_platform import Board, StandIn, Wire, at_once
+from tests.store_fixture import LANE, Storehouse
 from tests.test_engine import GREEDY, engine_for, gpt_neox
 from tests.test_health import sample
 from tests.waiting import until

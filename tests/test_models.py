@@ -13,10 +13,10 @@ import pytest
 
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
-from core.models import CATALOGUE, find_model, is_here, memory, model_directory
+from core.models.catalogue import CATALOGUE, find_model, is_here, memory, model_directory
 from core.settings import Settings
 from core.types import Sampling
-from tests import dialogues, tiny
+from tests import dialogues, tiny_models
 
 
 def settings(tmp_path: Path, **given: Any) -> Settings:
@@ -131,7 +131,7 @@ def test_a_table_names_the_format_of_files_that_do_not_say(tmp_path: Path) -> No
 
 
 def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
-    directory = tiny.llama(tmp_path / "llama", context_length=512)
+    directory = tiny_models.llama(tmp_path / "llama", context_length=512)
     said = {"temperature": 0.6, "top_p": 0.95, "eos_token_id": [4, 2], "do_sample": True}
     (directory / "generation_config.json").write_text(json.dumps(said))
     spec = find_model(settings(tmp_path, model=str(directory)))
@@ -146,7 +146,7 @@ def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_model_that_also_sees_is_read_by_its_language_part(tmp_path: Path) -> None:
-    directory = tiny.llama(tmp_path / "llama", context_length=512)
+    directory = tiny_models.llama(tmp_path / "llama", context_length=512)
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({"text_config": config}))
     spec = find_model(settings(tmp_path, model=str(directory)))
@@ -158,7 +158,7 @@ def test_a_model_that_also_sees_is_read_by_its_language_part(tmp_path: Path) -> 
 def test_pickled_weights_are_counted_in_the_precision_that_the_config_names(
     tmp_path: Path,
 ) -> None:
-    directory = tiny.rinna(tmp_path / "model")
+    directory = tiny_models.rinna(tmp_path / "model")
     config = json.loads((directory / "config.json").read_text())
     counted = {}
     for dtype in ("float16", "float32"):
@@ -171,7 +171,7 @@ def test_pickled_weights_are_counted_in_the_precision_that_the_config_names(
 def test_a_directory_may_be_named_from_the_person_s_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = tiny.rinna(tmp_path / "house")
+    directory = tiny_models.rinna(tmp_path / "house")
     monkeypatch.setenv("HOME", str(tmp_path))
     spec = find_model(settings(tmp_path, model="~/house"))
     assert model_directory(spec, settings(tmp_path), print) == directory
@@ -187,7 +187,7 @@ def test_a_directory_may_be_named_from_the_person_s_home(
 def test_a_config_that_reads_nothing_is_named(
     tmp_path: Path, change: dict[str, Any], complaint: str
 ) -> None:
-    directory = tiny.rinna(tmp_path / "model")
+    directory = tiny_models.rinna(tmp_path / "model")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ModelError, match=complaint):
@@ -203,7 +203,7 @@ def test_a_config_that_is_broken_is_named(tmp_path: Path, content: str | None) -
 
 
 def test_safetensors_that_are_no_safetensors_are_named(tmp_path: Path) -> None:
-    directory = tiny.llama(tmp_path / "llama")
+    directory = tiny_models.llama(tmp_path / "llama")
     (directory / "model.safetensors").write_bytes(b"\xff" * 20)
     with pytest.raises(ModelError, match=r"model\.safetensors is not a whole"):
         find_model(settings(tmp_path, model=str(directory)))
@@ -211,8 +211,9 @@ def test_safetensors_that_are_no_safetensors_are_named(tmp_path: Path) -> None:
 
 def test_a_bot_s_process_can_find_models_without_torch() -> None:
     code = (
-        "import sys; from core.models import find_model; from core.settings import Settings; "
-        "import bots.cli_models; find_model(Settings(model='rinna-ppo')); "
+        "import sys; from core.models.catalogue import find_model; "
+        "from core.settings import Settings; "
+        "import bots.cli.models; find_model(Settings(model='rinna-ppo')); "
         "print([m for m in ('torch', 'transformers', 'sentencepiece') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

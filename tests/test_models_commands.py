@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bots.cli_models import models, tokenize
+from bots.cli.models import models, tokenize
 from core.errors import ModelError, UsageError
-from core.hub import HubFile, pull, wanted
-from core.models import find_model, is_here, model_directory, pull_model
+from core.models.catalogue import find_model, is_here, model_directory, pull_model
+from core.models.download import HubFile, pull, wanted
 from core.settings import Settings
 from tests import dialogues
 from tests.processes import henji

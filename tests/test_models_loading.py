@@ -17,13 +17,13 @@ from transformers import GPTNeoXForCausalLM
 from core.dialogue import Dialogue
 from core.engine.torch import Limits, TorchEngine
 from core.errors import ModelError
-from core.loading import choose_device, choose_dtype, load_weights
-from core.model_files import check_weights
-from core.models import CATALOGUE, model_directory
-from core.records import GenerationRequest
+from core.models.catalogue import CATALOGUE, model_directory
+from core.models.files import check_weights
+from core.models.weights import choose_device, choose_dtype, load_weights
+from core.queue_types import GenerationRequest
 from core.settings import Settings
 from core.types import Sampling
-from tests import dialogues, tiny
+from tests import dialogues, tiny_models
 from tests.dialogues import RINNA, said
 
 
@@ -204,7 +204,7 @@ def test_weights_that_are_cut_short_are_named(files: Path) -> None:
 
 
 def test_safetensors_that_are_cut_short_are_named(tmp_path: Path) -> None:
-    directory = tiny.llama(tmp_path)
+    directory = tiny_models.llama(tmp_path)
     whole = (directory / "model.safetensors").read_bytes()
     (directory / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=r"model\.safetensors"):
@@ -217,7 +217,7 @@ def test_what_is_cut_short_is_found_without_reading_it(files: Path, tmp_path: Pa
     (files / "pytorch_model.bin").write_bytes(whole[:-100])
     with pytest.raises(ModelError, match=r"pytorch_model\.bin is cut short"):
         check_weights(files)
-    llama = tiny.llama(tmp_path / "llama")
+    llama = tiny_models.llama(tmp_path / "llama")
     assert check_weights(llama) == [llama / "model.safetensors"]
     whole = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(whole[:-1])

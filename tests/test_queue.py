@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.records import Place
+from core.queue_types import Place
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
 from tests.queue_steps import (
     before,
     job_of,
 )
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from storage.store import Limits
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 
 
 @pytest.fixture

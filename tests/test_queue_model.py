@@ -19,12 +19,12 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from core.records import Claim, Commit, Place, Submission
+from core.queue_types import Claim, Commit, Place, Submission
 from core.types import Cancelled, Delta, Done, Failed, ThreadKey, Turn, Usage
 from storage import keys
 from storage.store import Limits
 from tests.queue_model import MAX_ATTEMPTS, Model, ModelThread
-from tests.storehouse import LANE, Storehouse
+from tests.store_fixture import LANE, Storehouse
 
 T = TypeVar("T")
 

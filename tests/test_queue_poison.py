@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.records import Place
+from core.queue_types import Place
 from core.types import Delta, Failed
 from storage import keys
 from storage.codec import Undecodable
@@ -19,7 +19,7 @@ from tests.queue_steps import (
     nothing_is_left_open,
     past_deadline,
 )
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 
 SPACE = Place("slack", "T1")
 

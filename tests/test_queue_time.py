@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.records import Claim, Place
+from core.queue_types import Claim, Place
 from core.types import Cancelled, Failed
 from storage import keys
 from storage.store import Limits
@@ -19,7 +19,7 @@ from tests.queue_steps import (
     nothing_is_left_open,
     past_deadline,
 )
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 
 CHANNEL = Place("slack", "T1", "C1")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.records import Place
+from core.queue_types import Place
 from core.types import Cancelled, Delta, Done, Started
 from storage import keys
 from storage.store import Limits
@@ -20,7 +20,7 @@ from tests.queue_steps import (
     nothing_is_left_open,
     regenerate,
 )
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 
 CHANNEL = Place("slack", "T1", "C1")
 SPACE = Place("slack", "T1")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.slack import blocks, convert
+from bots.slack import components, convert
 from bots.slack.convert import Bot, Deleted, Edited, Malformed, Said, Stopped
 from core.types import ThreadKey
 
@@ -152,16 +152,16 @@ def test_the_past_of_a_thread_is_people_and_the_bots_replies() -> None:
 
 
 def test_a_button_carries_all_that_a_press_needs() -> None:
-    handle = blocks.Handle("f" * 24, "U1", ThreadKey("slack", "T1", "C1", "1.0"))
-    assert blocks.Handle.parse(str(handle)) == handle
+    handle = components.Handle("f" * 24, "U1", ThreadKey("slack", "T1", "C1", "1.0"))
+    assert components.Handle.parse(str(handle)) == handle
 
 
 def test_nothing_pings_and_growing_text_only_grows() -> None:
     text = "<!channel> <!here|x> <!everyone> <!subteam^S1> <@U1> <@W1> <!doctype html> a<b"
-    safe = blocks.harmless(text)
+    safe = components.harmless(text)
     assert not any(
         ping in safe for ping in ("<!channel", "<!here", "<!every", "<!sub", "<@U", "<@W")
     )
     assert "<!doctype html> a<b" in safe
-    grown = [blocks.harmless(text[:end]) for end in range(len(text) + 1)]
+    grown = [components.harmless(text[:end]) for end in range(len(text) + 1)]
     assert all(after.startswith(before) for before, after in pairwise(grown))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bots.cli import henji
-from bots.slack import app, manifest
+from bots.cli.commands import henji
+from bots.slack import listeners, manifest
 from core.errors import UsageError
 from tests.local_slack.manifest import manifest_faults
-from tests.local_slack.rules import RULES
+from tests.local_slack.validation import RULES
 
 SOURCES = Path(manifest.__file__).parent
 
@@ -87,6 +87,6 @@ def test_every_scope_that_the_calls_need_is_asked_for_and_no_other(made: dict[st
 
 
 def test_every_event_that_is_asked_for_is_heard(made: dict[str, Any]) -> None:
-    heard = {*app.MESSAGE_EVENTS, "app_home_opened", "tokens_revoked", "app_uninstalled"}
+    heard = {*listeners.MESSAGE_EVENTS, "app_home_opened", "tokens_revoked", "app_uninstalled"}
     asked = {name.split(".")[0] for name in made["settings"]["event_subscriptions"]["bot_events"]}
     assert asked <= heard

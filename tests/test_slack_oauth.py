@@ -14,12 +14,12 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from bots import doctor
-from bots.slack.installations import Installations, States
+from bots.cli import doctor
+from bots.slack.oauth import Installations, States
 from core.errors import OperatorError
 from core.settings import Settings
-from tests.slack_house import SlackHouse, slack_house
-from tests.storehouse import Storehouse
+from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.store_fixture import Storehouse
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"

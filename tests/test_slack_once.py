@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack.platform import SlackPlatform
-from tests.slack_house import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackHouse, slack_house
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from tests.local_slack.deployment import SlackHouse, slack_house
 from tests.local_slack.server import Call
-from tests.slack_house import SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
 

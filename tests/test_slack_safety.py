@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from bots.slack import blocks
-from tests.slack_house import SlackHouse, slack_house
+from bots.slack import components
+from tests.local_slack.deployment import SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
 
@@ -113,7 +113,7 @@ async def test_an_admin_of_another_workspace_is_none_here(house: SlackHouse) -> 
     slack.person("U7", "Stranger", team="T0OTHER", locale="en-US", admin=True)
     ts = await slack.say("C1", "U1", f"{BOT} hi")
     reply = await house.answered("C1", ts, "echo: hi")
-    slack.press("U7", reply, blocks.REGENERATE)
+    slack.press("U7", reply, components.REGENERATE)
     await slack.until(lambda: any("Only the person" in m.text for m in slack.whispers("U7")))
     assert reply.edits == 0
 

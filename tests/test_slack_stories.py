@@ -10,10 +10,10 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from bots.slack import blocks
+from bots.slack import components
 from bots.slack.platform import SlackPlatform
-from core.records import Place
-from tests.slack_house import SlackHouse, slack_house
+from core.queue_types import Place
+from tests.local_slack.deployment import SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
 
@@ -33,7 +33,7 @@ async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackHouse
     reply = await house.answered("C1", ts, "echo: こんにちは")
     assert slack.replies("C1", ts) == [reply]
     assert not reply.unfurl
-    assert set(reply.buttons()) == {blocks.FEEDBACK, blocks.REGENERATE, blocks.MENU}
+    assert set(reply.buttons()) == {components.FEEDBACK, components.REGENERATE, components.MENU}
     assert "AI(echo)" in str(reply.blocks)
     assert any(status == "考えています…" for _, _, status, _ in slack.workspace.statuses)
 
@@ -67,7 +67,9 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(
         slack = house.slack
         ts = await slack.say("C1", "U1", f"{BOT} {long}")
         replies = partial(slack.replies, "C1", ts)
-        await slack.until(lambda: any(blocks.FEEDBACK in reply.buttons() for reply in replies()))
+        await slack.until(
+            lambda: any(components.FEEDBACK in reply.buttons() for reply in replies())
+        )
         assert len(replies()) == 2
         await slack.edit("C1", ts, f"{BOT} short")
         await house.answered("C1", ts, "echo: short")
@@ -108,7 +110,7 @@ async def test_events_may_come_by_signed_http(redis: Redis) -> None:
         await envelope.done.wait()
         assert envelope.answer is not None
         assert "echo" in envelope.answer["text"]
-        slack.press("U1", reply, blocks.REGENERATE)
+        slack.press("U1", reply, components.REGENERATE)
         await slack.until(lambda: reply.edits == 1)
         forged = slack.delivery.signed("{}", secret="wrong")
         with capture_logs() as logs:

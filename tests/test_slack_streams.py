@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from bots.slack import blocks
-from tests.slack_house import SlackHouse, slack_house
+from bots.slack import components
+from tests.local_slack.deployment import SlackHouse, slack_house
 
 BOT = "<@U0HENJI>"
 LONG = "すこし長い文章です。" * 12
@@ -43,7 +43,7 @@ async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(house: Sl
     slack.methods.streaming = False
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     posted = await slack.until(lambda: slack.replies("C1", ts))
-    assert blocks.STOP in posted[0].buttons()
+    assert components.STOP in posted[0].buttons()
     reply = await house.answered("C1", ts, f"echo: {LONG}")
     assert slack.replies("C1", ts) == [reply]
     assert len(slack.called("chat.startStream")) == 1
@@ -92,11 +92,11 @@ async def test_stop_ends_the_reply_where_it_stands(house: SlackHouse) -> None:
     slack.methods.streaming = False
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
-    refused = slack.press("U2", reply, blocks.STOP)
+    refused = slack.press("U2", reply, components.STOP)
     await asyncio.wait_for(refused.done.wait(), 5)
     await slack.until(lambda: slack.whispers("U2"))
-    slack.press("U1", reply, blocks.STOP)
-    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+    slack.press("U1", reply, components.STOP)
+    await slack.until(lambda: components.CONTINUE in reply.buttons())
     assert "停止しました。" in str(reply.blocks)
     assert f"echo: {LONG}".startswith(reply.shown)
     assert len(reply.shown) < len(LONG)
@@ -110,7 +110,7 @@ async def test_slacks_own_stop_button_ends_work_and_session(house: SlackHouse) -
     slack.stop("U1", "C1", ts)
     await slack.until(lambda: slack.workspace.sessions["C1", ts] == "active")
     [reply] = slack.replies("C1", ts)
-    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+    await slack.until(lambda: components.CONTINUE in reply.buttons())
     assert len(reply.shown) < len(LONG)
 
 
@@ -119,7 +119,7 @@ async def test_stop_works_as_a_word(house: SlackHouse) -> None:
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     await slack.say("C1", "U1", f"{BOT} 停止", thread=ts)
-    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+    await slack.until(lambda: components.CONTINUE in reply.buttons())
 
 
 async def test_a_stopped_reply_goes_on_in_its_place(house: SlackHouse) -> None:
@@ -127,10 +127,10 @@ async def test_a_stopped_reply_goes_on_in_its_place(house: SlackHouse) -> None:
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     await slack.say("C1", "U1", f"{BOT} stop", thread=ts)
-    await slack.until(lambda: blocks.CONTINUE in reply.buttons())
+    await slack.until(lambda: components.CONTINUE in reply.buttons())
     stopped = reply.shown
-    slack.press("U1", reply, blocks.CONTINUE)
-    await slack.until(lambda: reply.shown != stopped and blocks.FEEDBACK in reply.buttons())
+    slack.press("U1", reply, components.CONTINUE)
+    await slack.until(lambda: reply.shown != stopped and components.FEEDBACK in reply.buttons())
     assert reply.shown.startswith(stopped)
     assert slack.replies("C1", ts) == [reply]
 

@@ -15,7 +15,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from tests.local_slack import Json, LocalSlack
-from tests.local_slack.rules import RULES
+from tests.local_slack.validation import RULES
 
 
 @pytest.fixture

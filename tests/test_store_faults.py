@@ -15,10 +15,10 @@ from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
 from core.types import Done, Started
 from storage.connect import Connection, connect
-from storage.scripting import Replication
+from storage.lua import Replication
 from storage.store import Store
 from tests.servers import follows, free_port, running
-from tests.storehouse import LANE, THREAD, Storehouse, at_work, ends, shows
+from tests.store_fixture import LANE, THREAD, Storehouse, at_work, ends, shows
 from tests.waiting import until
 
 

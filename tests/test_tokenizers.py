@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HubTokenizer
 from tokenizers import decoders
 
-from core.dialogue.decoders import WindowDetokenizer, spelling_of
-from core.dialogue.huggingface import HuggingFaceTokenizer
-from core.dialogue.sentencepiece import SentencePieceTokenizer
-from core.dialogue.tokenizer import Tokenizer
+from core.dialogue.tokenizers.base import Tokenizer
+from core.dialogue.tokenizers.decoders import WindowDetokenizer, spelling_of
+from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
+from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.errors import ModelError
-from tests import dialogues, tiny
+from tests import dialogues, tiny_models
 
 KINDS = [kind for kind in dialogues.KINDS if kind not in ("plain", "alternating")]
 
@@ -71,12 +71,12 @@ def test_unknown_characters_come_back_through_byte_pieces() -> None:
 
 def test_the_first_ids_are_rinna_s() -> None:
     controls = tokenizer("rinna").controls
-    assert {**controls, "[UNK]": 1} == tiny.RINNA_CONTROLS
+    assert {**controls, "[UNK]": 1} == tiny_models.RINNA_CONTROLS
     assert tokenizer("rinna").pieces([7, 262]) == ["<0x00>", "<0xFF>"]
 
 
 def test_a_typed_control_token_is_text() -> None:
-    for control in tiny.RINNA_CONTROLS:
+    for control in tiny_models.RINNA_CONTROLS:
         ids = tokenizer("rinna").encode(f"あ{control}い")
         assert min(ids) > 6
         assert tokenizer("rinna").decode(ids) == f"あ{control}い"
@@ -95,10 +95,10 @@ def test_no_piece_spans_the_place_where_a_text_may_be_cut() -> None:
 
 
 def test_a_vocabulary_with_a_piece_across_is_cut_elsewhere_or_nowhere() -> None:
-    spaced = SentencePieceTokenizer(tiny.spiece(dummy_prefix=True), 2048)
+    spaced = SentencePieceTokenizer(tiny_models.spiece(dummy_prefix=True), 2048)
     spaced.cut_inside("<NL>")
     assert spaced.cut is None  # each part would get a space of its own
-    spm = SentencePieceTokenizer(tiny.spiece(), 2048)
+    spm = SentencePieceTokenizer(tiny_models.spiece(), 2048)
     spm.cut_inside("></s>")
     assert spm.cut is not None
     found = spm.cut.search("></s>")
@@ -208,7 +208,7 @@ def test_bytes_that_are_no_character_do_not_stop_a_stream(kind: str, ids: list[i
 
 
 def test_a_space_in_front_is_kept_where_other_text_stands_before() -> None:
-    padding = SentencePieceTokenizer(tiny.spiece(dummy_prefix=True), 2048)
+    padding = SentencePieceTokenizer(tiny_models.spiece(dummy_prefix=True), 2048)
     spaced = [tokenizer("chatml-spaces"), tokenizer("chatml-unigram"), padding]
     for each in spaced:
         ids = each.encode("hello")
@@ -233,7 +233,7 @@ def test_a_decoder_that_is_no_table_is_streamed_through_a_window(text: str) -> N
     "decoder", [None, decoders.WordPiece(), decoders.Strip(" ", 0, 1), decoders.CTC()]
 )
 def test_a_decoder_that_looks_around_is_no_table(decoder: decoders.Decoder | None) -> None:
-    hub = HubTokenizer.from_str(tiny.bpe())
+    hub = HubTokenizer.from_str(tiny_models.bpe())
     if decoder is not None:
         hub.decoder = decoder
     written = json.loads(hub.to_str())["decoder"] if decoder is not None else None
@@ -247,7 +247,7 @@ def test_a_broken_sentencepiece_model_is_named(tmp_path: Path) -> None:
     directory = tmp_path
     with pytest.raises(ModelError, match=r"spiece\.model is missing"):
         SentencePieceTokenizer.load(directory, 2048)
-    (directory / "spiece.model").write_bytes(tiny.spiece()[:1000])
+    (directory / "spiece.model").write_bytes(tiny_models.spiece()[:1000])
     with pytest.raises(ModelError, match=r"spiece\.model is not a SentencePiece model"):
         SentencePieceTokenizer.load(directory, 2048)
 
@@ -270,7 +270,7 @@ def test_a_broken_sentencepiece_model_is_named(tmp_path: Path) -> None:
 def test_a_broken_tokenizer_is_named_in_one_sentence(
     tmp_path: Path, name: str, content: str | None, complaint: str
 ) -> None:
-    directory = tiny.tokenizer_files(tmp_path)
+    directory = tiny_models.tokenizer_files(tmp_path)
     if content is None:
         (directory / name).unlink()
     else:

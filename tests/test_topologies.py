@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
-from core.records import Receipt
+from core.queue_types import Receipt
 from core.types import Done, ThreadKey
 from storage.connect import Connection, connect
 from storage.store import Store
@@ -23,7 +23,7 @@ from tests.servers import (
     running_cluster_with_a_spare,
     silent,
 )
-from tests.storehouse import THREAD, Storehouse, at_work
+from tests.store_fixture import THREAD, Storehouse, at_work
 
 
 @asynccontextmanager

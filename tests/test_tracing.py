@@ -11,9 +11,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 
-from core import tracing
 from core.errors import UsageError
-from tests.slack_house import slack_house
+from core.observe import tracing
+from tests.local_slack.deployment import slack_house
 from tests.waiting import until
 
 

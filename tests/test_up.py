@@ -10,13 +10,13 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from bots.services import name_of_process, parts_of, run_all
 from bots.supervisor import supervise
-from bots.wiring import name_of_process, parts_of, run_all
 from core.errors import UsageError
 from core.settings import load_settings
+from tests.local_slack.deployment import slack_house
 from tests.processes import finish, henji, start
-from tests.slack_house import slack_house
-from tests.storehouse import Storehouse
+from tests.store_fixture import Storehouse
 from tests.waiting import until
 
 

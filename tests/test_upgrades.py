@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from core.records import Commit, Place
-from core.rules import Policy
+from core.place_rules import Policy
+from core.queue_types import Commit, Place
 from core.types import Cancelled, Done, Failed, Queued, Started, Usage
 from storage import codec, keys
+from storage.embedded_server import embedded_server
 from storage.rules import RedisAudit, RedisRules
-from storage.server import embedded_server
 from tests.fixtures import scene
 from tests.servers import free_port, running
-from tests.storehouse import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, Storehouse
 from tests.waiting import until
 
 RELEASES = sorted(scene.RELEASED.glob("*.json"))

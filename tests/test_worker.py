@@ -14,12 +14,12 @@ from redis.asyncio import Redis
 
 from core.engine.echo import EchoEngine
 from core.errors import EngineError
-from core.records import Chunk, Claim, GenerationRequest, Verdict
+from core.queue_types import Chunk, Claim, GenerationRequest, Verdict
 from core.types import Done, Failed, Started
 from storage import keys
 from storage.queue import RedisQueue
 from storage.store import Store
-from tests.storehouse import LANE, THREAD, Storehouse, at_work, ends, shows
+from tests.store_fixture import LANE, THREAD, Storehouse, at_work, ends, shows
 from tests.waiting import until
 
 SLOW = 20.0

@@ -14,11 +14,11 @@ from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from bots import strings
-from bots.base import Part
-from bots.command import read_input
+from bots.cli.common import read_input
 from bots.console import convert
-from bots.console.adapter import ConsolePlatform
 from bots.console.convert import Seat
+from bots.console.platform import ConsolePlatform
+from bots.platform import Part
 from bots.relay import Relay
 from core.errors import OperatorError, StoreUnavailable, UsageError
 from core.ports import History

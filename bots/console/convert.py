@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from bots.base import Incoming
+from bots.platform import Incoming
 from core.types import ThreadKey, Turn
 
 Command: TypeAlias = Literal["continue", "reset", "history", "help"]

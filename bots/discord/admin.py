@@ -14,10 +14,10 @@ from discord import app_commands
 from discord.app_commands import locale_str
 
 from bots.discord import convert
-from bots.discord.desk import PATIENCE, Asked, Desk, within
+from bots.discord.context import PATIENCE, Asked, Desk, within
 from bots.strings import say
 from bots.strings.en import ENGLISH
-from core.records import Place
+from core.queue_types import Place
 
 log = structlog.get_logger()
 

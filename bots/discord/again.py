@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bots.discord import convert
-from bots.discord.desk import Asked, Desk, conversations, within
+from bots.discord.context import Asked, Desk, conversations, within
 from bots.discord.note import Note
-from bots.discord.rights import is_shut_out
-from core.records import Delivery, Receipt
+from bots.discord.permissions import is_shut_out
+from core.queue_types import Delivery, Receipt
 
 
 class Again:

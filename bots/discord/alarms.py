@@ -9,7 +9,7 @@ import discord
 import structlog
 
 from bots.discord.note import Note
-from core.records import Delivery
+from core.queue_types import Delivery
 from core.types import ThreadKey
 
 log = structlog.get_logger()

@@ -15,10 +15,10 @@ import structlog
 from discord.utils import time_snowflake
 
 from bots.discord import convert
-from bots.discord.desk import Desk
-from bots.discord.listening import Listener
+from bots.discord.context import Desk
+from bots.discord.messages import Listener
 from core.errors import StoreUnavailable
-from core.records import ThreadSummary
+from core.queue_types import ThreadSummary
 
 log = structlog.get_logger()
 

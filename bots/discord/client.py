@@ -10,17 +10,17 @@ import discord
 import structlog
 from discord import app_commands
 
+from bots.discord.api import tracing
+from bots.discord.button_handlers import Presses
 from bots.discord.catchup import CatchUp
 from bots.discord.commands import Languages, Tree, add_commands
-from bots.discord.desk import Asked, Desk
-from bots.discord.listening import Listener
-from bots.discord.memory import Memory
-from bots.discord.pace import Pace
-from bots.discord.portal import commands_refused
-from bots.discord.presses import Presses
+from bots.discord.context import Asked, Desk
+from bots.discord.edits import Memory
+from bots.discord.messages import Listener
 from bots.discord.privacy import Privacy
-from bots.discord.rest import tracing
-from core import metrics
+from bots.discord.rate_limits import Pace
+from bots.discord.setup_checks import commands_refused
+from core.observe import metrics
 
 log = structlog.get_logger()
 

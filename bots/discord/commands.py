@@ -12,7 +12,7 @@ from discord.app_commands import locale_str
 from bots.discord import convert
 from bots.discord.admin import admin_group
 from bots.discord.again import Again
-from bots.discord.desk import Asked, Desk, conversations, within
+from bots.discord.context import Asked, Desk, conversations, within
 from bots.discord.privacy import Privacy
 from bots.strings import say
 from bots.strings.en import ENGLISH

@@ -19,8 +19,8 @@ from typing import Literal, TypeAlias
 
 import discord
 
-from bots.base import Incoming
 from bots.discord.note import Note
+from bots.platform import Incoming
 from core.types import ThreadKey, Turn
 
 PLATFORM = "discord"

@@ -10,9 +10,9 @@ from typing import Any
 
 import discord
 
-from bots.discord.desk import Asked, Desk
+from bots.discord.context import Asked, Desk
 from bots.strings import say
-from core.records import Place
+from core.queue_types import Place
 
 EXPORT, FORGET, SURE = "h1p.export", "h1p.forget", "h1p.sure"
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import structlog
 
 from bots.discord.client import HenjiClient
-from bots.discord.portal import faults_told
-from core import metrics
+from bots.discord.setup_checks import faults_told
 from core.errors import StoreUnavailable
+from core.observe import metrics
 from core.ports import Leases
 
 log = structlog.get_logger()

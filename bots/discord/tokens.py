@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from bots.discord.api import hook_key
 from bots.discord.note import Note
-from bots.discord.rest import hook_key
-from core.records import Delivery
+from core.queue_types import Delivery
 
 MOST_DEAD = 1024
 YIELD_SECONDS = 0.5

@@ -6,7 +6,7 @@ import re
 
 import discord
 
-from bots.discord.controls import Labels
+from bots.discord.components import Labels
 from bots.strings import say
 
 _JAPANESE = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")

@@ -14,12 +14,12 @@ from collections.abc import Collection, Sequence
 
 import structlog
 
-from bots.base import PlatformRefused
+from bots.platform import PlatformRefused
+from bots.slack.context import Desk
 from bots.slack.convert import PLATFORM, Json
-from bots.slack.desk import Desk
 from bots.slack.messages import Messages
 from core.errors import StoreUnavailable
-from core.records import ThreadSummary
+from core.queue_types import ThreadSummary
 from core.types import ThreadKey
 
 THREADS = 50

@@ -8,16 +8,16 @@ from typing import Any
 import structlog
 from slack_bolt.context.ack.async_ack import AsyncAck
 
-from bots.base import Incoming, PlatformRefused
-from bots.slack import blocks, interactions
-from bots.slack.budget import POST
+from bots.platform import Incoming, PlatformRefused
+from bots.slack import components, interactions
+from bots.slack.app_home import Home, Scope
+from bots.slack.context import Desk
 from bots.slack.convert import PLATFORM, QUESTION_METADATA, Bot
-from bots.slack.desk import Desk
-from bots.slack.home import Home, Scope
 from bots.slack.interactions import Commanded, Pressed, Submitted
 from bots.slack.messages import Messages
+from bots.slack.rate_limits import POST
 from bots.strings import say
-from core.records import Place
+from core.queue_types import Place
 from core.types import ThreadKey, Turn
 
 ASK_SHORTCUT = "henji_ask"
@@ -75,7 +75,7 @@ class Commands:
             words = await governance.configure(place, told.rest, told.user, locale)
         else:
             words = await governance.audited(replace(place, channel=None), told.user, locale)
-        return blocks.escaped(words)
+        return components.escaped(words)
 
     async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> str:
         """Put the question where all can see it, and submit it under that message's id.
@@ -83,7 +83,7 @@ class Commands:
         The sentence for the person where that cannot be; empty where it was done.
         """
         try:
-            shown = say("asked", locale, person=f"<@{user}>", text=blocks.escaped(text))
+            shown = say("asked", locale, person=f"<@{user}>", text=components.escaped(text))
             ts = await self._show(place, shown)
         except PlatformRefused as error:
             log.info("a question could not be shown", error=str(error))
@@ -134,9 +134,9 @@ class Commands:
             return
         locale = await self._desk.people.locale(press.team, press.user)
         element = {"type": "plain_text_input", "multiline": True, "max_length": 3000}
-        question = blocks.question("question", say("shortcut_ask", locale), element)
+        question = components.question("question", say("shortcut_ask", locale), element)
         title = say("shortcut_ask", locale)
-        view = blocks.modal(ASKED, title, locale, question, data=str(key))
+        view = components.modal(ASKED, title, locale, question, data=str(key))
         self._desk.later(self._desk.open_modal(press.team, press.trigger, view))
 
     async def on_asked(self, sent: Submitted, ack: AsyncAck) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import unescape
 from typing import Any, Literal, TypeAlias
 
-from bots.base import Incoming
+from bots.platform import Incoming
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]

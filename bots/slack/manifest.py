@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bots.slack.app_home import PROMPTS
 from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
-from bots.slack.home import PROMPTS
 from bots.strings import say
 from core.errors import UsageError
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import structlog
 
-from bots.base import Incoming, Status
 from bots.follow_ups import speaks_to_bot
+from bots.platform import Incoming, Status
 from bots.slack import convert
-from bots.slack.blocks import escaped
+from bots.slack.components import escaped
+from bots.slack.context import Desk
 from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
-from bots.slack.desk import Desk
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
-from core.records import Delivery
+from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
 LAST_RETRY = 3

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bots.slack.budget import POST, Budget
-from core.records import Delivery
+from bots.slack.rate_limits import POST, Budget
+from core.queue_types import Delivery
 
 FIRST_PAUSE = 0.5
 """A reply that is ready so soon is posted once, whole."""

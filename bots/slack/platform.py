@@ -16,21 +16,21 @@ from typing import Any
 import structlog
 from slack_sdk.errors import SlackApiError
 
-from bots.base import Part, PlatformRefused, Status
-from bots.slack import blocks
-from bots.slack.budget import POST
-from bots.slack.calls import UNWELCOME, Caller, NotNow, Refused, error_of
+from bots.platform import Part, PlatformRefused, Status
+from bots.slack import components
+from bots.slack.api import UNWELCOME, Caller, NotNow, Refused, error_of
+from bots.slack.backfill import Past
 from bots.slack.convert import PLATFORM, REPLY_METADATA
 from bots.slack.lull import Lull
 from bots.slack.pace import Live, Pace
-from bots.slack.past import Past
-from bots.slack.signs import Signs
+from bots.slack.rate_limits import POST
+from bots.slack.status import Signs
 from bots.slack.streams import STREAM_IS_OVER, Streams
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
 from bots.text import closed
-from core import metrics
-from core.records import Delivery
+from core.observe import metrics
+from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
 PART_LENGTH = 11_500
@@ -73,7 +73,7 @@ class SlackPlatform:
         """Replies that may have signs of life to be tended to."""
 
     def length_of(self, text: str) -> int:
-        return len(blocks.harmless(text))
+        return len(components.harmless(text))
 
     # -- pace ---------------------------------------------------------------------------------
 
@@ -212,8 +212,8 @@ class SlackPlatform:
     def _content(self, delivery: Delivery, part: Part) -> dict[str, Any]:
         """The blocks, and the text that notifications and other readers get."""
         part = Part(part.index, closed(part.text), part.last, part.note, part.end)
-        written = blocks.reply(part, delivery, self._model, self._locale(delivery))
-        return {"text": blocks.escaped(part.text), "blocks": written}
+        written = components.reply(part, delivery, self._model, self._locale(delivery))
+        return {"text": components.escaped(part.text), "blocks": written}
 
     def _sent(self, delivery: Delivery, part: Part, live: Live, message: str) -> None:
         budget, team = self._caller.budget, delivery.thread.space
@@ -276,7 +276,7 @@ class SlackPlatform:
 
     async def _stream_on(self, delivery: Delivery, message: str, part: Part, live: Live) -> bool:
         """Append to a stream, or stop it; False where the message must be updated instead."""
-        before, now = blocks.harmless(live.shown[message]), blocks.harmless(part.text)
+        before, now = components.harmless(live.shown[message]), components.harmless(part.text)
         if not now.startswith(before):
             live.streams.discard(message)
             return False
@@ -302,7 +302,7 @@ class SlackPlatform:
     async def _stop(
         self, delivery: Delivery, message: str, part: Part, text: str, live: Live
     ) -> None:
-        under = blocks.under(part, delivery, self._model, self._locale(delivery))
+        under = components.under(part, delivery, self._model, self._locale(delivery))
         await self._streams.stop(delivery, message, part, text, under, _metadata(delivery, part))
         live.session = part.end is None
 

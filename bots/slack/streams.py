@@ -11,14 +11,14 @@ from typing import Any
 import structlog
 from slack_sdk.errors import SlackApiError
 
-from bots.base import Part, PlatformRefused
-from bots.slack import blocks
-from bots.slack.blocks import Block
-from bots.slack.calls import UNWELCOME, Caller, NotNow, Refused, error_of
+from bots.platform import Part, PlatformRefused
+from bots.slack import components
+from bots.slack.api import UNWELCOME, Caller, NotNow, Refused, error_of
+from bots.slack.components import Block
 from bots.slack.workspaces import Workspaces
 from bots.text import closed
-from core import metrics
-from core.records import Delivery
+from core.observe import metrics
+from core.queue_types import Delivery
 
 STREAM_IS_OVER = "message_not_in_streaming_state"
 WITHOUT_SECONDS = 600.0
@@ -54,7 +54,7 @@ class Streams:
                 lambda: client.chat_startStream(
                     channel=thread.channel,
                     thread_ts=thread.thread,
-                    markdown_text=blocks.harmless(part.text),
+                    markdown_text=components.harmless(part.text),
                     recipient_team_id=delivery.note.get("team", team),
                     recipient_user_id=delivery.author,
                 ),

@@ -15,12 +15,12 @@ from typing import TypeAlias
 from core.dialogue.encoder import Encoder
 from core.dialogue.formats.base import Format, Message
 from core.dialogue.formats.load import load_format
-from core.dialogue.formats.names import named
+from core.dialogue.formats.speaker_names import named
+from core.dialogue.prompt_cache import Part, Trail, Trails
 from core.dialogue.reply import Reply
-from core.dialogue.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
-from core.dialogue.trail import Part, Trail, Trails
+from core.dialogue.tokenizers.base import Tokenizer, check_vocabulary, load_tokenizer
 from core.errors import ModelError, TurnTooLong
-from core.models import ModelSpec
+from core.models.catalogue import ModelSpec
 from core.types import Role, Turn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TypeAlias
 
-from core.dialogue.tokenizer import Tokenizer
+from core.dialogue.tokenizers.base import Tokenizer
 
 Segment: TypeAlias = tuple[tuple[int, ...], bool]
 """The ids of what stands between two cuts, and whether it has those wherever it stands."""

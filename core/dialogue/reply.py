@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import Reading
-from core.dialogue.repetition import first_round
-from core.dialogue.text import clean
-from core.dialogue.tokenizer import Detokenizer
+from core.dialogue.loop_detection import first_round
+from core.dialogue.sanitize import clean
+from core.dialogue.tokenizers.base import Detokenizer
 from core.types import FinishReason
 
 _SPACE = re.compile(r"\s+")

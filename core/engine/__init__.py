@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.engine.echo import EchoEngine
 from core.errors import UsageError
-from core.models import ModelSpec
+from core.models.catalogue import ModelSpec
 from core.ports import Engine
 from core.settings import Settings
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from core.dialogue.echo import ASSISTANT, USER
+from core.dialogue.tokenizers.echo import ASSISTANT, USER
 from core.errors import EngineRefused
-from core.records import Chunk, EngineStats, GenerationRequest
+from core.queue_types import Chunk, EngineStats, GenerationRequest
 from core.types import FinishReason
 
 PLACES = 1_000

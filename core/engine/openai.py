@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import aiohttp
 
-from core.engine.pace import Pace
+from core.engine.throughput import Pace
 from core.errors import EngineError, EngineRefused, ModelError
-from core.records import Chunk, EngineStats, GenerationRequest
+from core.queue_types import Chunk, EngineStats, GenerationRequest
 from core.types import FinishReason, Sampling
 
 _ATTEMPTS = 4

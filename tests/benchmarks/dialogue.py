@@ -22,10 +22,10 @@ from tempfile import TemporaryDirectory
 
 from core.dialogue import Dialogue
 from core.dialogue.encoder import Encoder
-from core.dialogue.tokenizer import Tokenizer
-from core.models import CATALOGUE
+from core.dialogue.tokenizers.base import Tokenizer
+from core.models.catalogue import CATALOGUE
 from core.types import Turn
-from tests import tiny
+from tests import tiny_models
 
 LENGTHS = (10, 100, 1000)
 FLAT, PER_TOKEN = 1.2, 10.0
@@ -75,13 +75,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dialogues(folder: Path, spiece: Path | None) -> Iterator[tuple[str, Dialogue]]:
-    yield "rinna", Dialogue.load(CATALOGUE["rinna-ppo"], tiny.rinna(folder / "rinna"))
+    yield "rinna", Dialogue.load(CATALOGUE["rinna-ppo"], tiny_models.rinna(folder / "rinna"))
     if spiece is not None:
         (folder / "spiece").mkdir()
         (folder / "spiece" / "spiece.model").write_bytes(spiece.read_bytes())
         yield spiece.name, Dialogue.load(CATALOGUE["rinna-ppo"], folder / "spiece")
     chat = replace(CATALOGUE["smollm2"], context_length=2048, max_new_tokens=128)
-    yield "chat template", Dialogue.load(chat, tiny.tokenizer_files(folder / "chat"))
+    yield "chat template", Dialogue.load(chat, tiny_models.tokenizer_files(folder / "chat"))
 
 
 class _Counting:

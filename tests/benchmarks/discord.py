@@ -20,20 +20,20 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
-from bots.discord import adapter, portal
+from bots.discord import bot, setup_checks
 from bots.discord.shards import Plan
 from bots.relay import Terms as RelayTerms
 from bots.strings import say
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
-from core.models import CATALOGUE
+from core.models.catalogue import CATALOGUE
 from core.worker import Terms as WorkerTerms
 from core.worker import Worker
 from tests.benchmarks.server import plain_server
 from tests.local_discord import payloads as p
+from tests.local_discord.deployment import LANE, TERMS, Team
 from tests.local_discord.server import TOKEN, LocalDiscord
-from tests.local_discord.team import LANE, TERMS, Team
-from tests.storehouse import Storehouse
+from tests.store_fixture import Storehouse
 
 WORDS = "、".join(f"{number}番目の言葉" for number in range(20))
 CLIENT: dict[str, Any] = {
@@ -194,12 +194,12 @@ def _a_guild(discord: LocalDiscord) -> None:
 
 async def be_adapter(api: str, gateway: str, url: str) -> None:
     """The adapter alone, for its memory to be measured."""
-    portal.point_at(api, gateway)
-    seen = await portal.look(TOKEN)
+    setup_checks.point_at(api, gateway)
+    seen = await setup_checks.look(TOKEN)
     async with Redis.from_url(url, **CLIENT) as redis:
         stores = Team(None, Storehouse.over(redis)).stores()  # type: ignore[arg-type]  # no Discord
         plan, relay = Plan(1, 1, "bench"), RelayTerms(lane=LANE, holder="bench")
-        await adapter.run(TOKEN, seen, stores, TERMS, relay, plan, asyncio.Event())
+        await bot.run(TOKEN, seen, stores, TERMS, relay, plan, asyncio.Event())
 
 
 async def be_core(url: str, pace: float) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from core.records import Claim, Commit, Submission, Window
+from core.queue_types import Claim, Commit, Submission, Window
 from core.types import Done, ThreadKey, Turn, Usage
 from storage.connect import connect
 from storage.history import RedisHistory

@@ -24,8 +24,8 @@ import structlog
 
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
-from core.models import CATALOGUE
-from core.records import OPENED, Claim, Commit, Delivery, EngineStats, Submission, Verdict
+from core.models.catalogue import CATALOGUE
+from core.queue_types import OPENED, Claim, Commit, Delivery, EngineStats, Submission, Verdict
 from core.types import Done, ThreadKey, Turn
 from core.worker import Terms, Worker
 from storage.connect import connect

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storage.server import find_binary
+from storage.embedded_server import find_binary
 
 
 @contextmanager

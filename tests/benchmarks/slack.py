@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from tests.benchmarks.server import plain_server
 from tests.local_slack import LocalSlack
-from tests.slack_house import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackHouse, slack_house
 
 
 @dataclass(frozen=True, slots=True)

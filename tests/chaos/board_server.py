@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from bots.base import Incoming, Part, PlatformRefused, Status
-from core.records import Delivery
+from bots.platform import Incoming, Part, PlatformRefused, Status
+from core.queue_types import Delivery
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 from storage import codec
-from tests.stand_in import Board
+from tests.simulated_platform import Board
 
 Answer = Callable[[str, list[Any]], Awaitable[Any]]
 
@@ -163,7 +163,7 @@ class RemoteRelay:
 
 @dataclass
 class RemoteStandIn:
-    """The adapter's side of a board in another process: `bots.base.Platform`."""
+    """The adapter's side of a board in another process: `bots.platform.Platform`."""
 
     line: Line
     name: str

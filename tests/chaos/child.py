@@ -10,12 +10,12 @@ from typing import Any
 import structlog
 
 from bots import relay as relays
-from bots.base import Incoming
+from bots.platform import Incoming
 from bots.relay import Relay
 from core import worker as workers
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
-from core.models import CATALOGUE
+from core.models.catalogue import CATALOGUE
 from core.types import ThreadKey, Turn
 from core.worker import Worker
 from storage.connect import Connection

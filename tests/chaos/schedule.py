@@ -14,15 +14,15 @@ from random import Random
 from typing import TypeVar, cast
 
 from bots import relay as relays
-from bots.base import Incoming
+from bots.platform import Incoming
 from bots.relay import Relay
 from core import worker as workers
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
-from core.models import CATALOGUE
+from core.models.catalogue import CATALOGUE
 from core.ports import Deliveries, History, JobQueue
-from core.records import Place, Receipt
+from core.queue_types import Place, Receipt
 from core.types import Done, Job, ThreadKey, Turn
 from core.worker import Worker
 from storage.deliveries import RedisDeliveries
@@ -30,7 +30,7 @@ from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
 from tests.chaos.process import Gated, Process, some_faults
-from tests.stand_in import Board, StandIn
+from tests.simulated_platform import Board, StandIn
 
 T = TypeVar("T")
 

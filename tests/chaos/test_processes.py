@@ -21,13 +21,13 @@ import pytest
 from bots.relay import Relay
 from core.errors import StoreUnavailable
 from core.types import ThreadKey
-from storage.server import find_binary
+from storage.embedded_server import find_binary
 from storage.store import Store
 from tests.chaos.board_server import BoardServer, RemoteRelay
 from tests.chaos.child import LANE, LEASE, PLATFORM, store_at
+from tests.chaos.invariants import gather, violations
 from tests.chaos.schedule import Schedule
-from tests.chaos.verdict import gather, violations
-from tests.stand_in import Board
+from tests.simulated_platform import Board
 from tests.waiting import until
 
 T = TypeVar("T")

@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from bots import outgoing
+from bots import delivery
 from storage.store import Store
+from tests.chaos.invariants import gather, violations
 from tests.chaos.process import owned
 from tests.chaos.schedule import LEASE, Schedule
-from tests.chaos.verdict import gather, violations
-from tests.storehouse import TestConnection
+from tests.store_fixture import TestConnection
 
 AT_ONCE = 24
 SHORT = 48
@@ -28,7 +28,7 @@ SHORT = 48
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outgoing, "RETRY_SECONDS", (0.01, 0.05, 0.1, 0.2, 0.4))
+    monkeypatch.setattr(delivery, "RETRY_SECONDS", (0.01, 0.05, 0.1, 0.2, 0.4))
 
 
 @pytest.fixture

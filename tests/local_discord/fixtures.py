@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from tests.local_discord.team import Team, a_team
+from tests.local_discord.deployment import Team, a_team
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
-from tests.local_discord import judge
 from tests.local_discord import payloads as p
+from tests.local_discord import validation
 from tests.local_discord.limits import Limits
 from tests.local_discord.world import (
     ALREADY_ACKNOWLEDGED,
@@ -190,7 +190,7 @@ class Rest:
     async def _commands(self, request: web.Request, body: p.Payload) -> Any:
         listed: Any = body
         where = self._registrable(request)
-        self._judge(judge.command_faults(listed))
+        self._judge(validation.command_faults(listed))
         self.world.commands[where] = listed
         extra = {"application_id": p.APP_ID, "version": "1"}
         return [{"type": 1, "description": "", **c, "id": p.snowflake(), **extra} for c in listed]
@@ -245,7 +245,7 @@ class Rest:
 
     async def _post(self, request: web.Request, body: p.Payload) -> Any:
         channel = self._writable(request.match_info["channel"])["id"]
-        self._judge(judge.message_faults(body, new=True))
+        self._judge(validation.message_faults(body, new=True))
         nonce = (channel, str(body.get("nonce", "")))
         if body.get("enforce_nonce") and nonce in self.world.nonces:
             return self.world.message(channel, self.world.nonces[nonce])
@@ -262,7 +262,7 @@ class Rest:
             raise Refusal(*NOT_THE_AUTHOR)
         if self.world.channel(channel).get("thread_metadata", {}).get("archived"):
             raise Refusal(*ARCHIVED)
-        self._judge(judge.message_faults(body, new=False))
+        self._judge(validation.message_faults(body, new=False))
         return await self._rewrite(message, body)
 
     async def _remove(self, request: web.Request, body: p.Payload) -> Any:
@@ -332,7 +332,7 @@ class Rest:
             raise Refusal(*ALREADY_ACKNOWLEDGED)
         if time.monotonic() > found.born + self.world.answer_within:
             raise Refusal(*UNKNOWN_INTERACTION)
-        self._judge(judge.callback_faults(found.kind, body))
+        self._judge(validation.callback_faults(found.kind, body))
         found.answer, found.acknowledged_after = body, time.monotonic() - found.born
         await self._acknowledged(found, body)
         said = {"id": found.id, "type": found.kind, "response_message_id": found.original or None}
@@ -342,7 +342,7 @@ class Rest:
         data = body.get("data") or {}
         match body["type"]:
             case 4 | 5:
-                found.private = bool(data.get("flags", 0) & judge.EPHEMERAL)
+                found.private = bool(data.get("flags", 0) & validation.EPHEMERAL)
                 found.loading = body["type"] == 5
                 made = await self._write(found.channel, data, private=found.private)
                 found.original = made["id"]
@@ -352,10 +352,10 @@ class Rest:
 
     async def _follow_up(self, request: web.Request, body: p.Payload) -> Any:
         found = self._acknowledged_one(request)
-        self._judge(judge.message_faults(body, new=True, interaction=True))
+        self._judge(validation.message_faults(body, new=True, interaction=True))
         if found.loading:
             return await self._fill(found, body)
-        private = bool(body.get("flags", 0) & judge.EPHEMERAL)
+        private = bool(body.get("flags", 0) & validation.EPHEMERAL)
         made = await self._write(found.channel, body, private=private)
         found.messages.append(made["id"])
         return made
@@ -367,7 +367,7 @@ class Rest:
     async def _hook_edit(self, request: web.Request, body: p.Payload) -> Any:
         found = self._acknowledged_one(request)
         ident = self._which(found, request)
-        self._judge(judge.message_faults(body, new=False))
+        self._judge(validation.message_faults(body, new=False))
         if ident == found.original:
             return await self._fill(found, body)
         return await self._rewrite(self.world.message(found.channel, ident), body)

@@ -13,14 +13,14 @@ import discord
 import simcord
 from redis.asyncio import Redis
 
-from bots.discord.adapter import build
+from bots.discord.bot import build
 from bots.discord.client import HenjiClient
-from bots.discord.desk import Desk
-from bots.discord.pace import Pace
+from bots.discord.context import Desk
+from bots.discord.rate_limits import Pace
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
-from tests.local_discord.team import LANE, TERMS, Team
-from tests.storehouse import Storehouse
+from tests.local_discord.deployment import LANE, TERMS, Team
+from tests.store_fixture import Storehouse
 
 SAID = (
     discord.MessageType.default,

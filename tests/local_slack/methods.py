@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.local_slack.rules import block_faults, total_length
+from tests.local_slack.validation import block_faults, total_length
 from tests.local_slack.workspace import Installation, Json, Message, Workspace
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from tests.local_slack.delivery import Delivery
 from tests.local_slack.limits import Limits
 from tests.local_slack.methods import Methods, Refused
-from tests.local_slack.rules import RULES, block_faults, faults
+from tests.local_slack.validation import RULES, block_faults, faults
 from tests.local_slack.workspace import Installation, Json, Workspace
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.dialogue.echo import ASSISTANT, ASSISTANT_MARK, END, END_MARK, USER, USER_MARK
 from core.dialogue.formats.base import Message, Reading
-from core.dialogue.text import clean
+from core.dialogue.sanitize import clean
+from core.dialogue.tokenizers.echo import ASSISTANT, ASSISTANT_MARK, END, END_MARK, USER, USER_MARK
 from core.types import Turn
 
 _MARKS = {"user": USER_MARK, "assistant": ASSISTANT_MARK}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from core.dialogue.formats.base import Format
 from core.dialogue.formats.echo import EchoFormat
 from core.dialogue.formats.plain import PlainFormat
-from core.dialogue.tokenizer import Tokenizer
+from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError
-from core.models import ModelSpec
+from core.models.catalogue import ModelSpec
 
 
 def load_format(spec: ModelSpec, tokenizer: Tokenizer, system_prompt: str) -> Format:
@@ -24,7 +24,7 @@ def load_format(spec: ModelSpec, tokenizer: Tokenizer, system_prompt: str) -> Fo
 
 def _for_sentencepiece(spec: ModelSpec, tokenizer: Tokenizer, system_prompt: str) -> Format:
     from core.dialogue.formats.rinna import RinnaFormat
-    from core.dialogue.sentencepiece import SentencePieceTokenizer
+    from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 
     if not isinstance(tokenizer, SentencePieceTokenizer) or spec.format == "chat-template":
         raise ModelError(f"the model {spec.name}: {_mismatch(spec)}")
@@ -34,8 +34,8 @@ def _for_sentencepiece(spec: ModelSpec, tokenizer: Tokenizer, system_prompt: str
 
 
 def _for_hugging_face(spec: ModelSpec, tokenizer: Tokenizer, system_prompt: str) -> Format:
-    from core.dialogue.formats.chat import ChatTemplateFormat
-    from core.dialogue.huggingface import HuggingFaceTokenizer
+    from core.dialogue.formats.chat_template import ChatTemplateFormat
+    from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 
     if not isinstance(tokenizer, HuggingFaceTokenizer) or spec.format == "rinna":
         raise ModelError(f"the model {spec.name}: {_mismatch(spec)}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import Message, Reading
-from core.dialogue.text import Breaker, clean
-from core.dialogue.tokenizer import Tokenizer
+from core.dialogue.sanitize import Breaker, clean
+from core.dialogue.tokenizers.base import Tokenizer
 from core.types import Turn
 
 

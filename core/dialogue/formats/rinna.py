@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import Message, Reading
-from core.dialogue.sentencepiece import SentencePieceTokenizer
-from core.dialogue.text import Breaker, clean, squeezed
+from core.dialogue.sanitize import Breaker, clean, squeezed
+from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.types import Turn
 
 NEWLINE = "<NL>"

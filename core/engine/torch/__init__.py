@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
+from core.engine.torch.cache_size import cache_bytes
 from core.engine.torch.engine import Limits, TorchEngine
-from core.engine.torch.memory import cache_bytes
-from core.models import ModelSpec
+from core.models.catalogue import ModelSpec
 from core.settings import Settings
 
 __all__ = ["Limits", "TorchEngine", "open_torch_engine"]

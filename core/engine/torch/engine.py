@@ -16,15 +16,15 @@ from typing import Self, TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.pace import Pace
+from core.engine.throughput import Pace
 from core.engine.torch.attention import CacheShape, adopt
-from core.engine.torch.blocks import SIZE, Blocks
-from core.engine.torch.linear import pack
-from core.engine.torch.runner import Flight, Result, Runner
+from core.engine.torch.block_manager import SIZE, Blocks
+from core.engine.torch.cpu.packed_linear import pack
+from core.engine.torch.model_runner import Flight, Result, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.errors import EngineError, EngineRefused, ModelError
-from core.records import Chunk, EngineStats, GenerationRequest
+from core.queue_types import Chunk, EngineStats, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -115,13 +115,13 @@ class TorchEngine:
         model, limits = self._model, self._limits
         if model.device.type != "cuda":
             # Numba's import and its compiler are a processor's.
-            from core.engine.torch.paged_cpu import CpuCache
-            from core.engine.torch.traced import TracedRunner
+            from core.engine.torch.cpu.paged_attention import CpuCache
+            from core.engine.torch.cpu.traced_runner import TracedRunner
 
             return TracedRunner(model, CpuCache(shape, blocks))
         # Triton is there with a GPU.
-        from core.engine.torch.graphs import GraphRunner
-        from core.engine.torch.paged import PagedCache
+        from core.engine.torch.gpu.cuda_graphs import GraphRunner
+        from core.engine.torch.gpu.paged_attention import PagedCache
 
         return GraphRunner(
             model,

@@ -6,7 +6,7 @@ from array import array
 from bisect import insort
 from dataclasses import dataclass
 
-from core.engine.torch.blocks import SIZE, Blocks, digests
+from core.engine.torch.block_manager import SIZE, Blocks, digests
 from core.engine.torch.sequence import Sequence
 
 

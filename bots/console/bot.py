@@ -1,0 +1,126 @@
+"""`henji chat`: a conversation, and whatever it needs around it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import locale
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, aclosing, suppress
+from importlib.util import find_spec
+from typing import Any
+
+from bots import strings
+from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, interrupts
+from bots.console.convert import Seat
+from bots.console.platform import ConsolePlatform
+from bots.processes import CoreKeeper, stop_on_signals
+from bots.services import Memory, open_memory, open_relay
+from core.errors import OperatorError
+from core.settings import Settings
+
+OTHER_MODEL = "HENJI_MODEL=rinna-ppo henji chat"
+
+
+async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
+    """Talk in the thread until its person leaves, or, with `text`, for one reply."""
+    seat = Seat(_user(), thread, _language(settings))
+    screen = Screen()
+    async with AsyncExitStack() as stack:
+        memory = await stack.enter_async_context(open_memory(settings))
+        keeper = _keeper(settings, memory, screen)
+        await stack.enter_async_context(aclosing(keeper))
+        platform = ConsolePlatform(screen.write if text is None else _nowhere, screen.tell)
+        relay = await stack.enter_async_context(open_relay(settings, memory, platform, seat.locale))
+        pressed = await stack.enter_async_context(interrupts())
+        chat = Chat(seat, relay, platform, memory.history, pressed, keeper.served)
+        if text is not None:
+            await _until_left(keeper, _once(chat, text))
+        else:
+            await _greet(settings, memory, seat, screen)
+            await _until_left(keeper, _talk(chat, keeper, screen))
+
+
+def _keeper(settings: Settings, memory: Memory, screen: Screen) -> CoreKeeper:
+    async def serves() -> bool:
+        return await memory.queue.cores(settings.job_lane) > 0
+
+    return CoreKeeper(serves, screen.tell, patience=settings.drain_seconds + 5.0)
+
+
+async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` while the lane is served; a signal, or a core that cannot start, ends it."""
+    leave = stop_on_signals((signal.SIGTERM, signal.SIGHUP))
+    keeping = asyncio.ensure_future(keeper.keep())
+    leaving = asyncio.ensure_future(leave.wait())
+    working = asyncio.ensure_future(work)
+    tasks = (working, keeping, leaving)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in (working, keeping):
+        if not task.cancelled():
+            task.result()
+
+
+async def _once(chat: Chat, text: str) -> None:
+    print(await chat.once(text), flush=True)
+
+
+async def _talk(chat: Chat, keeper: CoreKeeper, screen: Screen) -> None:
+    with suppress(Interrupt):
+        await chat.uninterrupted(keeper.served())
+        await chat.talk(_lines(), screen.write)
+
+
+def _lines() -> Lines:
+    if sys.stdin.isatty() and sys.stdout.isatty() and find_spec("prompt_toolkit"):
+        return TypedLines("> ")
+    return PipedLines()
+
+
+async def _greet(settings: Settings, memory: Memory, seat: Seat, screen: Screen) -> None:
+    if settings.engine == "torch" and settings.model == "smollm2":
+        screen.tell(strings.say("console_small_model", seat.locale, model=settings.model))
+        screen.tell(f"  {OTHER_MODEL}")
+    screen.tell(strings.say("console_commands", seat.locale))
+    if turns := len(await memory.history.turns(seat.key)):
+        screen.tell(strings.say("console_remembered", seat.locale, turns=turns))
+
+
+class Screen:
+    """Replies on standard output, and what is told about them on standard error."""
+
+    def __init__(self) -> None:
+        self._in_line = False
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        if text:
+            self._in_line = not text.endswith("\n")
+
+    def tell(self, line: str) -> None:
+        if self._in_line and sys.stdout.isatty():  # not into the line that a reply is writing
+            self.write("\n")
+        print(line, file=sys.stderr, flush=True)
+
+
+def _nowhere(text: str) -> None:
+    """One reply is printed when it is whole."""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:  # a container may run under a number without a name
+        raise OperatorError(f"this user has no name: {error}; set USER to one") from None
+
+
+def _language(settings: Settings) -> str:
+    if settings.locale != "auto":
+        return settings.locale
+    return strings.language(locale.getlocale()[0] or "en")

@@ -1,0 +1,81 @@
+"""The terminal as a platform: a reply is written as it comes, and written on where it grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from bots import strings
+from bots.platform import Part, Status
+from core.queue_types import Delivery
+from core.types import ThreadKey, Turn
+
+
+class ConsolePlatform:
+    """`bots.platform.Platform` for one terminal.
+
+    A reply that another terminal asked for, and did not stay for, is not written into this one:
+    it is in that conversation's history.
+    """
+
+    name = "console"
+    part_length = 1_000_000
+    call_seconds = 1.0
+
+    def __init__(self, write: Callable[[str], None], tell: Callable[[str], None]) -> None:
+        """`write` gets a reply's text, bit by bit; `tell` gets a line about it."""
+        self._write = write
+        self._tell = tell
+        self._ends: dict[str, asyncio.Future[Part]] = {}
+        self._shown: dict[str, str] = {}
+
+    def expect(self, job: str, shown: str = "") -> asyncio.Future[Part]:
+        """The end of a reply that is about to be asked for; `shown` of it is written already."""
+        end = asyncio.get_running_loop().create_future()
+        self._ends[job], self._shown[job] = end, shown
+        return end
+
+    def length_of(self, text: str) -> int:
+        return len(text)
+
+    async def pace(self, delivery: Delivery, *, final: bool) -> None:
+        """A terminal keeps up."""
+
+    async def status(self, delivery: Delivery, status: Status) -> None:
+        if status.kind == "queued" and status.position > 1 and delivery.job in self._ends:
+            locale = delivery.note.get("locale", "en")
+            self._tell(strings.say("queued", locale, position=status.position))
+
+    async def post(self, delivery: Delivery, part: Part) -> str:
+        self._show(delivery.job, part)
+        return f"{delivery.job}.{part.index}"
+
+    async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
+        self._show(delivery.job, part)
+
+    async def remove(self, delivery: Delivery, message: str) -> None:
+        """What is written in a terminal stays."""
+
+    async def find(self, delivery: Delivery, index: int) -> str | None:
+        return None
+
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        return ()
+
+    def _show(self, job: str, part: Part) -> None:
+        end = self._ends.get(job)
+        if end is None or end.done():
+            return
+        shown = self._shown.get(job, "")
+        if part.end is None and shown.startswith(part.text):
+            return  # another core began it anew, and so far says the same
+        grown = part.text.startswith(shown)
+        try:
+            self._write(part.text[len(shown) :] if grown else f"\n{part.text}")
+        except OSError as error:  # nobody reads it any more, or the disk is full
+            end.set_exception(error)
+            return
+        self._shown[job] = part.text
+        if part.end is not None and part.last:
+            del self._ends[job], self._shown[job]
+            end.set_result(part)

@@ -1,0 +1,412 @@
+"""One reply on its way out: its events make a view, and the view is written to the platform.
+
+The events are read as fast as they come; the writing goes at the platform's pace and always takes
+the newest view. What was written is recorded before and after each new message, so that another
+process can go on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
+from functools import partial
+from itertools import chain, repeat
+from typing import TypeVar
+
+import structlog
+
+from bots import strings, text
+from bots.platform import Part, Platform, PlatformRefused, Status
+from core.errors import StoreUnavailable
+from core.ports import Deliveries
+from core.queue_types import OPENED, Delivery
+from core.types import Cancelled, Delta, Done, Failed, Queued, ReplyEvent, Started
+
+T = TypeVar("T")
+
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Between tries of a platform call; the last of them again and again."""
+
+GIVE_UP_SECONDS = 3600.0
+"""A platform that fails for so long is given up: its reply is left as it stands."""
+
+log = structlog.get_logger()
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait between tries, until it is time to give up."""
+    end = time.monotonic() + GIVE_UP_SECONDS
+    for seconds in chain(RETRY_SECONDS, repeat(RETRY_SECONDS[-1])):
+        if time.monotonic() + seconds > end:
+            return
+        yield seconds
+
+
+class LeaseLost(Exception):
+    """Another process has the delivery now."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a person shall see of a reply now."""
+
+    text: str = ""
+    status: Status | None = None
+    end: Done | Failed | Cancelled | None = None
+
+    def after(self, event: ReplyEvent) -> View:
+        """The view when this has happened too."""
+        match event:
+            case Queued(position):
+                return replace(self, status=Status("queued", position))
+            case Started():
+                return View(status=Status("thinking"))
+            case Delta(offset, new):
+                return View(self.text[:offset] + new)
+            case Done(whole):
+                return View(whole, end=event)
+            case Failed() | Cancelled():
+                return View(self.text, end=event)
+
+
+@dataclass
+class Outgoing:
+    """A delivery that this process holds."""
+
+    delivery: Delivery
+    platform: Platform
+    deliveries: Deliveries
+    locale: str
+    lease: float
+    zone: tzinfo = UTC
+    """In which the person is told times."""
+    view: View = View()
+    confirmed: float = field(default_factory=time.monotonic)
+    """When the lease was last known to be ours, on this process's clock."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _messages: list[str] = field(default_factory=list)
+    _written: dict[int, Part] = field(default_factory=dict)
+    _status: Status | None = None
+    _lost: bool = False
+    _begun: bool = False
+    """Something of this very reply may stand on the platform."""
+    _doubted: int | None = None
+    """From this part on, what an earlier process posted may stand twice."""
+    _gone: list[str] = field(default_factory=list)
+    """Messages of this reply that were taken away."""
+
+    async def run(self) -> None:
+        """Bring the reply out, to its end. LeaseLost where another process has taken over."""
+        began = time.monotonic()
+        reading = asyncio.create_task(self._read())
+        try:
+            await self._take_up()
+            await self._write_until_end()
+            await self._settle(began)
+        except PlatformRefused as error:
+            log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
+        finally:
+            reading.cancel()
+        await self._insist(lambda: self.deliveries.close(self.delivery, self._messages))
+
+    def lose(self) -> None:
+        """Another holder has the delivery: nothing more is to be written here."""
+        self._lost = True
+        self._changed.set()
+
+    def set_status(self, status: Status) -> None:
+        """A new position in the queue, say."""
+        if self.view.end is None and not self.view.text:
+            self._see(replace(self.view, status=status))
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        delivery = self.delivery
+        while True:
+            try:
+                async for event in self.deliveries.follow(delivery):
+                    self._see(self.view.after(event))
+            except StoreUnavailable:
+                await asyncio.sleep(0.5)
+                delivery = replace(delivery, position=0)  # all of it is read again
+            except Exception:
+                log.exception("cannot follow a reply", job=self.delivery.job)
+                self._see(replace(self.view, end=Failed("internal")))
+                return
+            else:
+                return
+
+    def _see(self, view: View) -> None:
+        self.view = view
+        self._changed.set()
+        if view.end is not None:
+            self._ended.set()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    async def _take_up(self) -> None:
+        """Find the messages there are: an earlier process's, or an earlier reply's."""
+        self._messages = list(self.delivery.messages)
+        self._begun = bool(self._messages)
+        if self.delivery.replaces and not self._messages:
+            self._messages = list(await self._predecessor(self.delivery.replaces))
+        self._doubted = self.delivery.posting
+        if self._doubted is not None:
+            await self._find_unrecorded(len(self._messages))
+
+    async def _find_unrecorded(self, index: int) -> None:
+        """The message that an earlier process was about to post: it may be there, or on its way."""
+        began = time.monotonic()
+        found = await self._call(lambda: self._find(index))
+        if not found:
+            await asyncio.sleep(began + self.platform.call_seconds - time.monotonic())
+            found = await self._call(lambda: self._find(index))
+        if found:
+            self._messages.append(found)
+            self._begun = True
+            await self._record(posting=None)
+
+    async def _find(self, index: int) -> str | None:
+        known = replace(self.delivery, messages=(*self._messages, *self._gone))
+        return await self.platform.find(known, index)
+
+    async def _predecessor(self, job: str) -> Sequence[str]:
+        """The messages of the reply that this one takes the place of, once nobody writes there."""
+        thread = self.delivery.thread
+        while not await self._insist(lambda: self.deliveries.closed(thread, job)):
+            await asyncio.sleep(0.1)
+            await self._confirm()
+        before = await self._insist(lambda: self.deliveries.get(thread, job))
+        return before.messages if before else ()
+
+    async def _write_until_end(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._lost:
+                raise LeaseLost
+            await self._pace()
+            view = self.view
+            await self._show_status(view)
+            await self._show(view)
+            if view.end is not None:
+                return
+
+    async def _pace(self) -> None:
+        """Wait for the platform's leave, but not to say that the reply has ended."""
+        if not self._ended.is_set() and not self.view.text:
+            return  # a status has a pace of its own
+        if not self._ended.is_set():
+            pace = asyncio.ensure_future(self.platform.pace(self.delivery, final=False))
+            ended = asyncio.ensure_future(self._ended.wait())
+            try:
+                await asyncio.wait({pace, ended}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                pace.cancel()
+                ended.cancel()
+        if self._ended.is_set():
+            await self.platform.pace(self.delivery, final=True)
+
+    async def _show_status(self, view: View) -> None:
+        status = view.status
+        if status is None or status == self._status or view.end is not None:
+            return
+        self._status = status
+        await self._confirm()
+        try:
+            await self.platform.status(self.delivery, status)
+        except Exception as error:  # a sign of life is not worth losing the reply for
+            log.info("no status", job=self.delivery.job, error=repr(error))
+
+    async def _show(self, view: View) -> None:
+        """Make the messages say what the view says."""
+        parts = self._parts(view)
+        for part in parts:
+            if part.index < len(self._messages):
+                await self._edit(part)
+            else:
+                await self._post(part)
+        if view.end is not None and parts:
+            await self._take_back(self._messages[len(parts) :])
+            del self._messages[len(parts) :]
+
+    def _parts(self, view: View) -> list[Part]:
+        words, note = self._words(view)
+        platform = self.platform
+        if not words:
+            return []
+        texts = text.split(words, platform.part_length, platform.length_of)
+        last = len(texts) - 1
+        return [
+            Part(at, words, at == last, note if at == last else "", view.end)
+            for at, words in enumerate(texts)
+        ]
+
+    def _words(self, view: View) -> tuple[str, str]:
+        """The text of the reply, and what the bot itself has to say under it."""
+        match view.end:
+            case Done(words, finish_reason):
+                note = _NOTES.get(finish_reason)
+                said = strings.say(note, self.locale) if note else ""
+                return (words, said) if words else (said or self._sentence("nothing_said"), "")
+            case Failed(code, detail, until):
+                waiting = int(detail) if code == "busy" and detail.isdecimal() else 0
+                return strings.failure(code, self.locale, until, self.zone, waiting), ""
+            case Cancelled(by):
+                return self._cancelled(view.text, by)
+        return view.text, ""
+
+    def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
+        if not self._begun and not shown and (by == "delete" or self._messages):
+            return "", ""  # nobody waits for it, or the reply that was there stays
+        sentence = self._sentence("stopped" if by == "person" else f"ended_by_{by}")
+        return (shown, sentence) if shown else (sentence, "")
+
+    def _sentence(self, key: str) -> str:
+        return strings.say(key, self.locale)
+
+    async def _post(self, part: Part) -> None:
+        async def post() -> str:
+            return await self.platform.post(self.delivery, part)
+
+        async def post_again() -> str:
+            return await self._find(part.index) or await post()
+
+        await self._record(posting=part.index)
+        message = await self._call(post, post_again)
+        self._messages.append(message)
+        self._begun = True
+        self._written[part.index] = part
+        try:
+            await self._record(posting=None)
+        except LeaseLost:
+            await self._withdraw(part.index, message)
+            raise
+
+    async def _withdraw(self, index: int, message: str) -> None:
+        """Take a message away where the next holder of the delivery has posted that part too."""
+        thread, job = self.delivery.thread, self.delivery.job
+        while True:
+            over = await self._insist(lambda: self.deliveries.closed(thread, job))
+            now = await self._insist(lambda: self.deliveries.get(thread, job))
+            if now is None or message in now.messages:
+                return
+            if over or len(now.messages) > index:
+                await self._without_lease(lambda: self.platform.remove(self.delivery, message))
+                return
+            await asyncio.sleep(0.1)
+
+    async def _without_lease(self, call: Callable[[], Awaitable[None]]) -> None:
+        for seconds in pauses():
+            try:
+                await call()
+            except PlatformRefused:
+                return
+            except Exception as error:
+                log.warning("a platform call failed", job=self.delivery.job, error=repr(error))
+                await asyncio.sleep(seconds)
+            else:
+                return
+
+    async def _edit(self, part: Part) -> None:
+        if self._written.get(part.index) == part:
+            return
+        message = self._messages[part.index]
+        if not self._begun:  # who takes over shall know that these are no longer another's
+            await self._record(posting=None)
+            self._begun = True
+        await self._call(lambda: self.platform.edit(self.delivery, message, part))
+        self._written[part.index] = part
+
+    async def _take_back(self, messages: Sequence[str]) -> None:
+        """Remove what the reply needs no more; platforms tell of that as of anybody's deletion."""
+        if messages:
+            await self._insist(lambda: self.deliveries.disown(self.delivery, messages))
+        for message in messages:
+            await self._call(partial(self.platform.remove, self.delivery, message))
+        self._gone += messages
+
+    async def _settle(self, began: float) -> None:
+        """After a takeover, a call of the one before may still be under way: say the end again."""
+        if self.delivery.token == OPENED:
+            return
+        unaware = self.lease / 2  # for so long one may not know that its delivery was reopened
+        await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())
+        self._written.clear()
+        await self._show(self.view)
+        if self._doubted is not None:
+            for index in range(self._doubted, len(self._messages) + len(self._gone)):
+                await self._take_doubles_away(index)
+
+    async def _take_doubles_away(self, index: int) -> None:
+        """Where two have posted a part, the one that died cannot take its own message back."""
+        while double := await self._call(partial(self._find, index)):
+            await self._without_lease(partial(self.platform.remove, self.delivery, double))
+            self._gone.append(double)
+
+    # -- the lease, and calls that may fail -----------------------------------------------------
+
+    async def _record(self, posting: int | None) -> None:
+        began = time.monotonic()
+        messages = list(self._messages)
+        if self._doubted is not None:  # whoever takes over from here shall look for doubles too
+            posting = self._doubted
+        if not await self._insist(lambda: self.deliveries.record(self.delivery, messages, posting)):
+            raise LeaseLost
+        self.confirmed = began
+
+    async def _confirm(self) -> None:
+        """Make sure of the lease; this process may have been stopped for long."""
+        began = time.monotonic()
+        if began - self.confirmed < self.lease / 2:
+            return
+        held = await self._insist(lambda: self.deliveries.renew([self.delivery]))
+        if not held[self.delivery.job]:
+            raise LeaseLost
+        self.confirmed = began
+
+    async def _call(
+        self,
+        call: Callable[[], Awaitable[T]],
+        again: Callable[[], Awaitable[T]] | None = None,
+    ) -> T:
+        """Call the platform, holding the lease; `again` where it failed: it may have done it."""
+        waits = pauses()
+        while True:
+            await self._confirm()
+            try:
+                return await self._in_time(call)
+            except (PlatformRefused, LeaseLost):
+                raise
+            except Exception as error:
+                seconds = next(waits, None)
+                if seconds is None:
+                    raise PlatformRefused(f"given up after {error!r}") from error
+                log.warning("a platform call failed", job=self.delivery.job, error=repr(error))
+                await asyncio.sleep(seconds)
+            call = again or call
+
+    async def _in_time(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Where the process was stopped in a call until another had the lease, what it did then
+        stands over what the other wrote: whoever is last to write there writes again."""
+        done = await call()
+        if time.monotonic() - self.confirmed >= self.lease:
+            held = await self._insist(lambda: self.deliveries.renew([self.delivery]))
+            if not held[self.delivery.job]:
+                await self._insist(lambda: self.deliveries.reopen(self.delivery))
+        return done
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await step()
+            except StoreUnavailable:
+                await asyncio.sleep(0.5)
+
+
+_NOTES = {"length": "cut_short", "repetition": "repeated", "cancelled": "stopped"}

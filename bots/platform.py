@@ -1,0 +1,112 @@
+"""What a platform is to the rest: how its messages come in, and how a reply goes out.
+
+`relay` does everything that platforms share; a platform only translates. Adding one is a folder
+with a `convert.py` (payload -> `Incoming`, pure) and an adapter that fills `Platform`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from core.errors import HenjiError
+from core.queue_types import Delivery
+from core.types import Cancelled, Done, Failed, ThreadKey, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message as it came from a platform."""
+
+    thread: ThreadKey
+    turn: Turn
+    addressed: bool
+    """The bot is asked for an answer: read from the text and the place, never from the kind of
+    event."""
+    event_ids: tuple[str, ...] = ()
+    """Ids that this very event may come again under."""
+    revision: str = ""
+    """The platform's stamp of this edit of the message; empty for its first form."""
+    note: Mapping[str, str] = field(default_factory=dict)
+    """What this platform will want to know when it delivers. ``locale`` is the person's language;
+    what can post or must not be kept has a name that begins with ``secret_``."""
+    has_past: bool = False
+    """Something was said in this thread before, which `Platform.earlier` can read."""
+    alone: bool = False
+    """Never answered together with other messages of this person."""
+    bulk: bool = False
+    """A script asks: it counts as several in the order in which people are answered."""
+    roles: tuple[str, ...] = ()
+    """The platform's ids of the roles that the author has there, for who may and how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One message's worth of a reply: its text as it shall stand now, in standard Markdown."""
+
+    index: int
+    """The first message of a reply has index 0."""
+    text: str
+    last: bool
+    """Controls stand under the last part only."""
+    note: str = ""
+    """A sentence of the bot's own, to stand apart from the model's words under the last part."""
+    end: Done | Failed | Cancelled | None = None
+    """How the reply ended; None while more may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A sign of life before there is text."""
+
+    kind: Literal["queued", "thinking"]
+    position: int = 0
+
+
+class PlatformRefused(HenjiError):
+    """The platform will not do it, however often it is asked: the channel is gone, say."""
+
+
+class Platform(Protocol):
+    """What `relay` asks of a platform. A method that raises is tried again, with back-off, unless
+    it raised `PlatformRefused`.
+
+    `post` and `edit` get the whole text of a part; a platform with native streaming appends what
+    is new by itself. `pace` returns when the next update of a delivery may be sent, so that the
+    text sent after it is the newest there is; `final` is never made to wait for other replies'
+    intermediate updates.
+    """
+
+    name: str
+    part_length: int
+    """The most that one message holds, as the platform counts (`length_of`)."""
+    call_seconds: float
+    """No call of the platform is under way for longer than this."""
+
+    def length_of(self, text: str) -> int: ...
+
+    async def pace(self, delivery: Delivery, *, final: bool) -> None: ...
+
+    async def status(self, delivery: Delivery, status: Status) -> None: ...
+
+    async def post(self, delivery: Delivery, part: Part) -> str:
+        """Send a new message and return the platform's id of it."""
+        ...
+
+    async def edit(self, delivery: Delivery, message: str, part: Part) -> None: ...
+
+    async def remove(self, delivery: Delivery, message: str) -> None:
+        """Take away a message that a shorter reply does not need any more."""
+        ...
+
+    async def find(self, delivery: Delivery, index: int) -> str | None:
+        """The message of this part that was posted and not recorded: none of `delivery.messages`.
+
+        Where the part has one among those, another is taken away: it must be no guess.
+        """
+        ...
+
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        """What was said in the thread before the turn `before` and after the time `after`."""
+        ...

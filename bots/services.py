@@ -1,0 +1,297 @@
+"""Where the rooms meet: the store behind the queue, the model behind the core, a platform's relay.
+
+Beside `bots/cli/commands.py`, the one place that knows both `bots` and `storage`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import platform as machine
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import structlog
+
+from bots.access import Governance
+from bots.monitoring import watched
+from bots.platform import Platform
+from bots.relay import Relay
+from bots.relay import Terms as RelayTerms
+from bots.supervisor import supervise
+from core.dialogue import Dialogue
+from core.engine import open_engine
+from core.errors import ModelError, StoreUnavailable
+from core.models.catalogue import ModelSpec, find_model, model_directory
+from core.observe import metrics
+from core.place_rules import Policy
+from core.ports import Engine
+from core.settings import Settings
+from core.worker import Terms as WorkerTerms
+from core.worker import Worker
+from storage.connect import Connection, connect
+from storage.deliveries import RedisDeliveries
+from storage.embedded_server import embedded_server
+from storage.feedback import RedisFeedback
+from storage.history import RedisHistory
+from storage.keys import DAY
+from storage.leases import RedisLeases
+from storage.lua import Replication
+from storage.queue import RedisQueue
+from storage.rules import RedisAudit, RedisRules
+from storage.secrets import RedisVault
+from storage.store import Limits, Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What Redis is to everything else."""
+
+    queue: RedisQueue
+    history: RedisHistory
+    deliveries: RedisDeliveries
+    leases: RedisLeases
+    rulebook: RedisRules
+    audit: RedisAudit
+    vault: RedisVault
+    feedback: RedisFeedback
+
+    @classmethod
+    def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
+        return cls(
+            queue,
+            RedisHistory(store),
+            RedisDeliveries(store),
+            RedisLeases(store),
+            RedisRules(store, policy),
+            RedisAudit(store),
+            RedisVault(store),
+            RedisFeedback(store),
+        )
+
+
+@asynccontextmanager
+async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
+    """To the Redis of ``REDIS_URL``, or the embedded one. StoreUnavailable where there is none."""
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            url = await stack.enter_async_context(embedded_server(settings.data_dir))
+        yield await stack.enter_async_context(aclosing(await connect(url)))
+
+
+@asynccontextmanager
+async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
+    """What is remembered and owed, over that connection."""
+    async with open_connection(settings) as connection:
+        store = Store(
+            connection,
+            buckets=settings.buckets or (16 if connection.is_cluster else 1),
+            lease=settings.lease_seconds,
+            deadline=settings.job_deadline_seconds,
+            retention=settings.retention_days * DAY,
+            audit=settings.audit_days * DAY,
+            max_attempts=settings.max_attempts,
+            limits=Limits(
+                all=settings.max_waiting,
+                channel=settings.max_waiting_per_channel,
+                person=settings.max_waiting_per_person,
+                thread=settings.max_waiting_per_thread,
+            ),
+            answer_together=settings.answer_together,
+            replication=Replication(settings.wait_replicas, settings.wait_milliseconds),
+        )
+        async with aclosing(RedisQueue(store)) as queue:
+            yield Memory.over(store, queue, settings.policy)
+
+
+@asynccontextmanager
+async def open_relay(
+    settings: Settings, memory: Memory, platform: Platform, locale: str
+) -> AsyncIterator[Relay]:
+    """A relay that delivers until it is left, and then finishes."""
+    terms = relay_terms(settings, memory, locale)
+    relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
+    stop = asyncio.Event()
+    running = asyncio.create_task(relay.run(stop))
+    try:
+        yield relay
+    finally:
+        stop.set()
+        await running
+
+
+def relay_terms(settings: Settings, memory: Memory, locale: str = "en") -> RelayTerms:
+    """How this process's relay works; `locale` for people whose language is not known."""
+    policy = settings.policy
+    return RelayTerms(
+        lane=settings.job_lane,
+        holder=name_of_process(),
+        locale=locale if settings.locale == "auto" else settings.locale,
+        zone=policy.zone,
+        governance=Governance(memory.rulebook, memory.audit, policy, memory.queue.cores),
+    )
+
+
+async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
+    """Load the model, then answer the jobs of its lane until `stop` is set.
+
+    False where `stop` came first: then a thread of this process is still loading.
+    """
+    spec = find_model(settings)
+    async with AsyncExitStack() as stack:
+        memory = await stack.enter_async_context(open_memory(settings))
+        watch = await stack.enter_async_context(
+            watched("core", settings, memory.queue, "the model is still loading")
+        )
+        mind = await _unless(stop, _load(settings, spec))
+        if mind is None:
+            return False
+        stack.push_async_callback(mind.engine.close)
+        # What loading brought stays. Python would look through it for garbage now and then, and
+        # hold up every reply meanwhile: by 0.14 s with torch and transformers.
+        gc.collect()
+        gc.freeze()
+        log.info("ready", model=spec.name, lane=settings.job_lane)
+        terms = WorkerTerms(
+            lane=settings.job_lane,
+            name=name_of_process(),
+            low_water=settings.low_water,
+            lease=settings.lease_seconds,
+            drain=settings.drain_seconds,
+        )
+        worker = Worker(
+            memory.queue, memory.history, mind.engine, mind.dialogue, terms, memory.rulebook
+        )
+        watch.measure, watch.starting = partial(_measure, settings, worker), ""
+        await worker.run(stop)
+    return True
+
+
+def _measure(settings: Settings, worker: Worker) -> None:
+    worker.measure()
+    if settings.engine == "torch":
+        from core.engine.torch.cache_size import gpu_memory
+        from core.models.weights import choose_device
+
+        if memory := gpu_memory(choose_device(settings.device)):
+            metrics.gpu_memory(*memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Mind:
+    """A model, ready to answer."""
+
+    engine: Engine
+    dialogue: Dialogue
+
+
+async def _load(settings: Settings, spec: ModelSpec) -> Mind:
+    directory = None
+    if settings.engine != "echo":
+        directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
+    log.info(f"starting {spec.name}")  # the libraries alone take seconds to load
+    dialogue = await asyncio.to_thread(
+        Dialogue.load,
+        spec,
+        directory,
+        system_prompt=settings.system_prompt,
+        speaker_names=settings.speaker_names,
+    )
+    engine = await open_engine(settings, spec, lambda: _weights(settings, spec, directory))
+    return Mind(engine, dialogue)
+
+
+def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> PreTrainedModel:
+    from core.models.weights import load_weights
+
+    if directory is None:
+        raise ModelError(f"the model {spec.name} has no weights to load")
+    return load_weights(
+        spec, directory, dtype=settings.dtype, device=settings.device, progress=log.info
+    )
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None where `stop` is set before there is one."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    return None
+
+
+async def run_all(settings: Settings, stop: asyncio.Event) -> None:
+    """A process for each platform that has its tokens, and one for the model, until `stop`.
+
+    OperatorError where one of them cannot work.
+    """
+    async with open_memory(settings) as memory:
+        serving = await memory.queue.serving(settings.job_lane)
+        parts = parts_of(settings.platforms, serving)
+        if "core" not in parts:
+            log.info("another host's core serves: none is started here", cores=list(serving))
+        await supervise(
+            parts,
+            stop,
+            settings.drain_seconds + 5.0,
+            settings.metrics_port,
+            {"core": partial(_unserved, memory.queue, settings.job_lane)},
+        )
+
+
+def parts_of(platforms: Sequence[str], serving: Sequence[str]) -> list[str]:
+    """The parts that a host has, by the names of the cores that serve its lane now.
+
+    One of this very host is not to be relied on: it may have been killed a moment ago, or belong to
+    a chat in the terminal.
+    """
+    here = f"{machine.node()}-"
+    elsewhere = any(not core.startswith(here) for core in serving)
+    return [*platforms] if elsewhere else [*platforms, "core"]
+
+
+async def _unserved(queue: RedisQueue, lane: str) -> None:
+    """Wait until no core serves a lane."""
+    told = False
+    while True:
+        with contextlib.suppress(StoreUnavailable):
+            if not await queue.cores(lane):
+                return
+        if not told:
+            log.info("a core of this host serves already: ours starts when it has gone", lane=lane)
+        told = True
+        await asyncio.sleep(0.5)
+
+
+async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
+    """Be a platform's bot until `stop` is set.
+
+    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
+    `memory` is what is remembered and owed, and `terms` are its relay's.
+    """
+    adapter = import_module(f"bots.{name}.adapter")
+    async with open_memory(settings) as memory, watched(name, settings, memory.queue):
+        await adapter.serve(settings, memory, relay_terms(settings, memory), stop)
+
+
+def name_of_process() -> str:
+    """This process among all that share a Redis."""
+    return f"{machine.node()}-{os.getpid()}-{uuid4().hex[:6]}"

@@ -1,0 +1,95 @@
+"""What stands in a thread already: read for the history, and to find a reply again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bots.slack.api import Caller
+from bots.slack.convert import earlier_turn
+from bots.slack.users import People
+from bots.slack.workspaces import Workspaces
+from core.queue_types import Delivery
+from core.types import ThreadKey, Turn
+
+MESSAGES = 200
+"""The most that is taken from a thread: its newest."""
+PAGE = 1000
+"""Slack's largest: a call for each page is spent, and the newest come last."""
+
+
+class Past:
+    """Reads threads with conversations.replies."""
+
+    def __init__(self, workspaces: Workspaces, caller: Caller, people: People) -> None:
+        self._workspaces = workspaces
+        self._caller = caller
+        self._people = people
+
+    async def find(self, delivery: Delivery, index: int) -> str | None:
+        """The message of a part that was posted but not recorded.
+
+        It is known by its metadata. A stream gets that only at its end: an unfinished message of
+        the bot's behind the question is taken for the one, as a thread has one reply at a time,
+        but not for a second one of a part that was found: it may be the next reply's.
+        """
+        bot = await self._workspaces.bot(delivery.thread.space)
+        unfinished: str | None = None
+        for message in await self.replies(delivery.thread, oldest=delivery.turn):
+            if message.get("user") != bot.user or message["ts"] in delivery.messages:
+                continue
+            payload = (message.get("metadata") or {}).get("event_payload") or {}
+            if payload == {"job": delivery.job, "part": index}:
+                return str(message["ts"])
+            if not message.get("metadata") and not message.get("blocks"):
+                unfinished = str(message["ts"])
+        return unfinished if index >= len(delivery.messages) else None
+
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        """What was said before the message `before`, as turns."""
+        bot = await self._workspaces.bot(thread.space)
+        messages = await self.replies(thread, oldest=f"{after:.6f}", latest=before)
+        authors = {str(m["user"]) for m in messages if m.get("user") and not m.get("bot_id")}
+        names = await self._people.names(thread.space, authors)
+        turns = (earlier_turn(message, bot, names) for message in messages)
+        return [turn for turn in turns if turn is not None]
+
+    async def replies(
+        self, thread: ThreadKey, oldest: str, latest: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """The thread's messages between two times, both left out, the oldest first."""
+        client = await self._workspaces.client(thread.space)
+        found: list[Mapping[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = await self._page(client, thread, oldest, latest, cursor)
+            # the message that began the thread comes along, whatever was asked for
+            found += [m for m in page["messages"] if float(oldest) < float(m["ts"])]
+            cursor = (page.get("response_metadata") or {}).get("next_cursor")
+            if not cursor:
+                return found[-MESSAGES:]
+
+    async def _page(
+        self,
+        client: AsyncWebClient,
+        thread: ThreadKey,
+        oldest: str,
+        latest: str | None,
+        cursor: str | None,
+    ) -> Any:
+        return await self._caller.must(
+            "conversations.replies",
+            thread.space,
+            thread.channel,
+            lambda: client.conversations_replies(
+                channel=thread.channel,
+                ts=thread.thread,
+                limit=PAGE,
+                include_all_metadata=True,
+                cursor=cursor,
+                oldest=oldest,
+                latest=latest,
+            ),
+        )

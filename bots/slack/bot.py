@@ -1,0 +1,207 @@
+"""The Slack process: everything wired together, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Protocol
+
+import aiohttp
+import structlog
+from slack_bolt.async_app import AsyncApp
+from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
+from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
+from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bots.relay import Relay
+from bots.relay import Terms as RelayTerms
+from bots.slack import setup_checks
+from bots.slack.api import Caller
+from bots.slack.backfill import Past
+from bots.slack.catchup import CatchUp
+from bots.slack.context import Desk, Terms
+from bots.slack.http_mode import web_server
+from bots.slack.listeners import Listeners, new_app
+from bots.slack.manifest import SCOPES
+from bots.slack.oauth import Installations, ManyWorkspaces, States
+from bots.slack.platform import CALL_SECONDS, SlackPlatform
+from bots.slack.rate_limits import Budget
+from bots.slack.socket_mode import PING_SECONDS, socket
+from bots.slack.users import People
+from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
+from core.background import repeat
+from core.ports import Deliveries, Feedback, History, JobQueue, Vault
+from core.settings import Settings
+
+CONNECTIONS = 100
+TEND_SECONDS = 2.0
+"""How often the signs of life in threads are looked at."""
+
+
+log = structlog.get_logger()
+
+
+class Stores(Protocol):
+    """What the adapter remembers with."""
+
+    @property
+    def queue(self) -> JobQueue: ...
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def deliveries(self) -> Deliveries: ...
+
+    @property
+    def vault(self) -> Vault: ...
+
+    @property
+    def feedback(self) -> Feedback: ...
+
+
+async def serve(
+    settings: Settings,
+    stores: Stores,
+    terms: RelayTerms,
+    stop: asyncio.Event,
+    budget: Budget | None = None,
+) -> None:
+    """Serve Slack until `stop`. OperatorError, one sentence, where Slack will not have it."""
+    setup_checks.required_tokens(settings)
+    async with web_client(settings) as client:
+        await setup_checks.check(settings, client)
+        flow, workspaces = await _installed(settings, stores, client)
+        budget = budget or Budget(share=1 / settings.slack_processes)
+        desk = new_desk(settings, stores, terms, workspaces, budget)
+        await _run(settings, desk, client, flow, stop)
+
+
+async def _installed(
+    settings: Settings, stores: Stores, client: AsyncWebClient
+) -> tuple[AsyncOAuthFlow | None, Workspaces]:
+    """One workspace, by the token in the settings; or as many as install the app."""
+    if settings.slack_http_port is None or not settings.slack_by_oauth:
+        return None, OneWorkspace(client, await who_am_i(client))
+    many = many_workspaces(settings, stores.vault, client)
+    for sentence in await setup_checks.revoked(many):
+        log.error(sentence)
+    client_id, client_secret = _credentials(settings)
+    oauth = AsyncOAuthSettings(
+        client_id=client_id,
+        client_secret=client_secret,
+        scopes=SCOPES,
+        installation_store=many.installations,
+        installation_store_bot_only=True,
+        state_store=States(stores.vault),
+    )
+    return AsyncOAuthFlow(client=client, settings=oauth), many
+
+
+def many_workspaces(settings: Settings, vault: Vault, client: AsyncWebClient) -> ManyWorkspaces:
+    """The workspaces that have installed the app, as they are kept."""
+    client_id, client_secret = _credentials(settings)
+    rotator = AsyncTokenRotator(client_id=client_id, client_secret=client_secret, client=client)
+    assert client.session is not None  # noqa: S101 -- `web_client` gave it one
+    return ManyWorkspaces(
+        Installations(vault), rotator, client.session, settings.slack_api_url, client.timeout
+    )
+
+
+def _credentials(settings: Settings) -> tuple[str, str]:
+    """The app's id and secret, of those that are there where `slack_by_oauth` says so."""
+    secret = settings.slack_client_secret
+    return settings.slack_client_id or "", secret.get_secret_value() if secret else ""
+
+
+@contextlib.asynccontextmanager
+async def web_client(settings: Settings) -> AsyncIterator[AsyncWebClient]:
+    """The client of this process: one session, so that connections are kept."""
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        token = settings.slack_bot_token
+        yield new_client(
+            token.get_secret_value() if token else None,
+            settings.slack_api_url,
+            session,
+            timeout=int(CALL_SECONDS - 5),
+        )
+
+
+def new_desk(
+    settings: Settings, stores: Stores, terms: RelayTerms, workspaces: Workspaces, budget: Budget
+) -> Desk:
+    """The tools of the listeners, and the relay with its platform."""
+    caller = Caller(budget)
+    people = People(workspaces, budget, settings.locale, settings.slack_admins)
+    past = Past(workspaces, caller, people)
+    model = settings.job_lane
+    platform = SlackPlatform(workspaces, caller, past, model, streaming=settings.slack_streaming)
+    return Desk(
+        relay=Relay(platform, stores.queue, stores.history, stores.deliveries, terms),
+        history=stores.history,
+        deliveries=stores.deliveries,
+        feedback=stores.feedback,
+        workspaces=workspaces,
+        platform=platform,
+        people=people,
+        caller=caller,
+        past=past,
+        terms=Terms(
+            model=model,
+            days=settings.retention_days,
+            follow_ups=settings.slack_follow_ups,
+            strangers=settings.slack_strangers,
+            allowed_bots=settings.slack_allowed_bots,
+        ),
+    )
+
+
+async def _run(
+    settings: Settings,
+    desk: Desk,
+    client: AsyncWebClient,
+    flow: AsyncOAuthFlow | None,
+    stop: asyncio.Event,
+) -> None:
+    secret = settings.slack_signing_secret
+    app = new_app(desk, client, secret.get_secret_value() if secret else None)
+    listeners = Listeners(desk)
+    listeners.register(app)
+    catch_up = CatchUp(desk, listeners.messages)
+    drained = asyncio.Event()
+    relay = asyncio.create_task(desk.relay.run(drained))
+    tend = partial(desk.platform.tend, desk.relay.delivers)
+    second = desk.caller.budget.minute / 60  # shorter in tests
+    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * second))
+    try:
+        async with _transport(settings, app, flow, catch_up, second):
+            desk.later(catch_up.run())
+            await stop.wait()
+        await desk.close()
+    finally:
+        drained.set()  # nothing comes in any more: what is under way is finished or handed back
+        await relay
+        tending.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _transport(
+    settings: Settings,
+    app: AsyncApp,
+    flow: AsyncOAuthFlow | None,
+    catch_up: CatchUp,
+    second: float,
+) -> AsyncIterator[None]:
+    if settings.slack_http_port is not None:
+        async with web_server(app, flow, settings.slack_http_host, settings.slack_http_port):
+            yield
+        return
+    token = settings.slack_app_token
+    assert token is not None  # noqa: S101 -- checked at the door
+    ping = PING_SECONDS * second
+    async with socket(app, token.get_secret_value(), catch_up.soon, ping):
+        yield

@@ -1,0 +1,187 @@
+"""What stands in a message: the text, the notice that it is an AI's, and the controls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from bots.platform import Part
+from bots.slack.convert import JOINER, Malformed
+from bots.strings import say
+from core.queue_types import Delivery
+from core.types import Done, ThreadKey
+
+Block: TypeAlias = dict[str, Any]
+
+STOP = "henji_stop"
+REGENERATE = "henji_regenerate"
+CONTINUE = "henji_continue"
+FEEDBACK = "henji_feedback"
+MENU = "henji_menu"
+MENU_WORDS = ("help", "privacy", "model", "reset")
+"""What the menu under a reply has: slash commands do not work in threads."""
+
+_PING = re.compile(r"<!(?=[ches])|<@(?=[UWB])")
+
+
+def harmless(text: str) -> str:
+    """A reply in which nothing pings people: not a person, a group, or a channel."""
+    return _PING.sub(lambda match: f"{match[0]}{JOINER}", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What the value of a button carries: which reply it stands under, and who asked for it."""
+
+    job: str
+    author: str
+    thread: ThreadKey
+
+    def __str__(self) -> str:
+        return f"{self.job} {self.author} {self.thread}"
+
+    @classmethod
+    def parse(cls, value: str) -> Handle:
+        """Malformed where no button of ours carries that."""
+        try:
+            job, author, thread = value.split(" ", 2)
+            return cls(job, author, ThreadKey.parse(thread))
+        except ValueError:
+            raise Malformed("value") from None
+
+
+def handle_of(delivery: Delivery) -> Handle:
+    return Handle(delivery.job, delivery.author, delivery.thread)
+
+
+def reply(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block]:
+    """The blocks of a part, its text first."""
+    return [
+        {"type": "markdown", "text": harmless(part.text)},
+        *under(part, delivery, model, locale),
+    ]
+
+
+def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block]:
+    """What stands under the text of a part: nothing but under the last."""
+    if not part.last:
+        return []
+    handle = str(handle_of(delivery))
+    if part.end is None:
+        return [_actions(_button(STOP, say("stop", locale), handle))]
+    notes = [_context(part.note)] if part.note else []
+    if not isinstance(part.end, Done):
+        return notes
+    return [
+        *notes,
+        _context(say("ai_notice", locale, model=part.end.model or model)),
+        _feedback(handle, locale),
+        _actions(*_again(part.end, handle, locale)),
+    ]
+
+
+def _again(end: Done, handle: str, locale: str) -> Sequence[Block]:
+    buttons = [_button(REGENERATE, say("regenerate", locale), handle)]
+    if end.finish_reason in ("length", "cancelled"):
+        buttons.append(_button(CONTINUE, say("continue", locale), handle))
+    options = [{"text": _text(say(f"menu_{word}", locale)), "value": word} for word in MENU_WORDS]
+    return [*buttons, {"type": "overflow", "action_id": MENU, "options": options}]
+
+
+def _feedback(handle: str, locale: str) -> Block:
+    def button(key: str, value: str) -> Block:
+        return {"text": _text(say(key, locale)), "value": f"{value} {handle}"}
+
+    buttons = {
+        "type": "feedback_buttons",
+        "action_id": FEEDBACK,
+        "positive_button": button("good", "good"),
+        "negative_button": button("bad", "bad"),
+    }
+    return {"type": "context_actions", "elements": [buttons]}
+
+
+def _context(text: str) -> Block:
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": escaped(text)}]}
+
+
+def _actions(*elements: Block) -> Block:
+    return {"type": "actions", "elements": list(elements)}
+
+
+def _button(action: str, label: str, value: str = "", **more: Any) -> Block:
+    button: Block = {"type": "button", "action_id": action, "text": _text(label)}
+    return button | ({"value": value} if value else {}) | more
+
+
+def _text(text: str) -> Block:
+    return {"type": "plain_text", "text": text}
+
+
+def escaped(text: str) -> str:
+    """Text as Slack's own markup takes it, with nothing in it that means something."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# -- modals -----------------------------------------------------------------------------------
+
+
+def modal(
+    callback: str, title: str, locale: str, *blocks: Block, data: str = "", yes: str = "send"
+) -> Block:
+    """A modal with a button to send it and one to close it; `data` comes back with it."""
+    return {
+        "type": "modal",
+        "callback_id": callback,
+        "private_metadata": data,
+        "title": _text(title[:24]),
+        "submit": _text(say(yes, locale)),
+        "close": _text(say("cancel", locale)),
+        "blocks": list(blocks),
+    }
+
+
+def section(text: str, accessory: Block | None = None) -> Block:
+    block: Block = {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+    return block | ({"accessory": accessory} if accessory else {})
+
+
+def question(name: str, label: str, element: Block, *, optional: bool = False) -> Block:
+    """An input of a modal; `name` is how `interactions.submitted` gives it back."""
+    return {
+        "type": "input",
+        "block_id": name,
+        "label": _text(label),
+        "optional": optional,
+        "element": element | {"action_id": name},
+    }
+
+
+def dangerous_button(action: str, label: str, value: str, ask: str, locale: str) -> Block:
+    """A button that asks before it does something that cannot be undone."""
+    confirm = {
+        "title": _text(say("reset_title", locale)),
+        "text": _text(ask),
+        "confirm": _text(say("reset_yes", locale)),
+        "deny": _text(say("cancel", locale)),
+        "style": "danger",
+    }
+    return _button(action, label, value, style="danger", confirm=confirm)
+
+
+def button(action: str, label: str, value: str = "") -> Block:
+    return _button(action, label, value)
+
+
+def actions(*elements: Block) -> Block:
+    return _actions(*elements)
+
+
+def header(text: str) -> Block:
+    return {"type": "header", "text": _text(text)}
+
+
+def context(text: str) -> Block:
+    return _context(text)

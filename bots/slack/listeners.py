@@ -1,0 +1,171 @@
+"""The Bolt app: which listener hears what, and what becomes of an error.
+
+With `process_before_response`, Bolt acknowledges an event after its listener has returned: what is
+acknowledged is stored. A listener that raises is not acknowledged, and Slack delivers again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from pathlib import Path
+from typing import Any
+
+import structlog
+from slack_bolt.async_app import AsyncApp
+from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.context.ack.async_ack import AsyncAck
+from slack_bolt.context.async_context import AsyncBoltContext
+from slack_bolt.error import BoltUnhandledRequestError
+from slack_bolt.request.async_request import AsyncBoltRequest
+from slack_bolt.response import BoltResponse
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bots.platform import PlatformRefused
+from bots.slack import components, convert, interactions
+from bots.slack.app_home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, Home
+from bots.slack.button_handlers import REASON, Controls
+from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, Commands
+from bots.slack.context import Desk
+from bots.slack.convert import Malformed
+from bots.slack.messages import Messages
+from core.errors import StoreUnavailable
+
+MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
+PAGES = (FORGET_ME, RESET_CHANNEL, RESET_USER, RESET_SPACE)
+CONTROLS = (components.STOP, components.REGENERATE, components.CONTINUE, components.FEEDBACK)
+
+log = structlog.get_logger()
+
+
+class Listeners:
+    """Everything that Slack may say, and who hears it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.messages = Messages(desk)
+        self._desk = desk
+        self._home = Home(desk)
+        self._controls = Controls(desk)
+        self._commands = Commands(desk, self.messages, self._home)
+
+    def register(self, app: AsyncApp) -> None:
+        app.event(re.compile(r".*"))(self._event)
+        app.command(re.compile(r".*"))(self._command)
+        app.shortcut(re.compile(rf"{ASK_SHORTCUT}|{RESET_SHORTCUT}"))(self._shortcut)
+        app.action(re.compile(r".*"))(self._action)
+        app.view(re.compile(r".*"))(self._view)
+        app.error(on_error)
+
+    async def _event(
+        self, body: dict[str, Any], context: AsyncBoltContext, request: AsyncBoltRequest
+    ) -> None:
+        kind = str(body["event"].get("type", ""))
+        team = context.team_id or ""  # in a shared channel, not the one that the body names
+        if kind in MESSAGE_EVENTS:
+            retries = request.headers.get("x-slack-retry-num", ["0"])
+            await self.messages.on_event(body, team, int(retries[0]))
+        elif kind == "app_home_opened":
+            await self._home.on_opened(body, team)
+        elif kind == "app_uninstalled" or (kind == "tokens_revoked" and convert.ours_revoked(body)):
+            log.error("the app was taken out of a workspace", team=team)
+            await self._desk.workspaces.gone(team)
+        else:
+            log.info("an event that nobody hears", kind=kind)
+
+    async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
+        await self._commands.on_command(interactions.commanded(body), ack)
+
+    async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
+        await self._commands.on_shortcut(interactions.pressed(body))
+        await ack()
+
+    async def _action(self, body: dict[str, Any], ack: AsyncAck) -> None:
+        press = interactions.pressed(body)
+        if press.action in PAGES:
+            await self._home.on_press(press)
+        elif press.action in CONTROLS:
+            await self._controls.on_press(press)
+        elif press.action == components.MENU:
+            await self._commands.on_menu(press)
+        await ack()
+
+    async def _view(self, body: dict[str, Any], context: AsyncBoltContext, ack: AsyncAck) -> None:
+        sent = interactions.submitted(body)
+        match sent.callback:
+            case callback if callback == REASON:
+                await self._controls.on_reason(sent)
+            case callback if callback == CONFIRM:
+                await self._home.on_confirmed(context.team_id or "", sent)
+            case callback if callback == ASKED:
+                await self._commands.on_asked(sent, ack)
+                return
+        await ack()
+
+
+async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
+    """What a retry may mend is not acknowledged; the rest is, with a line in the log."""
+    kind = _kind(body)
+    match error:
+        case StoreUnavailable():
+            log.warning("not stored; Slack will deliver it again", kind=kind, error=str(error))
+            return BoltResponse(status=503)
+        case BoltUnhandledRequestError():
+            log.info("a payload that nobody hears", kind=kind)
+            return BoltResponse(status=200)
+        case Malformed() | AttributeError() | KeyError() | TypeError() | ValueError():
+            # not the error's words: a part of the payload may be in them
+            log.warning("a malformed payload", kind=kind, at=_where(error))
+            return BoltResponse(status=200)
+    log.error("a listener failed", kind=kind, exc_info=error)
+    return BoltResponse(status=500)
+
+
+def _where(error: Exception) -> str:
+    """The line that met what it could not read, so that a fault of our own can be told from it."""
+    steps = traceback.extract_tb(error.__traceback__)
+    return f"{Path(steps[-1].filename).name}:{steps[-1].lineno}" if steps else ""
+
+
+def _kind(body: object) -> str:
+    """What a payload says that it is, however it is made."""
+    for part in (body.get("event"), body) if isinstance(body, dict) else ():
+        if isinstance(part, dict) and isinstance(part.get("type"), str):
+            return str(part["type"])
+    return ""
+
+
+def new_app(desk: Desk, base_client: AsyncWebClient, signing_secret: str | None) -> AsyncApp:
+    """A Bolt app that authorizes by what is known of the workspace, without a call per event."""
+
+    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult | None:
+        team = team_id or ""
+        try:
+            client = await desk.workspaces.client(team)
+            bot = await desk.workspaces.bot(team)
+        except PlatformRefused:
+            return None  # not installed there, or not any more
+        return AuthorizeResult(
+            enterprise_id=enterprise_id,
+            team_id=team,
+            bot_token=client.token,
+            bot_id=bot.bot_id,
+            bot_user_id=bot.user,
+        )
+
+    return AsyncApp(
+        client=base_client,
+        authorize=authorize,  # type: ignore[arg-type]  # None is an answer, whatever the type says
+        signing_secret=signing_secret,
+        logger=_quiet(),
+        process_before_response=True,
+        ignoring_self_events_enabled=False,  # one's own messages may be deleted by others
+        raise_error_for_unhandled_request=True,
+    )
+
+
+def _quiet() -> logging.Logger:
+    """Bolt's log shows payloads at the level DEBUG: people's words are not for logs."""
+    logger = logging.getLogger("henji.slack_bolt")
+    logger.setLevel(logging.ERROR)
+    return logger

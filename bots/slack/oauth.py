@@ -1,0 +1,167 @@
+"""The app in several workspaces: installations by OAuth, kept in Redis, their tokens rotated."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from logging import Logger, getLogger
+from secrets import token_urlsafe
+from typing import Any
+
+import aiohttp
+import structlog
+from slack_sdk.errors import SlackTokenRotationError
+from slack_sdk.oauth.installation_store import Bot as InstalledBot
+from slack_sdk.oauth.installation_store import Installation
+from slack_sdk.oauth.installation_store.async_installation_store import AsyncInstallationStore
+from slack_sdk.oauth.state_store.async_state_store import AsyncOAuthStateStore
+from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bots.platform import PlatformRefused
+from bots.slack.convert import Bot
+from bots.slack.workspaces import new_client
+from core.ports import Vault
+
+STATE_SECONDS = 600
+KEPT_SECONDS = 30.0
+"""How long a process uses an installation before it looks at it again."""
+ROTATE_MINUTES = 120
+_FIELDS = ("app_id", "team_id", "bot_token", "bot_id", "bot_user_id", "bot_refresh_token")
+
+log = structlog.get_logger()
+
+
+class Installations(AsyncInstallationStore):
+    """The bot of each workspace, as Slack's SDK wants it kept."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    @property
+    def logger(self) -> Logger:
+        return getLogger("henji.slack_oauth")
+
+    async def async_save(self, installation: Installation) -> None:
+        await self.async_save_bot(installation.to_bot())
+
+    async def async_save_bot(self, bot: InstalledBot) -> None:
+        fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
+        fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
+        await self._vault.put(f"slack:{bot.team_id}", json.dumps(fields))
+        await self._list({*await self.teams(), str(bot.team_id)})
+
+    async def teams(self) -> Sequence[str]:
+        """The workspaces that the app is installed in."""
+        return list(json.loads(await self._vault.get("slack-teams") or "[]"))
+
+    async def _list(self, teams: Collection[str]) -> None:
+        await self._vault.put("slack-teams", json.dumps(sorted(teams)))
+
+    async def async_find_bot(
+        self,
+        *,
+        enterprise_id: str | None,
+        team_id: str | None,
+        is_enterprise_install: bool | None = False,
+    ) -> InstalledBot | None:
+        text = await self._vault.get(f"slack:{team_id}")
+        if text is None:
+            return None
+        fields = json.loads(text)
+        known = {name: fields[name] for name in _FIELDS}
+        expires, installed = fields["expires"], fields["installed"]
+        return InstalledBot(**known, bot_token_expires_at=expires, installed_at=installed)
+
+    async def async_delete_bot(self, *, enterprise_id: str | None, team_id: str | None) -> None:
+        await self._vault.take(f"slack:{team_id}")
+        await self._list({*await self.teams()} - {team_id})
+
+
+class States(AsyncOAuthStateStore):
+    """The states of installations under way: each is good once, for ten minutes."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    @property
+    def logger(self) -> Logger:
+        return getLogger("henji.slack_oauth")
+
+    async def async_issue(self, *args: Any, **kwargs: Any) -> str:
+        state = token_urlsafe(24)
+        await self._vault.put(f"slack-state:{state}", "1", STATE_SECONDS)
+        return state
+
+    async def async_consume(self, state: str) -> bool:
+        return await self._vault.take(f"slack-state:{state}") is not None
+
+
+class ManyWorkspaces:
+    """Clients by workspace; a token that is about to expire is exchanged first."""
+
+    def __init__(
+        self,
+        installations: Installations,
+        rotator: AsyncTokenRotator,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        timeout: int,
+    ) -> None:
+        self.installations = installations
+        self._rotator = rotator
+        self._session = session
+        self._base_url = base_url
+        self._timeout = timeout
+        self._known: dict[str, tuple[float, InstalledBot]] = {}
+        self._order: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def client(self, team: str) -> AsyncWebClient:
+        token = (await self._installed(team)).bot_token
+        return new_client(token, self._base_url, self._session, self._timeout)
+
+    async def bot(self, team: str) -> Bot:
+        found = await self._installed(team)
+        return Bot(team, found.bot_user_id, found.bot_id or "")
+
+    async def teams(self) -> Sequence[str]:
+        """The workspaces that the app is installed in."""
+        return await self.installations.teams()
+
+    async def gone(self, team: str) -> None:
+        """The app was taken out of a workspace."""
+        self._known.pop(team, None)
+        await self.installations.async_delete_bot(enterprise_id=None, team_id=team)
+
+    async def _installed(self, team: str) -> InstalledBot:
+        async with self._order[team]:  # who asks together asks once: a refresh token is good once
+            at, known = self._known.get(team, (0.0, None))
+            if known is None or time.monotonic() - at >= KEPT_SECONDS:
+                known = await self._rotated(await self._kept(team))
+                self._known[team] = (time.monotonic(), known)
+            return known
+
+    async def _kept(self, team: str) -> InstalledBot:
+        found = await self.installations.async_find_bot(enterprise_id=None, team_id=team)
+        if found is None:
+            raise PlatformRefused(f"the app is not installed in the workspace {team}")
+        return found
+
+    async def _rotated(self, bot: InstalledBot) -> InstalledBot:
+        """With a token that lasts; the one there is where another process is just exchanging it."""
+        try:
+            rotated = await self._rotator.perform_bot_token_rotation(
+                bot=bot, minutes_before_expiration=ROTATE_MINUTES
+            )
+        except SlackTokenRotationError as error:
+            now = await self._kept(str(bot.team_id))
+            if now.bot_token == bot.bot_token:
+                log.warning("a token could not be exchanged", team=bot.team_id, error=str(error))
+            return now
+        if rotated is None:
+            return bot
+        await self.installations.async_save_bot(rotated)
+        return rotated

@@ -1,0 +1,115 @@
+"""Events by Socket Mode: the SDK's connection, and what is made of its coming and going."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import structlog
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.socket_mode.aiohttp import SocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.socket_mode.response import SocketModeResponse
+
+from bots.slack.api import error_of
+from bots.slack.setup_checks import app_token_sentence
+from core.observe import metrics
+
+PING_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+@contextlib.asynccontextmanager
+async def socket(
+    app: AsyncApp, app_token: str, on_lost: Callable[[], None], ping: float = PING_SECONDS
+) -> AsyncIterator[None]:
+    """Be connected; `on_lost` is called when a connection that was lost is there again.
+
+    `ping`: how often it is looked whether it still stands, in seconds.
+    """
+    handler = _Handler(app, app_token, logger=_quiet_logger(), ping_interval=ping)
+    handler.client.on_message_listeners.append(_Link(on_lost).on_frame)
+    _say_what_to_click(handler.client)
+    with metrics.gateway_standing("slack", lambda: _stands(handler.client.current_session)):
+        await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
+        try:
+            yield
+        finally:
+            await handler.close_async()  # type: ignore[no-untyped-call]  # nor this
+
+
+def _stands(session: aiohttp.ClientWebSocketResponse | None) -> bool:
+    return session is not None and not session.closed
+
+
+class _Handler(AsyncSocketModeHandler):
+    """Acknowledges what Bolt cannot read at all: it would only come again."""
+
+    async def handle(  # type: ignore[override]  # as Bolt's own
+        self, client: SocketModeClient, req: SocketModeRequest
+    ) -> None:
+        try:
+            await super().handle(client, req)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            log.warning("a malformed payload", kind=req.type, error=type(error).__name__)
+            await client.send_socket_mode_response(SocketModeResponse(envelope_id=req.envelope_id))
+
+
+def _say_what_to_click(client: SocketModeClient) -> None:
+    """The SDK tries for ever to connect again; where the token is at fault, that is said."""
+    ask = client.issue_new_wss_url
+
+    async def ask_and_say() -> str:
+        try:
+            return await ask()
+        except SlackApiError as error:
+            sentence = app_token_sentence(error_of(error))
+            log.error("cannot connect to slack again", why=sentence)  # noqa: TRY400 -- all is said
+            raise
+
+    client.issue_new_wss_url = ask_and_say  # type: ignore[method-assign]  # the SDK has no hook
+
+
+def _quiet_logger() -> logging.Logger:
+    """The SDK logs what it receives at the level DEBUG: people's words are not for logs.
+
+    It shows a traceback for every try to connect: its sentence is enough.
+    """
+
+    def sentence_only(record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
+
+    logger = logging.getLogger("henji.slack_socket")
+    logger.setLevel(logging.WARNING)
+    logger.filters[:] = [sentence_only]
+    return logger
+
+
+class _Link:
+    """Notices a connection that comes back without having been sent away."""
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
+        self._expected = True  # the first hello
+
+    async def on_frame(self, frame: aiohttp.WSMessage) -> None:
+        text = str(frame.data)
+        if '"hello"' not in text and '"disconnect"' not in text:
+            return
+        kind = json.loads(text).get("type")
+        if kind == "disconnect":
+            metrics.gateway("slack", "disconnect")
+            self._expected = True
+        elif kind == "hello":
+            metrics.gateway("slack", "hello" if self._expected else "lost and back")
+            if not self._expected:
+                log.warning("the connection to slack was lost; reading what was missed")
+                self._on_lost()
+            self._expected = False

@@ -1,0 +1,107 @@
+"""Signs of life: the status in a thread, and the session that gives Slack's own Stop button.
+
+Slack takes a status away when the app posts there, and after two minutes. It does neither where a
+message is only updated, and it never ends a session by itself: whatever is put up here is taken
+down here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import structlog
+from slack_sdk.errors import SlackApiError
+
+from bots.platform import PlatformRefused
+from bots.slack.api import Caller, NotNow
+from bots.slack.pace import Live
+from bots.slack.workspaces import Workspaces
+from core.types import ThreadKey
+
+STATUS = "assistant.threads.setStatus"
+SESSION = "agents.sessions.setStatus"
+STATUS_SECONDS = 90.0
+"""Then a status is set again: Slack takes it away after 120."""
+
+log = structlog.get_logger()
+
+
+class Signs:
+    """Puts signs up and takes them down. The caller holds the reply's `order`."""
+
+    def __init__(self, workspaces: Workspaces, caller: Caller) -> None:
+        self._workspaces = workspaces
+        self._caller = caller
+
+    # -- the status -----------------------------------------------------------------------------
+
+    async def show(self, thread: ThreadKey, live: Live, sentence: str) -> None:
+        """Say what is going on, where there is room for it now."""
+        if live.status == sentence:
+            return
+        with contextlib.suppress(NotNow):
+            await self._set(thread, sentence)
+            live.status, live.status_at = sentence, time.monotonic()
+
+    async def hide(self, thread: ThreadKey, live: Live) -> None:
+        """Take the status away, where Slack has not done so by itself."""
+        if not live.status:
+            return
+        live.status = ""
+        try:
+            await self._set(thread, "")
+        except Exception as error:  # the reply is not lost for it, and Slack's time for it ends
+            log.info("a status was left standing", error=repr(error))
+
+    async def renew(self, thread: ThreadKey, live: Live) -> None:
+        """Set a status again before Slack takes it away."""
+        seconds = STATUS_SECONDS * self._caller.budget.minute / 60
+        if live.status and time.monotonic() >= live.status_at + seconds:
+            sentence, live.status = live.status, ""
+            await self.show(thread, live, sentence)
+
+    async def _set(self, thread: ThreadKey, sentence: str) -> None:
+        client = await self._workspaces.client(thread.space)
+        await self._caller.may(
+            STATUS,
+            thread.space,
+            thread.channel,
+            lambda: client.assistant_threads_setStatus(
+                channel_id=thread.channel,
+                thread_ts=thread.thread,
+                status=sentence,
+                loading_messages=[sentence] if sentence else None,
+            ),
+        )
+
+    # -- the session ----------------------------------------------------------------------------
+
+    async def enter(self, thread: ThreadKey, live: Live) -> None:
+        """Tell Slack that work is under way: its own Stop button appears."""
+        with contextlib.suppress(NotNow, SlackApiError, PlatformRefused):
+            client = await self._workspaces.client(thread.space)
+            await self._caller.may(
+                SESSION,
+                thread.space,
+                thread.channel,
+                lambda: client.agents_sessions_setStatus(
+                    channel_id=thread.channel, thread_ts=thread.thread, status="processing"
+                ),
+            )
+            live.session = True
+
+    async def leave(self, thread: ThreadKey) -> None:
+        """Tell Slack that the work is over, whoever began it."""
+        client = await self._workspaces.client(thread.space)
+        try:
+            await self._caller.must(
+                SESSION,
+                thread.space,
+                thread.channel,
+                lambda: client.agents_sessions_setStatus(
+                    channel_id=thread.channel, thread_ts=thread.thread, status="active"
+                ),
+            )
+        except Exception as error:  # nor for this
+            log.info("a session was left open", error=repr(error))

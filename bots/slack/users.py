@@ -1,0 +1,113 @@
+"""Who people are: names, languages, and who is an admin. Asked once an hour."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bots import strings
+from bots.slack.rate_limits import Budget
+from bots.slack.workspaces import Workspaces
+
+KEPT = 10_000
+KEPT_SECONDS = 3600.0
+PATIENCE = 0.15
+"""Seconds that a message waits for names that are not known yet; it must be stored within three."""
+AT_ONCE = 16
+"""How many are asked about at the same time."""
+
+_JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-龥]")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A member as Slack has them."""
+
+    name: str = ""
+    locale: str = ""
+    admin: bool = False
+
+
+class People:
+    """A cache before users.info. `locale`: a language for all, or ``auto``."""
+
+    def __init__(
+        self, workspaces: Workspaces, budget: Budget, locale: str, admins: Iterable[str]
+    ) -> None:
+        self._workspaces = workspaces
+        self._budget = budget
+        self._locale = locale
+        self._admins = frozenset(admins)
+        self._known: OrderedDict[tuple[str, str], tuple[float, Person]] = OrderedDict()
+        self._asking: dict[tuple[str, str], asyncio.Task[Person]] = {}
+
+    async def names(self, team: str, users: Iterable[str]) -> Mapping[str, str]:
+        """The names of those that are known or answered for in time."""
+        wanted = list(users)
+        people = await asyncio.gather(*(self._soon(team, user) for user in wanted))
+        return {user: p.name for user, p in zip(wanted, people, strict=True) if p.name}
+
+    async def locale(self, team: str, user: str, text: str = "") -> str:
+        """A person's language; by what they write where Slack does not say."""
+        if self._locale != "auto":
+            return self._locale
+        person = await self._soon(team, user)
+        if person.locale:
+            return strings.language(person.locale)
+        return "ja" if _JAPANESE.search(text) else "en"
+
+    async def is_admin(self, team: str, user: str) -> bool:
+        """Whether they may do what concerns others: Slack is asked anew where it said no."""
+        if user in self._admins or (await self._soon(team, user)).admin:
+            return True
+        return (await self._ask(team, user)).admin
+
+    async def _soon(self, team: str, user: str) -> Person:
+        at, person = self._known.get((team, user), (0.0, Person()))
+        if at and time.monotonic() - at < KEPT_SECONDS:
+            return person
+        if len(self._asking) >= AT_ONCE and (team, user) not in self._asking:
+            return person  # in a rush, being stored comes before being known
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), PATIENCE)
+        except TimeoutError:
+            return Person()
+
+    def _asked(self, team: str, user: str) -> asyncio.Task[Person]:
+        key = (team, user)
+        if key not in self._asking:
+            task = asyncio.ensure_future(self._ask(team, user))
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return self._asking[key]
+
+    async def _ask(self, team: str, user: str) -> Person:
+        """What Slack says of them now; nothing where there is no room to ask, or no answer."""
+        if not self._budget.try_take("users.info", team, ""):
+            return Person()
+        client = await self._workspaces.client(team)
+        try:
+            answer = await client.users_info(user=user, include_locale=True)
+        except Exception:  # names are not worth losing a message for
+            return Person()
+        found = _person(answer["user"], team)
+        self._known[team, user] = (time.monotonic(), found)
+        if len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return found
+
+
+def _person(user: Mapping[str, object], team: str) -> Person:
+    profile = user.get("profile")
+    shown = profile.get("display_name") if isinstance(profile, dict) else ""
+    of_another = user.get("is_stranger") or user.get("team_id") not in (None, team)
+    return Person(
+        name=str(shown or user.get("real_name") or user.get("name") or ""),
+        locale=str(user.get("locale") or ""),
+        # who is an admin of another workspace is none here
+        admin=bool(user.get("is_admin") or user.get("is_owner")) and not of_another,
+    )

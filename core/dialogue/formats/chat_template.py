@@ -1,0 +1,137 @@
+"""Any model's own chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from core.dialogue.formats.base import Message, Reading
+from core.dialogue.formats.template_markers import find_seams
+from core.dialogue.sanitize import Breaker, clean
+from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
+from core.errors import ModelError
+from core.types import Turn
+
+_ASKED, _REPLIED = "Xq0", "Xa1"
+
+
+class ChatTemplateFormat:
+    """A prompt as the model's chat template has it.
+
+    Text stays text: every control token of the tokenizer that is typed (``<|im_end|>``), and every
+    mark that the template writes around turns without a token of its own (``[/INST]``, ``USER:``),
+    gets a space before its last character.
+
+    What the template does is found out by asking it at load: whether it takes a system message
+    (else the system prompt stands before the first user's text), whether it insists on alternation,
+    and whether a longer dialogue only appends to a shorter one's string.
+    """
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer, system_prompt: str) -> None:
+        self._tokenizer = tokenizer
+        self._system: list[dict[str, str]] = []
+        self._preamble = ""
+        if not tokenizer.has_template:
+            raise ModelError(f"{tokenizer.template_file} has no chat template")
+        self._seams = find_seams(self._written, tokenizer.template_file)
+        marks = [*tokenizer.reserved, *self._seams.marks()]
+        self._safe = Breaker(marks, tokenizer.normalized)
+        self._place_system(self._safe(clean(system_prompt)))
+        self.alternates = not self._takes(("user", "user"))
+        self.user_first = self.alternates or bool(self._preamble)
+        self.stable = True
+        self.stable = self._appends()
+        self.reading = self._reading()
+
+    def message(self, turn: Turn) -> Message:
+        return Message(turn.role, self._safe(clean(turn.text)))
+
+    def first(self, message: Message) -> str:
+        return self._render([message], prompt=False)
+
+    def following(self, message: Message) -> str:
+        if not self.stable:
+            asked = message.role == "user"
+            return (self._seams.after_reply if asked else self._seams.before_reply) + message.text
+        context = [Message("user", _ASKED)]
+        if message.role == "user":
+            context.append(Message("assistant", _REPLIED))
+        before = self._render(context, prompt=False)
+        return self._render([*context, message], prompt=False).removeprefix(before)
+
+    def tail(self, reply: str) -> str:
+        return self._seams.tail + self._safe(clean(reply))
+
+    def whole(self, messages: Sequence[Message], reply: str) -> str:
+        return self._render(messages, prompt=True) + self._safe(clean(reply))
+
+    def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
+        said = [{"role": message.role, "content": message.text} for message in messages]
+        if self._preamble and said and said[0]["role"] == "user":
+            said[0]["content"] = self._preamble + said[0]["content"]
+        return self._written([*self._system, *said], prompt)
+
+    def _written(self, said: Sequence[Mapping[str, str]], prompt: bool) -> str:
+        return self._tokenizer.render(said, prompt=prompt)
+
+    # -- what the template does -----------------------------------------------------------------
+
+    def _place_system(self, text: str) -> None:
+        if not text:
+            return
+        self._system = [{"role": "system", "content": text}]
+        if not self._takes(("user",)) or text not in self._render(
+            [Message("user", _ASKED)], prompt=True
+        ):
+            self._system, self._preamble = [], text + "\n\n"
+
+    def _takes(self, roles: Sequence[str]) -> bool:
+        messages = [{"role": role, "content": f"Xr{place}"} for place, role in enumerate(roles)]
+        try:
+            rendered = self._tokenizer.render([*self._system, *messages], prompt=True)
+        except ModelError:
+            return False
+        return all(message["content"] in rendered for message in messages)
+
+    def _appends(self) -> bool:
+        """Whether `first`, `following` and `tail` give what the template gives, for all we try."""
+        lengths = (1, 3, 5, 7) if self.alternates else range(1, 8)
+        dialogues = [_alternating(length, shift) for length in lengths for shift in (0, 1)]
+        if not self.alternates:
+            dialogues.append([*_alternating(2), *_alternating(3), *_alternating(1)])
+        try:
+            return all(map(self._appends_in, dialogues))
+        except ModelError:
+            return False
+
+    def _appends_in(self, dialogue: Sequence[Message]) -> bool:
+        parts = [self.first(dialogue[0]), *map(self.following, dialogue[1:]), self.tail("")]
+        return "".join(parts) == self.whole(dialogue, "")
+
+    def _reading(self) -> Reading:
+        controls = self._tokenizer.controls
+        after = self._seams.after_reply
+        ends = frozenset(ident for control, ident in controls.items() if control in after)
+        marks = (mark for mark in self._seams.next_speaker() if mark not in controls)
+        return Reading(
+            stop_ids=self._tokenizer.stop_ids | ends,
+            marks=tuple(marks),
+            marks_begin_lines=False,
+        )
+
+
+_SAMPLES = (
+    "a plain line",
+    "  white space around it\n",
+    "two\n\nparagraphs, {{ braces }} and <think>thoughts</think> said",
+    "",
+    "日本語。",
+    "x" * 400,
+)
+
+
+def _alternating(length: int, shift: int = 0) -> list[Message]:
+    """User and assistant in turn, with texts that templates have been seen to treat apart."""
+    return [
+        Message("assistant" if place % 2 else "user", _SAMPLES[(place + shift) % len(_SAMPLES)])
+        for place in range(length)
+    ]

@@ -1,0 +1,27 @@
+"""Who is speaking, written into the text, for channels with several people."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from core.dialogue.sanitize import clean
+from core.types import Turn
+
+_OPEN, _CLOSE = "【", "】"
+_TYPED = re.compile(r"^([^\S\n]*)[【︻]([^】︼\n]*)[】︼]?", re.MULTILINE)
+"""A label, or the beginning of one, at the beginning of a line; U+FE3B and U+FE3C are the same
+brackets for vertical writing, which tokenizers turn."""
+
+
+def named(turn: Turn) -> Turn:
+    """A user's turn with the name in front, as in ``【田中】こんにちは``.
+
+    Only this writes such a label at the beginning of a line: one that is typed there gets other
+    brackets. A name is one line, and has no such brackets in it. Replies have no name.
+    """
+    if turn.role != "user":
+        return turn
+    text = _TYPED.sub(r"\1〔\2〕", clean(turn.text))
+    name = re.sub(r"[【】︻︼\s]+", " ", clean(turn.name or turn.author)).strip()
+    return replace(turn, text=f"{_OPEN}{name}{_CLOSE}{text}")

@@ -1,0 +1,1 @@
+"""Tokenizers and streaming detokenizers: text to token ids and back."""

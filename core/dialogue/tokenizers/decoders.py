@@ -1,0 +1,118 @@
+"""How the decoders of Hugging Face's tokenizers spell their pieces, and streams for the others.
+
+Most decoders are tables: what a piece adds to a text does not depend on the pieces around it, but
+for a space at the very front. Those are read off the ``tokenizer.json`` and streamed as bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias
+
+from core.dialogue.tokenizers.detokenizer import Opening, without_first_space, without_spaces
+
+_SPACE = "\u2581"
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_Step: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A decoder that is a table."""
+
+    spell: Callable[[str], bytes]
+    """A piece to the bytes that it adds."""
+    errors: str
+    """What bytes that are no character become, in the words of `codecs`."""
+    opening: Opening | None = None
+
+
+def spelling_of(decoder: _Step | None) -> Spelling | None:
+    """The table that a decoder of a ``tokenizer.json`` is; None where it is more than that."""
+    if decoder is None:
+        return None
+    if decoder["type"] == "ByteLevel":
+        return Spelling(_byte_level, "replace")
+    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    if not steps or not all(map(_is_known, steps)):
+        return None
+    by_type = {step["type"]: step for step in steps}
+    spell = _with_bytes if "ByteFallback" in by_type else _with_spaces
+    return Spelling(spell, "henji-each-byte", _opening(by_type))
+
+
+def _is_known(step: _Step) -> bool:
+    match step:
+        case {"type": "ByteFallback" | "Fuse"}:
+            return True
+        case {"type": "Metaspace", "replacement": "\u2581"}:
+            return True
+        case {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}:
+            return True
+        case {"type": "Strip", "content": " ", "start": 0 | 1, "stop": 0}:
+            return True
+    return False
+
+
+def _opening(steps: Mapping[str, _Step]) -> Opening | None:
+    if steps.get("Metaspace", {}).get("prepend_scheme", "never") != "never":
+        return without_spaces
+    return without_first_space if steps.get("Strip", {}).get("start") else None
+
+
+def _with_spaces(piece: str) -> bytes:
+    return piece.replace(_SPACE, " ").encode()
+
+
+def _with_bytes(piece: str) -> bytes:
+    found = _BYTE.fullmatch(piece)
+    return bytes([int(found[1], 16)]) if found else _with_spaces(piece)
+
+
+def _byte_level(piece: str) -> bytes:
+    table = _byte_of_character()
+    try:
+        return bytes(table[character] for character in piece)
+    except KeyError:
+        return piece.encode()
+
+
+@cache
+def _byte_of_character() -> Mapping[str, int]:
+    """The byte-level alphabet: printable Latin-1 bytes stand for themselves, the others for the
+    characters from U+0100 on, in order (github openai/gpt-2, `encoder.py`)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + place): byte for place, byte in enumerate(others)
+    }
+
+
+class WindowDetokenizer:
+    """For decoders that are more than a table: a window of the newest ids is decoded again with
+    each, and what is new in it is the text; where it ends in half a character, there is none."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], before: Sequence[int]) -> None:
+        self._decode = decode
+        self._ids = list(before)
+        self._read = len(self._ids)
+        """How many of the ids have given their text."""
+
+    def push(self, ids: Sequence[int]) -> str:
+        return "".join(map(self._push, ids))
+
+    def finish(self) -> str:
+        return self._decode(self._ids)[len(self._decode(self._ids[: self._read])) :]
+
+    def _push(self, ident: int) -> str:
+        self._ids.append(ident)
+        text, known = self._decode(self._ids), self._decode(self._ids[: self._read])
+        if text.endswith("\ufffd"):
+            return ""
+        if text != known:  # what says nothing is no window by itself: what follows would be first
+            self._ids = self._ids[self._read :]
+        self._read = len(self._ids)
+        return text[len(known) :]

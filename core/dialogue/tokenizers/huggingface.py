@@ -1,0 +1,191 @@
+"""A tokenizer of Hugging Face's, loaded through transformers with its chat template."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from core.dialogue.tokenizers.base import Detokenizer
+from core.dialogue.tokenizers.decoders import WindowDetokenizer, spelling_of
+from core.dialogue.tokenizers.detokenizer import ByteDetokenizer, ByteTable
+from core.errors import ModelError, in_brief
+from core.models.files import SENTENCEPIECE_FILES, read_generation_config, read_json
+
+_RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+"""What a chat template raises, by itself or because it expects other messages."""
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+
+class HuggingFaceTokenizer:
+    """Ids, pieces and text of a ``tokenizer.json``, and the strings of its chat template.
+
+    `encode` takes a rendered string, in which control tokens are written out: it is for the formats
+    to see that no text of a person has one in it.
+    """
+
+    def __init__(self, wrapped: PreTrainedTokenizerBase, directory: Path) -> None:
+        self.directory = directory
+        self._wrapped = wrapped
+        self._backend: Tokenizer = wrapped.backend_tokenizer
+        self.size = self._backend.get_vocab_size(with_added_tokens=True)
+        self.fingerprint = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        added = self._backend.get_added_tokens_decoder()
+        self.controls: Mapping[str, int] = {
+            token.content: ident for ident, token in added.items() if _is_control(token)
+        }
+        self.reserved: Sequence[str] = [*self.controls, *self._byte_pieces()]
+        self.cut = _before_controls(list(added.values()))
+        self.stop_ids = self._ends_of_sequence()
+        self._spelling = spelling_of(json.loads(self._backend.to_str())["decoder"])
+        self._table = ByteTable(self._bytes)
+
+    @classmethod
+    def load(cls, directory: Path) -> HuggingFaceTokenizer:
+        """The tokenizer in a model's directory; ModelError names it where it cannot be loaded."""
+        # importing it takes seconds, which a rinna model does not need
+        from transformers import AutoTokenizer
+
+        _check_files(directory)
+        try:
+            wrapped = AutoTokenizer.from_pretrained(
+                directory,
+                local_files_only=True,
+                trust_remote_code=False,  # where it is not said, it asks on the terminal
+            )
+        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+            raise ModelError(
+                f"the tokenizer in {directory} cannot be loaded: {in_brief(error)}"
+            ) from None
+        if not hasattr(wrapped, "backend_tokenizer"):
+            raise ModelError(f"the tokenizer in {directory} is not of the `tokenizers` library")
+        return cls(wrapped, directory)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self._backend.id_to_token(ident) or "" for ident in ids]
+
+    def normalized(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return normalizer.normalize_str(text).replace("\u2581", " ") if normalizer else text
+
+    def settled(self, text: str) -> bool:
+        """Between two control tokens a text is encoded by itself, whatever stands around it."""
+        return True
+
+    def detokenizer(self, *, inside: bool = False) -> Detokenizer:
+        if self._spelling is not None:
+            opening = None if inside else self._spelling.opening
+            return ByteDetokenizer(self._table, self._spelling.errors, opening)
+        return WindowDetokenizer(self.decode, self.encode("a") if inside else ())
+
+    @property
+    def opening(self) -> str:
+        """What the tokenizer itself puts in front of a text that is not a dialogue."""
+        around: list[int] = self._backend.encode("", add_special_tokens=True).ids
+        return "".join(self.pieces([ident for ident in around if ident not in self.stop_ids]))
+
+    def _ends_of_sequence(self) -> frozenset[int]:
+        """The tokenizer's end of sequence, and what the model's generation config says ends it."""
+        said = read_generation_config(self.directory).get("eos_token_id")
+        ids = said if isinstance(said, list) else [said]
+        return frozenset(ident for ident in (*ids, self._wrapped.eos_token_id) if ident is not None)
+
+    def _bytes(self, ident: int) -> bytes:
+        """What a piece adds to a text, where the decoder is a table."""
+        token = self._backend.id_to_token(ident)
+        if self._spelling is None or token is None:
+            return b""
+        silent = token in self.controls and self._is_special(ident)
+        return b"" if silent else self._spelling.spell(token)
+
+    def _byte_pieces(self) -> list[str]:
+        """``<0x41>`` and its like, where a tokenizer takes them for bytes when they are typed."""
+        if self.decode(self.encode("<0x41>")) == "<0x41>":
+            return []
+        return [f"<0x{byte:02X}>" for byte in range(256)]
+
+    def _is_special(self, ident: int) -> bool:
+        return self._backend.get_added_tokens_decoder()[ident].special
+
+    # -- the chat template ----------------------------------------------------------------------
+
+    @property
+    def template_file(self) -> Path:
+        """The file that the chat template stands in."""
+        apart = self.directory / "chat_template.jinja"
+        return apart if apart.exists() else self.directory / "tokenizer_config.json"
+
+    @property
+    def has_template(self) -> bool:
+        return bool(self._wrapped.chat_template)
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, prompt: bool) -> str:
+        """The chat template's string; with `prompt`, up to where a reply begins.
+
+        Raises ModelError, naming the file, where the template will not have these messages.
+        """
+        said = [dict(message) for message in messages]
+        try:
+            rendered: Any = self._wrapped.apply_chat_template(
+                said, tokenize=False, add_generation_prompt=prompt
+            )
+        except _RAISED as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ModelError(
+                f"the chat template in {self.template_file} raises {error!r} on turns of {roles}"
+            ) from None
+        return str(rendered)
+
+
+def _check_files(directory: Path) -> None:
+    """ModelError that names the file which is missing or broken, as the library would not."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (directory / name).exists():
+            read_json(directory / name)
+    known = ("tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES)
+    if not any((directory / name).exists() for name in known):
+        raise ModelError(f"{directory / 'tokenizer.json'} is missing")
+
+
+def _is_control(token: AddedToken) -> bool:
+    """Whether an added token steers the model, and is not just a word or a run of spaces."""
+    content = token.content
+    return token.special or (content[:1] in ("<", "[") and content[-1:] in (">", "]"))
+
+
+def _before_controls(added: Sequence[AddedToken]) -> re.Pattern[str] | None:
+    """Finds the places in front of a control token: the library takes those out of a text first,
+    and encodes what is between them apart.
+
+    Not in front of one that swallows the space on its left, or stands as a whole word alone, or
+    whose beginning another added token might claim.
+    """
+    safe = [
+        token.content
+        for token in added
+        if token.special
+        and not (token.lstrip or token.single_word or token.normalized)
+        and not any(_overlaps(other.content, token.content) for other in added)
+    ]
+    return re.compile(f"(?={'|'.join(map(re.escape, safe))})") if safe else None
+
+
+def _overlaps(left: str, token: str) -> bool:
+    """Whether `left` could begin before `token` does and reach into it."""
+    rests = (left[start:] for start in range(1, len(left)))
+    return any(token.startswith(rest) or rest.startswith(token) for rest in rests)

@@ -1,0 +1,1 @@
+"""The engine's steps on a CPU: Numba kernels, packed weights and traced models."""

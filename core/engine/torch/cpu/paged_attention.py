@@ -1,0 +1,178 @@
+"""The cache on a processor: pages, kept and attended to by a kernel where ids decode.
+
+The pages are the scheduler's blocks, as on a GPU, and nothing is ever moved. Only for a prompt's
+pieces is what came before them gathered: they attend by products of torch's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from core.engine.torch.attention import CacheShape
+from core.engine.torch.block_manager import SIZE
+from core.engine.torch.cache_size import untouched
+from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
+from core.engine.torch.scheduler import Part
+
+_SCORES = 4 << 20
+"""Bytes of them at once, at most: the processor's cache should hold them."""
+
+
+class CpuCache:
+    """Pages of `SIZE` ids in memory. To be made in the thread that computes."""
+
+    def __init__(self, shape: CacheShape, blocks: int) -> None:
+        self.pages = untouched(
+            (shape.layers, blocks, shape.heads, 2, SIZE, shape.size), shape.dtype
+        )
+        self.attend_singles = attend_paged_for(shape.dtype, shape.size)
+        self.by_layer = [_numbers(pages) for pages in self.pages]
+        self._keep = keep_paged_for(shape.dtype)
+        self._known, self._scores, self._weights = (_Room(shape.dtype) for _ in range(3))
+        self.shares = min(use_threads(), shape.heads)
+
+    def keep(self, layer: int, piece: _Piece, key: Tensor, value: Tensor) -> Tensor:
+        """Keep (1, key heads, new, size) each.
+
+        All that is known, (2, key heads, known, size), is valid until the next call.
+        """
+        new = torch.cat((key, value))
+        whole = len(piece.table) * SIZE if piece.start else 0
+        known = self._known.of(*new.shape[:2], whole, new.shape[3])
+        self._keep(_numbers(new), self.by_layer[layer], piece.table, piece.start, _numbers(known))
+        return known if piece.start else new
+
+    def attend_piece(
+        self, mask: Tensor, query: Tensor, known: Tensor, scale: float, out: Tensor
+    ) -> None:
+        """Out (ids, heads, size) of query (heads, ids, size) and known (2, key heads, known, size).
+
+        In plain products: torch's fused attention computes in float32, and with it a prompt of
+        1,000 ids in bfloat16 took 1.25 times as long in all (two cores with AVX-512's bfloat16).
+        """
+        key, value = known
+        by_group = (-1, len(query) // len(key), *query.shape[1:])
+        queries = query.reshape(by_group).transpose(0, 1)
+        outs = out.transpose(0, 1).view(by_group).transpose(0, 1)
+        most = max(1, _SCORES // key[:, :, 0].nbytes)
+        for first in range(0, query.shape[1], most):
+            rows = slice(first, first + most)
+            for heads, into in zip(queries, outs, strict=True):  # each key head has one of these
+                sizes = (len(key), len(mask[rows]), key.shape[1])
+                scores, weights = self._scores.of(*sizes), self._weights.of(*sizes)
+                torch.baddbmm(mask[rows], heads[:, rows], key.mT, alpha=scale, out=scores)
+                torch.softmax(scores, -1, out=weights)
+                into[:, rows] = weights @ value
+
+    def begin(self, parts: list[Part]) -> CpuStep:
+        """A step over these parts, whose ids follow one another."""
+        ends = np.cumsum([part.count for part in parts])
+        single = [row for row, part in enumerate(parts) if part.count == 1]
+        several = [row for row, part in enumerate(parts) if part.count > 1]
+        return CpuStep(
+            self,
+            _Singles.of([parts[row] for row in single], ends[single] - 1) if single else None,
+            [_Piece.of(parts[row], int(ends[row]), self.pages.dtype) for row in several],
+        )
+
+
+class _Room:
+    """Memory that is used again: fresh memory may take longer to come by than to fill."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._numbers = torch.empty(0, dtype=dtype)
+
+    def of(self, *sizes: int) -> Tensor:
+        """A tensor of these sizes, of anything; valid until the next call."""
+        count = prod(sizes)
+        if len(self._numbers) < count:
+            self._numbers = self._numbers.new_empty(count)
+        return self._numbers[:count].view(sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Singles:
+    """The sequences of which a step holds one id."""
+
+    at: npt.NDArray[np.int64]
+    """Where among the step's ids it is."""
+    tables: npt.NDArray[np.int32]
+    """(sequences, pages)"""
+    lengths: npt.NDArray[np.int32]
+    """With that id."""
+
+    @classmethod
+    def of(cls, parts: list[Part], at: npt.NDArray[np.int64]) -> _Singles:
+        tables = np.zeros((len(parts), max(len(one.sequence.blocks) for one in parts)), np.int32)
+        for row, part in enumerate(parts):
+            tables[row, : len(part.sequence.blocks)] = part.sequence.blocks
+        lengths = np.array([part.sequence.computed + 1 for part in parts], np.int32)
+        return cls(at, tables, lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Several ids of one sequence, and all that came before them."""
+
+    ids: slice
+    """Of the step."""
+    start: int
+    """How many came before."""
+    table: npt.NDArray[np.int32]
+    """(pages,)"""
+    mask: Tensor
+    """(new, known), added to the scores; where some came before, whole pages count as known."""
+
+    @classmethod
+    def of(cls, part: Part, end: int, dtype: torch.dtype) -> _Piece:
+        start, length = part.sequence.computed, part.sequence.computed + part.count
+        table = np.array(part.sequence.blocks[: -(-length // SIZE)], np.int32)
+        positions = torch.arange(start, length)
+        hidden = torch.arange(len(table) * SIZE if start else length) > positions[:, None]
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+        return cls(slice(end - part.count, end), start, table, mask)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuStep:
+    """One step over a processor's pages."""
+
+    cache: CpuCache
+    singles: _Singles | None
+    pieces: list[_Piece]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `AttentionStep`."""
+        cache, wanted = self.cache, query.dtype
+        if wanted != cache.pages.dtype:
+            query, key, value = (one.to(cache.pages.dtype) for one in (query, key, value))
+        one, heads, ids, size = query.shape
+        out = query.new_empty((one, ids, heads, size))
+        if singles := self.singles:
+            cache.attend_singles(
+                _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer],
+                _numbers(out)[0], singles.at, singles.tables, singles.lengths, scale, cache.shares,
+            )  # fmt: skip
+        for piece in self.pieces:
+            at = (slice(None), slice(None), piece.ids)
+            known = cache.keep(layer, piece, key[at], value[at])
+            cache.attend_piece(piece.mask, query[0, :, piece.ids], known, scale, out[0, piece.ids])
+        return out.to(wanted)
+
+
+def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
+    """The same memory for the kernel, which takes bfloat16 by its bits."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _by_ids(tensor: Tensor) -> npt.NDArray[Any]:
+    """(1, heads, ids, size) -> (ids, heads, size), for the kernel."""
+    by_ids: npt.NDArray[Any] = _numbers(tensor)[0].swapaxes(0, 1)
+    return by_ids

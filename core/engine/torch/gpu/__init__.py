@@ -1,0 +1,1 @@
+"""The engine's steps on a GPU: Triton kernels and CUDA graphs."""

@@ -1,0 +1,173 @@
+"""A GPU's steps, whose inputs always lie at the same place: so they can be captured.
+
+What a step leaves free is computed too: such ids write to the scratch page, and nobody looks at
+what comes of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from array import array
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.engine.torch.block_manager import SIZE
+from core.engine.torch.cache_size import pinned
+from core.engine.torch.gpu.paged_attention import TILE, Layout, PagedCache, PagedStep
+from core.engine.torch.model_runner import Ints, logits_of
+from core.engine.torch.scheduler import Part
+
+
+class _Inputs:
+    """Arrays of int32 that change from step to step, in one piece: they take one copy."""
+
+    def __init__(self, device: torch.device, **shapes: tuple[int, ...]) -> None:
+        self._host = torch.zeros(sum(map(prod, shapes.values())), dtype=torch.int32)
+        self._device = self._host.to(device, copy=True)
+        self.host: dict[str, npt.NDArray[np.int32]] = {}
+        self.device: dict[str, Tensor] = {}
+        end = 0
+        for name, shape in shapes.items():
+            begin, end = end, end + prod(shape)
+            self.host[name] = self._host[begin:end].view(shape).numpy()
+            self.device[name] = self._device[begin:end].view(shape)
+
+    def send(self) -> None:
+        self._device.copy_(pinned(self._host, self._device.device), non_blocking=True)
+
+
+def _slots(tables: npt.NDArray[np.int32], rows: Ints, positions: Ints) -> Ints:
+    """Where in all pages these positions of these rows' sequences are kept."""
+    return tables[rows, positions // SIZE] * SIZE + positions % SIZE
+
+
+def only_decodes(parts: list[Part], ids: Ints | Tensor, wanted: Ints) -> bool:
+    """Whether each part is one id, and what follows it is wanted: a `DecodeStep`."""
+    return len(ids) == len(parts) == len(wanted)
+
+
+class Step(ABC):
+    """A step of some number of ids, whichever they are."""
+
+    def __init__(self, model: PreTrainedModel, inputs: _Inputs, paged: PagedStep) -> None:
+        self._model, self._inputs, self._paged = model, inputs, paged
+
+    @abstractmethod
+    def stage(self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints) -> None:
+        """Let the next run be of these."""
+
+    def run(self) -> Tensor:
+        """(rows, vocabulary): the first belong to what was wanted."""
+        inputs = self._inputs.device
+        wanted = inputs.get("wanted", 0)
+        return logits_of(self._model, inputs["ids"], inputs["positions"], wanted, self._paged)
+
+
+class DecodeStep(Step):
+    """Up to `size` sequences, of each its newest id.
+
+    Rows that are free attend to one id, that in scratch.
+    """
+
+    def __init__(self, model: PreTrainedModel, cache: PagedCache, size: int, pages: int) -> None:
+        device = cache.pages.device
+        row = (size,)
+        inputs = _Inputs(
+            device, ids=row, positions=row, slots=row, lengths=row, tables=(size, pages)
+        )
+        each = torch.arange(size + 1, dtype=torch.int32, device=device)
+        layout = Layout(
+            slots=inputs.device["slots"],
+            tables=inputs.device["tables"],
+            lengths=inputs.device["lengths"],
+            starts=each,
+            tile_sequence=each[:-1],
+            tile_first=torch.zeros(size, dtype=torch.int32, device=device),
+        )
+        super().__init__(model, inputs, PagedStep(cache.pages, layout, tile=1))
+        self._scratch = cache.scratch
+        self._every = np.arange(size)
+        self._shown: list[tuple[array[int] | None, int]] = [(None, 0)] * size
+        self._used = size
+        nothing = np.empty(0, dtype=np.int64)
+        self.stage([], nothing, nothing, nothing)
+
+    def stage(self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints) -> None:
+        """See `Step`; every row is wanted. Ids may be on the device, and not computed yet."""
+        host, used = self._inputs.host, len(parts)
+        if used < self._used:
+            host["ids"][used:] = host["positions"][used:] = 0
+            host["slots"][used:] = self._scratch * SIZE
+            host["lengths"][used:] = 1
+            host["tables"][used:, 0] = self._scratch
+            self._shown[used:] = [(None, 0)] * (len(self._shown) - used)
+        self._used = used
+        for row, part in enumerate(parts):
+            self._show(row, part.sequence.blocks)
+        host["positions"][:used], host["lengths"][:used] = positions, positions + 1
+        host["slots"][:used] = _slots(host["tables"], self._every[:used], positions)
+        if not isinstance(ids, Tensor):
+            host["ids"][:used] = ids
+        self._inputs.send()
+        if isinstance(ids, Tensor):
+            self._inputs.device["ids"][:used] = ids
+
+    def _show(self, row: int, blocks: array[int]) -> None:
+        # Most tables are those of the last step: a sequence needs a page in sixteen steps.
+        shown, count = self._shown[row]
+        if shown is not blocks or count != len(blocks):
+            self._inputs.host["tables"][row, : len(blocks)] = blocks
+            self._shown[row] = blocks, len(blocks)
+
+
+class MixedStep(Step):
+    """Up to `size` ids of at most `sequences`: pieces of prompts, and replies that go on."""
+
+    def __init__(
+        self, model: PreTrainedModel, cache: PagedCache, size: int, sequences: int, pages: int
+    ) -> None:
+        ids, tiles = (size,), (size // TILE + sequences,)
+        inputs = _Inputs(
+            cache.pages.device, ids=ids, positions=ids, slots=ids,
+            # Behind the sequences comes one without ids, which the tiles that are free belong to.
+            tables=(sequences + 1, pages), lengths=(sequences + 1,), starts=(sequences + 2,),
+            tile_sequence=tiles, tile_first=tiles, wanted=(sequences,),
+        )  # fmt: skip
+        there = inputs.device
+        layout = Layout(**{name: there[name] for name in Layout.__slots__})
+        super().__init__(model, inputs, PagedStep(cache.pages, layout, TILE))
+        inputs.host["slots"][:] = cache.scratch * SIZE
+        inputs.send()
+        self._scratch = cache.scratch
+
+    def stage(self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints) -> None:
+        """See `Step`."""
+        host, used, rows = self._inputs.host, len(ids), np.arange(len(parts))
+        counts = np.array([part.count for part in parts])
+        ends = np.cumsum(counts)
+        for row, part in enumerate(parts):
+            blocks = part.sequence.blocks
+            host["tables"][row, : len(blocks)] = blocks
+        tiles = -(-counts // TILE)
+        behind = np.repeat(np.cumsum(tiles) - tiles, tiles)
+        of_step = {
+            "ids": (ids, 0),
+            "positions": (positions, 0),
+            "slots": (
+                _slots(host["tables"], np.repeat(rows, counts), positions),
+                self._scratch * SIZE,
+            ),
+            "lengths": (positions[ends - 1] + 1, 0),
+            "starts": ([0, *ends], used),
+            "tile_sequence": (np.repeat(rows, tiles), len(parts)),
+            "tile_first": ((np.arange(len(behind)) - behind) * TILE, 0),
+            "wanted": (wanted, 0),
+        }
+        for name, (values, free) in of_step.items():
+            host[name][: len(values)], host[name][len(values) :] = values, free
+        self._inputs.send()

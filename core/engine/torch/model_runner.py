@@ -1,0 +1,148 @@
+"""One step of the model: the parts' ids in, a token for each part that asks for one out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.engine.torch.attention import AttentionStep
+from core.engine.torch.block_manager import SIZE
+from core.engine.torch.sampler import SamplingBatch, sample
+from core.engine.torch.scheduler import Part
+from core.engine.torch.sequence import Sequence
+from core.queue_types import GenerationRequest
+from core.types import Sampling
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+Result: TypeAlias = tuple[Part, int | None]
+"""With the token that follows the part, if its prompt is through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that the device computes."""
+
+    parts: list[Part]
+    tokens: Tensor
+    """Of the parts that sample, in order; on the device."""
+    batch: SamplingBatch | None
+    """None where nobody samples."""
+    _sampling: list[int]
+    _on_host: Tensor
+    _landed: Any
+    """torch's event of its arrival there; None: it is there."""
+
+    @classmethod
+    def of(
+        cls, parts: list[Part], sampling: list[int], logits: Tensor, batch: SamplingBatch | None
+    ) -> Flight:
+        """Sample, and have the tokens sent to the host."""
+        tokens = sample(logits, batch) if batch else logits.new_empty(0, dtype=torch.long)
+        if not tokens.is_cuda:
+            return cls(parts, tokens, batch, sampling, tokens, None)
+        on_host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+        on_host.copy_(tokens, non_blocking=True)
+        landed = cast("Any", torch.cuda.Event)()
+        landed.record()
+        return cls(parts, tokens, batch, sampling, on_host, landed)
+
+    def wait(self) -> list[Result]:
+        """What came of it."""
+        if self._landed is not None:
+            self._landed.synchronize()
+        tokens: list[int | None] = [None] * len(self.parts)
+        for at, token in zip(self._sampling, self._on_host.tolist(), strict=True):
+            tokens[at] = token
+        return list(zip(self.parts, tokens, strict=True))
+
+
+class Runner(ABC):
+    """The model and its cache on one device.
+
+    Nothing is booked here: a step that raises can be run again, whole or in pieces.
+    """
+
+    runs_ahead = False
+    """A step is still computed when `launch` returns, and `follow` can put the next behind it."""
+
+    def run(self, parts: list[Part]) -> list[Result]:
+        return self.launch(parts).wait()
+
+    @torch.inference_mode()
+    def launch(self, parts: list[Part]) -> Flight:
+        """Begin to compute the parts."""
+        ids, positions, last = inputs_of(parts)
+        sampling = [at for at, part in enumerate(parts) if part.samples]
+        wanted = last[sampling] if sampling else last[:1]
+        logits = self._logits(parts, ids, positions, wanted)
+        sequences = [parts[at].sequence for at in sampling]
+        batch = SamplingBatch.of(sequences, logits.device) if sampling else None
+        return Flight.of(parts, sampling, logits, batch)
+
+    @torch.inference_mode()
+    def follow(self, flight: Flight, parts: list[Part]) -> Flight:
+        """Have each part of a flight, all of which sample, decode what it samples there.
+
+        The device goes on by itself so, while the host looks at the tokens of the step before.
+        """
+        if flight.batch is None:
+            raise ValueError("nobody samples there")
+        sequences = [part.sequence for part in parts]
+        positions = np.array([sequence.length for sequence in sequences])
+        logits = self._logits(parts, flight.tokens, positions, np.arange(len(parts)))
+        batch = flight.batch.after(flight.tokens, sequences)
+        return Flight.of(parts, list(range(len(parts))), logits, batch)
+
+    @abstractmethod
+    def _logits(
+        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
+    ) -> Tensor:
+        """(wanted, vocabulary): of the ids at these places of the step.
+
+        Ids that are on the device already are those of `follow`.
+        """
+
+
+def logits_of(
+    model: PreTrainedModel,
+    ids: Tensor,
+    positions: Tensor,
+    wanted: Tensor | int,
+    step: AttentionStep,
+) -> Tensor:
+    """(wanted, vocabulary): of the ids at these places; 0 means all, as transformers says it."""
+    logits: Tensor = model(
+        input_ids=ids[None],
+        position_ids=positions[None],
+        use_cache=False,
+        logits_to_keep=wanted,
+        step=step,
+    ).logits[0]
+    return logits
+
+
+def trial(wish: Sampling, page: int) -> Sequence:
+    """A page's ids that nobody asked for, to run before anybody asks."""
+    request = GenerationRequest("trial", [0] * SIZE, wish, 1, seed=0)
+    sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
+    sequence.blocks.append(page)
+    return sequence
+
+
+def inputs_of(parts: list[Part]) -> tuple[Ints, Ints, Ints]:
+    """Ids and positions of the step, and where in it each part ends."""
+    starts = np.array([part.sequence.computed for part in parts])
+    counts = np.array([part.count for part in parts])
+    ends = np.cumsum(counts)
+    ids = [one.sequence.ids[a : a + one.count] for one, a in zip(parts, starts, strict=True)]
+    positions = np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
+    return np.concatenate(ids), positions, ends - 1

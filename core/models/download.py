@@ -1,0 +1,207 @@
+"""Fetching a model from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import ModelError, in_brief
+from core.models.files import PULLED, find_pulled, locked, pulled_directory, read_json
+
+_SMALL = re.compile(r".*\.(json|jinja|model|txt)")
+_SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+_COMMIT = "henji-fetching"
+"""In a directory that is being filled: the commit that its files are of."""
+_BIG = 10_000_000
+"""Bytes of a file whose progress is told on the way."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str | None = None
+    """As the hub has it, of a large file."""
+
+
+def pull(
+    source: str, data_dir: Path, revision: str | None, say: Say, *, endpoint: str | None = None
+) -> Path:
+    """Fetch a model's files into the data directory, and write down the commit they are of.
+
+    `revision` None is what was fetched before, else what the branch `main` names now. `endpoint` is
+    the hub's address, where it is another than the library's. What was fetched of a commit is kept
+    if it is broken off, and gone on with at the next call; the model that was there before stays
+    until all of the other is here. Raises ModelError with one sentence.
+    """
+    directory = pulled_directory(data_dir, source)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{directory.parent} cannot be made: {error.strerror}") from None
+    lock = directory.with_name(f"{directory.name}.lock")
+    with locked(lock, lambda: say(f"waiting for another process, which is fetching {source}")):
+        if find_pulled(data_dir, source, revision) is not None:
+            say(f"{source} is here already, at revision {_revision(directory)}")
+            return directory
+        commit, files = _listed(source, revision or "main", endpoint)
+        partial = _begun(directory, commit)
+        _check_disk(source, partial, files)
+        for number, file in enumerate(files, 1):
+            say(f"{number}/{len(files)} {file.name} ({file.size / 1e6:,.1f} MB)")
+            _fetch(source, file, commit, partial, endpoint, say)
+        _finish(source, commit, partial, directory)
+    say(f"{source} is here, at revision {commit}")
+    return directory
+
+
+def _revision(directory: Path) -> str:
+    return str(read_json(directory / PULLED).get("revision"))
+
+
+# -- what there is --------------------------------------------------------------------------------
+
+
+def _listed(source: str, revision: str, endpoint: str | None) -> tuple[str, list[HubFile]]:
+    """The commit that a revision names, and the files of it that are wanted."""
+    # the hub's library is wanted here alone
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        info = HfApi(endpoint=endpoint).model_info(source, revision=revision, files_metadata=True)
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
+        raise ModelError(
+            f"the hub does not give {source} at {revision}: {in_brief(error)}"
+        ) from None
+    files = [
+        HubFile(each.rfilename, each.size or 0, each.lfs.sha256 if each.lfs else None)
+        for each in info.siblings or ()
+    ]
+    if info.sha is None:
+        raise ModelError(f"the hub does not say which commit {source} is at")
+    return info.sha, wanted(files)
+
+
+def wanted(files: list[HubFile]) -> list[HubFile]:
+    """Config, tokenizer and one set of weights: safetensors where there are some, else pickles."""
+    here = [file for file in files if "/" not in file.name]
+    weights = [file for file in here if _SAFETENSORS.fullmatch(file.name)]
+    weights = weights or [file for file in here if _PICKLED.fullmatch(file.name)]
+    if not weights:
+        raise ModelError("the repository has neither safetensors nor pickled weights of PyTorch")
+    return [file for file in here if _SMALL.fullmatch(file.name)] + weights
+
+
+# -- fetching it ----------------------------------------------------------------------------------
+
+
+def _begun(directory: Path, commit: str) -> Path:
+    """The directory that is filled with a commit's files; what is there of another's goes."""
+    partial = directory.with_name(f"{directory.name}.partial")
+    named = partial / _COMMIT
+    if named.exists() and named.read_text().strip() != commit:
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    named.write_text(f"{commit}\n")
+    return partial
+
+
+def _check_disk(source: str, partial: Path, files: list[HubFile]) -> None:
+    missing = sum(file.size - _fetched(partial / file.name) for file in files)
+    free = shutil.disk_usage(partial).free
+    if missing > free:
+        raise ModelError(
+            f"{source} takes {missing / 1e9:.1f} GB more, "
+            f"and {partial.parent} has {free / 1e9:.1f} GB of room"
+        )
+
+
+def _fetched(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch(
+    source: str, file: HubFile, commit: str, partial: Path, endpoint: str | None, say: Say
+) -> None:
+    """Bring a file here, or the rest of it."""
+    from httpx2 import HTTPError
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public
+
+    path = partial / file.name
+    here = _fetched(path)
+    url = hf_hub_url(source, file.name, revision=commit, endpoint=endpoint)
+    try:
+        with path.open("ab") as into:
+            http_get(
+                url,
+                into,
+                resume_size=here,
+                headers=build_hf_headers(),
+                expected_size=file.size or None,
+                tqdm_class=_bar(file, say),
+            )
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
+        raise ModelError(f"{file.name} of {source} was not fetched: {in_brief(error)}") from None
+    if not _is_whole(path, file):
+        path.unlink()
+        raise ModelError(f"{file.name} of {source} did not arrive whole; pull once more")
+
+
+def _is_whole(path: Path, file: HubFile) -> bool:
+    if file.size and path.stat().st_size != file.size:
+        return False
+    if file.sha256 is None:
+        return True
+    with path.open("rb") as whole:
+        return hashlib.file_digest(whole, "sha256").hexdigest() == file.sha256
+
+
+def _bar(file: HubFile, say: Say) -> Any:
+    """A class in the place of the library's progress bar, which shows one in a terminal alone."""
+
+    class Bar:
+        def __init__(self, *_: object, initial: int = 0, **__: object) -> None:
+            self._done = initial
+            self._told = initial * 10 // max(1, file.size)
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def update(self, size: int) -> None:
+            self._done += size
+            tenth = self._done * 10 // max(1, file.size)
+            if file.size >= _BIG and self._told < tenth < 10:
+                self._told = tenth
+                say(f"    {tenth}0 % of {file.name}")
+
+    return Bar
+
+
+def _finish(source: str, commit: str, partial: Path, directory: Path) -> None:
+    """Put what was fetched in the place of what was there before."""
+    (partial / _COMMIT).unlink()
+    (partial / PULLED).write_text(json.dumps({"source": source, "revision": commit}) + "\n")
+    before = directory.with_name(f"{directory.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if directory.exists():
+        directory.rename(before)
+    partial.rename(directory)
+    shutil.rmtree(before, ignore_errors=True)

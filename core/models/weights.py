@@ -1,0 +1,158 @@
+"""Loading a model's weights: the one file of the core, beside the engine, that needs torch."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from logging import ERROR
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from core.errors import ModelError, in_brief
+from core.models.catalogue import ModelSpec
+from core.models.files import check_weights, read_config
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+
+
+def load_weights(
+    spec: ModelSpec,
+    directory: Path,
+    *,
+    dtype: str,
+    device: str,
+    progress: Callable[[str], None],
+) -> PreTrainedModel:
+    """A model ready to generate, on its device, in its precision, in evaluation mode.
+
+    `dtype` and `device` are as in the settings, with ``auto``. Raises ModelError, one sentence that
+    names the file, where the files are not whole or do not fit together.
+    """
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place)
+    files = check_weights(directory)
+    read_config(directory)
+    size = sum(path.stat().st_size for path in files)
+    progress(f"loading {spec.name} ({size / 1e9:.1f} GB) as {str(precision)[6:]} on {place}")
+    model = _read(directory, files, precision)
+    progress(f"{spec.name} is loaded")
+    model.to(place)  # type: ignore[arg-type]  # its stub lacks devices
+    model.train(mode=False)
+    return model
+
+
+def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrainedModel:
+    where = directory / ", ".join(path.name for path in files)
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=precision,
+                local_files_only=True,
+                trust_remote_code=False,  # where it is not said, it asks on the terminal
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below
+            )
+    except _BROKEN as error:
+        raise ModelError(
+            f"the weights {where} are cut short, or not such weights: {in_brief(error)}"
+        ) from None
+    model, info = loaded
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, there, wanted = mismatched[0]
+        raise ModelError(
+            f"the weights {where} have {name} of {tuple(there)}, "
+            f"where {directory / 'config.json'} says {tuple(wanted)}"
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"the weights {where} lack {len(missing)} tensors, such as {missing[0]}")
+    return cast("PreTrainedModel", model)
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that a setting names; ``auto`` is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown to torch, or not on this machine
+        raise ModelError(
+            f"the setting device is {device}, which fails: {in_brief(error)}"
+        ) from None
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The precision that a setting names; ``auto`` is what is fast on the device and exact enough.
+
+    bfloat16 on a GPU that has it, else float16, for GPUs without bfloat16 compute it slowly; on a
+    CPU bfloat16 where it has instructions for it (AMX, AVX512-BF16), else float32.
+    """
+    if dtype != "auto":
+        return _DTYPES[dtype]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
+
+
+def convert_gguf(gguf: Path, directory: Path) -> None:
+    """Write a GGUF file anew as config, tokenizer and float16 safetensors in `directory`.
+
+    float16, as the blocks of a GGUF file are scaled in float16: bfloat16 would round them.
+    """
+    folder, name = os.fspath(gguf.parent), gguf.name
+    # one bar of the GGUF reader's is not under the library's switch
+    with _quiet(), redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=name,
+            dtype=torch.float16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own bars and warnings out of a terminal that shows our progress."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    _set_logging(bars=False, level=ERROR)
+    try:
+        yield
+    finally:
+        _set_logging(bars=bars, level=level)
+
+
+def _set_logging(*, bars: bool, level: int) -> None:
+    logging.set_verbosity(level)
+    switch: Callable[[], None] = (
+        logging.enable_progress_bar if bars else logging.disable_progress_bar
+    )
+    switch()

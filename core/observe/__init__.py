@@ -1,0 +1,1 @@
+"""Logs, metrics, traces and health: the state of a process, for its operator."""

@@ -1,0 +1,67 @@
+"""One model's dialogue, as the rules of a place want it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TypeAlias
+
+import structlog
+
+from core.dialogue import Dialogue
+from core.errors import ModelError, TurnTooLong
+from core.models.catalogue import ModelSpec
+from core.place_rules import NOTHING, Rules
+from core.types import Turn
+
+KEPT = 64
+"""Voices that are kept ready, the least lately used going first."""
+
+SHORT = Turn("", "user", "", "こんにちは、お元気ですか?" * 4, 0.0)
+"""What must fit behind a system prompt."""
+
+_Key: TypeAlias = tuple[ModelSpec, str | None]
+
+log = structlog.get_logger()
+
+
+class Voices:
+    """The model's usual dialogue, and its variants by sampling, reply length, system prompt."""
+
+    def __init__(self, usual: Dialogue) -> None:
+        self.usual = usual
+        self._others: OrderedDict[_Key, Dialogue] = OrderedDict()
+
+    def of(self, rules: Rules) -> Dialogue:
+        """The dialogue where these rules hold."""
+        if rules == NOTHING:
+            return self.usual
+        spec = adapted(self.usual.spec, rules)
+        key = (spec, rules.system_prompt)
+        if key == (self.usual.spec, None):
+            return self.usual
+        if key not in self._others:
+            self._others[key] = self._made(spec, rules.system_prompt)
+            if len(self._others) > KEPT:
+                self._others.popitem(last=False)
+        self._others.move_to_end(key)
+        return self._others[key]
+
+    def _made(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
+        try:
+            dialogue = self.usual.adapted(spec, system_prompt)
+            if system_prompt is not None:
+                dialogue.prompt([SHORT], low_water=1.0)
+        except (ModelError, TurnTooLong) as error:
+            log.warning("a place's system prompt does not go with the model", error=str(error))
+            return self.usual.adapted(spec, None)
+        return dialogue
+
+
+def adapted(spec: ModelSpec, rules: Rules) -> ModelSpec:
+    """The model's terms where these rules hold. A reply is never over half the context."""
+    wanted = rules.max_new_tokens or spec.max_new_tokens
+    longest = max(spec.max_new_tokens, spec.context_length // 2)
+    return replace(
+        spec, sampling=rules.sampling(spec.sampling), max_new_tokens=min(wanted, longest)
+    )

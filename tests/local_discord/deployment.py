@@ -1,0 +1,140 @@
+"""A local Discord with everything behind it: a real store, a core, and adapters of the bot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+from redis.asyncio import Redis
+
+from bots.access import Governance
+from bots.discord import bot, setup_checks
+from bots.discord.bot import Stores
+from bots.discord.context import Terms
+from bots.discord.shards import Plan
+from bots.relay import Terms as RelayTerms
+from core.dialogue import Dialogue
+from core.engine.echo import EchoEngine
+from core.models.catalogue import CATALOGUE
+from core.place_rules import Policy
+from core.worker import Terms as WorkerTerms
+from core.worker import Worker
+from storage.leases import RedisLeases
+from storage.rules import RedisAudit, RedisRules
+from tests.local_discord import payloads as p
+from tests.local_discord.server import TOKEN, LocalDiscord
+from tests.store_fixture import Storehouse
+
+LANE = "echo"
+ALICE = p.user("700000000000000001", "Alice")
+BOB = p.user("700000000000000002", "Bob")
+TERMS = Terms(lane=LANE, model="echo")
+
+
+def words(count: int) -> str:
+    """A text that does not repeat itself, for a reply to take its time over."""
+    return " ".join(f"word{number}" for number in range(count))
+
+
+@dataclass
+class Team:
+    """People, the bot, and what the bot remembers."""
+
+    discord: LocalDiscord
+    house: Storehouse
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    stops: list[asyncio.Event] = field(default_factory=list)
+    bots: list[Bot] = field(default_factory=list)
+
+    @property
+    def rulebook(self) -> RedisRules:
+        """What admins have set."""
+        return RedisRules(self.house.store, Policy())
+
+    def stores(self) -> Stores:
+        """Queue, history and deliveries of a process's own, over the one Redis."""
+        house = Storehouse.over(self.house.redis)
+        leases = RedisLeases(house.store)
+        return Stores(house.queue, house.history, house.deliveries, leases, house.feedback)
+
+    async def start_core(self, tokens_per_second: float = 0.0) -> asyncio.Task[None]:
+        house = Storehouse.over(self.house.redis)
+        terms = WorkerTerms(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
+        spec = replace(CATALOGUE["echo"], context_length=16_384, max_new_tokens=8_192)
+        engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
+        stop = asyncio.Event()
+        self.stops.append(stop)
+        worker = Worker(house.queue, house.history, engine, dialogue, terms)
+        task = asyncio.create_task(worker.run(stop), name=f"core {len(self.tasks)}")
+        self.tasks.append(task)
+        await self.house.queue.announce(LANE, "the first", 60)
+        return task
+
+    async def start_bot(self, name: str = "bot", **changes: Any) -> Bot:
+        """One adapter process, connected; `changes` are of its terms, or the `policy` it keeps."""
+        plan = changes.pop("plan", Plan(1, 1, name, lease=1.0, identify=0.05))
+        ready = self.discord.gateway.identified + changes.pop("connections", plan.most)
+        policy = changes.pop("policy", None)
+        seen = await setup_checks.look(TOKEN)
+        terms = replace(TERMS, reads=seen.reads, **changes)
+        governance = policy and Governance(
+            RedisRules(self.house.store, policy),
+            RedisAudit(self.house.store),
+            policy,
+            self.house.queue.cores,
+        )
+        relay = RelayTerms(
+            lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, governance=governance
+        )
+        stop = asyncio.Event()
+        running = bot.run(TOKEN, seen, self.stores(), terms, relay, plan, stop)
+        started = Bot(asyncio.create_task(running, name=name), stop)
+        started.task.add_done_callback(lambda _: self.discord.look_again())
+        self.tasks.append(started.task)
+        self.bots.append(started)
+        await self.discord.until(
+            lambda: started.task.done() or self.discord.gateway.identified >= ready
+        )
+        if started.task.done():
+            await started.task
+        return started
+
+    async def close(self) -> None:
+        for stop in self.stops:
+            stop.set()
+        for task in self.tasks:
+            if not task.get_name().startswith("core"):
+                task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Bot:
+    """A running adapter."""
+
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+
+    async def kill(self) -> None:
+        """End it as a crash would: what it holds, it goes on holding until the lease ends."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def a_team(redis: Redis, **discord: Any) -> AsyncIterator[Team]:
+    """A team without a core or a bot yet."""
+    before = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
+    async with LocalDiscord(**discord) as local:
+        setup_checks.point_at(local.api_url, local.gateway_url)
+        team = Team(local, Storehouse.over(redis))
+        try:
+            yield team
+        finally:
+            await team.close()
+            Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY = before

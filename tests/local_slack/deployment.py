@@ -1,0 +1,224 @@
+"""A team's Henji in the local Slack: adapters and a core with the echo engine, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from redis.asyncio import Redis
+
+from bots.access import Governance
+from bots.relay import Terms as RelayTerms
+from bots.slack.bot import serve
+from bots.slack.rate_limits import Budget
+from core.dialogue import Dialogue
+from core.engine.echo import EchoEngine
+from core.models.catalogue import CATALOGUE
+from core.place_rules import Policy
+from core.settings import Settings
+from core.types import ThreadKey
+from core.worker import Terms as WorkerTerms
+from core.worker import Worker
+from storage.rules import RedisAudit, RedisRules
+from storage.store import Store
+from tests.local_slack import LocalSlack, Message
+from tests.store_fixture import Storehouse, TestConnection
+from tests.waiting import until
+
+LANE = "echo"
+
+
+@dataclass
+class SlackHouse:
+    """The processes, as tasks that can be started, stopped and killed."""
+
+    slack: LocalSlack
+    redis: Redis
+    settings: dict[str, Any] = field(default_factory=dict)
+    lease: float = 15.0
+    minute: float = 60.0
+    _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    _tasks: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = field(default_factory=dict)
+
+    def store(self) -> Store:
+        return Store(TestConnection(self.redis), lease=self.lease, delivery_lease=self.lease)
+
+    def storehouse(self) -> Storehouse:
+        return Storehouse(self.redis, self.store())
+
+    async def core(
+        self, pace: float = 0.0, name: str = "core", tokens: int = 1024, model: str = LANE
+    ) -> None:
+        """Start a core for the lane of a model; `pace` in characters a second, 0 at once;
+        `tokens` the longest reply."""
+        house, stop = self.storehouse(), asyncio.Event()
+        worker = Worker(
+            house.queue,
+            house.history,
+            EchoEngine(pace),
+            Dialogue.load(
+                replace(
+                    CATALOGUE["echo"],
+                    name=model,
+                    max_new_tokens=tokens,
+                    context_length=4096 + 2 * tokens,
+                ),
+                None,
+            ),
+            WorkerTerms(model, name, lease=self.lease),
+            self.rulebook,
+        )
+        self._tasks[name] = (asyncio.create_task(worker.run(stop)), stop)
+        await until(partial(self._serves, house, model))
+
+    async def _serves(self, house: Storehouse, lane: str) -> bool:
+        return await house.queue.cores(lane) > 0
+
+    @property
+    def rulebook(self) -> RedisRules:
+        """The rules of places, as admins set them."""
+        return RedisRules(self.store(), Policy())
+
+    async def adapter(self, name: str = "adapter") -> None:
+        """Start an adapter, and wait for its socket."""
+        sockets = self.slack.delivery.sockets
+        task, stop = self._serve(name)
+        self._tasks[name] = (task, stop)
+        connected = asyncio.create_task(
+            self.slack.until(lambda: self.slack.delivery.sockets > sockets)
+        )
+        await asyncio.wait({task, connected}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            connected.cancel()
+            await task
+        await connected
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "engine": "echo",
+            "slack_bot_token": self.slack.bot_token,
+            "slack_app_token": self.slack.app_token,
+            "slack_api_url": self.slack.api_url,
+            **self.settings,
+        }
+
+    async def stop(self, name: str) -> None:
+        task, stop = self._tasks.pop(name)
+        stop.set()
+        await task
+
+    async def http_adapter(self, name: str = "adapter") -> None:
+        """Start an adapter that gets its events by HTTP, and wait until it listens."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.settings |= {
+            "slack_http_port": port,
+            "slack_signing_secret": self.slack.signing_secret,
+        }
+        self.slack.delivery.request_url = f"http://127.0.0.1:{port}/slack/events"
+        self._tasks[name] = self._serve(name)
+        await until(partial(_listens, port))
+
+    async def again(self) -> None:
+        """Start what was started last once more, with the same settings, until it ends."""
+        task, _ = self._serve("again")
+        await task
+
+    def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
+        stop = asyncio.Event()
+        audit, cores = RedisAudit(self.store()), self.storehouse().queue.cores
+        governance = Governance(self.rulebook, audit, Policy(), cores)
+        terms = RelayTerms(
+            LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, governance=governance
+        )
+        settings, budget = Settings(**self._settings()), Budget(self.minute)
+        return asyncio.create_task(serve(settings, self.storehouse(), terms, stop, budget)), stop
+
+    async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
+        """An adapter as a process of its own, which can be killed; it has a socket when it is
+        returned."""
+        sockets = self.slack.delivery.sockets
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.slack_adapter",
+            redis_url,
+            str(self.lease),
+            env=os.environ
+            | {
+                "SLACK_BOT_TOKEN": self.slack.bot_token,
+                "SLACK_APP_TOKEN": self.slack.app_token,
+                "SLACK_API_URL": self.slack.api_url,
+                "HENJI_ENGINE": "echo",
+            },
+        )
+        self._processes.append(process)
+        await self.slack.until(lambda: self.slack.delivery.sockets > sockets, within=30)
+        return process
+
+    async def close(self) -> None:
+        for process in self._processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        for name in list(self._tasks):
+            with contextlib.suppress(Exception):
+                await self.stop(name)
+
+    def key(self, channel: str, thread: str) -> ThreadKey:
+        return ThreadKey("slack", self.slack.workspace.team, channel, thread)
+
+    async def answered(self, channel: str, thread: str, text: str, within: float = 10) -> Message:
+        """The reply with this text, once it is finished."""
+        found = await self.slack.until(lambda: self.slack.finished(channel, thread, text), within)
+        assert isinstance(found, Message)
+        return found
+
+    async def settled(self) -> None:
+        """Everything that was sent has been acknowledged, and a later message was answered."""
+        async with asyncio.timeout(10):
+            for envelope in list(self.slack.delivery.envelopes):
+                await envelope.done.wait()
+        ts = await self.slack.say("D9", "U1", "the last")
+        await self.answered("D9", ts, "echo: the last")
+
+    async def at_rest(self) -> None:
+        """Nothing is left behind by the replies that there were: no sign of life in any thread,
+        and nothing that Slack would object to."""
+        await self.slack.until(lambda: not self.slack.standing())
+        workspace = self.slack.workspace
+        ours = (m for m in workspace.messages.values() if m.user == self.slack.bot_user)
+        assert not any(m.unfurl for m in ours if m.streaming == "no" and not m.ephemeral_for)
+        assert workspace.violations == []
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+@contextlib.asynccontextmanager
+async def slack_house(redis: Redis, **settings: Any) -> AsyncIterator[SlackHouse]:
+    """A house with a person in it, before anything is started."""
+    minute = settings.pop("minute", 60.0)
+    async with LocalSlack(minute) as slack:
+        slack.person("U1", "花子")
+        slack.person("U2", "Taro", locale="en-US")
+        slack.person("UADMIN", "長谷川", admin=True)
+        house = SlackHouse(slack, redis, settings, minute=minute)
+        try:
+            yield house
+        finally:
+            await house.close()

@@ -1,0 +1,159 @@
+"""A platform that stands in for Slack and Discord: its servers, and an adapter's side of them.
+
+A `Board` holds what people and bots have written; many `StandIn`s, one a process, may share it. How
+much the platform helps to post once is a choice: a `nonce` makes a second post of the same part the
+first one again, `search` finds a post that nobody recorded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol, TypeVar
+
+from bots.platform import Part, PlatformRefused, Status
+from core.queue_types import Delivery
+from core.types import ThreadKey, Turn
+
+T = TypeVar("T")
+
+
+@dataclass
+class Message:
+    """One of the bot's messages, as people see it now."""
+
+    id: str
+    thread: ThreadKey
+    job: str
+    index: int
+    part: Part
+    gone: str = ""
+    """Who took it away: the ``bot`` or a ``person``."""
+
+
+@dataclass
+class Board:
+    """The platform's servers."""
+
+    nonce: bool = True
+    search: bool = True
+    prefix: str = "b"
+    messages: dict[str, Message] = field(default_factory=dict)
+    statuses: list[tuple[str, Status]] = field(default_factory=list)
+    said: dict[ThreadKey, dict[str, Turn]] = field(default_factory=dict)
+    _numbers: Any = field(default_factory=lambda: count(1))
+
+    # -- people ---------------------------------------------------------------------------------
+
+    def say(self, thread: ThreadKey, id_: str, author: str, text: str) -> Turn:
+        turn = Turn(id_, "user", author, text, at=time.time())
+        self.said.setdefault(thread, {})[id_] = turn
+        return turn
+
+    def take_away(self, message: str) -> None:
+        self.messages[message].gone = "person"
+
+    # -- bots -----------------------------------------------------------------------------------
+
+    def post(self, thread: ThreadKey, job: str, part: Part) -> str:
+        if self.nonce and (known := self._posted(job, part.index)):
+            return known
+        id_ = f"{self.prefix}{next(self._numbers)}"
+        self.messages[id_] = Message(id_, thread, job, part.index, part)
+        return id_
+
+    def edit(self, message: str, part: Part) -> None:
+        """Raises PlatformRefused where the message is gone."""
+        if self.messages[message].gone:
+            raise PlatformRefused(f"{message} is gone")
+        self.messages[message].part = part
+
+    def remove(self, message: str) -> None:
+        self.messages[message].gone = self.messages[message].gone or "bot"
+
+    def find(self, job: str, index: int, known: Sequence[str]) -> str | None:
+        return self._posted(job, index, known) if self.search else None
+
+    def _posted(self, job: str, index: int, known: Sequence[str] = ()) -> str | None:
+        for message in self.messages.values():
+            fits = (message.job, message.index) == (job, index) and message.id not in known
+            if fits and message.gone != "bot":
+                return message.id
+        return None
+
+    def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        said = self.said.get(thread, {})
+        limit = said[before].at if before in said else time.time()
+        return [turn for turn in said.values() if after < turn.at < limit and turn.id != before]
+
+    def shown(self, thread: ThreadKey | None = None) -> list[str]:
+        """The text of the bot's messages that stand, with the bot's own sentences behind ``|``."""
+        standing = [m for m in self.messages.values() if not m.gone]
+        parts = [m.part for m in standing if thread in (None, m.thread)]
+        return [f"{part.text} | {part.note}" if part.note else part.text for part in parts]
+
+
+class Wire(Protocol):
+    """How a call gets from a process to the board and back: where it may fail, or never end."""
+
+    async def __call__(self, name: str, effect: Callable[[], Awaitable[T]]) -> T: ...
+
+
+async def at_once(name: str, effect: Callable[[], Awaitable[T]]) -> T:
+    """A wire without faults."""
+    return await effect()
+
+
+@dataclass
+class StandIn:
+    """The adapter's side of the board in one process: `bots.platform.Platform`."""
+
+    board: Board
+    name: str = "stand-in"
+    part_length: int = 100
+    call_seconds: float = 0.1
+    wire: Wire = at_once
+
+    def length_of(self, text: str) -> int:
+        return len(text)
+
+    async def pace(self, delivery: Delivery, *, final: bool) -> None:
+        """As fast as anybody likes."""
+
+    async def status(self, delivery: Delivery, status: Status) -> None:
+        async def effect() -> None:
+            self.board.statuses.append((delivery.job, status))
+
+        await self.wire("status", effect)
+
+    async def post(self, delivery: Delivery, part: Part) -> str:
+        async def effect() -> str:
+            return self.board.post(delivery.thread, delivery.job, part)
+
+        return await self.wire("post", effect)
+
+    async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
+        async def effect() -> None:
+            self.board.edit(message, part)
+
+        await self.wire("edit", effect)
+
+    async def remove(self, delivery: Delivery, message: str) -> None:
+        async def effect() -> None:
+            self.board.remove(message)
+
+        await self.wire("remove", effect)
+
+    async def find(self, delivery: Delivery, index: int) -> str | None:
+        async def effect() -> str | None:
+            return self.board.find(delivery.job, index, delivery.messages)
+
+        return await self.wire("find", effect)
+
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        async def effect() -> Sequence[Turn]:
+            return self.board.earlier(thread, before, after)
+
+        return await self.wire("earlier", effect)

@@ -1,0 +1,141 @@
+"""The store as tests use it, and short ways to say what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+from redis.asyncio import Redis
+
+from core.dialogue import Dialogue
+from core.models.catalogue import CATALOGUE
+from core.ports import Engine
+from core.queue_types import Claim, Commit, Delivery, Receipt, Submission
+from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
+from core.worker import Terms, Worker
+from storage import codec, keys
+from storage.deliveries import RedisDeliveries
+from storage.feedback import RedisFeedback
+from storage.history import RedisHistory
+from storage.queue import RedisQueue
+from storage.secrets import RedisVault
+from storage.store import Store
+from tests.waiting import until
+
+LANE = "test"
+THREAD = ThreadKey("slack", "T1", "C1", "1.0")
+
+
+@dataclass(frozen=True, slots=True)
+class TestConnection:
+    """The session's server, as `storage.connect` would give it."""
+
+    __test__ = False
+    client: Redis
+
+    def blocking(self) -> Redis:
+        return self.client
+
+
+@dataclass
+class Storehouse:
+    """Queue, history and deliveries over one Redis, seen by a person, a core and an adapter."""
+
+    redis: Any
+    """The server itself, to look behind the scenes."""
+    store: Store
+    queue: RedisQueue = field(init=False)
+    history: RedisHistory = field(init=False)
+    deliveries: RedisDeliveries = field(init=False)
+    vault: RedisVault = field(init=False)
+    feedback: RedisFeedback = field(init=False)
+    numbers: Any = field(default_factory=lambda: count(1))
+
+    def __post_init__(self) -> None:
+        self.queue = RedisQueue(self.store)
+        self.history = RedisHistory(self.store)
+        self.deliveries = RedisDeliveries(self.store)
+        self.vault = RedisVault(self.store)
+        self.feedback = RedisFeedback(self.store)
+
+    @classmethod
+    def over(cls, redis: Redis, **terms: Any) -> Storehouse:
+        return cls(redis, Store(TestConnection(redis), **terms))
+
+    async def say(
+        self, text: str, thread: ThreadKey = THREAD, author: str = "U1", **changes: Any
+    ) -> Receipt:
+        """A person's message; each has an id of its own unless one is given."""
+        id_ = changes.pop("id", f"m{next(self.numbers)}")
+        turn = Turn(id_, "user", author, text, at=changes.pop("at", 1.0))
+        submission = Submission(thread, turn, addressed=True, lane=LANE)
+        return await self.queue.submit(replace(submission, **changes), "adapter")
+
+    async def claim(self) -> Claim:
+        (claim,) = await self.queue.claim(LANE, "core", 1)
+        return claim
+
+    async def nothing_to_do(self) -> bool:
+        return not await self.queue.claim(LANE, "core", 1)
+
+    async def reply(
+        self, claim: Claim, text: str, finish: FinishReason = "stop", evict: tuple[str, ...] = ()
+    ) -> str:
+        window = await self.history.window(claim)
+        counts = {
+            stored.turn.id: len(stored.turn.text) for stored in window.mailbox
+        }  # a character is a token here
+        turn = Turn(claim.job.id, "assistant", "henji", text, at=2.0) if text else None
+        done = Done(text, finish, Usage(0, len(text)))
+        return await self.queue.commit(
+            claim, Commit(done, turn, "chars", counts, window.version, evict)
+        )
+
+    async def texts(self, thread: ThreadKey = THREAD) -> list[str]:
+        """What is remembered of a thread, oldest first."""
+        return [stored.turn.text for stored in await self.history.turns(thread)]
+
+    async def events(self, job: str | None, thread: ThreadKey = THREAD) -> list[ReplyEvent]:
+        assert job is not None
+        name = keys.key("events", self.store.bucket(thread), job)
+        return [codec.decode_event(fields["e"]) for _, fields in await self.redis.xrange(name)]
+
+    async def delivery(self, job: str | None, thread: ThreadKey = THREAD) -> Delivery:
+        assert job is not None
+        found = await self.deliveries.get(thread, job)
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def at_work(house: Storehouse, engine: Engine, **terms: Any) -> AsyncIterator[None]:
+    """A core, until it is left: then it is told to stop, and has stopped."""
+    stop = asyncio.Event()
+    dialogue = Dialogue.load(CATALOGUE["echo"], None)
+    settings = Terms(LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **terms})
+    worker = Worker(house.queue, house.history, engine, dialogue, settings)
+    working = asyncio.create_task(worker.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await working
+
+
+async def ends(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
+    """How a reply ends, once it has."""
+
+    async def ended() -> bool:
+        return isinstance((await house.events(job, thread))[-1], Done | Failed)
+
+    await until(ended)
+    return (await house.events(job, thread))[-1]
+
+
+async def shows(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -> bool:
+    """Whether something of the reply has been published."""
+    return any(isinstance(event, Delta) for event in await house.events(job, thread))

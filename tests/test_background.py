@@ -1,0 +1,43 @@
+"""What a process does again and again: no fault ends it, and being told to end does."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from core import background
+from core.errors import StoreUnavailable
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), KeyError("unforeseen")])
+async def test_a_chore_that_fails_is_tried_again(error: Exception) -> None:
+    tries, worked = [error, error], asyncio.Event()
+
+    async def chore() -> None:
+        if tries:
+            raise tries.pop()
+        worked.set()
+
+    repeating = asyncio.create_task(background.repeat(chore, 0, retry=0))
+    await asyncio.wait_for(worked.wait(), 5)
+    await background.end(repeating)
+    assert repeating.cancelled()
+
+
+async def test_a_task_that_swallows_a_cancellation_is_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background, "CANCEL_AGAIN", 0.01)
+
+    async def deaf() -> None:
+        with suppress(asyncio.CancelledError):  # as asyncio.wait_for may on Python 3.11
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(deaf()) for _ in range(2)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await background.end(*tasks)
+    assert all(task.cancelled() for task in tasks)

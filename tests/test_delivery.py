@@ -1,0 +1,581 @@
+"""A reply on its way out, told as stories on a platform that stands in for the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import pytest
+from redis.asyncio import Redis
+
+from bots import delivery
+from bots.platform import Incoming, PlatformRefused
+from bots.relay import Relay, Terms
+from core.errors import StoreUnavailable
+from core.queue_types import OPENED, Claim, Delivery, Receipt
+from core.types import Delta, ThreadKey
+from storage import deliveries
+from storage.queue import RedisQueue
+from storage.store import Limits
+from tests.simulated_platform import Board, StandIn, Wire, at_once
+from tests.store_fixture import LANE, Storehouse
+from tests.waiting import until
+
+T = TypeVar("T")
+
+THREAD = ThreadKey("stand-in", "T1", "C1", "1.0")
+LEASE = 0.4
+LONG = " ".join(["word"] * 70)
+"""Four messages of a hundred characters."""
+
+
+@dataclass
+class Story:
+    """People, a core that is played by hand, and relays in front of one board."""
+
+    house: Storehouse
+    board: Board = field(default_factory=Board)
+    number: int = 0
+    lease: float = LEASE
+    call_seconds: float = 0.1
+
+    def relay(self, holder: str = "one", wire: Wire = at_once) -> Relay:
+        stand_in = StandIn(self.board, call_seconds=self.call_seconds, wire=wire)
+        ports = (self.house.queue, self.house.history, self.house.deliveries)
+        terms = Terms(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
+        return Relay(stand_in, *ports, terms)
+
+    @asynccontextmanager
+    async def running(self, holder: str = "one", wire: Wire = at_once) -> AsyncIterator[Relay]:
+        """A relay at work; leaving it is its process's clean end."""
+        relay, stop = self.relay(holder, wire), asyncio.Event()
+        work = asyncio.create_task(relay.run(stop))
+        try:
+            yield relay
+        finally:
+            stop.set()
+            await work
+
+    async def say(self, relay: Relay, text: str, id_: str = "") -> str:
+        """A message to the bot; its job."""
+        self.number += 1
+        turn = self.board.say(THREAD, id_ or f"m{self.number}", "U1", text)
+        return job_of(await relay.submit(Incoming(THREAD, turn, addressed=True)))
+
+    async def answer(self, text: str) -> Claim:
+        claim = await self.house.claim()
+        await self.house.reply(claim, text)
+        return claim
+
+    async def shows(self, *messages: str) -> None:
+        """Wait until the board reads so, and every delivery is over."""
+
+        async def so() -> bool:
+            open_ = await self.house.redis.exists("henji:{0}:deliveries:stand-in")
+            return self.board.shown() == list(messages) and not open_
+
+        try:
+            await until(so, 5)
+        except TimeoutError:
+            pytest.fail(f"the board shows {self.board.shown()}, not {messages}")
+
+
+def job_of(receipt: Receipt) -> str:
+    assert receipt.job is not None
+    return receipt.job
+
+
+@dataclass
+class Trouble:
+    """A wire on which some calls go wrong: how each call of that name fails, in turn."""
+
+    troubles: dict[str, list[str]]
+    called: list[str] = field(default_factory=list)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
+    """What was held has taken effect."""
+
+    async def __call__(self, name: str, effect: Callable[[], Awaitable[T]]) -> T:
+        self.called.append(name)
+        trouble = self.troubles[name].pop(0) if self.troubles.get(name) else ""
+        match trouble:
+            case "fails":
+                raise OSError("no connection")
+            case "is refused":
+                raise PlatformRefused("the channel is gone")
+            case "is held":
+                await self._hold()
+                done = await effect()
+                self.landed.set()
+                return done
+            case "answers late":
+                done = await effect()
+                await self._hold()
+                return done
+            case "loses its answer":
+                await effect()
+                raise OSError("no answer")
+        return await effect()
+
+    async def _hold(self) -> None:
+        self.reached.set()
+        await self.released.wait()
+
+
+@pytest.fixture
+async def story(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Story:
+    monkeypatch.setattr(delivery, "RETRY_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(deliveries, "LOOK_AGAIN", 0.2)  # for relays that do not listen
+    house = Storehouse.over(redis, delivery_lease=LEASE)
+    await house.queue.announce(LANE, "core", 60)
+    return Story(house)
+
+
+# -- what people see ----------------------------------------------------------------------------
+
+
+async def test_a_reply_is_posted_once_and_edited_as_it_grows(story: Story) -> None:
+    wire = Trouble({})
+    async with story.running(wire=wire) as relay:
+        await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "hi"))
+        await until(lambda: _shown(story, ["hi"]))
+        await story.house.queue.publish(claim, Delta(2, " there"))
+        await until(lambda: _shown(story, ["hi there"]))
+        await story.house.reply(claim, "hi there!")
+        await story.shows("hi there!")
+    assert wire.called.count("post") == 1
+
+
+async def _shown(story: Story, messages: list[str]) -> bool:
+    return story.board.shown() == messages
+
+
+async def test_a_long_reply_is_several_messages_and_a_shorter_one_takes_them_back(
+    story: Story,
+) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        reply = (await story.answer(LONG)).job.id
+        await until(lambda: _settled(story))
+        assert " ".join(story.board.shown()) == LONG
+        assert len(story.board.shown()) == 4
+        await relay.regenerate(THREAD, reply, "1", "U1")
+        await story.answer("short")
+        await story.shows("short")
+
+
+async def _settled(story: Story) -> bool:
+    return not await story.house.redis.exists("henji:{0}:deliveries:stand-in")
+
+
+async def test_a_reply_that_starts_over_keeps_its_message(story: Story) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "helo", id_="m1")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "helo is no word"))
+        await until(lambda: _shown(story, ["helo is no word"]))
+        await relay.edited(THREAD, "m1", "hello", "1", "U1")
+        await story.answer("hi")
+        await story.shows("hi")
+    assert len(story.board.messages) == 1
+
+
+async def test_an_edit_of_the_newest_prompt_is_answered_in_the_same_message(
+    story: Story,
+) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "helo", id_="m1")
+        await story.answer("what?")
+        await story.shows("what?")
+        await relay.edited(THREAD, "m1", "hello", "1", "U1")
+        await story.answer("hi")
+        await story.shows("hi")
+    assert len(story.board.messages) == 1
+
+
+async def test_a_reply_without_words_says_so(story: Story) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        await story.answer("")
+        await story.shows("The model had nothing to say to that.")
+
+
+async def test_a_stopped_reply_says_so_under_what_was_shown(story: Story) -> None:
+    async with story.running() as relay:
+        job = await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await relay.stop(THREAD, job)
+        await story.house.reply(claim, "half of", finish="cancelled")
+        await story.shows("half of | Stopped.")
+
+
+async def test_a_reset_says_so_in_replies_under_way_and_in_those_that_wait(story: Story) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "one", id_="m1")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "half of"))
+        await until(lambda: _shown(story, ["half of"]))
+        await story.say(relay, "two")
+        await relay.reset(THREAD, "U1")
+        sentence = "This conversation was reset, so the reply ended here."
+        await story.shows(f"half of | {sentence}", sentence)
+
+
+async def test_a_reset_of_a_reply_that_starts_over_leaves_no_half_reply_alone(
+    story: Story,
+) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "helo", id_="m1")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "half of"))
+        await until(lambda: _shown(story, ["half of"]))
+        await relay.edited(THREAD, "m1", "hello", "1", "U1")
+        await story.house.claim()  # what was shown is empty now
+        await relay.reset(THREAD, "U1")
+        await story.shows("This conversation was reset, so the reply ended here.")
+
+
+async def test_a_question_deleted_before_there_was_an_answer_gets_none(story: Story) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "hello", id_="m1")
+        await relay.deleted(THREAD, "m1")
+        await story.shows()
+
+
+async def test_a_reply_being_written_anew_that_is_stopped_leaves_the_old_one(
+    story: Story,
+) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        reply = (await story.answer("hi")).job.id
+        await story.shows("hi")
+        again = await relay.regenerate(THREAD, reply, "1", "U1")
+        await relay.stop(THREAD, job_of(again))
+        await story.shows("hi")
+
+
+async def test_deleting_the_bots_message_forgets_the_reply(story: Story) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        await story.answer("hi")
+        await story.shows("hi")
+        (message,) = story.board.messages
+        story.board.take_away(message)
+        await relay.deleted(replace(THREAD, thread="-"), message)
+    assert await story.house.texts(THREAD) == ["hello"]
+
+
+async def test_without_a_core_the_person_reads_why(story: Story) -> None:
+    await story.house.queue.withdraw(LANE, "core")
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        await story.shows("No language model is running right now. Please try again in a while.")
+
+
+async def test_where_too_many_wait_the_person_reads_how_many(story: Story) -> None:
+    limits = Limits(person=2)
+    story.house = Storehouse.over(story.house.redis, delivery_lease=LEASE, limits=limits)
+    for number in range(2):
+        await story.house.say("hi", thread=replace(THREAD, thread=f"other {number}"))
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        told = [
+            "2 messages are waiting for an answer already, and there is no room for more.",
+            "Please try again in a few minutes.",
+        ]
+        await until(lambda: _shown(story, told))
+
+
+async def test_a_new_thread_is_answered_with_what_was_said_in_it_before(story: Story) -> None:
+    story.board.say(THREAD, "m0", "U2", "the sky is green")
+    async with story.running() as relay:
+        turn = story.board.say(THREAD, "m1", "U1", "is it?")
+        await relay.submit(Incoming(THREAD, turn, addressed=True, has_past=True))
+        await until(lambda: _claimable(story))
+    assert await story.house.texts(THREAD) == ["the sky is green", "is it?"]
+
+
+async def _claimable(story: Story) -> bool:
+    return bool(await story.house.redis.get(f"henji:{{0}}:waiting:{LANE}") == "1")
+
+
+# -- a platform that fails ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", ["fails", "loses its answer"])
+@pytest.mark.parametrize("call", ["post", "edit", "remove", "status"])
+async def test_a_call_that_fails_is_made_again(story: Story, call: str, trouble: str) -> None:
+    story.board.nonce = False
+    wire = Trouble({call: [trouble]})
+    async with story.running(wire=wire) as relay:
+        await story.say(relay, "hello")
+        reply = (await story.answer(LONG)).job.id
+        await until(lambda: _settled(story))
+        await relay.regenerate(THREAD, reply, "1", "U1")
+        await story.answer("short")
+        await story.shows("short")
+    assert wire.troubles[call] == []
+
+
+async def test_a_platform_that_is_down_for_long_gets_the_reply_when_it_is_back(
+    story: Story,
+) -> None:
+    async with story.running(wire=Trouble({"post": ["fails"] * 20})) as relay:
+        await story.say(relay, "hello")
+        await story.answer("hi")
+        await story.shows("hi")
+
+
+async def test_a_platform_that_does_not_come_back_is_given_up(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "GIVE_UP_SECONDS", 0.05)
+    async with story.running(wire=Trouble({"post": ["fails"] * 100})) as relay:
+        await story.say(relay, "hello")
+        await story.answer("hi")
+        await story.shows()
+
+
+async def test_a_search_that_fails_does_not_post_twice(story: Story) -> None:
+    story.board.nonce = False
+    async with story.running(wire=Trouble({"post": ["loses its answer"], "find": ["fails"]})) as r:
+        await story.say(r, "hello")
+        await story.answer("hi")
+        await story.shows("hi")
+
+
+async def test_a_platform_that_refuses_ends_the_delivery(story: Story) -> None:
+    async with story.running(wire=Trouble({"post": ["is refused"]})) as relay:
+        await story.say(relay, "hello")
+        await story.answer("hi")
+        await story.shows()
+
+
+# -- processes that come and go -----------------------------------------------------------------
+
+
+async def test_another_process_edits_the_same_message(story: Story) -> None:
+    async with story.running("one") as relay:
+        await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "hi"))
+        await until(lambda: _shown(story, ["hi"]))
+    async with story.running("two"):
+        await story.house.reply(claim, "hi there")
+        await story.shows("hi there")
+    assert len(story.board.messages) == 1
+
+
+@pytest.mark.parametrize("trouble", ["is held", "answers late"])
+@pytest.mark.parametrize("nonce", [True, False])
+async def test_what_was_posted_and_never_recorded_is_found_again(
+    story: Story, nonce: bool, trouble: str
+) -> None:
+    """The process is killed in the call, which takes effect all the same (or, held, does not)."""
+    story.board.nonce = nonce
+    wire = Trouble({"post": [trouble]})
+    async with story.running("one", wire) as relay:
+        await story.say(relay, "hello")
+        await story.answer("hi")
+        await wire.reached.wait()
+    async with story.running("two"):
+        await story.shows("hi")
+    assert len(story.board.messages) == 1
+
+
+async def test_who_wakes_up_with_a_second_message_takes_it_away(story: Story) -> None:
+    """Stopped just before its post was sent, past its lease, on a platform that posts twice."""
+    story.board.nonce = False
+    wire = Trouble({"post": ["is held"]})
+    asleep = story.relay("one", wire)
+    stored = await story.say(asleep, "hello")
+    assert stored
+    await story.answer("hi")
+    await wire.reached.wait()
+    async with story.running("two"):
+        await story.shows("hi")
+        wire.released.set()
+        await until(lambda: _taken_back(story))
+        await story.shows("hi")
+
+
+@pytest.mark.parametrize("third", ["", "is held"])
+async def test_of_what_two_posted_and_neither_recorded_one_stands(story: Story, third: str) -> None:
+    """One was stopped in front of its post, past its lease; who took over was killed in the same.
+    A third, who may be killed before the end as well, finds the first one's message."""
+    await _posted_twice(story, ["is held"])
+    if third:
+        wire = Trouble({"edit": [third]})
+        async with story.running("three", wire):
+            await wire.reached.wait()
+    async with story.running("four"):
+        await story.shows("hi")
+
+
+async def test_of_what_two_posted_nothing_stands_where_the_end_is_shorter(story: Story) -> None:
+    await _posted_twice(story, ["", "is held"], streamed=LONG[:150])
+    async with story.running("three"):
+        await story.shows("hi")
+
+
+async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> None:
+    """A reply whose newest part was posted by two; its end is "hi"."""
+    story.board.nonce = False
+    asleep, killed = Trouble({"post": posts}), Trouble({"post": ["is held"]})
+    await story.say(story.relay("one", asleep), "hello")
+    claim = await story.house.claim()
+    if streamed:
+        await story.house.queue.publish(claim, Delta(0, streamed))
+    else:
+        await story.house.reply(claim, "hi")
+    await asleep.reached.wait()
+    async with story.running("two", killed):
+        await killed.reached.wait()
+    asleep.released.set()
+    await asleep.landed.wait()
+    *_, posted = story.board.messages.values()
+    story.board.post(THREAD, posted.job, posted.part)  # what the killed one had sent
+    if streamed:
+        await story.house.reply(claim, "hi")
+
+
+async def _taken_back(story: Story) -> bool:
+    return [message.gone for message in story.board.messages.values()] == ["", "bot"]
+
+
+async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
+    """Stopped just before an edit was sent; another process has brought the reply to its end."""
+    wire = Trouble({"edit": ["is held"]})
+    asleep = story.relay("one", wire)
+    await story.say(asleep, "hello")
+    claim = await story.house.claim()
+    await story.house.queue.publish(claim, Delta(0, "hi"))
+    await until(lambda: _shown(story, ["hi"]))
+    await story.house.queue.publish(claim, Delta(2, " th"))
+    await wire.reached.wait()
+    async with story.running("two"):
+        await story.house.reply(claim, "hi there")
+        await story.shows("hi there")
+        wire.released.set()
+        await wire.landed.wait()
+        await story.shows("hi there")
+
+
+async def test_nor_does_one_of_who_did_not_know_yet_that_the_delivery_was_opened_anew(
+    story: Story,
+) -> None:
+    """A third had woken up with a late call; whoever had the delivery edits on, and is killed."""
+    story.lease, story.call_seconds = 4.0, 0.5
+    story.house = Storehouse.over(story.house.redis, delivery_lease=story.lease)
+    wire = Trouble({"edit": ["is held"]})
+    job = await story.say(story.relay("one", wire), "hello")
+    claim = await story.house.claim()
+    await story.house.queue.publish(claim, Delta(0, "hi"))
+    await until(lambda: _shown(story, ["hi"]))
+    async with story.running("two"):
+        await story.house.deliveries.reopen(await story.house.delivery(job, THREAD))
+        await until(lambda: _taken_again(story, job))
+        await asyncio.sleep(story.call_seconds)
+        await story.house.queue.publish(claim, Delta(2, " th"))
+        await wire.reached.wait()
+        await story.house.reply(claim, "hi there")
+        await asyncio.sleep(story.call_seconds / 2)
+        ((message, shown),) = story.board.messages.items()
+        story.board.edit(message, replace(shown.part, text="hi th", end=None))  # it lands
+        await story.shows("hi there")
+
+
+async def test_who_was_stopped_before_it_looked_lets_be_what_another_has_taken(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that write with one token would write over each other."""
+    async with story.running() as relay:
+        await story.say(relay, "helo", id_="m1")
+        await story.answer("what?")
+        await story.shows("what?")
+    ports, look = story.house.deliveries, story.house.deliveries.opened
+
+    async def late(thread: ThreadKey, job: str, holder: str) -> Delivery | None:
+        await story.house.redis.zadd("henji:{0}:deliveries:stand-in", {job: 1})  # its lease ended
+        assert [taken.job for taken in await ports.take("stand-in", "two")] == [job]
+        return await look(thread, job, holder)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(ports, "opened", late)
+        await story.relay("asleep").edited(THREAD, "m1", "hello", "1", "U1")
+    await story.answer("hi")
+    await asyncio.sleep(LEASE)
+    assert story.board.shown() == ["what?"]
+
+
+async def test_what_is_said_again_because_its_answer_was_lost_is_brought_out_at_once(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say(relay: Relay) -> Receipt:
+        turn = story.board.say(THREAD, "m1", "U1", "helo")
+        return await relay.submit(Incoming(THREAD, turn, addressed=True))
+
+    async def edit(relay: Relay) -> Receipt:
+        return await relay.edited(THREAD, "m1", "hello", "1", "U1")
+
+    async def regenerate(relay: Relay) -> Receipt:
+        return await relay.regenerate(THREAD, job, "again", "U1")
+
+    async with story.running() as relay:
+        for step, again in (("submit", say), ("edit", edit), ("regenerate", regenerate)):
+            with monkeypatch.context() as cut:
+                cut.setattr(story.house.queue, step, _loses_its_answer(story.house.queue, step))
+                with pytest.raises(StoreUnavailable):
+                    await again(relay)
+            receipt = await again(relay)
+            job = job_of(receipt)
+            assert receipt.outcome == "duplicate"
+            await story.answer(step)
+            await story.shows(step)
+            assert (await story.house.delivery(job, THREAD)).token == OPENED  # no lease had to end
+
+
+def _loses_its_answer(queue: RedisQueue, step: str) -> Callable[..., Awaitable[Receipt]]:
+    whole = getattr(queue, step)
+
+    async def cut(*arguments: Any, **more: Any) -> Receipt:
+        await whole(*arguments, **more)
+        raise StoreUnavailable("no answer")
+
+    return cut
+
+
+async def test_what_came_twice_is_brought_out_by_one(story: Story) -> None:
+    """Two processes hear of one message: the second leaves it to the first."""
+    async with story.running("one") as one, story.running("two") as two:
+        turn = story.board.say(THREAD, "m1", "U1", "hello")
+        incoming = Incoming(THREAD, turn, addressed=True)
+        job = job_of(await one.submit(incoming))
+        assert (await two.submit(incoming)).outcome == "duplicate"
+        assert (await one.submit(incoming)).outcome == "duplicate"
+        assert (one.delivers(job), two.delivers(job)) == (True, False)
+        await story.answer("hi")
+        await story.shows("hi")
+        assert (await one.submit(incoming)).outcome == "duplicate"
+        assert not one.delivers(job)
+        await story.shows("hi")
+
+
+async def test_a_process_that_lost_its_own_lease_takes_the_reply_up_again(story: Story) -> None:
+    async with story.running("one") as relay:
+        job = await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await story.house.redis.hincrby(f"henji:{{0}}:delivery:{job}", "token", 1)  # another's
+        await until(lambda: _taken_again(story, job))
+        await story.house.reply(claim, "hi")
+        await story.shows("hi")
+
+
+async def _taken_again(story: Story, job: str) -> bool:
+    return (await story.house.delivery(job, THREAD)).token > 2

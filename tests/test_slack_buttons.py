@@ -1,0 +1,273 @@
+"""What people press and command: regenerate, feedback, reset, help; and who may."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.slack import components
+from bots.slack.app_home import FORGET_ME, RESET_CHANNEL, RESET_SPACE
+from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
+from core.models.catalogue import CATALOGUE
+from core.queue_types import Place
+from tests.local_slack import Json, Message
+from tests.local_slack.deployment import LANE, SlackHouse, slack_house
+
+BOT = "<@U0HENJI>"
+
+
+@pytest.fixture
+async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
+    async with slack_house(redis) as house:
+        await house.core()
+        await house.adapter()
+        yield house
+        await house.at_rest()
+
+
+async def asked(house: SlackHouse, text: str = "一", user: str = "U1") -> tuple[str, Message]:
+    ts = await house.slack.say("C1", user, f"{BOT} {text}")
+    return ts, await house.answered("C1", ts, f"echo: {text}")
+
+
+async def modal(house: SlackHouse, callback: str) -> Json:
+    def opened() -> Json | None:
+        views = house.slack.workspace.views.values()
+        return next((v for v in views if v.get("callback_id") == callback), None)
+
+    view: Json = await house.slack.until(opened)
+    return view
+
+
+async def whispered(house: SlackHouse, user: str, part: str) -> None:
+    slack = house.slack
+    await slack.until(lambda: any(part in m.text for m in slack.whispers(user)))
+
+
+# -- under a reply ---------------------------------------------------------------------------
+
+
+async def test_regenerate_answers_again_in_place_and_again_after_a_restart(
+    house: SlackHouse,
+) -> None:
+    slack = house.slack
+    ts, reply = await asked(house)
+    slack.press("U1", reply, components.REGENERATE)
+    await slack.until(lambda: reply.edits == 1 and components.FEEDBACK in reply.buttons())
+    await house.stop("adapter")
+    await house.adapter("another")
+    slack.press("U1", reply, components.REGENERATE)
+    await slack.until(lambda: reply.edits == 2 and components.FEEDBACK in reply.buttons())
+    assert slack.replies("C1", ts) == [reply]
+    assert await house.storehouse().texts(house.key("C1", ts)) == ["一", "echo: 一"]
+
+
+async def test_only_who_asked_and_admins_may_regenerate(house: SlackHouse) -> None:
+    slack = house.slack
+    _, reply = await asked(house)
+    slack.press("U2", reply, components.REGENERATE)
+    await whispered(house, "U2", "Only the person who asked")
+    assert reply.edits == 0
+    slack.press("UADMIN", reply, components.REGENERATE)
+    await slack.until(lambda: reply.edits == 1)
+
+
+async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: SlackHouse) -> None:
+    slack = house.slack
+    ts, reply = await asked(house)
+    await house.storehouse().history.reset(house.key("C1", ts), "test")
+    slack.press("U1", reply, components.REGENERATE)
+    await whispered(house, "U1", "もう記憶にない")
+
+
+async def test_a_thumb_is_kept_with_what_wrote_the_reply_and_with_its_reason(
+    house: SlackHouse,
+) -> None:
+    slack = house.slack
+    _, reply = await asked(house)
+    await house.stop("adapter")
+    await house.adapter("another")  # all that a press needs is in the button
+    buttons = reply.buttons()[components.FEEDBACK]
+    slack.press("U2", reply, components.FEEDBACK, value=buttons["negative_button"]["value"])
+    view = await modal(house, "henji_reason")
+    feedback, space = house.storehouse().feedback, Place("slack", slack.workspace.team)
+    [opinion] = await feedback.opinions(space)
+    assert (opinion.by, opinion.verdict, opinion.reason) == ("U2", "bad", "")
+    slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
+    await whispered(house, "U2", "Thank you")
+    [opinion] = await feedback.opinions(space)
+    assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
+    assert opinion.sampling == CATALOGUE["echo"].sampling
+    assert opinion.job == (reply.metadata or {})["event_payload"]["job"]
+    await house.storehouse().history.forget(space, "U2")
+    assert await feedback.opinions(space) == []
+
+
+# -- resets ----------------------------------------------------------------------------------
+
+
+async def test_reset_as_a_word_forgets_the_thread(house: SlackHouse) -> None:
+    ts, _ = await asked(house)
+    await house.slack.say("C1", "U2", f"{BOT} reset", thread=ts)
+    await whispered(house, "U2", "forgotten")
+    assert await house.storehouse().texts(house.key("C1", ts)) == []
+
+
+async def test_a_shortcut_resets_inside_threads_after_a_dialogue(house: SlackHouse) -> None:
+    slack = house.slack
+    ts, reply = await asked(house)
+    slack.shortcut("U1", RESET_SHORTCUT, reply)
+    view = await modal(house, "henji_confirm_reset")
+    slack.submit("U1", view, {})
+    await whispered(house, "U1", "消しました")
+    assert await house.storehouse().texts(house.key("C1", ts)) == []
+
+
+async def responded(house: SlackHouse, part: str) -> None:
+    """A command was answered, by the address that came with it."""
+    slack = house.slack
+    await slack.until(lambda: any(part in r["text"] for r in slack.workspace.responses))
+
+
+async def test_the_menu_under_a_reply_resets_its_thread_after_a_dialogue(house: SlackHouse) -> None:
+    slack = house.slack
+    ts, reply = await asked(house)
+    slack.press("U2", reply, components.MENU, value="reset")
+    view = await modal(house, "henji_confirm_reset")
+    slack.submit("U2", view, {})
+    await whispered(house, "U2", "Forgotten: this conversation")
+    assert await house.storehouse().texts(house.key("C1", ts)) == []
+
+
+async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackHouse) -> None:
+    slack = house.slack
+    ts, _ = await asked(house)
+    slack.command("U2", "C1", "reset")
+    view = await modal(house, "henji_confirm_reset")
+    slack.submit("U2", view, {})
+    await responded(house, "Only admins")
+    assert await house.storehouse().texts(house.key("C1", ts)) != []
+    slack.submit("UADMIN", view, {})
+    await responded(house, "消しました")
+    assert await house.storehouse().texts(house.key("C1", ts)) == []
+
+
+async def test_the_home_page_says_what_it_is_and_forgets_what_one_said(house: SlackHouse) -> None:
+    slack = house.slack
+    ts, _ = await asked(house)
+    slack.open_home("U1")
+    page = await slack.until(lambda: slack.workspace.views.get("U1"))
+    assert "echo" in str(page)
+    assert "30 日間" in str(page)
+    assert RESET_SPACE not in str(page)
+    slack.press_home("U1", FORGET_ME)
+    await slack.until(lambda: "消しました" in str(slack.workspace.views["U1"]))
+    assert await house.storehouse().texts(house.key("C1", ts)) == []
+
+
+async def test_admins_choose_on_their_home_page_what_is_reset(house: SlackHouse) -> None:
+    slack = house.slack
+    ts, _ = await asked(house)
+    slack.open_home("UADMIN")
+    await slack.until(lambda: RESET_SPACE in str(slack.workspace.views.get("UADMIN")))
+    slack.press_home("UADMIN", RESET_CHANNEL)
+    view = await modal(house, "henji_confirm_reset")
+    slack.submit("UADMIN", view, {"what": {"what": {"selected_conversation": "C1"}}})
+    await slack.until(lambda: "消しました" in str(slack.workspace.views["UADMIN"]))
+    assert await house.storehouse().texts(house.key("C1", ts)) == []
+
+
+# -- commands --------------------------------------------------------------------------------
+
+
+async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.command("U1", "C1", "ask 今日は?")
+    question = await slack.until(
+        lambda: next((m for m in slack.workspace.messages.values() if "今日は?" in m.text), None)
+    )
+    assert question.thread_ts is None
+    await house.answered("C1", question.ts, "echo: 今日は?")
+
+
+async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackHouse) -> None:
+    slack = house.slack
+    root = await slack.say("C1", "U2", "the numbers are in")
+    slack.workspace.without_app.add("C1")
+    envelope = slack.command("U2", "C1", "ask what now?")
+    await envelope.done.wait()
+    assert envelope.answer is not None
+    assert "Please invite me" in envelope.answer["text"]
+    slack.shortcut("U2", ASK_SHORTCUT, slack.workspace.messages["C1", root])
+    view = await modal(house, "henji_asked")
+    sent = slack.submit("U2", view, {"question": {"question": {"value": "what now?"}}})
+    await sent.done.wait()
+    assert sent.answer is not None
+    assert sent.answer["response_action"] == "errors"
+    assert "Please invite me" in sent.answer["errors"]["question"]
+
+
+async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.stop("core")
+    await house.storehouse().queue.announce(LANE, "busy", 60)
+    slack.command("U1", "C1", "ask 今日は?")
+    [question] = await slack.until(lambda: slack.called("chat.postMessage"))
+    slack.api.lost["chat.postMessage"] = 1
+    await house.core()
+    [root] = [m for m in slack.workspace.messages.values() if m.text == question.arguments["text"]]
+    await house.answered("C1", root.ts, "echo: 今日は?")
+    assert root.edits == 0
+    assert len(slack.replies("C1", root.ts)) == 2  # the question, and one reply
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [("help", "mention me"), ("privacy", "30 days"), ("model", "echo"), ("what", "`/henji ask`")],
+)
+async def test_slash_commands_are_answered_to_oneself(
+    house: SlackHouse, word: str, part: str
+) -> None:
+    envelope = house.slack.command("U2", "C1", word)
+    await envelope.done.wait()
+    assert envelope.answer is not None
+    assert part.lower() in envelope.answer["text"].lower()
+
+
+@pytest.mark.parametrize(
+    ("word", "part"), [("help", "language model"), ("privacy", "30 days"), ("model", "echo")]
+)
+async def test_the_menu_under_a_reply_has_the_commands_too(
+    house: SlackHouse, word: str, part: str
+) -> None:
+    _, reply = await asked(house)
+    house.slack.press("U2", reply, components.MENU, value=word)
+    await whispered(house, "U2", part)
+
+
+async def test_commands_work_as_words_inside_threads(house: SlackHouse) -> None:
+    ts, _ = await asked(house)
+    await house.slack.say("C1", "U2", f"{BOT} help", thread=ts)
+    await whispered(house, "U2", "language model")
+    assert len(house.slack.replies("C1", ts)) == 1
+
+
+async def test_a_shortcut_asks_about_a_message(house: SlackHouse) -> None:
+    slack = house.slack
+    root = await slack.say("C1", "U2", "the numbers are in")
+    message = slack.workspace.messages["C1", root]
+    slack.shortcut("U1", ASK_SHORTCUT, message)
+    view = await modal(house, "henji_asked")
+    slack.submit("U1", view, {"question": {"question": {"value": "つまり?"}}})
+    await house.answered("C1", root, "echo: つまり?")
+    texts = await house.storehouse().texts(house.key("C1", root))
+    assert texts == ["the numbers are in", "つまり?", "echo: つまり?"]
+
+
+async def test_the_agent_pane_suggests_what_to_ask(house: SlackHouse) -> None:
+    slack = house.slack
+    slack.open_home("U1", tab="messages")
+    prompts = await slack.until(lambda: slack.workspace.prompts.get("DU1"))
+    assert len(prompts["prompts"]) == 3

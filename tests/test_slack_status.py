@@ -1,0 +1,161 @@
+"""Signs of life, and who may end a reply: nothing stays standing, whichever process hears it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.slack import components
+from bots.slack.lull import Lull
+from tests.local_slack.deployment import LANE, SlackHouse, slack_house
+
+BOT = "<@U0HENJI>"
+LONG = "すこし長い文章です。" * 12
+
+
+@pytest.fixture
+async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
+    """With an adapter alone, where a minute has 30 seconds."""
+    async with slack_house(redis, minute=30) as house:
+        await house.adapter()
+        yield house
+        await house.at_rest()
+
+
+async def a_core_that_is_busy(house: SlackHouse) -> None:
+    """What is asked is queued, and nobody takes it up."""
+    await house.storehouse().queue.announce(LANE, "busy", 60)
+
+
+# -- the status ------------------------------------------------------------------------------
+
+
+async def test_a_prompt_that_is_deleted_while_it_waits_leaves_no_status(house: SlackHouse) -> None:
+    slack = house.slack
+    await a_core_that_is_busy(house)
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await slack.until(slack.standing)
+    await slack.delete("C1", ts)
+    await house.at_rest()
+    assert slack.replies("C1", ts) == []
+
+
+async def test_who_waits_is_told_their_place_in_the_line(house: SlackHouse) -> None:
+    slack = house.slack
+    await a_core_that_is_busy(house)
+    first = await slack.say("C1", "U1", f"{BOT} one")
+    await slack.until(slack.standing)
+    second = await slack.say("C1", "U1", f"{BOT} two")
+    await slack.until(lambda: "順番を待っています(2番目)…" in slack.standing())
+    await slack.delete("C1", first)
+    await slack.until(lambda: "順番を待っています(1番目)…" in slack.standing())
+    await slack.delete("C1", second)
+    await house.at_rest()
+
+
+async def test_a_status_is_renewed_before_slack_takes_it_away(redis: Redis) -> None:
+    async with slack_house(redis, minute=0.5) as house:
+        slack = house.slack
+        await house.adapter()
+        await a_core_that_is_busy(house)
+        ts = await slack.say("C1", "U1", f"{BOT} hi")
+        statuses = slack.workspace.statuses
+        await slack.until(lambda: len(statuses) >= 5)  # longer than a status stands by itself
+        assert {thread for _, thread, _, _ in statuses} == {ts}
+        times = [at for _, _, _, at in statuses]
+        assert all(later - at < 2 * 0.5 for at, later in itertools.pairwise(times))
+        await slack.delete("C1", ts)
+        await house.at_rest()
+
+
+async def test_a_reply_that_is_written_anew_leaves_no_status(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.core()
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    reply = await house.answered("C1", ts, "echo: hi")
+    slack.press("U1", reply, components.REGENERATE)
+    await slack.until(lambda: reply.edits == 1)
+    await house.at_rest()
+
+
+async def test_a_sign_waits_for_the_events_that_are_being_taken_in() -> None:
+    lull, seen = Lull(), []
+
+    async def sign() -> None:
+        await lull.wait()
+        seen.append("sign")
+
+    await sign()
+    with lull.event():
+        later = asyncio.create_task(sign())
+        await asyncio.sleep(0)
+        seen.append("event")
+    await later
+    assert seen == ["sign", "event", "sign"]
+    with lull.event():
+        await sign()  # but not for ever
+
+
+# -- the session -----------------------------------------------------------------------------
+
+
+async def test_the_session_ends_with_a_reply_whose_stream_expired(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.core(pace=90)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    slack.expire_streams()
+    await house.answered("C1", ts, f"echo: {LONG}")
+    await house.at_rest()
+
+
+async def test_slacks_stop_button_is_for_who_asked_and_for_admins(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.core(pace=90)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    slack.stop("U2", "C1", ts)
+    await slack.until(lambda: any("Only the person" in m.text for m in slack.whispers("U2")))
+    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    assert slack.replies("C1", ts) == [reply]
+
+
+# -- from another process --------------------------------------------------------------------
+
+
+async def test_another_process_hears_that_a_reply_is_to_stop(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.core(pace=40)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    [reply] = await slack.until(lambda: slack.replies("C1", ts))
+    await house.adapter("another")
+    slack.delivery.newest_socket_only = True
+    await slack.say("C1", "U1", f"{BOT} stop", thread=ts)
+    await slack.until(lambda: components.CONTINUE in reply.buttons())
+    assert len(reply.shown) < len(LONG)
+
+
+async def test_another_process_hears_slacks_own_stop_button(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.core(pace=40)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    await house.adapter("another")
+    slack.delivery.newest_socket_only = True
+    slack.stop("U1", "C1", ts)
+    [reply] = slack.replies("C1", ts)
+    await slack.until(lambda: components.CONTINUE in reply.buttons())
+    assert len(reply.shown) < len(LONG)
+
+
+async def test_what_has_ended_cannot_be_stopped(house: SlackHouse) -> None:
+    slack = house.slack
+    await house.core()
+    ts = await slack.say("C1", "U2", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+    await slack.say("C1", "U2", f"{BOT} stop", thread=ts)
+    await slack.until(lambda: any("ended already" in m.text for m in slack.whispers("U2")))
