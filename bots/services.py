@@ -287,9 +287,9 @@ async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> 
     The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
     `memory` is what is remembered and owed, and `terms` are its relay's.
     """
-    adapter = import_module(f"bots.{name}.adapter")
+    bot = import_module(f"bots.{name}.bot")
     async with open_memory(settings) as memory, watched(name, settings, memory.queue):
-        await adapter.serve(settings, memory, relay_terms(settings, memory), stop)
+        await bot.serve(settings, memory, relay_terms(settings, memory), stop)
 
 
 def name_of_process() -> str:
