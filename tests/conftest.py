@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+from tests import published  # noqa: F401 - it reads the environment before it is emptied
+
 pytest_plugins = ["tests.local_discord.fixtures"]
 
 FOREIGN = ("HENJI_", "SLACK_", "DISCORD_", "REDIS_URL")
