@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from bots import strings
+from core.access_policy import Asker, Permit, Policy
 from core.errors import UsageError
-from core.place_rules import NAMES, Asker, Permit, Policy, Rules, rule_from_text
+from core.place_rules import NAMES, Rules, rule_from_text
 from core.ports import Audit, RuleBook
 from core.queue_types import AuditEntry, Place
 from core.types import ThreadKey

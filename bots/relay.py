@@ -19,11 +19,11 @@ from bots.access import Governance, Judgement
 from bots.delivery import LeaseLost, Outgoing
 from bots.instrumented import Counted
 from bots.platform import Incoming, Platform, Status
+from core.access_policy import FREE, Asker
 from core.background import end, repeat
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import span
-from core.place_rules import FREE, Asker
 from core.ports import Deliveries, History, JobQueue
 from core.queue_types import OPENED, Delivery, Receipt, Submission
 from core.types import Job, ThreadKey

@@ -27,12 +27,12 @@ from bots.platform import Platform
 from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
 from bots.supervisor import supervise
+from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine import open_engine
 from core.errors import ModelError, StoreUnavailable
 from core.models.catalogue import ModelSpec, find_model, model_directory
 from core.observe import metrics
-from core.place_rules import Policy
 from core.ports import Engine
 from core.settings import Settings
 from core.worker import Terms as WorkerTerms

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from core.place_rules import FREE, Permit, Rules
+from core.access_policy import FREE, Permit
+from core.engine_types import Chunk, EngineStats, GenerationRequest
+from core.place_rules import Rules
 from core.queue_types import (
     AuditEntry,
-    Chunk,
     Claim,
     Commit,
     DeadLetter,
     Delivery,
-    EngineStats,
-    GenerationRequest,
     Load,
     Opinion,
     Place,

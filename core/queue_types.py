@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from core.place_rules import FREE, Permit
+from core.access_policy import FREE, Permit
 from core.types import (
     Done,
     FinishReason,
@@ -15,50 +15,6 @@ from core.types import (
     ThreadKey,
     Turn,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """One reply to generate. `prompt` is the whole prompt, as token ids."""
-
-    id: str
-    prompt: Sequence[int]
-    sampling: Sampling
-    max_new_tokens: int
-    seed: int
-    stop_ids: frozenset[int] = frozenset()
-    """Ids that end the reply: they are not part of it."""
-    stop_sequences: tuple[tuple[int, ...], ...] = ()
-    """Runs of ids that end the reply; the run itself has been yielded when it is noticed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What came out of the engine since the last chunk. The last chunk has a finish reason."""
-
-    ids: tuple[int, ...] = ()
-    text: str | None = None
-    """Only from a remote server that gives no ids."""
-    finish_reason: FinishReason | None = None
-    cached_tokens: int = 0
-    """In the first chunk: how many prompt tokens were not computed again."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What an engine says about itself at a moment, for admission and for metrics."""
-
-    running: int = 0
-    waiting: int = 0
-    places: int = 1
-    """How many more requests it would take now."""
-    cache_used: float = 0.0
-    """The part of the key-value cache in use, 0 to 1."""
-    tokens_per_second: float = 0.0
-    time_to_first_token: float = 0.0
-    """Seconds, of late."""
-    prefix_hit_rate: float = 0.0
-
 
 Verdict: TypeAlias = Literal["ok", "cancelled", "fenced"]
 """What a fenced script says: go on; stop, nobody wants it; or stop, the job is another's now."""

@@ -32,8 +32,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from core.access_policy import Access, Allowance, Policy
 from core.errors import UsageError
-from core.place_rules import Access, Allowance, Entry, Lane, Policy, Rules, read_rules
+from core.place_rules import Entry, Lane, Rules, read_rules
 
 PREFIX = "HENJI_"
 

@@ -19,6 +19,7 @@ import structlog
 
 from core.background import end, repeat
 from core.dialogue import Dialogue, Prompt, Reply
+from core.engine_types import GenerationRequest
 from core.errors import (
     ChatError,
     EngineRefused,
@@ -30,7 +31,7 @@ from core.observe.tracing import span
 from core.place_dialogues import Voices
 from core.place_rules import NOTHING, Rules
 from core.ports import Engine, History, JobQueue, RuleBook
-from core.queue_types import Claim, Commit, GenerationRequest, Verdict, Window
+from core.queue_types import Claim, Commit, Verdict, Window
 from core.types import Delta, Done, FinishReason, ThreadKey, Turn, Usage
 from core.window import missing_counts, oldest, reply_to_resume, turns_to_read
 

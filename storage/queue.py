@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, cast
 
+from core.access_policy import FREE, Permit
 from core.background import end
 from core.errors import StoreUnavailable
-from core.place_rules import FREE, Permit
 from core.queue_types import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys

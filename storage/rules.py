@@ -8,8 +8,9 @@ from typing import Any
 
 import structlog
 
+from core.access_policy import Policy
 from core.errors import UsageError
-from core.place_rules import DAY, NOTHING, Policy, Rules, read_rules, scopes
+from core.place_rules import DAY, NOTHING, Rules, read_rules, scopes
 from core.queue_types import AuditEntry, Place
 from core.types import ThreadKey
 from storage import codec, keys

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from bots import strings
 from bots.access import Governance
-from core.place_rules import DAY, Asker, Permit, Policy, Quota, Rules
+from core.access_policy import Asker, Permit, Policy, Quota
+from core.place_rules import DAY, Rules
 from core.queue_types import Commit, Place, Receipt
 from core.types import Done, Failed, ThreadKey, Usage
 from storage.rules import RedisAudit, RedisRules

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bots.strings import say
-from core.place_rules import Policy, Rules
+from core.access_policy import Policy
+from core.place_rules import Rules
 from core.queue_types import Place
 from tests.local_discord import payloads as p
 from tests.local_discord.deployment import ALICE, BOB, Team

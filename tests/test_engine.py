@@ -22,8 +22,8 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE
 from core.engine.torch.scheduler import Scheduler
 from core.engine.torch.sequence import Sequence
+from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
-from core.queue_types import Chunk, GenerationRequest
 from core.types import Sampling
 
 torch.set_num_threads(1)  # the models are tiny: a second thread would only wait for the first

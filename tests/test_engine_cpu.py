@@ -17,7 +17,7 @@ from core.engine.torch.cpu import paged_attention
 from core.engine.torch.cpu.paged_attention import CpuCache
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
-from core.queue_types import GenerationRequest
+from core.engine_types import GenerationRequest
 from core.types import Sampling
 
 LAYERS, HEADS, KEY_HEADS, SIZE = 2, 6, 3, 8

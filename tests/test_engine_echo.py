@@ -9,8 +9,8 @@ import pytest
 
 from core.dialogue.tokenizers.echo import ASSISTANT, END, USER
 from core.engine.echo import EchoEngine
+from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineRefused
-from core.queue_types import Chunk, GenerationRequest
 from core.types import Sampling
 
 

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from core.engine.openai import OpenAIEngine, Remote
+from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
-from core.queue_types import Chunk, GenerationRequest
 from core.types import Sampling
 
 REPLY = (101, 102, 103, 104)

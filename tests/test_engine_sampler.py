@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
 
 from core.engine.torch.sampler import SamplingBatch, sample, uniform
 from core.engine.torch.sequence import Sequence
-from core.queue_types import GenerationRequest
+from core.engine_types import GenerationRequest
 from core.types import Sampling
 
 DRAWS = 2_000

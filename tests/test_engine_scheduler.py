@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.engine.torch.block_manager import SIZE, Blocks
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
-from core.queue_types import GenerationRequest
+from core.engine_types import GenerationRequest
 from core.types import Sampling
 
 

@@ -18,9 +18,9 @@ from bots.relay import Relay
 from bots.relay import Terms as RelayTerms
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
+from core.engine_types import GenerationRequest
 from core.models.catalogue import CATALOGUE
 from core.observe import metrics
-from core.queue_types import GenerationRequest
 from core.settings import load_settings
 from core.types import ThreadKey
 from core.worker import Terms, Worker

@@ -16,11 +16,11 @@ from transformers import GPTNeoXForCausalLM
 
 from core.dialogue import Dialogue
 from core.engine.torch import Limits, TorchEngine
+from core.engine_types import GenerationRequest
 from core.errors import ModelError
 from core.models.catalogue import CATALOGUE, model_directory
 from core.models.files import check_weights
 from core.models.weights import choose_device, choose_dtype, load_weights
-from core.queue_types import GenerationRequest
 from core.settings import Settings
 from core.types import Sampling
 from tests import dialogues, tiny_models

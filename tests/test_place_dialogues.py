@@ -9,12 +9,14 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
+from core.engine_types import Chunk, GenerationRequest
 from core.models.catalogue import CATALOGUE
 from core.place_dialogues import KEPT, Voices, adapted
-from core.place_rules import Policy, Rules
-from core.queue_types import Chunk, GenerationRequest, Place
+from core.place_rules import Rules
+from core.queue_types import Place
 from core.types import Done, Sampling
 from core.worker import Terms, Worker
 from storage.rules import RedisRules

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core.access_policy import Access, Allowance, Asker, Policy
 from core.errors import UsageError
-from core.place_rules import NAMES, Access, Allowance, Asker, Policy, Rules, rule_from_text, scopes
+from core.place_rules import NAMES, Rules, rule_from_text, scopes
 from core.settings import load_settings
 from core.types import Sampling, ThreadKey
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from core.place_rules import Policy
+from core.access_policy import Policy
 from core.queue_types import Commit, Place
 from core.types import Cancelled, Done, Failed, Queued, Started, Usage
 from storage import codec, keys

@@ -13,8 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from core.engine.echo import EchoEngine
+from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError
-from core.queue_types import Chunk, Claim, GenerationRequest, Verdict
+from core.queue_types import Claim, Verdict
 from core.types import Done, Failed, Started
 from storage import keys
 from storage.queue import RedisQueue

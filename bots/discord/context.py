@@ -22,8 +22,8 @@ from bots.discord.words import locale_for
 from bots.platform import Incoming
 from bots.relay import Relay
 from bots.strings import say
+from core.access_policy import Asker
 from core.errors import StoreUnavailable
-from core.place_rules import Asker
 from core.ports import Deliveries, Feedback, History, JobQueue
 from core.queue_types import Receipt
 from core.types import ThreadKey

@@ -20,7 +20,7 @@ from bots.slack.rate_limits import POST
 from bots.slack.users import People
 from bots.slack.workspaces import Workspaces
 from bots.strings import say
-from core.place_rules import Asker
+from core.access_policy import Asker
 from core.ports import Deliveries, Feedback, History
 from core.types import ThreadKey
 

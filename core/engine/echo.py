@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from core.dialogue.tokenizers.echo import ASSISTANT, USER
+from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineRefused
-from core.queue_types import Chunk, EngineStats, GenerationRequest
 from core.types import FinishReason
 
 PLACES = 1_000

@@ -17,8 +17,8 @@ from typing import Any, Self
 import aiohttp
 
 from core.engine.throughput import Pace
+from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
-from core.queue_types import Chunk, EngineStats, GenerationRequest
 from core.types import FinishReason, Sampling
 
 _ATTEMPTS = 4

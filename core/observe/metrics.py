@@ -20,7 +20,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from core.queue_types import EngineStats, Load, Receipt
+from core.engine_types import EngineStats
+from core.queue_types import Load, Receipt
 from core.types import Usage
 
 REGISTRY = CollectorRegistry()

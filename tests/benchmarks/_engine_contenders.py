@@ -26,8 +26,8 @@ from transformers import GenerationConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 from core.engine.openai import OpenAIEngine, Remote
 from core.engine.torch import Limits, TorchEngine
 from core.engine.torch.attention import CacheShape
+from core.engine_types import GenerationRequest
 from core.ports import Engine
-from core.queue_types import GenerationRequest
 from core.types import Sampling
 
 SAMPLING = Sampling(temperature=0.7, repetition_penalty=1.1)

@@ -24,8 +24,9 @@ import structlog
 
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
+from core.engine_types import EngineStats
 from core.models.catalogue import CATALOGUE
-from core.queue_types import OPENED, Claim, Commit, Delivery, EngineStats, Submission, Verdict
+from core.queue_types import OPENED, Claim, Commit, Delivery, Submission, Verdict
 from core.types import Done, ThreadKey, Turn
 from core.worker import Terms, Worker
 from storage.connect import connect

@@ -18,10 +18,10 @@ from bots.discord.bot import Stores
 from bots.discord.context import Terms
 from bots.discord.shards import Plan
 from bots.relay import Terms as RelayTerms
+from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
-from core.place_rules import Policy
 from core.worker import Terms as WorkerTerms
 from core.worker import Worker
 from storage.leases import RedisLeases

@@ -18,10 +18,10 @@ from bots.access import Governance
 from bots.relay import Terms as RelayTerms
 from bots.slack.bot import serve
 from bots.slack.rate_limits import Budget
+from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
-from core.place_rules import Policy
 from core.settings import Settings
 from core.types import ThreadKey
 from core.worker import Terms as WorkerTerms

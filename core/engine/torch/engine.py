@@ -23,8 +23,8 @@ from core.engine.torch.cpu.packed_linear import pack
 from core.engine.torch.model_runner import Flight, Result, Runner
 from core.engine.torch.scheduler import Part, Scheduler
 from core.engine.torch.sequence import Sequence
+from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
-from core.queue_types import Chunk, EngineStats, GenerationRequest
 
 log = logging.getLogger(__name__)
 

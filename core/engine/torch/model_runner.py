@@ -17,7 +17,7 @@ from core.engine.torch.block_manager import SIZE
 from core.engine.torch.sampler import SamplingBatch, sample
 from core.engine.torch.scheduler import Part
 from core.engine.torch.sequence import Sequence
-from core.queue_types import GenerationRequest
+from core.engine_types import GenerationRequest
 from core.types import Sampling
 
 Ints: TypeAlias = npt.NDArray[np.int64]

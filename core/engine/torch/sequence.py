@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError
-from core.queue_types import Chunk, GenerationRequest
 from core.types import FinishReason
 
 Emit: TypeAlias = Callable[[Chunk | EngineError], None]

@@ -1,0 +1,178 @@
+"""Who may ask, and how much: the rules of henji.toml and of a place, made into a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from functools import reduce
+
+from pydantic import BaseModel, ConfigDict
+
+from core.place_rules import DAY, NOTHING, Count, Entry, Rules, scopes
+from core.types import ThreadKey
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, where."""
+
+    thread: ThreadKey
+    person: str
+    roles: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much may be asked until the day ends; 0 is no limit. Counted by one script."""
+
+    person_messages: int = 0
+    person_tokens: int = 0
+    channel_messages: int = 0
+    channel_tokens: int = 0
+    offset_ms: int = 0
+    """How far the local clock is ahead of UTC: at local midnight a new day begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What the rules say of one message, for the script that takes it in."""
+
+    refuse: str = ""
+    """The code of the sentence for one who may not ask here."""
+    quota: Quota = Quota()
+    retention: float | None = None
+    """Seconds that the thread is kept after its last message; None: as long as any."""
+
+
+FREE = Permit()
+"""All may ask, as much as they like."""
+
+
+class Table(BaseModel):
+    """A table of henji.toml that holds for all places."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Access(Table):
+    """[access]: who may ask. Each entry is an id, or ``platform:id``; with an empty allow list all
+    may who are not denied."""
+
+    allow_spaces: tuple[Entry, ...] = ()
+    deny_spaces: tuple[Entry, ...] = ()
+    allow_channels: tuple[Entry, ...] = ()
+    deny_channels: tuple[Entry, ...] = ()
+    allow_people: tuple[Entry, ...] = ()
+    deny_people: tuple[Entry, ...] = ()
+    allow_roles: tuple[Entry, ...] = ()
+    deny_roles: tuple[Entry, ...] = ()
+
+    def admits(self, asker: Asker) -> bool:
+        """Whether this person may ask there: a denial goes before a permission."""
+        thread = asker.thread
+        named = _Names(thread.platform)
+        return (
+            named.pass_(self.allow_spaces, self.deny_spaces, {thread.space})
+            and named.pass_(self.allow_channels, self.deny_channels, {thread.channel})
+            and not named.among(self.deny_people, {asker.person})
+            and not named.among(self.deny_roles, asker.roles)
+            and (
+                not (self.allow_people or self.allow_roles)
+                or named.among(self.allow_people, {asker.person})
+                or named.among(self.allow_roles, asker.roles)
+            )
+        )
+
+
+OPEN = Access()
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Ids of a platform, as lists name them."""
+
+    platform: str
+
+    def among(self, entries: Collection[str], ids: Iterable[str]) -> bool:
+        return any(id_ in entries or f"{self.platform}:{id_}" in entries for id_ in ids)
+
+    def pass_(self, allowed: Collection[str], denied: Collection[str], ids: set[str]) -> bool:
+        return not self.among(denied, ids) and (not allowed or self.among(allowed, ids))
+
+
+class Allowance(Table):
+    """[role_quotas.ROLE]: what each person with a role may ask in a day, in place of what others
+    may; 0 is no limit."""
+
+    messages: Count | None = None
+    tokens: Count | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules of henji.toml, and how they make a decision with those of a place."""
+
+    access: Access = OPEN
+    everywhere: Rules = NOTHING
+    """The quotas that hold where nothing else is said."""
+    spaces: Mapping[str, Rules] = field(default_factory=dict)
+    channels: Mapping[str, Rules] = field(default_factory=dict)
+    roles: Mapping[str, Allowance] = field(default_factory=dict)
+    admins: Sequence[str] = ()
+    zone: tzinfo = UTC
+    """Its midnight begins a day."""
+
+    def rules(self, thread: ThreadKey, of_space: Rules, of_channel: Rules) -> Rules:
+        """What holds in a thread, with what its admins have set for its space and channel."""
+        space, channel = scopes(thread)
+        layers = (
+            of_channel,
+            self.channels.get(channel, NOTHING),
+            of_space,
+            self.spaces.get(space, NOTHING),
+            self.everywhere,
+        )
+        return reduce(Rules.over, layers)
+
+    def permit(self, rules: Rules, asker: Asker) -> Permit:
+        """What becomes of a message, by the rules that hold where it was written."""
+        days = rules.retention_days
+        retention = None if days is None else days * DAY
+        return Permit(self._refusal(rules, asker), self._quota(rules, asker), retention)
+
+    def _refusal(self, rules: Rules, asker: Asker) -> str:
+        """The code of the sentence for one who may not ask here; empty for one who may."""
+        here = Access(
+            allow_people=rules.allow_people or (),
+            deny_people=rules.deny_people or (),
+            allow_roles=rules.allow_roles or (),
+            deny_roles=rules.deny_roles or (),
+        )
+        may = rules.enabled is not False and self.access.admits(asker) and here.admits(asker)
+        return "" if may else "not_allowed"
+
+    def _quota(self, rules: Rules, asker: Asker) -> Quota:
+        """What a person may ask here in a day: what a role allows goes before what a place does."""
+        offset = datetime.now(self.zone).utcoffset()
+        return Quota(
+            person_messages=self._personal("messages", rules.person_messages, asker),
+            person_tokens=self._personal("tokens", rules.person_tokens, asker),
+            channel_messages=rules.channel_messages or 0,
+            channel_tokens=rules.channel_tokens or 0,
+            offset_ms=round(offset.total_seconds() * 1000) if offset else 0,
+        )
+
+    def _personal(self, kind: str, usual: int | None, asker: Asker) -> int:
+        """The most that one of a person's roles gives, else what everyone has."""
+        names = [*asker.roles, *(f"{asker.thread.platform}:{role}" for role in asker.roles)]
+        given = [getattr(self.roles[name], kind) for name in names if name in self.roles]
+        counts = [count for count in given if count is not None]
+        if not counts:
+            return usual or 0
+        return 0 if 0 in counts else max(counts)
+
+    def is_admin(self, asker: Asker, *, of_platform: bool) -> bool:
+        """Whether a person may administer: the platform says so, or the list has them or a role."""
+        named = _Names(asker.thread.platform)
+        return of_platform or named.among(self.admins, {asker.person, *asker.roles})
