@@ -24,7 +24,7 @@ UNSET = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Admission:
     """What the rules say to one message."""
 
     permit: Permit
@@ -32,7 +32,7 @@ class Judgement:
     """The lane whose model answers here."""
 
 
-class Governance:
+class Access:
     """The rules and the audit log, as the bots use them."""
 
     def __init__(
@@ -48,10 +48,10 @@ class Governance:
         self._audit = audit
         self._policy = policy
 
-    async def judge(self, asker: Asker, lane: str) -> Judgement:
+    async def judge(self, asker: Asker, lane: str) -> Admission:
         """Whether and by which lane this person is answered; `lane` is the usual one."""
         rules = await self._rulebook.rules(asker.thread)
-        return Judgement(self._policy.permit(rules, asker), rules.model or lane)
+        return Admission(self._policy.permit(rules, asker), rules.model or lane)
 
     async def rules(self, thread: ThreadKey) -> Rules:
         """What holds in a thread: `follow_up` is for the adapter to keep."""

@@ -73,7 +73,7 @@ class View:
 
 
 @dataclass
-class Outgoing:
+class ReplyDelivery:
     """A delivery that this process holds."""
 
     delivery: Delivery

@@ -17,7 +17,7 @@ from core.types import ThreadKey, Turn
 T = TypeVar("T")
 
 
-class Counted:
+class InstrumentedPlatform:
     """The same platform, with `metrics.CALLS` and `metrics.CALL_SECONDS` kept."""
 
     def __init__(self, platform: Platform) -> None:

@@ -14,7 +14,7 @@ from core.ports import JobQueue
 from core.settings import Settings
 
 
-class Watch:
+class Monitor:
     """The state of one process, as its pages show it."""
 
     def __init__(self, settings: Settings, queue: JobQueue) -> None:
@@ -46,16 +46,16 @@ class Watch:
 
 
 @asynccontextmanager
-async def watched(
+async def monitored(
     part: str, settings: Settings, queue: JobQueue, starting: str = ""
-) -> AsyncIterator[Watch]:
+) -> AsyncIterator[Monitor]:
     """A process with its health pages, where a port is set, and its traces where they go.
 
     `part`: what the process is, such as ``core``.
     """
     set_up_tracing(settings.otlp_endpoint, part)
     metrics.BUILD.labels(version("henji")).set(1)
-    watch = Watch(settings, queue)
+    watch = Monitor(settings, queue)
     watch.starting = starting
     health = Health(watch.ready, watch.refresh)
     async with health_pages(settings.metrics_host, settings.metrics_port, health):

@@ -15,9 +15,9 @@ from datetime import UTC, tzinfo
 import structlog
 
 from bots import strings
-from bots.access import Governance, Judgement
-from bots.delivery import LeaseLost, Outgoing
-from bots.instrumented import Counted
+from bots.access import Access, Admission
+from bots.delivery import LeaseLost, ReplyDelivery
+from bots.instrumented import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
 from core.access_policy import FREE, Asker
 from core.background import end, repeat
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RelaySettings:
     """How a relay works. Times in seconds."""
 
     lane: str
@@ -48,7 +48,7 @@ class Terms:
     """How long a new thread waits for what was said in it before."""
     zone: tzinfo = UTC
     """In which people are told times."""
-    governance: Governance | None = None
+    governance: Access | None = None
     """Who may, and what holds where; None: all may, and nothing is set."""
     drain: float = 5.0
 
@@ -62,18 +62,18 @@ class Relay:
         queue: JobQueue,
         history: History,
         deliveries: Deliveries,
-        terms: Terms,
+        terms: RelaySettings,
     ) -> None:
-        self._platform = Counted(platform)
+        self._platform = InstrumentedPlatform(platform)
         self._queue = queue
         self._history = history
         self._deliveries = deliveries
         self._terms = terms
-        self._outgoing: dict[str, Outgoing] = {}
+        self._outgoing: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def governance(self) -> Governance | None:
+    def governance(self) -> Access | None:
         """What admins configure, for the adapter's commands."""
         return self._terms.governance
 
@@ -125,9 +125,9 @@ class Relay:
             self._spawn(self._backfill(incoming.thread, turn.id))
         return receipt
 
-    async def _judge(self, asker: Asker) -> Judgement:
+    async def _judge(self, asker: Asker) -> Admission:
         governance, lane = self._terms.governance, self._terms.lane
-        return await governance.judge(asker, lane) if governance else Judgement(FREE, lane)
+        return await governance.judge(asker, lane) if governance else Admission(FREE, lane)
 
     async def edited(
         self,
@@ -227,7 +227,7 @@ class Relay:
             if before.delivery.token >= delivery.token:
                 return
             before.lose()  # our own lease had ended
-        outgoing = Outgoing(
+        outgoing = ReplyDelivery(
             delivery,
             self._platform,
             self._deliveries,
@@ -239,7 +239,7 @@ class Relay:
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
         self._spawn(self._bring_out(outgoing))
 
-    async def _bring_out(self, outgoing: Outgoing) -> None:
+    async def _bring_out(self, outgoing: ReplyDelivery) -> None:
         job, end = outgoing.delivery.job, "failed"
         try:
             with span(job, "deliver", platform=self._platform.name):

@@ -21,11 +21,10 @@ from uuid import uuid4
 
 import structlog
 
-from bots.access import Governance
-from bots.monitoring import watched
+from bots.access import Access
+from bots.monitoring import monitored
 from bots.platform import Platform
-from bots.relay import Relay
-from bots.relay import Terms as RelayTerms
+from bots.relay import Relay, RelaySettings
 from bots.supervisor import supervise
 from core.access_policy import Policy
 from core.dialogue import Dialogue
@@ -35,8 +34,7 @@ from core.models.catalogue import ModelSpec, find_model, model_directory
 from core.observe import metrics
 from core.ports import Engine
 from core.settings import Settings
-from core.worker import Terms as WorkerTerms
-from core.worker import Worker
+from core.worker import Worker, WorkerSettings
 from storage.connect import Connection, connect
 from storage.deliveries import RedisDeliveries
 from storage.embedded_server import embedded_server
@@ -47,7 +45,7 @@ from storage.leases import RedisLeases
 from storage.lua import Replication
 from storage.queue import RedisQueue
 from storage.rules import RedisAudit, RedisRules
-from storage.secrets import RedisVault
+from storage.secrets import RedisSecrets
 from storage.store import Limits, Store
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Stores:
     """What Redis is to everything else."""
 
     queue: RedisQueue
@@ -68,11 +66,11 @@ class Memory:
     leases: RedisLeases
     rulebook: RedisRules
     audit: RedisAudit
-    vault: RedisVault
+    vault: RedisSecrets
     feedback: RedisFeedback
 
     @classmethod
-    def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Memory:
+    def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Stores:
         return cls(
             queue,
             RedisHistory(store),
@@ -80,7 +78,7 @@ class Memory:
             RedisLeases(store),
             RedisRules(store, policy),
             RedisAudit(store),
-            RedisVault(store),
+            RedisSecrets(store),
             RedisFeedback(store),
         )
 
@@ -96,7 +94,7 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     """What is remembered and owed, over that connection."""
     async with open_connection(settings) as connection:
         store = Store(
@@ -117,15 +115,15 @@ async def open_memory(settings: Settings) -> AsyncIterator[Memory]:
             replication=Replication(settings.wait_replicas, settings.wait_milliseconds),
         )
         async with aclosing(RedisQueue(store)) as queue:
-            yield Memory.over(store, queue, settings.policy)
+            yield Stores.over(store, queue, settings.policy)
 
 
 @asynccontextmanager
 async def open_relay(
-    settings: Settings, memory: Memory, platform: Platform, locale: str
+    settings: Settings, memory: Stores, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
     """A relay that delivers until it is left, and then finishes."""
-    terms = relay_terms(settings, memory, locale)
+    terms = relay_settings(settings, memory, locale)
     relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
@@ -136,15 +134,15 @@ async def open_relay(
         await running
 
 
-def relay_terms(settings: Settings, memory: Memory, locale: str = "en") -> RelayTerms:
+def relay_settings(settings: Settings, memory: Stores, locale: str = "en") -> RelaySettings:
     """How this process's relay works; `locale` for people whose language is not known."""
     policy = settings.policy
-    return RelayTerms(
+    return RelaySettings(
         lane=settings.job_lane,
         holder=name_of_process(),
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
-        governance=Governance(memory.rulebook, memory.audit, policy, memory.queue.cores),
+        governance=Access(memory.rulebook, memory.audit, policy, memory.queue.cores),
     )
 
 
@@ -155,9 +153,9 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     """
     spec = find_model(settings)
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(open_memory(settings))
+        memory = await stack.enter_async_context(open_stores(settings))
         watch = await stack.enter_async_context(
-            watched("core", settings, memory.queue, "the model is still loading")
+            monitored("core", settings, memory.queue, "the model is still loading")
         )
         mind = await _unless(stop, _load(settings, spec))
         if mind is None:
@@ -168,7 +166,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
         gc.collect()
         gc.freeze()
         log.info("ready", model=spec.name, lane=settings.job_lane)
-        terms = WorkerTerms(
+        terms = WorkerSettings(
             lane=settings.job_lane,
             name=name_of_process(),
             low_water=settings.low_water,
@@ -194,14 +192,14 @@ def _measure(settings: Settings, worker: Worker) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Mind:
+class LoadedModel:
     """A model, ready to answer."""
 
     engine: Engine
     dialogue: Dialogue
 
 
-async def _load(settings: Settings, spec: ModelSpec) -> Mind:
+async def _load(settings: Settings, spec: ModelSpec) -> LoadedModel:
     directory = None
     if settings.engine != "echo":
         directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
@@ -214,7 +212,7 @@ async def _load(settings: Settings, spec: ModelSpec) -> Mind:
         speaker_names=settings.speaker_names,
     )
     engine = await open_engine(settings, spec, lambda: _weights(settings, spec, directory))
-    return Mind(engine, dialogue)
+    return LoadedModel(engine, dialogue)
 
 
 def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> PreTrainedModel:
@@ -243,7 +241,7 @@ async def run_all(settings: Settings, stop: asyncio.Event) -> None:
 
     OperatorError where one of them cannot work.
     """
-    async with open_memory(settings) as memory:
+    async with open_stores(settings) as memory:
         serving = await memory.queue.serving(settings.job_lane)
         parts = parts_of(settings.platforms, serving)
         if "core" not in parts:
@@ -288,8 +286,8 @@ async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> 
     `memory` is what is remembered and owed, and `terms` are its relay's.
     """
     bot = import_module(f"bots.{name}.bot")
-    async with open_memory(settings) as memory, watched(name, settings, memory.queue):
-        await bot.serve(settings, memory, relay_terms(settings, memory), stop)
+    async with open_stores(settings) as memory, monitored(name, settings, memory.queue):
+        await bot.serve(settings, memory, relay_settings(settings, memory), stop)
 
 
 def name_of_process() -> str:

@@ -55,7 +55,7 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Access(Table):
+class AccessLists(Table):
     """[access]: who may ask. Each entry is an id, or ``platform:id``; with an empty allow list all
     may who are not denied."""
 
@@ -85,7 +85,7 @@ class Access(Table):
         )
 
 
-OPEN = Access()
+OPEN = AccessLists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Allowance(Table):
 class Policy:
     """The rules of henji.toml, and how they make a decision with those of a place."""
 
-    access: Access = OPEN
+    access: AccessLists = OPEN
     everywhere: Rules = NOTHING
     """The quotas that hold where nothing else is said."""
     spaces: Mapping[str, Rules] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class Policy:
 
     def _refusal(self, rules: Rules, asker: Asker) -> str:
         """The code of the sentence for one who may not ask here; empty for one who may."""
-        here = Access(
+        here = AccessLists(
             allow_people=rules.allow_people or (),
             deny_people=rules.deny_people or (),
             allow_roles=rules.allow_roles or (),

@@ -25,7 +25,7 @@ _Key: TypeAlias = tuple[ModelSpec, str | None]
 log = structlog.get_logger()
 
 
-class Voices:
+class PlaceDialogues:
     """The model's usual dialogue, and its variants by sampling, reply length, system prompt."""
 
     def __init__(self, usual: Dialogue) -> None:

@@ -17,15 +17,15 @@ from core.queue_types import (
     Commit,
     DeadLetter,
     Delivery,
+    FenceResult,
     Load,
     Opinion,
     Place,
+    Rating,
     Receipt,
     StoredTurn,
     Submission,
     ThreadSummary,
-    Verdict,
-    Verdicts,
     Window,
 )
 from core.types import (
@@ -130,17 +130,17 @@ class JobQueue(Protocol):
         """Return when there may be something to claim, or after `seconds`."""
         ...
 
-    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:
+    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, FenceResult]:
         """Job id -> verdict, in one call a bucket; without those that could not be asked for."""
         ...
 
-    async def publish(self, claim: Claim, delta: Delta) -> Verdict: ...
+    async def publish(self, claim: Claim, delta: Delta) -> FenceResult: ...
 
-    async def commit(self, claim: Claim, commit: Commit) -> Verdict: ...
+    async def commit(self, claim: Claim, commit: Commit) -> FenceResult: ...
 
     async def fail(
         self, claim: Claim, code: str, message: str, *, retry: bool, forget: bool = False
-    ) -> Verdict:
+    ) -> FenceResult:
         """End an attempt: to be retried with back-off, or for good; `forget` drops its turn."""
         ...
 
@@ -156,7 +156,7 @@ class JobQueue(Protocol):
         """Do what time alone brings about; how many leases were found to have ended."""
         ...
 
-    async def release(self, claim: Claim) -> Verdict:
+    async def release(self, claim: Claim) -> FenceResult:
         """Hand a job back, at the head of its thread, as if it had not been claimed."""
         ...
 
@@ -234,7 +234,7 @@ class Feedback(Protocol):
     """What people think of replies, for whoever runs the bot."""
 
     async def keep(
-        self, thread: ThreadKey, job: str, by: str, verdict: Verdicts, reason: str = ""
+        self, thread: ThreadKey, job: str, by: str, verdict: Rating, reason: str = ""
     ) -> None:
         """Keep what a person thinks of a reply; a later opinion of theirs takes its place."""
         ...
@@ -312,7 +312,7 @@ class Leases(Protocol):
     async def give_up(self, name: str, holder: str) -> None: ...
 
 
-class Vault(Protocol):
+class Secrets(Protocol):
     """What a platform keeps for itself, such as the tokens of its installations."""
 
     async def put(self, name: str, text: str, seconds: float | None = None) -> None: ...

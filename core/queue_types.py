@@ -16,7 +16,7 @@ from core.types import (
     Turn,
 )
 
-Verdict: TypeAlias = Literal["ok", "cancelled", "fenced"]
+FenceResult: TypeAlias = Literal["ok", "cancelled", "fenced"]
 """What a fenced script says: go on; stop, nobody wants it; or stop, the job is another's now."""
 
 
@@ -180,7 +180,7 @@ class AuditEntry:
     detail: str = ""
 
 
-Verdicts: TypeAlias = Literal["good", "bad"]
+Rating: TypeAlias = Literal["good", "bad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Opinion:
 
     at: float
     by: str
-    verdict: Verdicts
+    verdict: Rating
     reason: str
     thread: ThreadKey
     job: str

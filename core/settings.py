@@ -32,7 +32,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from core.access_policy import Access, Allowance, Policy
+from core.access_policy import AccessLists, Allowance, Policy
 from core.errors import UsageError
 from core.place_rules import Entry, Lane, Rules, read_rules
 
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     """A thread that is quiet for so long is forgotten."""
 
     # Who may, and what holds where: see core/place_rules.py
-    access: Access = Access()
+    access: AccessLists = AccessLists()
     """[access]: allow and deny lists."""
     admins: tuple[Entry, ...] = ()
     """People and roles who may administer, beside those the platform says: ``slack:U024``."""
@@ -275,7 +275,7 @@ class Settings(BaseSettings):
     @field_validator("access", "admins", mode="after")
     @classmethod
     def _read_lists(cls, value: Any, info: ValidationInfo) -> Any:
-        lists = value.model_dump() if isinstance(value, Access) else {"": value}
+        lists = value.model_dump() if isinstance(value, AccessLists) else {"": value}
         for name, entries in lists.items():
             for entry in entries:
                 if ":" in entry:

@@ -28,10 +28,10 @@ from core.errors import (
 )
 from core.observe import metrics
 from core.observe.tracing import span
-from core.place_dialogues import Voices
+from core.place_dialogues import PlaceDialogues
 from core.place_rules import NOTHING, Rules
 from core.ports import Engine, History, JobQueue, RuleBook
-from core.queue_types import Claim, Commit, Verdict, Window
+from core.queue_types import Claim, Commit, FenceResult, Window
 from core.types import Delta, Done, FinishReason, ThreadKey, Turn, Usage
 from core.window import missing_counts, oldest, reply_to_resume, turns_to_read
 
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class WorkerSettings:
     """How a worker works. Times in seconds."""
 
     lane: str
@@ -74,7 +74,7 @@ class Held:
     pending: str = ""
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
     generating: asyncio.Task[FinishReason] | None = None
-    end: Verdict | Literal["release"] = "ok"
+    end: FenceResult | Literal["release"] = "ok"
     cached_tokens: int = 0
     prompt: str = ""
     """What is answered, for a log that is asked to hold it."""
@@ -92,7 +92,7 @@ class Held:
         if text:
             self.fresh.set()
 
-    def stop(self, end: Verdict | Literal["release"]) -> None:
+    def stop(self, end: FenceResult | Literal["release"]) -> None:
         """Do not go on with this job, and say why."""
         self.end = end
         if self.generating is not None:
@@ -108,14 +108,14 @@ class Worker:
         history: History,
         engine: Engine,
         dialogue: Dialogue,
-        terms: Terms,
+        terms: WorkerSettings,
         rulebook: RuleBook | None = None,
     ) -> None:
         """Without `rulebook`, the model answers everywhere in its usual way."""
         self._queue = queue
         self._history = history
         self._engine = engine
-        self._voices = Voices(dialogue)
+        self._voices = PlaceDialogues(dialogue)
         self._rulebook = rulebook
         self._terms = terms
         self._held: dict[str, Held] = {}
@@ -196,7 +196,7 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
-    def _stop(held: Held, verdict: Verdict, step: str) -> None:
+    def _stop(held: Held, verdict: FenceResult, step: str) -> None:
         """Go on no further with a job that `step` said is not wanted, or not ours."""
         if verdict == "fenced":
             metrics.FENCED.labels(step).inc()

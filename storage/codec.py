@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from core.errors import HenjiError
-from core.queue_types import Delivery, Opinion, StoredTurn, Verdicts
+from core.queue_types import Delivery, Opinion, Rating, StoredTurn
 from core.types import (
     Cancelled,
     Delta,
@@ -168,7 +168,7 @@ def decode_opinion(id_: str, fields: Mapping[str, str]) -> Opinion:
         return Opinion(
             at=int(id_.split("-")[0]) / 1000,
             by=fields["by"],
-            verdict=cast("Verdicts", fields["verdict"]),
+            verdict=cast("Rating", fields["verdict"]),
             reason=fields["reason"],
             thread=ThreadKey.parse(fields["thread"]),
             job=fields["job"],

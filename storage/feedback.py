@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from core.queue_types import Opinion, Place, Verdicts
+from core.queue_types import Opinion, Place, Rating
 from core.types import ThreadKey
 from storage import codec, keys
 from storage.store import Store
@@ -24,7 +24,7 @@ class RedisFeedback:
         self._store = store
 
     async def keep(
-        self, thread: ThreadKey, job: str, by: str, verdict: Verdicts, reason: str = ""
+        self, thread: ThreadKey, job: str, by: str, verdict: Rating, reason: str = ""
     ) -> None:
         """Keep what a person thinks of a reply; a later opinion of theirs takes its place."""
         await self._store.run(

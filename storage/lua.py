@@ -65,7 +65,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Line:
+class ScriptQueue:
     """Steps that wait to be sent, and the task that sends them."""
 
     steps: list[Step] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Scripts:
         self._client = client
         self._replication = replication
         self._scripts = read_scripts(preamble)
-        self._lines = [Line() for _ in range(LINES + 1)]
+        self._lines = [ScriptQueue() for _ in range(LINES + 1)]
 
     async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
         """Run a script over the keys that begin with `base`; its error where it raises one."""
@@ -118,7 +118,7 @@ class Scripts:
             line.flusher = loop.create_task(self._flush(line), context=Context())
         return await step.answer
 
-    async def _flush(self, line: Line) -> None:
+    async def _flush(self, line: ScriptQueue) -> None:
         while line.steps:
             steps, line.steps = line.steps[:MOST_AT_ONCE], line.steps[MOST_AT_ONCE:]
             try:

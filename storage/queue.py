@@ -12,7 +12,7 @@ from typing import Any, cast
 from core.access_policy import FREE, Permit
 from core.background import end
 from core.errors import StoreUnavailable
-from core.queue_types import Claim, Commit, DeadLetter, Load, Receipt, Submission, Verdict
+from core.queue_types import Claim, Commit, DeadLetter, FenceResult, Load, Receipt, Submission
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS
@@ -264,12 +264,12 @@ class RedisQueue:
         answers, _ = await self._store.each(self._store.all_buckets(), step)
         return sum(taken_over for taken_over, _ in answers.values())
 
-    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:
+    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, FenceResult]:
         by_bucket: dict[int, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_bucket[self._store.bucket(claim.job.thread)].append(claim)
 
-        def step(bucket: int) -> Awaitable[Sequence[Verdict]]:
+        def step(bucket: int) -> Awaitable[Sequence[FenceResult]]:
             held = by_bucket[bucket]
             rows = [{"thread": str(c.job.thread), "job": c.job.id, "gen": c.gen} for c in held]
             return self._store.run("renew", bucket, held=rows, lease_ms=_ms(self._store.lease))
@@ -281,10 +281,10 @@ class RedisQueue:
             for claim, verdict in zip(by_bucket[bucket], verdicts, strict=True)
         }
 
-    async def publish(self, claim: Claim, delta: Delta) -> Verdict:
+    async def publish(self, claim: Claim, delta: Delta) -> FenceResult:
         return await self._fenced("publish", claim, event=codec.encode_event(delta))
 
-    async def commit(self, claim: Claim, commit: Commit) -> Verdict:
+    async def commit(self, claim: Claim, commit: Commit) -> FenceResult:
         return await self._fenced(
             "commit",
             claim,
@@ -306,13 +306,13 @@ class RedisQueue:
 
     async def fail(
         self, claim: Claim, code: str, message: str, *, retry: bool, forget: bool = False
-    ) -> Verdict:
+    ) -> FenceResult:
         return await self._fenced(
             "fail", claim, code=code, message=message, retry=retry, forget=forget,
             max_attempts=self._store.max_attempts, backoff_ms=_ms(self._store.backoff),
         )  # fmt: skip
 
-    async def release(self, claim: Claim) -> Verdict:
+    async def release(self, claim: Claim) -> FenceResult:
         return await self._fenced("release", claim)
 
     # -- between here and Redis -----------------------------------------------------------------
@@ -340,11 +340,11 @@ class RedisQueue:
         ends = until[0] / 1000 if until else 0.0
         return Receipt(outcome, job or None, position, code, bool(new_thread), ends)
 
-    async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> Verdict:
+    async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> FenceResult:
         answer = await self._run(
             script, claim.job.thread, job=claim.job.id, gen=claim.gen, **arguments
         )
-        return cast("Verdict", answer)
+        return cast("FenceResult", answer)
 
 
 def _permitted(permit: Permit) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from storage import keys
 from storage.store import Store
 
 
-class RedisVault:
+class RedisSecrets:
     """Texts by name, each with a lifetime, all in the first bucket."""
 
     def __init__(self, store: Store) -> None:

@@ -7,7 +7,7 @@ import time
 from core.queue_types import Receipt
 from core.types import Turn
 from storage import keys
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 
 
 def before(id_: str, text: str, author: str = "U2", ago: float = 60.0) -> Turn:
@@ -20,27 +20,27 @@ def job_of(receipt: Receipt) -> str:
     return receipt.job
 
 
-async def lose_lease(house: Storehouse) -> None:
+async def lose_lease(house: StoreFixture) -> None:
     await house.redis.zadd("henji:{0}:leases", {str(THREAD): 1})
     await house.queue.sweep()
 
 
-async def answered(house: Storehouse, text: str, reply: str, id_: str) -> str:
+async def answered(house: StoreFixture, text: str, reply: str, id_: str) -> str:
     """A message that has its reply; the reply's id."""
     receipt = await house.say(text, id=id_)
     await house.reply(await house.claim(), reply)
     return job_of(receipt)
 
 
-async def edit(house: Storehouse, turn: str, text: str, revision: str = "1") -> Receipt:
+async def edit(house: StoreFixture, turn: str, text: str, revision: str = "1") -> Receipt:
     return await house.queue.edit(THREAD, turn, text, revision, LANE, "adapter")
 
 
-async def regenerate(house: Storehouse, reply: str, revision: str = "1") -> Receipt:
+async def regenerate(house: StoreFixture, reply: str, revision: str = "1") -> Receipt:
     return await house.queue.regenerate(THREAD, reply, revision, "U1", LANE, "adapter")
 
 
-async def nothing_is_left_open(house: Storehouse) -> bool:
+async def nothing_is_left_open(house: StoreFixture) -> bool:
     """No counter, lease, deadline or place in the order outlives the jobs."""
     names = ("leases", "delayed", "deadlines", "open")
     left = [name for name in names if await house.redis.exists(keys.key(name, 0))]
@@ -49,6 +49,6 @@ async def nothing_is_left_open(house: Storehouse) -> bool:
     return True
 
 
-async def past_deadline(house: Storehouse, receipt: Receipt) -> None:
+async def past_deadline(house: StoreFixture, receipt: Receipt) -> None:
     await house.redis.zadd("henji:{0}:deadlines", {job_of(receipt): 1})
     await house.queue.sweep()

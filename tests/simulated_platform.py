@@ -1,8 +1,8 @@
 """A platform that stands in for Slack and Discord: its servers, and an adapter's side of them.
 
-A `Board` holds what people and bots have written; many `StandIn`s, one a process, may share it. How
-much the platform helps to post once is a choice: a `nonce` makes a second post of the same part the
-first one again, `search` finds a post that nobody recorded.
+A `Board` holds the messages of people and bots. Many `SimulatedPlatform`s, one a process, may share
+it. Its help against double posts is a choice: with a `nonce`, a second post of the same part
+returns the first one; with `search`, a post that nobody recorded is found.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ async def at_once(name: str, effect: Callable[[], Awaitable[T]]) -> T:
 
 
 @dataclass
-class StandIn:
+class SimulatedPlatform:
     """The adapter's side of the board in one process: `bots.platform.Platform`."""
 
     board: Board

@@ -11,8 +11,8 @@ import sys
 
 import structlog
 
-from bots.relay import Terms
-from bots.services import Memory
+from bots.relay import RelaySettings
+from bots.services import Stores
 from bots.slack.bot import serve
 from core.settings import load_settings
 from storage.connect import connect
@@ -25,8 +25,8 @@ async def main(redis_url: str, lease: float) -> None:
     connection = await connect(redis_url)
     store = Store(connection, lease=lease, delivery_lease=lease)
     settings = load_settings()
-    memory = Memory.over(store, RedisQueue(store), settings.policy)
-    terms = Terms("echo", "a process", lease=lease, take=0.1)
+    memory = Stores.over(store, RedisQueue(store), settings.policy)
+    terms = RelaySettings("echo", "a process", lease=lease, take=0.1)
     await serve(settings, memory, terms, asyncio.Event())
 
 

@@ -16,13 +16,13 @@ from core.models.catalogue import CATALOGUE
 from core.ports import Engine
 from core.queue_types import Claim, Commit, Delivery, Receipt, Submission
 from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
-from core.worker import Terms, Worker
+from core.worker import Worker, WorkerSettings
 from storage import codec, keys
 from storage.deliveries import RedisDeliveries
 from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
-from storage.secrets import RedisVault
+from storage.secrets import RedisSecrets
 from storage.store import Store
 from tests.waiting import until
 
@@ -42,7 +42,7 @@ class TestConnection:
 
 
 @dataclass
-class Storehouse:
+class StoreFixture:
     """Queue, history and deliveries over one Redis, seen by a person, a core and an adapter."""
 
     redis: Any
@@ -51,7 +51,7 @@ class Storehouse:
     queue: RedisQueue = field(init=False)
     history: RedisHistory = field(init=False)
     deliveries: RedisDeliveries = field(init=False)
-    vault: RedisVault = field(init=False)
+    vault: RedisSecrets = field(init=False)
     feedback: RedisFeedback = field(init=False)
     numbers: Any = field(default_factory=lambda: count(1))
 
@@ -59,11 +59,11 @@ class Storehouse:
         self.queue = RedisQueue(self.store)
         self.history = RedisHistory(self.store)
         self.deliveries = RedisDeliveries(self.store)
-        self.vault = RedisVault(self.store)
+        self.vault = RedisSecrets(self.store)
         self.feedback = RedisFeedback(self.store)
 
     @classmethod
-    def over(cls, redis: Redis, **terms: Any) -> Storehouse:
+    def over(cls, redis: Redis, **terms: Any) -> StoreFixture:
         return cls(redis, Store(TestConnection(redis), **terms))
 
     async def say(
@@ -112,11 +112,13 @@ class Storehouse:
 
 
 @asynccontextmanager
-async def at_work(house: Storehouse, engine: Engine, **terms: Any) -> AsyncIterator[None]:
+async def at_work(house: StoreFixture, engine: Engine, **terms: Any) -> AsyncIterator[None]:
     """A core, until it is left: then it is told to stop, and has stopped."""
     stop = asyncio.Event()
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
-    settings = Terms(LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **terms})
+    settings = WorkerSettings(
+        LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **terms}
+    )
     worker = Worker(house.queue, house.history, engine, dialogue, settings)
     working = asyncio.create_task(worker.run(stop))
     try:
@@ -126,7 +128,7 @@ async def at_work(house: Storehouse, engine: Engine, **terms: Any) -> AsyncItera
         await working
 
 
-async def ends(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
+async def ends(house: StoreFixture, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
     """How a reply ends, once it has."""
 
     async def ended() -> bool:
@@ -136,6 +138,6 @@ async def ends(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -
     return (await house.events(job, thread))[-1]
 
 
-async def shows(house: Storehouse, job: str | None, thread: ThreadKey = THREAD) -> bool:
+async def shows(house: StoreFixture, job: str | None, thread: ThreadKey = THREAD) -> bool:
     """Whether something of the reply has been published."""
     return any(isinstance(event, Delta) for event in await house.events(job, thread))

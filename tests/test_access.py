@@ -11,13 +11,13 @@ import pytest
 from redis.asyncio import Redis
 
 from bots import strings
-from bots.access import Governance
+from bots.access import Access
 from core.access_policy import Asker, Permit, Policy, Quota
 from core.place_rules import DAY, Rules
 from core.queue_types import Commit, Place, Receipt
 from core.types import Done, Failed, ThreadKey, Usage
 from storage.rules import RedisAudit, RedisRules
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 
 CHANNEL = Place("slack", "T1", "C1")
 SPACE = Place("slack", "T1")
@@ -28,10 +28,10 @@ class Company:
     """A workspace with rules: what its people say, and what its admins set."""
 
     def __init__(self, redis: Redis, policy: Policy) -> None:
-        self.house = Storehouse.over(redis, max_attempts=1)
+        self.house = StoreFixture.over(redis, max_attempts=1)
         self.rulebook = RedisRules(self.house.store, policy)
         self.audit = RedisAudit(self.house.store)
-        self.governance = Governance(self.rulebook, self.audit, policy, self.house.queue.cores)
+        self.governance = Access(self.rulebook, self.audit, policy, self.house.queue.cores)
 
     async def say(self, text: str, author: str = "U1", thread: ThreadKey = THREAD) -> Receipt:
         judged = await self.governance.judge(Asker(thread, author), LANE)
@@ -286,7 +286,7 @@ async def test_reading_the_audit_log_is_written_there(company: Company) -> None:
 
 
 async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
-    house = Storehouse.over(redis, audit=5 * DAY)
+    house = StoreFixture.over(redis, audit=5 * DAY)
     audit = RedisAudit(house.store)
     await audit.note(SPACE, "U1", "read")
     assert 4 * DAY < await redis.ttl("henji:{0}:audit") <= 5 * DAY

@@ -26,7 +26,7 @@ from core.errors import OperatorError
 from core.queue_types import Delivery
 from core.types import Done, ThreadKey, Usage
 from tests.processes import ECHO, exists, finish, henji, in_a_shell, start
-from tests.store_fixture import Storehouse
+from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
 needs_proc = pytest.mark.skipif(
@@ -211,7 +211,9 @@ async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
     ran = await henji("chat", "--once", "x" * 5000, REDIS_URL=redis_url, LOGNAME="me")
     assert (ran.status, ran.out) == (1, "")
     assert "longer than the model can read" in ran.err
-    assert await Storehouse.over(redis).texts(ThreadKey("console", "local", "me", "default")) == []
+    assert (
+        await StoreFixture.over(redis).texts(ThreadKey("console", "local", "me", "default")) == []
+    )
 
 
 @pytest.mark.parametrize("words", [("chat",), ("chat", "--once", "-")])

@@ -13,15 +13,15 @@ from redis.asyncio import Redis
 
 from bots import delivery
 from bots.platform import Incoming, PlatformRefused
-from bots.relay import Relay, Terms
+from bots.relay import Relay, RelaySettings
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt
 from core.types import Delta, ThreadKey
 from storage import deliveries
 from storage.queue import RedisQueue
 from storage.store import Limits
-from tests.simulated_platform import Board, StandIn, Wire, at_once
-from tests.store_fixture import LANE, Storehouse
+from tests.simulated_platform import Board, SimulatedPlatform, Wire, at_once
+from tests.store_fixture import LANE, StoreFixture
 from tests.waiting import until
 
 T = TypeVar("T")
@@ -36,16 +36,16 @@ LONG = " ".join(["word"] * 70)
 class Story:
     """People, a core that is played by hand, and relays in front of one board."""
 
-    house: Storehouse
+    house: StoreFixture
     board: Board = field(default_factory=Board)
     number: int = 0
     lease: float = LEASE
     call_seconds: float = 0.1
 
     def relay(self, holder: str = "one", wire: Wire = at_once) -> Relay:
-        stand_in = StandIn(self.board, call_seconds=self.call_seconds, wire=wire)
+        stand_in = SimulatedPlatform(self.board, call_seconds=self.call_seconds, wire=wire)
         ports = (self.house.queue, self.house.history, self.house.deliveries)
-        terms = Terms(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
+        terms = RelaySettings(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
         return Relay(stand_in, *ports, terms)
 
     @asynccontextmanager
@@ -130,7 +130,7 @@ class Trouble:
 async def story(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Story:
     monkeypatch.setattr(delivery, "RETRY_SECONDS", (0.01, 0.01))
     monkeypatch.setattr(deliveries, "LOOK_AGAIN", 0.2)  # for relays that do not listen
-    house = Storehouse.over(redis, delivery_lease=LEASE)
+    house = StoreFixture.over(redis, delivery_lease=LEASE)
     await house.queue.announce(LANE, "core", 60)
     return Story(house)
 
@@ -280,7 +280,7 @@ async def test_without_a_core_the_person_reads_why(story: Story) -> None:
 
 async def test_where_too_many_wait_the_person_reads_how_many(story: Story) -> None:
     limits = Limits(person=2)
-    story.house = Storehouse.over(story.house.redis, delivery_lease=LEASE, limits=limits)
+    story.house = StoreFixture.over(story.house.redis, delivery_lease=LEASE, limits=limits)
     for number in range(2):
         await story.house.say("hi", thread=replace(THREAD, thread=f"other {number}"))
     async with story.running() as relay:
@@ -472,7 +472,7 @@ async def test_nor_does_one_of_who_did_not_know_yet_that_the_delivery_was_opened
 ) -> None:
     """A third had woken up with a late call; whoever had the delivery edits on, and is killed."""
     story.lease, story.call_seconds = 4.0, 0.5
-    story.house = Storehouse.over(story.house.redis, delivery_lease=story.lease)
+    story.house = StoreFixture.over(story.house.redis, delivery_lease=story.lease)
     wire = Trouble({"edit": ["is held"]})
     job = await story.say(story.relay("one", wire), "hello")
     claim = await story.house.claim()

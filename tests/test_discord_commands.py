@@ -8,7 +8,7 @@ from bots.strings import say
 from core.queue_types import Place
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, BOB, Team, words
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, words
 from tests.local_discord.expectations import (
     AGAIN,
     BAD,
@@ -27,7 +27,7 @@ from tests.waiting import until
 
 
 async def test_a_question_is_stored_deferred_and_answered_in_the_deferred_message(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     assert (await answered(team, used))["type"] == 5
@@ -38,7 +38,9 @@ async def test_a_question_is_stored_deferred_and_answered_in_the_deferred_messag
     assert await team.house.texts(thread) == ["hello", "echo: hello"]
 
 
-async def test_a_private_question_is_seen_by_its_person_alone(team: Team, general: str) -> None:
+async def test_a_private_question_is_seen_by_its_person_alone(
+    team: DiscordDeployment, general: str
+) -> None:
     asked = {"prompt": "hello", "private": True}
     used = await team.discord.uses(ALICE, general, "ask", asked)
     assert (await answered(team, used))["data"]["flags"] == EPHEMERAL
@@ -47,7 +49,7 @@ async def test_a_private_question_is_seen_by_its_person_alone(team: Team, genera
 
 
 async def test_what_was_asked_privately_is_not_remembered_in_the_open(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "secret", "private": True})
     await the_answer(team, used, "echo: secret")
@@ -58,7 +60,7 @@ async def test_what_was_asked_privately_is_not_remembered_in_the_open(
 
 
 async def test_questions_of_one_person_are_never_answered_together(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     used = [
         await team.discord.uses(ALICE, general, "ask", {"prompt": f"question {number}"})
@@ -68,12 +70,12 @@ async def test_questions_of_one_person_are_never_answered_together(
         await the_answer(team, question, f"echo: question {number}")
 
 
-async def test_an_empty_question_is_told_what_to_do(team: Team, general: str) -> None:
+async def test_an_empty_question_is_told_what_to_do(team: DiscordDeployment, general: str) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "  "})
     assert await told(team, used) == say("nothing_asked_here", "en")
 
 
-async def test_without_a_core_a_person_is_told_at_once(team: Team) -> None:
+async def test_without_a_core_a_person_is_told_at_once(team: DiscordDeployment) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_bot()
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"}, locale="ja")
@@ -81,7 +83,7 @@ async def test_without_a_core_a_person_is_told_at_once(team: Team) -> None:
 
 
 async def test_while_redis_is_silent_a_person_is_told_within_three_seconds(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     await team.house.redis.client_pause(2500)
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
@@ -91,7 +93,10 @@ async def test_while_redis_is_silent_a_person_is_told_within_three_seconds(
 
 
 async def test_the_token_is_in_no_log_and_gone_from_the_store_when_the_reply_is_there(
-    team: Team, general: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    team: DiscordDeployment,
+    general: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level("DEBUG")
     team.discord.make_trouble("webhook", retry_after=0.1)  # discord.py logs the address of a 429
@@ -114,7 +119,7 @@ async def test_the_token_is_in_no_log_and_gone_from_the_store_when_the_reply_is_
 
 
 async def test_a_reply_that_outlives_its_token_goes_on_as_an_ordinary_message(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core(tokens_per_second=40)
@@ -128,7 +133,7 @@ async def test_a_reply_that_outlives_its_token_goes_on_as_an_ordinary_message(
 
 
 async def test_a_private_reply_that_outlives_its_token_goes_to_the_direct_messages(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     direct = team.discord.add_direct(ALICE)
@@ -145,7 +150,7 @@ async def test_a_private_reply_that_outlives_its_token_goes_to_the_direct_messag
 
 
 async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_ends(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     direct = team.discord.add_direct(ALICE)
@@ -163,7 +168,7 @@ async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_e
 
 
 async def test_where_the_bot_is_a_persons_own_a_reply_is_cut_before_the_token_ends(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core(tokens_per_second=40)
@@ -202,13 +207,15 @@ async def test_where_the_bot_is_a_persons_own_a_reply_is_cut_before_the_token_en
     ],
 )
 async def test_every_command_answers_in_the_persons_language(
-    team: Team, general: str, command: str, key: str, locale: str
+    team: DiscordDeployment, general: str, command: str, key: str, locale: str
 ) -> None:
     used = await team.discord.uses(ALICE, general, command, locale=locale)
     assert await told(team, used) == say(key, locale, model="echo", days="30")
 
 
-async def test_the_commands_are_registered_in_both_languages(team: Team, general: str) -> None:
+async def test_the_commands_are_registered_in_both_languages(
+    team: DiscordDeployment, general: str
+) -> None:
     commands = {c["name"]: c for c in team.discord.world.commands[""]}
     assert set(commands) == {
         "ask", "chat", "reset", "stop", "regenerate", "model", "privacy", "help", "admin",
@@ -220,7 +227,9 @@ async def test_the_commands_are_registered_in_both_languages(team: Team, general
     assert commands["admin"]["default_member_permissions"] == 32
 
 
-async def test_a_chat_opens_a_thread_where_no_mention_is_needed(team: Team, general: str) -> None:
+async def test_a_chat_opens_a_thread_where_no_mention_is_needed(
+    team: DiscordDeployment, general: str
+) -> None:
     used = await team.discord.uses(ALICE, general, "chat", locale="ja")
     await team.discord.until(lambda: used.original in team.discord.world.channels)
     await team.discord.until(lambda: team.discord.replies(used.original))
@@ -230,28 +239,32 @@ async def test_a_chat_opens_a_thread_where_no_mention_is_needed(team: Team, gene
     await until_it_says(team, used.original, reply["id"], "echo: hello")
 
 
-async def test_a_reset_forgets_the_conversation_at_hand(team: Team, general: str) -> None:
+async def test_a_reset_forgets_the_conversation_at_hand(
+    team: DiscordDeployment, general: str
+) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     await the_answer(team, used, "echo: hello")
     used = await team.discord.uses(ALICE, general, "reset")
     assert await told(team, used) == say("reset_done", "en")
 
 
-async def test_the_message_menu_asks_about_a_message(team: Team, general: str) -> None:
+async def test_the_message_menu_asks_about_a_message(team: DiscordDeployment, general: str) -> None:
     said = await team.discord.says(BOB, general, "the moon is far")
     used = await team.discord.asks_about(ALICE, said, "Ask Henji about this")
     await the_answer(team, used, "echo: Bob: the moon is far")
 
 
 async def test_admin_commands_are_refused_to_others_even_if_discord_shows_them(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     for command in ("admin status", "admin reset server", "admin reset channel", "admin audit"):
         used = await team.discord.uses(BOB, general, command, permissions=NOBODY)
         assert await told(team, used) == say("admins_only", "en")
 
 
-async def test_an_admin_resets_a_server_and_its_status_says_so(team: Team, general: str) -> None:
+async def test_an_admin_resets_a_server_and_its_status_says_so(
+    team: DiscordDeployment, general: str
+) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     await the_answer(team, used, "echo: hello")
     used = await team.discord.uses(ALICE, general, "admin status")
@@ -269,7 +282,7 @@ async def test_an_admin_resets_a_server_and_its_status_says_so(team: Team, gener
 # -- the buttons --------------------------------------------------------------------------------
 
 
-async def test_a_reply_is_stopped_by_whoever_asked_and_by_no_other(team: Team) -> None:
+async def test_a_reply_is_stopped_by_whoever_asked_and_by_no_other(team: DiscordDeployment) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core(tokens_per_second=30)
     await team.start_bot()
@@ -289,7 +302,7 @@ async def test_a_reply_is_stopped_by_whoever_asked_and_by_no_other(team: Team) -
 
 
 async def test_a_reply_is_written_anew_in_its_place_from_another_process(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     said = await team.discord.says(ALICE, general, "<@bot> hello")
     await team.discord.until(lambda: team.discord.replies(said["id"]))
@@ -313,7 +326,7 @@ async def test_a_reply_is_written_anew_in_its_place_from_another_process(
 
 
 async def test_a_private_reply_is_written_anew_through_the_presss_own_token(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi", "private": True})
     message = await the_answer(team, used, "echo: hi")
@@ -329,7 +342,7 @@ async def test_a_private_reply_is_written_anew_through_the_presss_own_token(
 
 
 async def test_feedback_is_kept_with_the_reason_that_the_unhappy_are_asked_for(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
     message = await the_answer(team, used, "echo: hi")
@@ -347,7 +360,9 @@ async def test_feedback_is_kept_with_the_reason_that_the_unhappy_are_asked_for(
     assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
 
 
-async def test_a_person_exports_and_has_forgotten_what_they_wrote(team: Team, general: str) -> None:
+async def test_a_person_exports_and_has_forgotten_what_they_wrote(
+    team: DiscordDeployment, general: str
+) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     await the_answer(team, used, "echo: hello")
     shown = await team.discord.uses(ALICE, general, "privacy")

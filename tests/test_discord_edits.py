@@ -10,12 +10,12 @@ from bots.strings import say
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, BOB, Team, a_team
-from tests.store_fixture import LANE, Storehouse
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
+from tests.store_fixture import LANE, StoreFixture
 from tests.waiting import until
 
 
-async def talk(team: Team, general: str, *more: str) -> tuple[p.Payload, ThreadKey]:
+async def talk(team: DiscordDeployment, general: str, *more: str) -> tuple[p.Payload, ThreadKey]:
     """A conversation in a thread: `one`, and what follows it; every message answered."""
     said = await team.discord.says(ALICE, general, "<@bot> one")
     await reply_to(team, said["id"], "one")
@@ -26,7 +26,7 @@ async def talk(team: Team, general: str, *more: str) -> tuple[p.Payload, ThreadK
     return said, ThreadKey("discord", guild, general, str(said["id"]))
 
 
-async def reply_to(team: Team, channel: str, text: str) -> p.Payload:
+async def reply_to(team: DiscordDeployment, channel: str, text: str) -> p.Payload:
     found: list[p.Payload] = await team.discord.until(
         lambda: [
             m
@@ -37,7 +37,7 @@ async def reply_to(team: Team, channel: str, text: str) -> p.Payload:
     return found[0]
 
 
-async def remembered(team: Team, thread: ThreadKey, *texts: str) -> None:
+async def remembered(team: DiscordDeployment, thread: ThreadKey, *texts: str) -> None:
     async def so() -> bool:
         return await team.house.texts(thread) == list(texts)
 
@@ -48,7 +48,7 @@ async def remembered(team: Team, thread: ThreadKey, *texts: str) -> None:
 
 
 async def test_editing_the_newest_question_answers_it_again_in_place(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     said, thread = await talk(team, general)
     await team.discord.edits(said, "<@bot> another")
@@ -58,14 +58,16 @@ async def test_editing_the_newest_question_answers_it_again_in_place(
 
 
 async def test_editing_an_older_question_changes_only_what_is_remembered(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     said, thread = await talk(team, general, "two")
     await team.discord.edits(said, "<@bot> first")
     await remembered(team, thread, "first", "echo: one", "two", "echo: two")
 
 
-async def test_a_reply_that_becomes_shorter_is_still_remembered(team: Team, general: str) -> None:
+async def test_a_reply_that_becomes_shorter_is_still_remembered(
+    team: DiscordDeployment, general: str
+) -> None:
     long = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
     said = await team.discord.says(ALICE, general, f"<@bot> {long}")
     await team.discord.until(
@@ -84,7 +86,7 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(team: Team, gene
     await remembered(team, thread, "short", "echo: short", "two", "echo: two")
 
 
-async def test_a_link_that_unfolds_is_no_edit(team: Team, general: str) -> None:
+async def test_a_link_that_unfolds_is_no_edit(team: DiscordDeployment, general: str) -> None:
     said, thread = await talk(team, general)
     sent = len(team.discord.sent("edit"))
     embeds = [{"type": "link", "url": "https://example.org"}]
@@ -97,21 +99,25 @@ async def test_a_link_that_unfolds_is_no_edit(team: Team, general: str) -> None:
 
 
 async def test_a_deleted_question_leaves_the_memory_with_its_reply(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     said, thread = await talk(team, general, "two")
     await team.discord.deletes(said)
     await remembered(team, thread, "two", "echo: two")
 
 
-async def test_a_deleted_reply_leaves_the_memory_alone(team: Team, general: str) -> None:
+async def test_a_deleted_reply_leaves_the_memory_alone(
+    team: DiscordDeployment, general: str
+) -> None:
     said, thread = await talk(team, general, "two")
     [reply] = [m for m in team.discord.replies(said["id"]) if m["content"] == "echo: two"]
     await team.discord.deletes(reply)
     await remembered(team, thread, "one", "echo: one", "two")
 
 
-async def test_many_messages_deleted_at_once_are_all_forgotten(team: Team, general: str) -> None:
+async def test_many_messages_deleted_at_once_are_all_forgotten(
+    team: DiscordDeployment, general: str
+) -> None:
     said, thread = await talk(team, general, "two", "three")
     where = team.discord.world.messages[said["id"]].values()
     two, three = (m for m in where if m["content"] in ("two", "three"))
@@ -119,14 +125,14 @@ async def test_many_messages_deleted_at_once_are_all_forgotten(team: Team, gener
     await remembered(team, thread, "one", "echo: one")
 
 
-async def test_a_deleted_thread_is_forgotten(team: Team, general: str) -> None:
+async def test_a_deleted_thread_is_forgotten(team: DiscordDeployment, general: str) -> None:
     said, thread = await talk(team, general)
     await team.discord.deletes_channel(said["id"])
     await remembered(team, thread)
 
 
 async def test_a_deleted_channel_is_forgotten_with_all_its_threads(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     _, thread = await talk(team, general)
     _, another = await talk(team, general)
@@ -135,19 +141,25 @@ async def test_a_deleted_channel_is_forgotten_with_all_its_threads(
     await remembered(team, another)
 
 
-async def test_a_guild_that_throws_the_bot_out_is_forgotten(team: Team, general: str) -> None:
+async def test_a_guild_that_throws_the_bot_out_is_forgotten(
+    team: DiscordDeployment, general: str
+) -> None:
     _, thread = await talk(team, general)
     await team.discord.throws_the_bot_out(thread.space)
     await remembered(team, thread)
 
 
-async def test_a_question_that_is_edited_away_is_forgotten(team: Team, general: str) -> None:
+async def test_a_question_that_is_edited_away_is_forgotten(
+    team: DiscordDeployment, general: str
+) -> None:
     said, thread = await talk(team, general, "two")
     await team.discord.edits(said, "<@bot>")
     await remembered(team, thread, "two", "echo: two")
 
 
-async def test_a_message_that_names_the_bot_only_now_is_answered(team: Team, general: str) -> None:
+async def test_a_message_that_names_the_bot_only_now_is_answered(
+    team: DiscordDeployment, general: str
+) -> None:
     said = await team.discord.says(ALICE, general, "hello")
     await team.discord.edits(said, "<@bot> hello")
     await reply_to(team, said["id"], "hello")
@@ -156,7 +168,9 @@ async def test_a_message_that_names_the_bot_only_now_is_answered(team: Team, gen
     assert len(team.discord.replies(said["id"])) == 1
 
 
-async def test_a_question_in_a_channel_or_in_direct_messages_is_forgotten_too(team: Team) -> None:
+async def test_a_question_in_a_channel_or_in_direct_messages_is_forgotten_too(
+    team: DiscordDeployment,
+) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     direct = team.discord.add_direct(ALICE)
     await team.start_core()
@@ -174,7 +188,9 @@ async def test_a_question_in_a_channel_or_in_direct_messages_is_forgotten_too(te
         await remembered(team, thread)
 
 
-async def test_of_a_question_that_was_deleted_in_the_queue_nothing_is_left(team: Team) -> None:
+async def test_of_a_question_that_was_deleted_in_the_queue_nothing_is_left(
+    team: DiscordDeployment,
+) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.house.queue.announce("echo", "a core that is busy", 60)
     await team.start_bot()
@@ -188,7 +204,9 @@ async def test_of_a_question_that_was_deleted_in_the_queue_nothing_is_left(team:
     assert len([name for name in tasks if name.startswith("typing")]) == 1  # for one
 
 
-async def test_a_guild_that_is_away_for_a_while_is_not_forgotten(team: Team, general: str) -> None:
+async def test_a_guild_that_is_away_for_a_while_is_not_forgotten(
+    team: DiscordDeployment, general: str
+) -> None:
     said, thread = await talk(team, general)
     away = {"id": thread.space, "unavailable": True}
     await team.discord.gateway.dispatch("GUILD_DELETE", away, thread.space, 0)
@@ -202,13 +220,15 @@ async def test_a_guild_that_is_away_for_a_while_is_not_forgotten(team: Team, gen
 # -- where and how people talk ------------------------------------------------------------------
 
 
-async def test_a_follow_up_in_the_bots_thread_needs_no_mention(team: Team, general: str) -> None:
+async def test_a_follow_up_in_the_bots_thread_needs_no_mention(
+    team: DiscordDeployment, general: str
+) -> None:
     _, thread = await talk(team, general, "two")
     await remembered(team, thread, "one", "echo: one", "two", "echo: two")
 
 
 async def test_what_people_say_to_each_other_in_a_thread_is_kept_and_not_answered(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     said, thread = await talk(team, general)
     await team.discord.says(ALICE, said["id"], f"<@{BOB['id']}> lunch?", mentions=[BOB])
@@ -218,7 +238,7 @@ async def test_what_people_say_to_each_other_in_a_thread_is_kept_and_not_answere
 
 
 async def test_in_a_thread_of_peoples_own_the_bot_answers_whom_it_spoke_to(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     theirs = team.discord.add_thread(team.discord.add_channel(team.discord.add_guild()))
     await team.start_core()
@@ -235,14 +255,16 @@ async def test_in_a_thread_of_peoples_own_the_bot_answers_whom_it_spoke_to(
     assert texts == ["echo: one", "echo: two", "echo: three"]
 
 
-async def test_a_direct_message_is_answered_there(team: Team, general: str) -> None:
+async def test_a_direct_message_is_answered_there(team: DiscordDeployment, general: str) -> None:
     direct = team.discord.add_direct(ALICE)
     await team.discord.says(ALICE, direct, "hello")
     await reply_to(team, direct, "hello")
     assert team.discord.replies(direct)[0]["message_reference"]
 
 
-async def test_what_was_said_in_a_thread_before_is_read_once(team: Team, general: str) -> None:
+async def test_what_was_said_in_a_thread_before_is_read_once(
+    team: DiscordDeployment, general: str
+) -> None:
     talk_ = team.discord.add_thread(general)
     guild = str(team.discord.world.guild_of(general))
     for bot in team.bots:
@@ -257,14 +279,16 @@ async def test_what_was_said_in_a_thread_before_is_read_once(team: Team, general
     await remembered(team, thread, *expected)
 
 
-async def test_a_webhook_and_a_notice_are_not_listened_to(team: Team, general: str) -> None:
+async def test_a_webhook_and_a_notice_are_not_listened_to(
+    team: DiscordDeployment, general: str
+) -> None:
     for kind in ({"webhook_id": "5"}, {"type": 6}):
         said = await team.discord.says(BOB, general, "<@bot> hello", **kind)
         await talk(team, general)
         assert said["id"] not in team.discord.world.channels
 
 
-async def test_bots_are_not_listened_to(team: Team, general: str) -> None:
+async def test_bots_are_not_listened_to(team: DiscordDeployment, general: str) -> None:
     other = p.user("700000000000000009", "Other", bot=True)
     ignored = await team.discord.says(other, general, "<@bot> hello")
     said, _ = await talk(team, general)
@@ -272,14 +296,18 @@ async def test_bots_are_not_listened_to(team: Team, general: str) -> None:
     assert said["id"] in team.discord.world.channels
 
 
-async def test_a_mention_alone_is_asked_what_it_wants(team: Team, general: str) -> None:
+async def test_a_mention_alone_is_asked_what_it_wants(
+    team: DiscordDeployment, general: str
+) -> None:
     said = await team.discord.says(ALICE, general, "<@bot>")
     [reply] = await team.discord.until(lambda: team.discord.replies(general))
     assert reply["content"] == say("nothing_asked_here", "en")
     assert reply["message_reference"]["message_id"] == said["id"]
 
 
-async def test_a_reply_pings_nobody_and_unfolds_no_link(team: Team, general: str) -> None:
+async def test_a_reply_pings_nobody_and_unfolds_no_link(
+    team: DiscordDeployment, general: str
+) -> None:
     text = "@everyone <@&5> https://example.org"
     said = await team.discord.says(ALICE, general, f"<@bot> {text}")
     await reply_to(team, said["id"], text)
@@ -289,7 +317,7 @@ async def test_a_reply_pings_nobody_and_unfolds_no_link(team: Team, general: str
 
 
 async def test_where_the_bot_may_not_write_the_person_is_told_directly(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     direct = team.discord.add_direct(ALICE)
     team.discord.world.mute.add(general)
@@ -302,7 +330,7 @@ async def test_where_the_bot_may_not_write_the_person_is_told_directly(
 
 
 async def test_a_quiet_thread_does_not_hide_those_of_other_buckets(redis: Redis) -> None:
-    house = Storehouse.over(redis, buckets=4)
+    house = StoreFixture.over(redis, buckets=4)
     await house.queue.announce(LANE, "core", 60)
     threads = [ThreadKey("discord", str(space), "5", "6") for space in range(8)]
     for thread in threads:
@@ -319,7 +347,7 @@ async def test_a_quiet_thread_does_not_hide_those_of_other_buckets(redis: Redis)
 
 
 async def test_without_the_intent_the_bot_says_once_how_to_go_on(redis: Redis) -> None:
-    async with a_team(redis, message_content=False) as team:
+    async with discord_deployment(redis, message_content=False) as team:
         general = team.discord.add_channel(team.discord.add_guild())
         await team.start_core()
         await team.start_bot()

@@ -12,7 +12,7 @@ from bots.strings import say
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, Team, a_team, words
+from tests.local_discord.deployment import ALICE, DiscordDeployment, discord_deployment, words
 from tests.local_discord.expectations import AGAIN, answered, the_answer, told, with_its_buttons
 from tests.local_discord.world import Interaction
 from tests.waiting import until
@@ -26,7 +26,7 @@ LONG = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
 
 
 async def test_while_redis_is_silent_each_of_a_hundred_is_told_in_time(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     await team.house.redis.client_pause(4000)
     used = [
@@ -41,7 +41,7 @@ async def test_while_redis_is_silent_each_of_a_hundred_is_told_in_time(
 
 
 async def test_while_redis_is_silent_every_command_and_button_is_told_in_time(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     asked = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
     reply = await with_its_buttons(team, await the_answer(team, asked, "echo: hi"))
@@ -59,7 +59,7 @@ async def test_while_redis_is_silent_every_command_and_button_is_told_in_time(
         assert interaction.acknowledged_after < 2.5
 
 
-def _said_privately(team: Team, used: Interaction) -> str:
+def _said_privately(team: DiscordDeployment, used: Interaction) -> str:
     """The sentence of an answer, or of a deferred one, or that of a follow-up to it."""
     messages = team.discord.world.messages[used.channel]
     said = [messages[ident]["content"] for ident in used.messages]
@@ -68,7 +68,7 @@ def _said_privately(team: Team, used: Interaction) -> str:
 
 @pytest.mark.parametrize("command", ["admin status", "admin reset channel"])
 async def test_a_deferred_answer_does_not_think_for_ever_where_redis_fails(
-    team: Team, general: str, command: str
+    team: DiscordDeployment, general: str, command: str
 ) -> None:
     for name in ("threads", "resets"):
         await team.house.redis.set(keys.key(name, 0), "not what is expected there")
@@ -76,7 +76,7 @@ async def test_a_deferred_answer_does_not_think_for_ever_where_redis_fails(
     assert await told(team, used) == say("store_down", "en")
 
 
-async def test_nor_does_an_export(team: Team, general: str) -> None:
+async def test_nor_does_an_export(team: DiscordDeployment, general: str) -> None:
     guild = team.discord.world.guild_of(general)
     person = keys.key("person", 0, f"discord:{guild}:{ALICE['id']}")
     await team.house.redis.set(person, "not what is expected there")
@@ -92,7 +92,7 @@ async def test_nor_does_an_export(team: Team, general: str) -> None:
 
 @pytest.mark.parametrize("code", [50013, 160006])
 async def test_where_no_thread_can_be_opened_the_reply_stays_in_the_channel(
-    team: Team, general: str, code: int
+    team: DiscordDeployment, general: str, code: int
 ) -> None:
     team.discord.make_trouble("thread", times=9, status=400, code=code)
     said = await team.discord.says(ALICE, general, "<@bot> hello")
@@ -110,21 +110,21 @@ async def test_where_no_thread_can_be_opened_the_reply_stays_in_the_channel(
     await until(forgotten)
 
 
-async def test_a_chat_that_cannot_be_opened_says_so(team: Team, general: str) -> None:
+async def test_a_chat_that_cannot_be_opened_says_so(team: DiscordDeployment, general: str) -> None:
     team.discord.make_trouble("thread", status=400, code=160006)
     used = await team.discord.uses(ALICE, general, "chat")
     await the_answer(team, used, say("chat_not_here", "en"))
 
 
 async def test_a_chat_is_refused_where_the_bot_may_not_open_threads(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     used = await team.discord.uses(ALICE, general, "chat", app_permissions=SILENT, locale="ja")
     assert await told(team, used) == say("chat_not_here", "ja")
 
 
 async def test_where_the_bot_may_not_write_a_long_reply_goes_through_the_token(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     team.discord.world.mute.add(general)
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": LONG}, app_permissions=SILENT)
@@ -136,7 +136,7 @@ async def test_where_the_bot_may_not_write_a_long_reply_goes_through_the_token(
 
 
 async def test_where_the_bot_may_not_write_a_reply_is_written_anew_through_the_token(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     team.discord.world.mute.add(general)
     asked = {"prompt": "hi"}
@@ -158,7 +158,7 @@ async def test_where_the_bot_may_not_write_a_reply_is_written_anew_through_the_t
 
 
 async def test_where_an_acknowledgement_comes_too_late_the_reply_comes_all_the_same(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     direct = team.discord.add_direct(ALICE)
     for asked, channel in (
@@ -173,7 +173,7 @@ async def test_where_an_acknowledgement_comes_too_late_the_reply_comes_all_the_s
 
 
 async def test_a_reply_to_a_message_that_cannot_be_read_comes_without_its_reference(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core()
@@ -185,7 +185,9 @@ async def test_a_reply_to_a_message_that_cannot_be_read_comes_without_its_refere
     assert "message_reference" not in reply
 
 
-async def test_a_message_that_takes_no_more_edits_is_said_anew_at_the_end(team: Team) -> None:
+async def test_a_message_that_takes_no_more_edits_is_said_anew_at_the_end(
+    team: DiscordDeployment,
+) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core(tokens_per_second=100)
     await team.start_bot()
@@ -199,7 +201,7 @@ async def test_a_message_that_takes_no_more_edits_is_said_anew_at_the_end(team: 
 # -- what people write --------------------------------------------------------------------------
 
 
-async def test_a_file_is_not_passed_over_in_silence(team: Team, general: str) -> None:
+async def test_a_file_is_not_passed_over_in_silence(team: DiscordDeployment, general: str) -> None:
     file: dict[str, Any] = {
         "id": p.snowflake(), "filename": "a.txt", "size": 1, "url": "http://x", "proxy_url": "http://x",
     }  # fmt: skip
@@ -210,13 +212,17 @@ async def test_a_file_is_not_passed_over_in_silence(team: Team, general: str) ->
     await with_its_buttons(team, reply)
 
 
-async def test_a_message_without_text_cannot_be_asked_about(team: Team, general: str) -> None:
+async def test_a_message_without_text_cannot_be_asked_about(
+    team: DiscordDeployment, general: str
+) -> None:
     said = await team.discord.says(ALICE, general, "")
     used = await team.discord.asks_about(ALICE, said, "Ask Henji about this")
     assert await told(team, used) == say("no_text_there", "en")
 
 
-async def test_whoever_is_asked_why_is_told_who_reads_it(team: Team, general: str) -> None:
+async def test_whoever_is_asked_why_is_told_who_reads_it(
+    team: DiscordDeployment, general: str
+) -> None:
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
     message = await with_its_buttons(team, await the_answer(team, used, "echo: hi"))
     bad = await team.discord.presses(ALICE, message, 2, locale="ja")
@@ -227,7 +233,7 @@ async def test_whoever_is_asked_why_is_told_who_reads_it(team: Team, general: st
 async def test_a_chat_without_the_intent_says_to_mention_the_bot_and_says_it_once(
     redis: Redis,
 ) -> None:
-    async with a_team(redis, message_content=False) as team:
+    async with discord_deployment(redis, message_content=False) as team:
         general = team.discord.add_channel(team.discord.add_guild())
         await team.start_core()
         await team.start_bot()
@@ -243,7 +249,7 @@ async def test_a_chat_without_the_intent_says_to_mention_the_bot_and_says_it_onc
 
 
 async def test_a_reply_in_a_channel_needs_no_word_on_how_to_go_on(redis: Redis) -> None:
-    async with a_team(redis, message_content=False) as team:
+    async with discord_deployment(redis, message_content=False) as team:
         general = team.discord.add_channel(team.discord.add_guild())
         await team.start_core()
         await team.start_bot(answers="reply")

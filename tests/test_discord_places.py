@@ -9,14 +9,14 @@ from bots.discord.status import Typing
 from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, BOB, Team, words
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, words
 from tests.local_discord.expectations import answered, the_answer, told, with_its_buttons
 
 # -- places -------------------------------------------------------------------------------------
 
 
 async def test_a_command_in_direct_messages_goes_on_with_the_conversation_there(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     direct = team.discord.add_direct(ALICE)
     await team.discord.says(ALICE, direct, "one")
@@ -31,7 +31,7 @@ async def test_a_command_in_direct_messages_goes_on_with_the_conversation_there(
 
 
 async def test_in_a_group_chat_the_bot_speaks_through_its_token_alone(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     group = team.discord.add_direct(ALICE)
     owner = {"authorizing_integration_owners": {"1": ALICE["id"]}, "context": 2}
@@ -42,7 +42,7 @@ async def test_in_a_group_chat_the_bot_speaks_through_its_token_alone(
 
 
 async def test_a_command_in_a_thread_is_of_its_conversation_and_a_private_one_is_not(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     talk = team.discord.add_thread(general)
     used = await team.discord.uses(ALICE, talk, "ask", {"prompt": "one"})
@@ -55,7 +55,7 @@ async def test_a_command_in_a_thread_is_of_its_conversation_and_a_private_one_is
 
 
 async def test_a_private_reply_to_someone_without_direct_messages_ends_with_a_sentence(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     team.discord.world.closed.add(ALICE["id"])
@@ -73,7 +73,7 @@ async def test_a_private_reply_to_someone_without_direct_messages_ends_with_a_se
 # -- while people wait --------------------------------------------------------------------------
 
 
-async def test_a_command_that_waits_shows_its_place_in_the_queue(team: Team) -> None:
+async def test_a_command_that_waits_shows_its_place_in_the_queue(team: DiscordDeployment) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.house.queue.announce("echo", "a core that is busy", 60)
     await team.start_bot()
@@ -84,7 +84,7 @@ async def test_a_command_that_waits_shows_its_place_in_the_queue(team: Team) -> 
     await the_answer(team, used, "echo: two")
 
 
-async def test_typing_is_shown_until_there_is_text(team: Team) -> None:
+async def test_typing_is_shown_until_there_is_text(team: DiscordDeployment) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.house.queue.announce("echo", "a core that is busy", 60)
     await team.start_bot()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bots.strings import say
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, BOB, Team, words
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, words
 from tests.local_discord.expectations import (
     AGAIN,
     NOBODY,
@@ -23,7 +23,7 @@ LONG = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
 """Its echo takes two messages."""
 
 
-async def a_reply_in_a_thread(team: Team, general: str) -> p.Payload:
+async def a_reply_in_a_thread(team: DiscordDeployment, general: str) -> p.Payload:
     said = await team.discord.says(ALICE, general, "<@bot> hello")
     [reply] = await team.discord.until(lambda: team.discord.replies(said["id"]))
     await until_it_says(team, said["id"], reply["id"], "echo: hello")
@@ -34,7 +34,7 @@ def button(reply: p.Payload, number: int = AGAIN) -> str:
     return str(reply["components"][0]["components"][number]["custom_id"])
 
 
-async def written_anew(team: Team, reply: p.Payload, before: str) -> None:
+async def written_anew(team: DiscordDeployment, reply: p.Payload, before: str) -> None:
     """The reply stands there with the buttons of another job."""
 
     def so() -> bool:
@@ -48,7 +48,7 @@ async def written_anew(team: Team, reply: p.Payload, before: str) -> None:
 
 
 async def test_the_command_writes_the_newest_reply_anew_in_its_place(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     reply = await a_reply_in_a_thread(team, general)
     before = button(reply)
@@ -59,7 +59,7 @@ async def test_the_command_writes_the_newest_reply_anew_in_its_place(
 
 
 async def test_the_command_is_refused_to_others_than_whoever_asked(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     reply = await a_reply_in_a_thread(team, general)
     used = await team.discord.uses(BOB, reply["channel_id"], "regenerate", permissions=NOBODY)
@@ -67,7 +67,7 @@ async def test_the_command_is_refused_to_others_than_whoever_asked(
 
 
 async def test_what_an_admin_had_written_anew_is_still_the_askers_too(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     reply = await a_reply_in_a_thread(team, general)
     before = button(reply)
@@ -80,7 +80,9 @@ async def test_what_an_admin_had_written_anew_is_still_the_askers_too(
     await written_anew(team, reply, before)
 
 
-async def test_a_reply_that_has_ended_cannot_be_stopped(team: Team, general: str) -> None:
+async def test_a_reply_that_has_ended_cannot_be_stopped(
+    team: DiscordDeployment, general: str
+) -> None:
     await team.start_core(tokens_per_second=30)
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     message = await the_answer(team, used, "echo: hello")
@@ -91,7 +93,7 @@ async def test_a_reply_that_has_ended_cannot_be_stopped(team: Team, general: str
     assert (await answered(team, pressed))["data"]["content"] == say("too_late", "en")
 
 
-async def test_the_stop_command_stops_ones_own_reply(team: Team) -> None:
+async def test_the_stop_command_stops_ones_own_reply(team: DiscordDeployment) -> None:
     general = team.discord.add_channel(team.discord.add_guild())
     await team.start_core(tokens_per_second=30)
     await team.start_bot()
@@ -112,7 +114,7 @@ async def test_the_stop_command_stops_ones_own_reply(team: Team) -> None:
 
 
 async def test_a_private_reply_is_written_anew_as_the_answer_to_the_command(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     asked = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi", "private": True})
     await with_its_buttons(team, await the_answer(team, asked, "echo: hi"))
@@ -124,7 +126,7 @@ async def test_a_private_reply_is_written_anew_as_the_answer_to_the_command(
 
 
 async def test_where_the_bot_is_a_persons_own_a_reply_is_written_anew_too(
-    team: Team, general: str
+    team: DiscordDeployment, general: str
 ) -> None:
     asked = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi"}, **SOMEBODY)
     await with_its_buttons(team, await the_answer(team, asked, "echo: hi"))
@@ -134,7 +136,9 @@ async def test_where_the_bot_is_a_persons_own_a_reply_is_written_anew_too(
     assert team.discord.sent("post") == []
 
 
-async def test_a_long_private_reply_is_written_anew_whole(team: Team, general: str) -> None:
+async def test_a_long_private_reply_is_written_anew_whole(
+    team: DiscordDeployment, general: str
+) -> None:
     asked = await team.discord.uses(ALICE, general, "ask", {"prompt": LONG, "private": True})
     await answered(team, asked)
     where = team.discord.world.messages[general]
@@ -152,7 +156,9 @@ async def test_a_long_private_reply_is_written_anew_whole(team: Team, general: s
     assert "".join(where[ident]["content"] for ident in (last["id"], *made)) == f"echo: {LONG}"
 
 
-async def test_in_an_archived_thread_a_reply_is_written_anew(team: Team, general: str) -> None:
+async def test_in_an_archived_thread_a_reply_is_written_anew(
+    team: DiscordDeployment, general: str
+) -> None:
     reply = await a_reply_in_a_thread(team, general)
     before = button(reply)
     thread = team.discord.world.channels[reply["channel_id"]]

@@ -9,13 +9,13 @@ from core.access_policy import Policy
 from core.place_rules import Rules
 from core.queue_types import Place
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, BOB, Team
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment
 from tests.local_discord.expectations import NOBODY, STOP, answered, told
 
 STAFF = "9077"
 
 
-async def a_channel(team: Team, policy: Policy, tokens_per_second: float = 0.0) -> str:
+async def a_channel(team: DiscordDeployment, policy: Policy, tokens_per_second: float = 0.0) -> str:
     """A channel of a guild with a role, and a bot that keeps these rules."""
     guild = team.discord.add_guild()
     team.discord.world.guilds[guild]["roles"].append(p.role(STAFF, "staff"))
@@ -29,7 +29,7 @@ def with_role(role: str) -> p.Payload:
     return p.member([role])
 
 
-async def says(team: Team, channel: str, text: str) -> None:
+async def says(team: DiscordDeployment, channel: str, text: str) -> None:
     await team.discord.until(
         lambda: any(text in message["content"] for message in team.discord.replies(channel))
     )
@@ -37,7 +37,7 @@ async def says(team: Team, channel: str, text: str) -> None:
 
 @pytest.mark.parametrize("admins", [(str(BOB["id"]),), (f"discord:{BOB['id']}",)])
 async def test_who_is_on_the_list_administers_without_a_right_of_discords(
-    team: Team, admins: tuple[str, ...]
+    team: DiscordDeployment, admins: tuple[str, ...]
 ) -> None:
     general = await a_channel(team, Policy(admins=admins))
     used = await team.discord.uses(
@@ -50,7 +50,7 @@ async def test_who_is_on_the_list_administers_without_a_right_of_discords(
     assert await told(team, used) == say("admins_only", "en")
 
 
-async def test_who_is_on_the_list_may_stop_anothers_reply(team: Team) -> None:
+async def test_who_is_on_the_list_may_stop_anothers_reply(team: DiscordDeployment) -> None:
     general = await a_channel(team, Policy(admins=(str(BOB["id"]),)), tokens_per_second=30)
     used = await team.discord.uses(ALICE, general, "ask", {"prompt": "word " * 100})
     await answered(team, used)
@@ -61,7 +61,7 @@ async def test_who_is_on_the_list_may_stop_anothers_reply(team: Team) -> None:
     await team.discord.until(lambda: stopped in where[used.original]["content"])
 
 
-async def test_a_mention_of_a_person_or_a_role_stands_for_its_id(team: Team) -> None:
+async def test_a_mention_of_a_person_or_a_role_stands_for_its_id(team: DiscordDeployment) -> None:
     general = await a_channel(team, Policy())
     rules = f"deny_people <@{BOB['id']}>"
     used = await team.discord.uses(ALICE, general, "admin config", {"rule": rules})
@@ -70,7 +70,7 @@ async def test_a_mention_of_a_person_or_a_role_stands_for_its_id(team: Team) -> 
     await says(team, str(asked["id"]), say("not_allowed", "en"))
 
 
-async def test_an_edit_is_judged_by_its_authors_roles(team: Team) -> None:
+async def test_an_edit_is_judged_by_its_authors_roles(team: DiscordDeployment) -> None:
     general = await a_channel(team, Policy(everywhere=Rules(allow_roles=(STAFF,))))
     asked = await team.discord.says(ALICE, general, "<@bot> one", member=with_role(STAFF))
     await says(team, str(asked["id"]), "echo: one")
@@ -78,7 +78,7 @@ async def test_an_edit_is_judged_by_its_authors_roles(team: Team) -> None:
     await says(team, str(asked["id"]), "echo: another")
 
 
-async def test_a_rule_says_when_a_follow_up_needs_no_mention(team: Team) -> None:
+async def test_a_rule_says_when_a_follow_up_needs_no_mention(team: DiscordDeployment) -> None:
     general = await a_channel(team, Policy(everywhere=Rules(follow_up="alone")))
     thread = str((await team.discord.says(ALICE, general, "<@bot> one"))["id"])
     await says(team, thread, "echo: one")
@@ -92,7 +92,9 @@ async def test_a_rule_says_when_a_follow_up_needs_no_mention(team: Team) -> None
     assert not any("I agree" in text or "what do you" in text for text in texts)
 
 
-async def test_who_takes_along_what_is_kept_of_them_is_in_the_audit_log(team: Team) -> None:
+async def test_who_takes_along_what_is_kept_of_them_is_in_the_audit_log(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team, Policy())
     used = await team.discord.uses(ALICE, general, "privacy")
     await told(team, used)

@@ -14,15 +14,15 @@ from structlog.testing import capture_logs
 
 from bots.cli import doctor
 from bots.discord import bot, setup_checks
-from bots.relay import Terms as RelayTerms
+from bots.relay import RelaySettings
 from core.settings import Settings, load_settings
-from tests.local_discord.deployment import LANE, Team, a_team
+from tests.local_discord.deployment import LANE, DiscordDeployment, discord_deployment
 from tests.local_discord.server import TOKEN
 
 REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
 
 
-def settings_for(team: Team, **changes: Any) -> Settings:
+def settings_for(team: DiscordDeployment, **changes: Any) -> Settings:
     return load_settings(
         **{
             "discord_bot_token": TOKEN,
@@ -34,10 +34,10 @@ def settings_for(team: Team, **changes: Any) -> Settings:
     )
 
 
-async def told_at_the_start(team: Team, **changes: Any) -> list[str]:
+async def told_at_the_start(team: DiscordDeployment, **changes: Any) -> list[str]:
     """What the log warns of until the bot is connected, and it is served all the same."""
     stop = asyncio.Event()
-    terms = RelayTerms(lane=LANE, holder="bot", drain=0.0)
+    terms = RelaySettings(lane=LANE, holder="bot", drain=0.0)
     with capture_logs() as logs:
         serving = asyncio.create_task(
             bot.serve(settings_for(team, **changes), team.stores(), terms, stop)
@@ -48,33 +48,33 @@ async def told_at_the_start(team: Team, **changes: Any) -> list[str]:
     return [str(line["event"]) for line in logs if line["log_level"] == "warning"]
 
 
-async def test_a_bot_that_is_well_is_named_by_the_doctor(team: Team) -> None:
+async def test_a_bot_that_is_well_is_named_by_the_doctor(team: DiscordDeployment) -> None:
     guild = int(team.discord.add_guild())
     finding = await doctor.discord(settings_for(team, discord_guild=guild))
     assert (finding.well, finding.what) == (True, "the token is that of Henji")
     assert await told_at_the_start(team) == []
 
 
-async def test_a_wrong_token_is_said_to_be_reset(team: Team) -> None:
+async def test_a_wrong_token_is_said_to_be_reset(team: DiscordDeployment) -> None:
     finding = await doctor.discord(settings_for(team, discord_bot_token="wrong"))
     assert (finding.well, finding.what) == (False, setup_checks.WRONG_TOKEN)
 
 
 async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis) -> None:
-    async with a_team(redis, message_content=False) as team:
+    async with discord_deployment(redis, message_content=False) as team:
         finding = await doctor.discord(settings_for(team))
         assert (finding.well, finding.what) == (False, setup_checks.NO_INTENT)
         assert await told_at_the_start(team) == [setup_checks.NO_INTENT]
 
 
 async def test_whoever_does_without_the_intent_is_not_told_of_it(redis: Redis) -> None:
-    async with a_team(redis, message_content=False) as team:
+    async with discord_deployment(redis, message_content=False) as team:
         off = {"discord_message_content": "off"}
         assert (await doctor.discord(settings_for(team, **off))).well
         assert await told_at_the_start(team, **off) == []
 
 
-async def test_commands_that_cannot_be_registered_are_told(team: Team) -> None:
+async def test_commands_that_cannot_be_registered_are_told(team: DiscordDeployment) -> None:
     team.discord.make_trouble(**REFUSED)
     finding = await doctor.discord(settings_for(team))
     assert not finding.well
@@ -84,7 +84,7 @@ async def test_commands_that_cannot_be_registered_are_told(team: Team) -> None:
         assert click in told
 
 
-async def test_a_guild_that_the_bot_is_not_in_is_named(team: Team) -> None:
+async def test_a_guild_that_the_bot_is_not_in_is_named(team: DiscordDeployment) -> None:
     finding = await doctor.discord(settings_for(team, discord_guild=12345))
     [told] = await told_at_the_start(team, discord_guild=12345)
     assert finding.what == told
@@ -100,7 +100,7 @@ async def test_a_guild_that_the_bot_is_not_in_is_named(team: Team) -> None:
     ],
 )
 async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_say(
-    team: Team, settings: dict[str, Any], count: int, most: int
+    team: DiscordDeployment, settings: dict[str, Any], count: int, most: int
 ) -> None:
     team.discord.rest.shards = 2
     plan = bot.plan_of(load_settings(**settings), await setup_checks.look(TOKEN), "bot")
@@ -113,7 +113,7 @@ async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_sa
     ids=["missing", "wrong"],
 )
 async def test_the_command_ends_with_one_sentence(
-    team: Team, redis_url: str, token: Mapping[str, str], sentence: str
+    team: DiscordDeployment, redis_url: str, token: Mapping[str, str], sentence: str
 ) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if name != "DISCORD_BOT_TOKEN"},

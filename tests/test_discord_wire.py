@@ -16,24 +16,24 @@ from core.errors import OperatorError, UsageError
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, Team, a_team, words
+from tests.local_discord.deployment import ALICE, DiscordDeployment, discord_deployment, words
 from tests.local_discord.limits import Limit
 from tests.waiting import until
 
 
 @pytest.fixture(params=["compressed", "plain"])
-async def frames(redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[Team]:
+async def frames(redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[DiscordDeployment]:
     """A team whose gateway sends this kind of frames."""
-    async with a_team(redis, compressed=request.param == "compressed") as team:
+    async with discord_deployment(redis, compressed=request.param == "compressed") as team:
         await team.start_core()
         yield team
 
 
-async def a_channel(team: Team) -> str:
+async def a_channel(team: DiscordDeployment) -> str:
     return team.discord.add_channel(team.discord.add_guild())
 
 
-async def the_reply(team: Team, channel: str, text: str) -> p.Payload:
+async def the_reply(team: DiscordDeployment, channel: str, text: str) -> p.Payload:
     """The one message of the bot's in a channel, once it says this."""
 
     def said() -> list[p.Payload]:
@@ -47,7 +47,7 @@ async def the_reply(team: Team, channel: str, text: str) -> p.Payload:
 # -- the gateway --------------------------------------------------------------------------------
 
 
-async def test_a_mention_opens_a_thread_and_is_answered_in_it(frames: Team) -> None:
+async def test_a_mention_opens_a_thread_and_is_answered_in_it(frames: DiscordDeployment) -> None:
     general = await a_channel(frames)
     await frames.start_bot()
     said = await frames.discord.says(ALICE, general, "<@bot> hello")
@@ -56,7 +56,9 @@ async def test_a_mention_opens_a_thread_and_is_answered_in_it(frames: Team) -> N
     assert frames.discord.faults == []
 
 
-async def test_a_resumed_session_loses_no_message_and_repeats_none(frames: Team) -> None:
+async def test_a_resumed_session_loses_no_message_and_repeats_none(
+    frames: DiscordDeployment,
+) -> None:
     general = await a_channel(frames)
     await frames.start_bot()
     before = await frames.discord.says(ALICE, general, "<@bot> one")
@@ -68,7 +70,9 @@ async def test_a_resumed_session_loses_no_message_and_repeats_none(frames: Team)
     assert len(frames.discord.replies(before["id"])) == 1
 
 
-async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(team: Team) -> None:
+async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     talk = team.discord.add_thread(general)
     await team.start_core()
@@ -90,7 +94,7 @@ async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(team:
     assert said == ["first", *(text.removeprefix("<@bot> ") for text in texts)]
 
 
-async def test_discord_may_ask_to_reconnect(team: Team) -> None:
+async def test_discord_may_ask_to_reconnect(team: DiscordDeployment) -> None:
     general = await a_channel(team)
     await team.start_core()
     await team.start_bot()
@@ -100,7 +104,9 @@ async def test_discord_may_ask_to_reconnect(team: Team) -> None:
     await the_reply(team, said["id"], "echo: hello")
 
 
-async def test_after_a_session_that_is_lost_its_threads_are_caught_up(team: Team) -> None:
+async def test_after_a_session_that_is_lost_its_threads_are_caught_up(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     await team.start_core()
     await team.start_bot()
@@ -113,7 +119,9 @@ async def test_after_a_session_that_is_lost_its_threads_are_caught_up(team: Team
     assert len(team.discord.replies(said["id"])) == 2
 
 
-async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(team: Team) -> None:
+async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     await team.start_core()
     bot = await team.start_bot()
@@ -127,7 +135,7 @@ async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(t
 
 
 async def test_what_was_missed_is_found_behind_what_came_first_in_the_new_session(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = await a_channel(team)
     await team.start_core()
@@ -143,7 +151,9 @@ async def test_what_was_missed_is_found_behind_what_came_first_in_the_new_sessio
     assert len(team.discord.replies(said["id"])) == 3
 
 
-async def test_a_thread_that_was_reset_is_caught_up_from_its_reset_on(team: Team) -> None:
+async def test_a_thread_that_was_reset_is_caught_up_from_its_reset_on(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     await team.start_core()
     bot = await team.start_bot()
@@ -160,7 +170,7 @@ async def test_a_thread_that_was_reset_is_caught_up_from_its_reset_on(team: Team
     assert texts.count("echo: one") == 1
 
 
-async def test_a_lost_session_repeats_no_sentence(team: Team) -> None:
+async def test_a_lost_session_repeats_no_sentence(team: DiscordDeployment) -> None:
     general = await a_channel(team)
     await team.start_core()
     await team.start_bot()
@@ -176,7 +186,9 @@ async def test_a_lost_session_repeats_no_sentence(team: Team) -> None:
 
 
 @pytest.mark.parametrize("code", [4004, 4010, 4011, 4012, 4013, 4014])
-async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(team: Team, code: int) -> None:
+async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(
+    team: DiscordDeployment, code: int
+) -> None:
     await a_channel(team)
     team.discord.gateway.refuse_with = code
     with pytest.raises((OperatorError, UsageError)) as told:
@@ -184,13 +196,13 @@ async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(team: Team, co
     assert str(told.value) == setup_checks.CLOSED[code]
 
 
-async def test_a_wrong_token_is_told_before_anything_starts(team: Team) -> None:
+async def test_a_wrong_token_is_told_before_anything_starts(team: DiscordDeployment) -> None:
     with pytest.raises(UsageError, match="Reset Token"):
         await setup_checks.look("wrong")
 
 
 async def test_a_missing_intent_is_told_where_it_was_asked_for(redis: Redis) -> None:
-    async with a_team(redis, message_content=False) as team:
+    async with discord_deployment(redis, message_content=False) as team:
         assert not (await setup_checks.look(team.discord.gateway.token)).reads
         with pytest.raises(UsageError, match="Message Content Intent"):
             await setup_checks.look(team.discord.gateway.token, "on")
@@ -199,7 +211,7 @@ async def test_a_missing_intent_is_told_where_it_was_asked_for(redis: Redis) -> 
 # -- shards -------------------------------------------------------------------------------------
 
 
-async def test_each_shard_hears_of_its_own_guilds(team: Team) -> None:
+async def test_each_shard_hears_of_its_own_guilds(team: DiscordDeployment) -> None:
     guilds = [team.discord.add_guild(shard_of=shard, shards=2) for shard in range(2)]
     channels = [team.discord.add_channel(guild) for guild in guilds]
     await team.start_core()
@@ -212,7 +224,7 @@ async def test_each_shard_hears_of_its_own_guilds(team: Team) -> None:
 
 
 async def test_a_second_process_waits_for_the_shard_and_takes_over_when_it_is_free(
-    team: Team,
+    team: DiscordDeployment,
 ) -> None:
     general = await a_channel(team)
     await team.start_core()
@@ -230,7 +242,9 @@ async def test_a_second_process_waits_for_the_shard_and_takes_over_when_it_is_fr
 SHARD_LEASE = keys.key("lease", 0, "discord shard 0")
 
 
-async def test_while_the_lease_cannot_be_renewed_the_connection_stays(team: Team) -> None:
+async def test_while_the_lease_cannot_be_renewed_the_connection_stays(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     await team.start_core()
     await team.start_bot(plan=Plan(1, 1, "bot", lease=0.3, identify=0.05))
@@ -248,7 +262,7 @@ async def test_while_the_lease_cannot_be_renewed_the_connection_stays(team: Team
     assert team.discord.gateway.identified == 1
 
 
-async def test_whoever_has_lost_the_lease_is_not_connected(team: Team) -> None:
+async def test_whoever_has_lost_the_lease_is_not_connected(team: DiscordDeployment) -> None:
     await a_channel(team)
     await team.start_bot(plan=Plan(1, 1, "bot", lease=0.3, identify=0.05))
     await team.house.redis.set(SHARD_LEASE, "another", px=600)
@@ -261,7 +275,7 @@ async def test_whoever_has_lost_the_lease_is_not_connected(team: Team) -> None:
 # -- the REST -----------------------------------------------------------------------------------
 
 
-async def test_a_long_reply_is_cut_where_discord_ends_a_message(team: Team) -> None:
+async def test_a_long_reply_is_cut_where_discord_ends_a_message(team: DiscordDeployment) -> None:
     general = await a_channel(team)
     await team.start_core()
     await team.start_bot()
@@ -274,7 +288,9 @@ async def test_a_long_reply_is_cut_where_discord_ends_a_message(team: Team) -> N
     assert not team.discord.replies(more["id"])[0]["components"]
 
 
-async def test_edits_keep_to_the_headers_and_the_final_text_arrives(team: Team) -> None:
+async def test_edits_keep_to_the_headers_and_the_final_text_arrives(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     await team.start_core(tokens_per_second=200)
     await team.start_bot()
@@ -285,7 +301,7 @@ async def test_edits_keep_to_the_headers_and_the_final_text_arrives(team: Team) 
     assert 1 <= len(team.discord.sent("edit")) <= 5
 
 
-async def test_a_429_is_waited_out_and_the_reply_is_whole(team: Team) -> None:
+async def test_a_429_is_waited_out_and_the_reply_is_whole(team: DiscordDeployment) -> None:
     general = await a_channel(team)
     await team.start_core(tokens_per_second=200)
     await team.start_bot()
@@ -296,7 +312,9 @@ async def test_a_429_is_waited_out_and_the_reply_is_whole(team: Team) -> None:
     assert len(team.discord.throttled()) == 2
 
 
-async def test_a_slow_rest_gets_the_newest_text_and_not_every_delta(team: Team) -> None:
+async def test_a_slow_rest_gets_the_newest_text_and_not_every_delta(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     await team.start_core(tokens_per_second=300)
     await team.start_bot()
@@ -308,7 +326,9 @@ async def test_a_slow_rest_gets_the_newest_text_and_not_every_delta(team: Team) 
     assert len(texts) <= 6
 
 
-async def test_a_connection_that_breaks_while_a_reply_streams_does_not_stop_it(team: Team) -> None:
+async def test_a_connection_that_breaks_while_a_reply_streams_does_not_stop_it(
+    team: DiscordDeployment,
+) -> None:
     general = await a_channel(team)
     await team.start_core(tokens_per_second=150)
     await team.start_bot()
@@ -319,7 +339,7 @@ async def test_a_connection_that_breaks_while_a_reply_streams_does_not_stop_it(t
     assert len(team.discord.replies(said["id"])) == 1
 
 
-async def test_a_message_whose_answer_was_lost_is_not_sent_twice(team: Team) -> None:
+async def test_a_message_whose_answer_was_lost_is_not_sent_twice(team: DiscordDeployment) -> None:
     general = await a_channel(team)
     await team.start_core()
     first = await team.start_bot("first")
@@ -334,7 +354,7 @@ async def test_a_message_whose_answer_was_lost_is_not_sent_twice(team: Team) -> 
 
 
 async def test_of_what_was_sent_twice_past_its_nonce_one_stands(
-    team: Team, monkeypatch: pytest.MonkeyPatch
+    team: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DiscordPlatform, "call_seconds", 1.0)
     general = await a_channel(team)
@@ -350,7 +370,7 @@ async def test_of_what_was_sent_twice_past_its_nonce_one_stands(
     await the_reply(team, said["id"], "echo: hello")
 
 
-async def test_a_server_error_is_tried_again(team: Team) -> None:
+async def test_a_server_error_is_tried_again(team: DiscordDeployment) -> None:
     general = await a_channel(team)
     await team.start_core()
     await team.start_bot()
@@ -359,7 +379,7 @@ async def test_a_server_error_is_tried_again(team: Team) -> None:
     await the_reply(team, said["id"], "echo: hello")
 
 
-async def test_replies_in_one_channel_share_its_limit(team: Team) -> None:
+async def test_replies_in_one_channel_share_its_limit(team: DiscordDeployment) -> None:
     general = await a_channel(team)
     team.discord.rest.limits.limits = {
         **team.discord.rest.limits.limits,

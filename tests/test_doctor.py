@@ -14,7 +14,7 @@ from bots.cli import doctor
 from core.settings import Settings, load_settings
 from tests.processes import finish, henji, start
 from tests.servers import free_port
-from tests.store_fixture import Storehouse
+from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
 GOOD: dict[str, str | int] = {
@@ -57,7 +57,7 @@ async def test_a_core_that_does_not_answer_is_a_fault(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "TRIAL_SECONDS", 0.2)
-    house = Storehouse.over(redis)
+    house = StoreFixture.over(redis)
     await house.queue.announce("echo", "a core that stands still", 60)
     finding = await doctor.answer(load_settings(redis_url=redis_url, engine="echo"))
     assert not finding.well

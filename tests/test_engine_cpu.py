@@ -12,10 +12,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE as PAGE
-from core.engine.torch.block_manager import Blocks
+from core.engine.torch.block_manager import BlockManager
 from core.engine.torch.cpu import paged_attention
 from core.engine.torch.cpu.paged_attention import CpuCache
-from core.engine.torch.scheduler import Part
+from core.engine.torch.scheduler import ScheduledChunk
 from core.engine.torch.sequence import Sequence
 from core.engine_types import GenerationRequest
 from core.types import Sampling
@@ -51,14 +51,16 @@ def begin(order: int, prompt: int) -> Sequence:
     return Sequence.begin(request, lambda _: None, order, 0.0)
 
 
-def grow(sequence: Sequence, count: int, blocks: Blocks) -> Part:
+def grow(sequence: Sequence, count: int, blocks: BlockManager) -> ScheduledChunk:
     """Give the sequence blocks for `count` more ids, in whatever order they lie."""
     while len(sequence.blocks) * PAGE < sequence.computed + count:
         sequence.blocks.append(blocks.allocate())
-    return Part(sequence, count)
+    return ScheduledChunk(sequence, count)
 
 
-def step(cache: CpuCache, reference: Reference, parts: list[Part], dtype: torch.dtype) -> float:
+def step(
+    cache: CpuCache, reference: Reference, parts: list[ScheduledChunk], dtype: torch.dtype
+) -> float:
     """Run a step of random queries, keys and values; how far off the worst result was."""
     total = sum(part.count for part in parts)
     # As models give them: one id's heads side by side, and not only them.
@@ -92,7 +94,7 @@ def test_sequences_of_all_lengths_come_and_go(
     torch.manual_seed(2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(paged_attention, "_SCORES", 4000)  # so that pieces are taken apart too
-    blocks = Blocks(64)
+    blocks = BlockManager(64)
     kept = torch.float32 if dtype == torch.float16 else dtype
     cache, reference = CpuCache(CacheShape(LAYERS, KEY_HEADS, SIZE, kept), 64), Reference()
     running: list[Sequence] = []
@@ -113,7 +115,7 @@ def test_sequences_of_all_lengths_come_and_go(
 
 
 def test_scores_far_apart_and_alike_are_weighed_as_torch_weighs_them() -> None:
-    cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), Blocks(64)
+    cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), BlockManager(64)
     one = begin(0, prompt=1)
     scores = [0.0] * 20 + [-200.0, 300.0, -1e6, 300.0] + [299.0] * 20
     values = torch.randn(len(scores), SIZE)
@@ -123,7 +125,7 @@ def test_scores_far_apart_and_alike_are_weighed_as_torch_weighs_them() -> None:
         grow(one, 1, blocks)
         key = torch.zeros(SIZE)
         key[0] = score
-        step_ = cache.begin([Part(one, 1)])
+        step_ = cache.begin([ScheduledChunk(one, 1)])
         out = step_.attend(
             0, query[None, None, None], key[None, None, None], values[at][None, None, None], 1.0
         )
@@ -133,7 +135,7 @@ def test_scores_far_apart_and_alike_are_weighed_as_torch_weighs_them() -> None:
 
 
 def test_what_a_page_held_before_is_not_seen() -> None:
-    cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), Blocks(64)
+    cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), BlockManager(64)
     cache.pages.fill_(torch.nan)
     reference, one = Reference(), begin(0, prompt=30)
     for count in (10, 9, 1, 1):
@@ -146,11 +148,11 @@ def test_what_a_page_held_before_is_not_seen() -> None:
 
 
 def test_what_is_not_finite_does_not_vanish() -> None:
-    cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), Blocks(64)
+    cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), BlockManager(64)
     one = begin(0, prompt=1)
     grow(one, 1, blocks)
     broken = torch.full((1, 1, 1, SIZE), torch.nan)
-    out = cache.begin([Part(one, 1)]).attend(0, broken, broken, broken, 1.0)
+    out = cache.begin([ScheduledChunk(one, 1)]).attend(0, broken, broken, broken, 1.0)
     assert out.isnan().all()
 
 

@@ -26,7 +26,7 @@ from core.engine.torch.gpu.cuda_graphs import compile_blocks, compiling
 from core.engine.torch.gpu.paged_attention import PagedCache
 from core.engine.torch.gpu.step_inputs import DecodeStep, MixedStep, only_decodes
 from core.engine.torch.model_runner import Flight, Ints, Runner
-from core.engine.torch.scheduler import Part, Scheduler
+from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.types import FinishReason, Sampling
 from tests.test_engine import CONTEXT, alone, engine_for, ids_of, prompts, reply, request_for, twins
@@ -46,7 +46,7 @@ class _Uncaptured(Runner):
         self._mixed = MixedStep(model, cache, max(limits.step_tokens, places), places, pages)
 
     def _logits(
-        self, parts: list[Part], ids: Ints | torch.Tensor, positions: Ints, wanted: Ints
+        self, parts: list[ScheduledChunk], ids: Ints | torch.Tensor, positions: Ints, wanted: Ints
     ) -> torch.Tensor:
         step = self._decoding if only_decodes(parts, ids, wanted) else self._mixed
         step.stage(parts, ids, positions, wanted)
@@ -124,7 +124,7 @@ async def test_a_reply_may_end_while_the_next_step_is_under_way(
     ours, theirs = twins
     ahead, follow = 0, Runner.follow
 
-    def sometimes_failing(runner: Runner, flight: Flight, parts: list[Part]) -> Flight:
+    def sometimes_failing(runner: Runner, flight: Flight, parts: list[ScheduledChunk]) -> Flight:
         nonlocal ahead
         ahead += 1
         if ahead == 2:

@@ -10,17 +10,17 @@ from redis.asyncio import Redis
 from core.queue_types import Place
 from core.types import Delta
 from tests.queue_steps import before
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 
 
 @pytest.fixture
-async def house(redis: Redis) -> Storehouse:
-    house = Storehouse.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
+async def house(redis: Redis) -> StoreFixture:
+    house = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
     await house.queue.announce(LANE, "core", 60)
     return house
 
 
-async def test_a_person_who_is_forgotten_leaves_no_word_behind(house: Storehouse) -> None:
+async def test_a_person_who_is_forgotten_leaves_no_word_behind(house: StoreFixture) -> None:
     await house.say("my secret", author="U1")
     await house.reply(await house.claim(), "what a secret")
     await house.say("hello", author="U2")
@@ -40,7 +40,7 @@ async def test_a_person_who_is_forgotten_leaves_no_word_behind(house: Storehouse
 KINDS = {"zset": "zrange", "list": "lrange", "stream": "xrange"}
 
 
-async def everything(house: Storehouse) -> dict[str, str]:
+async def everything(house: StoreFixture) -> dict[str, str]:
     """All that Redis holds, by key."""
     held = {}
     for name in await house.redis.keys():
@@ -56,7 +56,7 @@ async def everything(house: Storehouse) -> dict[str, str]:
     return held
 
 
-async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(house: Storehouse) -> None:
+async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(house: StoreFixture) -> None:
     async def close(job: str | None) -> None:
         await house.deliveries.close(await house.delivery(job), ["b1"])
 
@@ -88,7 +88,7 @@ async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(house: St
     assert named <= {"marks", "audit", "used", "ready", "clock"}
 
 
-async def test_a_delivery_is_forgotten_for_as_long_as_it_is_kept(house: Storehouse) -> None:
+async def test_a_delivery_is_forgotten_for_as_long_as_it_is_kept(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     await house.reply(await house.claim(), "hi")
     life = await house.redis.ttl(f"henji:{{0}}:delivery:{receipt.job}")

@@ -12,10 +12,9 @@ import pytest
 import torch
 from redis.asyncio import Redis
 
-from bots.monitoring import Watch
+from bots.monitoring import Monitor
 from bots.platform import Incoming
-from bots.relay import Relay
-from bots.relay import Terms as RelayTerms
+from bots.relay import Relay, RelaySettings
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.engine_types import GenerationRequest
@@ -23,12 +22,12 @@ from core.models.catalogue import CATALOGUE
 from core.observe import metrics
 from core.settings import load_settings
 from core.types import ThreadKey
-from core.worker import Terms, Worker
+from core.worker import Worker, WorkerSettings
 from storage import keys
-from tests.local_discord.deployment import ALICE, a_team, words
-from tests.local_slack.deployment import slack_house
-from tests.simulated_platform import Board, StandIn, Wire, at_once
-from tests.store_fixture import LANE, Storehouse
+from tests.local_discord.deployment import ALICE, discord_deployment, words
+from tests.local_slack.deployment import slack_deployment
+from tests.simulated_platform import Board, SimulatedPlatform, Wire, at_once
+from tests.store_fixture import LANE, StoreFixture
 from tests.test_engine import GREEDY, engine_for, gpt_neox
 from tests.test_health import sample
 from tests.waiting import until
@@ -60,10 +59,12 @@ class Since:
 
 
 @asynccontextmanager
-async def a_relay(house: Storehouse, wire: Wire = at_once) -> AsyncIterator[tuple[Relay, Board]]:
+async def a_relay(house: StoreFixture, wire: Wire = at_once) -> AsyncIterator[tuple[Relay, Board]]:
     board, stop = Board(), asyncio.Event()
-    terms = RelayTerms(LANE, "bot", take=0.05, drain=0.05)
-    relay = Relay(StandIn(board, wire=wire), house.queue, house.history, house.deliveries, terms)
+    terms = RelaySettings(LANE, "bot", take=0.05, drain=0.05)
+    relay = Relay(
+        SimulatedPlatform(board, wire=wire), house.queue, house.history, house.deliveries, terms
+    )
     work = asyncio.create_task(relay.run(stop))
     try:
         yield relay, board
@@ -73,9 +74,9 @@ async def a_relay(house: Storehouse, wire: Wire = at_once) -> AsyncIterator[tupl
 
 
 @asynccontextmanager
-async def a_core(house: Storehouse, engine: EchoEngine) -> AsyncIterator[Worker]:
+async def a_core(house: StoreFixture, engine: EchoEngine) -> AsyncIterator[Worker]:
     stop, dialogue = asyncio.Event(), Dialogue.load(CATALOGUE["echo"], None)
-    terms = Terms(LANE, "core", drain=0, renew=0.02)
+    terms = WorkerSettings(LANE, "core", drain=0, renew=0.02)
     worker = Worker(house.queue, house.history, engine, dialogue, terms)
     working = asyncio.create_task(worker.run(stop))
     try:
@@ -90,7 +91,7 @@ async def say(relay: Relay, board: Board, text: str, id_: str) -> None:
 
 
 async def test_what_comes_in_and_every_call_of_the_platform_is_counted(redis: Redis) -> None:
-    house, since, calls = Storehouse.over(redis), Since(), {"post": 0}
+    house, since, calls = StoreFixture.over(redis), Since(), {"post": 0}
 
     async def wire(name: str, effect: Callable[[], Awaitable[T]]) -> T:
         if name == "post" and not calls["post"]:
@@ -118,12 +119,12 @@ async def test_what_comes_in_and_every_call_of_the_platform_is_counted(redis: Re
     assert now("deliveries_open", platform="stand-in") == 0
 
 
-async def _closed(house: Storehouse) -> bool:
+async def _closed(house: StoreFixture) -> bool:
     return not await house.redis.exists(keys.key("deliveries", 0, "stand-in"))
 
 
 async def test_edits_are_counted_as_edits(redis: Redis) -> None:
-    house, since = Storehouse.over(redis), Since()
+    house, since = StoreFixture.over(redis), Since()
     async with a_relay(house) as (relay, board), a_core(house, EchoEngine(40)):
         await until(lambda: _served(house))
         await say(relay, board, "a text of some words", "m1")
@@ -133,7 +134,7 @@ async def test_edits_are_counted_as_edits(redis: Redis) -> None:
     assert since("platform_call_seconds_count", platform="stand-in", call="edit") == edits
 
 
-async def _served(house: Storehouse) -> bool:
+async def _served(house: StoreFixture) -> bool:
     return await house.queue.cores(LANE) > 0
 
 
@@ -141,7 +142,7 @@ async def _served(house: Storehouse) -> bool:
 async def test_a_takeover_is_counted_by_whoever_finds_the_lease_ended(
     redis: Redis, finder: str
 ) -> None:
-    house, since = Storehouse.over(redis), Since()
+    house, since = StoreFixture.over(redis), Since()
     await house.queue.announce(LANE, "a core that dies", 60)
     await house.say("hello")
     await house.claim()
@@ -157,7 +158,7 @@ async def _counted(since: Since, name: str, **labels: str) -> bool:
 
 
 async def test_a_core_that_lost_its_job_counts_the_step_that_was_fenced(redis: Redis) -> None:
-    house, since = Storehouse.over(redis), Since()
+    house, since = StoreFixture.over(redis), Since()
     async with a_core(house, EchoEngine(20)) as worker:
         await until(lambda: _served(house))
         await house.say("a long text that takes its time")
@@ -178,8 +179,8 @@ async def _runs(worker: Worker) -> bool:
 
 
 async def test_what_waits_is_owed_and_was_given_up_is_looked_up(redis: Redis) -> None:
-    house = Storehouse.over(redis, max_attempts=1)
-    watch = Watch(load_settings(lane=LANE), house.queue)
+    house = StoreFixture.over(redis, max_attempts=1)
+    watch = Monitor(load_settings(lane=LANE), house.queue)
     await house.queue.announce(LANE, "core", 60)
     for number in range(3):
         await house.say("hello", ThreadKey("slack", "T1", "C1", f"{number}.0"))
@@ -195,7 +196,7 @@ async def test_what_waits_is_owed_and_was_given_up_is_looked_up(redis: Redis) ->
 
 async def test_slacks_429s_and_streams_that_end_are_counted(redis: Redis) -> None:
     since = Since()
-    async with slack_house(redis, minute=30.0) as house:
+    async with slack_deployment(redis, minute=30.0) as house:
         await house.core(pace=100)
         await house.adapter()
         assert now("gateway_up", platform="slack", shard="0") == 1
@@ -213,7 +214,7 @@ async def test_slacks_429s_and_streams_that_end_are_counted(redis: Redis) -> Non
 
 
 async def test_a_socket_that_is_lost_is_seen_as_down(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         await house.adapter()
         await house.slack.delivery.drop()
         await until(_down)
@@ -230,7 +231,7 @@ async def _down() -> bool:
 
 async def test_discords_connection_and_its_429s_are_counted(redis: Redis) -> None:
     since = Since()
-    async with a_team(redis) as team:
+    async with discord_deployment(redis) as team:
         channel = team.discord.add_channel(team.discord.add_guild())
         await team.start_core()
         bot = await team.start_bot()

@@ -13,7 +13,7 @@ import pytest
 
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
-from core.models.catalogue import CATALOGUE, find_model, is_here, memory, model_directory
+from core.models.catalogue import CATALOGUE, estimate_memory, find_model, is_here, model_directory
 from core.settings import Settings
 from core.types import Sampling
 from tests import dialogues, tiny_models
@@ -53,10 +53,10 @@ def test_the_pretrained_model_goes_on_and_the_tuned_ones_talk() -> None:
 def test_the_memory_of_rinna_s_models_is_what_their_shape_takes() -> None:
     shape = CATALOGUE["rinna-ppo"].shape
     assert shape is not None
-    need = memory(shape, 2048, "auto")
+    need = estimate_memory(shape, 2048, "auto")
     assert need.weights == 2 * 3_607_245_312
     assert need.cache == 405_504 * 2048
-    assert memory(shape, 2048, "float32").weights == 4 * 3_607_245_312
+    assert estimate_memory(shape, 2048, "float32").weights == 4 * 3_607_245_312
 
 
 # -- settings over what a model says ------------------------------------------------------------

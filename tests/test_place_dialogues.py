@@ -14,14 +14,14 @@ from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.models.catalogue import CATALOGUE
-from core.place_dialogues import KEPT, Voices, adapted
+from core.place_dialogues import KEPT, PlaceDialogues, adapted
 from core.place_rules import Rules
 from core.queue_types import Place
 from core.types import Done, Sampling
-from core.worker import Terms, Worker
+from core.worker import Worker, WorkerSettings
 from storage.rules import RedisRules
 from tests import dialogues
-from tests.store_fixture import LANE, Storehouse
+from tests.store_fixture import LANE, StoreFixture
 from tests.waiting import until
 
 ECHO = CATALOGUE["echo"]
@@ -41,11 +41,16 @@ class ListeningEngine(EchoEngine):
 
 
 async def test_a_rule_holds_from_the_next_reply_on(redis: Redis) -> None:
-    house, engine = Storehouse.over(redis), ListeningEngine()
+    house, engine = StoreFixture.over(redis), ListeningEngine()
     rulebook, stop = RedisRules(house.store, Policy()), asyncio.Event()
     dialogue = Dialogue.load(ECHO, None)
     worker = Worker(
-        house.queue, house.history, engine, dialogue, Terms(LANE, "core", drain=0), rulebook
+        house.queue,
+        house.history,
+        engine,
+        dialogue,
+        WorkerSettings(LANE, "core", drain=0),
+        rulebook,
     )
     working = asyncio.create_task(worker.run(stop))
     try:
@@ -65,11 +70,11 @@ async def test_a_rule_holds_from_the_next_reply_on(redis: Redis) -> None:
     assert engine.asked[1].max_new_tokens == 9
 
 
-async def _served(house: Storehouse) -> bool:
+async def _served(house: StoreFixture) -> bool:
     return await house.queue.cores(LANE) > 0
 
 
-async def _reply(house: Storehouse, text: str) -> tuple[str, str]:
+async def _reply(house: StoreFixture, text: str) -> tuple[str, str]:
     receipt = await house.say(text)
 
     async def ended() -> bool:
@@ -82,7 +87,7 @@ async def _reply(house: Storehouse, text: str) -> tuple[str, str]:
 
 
 def test_a_place_without_rules_has_the_usual_voice() -> None:
-    voices = Voices(Dialogue.load(ECHO, None))
+    voices = PlaceDialogues(Dialogue.load(ECHO, None))
     assert voices.of(Rules()) is voices.usual
     assert voices.of(Rules(person_messages=5, follow_up="always")) is voices.usual
 
@@ -90,7 +95,7 @@ def test_a_place_without_rules_has_the_usual_voice() -> None:
 @pytest.mark.parametrize("kind", ["rinna", "chatml"])
 def test_a_system_prompt_that_leaves_no_room_is_left_out_and_said(kind: str) -> None:
     usual = dialogues.load(kind, context_length=800, max_new_tokens=100)
-    voices, question = Voices(usual), dialogues.user("m1", "hello")
+    voices, question = PlaceDialogues(usual), dialogues.user("m1", "hello")
     with capture_logs() as logs:
         voice = voices.of(Rules(system_prompt="短く答えて。" * 800))
     assert "system prompt" in logs[0]["event"]
@@ -100,7 +105,7 @@ def test_a_system_prompt_that_leaves_no_room_is_left_out_and_said(kind: str) -> 
 
 
 def test_places_with_the_same_rules_share_a_voice() -> None:
-    voices = Voices(Dialogue.load(ECHO, None))
+    voices = PlaceDialogues(Dialogue.load(ECHO, None))
     cool = voices.of(Rules(temperature=0.1))
     assert cool is voices.of(Rules(temperature=0.1, enabled=True))
     assert cool is not voices.usual

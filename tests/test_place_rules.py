@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.access_policy import Access, Allowance, Asker, Policy
+from core.access_policy import AccessLists, Allowance, Asker, Policy
 from core.errors import UsageError
 from core.place_rules import NAMES, Rules, rule_from_text, scopes
 from core.settings import load_settings
@@ -197,22 +197,22 @@ def test_the_channel_goes_before_the_space_and_an_admin_before_the_file() -> Non
 @pytest.mark.parametrize(
     ("access", "who", "admitted"),
     [
-        (Access(), asker(), True),
-        (Access(allow_spaces=("T1",)), asker(), True),
-        (Access(allow_spaces=("slack:T1",)), asker(), True),
-        (Access(allow_spaces=("discord:T1",)), asker(), False),
-        (Access(deny_spaces=("T1",)), asker(), False),
-        (Access(allow_channels=("C2",)), asker(), False),
-        (Access(deny_channels=("C2",)), asker(), True),
-        (Access(allow_people=("U1",)), asker(), True),
-        (Access(allow_people=("U2",)), asker(), False),
-        (Access(allow_people=("U2",), allow_roles=("R1",)), asker("U1", "R1"), True),
-        (Access(allow_roles=("R1",)), asker("U1", "R2"), False),
-        (Access(allow_people=("U1",), deny_roles=("R1",)), asker("U1", "R1"), False),
-        (Access(allow_people=("U1",), deny_people=("slack:U1",)), asker(), False),
+        (AccessLists(), asker(), True),
+        (AccessLists(allow_spaces=("T1",)), asker(), True),
+        (AccessLists(allow_spaces=("slack:T1",)), asker(), True),
+        (AccessLists(allow_spaces=("discord:T1",)), asker(), False),
+        (AccessLists(deny_spaces=("T1",)), asker(), False),
+        (AccessLists(allow_channels=("C2",)), asker(), False),
+        (AccessLists(deny_channels=("C2",)), asker(), True),
+        (AccessLists(allow_people=("U1",)), asker(), True),
+        (AccessLists(allow_people=("U2",)), asker(), False),
+        (AccessLists(allow_people=("U2",), allow_roles=("R1",)), asker("U1", "R1"), True),
+        (AccessLists(allow_roles=("R1",)), asker("U1", "R2"), False),
+        (AccessLists(allow_people=("U1",), deny_roles=("R1",)), asker("U1", "R1"), False),
+        (AccessLists(allow_people=("U1",), deny_people=("slack:U1",)), asker(), False),
     ],
 )
-def test_who_may_ask(access: Access, who: Asker, admitted: bool) -> None:
+def test_who_may_ask(access: AccessLists, who: Asker, admitted: bool) -> None:
     permit = Policy(access=access).permit(NOBODY_SAID, who)
     assert permit.refuse == ("" if admitted else "not_allowed")
 

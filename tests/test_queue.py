@@ -15,17 +15,17 @@ from tests.queue_steps import (
     before,
     job_of,
 )
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 
 
 @pytest.fixture
-async def house(redis: Redis) -> Storehouse:
-    house = Storehouse.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
+async def house(redis: Redis) -> StoreFixture:
+    house = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
     await house.queue.announce(LANE, "core", 60)
     return house
 
 
-async def test_a_message_is_queued_answered_and_remembered(house: Storehouse) -> None:
+async def test_a_message_is_queued_answered_and_remembered(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     assert (receipt.outcome, receipt.position) == ("queued", 1)
     claim = await house.claim()
@@ -40,7 +40,7 @@ async def test_a_message_is_queued_answered_and_remembered(house: Storehouse) ->
 
 
 async def test_who_opened_a_reply_is_told_what_happened_before_it_was_followed(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     receipt = await house.say("hello")
     await house.reply(await house.claim(), "hi")
@@ -52,7 +52,7 @@ async def test_who_opened_a_reply_is_told_what_happened_before_it_was_followed(
 
 
 async def test_a_gap_in_the_news_is_closed_without_telling_anything_twice(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     receipt = await house.say("hello")
     delivery = replace(await house.delivery(receipt.job), position=1)
@@ -66,7 +66,7 @@ async def test_a_gap_in_the_news_is_closed_without_telling_anything_twice(
     assert rest == [Started, Done]
 
 
-async def test_a_message_that_comes_twice_is_one_job(house: Storehouse) -> None:
+async def test_a_message_that_comes_twice_is_one_job(house: StoreFixture) -> None:
     first = await house.say("hello", id="m1", event_ids=("e1",))
     again = await house.say("hello", id="m1", event_ids=("e1",))
     other_event = await house.say("hello", id="m1", event_ids=("e2",))
@@ -80,7 +80,7 @@ async def test_a_message_that_comes_twice_is_one_job(house: Storehouse) -> None:
     assert await house.nothing_to_do()
 
 
-async def test_an_addressed_copy_upgrades_one_that_was_not(house: Storehouse) -> None:
+async def test_an_addressed_copy_upgrades_one_that_was_not(house: StoreFixture) -> None:
     await house.say("first")
     await house.reply(await house.claim(), "one")
     copy = await house.say("@henji and now?", id="m9", addressed=False, event_ids=("e1",))
@@ -90,20 +90,20 @@ async def test_an_addressed_copy_upgrades_one_that_was_not(house: Storehouse) ->
     assert await house.texts() == ["first", "one", "@henji and now?", "two"]
 
 
-async def test_chatter_is_kept_only_where_the_bot_takes_part(house: Storehouse) -> None:
+async def test_chatter_is_kept_only_where_the_bot_takes_part(house: StoreFixture) -> None:
     assert (await house.say("psst", addressed=False)).outcome == "ignored"
     await house.say("hello")
     assert (await house.say("psst", addressed=False)).outcome == "kept"
 
 
-async def test_without_a_core_the_person_is_told_at_once(house: Storehouse) -> None:
+async def test_without_a_core_the_person_is_told_at_once(house: StoreFixture) -> None:
     receipt = await house.say("hello", lane="nobody")
     assert (receipt.outcome, receipt.code) == ("refused", "no_core")
     assert await house.events(receipt.job) == [Failed("no_core")]
     assert await house.texts() == []
 
 
-async def test_a_thread_is_answered_one_at_a_time_in_order(house: Storehouse) -> None:
+async def test_a_thread_is_answered_one_at_a_time_in_order(house: StoreFixture) -> None:
     await house.say("one", author="U1")
     claim = await house.claim()
     await house.say("two", author="U2")
@@ -113,7 +113,7 @@ async def test_a_thread_is_answered_one_at_a_time_in_order(house: Storehouse) ->
     assert await house.texts() == ["one", "1", "two", "2"]
 
 
-async def test_messages_of_one_person_that_wait_together_get_one_reply(house: Storehouse) -> None:
+async def test_messages_of_one_person_that_wait_together_get_one_reply(house: StoreFixture) -> None:
     first = await house.say("are you there?")
     second = await house.say("I have a question")
     assert second.job == first.job
@@ -122,7 +122,7 @@ async def test_messages_of_one_person_that_wait_together_get_one_reply(house: St
     assert await house.nothing_to_do()
 
 
-async def test_a_core_that_wakes_up_late_is_fenced(house: Storehouse) -> None:
+async def test_a_core_that_wakes_up_late_is_fenced(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     late = await house.claim()
     await house.redis.zadd("henji:{0}:leases", {str(THREAD): 1})  # its lease ends
@@ -137,7 +137,9 @@ async def test_a_core_that_wakes_up_late_is_fenced(house: Storehouse) -> None:
     assert Started(2) in await house.events(receipt.job)
 
 
-async def test_a_job_that_fails_for_good_is_a_dead_letter_and_a_sentence(house: Storehouse) -> None:
+async def test_a_job_that_fails_for_good_is_a_dead_letter_and_a_sentence(
+    house: StoreFixture,
+) -> None:
     receipt = await house.say("hello")
     await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
     assert await house.nothing_to_do()  # it waits for its second try
@@ -149,14 +151,14 @@ async def test_a_job_that_fails_for_good_is_a_dead_letter_and_a_sentence(house: 
     assert [fields["job"] for _, fields in letters] == [receipt.job]
 
 
-async def test_a_job_handed_back_is_not_an_attempt(house: Storehouse) -> None:
+async def test_a_job_handed_back_is_not_an_attempt(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     for _ in range(5):
         await house.queue.release(await house.claim())
     assert (await house.claim()).job.id == receipt.job
 
 
-async def test_a_poisoned_job_stops_nobody(house: Storehouse) -> None:
+async def test_a_poisoned_job_stops_nobody(house: StoreFixture) -> None:
     poisoned = await house.say("hello", thread=replace(THREAD, thread="2.0"))
     await house.redis.hset(f"henji:{{0}}:job:{poisoned.job}", "v", "99")
     healthy = await house.say("hello")
@@ -166,7 +168,7 @@ async def test_a_poisoned_job_stops_nobody(house: Storehouse) -> None:
     assert [fields["job"] for _, fields in letters] == [poisoned.job]
 
 
-async def test_the_place_of_a_poisoned_job_is_the_next_ones(house: Storehouse) -> None:
+async def test_the_place_of_a_poisoned_job_is_the_next_ones(house: StoreFixture) -> None:
     for thread in ("2.0", "3.0"):
         poisoned = await house.say("hello", thread=replace(THREAD, thread=thread))
         await house.redis.hset(f"henji:{{0}}:job:{poisoned.job}", "v", "99")
@@ -175,7 +177,7 @@ async def test_the_place_of_a_poisoned_job_is_the_next_ones(house: Storehouse) -
     assert [claim.job.id for claim in claims] == [healthy.job]
 
 
-async def test_stopping_a_reply_keeps_what_was_shown(house: Storehouse) -> None:
+async def test_stopping_a_reply_keeps_what_was_shown(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
     assert receipt.job is not None
@@ -187,7 +189,7 @@ async def test_stopping_a_reply_keeps_what_was_shown(house: Storehouse) -> None:
     assert not await house.queue.cancel(THREAD, receipt.job)
 
 
-async def test_stopping_a_reply_that_waits_ends_it(house: Storehouse) -> None:
+async def test_stopping_a_reply_that_waits_ends_it(house: StoreFixture) -> None:
     await house.say("one", author="U1")
     claim = await house.claim()
     waiting = await house.say("two", author="U2")
@@ -198,7 +200,9 @@ async def test_stopping_a_reply_that_waits_ends_it(house: Storehouse) -> None:
     assert await house.nothing_to_do()
 
 
-async def test_a_stopped_reply_whose_core_died_ends_with_what_was_shown(house: Storehouse) -> None:
+async def test_a_stopped_reply_whose_core_died_ends_with_what_was_shown(
+    house: StoreFixture,
+) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
     await house.queue.publish(claim, Delta(0, "こん"))
@@ -212,7 +216,7 @@ async def test_a_stopped_reply_whose_core_died_ends_with_what_was_shown(house: S
     assert (last.text, last.finish_reason) == ("こんにちは", "cancelled")
 
 
-async def test_after_a_reset_nothing_from_before_is_there(house: Storehouse) -> None:
+async def test_after_a_reset_nothing_from_before_is_there(house: StoreFixture) -> None:
     await house.say("one")
     await house.reply(await house.claim(), "1")
     running = await house.say("two", author="U1")
@@ -228,7 +232,7 @@ async def test_after_a_reset_nothing_from_before_is_there(house: Storehouse) -> 
     assert await house.texts() == ["four", "4"]
 
 
-async def test_an_edit_while_waiting_is_what_is_answered(house: Storehouse) -> None:
+async def test_an_edit_while_waiting_is_what_is_answered(house: StoreFixture) -> None:
     receipt = await house.say("helo", id="m1")
     edited = await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
     assert edited.job == receipt.job
@@ -236,7 +240,7 @@ async def test_an_edit_while_waiting_is_what_is_answered(house: Storehouse) -> N
     assert [stored.turn.text for stored in window.mailbox] == ["hello"]
 
 
-async def test_an_edit_while_answered_starts_the_same_reply_over(house: Storehouse) -> None:
+async def test_an_edit_while_answered_starts_the_same_reply_over(house: StoreFixture) -> None:
     receipt = await house.say("helo", id="m1")
     claim = await house.claim()
     await house.queue.publish(claim, Delta(0, "helo?"))
@@ -247,7 +251,7 @@ async def test_an_edit_while_answered_starts_the_same_reply_over(house: Storehou
     assert Started(2) in await house.events(receipt.job)
 
 
-async def test_editing_the_newest_prompt_answers_again_in_place(house: Storehouse) -> None:
+async def test_editing_the_newest_prompt_answers_again_in_place(house: StoreFixture) -> None:
     first = await house.say("helo", id="m1")
     await house.reply(await house.claim(), "helo?")
     again = await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
@@ -260,7 +264,7 @@ async def test_editing_the_newest_prompt_answers_again_in_place(house: Storehous
     assert redelivered.outcome == "duplicate"
 
 
-async def test_editing_an_older_prompt_changes_only_that_turn(house: Storehouse) -> None:
+async def test_editing_an_older_prompt_changes_only_that_turn(house: StoreFixture) -> None:
     for number in ("m1", "m2"):
         await house.say("helo", id=number)
         await house.reply(await house.claim(), "hi")
@@ -271,13 +275,13 @@ async def test_editing_an_older_prompt_changes_only_that_turn(house: Storehouse)
     assert stored.tokens is None
 
 
-async def test_an_edit_that_overtook_its_message_is_not_lost(house: Storehouse) -> None:
+async def test_an_edit_that_overtook_its_message_is_not_lost(house: StoreFixture) -> None:
     await house.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
     await house.say("helo", id="m1")
     assert await house.texts() == ["hello"]
 
 
-async def test_a_deleted_prompt_leaves_with_its_reply(house: Storehouse) -> None:
+async def test_a_deleted_prompt_leaves_with_its_reply(house: StoreFixture) -> None:
     for number in ("m1", "m2"):
         await house.say(number, id=number)
         await house.reply(await house.claim(), f"re {number}")
@@ -286,7 +290,7 @@ async def test_a_deleted_prompt_leaves_with_its_reply(house: Storehouse) -> None
     assert (await house.say("m1", id="m1")).outcome == "duplicate"
 
 
-async def test_a_deleted_reply_leaves_alone(house: Storehouse) -> None:
+async def test_a_deleted_reply_leaves_alone(house: StoreFixture) -> None:
     receipt = await house.say("m1", id="m1")
     await house.reply(await house.claim(), "re m1")
     await house.say("m2", id="m2")
@@ -296,7 +300,7 @@ async def test_a_deleted_reply_leaves_alone(house: Storehouse) -> None:
     assert await house.texts() == ["m1", "m2", "re m2"]
 
 
-async def test_deleting_a_prompt_that_is_answered_ends_the_reply(house: Storehouse) -> None:
+async def test_deleting_a_prompt_that_is_answered_ends_the_reply(house: StoreFixture) -> None:
     receipt = await house.say("m1", id="m1")
     claim = await house.claim()
     assert await house.queue.delete(THREAD, "m1") == [receipt.job]
@@ -305,7 +309,7 @@ async def test_deleting_a_prompt_that_is_answered_ends_the_reply(house: Storehou
     assert await house.texts() == []
 
 
-async def test_deleting_one_of_several_messages_answers_the_rest(house: Storehouse) -> None:
+async def test_deleting_one_of_several_messages_answers_the_rest(house: StoreFixture) -> None:
     await house.say("one", id="m1")
     await house.say("two", id="m2")
     await house.queue.delete(THREAD, "m2")
@@ -315,7 +319,7 @@ async def test_deleting_one_of_several_messages_answers_the_rest(house: Storehou
     assert await house.texts() == ["one", "1"]
 
 
-async def test_a_reply_is_regenerated_in_its_place(house: Storehouse) -> None:
+async def test_a_reply_is_regenerated_in_its_place(house: StoreFixture) -> None:
     old = await house.say("one", id="m1")
     await house.reply(await house.claim(), "1")
     await house.say("two")
@@ -330,7 +334,7 @@ async def test_a_reply_is_regenerated_in_its_place(house: Storehouse) -> None:
     assert await house.texts() == ["one", "uno", "two", "2"]
 
 
-async def test_a_reply_whose_prompt_is_gone_is_not_regenerated(house: Storehouse) -> None:
+async def test_a_reply_whose_prompt_is_gone_is_not_regenerated(house: StoreFixture) -> None:
     old = await house.say("one", id="m1")
     await house.reply(await house.claim(), "1", evict=("m1",))
     assert old.job is not None
@@ -338,7 +342,7 @@ async def test_a_reply_whose_prompt_is_gone_is_not_regenerated(house: Storehouse
     assert (receipt.outcome, receipt.code) == ("refused", "prompt_gone")
 
 
-async def test_what_comes_while_a_reply_is_written_stands_behind_it(house: Storehouse) -> None:
+async def test_what_comes_while_a_reply_is_written_stands_behind_it(house: StoreFixture) -> None:
     await house.say("one", author="U1")
     claim = await house.claim()
     await house.say("two", author="U2")
@@ -346,7 +350,7 @@ async def test_what_comes_while_a_reply_is_written_stands_behind_it(house: Store
     assert await house.texts() == ["one", "1", "two"]
 
 
-async def test_a_window_read_again_brings_only_what_changed(house: Storehouse) -> None:
+async def test_a_window_read_again_brings_only_what_changed(house: StoreFixture) -> None:
     for number in range(3):
         await house.say(f"say {number}", id=f"m{number}")
         await house.reply(await house.claim(), f"re {number}")
@@ -354,13 +358,13 @@ async def test_a_window_read_again_brings_only_what_changed(house: Storehouse) -
     await house.queue.delete(THREAD, "m1")
     await house.say("more")
     window = await house.history.window(await house.claim())
-    fresh = Storehouse(house.redis, house.store)
+    fresh = StoreFixture(house.redis, house.store)
     assert [stored.turn.text for stored in window.history] == ["said 0", "re 0", "say 2", "re 2"]
     assert list(window.history) == (await fresh.history.turns(THREAD))[:-1]
 
 
 async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> None:
-    house = Storehouse.over(redis, deadline=0.001)
+    house = StoreFixture.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
     receipt = await house.say("hello")
     await house.queue.wait("nobody", 0.01)
@@ -371,18 +375,18 @@ async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> Non
 
 async def test_a_job_past_its_deadline_is_not_claimed_though_nobody_swept(redis: Redis) -> None:
     """As when Redis was away over the week-end."""
-    house = Storehouse.over(redis, deadline=0.001)
+    house = StoreFixture.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
     late = await house.say("Friday's question")
     await house.queue.wait("nobody", 0.01)
     assert await house.nothing_to_do()
     assert (await house.events(late.job))[-1] == Failed("deadline")
-    house = Storehouse.over(redis)
+    house = StoreFixture.over(redis)
     await house.say("Monday's question", id="monday")
     assert (await house.claim()).job.turn == "monday"
 
 
-async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) -> None:
+async def test_a_new_thread_waits_for_what_was_said_before(house: StoreFixture) -> None:
     receipt = await house.say("and you?", hold=5.0, id="m5")
     assert receipt.new_thread
     assert await house.nothing_to_do()
@@ -393,7 +397,7 @@ async def test_a_new_thread_waits_for_what_was_said_before(house: Storehouse) ->
     assert texts == ["said 1", "said 2", "said 3", "and you?"]
 
 
-async def test_what_was_said_before_a_reset_is_not_read_again(house: Storehouse) -> None:
+async def test_what_was_said_before_a_reset_is_not_read_again(house: StoreFixture) -> None:
     await house.history.reset(THREAD, "U1")
     await house.say("and you?", hold=5.0, id="m5")
     await house.queue.seed(THREAD, [before("m1", "a secret")])
@@ -402,7 +406,7 @@ async def test_what_was_said_before_a_reset_is_not_read_again(house: Storehouse)
 
 async def test_what_is_older_than_anything_is_kept_is_not_read_again(redis: Redis) -> None:
     """As when the retention of a thread is over, and somebody calls the bot in it again."""
-    house = Storehouse.over(redis, retention=3600.0)
+    house = StoreFixture.over(redis, retention=3600.0)
     await house.queue.announce(LANE, "core", 60)
     await house.say("and you?", hold=5.0, id="m5", at=time.time())
     past = [before("m1", "long ago", ago=3601.0), before("m2", "of late", ago=3000.0)]
@@ -411,7 +415,7 @@ async def test_what_is_older_than_anything_is_kept_is_not_read_again(redis: Redi
 
 
 async def test_who_closed_a_delivery_cannot_close_it_again_once_it_was_reopened(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     """The answer to its closing may have been lost: it says it again."""
     delivery = await house.delivery((await house.say("hello")).job)
@@ -421,7 +425,7 @@ async def test_who_closed_a_delivery_cannot_close_it_again_once_it_was_reopened(
     assert [d.job for d in await house.deliveries.take("slack", "other")] == [delivery.job]
 
 
-async def test_a_dead_letter_can_be_given_another_life(house: Storehouse) -> None:
+async def test_a_dead_letter_can_be_given_another_life(house: StoreFixture) -> None:
     await house.say("hello")
     for _ in range(2):
         await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
@@ -438,7 +442,7 @@ async def test_a_dead_letter_can_be_given_another_life(house: Storehouse) -> Non
     assert await house.queue.dead() == []
 
 
-async def test_a_reset_of_a_channel_ends_what_is_under_way_there(house: Storehouse) -> None:
+async def test_a_reset_of_a_channel_ends_what_is_under_way_there(house: StoreFixture) -> None:
     elsewhere = replace(THREAD, channel="C2")
     for thread in (THREAD, elsewhere):
         await house.say("one", thread=thread)
@@ -452,7 +456,7 @@ async def test_a_reset_of_a_channel_ends_what_is_under_way_there(house: Storehou
     assert await house.texts(elsewhere) == ["one", "1"]
 
 
-async def test_a_reset_of_a_space_reaches_all_its_channels(house: Storehouse) -> None:
+async def test_a_reset_of_a_space_reaches_all_its_channels(house: StoreFixture) -> None:
     other_space = replace(THREAD, space="T2")
     for thread in (THREAD, replace(THREAD, channel="C2"), other_space):
         await house.say("one", thread=thread)
@@ -462,7 +466,7 @@ async def test_a_reset_of_a_space_reaches_all_its_channels(house: Storehouse) ->
     assert await house.texts(other_space) == ["one", "1"]
 
 
-async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
+async def test_every_key_has_a_lifetime(house: StoreFixture) -> None:
     await house.say("one", event_ids=("e1",))
     claim = await house.claim()
     await house.say("two", author="U2")
@@ -477,7 +481,7 @@ async def test_every_key_has_a_lifetime(house: Storehouse) -> None:
     assert open_ == {}
 
 
-async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(house: Storehouse) -> None:
+async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(house: StoreFixture) -> None:
     first, second = await house.say("one"), await house.say("two", author="U2")
     assert await house.queue.owed(THREAD) == {first.job: "U1", second.job: "U2"}
     await house.reply(await house.claim(), "1")
@@ -485,7 +489,7 @@ async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(house: Storeho
     assert await house.queue.owed(THREAD) == {}
 
 
-async def test_a_position_is_told_while_a_reply_waits(house: Storehouse) -> None:
+async def test_a_position_is_told_while_a_reply_waits(house: StoreFixture) -> None:
     await house.say("one", author="U1")
     await house.claim()
     second = await house.say("two", author="U2")

@@ -9,24 +9,24 @@ import pytest
 from redis.asyncio import Redis
 
 from storage.store import Limits
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 
 
 @pytest.fixture
-async def house(redis: Redis) -> Storehouse:
-    house = Storehouse.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
+async def house(redis: Redis) -> StoreFixture:
+    house = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
     await house.queue.announce(LANE, "core", 60)
     return house
 
 
 @pytest.mark.parametrize("flood_in", ["space", "channel", "person"])
 async def test_who_floods_delays_others_by_no_more_than_what_is_already_answered(
-    house: Storehouse, flood_in: str
+    house: StoreFixture, flood_in: str
 ) -> None:
     place = {"space": {"space": "T9"}, "channel": {"channel": "C9"}, "person": {}}[flood_in]
     flood = [replace(THREAD, **place, thread=str(n)) for n in range(1000)]
     limits = Limits(all=2000, channel=2000, person=2000)
-    house = Storehouse.over(house.redis, limits=limits)
+    house = StoreFixture.over(house.redis, limits=limits)
     await asyncio.gather(*(house.say("flood", thread=t, author="U9") for t in flood))
     for question in range(3):
         await house.queue.claim(LANE, "core", 4)
@@ -35,7 +35,7 @@ async def test_who_floods_delays_others_by_no_more_than_what_is_already_answered
         assert (await house.claim()).job.thread == thread
 
 
-async def test_who_waits_is_not_starved_by_ever_new_people(house: Storehouse) -> None:
+async def test_who_waits_is_not_starved_by_ever_new_people(house: StoreFixture) -> None:
     for number in range(2):
         await house.say("hi", thread=replace(THREAD, thread=str(number)), author="U0")
     turns = []
@@ -45,7 +45,7 @@ async def test_who_waits_is_not_starved_by_ever_new_people(house: Storehouse) ->
     assert turns.count("U0") == 2
 
 
-async def test_a_reply_that_nobody_waits_for_counts_as_several(house: Storehouse) -> None:
+async def test_a_reply_that_nobody_waits_for_counts_as_several(house: StoreFixture) -> None:
     for number in range(3):
         for author, bulk in (("U1", True), ("U2", False)):
             thread = replace(THREAD, thread=f"{author} {number}")
@@ -54,7 +54,7 @@ async def test_a_reply_that_nobody_waits_for_counts_as_several(house: Storehouse
     assert order == ["U1", "U2", "U2", "U2", "U1", "U1"]
 
 
-async def test_one_persons_threads_are_answered_in_the_order_they_came(house: Storehouse) -> None:
+async def test_one_persons_threads_are_answered_in_the_order_they_came(house: StoreFixture) -> None:
     threads = [replace(THREAD, thread=str(n)) for n in (5, 3, 9, 1)]
     positions = [(await house.say("hi", thread=thread)).position for thread in threads]
     assert positions == [1, 2, 3, 4]
@@ -62,7 +62,7 @@ async def test_one_persons_threads_are_answered_in_the_order_they_came(house: St
 
 
 async def test_over_the_limit_the_person_is_told_so(redis: Redis) -> None:
-    house = Storehouse.over(redis, limits=Limits(person=2))
+    house = StoreFixture.over(redis, limits=Limits(person=2))
     await house.queue.announce(LANE, "core", 60)
     threads = [replace(THREAD, thread=str(n)) for n in range(3)]
     receipts = [await house.say("hi", thread=thread) for thread in threads]

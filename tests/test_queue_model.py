@@ -24,7 +24,7 @@ from core.types import Cancelled, Delta, Done, Failed, ThreadKey, Turn, Usage
 from storage import keys
 from storage.store import Limits
 from tests.queue_model import MAX_ATTEMPTS, Model, ModelThread
-from tests.store_fixture import LANE, Storehouse
+from tests.store_fixture import LANE, StoreFixture
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.redis: Any = Redis.from_url(self.url, decode_responses=True)
-        self.house = Storehouse.over(
+        self.house = StoreFixture.over(
             self.redis, lease=60.0, backoff=60.0, max_attempts=MAX_ATTEMPTS, limits=MANY
         )
         self.model = Model()

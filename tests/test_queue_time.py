@@ -19,14 +19,14 @@ from tests.queue_steps import (
     nothing_is_left_open,
     past_deadline,
 )
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 
 CHANNEL = Place("slack", "T1", "C1")
 
 
 @pytest.fixture
-async def house(redis: Redis) -> Storehouse:
-    house = Storehouse.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
+async def house(redis: Redis) -> StoreFixture:
+    house = StoreFixture.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
     await house.queue.announce(LANE, "core", 60)
     return house
 
@@ -34,7 +34,7 @@ async def house(redis: Redis) -> Storehouse:
 # -- time ---------------------------------------------------------------------------------------
 
 
-async def test_a_deadline_that_meets_a_claim_lets_the_core_finish(house: Storehouse) -> None:
+async def test_a_deadline_that_meets_a_claim_lets_the_core_finish(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
     await past_deadline(house, receipt)
@@ -43,7 +43,7 @@ async def test_a_deadline_that_meets_a_claim_lets_the_core_finish(house: Storeho
 
 
 async def test_a_deadline_passes_over_who_stands_first_to_who_comes_next(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     first = await house.say("one", author="U1")
     second = await house.say("two", author="U2")
@@ -53,7 +53,7 @@ async def test_a_deadline_passes_over_who_stands_first_to_who_comes_next(
 
 
 async def test_a_deadline_behind_a_running_reply_leaves_that_to_its_core(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await house.say("one", author="U1")
     claim = await house.claim()
@@ -65,7 +65,7 @@ async def test_a_deadline_behind_a_running_reply_leaves_that_to_its_core(
 
 
 async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await house.say("and you?", hold=60.0, id="m5")
     await house.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
@@ -77,7 +77,7 @@ async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
 
 
 async def test_of_a_long_past_the_newest_is_seeded(redis: Redis) -> None:
-    house = Storehouse.over(redis, limits=Limits(mailbox=5))
+    house = StoreFixture.over(redis, limits=Limits(mailbox=5))
     await house.queue.announce(LANE, "core", 60)
     await house.say("and you?", hold=60.0, id="m99")
     past = [before(f"m{n}", f"said {n}") for n in range(20)]
@@ -85,7 +85,7 @@ async def test_of_a_long_past_the_newest_is_seeded(redis: Redis) -> None:
     assert await house.texts() == [*(f"said {n}" for n in range(15, 20)), "and you?"]
 
 
-async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(house: Storehouse) -> None:
+async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(house: StoreFixture) -> None:
     held = await house.say("and you?", hold=60.0, id="m5")
     await house.history.reset_place(CHANNEL, "U1")
     await house.queue.seed(THREAD, [before("m1", "a secret")])
@@ -100,7 +100,7 @@ async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(house: Storeh
 async def test_after_a_week_end_without_redis_what_was_answered_ends_with_a_sentence(
     redis: Redis,
 ) -> None:
-    house = Storehouse.over(redis, deadline=0.001)
+    house = StoreFixture.over(redis, deadline=0.001)
     await house.queue.announce(LANE, "core", 60)
     receipt = await house.say("Friday's question")
     await house.redis.hset(keys.key("job", 0, job_of(receipt)), "deadline", "9999999999999")
@@ -113,7 +113,7 @@ async def test_after_a_week_end_without_redis_what_was_answered_ends_with_a_sent
 
 
 @pytest.mark.parametrize("state", ["ready", "leased", "delayed"])
-async def test_a_thread_outlives_all_that_was_owed_in_it(house: Storehouse, state: str) -> None:
+async def test_a_thread_outlives_all_that_was_owed_in_it(house: StoreFixture, state: str) -> None:
     await house.say("before", hold=60.0 if state == "delayed" else 0.0)
     if state == "leased":
         await house.claim()
@@ -128,14 +128,14 @@ async def test_a_thread_outlives_all_that_was_owed_in_it(house: Storehouse, stat
 # -- threads that expire ------------------------------------------------------------------------
 
 
-async def expire(house: Storehouse, *names: str) -> None:
+async def expire(house: StoreFixture, *names: str) -> None:
     """As when the retention is over."""
     for name in names or ("thread", "turns", "history", "mailbox", "counts", "changes"):
         await house.redis.delete(keys.key(name, 0, str(THREAD)))
 
 
 async def test_a_thread_that_expired_is_not_remembered_by_the_core_that_knew_it(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await answered(house, "a secret", "noted", "m1")
     await house.history.window(await _next_claim(house, "m2"))
@@ -147,14 +147,14 @@ async def test_a_thread_that_expired_is_not_remembered_by_the_core_that_knew_it(
     assert [stored.turn.id for stored in window.mailbox] == ["m3"]
 
 
-async def _next_claim(house: Storehouse, id_: str) -> Claim:
+async def _next_claim(house: StoreFixture, id_: str) -> Claim:
     await house.say("next", id=id_)
     return await house.claim()
 
 
 @pytest.mark.parametrize("held", [0.0, 60.0])
 async def test_a_thread_that_expired_while_a_job_waits_leaves_no_key_behind(
-    house: Storehouse, held: float
+    house: StoreFixture, held: float
 ) -> None:
     receipt = await house.say("hello", hold=held)
     await expire(house)
@@ -167,7 +167,7 @@ async def test_a_thread_that_expired_while_a_job_waits_leaves_no_key_behind(
 
 
 async def test_a_thread_that_expired_while_it_was_answered_leaves_no_key_behind(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await house.say("hello")
     claim = await house.claim()
@@ -178,7 +178,7 @@ async def test_a_thread_that_expired_while_it_was_answered_leaves_no_key_behind(
     assert not await house.redis.exists(keys.key("leases", 0))
 
 
-async def test_chatter_keeps_all_of_a_thread_alive(house: Storehouse) -> None:
+async def test_chatter_keeps_all_of_a_thread_alive(house: StoreFixture) -> None:
     await answered(house, "hello", "hi", "m1")
     parts = ("thread", "turns", "history", "counts")
     for name in parts:
@@ -188,7 +188,7 @@ async def test_chatter_keeps_all_of_a_thread_alive(house: Storehouse) -> None:
     assert min(left) > 60_000
 
 
-async def test_what_is_changed_outside_a_reply_has_a_lifetime_too(house: Storehouse) -> None:
+async def test_what_is_changed_outside_a_reply_has_a_lifetime_too(house: StoreFixture) -> None:
     await answered(house, "one", "1", "m1")
     await house.history.reset(THREAD, "U1")
     await house.queue.delete(THREAD, "m1")

@@ -20,15 +20,15 @@ from tests.queue_steps import (
     nothing_is_left_open,
     regenerate,
 )
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 
 CHANNEL = Place("slack", "T1", "C1")
 SPACE = Place("slack", "T1")
 
 
 @pytest.fixture
-async def house(redis: Redis) -> Storehouse:
-    house = Storehouse.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
+async def house(redis: Redis) -> StoreFixture:
+    house = StoreFixture.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
     await house.queue.announce(LANE, "core", 60)
     return house
 
@@ -36,7 +36,7 @@ async def house(redis: Redis) -> Storehouse:
 # -- commit -------------------------------------------------------------------------------------
 
 
-async def test_a_commit_after_a_reset_is_refused(house: Storehouse) -> None:
+async def test_a_commit_after_a_reset_is_refused(house: StoreFixture) -> None:
     receipt = await house.say("a secret")
     claim = await house.claim()
     await house.history.reset(THREAD, "U1")
@@ -46,7 +46,7 @@ async def test_a_commit_after_a_reset_is_refused(house: Storehouse) -> None:
     assert await nothing_is_left_open(house)
 
 
-async def test_a_reset_after_a_commit_takes_both(house: Storehouse) -> None:
+async def test_a_reset_after_a_commit_takes_both(house: StoreFixture) -> None:
     await answered(house, "a secret", "kept?", "m1")
     assert await house.history.reset(THREAD, "U1") == 2
     assert await house.texts() == []
@@ -54,7 +54,7 @@ async def test_a_reset_after_a_commit_takes_both(house: Storehouse) -> None:
 
 @pytest.mark.parametrize("place", [CHANNEL, SPACE])
 async def test_a_reset_of_a_place_meets_a_commit_a_claim_and_who_waits(
-    house: Storehouse, place: Place
+    house: StoreFixture, place: Place
 ) -> None:
     other = replace(THREAD, thread="2.0")
     await answered(house, "old", "old reply", "m0")
@@ -71,7 +71,7 @@ async def test_a_reset_of_a_place_meets_a_commit_a_claim_and_who_waits(
     assert await nothing_is_left_open(house)
 
 
-async def test_a_reset_of_another_channel_touches_nothing(house: Storehouse) -> None:
+async def test_a_reset_of_another_channel_touches_nothing(house: StoreFixture) -> None:
     await house.say("here")
     claim = await house.claim()
     await house.history.reset_place(Place("slack", "T1", "C2"), "U1")
@@ -80,7 +80,7 @@ async def test_a_reset_of_another_channel_touches_nothing(house: Storehouse) -> 
 
 
 async def test_a_thread_that_began_after_a_reset_of_its_channel_is_not_reset(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await house.history.reset_place(CHANNEL, "U1")
     await answered(house, "hello", "hi", "m1")
@@ -88,7 +88,7 @@ async def test_a_thread_that_began_after_a_reset_of_its_channel_is_not_reset(
     assert await house.texts() == ["hello", "hi", "more"]
 
 
-async def test_a_late_delta_stands_in_no_later_attempt(house: Storehouse) -> None:
+async def test_a_late_delta_stands_in_no_later_attempt(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     late = await house.claim()
     await lose_lease(house)
@@ -105,7 +105,7 @@ async def test_a_late_delta_stands_in_no_later_attempt(house: Storehouse) -> Non
 # -- cancel -------------------------------------------------------------------------------------
 
 
-async def test_a_stop_that_meets_the_commit_is_a_stopped_reply(house: Storehouse) -> None:
+async def test_a_stop_that_meets_the_commit_is_a_stopped_reply(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
     assert await house.queue.cancel(THREAD, job_of(receipt))
@@ -116,7 +116,7 @@ async def test_a_stop_that_meets_the_commit_is_a_stopped_reply(house: Storehouse
 
 
 async def test_a_stopped_reply_that_is_handed_back_ends_with_what_was_shown(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
@@ -131,7 +131,7 @@ async def test_a_stopped_reply_that_is_handed_back_ends_with_what_was_shown(
     assert await nothing_is_left_open(house)
 
 
-async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(house: Storehouse) -> None:
+async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(house: StoreFixture) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
     await house.queue.publish(claim, Delta(0, "half of"))
@@ -143,7 +143,7 @@ async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(house: Store
 
 
 async def test_a_stopped_reply_whose_core_died_is_what_the_history_keeps(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     receipt = await house.say("hello")
     claim = await house.claim()
@@ -158,7 +158,7 @@ async def test_a_stopped_reply_whose_core_died_is_what_the_history_keeps(
     assert await house.texts() == ["hello", "こんにち", "and now?", "this"]
 
 
-async def test_stopping_a_thread_that_is_held_frees_it(house: Storehouse) -> None:
+async def test_stopping_a_thread_that_is_held_frees_it(house: StoreFixture) -> None:
     receipt = await house.say("hello", hold=60.0)
     await house.queue.cancel(THREAD, job_of(receipt))
     await house.queue.seed(THREAD, [before("m0", "before")])
@@ -167,7 +167,7 @@ async def test_stopping_a_thread_that_is_held_frees_it(house: Storehouse) -> Non
     assert await nothing_is_left_open(house)
 
 
-async def test_stopping_the_second_leaves_the_first_to_its_core(house: Storehouse) -> None:
+async def test_stopping_the_second_leaves_the_first_to_its_core(house: StoreFixture) -> None:
     await house.say("one", author="U1")
     claim = await house.claim()
     second = await house.say("two", author="U2")
@@ -180,7 +180,7 @@ async def test_stopping_the_second_leaves_the_first_to_its_core(house: Storehous
 # -- edits --------------------------------------------------------------------------------------
 
 
-async def test_an_edit_that_follows_a_stop_is_answered(house: Storehouse) -> None:
+async def test_an_edit_that_follows_a_stop_is_answered(house: StoreFixture) -> None:
     receipt = await house.say("helo", id="m1")
     claim = await house.claim()
     await house.queue.cancel(THREAD, job_of(receipt))
@@ -190,7 +190,7 @@ async def test_an_edit_that_follows_a_stop_is_answered(house: Storehouse) -> Non
     assert await house.texts() == ["hello", "hi"]
 
 
-async def test_edits_that_come_in_the_wrong_order_end_with_the_newest(house: Storehouse) -> None:
+async def test_edits_that_come_in_the_wrong_order_end_with_the_newest(house: StoreFixture) -> None:
     await house.say("first", id="m1")
     await edit(house, "m1", "third", revision="3")
     await edit(house, "m1", "second", revision="2")
@@ -198,7 +198,7 @@ async def test_edits_that_come_in_the_wrong_order_end_with_the_newest(house: Sto
 
 
 async def test_an_edit_back_to_the_first_text_is_newer_than_the_one_between(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await house.say("first", id="m1")
     await edit(house, "m1", "first", revision="3")
@@ -207,7 +207,7 @@ async def test_an_edit_back_to_the_first_text_is_newer_than_the_one_between(
 
 
 async def test_edits_that_all_overtook_their_message_end_with_the_newest(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await edit(house, "m1", "third", revision="3")
     await edit(house, "m1", "second", revision="2")
@@ -216,7 +216,7 @@ async def test_edits_that_all_overtook_their_message_end_with_the_newest(
 
 
 async def test_an_edit_holds_for_a_copy_of_its_message_that_comes_after_a_reset(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await answered(house, "hello", "hi", "m0")
     await house.say("helo", id="m1", addressed=False)
@@ -227,7 +227,7 @@ async def test_an_edit_holds_for_a_copy_of_its_message_that_comes_after_a_reset(
 
 
 async def test_an_edit_of_one_of_several_messages_starts_their_reply_over(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     first = await house.say("helo", id="m1")
     await house.say("are you there?", id="m2")
@@ -243,7 +243,7 @@ async def test_an_edit_of_one_of_several_messages_starts_their_reply_over(
 
 
 async def test_an_edit_that_comes_before_the_past_is_seeded_is_not_lost(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await house.say("and you?", hold=60.0, id="m5")
     await edit(house, "m1", "as it reads now")
@@ -252,7 +252,7 @@ async def test_an_edit_that_comes_before_the_past_is_seeded_is_not_lost(
 
 
 async def test_an_edit_while_the_reply_is_written_anew_starts_that_over(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     reply = await answered(house, "helo", "helo?", "m1")
     again = await regenerate(house, reply)
@@ -264,7 +264,7 @@ async def test_an_edit_while_the_reply_is_written_anew_starts_that_over(
 
 
 async def test_an_edit_after_the_answer_failed_stands_in_the_same_messages(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     reply = await answered(house, "helo", "helo?", "m1")
     failing = await edit(house, "m1", "hello")
@@ -279,7 +279,7 @@ async def test_an_edit_after_the_answer_failed_stands_in_the_same_messages(
 
 
 async def test_deleting_a_prompt_while_its_reply_is_written_anew_takes_both(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     reply = await answered(house, "one", "1", "m1")
     again = await regenerate(house, reply)
@@ -291,7 +291,7 @@ async def test_deleting_a_prompt_while_its_reply_is_written_anew_takes_both(
 
 
 async def test_deleting_a_reply_while_it_is_written_anew_leaves_the_prompt(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     reply = await answered(house, "one", "1", "m1")
     again = await regenerate(house, reply)
@@ -303,7 +303,7 @@ async def test_deleting_a_reply_while_it_is_written_anew_leaves_the_prompt(
 
 
 async def test_deleting_what_waits_behind_a_reply_leaves_that_to_its_core(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await house.say("one", author="U1")
     claim = await house.claim()
@@ -315,7 +315,7 @@ async def test_deleting_what_waits_behind_a_reply_leaves_that_to_its_core(
 
 
 async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     receipt = await house.say("one", id="m1")
     await house.say("two", id="m2")
@@ -329,7 +329,7 @@ async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
     assert await nothing_is_left_open(house)
 
 
-async def test_a_delete_that_overtook_its_message_wins(house: Storehouse) -> None:
+async def test_a_delete_that_overtook_its_message_wins(house: StoreFixture) -> None:
     await house.queue.delete(THREAD, "m1")
     assert (await house.say("gone already", id="m1")).outcome == "duplicate"
     await house.say("and you?", hold=60.0, id="m5")
@@ -342,7 +342,7 @@ async def test_a_delete_that_overtook_its_message_wins(house: Storehouse) -> Non
 
 
 async def test_an_upgrade_of_chatter_joins_the_reply_that_reads_it_anyway(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await answered(house, "hello", "hi", "m0")
     await house.say("@henji one", id="m1", addressed=False)
@@ -357,7 +357,7 @@ async def test_an_upgrade_of_chatter_joins_the_reply_that_reads_it_anyway(
 
 
 async def test_an_upgrade_of_what_is_being_read_gets_its_own_reply_in_its_place(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     await answered(house, "hello", "hi", "m0")
     await house.say("@henji one", id="m1", addressed=False, author="U2")
@@ -375,7 +375,7 @@ async def test_an_upgrade_of_what_is_being_read_gets_its_own_reply_in_its_place(
     assert await house.texts() == told
 
 
-async def test_an_upgrade_of_what_was_read_does_not_join_what_waits(house: Storehouse) -> None:
+async def test_an_upgrade_of_what_was_read_does_not_join_what_waits(house: StoreFixture) -> None:
     await answered(house, "hello", "hi", "m0")
     await house.say("@henji one", id="m1", addressed=False)
     await answered(house, "two", "2", "m2")
@@ -389,7 +389,7 @@ async def test_an_upgrade_of_what_was_read_does_not_join_what_waits(house: Store
 
 
 async def test_a_person_who_floods_one_thread_fills_no_mailbox_without_end(redis: Redis) -> None:
-    house = Storehouse.over(redis, limits=Limits(mailbox=5, thread=3))
+    house = StoreFixture.over(redis, limits=Limits(mailbox=5, thread=3))
     await house.queue.announce(LANE, "core", 60)
     outcomes = [(await house.say("and")).outcome for _ in range(20)]
     assert outcomes[-1] == "refused"

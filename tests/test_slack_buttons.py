@@ -13,26 +13,26 @@ from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
 from core.models.catalogue import CATALOGUE
 from core.queue_types import Place
 from tests.local_slack import Json, Message
-from tests.local_slack.deployment import LANE, SlackHouse, slack_house
+from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
-    async with slack_house(redis) as house:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         yield house
         await house.at_rest()
 
 
-async def asked(house: SlackHouse, text: str = "一", user: str = "U1") -> tuple[str, Message]:
+async def asked(house: SlackDeployment, text: str = "一", user: str = "U1") -> tuple[str, Message]:
     ts = await house.slack.say("C1", user, f"{BOT} {text}")
     return ts, await house.answered("C1", ts, f"echo: {text}")
 
 
-async def modal(house: SlackHouse, callback: str) -> Json:
+async def modal(house: SlackDeployment, callback: str) -> Json:
     def opened() -> Json | None:
         views = house.slack.workspace.views.values()
         return next((v for v in views if v.get("callback_id") == callback), None)
@@ -41,7 +41,7 @@ async def modal(house: SlackHouse, callback: str) -> Json:
     return view
 
 
-async def whispered(house: SlackHouse, user: str, part: str) -> None:
+async def whispered(house: SlackDeployment, user: str, part: str) -> None:
     slack = house.slack
     await slack.until(lambda: any(part in m.text for m in slack.whispers(user)))
 
@@ -50,7 +50,7 @@ async def whispered(house: SlackHouse, user: str, part: str) -> None:
 
 
 async def test_regenerate_answers_again_in_place_and_again_after_a_restart(
-    house: SlackHouse,
+    house: SlackDeployment,
 ) -> None:
     slack = house.slack
     ts, reply = await asked(house)
@@ -64,7 +64,7 @@ async def test_regenerate_answers_again_in_place_and_again_after_a_restart(
     assert await house.storehouse().texts(house.key("C1", ts)) == ["一", "echo: 一"]
 
 
-async def test_only_who_asked_and_admins_may_regenerate(house: SlackHouse) -> None:
+async def test_only_who_asked_and_admins_may_regenerate(house: SlackDeployment) -> None:
     slack = house.slack
     _, reply = await asked(house)
     slack.press("U2", reply, components.REGENERATE)
@@ -74,7 +74,7 @@ async def test_only_who_asked_and_admins_may_regenerate(house: SlackHouse) -> No
     await slack.until(lambda: reply.edits == 1)
 
 
-async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: SlackHouse) -> None:
+async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: SlackDeployment) -> None:
     slack = house.slack
     ts, reply = await asked(house)
     await house.storehouse().history.reset(house.key("C1", ts), "test")
@@ -83,7 +83,7 @@ async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: Slack
 
 
 async def test_a_thumb_is_kept_with_what_wrote_the_reply_and_with_its_reason(
-    house: SlackHouse,
+    house: SlackDeployment,
 ) -> None:
     slack = house.slack
     _, reply = await asked(house)
@@ -108,14 +108,14 @@ async def test_a_thumb_is_kept_with_what_wrote_the_reply_and_with_its_reason(
 # -- resets ----------------------------------------------------------------------------------
 
 
-async def test_reset_as_a_word_forgets_the_thread(house: SlackHouse) -> None:
+async def test_reset_as_a_word_forgets_the_thread(house: SlackDeployment) -> None:
     ts, _ = await asked(house)
     await house.slack.say("C1", "U2", f"{BOT} reset", thread=ts)
     await whispered(house, "U2", "forgotten")
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def test_a_shortcut_resets_inside_threads_after_a_dialogue(house: SlackHouse) -> None:
+async def test_a_shortcut_resets_inside_threads_after_a_dialogue(house: SlackDeployment) -> None:
     slack = house.slack
     ts, reply = await asked(house)
     slack.shortcut("U1", RESET_SHORTCUT, reply)
@@ -125,13 +125,15 @@ async def test_a_shortcut_resets_inside_threads_after_a_dialogue(house: SlackHou
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def responded(house: SlackHouse, part: str) -> None:
+async def responded(house: SlackDeployment, part: str) -> None:
     """A command was answered, by the address that came with it."""
     slack = house.slack
     await slack.until(lambda: any(part in r["text"] for r in slack.workspace.responses))
 
 
-async def test_the_menu_under_a_reply_resets_its_thread_after_a_dialogue(house: SlackHouse) -> None:
+async def test_the_menu_under_a_reply_resets_its_thread_after_a_dialogue(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     ts, reply = await asked(house)
     slack.press("U2", reply, components.MENU, value="reset")
@@ -141,7 +143,7 @@ async def test_the_menu_under_a_reply_resets_its_thread_after_a_dialogue(house: 
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackHouse) -> None:
+async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackDeployment) -> None:
     slack = house.slack
     ts, _ = await asked(house)
     slack.command("U2", "C1", "reset")
@@ -154,7 +156,9 @@ async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackHo
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def test_the_home_page_says_what_it_is_and_forgets_what_one_said(house: SlackHouse) -> None:
+async def test_the_home_page_says_what_it_is_and_forgets_what_one_said(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     ts, _ = await asked(house)
     slack.open_home("U1")
@@ -167,7 +171,7 @@ async def test_the_home_page_says_what_it_is_and_forgets_what_one_said(house: Sl
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def test_admins_choose_on_their_home_page_what_is_reset(house: SlackHouse) -> None:
+async def test_admins_choose_on_their_home_page_what_is_reset(house: SlackDeployment) -> None:
     slack = house.slack
     ts, _ = await asked(house)
     slack.open_home("UADMIN")
@@ -182,7 +186,7 @@ async def test_admins_choose_on_their_home_page_what_is_reset(house: SlackHouse)
 # -- commands --------------------------------------------------------------------------------
 
 
-async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackHouse) -> None:
+async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackDeployment) -> None:
     slack = house.slack
     slack.command("U1", "C1", "ask 今日は?")
     question = await slack.until(
@@ -192,7 +196,7 @@ async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackHouse) -> 
     await house.answered("C1", question.ts, "echo: 今日は?")
 
 
-async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackHouse) -> None:
+async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackDeployment) -> None:
     slack = house.slack
     root = await slack.say("C1", "U2", "the numbers are in")
     slack.workspace.without_app.add("C1")
@@ -209,7 +213,7 @@ async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackHou
     assert "Please invite me" in sent.answer["errors"]["question"]
 
 
-async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackHouse) -> None:
+async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackDeployment) -> None:
     slack = house.slack
     await house.stop("core")
     await house.storehouse().queue.announce(LANE, "busy", 60)
@@ -228,7 +232,7 @@ async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackHouse)
     [("help", "mention me"), ("privacy", "30 days"), ("model", "echo"), ("what", "`/henji ask`")],
 )
 async def test_slash_commands_are_answered_to_oneself(
-    house: SlackHouse, word: str, part: str
+    house: SlackDeployment, word: str, part: str
 ) -> None:
     envelope = house.slack.command("U2", "C1", word)
     await envelope.done.wait()
@@ -240,21 +244,21 @@ async def test_slash_commands_are_answered_to_oneself(
     ("word", "part"), [("help", "language model"), ("privacy", "30 days"), ("model", "echo")]
 )
 async def test_the_menu_under_a_reply_has_the_commands_too(
-    house: SlackHouse, word: str, part: str
+    house: SlackDeployment, word: str, part: str
 ) -> None:
     _, reply = await asked(house)
     house.slack.press("U2", reply, components.MENU, value=word)
     await whispered(house, "U2", part)
 
 
-async def test_commands_work_as_words_inside_threads(house: SlackHouse) -> None:
+async def test_commands_work_as_words_inside_threads(house: SlackDeployment) -> None:
     ts, _ = await asked(house)
     await house.slack.say("C1", "U2", f"{BOT} help", thread=ts)
     await whispered(house, "U2", "language model")
     assert len(house.slack.replies("C1", ts)) == 1
 
 
-async def test_a_shortcut_asks_about_a_message(house: SlackHouse) -> None:
+async def test_a_shortcut_asks_about_a_message(house: SlackDeployment) -> None:
     slack = house.slack
     root = await slack.say("C1", "U2", "the numbers are in")
     message = slack.workspace.messages["C1", root]
@@ -266,7 +270,7 @@ async def test_a_shortcut_asks_about_a_message(house: SlackHouse) -> None:
     assert texts == ["the numbers are in", "つまり?", "echo: つまり?"]
 
 
-async def test_the_agent_pane_suggests_what_to_ask(house: SlackHouse) -> None:
+async def test_the_agent_pane_suggests_what_to_ask(house: SlackDeployment) -> None:
     slack = house.slack
     slack.open_home("U1", tab="messages")
     prompts = await slack.until(lambda: slack.workspace.prompts.get("DU1"))

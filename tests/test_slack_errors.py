@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from bots.slack import setup_checks
 from core.errors import OperatorError, UsageError
 from core.settings import Settings
-from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
@@ -29,8 +29,8 @@ def logs() -> Iterator[Logs]:
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
-    async with slack_house(redis) as house:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         yield house
@@ -38,7 +38,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
 
 
 async def test_what_is_unknown_or_malformed_is_acknowledged_and_harms_nobody(
-    house: SlackHouse, logs: Logs
+    house: SlackDeployment, logs: Logs
 ) -> None:
     slack = house.slack
     slack.event({"type": "star_added", "item": "a secret"})
@@ -61,7 +61,7 @@ async def test_what_is_unknown_or_malformed_is_acknowledged_and_harms_nobody(
     assert "a secret" not in str(logs)
 
 
-async def test_a_revoked_token_ends_in_a_sentence_at_the_start(house: SlackHouse) -> None:
+async def test_a_revoked_token_ends_in_a_sentence_at_the_start(house: SlackDeployment) -> None:
     slack = house.slack
     slack.workspace.installations[slack.bot_token].revoked = True
     with pytest.raises(OperatorError, match=r"was revoked.*Reinstall"):
@@ -69,7 +69,7 @@ async def test_a_revoked_token_ends_in_a_sentence_at_the_start(house: SlackHouse
 
 
 async def test_a_token_that_is_revoked_while_it_runs_is_named_and_costs_no_later_reply(
-    house: SlackHouse, logs: Logs
+    house: SlackDeployment, logs: Logs
 ) -> None:
     slack = house.slack
     app = slack.workspace.installations[slack.bot_token]
@@ -84,7 +84,7 @@ async def test_a_token_that_is_revoked_while_it_runs_is_named_and_costs_no_later
 
 
 async def test_an_app_token_that_is_revoked_while_it_runs_is_named(
-    house: SlackHouse, logs: Logs
+    house: SlackDeployment, logs: Logs
 ) -> None:
     slack = house.slack
     slack.api.app_token = "xapp-another"
@@ -97,7 +97,7 @@ async def test_an_app_token_that_is_revoked_while_it_runs_is_named(
 
 
 async def test_a_missing_scope_is_named(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         app = house.slack.workspace.installations[house.slack.bot_token]
         app.scopes -= {"users:read"}
         with pytest.raises(OperatorError, match=r"lacks users:read.*OAuth & Permissions"):
@@ -105,32 +105,32 @@ async def test_a_missing_scope_is_named(redis: Redis) -> None:
 
 
 async def test_a_wrong_bot_token_is_named(redis: Redis) -> None:
-    async with slack_house(redis, slack_bot_token="xoxb-wrong") as house:
+    async with slack_deployment(redis, slack_bot_token="xoxb-wrong") as house:
         with pytest.raises(OperatorError, match="SLACK_BOT_TOKEN is not a token"):
             await house.adapter()
 
 
 async def test_a_bot_token_in_the_place_of_the_app_token_is_named(redis: Redis) -> None:
-    async with slack_house(redis, slack_app_token="xoxb-local") as house:
+    async with slack_deployment(redis, slack_app_token="xoxb-local") as house:
         with pytest.raises(OperatorError, match=r"SLACK_APP_TOKEN.*app-level token"):
             await house.adapter()
 
 
 async def test_a_slack_that_cannot_be_reached_is_named(redis: Redis) -> None:
-    async with slack_house(redis, slack_api_url="http://127.0.0.1:9/api/") as house:
+    async with slack_deployment(redis, slack_api_url="http://127.0.0.1:9/api/") as house:
         with pytest.raises(OperatorError, match=r"cannot be reached at http://127\.0\.0\.1:9/api/"):
             await house.adapter()
 
 
 async def test_a_slack_that_is_unwell_is_no_fault_of_the_token(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         house.slack.limits.refuse_next("auth.test")
         with pytest.raises(OperatorError, match=r"ratelimited.*try again"):
             await house.adapter()
 
 
 async def test_an_app_without_socket_mode_says_where_to_turn_it_on(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         house.slack.api.socket_mode = False
         with pytest.raises(OperatorError, match="Enable Socket Mode"):
             await house.adapter()

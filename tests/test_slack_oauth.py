@@ -18,17 +18,17 @@ from bots.cli import doctor
 from bots.slack.oauth import Installations, States
 from core.errors import OperatorError
 from core.settings import Settings
-from tests.local_slack.deployment import SlackHouse, slack_house
-from tests.store_fixture import Storehouse
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With an adapter that has no token of its own."""
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         by_oauth(house)
         await house.core()
         await house.http_adapter()
@@ -36,7 +36,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
         assert house.slack.workspace.violations == []
 
 
-async def install(house: SlackHouse, code: str) -> int:
+async def install(house: SlackDeployment, code: str) -> int:
     """What an admin's browser does; the status of the last page."""
     base = str(house.slack.delivery.request_url).removesuffix("/slack/events")
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
@@ -50,14 +50,14 @@ async def install(house: SlackHouse, code: str) -> int:
             return page.status
 
 
-async def test_a_workspace_that_installs_the_app_is_answered(house: SlackHouse) -> None:
+async def test_a_workspace_that_installs_the_app_is_answered(house: SlackDeployment) -> None:
     slack = house.slack
     assert await install(house, slack.bot_token) == 200
     ts = await slack.say("C1", "U1", f"{BOT} hi")
     await house.answered("C1", ts, "echo: hi")
 
 
-async def test_a_token_that_is_about_to_expire_is_exchanged_first(house: SlackHouse) -> None:
+async def test_a_token_that_is_about_to_expire_is_exchanged_first(house: SlackDeployment) -> None:
     slack = house.slack
     app = slack.workspace.installations[slack.bot_token]
     app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
@@ -68,7 +68,7 @@ async def test_a_token_that_is_about_to_expire_is_exchanged_first(house: SlackHo
     assert list(slack.workspace.installations) == [app.token]
 
 
-async def test_those_who_ask_together_exchange_a_token_once(house: SlackHouse) -> None:
+async def test_those_who_ask_together_exchange_a_token_once(house: SlackDeployment) -> None:
     slack = house.slack
     app = slack.workspace.installations[slack.bot_token]
     app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
@@ -80,7 +80,7 @@ async def test_those_who_ask_together_exchange_a_token_once(house: SlackHouse) -
     assert [c.error for c in exchanges] == [""]
 
 
-async def test_each_workspace_is_answered_with_its_own_token(house: SlackHouse) -> None:
+async def test_each_workspace_is_answered_with_its_own_token(house: SlackDeployment) -> None:
     slack = house.slack
     slack.install("T1OTHER", "xoxb-other")
     for token in (slack.bot_token, "xoxb-other"):
@@ -97,7 +97,7 @@ async def test_each_workspace_is_answered_with_its_own_token(house: SlackHouse) 
     ]
 
 
-async def test_an_installation_that_is_taken_out_is_forgotten(house: SlackHouse) -> None:
+async def test_an_installation_that_is_taken_out_is_forgotten(house: SlackDeployment) -> None:
     slack = house.slack
     assert await install(house, slack.bot_token) == 200
     slack.event({"type": "app_uninstalled"})
@@ -111,7 +111,7 @@ async def test_an_installation_that_is_taken_out_is_forgotten(house: SlackHouse)
 
 
 async def test_a_shared_channel_is_answered_whichever_workspace_its_events_name(
-    house: SlackHouse,
+    house: SlackDeployment,
 ) -> None:
     slack = house.slack
     assert await install(house, slack.bot_token) == 200
@@ -120,7 +120,7 @@ async def test_a_shared_channel_is_answered_whichever_workspace_its_events_name(
     await house.answered("C1", ts, "echo: hi")
 
 
-async def test_a_persons_token_that_is_revoked_takes_nothing_out(house: SlackHouse) -> None:
+async def test_a_persons_token_that_is_revoked_takes_nothing_out(house: SlackDeployment) -> None:
     slack = house.slack
     assert await install(house, slack.bot_token) == 200
     revoked = slack.event({"type": "tokens_revoked", "tokens": {"oauth": ["U1"], "bot": []}})
@@ -137,7 +137,7 @@ async def test_a_persons_token_that_is_revoked_takes_nothing_out(house: SlackHou
     await until(gone)
 
 
-async def test_a_workspace_without_an_installation_harms_nobody(house: SlackHouse) -> None:
+async def test_a_workspace_without_an_installation_harms_nobody(house: SlackDeployment) -> None:
     slack = house.slack
     await slack.say("C1", "U1", f"{BOT} hi")
     await slack.delivery.envelopes[0].done.wait()
@@ -150,7 +150,7 @@ async def test_a_workspace_without_an_installation_harms_nobody(house: SlackHous
 async def test_a_workspace_that_took_the_app_out_meanwhile_is_named(
     redis: Redis, redis_url: str
 ) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         slack = house.slack
         settings = by_oauth(house, redis_url=redis_url)
         await house.http_adapter()
@@ -174,14 +174,14 @@ async def test_a_workspace_that_took_the_app_out_meanwhile_is_named(
     ],
 )
 async def test_a_wrong_client_is_named(redis: Redis, wrong: dict[str, str], named: str) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         finding = await doctor.slack(by_oauth(house, **wrong))
         assert not finding.well
         assert named in finding.what
 
 
 async def test_a_port_that_is_taken_is_named(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         await house.http_adapter()
         with pytest.raises(OperatorError, match=r"cannot be listened on.*HENJI_SLACK_HTTP_PORT"):
             await house.again()
@@ -194,7 +194,7 @@ def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -
     assert settings.platforms == ("slack",)
 
 
-def by_oauth(house: SlackHouse, redis_url: str | None = None, **changes: str) -> Settings:
+def by_oauth(house: SlackDeployment, redis_url: str | None = None, **changes: str) -> Settings:
     """Settings for several workspaces, also of what the house starts next."""
     client, secret = house.slack.client
     house.settings |= {"slack_bot_token": None, "slack_app_token": None}
@@ -209,7 +209,7 @@ def by_oauth(house: SlackHouse, redis_url: str | None = None, **changes: str) ->
 
 
 async def test_a_state_is_good_once(redis: Redis) -> None:
-    states = States(Storehouse.over(redis).vault)
+    states = States(StoreFixture.over(redis).vault)
     state = await states.async_issue()
     assert await states.async_consume(state)
     assert not await states.async_consume(state)

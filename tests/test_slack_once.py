@@ -9,15 +9,15 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack.platform import SlackPlatform
-from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
-    async with slack_house(redis) as house:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         yield house
@@ -27,7 +27,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
 # -- once ------------------------------------------------------------------------------------
 
 
-async def test_duplicates_and_lost_acknowledgements_are_one_reply(house: SlackHouse) -> None:
+async def test_duplicates_and_lost_acknowledgements_are_one_reply(house: SlackDeployment) -> None:
     slack = house.slack
     slack.delivery.retry_delays = (0.0, 0.0)
     slack.delivery.acknowledge_seconds = 0.3
@@ -40,7 +40,7 @@ async def test_duplicates_and_lost_acknowledgements_are_one_reply(house: SlackHo
     assert max(e.attempts for e in slack.delivery.envelopes) > 1
 
 
-async def test_events_in_the_wrong_order_are_one_conversation(house: SlackHouse) -> None:
+async def test_events_in_the_wrong_order_are_one_conversation(house: SlackDeployment) -> None:
     slack = house.slack
     slack.delivery.faults.shuffle = True
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -51,7 +51,7 @@ async def test_events_in_the_wrong_order_are_one_conversation(house: SlackHouse)
     assert len(slack.replies("C1", ts)) == 1
 
 
-async def test_nothing_is_acknowledged_that_is_not_stored(house: SlackHouse) -> None:
+async def test_nothing_is_acknowledged_that_is_not_stored(house: SlackDeployment) -> None:
     slack = house.slack
     slack.delivery.retry_delays = (0.0,) * 100
     slack.delivery.acknowledge_seconds = 0.3
@@ -67,7 +67,7 @@ async def test_nothing_is_acknowledged_that_is_not_stored(house: SlackHouse) -> 
     assert len(slack.replies("C1", ts)) == 1
 
 
-async def test_a_lost_connection_loses_no_message(house: SlackHouse) -> None:
+async def test_a_lost_connection_loses_no_message(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} one")
     await house.answered("C1", ts, "echo: one")
@@ -81,7 +81,7 @@ async def test_a_lost_connection_loses_no_message(house: SlackHouse) -> None:
 
 
 async def test_a_connection_that_is_cut_without_a_word_loses_no_message(redis: Redis) -> None:
-    async with slack_house(redis, minute=3) as house:
+    async with slack_deployment(redis, minute=3) as house:
         slack = house.slack
         await house.core()
         await house.adapter()
@@ -95,7 +95,7 @@ async def test_a_connection_that_is_cut_without_a_word_loses_no_message(redis: R
         await house.at_rest()
 
 
-async def test_a_slack_that_is_slow_holds_no_acknowledgement_up(house: SlackHouse) -> None:
+async def test_a_slack_that_is_slow_holds_no_acknowledgement_up(house: SlackDeployment) -> None:
     slack = house.slack
     slack.api.slow |= {"users.info": 2.0, "assistant.threads.setStatus": 1.0}
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -106,7 +106,7 @@ async def test_a_slack_that_is_slow_holds_no_acknowledgement_up(house: SlackHous
 
 
 async def test_a_thread_that_cannot_be_read_keeps_nobody_from_the_others(
-    house: SlackHouse,
+    house: SlackDeployment,
 ) -> None:
     slack = house.slack
     threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(2)]
@@ -124,7 +124,7 @@ async def test_a_thread_that_cannot_be_read_keeps_nobody_from_the_others(
     assert len(slack.replies("C1", threads[1])) == 1
 
 
-async def test_two_adapters_share_the_work(house: SlackHouse) -> None:
+async def test_two_adapters_share_the_work(house: SlackDeployment) -> None:
     slack = house.slack
     await house.adapter("second")
     threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(3)]
@@ -134,7 +134,7 @@ async def test_two_adapters_share_the_work(house: SlackHouse) -> None:
 
 
 async def test_without_a_core_the_person_is_told_at_once(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         await house.adapter()
         ts = await house.slack.say("C1", "U1", f"{BOT} hi")
         [reply] = await house.slack.until(lambda: house.slack.replies("C1", ts))
@@ -145,7 +145,7 @@ async def test_of_what_two_processes_posted_one_stands_and_the_next_reply_is_let
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SlackPlatform, "call_seconds", 1.0)
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         house.lease = 1.0
         slack = house.slack
         await house.core()
@@ -173,7 +173,7 @@ async def test_of_what_two_processes_posted_one_stands_and_the_next_reply_is_let
 # -- memory follows the channel --------------------------------------------------------------
 
 
-async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackHouse) -> None:
+async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackDeployment) -> None:
     slack = house.slack
     first = await slack.say("C1", "U1", f"{BOT} one")
     await house.answered("C1", first, "echo: one")
@@ -186,7 +186,9 @@ async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackHo
     assert await house.storehouse().texts(house.key("C1", second)) == ["two"]
 
 
-async def test_what_was_edited_and_deleted_meanwhile_is_so_in_the_memory(house: SlackHouse) -> None:
+async def test_what_was_edited_and_deleted_meanwhile_is_so_in_the_memory(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     first = await slack.say("C1", "U1", f"{BOT} one")
     await house.answered("C1", first, "echo: one")

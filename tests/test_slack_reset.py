@@ -7,22 +7,22 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.server import Call
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
-    async with slack_house(redis) as house:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         yield house
 
 
 async def test_a_process_that_starts_after_a_reset_reads_nothing_from_before_it(
-    house: SlackHouse,
+    house: SlackDeployment,
 ) -> None:
     slack, store = house.slack, house.storehouse()
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -44,7 +44,7 @@ async def test_a_process_that_starts_after_a_reset_reads_nothing_from_before_it(
     assert await store.texts(key) == []
 
 
-def _readings(house: SlackHouse, thread: str) -> list[Call]:
+def _readings(house: SlackDeployment, thread: str) -> list[Call]:
     """How often a thread was read from the channel."""
     calls = house.slack.api.calls
     return [c for c in calls if c.method == "conversations.replies" and c.arguments["ts"] == thread]

@@ -8,14 +8,14 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import components
-from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
-    async with slack_house(redis) as house:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         yield house
@@ -25,7 +25,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
 # -- who is answered -------------------------------------------------------------------------
 
 
-async def test_people_who_talk_among_themselves_are_left_alone(house: SlackHouse) -> None:
+async def test_people_who_talk_among_themselves_are_left_alone(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} one")
     await house.answered("C1", ts, "echo: one")
@@ -45,7 +45,7 @@ async def test_people_who_talk_among_themselves_are_left_alone(house: SlackHouse
 async def test_who_is_answered_without_a_mention_is_a_setting(
     redis: Redis, follow_ups: str, answered: list[str]
 ) -> None:
-    async with slack_house(redis, slack_follow_ups=follow_ups) as house:
+    async with slack_deployment(redis, slack_follow_ups=follow_ups) as house:
         slack = house.slack
         await house.core()
         await house.adapter()
@@ -61,14 +61,14 @@ async def test_who_is_answered_without_a_mention_is_a_setting(
         await house.at_rest()
 
 
-async def test_other_bots_are_ignored(house: SlackHouse) -> None:
+async def test_other_bots_are_ignored(house: SlackDeployment) -> None:
     ts = await house.slack.say("C1", "UBOT", f"{BOT} hi", bot_id="B1")
     await house.settled()
     assert house.slack.replies("C1", ts) == []
 
 
 async def test_bots_that_are_allowed_are_cut_off_in_a_loop(redis: Redis) -> None:
-    async with slack_house(redis, slack_allowed_bots={"B1"}) as house:
+    async with slack_deployment(redis, slack_allowed_bots={"B1"}) as house:
         await house.core()
         await house.adapter()
         slack = house.slack
@@ -82,7 +82,7 @@ async def test_bots_that_are_allowed_are_cut_off_in_a_loop(redis: Redis) -> None
         assert len(slack.replies("C1", ts)) == 4
 
 
-async def test_strangers_of_a_shared_channel_get_a_sentence(house: SlackHouse) -> None:
+async def test_strangers_of_a_shared_channel_get_a_sentence(house: SlackDeployment) -> None:
     slack = house.slack
     slack.person("U7", "Stranger", team="T0OTHER", locale="en-US")
     ts = await slack.say("C1", "U7", f"{BOT} hi")
@@ -94,7 +94,7 @@ async def test_strangers_of_a_shared_channel_get_a_sentence(house: SlackHouse) -
 
 @pytest.mark.parametrize("strangers", ["answer", "ignore"])
 async def test_strangers_are_answered_or_ignored_by_a_setting(redis: Redis, strangers: str) -> None:
-    async with slack_house(redis, slack_strangers=strangers) as house:
+    async with slack_deployment(redis, slack_strangers=strangers) as house:
         slack = house.slack
         await house.core()
         await house.adapter()
@@ -108,7 +108,7 @@ async def test_strangers_are_answered_or_ignored_by_a_setting(redis: Redis, stra
         await house.at_rest()
 
 
-async def test_an_admin_of_another_workspace_is_none_here(house: SlackHouse) -> None:
+async def test_an_admin_of_another_workspace_is_none_here(house: SlackDeployment) -> None:
     slack = house.slack
     slack.person("U7", "Stranger", team="T0OTHER", locale="en-US", admin=True)
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -118,20 +118,22 @@ async def test_an_admin_of_another_workspace_is_none_here(house: SlackHouse) -> 
     assert reply.edits == 0
 
 
-async def test_files_are_acknowledged_as_not_read(house: SlackHouse) -> None:
+async def test_files_are_acknowledged_as_not_read(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U2", f"{BOT} see this", files=[{"id": "F1"}])
     await house.answered("C1", ts, "echo: see this")
     await slack.until(lambda: any("cannot read files" in m.text for m in slack.whispers("U2")))
 
 
-async def test_a_mention_and_nothing_else_is_asked_back(house: SlackHouse) -> None:
+async def test_a_mention_and_nothing_else_is_asked_back(house: SlackDeployment) -> None:
     await house.slack.say("C1", "U2", BOT)
     await house.slack.until(lambda: house.slack.whispers("U2"))
     assert "Write your question" in house.slack.whispers("U2")[0].text
 
 
-async def test_who_asks_where_the_bot_may_not_write_is_told_directly(house: SlackHouse) -> None:
+async def test_who_asks_where_the_bot_may_not_write_is_told_directly(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     slack.workspace.without_app.add("C1")
     ts = await slack.say("C1", "U2", f"{BOT} hi")
@@ -147,7 +149,7 @@ async def test_who_asks_where_the_bot_may_not_write_is_told_directly(house: Slac
 # -- what a reply may do ---------------------------------------------------------------------
 
 
-async def test_a_reply_pings_nobody(house: SlackHouse) -> None:
+async def test_a_reply_pings_nobody(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("D1", "U1", "&lt;!channel&gt; &lt;@U2&gt; &lt;!subteam^S1&gt;")
     [reply] = await slack.until(
@@ -160,7 +162,7 @@ async def test_a_reply_pings_nobody(house: SlackHouse) -> None:
 
 
 async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> None:
-    async with slack_house(redis, max_new_tokens=20_000) as house:
+    async with slack_deployment(redis, max_new_tokens=20_000) as house:
         await house.core(tokens=20_000)
         await house.adapter()
         code = "".join(f"line_{n} = {n}\n" for n in range(900))
@@ -175,7 +177,7 @@ async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> No
         assert slack.workspace.violations == []
 
 
-async def test_what_slack_will_not_lay_out_is_sent_as_plain_text(house: SlackHouse) -> None:
+async def test_what_slack_will_not_lay_out_is_sent_as_plain_text(house: SlackDeployment) -> None:
     slack = house.slack
     slack.methods.layout = False
     ts = await slack.say("C1", "U1", f"{BOT} 1 &lt; 2")

@@ -11,22 +11,22 @@ from redis.asyncio import Redis
 
 from bots.slack import components
 from bots.slack.lull import Lull
-from tests.local_slack.deployment import LANE, SlackHouse, slack_house
+from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
 LONG = "すこし長い文章です。" * 12
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With an adapter alone, where a minute has 30 seconds."""
-    async with slack_house(redis, minute=30) as house:
+    async with slack_deployment(redis, minute=30) as house:
         await house.adapter()
         yield house
         await house.at_rest()
 
 
-async def a_core_that_is_busy(house: SlackHouse) -> None:
+async def a_core_that_is_busy(house: SlackDeployment) -> None:
     """What is asked is queued, and nobody takes it up."""
     await house.storehouse().queue.announce(LANE, "busy", 60)
 
@@ -34,7 +34,9 @@ async def a_core_that_is_busy(house: SlackHouse) -> None:
 # -- the status ------------------------------------------------------------------------------
 
 
-async def test_a_prompt_that_is_deleted_while_it_waits_leaves_no_status(house: SlackHouse) -> None:
+async def test_a_prompt_that_is_deleted_while_it_waits_leaves_no_status(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     await a_core_that_is_busy(house)
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -44,7 +46,7 @@ async def test_a_prompt_that_is_deleted_while_it_waits_leaves_no_status(house: S
     assert slack.replies("C1", ts) == []
 
 
-async def test_who_waits_is_told_their_place_in_the_line(house: SlackHouse) -> None:
+async def test_who_waits_is_told_their_place_in_the_line(house: SlackDeployment) -> None:
     slack = house.slack
     await a_core_that_is_busy(house)
     first = await slack.say("C1", "U1", f"{BOT} one")
@@ -58,7 +60,7 @@ async def test_who_waits_is_told_their_place_in_the_line(house: SlackHouse) -> N
 
 
 async def test_a_status_is_renewed_before_slack_takes_it_away(redis: Redis) -> None:
-    async with slack_house(redis, minute=0.5) as house:
+    async with slack_deployment(redis, minute=0.5) as house:
         slack = house.slack
         await house.adapter()
         await a_core_that_is_busy(house)
@@ -72,7 +74,7 @@ async def test_a_status_is_renewed_before_slack_takes_it_away(redis: Redis) -> N
         await house.at_rest()
 
 
-async def test_a_reply_that_is_written_anew_leaves_no_status(house: SlackHouse) -> None:
+async def test_a_reply_that_is_written_anew_leaves_no_status(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core()
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -103,7 +105,7 @@ async def test_a_sign_waits_for_the_events_that_are_being_taken_in() -> None:
 # -- the session -----------------------------------------------------------------------------
 
 
-async def test_the_session_ends_with_a_reply_whose_stream_expired(house: SlackHouse) -> None:
+async def test_the_session_ends_with_a_reply_whose_stream_expired(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core(pace=90)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -113,7 +115,7 @@ async def test_the_session_ends_with_a_reply_whose_stream_expired(house: SlackHo
     await house.at_rest()
 
 
-async def test_slacks_stop_button_is_for_who_asked_and_for_admins(house: SlackHouse) -> None:
+async def test_slacks_stop_button_is_for_who_asked_and_for_admins(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core(pace=90)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -127,7 +129,7 @@ async def test_slacks_stop_button_is_for_who_asked_and_for_admins(house: SlackHo
 # -- from another process --------------------------------------------------------------------
 
 
-async def test_another_process_hears_that_a_reply_is_to_stop(house: SlackHouse) -> None:
+async def test_another_process_hears_that_a_reply_is_to_stop(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core(pace=40)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -139,7 +141,7 @@ async def test_another_process_hears_that_a_reply_is_to_stop(house: SlackHouse) 
     assert len(reply.shown) < len(LONG)
 
 
-async def test_another_process_hears_slacks_own_stop_button(house: SlackHouse) -> None:
+async def test_another_process_hears_slacks_own_stop_button(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core(pace=40)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -152,7 +154,7 @@ async def test_another_process_hears_slacks_own_stop_button(house: SlackHouse) -
     assert len(reply.shown) < len(LONG)
 
 
-async def test_what_has_ended_cannot_be_stopped(house: SlackHouse) -> None:
+async def test_what_has_ended_cannot_be_stopped(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core()
     ts = await slack.say("C1", "U2", f"{BOT} hi")

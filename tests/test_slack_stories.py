@@ -13,21 +13,21 @@ from structlog.testing import capture_logs
 from bots.slack import components
 from bots.slack.platform import SlackPlatform
 from core.queue_types import Place
-from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
-    async with slack_house(redis) as house:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         yield house
         await house.at_rest()
 
 
-async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackHouse) -> None:
+async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} こんにちは")
     reply = await house.answered("C1", ts, "echo: こんにちは")
@@ -38,7 +38,7 @@ async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackHouse
     assert any(status == "考えています…" for _, _, status, _ in slack.workspace.statuses)
 
 
-async def test_a_follow_up_needs_no_mention(house: SlackHouse) -> None:
+async def test_a_follow_up_needs_no_mention(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} one")
     await house.answered("C1", ts, "echo: one")
@@ -46,7 +46,7 @@ async def test_a_follow_up_needs_no_mention(house: SlackHouse) -> None:
     await house.answered("C1", ts, "echo: two")
 
 
-async def test_a_mention_inside_a_thread_is_answered_having_read_it(house: SlackHouse) -> None:
+async def test_a_mention_inside_a_thread_is_answered_having_read_it(house: SlackDeployment) -> None:
     slack = house.slack
     root = await slack.say("C1", "U2", "the deploy failed")
     await slack.say("C1", "U1", "what now?", thread=root)
@@ -61,7 +61,7 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(
 ) -> None:
     monkeypatch.setattr(SlackPlatform, "part_length", 500)
     long = "。".join(f"{number}番目の長い文" for number in range(80))
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         slack = house.slack
@@ -80,13 +80,13 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(
         assert remembered == ["short", "echo: short", "two", "echo: two"]
 
 
-async def test_a_direct_message_is_answered(house: SlackHouse) -> None:
+async def test_a_direct_message_is_answered(house: SlackDeployment) -> None:
     ts = await house.slack.say("D1", "U1", "hi")
     await house.answered("D1", ts, "echo: hi")
 
 
 async def test_the_notice_names_the_model_that_answers_in_that_channel(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         slack = house.slack
         await house.core()
         await house.core(name="another", model="house")
@@ -100,7 +100,7 @@ async def test_the_notice_names_the_model_that_answers_in_that_channel(redis: Re
 
 
 async def test_events_may_come_by_signed_http(redis: Redis) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         slack = house.slack
         await house.core()
         await house.http_adapter()
@@ -133,7 +133,7 @@ async def test_events_may_come_by_signed_http(redis: Redis) -> None:
 
 
 async def test_a_hundred_threads_at_once_are_each_answered_once(redis: Redis) -> None:
-    async with slack_house(redis, minute=40) as house:
+    async with slack_deployment(redis, minute=40) as house:
         slack = house.slack
         await house.core()
         await house.adapter()

@@ -9,23 +9,23 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import components
-from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
 LONG = "すこし長い文章です。" * 12
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackHouse]:
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With a core that takes more than a second for `LONG`, where a minute has 30 seconds."""
-    async with slack_house(redis, minute=30) as house:
+    async with slack_deployment(redis, minute=30) as house:
         await house.core(pace=90)
         await house.adapter()
         yield house
         await house.at_rest()
 
 
-async def test_a_reply_is_streamed_and_its_stream_is_stopped(house: SlackHouse) -> None:
+async def test_a_reply_is_streamed_and_its_stream_is_stopped(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
@@ -38,7 +38,9 @@ async def test_a_reply_is_streamed_and_its_stream_is_stopped(house: SlackHouse) 
     assert [c.error for c in slack.called("chat.stopStream")] == [""]
 
 
-async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(house: SlackHouse) -> None:
+async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     slack.methods.streaming = False
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -50,7 +52,7 @@ async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(house: Sl
     assert len(slack.called("chat.update")) >= 2
 
 
-async def test_an_expired_stream_is_gone_on_with_by_updates(house: SlackHouse) -> None:
+async def test_an_expired_stream_is_gone_on_with_by_updates(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.replies("C1", ts))
@@ -60,7 +62,9 @@ async def test_an_expired_stream_is_gone_on_with_by_updates(house: SlackHouse) -
     assert reply.edits >= 1
 
 
-async def test_a_429_in_the_middle_of_a_stream_costs_nothing_of_the_text(house: SlackHouse) -> None:
+async def test_a_429_in_the_middle_of_a_stream_costs_nothing_of_the_text(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     slack.limits.refuse_next("chat.appendStream", 2)
     slack.limits.refuse_next("chat.stopStream", 1)
@@ -70,7 +74,7 @@ async def test_a_429_in_the_middle_of_a_stream_costs_nothing_of_the_text(house: 
     assert "ratelimited" in [c.error for c in slack.called("chat.stopStream")]
 
 
-async def test_an_answer_that_slack_lost_is_not_posted_twice(house: SlackHouse) -> None:
+async def test_an_answer_that_slack_lost_is_not_posted_twice(house: SlackDeployment) -> None:
     slack = house.slack
     slack.methods.streaming = False
     slack.api.lost["chat.postMessage"] = 1
@@ -79,7 +83,7 @@ async def test_an_answer_that_slack_lost_is_not_posted_twice(house: SlackHouse) 
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_a_stream_whose_beginning_was_lost_is_found_again(house: SlackHouse) -> None:
+async def test_a_stream_whose_beginning_was_lost_is_found_again(house: SlackDeployment) -> None:
     slack = house.slack
     slack.api.lost["chat.startStream"] = 1
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -87,7 +91,7 @@ async def test_a_stream_whose_beginning_was_lost_is_found_again(house: SlackHous
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_stop_ends_the_reply_where_it_stands(house: SlackHouse) -> None:
+async def test_stop_ends_the_reply_where_it_stands(house: SlackDeployment) -> None:
     slack = house.slack
     slack.methods.streaming = False
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -103,7 +107,7 @@ async def test_stop_ends_the_reply_where_it_stands(house: SlackHouse) -> None:
     assert (await house.storehouse().texts(house.key("C1", ts)))[-1] == reply.shown
 
 
-async def test_slacks_own_stop_button_ends_work_and_session(house: SlackHouse) -> None:
+async def test_slacks_own_stop_button_ends_work_and_session(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
@@ -114,7 +118,7 @@ async def test_slacks_own_stop_button_ends_work_and_session(house: SlackHouse) -
     assert len(reply.shown) < len(LONG)
 
 
-async def test_stop_works_as_a_word(house: SlackHouse) -> None:
+async def test_stop_works_as_a_word(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
@@ -122,7 +126,7 @@ async def test_stop_works_as_a_word(house: SlackHouse) -> None:
     await slack.until(lambda: components.CONTINUE in reply.buttons())
 
 
-async def test_a_stopped_reply_goes_on_in_its_place(house: SlackHouse) -> None:
+async def test_a_stopped_reply_goes_on_in_its_place(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
@@ -135,7 +139,7 @@ async def test_a_stopped_reply_goes_on_in_its_place(house: SlackHouse) -> None:
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_editing_the_newest_prompt_answers_again_in_place(house: SlackHouse) -> None:
+async def test_editing_the_newest_prompt_answers_again_in_place(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
@@ -148,7 +152,7 @@ async def test_editing_the_newest_prompt_answers_again_in_place(house: SlackHous
 async def test_a_killed_adapter_leaves_its_replies_to_the_next(
     redis: Redis, redis_url: str
 ) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         house.lease = 1.0
         slack = house.slack
         await house.core(pace=50)

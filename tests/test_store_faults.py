@@ -18,7 +18,7 @@ from storage.connect import Connection, connect
 from storage.lua import Replication
 from storage.store import Store
 from tests.servers import follows, free_port, running
-from tests.store_fixture import LANE, THREAD, Storehouse, at_work, ends, shows
+from tests.store_fixture import LANE, THREAD, StoreFixture, at_work, ends, shows
 from tests.waiting import until
 
 
@@ -36,7 +36,7 @@ async def test_a_full_redis_takes_nothing_and_then_goes_on(
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
-    house = Storehouse(client, Store(connection))
+    house = StoreFixture(client, Store(connection))
     await house.queue.announce(LANE, "core", 60)
     await house.say("one", id="m1")
     claim = await house.claim()
@@ -56,7 +56,7 @@ async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
-    house = Storehouse(client, Store(connection, buckets=2, lease=0.5, backoff=0.05))
+    house = StoreFixture(client, Store(connection, buckets=2, lease=0.5, backoff=0.05))
     threads = [replace(THREAD, space=f"T{n}") for n in range(8)]
     refused, served = (
         next(thread for thread in threads if house.store.bucket(thread) == bucket)
@@ -80,7 +80,7 @@ async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
         assert [event.attempt for event in events if isinstance(event, Started)] == [1]
 
 
-async def served_by(house: Storehouse) -> bool:
+async def served_by(house: StoreFixture) -> bool:
     """Whether a core is counted on."""
     return bool(await house.queue.cores(LANE))
 
@@ -89,7 +89,7 @@ async def test_a_reply_that_is_written_while_redis_is_full_comes_when_there_is_r
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
-    house = Storehouse(client, Store(connection))
+    house = StoreFixture(client, Store(connection))
     await house.queue.announce(LANE, "another core", 60)
     async with aclosing(house.queue), at_work(house, EchoEngine(100), retry=0.02):
         receipt = await house.say("hello, is there room?")
@@ -114,7 +114,7 @@ async def test_a_message_counts_only_when_a_replica_has_it(
     primary: tuple[Connection, Redis, int], tmp_path: Path
 ) -> None:
     connection, client, port = primary
-    house = Storehouse(client, Store(connection, replication=Replication(1, 50)))
+    house = StoreFixture(client, Store(connection, replication=Replication(1, 50)))
     await house.queue.announce(LANE, "core", 60)
     with pytest.raises(StoreUnavailable, match="only 0 replicas"):
         await house.say("one", id="m1")

@@ -23,22 +23,22 @@ from tests.servers import (
     running_cluster_with_a_spare,
     silent,
 )
-from tests.store_fixture import THREAD, Storehouse, at_work
+from tests.store_fixture import THREAD, StoreFixture, at_work
 
 
 @asynccontextmanager
-async def answering(house: Storehouse) -> AsyncIterator[None]:
+async def answering(house: StoreFixture) -> AsyncIterator[None]:
     """A core that answers by echo, until it is left."""
     async with aclosing(house.queue), at_work(house, EchoEngine(), retry=0.05):
         yield
 
 
-def house_over(connection: Connection, buckets: int = 1) -> Storehouse:
+def house_over(connection: Connection, buckets: int = 1) -> StoreFixture:
     store = Store(connection, buckets=buckets, lease=1.0)
-    return Storehouse(connection.client, store)
+    return StoreFixture(connection.client, store)
 
 
-async def said(house: Storehouse, text: str, thread: ThreadKey) -> Receipt:
+async def said(house: StoreFixture, text: str, thread: ThreadKey) -> Receipt:
     """A message that is sent again until it is taken in, as an adapter's platform would."""
     while True:
         try:
@@ -52,7 +52,7 @@ async def said(house: Storehouse, text: str, thread: ThreadKey) -> Receipt:
             text += "!"
 
 
-async def reply_of(house: Storehouse, receipt: Receipt, thread: ThreadKey) -> str:
+async def reply_of(house: StoreFixture, receipt: Receipt, thread: ThreadKey) -> str:
     delivery = await house.delivery(receipt.job, thread)
     async for event in house.deliveries.follow(delivery):
         if isinstance(event, Done):
@@ -72,7 +72,7 @@ async def test_a_cluster_serves_conversations_in_many_buckets(tmp_path: Path) ->
         assert len({house.store.bucket(thread) for thread in threads}) > 3
 
 
-async def goes_on_without(house: Storehouse, primary: Redis, *beside: Redis) -> None:
+async def goes_on_without(house: StoreFixture, primary: Redis, *beside: Redis) -> None:
     """A conversation whose Redis falls silent, and those servers with it."""
     async with answering(house), asyncio.timeout(40):
         before = await said(house, "one", THREAD)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from core.errors import UsageError
 from core.observe import tracing
-from tests.local_slack.deployment import slack_house
+from tests.local_slack.deployment import slack_deployment
 from tests.waiting import until
 
 
@@ -28,7 +28,7 @@ def collector() -> Iterator[InMemorySpanExporter]:
 async def test_a_reply_is_one_trace_from_the_mention_to_the_last_edit(
     redis: Redis, collector: InMemorySpanExporter
 ) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         await house.core()
         await house.adapter()
         for text in ("open sesame", "and again"):

@@ -14,9 +14,9 @@ from bots.services import name_of_process, parts_of, run_all
 from bots.supervisor import supervise
 from core.errors import UsageError
 from core.settings import load_settings
-from tests.local_slack.deployment import slack_house
+from tests.local_slack.deployment import slack_deployment
 from tests.processes import finish, henji, start
-from tests.store_fixture import Storehouse
+from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
 
@@ -28,7 +28,7 @@ async def test_without_tokens_it_is_a_chat(redis_url: str, redis: Redis) -> None
 async def test_with_tokens_it_answers_there_until_it_is_stopped(
     tmp_path: Path, redis: Redis
 ) -> None:
-    async with slack_house(redis) as house:
+    async with slack_deployment(redis) as house:
         up = await start(
             "up",
             HENJI_DATA_DIR=str(tmp_path),
@@ -74,7 +74,7 @@ async def test_where_a_core_was_killed_another_starts_when_it_is_counted_on_no_l
     """As after a crash of `henji up` itself, when it is started again at once."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("HENJI_ENGINE", "echo")
-    house, stop, killed = Storehouse.over(redis), asyncio.Event(), name_of_process()
+    house, stop, killed = StoreFixture.over(redis), asyncio.Event(), name_of_process()
     await house.queue.announce("echo", killed, 60)
     with capture_logs() as logs:
 
@@ -92,7 +92,7 @@ async def test_where_a_core_was_killed_another_starts_when_it_is_counted_on_no_l
     assert not await is_served(house)
 
 
-async def is_served(house: Storehouse) -> bool:
+async def is_served(house: StoreFixture) -> bool:
     return await house.queue.cores("echo") > 0
 
 

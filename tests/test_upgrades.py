@@ -17,7 +17,7 @@ from storage.embedded_server import embedded_server
 from storage.rules import RedisAudit, RedisRules
 from tests.fixtures import scene
 from tests.servers import free_port, running
-from tests.store_fixture import LANE, THREAD, Storehouse
+from tests.store_fixture import LANE, THREAD, StoreFixture
 from tests.waiting import until
 
 RELEASES = sorted(scene.RELEASED.glob("*.json"))
@@ -48,7 +48,7 @@ async def _upgrade_within_the_hour(redis: Redis) -> None:
 
 async def _goes_on(redis: Redis) -> None:
     """Everything in the scene is understood: turns, jobs, deliveries, events, letters, rules."""
-    house = Storehouse.over(redis, max_attempts=3)
+    house = StoreFixture.over(redis, max_attempts=3)
     await house.queue.announce(LANE, "a newer core", 60)
     assert "日本の首都は?" in await house.texts()
     await _takes_over_what_was_running(house)
@@ -61,7 +61,7 @@ async def _goes_on(redis: Redis) -> None:
     assert (await house.queue.requeue(letter, LANE)).outcome == "queued"
 
 
-async def _takes_over_what_was_running(house: Storehouse) -> None:
+async def _takes_over_what_was_running(house: StoreFixture) -> None:
     await house.redis.zadd(keys.key("leases", 0), {str(THREAD): 1})
     await house.queue.sweep()
     for turn, text in (("m3", "streamed"), ("m4", "waited for")):
@@ -93,7 +93,7 @@ def test_events_of_the_first_release_are_read() -> None:
 
 
 async def test_a_record_of_a_later_release_is_refused_and_not_guessed_at(redis: Redis) -> None:
-    house = Storehouse.over(redis)
+    house = StoreFixture.over(redis)
     record = {"v": "2", "role": "user", "author": "U1", "text": "x", "at": "1.0", "name": ""}
     with pytest.raises(codec.Undecodable, match="version 2"):
         codec.decode_turn("m1", codec.dump(record))
@@ -112,7 +112,7 @@ async def test_a_backup_is_restored_as_the_readme_says(tmp_path: Path) -> None:
         await redis.bgsave()
         await until(lambda: _saved(redis))
         shutil.copy(home / "dump.rdb", saved)
-        house = Storehouse.over(redis)
+        house = StoreFixture.over(redis)
         await house.history.reset(THREAD, "U1")  # what the backup is for
     shutil.copy(saved, anew / "dump.rdb")
     async with running(anew, free_port(), "--appendonly", "no") as redis:
@@ -131,7 +131,7 @@ async def test_the_embedded_servers_folder_is_its_backup(tmp_path: Path) -> None
         before = await scene.dump(redis)
     shutil.copytree(home / "redis", anew / "redis")
     async with embedded_server(home) as url, client_of(url) as redis:
-        await Storehouse.over(redis).history.reset(THREAD, "U1")
+        await StoreFixture.over(redis).history.reset(THREAD, "U1")
     async with embedded_server(anew) as url, client_of(url) as redis:
         after = await scene.dump(redis)
         assert [_still(entry) for entry in after] == [_still(entry) for entry in before]
@@ -157,7 +157,7 @@ async def _rewritten(redis: Redis) -> bool:
 
 
 async def test_usage_without_new_fields_is_read(redis: Redis) -> None:
-    house = Storehouse.over(redis)
+    house = StoreFixture.over(redis)
     await house.queue.announce(LANE, "core", 60)
     await house.say("hello")
     claim = await house.claim()

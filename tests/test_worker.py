@@ -15,12 +15,12 @@ from redis.asyncio import Redis
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError
-from core.queue_types import Claim, Verdict
+from core.queue_types import Claim, FenceResult
 from core.types import Done, Failed, Started
 from storage import keys
 from storage.queue import RedisQueue
 from storage.store import Store
-from tests.store_fixture import LANE, THREAD, Storehouse, at_work, ends, shows
+from tests.store_fixture import LANE, THREAD, StoreFixture, at_work, ends, shows
 from tests.waiting import until
 
 SLOW = 20.0
@@ -31,8 +31,8 @@ OTHER = replace(THREAD, thread="2.0")
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[Storehouse]:
-    house = Storehouse.over(redis, lease=60.0, backoff=0.01, max_attempts=2)
+async def house(redis: Redis) -> AsyncIterator[StoreFixture]:
+    house = StoreFixture.over(redis, lease=60.0, backoff=0.01, max_attempts=2)
     await house.queue.announce(LANE, "another core", 60)
     async with aclosing(house.queue):
         yield house
@@ -41,7 +41,7 @@ async def house(redis: Redis) -> AsyncIterator[Storehouse]:
 # -- the end of a core --------------------------------------------------------------------------
 
 
-async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(house: Storehouse) -> None:
+async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(house: StoreFixture) -> None:
     async with at_work(house, EchoEngine(200), drain=20):
         receipt = await house.say("hello, and good-bye")
         await until(lambda: shows(house, receipt.job))
@@ -49,7 +49,7 @@ async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(house: Storeho
 
 
 async def test_what_a_core_cannot_finish_in_time_is_handed_back_at_the_head_of_its_thread(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     async with at_work(house, EchoEngine(SLOW), drain=0.01):
         first = await house.say(TEXT, author="U1")
@@ -61,7 +61,7 @@ async def test_what_a_core_cannot_finish_in_time_is_handed_back_at_the_head_of_i
     assert await house.redis.hget(keys.key("job", 0, claim.job.id), "attempts") == "1"
 
 
-async def test_an_engine_that_hangs_keeps_no_core_from_stopping(house: Storehouse) -> None:
+async def test_an_engine_that_hangs_keeps_no_core_from_stopping(house: StoreFixture) -> None:
     class Deaf(EchoEngine):
         async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
             try:
@@ -81,10 +81,10 @@ async def test_an_engine_that_hangs_keeps_no_core_from_stopping(house: Storehous
 # -- replies that are not wanted ----------------------------------------------------------------
 
 
-async def test_a_reply_is_stopped_within_200_milliseconds(house: Storehouse) -> None:
+async def test_a_reply_is_stopped_within_200_milliseconds(house: StoreFixture) -> None:
     """From the press in one process to the end that another is told."""
     took = []
-    adapter = Storehouse(house.redis, house.store)
+    adapter = StoreFixture(house.redis, house.store)
     async with at_work(house, EchoEngine(SLOW), publish=0.15):
         for number in range(5):
             receipt = await adapter.say(TEXT, thread=replace(THREAD, thread=f"{number}"))
@@ -109,7 +109,7 @@ class LateNews(RedisQueue):
         super().__init__(store)
         self.free_to_claim, self.fenced, self.told = (asyncio.Event() for _ in range(3))
 
-    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, Verdict]:
+    async def renew(self, claims: Sequence[Claim]) -> Mapping[str, FenceResult]:
         verdicts = await super().renew(claims)
         if "fenced" in verdicts.values():
             self.fenced.set()
@@ -121,7 +121,7 @@ class LateNews(RedisQueue):
         return await super().claim(lane, core, most)
 
 
-async def test_a_claim_that_was_lost_takes_no_newer_one_with_it(house: Storehouse) -> None:
+async def test_a_claim_that_was_lost_takes_no_newer_one_with_it(house: StoreFixture) -> None:
     """An edit starts a reply over: the same core holds the same job again."""
     house.queue = queue = LateNews(house.store)
     queue.free_to_claim.set()
@@ -139,12 +139,12 @@ async def test_a_claim_that_was_lost_takes_no_newer_one_with_it(house: Storehous
     assert end.text == "echo: short"
 
 
-async def _started(house: Storehouse, job: str | None, attempt: int) -> bool:
+async def _started(house: StoreFixture, job: str | None, attempt: int) -> bool:
     return Started(attempt) in await house.events(job)
 
 
 async def test_a_core_whose_clock_is_wrong_answers_all_the_same(
-    house: Storehouse, monkeypatch: pytest.MonkeyPatch
+    house: StoreFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for year in (1990, 2090):
         monkeypatch.setattr(time, "time", lambda: (year - 1970) * 365.25 * 86400)  # noqa: B023
@@ -173,7 +173,7 @@ class Failing(EchoEngine):
                 raise EngineError("the GPU is on fire")
 
 
-async def test_an_engine_that_fails_once_is_tried_again(house: Storehouse) -> None:
+async def test_an_engine_that_fails_once_is_tried_again(house: StoreFixture) -> None:
     async with at_work(house, Failing(1)):
         receipt = await house.say("hello")
         end = await ends(house, receipt.job)
@@ -183,7 +183,7 @@ async def test_an_engine_that_fails_once_is_tried_again(house: Storehouse) -> No
 
 
 async def test_an_engine_that_fails_on_and_on_ends_in_a_dead_letter_and_a_sentence(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     async with at_work(house, Failing(2)):
         receipt = await house.say("hello")
@@ -197,7 +197,7 @@ async def test_an_engine_that_fails_on_and_on_ends_in_a_dead_letter_and_a_senten
 
 
 async def test_a_prompt_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(
-    house: Storehouse,
+    house: StoreFixture,
 ) -> None:
     poisoned = await house.say("poison")
     await house.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")

@@ -15,14 +15,14 @@ import click
 from bots import strings
 from bots.access import UNSET, written
 from bots.cli.common import example, open_settings
-from bots.services import Memory, open_memory
+from bots.services import Stores, open_stores
 from core.errors import OperatorError, UsageError
 from core.place_rules import rule_from_text
 from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
 from core.settings import PLATFORMS, Settings
 from core.types import ThreadKey
 
-Work = Callable[[Memory, Settings], Awaitable[None]]
+Work = Callable[[Stores, Settings], Awaitable[None]]
 
 of_user = click.option(
     "--user", "person", metavar="PERSON", required=True, help="The platform's id, as in U42."
@@ -44,7 +44,7 @@ def admin() -> None:
 def threads(platform: str | None, as_json: bool) -> None:
     """List the conversations, the latest first."""
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         async for found in memory.history.threads(platform):
             if as_json:
                 _print_json({**asdict(found), "thread": str(found.thread)})
@@ -64,7 +64,7 @@ def show(thread: str, as_json: bool) -> None:
     """Print a conversation as it is remembered."""
     key = _thread(thread)
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         turns = await memory.history.turns(key)
         if not turns:
             raise OperatorError(f"nothing is remembered of {key}")
@@ -87,7 +87,7 @@ def reset(where: str) -> None:
     thread = _thread(where) if where.count(":") == 3 else None
     place = None if thread else _place(where)
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         if thread:
             number = await memory.history.reset(thread, _operator())
             click.echo(f"forgotten: {number} messages of {thread}")
@@ -105,7 +105,7 @@ def forget(person: str, place: str) -> None:
     """Forget what a person wrote in a space, and the replies to it."""
     space = _place(place)
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         number = await memory.history.forget(space, person, _operator())
         click.echo(f"forgotten: {number} messages")
 
@@ -119,7 +119,7 @@ def export(person: str, place: str) -> None:
     """Print what a person wrote in a space, and the replies to it, as JSON, one message a line."""
     space = _place(place)
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         await memory.audit.note(space, _operator(), "export", person)
         async for thread, stored in memory.history.export(space, person):
             _print_turn(thread, stored, as_json=True)
@@ -138,7 +138,7 @@ def audit(where: str, most: int, as_json: bool) -> None:
     """List who reset, forgot, changed or read what in a space or a channel, the newest first."""
     place = _place(where)
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         for entry in await memory.audit.entries(place, most):
             if as_json:
                 _print_json(asdict(entry))
@@ -160,7 +160,7 @@ def feedback(where: str, most: int, as_json: bool) -> None:
     """List what people thought of replies in a space or a channel, and why, the newest first."""
     place = _place(where)
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         await memory.audit.note(place, _operator(), "read", "feedback")
         for opinion in await memory.feedback.opinions(place, most):
             _print_opinion(opinion, as_json)
@@ -181,7 +181,7 @@ def config(where: str, words: tuple[str, ...]) -> None:
     text = " ".join(value)
     chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         if text:
             await memory.rulebook.change(place, name, chosen, _operator())
         if name == "model" and chosen and not await memory.queue.cores(chosen):
@@ -199,7 +199,7 @@ def config(where: str, words: tuple[str, ...]) -> None:
 def dead(most: int, as_json: bool) -> None:
     """List the replies that were given up, the newest first."""
 
-    async def work(memory: Memory, _: Settings) -> None:
+    async def work(memory: Stores, _: Settings) -> None:
         for letter in await memory.queue.dead(most):
             if as_json:
                 _print_json(asdict(letter))
@@ -217,7 +217,7 @@ def dead(most: int, as_json: bool) -> None:
 def requeue(letter: str) -> None:
     """Owe a reply again that was given up; `henji admin dead` lists the ids."""
 
-    async def work(memory: Memory, settings: Settings) -> None:
+    async def work(memory: Stores, settings: Settings) -> None:
         found = await _letter(memory, letter)
         receipt = await memory.queue.requeue(found, settings.job_lane)
         if receipt.outcome != "queued":
@@ -228,7 +228,7 @@ def requeue(letter: str) -> None:
     _with_memory(work)
 
 
-async def _letter(memory: Memory, id_: str) -> DeadLetter:
+async def _letter(memory: Stores, id_: str) -> DeadLetter:
     for letter in await memory.queue.dead(10_000):
         if letter.id == id_:
             return letter
@@ -242,7 +242,7 @@ def _with_memory(work: Work) -> None:
     settings = open_settings(log_level="warning")
 
     async def run() -> None:
-        async with open_memory(settings) as memory:
+        async with open_stores(settings) as memory:
             await work(memory, settings)
 
     asyncio.run(run())

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from shutil import which
 
-from bots.cli.smoke_test import Trial
-from bots.services import open_connection, open_memory
+from bots.cli.smoke_test import SmokeTest
+from bots.services import open_connection, open_stores
 from core.errors import OperatorError
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
@@ -87,10 +87,10 @@ async def answer(settings: Settings) -> Finding:
     """A message of our own, through the queue and the model and back, where a core serves."""
     lane = settings.job_lane
     try:
-        async with open_memory(settings) as memory:
+        async with open_stores(settings) as memory:
             if not await memory.queue.cores(lane):
                 return Finding("answer", True, f"not tried: no core serves {lane} now")
-            trial = Trial(memory.queue, memory.history, memory.deliveries, lane)
+            trial = SmokeTest(memory.queue, memory.history, memory.deliveries, lane)
             times = await trial.run(TRIAL_SECONDS)
     except OperatorError:
         return Finding("answer", True, "not tried: Redis is away")
@@ -156,7 +156,7 @@ async def slack(settings: Settings) -> Finding:
         async with bot.web_client(settings) as client:
             await setup_checks.check(settings, client)
             if settings.slack_by_oauth:
-                async with open_memory(settings) as memory:
+                async with open_stores(settings) as memory:
                     many = bot.many_workspaces(settings, memory.vault, client)
                     if sentences := await setup_checks.revoked(many):
                         return Finding("Slack", False, "; ".join(sentences))

@@ -13,10 +13,10 @@ from core.models.catalogue import (
     CATALOGUE,
     EMBEDDED,
     ModelSpec,
+    estimate_memory,
     find_model,
     find_named,
     is_here,
-    memory,
     pull_model,
 )
 from core.settings import Settings, load_settings
@@ -95,7 +95,7 @@ def _spec(name: str, settings: Settings) -> ModelSpec:
 def _sizes(spec: ModelSpec, settings: Settings) -> tuple[str, str, str]:
     if spec.shape is None:
         return "-", "-", "-"
-    need = memory(spec.shape, spec.context_length, settings.dtype)
+    need = estimate_memory(spec.shape, spec.context_length, settings.dtype)
     return f"{spec.shape.parameters / 1e9:.2f} B", _bytes(need.weights), _bytes(need.cache)
 
 

@@ -30,7 +30,7 @@ class Times:
 
 
 @dataclass
-class Trial:
+class SmokeTest:
     """One message of our own, and what it is followed with."""
 
     queue: JobQueue

@@ -17,7 +17,7 @@ from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, in
 from bots.console.convert import Seat
 from bots.console.platform import ConsolePlatform
 from bots.processes import CoreKeeper, stop_on_signals
-from bots.services import Memory, open_memory, open_relay
+from bots.services import Stores, open_relay, open_stores
 from core.errors import OperatorError
 from core.settings import Settings
 
@@ -29,7 +29,7 @@ async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
     seat = Seat(_user(), thread, _language(settings))
     screen = Screen()
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(open_memory(settings))
+        memory = await stack.enter_async_context(open_stores(settings))
         keeper = _keeper(settings, memory, screen)
         await stack.enter_async_context(aclosing(keeper))
         platform = ConsolePlatform(screen.write if text is None else _nowhere, screen.tell)
@@ -43,7 +43,7 @@ async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
             await _until_left(keeper, _talk(chat, keeper, screen))
 
 
-def _keeper(settings: Settings, memory: Memory, screen: Screen) -> CoreKeeper:
+def _keeper(settings: Settings, memory: Stores, screen: Screen) -> CoreKeeper:
     async def serves() -> bool:
         return await memory.queue.cores(settings.job_lane) > 0
 
@@ -82,7 +82,7 @@ def _lines() -> Lines:
     return PipedLines()
 
 
-async def _greet(settings: Settings, memory: Memory, seat: Seat, screen: Screen) -> None:
+async def _greet(settings: Settings, memory: Stores, seat: Seat, screen: Screen) -> None:
     if settings.engine == "torch" and settings.model == "smollm2":
         screen.tell(strings.say("console_small_model", seat.locale, model=settings.model))
         screen.tell(f"  {OTHER_MODEL}")

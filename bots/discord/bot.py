@@ -26,8 +26,7 @@ from bots.discord.setup_checks import (
     point_at,
 )
 from bots.discord.shards import Plan, Shards
-from bots.relay import Relay
-from bots.relay import Terms as RelayTerms
+from bots.relay import Relay, RelaySettings
 from core.errors import UsageError
 from core.ports import Deliveries, Feedback, History, JobQueue, Leases
 from core.settings import Settings
@@ -52,7 +51,7 @@ def build(
     pace: Pace,
     stores: Stores,
     terms: Terms,
-    relay_terms: RelayTerms,
+    relay_terms: RelaySettings,
     clock: Callable[[], float] = time.time,
 ) -> Desk:
     """Platform, relay and desk of one process; `client` is the one that speaks.
@@ -77,7 +76,9 @@ def build(
     )
 
 
-async def serve(settings: Settings, stores: Stores, terms: RelayTerms, stop: asyncio.Event) -> None:
+async def serve(
+    settings: Settings, stores: Stores, terms: RelaySettings, stop: asyncio.Event
+) -> None:
     """Serve Discord until `stop` is set; UsageError or OperatorError where it will not have us."""
     token = settings.discord_bot_token
     if token is None:
@@ -118,7 +119,7 @@ async def run(
     portal: Portal,
     stores: Stores,
     terms: Terms,
-    relay_terms: RelayTerms,
+    relay_terms: RelaySettings,
     plan: Plan,
     stop: asyncio.Event,
 ) -> None:

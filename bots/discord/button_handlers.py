@@ -17,7 +17,7 @@ from bots.discord.context import Asked, Desk, within
 from bots.discord.note import Note
 from bots.discord.permissions import is_shut_out
 from bots.discord.words import labels
-from core.queue_types import Delivery, Receipt, Verdicts
+from core.queue_types import Delivery, Rating, Receipt
 
 log = structlog.get_logger()
 
@@ -129,6 +129,6 @@ class Presses:
 
     async def _rate(self, interaction: Asked, press: Press, reason: str = "") -> None:
         by = str(interaction.user.id)
-        verdict: Verdicts = "good" if press.verb == "good" else "bad"
+        verdict: Rating = "good" if press.verb == "good" else "bad"
         await within(self._desk.feedback.keep(press.thread, press.job, by, verdict, reason))
         log.info("feedback", job=press.job, by=by, verdict=verdict, reasoned=bool(reason))

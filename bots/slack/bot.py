@@ -16,8 +16,7 @@ from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
 from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.relay import Relay
-from bots.relay import Terms as RelayTerms
+from bots.relay import Relay, RelaySettings
 from bots.slack import setup_checks
 from bots.slack.api import Caller
 from bots.slack.backfill import Past
@@ -33,7 +32,7 @@ from bots.slack.socket_mode import PING_SECONDS, socket
 from bots.slack.users import People
 from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
 from core.background import repeat
-from core.ports import Deliveries, Feedback, History, JobQueue, Vault
+from core.ports import Deliveries, Feedback, History, JobQueue, Secrets
 from core.settings import Settings
 
 CONNECTIONS = 100
@@ -57,7 +56,7 @@ class Stores(Protocol):
     def deliveries(self) -> Deliveries: ...
 
     @property
-    def vault(self) -> Vault: ...
+    def vault(self) -> Secrets: ...
 
     @property
     def feedback(self) -> Feedback: ...
@@ -66,7 +65,7 @@ class Stores(Protocol):
 async def serve(
     settings: Settings,
     stores: Stores,
-    terms: RelayTerms,
+    terms: RelaySettings,
     stop: asyncio.Event,
     budget: Budget | None = None,
 ) -> None:
@@ -101,7 +100,7 @@ async def _installed(
     return AsyncOAuthFlow(client=client, settings=oauth), many
 
 
-def many_workspaces(settings: Settings, vault: Vault, client: AsyncWebClient) -> ManyWorkspaces:
+def many_workspaces(settings: Settings, vault: Secrets, client: AsyncWebClient) -> ManyWorkspaces:
     """The workspaces that have installed the app, as they are kept."""
     client_id, client_secret = _credentials(settings)
     rotator = AsyncTokenRotator(client_id=client_id, client_secret=client_secret, client=client)
@@ -132,7 +131,7 @@ async def web_client(settings: Settings) -> AsyncIterator[AsyncWebClient]:
 
 
 def new_desk(
-    settings: Settings, stores: Stores, terms: RelayTerms, workspaces: Workspaces, budget: Budget
+    settings: Settings, stores: Stores, terms: RelaySettings, workspaces: Workspaces, budget: Budget
 ) -> Desk:
     """The tools of the listeners, and the relay with its platform."""
     caller = Caller(budget)

@@ -15,7 +15,7 @@ from bots.slack.context import Desk
 from bots.slack.convert import Malformed
 from bots.slack.interactions import Pressed, Submitted
 from bots.strings import say
-from core.queue_types import Verdicts
+from core.queue_types import Rating
 
 REASON = "henji_reason"
 
@@ -84,14 +84,14 @@ class Controls:
             await self._keep(handle, sent.user, verdict, reason)
         self._desk.later(self._desk.tell(handle.thread, sent.user, "feedback_thanks"))
 
-    async def _keep(self, handle: Handle, user: str, verdict: Verdicts, reason: str = "") -> None:
+    async def _keep(self, handle: Handle, user: str, verdict: Rating, reason: str = "") -> None:
         await self._desk.feedback.keep(handle.thread, handle.job, user, verdict, reason)
         log.info("feedback", job=handle.job, by=user, verdict=verdict, reasoned=bool(reason))
 
 
-def _opinion(value: str) -> tuple[Verdicts, Handle]:
+def _opinion(value: str) -> tuple[Rating, Handle]:
     """What a thumb carries; Malformed where it is none."""
     verdict, _, handle = value.partition(" ")
     if verdict not in ("good", "bad"):
         raise Malformed("value")
-    return cast("Verdicts", verdict), Handle.parse(handle)
+    return cast("Rating", verdict), Handle.parse(handle)

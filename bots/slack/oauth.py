@@ -24,7 +24,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bots.platform import PlatformRefused
 from bots.slack.convert import Bot
 from bots.slack.workspaces import new_client
-from core.ports import Vault
+from core.ports import Secrets
 
 STATE_SECONDS = 600
 KEPT_SECONDS = 30.0
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 class Installations(AsyncInstallationStore):
     """The bot of each workspace, as Slack's SDK wants it kept."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Secrets) -> None:
         self._vault = vault
 
     @property
@@ -84,7 +84,7 @@ class Installations(AsyncInstallationStore):
 class States(AsyncOAuthStateStore):
     """The states of installations under way: each is good once, for ten minutes."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Secrets) -> None:
         self._vault = vault
 
     @property

@@ -16,7 +16,7 @@ from core.dialogue.encoder import Encoder
 from core.dialogue.formats.base import Format, Message
 from core.dialogue.formats.load import load_format
 from core.dialogue.formats.speaker_names import named
-from core.dialogue.prompt_cache import Part, Trail, Trails
+from core.dialogue.prompt_cache import CachedDialogue, PromptCache, Segment
 from core.dialogue.reply import Reply
 from core.dialogue.tokenizers.base import Tokenizer, check_vocabulary, load_tokenizer
 from core.errors import ModelError, TurnTooLong
@@ -35,7 +35,7 @@ class Prompt:
     """Turn id -> tokens that the turn takes in a prompt, for the turns that are in this one."""
 
 
-_Built: TypeAlias = tuple[tuple[int, ...], Mapping[str, int], Trail | None]
+_Built: TypeAlias = tuple[tuple[int, ...], Mapping[str, int], CachedDialogue | None]
 """A prompt's ids, the tokens of its turns, and the trail to go on from."""
 
 
@@ -58,7 +58,7 @@ class Dialogue:
         self._format = form
         self._names = speaker_names
         self._encoder = Encoder(tokenizer)
-        self._trails = Trails()
+        self._trails = PromptCache()
         self._size = lru_cache(4096)(self._measure)
         self._empty = len(self._encoder.whole(form.whole([Message("user", "")], "")))
         if self._empty >= spec.prompt_budget:
@@ -131,19 +131,21 @@ class Dialogue:
 
     # -- from turns to ids ------------------------------------------------------------------------
 
-    def _built(self, turns: Sequence[Turn], start: int, trail: Trail | None, resume: str) -> _Built:
+    def _built(
+        self, turns: Sequence[Turn], start: int, trail: CachedDialogue | None, resume: str
+    ) -> _Built:
         """The prompt of the turns from `start` on, of which `trail` holds the first."""
         if not self._format.stable:
             groups = list(self._groups(turns[start:]))
             rendered = self._format.whole(list(map(self._message, groups)), resume)
             return self._encoder.whole(rendered), self._sizes(turns[start:]), None
-        trail = trail or Trail()
+        trail = trail or CachedDialogue()
         parts = self._parts(turns[start + len(trail.turns) :], first=not trail.turns)
         grown = trail.extended(parts, self._encoder)
         ids, counts = grown.ended(self._format.tail(resume), self._encoder)
         return ids, counts, grown
 
-    def _find(self, turns: Sequence[Turn]) -> tuple[int, Trail] | None:
+    def _find(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
         """A trail that these turns go on from, and where in them it begins."""
         found = self._trails.find(turns)
         if found is None or not self._format.alternates:
@@ -153,12 +155,12 @@ class Dialogue:
         # a turn of the same role would change the last message
         return None if new and new[0].role == trail.turns[-1].role else found
 
-    def _parts(self, turns: Sequence[Turn], *, first: bool) -> Iterator[Part]:
+    def _parts(self, turns: Sequence[Turn], *, first: bool) -> Iterator[Segment]:
         for group in self._groups(turns):
             message = self._message(group)
             render = self._format.first if first else self._format.following
             first = False
-            yield Part(group, render(message))
+            yield Segment(group, render(message))
 
     def _groups(self, turns: Sequence[Turn]) -> Iterator[tuple[Turn, ...]]:
         """The turns that become one message."""

@@ -15,7 +15,7 @@ _facts = attrgetter("id", "role", "text", "name")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Segment:
     """A message as it stands in a rendered string, and the turns that it is made of."""
 
     turns: tuple[Turn, ...]
@@ -23,11 +23,11 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class CachedDialogue:
     """Some turns in a row, rendered and encoded up to the last place where they may be cut."""
 
     turns: tuple[Turn, ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Segment, ...] = ()
     ids: tuple[int, ...] = ()
     """Of what stands before the last cut."""
     rest: str = ""
@@ -37,10 +37,10 @@ class Trail:
     settled: bool = True
     """Whether every segment has its ids wherever it stands; if not, the whole is encoded."""
 
-    def extended(self, parts: Iterable[Part], encoder: Encoder) -> Trail:
+    def extended(self, parts: Iterable[Segment], encoder: Encoder) -> CachedDialogue:
         """This and more parts."""
         last = self.parts[-1] if self.parts else None
-        done: list[Part] = []
+        done: list[Segment] = []
         ids: list[int] = []
         counts: dict[str, int] = {}
         rest, settled = self.rest, self.settled
@@ -57,7 +57,7 @@ class Trail:
                 counts |= _counted(last, segment if divided else None, encoder)
             done.append(part)
             last = part
-        return Trail(
+        return CachedDialogue(
             self.turns + tuple(turn for part in done for turn in part.turns),
             self.parts + tuple(done),
             self.ids + tuple(ids),
@@ -92,7 +92,7 @@ _FRONT = 4
 part before."""
 
 
-def _counted(part: Part, closed: Sequence[int] | None, encoder: Encoder) -> dict[str, int]:
+def _counted(part: Segment, closed: Sequence[int] | None, encoder: Encoder) -> dict[str, int]:
     """Turn id -> tokens, for the turns of a part; `closed` is the segment that ends with it."""
     sides = encoder.split(part.text)
     alone = closed is None or sides is None or len(sides[0]) > _FRONT
@@ -104,14 +104,14 @@ def _counted(part: Part, closed: Sequence[int] | None, encoder: Encoder) -> dict
     return {turn.id: max(1, tokens * (len(turn.text) + 1) // length) for turn in part.turns}
 
 
-class Trails:
+class PromptCache:
     """The trails of the dialogues that were answered last, found by their last turn's id."""
 
     def __init__(self, most: int = 256) -> None:
         self._most = most
-        self._by_last_turn: OrderedDict[str, Trail] = OrderedDict()
+        self._by_last_turn: OrderedDict[str, CachedDialogue] = OrderedDict()
 
-    def find(self, turns: Sequence[Turn]) -> tuple[int, Trail] | None:
+    def find(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
         """The trail that ends last among these turns, and where in them it begins."""
         for end in range(len(turns), max(0, len(turns) - _NEW), -1):
             trail = self._by_last_turn.get(turns[end - 1].id)
@@ -121,7 +121,7 @@ class Trails:
                     return start, trail
         return None
 
-    def put(self, trail: Trail, instead: Trail | None) -> None:
+    def put(self, trail: CachedDialogue, instead: CachedDialogue | None) -> None:
         """Keep a trail; the shorter one that it grew out of is not wanted any more."""
         if instead is not None:
             self._by_last_turn.pop(instead.turns[-1].id, None)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from core.engine.throughput import Pace
+from core.engine.throughput import Throughput
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
 from core.types import FinishReason, Sampling
@@ -56,7 +56,7 @@ class OpenAIEngine:
         self._model = model
         self._http = http
         self._running = 0
-        self._pace = Pace()
+        self._pace = Throughput()
 
     @classmethod
     async def open(cls, remote: Remote) -> Self:

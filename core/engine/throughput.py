@@ -10,7 +10,7 @@ _NEWEST = 0.2
 """The weight of the newest value in a mean of late."""
 
 
-class Pace:
+class Throughput:
     """Figures for `EngineStats`. Times are seconds of one clock."""
 
     def __init__(self) -> None:

@@ -339,7 +339,7 @@ def is_here(spec: ModelSpec, settings: Settings) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryEstimate:
     """Bytes that a model takes where it is loaded."""
 
     weights: int
@@ -350,10 +350,10 @@ class Memory:
 _BYTES = {"auto": 2, "float16": 2, "bfloat16": 2, "float32": 4}
 
 
-def memory(shape: ModelShape, context_length: int, dtype: str) -> Memory:
+def estimate_memory(shape: ModelShape, context_length: int, dtype: str) -> MemoryEstimate:
     """What a model takes in a precision of the settings; ``auto`` is a GPU's, of two bytes."""
     size = _BYTES[dtype]
-    return Memory(shape.parameters * size, shape.cache_numbers * context_length * size)
+    return MemoryEstimate(shape.parameters * size, shape.cache_numbers * context_length * size)
 
 
 def _pulled(name: str, source: str, revision: str | None, settings: Settings) -> Path:

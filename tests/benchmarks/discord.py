@@ -22,18 +22,17 @@ from redis.asyncio import Redis
 
 from bots.discord import bot, setup_checks
 from bots.discord.shards import Plan
-from bots.relay import Terms as RelayTerms
+from bots.relay import RelaySettings
 from bots.strings import say
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
-from core.worker import Terms as WorkerTerms
-from core.worker import Worker
+from core.worker import Worker, WorkerSettings
 from tests.benchmarks.server import plain_server
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import LANE, TERMS, Team
+from tests.local_discord.deployment import LANE, TERMS, DiscordDeployment
 from tests.local_discord.server import TOKEN, LocalDiscord
-from tests.store_fixture import Storehouse
+from tests.store_fixture import StoreFixture
 
 WORDS = "、".join(f"{number}番目の言葉" for number in range(20))
 CLIENT: dict[str, Any] = {
@@ -197,17 +196,17 @@ async def be_adapter(api: str, gateway: str, url: str) -> None:
     setup_checks.point_at(api, gateway)
     seen = await setup_checks.look(TOKEN)
     async with Redis.from_url(url, **CLIENT) as redis:
-        stores = Team(None, Storehouse.over(redis)).stores()  # type: ignore[arg-type]  # no Discord
-        plan, relay = Plan(1, 1, "bench"), RelayTerms(lane=LANE, holder="bench")
+        stores = DiscordDeployment(None, StoreFixture.over(redis)).stores()  # type: ignore[arg-type]  # no Discord
+        plan, relay = Plan(1, 1, "bench"), RelaySettings(lane=LANE, holder="bench")
         await bot.run(TOKEN, seen, stores, TERMS, relay, plan, asyncio.Event())
 
 
 async def be_core(url: str, pace: float) -> None:
     """A core with the echo engine."""
     async with Redis.from_url(url, **CLIENT) as redis:
-        house = Storehouse.over(redis)
+        house = StoreFixture.over(redis)
         dialogue = Dialogue.load(CATALOGUE["echo"], None)
-        terms = WorkerTerms(lane=LANE, name="bench")
+        terms = WorkerSettings(lane=LANE, name="bench")
         worker = Worker(house.queue, house.history, EchoEngine(pace), dialogue, terms)
         await worker.run(asyncio.Event())
 

@@ -26,9 +26,9 @@ from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.engine_types import EngineStats
 from core.models.catalogue import CATALOGUE
-from core.queue_types import OPENED, Claim, Commit, Delivery, Submission, Verdict
+from core.queue_types import OPENED, Claim, Commit, Delivery, FenceResult, Submission
 from core.types import Done, ThreadKey, Turn
-from core.worker import Terms, Worker
+from core.worker import Worker, WorkerSettings
 from storage.connect import connect
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
@@ -69,7 +69,7 @@ class CountingQueue(RedisQueue):
     awaited = 0
     reached: asyncio.Event
 
-    async def commit(self, claim: Claim, commit: Commit) -> Verdict:
+    async def commit(self, claim: Claim, commit: Commit) -> FenceResult:
         verdict = await super().commit(claim, commit)
         self.awaited -= 1
         if self.awaited == 0:
@@ -92,7 +92,7 @@ class Ours:
 
     def worker(self) -> Worker:
         dialogue = Dialogue.load(CATALOGUE["echo"], None)
-        terms = Terms(lane=LANE, name="core")
+        terms = WorkerSettings(lane=LANE, name="core")
         return Worker(self.queue, self.history, Engine(), dialogue, terms)
 
     async def submit(self, number: int) -> Delivery:

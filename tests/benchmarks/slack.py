@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from tests.benchmarks.server import plain_server
 from tests.local_slack import LocalSlack
-from tests.local_slack.deployment import SlackHouse, slack_house
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,20 @@ def main(argv: Sequence[str]) -> int:
 async def _bench(load: Load) -> int:
     with plain_server() as url:
         redis = Redis.from_url(url, decode_responses=True, socket_timeout=None)
-        async with redis, slack_house(redis) as house:
+        async with redis, slack_deployment(redis) as house:
             await house.core(pace=load.pace)
             await house.adapter_process(url)
             await _warm_up(house)
             return await _measure(house, load)
 
 
-async def _warm_up(house: SlackHouse) -> None:
+async def _warm_up(house: SlackDeployment) -> None:
     """The first message of a process opens its connections."""
     ts = await house.slack.say("D0", "U1", "hello")
     await house.answered("D0", ts, "echo: hello")
 
 
-async def _measure(house: SlackHouse, load: Load) -> int:
+async def _measure(house: SlackDeployment, load: Load) -> int:
     slack = house.slack
     first, began = len(slack.delivery.envelopes), time.monotonic()
     before = len(slack.api.calls)

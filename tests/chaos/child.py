@@ -36,7 +36,7 @@ def store_at(url: str) -> Store:
 
 async def core(name: str, url: str, socket: str) -> None:
     store = store_at(url)
-    terms = workers.Terms(LANE, name, lease=LEASE, vouch=30, publish=0.02, retry=0.1)
+    terms = workers.WorkerSettings(LANE, name, lease=LEASE, vouch=30, publish=0.02, retry=0.1)
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
     worker = Worker(RedisQueue(store), RedisHistory(store), EchoEngine(300), dialogue, terms)
     await worker.run(asyncio.Event())
@@ -46,7 +46,7 @@ async def adapter(name: str, url: str, socket: str) -> None:
     store = store_at(url)
     reader, writer = await asyncio.open_unix_connection(socket)
     writer.write(name.encode() + b"\n")
-    terms = relays.Terms(LANE, name, lease=LEASE, take=0.3, hold=0.3)
+    terms = relays.RelaySettings(LANE, name, lease=LEASE, take=0.3, hold=0.3)
 
     async def answer(kind: str, arguments: list[Any]) -> Any:
         return await _event(relay, kind, arguments)

@@ -30,7 +30,7 @@ from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
 from tests.chaos.process import Gated, Process, some_faults
-from tests.simulated_platform import Board, StandIn
+from tests.simulated_platform import Board, SimulatedPlatform
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ class Schedule:
     def _start_core(self) -> None:
         process = self._process("core")
         queue, history, _ = self._ports(process)
-        terms = workers.Terms(
+        terms = workers.WorkerSettings(
             self.lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, vouch=0.8, publish=0.02,
             idle=0.1, retry=0.05,
         )  # fmt: skip
@@ -172,10 +172,10 @@ class Schedule:
 
     def _start_adapter(self) -> None:
         process = self._process("adapter")
-        terms = relays.Terms(
+        terms = relays.RelaySettings(
             self.lane, process.name, lease=LEASE, take=0.15, positions=0.3, hold=0.2
         )
-        stand_in = StandIn(self.board, self.platform, 100, CALL_SECONDS, process.platform)
+        stand_in = SimulatedPlatform(self.board, self.platform, 100, CALL_SECONDS, process.platform)
         relay = Relay(stand_in, *self._ports(process), terms)
         self.adapters = [a for a in self.adapters if not a.process.dead]
         self.adapters.append(Adapter(process, relay))

@@ -12,23 +12,22 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 from redis.asyncio import Redis
 
-from bots.access import Governance
+from bots.access import Access
 from bots.discord import bot, setup_checks
 from bots.discord.bot import Stores
 from bots.discord.context import Terms
 from bots.discord.shards import Plan
-from bots.relay import Terms as RelayTerms
+from bots.relay import RelaySettings
 from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
-from core.worker import Terms as WorkerTerms
-from core.worker import Worker
+from core.worker import Worker, WorkerSettings
 from storage.leases import RedisLeases
 from storage.rules import RedisAudit, RedisRules
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord
-from tests.store_fixture import Storehouse
+from tests.store_fixture import StoreFixture
 
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
@@ -42,11 +41,11 @@ def words(count: int) -> str:
 
 
 @dataclass
-class Team:
+class DiscordDeployment:
     """People, the bot, and what the bot remembers."""
 
     discord: LocalDiscord
-    house: Storehouse
+    house: StoreFixture
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     stops: list[asyncio.Event] = field(default_factory=list)
     bots: list[Bot] = field(default_factory=list)
@@ -58,13 +57,13 @@ class Team:
 
     def stores(self) -> Stores:
         """Queue, history and deliveries of a process's own, over the one Redis."""
-        house = Storehouse.over(self.house.redis)
+        house = StoreFixture.over(self.house.redis)
         leases = RedisLeases(house.store)
         return Stores(house.queue, house.history, house.deliveries, leases, house.feedback)
 
     async def start_core(self, tokens_per_second: float = 0.0) -> asyncio.Task[None]:
-        house = Storehouse.over(self.house.redis)
-        terms = WorkerTerms(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
+        house = StoreFixture.over(self.house.redis)
+        terms = WorkerSettings(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
         spec = replace(CATALOGUE["echo"], context_length=16_384, max_new_tokens=8_192)
         engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
         stop = asyncio.Event()
@@ -82,13 +81,13 @@ class Team:
         policy = changes.pop("policy", None)
         seen = await setup_checks.look(TOKEN)
         terms = replace(TERMS, reads=seen.reads, **changes)
-        governance = policy and Governance(
+        governance = policy and Access(
             RedisRules(self.house.store, policy),
             RedisAudit(self.house.store),
             policy,
             self.house.queue.cores,
         )
-        relay = RelayTerms(
+        relay = RelaySettings(
             lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, governance=governance
         )
         stop = asyncio.Event()
@@ -127,12 +126,12 @@ class Bot:
 
 
 @contextlib.asynccontextmanager
-async def a_team(redis: Redis, **discord: Any) -> AsyncIterator[Team]:
+async def discord_deployment(redis: Redis, **discord: Any) -> AsyncIterator[DiscordDeployment]:
     """A team without a core or a bot yet."""
     before = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
     async with LocalDiscord(**discord) as local:
         setup_checks.point_at(local.api_url, local.gateway_url)
-        team = Team(local, Storehouse.over(redis))
+        team = DiscordDeployment(local, StoreFixture.over(redis))
         try:
             yield team
         finally:

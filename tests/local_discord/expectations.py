@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import Team
+from tests.local_discord.deployment import DiscordDeployment
 from tests.local_discord.world import Interaction
 
 NOBODY = "0"
@@ -12,27 +12,27 @@ STOP, AGAIN, GOOD, BAD = 0, 0, 1, 2
 """Where the buttons stand."""
 
 
-async def the_answer(team: Team, used: Interaction, text: str) -> p.Payload:
+async def the_answer(team: DiscordDeployment, used: Interaction, text: str) -> p.Payload:
     """The message that a command was answered with, once it says this."""
     await answered(team, used)
     return await until_it_says(team, used.channel, used.original, text)
 
 
-async def until_it_says(team: Team, channel: str, ident: str, text: str) -> p.Payload:
+async def until_it_says(team: DiscordDeployment, channel: str, ident: str, text: str) -> p.Payload:
     """The message, once it says this."""
     where = team.discord.world.messages[channel]
     await team.discord.until(lambda: ident in where and where[ident]["content"] == text)
     return where[ident]
 
 
-async def answered(team: Team, used: Interaction) -> p.Payload:
+async def answered(team: DiscordDeployment, used: Interaction) -> p.Payload:
     """What an interaction was acknowledged with."""
     await team.discord.until(lambda: used.answer)
     assert used.answer is not None
     return used.answer
 
 
-async def told(team: Team, used: Interaction) -> str:
+async def told(team: DiscordDeployment, used: Interaction) -> str:
     """The sentence that only the person sees, in an answer or in a deferred one."""
 
     def text() -> str:
@@ -45,7 +45,7 @@ async def told(team: Team, used: Interaction) -> str:
     return said
 
 
-async def with_its_buttons(team: Team, message: p.Payload) -> p.Payload:
+async def with_its_buttons(team: DiscordDeployment, message: p.Payload) -> p.Payload:
     """A reply that has ended, with what can be done about it under it."""
 
     def ended() -> bool:

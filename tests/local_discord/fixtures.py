@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from tests.local_discord.deployment import Team, a_team
+from tests.local_discord.deployment import DiscordDeployment, discord_deployment
 
 
 @pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[Team]:
+async def team(redis: Redis) -> AsyncIterator[DiscordDeployment]:
     """The bot, its cores and a Discord on the wire, which at the end must have found no fault."""
-    async with a_team(redis) as team:
+    async with discord_deployment(redis) as team:
         yield team
         assert team.discord.faults == []
 
 
 @pytest.fixture
-async def general(team: Team) -> str:
+async def general(team: DiscordDeployment) -> str:
     """A channel of a guild that the bot is in, connected and with a core."""
     channel = team.discord.add_channel(team.discord.add_guild())
     await team.start_core()

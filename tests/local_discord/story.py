@@ -17,10 +17,9 @@ from bots.discord.bot import build
 from bots.discord.client import HenjiClient
 from bots.discord.context import Desk
 from bots.discord.rate_limits import Pace
-from bots.relay import Relay
-from bots.relay import Terms as RelayTerms
-from tests.local_discord.deployment import LANE, TERMS, Team
-from tests.store_fixture import Storehouse
+from bots.relay import Relay, RelaySettings
+from tests.local_discord.deployment import LANE, TERMS, DiscordDeployment
+from tests.store_fixture import StoreFixture
 
 SAID = (
     discord.MessageType.default,
@@ -112,11 +111,11 @@ async def a_story(
     redis: Redis, *, reads: bool = True, speed: float = 0.0, **terms: Any
 ) -> AsyncIterator[Story]:
     """`reads`: the Message Content intent is granted; `speed`: of the core, in tokens a second."""
-    team = Team(None, Storehouse.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
+    team = DiscordDeployment(None, StoreFixture.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
     await team.start_core(speed)
     pace = Pace()
     client = HenjiClient(pace, reads=reads)
-    relay = RelayTerms(lane=LANE, holder="bot", take=0.05, positions=0.1, drain=1.0)
+    relay = RelaySettings(lane=LANE, holder="bot", take=0.05, positions=0.1, drain=1.0)
     stores = team.stores()
     envs: list[simcord.Env] = []
     terms_ = replace(TERMS, reads=reads, **terms)

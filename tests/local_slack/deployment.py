@@ -14,8 +14,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bots.access import Governance
-from bots.relay import Terms as RelayTerms
+from bots.access import Access
+from bots.relay import RelaySettings
 from bots.slack.bot import serve
 from bots.slack.rate_limits import Budget
 from core.access_policy import Policy
@@ -24,19 +24,18 @@ from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
 from core.settings import Settings
 from core.types import ThreadKey
-from core.worker import Terms as WorkerTerms
-from core.worker import Worker
+from core.worker import Worker, WorkerSettings
 from storage.rules import RedisAudit, RedisRules
 from storage.store import Store
 from tests.local_slack import LocalSlack, Message
-from tests.store_fixture import Storehouse, TestConnection
+from tests.store_fixture import StoreFixture, TestConnection
 from tests.waiting import until
 
 LANE = "echo"
 
 
 @dataclass
-class SlackHouse:
+class SlackDeployment:
     """The processes, as tasks that can be started, stopped and killed."""
 
     slack: LocalSlack
@@ -50,8 +49,8 @@ class SlackHouse:
     def store(self) -> Store:
         return Store(TestConnection(self.redis), lease=self.lease, delivery_lease=self.lease)
 
-    def storehouse(self) -> Storehouse:
-        return Storehouse(self.redis, self.store())
+    def storehouse(self) -> StoreFixture:
+        return StoreFixture(self.redis, self.store())
 
     async def core(
         self, pace: float = 0.0, name: str = "core", tokens: int = 1024, model: str = LANE
@@ -72,13 +71,13 @@ class SlackHouse:
                 ),
                 None,
             ),
-            WorkerTerms(model, name, lease=self.lease),
+            WorkerSettings(model, name, lease=self.lease),
             self.rulebook,
         )
         self._tasks[name] = (asyncio.create_task(worker.run(stop)), stop)
         await until(partial(self._serves, house, model))
 
-    async def _serves(self, house: Storehouse, lane: str) -> bool:
+    async def _serves(self, house: StoreFixture, lane: str) -> bool:
         return await house.queue.cores(lane) > 0
 
     @property
@@ -135,8 +134,8 @@ class SlackHouse:
     def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
         stop = asyncio.Event()
         audit, cores = RedisAudit(self.store()), self.storehouse().queue.cores
-        governance = Governance(self.rulebook, audit, Policy(), cores)
-        terms = RelayTerms(
+        governance = Access(self.rulebook, audit, Policy(), cores)
+        terms = RelaySettings(
             LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, governance=governance
         )
         settings, budget = Settings(**self._settings()), Budget(self.minute)
@@ -210,14 +209,14 @@ async def _listens(port: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def slack_house(redis: Redis, **settings: Any) -> AsyncIterator[SlackHouse]:
+async def slack_deployment(redis: Redis, **settings: Any) -> AsyncIterator[SlackDeployment]:
     """A house with a person in it, before anything is started."""
     minute = settings.pop("minute", 60.0)
     async with LocalSlack(minute) as slack:
         slack.person("U1", "花子")
         slack.person("U2", "Taro", locale="en-US")
         slack.person("UADMIN", "長谷川", admin=True)
-        house = SlackHouse(slack, redis, settings, minute=minute)
+        house = SlackDeployment(slack, redis, settings, minute=minute)
         try:
             yield house
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from core.dialogue.formats.base import Message, Reading
-from core.dialogue.formats.template_markers import find_seams
+from core.dialogue.formats.template_markers import find_markers
 from core.dialogue.sanitize import Breaker, clean
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.errors import ModelError
@@ -32,7 +32,7 @@ class ChatTemplateFormat:
         self._preamble = ""
         if not tokenizer.has_template:
             raise ModelError(f"{tokenizer.template_file} has no chat template")
-        self._seams = find_seams(self._written, tokenizer.template_file)
+        self._seams = find_markers(self._written, tokenizer.template_file)
         marks = [*tokenizer.reserved, *self._seams.marks()]
         self._safe = Breaker(marks, tokenizer.normalized)
         self._place_system(self._safe(clean(system_prompt)))

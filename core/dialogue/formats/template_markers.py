@@ -17,7 +17,7 @@ _BRACKETED = re.compile(r"<+[^<>\s]+>+|\[[^\[\]\s]+\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Seams:
+class TemplateMarkers:
     """A template's strings between turns."""
 
     before_reply: str
@@ -42,7 +42,7 @@ class Seams:
         return tuple(dict.fromkeys([*bracketed, *spoken]))
 
 
-def find_seams(render: Render, file: object) -> Seams:
+def find_markers(render: Render, file: object) -> TemplateMarkers:
     """The seams of the template in `file`; ModelError where it leaves out what is said."""
     dialogue = [_said("user", _ASKED), _said("assistant", _REPLIED), _said("user", _ASKED_AGAIN)]
     open_end, rendered = render(dialogue, False), render(dialogue, True)
@@ -51,7 +51,7 @@ def find_seams(render: Render, file: object) -> Seams:
         raise ModelError(f"the chat template in {file} leaves out what was said")
     last = rendered.rpartition(_ASKED_AGAIN)[2]
     tail = rendered.removeprefix(open_end) if rendered.startswith(open_end) else last
-    return Seams(found[1], found[2], tail, _around_system(render))
+    return TemplateMarkers(found[1], found[2], tail, _around_system(render))
 
 
 def _around_system(render: Render) -> str:

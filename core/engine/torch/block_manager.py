@@ -32,7 +32,7 @@ def digests(
     return result
 
 
-class Blocks:
+class BlockManager:
     """The book of `count` blocks. A block without references stays findable until it is reused."""
 
     def __init__(self, count: int) -> None:

@@ -16,12 +16,12 @@ from typing import Self, TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.throughput import Pace
+from core.engine.throughput import Throughput
 from core.engine.torch.attention import CacheShape, adopt
-from core.engine.torch.block_manager import SIZE, Blocks
+from core.engine.torch.block_manager import SIZE, BlockManager
 from core.engine.torch.cpu.packed_linear import pack
 from core.engine.torch.model_runner import Flight, Result, Runner
-from core.engine.torch.scheduler import Part, Scheduler
+from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
@@ -70,7 +70,7 @@ class TorchEngine:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Item], _Item]]] = {}
-        self._pace = Pace()
+        self._pace = Throughput()
 
     @classmethod
     async def open(
@@ -108,7 +108,7 @@ class TorchEngine:
             size = f"{limits.cache_bytes / 1e9:,.1f} GB"
             raise ModelError(f"no memory for a cache of {size}: lower HENJI_CACHE_GB") from None
         self._scheduler = Scheduler(
-            Blocks(blocks), places=limits.places, step_tokens=limits.step_tokens
+            BlockManager(blocks), places=limits.places, step_tokens=limits.step_tokens
         )
 
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
@@ -249,7 +249,7 @@ class TorchEngine:
             flight, parts = following, following.parts if following else []
         return True
 
-    def _launch(self, parts: list[Part]) -> Flight:
+    def _launch(self, parts: list[ScheduledChunk]) -> Flight:
         if not self._runner.runs_ahead:
             self._deliver()  # what is computed here and now should keep nobody waiting
         return self._runner.launch(parts)
@@ -260,7 +260,7 @@ class TorchEngine:
         parts = self._scheduler.follow(flight.parts)
         return self._runner.follow(flight, parts) if parts else None
 
-    def _one_by_one(self, parts: list[Part], error: Exception) -> None:
+    def _one_by_one(self, parts: list[ScheduledChunk], error: Exception) -> None:
         """Find who made the step fail: they alone shall."""
         if len(parts) == 1:
             sequence = parts[0].sequence

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from core.engine.torch.attention import AttentionStep
 from core.engine.torch.block_manager import SIZE
 from core.engine.torch.sampler import SamplingBatch, sample
-from core.engine.torch.scheduler import Part
+from core.engine.torch.scheduler import ScheduledChunk
 from core.engine.torch.sequence import Sequence
 from core.engine_types import GenerationRequest
 from core.types import Sampling
@@ -23,7 +23,7 @@ from core.types import Sampling
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
-Result: TypeAlias = tuple[Part, int | None]
+Result: TypeAlias = tuple[ScheduledChunk, int | None]
 """With the token that follows the part, if its prompt is through."""
 
 
@@ -31,7 +31,7 @@ Result: TypeAlias = tuple[Part, int | None]
 class Flight:
     """A step that the device computes."""
 
-    parts: list[Part]
+    parts: list[ScheduledChunk]
     tokens: Tensor
     """Of the parts that sample, in order; on the device."""
     batch: SamplingBatch | None
@@ -43,7 +43,11 @@ class Flight:
 
     @classmethod
     def of(
-        cls, parts: list[Part], sampling: list[int], logits: Tensor, batch: SamplingBatch | None
+        cls,
+        parts: list[ScheduledChunk],
+        sampling: list[int],
+        logits: Tensor,
+        batch: SamplingBatch | None,
     ) -> Flight:
         """Sample, and have the tokens sent to the host."""
         tokens = sample(logits, batch) if batch else logits.new_empty(0, dtype=torch.long)
@@ -74,11 +78,11 @@ class Runner(ABC):
     runs_ahead = False
     """A step is still computed when `launch` returns, and `follow` can put the next behind it."""
 
-    def run(self, parts: list[Part]) -> list[Result]:
+    def run(self, parts: list[ScheduledChunk]) -> list[Result]:
         return self.launch(parts).wait()
 
     @torch.inference_mode()
-    def launch(self, parts: list[Part]) -> Flight:
+    def launch(self, parts: list[ScheduledChunk]) -> Flight:
         """Begin to compute the parts."""
         ids, positions, last = inputs_of(parts)
         sampling = [at for at, part in enumerate(parts) if part.samples]
@@ -89,7 +93,7 @@ class Runner(ABC):
         return Flight.of(parts, sampling, logits, batch)
 
     @torch.inference_mode()
-    def follow(self, flight: Flight, parts: list[Part]) -> Flight:
+    def follow(self, flight: Flight, parts: list[ScheduledChunk]) -> Flight:
         """Have each part of a flight, all of which sample, decode what it samples there.
 
         The device goes on by itself so, while the host looks at the tokens of the step before.
@@ -104,7 +108,7 @@ class Runner(ABC):
 
     @abstractmethod
     def _logits(
-        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
         """(wanted, vocabulary): of the ids at these places of the step.
 
@@ -138,7 +142,7 @@ def trial(wish: Sampling, page: int) -> Sequence:
     return sequence
 
 
-def inputs_of(parts: list[Part]) -> tuple[Ints, Ints, Ints]:
+def inputs_of(parts: list[ScheduledChunk]) -> tuple[Ints, Ints, Ints]:
     """Ids and positions of the step, and where in it each part ends."""
     starts = np.array([part.sequence.computed for part in parts])
     counts = np.array([part.count for part in parts])

@@ -6,12 +6,12 @@ from array import array
 from bisect import insort
 from dataclasses import dataclass
 
-from core.engine.torch.block_manager import SIZE, Blocks, digests
+from core.engine.torch.block_manager import SIZE, BlockManager, digests
 from core.engine.torch.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ScheduledChunk:
     """`count` ids of a sequence, from `sequence.computed` on, to compute in one step."""
 
     sequence: Sequence
@@ -30,7 +30,7 @@ def _order(sequence: Sequence) -> int:
 class Scheduler:
     """Requests that wait and that run, oldest first, over a book of blocks."""
 
-    def __init__(self, blocks: Blocks, *, places: int, step_tokens: int) -> None:
+    def __init__(self, blocks: BlockManager, *, places: int, step_tokens: int) -> None:
         """`places` run at once; a step computes `step_tokens` ids."""
         self.blocks = blocks
         self.places = places
@@ -43,25 +43,25 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_order)
 
-    def plan(self) -> list[Part]:
+    def plan(self) -> list[ScheduledChunk]:
         """The next step: empty only where nothing runs or waits."""
         self._drop_cancelled()
-        parts: dict[int, Part] = {}
+        parts: dict[int, ScheduledChunk] = {}
         budget = self._step_tokens
         for sequence in sorted(self.running, key=lambda one: one.pending > 1):
             if not sequence.blocks or not budget:
                 continue  # without blocks it was preempted for one before it
             count = min(sequence.pending, budget)
             if self._reserve(sequence, count, parts):
-                parts[sequence.order] = Part(sequence, count)
+                parts[sequence.order] = ScheduledChunk(sequence, count)
                 budget -= count
         while budget and (admitted := self._admit()):
             count = min(admitted.pending, budget)
-            parts[admitted.order] = Part(admitted, count)
+            parts[admitted.order] = ScheduledChunk(admitted, count)
             budget -= count
         return list(parts.values())
 
-    def follow(self, parts: list[Part]) -> list[Part] | None:
+    def follow(self, parts: list[ScheduledChunk]) -> list[ScheduledChunk] | None:
         """The step after this one, whose tokens are not known yet: everybody goes on.
 
         None where that is not certain, or where others could join.
@@ -76,9 +76,9 @@ class Scheduler:
             return None
         for sequence, count in zip(sequences, missing, strict=True):
             sequence.blocks.extend(self.blocks.allocate() for _ in range(count))
-        return [Part(sequence, 1) for sequence in sequences]
+        return [ScheduledChunk(sequence, 1) for sequence in sequences]
 
-    def computed(self, part: Part) -> None:
+    def computed(self, part: ScheduledChunk) -> None:
         """Book a part that was computed: the blocks that became full can be found from now on."""
         sequence = part.sequence
         sequence.computed += part.count
@@ -131,7 +131,7 @@ class Scheduler:
             self.cached_tokens += sequence.cached
             self.prompt_tokens += len(sequence.request.prompt)
 
-    def _reserve(self, sequence: Sequence, count: int, parts: dict[int, Part]) -> bool:
+    def _reserve(self, sequence: Sequence, count: int, parts: dict[int, ScheduledChunk]) -> bool:
         """Blocks for `count` more ids, taken from the newest if need be; False: from it itself."""
         needed = _blocks_for(sequence.computed + count)
         while len(sequence.blocks) < needed:

@@ -19,7 +19,7 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE
 from core.engine.torch.cache_size import untouched
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
-from core.engine.torch.scheduler import Part
+from core.engine.torch.scheduler import ScheduledChunk
 
 _SCORES = 4 << 20
 """Bytes of them at once, at most: the processor's cache should hold them."""
@@ -71,7 +71,7 @@ class CpuCache:
                 torch.softmax(scores, -1, out=weights)
                 into[:, rows] = weights @ value
 
-    def begin(self, parts: list[Part]) -> CpuStep:
+    def begin(self, parts: list[ScheduledChunk]) -> CpuStep:
         """A step over these parts, whose ids follow one another."""
         ends = np.cumsum([part.count for part in parts])
         single = [row for row, part in enumerate(parts) if part.count == 1]
@@ -109,7 +109,7 @@ class _Singles:
     """With that id."""
 
     @classmethod
-    def of(cls, parts: list[Part], at: npt.NDArray[np.int64]) -> _Singles:
+    def of(cls, parts: list[ScheduledChunk], at: npt.NDArray[np.int64]) -> _Singles:
         tables = np.zeros((len(parts), max(len(one.sequence.blocks) for one in parts)), np.int32)
         for row, part in enumerate(parts):
             tables[row, : len(part.sequence.blocks)] = part.sequence.blocks
@@ -131,7 +131,7 @@ class _Piece:
     """(new, known), added to the scores; where some came before, whole pages count as known."""
 
     @classmethod
-    def of(cls, part: Part, end: int, dtype: torch.dtype) -> _Piece:
+    def of(cls, part: ScheduledChunk, end: int, dtype: torch.dtype) -> _Piece:
         start, length = part.sequence.computed, part.sequence.computed + part.count
         table = np.array(part.sequence.blocks[: -(-length // SIZE)], np.int32)
         positions = torch.arange(start, length)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from core.engine.torch.cpu.paged_attention import CpuCache, CpuStep
 from core.engine.torch.custom_ops import define
 from core.engine.torch.model_runner import Ints, Runner, logits_of, trial
-from core.engine.torch.scheduler import Part
+from core.engine.torch.scheduler import ScheduledChunk
 from core.types import Sampling
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class TracedRunner(Runner):
             log.info("the model is not traced, and takes longer for a step: %s", why)
 
     def _logits(
-        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
         inputs = torch.as_tensor(ids), torch.from_numpy(positions), torch.from_numpy(wanted)
         try:
@@ -76,7 +76,11 @@ class TracedRunner(Runner):
         def step(first: int, count: int) -> tuple[AbstractContextManager[None], list[Tensor]]:
             sequence.computed = first
             ids = torch.arange(first, first + count)
-            return _computing(self._cache.begin([Part(sequence, count)])), [ids, ids, ids - first]
+            return _computing(self._cache.begin([ScheduledChunk(sequence, count)])), [
+                ids,
+                ids,
+                ids - first,
+            ]
 
         at_hand, example = step(*_EXAMPLE)
         with at_hand, warnings.catch_warnings():

@@ -23,7 +23,7 @@ from core.engine.torch.gpu.gemv_linear import RowLinear
 from core.engine.torch.gpu.paged_attention import PagedCache
 from core.engine.torch.gpu.step_inputs import DecodeStep, MixedStep, Step, only_decodes
 from core.engine.torch.model_runner import Ints, Runner, trial
-from core.engine.torch.scheduler import Part
+from core.engine.torch.scheduler import ScheduledChunk
 from core.types import Sampling
 
 _SHAPES = cast("Any", torch.fx.experimental._config)
@@ -62,7 +62,7 @@ class GraphRunner(Runner):
         self._warm_up(cache)
 
     def _logits(
-        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
         graphs = self._decoding if only_decodes(parts, ids, wanted) else self._mixed
         graph = next(graph for size, graph in graphs.items() if size >= len(ids))
@@ -71,7 +71,7 @@ class GraphRunner(Runner):
     def _warm_up(self, cache: PagedCache) -> None:
         """Have the sampler's kernels loaded before anybody waits for them."""
         penalised, cut = Sampling(0.7, repetition_penalty=1.1), Sampling(0.7, top_p=0.9)
-        prompts = [Part(trial(wish, cache.scratch), SIZE) for wish in (penalised, cut)]
+        prompts = [ScheduledChunk(trial(wish, cache.scratch), SIZE) for wish in (penalised, cut)]
         for some in (prompts, prompts[:1], prompts[1:]):
             self.run(some)
 
@@ -131,7 +131,7 @@ class _Graph:
                 self._logits = step.run()
 
     def replay(
-        self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
         """(wanted, vocabulary), valid until the next replay."""
         self._step.stage(parts, ids, positions, wanted)

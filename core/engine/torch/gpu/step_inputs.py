@@ -20,7 +20,7 @@ from core.engine.torch.block_manager import SIZE
 from core.engine.torch.cache_size import pinned
 from core.engine.torch.gpu.paged_attention import TILE, Layout, PagedCache, PagedStep
 from core.engine.torch.model_runner import Ints, logits_of
-from core.engine.torch.scheduler import Part
+from core.engine.torch.scheduler import ScheduledChunk
 
 
 class _Inputs:
@@ -46,7 +46,7 @@ def _slots(tables: npt.NDArray[np.int32], rows: Ints, positions: Ints) -> Ints:
     return tables[rows, positions // SIZE] * SIZE + positions % SIZE
 
 
-def only_decodes(parts: list[Part], ids: Ints | Tensor, wanted: Ints) -> bool:
+def only_decodes(parts: list[ScheduledChunk], ids: Ints | Tensor, wanted: Ints) -> bool:
     """Whether each part is one id, and what follows it is wanted: a `DecodeStep`."""
     return len(ids) == len(parts) == len(wanted)
 
@@ -58,7 +58,9 @@ class Step(ABC):
         self._model, self._inputs, self._paged = model, inputs, paged
 
     @abstractmethod
-    def stage(self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints) -> None:
+    def stage(
+        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+    ) -> None:
         """Let the next run be of these."""
 
     def run(self) -> Tensor:
@@ -97,7 +99,9 @@ class DecodeStep(Step):
         nothing = np.empty(0, dtype=np.int64)
         self.stage([], nothing, nothing, nothing)
 
-    def stage(self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints) -> None:
+    def stage(
+        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+    ) -> None:
         """See `Step`; every row is wanted. Ids may be on the device, and not computed yet."""
         host, used = self._inputs.host, len(parts)
         if used < self._used:
@@ -145,7 +149,9 @@ class MixedStep(Step):
         inputs.send()
         self._scratch = cache.scratch
 
-    def stage(self, parts: list[Part], ids: Ints | Tensor, positions: Ints, wanted: Ints) -> None:
+    def stage(
+        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+    ) -> None:
         """See `Step`."""
         host, used, rows = self._inputs.host, len(ids), np.arange(len(parts))
         counts = np.array([part.count for part in parts])
