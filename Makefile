@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
-EXTRAS := core,slack,discord,local,tracing,dev
+EXTRAS := core,slack,discord,local,tracing,align,dev
 
 .PHONY: help setup chat test lint docs images audit bench bench-peers bench-vllm kernel chaos clean
 

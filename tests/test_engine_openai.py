@@ -6,15 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from core.engine import open_engine
 from core.engine.openai import OpenAIEngine, Remote
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
+from core.models.catalogue import CATALOGUE
+from core.settings import Settings
 from core.types import Sampling
 
 REPLY = (101, 102, 103, 104)
@@ -226,3 +229,14 @@ async def test_closing_the_iterator_closes_the_connection() -> None:
         await stream.aclose()
         await asyncio.wait_for(server.left.wait(), 10)
         assert engine.stats().running == 0
+
+
+async def test_a_model_with_an_adapter_is_asked_for_by_the_adapters_name() -> None:
+    server, spec = Server(), replace(CATALOGUE["rinna-ppo"], adapter="liked")
+    async with serving(server) as url:
+        settings = Settings(engine="openai", openai_base_url=url, openai_model="the-model")
+        engine = await open_engine(settings, spec, pytest.fail)
+        async for _ in engine.generate(request_for()):
+            pass
+        await engine.close()
+    assert {asked["model"] for asked in server.requests} == {"liked"}

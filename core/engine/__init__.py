@@ -27,13 +27,13 @@ async def open_engine(
     if settings.engine == "echo":
         return EchoEngine(settings.echo_tokens_per_second)
     if settings.engine == "openai":
-        return await _open_remote(settings)
+        return await _open_remote(settings, spec)
     from core.engine.torch import open_torch_engine
 
     return await open_torch_engine(settings, spec, load)
 
 
-async def _open_remote(settings: Settings) -> Engine:
+async def _open_remote(settings: Settings, spec: ModelSpec) -> Engine:
     from core.engine.openai import OpenAIEngine, Remote
 
     if not settings.openai_base_url:
@@ -44,7 +44,7 @@ async def _open_remote(settings: Settings) -> Engine:
     remote = Remote(
         settings.openai_base_url,
         key=key.get_secret_value() if key else None,
-        model=settings.openai_model,
+        model=spec.adapter or settings.openai_model,
         places=settings.places or 64,
         seeds=settings.openai_seeds,
     )

@@ -44,6 +44,9 @@ class ModelSpec:
     """The commit on the hub that is fetched; None: what the branch `main` names at the first pull,
     which is written down beside the files and kept from then on."""
     shape: ModelShape | None = None
+    adapter: str | None = None
+    """A folder with a LoRA adapter, which is merged into the weights as they are loaded; for a
+    remote engine, what the server calls it."""
 
     @property
     def prompt_budget(self) -> int:
@@ -204,6 +207,7 @@ _TABLE_TYPES: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "tokenizer": str,
     "revision": str,
+    "adapter": str,
     "context_length": int,
     "max_new_tokens": int,
     "temperature": (int, float),
@@ -331,7 +335,9 @@ def _source(name: str, settings: Settings) -> tuple[str, str | None]:
 
 
 def is_here(spec: ModelSpec, settings: Settings) -> bool:
-    """Whether a model's files are on this machine."""
+    """Whether a model's files are on this machine, its adapter's too."""
+    if spec.adapter and settings.engine == "torch" and not Path(spec.adapter).expanduser().is_dir():
+        return False
     if spec.source == EMBEDDED:
         return files.has_embedded()
     known = files.find_pulled(settings.data_dir, spec.source, spec.revision)

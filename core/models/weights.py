@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from core.errors import ModelError, in_brief
+from core.models.adapters import check_base, merge, read_adapter
 from core.models.catalogue import ModelSpec
 from core.models.files import check_weights, read_config
 
@@ -59,10 +60,19 @@ def load_weights(
     size = sum(path.stat().st_size for path in files)
     progress(f"loading {spec.name} ({size / 1e9:.1f} GB) as {str(precision)[6:]} on {place}")
     model = _read(directory, files, precision)
+    if spec.adapter:
+        _adapt(model, spec, directory)
+        progress(f"the adapter {spec.adapter} is merged into it")
     progress(f"{spec.name} is loaded")
     model.to(place)  # type: ignore[arg-type]  # its stub lacks devices
     model.train(mode=False)
     return model
+
+
+def _adapt(model: PreTrainedModel, spec: ModelSpec, directory: Path) -> None:
+    adapter = read_adapter(Path(spec.adapter or "").expanduser())
+    check_base(adapter, spec, directory)
+    merge(model, adapter)
 
 
 def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrainedModel:

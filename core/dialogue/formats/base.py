@@ -23,6 +23,8 @@ class Reading:
 
     stop_ids: frozenset[int]
     """Ids that end a reply."""
+    end: int | None = None
+    """The one of them that the format has behind a reply; None: a reply has no end of its own."""
     newline: str = ""
     """What the model writes for a line end, where that is not a line end."""
     marks: tuple[str, ...] = ()

@@ -110,10 +110,12 @@ class ChatTemplateFormat:
     def _reading(self) -> Reading:
         controls = self._tokenizer.controls
         after = self._seams.after_reply
-        ends = frozenset(ident for control, ident in controls.items() if control in after)
+        places = {after.find(control): ident for control, ident in controls.items()}
+        ends = [places[place] for place in sorted(places) if place >= 0]
         marks = (mark for mark in self._seams.next_speaker() if mark not in controls)
         return Reading(
-            stop_ids=self._tokenizer.stop_ids | ends,
+            stop_ids=self._tokenizer.stop_ids | set(ends),
+            end=next(iter([*ends, *sorted(self._tokenizer.stop_ids)]), None),
             marks=tuple(marks),
             marks_begin_lines=False,
         )

@@ -28,7 +28,7 @@ class PlainFormat:
         self._safe = Breaker(tokenizer.reserved, tokenizer.normalized)
         system = self._safe(clean(system_prompt))
         self._opening = opening + (system + "\n" if system else "")
-        self.reading = Reading(stop_ids=stop_ids, strip=False)
+        self.reading = Reading(stop_ids=stop_ids, end=min(stop_ids, default=None), strip=False)
 
     def message(self, turn: Turn) -> Message:
         return Message(turn.role, self._safe(clean(turn.text)))

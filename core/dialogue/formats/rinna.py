@@ -40,6 +40,7 @@ class RinnaFormat:
         tokenizer.cut_inside(NEWLINE)
         self.reading = Reading(
             stop_ids=frozenset((tokenizer.eos,)),
+            end=tokenizer.eos,
             newline=NEWLINE,
             marks=_LABELS,
         )

@@ -1,0 +1,265 @@
+"""Data sets in TRL's conversational format, and their examples as token ids.
+
+A line of JSON is a preference (`prompt`, `chosen`, `rejected`) or a rated reply (`prompt`,
+`completion`, `label`); `prompt` alone is enough where replies are generated. Each is a list of
+``{"role", "content"}``. A column `tokens` may hold what was read and written as ids
+(``{"fingerprint", "prompt", "chosen", "rejected"}``, or `completion`; replies with their end):
+then those are taken, and nothing is encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from core.dialogue import Dialogue
+from core.errors import ModelError, OperatorError, TurnTooLong
+from core.types import Role, Turn
+
+Method: TypeAlias = Literal["sft", "dpo", "kto", "ppo", "reward"]
+
+COLUMNS: dict[Method, tuple[str, ...]] = {
+    "sft": ("completion",),
+    "dpo": ("chosen", "rejected"),
+    "reward": ("chosen", "rejected"),
+    "kto": ("completion",),
+    "ppo": (),
+}
+"""The replies that a method reads, beside `prompt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One line of a data set, for one method."""
+
+    system: str | None
+    prompt: tuple[Turn, ...]
+    replies: tuple[str, ...]
+    """As in `COLUMNS`."""
+    liked: bool
+    """What people thought of the first reply."""
+    ids: tuple[tuple[int, ...], ...]
+    """Of the prompt and the replies, where the line has them."""
+    fingerprint: str
+    """Of the dialogue that the ids are of."""
+    digest: str
+    """Of the line's conversation."""
+    words: tuple[str, ...]
+    """Digests of what people said in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt and a reply as the model reads them."""
+
+    prompt: tuple[int, ...]
+    reply: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An example as ids: a preference has two replies, the one for PPO has none."""
+
+    prompt: tuple[int, ...]
+    replies: tuple[Encoded, ...]
+    liked: bool
+    example: Example
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read_examples(path: Path, method: Method) -> list[Example]:
+    """A data set; OperatorError, one sentence that names the line, where it is not one for the
+    method."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise OperatorError(f"{path} is not UTF-8") from None
+    # not at every line end that Unicode knows: JSON may hold those within a string
+    lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    found = [_Line(path, number, method).read(line) for number, line in lines]
+    examples = [example for example in found if example is not None]
+    if not examples:
+        raise OperatorError(f"{path} holds no example for {method}")
+    return examples
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where in a data set we are."""
+
+    path: Path
+    number: int
+    method: Method
+
+    def read(self, line: str) -> Example | None:
+        """None: an example that the method has no use for."""
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise self._wrong("is not JSON") from None
+        if not isinstance(row, dict):
+            raise self._wrong("is no JSON object")
+        liked = row.get("label", True)
+        if not isinstance(liked, bool):
+            raise self._wrong("has a label that is neither true nor false")
+        columns = self._columns(row)
+        if self.method == "sft" and not liked:
+            return None
+        system, prompt = self._prompt(row)
+        replies = tuple(self._reply(row, column) for column in columns)
+        fingerprint, ids = self._ids(row, columns)
+        said = [turn.text for turn in prompt if turn.role == "user"]
+        words = tuple(map(digest_of_words, said))
+        return Example(system, prompt, replies, liked, ids, fingerprint, digest(row), words)
+
+    def _columns(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the method reads of a line; a preference's better reply will do for SFT."""
+        columns = COLUMNS[self.method]
+        if self.method == "sft" and "chosen" in row:
+            columns = ("chosen",)
+        wanted = ("prompt", *columns, *(("label",) if self.method == "kto" else ()))
+        if missing := [column for column in wanted if column not in row]:
+            raise self._wrong(
+                f"has no {' and no '.join(missing)}: {self.method} reads {', '.join(wanted)}, "
+                f"and the line has {', '.join(row) or 'nothing'}"
+            )
+        return columns
+
+    def _prompt(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[Turn, ...]]:
+        messages = self._messages(row, "prompt")
+        system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
+        for message in messages:
+            if message["role"] not in ("user", "assistant"):
+                raise self._wrong(f"has a {message['role']} where a user or an assistant speaks")
+        if not messages or messages[-1]["role"] != "user":
+            raise self._wrong("has a prompt that does not end with what a user said")
+        turns = (
+            Turn(str(place), cast("Role", message["role"]), "", message["content"], 0.0)
+            for place, message in enumerate(messages)
+        )
+        return system, tuple(turns)
+
+    def _reply(self, row: Mapping[str, Any], column: str) -> str:
+        messages = self._messages(row, column)
+        if len(messages) != 1 or messages[0]["role"] != "assistant":
+            raise self._wrong(f"has a {column} that is not one message of an assistant")
+        return messages[0]["content"]
+
+    def _messages(self, row: Mapping[str, Any], column: str) -> list[dict[str, str]]:
+        messages = row[column]
+        if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+            raise self._wrong(f"has a {column} that is no list of {{role, content}}")
+        return list(messages)
+
+    def _ids(
+        self, row: Mapping[str, Any], columns: Sequence[str]
+    ) -> tuple[str, tuple[tuple[int, ...], ...]]:
+        tokens = row.get("tokens")
+        if tokens is None:
+            return "", ()
+        lists: list[Any] = [None]
+        if isinstance(tokens, dict):
+            lists = [tokens.get(name) for name in ("prompt", *columns)]
+        if not all(map(_is_ids, lists)) or not isinstance(tokens.get("fingerprint"), str):
+            raise self._wrong("has tokens that are no fingerprint and lists of ids")
+        return tokens["fingerprint"], tuple(tuple(ids) for ids in lists)
+
+    def _wrong(self, what: str) -> OperatorError:
+        return OperatorError(f"{self.path}, line {self.number}, {what}")
+
+
+def _is_message(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(ident) is int for ident in value)
+
+
+# -- what an example is known by -------------------------------------------------------------------
+
+_CONVERSATION = ("prompt", "chosen", "rejected", "completion", "label")
+
+
+def digest(row: Mapping[str, Any]) -> str:
+    """Of a line's conversation, in whatever order its keys stand and whatever else it holds."""
+    told = {key: row[key] for key in _CONVERSATION if key in row}
+    return _sha256(json.dumps(told, ensure_ascii=True, sort_keys=True, separators=(",", ":")))
+
+
+def digest_of_words(text: str) -> str:
+    """Of what a person said, by which it is found again."""
+    return _sha256(text)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# -- as ids ----------------------------------------------------------------------------------------
+
+
+def encode(
+    examples: Sequence[Example],
+    dialogue: Dialogue,
+    *,
+    longest: int,
+    tell: Callable[[str], None],
+) -> list[Item]:
+    """The examples as ids, exactly as they are served: ``encode(prompt) + reply + end``.
+
+    Those with more than `longest` tokens are left out, and `tell` hears how many. OperatorError
+    where ids are of another tokenizer, or none is left.
+    """
+    items = list(_fitting(examples, dialogue, longest))
+    if not items:
+        raise OperatorError(f"every example takes more than {longest} tokens")
+    if dropped := len(examples) - len(items):
+        tell(f"{dropped} of {len(examples)} examples take more than {longest} tokens: left out")
+    return items
+
+
+def _fitting(examples: Sequence[Example], dialogue: Dialogue, longest: int) -> Iterator[Item]:
+    adapted = cache(lambda system: dialogue.adapted(dialogue.spec, system))
+    for example in examples:
+        try:
+            item = _encoded(example, adapted(example.system) if example.system else dialogue)
+        except TurnTooLong:
+            continue
+        if max(map(len, item.replies), default=len(item.prompt)) <= longest:
+            yield item
+
+
+def _encoded(example: Example, dialogue: Dialogue) -> Item:
+    if example.ids:
+        prompt, *replies = _given(example, dialogue)
+    else:
+        prompt = dialogue.prompt(example.prompt, low_water=1.0).ids
+        replies = list(map(dialogue.encode_reply, example.replies))
+    encoded = tuple(Encoded(tuple(prompt), tuple(reply)) for reply in replies)
+    return Item(tuple(prompt), encoded, example.liked, example)
+
+
+def _given(example: Example, dialogue: Dialogue) -> tuple[tuple[int, ...], ...]:
+    if example.fingerprint != dialogue.fingerprint:
+        raise OperatorError(
+            f"the data set's ids are of another tokenizer than {dialogue.spec.name}'s: "
+            "without the column tokens, its texts are encoded anew"
+        )
+    if any(not 0 <= ident < dialogue.tokenizer.size for ids in example.ids for ident in ids):
+        raise ModelError(f"the data set holds ids that {dialogue.spec.name} does not have")
+    return example.ids

@@ -1,0 +1,72 @@
+"""What an adapter was made from: a file beside it, so that it can be told later.
+
+A trained adapter cannot forget. Its manifest holds no words, but digests of them: enough to say
+which adapters hold somebody's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from core.errors import ModelError
+from core.models.files import read_json
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """How an adapter came to be."""
+
+    method: str
+    base: str
+    """The source of the model it was trained on."""
+    base_weights: str
+    """The fingerprint of that model's files."""
+    revision: str | None
+    fingerprint: str
+    """Of the dialogue that made the ids."""
+    data: str
+    """The digest of the data set's file."""
+    examples: tuple[str, ...]
+    """The digest of each example."""
+    words: tuple[str, ...]
+    """The digest of each thing that a person said in them."""
+    options: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, float] = field(default_factory=dict)
+    """The last numbers of the training, and those of the examples that were held out."""
+    rewards: tuple[str, ...] = ()
+    """The reward models that it was trained against, by `weights_digest` of their adapters."""
+
+    def write(self, directory: Path) -> None:
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest beside an adapter; None where it was made elsewhere."""
+    path = directory / MANIFEST
+    if not path.is_file():
+        return None
+    told = read_json(path)
+    known = {one.name: told[one.name] for one in fields(Manifest) if one.name in told}
+    for name in ("examples", "words", "rewards"):
+        known[name] = tuple(known.get(name, ()))
+    try:
+        return Manifest(**known)
+    except TypeError as error:
+        raise ModelError(f"{path} is no manifest of an adapter: {error}") from None
+
+
+def adapters_with(adapters: Iterable[Path], words: Collection[str]) -> Iterator[Path]:
+    """The adapters that were trained on any of these `words`, which are digests."""
+    for directory in adapters:
+        manifest = read_manifest(directory)
+        if manifest and not set(words).isdisjoint(manifest.words):
+            yield directory
