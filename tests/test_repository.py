@@ -99,6 +99,46 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
         assert not target or (page.parent / target).exists(), target
 
 
+def drawing() -> str:
+    return (HOUSE / "README.md").read_text().partition("## The house")[2].split("```")[1]
+
+
+def drawn_files() -> Iterator[Path]:
+    """Every file and folder that the README's drawing of the house names."""
+    room = HOUSE
+    for line in drawing().splitlines():
+        names = re.findall(r"[\w.]+\.(?:py|toml|lua|md)|[\w]+/", line)
+        if line[:1] not in (" ", ""):
+            room = HOUSE / names[0] if names[0].endswith("/") else HOUSE
+            yield room if room != HOUSE else HOUSE / names[0]
+        else:
+            yield from (room / name for name in names)
+
+
+def test_the_drawing_of_the_house_names_files_that_exist() -> None:
+    drawn = list(drawn_files())
+    assert len(drawn) > 40
+    for path in drawn:
+        assert path.exists() or any(path.parent.rglob(path.name)), path
+
+
+@pytest.mark.parametrize("room", ["core", "storage", "bots"])
+def test_every_file_of_a_room_stands_in_the_drawing(room: str) -> None:
+    text = drawing()
+    for path in (HOUSE / room).iterdir():
+        if path.name != "__init__.py" and path.suffix == ".py" and path.stem != "__main__":
+            assert path.name in text, path
+        if path.is_dir() and path.name != "__pycache__":
+            assert f"{path.name}/" in text, path
+
+
+def test_the_walk_of_a_message_names_files_that_exist() -> None:
+    walk = (HOUSE / "README.md").read_text().partition("## The walk")[2].partition("## Words")[0]
+    named = re.findall(r"`((?:core|storage|bots)/[\w./]+)`", walk)
+    assert len(named) > 10
+    assert all((HOUSE / name).is_file() for name in named)
+
+
 def test_each_room_has_a_page_that_the_readme_leads_to() -> None:
     readme = (HOUSE / "README.md").read_text()
     for room in ("bots/slack", "bots/discord", "core", "storage", "docker"):
