@@ -106,13 +106,13 @@ def drawing() -> str:
 def drawn_files() -> Iterator[Path]:
     """Every file and folder that the README's drawing of the house names."""
     room = HOUSE
-    for line in drawing().splitlines():
-        names = re.findall(r"[\w.]+\.(?:py|toml|lua|md)|[\w]+/", line)
-        if line[:1] not in (" ", ""):
-            room = HOUSE / names[0] if names[0].endswith("/") else HOUSE
-            yield room if room != HOUSE else HOUSE / names[0]
+    for line in drawing().strip().splitlines():
+        first, _, rest = line.partition(" ")
+        if first:
+            room = HOUSE / first
+            yield room
         else:
-            yield from (room / name for name in names)
+            yield from (room / name for name in re.findall(r"\w+\.(?:py|md)|\w+/", rest))
 
 
 def test_the_drawing_of_the_house_names_files_that_exist() -> None:
