@@ -180,9 +180,14 @@ def test_the_stream_is_no_more_than_a_character_behind(kind: str, text: str) -> 
     assert max(silent, default=0) <= 4
 
 
+@pytest.mark.parametrize("dummy_prefix", [False, True])
 @given(ids=st.lists(st.integers(0, 419), max_size=30))
-def test_any_ids_at_all_decode_as_sentencepiece_decodes_them(ids: list[int]) -> None:
-    spm = tokenizer("rinna")
+@example(ids=[39])  # the byte of a space
+@example(ids=[39, 263, 263])
+def test_any_ids_at_all_decode_as_sentencepiece_decodes_them(
+    ids: list[int], dummy_prefix: bool
+) -> None:
+    spm = SentencePieceTokenizer(tiny_models.spiece(dummy_prefix=dummy_prefix), 2048)
     ids = [
         ident for ident in ids if ident not in spm.controls.values()
     ]  # one may split a character
@@ -199,6 +204,7 @@ def test_any_ids_at_all_decode_as_the_library_decodes_them(ids: list[int]) -> No
 
 @pytest.mark.parametrize("kind", ["chatml-spaces", "chatml-unigram"])
 @given(ids=st.lists(st.integers(5, 599), max_size=30))
+@example(ids=[250])  # of the unigram model, the byte of a space
 def test_bytes_that_are_no_character_do_not_stop_a_stream(kind: str, ids: list[int]) -> None:
     hub = tokenizer(kind)
     stream = hub.detokenizer()
@@ -230,7 +236,14 @@ def test_a_decoder_that_is_no_table_is_streamed_through_a_window(text: str) -> N
 
 
 @pytest.mark.parametrize(
-    "decoder", [None, decoders.WordPiece(), decoders.Strip(" ", 0, 1), decoders.CTC()]
+    "decoder",
+    [
+        None,
+        decoders.WordPiece(),
+        decoders.Strip(" ", 0, 1),
+        decoders.Sequence([decoders.Strip(" ", 1, 0)]),  # of every piece
+        decoders.CTC(),
+    ],
 )
 def test_a_decoder_that_looks_around_is_no_table(decoder: decoders.Decoder | None) -> None:
     hub = HubTokenizer.from_str(tiny_models.bpe())

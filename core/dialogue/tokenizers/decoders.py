@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
-from core.dialogue.tokenizers.detokenizer import Opening, without_first_space, without_spaces
-
 _SPACE = "\u2581"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _Step: TypeAlias = Mapping[str, Any]
+_Spell: TypeAlias = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
     """A decoder that is a table."""
 
-    spell: Callable[[str], bytes]
+    spell: _Spell
     """A piece to the bytes that it adds."""
     errors: str
     """What bytes that are no character become, in the words of `codecs`."""
-    opening: Opening | None = None
+    first: _Spell | None = None
+    """The same for the first piece of a text, where that differs."""
 
 
 def spelling_of(decoder: _Step | None) -> Spelling | None:
@@ -40,8 +40,11 @@ def spelling_of(decoder: _Step | None) -> Spelling | None:
     if not steps or not all(map(_is_known, steps)):
         return None
     by_type = {step["type"]: step for step in steps}
+    kinds = list(by_type)
+    if "Strip" in kinds and "Fuse" not in kinds[: kinds.index("Strip")]:
+        return None  # it strips every piece
     spell = _with_bytes if "ByteFallback" in by_type else _with_spaces
-    return Spelling(spell, "henji-each-byte", _opening(by_type))
+    return Spelling(spell, "henji-each-byte", _first(spell, by_type))
 
 
 def _is_known(step: _Step) -> bool:
@@ -57,10 +60,12 @@ def _is_known(step: _Step) -> bool:
     return False
 
 
-def _opening(steps: Mapping[str, _Step]) -> Opening | None:
+def _first(spell: _Spell, steps: Mapping[str, _Step]) -> _Spell | None:
     if steps.get("Metaspace", {}).get("prepend_scheme", "never") != "never":
-        return without_spaces
-    return without_first_space if steps.get("Strip", {}).get("start") else None
+        return lambda piece: spell(piece.replace(_SPACE, ""))  # a space written as a byte stays
+    if steps.get("Strip", {}).get("start"):
+        return lambda piece: spell(piece).removeprefix(b" ")
+    return None
 
 
 def _with_spaces(piece: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
@@ -27,42 +26,28 @@ class ByteTable(dict[int, bytes]):
         return found
 
 
-Opening: TypeAlias = Callable[[bytes], bytes]
-"""What a decoder takes away from the first piece of a text."""
-
-
 class ByteDetokenizer:
-    """Bytes of a character that is not whole yet wait in an incremental UTF-8 decoder."""
+    """Ids to text; an incremental UTF-8 decoder holds the bytes of an unfinished character."""
 
     def __init__(
-        self, table: Mapping[int, bytes], errors: str, opening: Opening | None = None
+        self, table: Mapping[int, bytes], errors: str, first: Mapping[int, bytes] | None = None
     ) -> None:
+        """`first` has the bytes of a piece at the beginning of a text, where those differ."""
         self._table = table
+        self._first = first
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
-        self._opening = opening
 
     def push(self, ids: Sequence[int]) -> str:
         pieces = [self._table[ident] for ident in ids]
-        if self._opening is not None:
-            self._open(pieces, self._opening)
+        if self._first is not None:
+            self._begin(ids, pieces, self._first)
         return self._decoder.decode(b"".join(pieces))
 
     def finish(self) -> str:
         return self._decoder.decode(b"", final=True)
 
-    def _open(self, pieces: list[bytes], opening: Opening) -> None:
-        # control tokens say nothing, and do not count as the first piece
-        for place, piece in enumerate(pieces):
-            if piece:
-                pieces[place], self._opening = opening(piece), None
-                return
-
-
-def without_first_space(piece: bytes) -> bytes:
-    """For a vocabulary that writes a space in front of every text."""
-    return piece.removeprefix(b" ")
-
-
-def without_spaces(piece: bytes) -> bytes:
-    """As `Metaspace` of the tokenizers library reads the first piece."""
-    return piece.replace(b" ", b"")
+    def _begin(self, ids: Sequence[int], pieces: list[bytes], first: Mapping[int, bytes]) -> None:
+        # control tokens have no text, and do not count as the first piece
+        place = next((place for place, piece in enumerate(pieces) if piece), None)
+        if place is not None:
+            pieces[place], self._first = first[ids[place]], None

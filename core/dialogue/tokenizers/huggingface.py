@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,10 @@ class HuggingFaceTokenizer:
         self.cut = _before_controls(list(added.values()))
         self.stop_ids = self._ends_of_sequence()
         self._spelling = spelling_of(json.loads(self._backend.to_str())["decoder"])
-        self._table = ByteTable(self._bytes)
+        self._table = self._first = None
+        if spelling := self._spelling:
+            self._table = self._table_of(spelling.spell)
+            self._first = self._table_of(spelling.first) if spelling.first else None
 
     @classmethod
     def load(cls, directory: Path) -> HuggingFaceTokenizer:
@@ -88,9 +91,9 @@ class HuggingFaceTokenizer:
         return True
 
     def detokenizer(self, *, inside: bool = False) -> Detokenizer:
-        if self._spelling is not None:
-            opening = None if inside else self._spelling.opening
-            return ByteDetokenizer(self._table, self._spelling.errors, opening)
+        if self._spelling is not None and self._table is not None:
+            first = None if inside else self._first
+            return ByteDetokenizer(self._table, self._spelling.errors, first)
         return WindowDetokenizer(self.decode, self.encode("a") if inside else ())
 
     @property
@@ -105,13 +108,15 @@ class HuggingFaceTokenizer:
         ids = said if isinstance(said, list) else [said]
         return frozenset(ident for ident in (*ids, self._wrapped.eos_token_id) if ident is not None)
 
-    def _bytes(self, ident: int) -> bytes:
-        """What a piece adds to a text, where the decoder is a table."""
-        token = self._backend.id_to_token(ident)
-        if self._spelling is None or token is None:
-            return b""
-        silent = token in self.controls and self._is_special(ident)
-        return b"" if silent else self._spelling.spell(token)
+    def _table_of(self, spell: Callable[[str], bytes]) -> ByteTable:
+        """The bytes that each id adds to a text; none for a special token or an unknown id."""
+
+        def find(ident: int) -> bytes:
+            token = self._backend.id_to_token(ident)
+            silent = token in self.controls and self._is_special(ident)
+            return b"" if token is None or silent else spell(token)
+
+        return ByteTable(find)
 
     def _byte_pieces(self) -> list[str]:
         """``<0x41>`` and its like, where a tokenizer takes them for bytes when they are typed."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
-from core.dialogue.tokenizers.detokenizer import ByteDetokenizer, ByteTable, without_first_space
+from core.dialogue.tokenizers.detokenizer import ByteDetokenizer, ByteTable
 from core.errors import ModelError
 from core.models.files import sentencepiece_file
 
@@ -44,6 +44,7 @@ class SentencePieceTokenizer:
         self._scores = [self._processor.get_score(ident) for ident in range(self.size)]
         self._rounding = _rounding(context_length * max(map(abs, self._scores)))
         self._table = ByteTable(self._bytes)
+        self._first = ByteTable(self._first_bytes)
         self._pads = self._processor.encode("a", out_type=str)[0].startswith(_SPACE)
         self.cut: re.Pattern[str] | None = None
 
@@ -74,8 +75,8 @@ class SentencePieceTokenizer:
         return seen.replace(_SPACE, " ")
 
     def detokenizer(self, *, inside: bool = False) -> ByteDetokenizer:
-        opening = without_first_space if self._pads and not inside else None
-        return ByteDetokenizer(self._table, "henji-each-byte", opening)
+        first = self._first if self._pads and not inside else None
+        return ByteDetokenizer(self._table, "henji-each-byte", first)
 
     def _is_symbol(self, ident: int) -> bool:
         """Whether a piece was defined beside the learned ones, and looks like a control token."""
@@ -98,6 +99,11 @@ class SentencePieceTokenizer:
         if self._processor.is_unknown(ident):
             return " \u2047 ".encode()  # what SentencePiece decodes the unknown piece to
         return piece.replace(_SPACE, " ").encode()
+
+    def _first_bytes(self, ident: int) -> bytes:
+        """The same at the beginning of a text: the dummy prefix goes, a space byte stays."""
+        found = self._table[ident]
+        return found if self._processor.is_byte(ident) else found.removeprefix(b" ")
 
     # -- where a text may be cut ----------------------------------------------------------------
 
