@@ -26,6 +26,9 @@ from tests.servers import free_port
 from tests.waiting import until
 
 HOUSE = Path(__file__).parents[1]
+MEGABYTES = {"bot": 100, "core": 1500}
+"""The most that an image's packages may take above its base; a core's with torch's CPU build."""
+
 COPIED = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "core", "storage", "bots")
 
 
@@ -43,10 +46,20 @@ def install(image: str, home: Path) -> None:
             copy = shutil.copytree if (HOUSE / name).is_dir() else shutil.copy
             copy(HOUSE / name, Path(source) / name)
         for step in steps(HOUSE / "docker" / f"{image}.Dockerfile", home):
-            words = [sys.executable if word == "python" else word for word in step.split()]
-            subprocess.run([word.strip("'") for word in words], cwd=source, check=True)
-    size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
-    print(f"{image}: {size / 1e6:.0f} MB installed", flush=True)
+            words = step.replace("python -m", f"{sys.executable} -m", 1)
+            subprocess.run(["sh", "-c", words], cwd=source, check=True)
+
+
+def measure(image: str, home: Path) -> None:
+    """Say what an image's packages take. AssertionError where that is more than its page says."""
+    size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file()) / 1e6
+    print(f"{image}: {size:.0f} MB installed", flush=True)
+    most = MEGABYTES[image]
+    assert size < most or _torch_of_a_gpu(home), f"{image}: {size:.0f} of {most} MB"
+
+
+def _torch_of_a_gpu(home: Path) -> bool:
+    return any(home.glob("lib/python3*/site-packages/nvidia"))
 
 
 def without_models(home: Path) -> None:
@@ -122,9 +135,10 @@ async def _healthy(home: Path, environment: dict[str, str]) -> bool:
 def main() -> None:
     folder, *images = sys.argv[1:]
     for image in images or ("bot", "core"):
-        home = Path(folder) / image
+        home = Path(folder).resolve() / image
         shutil.rmtree(home, ignore_errors=True)
         install(image, home)
+        measure(image, home)
         if image == "bot":
             without_models(home)
         asyncio.run(serves(image, home))

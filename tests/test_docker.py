@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from redis import exceptions
 from redis.asyncio import Redis
 
 from bots.cli.commands import henji
 from core.observe import metrics
 from core.settings import Settings, load_settings
 from storage.embedded_server import find_binary
+from tests.compose_redis import compose_redis
 from tests.servers import answers, command, follows, free_port
 from tests.waiting import until
 
@@ -96,7 +98,7 @@ def test_what_a_compose_file_names_is_there(path: Path) -> None:
             assert set(service["networks"]) <= whole["networks"].keys(), name
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
-            assert source in whole["volumes"] or (path.parent / source).is_file(), volume
+            assert source in whole["volumes"] or (path.parent / source).exists(), volume
 
 
 def test_secrets_come_from_files_that_the_settings_read() -> None:
@@ -119,16 +121,75 @@ def test_secrets_may_come_from_the_environment_instead(monkeypatch: pytest.Monke
                 given = names.get(name, "")
                 assert value in ("", f"${{{name}:-}}")
                 monkeypatch.setenv(name, given)
-        assert over["secrets"].keys() >= set(base["services"][service]["secrets"])
+        assert {*over["secrets"], "redis_url"} >= set(base["services"][service]["secrets"])
     settings = load_settings()
     assert settings.platforms == ("slack", "discord")
 
 
-def test_redis_keeps_what_it_is_given() -> None:
-    command = " ".join(services(DOCKER / "compose.yaml")["redis"]["command"])
-    assert "--appendonly yes" in command
-    assert "--maxmemory-policy noeviction" in command
-    assert services(DOCKER / "compose.yaml")["redis"]["volumes"] == ["memory:/data"]
+async def test_redis_keeps_what_it_is_given_asks_for_a_password_and_refuses_when_full(
+    tmp_path: Path,
+) -> None:
+    async with compose_redis(tmp_path) as server:
+        assert await server.client.config_get("appendonly", "appendfsync", "save") == {
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+        }
+        await _refuses_when_full(server.client, "2G")
+        stranger = Redis(port=server.port)
+        with pytest.raises(exceptions.AuthenticationError):
+            await stranger.ping()
+        await stranger.aclose()
+        assert "sesame" not in server.arguments()
+    assert services(DOCKER / "compose.yaml")["redis"]["volumes"][0] == "memory:/data"
+
+
+async def _refuses_when_full(client: Redis, limit: str) -> None:
+    """60 % of the container's limit, so that what a rewrite copies has room beside it."""
+    found = await client.config_get("maxmemory", "maxmemory-policy")
+    assert found["maxmemory-policy"] == "noeviction"
+    share = int(str(found["maxmemory"])) / _bytes(limit)
+    assert 0.59 < share <= 0.6
+
+
+def _bytes(text: str) -> int:
+    return int(text.rstrip("GM")) * {"M": 2**20, "G": 2**30}[text[-1]]
+
+
+@pytest.mark.parametrize(
+    "path", [DOCKER / "compose.yaml", DOCKER / "scale-out/redis-sentinel.yaml"]
+)
+def test_redis_may_use_as_much_memory_as_its_limit_was_reckoned_with(path: Path) -> None:
+    assert services(path)["redis"]["deploy"]["resources"]["limits"]["memory"] == "2G"
+
+
+async def test_redis_does_not_start_without_a_password(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="has no password"):
+        async with compose_redis(tmp_path, "redis://redis:6379/0"):
+            pass
+
+
+async def test_a_backup_is_made_and_restored_by_the_scripts_of_the_compose_file(
+    tmp_path: Path,
+) -> None:
+    async with compose_redis(tmp_path) as server:
+        await server.client.set("thread", "as it was")
+        backup = await server.script("cli.sh", "--rdb", "-")
+        await server.client.set("thread", "later")
+    said = await server.script("restore.sh", given=backup)
+    assert said.decode() == "restored 1 keys\n"
+    async with compose_redis(tmp_path) as server:
+        assert await server.client.get("thread") == "as it was"
+    assert (tmp_path / "data" / "before-restore" / "appendonlydir").is_dir()
+
+
+async def test_a_backup_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    async with compose_redis(tmp_path) as server:
+        await server.client.set("thread", "as it was")
+    with pytest.raises(AssertionError, match="cannot be read: nothing has changed"):
+        await server.script("restore.sh", given=b"REDIS0011 and then no more")
+    async with compose_redis(tmp_path) as server:
+        assert await server.client.get("thread") == "as it was"
 
 
 async def test_redis_behind_sentinels_is_what_its_compose_file_starts(tmp_path: Path) -> None:
@@ -169,8 +230,63 @@ async def test_redis_behind_sentinels_is_what_its_compose_file_starts(tmp_path: 
             "appendonly": "yes",
             "maxmemory-policy": "noeviction",
         }
+        await _refuses_when_full(primary, "2G")
         found = await command(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "henji")
         assert list(found) == ["127.0.0.1", str(ports["primary"])]  # type: ignore[call-overload]
+
+
+def test_retention_and_locale_have_one_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The company's file, which every host has: no compose file goes before it unasked."""
+    monkeypatch.setenv("HENJI_CONFIG", str(DOCKER / "company.toml"))
+    assert {"model", "locale", "retention_days"} <= load_settings().model_fields_set
+    for path in COMPOSE:
+        for name, service in services(path).items():
+            given = service.get("environment", {})
+            assert not given.keys() & {"HENJI_LOCALE", "HENJI_RETENTION_DAYS"}, name
+            for variable in ("HENJI_MODEL", "HENJI_ENGINE"):
+                assert given.get(variable, "openai") in (f"${{{variable}:-}}", "openai"), name
+
+
+def test_the_example_environment_names_files_and_profiles_that_there_are() -> None:
+    lines = (DOCKER / "example.env").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert (DOCKER.parent / given["COMPOSE_FILE"]).samefile(DOCKER / "compose.yaml")
+    known = {p for s in services(DOCKER / "compose.yaml").values() for p in s.get("profiles", ())}
+    assert set(given["COMPOSE_PROFILES"].split(",")) <= known
+    used = set(re.findall(r"\$\{(\w+)", "".join(path.read_text() for path in COMPOSE)))
+    named = set(re.findall(r"(?m)^(?:# )?(\w+)=", "\n".join(lines)))
+    assert named - used == {"COMPOSE_FILE", "COMPOSE_PROFILES"}
+
+
+def test_slack_by_http_needs_a_signing_secret_and_no_token_of_an_app(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = services(DOCKER / "compose.yaml")["slack"]
+    over = yaml.safe_load((DOCKER / "compose.http.yaml").read_text())
+    slack = over["services"]["slack"]
+    for name, value in {**base["environment"], **slack["environment"]}.items():
+        secret = tmp_path / value.rpartition("/")[2]
+        if value.startswith("/run/secrets/"):
+            secret.write_text("redis://:a@b" if "REDIS" in name else "xoxb-1")
+        if name.startswith("SLACK") or "HTTP" in name:
+            monkeypatch.setenv(name, str(secret) if secret.is_file() else value)
+    settings = load_settings()
+    assert settings.platforms == ("slack",)
+    assert settings.slack_signing_secret is not None
+    assert slack["ports"] == [f"${{SLACK_HTTP_ADDRESS:-127.0.0.1}}:{settings.slack_http_port}:8080"]
+    assert {*slack["secrets"], *base["secrets"]} - {"redis_url", "slack_bot_token"} <= over[
+        "secrets"
+    ].keys()
+
+
+def test_only_our_own_processes_reach_redis() -> None:
+    whole = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    inside = {
+        name for name, service in whole["services"].items() if "inside" in service["networks"]
+    }
+    assert inside == {"redis", "core", "core-cpu", "slack", "discord"}
+    assert whole["services"]["redis"]["networks"] == ["inside"]
+    assert whole["networks"]["inside"] == whole["networks"]["monitoring"] == {"internal": True}
 
 
 def test_the_companys_rules_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -294,9 +410,7 @@ def test_what_the_queries_group_by_is_a_label_of_theirs() -> None:
               if hasattr(metric, "_labelnames")}  # fmt: skip
     for text in expressions():
         names = re.findall(r"\bhenji_\w+", text)
-        known = (
-            set.union(*(labels[_family(name, labels)] for name in names), {"le"}) if names else ()
-        )
+        known = set.union(*(labels[_family(name, labels)] for name in names), {"le", "job"})
         for group in re.findall(r"by \(([\w, ]+)\)", text):
             assert set(re.split(r", ?", group)) <= set(known), text
 
