@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bots.discord import components, convert
-from bots.discord.note import Note
+from bots.discord.replies import Note
 from bots.platform import Incoming
 from core.types import ThreadKey
 from tests.local_discord import payloads as p

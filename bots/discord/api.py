@@ -18,6 +18,7 @@ import structlog
 from discord.http import Route
 
 from bots.discord.components import Component
+from bots.discord.error_codes import CANNOT_READ_REPLIED, THREAD_EXISTS
 from bots.discord.rate_limits import EVERYWHERE, Pace
 from bots.strings import say
 
@@ -30,20 +31,6 @@ ORIGINAL = "@original"
 HISTORY = 100
 """The most messages that Discord gives at once."""
 THREAD_KEPT_MINUTES = 1440
-
-UNKNOWN_CHANNEL = 10003
-UNKNOWN_MESSAGE = 10008
-UNKNOWN_WEBHOOK = 10015
-INVALID_WEBHOOK_TOKEN = 50027
-MISSING_PERMISSIONS = 50013
-MISSING_ACCESS = 50001
-CANNOT_MESSAGE_USER = 50007
-CANNOT_READ_REPLIED = 160002
-THREAD_EXISTS = 160004
-TOO_MANY_EDITS = 30046
-ARCHIVED = 50083
-WRONG_KIND_OF_CHANNEL = 50024
-TOO_MANY_THREADS = (160006, 160007)
 
 _CHANNEL = re.compile(r"/channels/(\d+)/messages(?:/\d+)?$")
 _THREADS = re.compile(r"/channels/(\d+)/messages/\d+/threads$")

@@ -12,11 +12,10 @@ import discord
 import structlog
 
 from bots.discord import components, convert
-from bots.discord.components import Press
+from bots.discord.components import Press, labels
 from bots.discord.context import Asked, Desk, within
-from bots.discord.note import Note
 from bots.discord.permissions import is_shut_out
-from bots.discord.words import labels
+from bots.discord.replies import Note
 from core.queue_types import Delivery, Rating, Receipt
 
 log = structlog.get_logger()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from bots.strings import say
 from core.types import ThreadKey
 
 Verb: TypeAlias = Literal["stop", "again", "more", "good", "bad"]
@@ -70,6 +71,18 @@ class Labels:
     reason_label: str
     reason_hint: str
     """Who will read it."""
+
+
+def labels(locale: str) -> Labels:
+    """The words on the buttons."""
+    return Labels(
+        stop=say("stop", locale),
+        again=say("regenerate", locale),
+        more=say("continue", locale),
+        reason_title=say("feedback_title", locale),
+        reason_label=say("feedback_reason", locale),
+        reason_hint=say("feedback_reason_hint", locale),
+    )
 
 
 def streaming(thread: ThreadKey, job: str, index: int, labels: Labels) -> Sequence[Component]:

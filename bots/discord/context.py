@@ -7,6 +7,7 @@ died in between would leave “thinking…” with nothing behind it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
@@ -18,7 +19,6 @@ from bots.discord import convert
 from bots.discord.api import Rest
 from bots.discord.permissions import is_shut_out, is_stranger, may_manage
 from bots.discord.platform import DiscordPlatform
-from bots.discord.words import locale_for
 from bots.platform import Incoming
 from bots.relay import Relay
 from bots.strings import say
@@ -38,6 +38,8 @@ PATIENCE = 5.0
 """The same for messages, which nobody has to acknowledge."""
 
 COMMANDS, MESSAGES = 32, 4
+
+_JAPANESE = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")
 
 T = TypeVar("T")
 Asked: TypeAlias = discord.Interaction[discord.Client]
@@ -189,6 +191,20 @@ class Desk:
         if not done.cancelled() and done.exception() is None:
             work = asyncio.ensure_future(self.relay.deleted(incoming.thread, incoming.turn.id))
             work.add_done_callback(lambda late: late.exception())
+
+
+def locale_for(
+    text: str, told: discord.Locale | None, setting: str, guild: discord.Locale | None = None
+) -> str:
+    """The language to speak to a person: the setting, what Discord tells of them, their writing.
+
+    With a message Discord tells nothing of the person, and a guild's language is rarely set.
+    """
+    if setting != "auto":
+        return setting
+    if told is not None:
+        return "ja" if told is discord.Locale.japanese else "en"
+    return "ja" if guild is discord.Locale.japanese or _JAPANESE.search(text) else "en"
 
 
 def conversations(interaction: Asked) -> list[ThreadKey]:

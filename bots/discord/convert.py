@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 import discord
 
-from bots.discord.note import Note
+from bots.discord.replies import Note
 from bots.platform import Incoming
 from core.types import ThreadKey, Turn
 

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from bots.discord import api
+UNKNOWN_CHANNEL = 10003
+UNKNOWN_MESSAGE = 10008
+UNKNOWN_WEBHOOK = 10015
+INVALID_WEBHOOK_TOKEN = 50027
+MISSING_PERMISSIONS = 50013
+MISSING_ACCESS = 50001
+CANNOT_MESSAGE_USER = 50007
+CANNOT_READ_REPLIED = 160002
+THREAD_EXISTS = 160004
+TOO_MANY_EDITS = 30046
+ARCHIVED = 50083
+WRONG_KIND_OF_CHANNEL = 50024
+TOO_MANY_THREADS = (160006, 160007)
 
 HOPELESS = (
-    api.MISSING_ACCESS,
-    api.MISSING_PERMISSIONS,
-    api.CANNOT_MESSAGE_USER,
-    api.UNKNOWN_CHANNEL,
-    api.UNKNOWN_MESSAGE,
+    MISSING_ACCESS,
+    MISSING_PERMISSIONS,
+    CANNOT_MESSAGE_USER,
+    UNKNOWN_CHANNEL,
+    UNKNOWN_MESSAGE,
 )
 """Discord's codes for what no second try will do."""
-DEAD_TOKEN = (api.UNKNOWN_WEBHOOK, api.INVALID_WEBHOOK_TOKEN)
+DEAD_TOKEN = (UNKNOWN_WEBHOOK, INVALID_WEBHOOK_TOKEN)
 """And for a token that was never acknowledged, or has ended: another way may be open."""
-NO_THREAD = (api.MISSING_PERMISSIONS, api.WRONG_KIND_OF_CHANNEL, *api.TOO_MANY_THREADS)
+NO_THREAD = (MISSING_PERMISSIONS, WRONG_KIND_OF_CHANNEL, *TOO_MANY_THREADS)
 """For a thread that cannot be opened: the reply stays in the channel then."""
 REASONS = {
-    api.UNKNOWN_CHANNEL: "the channel is gone",
-    api.UNKNOWN_MESSAGE: "the message is gone",
-    api.MISSING_ACCESS: "the bot may not see the channel",
-    api.MISSING_PERMISSIONS: "the bot may not write there, or may not open threads",
-    api.CANNOT_MESSAGE_USER: "the person takes no direct messages",
+    UNKNOWN_CHANNEL: "the channel is gone",
+    UNKNOWN_MESSAGE: "the message is gone",
+    MISSING_ACCESS: "the bot may not see the channel",
+    MISSING_PERMISSIONS: "the bot may not write there, or may not open threads",
+    CANNOT_MESSAGE_USER: "the person takes no direct messages",
 }

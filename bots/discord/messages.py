@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
 
 import discord
 import structlog
@@ -10,8 +13,7 @@ import structlog
 from bots.discord import backfill, convert
 from bots.discord.api import nonce_for
 from bots.discord.context import Desk, within
-from bots.discord.lines import Lines
-from bots.discord.note import Note
+from bots.discord.replies import Note
 from bots.follow_ups import speaks_to_bot
 from bots.platform import Incoming
 from bots.strings import say
@@ -148,6 +150,34 @@ class Listener:
         nonce = nonce_for(f"may{message.id}", 0)
         channel = str(message.channel.id)
         await self._desk.rest.tell_refused(str(message.author.id), channel, locale, nonce)
+
+
+@dataclass(slots=True)
+class Line:
+    """Who stands in it, and who comes first."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    standing: int = 0
+
+
+class Lines:
+    """One for each channel in which something is being taken in."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, Line] = {}
+
+    @contextlib.asynccontextmanager
+    async def turn(self, channel: int) -> AsyncIterator[None]:
+        """Wait for those who came before."""
+        line = self._lines.setdefault(channel, Line())
+        line.standing += 1
+        try:
+            async with line.lock:
+                yield
+        finally:
+            line.standing -= 1
+            if not line.standing:
+                del self._lines[channel]
 
 
 def _id_of(client: discord.Client) -> int | None:

@@ -11,16 +11,24 @@ from dataclasses import replace
 import discord
 import structlog
 
-from bots.discord import api, backfill, components, convert
-from bots.discord.alarms import Alarms
+from bots.discord import backfill, components, convert, error_codes
 from bots.discord.api import ORIGINAL, Rest, edit_key, hook_key, nonce_for
+from bots.discord.components import labels
 from bots.discord.error_codes import DEAD_TOKEN, HOPELESS, NO_THREAD, REASONS
-from bots.discord.note import Note
 from bots.discord.rate_limits import EVERYWHERE, Pace
-from bots.discord.replies import ELSEWHERE, ByToken, Directly, Nowhere, Plainly, to_edit, to_post
+from bots.discord.replies import (
+    ELSEWHERE,
+    Alarms,
+    ByToken,
+    Directly,
+    Note,
+    Nowhere,
+    Plainly,
+    Tokens,
+    to_edit,
+    to_post,
+)
 from bots.discord.status import Typing
-from bots.discord.tokens import Tokens
-from bots.discord.words import labels
 from bots.platform import Part, PlatformRefused, Status
 from bots.strings import say
 from core.queue_types import Delivery
@@ -234,7 +242,7 @@ class DiscordPlatform:
             try:
                 await self._rest.edit_by_token(way.app, way.token, way.message, text, buttons)
             except discord.NotFound as error:
-                if error.code != api.UNKNOWN_MESSAGE or way.message == ORIGINAL:
+                if error.code != error_codes.UNKNOWN_MESSAGE or way.message == ORIGINAL:
                     raise
             else:
                 return ""
@@ -276,10 +284,10 @@ class DiscordPlatform:
         try:
             await self._rest.edit(channel, ident, text, buttons)
         except discord.HTTPException as error:
-            if error.code == api.ARCHIVED:
+            if error.code == error_codes.ARCHIVED:
                 await self._rest.wake(channel)
                 await self._rest.edit(channel, ident, text, buttons)
-            elif error.code != api.TOO_MANY_EDITS:
+            elif error.code != error_codes.TOO_MANY_EDITS:
                 raise
             elif part.end is not None:  # older than an hour, it takes few edits: say it anew
                 nonce = nonce_for(delivery.job[::-1], part.index)
@@ -327,7 +335,7 @@ class DiscordPlatform:
         reason = REASONS.get(code, "")
         where = str(delivery.thread)
         log.warning("discord refused a reply", job=delivery.job, thread=where, reason=reason)
-        if code in (api.MISSING_ACCESS, api.MISSING_PERMISSIONS):
+        if code in (error_codes.MISSING_ACCESS, error_codes.MISSING_PERMISSIONS):
             channel, nonce = delivery.thread.channel, nonce_for(delivery.job[::-1], 0)
             await self._rest.tell_refused(delivery.author, channel, note.locale, nonce)
 

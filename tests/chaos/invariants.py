@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from storage import codec
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.store import Store
+from tests.chaos.prompts import ReadPrompt
 from tests.chaos.schedule import Said, Schedule
 from tests.simulated_platform import Message
 
@@ -99,7 +101,7 @@ async def _reply(store: Store, id_: str) -> Reply:
 
 def violations(found: Findings) -> list[str]:
     """Every sentence of the design that does not hold; none where all is well."""
-    checks = (open_jobs, lost, doubled, shown, order, forgotten, memory)
+    checks = (open_jobs, lost, doubled, shown, order, forgotten, memory, prompts)
     return [f"{check.__name__}: {said}" for check in checks for said in check(found)]
 
 
@@ -214,7 +216,7 @@ def order(found: Findings) -> Iterable[str]:
 
 def forgotten(found: Findings) -> Iterable[str]:
     """Nothing deleted, and nothing from before a reset."""
-    said = found.schedule.said
+    said = found.schedule.said | found.schedule.past
     for thread, turns in found.remembered.items():
         resets = [reset.began for reset in found.schedule.resets if reset.covers(thread)]
         last = max(resets, default=0.0)
@@ -222,7 +224,7 @@ def forgotten(found: Findings) -> Iterable[str]:
             prompt = said.get(stored.answers or stored.turn.id)
             if prompt is None:
                 continue
-            if prompt.deleted and stored.turn.id == prompt.turn.id:
+            if prompt.deleted is not None and stored.turn.id == prompt.turn.id:
                 yield f"{prompt.turn.id} was deleted, and {stored.turn.id} is there"
             if prompt.acknowledged is not None and prompt.acknowledged < last:
                 yield f"{stored.turn.id} is from before a reset"
@@ -250,3 +252,38 @@ def _must_be_remembered(found: Findings, said: Said) -> bool:
     refused = any(isinstance(reply.view.end, Failed) for reply in replies)
     reset = any(reset.covers(said.thread) for reset in found.schedule.resets)
     return said.addressed and said.deleting is None and not refused and not reset
+
+
+# -- what the model read ------------------------------------------------------------------------
+
+_NAMED = re.compile(r"(echo: )?\d+\.([mp]\d+)(?:e(\d+))? ")
+"""The name of the message that a turn's text begins with, and its revision."""
+
+
+def prompts(found: Findings) -> Iterable[str]:
+    """No prompt holds a turn that was forgotten, deleted or edited before its turns were read."""
+    said = found.schedule.said | found.schedule.past
+    for prompt in found.schedule.prompts.read:
+        for text in prompt.texts:
+            if named := _NAMED.match(text):
+                reply, id_, revision = named.groups()
+                for fault in _faults(found, prompt, said[id_], bool(reply), int(revision or 0)):
+                    yield f"{prompt.job} in {prompt.thread} read {text[:40]!r}, {fault}"
+
+
+def _faults(
+    found: Findings, prompt: ReadPrompt, said: Said, is_reply: bool, revision: int
+) -> Iterable[str]:
+    if said.thread != prompt.thread:
+        yield f"which is of {said.thread}"
+    for reset in found.schedule.resets:
+        over = reset.ended is not None and reset.ended < prompt.at
+        before = said.acknowledged is not None and said.acknowledged < reset.began
+        if over and before and reset.covers(said.thread):
+            yield "from before a reset"
+    if is_reply:
+        return
+    if said.deleted is not None and said.deleted < prompt.at:
+        yield "which was deleted"
+    if any(revision < number for at, number in said.edited_at if at < prompt.at):
+        yield "which was edited since"

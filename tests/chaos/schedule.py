@@ -18,7 +18,6 @@ from bots.platform import Incoming
 from bots.relay import Relay
 from core import worker as workers
 from core.dialogue import Dialogue
-from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
 from core.ports import Deliveries, History, JobQueue
@@ -30,6 +29,7 @@ from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
 from tests.chaos.process import Gated, Process, some_faults
+from tests.chaos.prompts import Prompts, RecordingEngine, recorded
 from tests.simulated_platform import Board, SimulatedPlatform
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ ACTING = 1.2
 """Seconds in which people act and processes fail."""
 PATIENCE = 0.4
 """Seconds without an acknowledgement after which the platform delivers an event again."""
+LONG = 0.4
+"""The part of schedules with a thread so long that cores keep a copy of it."""
 QUIET = 30.0
 """Seconds that everything has to come to rest in, once nothing fails any more."""
 
@@ -59,14 +61,18 @@ class Said:
     """By revision."""
     edits: int = 0
     """The newest revision that was acknowledged."""
+    edited_at: list[tuple[float, int]] = field(default_factory=list)
+    """When each revision was acknowledged."""
     deleting: float | None = None
-    deleted: bool = False
+    deleted: float | None = None
 
 
 @dataclass
 class Reset:
     covers: Callable[[ThreadKey], bool]
     began: float
+    ended: float | None = None
+    """When it was acknowledged."""
 
 
 @dataclass
@@ -86,6 +92,9 @@ class Schedule:
         self.lane = f"lane{seed}"
         self.board = Board(nonce=self.random.random() < 0.5)
         self.said: dict[str, Said] = {}
+        self.past: dict[str, Said] = {}
+        """Messages from before the bot was there."""
+        self.prompts = Prompts()
         self.resets: list[Reset] = []
         self.jobs: set[str] = set()
         """Ids that a reply may have had."""
@@ -100,6 +109,8 @@ class Schedule:
         self.threads = [
             ThreadKey(self.platform, "S", self.random.choice(channels), str(n)) for n in range(3)
         ]
+        if self.random.random() < LONG:
+            self._write_past(self.threads[0])
 
     async def run(self) -> None:
         """Let it all happen, and come to rest. TimeoutError where it does not."""
@@ -167,7 +178,8 @@ class Schedule:
             self.lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, vouch=0.8, publish=0.02,
             idle=0.1, retry=0.05,
         )  # fmt: skip
-        worker = Worker(queue, history, EchoEngine(self.random.choice((0, 300))), DIALOGUE, terms)
+        engine = RecordingEngine(self.random.choice((0, 300)), self.prompts)
+        worker = Worker(*recorded(self.prompts, queue, history), engine, DIALOGUE, terms)
         process.start(worker.run(asyncio.Event()))
 
     def _start_adapter(self) -> None:
@@ -197,6 +209,13 @@ class Schedule:
         ]  # fmt: skip
         (act,) = random.choices([act for _, act in acts], [weight for weight, _ in acts])
         await act(random)
+
+    def _write_past(self, thread: ThreadKey) -> None:
+        for number in range(self.random.randint(18, 30)):
+            id_ = f"p{number}"
+            turn = self.board.say(thread, id_, "U1", _words(self.random, f"{self.seed}.{id_}"))
+            said = Said(turn, thread, False, acknowledged=time.monotonic(), texts=[turn.text])
+            self.past[id_] = said
 
     def _write(self, random: Random, *, addressed: bool) -> Said:
         self._number += 1
@@ -246,6 +265,7 @@ class Schedule:
             lambda r: r.edited(said.thread, turn.id, text, str(number), turn.author), random
         )
         said.edits = max(said.edits, number)
+        said.edited_at.append((time.monotonic(), number))
 
     async def _delete(self, random: Random) -> None:
         said = self._pick(random)
@@ -254,7 +274,7 @@ class Schedule:
         said.deleting = said.deleting or time.monotonic()
         self.board.said[said.thread].pop(said.turn.id, None)
         await self._deliver(lambda relay: relay.deleted(said.thread, said.turn.id), random)
-        said.deleted = True
+        said.deleted = said.deleted or time.monotonic()
 
     async def _delete_reply(self, random: Random) -> None:
         standing = [message for message in self.board.messages.values() if not message.gone]
@@ -279,20 +299,25 @@ class Schedule:
 
     async def _reset(self, random: Random) -> None:
         thread = random.choice(self.threads)
-        self.resets.append(Reset(lambda other: other == thread, time.monotonic()))
+        reset = Reset(lambda other: other == thread, time.monotonic())
+        self.resets.append(reset)
         await self._deliver(lambda relay: relay.reset(thread, "U1"), random)
+        reset.ended = time.monotonic()
 
     async def _reset_place(self, random: Random) -> None:
         channel = random.choice((None, random.choice(self.threads).channel))
         covers = lambda thread: channel in (None, thread.channel)  # noqa: E731
-        self.resets.append(Reset(covers, time.monotonic()))
+        reset = Reset(covers, time.monotonic())
+        self.resets.append(reset)
         history, place = (
             RedisHistory(self.store),
             Place(self.platform, self.threads[0].space, channel),
         )
         while True:
             with contextlib.suppress(StoreUnavailable):
-                return await history.reset_place(place, "U1")
+                await history.reset_place(place, "U1")
+                reset.ended = time.monotonic()
+                return
             await asyncio.sleep(0.05)
 
     def _pick(self, random: Random) -> Said | None:
