@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import components
-from bots.slack.lull import Lull
+from bots.slack.status import Lull
 from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"

@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
+import aiohttp
 from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
-from bots.slack.error_codes import sentence
+from bots.slack.convert import Bot
+from bots.slack.error_codes import HOPELESS, sentence
 from bots.slack.rate_limits import Budget
 from core.observe import metrics
-
-HOPELESS = frozenset(
-    {
-        "account_inactive",
-        "cant_update_message",
-        "channel_not_found",
-        "edit_window_closed",
-        "invalid_arguments",
-        "invalid_auth",
-        "invalid_blocks",
-        "invalid_blocks_format",
-        "is_archived",
-        "message_not_found",
-        "missing_scope",
-        "msg_blocks_too_long",
-        "msg_too_long",
-        "no_permission",
-        "not_authed",
-        "not_in_channel",
-        "restricted_action",
-        "restricted_action_non_threadable_channel",
-        "restricted_action_read_only_channel",
-        "restricted_action_thread_locked",
-        "restricted_action_thread_only_channel",
-        "thread_not_found",
-        "token_expired",
-        "token_revoked",
-        "user_not_found",
-    }
-)
-
-UNWELCOME = frozenset(
-    {
-        "channel_not_found",
-        "no_permission",
-        "not_in_channel",
-        "restricted_action",
-        "restricted_action_non_threadable_channel",
-        "restricted_action_read_only_channel",
-        "restricted_action_thread_locked",
-    }
-)
-"""The bot may not write in a place: elsewhere it may."""
 
 
 class Refused(PlatformRefused):
@@ -119,3 +80,56 @@ class Caller:
         metrics.RATE_LIMITED.labels("slack", method).inc()
         seconds = float(error.response.headers.get("Retry-After", 1))
         self.budget.refused(method, team, channel, seconds)
+
+
+class Workspaces(Protocol):
+    """The app's installations."""
+
+    async def client(self, team: str) -> AsyncWebClient: ...
+
+    async def bot(self, team: str) -> Bot: ...
+
+    async def gone(self, team: str) -> None:
+        """The app was taken out of a workspace."""
+        ...
+
+
+class OneWorkspace:
+    """A company's own app: one bot token."""
+
+    def __init__(self, client: AsyncWebClient, bot: Bot) -> None:
+        self._client = client
+        self._bot = bot
+
+    async def client(self, team: str) -> AsyncWebClient:
+        del team
+        return self._client
+
+    async def bot(self, team: str) -> Bot:
+        del team
+        return self._bot
+
+    async def gone(self, team: str) -> None:
+        """Nothing to forget: the token is in the settings."""
+
+
+def new_client(
+    token: str | None, base_url: str, session: aiohttp.ClientSession, timeout: int
+) -> AsyncWebClient:
+    """A client that retries nothing by itself: a post that is tried again may stand there twice.
+
+    The SDK logs what it sends at the level DEBUG: it gets a logger that does not.
+    """
+    quiet = logging.getLogger("henji.slack_sdk")
+    quiet.setLevel(logging.WARNING)
+    return AsyncWebClient(
+        token, base_url=base_url, session=session, timeout=timeout, retry_handlers=[], logger=quiet
+    )
+
+
+async def who_am_i(client: AsyncWebClient) -> Bot:
+    """The app as Slack knows the owner of the client's token."""
+    answer = await client.auth_test()
+    return Bot(
+        answer["team_id"], answer["user_id"], answer["bot_id"], answer.get("user") or "henji"
+    )

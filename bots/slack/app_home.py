@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bots.slack import components, convert, interactions
+from bots.slack import components, convert
 from bots.slack.components import Block
 from bots.slack.context import Desk
-from bots.slack.convert import PLATFORM, Bot
-from bots.slack.interactions import Pressed, Submitted
+from bots.slack.convert import PLATFORM, Bot, Pressed, Submitted
 from bots.strings import say
 from core.queue_types import Place
 from core.types import ThreadKey
@@ -45,7 +44,7 @@ class Home:
 
     async def on_opened(self, body: convert.Json, team: str) -> None:
         """Somebody opened the app: its home page, or the conversation with it."""
-        opened = interactions.opened(body)
+        opened = convert.opened(body)
         if opened.tab == "home":
             self._desk.later(self.publish(team, opened.user))
         elif opened.tab == "messages":

@@ -7,10 +7,9 @@ from typing import Any
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack.api import Caller
+from bots.slack.api import Caller, Workspaces
 from bots.slack.convert import earlier_turn
 from bots.slack.users import People
-from bots.slack.workspaces import Workspaces
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 

@@ -18,7 +18,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.relay import Relay, RelaySettings
 from bots.slack import setup_checks
-from bots.slack.api import Caller
+from bots.slack.api import Caller, OneWorkspace, Workspaces, new_client, who_am_i
 from bots.slack.backfill import Past
 from bots.slack.catchup import CatchUp
 from bots.slack.context import Desk, Terms
@@ -30,7 +30,6 @@ from bots.slack.platform import CALL_SECONDS, SlackPlatform
 from bots.slack.rate_limits import Budget
 from bots.slack.socket_mode import PING_SECONDS, socket
 from bots.slack.users import People
-from bots.slack.workspaces import OneWorkspace, Workspaces, new_client, who_am_i
 from core.background import repeat
 from core.ports import Deliveries, Feedback, History, JobQueue, Secrets
 from core.settings import Settings
@@ -170,7 +169,7 @@ async def _run(
     app = new_app(desk, client, secret.get_secret_value() if secret else None)
     listeners = Listeners(desk)
     listeners.register(app)
-    catch_up = CatchUp(desk, listeners.messages)
+    catch_up = CatchUp(desk, listeners.messages, listeners.edits)
     drained = asyncio.Event()
     relay = asyncio.create_task(desk.relay.run(drained))
     tend = partial(desk.platform.tend, desk.relay.delivers)

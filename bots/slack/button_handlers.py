@@ -12,8 +12,7 @@ import structlog
 from bots.slack import components
 from bots.slack.components import Handle
 from bots.slack.context import Desk
-from bots.slack.convert import Malformed
-from bots.slack.interactions import Pressed, Submitted
+from bots.slack.convert import Malformed, Pressed, Submitted
 from bots.strings import say
 from core.queue_types import Rating
 

@@ -17,6 +17,7 @@ import structlog
 from bots.platform import PlatformRefused
 from bots.slack.context import Desk
 from bots.slack.convert import PLATFORM, Json
+from bots.slack.edits import Edits
 from bots.slack.messages import Messages
 from core.errors import StoreUnavailable
 from core.queue_types import ThreadSummary
@@ -36,9 +37,10 @@ log = structlog.get_logger()
 class CatchUp:
     """Reads what was missed."""
 
-    def __init__(self, desk: Desk, messages: Messages) -> None:
+    def __init__(self, desk: Desk, messages: Messages, edits: Edits) -> None:
         self._desk = desk
         self._messages = messages
+        self._edits = edits
 
     def soon(self) -> None:
         self._desk.later(self.run())
@@ -79,7 +81,7 @@ class CatchUp:
         there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
         for ts in known:  # before what would make an older message the newest
             if ts in there and there[ts].get("edited"):
-                await self._messages.catch_up_with_edit(there[ts], key, bot)
+                await self._edits.catch_up(there[ts], key, bot)
         for ts in _gone(known, found, there):
             await self._desk.relay.deleted(key, ts)
         for ts, message in there.items():

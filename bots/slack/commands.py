@@ -9,11 +9,10 @@ import structlog
 from slack_bolt.context.ack.async_ack import AsyncAck
 
 from bots.platform import Incoming, PlatformRefused
-from bots.slack import components, interactions
+from bots.slack import components, convert
 from bots.slack.app_home import Home, Scope
 from bots.slack.context import Desk
-from bots.slack.convert import PLATFORM, QUESTION_METADATA, Bot
-from bots.slack.interactions import Commanded, Pressed, Submitted
+from bots.slack.convert import PLATFORM, QUESTION_METADATA, Bot, Commanded, Pressed, Submitted
 from bots.slack.messages import Messages
 from bots.slack.rate_limits import POST
 from bots.strings import say
@@ -141,7 +140,7 @@ class Commands:
 
     async def on_asked(self, sent: Submitted, ack: AsyncAck) -> None:
         """The modal behind the shortcut was sent: it closes, or says why it cannot."""
-        key = interactions.thread_of(sent.data)
+        key = convert.thread_of(sent.data)
         text = sent.values.get("question", "")
         locale = await self._desk.people.locale(key.space, sent.user, text)
         refusal = await self._ask(key, sent.user, text, locale)

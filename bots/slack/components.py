@@ -149,7 +149,7 @@ def section(text: str, accessory: Block | None = None) -> Block:
 
 
 def question(name: str, label: str, element: Block, *, optional: bool = False) -> Block:
-    """An input of a modal; `name` is how `interactions.submitted` gives it back."""
+    """An input of a modal; `name` is how `convert.submitted` gives it back."""
     return {
         "type": "input",
         "block_id": name,

@@ -12,13 +12,12 @@ import structlog
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.relay import Relay
-from bots.slack.api import Caller
+from bots.slack.api import Caller, Workspaces
 from bots.slack.backfill import Past
 from bots.slack.components import Block
 from bots.slack.platform import SlackPlatform
 from bots.slack.rate_limits import POST
 from bots.slack.users import People
-from bots.slack.workspaces import Workspaces
 from bots.strings import say
 from core.access_policy import Asker
 from core.ports import Deliveries, Feedback, History

@@ -15,6 +15,53 @@ BOT_TOKEN_FAULTS = {
 }
 
 
+HOPELESS = frozenset(
+    {
+        "account_inactive",
+        "cant_update_message",
+        "channel_not_found",
+        "edit_window_closed",
+        "invalid_arguments",
+        "invalid_auth",
+        "invalid_blocks",
+        "invalid_blocks_format",
+        "is_archived",
+        "message_not_found",
+        "missing_scope",
+        "msg_blocks_too_long",
+        "msg_too_long",
+        "no_permission",
+        "not_authed",
+        "not_in_channel",
+        "restricted_action",
+        "restricted_action_non_threadable_channel",
+        "restricted_action_read_only_channel",
+        "restricted_action_thread_locked",
+        "restricted_action_thread_only_channel",
+        "thread_not_found",
+        "token_expired",
+        "token_revoked",
+        "user_not_found",
+    }
+)
+
+UNWELCOME = frozenset(
+    {
+        "channel_not_found",
+        "no_permission",
+        "not_in_channel",
+        "restricted_action",
+        "restricted_action_non_threadable_channel",
+        "restricted_action_read_only_channel",
+        "restricted_action_thread_locked",
+    }
+)
+"""The bot may not write in a place: elsewhere it may."""
+
+UNDISPLAYABLE = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
+"""Slack will not lay it out: it is sent again as plain text."""
+
+
 def bot_token_sentence(error: str) -> str:
     """What to do about a bot token that Slack does not take."""
     fault = BOT_TOKEN_FAULTS.get(error, f"is refused by Slack ({error})")

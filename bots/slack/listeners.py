@@ -23,12 +23,13 @@ from slack_bolt.response import BoltResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
-from bots.slack import components, convert, interactions
+from bots.slack import components, convert
 from bots.slack.app_home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, Home
 from bots.slack.button_handlers import REASON, Controls
 from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, Commands
 from bots.slack.context import Desk
-from bots.slack.convert import Malformed
+from bots.slack.convert import Deleted, Edited, Malformed, Said, Stopped
+from bots.slack.edits import Edits
 from bots.slack.messages import Messages
 from core.errors import StoreUnavailable
 
@@ -44,6 +45,7 @@ class Listeners:
 
     def __init__(self, desk: Desk) -> None:
         self.messages = Messages(desk)
+        self.edits = Edits(desk, self.messages)
         self._desk = desk
         self._home = Home(desk)
         self._controls = Controls(desk)
@@ -64,7 +66,8 @@ class Listeners:
         team = context.team_id or ""  # in a shared channel, not the one that the body names
         if kind in MESSAGE_EVENTS:
             retries = request.headers.get("x-slack-retry-num", ["0"])
-            await self.messages.on_event(body, team, int(retries[0]))
+            with self._desk.platform.lull.event():
+                await self._message_event(body, team, int(retries[0]))
         elif kind == "app_home_opened":
             await self._home.on_opened(body, team)
         elif kind == "app_uninstalled" or (kind == "tokens_revoked" and convert.ours_revoked(body)):
@@ -73,15 +76,27 @@ class Listeners:
         else:
             log.info("an event that nobody hears", kind=kind)
 
+    async def _message_event(self, body: dict[str, Any], team: str, retry: int) -> None:
+        bot = await self._desk.workspaces.bot(team)
+        match convert.happening(body, bot):
+            case Said() as said:
+                await self.messages.on_said(said, bot, retry)
+            case Edited() as edited:
+                await self.edits.edited(edited, bot)
+            case Deleted() as deleted:
+                await self.edits.deleted(deleted)
+            case Stopped() as stopped:
+                await self.messages.on_session_stopped(stopped)
+
     async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_command(interactions.commanded(body), ack)
+        await self._commands.on_command(convert.commanded(body), ack)
 
     async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_shortcut(interactions.pressed(body))
+        await self._commands.on_shortcut(convert.pressed(body))
         await ack()
 
     async def _action(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        press = interactions.pressed(body)
+        press = convert.pressed(body)
         if press.action in PAGES:
             await self._home.on_press(press)
         elif press.action in CONTROLS:
@@ -91,7 +106,7 @@ class Listeners:
         await ack()
 
     async def _view(self, body: dict[str, Any], context: AsyncBoltContext, ack: AsyncAck) -> None:
-        sent = interactions.submitted(body)
+        sent = convert.submitted(body)
         match sent.callback:
             case callback if callback == REASON:
                 await self._controls.on_reason(sent)

@@ -13,7 +13,7 @@ from bots.platform import Incoming, Status
 from bots.slack import convert
 from bots.slack.components import escaped
 from bots.slack.context import Desk
-from bots.slack.convert import Bot, Command, Deleted, Edited, Said, Stopped
+from bots.slack.convert import Bot, Command, Said, Stopped
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
 from core.queue_types import Delivery
@@ -40,24 +40,8 @@ class Messages:
         self._called: OrderedDict[ThreadKey, str] = OrderedDict()
         """Thread -> the message that first named the bot there, as far as this process knows."""
 
-    async def on_event(self, body: convert.Json, team: str, retry: int = 0) -> None:
-        """Store what an event says; StoreUnavailable where that failed, so that it comes again."""
-        with self._desk.platform.lull.event():
-            await self._take_in(body, team, retry)
-
-    async def _take_in(self, body: convert.Json, team: str, retry: int) -> None:
-        bot = await self._desk.workspaces.bot(team)
-        match convert.happening(body, bot):
-            case Said() as said:
-                await self._told_when_lost(said, bot, retry)
-            case Edited() as edited:
-                await self._edited(edited, bot)
-            case Deleted(key, ts):
-                await self._desk.relay.deleted(key, ts)
-            case Stopped(key, user, streams):
-                await self._stopped(key, user, streams)
-
-    async def _told_when_lost(self, said: Said, bot: Bot, retry: int) -> None:
+    async def on_said(self, said: Said, bot: Bot, retry: int = 0) -> None:
+        """Store a message; StoreUnavailable where that failed, so that Slack delivers it again."""
         try:
             await self.said(said, bot)
         except StoreUnavailable:
@@ -189,13 +173,13 @@ class Messages:
             return False
         return True
 
-    async def _stopped(self, key: ThreadKey, user: str, streams: tuple[str, ...]) -> None:
+    async def on_session_stopped(self, stopped: Stopped) -> None:
         """Slack's Stop button has ended the stream already: the work must end, and the session.
 
         Where somebody else than who asked has pressed it, the reply goes on without a stream.
         """
-        await self._stop(key, user, streams)
-        self._desk.later(self._desk.platform.leave_session(key))
+        await self._stop(stopped.key, stopped.user, stopped.streams)
+        self._desk.later(self._desk.platform.leave_session(stopped.key))
 
     # -- storing --------------------------------------------------------------------------------
 
@@ -218,26 +202,8 @@ class Messages:
         delivery = Delivery(job, incoming.thread, turn.id, turn.author, token=1, note=incoming.note)
         await self._desk.platform.status(delivery, Status("thinking"))
 
-    async def _edited(self, edited: Edited, bot: Bot) -> None:
-        said = edited.said
-        if edited.newly_mentioned:
-            await self.said(said, bot)
-            return
-        await self._reworded(said, bot)
-
-    async def _reworded(self, said: Said, bot: Bot) -> None:
-        names = await self._desk.people.names(bot.team, convert.people_in(said))
-        words = convert.plain(said.text, bot, names)
-        await self._desk.relay.edited(said.key, said.ts, words, said.edited, said.user)
-
     async def catch_up(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
-        """A message that was missed: it is taken as if its event had come."""
+        """Take a message that was missed as if its event had come."""
         said = convert.happening({"event": {**message, "channel": key.channel}}, bot)
         if isinstance(said, Said):
             await self.said(said, bot)
-
-    async def catch_up_with_edit(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
-        """An edit that may have been missed; one that was not changes nothing."""
-        said = convert.happening({"event": {**message, "channel": key.channel}}, bot)
-        if isinstance(said, Said):
-            await self._reworded(said, bot)

@@ -22,8 +22,8 @@ from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
+from bots.slack.api import new_client
 from bots.slack.convert import Bot
-from bots.slack.workspaces import new_client
 from core.ports import Secrets
 
 STATE_SECONDS = 600

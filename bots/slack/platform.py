@@ -18,15 +18,13 @@ from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused, Status
 from bots.slack import components
-from bots.slack.api import UNWELCOME, Caller, NotNow, Refused, error_of
+from bots.slack.api import Caller, NotNow, Refused, Workspaces, error_of
 from bots.slack.backfill import Past
 from bots.slack.convert import PLATFORM, REPLY_METADATA
-from bots.slack.lull import Lull
-from bots.slack.pace import Live, Pace
-from bots.slack.rate_limits import POST
-from bots.slack.status import Signs
+from bots.slack.error_codes import UNDISPLAYABLE, UNWELCOME
+from bots.slack.rate_limits import POST, Live, Pace
+from bots.slack.status import Lull, Signs
 from bots.slack.streams import STREAM_IS_OVER, Streams
-from bots.slack.workspaces import Workspaces
 from bots.strings import say
 from bots.text import closed
 from core.observe import metrics
@@ -37,9 +35,6 @@ PART_LENGTH = 11_500
 """A Markdown block takes 12,000 characters, and all blocks together about 13,200."""
 CALL_SECONDS = 15.0
 KEPT_REPLIES = 10_000
-
-UNDISPLAYABLE = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
-"""Slack will not lay it out: it is sent again as plain text."""
 
 log = structlog.get_logger()
 

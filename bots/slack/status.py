@@ -7,22 +7,26 @@ down here.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 
 import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
-from bots.slack.api import Caller, NotNow
-from bots.slack.pace import Live
-from bots.slack.workspaces import Workspaces
+from bots.slack.api import Caller, NotNow, Workspaces
+from bots.slack.rate_limits import Live
 from core.types import ThreadKey
 
 STATUS = "assistant.threads.setStatus"
 SESSION = "agents.sessions.setStatus"
 STATUS_SECONDS = 90.0
 """Then a status is set again: Slack takes it away after 120."""
+
+PATIENCE = 0.5
+"""Seconds that a sign waits at the longest: it is seen within one."""
 
 log = structlog.get_logger()
 
@@ -105,3 +109,30 @@ class Signs:
             )
         except Exception as error:  # nor for this
             log.info("a session was left open", error=repr(error))
+
+
+class Lull:
+    """Knows whether events are being taken in at this moment."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextlib.contextmanager
+    def event(self) -> Iterator[None]:
+        """While an event is taken in."""
+        self._events += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._events -= 1
+            if not self._events:
+                self._none.set()
+
+    async def wait(self) -> None:
+        """Return when no event is being taken in, or when that cannot be waited for any longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._none.wait()

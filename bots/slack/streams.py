@@ -13,9 +13,9 @@ from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused
 from bots.slack import components
-from bots.slack.api import UNWELCOME, Caller, NotNow, Refused, error_of
+from bots.slack.api import Caller, NotNow, Refused, Workspaces, error_of
 from bots.slack.components import Block
-from bots.slack.workspaces import Workspaces
+from bots.slack.error_codes import UNWELCOME
 from bots.text import closed
 from core.observe import metrics
 from core.queue_types import Delivery

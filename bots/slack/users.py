@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bots import strings
+from bots.slack.api import Workspaces
 from bots.slack.rate_limits import Budget
-from bots.slack.workspaces import Workspaces
 
 KEPT = 10_000
 KEPT_SECONDS = 3600.0
