@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bots.slack import components, convert
-from bots.slack.convert import Bot, Deleted, Edited, Malformed, Said, Stopped
+from bots.slack.convert import (
+    Bot,
+    Malformed,
+    MessageDeleted,
+    MessageEdited,
+    MessagePosted,
+    SessionStopped,
+)
 from core.types import ThreadKey
 
 BOT = Bot("T1", "UBOT", "BBOT")
@@ -21,10 +28,10 @@ def event(**changes: Any) -> dict[str, Any]:
     return {"team_id": "T1", "event_id": "Ev1", "event": message | changes}
 
 
-def said(**changes: Any) -> Said:
-    happening = convert.happening(event(**changes), BOT)
-    assert isinstance(happening, Said)
-    return happening
+def said(**changes: Any) -> MessagePosted:
+    parse_event = convert.parse_event(event(**changes), BOT)
+    assert isinstance(parse_event, MessagePosted)
+    return parse_event
 
 
 def test_a_message_belongs_to_the_thread_that_it_begins_or_stands_in() -> None:
@@ -42,35 +49,39 @@ def test_who_is_addressed_is_read_from_the_text_and_not_from_the_event(kind: str
 
 
 def test_ones_own_messages_are_nothing() -> None:
-    assert convert.happening(event(user="UBOT"), BOT) is None
-    assert convert.happening(event(bot_id="BBOT"), BOT) is None
-    assert convert.happening(event(subtype="channel_join"), BOT) is None
+    assert convert.parse_event(event(user="UBOT"), BOT) is None
+    assert convert.parse_event(event(bot_id="BBOT"), BOT) is None
+    assert convert.parse_event(event(subtype="channel_join"), BOT) is None
 
 
 def test_an_edit_is_one_only_where_a_person_changed_the_words() -> None:
     message = {"user": "U1", "ts": "2.0", "text": "new", "edited": {"ts": "3.0"}}
     before = {"text": "old"}
     changed = event(subtype="message_changed", message=message, previous_message=before)
-    happening = convert.happening(changed, BOT)
-    assert isinstance(happening, Edited)
-    assert (happening.said.ts, happening.said.edited) == ("2.0", "3.0")
+    parse_event = convert.parse_event(changed, BOT)
+    assert isinstance(parse_event, MessageEdited)
+    assert (parse_event.posted.ts, parse_event.posted.edited) == ("2.0", "3.0")
     unfurled = event(
         subtype="message_changed",
         message=message | {"text": "old"},
         previous_message=before,
     )
-    assert convert.happening(unfurled, BOT) is None
+    assert convert.parse_event(unfurled, BOT) is None
 
 
 def test_a_deletion_names_the_thread_that_the_message_stood_in() -> None:
     gone = event(subtype="message_deleted", deleted_ts="2.0", previous_message={"thread_ts": "1.0"})
-    assert convert.happening(gone, BOT) == Deleted(ThreadKey("slack", "T1", "C1", "1.0"), "2.0")
+    assert convert.parse_event(gone, BOT) == MessageDeleted(
+        ThreadKey("slack", "T1", "C1", "1.0"), "2.0"
+    )
 
 
 def test_a_message_with_replies_under_it_is_deleted_by_a_tombstone() -> None:
     tombstone = {"subtype": "tombstone", "ts": "1.0", "thread_ts": "1.0", "user": "USLACKBOT"}
     gone = event(subtype="message_changed", message=tombstone, previous_message={"text": "hi"})
-    assert convert.happening(gone, BOT) == Deleted(ThreadKey("slack", "T1", "C1", "1.0"), "1.0")
+    assert convert.parse_event(gone, BOT) == MessageDeleted(
+        ThreadKey("slack", "T1", "C1", "1.0"), "1.0"
+    )
 
 
 def test_a_message_without_text_says_nothing() -> None:
@@ -80,7 +91,7 @@ def test_a_message_without_text_says_nothing() -> None:
 def test_slacks_stop_button_names_its_streams() -> None:
     pressed = event(type="agent_session_stopped", thread_ts="1.0", streaming_message_ts=["2.0"])
     key = ThreadKey("slack", "T1", "C1", "1.0")
-    assert convert.happening(pressed, BOT) == Stopped(key, "U1", ("2.0",))
+    assert convert.parse_event(pressed, BOT) == SessionStopped(key, "U1", ("2.0",))
 
 
 @given(
@@ -90,13 +101,13 @@ def test_slacks_stop_button_names_its_streams() -> None:
 )
 def test_a_payload_of_any_shape_is_understood_or_malformed(changes: dict[str, Any]) -> None:
     try:
-        convert.happening(event(**changes), BOT)
+        convert.parse_event(event(**changes), BOT)
     except Malformed as error:
         assert str(error) in changes  # noqa: PT017 -- either is right
 
 
 @pytest.mark.parametrize(
-    ("raw", "plain"),
+    ("raw", "readable"),
     [
         ("<@UBOT> こんにちは", "こんにちは"),
         ("hi <@U2>, hi <@U3>", "hi @花子, hi @U3"),
@@ -112,8 +123,8 @@ def test_a_payload_of_any_shape_is_understood_or_malformed(changes: dict[str, An
         ("```\nif x:\n    y\n```", "```\nif x:\n    y\n```"),
     ],
 )
-def test_markup_is_read_as_people_see_it(raw: str, plain: str) -> None:
-    assert convert.plain(raw, BOT, {"U2": "花子"}) == plain
+def test_markup_is_read_as_people_see_it(raw: str, readable: str) -> None:
+    assert convert.readable(raw, BOT, {"U2": "花子"}) == readable
 
 
 def test_the_first_form_of_a_message_is_known_by_its_event_and_an_edit_by_its_stamp() -> None:
@@ -127,8 +138,8 @@ def test_the_first_form_of_a_message_is_known_by_its_event_and_an_edit_by_its_st
 
 @pytest.mark.parametrize("word", ["reset", "Reset.", "<@UBOT> リセット", "<@UBOT> reset!"])
 def test_a_command_is_a_message_of_its_own(word: str) -> None:
-    assert convert.command_in(said(text=word), BOT) == "reset"
-    assert convert.command_in(said(text=f"{word} the router"), BOT) is None
+    assert convert.text_command(said(text=word), BOT) == "reset"
+    assert convert.text_command(said(text=f"{word} the router"), BOT) is None
 
 
 def test_the_past_of_a_thread_is_people_and_the_bots_replies() -> None:
@@ -152,16 +163,16 @@ def test_the_past_of_a_thread_is_people_and_the_bots_replies() -> None:
 
 
 def test_a_button_carries_all_that_a_press_needs() -> None:
-    handle = components.Handle("f" * 24, "U1", ThreadKey("slack", "T1", "C1", "1.0"))
-    assert components.Handle.parse(str(handle)) == handle
+    handle = components.ReplyRef("f" * 24, "U1", ThreadKey("slack", "T1", "C1", "1.0"))
+    assert components.ReplyRef.parse(str(handle)) == handle
 
 
 def test_nothing_pings_and_growing_text_only_grows() -> None:
     text = "<!channel> <!here|x> <!everyone> <!subteam^S1> <@U1> <@W1> <!doctype html> a<b"
-    safe = components.harmless(text)
+    safe = components.without_pings(text)
     assert not any(
         ping in safe for ping in ("<!channel", "<!here", "<!every", "<!sub", "<@U", "<@W")
     )
     assert "<!doctype html> a<b" in safe
-    grown = [components.harmless(text[:end]) for end in range(len(text) + 1)]
+    grown = [components.without_pings(text[:end]) for end in range(len(text) + 1)]
     assert all(after.startswith(before) for before, after in pairwise(grown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bots.slack.rate_limits import POST, Budget, Window
+from bots.slack.rate_limits import POST, RateLimiter, Window
 
 
 def test_a_window_lets_so_many_pass_in_any_stretch_of_its_length() -> None:
@@ -22,28 +22,28 @@ def test_a_window_that_slack_has_closed_stays_closed() -> None:
 
 
 async def test_the_ends_of_replies_are_kept_back_from_intermediate_updates() -> None:
-    budget = Budget(minute=60)
+    limiter = RateLimiter(minute=60)
     for reply in range(44):
-        budget.promise("chat.update", "T1", str(reply))
-    assert budget.try_take("chat.update", "T1", "C1")
-    assert not budget.try_take("chat.update", "T1", "C1")
-    assert budget.try_take("chat.update", "T2", "C1")  # another workspace has its own
+        limiter.reserve("chat.update", "T1", str(reply))
+    assert limiter.try_acquire("chat.update", "T1", "C1")
+    assert not limiter.try_acquire("chat.update", "T1", "C1")
+    assert limiter.try_acquire("chat.update", "T2", "C1")  # another workspace has its own
     async with asyncio.timeout(1):
-        await budget.take("chat.update", "T1", "C1")
-    budget.redeem("T1", "0")
-    budget.redeem("T1", "1")
-    assert budget.try_take("chat.update", "T1", "C1")
+        await limiter.acquire("chat.update", "T1", "C1")
+    limiter.release("T1", "0")
+    limiter.release("T1", "1")
+    assert limiter.try_acquire("chat.update", "T1", "C1")
 
 
 async def test_posts_are_one_a_second_in_each_channel() -> None:
-    budget = Budget(minute=6)
+    limiter = RateLimiter(minute=6)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await asyncio.gather(*(budget.take(POST, "T1", "C1") for _ in range(4)))
+    await asyncio.gather(*(limiter.acquire(POST, "T1", "C1") for _ in range(4)))
     assert 0.3 <= loop.time() - began < 0.6
-    assert budget.try_take(POST, "T1", "C2")
+    assert limiter.try_acquire(POST, "T1", "C2")
 
 
 async def test_several_processes_share_the_tier() -> None:
-    budget = Budget(minute=60, share=0.5)
-    assert sum(budget.try_take("chat.update", "T1", "C1") for _ in range(60)) == 22
+    limiter = RateLimiter(minute=60, share=0.5)
+    assert sum(limiter.try_acquire("chat.update", "T1", "C1") for _ in range(60)) == 22

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import components
-from bots.slack.status import Lull
+from bots.slack.status import Intake
 from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
@@ -85,20 +85,20 @@ async def test_a_reply_that_is_written_anew_leaves_no_status(house: SlackDeploym
 
 
 async def test_a_sign_waits_for_the_events_that_are_being_taken_in() -> None:
-    lull, seen = Lull(), []
+    intake, seen = Intake(), []
 
     async def sign() -> None:
-        await lull.wait()
+        await intake.wait_until_stored()
         seen.append("sign")
 
     await sign()
-    with lull.event():
+    with intake.storing():
         later = asyncio.create_task(sign())
         await asyncio.sleep(0)
         seen.append("event")
     await later
     assert seen == ["sign", "event", "sign"]
-    with lull.event():
+    with intake.storing():
         await sign()  # but not for ever
 
 

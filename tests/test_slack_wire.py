@@ -64,7 +64,7 @@ async def sockets(slack: LocalSlack, client: AsyncWebClient) -> AsyncIterator[So
     await sockets.close()
 
 
-async def error_of(call: Awaitable[Any]) -> str:
+async def error_code(call: Awaitable[Any]) -> str:
     with pytest.raises(SlackApiError) as caught:
         await call
     return str(caught.value.response["error"])
@@ -84,18 +84,18 @@ async def test_arguments_arrive_by_query_form_and_json(
 async def test_what_slack_does_not_know_is_refused(
     slack: LocalSlack, client: AsyncWebClient
 ) -> None:
-    assert await error_of(client.api_call("chat.postMessage", json={"chanel": "C1"})) == (
+    assert await error_code(client.api_call("chat.postMessage", json={"chanel": "C1"})) == (
         "invalid_arguments"
     )
-    assert await error_of(client.chat_postMessage(channel="C1", text="")) == "no_text"
+    assert await error_code(client.chat_postMessage(channel="C1", text="")) == "no_text"
     long = [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 3001}}]
-    assert await error_of(client.chat_postMessage(channel="C1", text="x", blocks=long)) == (
+    assert await error_code(client.chat_postMessage(channel="C1", text="x", blocks=long)) == (
         "invalid_blocks"
     )
     slack.workspace.installations[slack.bot_token].scopes = frozenset()
-    assert await error_of(client.chat_postMessage(channel="C1", text="x")) == "missing_scope"
+    assert await error_code(client.chat_postMessage(channel="C1", text="x")) == "missing_scope"
     slack.workspace.installations[slack.bot_token].revoked = True
-    assert await error_of(client.auth_test()) == "token_revoked"
+    assert await error_code(client.auth_test()) == "token_revoked"
     assert len(slack.workspace.violations) == 3
 
 
@@ -119,11 +119,11 @@ async def test_a_stream_is_started_appended_to_and_stopped(
     await stream.append(markdown_text="**a")
     await stream.append(markdown_text="b**")
     ts = str(stream.ts)
-    assert await error_of(client.chat_update(channel="C1", ts=ts, text="x")) == (
+    assert await error_code(client.chat_update(channel="C1", ts=ts, text="x")) == (
         "streaming_state_conflict"
     )
     await stream.stop(blocks=[{"type": "divider"}])
-    assert await error_of(client.chat_appendStream(channel="C1", ts=ts, markdown_text="c")) == (
+    assert await error_code(client.chat_appendStream(channel="C1", ts=ts, markdown_text="c")) == (
         "message_not_in_streaming_state"
     )
     assert slack.replies("C1", root)[0].shown == "**ab**"
@@ -133,7 +133,7 @@ async def test_a_stream_in_a_channel_needs_its_recipient(
     slack: LocalSlack, client: AsyncWebClient
 ) -> None:
     root = await slack.say("C1", "U1", "hi")
-    assert await error_of(client.chat_startStream(channel="C1", thread_ts=root)) == (
+    assert await error_code(client.chat_startStream(channel="C1", thread_ts=root)) == (
         "missing_recipient_team_id"
     )
 

@@ -13,7 +13,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bots.platform import PlatformRefused
 from bots.slack.convert import Bot
 from bots.slack.error_codes import HOPELESS, sentence
-from bots.slack.rate_limits import Budget
+from bots.slack.rate_limits import RateLimiter
 from core.observe import metrics
 
 
@@ -25,61 +25,61 @@ class Refused(PlatformRefused):
         self.error = error
 
 
-class NotNow(Exception):
+class NoRoom(Exception):
     """An intermediate call that the budget or Slack had no room for."""
 
 
-def error_of(error: SlackApiError) -> str:
+def error_code(error: SlackApiError) -> str:
     """Slack's word for what went wrong."""
     if error.response.status_code == 429:
         return "ratelimited"
     return str(error.response.get("error", "")) if isinstance(error.response.data, dict) else ""
 
 
-class Caller:
+class SlackApi:
     """Makes calls of one workspace's API, each counted against its method."""
 
-    def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+    def __init__(self, limiter: RateLimiter) -> None:
+        self.limiter = limiter
 
-    async def must(
+    async def call(
         self, method: str, team: str, channel: str, call: Callable[[], Awaitable[Any]]
     ) -> Any:
         """Wait for room, as long as it takes, and call."""
         while True:
-            await self.budget.take(method, team, channel)
+            await self.limiter.acquire(method, team, channel)
             try:
-                return await self._judged(call)
+                return await self._checked(call)
             except SlackApiError as error:
-                self._put_off(error, method, team, channel)
+                self._note_rate_limit(error, method, team, channel)
 
-    async def may(
+    async def call_if_room(
         self, method: str, team: str, channel: str, call: Callable[[], Awaitable[Any]]
     ) -> Any:
         """Call if there is room now; NotNow if not."""
-        if not self.budget.try_take(method, team, channel):
-            raise NotNow(method)
+        if not self.limiter.try_acquire(method, team, channel):
+            raise NoRoom(method)
         try:
-            return await self._judged(call)
+            return await self._checked(call)
         except SlackApiError as error:
-            self._put_off(error, method, team, channel)
-            raise NotNow(method) from None
+            self._note_rate_limit(error, method, team, channel)
+            raise NoRoom(method) from None
 
-    async def _judged(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _checked(self, call: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await call()
         except SlackApiError as error:
-            if (name := error_of(error)) in HOPELESS:
+            if (name := error_code(error)) in HOPELESS:
                 raise Refused(name, str(error.response.get("needed") or "")) from error
             raise
 
-    def _put_off(self, error: SlackApiError, method: str, team: str, channel: str) -> None:
+    def _note_rate_limit(self, error: SlackApiError, method: str, team: str, channel: str) -> None:
         """Note a 429; anything else is the caller's to see."""
-        if error_of(error) != "ratelimited":
+        if error_code(error) != "ratelimited":
             raise error
         metrics.RATE_LIMITED.labels("slack", method).inc()
         seconds = float(error.response.headers.get("Retry-After", 1))
-        self.budget.refused(method, team, channel, seconds)
+        self.limiter.refused(method, team, channel, seconds)
 
 
 class Workspaces(Protocol):
@@ -127,7 +127,7 @@ def new_client(
     )
 
 
-async def who_am_i(client: AsyncWebClient) -> Bot:
+async def identify(client: AsyncWebClient) -> Bot:
     """The app as Slack knows the owner of the client's token."""
     answer = await client.auth_test()
     return Bot(

@@ -7,9 +7,9 @@ from typing import Any
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack.api import Caller, Workspaces
+from bots.slack.api import SlackApi, Workspaces
 from bots.slack.convert import earlier_turn
-from bots.slack.users import People
+from bots.slack.users import Users
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
@@ -19,13 +19,13 @@ PAGE = 1000
 """Slack's largest: a call for each page is spent, and the newest come last."""
 
 
-class Past:
+class Backfill:
     """Reads threads with conversations.replies."""
 
-    def __init__(self, workspaces: Workspaces, caller: Caller, people: People) -> None:
+    def __init__(self, workspaces: Workspaces, api: SlackApi, users: Users) -> None:
         self._workspaces = workspaces
-        self._caller = caller
-        self._people = people
+        self._api = api
+        self._users = users
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         """The message of a part that was posted but not recorded.
@@ -51,7 +51,7 @@ class Past:
         bot = await self._workspaces.bot(thread.space)
         messages = await self.replies(thread, oldest=f"{after:.6f}", latest=before)
         authors = {str(m["user"]) for m in messages if m.get("user") and not m.get("bot_id")}
-        names = await self._people.names(thread.space, authors)
+        names = await self._users.names(thread.space, authors)
         turns = (earlier_turn(message, bot, names) for message in messages)
         return [turn for turn in turns if turn is not None]
 
@@ -78,7 +78,7 @@ class Past:
         latest: str | None,
         cursor: str | None,
     ) -> Any:
-        return await self._caller.must(
+        return await self._api.call(
             "conversations.replies",
             thread.space,
             thread.channel,

@@ -18,24 +18,24 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.relay import Relay, RelaySettings
 from bots.slack import setup_checks
-from bots.slack.api import Caller, OneWorkspace, Workspaces, new_client, who_am_i
-from bots.slack.backfill import Past
+from bots.slack.api import OneWorkspace, SlackApi, Workspaces, identify, new_client
+from bots.slack.backfill import Backfill
 from bots.slack.catchup import CatchUp
-from bots.slack.context import Desk, Terms
+from bots.slack.context import Behaviour, Context
 from bots.slack.http_mode import web_server
 from bots.slack.listeners import Listeners, new_app
 from bots.slack.manifest import SCOPES
 from bots.slack.oauth import Installations, ManyWorkspaces, States
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
-from bots.slack.rate_limits import Budget
+from bots.slack.rate_limits import RateLimiter
 from bots.slack.socket_mode import PING_SECONDS, socket
-from bots.slack.users import People
+from bots.slack.users import Users
 from core.background import repeat
 from core.ports import Deliveries, Feedback, History, JobQueue, Secrets
 from core.settings import Settings
 
 CONNECTIONS = 100
-TEND_SECONDS = 2.0
+REFRESH_SECONDS = 2.0
 """How often the signs of life in threads are looked at."""
 
 
@@ -66,16 +66,16 @@ async def serve(
     stores: Stores,
     terms: RelaySettings,
     stop: asyncio.Event,
-    budget: Budget | None = None,
+    limiter: RateLimiter | None = None,
 ) -> None:
     """Serve Slack until `stop`. OperatorError, one sentence, where Slack will not have it."""
     setup_checks.required_tokens(settings)
     async with web_client(settings) as client:
         await setup_checks.check(settings, client)
         flow, workspaces = await _installed(settings, stores, client)
-        budget = budget or Budget(share=1 / settings.slack_processes)
-        desk = new_desk(settings, stores, terms, workspaces, budget)
-        await _run(settings, desk, client, flow, stop)
+        limiter = limiter or RateLimiter(share=1 / settings.slack_processes)
+        context = new_context(settings, stores, terms, workspaces, limiter)
+        await _run(settings, context, client, flow, stop)
 
 
 async def _installed(
@@ -83,7 +83,7 @@ async def _installed(
 ) -> tuple[AsyncOAuthFlow | None, Workspaces]:
     """One workspace, by the token in the settings; or as many as install the app."""
     if settings.slack_http_port is None or not settings.slack_by_oauth:
-        return None, OneWorkspace(client, await who_am_i(client))
+        return None, OneWorkspace(client, await identify(client))
     many = many_workspaces(settings, stores.vault, client)
     for sentence in await setup_checks.revoked(many):
         log.error(sentence)
@@ -129,26 +129,30 @@ async def web_client(settings: Settings) -> AsyncIterator[AsyncWebClient]:
         )
 
 
-def new_desk(
-    settings: Settings, stores: Stores, terms: RelaySettings, workspaces: Workspaces, budget: Budget
-) -> Desk:
+def new_context(
+    settings: Settings,
+    stores: Stores,
+    terms: RelaySettings,
+    workspaces: Workspaces,
+    limiter: RateLimiter,
+) -> Context:
     """The tools of the listeners, and the relay with its platform."""
-    caller = Caller(budget)
-    people = People(workspaces, budget, settings.locale, settings.slack_admins)
-    past = Past(workspaces, caller, people)
+    api = SlackApi(limiter)
+    users = Users(workspaces, limiter, settings.locale, settings.slack_admins)
+    backfill = Backfill(workspaces, api, users)
     model = settings.job_lane
-    platform = SlackPlatform(workspaces, caller, past, model, streaming=settings.slack_streaming)
-    return Desk(
+    platform = SlackPlatform(workspaces, api, backfill, model, streaming=settings.slack_streaming)
+    return Context(
         relay=Relay(platform, stores.queue, stores.history, stores.deliveries, terms),
         history=stores.history,
         deliveries=stores.deliveries,
         feedback=stores.feedback,
         workspaces=workspaces,
         platform=platform,
-        people=people,
-        caller=caller,
-        past=past,
-        terms=Terms(
+        users=users,
+        api=api,
+        backfill=backfill,
+        behaviour=Behaviour(
             model=model,
             days=settings.retention_days,
             follow_ups=settings.slack_follow_ups,
@@ -160,26 +164,26 @@ def new_desk(
 
 async def _run(
     settings: Settings,
-    desk: Desk,
+    context: Context,
     client: AsyncWebClient,
     flow: AsyncOAuthFlow | None,
     stop: asyncio.Event,
 ) -> None:
     secret = settings.slack_signing_secret
-    app = new_app(desk, client, secret.get_secret_value() if secret else None)
-    listeners = Listeners(desk)
+    app = new_app(context, client, secret.get_secret_value() if secret else None)
+    listeners = Listeners(context)
     listeners.register(app)
-    catch_up = CatchUp(desk, listeners.messages, listeners.edits)
+    catch_up = CatchUp(context, listeners.messages, listeners.edits)
     drained = asyncio.Event()
-    relay = asyncio.create_task(desk.relay.run(drained))
-    tend = partial(desk.platform.tend, desk.relay.delivers)
-    second = desk.caller.budget.minute / 60  # shorter in tests
-    tending = asyncio.create_task(repeat(tend, TEND_SECONDS * second))
+    relay = asyncio.create_task(context.relay.run(drained))
+    refresh_statuses = partial(context.platform.refresh_statuses, context.relay.delivers)
+    second = context.api.limiter.minute / 60  # shorter in tests
+    tending = asyncio.create_task(repeat(refresh_statuses, REFRESH_SECONDS * second))
     try:
         async with _transport(settings, app, flow, catch_up, second):
-            desk.later(catch_up.run())
+            context.spawn(catch_up.run())
             await stop.wait()
-        await desk.close()
+        await context.close()
     finally:
         drained.set()  # nothing comes in any more: what is under way is finished or handed back
         await relay

@@ -15,10 +15,10 @@ from collections.abc import Collection, Sequence
 import structlog
 
 from bots.platform import PlatformRefused
-from bots.slack.context import Desk
+from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Json
-from bots.slack.edits import Edits
-from bots.slack.messages import Messages
+from bots.slack.edits import EditHandler
+from bots.slack.messages import MessageHandler
 from core.errors import StoreUnavailable
 from core.queue_types import ThreadSummary
 from core.types import ThreadKey
@@ -37,31 +37,31 @@ log = structlog.get_logger()
 class CatchUp:
     """Reads what was missed."""
 
-    def __init__(self, desk: Desk, messages: Messages, edits: Edits) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, messages: MessageHandler, edits: EditHandler) -> None:
+        self._context = context
         self._messages = messages
         self._edits = edits
 
     def soon(self) -> None:
-        self._desk.later(self.run())
+        self._context.spawn(self.run())
 
     async def run(self) -> None:
         """Take in what happened in the newest threads; what is known is known."""
         threads: list[ThreadSummary] = []
         try:
-            async for summary in self._desk.history.threads(PLATFORM, time.time() - DAY):
+            async for summary in self._context.history.threads(PLATFORM, time.time() - DAY):
                 threads.append(summary)
                 if len(threads) == THREADS:
                     break
             for summary in threads:
-                await self._one_or_say(summary)
+                await self._read_thread_or_log(summary)
         except StoreUnavailable as error:
             log.warning("could not catch up", error=str(error))
 
-    async def _one_or_say(self, summary: ThreadSummary) -> None:
+    async def _read_thread_or_log(self, summary: ThreadSummary) -> None:
         """One thread that cannot be read keeps nobody from the others."""
         try:
-            await self._one(summary)
+            await self._read_thread(summary)
         except StoreUnavailable:
             raise
         except PlatformRefused as error:  # the channel is gone, or the app was taken out
@@ -69,33 +69,33 @@ class CatchUp:
         except Exception as error:
             log.warning("a thread was not caught up", thread=str(summary.thread), error=repr(error))
 
-    async def _one(self, summary: ThreadSummary) -> None:
+    async def _read_thread(self, summary: ThreadSummary) -> None:
         key = summary.thread
-        turns = [stored.turn for stored in await self._desk.history.turns(key)]
+        turns = [stored.turn for stored in await self._context.history.turns(key)]
         known = sorted((t.id for t in turns if t.role == "user"), key=float)
         # of a thread that was reset, only what came since it was last heard of
         known = known or [f"{summary.last_at - SKEW:.6f}"]
-        bot = await self._desk.workspaces.bot(key.space)
-        await self._room(key)
-        found = await self._desk.past.replies(key, oldest=f"{float(known[0]) - 1e-6:.6f}")
+        bot = await self._context.workspaces.bot(key.space)
+        await self._wait_for_room(key)
+        found = await self._context.backfill.replies(key, oldest=f"{float(known[0]) - 1e-6:.6f}")
         there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
         for ts in known:  # before what would make an older message the newest
             if ts in there and there[ts].get("edited"):
                 await self._edits.catch_up(there[ts], key, bot)
-        for ts in _gone(known, found, there):
-            await self._desk.relay.deleted(key, ts)
+        for ts in _deleted(known, found, there):
+            await self._context.relay.deleted(key, ts)
         for ts, message in there.items():
             if float(ts) > float(known[-1]):
                 await self._messages.catch_up(message, key, bot)
 
-    async def _room(self, key: ThreadKey) -> None:
+    async def _wait_for_room(self, key: ThreadKey) -> None:
         """Leave room for those who ask now and want their thread read."""
-        budget = self._desk.caller.budget
-        while seconds := budget.wait(METHOD, key.space, key.channel, spare=SPARE):  # noqa: ASYNC110
+        limiter = self._context.api.limiter
+        while seconds := limiter.wait(METHOD, key.space, key.channel, spare=SPARE):  # noqa: ASYNC110
             await asyncio.sleep(seconds)
 
 
-def _gone(known: Sequence[str], found: Sequence[Json], there: Collection[str]) -> Sequence[str]:
+def _deleted(known: Sequence[str], found: Sequence[Json], there: Collection[str]) -> Sequence[str]:
     """Messages that are known and do not stand in the thread any more, as far as it was read."""
     if not found:
         return ()

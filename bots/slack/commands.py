@@ -10,10 +10,17 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 
 from bots.platform import Incoming, PlatformRefused
 from bots.slack import components, convert
-from bots.slack.app_home import Home, Scope
-from bots.slack.context import Desk
-from bots.slack.convert import PLATFORM, QUESTION_METADATA, Bot, Commanded, Pressed, Submitted
-from bots.slack.messages import Messages
+from bots.slack.app_home import AppHome, Scope
+from bots.slack.context import Context
+from bots.slack.convert import (
+    PLATFORM,
+    QUESTION_METADATA,
+    Bot,
+    ModalSubmission,
+    Press,
+    SlashCommand,
+)
+from bots.slack.messages import MessageHandler
 from bots.slack.rate_limits import POST
 from bots.strings import say
 from core.queue_types import Place
@@ -28,33 +35,33 @@ ADMINISTRATION = ("config", "audit")
 log = structlog.get_logger()
 
 
-class Commands:
+class CommandHandler:
     """``/henji ask|reset|help|privacy|model``: a question begins a thread of its own."""
 
-    def __init__(self, desk: Desk, messages: Messages, home: Home) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, messages: MessageHandler, home: AppHome) -> None:
+        self._context = context
         self._messages = messages
-        self._home = home
+        self._app_home = home
 
-    async def on_command(self, told: Commanded, ack: AsyncAck) -> None:
+    async def on_command(self, told: SlashCommand, ack: AsyncAck) -> None:
         """Do what was commanded; the answer is for the person's eyes only."""
         team, word = told.team, told.word.lower()
-        locale = await self._desk.people.locale(team, told.user, told.rest)
+        locale = await self._context.users.locale(team, told.user, told.rest)
         if word == "ask" and told.rest:
             place = ThreadKey(PLATFORM, team, told.channel, "")
             refusal = await self._ask(place, told.user, told.rest, locale)
             await (ack(text=refusal) if refusal else ack())
         elif word == "reset":
-            press = Pressed(
+            press = Press(
                 "", "", told.user, team, told.trigger,
                 channel=told.channel, response_url=told.response_url,
             )  # fmt: skip
-            await self._home.ask(press, Scope("channel", told.channel))
+            await self._app_home.ask(press, Scope("channel", told.channel))
             await ack()
         elif word in ADMINISTRATION:
             await ack(text=await self._administer(told, word, locale))
         elif word in ANSWERS or not word:
-            bot = await self._desk.workspaces.bot(team)
+            bot = await self._context.workspaces.bot(team)
             await ack(text=self._answer(word or "help", locale, bot, told.command))
         else:
             await ack(text=say("usage_command", locale, command=told.command))
@@ -64,17 +71,17 @@ class Commands:
         usage = say("help_command", locale, command=command)
         return f"{sentence}\n{usage}" if word == "help" else sentence
 
-    async def _administer(self, told: Commanded, word: str, locale: str) -> str:
+    async def _administer(self, told: SlashCommand, word: str, locale: str) -> str:
         """The answer to what only admins may ask: rules of this channel, and the audit log."""
-        place, governance = Place(PLATFORM, told.team, told.channel), self._desk.relay.governance
+        place, governance = Place(PLATFORM, told.team, told.channel), self._context.relay.governance
         key = ThreadKey(PLATFORM, told.team, told.channel, "")
-        if governance is None or not await self._desk.is_admin(key, told.user):
+        if governance is None or not await self._context.is_admin(key, told.user):
             return say("admins_only", locale)
         if word == "config":
             words = await governance.configure(place, told.rest, told.user, locale)
         else:
             words = await governance.audited(replace(place, channel=None), told.user, locale)
-        return components.escaped(words)
+        return components.escape(words)
 
     async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> str:
         """Put the question where all can see it, and submit it under that message's id.
@@ -82,22 +89,22 @@ class Commands:
         The sentence for the person where that cannot be; empty where it was done.
         """
         try:
-            shown = say("asked", locale, person=f"<@{user}>", text=components.escaped(text))
+            shown = say("asked", locale, person=f"<@{user}>", text=components.escape(text))
             ts = await self._show(place, shown)
         except PlatformRefused as error:
             log.info("a question could not be shown", error=str(error))
             return say("cannot_post", locale, channel=say("scope_channel", locale))
         key = ThreadKey(PLATFORM, place.space, place.channel, place.thread or ts)
-        names = await self._desk.people.names(place.space, (user,))
+        names = await self._context.users.names(place.space, (user,))
         turn = Turn(ts, "user", user, text, float(ts), names.get(user, ""))
         note = {"locale": locale}
         has_past = bool(place.thread)
-        await self._desk.relay.submit(Incoming(key, turn, True, note=note, has_past=has_past))
+        await self._context.relay.submit(Incoming(key, turn, True, note=note, has_past=has_past))
         return ""
 
     async def _show(self, place: ThreadKey, text: str) -> str:
-        client = await self._desk.workspaces.client(place.space)
-        answer: Any = await self._desk.caller.must(
+        client = await self._context.workspaces.client(place.space)
+        answer: Any = await self._context.api.call(
             POST,
             place.space,
             place.channel,
@@ -112,37 +119,37 @@ class Commands:
         )
         return str(answer["ts"])
 
-    async def on_menu(self, press: Pressed) -> None:
+    async def on_menu(self, press: Press) -> None:
         """The menu under a reply: the same as the words of the command, inside threads."""
         key = ThreadKey(PLATFORM, press.team, press.channel, press.thread)
         if press.value == "reset":
-            await self._home.ask(press, Scope("thread", str(key)))
+            await self._app_home.ask(press, Scope("thread", str(key)))
         elif press.value in ANSWERS:
-            locale = await self._desk.people.locale(press.team, press.user)
-            bot = await self._desk.workspaces.bot(press.team)
+            locale = await self._context.users.locale(press.team, press.user)
+            bot = await self._context.workspaces.bot(press.team)
             sentence = self._messages.sentence(press.value, locale, bot)
-            self._desk.later(self._desk.whisper(key, press.user, sentence))
+            self._context.spawn(self._context.send_privately(key, press.user, sentence))
 
     # -- shortcuts ------------------------------------------------------------------------------
 
-    async def on_shortcut(self, press: Pressed) -> None:
+    async def on_shortcut(self, press: Press) -> None:
         """A message's menu: ask about it, or reset the thread it stands in."""
         key = ThreadKey(PLATFORM, press.team, press.channel, press.thread)
         if press.action == RESET_SHORTCUT:
-            await self._home.ask(press, Scope("thread", str(key)))
+            await self._app_home.ask(press, Scope("thread", str(key)))
             return
-        locale = await self._desk.people.locale(press.team, press.user)
+        locale = await self._context.users.locale(press.team, press.user)
         element = {"type": "plain_text_input", "multiline": True, "max_length": 3000}
         question = components.question("question", say("shortcut_ask", locale), element)
         title = say("shortcut_ask", locale)
         view = components.modal(ASKED, title, locale, question, data=str(key))
-        self._desk.later(self._desk.open_modal(press.team, press.trigger, view))
+        self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
 
-    async def on_asked(self, sent: Submitted, ack: AsyncAck) -> None:
+    async def on_asked(self, sent: ModalSubmission, ack: AsyncAck) -> None:
         """The modal behind the shortcut was sent: it closes, or says why it cannot."""
         key = convert.thread_of(sent.data)
         text = sent.values.get("question", "")
-        locale = await self._desk.people.locale(key.space, sent.user, text)
+        locale = await self._context.users.locale(key.space, sent.user, text)
         refusal = await self._ask(key, sent.user, text, locale)
         if refusal:
             await ack(response_action="errors", errors={"question": refusal})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from bots.platform import Part
-from bots.slack.convert import JOINER, Malformed
+from bots.slack.convert import WORD_JOINER, Malformed
 from bots.strings import say
 from core.queue_types import Delivery
 from core.types import Done, ThreadKey
@@ -26,13 +26,13 @@ MENU_WORDS = ("help", "privacy", "model", "reset")
 _PING = re.compile(r"<!(?=[ches])|<@(?=[UWB])")
 
 
-def harmless(text: str) -> str:
+def without_pings(text: str) -> str:
     """A reply in which nothing pings people: not a person, a group, or a channel."""
-    return _PING.sub(lambda match: f"{match[0]}{JOINER}", text)
+    return _PING.sub(lambda match: f"{match[0]}{WORD_JOINER}", text)
 
 
 @dataclass(frozen=True, slots=True)
-class Handle:
+class ReplyRef:
     """What the value of a button carries: which reply it stands under, and who asked for it."""
 
     job: str
@@ -43,7 +43,7 @@ class Handle:
         return f"{self.job} {self.author} {self.thread}"
 
     @classmethod
-    def parse(cls, value: str) -> Handle:
+    def parse(cls, value: str) -> ReplyRef:
         """Malformed where no button of ours carries that."""
         try:
             job, author, thread = value.split(" ", 2)
@@ -52,14 +52,14 @@ class Handle:
             raise Malformed("value") from None
 
 
-def handle_of(delivery: Delivery) -> Handle:
-    return Handle(delivery.job, delivery.author, delivery.thread)
+def ref_of(delivery: Delivery) -> ReplyRef:
+    return ReplyRef(delivery.job, delivery.author, delivery.thread)
 
 
 def reply(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block]:
     """The blocks of a part, its text first."""
     return [
-        {"type": "markdown", "text": harmless(part.text)},
+        {"type": "markdown", "text": without_pings(part.text)},
         *under(part, delivery, model, locale),
     ]
 
@@ -68,31 +68,31 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
     """What stands under the text of a part: nothing but under the last."""
     if not part.last:
         return []
-    handle = str(handle_of(delivery))
+    ref = str(ref_of(delivery))
     if part.end is None:
-        return [_actions(_button(STOP, say("stop", locale), handle))]
+        return [_actions(_button(STOP, say("stop", locale), ref))]
     notes = [_context(part.note)] if part.note else []
     if not isinstance(part.end, Done):
         return notes
     return [
         *notes,
         _context(say("ai_notice", locale, model=part.end.model or model)),
-        _feedback(handle, locale),
-        _actions(*_again(part.end, handle, locale)),
+        _feedback(ref, locale),
+        _actions(*_regenerate(part.end, ref, locale)),
     ]
 
 
-def _again(end: Done, handle: str, locale: str) -> Sequence[Block]:
-    buttons = [_button(REGENERATE, say("regenerate", locale), handle)]
+def _regenerate(end: Done, ref: str, locale: str) -> Sequence[Block]:
+    buttons = [_button(REGENERATE, say("regenerate", locale), ref)]
     if end.finish_reason in ("length", "cancelled"):
-        buttons.append(_button(CONTINUE, say("continue", locale), handle))
+        buttons.append(_button(CONTINUE, say("continue", locale), ref))
     options = [{"text": _text(say(f"menu_{word}", locale)), "value": word} for word in MENU_WORDS]
     return [*buttons, {"type": "overflow", "action_id": MENU, "options": options}]
 
 
-def _feedback(handle: str, locale: str) -> Block:
+def _feedback(ref: str, locale: str) -> Block:
     def button(key: str, value: str) -> Block:
-        return {"text": _text(say(key, locale)), "value": f"{value} {handle}"}
+        return {"text": _text(say(key, locale)), "value": f"{value} {ref}"}
 
     buttons = {
         "type": "feedback_buttons",
@@ -104,7 +104,7 @@ def _feedback(handle: str, locale: str) -> Block:
 
 
 def _context(text: str) -> Block:
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": escaped(text)}]}
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": escape(text)}]}
 
 
 def _actions(*elements: Block) -> Block:
@@ -120,7 +120,7 @@ def _text(text: str) -> Block:
     return {"type": "plain_text", "text": text}
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Text as Slack's own markup takes it, with nothing in it that means something."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -183,5 +183,5 @@ def header(text: str) -> Block:
     return {"type": "header", "text": _text(text)}
 
 
-def context(text: str) -> Block:
+def context_block(text: str) -> Block:
     return _context(text)

@@ -12,12 +12,12 @@ import structlog
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.relay import Relay
-from bots.slack.api import Caller, Workspaces
-from bots.slack.backfill import Past
+from bots.slack.api import SlackApi, Workspaces
+from bots.slack.backfill import Backfill
 from bots.slack.components import Block
 from bots.slack.platform import SlackPlatform
 from bots.slack.rate_limits import POST
-from bots.slack.users import People
+from bots.slack.users import Users
 from bots.strings import say
 from core.access_policy import Asker
 from core.ports import Deliveries, Feedback, History
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Behaviour:
     """How the bot behaves in Slack."""
 
     model: str
@@ -42,7 +42,7 @@ class Terms:
 
 
 @dataclass(slots=True)
-class Desk:
+class Context:
     """The listeners' tools."""
 
     relay: Relay
@@ -51,20 +51,20 @@ class Desk:
     feedback: Feedback
     workspaces: Workspaces
     platform: SlackPlatform
-    people: People
-    caller: Caller
-    past: Past
-    terms: Terms
+    users: Users
+    api: SlackApi
+    backfill: Backfill
+    behaviour: Behaviour
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _told: OrderedDict[tuple[str, ...], None] = field(default_factory=OrderedDict)
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that no acknowledgement has to wait for."""
-        task = asyncio.create_task(self._quietly(work))
+        task = asyncio.create_task(self._log_failure(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _log_failure(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:
@@ -75,7 +75,7 @@ class Desk:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
-    def first_time(self, *what: str) -> bool:
+    def is_first_time(self, *what: str) -> bool:
         """Whether this was not done before by this process: events come again."""
         if what in self._told:
             return False
@@ -84,11 +84,11 @@ class Desk:
             self._told.popitem(last=False)
         return True
 
-    async def whisper(self, key: ThreadKey, user: str, text: str) -> None:
+    async def send_privately(self, key: ThreadKey, user: str, text: str) -> None:
         """Tell one person, where they are: nobody else sees it, nor does the history."""
         client = await self.workspaces.client(key.space)
         if key.channel.startswith("D"):
-            await self.caller.must(
+            await self.api.call(
                 POST,
                 key.space,
                 key.channel,
@@ -101,7 +101,7 @@ class Desk:
                 ),
             )
             return
-        await self.caller.must(
+        await self.api.call(
             "chat.postEphemeral",
             key.space,
             key.channel,
@@ -119,8 +119,8 @@ class Desk:
 
     async def tell(self, key: ThreadKey, user: str, sentence: str, **values: object) -> None:
         """Whisper one of the bot's sentences, in the person's language."""
-        locale = await self.people.locale(key.space, user)
-        await self.whisper(key, user, say(sentence, locale, **values))
+        locale = await self.users.locale(key.space, user)
+        await self.send_privately(key, user, say(sentence, locale, **values))
 
     async def open_modal(self, team: str, trigger: str, view: Block) -> None:
         client = await self.workspaces.client(team)
@@ -144,7 +144,7 @@ class Desk:
 
     async def is_admin(self, key: ThreadKey, user: str) -> bool:
         """By the workspace, by the settings, or by the rules of the place."""
-        of_platform = await self.people.is_admin(key.space, user)
+        of_platform = await self.users.is_admin(key.space, user)
         governance = self.relay.governance
         if governance is None:
             return of_platform

@@ -1,7 +1,7 @@
 """Slack's payloads -> what happened, as data. Pure: no call is made here.
 
 Slack's dictionaries end in this file. Text is as Slack sends it (``<@U1>``, ``&amp;``) until
-`plain` makes it readable.
+`readable` makes it readable.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from bots.platform import Incoming
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]
-Command: TypeAlias = Literal["reset", "help", "privacy", "model", "stop"]
+TextCommand: TypeAlias = Literal["reset", "help", "privacy", "model", "stop"]
 
 PLATFORM = "slack"
-JOINER = "\u2060"
+WORD_JOINER = "\u2060"
 """The word joiner cannot be seen; behind it, Slack reads no mention."""
 
 _SAID = {None, "file_share", "thread_broadcast", "me_message", "bot_message"}
 _TS = re.compile(r"\d+\.\d+")
 _MENTION = re.compile(r"<@([A-Z0-9]+)(?:\|[^>]*)?>")
-_COMMANDS: Mapping[str, Command] = {
+_COMMANDS: Mapping[str, TextCommand] = {
     "reset": "reset",
     "リセット": "reset",
     "help": "help",
@@ -55,7 +55,7 @@ class Bot:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class MessagePosted:
     """Somebody wrote a message."""
 
     key: ThreadKey
@@ -84,15 +84,15 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Edited:
+class MessageEdited:
     """A person's message reads differently now."""
 
-    said: Said
+    posted: MessagePosted
     newly_mentioned: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class MessageDeleted:
     """A message is gone: a person's, or the bot's own."""
 
     key: ThreadKey
@@ -100,7 +100,7 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class SessionStopped:
     """Slack's own Stop button was pressed."""
 
     key: ThreadKey
@@ -108,17 +108,17 @@ class Stopped:
     streams: tuple[str, ...] = ()
 
 
-Happening: TypeAlias = Said | Edited | Deleted | Stopped
+SlackEvent: TypeAlias = MessagePosted | MessageEdited | MessageDeleted | SessionStopped
 
 
-def happening(body: Json, bot: Bot) -> Happening | None:
+def parse_event(body: Json, bot: Bot) -> SlackEvent | None:
     """What an event says has happened; None for what does not concern the bot."""
-    with reading():
-        return _happening(body, bot)
+    with parsing():
+        return _parse_event(body, bot)
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
+def parsing() -> Iterator[None]:
     """Whatever stands where something else should is a malformed payload, not a fault of ours."""
     try:
         yield
@@ -126,31 +126,33 @@ def reading() -> Iterator[None]:
         raise Malformed(type(error).__name__) from error
 
 
-def _happening(body: Json, bot: Bot) -> Happening | None:
-    event: Json = need(body, "event")
+def _parse_event(body: Json, bot: Bot) -> SlackEvent | None:
+    event: Json = required(body, "event")
     if event.get("type") == "agent_session_stopped":
         streams = tuple(event.get("streaming_message_ts", ()))
-        return Stopped(_key(event, bot, need(event, "thread_ts")), need(event, "user"), streams)
+        return SessionStopped(
+            _key(event, bot, required(event, "thread_ts")), required(event, "user"), streams
+        )
     match event.get("subtype"):
         case "message_changed":
             return _edited(body, event, bot)
         case "message_deleted":
             return _deleted(event, bot)
         case subtype if subtype in _SAID:
-            return _said(body, event, need(event, "channel"), bot)
+            return _posted(body, event, required(event, "channel"), bot)
     return None
 
 
-def _said(body: Json, message: Json, channel: str, bot: Bot) -> Said | None:
+def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted | None:
     user = message.get("user") or message.get("bot_id") or ""
     if not user or user == bot.user or message.get("bot_id") == bot.bot_id:
         return None
-    text, ts = str(message.get("text") or ""), str(need(message, "ts"))
+    text, ts = str(message.get("text") or ""), str(required(message, "ts"))
     if not _TS.fullmatch(ts):
         raise Malformed("ts")
     mentions = set(_MENTION.findall(text))
     team = str(message.get("user_team") or message.get("team") or bot.team)
-    return Said(
+    return MessagePosted(
         key=ThreadKey(PLATFORM, bot.team, channel, message.get("thread_ts") or ts),
         ts=ts,
         user=user,
@@ -165,36 +167,38 @@ def _said(body: Json, message: Json, channel: str, bot: Bot) -> Said | None:
     )
 
 
-def _edited(body: Json, event: Json, bot: Bot) -> Edited | Deleted | None:
-    message, before = need(event, "message"), event.get("previous_message") or {}
+def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted | None:
+    message, before = required(event, "message"), event.get("previous_message") or {}
     if message.get("subtype") == "tombstone":  # so ends a message that has replies under it
-        return Deleted(_key(event, bot, need(message, "ts")), need(message, "ts"))
+        return MessageDeleted(_key(event, bot, required(message, "ts")), required(message, "ts"))
     if not message.get("edited") or message.get("text") == before.get("text"):
         return None  # a link was unfurled, a reply was counted
-    said = _said(body, message, need(event, "channel"), bot)
-    if said is None:
+    posted = _posted(body, message, required(event, "channel"), bot)
+    if posted is None:
         return None
     was_mentioned = bot.user in _MENTION.findall(str(before.get("text", "")))
-    return Edited(said, said.mentioned and not was_mentioned)
+    return MessageEdited(posted, posted.mentioned and not was_mentioned)
 
 
-def _deleted(event: Json, bot: Bot) -> Deleted:
-    ts = need(event, "deleted_ts")
+def _deleted(event: Json, bot: Bot) -> MessageDeleted:
+    ts = required(event, "deleted_ts")
     thread = (event.get("previous_message") or {}).get("thread_ts") or ts
-    return Deleted(_key(event, bot, thread), ts)
+    return MessageDeleted(_key(event, bot, thread), ts)
 
 
-def ours_revoked(body: Json) -> bool:
-    """Whether it was the bot's own token that was revoked, and not some person's."""
-    with reading():
-        return bool((need(body, "event").get("tokens") or {}).get("bot"))
+def is_uninstalled(body: Json) -> bool:
+    """Whether the app has left the workspace: a person's revoked token alone does not say so."""
+    with parsing():
+        event = required(body, "event")
+        revoked = event.get("type") == "tokens_revoked" and (event.get("tokens") or {}).get("bot")
+        return event.get("type") == "app_uninstalled" or bool(revoked)
 
 
 def _key(event: Json, bot: Bot, thread: str) -> ThreadKey:
-    return ThreadKey(PLATFORM, bot.team, need(event, "channel"), thread)
+    return ThreadKey(PLATFORM, bot.team, required(event, "channel"), thread)
 
 
-def need(body: Json, name: str) -> Any:
+def required(body: Json, name: str) -> Any:
     value = body.get(name)
     if value is None or value == "":
         raise Malformed(name)
@@ -208,12 +212,12 @@ def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | No
     text, ts = str(message.get("text") or ""), str(message["ts"])
     if message.get("user") == bot.user:
         ours = (message.get("metadata") or {}).get("event_type") == REPLY_METADATA
-        text = unescape(text).replace(JOINER, "")
+        text = unescape(text).replace(WORD_JOINER, "")
         return Turn(ts, "assistant", bot.name, text, float(ts)) if ours and text else None
     author = message.get("user")
     if author is None or message.get("bot_id"):
         return None
-    words = plain(text, bot, names)
+    words = readable(text, bot, names)
     return Turn(ts, "user", author, words, float(ts), names.get(author, "")) if words else None
 
 
@@ -224,23 +228,28 @@ QUESTION_METADATA = "henji_question"
 
 
 def incoming(
-    said: Said, bot: Bot, names: Mapping[str, str], *, addressed: bool, note: Mapping[str, str]
+    posted: MessagePosted,
+    bot: Bot,
+    names: Mapping[str, str],
+    *,
+    addressed: bool,
+    note: Mapping[str, str],
 ) -> Incoming:
     """The message as the relay takes it."""
-    words = plain(said.text, bot, names)
-    name = names.get(said.user, "")
+    words = readable(posted.text, bot, names)
+    name = names.get(posted.user, "")
     return Incoming(
-        thread=said.key,
-        turn=Turn(said.ts, "user", said.user, words, float(said.ts), name),
+        thread=posted.key,
+        turn=Turn(posted.ts, "user", posted.user, words, float(posted.ts), name),
         addressed=addressed,
-        event_ids=(said.event_id,) if said.event_id and not said.edited else (),
-        revision=said.edited,
+        event_ids=(posted.event_id,) if posted.event_id and not posted.edited else (),
+        revision=posted.edited,
         note=note,
-        has_past=said.inside,
+        has_past=posted.inside,
     )
 
 
-def plain(text: str, bot: Bot, names: Mapping[str, str]) -> str:
+def readable(text: str, bot: Bot, names: Mapping[str, str]) -> str:
     """Slack's markup as people read it: names for ids, the bot's own mention taken out."""
     text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^>]*)?>[ \t]?", "", text)
     text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
@@ -260,21 +269,21 @@ def _link(match: re.Match[str]) -> str:
     return label if label in address else f"{label} ({address})"
 
 
-def people_in(said: Said) -> frozenset[str]:
+def user_ids_in(posted: MessagePosted) -> frozenset[str]:
     """The ids whose names are wanted."""
-    return said.others | ({said.user} if said.bot_id is None else frozenset())
+    return posted.others | ({posted.user} if posted.bot_id is None else frozenset())
 
 
-def command_in(said: Said, bot: Bot) -> Command | None:
+def text_command(posted: MessagePosted, bot: Bot) -> TextCommand | None:
     """The command that is all there is in a message: slash commands do not work in threads."""
-    return _COMMANDS.get(plain(said.text, bot, {}).strip(" 。.!！").lower())
+    return _COMMANDS.get(readable(posted.text, bot, {}).strip(" 。.!！").lower())
 
 
 # -- what people press, command and fill in ----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Pressed:
+class Press:
     """A button under a message, or on the home page."""
 
     action: str
@@ -291,7 +300,7 @@ class Pressed:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class AppOpened:
     """Somebody looks at the app."""
 
     tab: str
@@ -301,7 +310,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Commanded:
+class SlashCommand:
     """A slash command: its first word, and the rest."""
 
     command: str
@@ -315,7 +324,7 @@ class Commanded:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class ModalSubmission:
     """A modal that was sent."""
 
     callback: str
@@ -328,17 +337,17 @@ class Submitted:
 
 def thread_of(data: str) -> ThreadKey:
     """The thread that a modal is about."""
-    with reading():
+    with parsing():
         return ThreadKey.parse(data)
 
 
-def pressed(body: Json) -> Pressed:
+def parse_press(body: Json) -> Press:
     """A button, a choice or a message shortcut."""
-    with reading():
-        return _pressed(body)
+    with parsing():
+        return _parse_press(body)
 
 
-def _pressed(body: Json) -> Pressed:
+def _parse_press(body: Json) -> Press:
     action: Json = (body.get("actions") or [{}])[0]
     container: Json = body.get("container") or {}
     message: Json = body.get("message") or {}
@@ -349,11 +358,11 @@ def _pressed(body: Json) -> Pressed:
         if kind in action
     }
     ts = str(message.get("ts") or container.get("message_ts") or "")
-    return Pressed(
+    return Press(
         action=str(action.get("action_id") or body.get("callback_id") or ""),
         value=str(action.get("value") or (action.get("selected_option") or {}).get("value") or ""),
-        user=need(need(body, "user"), "id"),
-        team=str((body.get("team") or {}).get("id") or need(body, "user").get("team_id", "")),
+        user=required(required(body, "user"), "id"),
+        team=str((body.get("team") or {}).get("id") or required(body, "user").get("team_id", "")),
         trigger=str(body.get("trigger_id", "")),
         channel=channel,
         message=ts,
@@ -363,38 +372,38 @@ def _pressed(body: Json) -> Pressed:
     )
 
 
-def opened(body: Json) -> Opened:
+def parse_app_opened(body: Json) -> AppOpened:
     """Somebody looks at the app's home page, or at the conversation with it."""
-    with reading():
-        event = need(body, "event")
-        user, channel = str(need(event, "user")), str(event.get("channel") or "")
-        return Opened(str(event.get("tab") or ""), user, channel)
+    with parsing():
+        event = required(body, "event")
+        user, channel = str(required(event, "user")), str(event.get("channel") or "")
+        return AppOpened(str(event.get("tab") or ""), user, channel)
 
 
-def commanded(body: Json) -> Commanded:
+def parse_command(body: Json) -> SlashCommand:
     """A slash command."""
-    with reading():
+    with parsing():
         word, _, rest = str(body.get("text") or "").strip().partition(" ")
-        return Commanded(
-            command=str(need(body, "command")),
+        return SlashCommand(
+            command=str(required(body, "command")),
             word=word,
             rest=rest.strip(),
-            user=str(need(body, "user_id")),
-            team=str(need(body, "team_id")),
-            channel=str(need(body, "channel_id")),
+            user=str(required(body, "user_id")),
+            team=str(required(body, "team_id")),
+            channel=str(required(body, "channel_id")),
             trigger=str(body.get("trigger_id") or ""),
             response_url=str(body.get("response_url") or ""),
         )
 
 
-def submitted(body: Json) -> Submitted:
+def parse_submission(body: Json) -> ModalSubmission:
     """A modal that was sent."""
-    with reading():
-        view = need(body, "view")
-        return Submitted(
+    with parsing():
+        view = required(body, "view")
+        return ModalSubmission(
             callback=str(view.get("callback_id") or ""),
             data=str(view.get("private_metadata") or ""),
-            user=str(need(need(body, "user"), "id")),
+            user=str(required(required(body, "user"), "id")),
             values=_values(view),
         )
 

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from bots.slack import convert
-from bots.slack.context import Desk
-from bots.slack.convert import Bot, Deleted, Edited, Said
-from bots.slack.messages import Messages
+from bots.slack.context import Context
+from bots.slack.convert import Bot, MessageDeleted, MessageEdited, MessagePosted
+from bots.slack.messages import MessageHandler
 from core.types import ThreadKey
 
 
-class Edits:
+class EditHandler:
     """Carries edits and deletions of messages over into the history."""
 
-    def __init__(self, desk: Desk, messages: Messages) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, messages: MessageHandler) -> None:
+        self._context = context
         self._messages = messages
 
-    async def edited(self, edited: Edited, bot: Bot) -> None:
+    async def on_edited(self, edited: MessageEdited, bot: Bot) -> None:
         """A person's message has a new text; one that now names the bot is a new question."""
         if edited.newly_mentioned:
-            await self._messages.said(edited.said, bot)
+            await self._messages.handle(edited.posted, bot)
         else:
-            await self._reworded(edited.said, bot)
+            await self._reworded(edited.posted, bot)
 
-    async def deleted(self, deleted: Deleted) -> None:
+    async def on_deleted(self, deleted: MessageDeleted) -> None:
         """A message is gone: a person's, or the bot's own."""
-        await self._desk.relay.deleted(deleted.key, deleted.ts)
+        await self._context.relay.deleted(deleted.key, deleted.ts)
 
     async def catch_up(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
         """Apply an edit that may have been missed; a known one changes nothing."""
-        said = convert.happening({"event": {**message, "channel": key.channel}}, bot)
-        if isinstance(said, Said):
-            await self._reworded(said, bot)
+        posted = convert.parse_event({"event": {**message, "channel": key.channel}}, bot)
+        if isinstance(posted, MessagePosted):
+            await self._reworded(posted, bot)
 
-    async def _reworded(self, said: Said, bot: Bot) -> None:
-        names = await self._desk.people.names(bot.team, convert.people_in(said))
-        words = convert.plain(said.text, bot, names)
-        await self._desk.relay.edited(said.key, said.ts, words, said.edited, said.user)
+    async def _reworded(self, posted: MessagePosted, bot: Bot) -> None:
+        names = await self._context.users.names(bot.team, convert.user_ids_in(posted))
+        words = convert.readable(posted.text, bot, names)
+        await self._context.relay.edited(posted.key, posted.ts, words, posted.edited, posted.user)

@@ -45,7 +45,7 @@ HOPELESS = frozenset(
     }
 )
 
-UNWELCOME = frozenset(
+CANNOT_POST_HERE = frozenset(
     {
         "channel_not_found",
         "no_permission",
@@ -58,7 +58,7 @@ UNWELCOME = frozenset(
 )
 """The bot may not write in a place: elsewhere it may."""
 
-UNDISPLAYABLE = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
+CANNOT_DISPLAY = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
 """Slack will not lay it out: it is sent again as plain text."""
 
 

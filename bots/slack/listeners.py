@@ -24,13 +24,19 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
 from bots.slack import components, convert
-from bots.slack.app_home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, Home
-from bots.slack.button_handlers import REASON, Controls
-from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, Commands
-from bots.slack.context import Desk
-from bots.slack.convert import Deleted, Edited, Malformed, Said, Stopped
-from bots.slack.edits import Edits
-from bots.slack.messages import Messages
+from bots.slack.app_home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, AppHome
+from bots.slack.button_handlers import REASON, ButtonHandlers
+from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, CommandHandler
+from bots.slack.context import Context
+from bots.slack.convert import (
+    Malformed,
+    MessageDeleted,
+    MessageEdited,
+    MessagePosted,
+    SessionStopped,
+)
+from bots.slack.edits import EditHandler
+from bots.slack.messages import MessageHandler
 from core.errors import StoreUnavailable
 
 MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
@@ -43,13 +49,13 @@ log = structlog.get_logger()
 class Listeners:
     """Everything that Slack may say, and who hears it."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.messages = Messages(desk)
-        self.edits = Edits(desk, self.messages)
-        self._desk = desk
-        self._home = Home(desk)
-        self._controls = Controls(desk)
-        self._commands = Commands(desk, self.messages, self._home)
+    def __init__(self, context: Context) -> None:
+        self.messages = MessageHandler(context)
+        self.edits = EditHandler(context, self.messages)
+        self._context = context
+        self._app_home = AppHome(context)
+        self._buttons = ButtonHandlers(context)
+        self._commands = CommandHandler(context, self.messages, self._app_home)
 
     def register(self, app: AsyncApp) -> None:
         app.event(re.compile(r".*"))(self._event)
@@ -66,52 +72,52 @@ class Listeners:
         team = context.team_id or ""  # in a shared channel, not the one that the body names
         if kind in MESSAGE_EVENTS:
             retries = request.headers.get("x-slack-retry-num", ["0"])
-            with self._desk.platform.lull.event():
+            with self._context.platform.intake.storing():
                 await self._message_event(body, team, int(retries[0]))
         elif kind == "app_home_opened":
-            await self._home.on_opened(body, team)
-        elif kind == "app_uninstalled" or (kind == "tokens_revoked" and convert.ours_revoked(body)):
+            await self._app_home.on_opened(body, team)
+        elif convert.is_uninstalled(body):
             log.error("the app was taken out of a workspace", team=team)
-            await self._desk.workspaces.gone(team)
+            await self._context.workspaces.gone(team)
         else:
             log.info("an event that nobody hears", kind=kind)
 
     async def _message_event(self, body: dict[str, Any], team: str, retry: int) -> None:
-        bot = await self._desk.workspaces.bot(team)
-        match convert.happening(body, bot):
-            case Said() as said:
-                await self.messages.on_said(said, bot, retry)
-            case Edited() as edited:
-                await self.edits.edited(edited, bot)
-            case Deleted() as deleted:
-                await self.edits.deleted(deleted)
-            case Stopped() as stopped:
+        bot = await self._context.workspaces.bot(team)
+        match convert.parse_event(body, bot):
+            case MessagePosted() as posted:
+                await self.messages.on_posted(posted, bot, retry)
+            case MessageEdited() as edited:
+                await self.edits.on_edited(edited, bot)
+            case MessageDeleted() as deleted:
+                await self.edits.on_deleted(deleted)
+            case SessionStopped() as stopped:
                 await self.messages.on_session_stopped(stopped)
 
     async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_command(convert.commanded(body), ack)
+        await self._commands.on_command(convert.parse_command(body), ack)
 
     async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_shortcut(convert.pressed(body))
+        await self._commands.on_shortcut(convert.parse_press(body))
         await ack()
 
     async def _action(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        press = convert.pressed(body)
+        press = convert.parse_press(body)
         if press.action in PAGES:
-            await self._home.on_press(press)
+            await self._app_home.on_press(press)
         elif press.action in CONTROLS:
-            await self._controls.on_press(press)
+            await self._buttons.on_press(press)
         elif press.action == components.MENU:
             await self._commands.on_menu(press)
         await ack()
 
     async def _view(self, body: dict[str, Any], context: AsyncBoltContext, ack: AsyncAck) -> None:
-        sent = convert.submitted(body)
+        sent = convert.parse_submission(body)
         match sent.callback:
             case callback if callback == REASON:
-                await self._controls.on_reason(sent)
+                await self._buttons.on_reason(sent)
             case callback if callback == CONFIRM:
-                await self._home.on_confirmed(context.team_id or "", sent)
+                await self._app_home.on_confirmed(context.team_id or "", sent)
             case callback if callback == ASKED:
                 await self._commands.on_asked(sent, ack)
                 return
@@ -150,14 +156,14 @@ def _kind(body: object) -> str:
     return ""
 
 
-def new_app(desk: Desk, base_client: AsyncWebClient, signing_secret: str | None) -> AsyncApp:
+def new_app(context: Context, base_client: AsyncWebClient, signing_secret: str | None) -> AsyncApp:
     """A Bolt app that authorizes by what is known of the workspace, without a call per event."""
 
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult | None:
         team = team_id or ""
         try:
-            client = await desk.workspaces.client(team)
-            bot = await desk.workspaces.bot(team)
+            client = await context.workspaces.client(team)
+            bot = await context.workspaces.bot(team)
         except PlatformRefused:
             return None  # not installed there, or not any more
         return AuthorizeResult(

@@ -18,12 +18,12 @@ from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused, Status
 from bots.slack import components
-from bots.slack.api import Caller, NotNow, Refused, Workspaces, error_of
-from bots.slack.backfill import Past
+from bots.slack.api import NoRoom, Refused, SlackApi, Workspaces, error_code
+from bots.slack.backfill import Backfill
 from bots.slack.convert import PLATFORM, REPLY_METADATA
-from bots.slack.error_codes import UNDISPLAYABLE, UNWELCOME
-from bots.slack.rate_limits import POST, Live, Pace
-from bots.slack.status import Lull, Signs
+from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_POST_HERE
+from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
+from bots.slack.status import Intake, StatusIndicator
 from bots.slack.streams import STREAM_IS_OVER, Streams
 from bots.strings import say
 from bots.text import closed
@@ -49,26 +49,26 @@ class SlackPlatform:
     def __init__(
         self,
         workspaces: Workspaces,
-        caller: Caller,
-        past: Past,
+        api: SlackApi,
+        backfill: Backfill,
         model: str,
         *,
         streaming: bool = True,
     ) -> None:
         self._workspaces = workspaces
-        self._caller = caller
-        self._pace = Pace(caller.budget)
-        self._past = past
+        self._api = api
+        self._pacer = ReplyPacer(api.limiter)
+        self._backfill = backfill
         self._model = model
-        self._streams = Streams(workspaces, caller, wanted=streaming)
-        self._signs = Signs(workspaces, caller)
-        self.lull = Lull()
-        self._live: OrderedDict[str, Live] = OrderedDict()
+        self._streams = Streams(workspaces, api, wanted=streaming)
+        self._indicator = StatusIndicator(workspaces, api)
+        self.intake = Intake()
+        self._live: OrderedDict[str, LiveReply] = OrderedDict()
         self._open: OrderedDict[str, Delivery] = OrderedDict()
         """Replies that may have signs of life to be tended to."""
 
     def length_of(self, text: str) -> int:
-        return len(components.harmless(text))
+        return len(components.without_pings(text))
 
     # -- pace ---------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class SlackPlatform:
             live.ended = True
             return
         can_stream = self._streams.has(delivery.thread.space)
-        await self._pace.leave(delivery, live, can_stream=can_stream)
+        await self._pacer.wait_for_update(delivery, live, can_stream=can_stream)
 
     # -- signs of life ------------------------------------------------------------------------
 
@@ -87,48 +87,48 @@ class SlackPlatform:
         """Say what is going on, once, and not behind the first words of the reply."""
         live = self._of(delivery)
         sentence = say(status.kind, self._locale(delivery), position=status.position)
-        await self.lull.wait()
-        async with live.order:
+        await self.intake.wait_until_stored()
+        async with live.lock:
             if not live.shown and not delivery.messages:
-                await self._signs.show(delivery.thread, live, sentence)
+                await self._indicator.show(delivery.thread, live, sentence)
 
-    async def tend(self, delivers: Callable[[str], bool]) -> None:
+    async def refresh_statuses(self, delivers: Callable[[str], bool]) -> None:
         """Renew the signs of the replies that this process `delivers`, and take down those of
         replies that have ended without a word."""
         for job, delivery in list(self._open.items()):
-            live = self._live.get(job, Live())
-            if live.order.locked():
+            live = self._live.get(job, LiveReply())
+            if live.lock.locked():
                 continue  # something is on its way
             try:
-                async with live.order:
-                    await self._tend(job, delivery, live, delivers)
+                async with live.lock:
+                    await self._refresh_status(job, delivery, live, delivers)
             except Exception as error:
                 log.info("a sign of life was not tended to", job=job, error=repr(error))
                 self._open.pop(job, None)
 
-    async def _tend(
-        self, job: str, delivery: Delivery, live: Live, delivers: Callable[[str], bool]
+    async def _refresh_status(
+        self, job: str, delivery: Delivery, live: LiveReply, delivers: Callable[[str], bool]
     ) -> None:
         if delivers(job):
-            await self._signs.renew(delivery.thread, live)
+            await self._indicator.renew(delivery.thread, live)
             return
         self._open.pop(job, None)
         if live.ended:  # else another process has the reply now, and its signs
-            self._caller.budget.redeem(delivery.thread.space, job)
-            await self._take_down(delivery, live)
+            self._api.limiter.release(delivery.thread.space, job)
+            await self._clear_signs(delivery, live)
 
-    async def _take_down(self, delivery: Delivery, live: Live) -> None:
-        await self._signs.hide(delivery.thread, live)
+    async def _clear_signs(self, delivery: Delivery, live: LiveReply) -> None:
+        await self._indicator.hide(delivery.thread, live)
         if live.session:
             live.session = False
-            await self._signs.leave(delivery.thread)
+            await self._indicator.end_session(delivery.thread)
 
-    async def leave_session(self, key: ThreadKey) -> None:
+    async def end_session(self, key: ThreadKey) -> None:
         """Slack's Stop button was pressed: the session does not leave ``processing`` by itself."""
         for job, delivery in self._open.items():
             if delivery.thread == key and job in self._live:
                 self._live[job].session = False
-        await self._signs.leave(key)
+        await self._indicator.end_session(key)
 
     def _locale(self, delivery: Delivery) -> str:
         return delivery.note.get("locale", "en")
@@ -137,15 +137,15 @@ class SlackPlatform:
 
     async def post(self, delivery: Delivery, part: Part) -> str:
         live = self._of(delivery)
-        async with live.order:
+        async with live.lock:
             message = await self._stream(delivery, part, live)
             return message or await self._post(delivery, part, live)
 
-    async def _stream(self, delivery: Delivery, part: Part, live: Live) -> str | None:
+    async def _stream(self, delivery: Delivery, part: Part, live: LiveReply) -> str | None:
         """Begin a native stream, where the part will grow and there is room for it."""
         if part.end is not None or not part.last or not self._streams.has(delivery.thread.space):
             return None
-        if self._pace.room("chat.startStream", delivery) > 0:
+        if self._pacer.room("chat.startStream", delivery) > 0:
             metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
             return None
         message = await self._streams.start(delivery, part)
@@ -153,15 +153,15 @@ class SlackPlatform:
             live.streams.add(message)
             self._sent(delivery, part, live, message)
             live.status = ""  # Slack has taken it away
-            await self._signs.enter(delivery.thread, live)
+            await self._indicator.start_session(delivery.thread, live)
         return message
 
-    async def _post(self, delivery: Delivery, part: Part, live: Live) -> str:
+    async def _post(self, delivery: Delivery, part: Part, live: LiveReply) -> str:
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
 
         async def send(**content: Any) -> Any:
-            return await self._caller.must(
+            return await self._api.call(
                 POST,
                 thread.space,
                 thread.channel,
@@ -179,9 +179,9 @@ class SlackPlatform:
         try:
             answer = await send(**content)
         except Refused as refusal:
-            if refusal.error in UNWELCOME and part.index == 0:
-                await self._tell_elsewhere(delivery)
-            if refusal.error not in UNDISPLAYABLE:
+            if refusal.error in CANNOT_POST_HERE and part.index == 0:
+                await self._tell_directly(delivery)
+            if refusal.error not in CANNOT_DISPLAY:
                 raise
             answer = await send(text=content["text"])
         message = str(answer["ts"])
@@ -189,13 +189,13 @@ class SlackPlatform:
         self._sent(delivery, part, live, message)
         return message
 
-    async def _tell_elsewhere(self, delivery: Delivery) -> None:
+    async def _tell_directly(self, delivery: Delivery) -> None:
         """Say to who asked, directly, that nothing can be written where they asked."""
         team, channel = delivery.thread.space, f"<#{delivery.thread.channel}>"
         client = await self._workspaces.client(team)
         sentence = say("cannot_post", self._locale(delivery), channel=channel)
         with contextlib.suppress(SlackApiError, PlatformRefused):
-            await self._caller.must(
+            await self._api.call(
                 POST,
                 team,
                 delivery.author,
@@ -208,48 +208,48 @@ class SlackPlatform:
         """The blocks, and the text that notifications and other readers get."""
         part = Part(part.index, closed(part.text), part.last, part.note, part.end)
         written = components.reply(part, delivery, self._model, self._locale(delivery))
-        return {"text": components.escaped(part.text), "blocks": written}
+        return {"text": components.escape(part.text), "blocks": written}
 
-    def _sent(self, delivery: Delivery, part: Part, live: Live, message: str) -> None:
-        budget, team = self._caller.budget, delivery.thread.space
+    def _sent(self, delivery: Delivery, part: Part, live: LiveReply, message: str) -> None:
+        limiter, team = self._api.limiter, delivery.thread.space
         live.shown[message] = part.text
         live.updated = time.monotonic()
         if part.end is None:
             ending = "chat.stopStream" if message in live.streams else "chat.update"
-            budget.promise(ending, team, delivery.job)
+            limiter.reserve(ending, team, delivery.job)
         elif part.last:
-            budget.redeem(team, delivery.job)
+            limiter.release(team, delivery.job)
             live.streams.clear()
 
     # -- editing ------------------------------------------------------------------------------
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
         live = self._of(delivery)
-        if self._stands_already(delivery, message, part, live):
+        if self._is_unchanged(delivery, message, part, live):
             return
-        if message in live.streams and await self._stream_on(delivery, message, part, live):
+        if message in live.streams and await self._continue_stream(delivery, message, part, live):
             return
         try:
             await self._update(delivery, message, part, live)
-        except NotNow:
+        except NoRoom:
             return  # the end will say it
-        async with live.order:
+        async with live.lock:
             if part.end is not None and part.last:
                 # a process before this one may have begun a session
                 live.session |= delivery.token > 1 and self._streams.has(delivery.thread.space)
-                await self._take_down(delivery, live)
+                await self._clear_signs(delivery, live)
             else:
-                await self._signs.hide(delivery.thread, live)
+                await self._indicator.hide(delivery.thread, live)
 
-    def _stands_already(self, delivery: Delivery, message: str, part: Part, live: Live) -> bool:
+    def _is_unchanged(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> bool:
         """A message that is full, and was full before: its end needs no call of its own."""
         same = live.shown.get(message) == part.text and message not in live.streams
         return same and not part.last and delivery.token == 1
 
-    async def _update(self, delivery: Delivery, message: str, part: Part, live: Live) -> None:
+    async def _update(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> None:
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
-        call = self._caller.may if part.end is None and part.last else self._caller.must
+        call = self._api.call_if_room if part.end is None and part.last else self._api.call
         content = self._content(delivery, part)
 
         async def update() -> Any:
@@ -258,20 +258,25 @@ class SlackPlatform:
         try:
             await call("chat.update", thread.space, thread.channel, update)
         except Refused as refusal:
-            if refusal.error not in UNDISPLAYABLE:
+            if refusal.error not in CANNOT_DISPLAY:
                 raise
             content["blocks"] = []
-            await self._caller.must("chat.update", thread.space, thread.channel, update)
+            await self._api.call("chat.update", thread.space, thread.channel, update)
         except SlackApiError as error:
-            if error_of(error) != "streaming_state_conflict":
+            if error_code(error) != "streaming_state_conflict":
                 raise
             await self._streams.end(delivery, message)  # a process before this one began it
-            await self._caller.must("chat.update", thread.space, thread.channel, update)
+            await self._api.call("chat.update", thread.space, thread.channel, update)
         self._sent(delivery, part, live, message)
 
-    async def _stream_on(self, delivery: Delivery, message: str, part: Part, live: Live) -> bool:
+    async def _continue_stream(
+        self, delivery: Delivery, message: str, part: Part, live: LiveReply
+    ) -> bool:
         """Append to a stream, or stop it; False where the message must be updated instead."""
-        before, now = components.harmless(live.shown[message]), components.harmless(part.text)
+        before, now = (
+            components.without_pings(live.shown[message]),
+            components.without_pings(part.text),
+        )
         if not now.startswith(before):
             live.streams.discard(message)
             return False
@@ -281,12 +286,12 @@ class SlackPlatform:
                 await self._stop(delivery, message, part, now[len(before) :], live)
             else:
                 await self._streams.append(delivery, message, now[len(before) :])
-        except NotNow:
+        except NoRoom:
             return True
         except Exception as error:
             live.streams.discard(message)  # what it holds now is not certain: it is updated whole
             metrics.STREAM_FALLBACKS.labels("slack", "ended").inc()
-            if isinstance(error, SlackApiError) and error_of(error) == STREAM_IS_OVER:
+            if isinstance(error, SlackApiError) and error_code(error) == STREAM_IS_OVER:
                 return False
             raise
         if over:
@@ -295,7 +300,7 @@ class SlackPlatform:
         return True
 
     async def _stop(
-        self, delivery: Delivery, message: str, part: Part, text: str, live: Live
+        self, delivery: Delivery, message: str, part: Part, text: str, live: LiveReply
     ) -> None:
         under = components.under(part, delivery, self._model, self._locale(delivery))
         await self._streams.stop(delivery, message, part, text, under, _metadata(delivery, part))
@@ -306,7 +311,7 @@ class SlackPlatform:
     async def remove(self, delivery: Delivery, message: str) -> None:
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
-        await self._caller.must(
+        await self._api.call(
             "chat.delete",
             thread.space,
             thread.channel,
@@ -314,15 +319,15 @@ class SlackPlatform:
         )
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
-        return await self._past.find(delivery, index)
+        return await self._backfill.find(delivery, index)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        return await self._past.earlier(thread, before, after)
+        return await self._backfill.earlier(thread, before, after)
 
     # -- what is under way ----------------------------------------------------------------------
 
-    def _of(self, delivery: Delivery) -> Live:
-        self._live.setdefault(delivery.job, Live())
+    def _of(self, delivery: Delivery) -> LiveReply:
+        self._live.setdefault(delivery.job, LiveReply())
         self._open.setdefault(delivery.job, delivery)
         for kept in (self._live, self._open):
             if len(kept) > KEPT_REPLIES:

@@ -64,7 +64,7 @@ class Window:
         return max(nth + self.seconds - now, blocked, 0.01)
 
 
-class Budget:
+class RateLimiter:
     """The calls that this process may make. `share`: the part that falls to it, of several."""
 
     def __init__(self, minute: float = 60.0, share: float = 1.0) -> None:
@@ -75,17 +75,17 @@ class Budget:
         self._promised: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
         """Method and workspace -> the replies that are owed such a call, and since when."""
 
-    def promise(self, method: str, team: str, reply: str) -> None:
+    def reserve(self, method: str, team: str, reply: str) -> None:
         """Keep a call back for the end of this reply."""
         promised = self._promised[method, team]
         promised[reply] = _now()
         for other in [r for r, since in promised.items() if since < _now() - PROMISE_SECONDS]:
             del promised[other]
 
-    def has_promised(self, method: str, team: str, reply: str) -> bool:
+    def has_reserved(self, method: str, team: str, reply: str) -> bool:
         return reply in self._promised[method, team]
 
-    def redeem(self, team: str, reply: str) -> None:
+    def release(self, team: str, reply: str) -> None:
         """The reply has ended, or another process has it."""
         for promised in self._promised.values():
             promised.pop(reply, None)
@@ -98,14 +98,14 @@ class Budget:
         reserve = len(self._promised[method, team]) + int(window.most * spare)
         return window.wait(_now(), reserve)
 
-    def try_take(self, method: str, team: str, channel: str) -> bool:
+    def try_acquire(self, method: str, team: str, channel: str) -> bool:
         """Spend an intermediate call, if one may pass now."""
         if self.wait(method, team, channel) > 0:
             return False
         self._window(method, team, channel).calls.append(_now())
         return True
 
-    async def take(self, method: str, team: str, channel: str) -> None:
+    async def acquire(self, method: str, team: str, channel: str) -> None:
         """Spend a call that must be made: wait in line for it, ahead of intermediate ones."""
         window = self._window(method, team, channel)
         async with window.queue:
@@ -129,7 +129,7 @@ class Budget:
 
 
 @dataclass(slots=True)
-class Live:
+class LiveReply:
     """A reply that this process is writing."""
 
     began: float = field(default_factory=time.monotonic)
@@ -145,35 +145,37 @@ class Live:
     """Slack was told that work is under way there, and not yet that it is over."""
     ended: bool = False
     """Its end is known here: nobody else will write it."""
-    order: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A status that came behind the reply would stand for minutes."""
 
 
-class Pace:
+class ReplyPacer:
     """Asks the budget on behalf of replies."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
 
-    async def leave(self, delivery: Delivery, live: Live, *, can_stream: bool) -> None:
+    async def wait_for_update(
+        self, delivery: Delivery, live: LiveReply, *, can_stream: bool
+    ) -> None:
         """Wait for room for an intermediate update; a reply that begins is promised its end."""
         while seconds := self._wait(delivery, live, can_stream):  # noqa: ASYNC110 -- it is time
             await asyncio.sleep(min(seconds, 2.0))
         if not live.shown and not delivery.messages:
             # before anybody else is let in: what is begun can be ended
-            ending = ENDINGS[self._beginnings(delivery, can_stream)[0]]
-            self._budget.promise(ending, delivery.thread.space, delivery.job)
+            ending = ENDINGS[self._ways_to_begin(delivery, can_stream)[0]]
+            self._limiter.reserve(ending, delivery.thread.space, delivery.job)
 
-    def _wait(self, delivery: Delivery, live: Live, can_stream: bool) -> float:
-        now, second = time.monotonic(), self._budget.minute / 60
+    def _wait(self, delivery: Delivery, live: LiveReply, can_stream: bool) -> float:
+        now, second = time.monotonic(), self._limiter.minute / 60
         last, pause = (live.updated, PAUSE) if live.updated else (live.began, FIRST_PAUSE)
         if last + pause * second > now:
             return last + pause * second - now
         if live.shown or delivery.messages:
             return self.room("chat.appendStream" if live.streams else "chat.update", delivery)
-        return self.room(self._beginnings(delivery, can_stream)[0], delivery)
+        return self.room(self._ways_to_begin(delivery, can_stream)[0], delivery)
 
-    def _beginnings(self, delivery: Delivery, can_stream: bool) -> Sequence[str]:
+    def _ways_to_begin(self, delivery: Delivery, can_stream: bool) -> Sequence[str]:
         """How the reply may begin, what has room now first."""
         if not can_stream:
             return (POST,)
@@ -183,10 +185,10 @@ class Pace:
         """Seconds until `method` may begin or go on with a reply that can also be ended."""
         team, channel = delivery.thread.space, delivery.thread.channel
         ending = ENDINGS.get(method)
-        seconds = self._budget.wait(method, team, channel)
-        if ending is None or self._budget.has_promised(ending, team, delivery.job):
+        seconds = self._limiter.wait(method, team, channel)
+        if ending is None or self._limiter.has_reserved(ending, team, delivery.job):
             return seconds
-        return max(seconds, self._budget.wait(ending, team, channel))
+        return max(seconds, self._limiter.wait(ending, team, channel))
 
 
 def _now() -> float:

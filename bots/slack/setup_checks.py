@@ -9,7 +9,7 @@ from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
-from bots.slack.api import error_of
+from bots.slack.api import error_code
 from bots.slack.error_codes import APP, bot_token_sentence, missing_scopes
 from bots.slack.manifest import SCOPES
 from bots.slack.oauth import ManyWorkspaces
@@ -41,13 +41,13 @@ def _unreachable(client: AsyncWebClient, error: Exception) -> str:
     return f"Slack cannot be reached at {client.base_url} ({why}): see to the network, or a proxy"
 
 
-def _not_now(error: str) -> str:
+def _try_later(error: str) -> str:
     return f"Slack does not answer as it should ({error or 'no JSON'}): try again in a while"
 
 
 def required_tokens(settings: Settings) -> None:
     """UsageError where a setting is missing that this way of running needs."""
-    _whole_client(settings)
+    _check_client_settings(settings)
     if settings.slack_http_port is not None:
         if settings.slack_signing_secret is None:
             raise UsageError(
@@ -67,7 +67,7 @@ def required_tokens(settings: Settings) -> None:
         )
 
 
-def _whole_client(settings: Settings) -> None:
+def _check_client_settings(settings: Settings) -> None:
     """UsageError where an app for several workspaces is set up by half."""
     given = {
         "HENJI_SLACK_CLIENT_ID": settings.slack_client_id,
@@ -92,8 +92,8 @@ async def check_bot_token(client: AsyncWebClient) -> None:
     except UNREACHABLE as error:
         raise OperatorError(_unreachable(client, error)) from error
     except SlackApiError as error:
-        name = error_of(error)
-        say = _not_now if name in TRANSIENT else bot_token_sentence
+        name = error_code(error)
+        say = _try_later if name in TRANSIENT else bot_token_sentence
         raise OperatorError(say(name)) from error
     granted = {scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")}
     missing = [scope for scope in SCOPES if scope not in granted]
@@ -108,7 +108,7 @@ async def check_app_token(client: AsyncWebClient, token: str) -> None:
     except UNREACHABLE as error:
         raise OperatorError(_unreachable(client, error)) from error
     except SlackApiError as error:
-        raise OperatorError(app_token_sentence(error_of(error))) from error
+        raise OperatorError(app_token_sentence(error_code(error))) from error
 
 
 def app_token_sentence(error: str) -> str:
@@ -119,7 +119,7 @@ def app_token_sentence(error: str) -> str:
             "App-Level Tokens > Generate, with the scope connections:write"
         )
     if error in TRANSIENT:
-        return _not_now(error)
+        return _try_later(error)
     return f"Socket Mode cannot be opened ({error}): {APP}: Socket Mode > Enable Socket Mode"
 
 
@@ -135,9 +135,9 @@ async def check_client(client: AsyncWebClient, settings: Settings) -> None:
     except UNREACHABLE as error:
         raise OperatorError(_unreachable(client, error)) from error
     except SlackApiError as error:
-        name = error_of(error)
+        name = error_code(error)
         if name in TRANSIENT:
-            raise OperatorError(_not_now(name)) from error
+            raise OperatorError(_try_later(name)) from error
         if name in CLIENT_FAULTS:
             raise OperatorError(
                 f"{CLIENT_FAULTS[name]} is not that of an app that Slack knows: {APP}: Basic "
@@ -152,7 +152,7 @@ async def revoked(workspaces: ManyWorkspaces) -> Sequence[str]:
         try:
             await (await workspaces.client(team)).auth_test()
         except (SlackApiError, PlatformRefused) as error:
-            name = error_of(error) if isinstance(error, SlackApiError) else str(error)
+            name = error_code(error) if isinstance(error, SlackApiError) else str(error)
             if name not in TRANSIENT:
                 found.append(
                     f"the app is not in the workspace {team} any more ({name}): an admin of it "

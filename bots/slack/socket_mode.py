@@ -16,7 +16,7 @@ from slack_sdk.socket_mode.aiohttp import SocketModeClient
 from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 
-from bots.slack.api import error_of
+from bots.slack.api import error_code
 from bots.slack.setup_checks import app_token_sentence
 from core.observe import metrics
 
@@ -27,16 +27,16 @@ log = structlog.get_logger()
 
 @contextlib.asynccontextmanager
 async def socket(
-    app: AsyncApp, app_token: str, on_lost: Callable[[], None], ping: float = PING_SECONDS
+    app: AsyncApp, app_token: str, on_reconnect: Callable[[], None], ping: float = PING_SECONDS
 ) -> AsyncIterator[None]:
-    """Be connected; `on_lost` is called when a connection that was lost is there again.
+    """Be connected; `on_reconnect` is called when a connection that was lost is there again.
 
     `ping`: how often it is looked whether it still stands, in seconds.
     """
     handler = _Handler(app, app_token, logger=_quiet_logger(), ping_interval=ping)
-    handler.client.on_message_listeners.append(_Link(on_lost).on_frame)
-    _say_what_to_click(handler.client)
-    with metrics.gateway_standing("slack", lambda: _stands(handler.client.current_session)):
+    handler.client.on_message_listeners.append(_ConnectionWatcher(on_reconnect).on_frame)
+    _log_connection_errors(handler.client)
+    with metrics.gateway_standing("slack", lambda: _is_connected(handler.client.current_session)):
         await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
         try:
             yield
@@ -44,7 +44,7 @@ async def socket(
             await handler.close_async()  # type: ignore[no-untyped-call]  # nor this
 
 
-def _stands(session: aiohttp.ClientWebSocketResponse | None) -> bool:
+def _is_connected(session: aiohttp.ClientWebSocketResponse | None) -> bool:
     return session is not None and not session.closed
 
 
@@ -61,7 +61,7 @@ class _Handler(AsyncSocketModeHandler):
             await client.send_socket_mode_response(SocketModeResponse(envelope_id=req.envelope_id))
 
 
-def _say_what_to_click(client: SocketModeClient) -> None:
+def _log_connection_errors(client: SocketModeClient) -> None:
     """The SDK tries for ever to connect again; where the token is at fault, that is said."""
     ask = client.issue_new_wss_url
 
@@ -69,7 +69,7 @@ def _say_what_to_click(client: SocketModeClient) -> None:
         try:
             return await ask()
         except SlackApiError as error:
-            sentence = app_token_sentence(error_of(error))
+            sentence = app_token_sentence(error_code(error))
             log.error("cannot connect to slack again", why=sentence)  # noqa: TRY400 -- all is said
             raise
 
@@ -92,11 +92,11 @@ def _quiet_logger() -> logging.Logger:
     return logger
 
 
-class _Link:
+class _ConnectionWatcher:
     """Notices a connection that comes back without having been sent away."""
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
-        self._on_lost = on_lost
+    def __init__(self, on_reconnect: Callable[[], None]) -> None:
+        self._on_lost = on_reconnect
         self._expected = True  # the first hello
 
     async def on_frame(self, frame: aiohttp.WSMessage) -> None:

@@ -16,8 +16,8 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
-from bots.slack.api import Caller, NotNow, Workspaces
-from bots.slack.rate_limits import Live
+from bots.slack.api import NoRoom, SlackApi, Workspaces
+from bots.slack.rate_limits import LiveReply
 from core.types import ThreadKey
 
 STATUS = "assistant.threads.setStatus"
@@ -25,30 +25,30 @@ SESSION = "agents.sessions.setStatus"
 STATUS_SECONDS = 90.0
 """Then a status is set again: Slack takes it away after 120."""
 
-PATIENCE = 0.5
+INTAKE_SECONDS = 0.5
 """Seconds that a sign waits at the longest: it is seen within one."""
 
 log = structlog.get_logger()
 
 
-class Signs:
-    """Puts signs up and takes them down. The caller holds the reply's `order`."""
+class StatusIndicator:
+    """Puts signs up and takes them down. The caller holds the reply's `lock`."""
 
-    def __init__(self, workspaces: Workspaces, caller: Caller) -> None:
+    def __init__(self, workspaces: Workspaces, api: SlackApi) -> None:
         self._workspaces = workspaces
-        self._caller = caller
+        self._api = api
 
     # -- the status -----------------------------------------------------------------------------
 
-    async def show(self, thread: ThreadKey, live: Live, sentence: str) -> None:
+    async def show(self, thread: ThreadKey, live: LiveReply, sentence: str) -> None:
         """Say what is going on, where there is room for it now."""
         if live.status == sentence:
             return
-        with contextlib.suppress(NotNow):
+        with contextlib.suppress(NoRoom):
             await self._set(thread, sentence)
             live.status, live.status_at = sentence, time.monotonic()
 
-    async def hide(self, thread: ThreadKey, live: Live) -> None:
+    async def hide(self, thread: ThreadKey, live: LiveReply) -> None:
         """Take the status away, where Slack has not done so by itself."""
         if not live.status:
             return
@@ -58,16 +58,16 @@ class Signs:
         except Exception as error:  # the reply is not lost for it, and Slack's time for it ends
             log.info("a status was left standing", error=repr(error))
 
-    async def renew(self, thread: ThreadKey, live: Live) -> None:
+    async def renew(self, thread: ThreadKey, live: LiveReply) -> None:
         """Set a status again before Slack takes it away."""
-        seconds = STATUS_SECONDS * self._caller.budget.minute / 60
+        seconds = STATUS_SECONDS * self._api.limiter.minute / 60
         if live.status and time.monotonic() >= live.status_at + seconds:
             sentence, live.status = live.status, ""
             await self.show(thread, live, sentence)
 
     async def _set(self, thread: ThreadKey, sentence: str) -> None:
         client = await self._workspaces.client(thread.space)
-        await self._caller.may(
+        await self._api.call_if_room(
             STATUS,
             thread.space,
             thread.channel,
@@ -81,11 +81,11 @@ class Signs:
 
     # -- the session ----------------------------------------------------------------------------
 
-    async def enter(self, thread: ThreadKey, live: Live) -> None:
+    async def start_session(self, thread: ThreadKey, live: LiveReply) -> None:
         """Tell Slack that work is under way: its own Stop button appears."""
-        with contextlib.suppress(NotNow, SlackApiError, PlatformRefused):
+        with contextlib.suppress(NoRoom, SlackApiError, PlatformRefused):
             client = await self._workspaces.client(thread.space)
-            await self._caller.may(
+            await self._api.call_if_room(
                 SESSION,
                 thread.space,
                 thread.channel,
@@ -95,11 +95,11 @@ class Signs:
             )
             live.session = True
 
-    async def leave(self, thread: ThreadKey) -> None:
+    async def end_session(self, thread: ThreadKey) -> None:
         """Tell Slack that the work is over, whoever began it."""
         client = await self._workspaces.client(thread.space)
         try:
-            await self._caller.must(
+            await self._api.call(
                 SESSION,
                 thread.space,
                 thread.channel,
@@ -111,7 +111,7 @@ class Signs:
             log.info("a session was left open", error=repr(error))
 
 
-class Lull:
+class Intake:
     """Knows whether events are being taken in at this moment."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Lull:
         self._none.set()
 
     @contextlib.contextmanager
-    def event(self) -> Iterator[None]:
+    def storing(self) -> Iterator[None]:
         """While an event is taken in."""
         self._events += 1
         self._none.clear()
@@ -131,8 +131,8 @@ class Lull:
             if not self._events:
                 self._none.set()
 
-    async def wait(self) -> None:
+    async def wait_until_stored(self) -> None:
         """Return when no event is being taken in, or when that cannot be waited for any longer."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(INTAKE_SECONDS):
                 await self._none.wait()

@@ -13,9 +13,9 @@ from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused
 from bots.slack import components
-from bots.slack.api import Caller, NotNow, Refused, Workspaces, error_of
+from bots.slack.api import NoRoom, Refused, SlackApi, Workspaces, error_code
 from bots.slack.components import Block
-from bots.slack.error_codes import UNWELCOME
+from bots.slack.error_codes import CANNOT_POST_HERE
 from bots.text import closed
 from core.observe import metrics
 from core.queue_types import Delivery
@@ -30,9 +30,9 @@ log = structlog.get_logger()
 class Streams:
     """The workspaces' streams."""
 
-    def __init__(self, workspaces: Workspaces, caller: Caller, *, wanted: bool = True) -> None:
+    def __init__(self, workspaces: Workspaces, api: SlackApi, *, wanted: bool = True) -> None:
         self._workspaces = workspaces
-        self._caller = caller
+        self._api = api
         self._wanted = wanted
         self._refused: dict[str, float] = {}
         """Workspace -> when it refused a stream."""
@@ -47,25 +47,25 @@ class Streams:
         thread, team = delivery.thread, delivery.thread.space
         client = await self._workspaces.client(team)
         try:
-            answer = await self._caller.may(
+            answer = await self._api.call_if_room(
                 "chat.startStream",
                 team,
                 thread.channel,
                 lambda: client.chat_startStream(
                     channel=thread.channel,
                     thread_ts=thread.thread,
-                    markdown_text=components.harmless(part.text),
+                    markdown_text=components.without_pings(part.text),
                     recipient_team_id=delivery.note.get("team", team),
                     recipient_user_id=delivery.author,
                 ),
             )
-        except NotNow:
+        except NoRoom:
             return None
         except (SlackApiError, PlatformRefused) as error:
             # what stands against a post as well, the post will be told
-            name = error_of(error) if isinstance(error, SlackApiError) else str(error)
+            name = error_code(error) if isinstance(error, SlackApiError) else str(error)
             log.info("no native stream; posting and editing", error=name)
-            if not (isinstance(error, Refused) and error.error in UNWELCOME):
+            if not (isinstance(error, Refused) and error.error in CANNOT_POST_HERE):
                 self._refused[team] = time.monotonic()
             metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
             return None
@@ -76,7 +76,7 @@ class Streams:
             return
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
-        await self._caller.may(
+        await self._api.call_if_room(
             "chat.appendStream",
             thread.space,
             thread.channel,
@@ -110,13 +110,13 @@ class Streams:
         try:
             await self._stop(delivery, message, session_status="active")
         except SlackApiError as error:
-            if error_of(error) != STREAM_IS_OVER:
+            if error_code(error) != STREAM_IS_OVER:
                 raise
 
     async def _stop(self, delivery: Delivery, message: str, **content: Any) -> None:
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
-        await self._caller.must(
+        await self._api.call(
             "chat.stopStream",
             thread.space,
             thread.channel,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bots import strings
 from bots.slack.api import Workspaces
-from bots.slack.rate_limits import Budget
+from bots.slack.rate_limits import RateLimiter
 
 KEPT = 10_000
 KEPT_SECONDS = 3600.0
@@ -24,7 +24,7 @@ _JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-龥]")
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class User:
     """A member as Slack has them."""
 
     name: str = ""
@@ -32,24 +32,24 @@ class Person:
     admin: bool = False
 
 
-class People:
+class Users:
     """A cache before users.info. `locale`: a language for all, or ``auto``."""
 
     def __init__(
-        self, workspaces: Workspaces, budget: Budget, locale: str, admins: Iterable[str]
+        self, workspaces: Workspaces, limiter: RateLimiter, locale: str, admins: Iterable[str]
     ) -> None:
         self._workspaces = workspaces
-        self._budget = budget
+        self._limiter = limiter
         self._locale = locale
         self._admins = frozenset(admins)
-        self._known: OrderedDict[tuple[str, str], tuple[float, Person]] = OrderedDict()
-        self._asking: dict[tuple[str, str], asyncio.Task[Person]] = {}
+        self._known: OrderedDict[tuple[str, str], tuple[float, User]] = OrderedDict()
+        self._asking: dict[tuple[str, str], asyncio.Task[User]] = {}
 
     async def names(self, team: str, users: Iterable[str]) -> Mapping[str, str]:
         """The names of those that are known or answered for in time."""
         wanted = list(users)
-        people = await asyncio.gather(*(self._soon(team, user) for user in wanted))
-        return {user: p.name for user, p in zip(wanted, people, strict=True) if p.name}
+        found = await asyncio.gather(*(self._soon(team, user) for user in wanted))
+        return {user: p.name for user, p in zip(wanted, found, strict=True) if p.name}
 
     async def locale(self, team: str, user: str, text: str = "") -> str:
         """A person's language; by what they write where Slack does not say."""
@@ -66,8 +66,8 @@ class People:
             return True
         return (await self._ask(team, user)).admin
 
-    async def _soon(self, team: str, user: str) -> Person:
-        at, person = self._known.get((team, user), (0.0, Person()))
+    async def _soon(self, team: str, user: str) -> User:
+        at, person = self._known.get((team, user), (0.0, User()))
         if at and time.monotonic() - at < KEPT_SECONDS:
             return person
         if len(self._asking) >= AT_ONCE and (team, user) not in self._asking:
@@ -75,9 +75,9 @@ class People:
         try:
             return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), PATIENCE)
         except TimeoutError:
-            return Person()
+            return User()
 
-    def _asked(self, team: str, user: str) -> asyncio.Task[Person]:
+    def _asked(self, team: str, user: str) -> asyncio.Task[User]:
         key = (team, user)
         if key not in self._asking:
             task = asyncio.ensure_future(self._ask(team, user))
@@ -85,15 +85,15 @@ class People:
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return self._asking[key]
 
-    async def _ask(self, team: str, user: str) -> Person:
+    async def _ask(self, team: str, user: str) -> User:
         """What Slack says of them now; nothing where there is no room to ask, or no answer."""
-        if not self._budget.try_take("users.info", team, ""):
-            return Person()
+        if not self._limiter.try_acquire("users.info", team, ""):
+            return User()
         client = await self._workspaces.client(team)
         try:
             answer = await client.users_info(user=user, include_locale=True)
         except Exception:  # names are not worth losing a message for
-            return Person()
+            return User()
         found = _person(answer["user"], team)
         self._known[team, user] = (time.monotonic(), found)
         if len(self._known) > KEPT:
@@ -101,11 +101,11 @@ class People:
         return found
 
 
-def _person(user: Mapping[str, object], team: str) -> Person:
+def _person(user: Mapping[str, object], team: str) -> User:
     profile = user.get("profile")
     shown = profile.get("display_name") if isinstance(profile, dict) else ""
     of_another = user.get("is_stranger") or user.get("team_id") not in (None, team)
-    return Person(
+    return User(
         name=str(shown or user.get("real_name") or user.get("name") or ""),
         locale=str(user.get("locale") or ""),
         # who is an admin of another workspace is none here

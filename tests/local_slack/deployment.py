@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from bots.access import Access
 from bots.relay import RelaySettings
 from bots.slack.bot import serve
-from bots.slack.rate_limits import Budget
+from bots.slack.rate_limits import RateLimiter
 from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
@@ -138,7 +138,7 @@ class SlackDeployment:
         terms = RelaySettings(
             LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, governance=governance
         )
-        settings, budget = Settings(**self._settings()), Budget(self.minute)
+        settings, budget = Settings(**self._settings()), RateLimiter(self.minute)
         return asyncio.create_task(serve(settings, self.storehouse(), terms, stop, budget)), stop
 
     async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
