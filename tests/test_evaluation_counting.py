@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.evaluation import statistics
@@ -268,6 +268,7 @@ def test_answers_of_the_same_length_keep_their_score() -> None:
 tables = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 
 
+@settings(max_examples=20)  # each is two bootstraps
 @given(tables)
 def test_a_table_and_its_mirror_image_say_the_same(table: tuple[int, int, int]) -> None:
     one = count(said_once(*table), both_orders=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from bots.strings.compare_en import COMPARE_ENGLISH
+
 ENGLISH: Final[dict[str, str]] = {
     # While a reply is on its way
     "thinking": "Thinking…",
@@ -247,4 +249,5 @@ ENGLISH: Final[dict[str, str]] = {
     "console_nothing_cut": "There is no reply to go on with.",
     "console_no_history": "Nothing is remembered of this conversation.",
     "console_remembered": "{turns} messages of this conversation are remembered.",
+    **COMPARE_ENGLISH,
 }

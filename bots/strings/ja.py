@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from bots.strings.compare_ja import COMPARE_JAPANESE
+
 JAPANESE: Final[dict[str, str]] = {
     # While a reply is on its way
     "thinking": "考えています…",
@@ -247,4 +249,5 @@ JAPANESE: Final[dict[str, str]] = {
     "console_nothing_cut": "続きを書ける返事はありません。",
     "console_no_history": "この会話について覚えていることはありません。",
     "console_remembered": "この会話のメッセージを{turns}件覚えています。",
+    **COMPARE_JAPANESE,
 }

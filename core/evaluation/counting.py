@@ -112,8 +112,10 @@ class Count:
     """Pairs of people who judged the same prompt, and how many of them had the same outcome."""
     equal_length: float | None
     """The score at equal length; None where lengths are not known."""
+    not_blind: int
+    """Prompts where an answer names its model."""
     blind: Part | None
-    """Without the prompts where an answer names its model; None where there are none."""
+    """Without those; None where there are none."""
 
 
 def count(
@@ -156,6 +158,7 @@ def count(
         rated_together=together,
         rated_alike=alike,
         equal_length=_equal_length(by_prompt, lengths or {}),
+        not_blind=len({pair.prompt for pair in pairs} & set(named)),
         blind=_part([p for p in pairs if p.prompt not in named], seed) if named else None,
     )
 

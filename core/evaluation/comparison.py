@@ -1,0 +1,131 @@
+"""A comparison's record, counted: what the table and the report tell. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.dialogue.loop_detection import first_round
+from core.evaluation.counting import Count, Side, Verdict, count, median_length
+from core.evaluation.naming import is_named, names_of
+from core.evaluation.prompts import Answer
+from core.evaluation.run_record import JudgeTerms, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What can be seen of a model's answers without a judge."""
+
+    answers: int
+    median_length: float
+    """In characters."""
+    cut_off: int | None
+    """By the length limit; None: the answers do not say."""
+    looping: int
+    empty: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One judge's verdicts, counted."""
+
+    terms: JudgeTerms
+    count: Count
+    pairs: int
+    """That the judge has judged, or whose verdict could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything there is to tell."""
+
+    record: Record
+    answered: Sequence[str]
+    """The prompts that both models answered."""
+    left_out: int
+    """Prompts that were too long for a model."""
+    named: frozenset[str]
+    """Prompts of which an answer names its model."""
+    figures: tuple[Figures, Figures]
+    judged: Sequence[Judged]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.record.names()
+
+
+def recount(record: Record) -> Comparison:
+    """Count what a record holds."""
+    pairs = {prompt.id: record.both_answers(prompt.id) for prompt in record.prompts}
+    answered = [prompt for prompt, pair in pairs.items() if pair is not None]
+    left_out = {prompt for (prompt, _), a in record.answers.items() if a.ending == "too long"}
+    named = find_named(record)
+    return Comparison(
+        record=record,
+        answered=answered,
+        left_out=len(left_out),
+        named=named,
+        figures=(_figures(record, "a", answered), _figures(record, "b", answered)),
+        judged=[_judged(record, terms, answered, named) for terms in record.judges.values()],
+    )
+
+
+def find_named(record: Record) -> frozenset[str]:
+    """The prompts of which an answer names its model."""
+    words = [str(side.get(key) or "") for side in _sides(record) for key in ("name", "source")]
+    names = names_of(*words)
+    found = set()
+    for prompt in record.prompts:
+        pair = record.both_answers(prompt.id)
+        if pair and is_named((answer.text for answer in pair), prompt.text, names):
+            found.add(prompt.id)
+    return frozenset(found)
+
+
+def _sides(record: Record) -> tuple[Any, Any]:
+    return record.setup.a, record.setup.b
+
+
+def _figures(record: Record, side: Side, answered: Sequence[str]) -> Figures:
+    answers = [record.answers[prompt, side] for prompt in answered]
+    endings = {answer.ending for answer in answers}
+    return Figures(
+        answers=len(answers),
+        median_length=median_length(len(answer.text) for answer in answers),
+        cut_off=None if None in endings else sum(a.ending == "length" for a in answers),
+        looping=sum(map(is_looping, answers)),
+        empty=sum(not answer.text for answer in answers),
+    )
+
+
+def is_looping(answer: Answer) -> bool:
+    return answer.ending == "repetition" or first_round(answer.text) is not None
+
+
+def _judged(
+    record: Record, terms: JudgeTerms, answered: Sequence[str], named: frozenset[str]
+) -> Judged:
+    verdicts = [said.verdict for said in record.verdicts_of(terms.name)]
+    known = [verdict for verdict in verdicts if verdict.prompt in set(answered)]
+    counted = count(
+        known,
+        both_orders=terms.both_orders,
+        categories={prompt.id: prompt.category for prompt in record.prompts},
+        lengths={prompt: _lengths(record, prompt) for prompt in answered},
+        named=named if terms.kind == "people" else (),
+        seed=record.setup.seed,
+    )
+    return Judged(terms, counted, _pairs(known, both_orders=terms.both_orders))
+
+
+def _lengths(record: Record, prompt: str) -> tuple[int, int]:
+    return len(record.answers[prompt, "a"].text), len(record.answers[prompt, "b"].text)
+
+
+def _pairs(verdicts: Sequence[Verdict], *, both_orders: bool) -> int:
+    """How many prompts are through."""
+    seen: dict[str, set[Side | None]] = {}
+    for verdict in verdicts:
+        seen.setdefault(verdict.prompt, set()).add(verdict.first)
+    return sum(len(orders) > both_orders for orders in seen.values())

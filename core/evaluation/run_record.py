@@ -1,0 +1,339 @@
+"""The directory of a comparison: everything is written as it comes, so that a run that was broken
+off goes on, and can be counted anew.
+
+    run.json         what is compared, and with which judges: all that is needed to repeat it
+    prompts.jsonl    the prompts, in their order
+    answers.jsonl    an answer a line
+    verdicts.jsonl   a verdict a line; a later one of the same judge, rater, prompt and order
+                     replaces an earlier one
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from core.errors import OperatorError, UsageError
+from core.evaluation.counting import Side, Verdict
+from core.evaluation.prompts import Answer, Prompt, Source
+from core.types import Turn
+
+VERSION = 1
+"""Of the files' form."""
+
+RUN, PROMPTS, ANSWERS, VERDICTS = "run.json", "prompts.jsonl", "answers.jsonl", "verdicts.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What makes a comparison the one that it is. It is the same at every attempt."""
+
+    a: Mapping[str, Any]
+    """The first model: its `name`, and what is needed to have the same answers again."""
+    b: Mapping[str, Any]
+    prompts: Source
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTerms:
+    """How a judge judges: its verdicts are counted together."""
+
+    name: str
+    """Another for every judge."""
+    kind: str
+    """``people``, ``server``, ``reward`` or ``rule``."""
+    both_orders: bool
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A verdict as it is kept, with what it was read from."""
+
+    judge: str
+    verdict: Verdict
+    at: float = 0.0
+    text: str = ""
+    """A server's words."""
+    scores: tuple[float, float] | None = None
+    """Of A's and of B's answer, by a rule or a reward model."""
+
+
+@dataclass(slots=True)
+class Record:
+    """A comparison's directory, read. The methods that write need it to be opened."""
+
+    directory: Path
+    setup: Setup
+    started: str
+    secret: str
+    """Draws the orders in which people see answers: a rater must not know it."""
+    judges: dict[str, JudgeTerms]
+    prompts: Sequence[Prompt]
+    answers: dict[tuple[str, Side], Answer]
+    said: dict[tuple[str, str, str, Side | None], Said]
+    """By judge, prompt, rater and order."""
+
+    @classmethod
+    @contextmanager
+    def open(cls, directory: Path, setup: Setup, prompts: Sequence[Prompt]) -> Iterator[Self]:
+        """Begin a comparison, or go on with it.
+
+        Raises UsageError where the directory holds another, OperatorError where it cannot be
+        written or another process works in it.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with _alone_in(directory):
+                if not (directory / RUN).exists():
+                    _begin(directory, setup, prompts)
+                record = cls.read(directory)
+                record._check(setup)
+                yield record
+        except OSError as error:
+            raise OperatorError(f"{error.filename} cannot be written: {error.strerror}") from None
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """What a directory holds; OperatorError where it holds no comparison."""
+        if not (directory / RUN).is_file():
+            raise UsageError(f"{directory} holds no comparison: it has no {RUN}")
+        run = _object(directory / RUN)
+        try:
+            return cls(
+                directory=directory,
+                setup=_setup(run),
+                started=run["started"],
+                secret=run["secret"],
+                judges={name: JudgeTerms(name, **terms) for name, terms in run["judges"].items()},
+                prompts=[_prompt(fields) for fields in _objects(directory / PROMPTS)],
+                answers=_answers(_objects(directory / ANSWERS)),
+                said=_verdicts(_objects(directory / VERDICTS)),
+            )
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise OperatorError(
+                f"{directory} is not such a comparison as this version writes: {error!r}"
+            ) from None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def begin_judge(self, terms: JudgeTerms) -> None:
+        """Name a judge before its first verdict."""
+        self.judges[terms.name] = terms
+        _write_run(self.directory, self.setup, self.started, self.secret, self.judges)
+
+    def add_answer(self, answer: Answer) -> None:
+        self.answers[answer.prompt, answer.side] = answer
+        _append(self.directory / ANSWERS, asdict(answer))
+
+    def add_verdict(self, said: Said) -> None:
+        self.said[_key(said)] = said
+        _append(self.directory / VERDICTS, _verdict_fields(said))
+
+    def withdraw(self, said: Said) -> None:
+        """Take a verdict back."""
+        del self.said[_key(said)]
+        _append(self.directory / VERDICTS, {**_verdict_fields(said), "winner": None})
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def names(self) -> tuple[str, str]:
+        return self.setup.a["name"], self.setup.b["name"]
+
+    def both_answers(self, prompt: str) -> tuple[Answer, Answer] | None:
+        """A's and B's answer to a prompt; None where one of them is missing or was impossible."""
+        a, b = self.answers.get((prompt, "a")), self.answers.get((prompt, "b"))
+        if a is None or b is None or "too long" in (a.ending, b.ending):
+            return None
+        return a, b
+
+    def verdicts_of(self, judge: str) -> list[Said]:
+        return [said for (name, *_), said in self.said.items() if name == judge]
+
+    def _check(self, setup: Setup) -> None:
+        mine, other = _setup_fields(self.setup), _setup_fields(setup)
+        for name in mine:
+            if (there := mine[name]) != (here := _as_json(other[name])):
+                what = _first_difference(name, there, here)
+                raise UsageError(
+                    f"{self.directory} holds another comparison ({what}): name another with --out"
+                )
+
+
+def _first_difference(name: str, there: Any, here: Any) -> str:
+    """Where two JSON values part, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here}):
+            if there.get(key) != here.get(key):
+                return _first_difference(f"{name}.{key}", there.get(key), here.get(key))
+    return f"its {name} is {there}, and {here} is asked for"
+
+
+# -- the files -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError(f"another henji compare works in {directory}") from None
+        yield
+
+
+def _begin(directory: Path, setup: Setup, prompts: Sequence[Prompt]) -> None:
+    for name in (PROMPTS, ANSWERS, VERDICTS):
+        (directory / name).unlink(missing_ok=True)  # of a beginning that was broken off
+    for prompt in prompts:
+        _append(directory / PROMPTS, _prompt_fields(prompt))
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_run(directory, setup, started, secrets.token_hex(16), {})
+
+
+def _write_run(
+    directory: Path,
+    setup: Setup,
+    started: str,
+    secret: str,
+    judges: Mapping[str, JudgeTerms],
+) -> None:
+    """Whole or not at all; for its owner's eyes only, because of the secret."""
+    fields = {
+        "version": VERSION,
+        "started": started,
+        **_setup_fields(setup),
+        "judges": {
+            judge.name: {
+                "kind": judge.kind,
+                "both_orders": judge.both_orders,
+                "details": judge.details,
+            }
+            for judge in judges.values()
+        },
+        "secret": secret,
+    }
+    partial = directory / f"{RUN}.partial"
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(fields, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+    partial.replace(directory / RUN)
+
+
+def _append(path: Path, fields: Mapping[str, Any]) -> None:
+    """One line, on the disk when this returns."""
+    line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        if end := file.seek(0, os.SEEK_END):
+            file.seek(end - 1)
+            if file.read(1) != b"\n":  # a line that was broken off: it is read as none
+                line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, without those that were broken off."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for line in file:
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict):
+                yield found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise OperatorError(f"{path} is not of the form that this version writes")
+    return found
+
+
+# -- to JSON and back ----------------------------------------------------------------------------
+
+
+def _as_json(value: Any) -> Any:
+    """As it is when it comes back from a file."""
+    return json.loads(json.dumps(value))
+
+
+def _setup_fields(setup: Setup) -> dict[str, Any]:
+    return {"prompts": asdict(setup.prompts), "seed": setup.seed, "a": setup.a, "b": setup.b}
+
+
+def _setup(run: Mapping[str, Any]) -> Setup:
+    return Setup(run["a"], run["b"], Source(**run["prompts"]), run["seed"])
+
+
+def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
+    messages = [{"role": turn.role, "content": turn.text} for turn in prompt.turns]
+    first = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
+    return {"id": prompt.id, "category": prompt.category, "messages": first + messages}
+
+
+def _prompt(fields: Mapping[str, Any]) -> Prompt:
+    messages = list(fields["messages"])
+    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
+    turns = (
+        Turn(str(place), message["role"], "", message["content"], 0.0)
+        for place, message in enumerate(messages)
+    )
+    return Prompt(fields["id"], tuple(turns), system, fields["category"])
+
+
+def _answers(found: Iterable[Mapping[str, Any]]) -> dict[tuple[str, Side], Answer]:
+    return {(fields["prompt"], fields["side"]): Answer(**fields) for fields in found}
+
+
+def _verdict_fields(said: Said) -> dict[str, Any]:
+    verdict = said.verdict
+    return {
+        "judge": said.judge,
+        "prompt": verdict.prompt,
+        "rater": verdict.rater,
+        "first": verdict.first,
+        "winner": verdict.winner,
+        "at": round(said.at, 3),
+        "text": said.text,
+        "scores": said.scores,
+    }
+
+
+def _verdicts(
+    found: Iterable[Mapping[str, Any]],
+) -> dict[tuple[str, str, str, Side | None], Said]:
+    standing: dict[tuple[str, str, str, Side | None], Said] = {}
+    for fields in found:
+        said = _said(fields)
+        standing.pop(_key(said), None)  # the newest stands last
+        if fields["winner"] is not None:
+            standing[_key(said)] = said
+    return standing
+
+
+def _said(fields: Mapping[str, Any]) -> Said:
+    verdict = Verdict(fields["prompt"], fields["winner"], fields["first"], fields["rater"])
+    scores = tuple(fields["scores"]) if fields["scores"] else None
+    return Said(fields["judge"], verdict, fields["at"], fields["text"], scores)
+
+
+def _key(said: Said) -> tuple[str, str, str, Side | None]:
+    verdict = said.verdict
+    return said.judge, verdict.prompt, verdict.rater, verdict.first

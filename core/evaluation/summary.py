@@ -1,0 +1,241 @@
+"""A comparison in words: the rows and the sentences that its table and its report share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from core.evaluation.comparison import Comparison, Figures, Judged
+from core.evaluation.counting import Count, Part, reads_answers, seen_of_ten
+from core.evaluation.statistics import ALPHA, Estimate, detectable
+
+Say: TypeAlias = Callable[..., str]
+"""The sentence of a key, with values filled in, in a reader's language."""
+
+Row: TypeAlias = tuple[str, str]
+"""A label and its value."""
+
+_MUCH_LONGER = 1.2
+
+
+def judged_by(say: Say, judged: Judged) -> str:
+    """A heading for one judge's table."""
+    kind = judged.terms.kind
+    if kind == "people":
+        return say("compare_by_people")
+    name = judged.terms.name.removeprefix(f"{kind}:")
+    return say(f"compare_by_{kind}", judge=name)
+
+
+def judged_rows(say: Say, judged: Judged) -> list[Row]:
+    """What stands beside one judge's table."""
+    counted = judged.count
+    return [
+        *_score_rows(say, counted),
+        *_order_rows(say, judged),
+        *_people_rows(say, counted),
+    ]
+
+
+def _score_rows(say: Say, counted: Count) -> Iterator[Row]:
+    if counted.whole.score is None:
+        return
+    yield say("compare_score"), estimate(say, counted.whole.score)
+    p = show_p(counted.p)
+    won, lost = counted.prompts_won, counted.prompts_lost
+    yield say("compare_sign_test"), say("compare_sign_test_value", p=p, won=won, lost=lost)
+    if counted.equal_length is not None:
+        yield say("compare_equal_length"), f"{counted.equal_length:.3f}"
+
+
+def _order_rows(say: Say, judged: Judged) -> Iterator[Row]:
+    counted = judged.count
+    if judged.terms.both_orders:
+        told = say("compare_of_pairs", number=counted.contradictions, total=judged.pairs)
+        yield say("compare_contradictions"), told
+    if counted.ordered:
+        told = say("compare_of_decisive", number=counted.first_won, total=counted.ordered)
+        yield say("compare_first_place"), told
+    if judged.terms.kind == "server":
+        yield say("compare_unreadable"), str(counted.unreadable)
+
+
+def _people_rows(say: Say, counted: Count) -> Iterator[Row]:
+    if not counted.raters:
+        return
+    yield say("compare_both_bad"), str(counted.both_bad)
+    yield (
+        say("compare_raters"),
+        say(
+            "compare_raters_value",
+            raters=counted.raters,
+            alike=counted.rated_alike,
+            together=counted.rated_together,
+        ),
+    )
+    if counted.blind is not None:
+        yield say("compare_not_blind"), _without(say, counted, counted.blind)
+
+
+def _without(say: Say, counted: Count, blind: Part) -> str:
+    table = blind.table
+    return say(
+        "compare_not_blind_value",
+        number=counted.not_blind,
+        wins=table.wins,
+        ties=table.ties,
+        losses=table.losses,
+        score=f"{blind.score.value:.3f}" if blind.score else "–",
+    )
+
+
+def estimate(say: Say, value: Estimate) -> str:
+    return say("compare_interval", value=value.value, low=value.low, high=value.high)
+
+
+def show_p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def figure_rows(say: Say, comparison: Comparison) -> list[tuple[str, str, str]]:
+    """What can be seen of the answers: a label, and A's and B's value."""
+    a, b = comparison.figures
+
+    def both(key: str, value: Callable[[Figures], object]) -> tuple[str, str, str]:
+        return say(key), str(value(a)), str(value(b))
+
+    unknown = say("compare_not_known")
+    return [
+        both("compare_median_length", lambda one: f"{one.median_length:g}"),
+        both("compare_cut_off", lambda one: unknown if one.cut_off is None else one.cut_off),
+        both("compare_looping", lambda one: one.looping),
+        both("compare_empty", lambda one: one.empty),
+    ]
+
+
+# -- what it can and cannot show -----------------------------------------------------------------
+
+
+def sentences(say: Say, comparison: Comparison, judged: Judged) -> list[str]:
+    """What one judge's table can show, and what it cannot."""
+    return [
+        *_on_completeness(say, comparison, judged),
+        *_on_difference(say, comparison, judged.count),
+        *_on_judge(say, judged),
+        *_on_lengths(say, comparison, judged.count),
+    ]
+
+
+def _on_completeness(say: Say, comparison: Comparison, judged: Judged) -> Iterator[str]:
+    total = len(comparison.answered)
+    if not judged.pairs:
+        yield say("compare_no_verdicts")
+    elif judged.pairs < total:
+        yield say("compare_unfinished", number=total - judged.pairs, total=total)
+
+
+def _on_difference(say: Say, comparison: Comparison, counted: Count) -> Iterator[str]:
+    if not counted.whole.table.total:
+        return
+    name = comparison.names[counted.prompts_lost > counted.prompts_won]
+    if counted.p < ALPHA:
+        yield say("compare_shows_better", name=name, p=show_p(counted.p))
+    else:
+        yield say("compare_shows_nothing", p=show_p(counted.p))
+    decisive = counted.prompts_won + counted.prompts_lost
+    seen, found = seen_of_ten(decisive, 0.6), detectable(decisive)
+    if found is None:
+        yield say("compare_little_power", decisive=decisive, seen=seen)
+    else:
+        yield say("compare_power", decisive=decisive, seen=seen, detectable=found)
+
+
+def _on_judge(say: Say, judged: Judged) -> Iterator[str]:
+    if judged.terms.both_orders and judged.pairs and not reads_answers(judged.count):
+        yield say("compare_judge_guesses")
+    if judged.terms.kind in ("server", "reward"):
+        yield say("compare_judge_is_program")
+    if judged.terms.kind == "rule":
+        yield say("compare_rule_is_gameable")
+
+
+def _on_lengths(say: Say, comparison: Comparison, counted: Count) -> Iterator[str]:
+    lengths = [figures.median_length for figures in comparison.figures]
+    longer, shorter = max(lengths), min(lengths)
+    if counted.whole.table.total and longer > _MUCH_LONGER * shorter:
+        name = comparison.names[lengths[1] == longer]
+        yield say("compare_lengths_differ", name=name, longer=f"{longer:g}", shorter=f"{shorter:g}")
+
+
+# -- what is needed to repeat it -----------------------------------------------------------------
+
+
+def repeat_rows(say: Say, comparison: Comparison) -> list[Row]:
+    """Everything that another must have to come to the same table."""
+    setup = comparison.record.setup
+    number = len(comparison.record.prompts)
+    rows = [
+        (
+            say("compare_prompts"),
+            say(
+                "compare_prompts_value",
+                number=number,
+                file=setup.prompts.name,
+                sha256=setup.prompts.sha256,
+            ),
+        ),
+        (say("compare_seed"), str(setup.seed)),
+        (say("compare_model", side="A"), details(setup.a)),
+        (say("compare_model", side="B"), details(setup.b)),
+        *(
+            (say("compare_judge"), f"{judged.terms.name} {details(judged.terms.details)}".strip())
+            for judged in comparison.judged
+        ),
+        (say("compare_started"), comparison.record.started),
+    ]
+    if comparison.left_out:
+        told = say("compare_left_out_value", number=comparison.left_out)
+        rows.append((say("compare_left_out"), told))
+    return rows
+
+
+def details(values: Mapping[str, Any]) -> str:
+    """Nested values on one line."""
+    return ", ".join(
+        f"{key} ({details(value)})" if isinstance(value, Mapping) else f"{key} {value}"
+        for key, value in values.items()
+        if value not in (None, "", {}, [])
+    )
+
+
+def table_lines(say: Say, comparison: Comparison) -> list[str]:
+    """The whole comparison for a terminal."""
+    a, b = comparison.names
+    lines = [say("compare_title", a=a, b=b)]
+    for judged in comparison.judged:
+        lines += ["", judged_by(say, judged), "", *_card(say, judged), ""]
+        lines += _aligned(judged_rows(say, judged))
+        lines += ["", *sentences(say, comparison, judged)]
+    figures = figure_rows(say, comparison)
+    answers = [(label, f"{one} | {other}") for label, one, other in figures]
+    lines += ["", say("compare_answers"), "", *_aligned([("", f"{a} | {b}"), *answers])]
+    lines += ["", say("compare_repeat"), "", *_aligned(repeat_rows(say, comparison))]
+    return lines
+
+
+def _card(say: Say, judged: Judged) -> list[str]:
+    """As on the model's card."""
+    table = judged.count.whole.table
+    words = [say("compare_win"), say("compare_tie"), say("compare_loss")]
+    numbers = [str(table.wins), str(table.ties), str(table.losses)]
+    wide = max(map(len, words + numbers))
+    return [
+        "  " + " | ".join(word.rjust(wide) for word in words),
+        "  " + " | ".join(number.rjust(wide) for number in numbers)
+        + "   " + say("compare_of", total=table.total),
+    ]  # fmt: skip
+
+
+def _aligned(rows: Sequence[Row]) -> list[str]:
+    wide = max((len(label) for label, _ in rows), default=0)
+    return [f"  {label.ljust(wide)}  {value}" for label, value in rows]
