@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from core.dialogue import Dialogue
+from core.engine_types import GenerationRequest
 from core.errors import TurnTooLong
 from core.evaluation.counting import Side
 from core.evaluation.prompts import Answer, Prompt
 from core.ports import Engine
-from core.queue_types import GenerationRequest
 from core.types import FinishReason, Job
 
 _AHEAD = 2
