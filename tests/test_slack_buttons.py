@@ -64,7 +64,7 @@ async def test_regenerate_answers_again_in_place_and_again_after_a_restart(
     assert await house.storehouse().texts(house.key("C1", ts)) == ["一", "echo: 一"]
 
 
-async def test_only_who_asked_and_admins_may_regenerate(house: SlackDeployment) -> None:
+async def test_only_the_asker_and_admins_may_regenerate(house: SlackDeployment) -> None:
     slack = house.slack
     _, reply = await asked(house)
     slack.press("U2", reply, components.REGENERATE)
@@ -82,7 +82,7 @@ async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: Slack
     await whispered(house, "U1", "もう記憶にない")
 
 
-async def test_a_thumb_is_kept_with_what_wrote_the_reply_and_with_its_reason(
+async def test_feedback_is_stored_with_model_and_reason(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
@@ -115,7 +115,7 @@ async def test_reset_as_a_word_forgets_the_thread(house: SlackDeployment) -> Non
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def test_a_shortcut_resets_inside_threads_after_a_dialogue(house: SlackDeployment) -> None:
+async def test_a_shortcut_resets_a_thread_after_confirmation(house: SlackDeployment) -> None:
     slack = house.slack
     ts, reply = await asked(house)
     slack.shortcut("U1", RESET_SHORTCUT, reply)
@@ -131,7 +131,7 @@ async def responded(house: SlackDeployment, part: str) -> None:
     await slack.until(lambda: any(part in r["text"] for r in slack.workspace.responses))
 
 
-async def test_the_menu_under_a_reply_resets_its_thread_after_a_dialogue(
+async def test_the_menu_under_a_reply_resets_its_thread_after_confirmation(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
@@ -156,7 +156,7 @@ async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackDe
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def test_the_home_page_says_what_it_is_and_forgets_what_one_said(
+async def test_the_home_page_explains_the_bot_and_forgets_a_persons_messages(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
@@ -171,7 +171,7 @@ async def test_the_home_page_says_what_it_is_and_forgets_what_one_said(
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
-async def test_admins_choose_on_their_home_page_what_is_reset(house: SlackDeployment) -> None:
+async def test_admins_choose_the_scope_of_a_reset_on_the_home_page(house: SlackDeployment) -> None:
     slack = house.slack
     ts, _ = await asked(house)
     slack.open_home("UADMIN")
@@ -213,7 +213,9 @@ async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackDep
     assert "Please invite me" in sent.answer["errors"]["question"]
 
 
-async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackDeployment) -> None:
+async def test_the_search_for_a_lost_reply_skips_the_posted_question(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     await house.stop("core")
     await house.storehouse().queue.announce(LANE, "busy", 60)
@@ -231,7 +233,7 @@ async def test_a_reply_that_is_looked_for_is_not_the_question(house: SlackDeploy
     ("word", "part"),
     [("help", "mention me"), ("privacy", "30 days"), ("model", "echo"), ("what", "`/henji ask`")],
 )
-async def test_slash_commands_are_answered_to_oneself(
+async def test_slash_commands_are_answered_privately(
     house: SlackDeployment, word: str, part: str
 ) -> None:
     envelope = house.slack.command("U2", "C1", word)

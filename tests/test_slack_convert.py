@@ -48,13 +48,13 @@ def test_who_is_addressed_is_read_from_the_text_and_not_from_the_event(kind: str
     assert said(type=kind, text="<@UBOT|henji> and <@U2>").others == {"U2"}
 
 
-def test_ones_own_messages_are_nothing() -> None:
+def test_the_bots_own_messages_are_ignored() -> None:
     assert convert.parse_event(event(user="UBOT"), BOT) is None
     assert convert.parse_event(event(bot_id="BBOT"), BOT) is None
     assert convert.parse_event(event(subtype="channel_join"), BOT) is None
 
 
-def test_an_edit_is_one_only_where_a_person_changed_the_words() -> None:
+def test_only_a_changed_text_is_an_edit() -> None:
     message = {"user": "U1", "ts": "2.0", "text": "new", "edited": {"ts": "3.0"}}
     before = {"text": "old"}
     changed = event(subtype="message_changed", message=message, previous_message=before)
@@ -99,7 +99,7 @@ def test_slacks_stop_button_names_its_streams() -> None:
         st.sampled_from(["ts", "channel", "user", "text"]), st.none() | st.text("aé 3.\n")
     )
 )
-def test_a_payload_of_any_shape_is_understood_or_malformed(changes: dict[str, Any]) -> None:
+def test_a_payload_of_any_shape_is_parsed_or_malformed(changes: dict[str, Any]) -> None:
     try:
         convert.parse_event(event(**changes), BOT)
     except Malformed as error:
@@ -127,7 +127,7 @@ def test_markup_is_read_as_people_see_it(raw: str, readable: str) -> None:
     assert convert.readable(raw, BOT, {"U2": "花子"}) == readable
 
 
-def test_the_first_form_of_a_message_is_known_by_its_event_and_an_edit_by_its_stamp() -> None:
+def test_a_message_is_identified_by_its_event_and_an_edit_by_its_timestamp() -> None:
     first = convert.incoming(said(), BOT, {"U1": "花子"}, addressed=True, note={"locale": "ja"})
     assert (first.event_ids, first.revision, first.turn.name) == (("Ev1",), "", "花子")
     later = convert.incoming(
@@ -137,12 +137,12 @@ def test_the_first_form_of_a_message_is_known_by_its_event_and_an_edit_by_its_st
 
 
 @pytest.mark.parametrize("word", ["reset", "Reset.", "<@UBOT> リセット", "<@UBOT> reset!"])
-def test_a_command_is_a_message_of_its_own(word: str) -> None:
+def test_a_text_command_is_the_whole_message(word: str) -> None:
     assert convert.text_command(said(text=word), BOT) == "reset"
     assert convert.text_command(said(text=f"{word} the router"), BOT) is None
 
 
-def test_the_past_of_a_thread_is_people_and_the_bots_replies() -> None:
+def test_a_threads_past_is_people_and_the_bots_replies() -> None:
     person = {"ts": "1.0", "user": "U1", "text": "hi"}
     assert convert.earlier_turn(person, BOT, {}) is not None
     reply = {
@@ -162,12 +162,12 @@ def test_the_past_of_a_thread_is_people_and_the_bots_replies() -> None:
     assert convert.earlier_turn(person | {"bot_id": "B2"}, BOT, {}) is None
 
 
-def test_a_button_carries_all_that_a_press_needs() -> None:
+def test_a_button_value_names_reply_author_and_thread() -> None:
     handle = components.ReplyRef("f" * 24, "U1", ThreadKey("slack", "T1", "C1", "1.0"))
     assert components.ReplyRef.parse(str(handle)) == handle
 
 
-def test_nothing_pings_and_growing_text_only_grows() -> None:
+def test_pings_are_removed_and_growing_text_only_grows() -> None:
     text = "<!channel> <!here|x> <!everyone> <!subteam^S1> <@U1> <@W1> <!doctype html> a<b"
     safe = components.without_pings(text)
     assert not any(

@@ -37,7 +37,7 @@ async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
         await house.at_rest()
 
 
-async def test_what_is_unknown_or_malformed_is_acknowledged_and_harms_nobody(
+async def test_unknown_and_malformed_payloads_are_acknowledged(
     house: SlackDeployment, logs: Logs
 ) -> None:
     slack = house.slack
@@ -61,14 +61,14 @@ async def test_what_is_unknown_or_malformed_is_acknowledged_and_harms_nobody(
     assert "a secret" not in str(logs)
 
 
-async def test_a_revoked_token_ends_in_a_sentence_at_the_start(house: SlackDeployment) -> None:
+async def test_a_revoked_token_is_named_at_the_start(house: SlackDeployment) -> None:
     slack = house.slack
     slack.workspace.installations[slack.bot_token].revoked = True
     with pytest.raises(OperatorError, match=r"was revoked.*Reinstall"):
         await house.adapter("second")
 
 
-async def test_a_token_that_is_revoked_while_it_runs_is_named_and_costs_no_later_reply(
+async def test_a_token_revoked_at_run_time_is_named_and_later_replies_arrive(
     house: SlackDeployment, logs: Logs
 ) -> None:
     slack = house.slack
@@ -83,7 +83,7 @@ async def test_a_token_that_is_revoked_while_it_runs_is_named_and_costs_no_later
     assert "SLACK_BOT_TOKEN was revoked: at api.slack.com/apps" in str(logs)
 
 
-async def test_an_app_token_that_is_revoked_while_it_runs_is_named(
+async def test_an_app_token_revoked_at_run_time_is_named(
     house: SlackDeployment, logs: Logs
 ) -> None:
     slack = house.slack
@@ -116,13 +116,13 @@ async def test_a_bot_token_in_the_place_of_the_app_token_is_named(redis: Redis) 
             await house.adapter()
 
 
-async def test_a_slack_that_cannot_be_reached_is_named(redis: Redis) -> None:
+async def test_an_unreachable_slack_is_named(redis: Redis) -> None:
     async with slack_deployment(redis, slack_api_url="http://127.0.0.1:9/api/") as house:
         with pytest.raises(OperatorError, match=r"cannot be reached at http://127\.0\.0\.1:9/api/"):
             await house.adapter()
 
 
-async def test_a_slack_that_is_unwell_is_no_fault_of_the_token(redis: Redis) -> None:
+async def test_an_outage_of_slack_is_not_blamed_on_the_token(redis: Redis) -> None:
     async with slack_deployment(redis) as house:
         house.slack.limits.refuse_next("auth.test")
         with pytest.raises(OperatorError, match=r"ratelimited.*try again"):

@@ -26,7 +26,7 @@ def made(request: pytest.FixtureRequest) -> dict[str, Any]:
     return manifest.document(**request.param)
 
 
-def test_lengths_are_within_what_slack_takes(made: dict[str, Any]) -> None:
+def test_the_manifests_lengths_are_within_slacks_limits(made: dict[str, Any]) -> None:
     assert len(made["display_information"]["name"]) <= 35
     assert len(made["display_information"]["description"]) <= 140
     assert len(made["features"]["agent_view"]["agent_description"]) <= 300
@@ -36,11 +36,11 @@ def test_lengths_are_within_what_slack_takes(made: dict[str, Any]) -> None:
         assert command["command"].startswith("/")
 
 
-def test_the_manifest_has_only_what_slack_knows(made: dict[str, Any]) -> None:
+def test_the_manifest_follows_slacks_schema(made: dict[str, Any]) -> None:
     assert list(manifest_faults(made)) == []
 
 
-def test_the_judge_of_manifests_finds_what_slack_would_not_take() -> None:
+def test_the_manifest_checker_finds_invalid_manifests() -> None:
     made = manifest.document(name="x" * 36, url="henji.example")
     made["features"]["agent_view"] |= {"colour": "red"}
     faults = " ".join(manifest_faults(made))
@@ -59,7 +59,7 @@ def test_an_app_for_several_workspaces_needs_an_address() -> None:
         manifest.document(many=True)
 
 
-def test_only_tokens_that_come_by_oauth_are_rotated(made: dict[str, Any]) -> None:
+def test_only_oauth_tokens_are_rotated(made: dict[str, Any]) -> None:
     by_oauth = "redirect_urls" in made["oauth_config"]
     assert made["settings"]["token_rotation_enabled"] is by_oauth
     assert by_oauth is ("app_uninstalled" in made["settings"]["event_subscriptions"]["bot_events"])
@@ -77,7 +77,7 @@ def test_socket_mode_and_http_exclude_each_other(made: dict[str, Any]) -> None:
     assert ("url" in made["features"]["slash_commands"][0]) is by_http
 
 
-def test_every_scope_that_the_calls_need_is_asked_for_and_no_other(made: dict[str, Any]) -> None:
+def test_the_manifest_asks_for_exactly_the_needed_scopes(made: dict[str, Any]) -> None:
     asked = set(made["oauth_config"]["scopes"]["bot"])
     source = "".join(path.read_text() for path in SOURCES.glob("*.py"))
     called = {method for method in RULES if f".{method.replace('.', '_')}(" in source}
@@ -86,7 +86,7 @@ def test_every_scope_that_the_calls_need_is_asked_for_and_no_other(made: dict[st
     assert asked == needed | by_events | {"commands"}
 
 
-def test_every_event_that_is_asked_for_is_heard(made: dict[str, Any]) -> None:
+def test_every_subscribed_event_has_a_handler(made: dict[str, Any]) -> None:
     heard = {*listeners.MESSAGE_EVENTS, "app_home_opened", "tokens_revoked", "app_uninstalled"}
     asked = {name.split(".")[0] for name in made["settings"]["event_subscriptions"]["bot_events"]}
     assert asked <= heard

@@ -57,7 +57,7 @@ async def test_a_workspace_that_installs_the_app_is_answered(house: SlackDeploym
     await house.answered("C1", ts, "echo: hi")
 
 
-async def test_a_token_that_is_about_to_expire_is_exchanged_first(house: SlackDeployment) -> None:
+async def test_an_expiring_token_is_rotated_before_use(house: SlackDeployment) -> None:
     slack = house.slack
     app = slack.workspace.installations[slack.bot_token]
     app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
@@ -68,7 +68,7 @@ async def test_a_token_that_is_about_to_expire_is_exchanged_first(house: SlackDe
     assert list(slack.workspace.installations) == [app.token]
 
 
-async def test_those_who_ask_together_exchange_a_token_once(house: SlackDeployment) -> None:
+async def test_concurrent_calls_rotate_a_token_once(house: SlackDeployment) -> None:
     slack = house.slack
     app = slack.workspace.installations[slack.bot_token]
     app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
@@ -97,7 +97,7 @@ async def test_each_workspace_is_answered_with_its_own_token(house: SlackDeploym
     ]
 
 
-async def test_an_installation_that_is_taken_out_is_forgotten(house: SlackDeployment) -> None:
+async def test_an_uninstalled_workspace_is_forgotten(house: SlackDeployment) -> None:
     slack = house.slack
     assert await install(house, slack.bot_token) == 200
     slack.event({"type": "app_uninstalled"})
@@ -120,7 +120,7 @@ async def test_a_shared_channel_is_answered_whichever_workspace_its_events_name(
     await house.answered("C1", ts, "echo: hi")
 
 
-async def test_a_persons_token_that_is_revoked_takes_nothing_out(house: SlackDeployment) -> None:
+async def test_a_revoked_user_token_uninstalls_nothing(house: SlackDeployment) -> None:
     slack = house.slack
     assert await install(house, slack.bot_token) == 200
     revoked = slack.event({"type": "tokens_revoked", "tokens": {"oauth": ["U1"], "bot": []}})
@@ -137,7 +137,7 @@ async def test_a_persons_token_that_is_revoked_takes_nothing_out(house: SlackDep
     await until(gone)
 
 
-async def test_a_workspace_without_an_installation_harms_nobody(house: SlackDeployment) -> None:
+async def test_events_of_an_unknown_workspace_are_ignored(house: SlackDeployment) -> None:
     slack = house.slack
     await slack.say("C1", "U1", f"{BOT} hi")
     await slack.delivery.envelopes[0].done.wait()
@@ -147,7 +147,7 @@ async def test_a_workspace_without_an_installation_harms_nobody(house: SlackDepl
 # -- what is wrong is said at the start, and by the doctor ----------------------------------------
 
 
-async def test_a_workspace_that_took_the_app_out_meanwhile_is_named(
+async def test_a_workspace_that_uninstalled_the_app_offline_is_named(
     redis: Redis, redis_url: str
 ) -> None:
     async with slack_deployment(redis) as house:
@@ -208,7 +208,7 @@ def by_oauth(house: SlackDeployment, redis_url: str | None = None, **changes: st
     )
 
 
-async def test_a_state_is_good_once(redis: Redis) -> None:
+async def test_an_oauth_state_is_valid_once(redis: Redis) -> None:
     states = States(StoreFixture.over(redis).vault)
     state = await states.async_issue()
     assert await states.async_consume(state)

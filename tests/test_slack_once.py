@@ -51,7 +51,7 @@ async def test_events_in_the_wrong_order_are_one_conversation(house: SlackDeploy
     assert len(slack.replies("C1", ts)) == 1
 
 
-async def test_nothing_is_acknowledged_that_is_not_stored(house: SlackDeployment) -> None:
+async def test_only_stored_events_are_acknowledged(house: SlackDeployment) -> None:
     slack = house.slack
     slack.delivery.retry_delays = (0.0,) * 100
     slack.delivery.acknowledge_seconds = 0.3
@@ -80,7 +80,7 @@ async def test_a_lost_connection_loses_no_message(house: SlackDeployment) -> Non
     await house.answered("C1", ts, "echo: two")
 
 
-async def test_a_connection_that_is_cut_without_a_word_loses_no_message(redis: Redis) -> None:
+async def test_a_silently_dropped_connection_loses_no_message(redis: Redis) -> None:
     async with slack_deployment(redis, minute=3) as house:
         slack = house.slack
         await house.core()
@@ -95,7 +95,7 @@ async def test_a_connection_that_is_cut_without_a_word_loses_no_message(redis: R
         await house.at_rest()
 
 
-async def test_a_slack_that_is_slow_holds_no_acknowledgement_up(house: SlackDeployment) -> None:
+async def test_slow_api_calls_delay_no_acknowledgement(house: SlackDeployment) -> None:
     slack = house.slack
     slack.api.slow |= {"users.info": 2.0, "assistant.threads.setStatus": 1.0}
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -105,7 +105,7 @@ async def test_a_slack_that_is_slow_holds_no_acknowledgement_up(house: SlackDepl
     assert max(e.acknowledged - e.sent for e in mentions) < 1.0
 
 
-async def test_a_thread_that_cannot_be_read_keeps_nobody_from_the_others(
+async def test_an_unreadable_thread_does_not_stop_the_catch_up(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
@@ -141,7 +141,7 @@ async def test_without_a_core_the_person_is_told_at_once(redis: Redis) -> None:
         assert "言語モデルが動いていません" in reply.shown
 
 
-async def test_of_what_two_processes_posted_one_stands_and_the_next_reply_is_let_be(
+async def test_a_double_post_of_two_processes_is_removed_but_not_the_next_reply(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SlackPlatform, "call_seconds", 1.0)
@@ -186,7 +186,7 @@ async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackDe
     assert await house.storehouse().texts(house.key("C1", second)) == ["two"]
 
 
-async def test_what_was_edited_and_deleted_meanwhile_is_so_in_the_memory(
+async def test_missed_edits_and_deletions_reach_the_history(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack

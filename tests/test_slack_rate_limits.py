@@ -7,7 +7,7 @@ import asyncio
 from bots.slack.rate_limits import POST, RateLimiter, Window
 
 
-def test_a_window_lets_so_many_pass_in_any_stretch_of_its_length() -> None:
+def test_a_window_limits_calls_in_any_span_of_its_length() -> None:
     window = Window(most=2, seconds=10)
     assert window.wait(0.0) == 0
     window.calls.append(0.0)
@@ -16,12 +16,12 @@ def test_a_window_lets_so_many_pass_in_any_stretch_of_its_length() -> None:
     assert window.wait(10.0) == 0
 
 
-def test_a_window_that_slack_has_closed_stays_closed() -> None:
+def test_a_window_stays_blocked_for_retry_after() -> None:
     window = Window(most=2, seconds=10, blocked_until=7.0)
     assert window.wait(5.0) == 2.0
 
 
-async def test_the_ends_of_replies_are_kept_back_from_intermediate_updates() -> None:
+async def test_last_updates_are_reserved_from_intermediate_ones() -> None:
     limiter = RateLimiter(minute=60)
     for reply in range(44):
         limiter.reserve("chat.update", "T1", str(reply))

@@ -42,7 +42,7 @@ async def test_people_who_talk_among_themselves_are_left_alone(house: SlackDeplo
     ("follow_ups", "answered"),
     [("always", ["more", "and you"]), ("alone", ["more"]), ("mention", [])],
 )
-async def test_who_is_answered_without_a_mention_is_a_setting(
+async def test_follow_ups_without_a_mention_are_a_setting(
     redis: Redis, follow_ups: str, answered: list[str]
 ) -> None:
     async with slack_deployment(redis, slack_follow_ups=follow_ups) as house:
@@ -67,7 +67,7 @@ async def test_other_bots_are_ignored(house: SlackDeployment) -> None:
     assert house.slack.replies("C1", ts) == []
 
 
-async def test_bots_that_are_allowed_are_cut_off_in_a_loop(redis: Redis) -> None:
+async def test_allowed_bots_are_not_answered_in_an_endless_loop(redis: Redis) -> None:
     async with slack_deployment(redis, slack_allowed_bots={"B1"}) as house:
         await house.core()
         await house.adapter()
@@ -108,7 +108,7 @@ async def test_strangers_are_answered_or_ignored_by_a_setting(redis: Redis, stra
         await house.at_rest()
 
 
-async def test_an_admin_of_another_workspace_is_none_here(house: SlackDeployment) -> None:
+async def test_an_admin_of_another_workspace_is_no_admin_here(house: SlackDeployment) -> None:
     slack = house.slack
     slack.person("U7", "Stranger", team="T0OTHER", locale="en-US", admin=True)
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -125,13 +125,13 @@ async def test_files_are_acknowledged_as_not_read(house: SlackDeployment) -> Non
     await slack.until(lambda: any("cannot read files" in m.text for m in slack.whispers("U2")))
 
 
-async def test_a_mention_and_nothing_else_is_asked_back(house: SlackDeployment) -> None:
+async def test_an_empty_mention_is_answered_with_a_hint(house: SlackDeployment) -> None:
     await house.slack.say("C1", "U2", BOT)
     await house.slack.until(lambda: house.slack.whispers("U2"))
     assert "Write your question" in house.slack.whispers("U2")[0].text
 
 
-async def test_who_asks_where_the_bot_may_not_write_is_told_directly(
+async def test_a_person_is_told_directly_where_the_bot_cannot_post(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
@@ -177,7 +177,7 @@ async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> No
         assert slack.workspace.violations == []
 
 
-async def test_what_slack_will_not_lay_out_is_sent_as_plain_text(house: SlackDeployment) -> None:
+async def test_a_reply_with_refused_blocks_is_sent_as_plain_text(house: SlackDeployment) -> None:
     slack = house.slack
     slack.methods.layout = False
     ts = await slack.say("C1", "U1", f"{BOT} 1 &lt; 2")

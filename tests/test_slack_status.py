@@ -34,7 +34,7 @@ async def a_core_that_is_busy(house: SlackDeployment) -> None:
 # -- the status ------------------------------------------------------------------------------
 
 
-async def test_a_prompt_that_is_deleted_while_it_waits_leaves_no_status(
+async def test_deleting_a_waiting_prompt_leaves_no_status(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
@@ -46,7 +46,7 @@ async def test_a_prompt_that_is_deleted_while_it_waits_leaves_no_status(
     assert slack.replies("C1", ts) == []
 
 
-async def test_who_waits_is_told_their_place_in_the_line(house: SlackDeployment) -> None:
+async def test_a_waiting_person_sees_their_place_in_the_queue(house: SlackDeployment) -> None:
     slack = house.slack
     await a_core_that_is_busy(house)
     first = await slack.say("C1", "U1", f"{BOT} one")
@@ -59,7 +59,7 @@ async def test_who_waits_is_told_their_place_in_the_line(house: SlackDeployment)
     await house.at_rest()
 
 
-async def test_a_status_is_renewed_before_slack_takes_it_away(redis: Redis) -> None:
+async def test_a_status_is_renewed_before_slack_clears_it(redis: Redis) -> None:
     async with slack_deployment(redis, minute=0.5) as house:
         slack = house.slack
         await house.adapter()
@@ -74,7 +74,7 @@ async def test_a_status_is_renewed_before_slack_takes_it_away(redis: Redis) -> N
         await house.at_rest()
 
 
-async def test_a_reply_that_is_written_anew_leaves_no_status(house: SlackDeployment) -> None:
+async def test_a_regenerated_reply_leaves_no_status(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core()
     ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -84,7 +84,7 @@ async def test_a_reply_that_is_written_anew_leaves_no_status(house: SlackDeploym
     await house.at_rest()
 
 
-async def test_a_sign_waits_for_the_events_that_are_being_taken_in() -> None:
+async def test_a_status_waits_for_events_that_are_being_stored() -> None:
     intake, seen = Intake(), []
 
     async def sign() -> None:
@@ -115,7 +115,7 @@ async def test_the_session_ends_with_a_reply_whose_stream_expired(house: SlackDe
     await house.at_rest()
 
 
-async def test_slacks_stop_button_is_for_who_asked_and_for_admins(house: SlackDeployment) -> None:
+async def test_only_the_asker_and_admins_may_use_slacks_stop_button(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core(pace=90)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -129,7 +129,7 @@ async def test_slacks_stop_button_is_for_who_asked_and_for_admins(house: SlackDe
 # -- from another process --------------------------------------------------------------------
 
 
-async def test_another_process_hears_that_a_reply_is_to_stop(house: SlackDeployment) -> None:
+async def test_a_stop_reaches_the_process_that_writes_the_reply(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core(pace=40)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -141,7 +141,9 @@ async def test_another_process_hears_that_a_reply_is_to_stop(house: SlackDeploym
     assert len(reply.shown) < len(LONG)
 
 
-async def test_another_process_hears_slacks_own_stop_button(house: SlackDeployment) -> None:
+async def test_slacks_stop_button_reaches_the_process_that_writes_the_reply(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     await house.core(pace=40)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -154,7 +156,7 @@ async def test_another_process_hears_slacks_own_stop_button(house: SlackDeployme
     assert len(reply.shown) < len(LONG)
 
 
-async def test_what_has_ended_cannot_be_stopped(house: SlackDeployment) -> None:
+async def test_a_finished_reply_cannot_be_stopped(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core()
     ts = await slack.say("C1", "U2", f"{BOT} hi")

@@ -46,7 +46,9 @@ async def test_a_follow_up_needs_no_mention(house: SlackDeployment) -> None:
     await house.answered("C1", ts, "echo: two")
 
 
-async def test_a_mention_inside_a_thread_is_answered_having_read_it(house: SlackDeployment) -> None:
+async def test_a_mention_inside_a_thread_is_answered_with_the_thread_read(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     root = await slack.say("C1", "U2", "the deploy failed")
     await slack.say("C1", "U1", "what now?", thread=root)

@@ -52,7 +52,7 @@ async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(
     assert len(slack.called("chat.update")) >= 2
 
 
-async def test_an_expired_stream_is_gone_on_with_by_updates(house: SlackDeployment) -> None:
+async def test_an_expired_stream_continues_with_updates(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.replies("C1", ts))
@@ -62,7 +62,7 @@ async def test_an_expired_stream_is_gone_on_with_by_updates(house: SlackDeployme
     assert reply.edits >= 1
 
 
-async def test_a_429_in_the_middle_of_a_stream_costs_nothing_of_the_text(
+async def test_a_429_during_a_stream_loses_no_text(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
@@ -74,7 +74,7 @@ async def test_a_429_in_the_middle_of_a_stream_costs_nothing_of_the_text(
     assert "ratelimited" in [c.error for c in slack.called("chat.stopStream")]
 
 
-async def test_an_answer_that_slack_lost_is_not_posted_twice(house: SlackDeployment) -> None:
+async def test_a_post_whose_answer_was_lost_is_not_posted_twice(house: SlackDeployment) -> None:
     slack = house.slack
     slack.methods.streaming = False
     slack.api.lost["chat.postMessage"] = 1
@@ -83,7 +83,7 @@ async def test_an_answer_that_slack_lost_is_not_posted_twice(house: SlackDeploym
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_a_stream_whose_beginning_was_lost_is_found_again(house: SlackDeployment) -> None:
+async def test_a_stream_whose_start_answer_was_lost_is_found(house: SlackDeployment) -> None:
     slack = house.slack
     slack.api.lost["chat.startStream"] = 1
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -126,7 +126,7 @@ async def test_stop_works_as_a_word(house: SlackDeployment) -> None:
     await slack.until(lambda: components.CONTINUE in reply.buttons())
 
 
-async def test_a_stopped_reply_goes_on_in_its_place(house: SlackDeployment) -> None:
+async def test_a_stopped_reply_is_continued_in_place(house: SlackDeployment) -> None:
     slack = house.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))

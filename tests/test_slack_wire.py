@@ -81,7 +81,7 @@ async def test_arguments_arrive_by_query_form_and_json(
     assert slack.workspace.message("C1", posted["ts"]) is None
 
 
-async def test_what_slack_does_not_know_is_refused(
+async def test_unknown_methods_and_arguments_are_refused(
     slack: LocalSlack, client: AsyncWebClient
 ) -> None:
     assert await error_code(client.api_call("chat.postMessage", json={"chanel": "C1"})) == (
@@ -100,7 +100,7 @@ async def test_what_slack_does_not_know_is_refused(
 
 
 @pytest.mark.parametrize("method", sorted(RULES))
-def test_the_judge_knows_the_arguments_that_the_sdk_sends(method: str) -> None:
+def test_the_argument_tables_cover_the_sdk(method: str) -> None:
     call = inspect.signature(getattr(AsyncWebClient, method.replace(".", "_")))
     known = {p.name for p in call.parameters.values() if p.kind is p.KEYWORD_ONLY}
     rule = RULES[method]
@@ -138,7 +138,7 @@ async def test_a_stream_in_a_channel_needs_its_recipient(
     )
 
 
-async def test_a_tier_that_is_used_up_says_when_to_come_back(
+async def test_an_exhausted_tier_answers_with_retry_after(
     slack: LocalSlack, client: AsyncWebClient
 ) -> None:
     posted = await client.chat_postMessage(channel="C1", text="x")
@@ -164,7 +164,7 @@ async def test_an_envelope_goes_to_one_socket_and_comes_again_until_acknowledged
     assert [retry for _, retry in sockets.seen] == [None, "1"]
 
 
-async def test_a_socket_that_is_sent_away_comes_back(slack: LocalSlack, sockets: Sockets) -> None:
+async def test_a_disconnected_socket_reconnects(slack: LocalSlack, sockets: Sockets) -> None:
     await sockets.open()
     await slack.delivery.disconnect()
     await slack.until(lambda: slack.delivery.sockets == 1)

@@ -1,4 +1,4 @@
-"""Calling Slack within the budget, and telling apart what a retry would mend."""
+"""Calls of Slack's Web API, within the rate limits: a client per workspace, and retries on 429."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.observe import metrics
 
 
 class Refused(PlatformRefused):
-    """Slack will not do it, however often it is asked. `error` is its word for why."""
+    """Slack refuses the call for good. `error` is its error code."""
 
     def __init__(self, error: str, needed: str = "") -> None:
         super().__init__(sentence(error, needed))
@@ -26,18 +26,18 @@ class Refused(PlatformRefused):
 
 
 class NoRoom(Exception):
-    """An intermediate call that the budget or Slack had no room for."""
+    """The rate limits had no room for a call that may be left out."""
 
 
 def error_code(error: SlackApiError) -> str:
-    """Slack's word for what went wrong."""
+    """Slack's error code; empty where the answer is no JSON."""
     if error.response.status_code == 429:
         return "ratelimited"
     return str(error.response.get("error", "")) if isinstance(error.response.data, dict) else ""
 
 
 class SlackApi:
-    """Makes calls of one workspace's API, each counted against its method."""
+    """Makes calls, each counted against the rate limit of its method and workspace."""
 
     def __init__(self, limiter: RateLimiter) -> None:
         self.limiter = limiter
@@ -45,7 +45,7 @@ class SlackApi:
     async def call(
         self, method: str, team: str, channel: str, call: Callable[[], Awaitable[Any]]
     ) -> Any:
-        """Wait for room, as long as it takes, and call."""
+        """Call as soon as the rate limits allow."""
         while True:
             await self.limiter.acquire(method, team, channel)
             try:
@@ -74,12 +74,12 @@ class SlackApi:
             raise
 
     def _note_rate_limit(self, error: SlackApiError, method: str, team: str, channel: str) -> None:
-        """Note a 429; anything else is the caller's to see."""
+        """Note a 429; raise every other error again."""
         if error_code(error) != "ratelimited":
             raise error
         metrics.RATE_LIMITED.labels("slack", method).inc()
         seconds = float(error.response.headers.get("Retry-After", 1))
-        self.limiter.refused(method, team, channel, seconds)
+        self.limiter.block(method, team, channel, seconds)
 
 
 class Workspaces(Protocol):
@@ -89,13 +89,13 @@ class Workspaces(Protocol):
 
     async def bot(self, team: str) -> Bot: ...
 
-    async def gone(self, team: str) -> None:
-        """The app was taken out of a workspace."""
+    async def forget(self, team: str) -> None:
+        """Forget a workspace that has uninstalled the app."""
         ...
 
 
 class OneWorkspace:
-    """A company's own app: one bot token."""
+    """A company's own app: one workspace, one bot token."""
 
     def __init__(self, client: AsyncWebClient, bot: Bot) -> None:
         self._client = client
@@ -109,16 +109,16 @@ class OneWorkspace:
         del team
         return self._bot
 
-    async def gone(self, team: str) -> None:
-        """Nothing to forget: the token is in the settings."""
+    async def forget(self, team: str) -> None:
+        """Do nothing: the token is in the settings."""
 
 
 def new_client(
     token: str | None, base_url: str, session: aiohttp.ClientSession, timeout: int
 ) -> AsyncWebClient:
-    """A client that retries nothing by itself: a post that is tried again may stand there twice.
+    """A client without the SDK's retries, which could post a message twice.
 
-    The SDK logs what it sends at the level DEBUG: it gets a logger that does not.
+    Its logger hides DEBUG: there the SDK logs what it sends.
     """
     quiet = logging.getLogger("henji.slack_sdk")
     quiet.setLevel(logging.WARNING)
@@ -128,7 +128,7 @@ def new_client(
 
 
 async def identify(client: AsyncWebClient) -> Bot:
-    """The app as Slack knows the owner of the client's token."""
+    """The bot that the client's token belongs to."""
     answer = await client.auth_test()
     return Bot(
         answer["team_id"], answer["user_id"], answer["bot_id"], answer.get("user") or "henji"

@@ -1,4 +1,4 @@
-"""What stands in a thread already: read for the history, and to find a reply again."""
+"""Reading a thread: for its history, and to find a reply that was posted but not recorded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
 MESSAGES = 200
-"""The most that is taken from a thread: its newest."""
+"""At most this many messages of a thread are read: the newest."""
 PAGE = 1000
-"""Slack's largest: a call for each page is spent, and the newest come last."""
+"""Slack's largest page: each page costs a call, and the newest messages come last."""
 
 
 class Backfill:
@@ -30,9 +30,9 @@ class Backfill:
     async def find(self, delivery: Delivery, index: int) -> str | None:
         """The message of a part that was posted but not recorded.
 
-        It is known by its metadata. A stream gets that only at its end: an unfinished message of
-        the bot's behind the question is taken for the one, as a thread has one reply at a time,
-        but not for a second one of a part that was found: it may be the next reply's.
+        Its metadata names the job and the part. A stream gets metadata only at its end. So an
+        unfinished message of the bot after the question counts too, as a thread has one reply at
+        a time; but only for a part that has no message yet, as it may belong to the next reply.
         """
         bot = await self._workspaces.bot(delivery.thread.space)
         unfinished: str | None = None
@@ -47,7 +47,7 @@ class Backfill:
         return unfinished if index >= len(delivery.messages) else None
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        """What was said before the message `before`, as turns."""
+        """The messages before `before`, as turns."""
         bot = await self._workspaces.bot(thread.space)
         messages = await self.replies(thread, oldest=f"{after:.6f}", latest=before)
         authors = {str(m["user"]) for m in messages if m.get("user") and not m.get("bot_id")}
@@ -58,13 +58,13 @@ class Backfill:
     async def replies(
         self, thread: ThreadKey, oldest: str, latest: str | None = None
     ) -> Sequence[Mapping[str, Any]]:
-        """The thread's messages between two times, both left out, the oldest first."""
+        """The thread's messages between two times (exclusive), oldest first."""
         client = await self._workspaces.client(thread.space)
         found: list[Mapping[str, Any]] = []
         cursor: str | None = None
         while True:
             page = await self._page(client, thread, oldest, latest, cursor)
-            # the message that began the thread comes along, whatever was asked for
+            # Slack always sends the thread's first message too
             found += [m for m in page["messages"] if float(oldest) < float(m["ts"])]
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
             if not cursor:

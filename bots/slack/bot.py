@@ -1,4 +1,4 @@
-"""The Slack process: everything wired together, until it is told to stop."""
+"""The Slack process: its parts, wired together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bots.slack.manifest import SCOPES
 from bots.slack.oauth import Installations, ManyWorkspaces, States
 from bots.slack.platform import CALL_SECONDS, SlackPlatform
 from bots.slack.rate_limits import RateLimiter
-from bots.slack.socket_mode import PING_SECONDS, socket
+from bots.slack.socket_mode import PING_SECONDS, socket_mode_connection
 from bots.slack.users import Users
 from core.background import repeat
 from core.ports import Deliveries, Feedback, History, JobQueue, Secrets
@@ -36,14 +36,14 @@ from core.settings import Settings
 
 CONNECTIONS = 100
 REFRESH_SECONDS = 2.0
-"""How often the signs of life in threads are looked at."""
+"""How often the statuses in threads are refreshed."""
 
 
 log = structlog.get_logger()
 
 
 class Stores(Protocol):
-    """What the adapter remembers with."""
+    """The stores of this process."""
 
     @property
     def queue(self) -> JobQueue: ...
@@ -68,7 +68,7 @@ async def serve(
     stop: asyncio.Event,
     limiter: RateLimiter | None = None,
 ) -> None:
-    """Serve Slack until `stop`. OperatorError, one sentence, where Slack will not have it."""
+    """Serve Slack until `stop`. OperatorError, one sentence, where Slack refuses the tokens."""
     setup_checks.required_tokens(settings)
     async with web_client(settings) as client:
         await setup_checks.check(settings, client)
@@ -81,7 +81,7 @@ async def serve(
 async def _installed(
     settings: Settings, stores: Stores, client: AsyncWebClient
 ) -> tuple[AsyncOAuthFlow | None, Workspaces]:
-    """One workspace, by the token in the settings; or as many as install the app."""
+    """One workspace, by the token in the settings; or all that install the app."""
     if settings.slack_http_port is None or not settings.slack_by_oauth:
         return None, OneWorkspace(client, await identify(client))
     many = many_workspaces(settings, stores.vault, client)
@@ -100,7 +100,7 @@ async def _installed(
 
 
 def many_workspaces(settings: Settings, vault: Secrets, client: AsyncWebClient) -> ManyWorkspaces:
-    """The workspaces that have installed the app, as they are kept."""
+    """The workspaces that have installed the app."""
     client_id, client_secret = _credentials(settings)
     rotator = AsyncTokenRotator(client_id=client_id, client_secret=client_secret, client=client)
     assert client.session is not None  # noqa: S101 -- `web_client` gave it one
@@ -110,14 +110,14 @@ def many_workspaces(settings: Settings, vault: Secrets, client: AsyncWebClient) 
 
 
 def _credentials(settings: Settings) -> tuple[str, str]:
-    """The app's id and secret, of those that are there where `slack_by_oauth` says so."""
+    """The app's client id and secret."""
     secret = settings.slack_client_secret
     return settings.slack_client_id or "", secret.get_secret_value() if secret else ""
 
 
 @contextlib.asynccontextmanager
 async def web_client(settings: Settings) -> AsyncIterator[AsyncWebClient]:
-    """The client of this process: one session, so that connections are kept."""
+    """The client of this process: one HTTP session, so that connections are reused."""
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector) as session:
         token = settings.slack_bot_token
@@ -136,7 +136,7 @@ def new_context(
     workspaces: Workspaces,
     limiter: RateLimiter,
 ) -> Context:
-    """The tools of the listeners, and the relay with its platform."""
+    """What the handlers share, and the relay with its platform."""
     api = SlackApi(limiter)
     users = Users(workspaces, limiter, settings.locale, settings.slack_admins)
     backfill = Backfill(workspaces, api, users)
@@ -185,7 +185,7 @@ async def _run(
             await stop.wait()
         await context.close()
     finally:
-        drained.set()  # nothing comes in any more: what is under way is finished or handed back
+        drained.set()  # replies under way are finished or handed back
         await relay
         tending.cancel()
 
@@ -205,5 +205,5 @@ async def _transport(
     token = settings.slack_app_token
     assert token is not None  # noqa: S101 -- checked at the door
     ping = PING_SECONDS * second
-    async with socket(app, token.get_secret_value(), catch_up.soon, ping):
+    async with socket_mode_connection(app, token.get_secret_value(), catch_up.soon, ping):
         yield

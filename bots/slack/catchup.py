@@ -1,9 +1,8 @@
-"""What was said while nobody listened: read from the threads that the bot takes part in.
+"""Catching up with messages, edits and deletions that the bot missed while it was not connected.
 
-Slack delivers again for about six minutes; after a longer gap, or where sockets were cut, the
-newest threads are read again: what is new in them is taken as if it came now, and what was edited
-or deleted is so in the memory. A mention in a thread that is new to the bot is found only by
-Slack's own redelivery.
+Slack redelivers an event for about six minutes. After a longer gap the bot reads the newest threads
+that it takes part in, and handles what it finds there as if the events came now. A mention in a
+thread that is new to the bot is found only by Slack's redelivery.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ METHOD = "conversations.replies"
 SKEW = 30.0
 """Seconds by which the store's clock and Slack's may differ."""
 SPARE = 1 / 3
-"""The part of Slack's calls that is left to others."""
+"""The share of the calls that catching up leaves free."""
 
 log = structlog.get_logger()
 
 
 class CatchUp:
-    """Reads what was missed."""
+    """Reads the newest threads for missed events."""
 
     def __init__(self, context: Context, messages: MessageHandler, edits: EditHandler) -> None:
         self._context = context
@@ -46,7 +45,7 @@ class CatchUp:
         self._context.spawn(self.run())
 
     async def run(self) -> None:
-        """Take in what happened in the newest threads; what is known is known."""
+        """Read the newest threads. Events that were handled before change nothing."""
         threads: list[ThreadSummary] = []
         try:
             async for summary in self._context.history.threads(PLATFORM, time.time() - DAY):
@@ -59,7 +58,7 @@ class CatchUp:
             log.warning("could not catch up", error=str(error))
 
     async def _read_thread_or_log(self, summary: ThreadSummary) -> None:
-        """One thread that cannot be read keeps nobody from the others."""
+        """Read one thread; an error in it does not keep the others from being read."""
         try:
             await self._read_thread(summary)
         except StoreUnavailable:
@@ -73,13 +72,13 @@ class CatchUp:
         key = summary.thread
         turns = [stored.turn for stored in await self._context.history.turns(key)]
         known = sorted((t.id for t in turns if t.role == "user"), key=float)
-        # of a thread that was reset, only what came since it was last heard of
+        # after a reset, only messages since the thread's last activity
         known = known or [f"{summary.last_at - SKEW:.6f}"]
         bot = await self._context.workspaces.bot(key.space)
         await self._wait_for_room(key)
         found = await self._context.backfill.replies(key, oldest=f"{float(known[0]) - 1e-6:.6f}")
         there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
-        for ts in known:  # before what would make an older message the newest
+        for ts in known:  # before new messages: an edit of the newest question is answered again
             if ts in there and there[ts].get("edited"):
                 await self._edits.catch_up(there[ts], key, bot)
         for ts in _deleted(known, found, there):
@@ -89,14 +88,14 @@ class CatchUp:
                 await self._messages.catch_up(message, key, bot)
 
     async def _wait_for_room(self, key: ThreadKey) -> None:
-        """Leave room for those who ask now and want their thread read."""
+        """Wait until the call leaves enough room for people who ask now."""
         limiter = self._context.api.limiter
         while seconds := limiter.wait(METHOD, key.space, key.channel, spare=SPARE):  # noqa: ASYNC110
             await asyncio.sleep(seconds)
 
 
 def _deleted(known: Sequence[str], found: Sequence[Json], there: Collection[str]) -> Sequence[str]:
-    """Messages that are known and do not stand in the thread any more, as far as it was read."""
+    """The known messages that are missing from the part of the thread that was read."""
     if not found:
         return ()
     first = float(found[0]["ts"])

@@ -1,4 +1,4 @@
-"""What stands in a message: the text, the notice that it is an AI's, and the controls."""
+"""The blocks of messages, modals and pages: text, AI notice, buttons. Pure."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ CONTINUE = "henji_continue"
 FEEDBACK = "henji_feedback"
 MENU = "henji_menu"
 MENU_WORDS = ("help", "privacy", "model", "reset")
-"""What the menu under a reply has: slash commands do not work in threads."""
+"""The entries of the menu under a reply: slash commands do not work in threads."""
 
 _PING = re.compile(r"<!(?=[ches])|<@(?=[UWB])")
 
 
 def without_pings(text: str) -> str:
-    """A reply in which nothing pings people: not a person, a group, or a channel."""
+    """The text with mentions of people, groups and channels made inert."""
     return _PING.sub(lambda match: f"{match[0]}{WORD_JOINER}", text)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyRef:
-    """What the value of a button carries: which reply it stands under, and who asked for it."""
+    """The value of a button: the reply it belongs to, and who asked for it."""
 
     job: str
     author: str
@@ -44,7 +44,7 @@ class ReplyRef:
 
     @classmethod
     def parse(cls, value: str) -> ReplyRef:
-        """Malformed where no button of ours carries that."""
+        """Malformed where the value is not of a button of ours."""
         try:
             job, author, thread = value.split(" ", 2)
             return cls(job, author, ThreadKey.parse(thread))
@@ -57,7 +57,7 @@ def ref_of(delivery: Delivery) -> ReplyRef:
 
 
 def reply(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block]:
-    """The blocks of a part, its text first."""
+    """The blocks of a part: its text, then the controls."""
     return [
         {"type": "markdown", "text": without_pings(part.text)},
         *under(part, delivery, model, locale),
@@ -65,7 +65,7 @@ def reply(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
 
 
 def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block]:
-    """What stands under the text of a part: nothing but under the last."""
+    """The blocks under the text of a part: none but under the last part."""
     if not part.last:
         return []
     ref = str(ref_of(delivery))
@@ -121,7 +121,7 @@ def _text(text: str) -> Block:
 
 
 def escape(text: str) -> str:
-    """Text as Slack's own markup takes it, with nothing in it that means something."""
+    """Text for mrkdwn, with its special characters escaped."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -131,7 +131,7 @@ def escape(text: str) -> str:
 def modal(
     callback: str, title: str, locale: str, *blocks: Block, data: str = "", yes: str = "send"
 ) -> Block:
-    """A modal with a button to send it and one to close it; `data` comes back with it."""
+    """A modal with buttons to submit and to close. `data` comes back when it is submitted."""
     return {
         "type": "modal",
         "callback_id": callback,
@@ -149,7 +149,7 @@ def section(text: str, accessory: Block | None = None) -> Block:
 
 
 def question(name: str, label: str, element: Block, *, optional: bool = False) -> Block:
-    """An input of a modal; `name` is how `convert.submitted` gives it back."""
+    """An input of a modal; `name` is its key in `ModalSubmission.values`."""
     return {
         "type": "input",
         "block_id": name,
@@ -160,7 +160,7 @@ def question(name: str, label: str, element: Block, *, optional: bool = False) -
 
 
 def dangerous_button(action: str, label: str, value: str, ask: str, locale: str) -> Block:
-    """A button that asks before it does something that cannot be undone."""
+    """A button that asks for confirmation first."""
     confirm = {
         "title": _text(say("reset_title", locale)),
         "text": _text(ask),

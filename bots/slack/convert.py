@@ -1,7 +1,7 @@
-"""Slack's payloads -> what happened, as data. Pure: no call is made here.
+"""Slack's payloads -> typed events and interactions. Pure.
 
-Slack's dictionaries end in this file. Text is as Slack sends it (``<@U1>``, ``&amp;``) until
-`readable` makes it readable.
+Slack's dictionaries end in this file. Text stays as Slack sends it (``<@U1>``, ``&amp;``) until
+`readable` converts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TextCommand: TypeAlias = Literal["reset", "help", "privacy", "model", "stop"]
 
 PLATFORM = "slack"
 WORD_JOINER = "\u2060"
-"""The word joiner cannot be seen; behind it, Slack reads no mention."""
+"""An invisible character: Slack does not read a mention that has it in front."""
 
 _SAID = {None, "file_share", "thread_broadcast", "me_message", "bot_message"}
 _TS = re.compile(r"\d+\.\d+")
@@ -41,7 +41,7 @@ _COMMANDS: Mapping[str, TextCommand] = {
 
 
 class Malformed(Exception):
-    """A payload that lacks what every such payload has; the message names the field."""
+    """A payload without a required field; the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Bot:
 
 @dataclass(frozen=True, slots=True)
 class MessagePosted:
-    """Somebody wrote a message."""
+    """A new message."""
 
     key: ThreadKey
     ts: str
@@ -67,11 +67,11 @@ class MessagePosted:
     mentioned: bool = False
     """The bot is named in the text."""
     others: frozenset[str] = frozenset()
-    """Who else is named in it."""
+    """The other users named in the text."""
     files: bool = False
     event_id: str = ""
     edited: str = ""
-    """Slack's stamp of the edit that this text comes from."""
+    """Slack's timestamp of the edit that made this text; empty for the first text."""
 
     @property
     def direct(self) -> bool:
@@ -79,13 +79,13 @@ class MessagePosted:
 
     @property
     def inside(self) -> bool:
-        """It stands in a thread that another message began."""
+        """The message is a reply in a thread, not its first message."""
         return self.key.thread != self.ts
 
 
 @dataclass(frozen=True, slots=True)
 class MessageEdited:
-    """A person's message reads differently now."""
+    """A message has a new text."""
 
     posted: MessagePosted
     newly_mentioned: bool
@@ -93,7 +93,7 @@ class MessageEdited:
 
 @dataclass(frozen=True, slots=True)
 class MessageDeleted:
-    """A message is gone: a person's, or the bot's own."""
+    """A message was deleted: a person's, or the bot's own."""
 
     key: ThreadKey
     ts: str
@@ -112,14 +112,14 @@ SlackEvent: TypeAlias = MessagePosted | MessageEdited | MessageDeleted | Session
 
 
 def parse_event(body: Json, bot: Bot) -> SlackEvent | None:
-    """What an event says has happened; None for what does not concern the bot."""
+    """The event as data; None for an event that does not concern the bot."""
     with parsing():
         return _parse_event(body, bot)
 
 
 @contextlib.contextmanager
 def parsing() -> Iterator[None]:
-    """Whatever stands where something else should is a malformed payload, not a fault of ours."""
+    """Turn the errors of reading a wrongly shaped payload into Malformed."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -169,10 +169,10 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
 
 def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted | None:
     message, before = required(event, "message"), event.get("previous_message") or {}
-    if message.get("subtype") == "tombstone":  # so ends a message that has replies under it
+    if message.get("subtype") == "tombstone":  # a deleted message that has replies
         return MessageDeleted(_key(event, bot, required(message, "ts")), required(message, "ts"))
     if not message.get("edited") or message.get("text") == before.get("text"):
-        return None  # a link was unfurled, a reply was counted
+        return None  # an unfurled link or a new reply count
     posted = _posted(body, message, required(event, "channel"), bot)
     if posted is None:
         return None
@@ -206,7 +206,7 @@ def required(body: Json, name: str) -> Any:
 
 
 def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | None:
-    """A message of a thread's past as a turn; None for what is no part of a conversation."""
+    """A message of a thread's past as a turn; None where it is not part of the conversation."""
     if message.get("subtype") not in _SAID or not message.get("ts"):
         return None
     text, ts = str(message.get("text") or ""), str(message["ts"])
@@ -222,9 +222,9 @@ def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | No
 
 
 REPLY_METADATA = "henji_reply"
-"""The type of the metadata that the bot's replies carry."""
+"""The metadata type of the bot's replies."""
 QUESTION_METADATA = "henji_question"
-"""The same of a question that was put by a command, in the person's stead."""
+"""The metadata type of a question that the bot posted for a person's command."""
 
 
 def incoming(
@@ -235,7 +235,7 @@ def incoming(
     addressed: bool,
     note: Mapping[str, str],
 ) -> Incoming:
-    """The message as the relay takes it."""
+    """The message as an `Incoming` for the relay."""
     words = readable(posted.text, bot, names)
     name = names.get(posted.user, "")
     return Incoming(
@@ -250,7 +250,7 @@ def incoming(
 
 
 def readable(text: str, bot: Bot, names: Mapping[str, str]) -> str:
-    """Slack's markup as people read it: names for ids, the bot's own mention taken out."""
+    """Slack's markup as people read it: names for ids, without the bot's own mention."""
     text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^>]*)?>[ \t]?", "", text)
     text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
     text = re.sub(r"<#[A-Z0-9]+\|([^>]+)>", r"#\1", text)
@@ -270,21 +270,21 @@ def _link(match: re.Match[str]) -> str:
 
 
 def user_ids_in(posted: MessagePosted) -> frozenset[str]:
-    """The ids whose names are wanted."""
+    """The users whose names the message needs."""
     return posted.others | ({posted.user} if posted.bot_id is None else frozenset())
 
 
 def text_command(posted: MessagePosted, bot: Bot) -> TextCommand | None:
-    """The command that is all there is in a message: slash commands do not work in threads."""
+    """The command that is the whole text: slash commands do not work in threads."""
     return _COMMANDS.get(readable(posted.text, bot, {}).strip(" 。.!！").lower())
 
 
-# -- what people press, command and fill in ----------------------------------------------------
+# -- interactions: buttons, commands, modals ----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Press:
-    """A button under a message, or on the home page."""
+    """A press of a button, a menu entry or a message shortcut."""
 
     action: str
     value: str
@@ -301,7 +301,7 @@ class Press:
 
 @dataclass(frozen=True, slots=True)
 class AppOpened:
-    """Somebody looks at the app."""
+    """A user opened the app."""
 
     tab: str
     """``home`` or ``messages``."""
@@ -311,7 +311,7 @@ class AppOpened:
 
 @dataclass(frozen=True, slots=True)
 class SlashCommand:
-    """A slash command: its first word, and the rest."""
+    """A slash command, its text split into the first word and the rest."""
 
     command: str
     word: str
@@ -325,24 +325,24 @@ class SlashCommand:
 
 @dataclass(frozen=True, slots=True)
 class ModalSubmission:
-    """A modal that was sent."""
+    """A submitted modal."""
 
     callback: str
     data: str
-    """What the modal was opened with."""
+    """The `data` that the modal was opened with."""
     user: str
     values: Mapping[str, str]
-    """What was filled in, by the id of the input; what was left empty is not there."""
+    """The values by the name of their input, without empty ones."""
 
 
 def thread_of(data: str) -> ThreadKey:
-    """The thread that a modal is about."""
+    """The thread that a modal's data names."""
     with parsing():
         return ThreadKey.parse(data)
 
 
 def parse_press(body: Json) -> Press:
-    """A button, a choice or a message shortcut."""
+    """The press that a payload describes."""
     with parsing():
         return _parse_press(body)
 
@@ -373,7 +373,7 @@ def _parse_press(body: Json) -> Press:
 
 
 def parse_app_opened(body: Json) -> AppOpened:
-    """Somebody looks at the app's home page, or at the conversation with it."""
+    """The `app_home_opened` event as data."""
     with parsing():
         event = required(body, "event")
         user, channel = str(required(event, "user")), str(event.get("channel") or "")
@@ -381,7 +381,7 @@ def parse_app_opened(body: Json) -> AppOpened:
 
 
 def parse_command(body: Json) -> SlashCommand:
-    """A slash command."""
+    """The slash command that a payload describes."""
     with parsing():
         word, _, rest = str(body.get("text") or "").strip().partition(" ")
         return SlashCommand(
@@ -397,7 +397,7 @@ def parse_command(body: Json) -> SlashCommand:
 
 
 def parse_submission(body: Json) -> ModalSubmission:
-    """A modal that was sent."""
+    """The submitted modal that a payload describes."""
     with parsing():
         view = required(body, "view")
         return ModalSubmission(

@@ -1,4 +1,4 @@
-"""What Slack's refusals mean, and what to click in its settings: one sentence each."""
+"""What Slack's error codes mean: final, temporary or about one place, and one sentence each."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ CANNOT_POST_HERE = frozenset(
         "restricted_action_thread_locked",
     }
 )
-"""The bot may not write in a place: elsewhere it may."""
+"""The bot cannot post in this channel or thread."""
 
 CANNOT_DISPLAY = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
-"""Slack will not lay it out: it is sent again as plain text."""
+"""Slack cannot render the blocks: the message is sent again as plain text."""
 
 
 def bot_token_sentence(error: str) -> str:
-    """What to do about a bot token that Slack does not take."""
+    """What to do about a bot token that Slack refuses."""
     fault = BOT_TOKEN_FAULTS.get(error, f"is refused by Slack ({error})")
     return f"SLACK_BOT_TOKEN {fault}: {APP}: Install App > Reinstall to Workspace, and copy it anew"
 
 
 def missing_scopes(scopes: Sequence[str]) -> str:
-    """What to do where the app may not do what it needs to."""
+    """What to do about missing scopes."""
     return (
         f"the app lacks {', '.join(scopes)}: {APP}: OAuth & Permissions > Scopes > Add an "
         "OAuth Scope, then Install App > Reinstall to Workspace"
@@ -77,7 +77,7 @@ def missing_scopes(scopes: Sequence[str]) -> str:
 
 
 def sentence(error: str, needed: str = "") -> str:
-    """What a refused call means, with what to click where that would mend it."""
+    """What an error code means, and what to click where that helps."""
     if error in BOT_TOKEN_FAULTS:
         return bot_token_sentence(error)
     if error == "missing_scope" and needed:

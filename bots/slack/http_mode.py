@@ -1,4 +1,4 @@
-"""Events by HTTP: Slack's signed requests, and the pages of an installation."""
+"""HTTP mode: Slack's signed requests, and the OAuth pages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = structlog.get_logger()
 async def web_server(
     app: AsyncApp, flow: AsyncOAuthFlow | None, host: str, port: int
 ) -> AsyncIterator[int]:
-    """Serve the app's routes; gives the port. Bolt checks every signature."""
+    """Serve the app's routes and yield the port. Bolt verifies every signature."""
 
     async def events(request: web.Request) -> web.Response:
         try:
             answer = await app.async_dispatch(await to_bolt_request(request))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # Bolt itself cannot read it: it would only come again
+            # Bolt cannot read it: without an acknowledgement Slack would send it again
             log.warning("a malformed payload", error=type(error).__name__)
             return web.Response()
         if answer.status == HTTPStatus.UNAUTHORIZED:

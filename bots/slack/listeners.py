@@ -1,7 +1,7 @@
-"""The Bolt app: which listener hears what, and what becomes of an error.
+"""The Bolt app: which handler gets which payload, and how errors are answered.
 
-With `process_before_response`, Bolt acknowledges an event after its listener has returned: what is
-acknowledged is stored. A listener that raises is not acknowledged, and Slack delivers again.
+With `process_before_response`, Bolt acknowledges an event after its listener has returned, so
+everything acknowledged is stored. An event whose listener raised is delivered again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = structlog.get_logger()
 
 
 class Listeners:
-    """Everything that Slack may say, and who hears it."""
+    """Passes every payload to its handler."""
 
     def __init__(self, context: Context) -> None:
         self.messages = MessageHandler(context)
@@ -69,7 +69,7 @@ class Listeners:
         self, body: dict[str, Any], context: AsyncBoltContext, request: AsyncBoltRequest
     ) -> None:
         kind = str(body["event"].get("type", ""))
-        team = context.team_id or ""  # in a shared channel, not the one that the body names
+        team = context.team_id or ""  # in a shared channel the body names another team
         if kind in MESSAGE_EVENTS:
             retries = request.headers.get("x-slack-retry-num", ["0"])
             with self._context.platform.intake.storing():
@@ -78,9 +78,9 @@ class Listeners:
             await self._app_home.on_opened(body, team)
         elif convert.is_uninstalled(body):
             log.error("the app was taken out of a workspace", team=team)
-            await self._context.workspaces.gone(team)
+            await self._context.workspaces.forget(team)
         else:
-            log.info("an event that nobody hears", kind=kind)
+            log.info("an event without a handler", kind=kind)
 
     async def _message_event(self, body: dict[str, Any], team: str, retry: int) -> None:
         bot = await self._context.workspaces.bot(team)
@@ -125,17 +125,17 @@ class Listeners:
 
 
 async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
-    """What a retry may mend is not acknowledged; the rest is, with a line in the log."""
+    """Acknowledge, with a line in the log, unless a redelivery may help."""
     kind = _kind(body)
     match error:
         case StoreUnavailable():
             log.warning("not stored; Slack will deliver it again", kind=kind, error=str(error))
             return BoltResponse(status=503)
         case BoltUnhandledRequestError():
-            log.info("a payload that nobody hears", kind=kind)
+            log.info("a payload without a handler", kind=kind)
             return BoltResponse(status=200)
         case Malformed() | AttributeError() | KeyError() | TypeError() | ValueError():
-            # not the error's words: a part of the payload may be in them
+            # without the error's message, which may quote the payload
             log.warning("a malformed payload", kind=kind, at=_where(error))
             return BoltResponse(status=200)
     log.error("a listener failed", kind=kind, exc_info=error)
@@ -143,13 +143,13 @@ async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
 
 
 def _where(error: Exception) -> str:
-    """The line that met what it could not read, so that a fault of our own can be told from it."""
+    """The line that failed, to tell a bug of ours from a malformed payload."""
     steps = traceback.extract_tb(error.__traceback__)
     return f"{Path(steps[-1].filename).name}:{steps[-1].lineno}" if steps else ""
 
 
 def _kind(body: object) -> str:
-    """What a payload says that it is, however it is made."""
+    """The payload's type, of an event or an interaction."""
     for part in (body.get("event"), body) if isinstance(body, dict) else ():
         if isinstance(part, dict) and isinstance(part.get("type"), str):
             return str(part["type"])
@@ -157,7 +157,7 @@ def _kind(body: object) -> str:
 
 
 def new_app(context: Context, base_client: AsyncWebClient, signing_secret: str | None) -> AsyncApp:
-    """A Bolt app that authorizes by what is known of the workspace, without a call per event."""
+    """A Bolt app that authorizes from the known installations, without a call per event."""
 
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult | None:
         team = team_id or ""
@@ -165,7 +165,7 @@ def new_app(context: Context, base_client: AsyncWebClient, signing_secret: str |
             client = await context.workspaces.client(team)
             bot = await context.workspaces.bot(team)
         except PlatformRefused:
-            return None  # not installed there, or not any more
+            return None  # not installed, or uninstalled
         return AuthorizeResult(
             enterprise_id=enterprise_id,
             team_id=team,
@@ -176,17 +176,17 @@ def new_app(context: Context, base_client: AsyncWebClient, signing_secret: str |
 
     return AsyncApp(
         client=base_client,
-        authorize=authorize,  # type: ignore[arg-type]  # None is an answer, whatever the type says
+        authorize=authorize,  # type: ignore[arg-type]  # Bolt accepts None
         signing_secret=signing_secret,
-        logger=_quiet(),
+        logger=_error_logger(),
         process_before_response=True,
-        ignoring_self_events_enabled=False,  # one's own messages may be deleted by others
+        ignoring_self_events_enabled=False,  # others may delete the bot's messages
         raise_error_for_unhandled_request=True,
     )
 
 
-def _quiet() -> logging.Logger:
-    """Bolt's log shows payloads at the level DEBUG: people's words are not for logs."""
+def _error_logger() -> logging.Logger:
+    """A logger without Bolt's DEBUG lines, which quote payloads."""
     logger = logging.getLogger("henji.slack_bolt")
     logger.setLevel(logging.ERROR)
     return logger

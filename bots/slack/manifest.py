@@ -1,4 +1,4 @@
-"""The app's manifest: what to paste into Slack to make the app, with only what is in use."""
+"""The app's manifest, with only the scopes and events in use."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def document(
     *,
     many: bool = False,
 ) -> dict[str, Any]:
-    """The manifest as JSON. `url`: where the HTTP adapter is reached; None: Socket Mode.
+    """The manifest as JSON. `url`: the bot's address for HTTP mode; None: Socket Mode.
 
-    `many`: for several workspaces, by OAuth. Only then are tokens rotated: one that stands in the
-    settings would end after twelve hours, and Slack lets nobody turn rotation off again.
+    `many`: for several workspaces, by OAuth. Only then are tokens rotated: a token in the settings
+    would expire after twelve hours, and rotation cannot be turned off again.
     """
     if many and not url:
         raise UsageError("an app for several workspaces needs --url: they are told to come there")

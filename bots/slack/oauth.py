@@ -1,4 +1,4 @@
-"""The app in several workspaces: installations by OAuth, kept in Redis, their tokens rotated."""
+"""Several workspaces: OAuth installations, kept in Redis, with rotated tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from core.ports import Secrets
 
 STATE_SECONDS = 600
 KEPT_SECONDS = 30.0
-"""How long a process uses an installation before it looks at it again."""
+"""How long a process uses an installation before it reads it again."""
 ROTATE_MINUTES = 120
 _FIELDS = ("app_id", "team_id", "bot_token", "bot_id", "bot_user_id", "bot_refresh_token")
 
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 class Installations(AsyncInstallationStore):
-    """The bot of each workspace, as Slack's SDK wants it kept."""
+    """The SDK's store of the bot of each workspace."""
 
     def __init__(self, vault: Secrets) -> None:
         self._vault = vault
@@ -55,7 +55,7 @@ class Installations(AsyncInstallationStore):
         await self._list({*await self.teams(), str(bot.team_id)})
 
     async def teams(self) -> Sequence[str]:
-        """The workspaces that the app is installed in."""
+        """The ids of the workspaces that have the app."""
         return list(json.loads(await self._vault.get("slack-teams") or "[]"))
 
     async def _list(self, teams: Collection[str]) -> None:
@@ -82,7 +82,7 @@ class Installations(AsyncInstallationStore):
 
 
 class States(AsyncOAuthStateStore):
-    """The states of installations under way: each is good once, for ten minutes."""
+    """The states of OAuth flows: each is valid once, for ten minutes."""
 
     def __init__(self, vault: Secrets) -> None:
         self._vault = vault
@@ -101,7 +101,7 @@ class States(AsyncOAuthStateStore):
 
 
 class ManyWorkspaces:
-    """Clients by workspace; a token that is about to expire is exchanged first."""
+    """A client per workspace. A token about to expire is rotated first."""
 
     def __init__(
         self,
@@ -128,16 +128,16 @@ class ManyWorkspaces:
         return Bot(team, found.bot_user_id, found.bot_id or "")
 
     async def teams(self) -> Sequence[str]:
-        """The workspaces that the app is installed in."""
+        """The ids of the workspaces that have the app."""
         return await self.installations.teams()
 
-    async def gone(self, team: str) -> None:
-        """The app was taken out of a workspace."""
+    async def forget(self, team: str) -> None:
+        """Forget a workspace that has uninstalled the app."""
         self._known.pop(team, None)
         await self.installations.async_delete_bot(enterprise_id=None, team_id=team)
 
     async def _installed(self, team: str) -> InstalledBot:
-        async with self._order[team]:  # who asks together asks once: a refresh token is good once
+        async with self._order[team]:  # a refresh token is valid once
             at, known = self._known.get(team, (0.0, None))
             if known is None or time.monotonic() - at >= KEPT_SECONDS:
                 known = await self._rotated(await self._kept(team))
@@ -151,7 +151,7 @@ class ManyWorkspaces:
         return found
 
     async def _rotated(self, bot: InstalledBot) -> InstalledBot:
-        """With a token that lasts; the one there is where another process is just exchanging it."""
+        """The bot with a fresh token; another process may have rotated it meanwhile."""
         try:
             rotated = await self._rotator.perform_bot_token_rotation(
                 bot=bot, minutes_before_expiration=ROTATE_MINUTES
@@ -159,7 +159,7 @@ class ManyWorkspaces:
         except SlackTokenRotationError as error:
             now = await self._kept(str(bot.team_id))
             if now.bot_token == bot.bot_token:
-                log.warning("a token could not be exchanged", team=bot.team_id, error=str(error))
+                log.warning("a token could not be rotated", team=bot.team_id, error=str(error))
             return now
         if rotated is None:
             return bot

@@ -1,8 +1,8 @@
-"""The `Platform` that the relay writes to: native streams where there is room, else edits.
+"""The `Platform` that the relay writes to: native streams while there is room, else edits.
 
-A reply is streamed where the workspace's streams last; else it is posted once and edited as often
-as the budget allows. What was sent to a message is kept in memory only to send less: whatever a
-process does not know about a message, it finds out from Slack's answer.
+A reply is streamed while the rate limits allow another stream; else it is posted once and edited.
+The sent text is kept in memory only to send less. A process that does not know a message's state
+learns it from Slack's answer.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SlackPlatform:
         self.intake = Intake()
         self._live: OrderedDict[str, LiveReply] = OrderedDict()
         self._open: OrderedDict[str, Delivery] = OrderedDict()
-        """Replies that may have signs of life to be tended to."""
+        """Replies whose status may need a refresh."""
 
     def length_of(self, text: str) -> int:
         return len(components.without_pings(text))
@@ -73,7 +73,7 @@ class SlackPlatform:
     # -- pace ---------------------------------------------------------------------------------
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
-        """The end of a reply finds its room in the call itself."""
+        """Wait for room, but not for the end of a reply: its call waits by itself."""
         live = self._of(delivery)
         if final:
             live.ended = True
@@ -81,10 +81,10 @@ class SlackPlatform:
         can_stream = self._streams.has(delivery.thread.space)
         await self._pacer.wait_for_update(delivery, live, can_stream=can_stream)
 
-    # -- signs of life ------------------------------------------------------------------------
+    # -- status -------------------------------------------------------------------------------
 
     async def status(self, delivery: Delivery, status: Status) -> None:
-        """Say what is going on, once, and not behind the first words of the reply."""
+        """Set the status, unless text of the reply is shown already."""
         live = self._of(delivery)
         sentence = say(status.kind, self._locale(delivery), position=status.position)
         await self.intake.wait_until_stored()
@@ -93,17 +93,17 @@ class SlackPlatform:
                 await self._indicator.show(delivery.thread, live, sentence)
 
     async def refresh_statuses(self, delivers: Callable[[str], bool]) -> None:
-        """Renew the signs of the replies that this process `delivers`, and take down those of
-        replies that have ended without a word."""
+        """Refresh the statuses of replies that this process `delivers`; clear those of replies
+        that ended without a message."""
         for job, delivery in list(self._open.items()):
             live = self._live.get(job, LiveReply())
             if live.lock.locked():
-                continue  # something is on its way
+                continue  # a call is under way
             try:
                 async with live.lock:
                     await self._refresh_status(job, delivery, live, delivers)
             except Exception as error:
-                log.info("a sign of life was not tended to", job=job, error=repr(error))
+                log.info("a status could not be refreshed", job=job, error=repr(error))
                 self._open.pop(job, None)
 
     async def _refresh_status(
@@ -113,7 +113,7 @@ class SlackPlatform:
             await self._indicator.renew(delivery.thread, live)
             return
         self._open.pop(job, None)
-        if live.ended:  # else another process has the reply now, and its signs
+        if live.ended:  # else another process has taken over the reply and its status
             self._api.limiter.release(delivery.thread.space, job)
             await self._clear_signs(delivery, live)
 
@@ -124,7 +124,7 @@ class SlackPlatform:
             await self._indicator.end_session(delivery.thread)
 
     async def end_session(self, key: ThreadKey) -> None:
-        """Slack's Stop button was pressed: the session does not leave ``processing`` by itself."""
+        """End the session after Slack's Stop button: Slack does not do so by itself."""
         for job, delivery in self._open.items():
             if delivery.thread == key and job in self._live:
                 self._live[job].session = False
@@ -142,7 +142,7 @@ class SlackPlatform:
             return message or await self._post(delivery, part, live)
 
     async def _stream(self, delivery: Delivery, part: Part, live: LiveReply) -> str | None:
-        """Begin a native stream, where the part will grow and there is room for it."""
+        """Start a native stream, if the part will grow and the rate limits allow it."""
         if part.end is not None or not part.last or not self._streams.has(delivery.thread.space):
             return None
         if self._pacer.room("chat.startStream", delivery) > 0:
@@ -152,7 +152,7 @@ class SlackPlatform:
         if message is not None:
             live.streams.add(message)
             self._sent(delivery, part, live, message)
-            live.status = ""  # Slack has taken it away
+            live.status = ""  # Slack has cleared it
             await self._indicator.start_session(delivery.thread, live)
         return message
 
@@ -185,12 +185,12 @@ class SlackPlatform:
                 raise
             answer = await send(text=content["text"])
         message = str(answer["ts"])
-        live.status = ""  # Slack has taken it away
+        live.status = ""  # Slack has cleared it
         self._sent(delivery, part, live, message)
         return message
 
     async def _tell_directly(self, delivery: Delivery) -> None:
-        """Say to who asked, directly, that nothing can be written where they asked."""
+        """Tell the person in a direct message that the bot cannot post where they asked."""
         team, channel = delivery.thread.space, f"<#{delivery.thread.channel}>"
         client = await self._workspaces.client(team)
         sentence = say("cannot_post", self._locale(delivery), channel=channel)
@@ -205,7 +205,7 @@ class SlackPlatform:
             )
 
     def _content(self, delivery: Delivery, part: Part) -> dict[str, Any]:
-        """The blocks, and the text that notifications and other readers get."""
+        """The blocks, and the text for notifications and screen readers."""
         part = Part(part.index, closed(part.text), part.last, part.note, part.end)
         written = components.reply(part, delivery, self._model, self._locale(delivery))
         return {"text": components.escape(part.text), "blocks": written}
@@ -232,17 +232,17 @@ class SlackPlatform:
         try:
             await self._update(delivery, message, part, live)
         except NoRoom:
-            return  # the end will say it
+            return  # a later edit has this text too
         async with live.lock:
             if part.end is not None and part.last:
-                # a process before this one may have begun a session
+                # an earlier process may have begun a session
                 live.session |= delivery.token > 1 and self._streams.has(delivery.thread.space)
                 await self._clear_signs(delivery, live)
             else:
                 await self._indicator.hide(delivery.thread, live)
 
     def _is_unchanged(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> bool:
-        """A message that is full, and was full before: its end needs no call of its own."""
+        """Whether a full message needs no edit at its end: its text is the same."""
         same = live.shown.get(message) == part.text and message not in live.streams
         return same and not part.last and delivery.token == 1
 
@@ -265,14 +265,14 @@ class SlackPlatform:
         except SlackApiError as error:
             if error_code(error) != "streaming_state_conflict":
                 raise
-            await self._streams.end(delivery, message)  # a process before this one began it
+            await self._streams.end(delivery, message)  # an earlier process began it
             await self._api.call("chat.update", thread.space, thread.channel, update)
         self._sent(delivery, part, live, message)
 
     async def _continue_stream(
         self, delivery: Delivery, message: str, part: Part, live: LiveReply
     ) -> bool:
-        """Append to a stream, or stop it; False where the message must be updated instead."""
+        """Append to a stream, or stop it; False where the message needs chat.update instead."""
         before, now = (
             components.without_pings(live.shown[message]),
             components.without_pings(part.text),
@@ -289,7 +289,7 @@ class SlackPlatform:
         except NoRoom:
             return True
         except Exception as error:
-            live.streams.discard(message)  # what it holds now is not certain: it is updated whole
+            live.streams.discard(message)  # its text is unknown now: update it whole
             metrics.STREAM_FALLBACKS.labels("slack", "ended").inc()
             if isinstance(error, SlackApiError) and error_code(error) == STREAM_IS_OVER:
                 return False
@@ -306,7 +306,7 @@ class SlackPlatform:
         await self._streams.stop(delivery, message, part, text, under, _metadata(delivery, part))
         live.session = part.end is None
 
-    # -- taking away, and finding again ---------------------------------------------------------
+    # -- removing and finding ---------------------------------------------------------
 
     async def remove(self, delivery: Delivery, message: str) -> None:
         thread = delivery.thread
@@ -324,7 +324,7 @@ class SlackPlatform:
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
         return await self._backfill.earlier(thread, before, after)
 
-    # -- what is under way ----------------------------------------------------------------------
+    # -- replies under way ----------------------------------------------------------------------
 
     def _of(self, delivery: Delivery) -> LiveReply:
         self._live.setdefault(delivery.job, LiveReply())

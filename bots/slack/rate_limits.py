@@ -1,8 +1,7 @@
-"""How many calls Slack lets pass: one budget per method and workspace, and per channel for posts.
+"""Slack's rate limits: per method and workspace, and per channel for posts.
 
-Slack's tiers are "at least so many a minute". Nine tenths are used, so that clocks and other calls
-find room. The end of a reply goes first: intermediate updates take only what is left when every
-reply that is under way has been promised its last update.
+Slack's tiers are "at least so many a minute"; the bot uses nine tenths of each. The last update of
+every reply under way is reserved; intermediate updates share the rest.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ PER_MINUTE = {
 }
 POST = "chat.postMessage"
 POSTS_PER_MINUTE = 60
-"""In one channel: one a second."""
+"""One a second in each channel."""
 MARGIN = 0.9
 PROMISE_SECONDS = 900.0
-"""A reply that has not moved for so long is not waited for: another process may have it."""
+"""A reservation lapses after this time: another process may have taken over the reply."""
 FIRST_PAUSE = 0.5
-"""A reply that is ready so soon is posted once, whole."""
+"""A reply that finishes within this time is posted once."""
 PAUSE = 1.0
-"""Seconds between updates of one reply, however much room there is."""
+"""The least seconds between updates of one reply."""
 ENDINGS = {"chat.startStream": "chat.stopStream", POST: "chat.update"}
-"""What begins a reply -> what ends it."""
+"""The method that begins a reply -> the method that ends it."""
 
 
 @dataclass(slots=True)
@@ -50,10 +49,10 @@ class Window:
     calls: deque[float] = field(default_factory=deque)
     blocked_until: float = 0.0
     queue: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Those who must not be refused stand in line here."""
+    """Calls that wait for room, in order."""
 
     def wait(self, now: float, reserve: int = 0) -> float:
-        """Seconds until a call may pass that leaves `reserve` more; 0: now."""
+        """Seconds until a call may pass and leave room for `reserve` more; 0: now."""
         while self.calls and self.calls[0] <= now - self.seconds:
             self.calls.popleft()
         blocked = self.blocked_until - now
@@ -65,7 +64,7 @@ class Window:
 
 
 class RateLimiter:
-    """The calls that this process may make. `share`: the part that falls to it, of several."""
+    """Limits the calls of this process. `share`: its part, where several processes share."""
 
     def __init__(self, minute: float = 60.0, share: float = 1.0) -> None:
         self.minute = minute
@@ -73,10 +72,10 @@ class RateLimiter:
         self._windows: dict[tuple[str, str], Window] = {}
         self._posts: dict[tuple[str, str], Window] = {}
         self._promised: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-        """Method and workspace -> the replies that are owed such a call, and since when."""
+        """Method and workspace -> the replies that have a call reserved, and since when."""
 
     def reserve(self, method: str, team: str, reply: str) -> None:
-        """Keep a call back for the end of this reply."""
+        """Reserve a call for the end of this reply."""
         promised = self._promised[method, team]
         promised[reply] = _now()
         for other in [r for r, since in promised.items() if since < _now() - PROMISE_SECONDS]:
@@ -86,12 +85,12 @@ class RateLimiter:
         return reply in self._promised[method, team]
 
     def release(self, team: str, reply: str) -> None:
-        """The reply has ended, or another process has it."""
+        """Drop the reservations of a reply that has ended or moved to another process."""
         for promised in self._promised.values():
             promised.pop(reply, None)
 
     def wait(self, method: str, team: str, channel: str, spare: float = 0.0) -> float:
-        """Seconds until an intermediate call may pass; `spare`: the part that is left to others."""
+        """Seconds until an intermediate call may pass; `spare`: the share to leave free."""
         window = self._window(method, team, channel)
         if window.queue.locked():
             return max(window.wait(_now()), 0.05)
@@ -99,22 +98,22 @@ class RateLimiter:
         return window.wait(_now(), reserve)
 
     def try_acquire(self, method: str, team: str, channel: str) -> bool:
-        """Spend an intermediate call, if one may pass now."""
+        """Count an intermediate call, if one may pass now."""
         if self.wait(method, team, channel) > 0:
             return False
         self._window(method, team, channel).calls.append(_now())
         return True
 
     async def acquire(self, method: str, team: str, channel: str) -> None:
-        """Spend a call that must be made: wait in line for it, ahead of intermediate ones."""
+        """Wait for room and count a call, ahead of intermediate ones."""
         window = self._window(method, team, channel)
         async with window.queue:
-            while seconds := window.wait(_now()):  # noqa: ASYNC110 -- time is waited for
+            while seconds := window.wait(_now()):  # noqa: ASYNC110 -- only time helps
                 await asyncio.sleep(seconds)
             window.calls.append(_now())
 
-    def refused(self, method: str, team: str, channel: str, seconds: float) -> None:
-        """Slack said 429: nothing passes for so long."""
+    def block(self, method: str, team: str, channel: str, seconds: float) -> None:
+        """Let nothing pass for the seconds of a 429."""
         window = self._window(method, team, channel)
         window.blocked_until = max(window.blocked_until, _now() + seconds)
 
@@ -137,20 +136,20 @@ class LiveReply:
     streams: set[str] = field(default_factory=set)
     """The messages that are open streams."""
     shown: dict[str, str] = field(default_factory=dict)
-    """Message -> the text that it has, as far as Slack has confirmed it."""
+    """Message -> the text that Slack has confirmed."""
     status: str = ""
-    """The sign of life that stands in the thread; empty: none."""
+    """The status shown in the thread; empty: none."""
     status_at: float = 0.0
     session: bool = False
-    """Slack was told that work is under way there, and not yet that it is over."""
+    """The thread's agent session is in ``processing``."""
     ended: bool = False
-    """Its end is known here: nobody else will write it."""
+    """This process has the end of the reply."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """A status that came behind the reply would stand for minutes."""
+    """Keeps a status from arriving after the reply, where it would stay for minutes."""
 
 
 class ReplyPacer:
-    """Asks the budget on behalf of replies."""
+    """Decides when a reply may be updated, and by which method it begins."""
 
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
@@ -158,11 +157,11 @@ class ReplyPacer:
     async def wait_for_update(
         self, delivery: Delivery, live: LiveReply, *, can_stream: bool
     ) -> None:
-        """Wait for room for an intermediate update; a reply that begins is promised its end."""
-        while seconds := self._wait(delivery, live, can_stream):  # noqa: ASYNC110 -- it is time
+        """Wait for room for an intermediate update; reserve the end of a reply that begins."""
+        while seconds := self._wait(delivery, live, can_stream):  # noqa: ASYNC110 -- only time helps
             await asyncio.sleep(min(seconds, 2.0))
         if not live.shown and not delivery.messages:
-            # before anybody else is let in: what is begun can be ended
+            # before another reply takes the room
             ending = ENDINGS[self._ways_to_begin(delivery, can_stream)[0]]
             self._limiter.reserve(ending, delivery.thread.space, delivery.job)
 
@@ -176,13 +175,13 @@ class ReplyPacer:
         return self.room(self._ways_to_begin(delivery, can_stream)[0], delivery)
 
     def _ways_to_begin(self, delivery: Delivery, can_stream: bool) -> Sequence[str]:
-        """How the reply may begin, what has room now first."""
+        """The methods that may begin the reply, the one with room first."""
         if not can_stream:
             return (POST,)
         return sorted(("chat.startStream", POST), key=lambda way: self.room(way, delivery))
 
     def room(self, method: str, delivery: Delivery) -> float:
-        """Seconds until `method` may begin or go on with a reply that can also be ended."""
+        """Seconds until `method` may be called and the end of the reply still has room."""
         team, channel = delivery.thread.space, delivery.thread.channel
         ending = ENDINGS.get(method)
         seconds = self._limiter.wait(method, team, channel)

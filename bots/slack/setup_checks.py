@@ -1,4 +1,4 @@
-"""What must be true before the adapter starts, and what to click in Slack's settings where not."""
+"""Checks before the start, each with what to click in Slack's settings where it fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, SlackRequestError)
 TRANSIENT = frozenset(
     {"", "fatal_error", "internal_error", "ratelimited", "request_timeout", "service_unavailable"}
 )
-"""What Slack answers when it is unwell itself; without a word where it is no Slack that answers."""
+"""Errors on Slack's side; empty where the answer is no JSON."""
 
 
 def _unreachable(client: AsyncWebClient, error: Exception) -> str:
@@ -86,7 +86,7 @@ def _check_client_settings(settings: Settings) -> None:
 
 
 async def check_bot_token(client: AsyncWebClient) -> None:
-    """OperatorError, one sentence, where the bot token does not do."""
+    """OperatorError, one sentence, where the bot token is refused or lacks scopes."""
     try:
         answer = await client.auth_test()
     except UNREACHABLE as error:
@@ -112,7 +112,7 @@ async def check_app_token(client: AsyncWebClient, token: str) -> None:
 
 
 def app_token_sentence(error: str) -> str:
-    """What to do where Socket Mode is not opened."""
+    """What to do where Slack refuses a Socket Mode connection."""
     if error in APP_TOKEN_FAULTS:
         return (
             f"SLACK_APP_TOKEN {APP_TOKEN_FAULTS[error]}: {APP}: Basic Information > "
@@ -124,7 +124,7 @@ def app_token_sentence(error: str) -> str:
 
 
 async def check_client(client: AsyncWebClient, settings: Settings) -> None:
-    """OperatorError where workspaces could not install the app: asked with a code that is none."""
+    """OperatorError where the app's id or secret is wrong; asked with an invalid code."""
     secret = settings.slack_client_secret
     try:
         await client.oauth_v2_access(
@@ -146,7 +146,7 @@ async def check_client(client: AsyncWebClient, settings: Settings) -> None:
 
 
 async def revoked(workspaces: ManyWorkspaces) -> Sequence[str]:
-    """A sentence for each workspace that the app was taken out of while nobody listened."""
+    """A sentence for each workspace that uninstalled the app while it was not connected."""
     found = []
     for team in await workspaces.teams():
         try:
@@ -162,7 +162,7 @@ async def revoked(workspaces: ManyWorkspaces) -> Sequence[str]:
 
 
 async def check(settings: Settings, client: AsyncWebClient) -> None:
-    """Everything, in the order in which one would set it up."""
+    """Run every check, in the order of the setup."""
     required_tokens(settings)
     if settings.slack_http_port is not None and settings.slack_by_oauth:
         await check_client(client, settings)

@@ -1,4 +1,4 @@
-"""Events by Socket Mode: the SDK's connection, and what is made of its coming and going."""
+"""Socket Mode: the SDK's connection, with a catch-up after a lost one."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
-async def socket(
+async def socket_mode_connection(
     app: AsyncApp, app_token: str, on_reconnect: Callable[[], None], ping: float = PING_SECONDS
 ) -> AsyncIterator[None]:
-    """Be connected; `on_reconnect` is called when a connection that was lost is there again.
+    """Stay connected. `on_reconnect` is called when a lost connection is back.
 
-    `ping`: how often it is looked whether it still stands, in seconds.
+    `ping`: seconds between checks of the connection.
     """
     handler = _Handler(app, app_token, logger=_quiet_logger(), ping_interval=ping)
     handler.client.on_message_listeners.append(_ConnectionWatcher(on_reconnect).on_frame)
@@ -49,7 +49,7 @@ def _is_connected(session: aiohttp.ClientWebSocketResponse | None) -> bool:
 
 
 class _Handler(AsyncSocketModeHandler):
-    """Acknowledges what Bolt cannot read at all: it would only come again."""
+    """Acknowledges what Bolt cannot read, which Slack would otherwise send again."""
 
     async def handle(  # type: ignore[override]  # as Bolt's own
         self, client: SocketModeClient, req: SocketModeRequest
@@ -62,7 +62,7 @@ class _Handler(AsyncSocketModeHandler):
 
 
 def _log_connection_errors(client: SocketModeClient) -> None:
-    """The SDK tries for ever to connect again; where the token is at fault, that is said."""
+    """Log why a reconnect fails: the SDK retries for ever, even with a revoked token."""
     ask = client.issue_new_wss_url
 
     async def ask_and_say() -> str:
@@ -70,17 +70,14 @@ def _log_connection_errors(client: SocketModeClient) -> None:
             return await ask()
         except SlackApiError as error:
             sentence = app_token_sentence(error_code(error))
-            log.error("cannot connect to slack again", why=sentence)  # noqa: TRY400 -- all is said
+            log.error("cannot connect to slack again", why=sentence)  # noqa: TRY400 -- the sentence is enough
             raise
 
     client.issue_new_wss_url = ask_and_say  # type: ignore[method-assign]  # the SDK has no hook
 
 
 def _quiet_logger() -> logging.Logger:
-    """The SDK logs what it receives at the level DEBUG: people's words are not for logs.
-
-    It shows a traceback for every try to connect: its sentence is enough.
-    """
+    """A logger without the SDK's DEBUG lines, which quote messages, and without tracebacks."""
 
     def sentence_only(record: logging.LogRecord) -> bool:
         record.exc_info = None
@@ -93,7 +90,7 @@ def _quiet_logger() -> logging.Logger:
 
 
 class _ConnectionWatcher:
-    """Notices a connection that comes back without having been sent away."""
+    """Notices a connection that was lost and is back."""
 
     def __init__(self, on_reconnect: Callable[[], None]) -> None:
         self._on_lost = on_reconnect

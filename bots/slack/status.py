@@ -26,13 +26,13 @@ STATUS_SECONDS = 90.0
 """Then a status is set again: Slack takes it away after 120."""
 
 INTAKE_SECONDS = 0.5
-"""Seconds that a sign waits at the longest: it is seen within one."""
+"""The longest that a status waits for events to be stored."""
 
 log = structlog.get_logger()
 
 
 class StatusIndicator:
-    """Puts signs up and takes them down. The caller holds the reply's `lock`."""
+    """Sets and clears statuses and sessions. The caller holds the reply's `lock`."""
 
     def __init__(self, workspaces: Workspaces, api: SlackApi) -> None:
         self._workspaces = workspaces
@@ -41,7 +41,7 @@ class StatusIndicator:
     # -- the status -----------------------------------------------------------------------------
 
     async def show(self, thread: ThreadKey, live: LiveReply, sentence: str) -> None:
-        """Say what is going on, where there is room for it now."""
+        """Set the status, if the rate limits allow it now."""
         if live.status == sentence:
             return
         with contextlib.suppress(NoRoom):
@@ -49,17 +49,17 @@ class StatusIndicator:
             live.status, live.status_at = sentence, time.monotonic()
 
     async def hide(self, thread: ThreadKey, live: LiveReply) -> None:
-        """Take the status away, where Slack has not done so by itself."""
+        """Clear the status, unless Slack has cleared it."""
         if not live.status:
             return
         live.status = ""
         try:
             await self._set(thread, "")
-        except Exception as error:  # the reply is not lost for it, and Slack's time for it ends
+        except Exception as error:  # Slack clears it in time
             log.info("a status was left standing", error=repr(error))
 
     async def renew(self, thread: ThreadKey, live: LiveReply) -> None:
-        """Set a status again before Slack takes it away."""
+        """Set a status again before Slack clears it."""
         seconds = STATUS_SECONDS * self._api.limiter.minute / 60
         if live.status and time.monotonic() >= live.status_at + seconds:
             sentence, live.status = live.status, ""
@@ -82,7 +82,7 @@ class StatusIndicator:
     # -- the session ----------------------------------------------------------------------------
 
     async def start_session(self, thread: ThreadKey, live: LiveReply) -> None:
-        """Tell Slack that work is under way: its own Stop button appears."""
+        """Begin ``processing``: Slack shows its Stop button."""
         with contextlib.suppress(NoRoom, SlackApiError, PlatformRefused):
             client = await self._workspaces.client(thread.space)
             await self._api.call_if_room(
@@ -96,7 +96,7 @@ class StatusIndicator:
             live.session = True
 
     async def end_session(self, thread: ThreadKey) -> None:
-        """Tell Slack that the work is over, whoever began it."""
+        """End ``processing``, whichever process began it."""
         client = await self._workspaces.client(thread.space)
         try:
             await self._api.call(
@@ -107,12 +107,12 @@ class StatusIndicator:
                     channel_id=thread.channel, thread_ts=thread.thread, status="active"
                 ),
             )
-        except Exception as error:  # nor for this
+        except Exception as error:  # the reply matters more
             log.info("a session was left open", error=repr(error))
 
 
 class Intake:
-    """Knows whether events are being taken in at this moment."""
+    """Counts the events that are being stored; statuses wait for them."""
 
     def __init__(self) -> None:
         self._events = 0
@@ -121,7 +121,7 @@ class Intake:
 
     @contextlib.contextmanager
     def storing(self) -> Iterator[None]:
-        """While an event is taken in."""
+        """Count an event while it is stored."""
         self._events += 1
         self._none.clear()
         try:
@@ -132,7 +132,7 @@ class Intake:
                 self._none.set()
 
     async def wait_until_stored(self) -> None:
-        """Return when no event is being taken in, or when that cannot be waited for any longer."""
+        """Return when no event is being stored, at the latest after `INTAKE_SECONDS`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTAKE_SECONDS):
                 await self._none.wait()

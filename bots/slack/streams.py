@@ -1,6 +1,6 @@
-"""Native streams: begun, appended to and stopped, within the budget.
+"""Native streams: start, append and stop, within the rate limits.
 
-SlackApiError where Slack refuses, NotNow where there is no room for an intermediate call.
+SlackApiError where Slack refuses, NoRoom where the rate limits have no room.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Streams:
         """Workspace -> when it refused a stream."""
 
     def has(self, team: str) -> bool:
-        """Whether a workspace has streams, as far as it is known."""
+        """Whether a workspace has streams, as far as known."""
         at = self._refused.get(team)
         return self._wanted and (at is None or time.monotonic() - at > WITHOUT_SECONDS)
 
@@ -62,7 +62,7 @@ class Streams:
         except NoRoom:
             return None
         except (SlackApiError, PlatformRefused) as error:
-            # what stands against a post as well, the post will be told
+            # an error that also holds for a post is handled there
             name = error_code(error) if isinstance(error, SlackApiError) else str(error)
             log.info("no native stream; posting and editing", error=name)
             if not (isinstance(error, Refused) and error.error in CANNOT_POST_HERE):
@@ -94,7 +94,7 @@ class Streams:
         under: list[Block],
         metadata: dict[str, Any],
     ) -> None:
-        """Add the rest of a part and what stands under it. The session ends with the reply."""
+        """Append the rest of a part and its controls. The session ends with the reply."""
         rest = text + closed(part.text)[len(part.text) :]
         await self._stop(
             delivery,
@@ -106,7 +106,7 @@ class Streams:
         )
 
     async def end(self, delivery: Delivery, message: str) -> None:
-        """End a stream that another process began, so that its message can be updated."""
+        """Stop a stream that another process began, so that its message can be updated."""
         try:
             await self._stop(delivery, message, session_status="active")
         except SlackApiError as error:

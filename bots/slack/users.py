@@ -1,4 +1,4 @@
-"""Who people are: names, languages, and who is an admin. Asked once an hour."""
+"""Users' names, languages and admin rights, read from Slack once an hour."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from bots.slack.rate_limits import RateLimiter
 
 KEPT = 10_000
 KEPT_SECONDS = 3600.0
-PATIENCE = 0.15
-"""Seconds that a message waits for names that are not known yet; it must be stored within three."""
+LOOKUP_SECONDS = 0.15
+"""The longest that a message waits for unknown names; Slack wants it acknowledged in three."""
 AT_ONCE = 16
-"""How many are asked about at the same time."""
+"""How many users are looked up at the same time."""
 
 _JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-龥]")
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A member as Slack has them."""
+    """What Slack says of a user."""
 
     name: str = ""
     locale: str = ""
@@ -33,7 +33,7 @@ class User:
 
 
 class Users:
-    """A cache before users.info. `locale`: a language for all, or ``auto``."""
+    """A cache of users.info. `locale`: one language for all, or ``auto``."""
 
     def __init__(
         self, workspaces: Workspaces, limiter: RateLimiter, locale: str, admins: Iterable[str]
@@ -46,13 +46,13 @@ class Users:
         self._asking: dict[tuple[str, str], asyncio.Task[User]] = {}
 
     async def names(self, team: str, users: Iterable[str]) -> Mapping[str, str]:
-        """The names of those that are known or answered for in time."""
+        """The names that are known, or found in time."""
         wanted = list(users)
         found = await asyncio.gather(*(self._soon(team, user) for user in wanted))
         return {user: p.name for user, p in zip(wanted, found, strict=True) if p.name}
 
     async def locale(self, team: str, user: str, text: str = "") -> str:
-        """A person's language; by what they write where Slack does not say."""
+        """A person's language: by their Slack profile, else by the text."""
         if self._locale != "auto":
             return self._locale
         person = await self._soon(team, user)
@@ -61,7 +61,7 @@ class Users:
         return "ja" if _JAPANESE.search(text) else "en"
 
     async def is_admin(self, team: str, user: str) -> bool:
-        """Whether they may do what concerns others: Slack is asked anew where it said no."""
+        """Whether they are an admin. A "no" is checked with Slack again."""
         if user in self._admins or (await self._soon(team, user)).admin:
             return True
         return (await self._ask(team, user)).admin
@@ -71,9 +71,9 @@ class Users:
         if at and time.monotonic() - at < KEPT_SECONDS:
             return person
         if len(self._asking) >= AT_ONCE and (team, user) not in self._asking:
-            return person  # in a rush, being stored comes before being known
+            return person  # under load, storing the message comes first
         try:
-            return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), PATIENCE)
+            return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), LOOKUP_SECONDS)
         except TimeoutError:
             return User()
 
@@ -86,13 +86,13 @@ class Users:
         return self._asking[key]
 
     async def _ask(self, team: str, user: str) -> User:
-        """What Slack says of them now; nothing where there is no room to ask, or no answer."""
+        """Look a user up; an empty `User` where that fails."""
         if not self._limiter.try_acquire("users.info", team, ""):
             return User()
         client = await self._workspaces.client(team)
         try:
             answer = await client.users_info(user=user, include_locale=True)
-        except Exception:  # names are not worth losing a message for
+        except Exception:  # a message without names is better than none
             return User()
         found = _person(answer["user"], team)
         self._known[team, user] = (time.monotonic(), found)
@@ -108,6 +108,6 @@ def _person(user: Mapping[str, object], team: str) -> User:
     return User(
         name=str(shown or user.get("real_name") or user.get("name") or ""),
         locale=str(user.get("locale") or ""),
-        # who is an admin of another workspace is none here
+        # an admin of another workspace is not one here
         admin=bool(user.get("is_admin") or user.get("is_owner")) and not of_another,
     )
