@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import click
 import pytest
@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from bots.cli import bench, commands
 from core.errors import OperatorError, UsageError
+from core.extras import command_for, install_command
 from tests.processes import Ran, finish, henji, in_a_shell, start
 from tests.servers import free_port
 from tests.waiting import until
@@ -194,6 +195,28 @@ async def test_what_a_person_wrote_is_forgotten(
     assert (await asyncio.to_thread(here, "admin", "export", *of_me)).out == ""
 
 
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        ({"dir_info": {"editable": True}}, "pip install --editable '{path}[slack]'"),
+        ({"dir_info": {}}, "pip install '{path}[slack]'"),
+        ({"archive_info": {}}, "pip install '{path}[slack]'"),
+    ],
+)
+def test_an_extra_is_installed_from_where_henji_came(
+    tmp_path: Path, origin: dict[str, Any], command: str
+) -> None:
+    place = tmp_path / "a wheel or a checkout"
+    place.touch()
+    made = command_for({"url": place.as_uri(), **origin}, "slack")
+    assert made == command.format(path=place)
+
+
+def test_an_extra_of_a_henji_that_came_from_nowhere_is_not_looked_for_in_an_index() -> None:
+    for origin in ({}, {"url": "file:///src", "dir_info": {}}):
+        assert command_for(origin, "slack").startswith("pip install 'PATH[slack]', with the path")
+
+
 async def test_a_missing_library_is_named_with_what_installs_it(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +226,7 @@ async def test_a_missing_library_is_named_with_what_installs_it(
     monkeypatch.setattr(commands, "open_settings", missing)
     ran = here("slack")
     assert ran.status == 1
-    assert ran.err.endswith("pip install 'henji[slack]'\n")
+    assert ran.err.endswith(f"{install_command('slack')}\n")
 
 
 def test_benchmarks_of_a_checkout_are_run_by_name(tmp_path: Path) -> None:

@@ -79,6 +79,6 @@ def test_a_fault_is_noted_without_its_words(collector: InMemorySpanExporter) -> 
 
 def test_without_the_extra_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(UsageError, match=r"henji\[tracing\]"):
+    with pytest.raises(UsageError, match=r"\[tracing\]"):
         tracing.set_up_tracing("http://localhost:4318/v1/traces", "core")
     tracing.set_up_tracing(None, "core")

@@ -20,6 +20,7 @@ from bots.cli.admin import admin
 from bots.cli.common import example, open_settings, read_input
 from bots.cli.models import models, tokenize
 from core.errors import OperatorError, UsageError
+from core.extras import install_command
 from core.observe.logs import secrets_in, without_secrets
 from core.settings import is_text, load_settings
 
@@ -100,9 +101,7 @@ def _explain(error: Exception) -> int:
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in EXTRAS:
         extra = EXTRAS[package]
-        return _complain(
-            f"this needs {package}, which is not here: pip install 'henji[{extra}]'", 1
-        )
+        return _complain(f"this needs {package}, which is not here: {install_command(extra)}", 1)
     sentence = f"this is a defect of henji: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error)) + f"henji: {sentence}"
     print(without_secrets(text, _known_secrets()), file=sys.stderr)

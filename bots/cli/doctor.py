@@ -13,6 +13,7 @@ from shutil import which
 from bots.cli.smoke_test import SmokeTest
 from bots.services import open_connection, open_stores
 from core.errors import OperatorError
+from core.extras import install_command
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
 from core.settings import Settings
@@ -187,4 +188,4 @@ async def discord(settings: Settings) -> Finding:
 
 
 def _to_install(about: str, package: str, extra: str) -> Finding:
-    return Finding(about, False, f"{package} is not installed: pip install 'henji[{extra}]'")
+    return Finding(about, False, f"{package} is not installed: {install_command(extra)}")

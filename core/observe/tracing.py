@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError
+from core.extras import install_command
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -29,7 +30,7 @@ def set_up_tracing(endpoint: str | None, part: str) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError:
-        raise UsageError("HENJI_OTLP_ENDPOINT needs: pip install 'henji[tracing]'") from None
+        raise UsageError(f"HENJI_OTLP_ENDPOINT needs: {install_command('tracing')}") from None
     send_to(BatchSpanProcessor(OTLPSpanExporter(endpoint)), part)
 
 
