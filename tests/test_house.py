@@ -6,6 +6,7 @@ import ast
 import asyncio
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,33 @@ def test_a_room_knows_only_the_rooms_that_the_arrows_lead_to(room: str) -> None:
     for path in files_of(room):
         known = set(rooms_known_to(path)) & ALLOWED.keys()
         assert is_wiring(path) or known <= ALLOWED[room], f"{path} imports {known}"
+
+
+def modules_imported_by(path: Path) -> Iterator[str]:
+    """The modules of ours that a file imports, wherever in the file; not those for types alone."""
+    tree = ast.parse((HOUSE / path).read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in for_types:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield str(node.module)
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    modules = {
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__"): path
+        for room in ALLOWED
+        for path in files_of(room)
+    }
+    graph = TopologicalSorter[str]()
+    for module, path in modules.items():
+        graph.add(module, *(modules.keys() & set(modules_imported_by(path)) - {module}))
+    graph.prepare()  # CycleError names a circle
 
 
 def test_what_bots_and_storage_meet_in_is_there() -> None:

@@ -16,6 +16,7 @@ from core.errors import OperatorError
 from core.extras import install_command
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
+from core.models.embedded import embedded_gguf
 from core.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
@@ -112,7 +113,7 @@ def model(settings: Settings) -> Finding:
     try:
         spec = find_model(settings)
         if spec.source == EMBEDDED:
-            directory = files.embedded_gguf().parent
+            directory = embedded_gguf().parent
         else:
             directory = model_directory(spec, settings, lambda line: None)
             files.check_weights(directory)

