@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TypeAlias
 
 import structlog
 
+from core.bounded import Bounded
 from core.dialogue import Dialogue
 from core.errors import ModelError, TurnTooLong
 from core.models.catalogue import ModelSpec
@@ -30,7 +30,7 @@ class PlaceDialogues:
 
     def __init__(self, usual: Dialogue) -> None:
         self.usual = usual
-        self._others: OrderedDict[_Key, Dialogue] = OrderedDict()
+        self._others = Bounded[_Key, Dialogue](KEPT)
 
     def of(self, rules: Rules) -> Dialogue:
         """The dialogue where these rules hold."""
@@ -42,8 +42,6 @@ class PlaceDialogues:
             return self.usual
         if key not in self._others:
             self._others[key] = self._made(spec, rules.system_prompt)
-            if len(self._others) > KEPT:
-                self._others.popitem(last=False)
         self._others.move_to_end(key)
         return self._others[key]
 

@@ -7,12 +7,12 @@ reading costs the same in a thread of ten turns and of ten thousand.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import structlog
 
+from core.bounded import Bounded
 from core.queue_types import Claim, Place, StoredTurn, ThreadSummary, Window
 from core.types import ThreadKey
 from storage import codec, keys
@@ -99,7 +99,7 @@ class RedisHistory:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._copies: OrderedDict[ThreadKey, _Copy] = OrderedDict()
+        self._copies = Bounded[ThreadKey, _Copy](KEPT_THREADS)
 
     async def window(self, claim: Claim) -> Window:
         thread = claim.job.thread
@@ -115,8 +115,6 @@ class RedisHistory:
     def _copy(self, thread: ThreadKey) -> _Copy:
         copy = self._copies.setdefault(thread, _Copy())
         self._copies.move_to_end(thread)
-        if len(self._copies) > KEPT_THREADS:
-            self._copies.popitem(last=False)
         return copy
 
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from bots.slack.rate_limits import POST
 from bots.slack.users import Users
 from bots.strings import say
 from core.access_policy import Asker
+from core.bounded import Bounded
 from core.ports import Deliveries, Feedback, History
 from core.types import ThreadKey
 
@@ -56,7 +56,7 @@ class Context:
     backfill: Backfill
     behaviour: Behaviour
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _told: OrderedDict[tuple[str, ...], None] = field(default_factory=OrderedDict)
+    _told: Bounded[tuple[str, ...], None] = field(default_factory=lambda: Bounded(KEPT))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that no acknowledgement has to wait for."""
@@ -80,8 +80,6 @@ class Context:
         if what in self._told:
             return False
         self._told[what] = None
-        if len(self._told) > KEPT:
-            self._told.popitem(last=False)
         return True
 
     async def send_privately(self, key: ThreadKey, user: str, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import structlog
@@ -15,6 +14,7 @@ from bots.slack.components import escape
 from bots.slack.context import Context
 from bots.slack.convert import Bot, MessagePosted, SessionStopped, TextCommand
 from bots.strings import failure, say
+from core.bounded import Bounded
 from core.errors import StoreUnavailable
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
@@ -35,9 +35,9 @@ class MessageHandler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._bot_turns: OrderedDict[ThreadKey, int] = OrderedDict()
+        self._bot_turns = Bounded[ThreadKey, int](KEPT_THREADS)
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._called: OrderedDict[ThreadKey, str] = OrderedDict()
+        self._called = Bounded[ThreadKey, str](KEPT_THREADS)
         """Thread -> the message that first named the bot there, as far as this process knows."""
 
     async def on_posted(self, posted: MessagePosted, bot: Bot, retry: int = 0) -> None:
@@ -81,8 +81,6 @@ class MessageHandler:
         if not ({posted.bot_id, posted.user} & allowed and posted.mentioned):
             return False
         turns[posted.key] = turns.get(posted.key, 0) + self._first(posted, "bot")
-        if len(turns) > KEPT_THREADS:
-            turns.popitem(last=False)
         return turns[posted.key] <= BOT_TURNS
 
     def _is_stranger(self, posted: MessagePosted, bot: Bot) -> bool:
@@ -92,8 +90,6 @@ class MessageHandler:
         """Whether an answer is asked for; None where the message is nothing to the bot."""
         if posted.direct or posted.mentioned:
             self._called.setdefault(posted.key, posted.ts)
-            if len(self._called) > KEPT_THREADS:
-                self._called.popitem(last=False)
             return True
         if not posted.inside or not await self._context.history.takes_part(posted.key):
             return None

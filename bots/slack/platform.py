@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from bots.slack.status import Intake, StatusIndicator
 from bots.slack.streams import STREAM_IS_OVER, Streams
 from bots.strings import say
 from bots.text import closed
+from core.bounded import Bounded
 from core.observe import metrics
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
@@ -63,8 +63,8 @@ class SlackPlatform:
         self._streams = Streams(workspaces, api, wanted=streaming)
         self._indicator = StatusIndicator(workspaces, api)
         self.intake = Intake()
-        self._live: OrderedDict[str, LiveReply] = OrderedDict()
-        self._open: OrderedDict[str, Delivery] = OrderedDict()
+        self._live = Bounded[str, LiveReply](KEPT_REPLIES)
+        self._open = Bounded[str, Delivery](KEPT_REPLIES)
         """Replies whose status may need a refresh."""
 
     def length_of(self, text: str) -> int:
@@ -329,9 +329,6 @@ class SlackPlatform:
     def _of(self, delivery: Delivery) -> LiveReply:
         self._live.setdefault(delivery.job, LiveReply())
         self._open.setdefault(delivery.job, delivery)
-        for kept in (self._live, self._open):
-            if len(kept) > KEPT_REPLIES:
-                kept.popitem(last=False)
         return self._live[delivery.job]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bots import strings
 from bots.slack.api import Workspaces
 from bots.slack.rate_limits import RateLimiter
+from core.bounded import Bounded
 
 KEPT = 10_000
 KEPT_SECONDS = 3600.0
@@ -42,7 +42,7 @@ class Users:
         self._limiter = limiter
         self._locale = locale
         self._admins = frozenset(admins)
-        self._known: OrderedDict[tuple[str, str], tuple[float, User]] = OrderedDict()
+        self._known = Bounded[tuple[str, str], tuple[float, User]](KEPT)
         self._asking: dict[tuple[str, str], asyncio.Task[User]] = {}
 
     async def names(self, team: str, users: Iterable[str]) -> Mapping[str, str]:
@@ -96,8 +96,6 @@ class Users:
             return User()
         found = _person(answer["user"], team)
         self._known[team, user] = (time.monotonic(), found)
-        if len(self._known) > KEPT:
-            self._known.popitem(last=False)
         return found
 
 

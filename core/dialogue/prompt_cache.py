@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter, is_
 
+from core.bounded import Bounded
 from core.dialogue.encoder import Encoder
 from core.types import Turn
 
@@ -108,8 +108,7 @@ class PromptCache:
     """The trails of the dialogues that were answered last, found by their last turn's id."""
 
     def __init__(self, most: int = 256) -> None:
-        self._most = most
-        self._by_last_turn: OrderedDict[str, CachedDialogue] = OrderedDict()
+        self._by_last_turn = Bounded[str, CachedDialogue](most)
 
     def find(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
         """The trail that ends last among these turns, and where in them it begins."""
@@ -126,8 +125,6 @@ class PromptCache:
         if instead is not None:
             self._by_last_turn.pop(instead.turns[-1].id, None)
         self._by_last_turn[trail.turns[-1].id] = trail
-        if len(self._by_last_turn) > self._most:
-            self._by_last_turn.popitem(last=False)
 
 
 _NEW = 64
