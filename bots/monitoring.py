@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 from core.errors import StoreUnavailable
 from core.observe import metrics
-from core.observe.health import Health, health_pages
 from core.observe.tracing import set_up_tracing
 from core.ports import JobQueue
 from core.settings import Settings
@@ -53,6 +52,9 @@ async def monitored(
 
     `part`: what the process is, such as ``core``.
     """
+    # a command that serves no pages need not wait for aiohttp
+    from core.observe.health import Health, health_pages
+
     set_up_tracing(settings.otlp_endpoint, part)
     metrics.BUILD.labels(version("henji")).set(1)
     watch = Monitor(settings, queue)

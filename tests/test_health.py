@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from core.observe import metrics
+from core.observe import health, metrics
 from core.observe.health import Health, health_pages
 from core.queue_types import Receipt
 from tests.servers import free_port
@@ -86,15 +86,28 @@ async def test_only_three_pages_are_there_to_be_read(process: tuple[Process, str
     assert await get(f"{url}/healthz", "HEAD") == (200, "")
 
 
-@pytest.mark.parametrize("request_", [b"\r\n\r\n", b"hello\r\n\r\n", b"x" * 100_000 + b"\r\n\r\n"])
-async def test_what_is_no_request_gets_an_answer(
+@pytest.mark.parametrize("request_", [b"\x1b]0;hello\r\n\r\n", b"x" * 100_000 + b"\r\n\r\n"])
+async def test_a_request_that_cannot_be_read_is_refused_and_not_logged(
+    process: tuple[Process, str], request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "core")
+    port = int(process[1].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(request_)
+    answer = await reader.read()
+    assert b" 400 " in answer.splitlines()[0]
+    assert not caplog.records
+    writer.close()
+
+
+@pytest.mark.parametrize("request_", [b"", b"\r\n\r\n", b"GET /healthz HT"])
+async def test_a_connection_without_a_whole_request_is_closed(
     process: tuple[Process, str], request_: bytes
 ) -> None:
     port = int(process[1].rpartition(":")[2])
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(request_)
-    answer = await reader.read()
-    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert await asyncio.wait_for(reader.read(), 2 * health.IDLE_SECONDS) == b""
     writer.close()
 
 
