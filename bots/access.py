@@ -6,7 +6,7 @@ bring the words of ``/henji config`` or ``/admin config`` here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from bots import strings
 from core.access_policy import Asker, Permit, Policy
 from core.errors import UsageError
-from core.place_rules import NAMES, Rules, rule_from_text
+from core.place_rules import NAMES, NOTHING, Rules, rule_from_text
 from core.ports import Audit, RuleBook
 from core.queue_types import AuditEntry, Place
 from core.types import ThreadKey
@@ -116,6 +116,37 @@ class Access:
         at = datetime.fromtimestamp(entry.at, self._policy.zone)
         words = (f"{at:%Y-%m-%d %H:%M}", entry.by, entry.act, entry.place, entry.detail)
         return " · ".join(word for word in words if word)
+
+
+class OpenRules:
+    """`core.ports.RuleBook` without rules: nothing is set, and nothing can be."""
+
+    async def rules(self, thread: ThreadKey) -> Rules:
+        return NOTHING
+
+    async def set_here(self, place: Place) -> Rules:
+        return NOTHING
+
+    async def change(self, place: Place, name: str, value: Any, by: str) -> None:
+        raise UsageError("rules are not kept here")
+
+
+class NoAudit:
+    """`core.ports.Audit` that keeps nothing."""
+
+    async def note(self, place: Place, by: str, act: str, detail: str = "") -> None:
+        return
+
+    async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:
+        return ()
+
+
+async def _unknown(lane: str) -> int:
+    return 0
+
+
+EVERYBODY = Access(OpenRules(), NoAudit(), Policy(), _unknown)
+"""Everybody may ask, as much as they like, and no place has rules."""
 
 
 def _meant(place: Place, words: str) -> tuple[Place, str]:

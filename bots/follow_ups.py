@@ -7,6 +7,16 @@ from collections.abc import Sequence
 from core.types import Turn
 
 
+def is_follow_up(rule: str, person: str, turns: Sequence[Turn], *, to_others: bool) -> bool:
+    """Whether a message without a mention is answered in a thread that the bot takes part in.
+
+    `rule` is ``always``, ``alone`` or ``mention``; `to_others`: the message names somebody else.
+    """
+    if to_others or rule == "mention":
+        return False
+    return rule == "always" or speaks_to_bot(person, turns)
+
+
 def speaks_to_bot(person: str, turns: Sequence[Turn]) -> bool:
     """Nobody else is in the thread, or it was to this person that the bot spoke last."""
     asked = [turn.author for turn in turns if turn.role == "user"]

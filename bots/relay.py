@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 
 import structlog
 
 from bots import strings
-from bots.access import Access, Admission
+from bots.access import EVERYBODY, Access, Admission
 from bots.delivery import LeaseLost, ReplyDelivery
 from bots.instrumented import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
-from core.access_policy import FREE, Asker
+from core.access_policy import Asker
 from core.background import end, repeat
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import span
 from core.ports import Deliveries, History, JobQueue
-from core.queue_types import OPENED, Delivery, Receipt, Submission
+from core.queue_types import OPENED, Delivery, Receipt, Regeneration, Submission
 from core.types import Job, ThreadKey
 
 log = structlog.get_logger()
@@ -48,8 +48,8 @@ class RelaySettings:
     """How long a new thread waits for what was said in it before."""
     zone: tzinfo = UTC
     """In which people are told times."""
-    governance: Access | None = None
-    """Who may, and what holds where; None: all may, and nothing is set."""
+    access: Access = EVERYBODY
+    """Who may ask, and the rules of places."""
     drain: float = 5.0
 
 
@@ -62,54 +62,57 @@ class Relay:
         queue: JobQueue,
         history: History,
         deliveries: Deliveries,
-        terms: RelaySettings,
+        settings: RelaySettings,
     ) -> None:
         self._platform = InstrumentedPlatform(platform)
         self._queue = queue
         self._history = history
         self._deliveries = deliveries
-        self._terms = terms
+        self._settings = settings
         self._outgoing: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def governance(self) -> Access | None:
-        """What admins configure, for the adapter's commands."""
-        return self._terms.governance
+    def access(self) -> Access:
+        """Who may ask, and the rules of places."""
+        return self._settings.access
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone in which people are told times."""
+        return self._settings.zone
 
     def refusal(self, receipt: Receipt, locale: str) -> str:
         """What a person reads who pressed or commanded what is refused now."""
-        until, zone = receipt.until, self._terms.zone
+        until, zone = receipt.until, self._settings.zone
         return strings.failure(receipt.code, locale, until, zone, receipt.position)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
         """How follow-ups without a mention are taken in a thread, where its place has a rule."""
-        if self._terms.governance is None:
-            return usual
-        return (await self._terms.governance.rules(thread)).follow_up or usual
+        return (await self.access.rules(thread)).follow_up or usual
 
     # -- what comes in --------------------------------------------------------------------------
 
     async def submit(self, incoming: Incoming) -> Receipt:
         """Store a message. Once this has returned, an addressed one will be answered."""
         asker = Asker(incoming.thread, incoming.turn.author, incoming.roles)
-        judgement = await self._judge(asker)
+        admission = await self._judge(asker)
         submission = Submission(
             thread=incoming.thread,
             turn=incoming.turn,
             addressed=incoming.addressed,
-            lane=judgement.lane,
-            permit=judgement.permit,
+            lane=admission.lane,
+            permit=admission.permit,
             event_ids=incoming.event_ids,
             revision=incoming.revision,
-            hold=self._terms.hold if incoming.has_past else 0.0,
+            hold=self._settings.hold if incoming.has_past else 0.0,
             alone=incoming.alone,
             bulk=incoming.bulk,
             note=incoming.note,
         )
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         with span(job, "submit", platform=self._platform.name):
-            receipt = await self._queue.submit(submission, self._terms.holder)
+            receipt = await self._queue.submit(submission, self._settings.holder)
         metrics.taken_in(self._platform.name, receipt)
         thread, turn, note = incoming.thread, incoming.turn, incoming.note
         if receipt.job == job and receipt.outcome in ("queued", "refused"):
@@ -126,8 +129,7 @@ class Relay:
         return receipt
 
     async def _judge(self, asker: Asker) -> Admission:
-        governance, lane = self._terms.governance, self._terms.lane
-        return await governance.judge(asker, lane) if governance else Admission(FREE, lane)
+        return await self.access.judge(asker, self._settings.lane)
 
     async def edited(
         self,
@@ -139,9 +141,9 @@ class Relay:
         roles: tuple[str, ...] = (),
     ) -> Receipt:
         """A person's message reads differently now."""
-        judgement = await self._judge(Asker(thread, author, roles))
+        admission = await self._judge(Asker(thread, author, roles))
         receipt = await self._queue.edit(
-            thread, turn, text, revision, judgement.lane, self._terms.holder, judgement.permit
+            thread, turn, text, revision, admission.lane, self._settings.holder, admission.permit
         )
         metrics.taken_in(self._platform.name, receipt)
         await self._deliver_opened(receipt, Job.id_for(thread, turn, revision), thread)
@@ -153,35 +155,14 @@ class Relay:
         place, turn = found or (thread, message)
         await self._queue.delete(place, turn)
 
-    async def regenerate(
-        self,
-        thread: ThreadKey,
-        reply: str,
-        revision: str,
-        author: str,
-        *,
-        resumes: bool = False,
-        note: Mapping[str, str] | None = None,
-        roles: tuple[str, ...] = (),
-    ) -> Receipt:
-        """Write a reply anew in its place, or go on from where it stopped.
-
-        `note`: what the platform wants to know now, instead of what it wanted the first time.
-        """
-        judgement = await self._judge(Asker(thread, author, roles))
-        receipt = await self._queue.regenerate(
-            thread,
-            reply,
-            revision,
-            author,
-            judgement.lane,
-            self._terms.holder,
-            resumes=resumes,
-            note=note,
-            permit=judgement.permit,
-        )
+    async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
+        """Write a reply anew in its place; its lane and its permit are found here."""
+        admission = await self._judge(Asker(wanted.thread, wanted.author, roles))
+        wanted = replace(wanted, lane=admission.lane, permit=admission.permit)
+        receipt = await self._queue.regenerate(wanted, self._settings.holder)
         metrics.taken_in(self._platform.name, receipt)
-        await self._deliver_opened(receipt, Job.id_for(thread, reply, revision), thread)
+        job = Job.id_for(wanted.thread, wanted.reply, wanted.revision)
+        await self._deliver_opened(receipt, job, wanted.thread)
         return receipt
 
     async def stop(self, thread: ThreadKey, job: str) -> bool:
@@ -189,7 +170,8 @@ class Relay:
         return await self._queue.cancel(thread, job)
 
     async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
-        """The replies under way in a thread, by any process: job id -> who asked, in order."""
+        """The replies under way in a thread, by any process: job id -> whose question it answers,
+        in order."""
         return await self._queue.owed(thread)
 
     def delivers(self, job: str) -> bool:
@@ -218,7 +200,7 @@ class Relay:
         if receipt.job != job or self.delivers(job):
             return
         if receipt.outcome in ("queued", "duplicate"):
-            delivery = await self._deliveries.opened(thread, job, self._terms.holder)
+            delivery = await self._deliveries.opened(thread, job, self._settings.holder)
             if delivery is not None:
                 self._deliver(delivery)
 
@@ -231,9 +213,9 @@ class Relay:
             delivery,
             self._platform,
             self._deliveries,
-            delivery.note.get("locale") or self._terms.locale,
-            self._terms.lease,
-            self._terms.zone,
+            delivery.note.get("locale") or self._settings.locale,
+            self._settings.lease,
+            self._settings.zone,
         )
         self._outgoing[delivery.job] = outgoing
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
@@ -266,15 +248,15 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver, take over, renew, until `stop` is set; then finish, or leave it to others."""
         chores = [
-            asyncio.create_task(repeat(self._listen, self._terms.take)),
-            asyncio.create_task(repeat(self._take, self._terms.take)),
-            asyncio.create_task(repeat(self._renew, self._terms.lease / 4)),
-            asyncio.create_task(repeat(self._tell_positions, self._terms.positions)),
+            asyncio.create_task(repeat(self._listen, self._settings.take)),
+            asyncio.create_task(repeat(self._take, self._settings.take)),
+            asyncio.create_task(repeat(self._renew, self._settings.lease / 4)),
+            asyncio.create_task(repeat(self._tell_positions, self._settings.positions)),
         ]
         try:
             await stop.wait()
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=self._terms.drain)
+                await asyncio.wait(self._tasks, timeout=self._settings.drain)
         finally:
             left = [outgoing.delivery for outgoing in self._outgoing.values()]
             await end(*chores, *self._tasks)
@@ -287,7 +269,7 @@ class Relay:
     async def _take(self) -> None:
         # without a core, nobody else ends what waits past its deadline
         metrics.TAKEOVERS.inc(await self._queue.sweep())
-        for delivery in await self._deliveries.take(self._platform.name, self._terms.holder):
+        for delivery in await self._deliveries.take(self._platform.name, self._settings.holder):
             self._deliver(delivery)
 
     async def _renew(self) -> None:

@@ -35,6 +35,7 @@ from core.observe import metrics
 from core.ports import Engine
 from core.settings import Settings
 from core.worker import Worker, WorkerSettings
+from storage.audit import RedisAudit
 from storage.connect import Connection, connect
 from storage.deliveries import RedisDeliveries
 from storage.embedded_server import embedded_server
@@ -44,7 +45,7 @@ from storage.keys import DAY
 from storage.leases import RedisLeases
 from storage.lua import Replication
 from storage.queue import RedisQueue
-from storage.rules import RedisAudit, RedisRules
+from storage.rules import RedisRules
 from storage.secrets import RedisSecrets
 from storage.store import Limits, Store
 
@@ -142,7 +143,7 @@ def relay_settings(settings: Settings, memory: Stores, locale: str = "en") -> Re
         holder=name_of_process(),
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
-        governance=Access(memory.rulebook, memory.audit, policy, memory.queue.cores),
+        access=Access(memory.rulebook, memory.audit, policy, memory.queue.cores),
     )
 
 

@@ -23,6 +23,7 @@ from core.queue_types import (
     Place,
     Rating,
     Receipt,
+    Regeneration,
     StoredTurn,
     Submission,
     ThreadSummary,
@@ -84,28 +85,14 @@ class JobQueue(Protocol):
         """Forget a prompt with its reply, or a reply; the jobs that ended with it."""
         ...
 
-    async def regenerate(
-        self,
-        thread: ThreadKey,
-        reply: str,
-        revision: str,
-        author: str,
-        lane: str,
-        holder: str,
-        *,
-        resumes: bool = False,
-        note: Mapping[str, str] | None = None,
-        permit: Permit = FREE,
-    ) -> Receipt:
-        """Write a reply anew; `note` takes the place of the one that its delivery had."""
-        ...
+    async def regenerate(self, wanted: Regeneration, holder: str) -> Receipt: ...
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         """Stop a reply; False where it has ended already."""
         ...
 
     async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
-        """The replies that a thread is owed, in order: job id -> who asked."""
+        """The replies that a thread is owed, in order: job id -> whose question it answers."""
         ...
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
@@ -181,6 +168,11 @@ class History(Protocol):
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
         """Forget a thread; how many turns that were."""
+        ...
+
+    async def reset_own(self, thread: ThreadKey, by: str) -> int | None:
+        """The same, but None, and nothing forgotten, where a reply that somebody else asked for
+        is under way."""
         ...
 
     async def reset_place(self, place: Place, by: str) -> None:

@@ -42,6 +42,24 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Regeneration:
+    """A reply that shall be written anew in its place, or gone on with."""
+
+    thread: ThreadKey
+    reply: str
+    revision: str
+    """Tells one press of the button from another."""
+    author: str
+    """Who wants it: it counts against their share. Who asked the question governs it."""
+    resumes: bool = False
+    """Go on from where the reply stopped, rather than answer anew."""
+    note: Mapping[str, str] | None = None
+    """For the platform, in place of the note that the reply's delivery had."""
+    lane: str = ""
+    permit: Permit = FREE
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a submission, an edit or a press of a button.
 
@@ -159,11 +177,19 @@ class ThreadSummary:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a reset is about, beyond one thread: a channel, or with no channel a whole space."""
+    """A channel, or with no channel a whole space. Prints as ``slack:T024:C123``."""
 
     platform: str
     space: str
     channel: str | None = None
+
+    @property
+    def any_thread(self) -> ThreadKey:
+        """A thread that lies there, for what holds in all of them."""
+        return ThreadKey(self.platform, self.space, self.channel or "-", "-")
+
+    def __str__(self) -> str:
+        return ":".join(str(self.any_thread).split(":")[: 3 if self.channel else 2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +251,10 @@ class Delivery:
     """What the platform wanted to know; names that begin with ``secret_`` go at the close."""
     replaces: str | None = None
     """The reply whose messages this one takes over."""
+    asker: str = ""
+    """Whose question is answered, where that is not `author`, whom the reply is charged to."""
+
+    @property
+    def governor(self) -> str:
+        """Who may stop the reply and have it written anew, beside admins."""
+        return self.asker or self.author

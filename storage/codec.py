@@ -146,6 +146,7 @@ def decode_delivery(id_: str, fields: Mapping[str, str]) -> Delivery:
             posting=int(posting) if posting else None,
             note=load(fields.get("note", "{}")),
             replaces=fields.get("after") or None,
+            asker=fields.get("asker", ""),
         )
     except (KeyError, ValueError) as error:
         raise Undecodable(f"not a delivery: {error!r}") from error

@@ -40,8 +40,7 @@ class RedisFeedback:
 
     async def opinions(self, place: Place, most: int = KEPT) -> Sequence[Opinion]:
         """What was thought of replies in a channel or a space, the newest first."""
-        somewhere = ThreadKey(place.platform, place.space, place.channel or "-", "-")
-        name = keys.key("feedback", self._store.bucket(somewhere))
+        name = keys.key("feedback", self._store.bucket(place.any_thread))
         rows = await self._store.command("xrevrange", name, "+", "-", KEPT * 2)
         found: dict[tuple[str, str], Opinion] = {}
         for id_, fields in rows:

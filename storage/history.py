@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -81,17 +82,8 @@ def _readable(rows: Iterable[Row], needed: str = "") -> Iterator[StoredTurn]:
             log.warning("a turn is poisoned", turn=id_, error=str(error))
 
 
-def _whole(place: Place) -> ThreadKey:
-    return ThreadKey(place.platform, place.space, place.channel or "-", "-")
-
-
-def _parts(place: Place) -> list[str]:
-    """A place's parts as they stand in a thread's name."""
-    return str(_whole(place)).split(":")[: 3 if place.channel else 2]
-
-
 def _space(place: Place) -> str:
-    return ":".join(_parts(place)[:2])
+    return str(replace(place, channel=None))
 
 
 class RedisHistory:
@@ -150,8 +142,12 @@ class RedisHistory:
     async def reset(self, thread: ThreadKey, by: str) -> int:
         return int(await self._run("reset", thread, place=str(thread), by=by))
 
+    async def reset_own(self, thread: ThreadKey, by: str) -> int | None:
+        turns = int(await self._run("reset", thread, place=str(thread), by=by, only_asker=by))
+        return turns if turns >= 0 else None
+
     async def reset_place(self, place: Place, by: str) -> None:
-        scope = ":".join(_parts(place))
+        scope = str(place)
         kind = "channel" if place.channel else "space"
         for bucket in self._buckets(place):
             await self._store.run("reset", bucket, kind=kind, scope=scope, place=scope, by=by)
@@ -185,9 +181,7 @@ class RedisHistory:
         """Where a place's threads lie: direct messages without a space lie everywhere."""
         if place.space == "dm" and place.channel is None:
             return self._store.all_buckets()
-        return [
-            self._store.bucket(ThreadKey(place.platform, place.space, place.channel or "-", "-"))
-        ]
+        return [self._store.bucket(place.any_thread)]
 
     async def takes_part(self, thread: ThreadKey) -> bool:
         name = keys.key("thread", self._store.bucket(thread), str(thread))

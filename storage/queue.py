@@ -12,7 +12,16 @@ from typing import Any, cast
 from core.access_policy import FREE, Permit
 from core.background import end
 from core.errors import StoreUnavailable
-from core.queue_types import Claim, Commit, DeadLetter, FenceResult, Load, Receipt, Submission
+from core.queue_types import (
+    Claim,
+    Commit,
+    DeadLetter,
+    FenceResult,
+    Load,
+    Receipt,
+    Regeneration,
+    Submission,
+)
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS
@@ -90,24 +99,13 @@ class RedisQueue:
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
         return cast("list[str]", await self._run("delete", thread, turn=turn))
 
-    async def regenerate(
-        self,
-        thread: ThreadKey,
-        reply: str,
-        revision: str,
-        author: str,
-        lane: str,
-        holder: str,
-        *,
-        resumes: bool = False,
-        note: Mapping[str, str] | None = None,
-        permit: Permit = FREE,
-    ) -> Receipt:
-        job = Job.id_for(thread, reply, revision)
+    async def regenerate(self, wanted: Regeneration, holder: str) -> Receipt:
+        job = Job.id_for(wanted.thread, wanted.reply, wanted.revision)
+        note = {} if wanted.note is None else {"note": codec.dump(dict(wanted.note))}
         return await self._ask(
-            "regenerate", thread, holder, reply=reply, revision=revision, author=author, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), resumes=resumes, **_permitted(permit),
-            **({} if note is None else {"note": codec.dump(dict(note))}),
+            "regenerate", wanted.thread, holder, reply=wanted.reply, revision=wanted.revision,
+            author=wanted.author, lane=wanted.lane, job=job, seed=str(Job.seed_for(job)),
+            resumes=wanted.resumes, **note, **_permitted(wanted.permit),
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
@@ -117,8 +115,10 @@ class RedisQueue:
         bucket = self._store.bucket(thread)
         jobs = await self._store.command("zrange", keys.key("jobs", bucket, str(thread)), 0, -1)
         names = [keys.key("job", bucket, job) for job in jobs]
-        authors = [await self._store.command("hget", name, "author") for name in names]
-        return {job: author or "" for job, author in zip(jobs, authors, strict=True)}
+        people = [await self._store.command("hmget", name, "asker", "author") for name in names]
+        return {
+            job: asker or author or "" for job, (asker, author) in zip(jobs, people, strict=True)
+        }
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         return cast("list[int]", await self._run("positions", thread, jobs=jobs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from core.queue_types import Receipt
+from core.queue_types import Receipt, Regeneration
 from core.types import Turn
 from storage import keys
 from tests.store_fixture import LANE, THREAD, StoreFixture
@@ -37,7 +37,9 @@ async def edit(house: StoreFixture, turn: str, text: str, revision: str = "1") -
 
 
 async def regenerate(house: StoreFixture, reply: str, revision: str = "1") -> Receipt:
-    return await house.queue.regenerate(THREAD, reply, revision, "U1", LANE, "adapter")
+    return await house.queue.regenerate(
+        Regeneration(THREAD, reply, revision, "U1", lane=LANE), "adapter"
+    )
 
 
 async def nothing_is_left_open(house: StoreFixture) -> bool:

@@ -14,9 +14,10 @@ from bots import strings
 from bots.access import Access
 from core.access_policy import Asker, Permit, Policy, Quota
 from core.place_rules import DAY, Rules
-from core.queue_types import Commit, Place, Receipt
+from core.queue_types import Commit, Place, Receipt, Regeneration
 from core.types import Done, Failed, ThreadKey, Usage
-from storage.rules import RedisAudit, RedisRules
+from storage.audit import RedisAudit
+from storage.rules import RedisRules
 from tests.store_fixture import LANE, THREAD, StoreFixture
 
 CHANNEL = Place("slack", "T1", "C1")
@@ -31,15 +32,15 @@ class Company:
         self.house = StoreFixture.over(redis, max_attempts=1)
         self.rulebook = RedisRules(self.house.store, policy)
         self.audit = RedisAudit(self.house.store)
-        self.governance = Access(self.rulebook, self.audit, policy, self.house.queue.cores)
+        self.access = Access(self.rulebook, self.audit, policy, self.house.queue.cores)
 
     async def say(self, text: str, author: str = "U1", thread: ThreadKey = THREAD) -> Receipt:
-        judged = await self.governance.judge(Asker(thread, author), LANE)
+        judged = await self.access.judge(Asker(thread, author), LANE)
         changes = {"permit": judged.permit, "lane": judged.lane, "alone": True}
         return await self.house.say(text, thread, author, **changes)
 
     async def config(self, words: str, place: Place = CHANNEL, locale: str = "en") -> str:
-        return await self.governance.configure(place, words, "admin", locale)
+        return await self.access.configure(place, words, "admin", locale)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def test_one_who_may_not_ask_gets_one_sentence_and_is_not_remembered(
 async def test_what_they_say_to_others_is_not_kept_either(company: Company) -> None:
     await company.say("hello", "U2")
     await company.config("deny_people U1")
-    judged = await company.governance.judge(Asker(THREAD, "U1"), LANE)
+    judged = await company.access.judge(Asker(THREAD, "U1"), LANE)
     receipt = await company.house.say("psst", addressed=False, permit=judged.permit)
     assert receipt.outcome == "ignored"
     assert await company.house.texts() == ["hello"]
@@ -122,7 +123,7 @@ async def test_a_quota_is_each_persons_own_and_a_channels_is_for_all(company: Co
 
 async def test_a_message_that_comes_twice_counts_once(company: Company) -> None:
     await company.config("person_messages 2")
-    judged = await company.governance.judge(Asker(THREAD, "U1"), LANE)
+    judged = await company.access.judge(Asker(THREAD, "U1"), LANE)
     for _ in range(3):
         await company.house.say("hello", id="m1", permit=judged.permit)
     assert (await company.say("another")).outcome == "queued"
@@ -280,8 +281,8 @@ async def test_what_was_done_is_in_the_audit_log(company: Company) -> None:
 
 
 async def test_reading_the_audit_log_is_written_there(company: Company) -> None:
-    assert "Nothing" in await company.governance.audited(SPACE, "U7", "en")
-    said = await company.governance.audited(SPACE, "U8", "en")
+    assert "Nothing" in await company.access.audited(SPACE, "U7", "en")
+    said = await company.access.audited(SPACE, "U8", "en")
     assert "U7 · read · slack:T1 · audit" in said
 
 
@@ -303,10 +304,10 @@ async def test_a_press_over_the_quota_is_told_until_when(company: Company) -> No
     await company.config("person_messages 1")
     receipt = await company.say("hello")
     await company.house.reply(await company.house.claim(), "hi")
-    permit = (await company.governance.judge(Asker(THREAD, "U1"), LANE)).permit
+    permit = (await company.access.judge(Asker(THREAD, "U1"), LANE)).permit
     assert receipt.job is not None
     pressed = await company.house.queue.regenerate(
-        THREAD, receipt.job, "press", "U1", LANE, "adapter", permit=permit
+        Regeneration(THREAD, receipt.job, "press", "U1", lane=LANE, permit=permit), "adapter"
     )
     assert (pressed.outcome, pressed.code) == ("refused", "quota")
     sentence = strings.failure(pressed.code, "en", pressed.until, TOKYO)

@@ -15,7 +15,7 @@ from bots import delivery
 from bots.platform import Incoming, PlatformRefused
 from bots.relay import Relay, RelaySettings
 from core.errors import StoreUnavailable
-from core.queue_types import OPENED, Claim, Delivery, Receipt
+from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
 from core.types import Delta, ThreadKey
 from storage import deliveries
 from storage.queue import RedisQueue
@@ -165,7 +165,7 @@ async def test_a_long_reply_is_several_messages_and_a_shorter_one_takes_them_bac
         await until(lambda: _settled(story))
         assert " ".join(story.board.shown()) == LONG
         assert len(story.board.shown()) == 4
-        await relay.regenerate(THREAD, reply, "1", "U1")
+        await relay.regenerate(Regeneration(THREAD, reply, "1", "U1"))
         await story.answer("short")
         await story.shows("short")
 
@@ -255,7 +255,7 @@ async def test_a_reply_being_written_anew_that_is_stopped_leaves_the_old_one(
         await story.say(relay, "hello")
         reply = (await story.answer("hi")).job.id
         await story.shows("hi")
-        again = await relay.regenerate(THREAD, reply, "1", "U1")
+        again = await relay.regenerate(Regeneration(THREAD, reply, "1", "U1"))
         await relay.stop(THREAD, job_of(again))
         await story.shows("hi")
 
@@ -317,7 +317,7 @@ async def test_a_call_that_fails_is_made_again(story: Story, call: str, trouble:
         await story.say(relay, "hello")
         reply = (await story.answer(LONG)).job.id
         await until(lambda: _settled(story))
-        await relay.regenerate(THREAD, reply, "1", "U1")
+        await relay.regenerate(Regeneration(THREAD, reply, "1", "U1"))
         await story.answer("short")
         await story.shows("short")
     assert wire.troubles[call] == []
@@ -525,7 +525,7 @@ async def test_what_is_said_again_because_its_answer_was_lost_is_brought_out_at_
         return await relay.edited(THREAD, "m1", "hello", "1", "U1")
 
     async def regenerate(relay: Relay) -> Receipt:
-        return await relay.regenerate(THREAD, job, "again", "U1")
+        return await relay.regenerate(Regeneration(THREAD, job, "again", "U1"))
 
     async with story.running() as relay:
         for step, again in (("submit", say), ("edit", edit), ("regenerate", regenerate)):

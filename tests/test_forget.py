@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.queue_types import Place
+from core.queue_types import Place, Regeneration
 from core.types import Delta
 from tests.queue_steps import before
 from tests.store_fixture import LANE, THREAD, StoreFixture
@@ -63,7 +63,9 @@ async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(house: St
     answered = await house.say("secret 1", author="U1", id="m1")
     await house.reply(await house.claim(), "secret reply")
     await close(answered.job)
-    again = await house.queue.regenerate(THREAD, answered.job or "", "1", "U2", LANE, "adapter")
+    again = await house.queue.regenerate(
+        Regeneration(THREAD, answered.job or "", "1", "U2", lane=LANE), "adapter"
+    )
     await house.reply(await house.claim(), "secret told to another")
     await close(again.job)
     given_up = await house.say("secret 2", author="U1", thread=replace(THREAD, thread="2"))

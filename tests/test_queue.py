@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.queue_types import Place
+from core.queue_types import Place, Regeneration
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
 from tests.queue_steps import (
     before,
@@ -325,8 +325,12 @@ async def test_a_reply_is_regenerated_in_its_place(house: StoreFixture) -> None:
     await house.say("two")
     await house.reply(await house.claim(), "2")
     assert old.job is not None
-    again = await house.queue.regenerate(THREAD, old.job, "1", "U1", LANE, "adapter")
-    pressed_twice = await house.queue.regenerate(THREAD, old.job, "1", "U1", LANE, "adapter")
+    again = await house.queue.regenerate(
+        Regeneration(THREAD, old.job, "1", "U1", lane=LANE), "adapter"
+    )
+    pressed_twice = await house.queue.regenerate(
+        Regeneration(THREAD, old.job, "1", "U1", lane=LANE), "adapter"
+    )
     assert pressed_twice.outcome == "duplicate"
     claim = await house.claim()
     assert (claim.job.id, claim.job.replaces) == (again.job, old.job)
@@ -338,7 +342,9 @@ async def test_a_reply_whose_prompt_is_gone_is_not_regenerated(house: StoreFixtu
     old = await house.say("one", id="m1")
     await house.reply(await house.claim(), "1", evict=("m1",))
     assert old.job is not None
-    receipt = await house.queue.regenerate(THREAD, old.job, "1", "U1", LANE, "adapter")
+    receipt = await house.queue.regenerate(
+        Regeneration(THREAD, old.job, "1", "U1", lane=LANE), "adapter"
+    )
     assert (receipt.outcome, receipt.code) == ("refused", "prompt_gone")
 
 

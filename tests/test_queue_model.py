@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from core.queue_types import Claim, Commit, Place, Submission
+from core.queue_types import Claim, Commit, Place, Regeneration, Submission
 from core.types import Cancelled, Delta, Done, Failed, ThreadKey, Turn, Usage
 from storage import keys
 from storage.store import Limits
@@ -127,7 +127,9 @@ class QueueMachine(RuleBasedStateMachine):
             reply = newest(replies, pick)
             expected = self.model.regenerate(key, reply, revision)
             receipt = self.run(
-                self.house.queue.regenerate(key, reply, revision, "U1", LANE, "adapter")
+                self.house.queue.regenerate(
+                    Regeneration(key, reply, revision, "U1", lane=LANE), "adapter"
+                )
             )
             assert (receipt.outcome, receipt.job) == expected
 

@@ -44,7 +44,7 @@ def keys_said_in(path: Path) -> set[str]:
     return {
         call.args[0].value
         for call in calls
-        if getattr(call.func, "attr", getattr(call.func, "id", "")) == "say"
+        if getattr(call.func, "attr", getattr(call.func, "id", "")) in ("say", "Outcome")
         and call.args
         and isinstance(call.args[0], ast.Constant)
         and isinstance(call.args[0].value, str)

@@ -13,8 +13,9 @@ from core.access_policy import Policy
 from core.queue_types import Commit, Place
 from core.types import Cancelled, Done, Failed, Queued, Started, Usage
 from storage import codec, keys
+from storage.audit import RedisAudit
 from storage.embedded_server import embedded_server
-from storage.rules import RedisAudit, RedisRules
+from storage.rules import RedisRules
 from tests.fixtures import scene
 from tests.servers import free_port, running
 from tests.store_fixture import LANE, THREAD, StoreFixture

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from bots import strings
+from bots.actions import Actions
 from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, interrupts
 from bots.console.convert import Seat
 from bots.console.platform import ConsolePlatform
@@ -35,7 +36,8 @@ async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
         platform = ConsolePlatform(screen.write if text is None else _nowhere, screen.tell)
         relay = await stack.enter_async_context(open_relay(settings, memory, platform, seat.locale))
         pressed = await stack.enter_async_context(interrupts())
-        chat = Chat(seat, relay, platform, memory.history, pressed, keeper.served)
+        actions = Actions(relay, memory.history, memory.deliveries, memory.feedback)
+        chat = Chat(seat, relay, actions, platform, memory.history, pressed, keeper.served)
         if text is not None:
             await _until_left(keeper, _once(chat, text))
         else:

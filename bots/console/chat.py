@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from bots import strings
+from bots.actions import Actions, Actor, Scope, can_continue
 from bots.cli.common import read_input
 from bots.console import convert
 from bots.console.convert import Seat
@@ -48,6 +49,7 @@ class Chat:
         self,
         seat: Seat,
         relay: Relay,
+        actions: Actions,
         platform: ConsolePlatform,
         history: History,
         interrupts: asyncio.Queue[None],
@@ -56,12 +58,14 @@ class Chat:
         """`served` returns when a core is there to answer."""
         self._seat = seat
         self._relay = relay
+        self._actions = actions
+        self._me = Actor(seat.user)
         self._platform = platform
         self._history = history
         self._interrupts = interrupts
         self._served = served
         self._cut: tuple[str, str] | None = None
-        """The newest reply, and its text, if it reached its length."""
+        """The newest reply, and its text, if it can be continued."""
         self._stopped = False
         """The newest reply was stopped by Ctrl-C: one more leaves."""
 
@@ -83,19 +87,19 @@ class Chat:
         revision = uuid4().hex
         job = Job.id_for(self._seat.key, reply, revision)
         end = self._platform.expect(job, shown=text)
-        receipt = await self._relay.regenerate(
-            self._seat.key, reply, revision, self._seat.user, resumes=True
+        outcome = await self._actions.regenerate(
+            self._me, self._seat.key, reply, revision, resumes=True
         )
-        return await self._end_of(job, end) if receipt.outcome == "queued" else None
+        return await self._end_of(job, end) if outcome.done else None
 
     async def _end_of(self, job: str, end: asyncio.Future[Part]) -> Part:
         try:
             part = await self.uninterrupted(asyncio.shield(end))
         except Interrupt:
             self._stopped = True
-            await self._relay.stop(self._seat.key, job)
+            await self._actions.stop(self._me, self._seat.key, job)
             part = await self.uninterrupted(end)
-        cut = isinstance(part.end, Done) and part.end.finish_reason == "length"
+        cut = isinstance(part.end, Done) and can_continue(part.end)
         self._cut = (job, part.text) if cut else None
         return part
 
@@ -162,8 +166,8 @@ class Chat:
                 part = await self.go_on(*self._cut) if self._cut else None
                 return _below(part) if part else self._say("console_nothing_cut")
             case "reset":
-                forgotten = await self._relay.reset(self._seat.key, self._seat.user)
-                return self._say("reset_done" if forgotten else "reset_nothing")
+                outcome = await self._actions.reset(self._me, Scope.of_thread(self._seat.key))
+                return outcome.sentence(self._seat.locale)
             case "history":
                 turns = await self._history.turns(self._seat.key)
                 said = [f"{stored.turn.author}: {stored.turn.text}" for stored in turns]

@@ -97,29 +97,23 @@ class Admin:
     @app_commands.rename(rules=_words("cmd_rules"))
     @app_commands.describe(rules=_words("cmd_rules_about"))
     async def config(self, interaction: Asked, rules: str = "") -> None:
-        governance = self._desk.relay.governance
+        access = self._desk.relay.access
         if not await self._allows(interaction):
-            return
-        if governance is None:
-            await self._desk.tell(interaction, "config_nothing", names="-")
             return
         here = interaction.channel
         inside = here.parent_id if isinstance(here, discord.Thread) else interaction.channel_id
         place = Place(DISCORD, str(interaction.guild_id), str(inside))
         locale = self._desk.locale_of(interaction)
-        said = await governance.configure(place, rules, str(interaction.user.id), locale)
+        said = await access.configure(place, rules, str(interaction.user.id), locale)
         await self._desk.show(interaction, said[:MOST])
 
     async def audit(self, interaction: Asked) -> None:
-        governance = self._desk.relay.governance
+        access = self._desk.relay.access
         if not await self._allows(interaction):
-            return
-        if governance is None:
-            await self._desk.tell(interaction, "audit_nothing")
             return
         place = Place(DISCORD, str(interaction.guild_id))
         locale = self._desk.locale_of(interaction)
-        said = await governance.audited(place, str(interaction.user.id), locale)
+        said = await access.audited(place, str(interaction.user.id), locale)
         await self._desk.show(interaction, said[:MOST])
 
     async def _allows(self, interaction: Asked) -> bool:

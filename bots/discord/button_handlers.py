@@ -16,7 +16,7 @@ from bots.discord.components import Press, labels
 from bots.discord.context import Asked, Desk, within
 from bots.discord.permissions import is_shut_out
 from bots.discord.replies import Note
-from core.queue_types import Delivery, Rating, Receipt
+from core.queue_types import Delivery, Rating, Receipt, Regeneration
 
 log = structlog.get_logger()
 
@@ -93,16 +93,16 @@ class Presses:
         return "" if await self._may(interaction, before) else "not_yours"
 
     async def _again(self, interaction: Asked, press: Press) -> Receipt:
-        work = self._desk.relay.regenerate(
+        wanted = Regeneration(
             press.thread,
             press.job,
             str(interaction.id),  # pressed twice is asked twice; sent twice by Discord is not
             str(interaction.user.id),
             resumes=press.verb == "more",
             note=self._note(interaction).pack(),
-            roles=convert.roles_of(interaction.user),
         )
-        return await within(work)
+        roles = convert.roles_of(interaction.user)
+        return await within(self._desk.relay.regenerate(wanted, roles))
 
     def _note(self, interaction: Asked) -> Note:
         """A message that all see is edited as such; others only this press's token can reach."""

@@ -18,7 +18,7 @@ from bots.discord.replies import Note
 from bots.strings import say
 from bots.strings.en import ENGLISH
 from bots.strings.ja import JAPANESE
-from core.queue_types import Delivery, Receipt
+from core.queue_types import Delivery, Receipt, Regeneration
 
 log = structlog.get_logger()
 
@@ -185,15 +185,15 @@ class Again:
     async def _again(
         self, interaction: Asked, reply: Delivery, note: Note | None = None
     ) -> Receipt:
-        work = self._desk.relay.regenerate(
+        wanted = Regeneration(
             reply.thread,
             reply.job,
             str(interaction.id),
             str(interaction.user.id),
             note=note.pack() if note else None,
-            roles=convert.roles_of(interaction.user),
         )
-        return await within(work)
+        roles = convert.roles_of(interaction.user)
+        return await within(self._desk.relay.regenerate(wanted, roles))
 
     async def _is_refused(self, interaction: Asked, receipt: Receipt) -> bool:
         """Whether it is not to be, which the person is told then."""

@@ -82,13 +82,13 @@ class Desk:
 
     def is_admin(self, interaction: Asked) -> bool:
         """Whoever may manage the server, or is on the list of the settings."""
-        of_platform, governance = may_manage(interaction), self.relay.governance
-        if governance is None or interaction.guild_id is None:
+        of_platform, access = may_manage(interaction), self.relay.access
+        if interaction.guild_id is None:
             return of_platform
         person = interaction.user
         thread = convert.thread_in(interaction.guild_id, interaction.channel, person.id)
         asker = Asker(thread, str(person.id), convert.roles_of(person))
-        return governance.is_admin(asker, of_platform=of_platform)
+        return access.is_admin(asker, of_platform=of_platform)
 
     async def may_touch(
         self, interaction: Asked, thread: ThreadKey, author: str, prompt: str

@@ -62,10 +62,9 @@ class Privacy:
             for place in _places(interaction)
             async for thread, stored in self._desk.history.export(place, str(interaction.user.id))
         ]
-        if governance := self._desk.relay.governance:
-            person = str(interaction.user.id)
-            for place in _places(interaction):
-                await governance.note(place, person, "export", person)
+        person = str(interaction.user.id)
+        for place in _places(interaction):
+            await self._desk.relay.access.note(place, person, "export", person)
         if not rows:
             await self._desk.tell(interaction, "export_nothing")
             return

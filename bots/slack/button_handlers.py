@@ -14,7 +14,7 @@ from bots.slack.components import ReplyRef
 from bots.slack.context import Context
 from bots.slack.convert import Malformed, ModalSubmission, Press
 from bots.strings import say
-from core.queue_types import Rating
+from core.queue_types import Rating, Regeneration
 
 REASON = "henji_reason"
 
@@ -46,9 +46,8 @@ class ButtonHandlers:
 
     async def _regenerate(self, press: Press, ref: ReplyRef, *, resumes: bool) -> None:
         revision = "continue" if resumes else "again"
-        receipt = await self._context.relay.regenerate(
-            ref.thread, ref.job, revision, press.user, resumes=resumes
-        )
+        wanted = Regeneration(ref.thread, ref.job, revision, press.user, resumes=resumes)
+        receipt = await self._context.relay.regenerate(wanted)
         if receipt.outcome == "refused":
             locale = await self._context.users.locale(ref.thread.space, press.user)
             sentence = self._context.relay.refusal(receipt, locale)

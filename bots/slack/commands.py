@@ -73,14 +73,14 @@ class CommandHandler:
 
     async def _administer(self, told: SlashCommand, word: str, locale: str) -> str:
         """The answer to what only admins may ask: rules of this channel, and the audit log."""
-        place, governance = Place(PLATFORM, told.team, told.channel), self._context.relay.governance
+        place, access = Place(PLATFORM, told.team, told.channel), self._context.relay.access
         key = ThreadKey(PLATFORM, told.team, told.channel, "")
-        if governance is None or not await self._context.is_admin(key, told.user):
+        if not await self._context.is_admin(key, told.user):
             return say("admins_only", locale)
         if word == "config":
-            words = await governance.configure(place, told.rest, told.user, locale)
+            words = await access.configure(place, told.rest, told.user, locale)
         else:
-            words = await governance.audited(replace(place, channel=None), told.user, locale)
+            words = await access.audited(replace(place, channel=None), told.user, locale)
         return components.escape(words)
 
     async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> str:

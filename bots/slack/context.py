@@ -143,7 +143,5 @@ class Context:
     async def is_admin(self, key: ThreadKey, user: str) -> bool:
         """By the workspace, by the settings, or by the rules of the place."""
         of_platform = await self.users.is_admin(key.space, user)
-        governance = self.relay.governance
-        if governance is None:
-            return of_platform
-        return governance.is_admin(Asker(key, user), of_platform=of_platform)
+        access = self.relay.access
+        return access.is_admin(Asker(key, user), of_platform=of_platform)

@@ -6,6 +6,7 @@ holds them to that.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, tzinfo
 from typing import Literal, TypeAlias
 
@@ -51,6 +52,27 @@ def failure(
         return say("internal", locale)
     at = f"{datetime.fromtimestamp(until, zone):%H:%M (%Z)}" if until else say("tomorrow", locale)
     return say(code, locale, time=at, waiting=waiting)
+
+
+_JAPANESE = re.compile(
+    r"[\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff々]"  # hiragana, kanji
+    r"|[\u30a1-\u30fa][\u30a1-\u30faー]"  # two katakana: one alone may be a face's, as in (ツ)
+    r"|[\uff66-\uff6f\uff71-\uff9d]{2}"
+)
+
+
+def guess(text: str) -> Locale:
+    """The language that a text is written in, by its letters. Marks such as ``・`` and ``ー`` are
+    none: they stand in faces and in English, too."""
+    return "ja" if _JAPANESE.search(text) else "en"
+
+
+def locale_for(setting: str, told: str = "", text: str = "") -> str:
+    """The language to speak to a person: what is set, else what their platform tells of them, else
+    what they write."""
+    if setting != "auto":
+        return setting
+    return language(told) if told else guess(text)
 
 
 def language(locale: str) -> Locale:

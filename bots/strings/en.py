@@ -96,6 +96,10 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "model": "The model that answers here is {model}.",
     # Reset
+    "reset_not_yours": (
+        "Somebody else is waiting for a reply here. Only they and the admins can end it: "
+        "try again when it is written."
+    ),
     "reset_done": "This conversation is forgotten.",
     "reset_nothing": "There was nothing to forget here.",
     "reset_scope_done": "Forgotten: {scope}.",

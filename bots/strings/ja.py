@@ -94,6 +94,10 @@ JAPANESE: Final[dict[str, str]] = {
     ),
     "model": "ここで答えているモデルは {model} です。",
     # Reset
+    "reset_not_yours": (
+        "ここではほかの人が返事を待っています。その返事を終わらせられるのは、"
+        "質問した人と管理者だけです。書き終わってからもう一度お試しください。"
+    ),
     "reset_done": "この会話の内容を忘れました。",
     "reset_nothing": "忘れるものはありませんでした。",
     "reset_scope_done": "{scope}の記憶を消しました。",

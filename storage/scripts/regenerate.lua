@@ -16,7 +16,7 @@ local before = hash(K('delivery', reply))
 local job = {
   turn = prompt, revision = A.revision, lane = A.lane, author = A.author,
   seed = A.seed, deadline = now + A.deadline_ms, note = A.note or before.note or '{}', cost = 1,
-  replaces = reply,
+  replaces = reply, asker = decoded(call('HGET', K('turns', T), prompt) or '').author,
 }
 if A.resumes then job.resumes = 1 end
 local code, detail, til = obstacle(T, job)

@@ -12,7 +12,7 @@ end
 local job = {
   turn = fields.turn, revision = A.letter, lane = A.lane, author = fields.author, seed = A.seed,
   deadline = now + A.deadline_ms, note = call('HGET', K('delivery', fields.job), 'note') or '{}',
-  cost = 1,
+  cost = 1, asker = decoded(call('HGET', K('turns', T), fields.turn)).author,
 }
 local code, detail, til = obstacle(T, job)
 if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end

@@ -1,10 +1,16 @@
 -- Forgets a thread, or raises the number that a channel's or a space's threads are compared with
 -- when they are next touched. Returns how many turns went, of a thread.
+-- With `only_asker`, a thread in which a reply is owed to somebody else stays as it is: -1.
 
+local meta = A.thread and enter(A.thread)
+for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread), 0, -1) or {}) do
+  local job = job_of(J)
+  if job.state and (job.asker or job.author) ~= A.only_asker then return -1 end
+end
 note(A.place, A.by, 'reset', '')
 if A.thread then
   call('HSET', K('marks'), 'thread ' .. A.thread, now)
-  return enter(A.thread) and wipe(A.thread, 'reset') or 0
+  return meta and wipe(A.thread, 'reset') or 0
 end
 call('HINCRBY', K('resets'), A.scope, 1)
 call('HSET', K('marks'), A.kind .. ' ' .. A.scope, now)

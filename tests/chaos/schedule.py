@@ -21,7 +21,7 @@ from core.dialogue import Dialogue
 from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
 from core.ports import Deliveries, History, JobQueue
-from core.queue_types import Place, Receipt
+from core.queue_types import Place, Receipt, Regeneration
 from core.types import Done, Job, ThreadKey, Turn
 from core.worker import Worker
 from storage.deliveries import RedisDeliveries
@@ -294,7 +294,8 @@ class Schedule:
             message, revision = random.choice(standing), str(random.randint(1, 3))
             self.jobs.add(Job.id_for(message.thread, message.job, revision))
             await self._deliver(
-                lambda r: r.regenerate(message.thread, message.job, revision, "U1"), random
+                lambda r: r.regenerate(Regeneration(message.thread, message.job, revision, "U1")),
+                random,
             )
 
     async def _reset(self, random: Random) -> None:

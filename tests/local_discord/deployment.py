@@ -12,7 +12,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 from redis.asyncio import Redis
 
-from bots.access import Access
+from bots.access import EVERYBODY, Access
 from bots.discord import bot, setup_checks
 from bots.discord.bot import Stores
 from bots.discord.context import Terms
@@ -23,8 +23,9 @@ from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
 from core.worker import Worker, WorkerSettings
+from storage.audit import RedisAudit
 from storage.leases import RedisLeases
-from storage.rules import RedisAudit, RedisRules
+from storage.rules import RedisRules
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.store_fixture import StoreFixture
@@ -74,6 +75,10 @@ class DiscordDeployment:
         await self.house.queue.announce(LANE, "the first", 60)
         return task
 
+    def _access(self, policy: Policy) -> Access:
+        audit, cores = RedisAudit(self.house.store), self.house.queue.cores
+        return Access(RedisRules(self.house.store, policy), audit, policy, cores)
+
     async def start_bot(self, name: str = "bot", **changes: Any) -> Bot:
         """One adapter process, connected; `changes` are of its terms, or the `policy` it keeps."""
         plan = changes.pop("plan", Plan(1, 1, name, lease=1.0, identify=0.05))
@@ -81,14 +86,9 @@ class DiscordDeployment:
         policy = changes.pop("policy", None)
         seen = await setup_checks.look(TOKEN)
         terms = replace(TERMS, reads=seen.reads, **changes)
-        governance = policy and Access(
-            RedisRules(self.house.store, policy),
-            RedisAudit(self.house.store),
-            policy,
-            self.house.queue.cores,
-        )
+        access = self._access(policy) if policy else EVERYBODY
         relay = RelaySettings(
-            lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, governance=governance
+            lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, access=access
         )
         stop = asyncio.Event()
         running = bot.run(TOKEN, seen, self.stores(), terms, relay, plan, stop)

@@ -25,7 +25,8 @@ from core.models.catalogue import CATALOGUE
 from core.settings import Settings
 from core.types import ThreadKey
 from core.worker import Worker, WorkerSettings
-from storage.rules import RedisAudit, RedisRules
+from storage.audit import RedisAudit
+from storage.rules import RedisRules
 from storage.store import Store
 from tests.local_slack import LocalSlack, Message
 from tests.store_fixture import StoreFixture, TestConnection
@@ -134,9 +135,9 @@ class SlackDeployment:
     def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
         stop = asyncio.Event()
         audit, cores = RedisAudit(self.store()), self.storehouse().queue.cores
-        governance = Access(self.rulebook, audit, Policy(), cores)
+        access = Access(self.rulebook, audit, Policy(), cores)
         terms = RelaySettings(
-            LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, governance=governance
+            LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, access=access
         )
         settings, budget = Settings(**self._settings()), RateLimiter(self.minute)
         return asyncio.create_task(serve(settings, self.storehouse(), terms, stop, budget)), stop

@@ -1,5 +1,8 @@
 -- Replies that are owed: jobs and deliveries as they begin, and what stands against it.
 
+-- The token of a delivery that nobody but its opener has held.
+local OPENED = 1
+
 -- Whose messages a reply takes over: those of the last one that was to stand in the same place,
 -- though it may have ended without becoming a reply.
 local function predecessor(J, replaces)
@@ -8,20 +11,26 @@ local function predecessor(J, replaces)
   return before[2] or replaces
 end
 
+-- A person's jobs are found again when they want to be forgotten.
+local function list_job(T, J, person)
+  local asked = places(T) .. ':' .. person
+  if call('ZADD', K('asked', asked), now + term(T), J) == 1 and now % 16 == 0 then
+    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now)
+  end
+  keep_longest(T, 'asked', asked)
+end
+
 -- `holder` has the delivery from the start; nobody else looks for it until its lease ends.
 local function open_delivery(T, J, job)
   local _, _, platform = places(T)
   local after = job.replaces and predecessor(J, job.replaces) or ''
   call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
-    'note', job.note, 'token', 1, 'holder', A.holder, 'after', after)
+    'note', job.note, 'token', OPENED, 'holder', A.holder, 'after', after)
+  if job.asker then call('HSET', K('delivery', J), 'asker', job.asker) end
   keep(T, 'delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
-  local space = places(T)
-  local asked = space .. ':' .. job.author
-  if call('ZADD', K('asked', asked), now + term(T), J) == 1 and now % 16 == 0 then
-    call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now)
-  end
-  keep_longest(T, 'asked', asked)
+  list_job(T, J, job.author)
+  if job.asker and job.asker ~= job.author then list_job(T, J, job.asker) end
 end
 
 -- Opens a job in a thread of these numbers; returns its position among those that are ready.

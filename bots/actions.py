@@ -1,0 +1,261 @@
+"""What people may do to conversations, and what they are told: decided once for all platforms.
+
+An adapter reads who acts (`Actor`) and on what, calls one action, and renders the `Outcome`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from typing import Literal, TypeAlias
+
+import structlog
+
+from bots import strings
+from bots.relay import Relay
+from core.access_policy import Asker
+from core.ports import Deliveries, Feedback, History
+from core.queue_types import Delivery, Place, Rating, Receipt, Regeneration
+from core.types import Done, ThreadKey
+
+log = structlog.get_logger()
+
+ScopeKind: TypeAlias = Literal["thread", "channel", "user", "space", "mine"]
+
+
+async def nobody() -> bool:
+    """For platforms without admins of their own."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts: a person, and what the platform says of them where they act."""
+
+    person: str
+    roles: tuple[str, ...] = ()
+    manages: Callable[[], Awaitable[bool]] = nobody
+    """Whether the platform calls them an admin there; asked only where it decides something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a reset forgets."""
+
+    kind: ScopeKind
+    place: Place
+    thread: ThreadKey | None = None
+    person: str = ""
+    own: bool = False
+    """Nobody but the actor and the bot is there."""
+
+    @classmethod
+    def of_thread(cls, thread: ThreadKey) -> Scope:
+        place = Place(thread.platform, thread.space, thread.channel)
+        return cls("thread", place, thread)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an action, and the sentence that says so."""
+
+    key: str = ""
+    """In `bots.strings`; empty where there is nothing to say."""
+    done: bool = False
+    scope: ScopeKind | None = None
+    turns: int = 0
+    """How many turns were forgotten."""
+    receipt: Receipt | None = None
+    """The queue's answer, where it was asked."""
+    zone: tzinfo = UTC
+
+    def sentence(self, locale: str) -> str:
+        """What the person is told; empty where there is nothing to say."""
+        receipt = self.receipt
+        if receipt is not None and receipt.outcome == "refused":
+            return strings.failure(receipt.code, locale, receipt.until, self.zone, receipt.position)
+        if not self.key:
+            return ""
+        scope = strings.say(f"scope_{self.scope}", locale) if self.scope else ""
+        return strings.say(self.key, locale, scope=scope, turns=self.turns)
+
+
+TOO_LATE = Outcome("too_late")
+NOT_YOURS = Outcome("not_yours")
+PROMPT_GONE = Outcome("prompt_gone")
+
+
+def can_continue(end: Done) -> bool:
+    """Whether a reply that ended so can be continued: there is text, and more would have come."""
+    return bool(end.text) and end.finish_reason in ("length", "cancelled")
+
+
+class Actions:
+    """Stop, regenerate, continue, rate, reset, configure: each with its check of who may."""
+
+    def __init__(
+        self, relay: Relay, history: History, deliveries: Deliveries, feedback: Feedback
+    ) -> None:
+        self._relay = relay
+        self._history = history
+        self._deliveries = deliveries
+        self._feedback = feedback
+
+    # -- who may --------------------------------------------------------------------------------
+
+    async def is_admin(self, actor: Actor, thread: ThreadKey) -> bool:
+        """By the platform, by the settings' list, or by a role that is on it."""
+        asker = Asker(thread, actor.person, actor.roles)
+        access = self._relay.access
+        return access.is_admin(asker, of_platform=False) or access.is_admin(
+            asker, of_platform=await actor.manages()
+        )
+
+    async def _may_govern(self, actor: Actor, thread: ThreadKey, asker: str) -> bool:
+        """The person who asked may stop a reply and have it written anew, and so may admins."""
+        return actor.person == asker or await self.is_admin(actor, thread)
+
+    # -- replies --------------------------------------------------------------------------------
+
+    async def stop(self, actor: Actor, thread: ThreadKey, job: str) -> Outcome:
+        """Stop the reply whose button was pressed."""
+        asker = (await self._relay.owed(thread)).get(job)
+        if asker is None:
+            return TOO_LATE
+        if not await self._may_govern(actor, thread, asker):
+            return NOT_YOURS
+        stopped = await self._relay.stop(thread, job)
+        return Outcome("stopping", done=True) if stopped else TOO_LATE
+
+    async def stop_here(
+        self, actor: Actor, threads: Sequence[ThreadKey], messages: Sequence[str] = ()
+    ) -> Outcome:
+        """Stop what is being written in conversations.
+
+        That is the replies that `messages` belong to; where none is named, the actor's own; where
+        there are none, the oldest, if the actor is an admin.
+        """
+        owed = {thread: await self._relay.owed(thread) for thread in threads}
+        if not any(owed.values()):
+            return Outcome("nothing_to_stop")
+        meant = await self._located(owed, messages) or _asked_by(actor.person, owed)
+        outcomes = [await self.stop(actor, *reply) for reply in meant or _oldest(owed)]
+        return next((outcome for outcome in outcomes if outcome.done), outcomes[0])
+
+    async def _located(
+        self, owed: Mapping[ThreadKey, Mapping[str, str]], messages: Sequence[str]
+    ) -> list[tuple[ThreadKey, str]]:
+        """The replies under way that the platform's messages belong to."""
+        found = [
+            await self._deliveries.locate(thread, message)
+            for thread in owed
+            for message in messages
+        ]
+        return [reply for reply in found if reply and reply[1] in owed.get(reply[0], ())]
+
+    async def regenerate(
+        self,
+        actor: Actor,
+        thread: ThreadKey,
+        reply: str,
+        revision: str,
+        *,
+        resumes: bool = False,
+        note: Mapping[str, str] | None = None,
+    ) -> Outcome:
+        """Write a reply anew in its place, or with `resumes` go on from where it stopped.
+
+        `revision` tells one press from another. It counts against the actor's share, and whoever
+        asked the question still governs the reply.
+        """
+        before = await self._deliveries.get(thread, reply)
+        if before is None:
+            return PROMPT_GONE
+        if not await self._may_govern(actor, thread, before.governor):
+            return NOT_YOURS
+        wanted = Regeneration(thread, reply, revision, actor.person, resumes=resumes, note=note)
+        receipt = await self._relay.regenerate(wanted, actor.roles)
+        done = receipt.outcome in ("queued", "duplicate")
+        return Outcome("regenerating", done, receipt=receipt, zone=self._relay.zone)
+
+    async def newest_reply(self, threads: Sequence[ThreadKey]) -> Delivery | None:
+        """The reply in these conversations that was finished last."""
+        turns = [
+            (stored.turn.at, thread, stored.turn.id)
+            for thread in threads
+            for stored in await self._history.turns(thread)
+            if stored.turn.role == "assistant"
+        ]
+        if not turns:
+            return None
+        _, thread, job = max(turns, key=lambda turn: turn[0])
+        return await self._deliveries.get(thread, job)
+
+    async def rate(
+        self, actor: Actor, thread: ThreadKey, reply: str, rating: Rating, reason: str = ""
+    ) -> Outcome:
+        """Keep what a person thinks of a reply."""
+        await self._feedback.keep(thread, reply, actor.person, rating, reason)
+        log.info("feedback", job=reply, by=actor.person, verdict=rating, reasoned=bool(reason))
+        return Outcome("feedback_thanks", done=True)
+
+    # -- forgetting -----------------------------------------------------------------------------
+
+    async def reset(self, actor: Actor, scope: Scope) -> Outcome:
+        """Forget a thread, a channel, a person or a space, if the actor may."""
+        if scope.thread is not None:
+            return await self._reset_thread(actor, scope.thread)
+        if scope.kind == "mine":
+            turns = await self._history.forget(scope.place, actor.person)
+            return Outcome("reset_scope_done", done=True, scope="mine", turns=turns)
+        if not scope.own and not await self.is_admin(actor, scope.place.any_thread):
+            return Outcome("reset_refused", scope=scope.kind)
+        turns = await self._forget(actor, scope)
+        log.info("reset", by=actor.person, scope=scope.kind, place=str(scope.place))
+        return Outcome("reset_scope_done", done=True, scope=scope.kind, turns=turns)
+
+    async def _reset_thread(self, actor: Actor, thread: ThreadKey) -> Outcome:
+        """Whoever may not stop the replies under way does not end them by a reset either."""
+        turns = await self._history.reset_own(thread, actor.person)
+        if turns is None:
+            if not await self.is_admin(actor, thread):
+                return Outcome("reset_not_yours", scope="thread")
+            turns = await self._history.reset(thread, actor.person)
+        key = "reset_done" if turns else "reset_nothing"
+        return Outcome(key, done=True, scope="thread", turns=turns)
+
+    async def _forget(self, actor: Actor, scope: Scope) -> int:
+        if scope.kind == "user":
+            return await self._history.forget(scope.place, scope.person, actor.person)
+        await self._history.reset_place(scope.place, actor.person)
+        return 0
+
+    # -- administration -------------------------------------------------------------------------
+
+    async def configure(self, actor: Actor, place: Place, words: str, locale: str) -> str:
+        """The answer to ``config …`` in a place: see `Access.configure`."""
+        if not await self.is_admin(actor, place.any_thread):
+            return strings.say("admins_only", locale)
+        return await self._relay.access.configure(place, words, actor.person, locale)
+
+    async def audited(self, actor: Actor, place: Place, locale: str) -> str:
+        """The newest entries of a place's audit log."""
+        if not await self.is_admin(actor, place.any_thread):
+            return strings.say("admins_only", locale)
+        return await self._relay.access.audited(place, actor.person, locale)
+
+
+def _asked_by(
+    person: str, owed: Mapping[ThreadKey, Mapping[str, str]]
+) -> list[tuple[ThreadKey, str]]:
+    return [
+        (thread, job)
+        for thread, jobs in owed.items()
+        for job, asker in jobs.items()
+        if asker == person
+    ]
+
+
+def _oldest(owed: Mapping[ThreadKey, Mapping[str, str]]) -> list[tuple[ThreadKey, str]]:
+    return [(thread, job) for thread, jobs in owed.items() for job in jobs][:1]
