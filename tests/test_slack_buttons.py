@@ -121,7 +121,7 @@ async def test_a_shortcut_resets_a_thread_after_confirmation(house: SlackDeploym
     slack.shortcut("U1", RESET_SHORTCUT, reply)
     view = await modal(house, "henji_confirm_reset")
     slack.submit("U1", view, {})
-    await whispered(house, "U1", "消しました")
+    await whispered(house, "U1", "忘れました")
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 
@@ -139,7 +139,7 @@ async def test_the_menu_under_a_reply_resets_its_thread_after_confirmation(
     slack.press("U2", reply, components.MENU, value="reset")
     view = await modal(house, "henji_confirm_reset")
     slack.submit("U2", view, {})
-    await whispered(house, "U2", "Forgotten: this conversation")
+    await whispered(house, "U2", "This conversation is forgotten")
     assert await house.storehouse().texts(house.key("C1", ts)) == []
 
 

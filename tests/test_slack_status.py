@@ -162,4 +162,4 @@ async def test_a_finished_reply_cannot_be_stopped(house: SlackDeployment) -> Non
     ts = await slack.say("C1", "U2", f"{BOT} hi")
     await house.answered("C1", ts, "echo: hi")
     await slack.say("C1", "U2", f"{BOT} stop", thread=ts)
-    await slack.until(lambda: any("ended already" in m.text for m in slack.whispers("U2")))
+    await slack.until(lambda: any("Nothing of yours" in m.text for m in slack.whispers("U2")))

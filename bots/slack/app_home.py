@@ -1,13 +1,12 @@
-"""The app's home page, the resets that are begun there, and the first words in the agent pane."""
+"""The app's home page, the confirmation of resets, and the suggested prompts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from bots.actions import Outcome, Scope
 from bots.slack import components, convert
 from bots.slack.components import Block
 from bots.slack.context import Context
-from bots.slack.convert import PLATFORM, Bot, ModalSubmission, Press
+from bots.slack.convert import PLATFORM, Bot, Malformed, ModalSubmission, Press, thread_of
 from bots.strings import say
 from core.queue_types import Place
 from core.types import ThreadKey
@@ -20,30 +19,14 @@ CONFIRM = "henji_confirm_reset"
 PROMPTS = ("summary", "draft", "ideas")
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What is to be forgotten. `what` is an id, where there is one."""
-
-    kind: str
-    what: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.what}"
-
-    @classmethod
-    def parse(cls, text: str) -> Scope:
-        kind, _, what = text.partition(" ")
-        return cls(kind, what)
-
-
 class AppHome:
-    """Pages and modals."""
+    """The home page and its modals."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def on_opened(self, body: convert.Json, team: str) -> None:
-        """Somebody opened the app: its home page, or the conversation with it."""
+        """A user opened the home page, or the conversation with the bot."""
         opened = convert.parse_app_opened(body)
         if opened.tab == "home":
             self._context.spawn(self.publish(team, opened.user))
@@ -63,9 +46,10 @@ class AppHome:
         )
 
     async def publish(self, team: str, user: str, notice: str = "") -> None:
-        """Show a person their home page, with what they did there last."""
+        """Show a person their home page, with a notice about their last action."""
         locale = await self._context.users.locale(team, user)
-        admin = await self._context.is_admin(ThreadKey(PLATFORM, team, "", ""), user)
+        actor = self._context.actor(team, user)
+        admin = await self._context.actions.is_admin(actor, ThreadKey(PLATFORM, team, "-", "-"))
         bot = await self._context.workspaces.bot(team)
         client = await self._context.workspaces.client(team)
         page = [*self._about(locale, bot), *([components.context_block(notice)] if notice else [])]
@@ -110,41 +94,38 @@ class AppHome:
     async def on_press(self, press: Press) -> None:
         """A button of the home page."""
         if press.action == FORGET_ME:
-            await self._forget(press.team, press.user, Scope("mine"))
-            self._context.spawn(self._publish_done(press.team, press.user, "mine"))
+            outcome = await self._reset(press.team, press.user, "mine", "")
+            self._context.spawn(self._publish_outcome(press.team, press.user, outcome))
             return
-        await self.ask(press, Scope(press.action.removeprefix("henji_reset_")))
+        await self.ask(press, press.action.removeprefix("henji_reset_"))
 
-    async def _publish_done(self, team: str, user: str, kind: str) -> None:
-        locale = await self._context.users.locale(team, user)
-        done = say("reset_scope_done", locale, scope=say(f"scope_{kind}", locale))
-        await self.publish(team, user, done)
+    async def _publish_outcome(self, team: str, user: str, outcome: Outcome) -> None:
+        await self.publish(
+            team, user, outcome.sentence(await self._context.users.locale(team, user))
+        )
 
-    async def ask(self, press: Press, scope: Scope) -> None:
-        """The dialogue before a reset; what is to be reset is chosen there where it is open."""
+    async def ask(self, press: Press, kind: str, what: str = "") -> None:
+        """Open the confirmation of a reset; without `what`, a channel or user is chosen there."""
         locale = await self._context.users.locale(press.team, press.user)
-        named = say(f"scope_{scope.kind}", locale)
+        named = say(f"scope_{kind}", locale)
         inputs: list[Block] = [components.section(say("reset_confirm", locale, scope=named))]
-        if not scope.what and scope.kind in ("channel", "user"):
-            kind = "conversations_select" if scope.kind == "channel" else "users_select"
-            label = say(f"reset_pick_{scope.kind}", locale)
-            inputs.append(components.question("what", label, {"type": kind}))
+        if not what and kind in ("channel", "user"):
+            select = "conversations_select" if kind == "channel" else "users_select"
+            label = say(f"reset_pick_{kind}", locale)
+            inputs.append(components.question("what", label, {"type": select}))
         title = say("reset_title", locale)
-        url = "" if press.action else press.response_url  # a command leaves it to answer by
-        data = "\n".join((str(scope), f"{press.channel} {press.thread}", url))
+        url = "" if press.action else press.response_url  # a command leaves it for the answer
+        data = "\n".join((f"{kind} {what}", f"{press.channel} {press.thread}", url))
         view = components.modal(CONFIRM, title, locale, *inputs, data=data, yes="reset_yes")
         self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
 
     async def on_confirmed(self, team: str, sent: ModalSubmission) -> None:
-        """The dialogue was sent: check again who it is, and forget."""
+        """The confirmation was submitted: reset, and tell the person what came of it."""
         first, place, url = [*sent.data.split("\n"), "", ""][:3]
+        kind, _, what = first.partition(" ")
+        outcome = await self._reset(team, sent.user, kind, what or sent.values.get("what", ""))
+        sentence = outcome.sentence(await self._context.users.locale(team, sent.user))
         channel, _, thread = place.partition(" ")
-        asked = Scope.parse(first)
-        scope = Scope(asked.kind, asked.what or sent.values.get("what", ""))
-        done = await self._forget(team, sent.user, scope)
-        locale = await self._context.users.locale(team, sent.user)
-        named = say(f"scope_{scope.kind}", locale)
-        sentence = say("reset_scope_done" if done else "reset_refused", locale, scope=named)
         if url:
             self._context.spawn(self._context.respond(team, url, sentence))
         elif channel:
@@ -153,25 +134,21 @@ class AppHome:
         else:
             self._context.spawn(self.publish(team, sent.user, sentence))
 
-    async def _forget(self, team: str, user: str, scope: Scope) -> bool:
-        """Whether the person was allowed to, and it was done."""
-        own = scope.kind in ("mine", "thread") or scope.what.startswith("D")
-        channel = scope.what if scope.kind == "channel" else ""
-        key = ThreadKey(PLATFORM, team, channel, "")
-        if not own and not await self._context.is_admin(key, user):
-            return False
-        history, space = self._context.history, Place(PLATFORM, team)
-        match scope.kind:
-            case "mine":
-                await history.forget(space, user)
-            case "user":
-                await history.forget(space, scope.what, by=user)
-            case "thread":
-                await self._context.relay.reset(ThreadKey.parse(scope.what), user)
-            case "channel":
-                await history.reset_place(Place(PLATFORM, team, scope.what), user)
-            case "space":
-                await history.reset_place(space, user)
-            case _:
-                return False
-        return True
+    async def _reset(self, team: str, user: str, kind: str, what: str) -> Outcome:
+        actor = self._context.actor(team, user)
+        return await self._context.actions.reset(actor, scope(team, kind, what))
+
+
+def scope(team: str, kind: str, what: str) -> Scope:
+    """The scope of a reset; `what` is the id of its thread, channel or user."""
+    space = Place(PLATFORM, team)
+    match kind:
+        case "thread":
+            return Scope("thread", space, thread_of(what))
+        case "channel" if what:
+            return Scope("channel", Place(PLATFORM, team, what), own=what.startswith("D"))
+        case "user" if what:
+            return Scope("user", space, person=what)
+        case "space" | "mine":
+            return Scope(kind, space)
+    raise Malformed("private_metadata")

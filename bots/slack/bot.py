@@ -16,6 +16,7 @@ from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
 from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.actions import Actions
 from bots.relay import Relay, RelaySettings
 from bots.slack import setup_checks
 from bots.slack.api import OneWorkspace, SlackApi, Workspaces, identify, new_client
@@ -142,11 +143,11 @@ def new_context(
     backfill = Backfill(workspaces, api, users)
     model = settings.job_lane
     platform = SlackPlatform(workspaces, api, backfill, model, streaming=settings.slack_streaming)
+    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, terms)
     return Context(
-        relay=Relay(platform, stores.queue, stores.history, stores.deliveries, terms),
+        relay=relay,
+        actions=Actions(relay, stores.history, stores.deliveries, stores.feedback),
         history=stores.history,
-        deliveries=stores.deliveries,
-        feedback=stores.feedback,
         workspaces=workspaces,
         platform=platform,
         users=users,

@@ -1,28 +1,25 @@
 """The buttons under replies: Stop, Regenerate, Continue, and feedback.
 
-All that a press needs is in the button's value: it works in every process, after every restart.
+A button's value names its reply, so a press works in every process and after a restart.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-import structlog
-
+from bots.actions import Outcome
 from bots.slack import components
 from bots.slack.components import ReplyRef
 from bots.slack.context import Context
 from bots.slack.convert import Malformed, ModalSubmission, Press
 from bots.strings import say
-from core.queue_types import Rating, Regeneration
+from core.queue_types import Rating
 
 REASON = "henji_reason"
 
-log = structlog.get_logger()
-
 
 class ButtonHandlers:
-    """What happens when a button is pressed."""
+    """Handles presses of the buttons under replies."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -33,32 +30,21 @@ class ButtonHandlers:
             await self._feedback(press)
             return
         ref = ReplyRef.parse(press.value)
-        if not await self._context.may_govern(ref.thread, press.user, ref.author):
-            self._context.spawn(self._context.tell(ref.thread, press.user, "not_yours"))
-        elif press.action == components.STOP:
-            await self._stop(press, ref)
-        else:
-            await self._regenerate(press, ref, resumes=press.action == components.CONTINUE)
+        self._context.report(ref.thread, press.user, await self._outcome(press, ref))
 
-    async def _stop(self, press: Press, ref: ReplyRef) -> None:
-        if not await self._context.relay.stop(ref.thread, ref.job):
-            self._context.spawn(self._context.tell(ref.thread, press.user, "too_late"))
-
-    async def _regenerate(self, press: Press, ref: ReplyRef, *, resumes: bool) -> None:
-        revision = "continue" if resumes else "again"
-        wanted = Regeneration(ref.thread, ref.job, revision, press.user, resumes=resumes)
-        receipt = await self._context.relay.regenerate(wanted)
-        if receipt.outcome == "refused":
-            locale = await self._context.users.locale(ref.thread.space, press.user)
-            sentence = self._context.relay.refusal(receipt, locale)
-            self._context.spawn(self._context.send_privately(ref.thread, press.user, sentence))
+    async def _outcome(self, press: Press, ref: ReplyRef) -> Outcome:
+        actor, actions = self._context.actor(ref.thread.space, press.user), self._context.actions
+        if press.action == components.STOP:
+            return await actions.stop(actor, ref.thread, ref.job)
+        resumes = press.action == components.CONTINUE
+        return await actions.regenerate(actor, ref.thread, ref.job, press.at, resumes=resumes)
 
     # -- feedback -------------------------------------------------------------------------------
 
     async def _feedback(self, press: Press) -> None:
-        """Keep a thumb, and ask for a reason."""
-        verdict, ref = _parse_feedback(press.value)
-        await self._keep(ref, press.user, verdict)
+        """Store a thumb, and ask for a reason."""
+        rating, ref = _parse_feedback(press.value)
+        await self._rate(ref, press.user, rating)
         locale = await self._context.users.locale(ref.thread.space, press.user)
         view = components.modal(
             REASON,
@@ -76,20 +62,20 @@ class ButtonHandlers:
         self._context.spawn(self._context.open_modal(ref.thread.space, press.trigger, view))
 
     async def on_reason(self, sent: ModalSubmission) -> None:
-        """The modal behind a thumb was sent."""
-        verdict, ref = _parse_feedback(sent.data)
+        """The reason for a thumb was submitted."""
+        rating, ref = _parse_feedback(sent.data)
         if reason := sent.values.get("reason", ""):
-            await self._keep(ref, sent.user, verdict, reason)
+            await self._rate(ref, sent.user, rating, reason)
         self._context.spawn(self._context.tell(ref.thread, sent.user, "feedback_thanks"))
 
-    async def _keep(self, ref: ReplyRef, user: str, verdict: Rating, reason: str = "") -> None:
-        await self._context.feedback.keep(ref.thread, ref.job, user, verdict, reason)
-        log.info("feedback", job=ref.job, by=user, verdict=verdict, reasoned=bool(reason))
+    async def _rate(self, ref: ReplyRef, user: str, rating: Rating, reason: str = "") -> None:
+        actor = self._context.actor(ref.thread.space, user)
+        await self._context.actions.rate(actor, ref.thread, ref.job, rating, reason)
 
 
 def _parse_feedback(value: str) -> tuple[Rating, ReplyRef]:
-    """What a thumb carries; Malformed where it is none."""
-    verdict, _, ref = value.partition(" ")
-    if verdict not in ("good", "bad"):
+    """The rating and the reply in a thumb's value; Malformed where it is another value."""
+    rating, _, ref = value.partition(" ")
+    if rating not in ("good", "bad"):
         raise Malformed("value")
-    return cast("Rating", verdict), ReplyRef.parse(ref)
+    return cast("Rating", rating), ReplyRef.parse(ref)

@@ -1,4 +1,4 @@
-"""The slash command, and the message shortcuts that stand in for it inside threads."""
+"""The slash command, and the menu and shortcuts that replace it inside threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 
 from bots.platform import Incoming, PlatformRefused
 from bots.slack import components, convert
-from bots.slack.app_home import AppHome, Scope
+from bots.slack.app_home import AppHome
 from bots.slack.context import Context
 from bots.slack.convert import (
     PLATFORM,
@@ -44,7 +44,7 @@ class CommandHandler:
         self._app_home = home
 
     async def on_command(self, told: SlashCommand, ack: AsyncAck) -> None:
-        """Do what was commanded; the answer is for the person's eyes only."""
+        """Run a command; only the person sees the answer."""
         team, word = told.team, told.word.lower()
         locale = await self._context.users.locale(team, told.user, told.rest)
         if word == "ask" and told.rest:
@@ -56,7 +56,7 @@ class CommandHandler:
                 "", "", told.user, team, told.trigger,
                 channel=told.channel, response_url=told.response_url,
             )  # fmt: skip
-            await self._app_home.ask(press, Scope("channel", told.channel))
+            await self._app_home.ask(press, "channel", told.channel)
             await ack()
         elif word in ADMINISTRATION:
             await ack(text=await self._administer(told, word, locale))
@@ -72,21 +72,18 @@ class CommandHandler:
         return f"{sentence}\n{usage}" if word == "help" else sentence
 
     async def _administer(self, told: SlashCommand, word: str, locale: str) -> str:
-        """The answer to what only admins may ask: rules of this channel, and the audit log."""
-        place, access = Place(PLATFORM, told.team, told.channel), self._context.relay.access
-        key = ThreadKey(PLATFORM, told.team, told.channel, "")
-        if not await self._context.is_admin(key, told.user):
-            return say("admins_only", locale)
-        if word == "config":
-            words = await access.configure(place, told.rest, told.user, locale)
-        else:
-            words = await access.audited(replace(place, channel=None), told.user, locale)
-        return components.escape(words)
+        """The answer to ``config`` and ``audit``."""
+        actor, actions = self._context.actor(told.team, told.user), self._context.actions
+        space = Place(PLATFORM, told.team)
+        if word == "audit":
+            return components.escape(await actions.audited(actor, space, locale))
+        channel = replace(space, channel=told.channel)
+        return components.escape(await actions.configure(actor, channel, told.rest, locale))
 
     async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> str:
-        """Put the question where all can see it, and submit it under that message's id.
+        """Post the question where all can see it, and submit it under that message's id.
 
-        The sentence for the person where that cannot be; empty where it was done.
+        Returns the sentence for the person where that failed; empty where it was done.
         """
         try:
             shown = say("asked", locale, person=f"<@{user}>", text=components.escape(text))
@@ -120,10 +117,10 @@ class CommandHandler:
         return str(answer["ts"])
 
     async def on_menu(self, press: Press) -> None:
-        """The menu under a reply: the same as the words of the command, inside threads."""
+        """The menu under a reply: the commands, for threads."""
         key = ThreadKey(PLATFORM, press.team, press.channel, press.thread)
         if press.value == "reset":
-            await self._app_home.ask(press, Scope("thread", str(key)))
+            await self._app_home.ask(press, "thread", str(key))
         elif press.value in ANSWERS:
             locale = await self._context.users.locale(press.team, press.user)
             bot = await self._context.workspaces.bot(press.team)
@@ -133,10 +130,10 @@ class CommandHandler:
     # -- shortcuts ------------------------------------------------------------------------------
 
     async def on_shortcut(self, press: Press) -> None:
-        """A message's menu: ask about it, or reset the thread it stands in."""
+        """A message shortcut: ask about the message, or reset its thread."""
         key = ThreadKey(PLATFORM, press.team, press.channel, press.thread)
         if press.action == RESET_SHORTCUT:
-            await self._app_home.ask(press, Scope("thread", str(key)))
+            await self._app_home.ask(press, "thread", str(key))
             return
         locale = await self._context.users.locale(press.team, press.user)
         element = {"type": "plain_text_input", "multiline": True, "max_length": 3000}
@@ -146,7 +143,7 @@ class CommandHandler:
         self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
 
     async def on_asked(self, sent: ModalSubmission, ack: AsyncAck) -> None:
-        """The modal behind the shortcut was sent: it closes, or says why it cannot."""
+        """The question was submitted: close the modal, or show why it cannot be asked."""
         key = convert.thread_of(sent.data)
         text = sent.values.get("question", "")
         locale = await self._context.users.locale(key.space, sent.user, text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from bots.actions import can_continue
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed
 from bots.strings import say
@@ -84,7 +85,7 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
 
 def _regenerate(end: Done, ref: str, locale: str) -> Sequence[Block]:
     buttons = [_button(REGENERATE, say("regenerate", locale), ref)]
-    if end.finish_reason in ("length", "cancelled"):
+    if can_continue(end):
         buttons.append(_button(CONTINUE, say("continue", locale), ref))
     options = [{"text": _text(say(f"menu_{word}", locale)), "value": word} for word in MENU_WORDS]
     return [*buttons, {"type": "overflow", "action_id": MENU, "options": options}]

@@ -291,6 +291,8 @@ class Press:
     user: str
     team: str
     trigger: str
+    at: str = ""
+    """Slack's timestamp of the press: it tells two presses apart."""
     channel: str = ""
     message: str = ""
     """The ts of the message that the button stands under."""
@@ -364,6 +366,7 @@ def _parse_press(body: Json) -> Press:
         user=required(required(body, "user"), "id"),
         team=str((body.get("team") or {}).get("id") or required(body, "user").get("team_id", "")),
         trigger=str(body.get("trigger_id", "")),
+        at=str(action.get("action_ts") or body.get("action_ts") or ""),
         channel=channel,
         message=ts,
         thread=str(message.get("thread_ts") or container.get("thread_ts") or ts),

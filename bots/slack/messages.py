@@ -1,4 +1,4 @@
-"""What people write: who is answered, and what becomes of edits and deletions."""
+"""Messages: which are answered, which are text commands, and how they are stored."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from collections.abc import Sequence
 
 import structlog
 
-from bots.follow_ups import speaks_to_bot
+from bots.actions import Scope
+from bots.follow_ups import is_follow_up
 from bots.platform import Incoming, Status
 from bots.slack import convert
 from bots.slack.components import escape
 from bots.slack.context import Context
-from bots.slack.convert import Bot, MessagePosted, SessionStopped, TextCommand
+from bots.slack.convert import PLATFORM, Bot, MessagePosted, SessionStopped, TextCommand
 from bots.strings import failure, say
 from core.bounded import Bounded
 from core.errors import StoreUnavailable
-from core.queue_types import Delivery
+from core.queue_types import OPENED, Delivery, Place
 from core.types import ThreadKey, Turn
 
 LAST_RETRY = 3
-"""Slack delivers an event four times in all."""
+"""Slack delivers an event at most four times."""
 BOT_TURNS = 3
-"""How often in a row other bots are answered in one thread before a person has to say something."""
+"""At most this many messages of other bots are answered in a row; then a person must write."""
 KEPT_THREADS = 10_000
 AT_ONCE = 16
-"""How many messages are on their way to Redis: more would only be more connections."""
+"""How many messages are stored at the same time: more would only take more connections."""
 
 log = structlog.get_logger()
 
 
 class MessageHandler:
-    """Listens to messages. Nothing here waits for a reply: a message is stored, and that is all."""
+    """Stores messages. Nothing here waits for a reply."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._bot_turns = Bounded[ThreadKey, int](KEPT_THREADS)
         self._places = asyncio.Semaphore(AT_ONCE)
         self._called = Bounded[ThreadKey, str](KEPT_THREADS)
-        """Thread -> the message that first named the bot there, as far as this process knows."""
+        """Thread -> the message that first named the bot there, as seen by this process."""
 
     async def on_posted(self, posted: MessagePosted, bot: Bot, retry: int = 0) -> None:
         """Store a message; StoreUnavailable where that failed, so that Slack delivers it again."""
@@ -52,7 +53,7 @@ class MessageHandler:
             raise
 
     async def handle(self, posted: MessagePosted, bot: Bot) -> None:
-        """A message, new or seen late."""
+        """Handle a message, new or caught up."""
         if not self._may_be_answered(posted):
             return
         addressed = await self._is_addressed(posted)
@@ -72,7 +73,7 @@ class MessageHandler:
     # -- who is answered ------------------------------------------------------------------------
 
     def _may_be_answered(self, posted: MessagePosted) -> bool:
-        """People are; other bots only where they are allowed, named us, and are not in a loop."""
+        """People yes; other bots only if allowed, with a mention, and not in a loop."""
         turns = self._bot_turns
         if posted.bot_id is None:
             turns.pop(posted.key, None)
@@ -87,34 +88,31 @@ class MessageHandler:
         return posted.user_team != bot.team and self._context.behaviour.strangers != "answer"
 
     async def _is_addressed(self, posted: MessagePosted) -> bool | None:
-        """Whether an answer is asked for; None where the message is nothing to the bot."""
+        """Whether an answer is asked for; None where the bot ignores the message."""
         if posted.direct or posted.mentioned:
             self._called.setdefault(posted.key, posted.ts)
             return True
         if not posted.inside or not await self._context.history.takes_part(posted.key):
             return None
-        follow_ups = await self._context.relay.follow_ups(
-            posted.key, self._context.behaviour.follow_ups
-        )
-        if posted.others or follow_ups == "mention":
-            return False
         turns = [stored.turn for stored in await self._context.history.turns(posted.key)]
         if self._was_overtaken(posted, turns):
-            return None  # it is read with what was said before
-        return follow_ups == "always" or speaks_to_bot(posted.user, turns)
+            return None  # the backfill reads it
+        usual = self._context.behaviour.follow_ups
+        rule = await self._context.relay.follow_ups(posted.key, usual)
+        return is_follow_up(rule, posted.user, turns, to_others=bool(posted.others))
 
     def _was_overtaken(self, posted: MessagePosted, turns: Sequence[Turn]) -> bool:
-        """It was said before the bot was called into the thread, and its event came after that."""
+        """Whether the message is older than the mention that called the bot, but arrived later."""
         if posted.key in self._called:
             return float(posted.ts) < float(self._called[posted.key])
         later = any(float(turn.id) > float(posted.ts) for turn in turns if turn.role == "user")
         spoke = any(turn.at < float(posted.ts) for turn in turns if turn.role == "assistant")
         return later and not spoke
 
-    # -- what they want -------------------------------------------------------------------------
+    # -- text commands -------------------------------------------------------------------------
 
     async def _was_command(self, posted: MessagePosted, bot: Bot) -> bool:
-        """Whether the message was not a question but a command, or nothing at all."""
+        """Whether the message was no question but a command, or empty."""
         command = convert.text_command(posted, bot)
         if command is not None:
             await self._run_command(command, posted, bot)
@@ -138,7 +136,7 @@ class MessageHandler:
             self._context.spawn(self._context.send_privately(posted.key, posted.user, sentence))
 
     def sentence(self, command: str, locale: str, bot: Bot) -> str:
-        """What help, privacy and model answer."""
+        """The answer to help, privacy and model."""
         behaviour = self._context.behaviour
         key = "help_slack" if command == "help" else command
         return say(
@@ -151,30 +149,21 @@ class MessageHandler:
         )
 
     async def _reset(self, posted: MessagePosted) -> None:
-        turns = await self._context.relay.reset(posted.key, posted.user)
+        actor = self._context.actor(posted.key.space, posted.user)
+        place = Place(PLATFORM, posted.key.space)
+        outcome = await self._context.actions.reset(actor, Scope("thread", place, posted.key))
         if self._first(posted, "reset"):
-            sentence = "reset_done" if turns else "reset_nothing"
-            self._context.spawn(self._context.tell(posted.key, posted.user, sentence))
+            self._context.spawn(self._context.tell(posted.key, posted.user, outcome.key))
 
-    async def _stop(self, key: ThreadKey, user: str, streams: tuple[str, ...] = ()) -> bool:
-        """Whether a reply of the thread was stopped; the person is told why not."""
-        found = await self._context.job_in(key, streams)
-        if found is None:
-            self._context.spawn(self._context.tell(key, user, "too_late"))
-            return False
-        job, author = found
-        if not await self._context.may_govern(key, user, author):
-            self._context.spawn(self._context.tell(key, user, "not_yours"))
-            return False
-        if not await self._context.relay.stop(key, job):
-            self._context.spawn(self._context.tell(key, user, "too_late"))
-            return False
-        return True
+    async def _stop(self, key: ThreadKey, user: str, streams: tuple[str, ...] = ()) -> None:
+        actor = self._context.actor(key.space, user)
+        outcome = await self._context.actions.stop_here(actor, (key,), streams)
+        self._context.report(key, user, outcome)
 
     async def on_session_stopped(self, stopped: SessionStopped) -> None:
-        """Slack's Stop button has ended the stream already: the work must end, and the session.
+        """Stop the work and end the session: Slack's Stop button has ended only the stream.
 
-        Where somebody else than who asked has pressed it, the reply goes on without a stream.
+        If the presser may not stop the reply, it goes on without a stream.
         """
         await self._stop(stopped.key, stopped.user, stopped.streams)
         self._context.spawn(self._context.platform.end_session(stopped.key))
@@ -195,13 +184,15 @@ class MessageHandler:
         log.info("message", outcome=receipt.outcome, job=receipt.job, position=receipt.position)
 
     async def _say_at_once(self, incoming: Incoming, job: str) -> None:
-        """A first sign, before any core has looked at the message."""
+        """Show a status before a core has claimed the message."""
         turn = incoming.turn
-        delivery = Delivery(job, incoming.thread, turn.id, turn.author, token=1, note=incoming.note)
+        delivery = Delivery(
+            job, incoming.thread, turn.id, turn.author, token=OPENED, note=incoming.note
+        )
         await self._context.platform.status(delivery, Status("thinking"))
 
     async def catch_up(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
-        """Take a message that was missed as if its event had come."""
+        """Handle a missed message as if its event had come."""
         posted = convert.parse_event({"event": {**message, "channel": key.channel}}, bot)
         if isinstance(posted, MessagePosted):
             await self.handle(posted, bot)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ LOOKUP_SECONDS = 0.15
 """The longest that a message waits for unknown names; Slack wants it acknowledged in three."""
 AT_ONCE = 16
 """How many users are looked up at the same time."""
-
-_JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-龥]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +50,8 @@ class Users:
 
     async def locale(self, team: str, user: str, text: str = "") -> str:
         """A person's language: by their Slack profile, else by the text."""
-        if self._locale != "auto":
-            return self._locale
-        person = await self._soon(team, user)
-        if person.locale:
-            return strings.language(person.locale)
-        return "ja" if _JAPANESE.search(text) else "en"
+        told = "" if self._locale != "auto" else (await self._soon(team, user)).locale
+        return strings.locale_for(self._locale, told, text)
 
     async def is_admin(self, team: str, user: str) -> bool:
         """Whether they are an admin. A "no" is checked with Slack again."""
