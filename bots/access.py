@@ -14,7 +14,7 @@ from typing import Any
 from bots import strings
 from core.access_policy import Asker, Permit, Policy
 from core.errors import UsageError
-from core.place_rules import NAMES, NOTHING, Rules, rule_from_text
+from core.place_rules import NAMES, NO_RULES, Rules, rule_from_text
 from core.ports import Audit, RuleBook
 from core.queue_types import AuditEntry, Place
 from core.types import ThreadKey
@@ -122,10 +122,10 @@ class OpenRules:
     """`core.ports.RuleBook` without rules: nothing is set, and nothing can be."""
 
     async def rules(self, thread: ThreadKey) -> Rules:
-        return NOTHING
+        return NO_RULES
 
     async def set_here(self, place: Place) -> Rules:
-        return NOTHING
+        return NO_RULES
 
     async def change(self, place: Place, name: str, value: Any, by: str) -> None:
         raise UsageError("rules are not kept here")

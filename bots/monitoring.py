@@ -40,7 +40,7 @@ class Monitor:
         """The numbers of this moment; those of Redis keep their last value while it is away."""
         self.measure()
         metrics.REDIS_UP.set(0)
-        metrics.load(self._lane, await self._queue.load(self._lane))
+        metrics.set_load(self._lane, await self._queue.load(self._lane))
         metrics.REDIS_UP.set(1)
 
 

@@ -20,7 +20,7 @@ from bots.delivery import LeaseLost, ReplyDelivery
 from bots.instrumented import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
 from core.access_policy import Asker
-from core.background import end, repeat
+from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import span
@@ -113,7 +113,7 @@ class Relay:
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         with span(job, "submit", platform=self._platform.name):
             receipt = await self._queue.submit(submission, self._settings.holder)
-        metrics.taken_in(self._platform.name, receipt)
+        metrics.count_receipt(self._platform.name, receipt)
         thread, turn, note = incoming.thread, incoming.turn, incoming.note
         if receipt.job == job and receipt.outcome in ("queued", "refused"):
             position = max(1, receipt.position) if receipt.outcome == "queued" else 0
@@ -145,7 +145,7 @@ class Relay:
         receipt = await self._queue.edit(
             thread, turn, text, revision, admission.lane, self._settings.holder, admission.permit
         )
-        metrics.taken_in(self._platform.name, receipt)
+        metrics.count_receipt(self._platform.name, receipt)
         await self._deliver_opened(receipt, Job.id_for(thread, turn, revision), thread)
         return receipt
 
@@ -160,7 +160,7 @@ class Relay:
         admission = await self._judge(Asker(wanted.thread, wanted.author, roles))
         wanted = replace(wanted, lane=admission.lane, permit=admission.permit)
         receipt = await self._queue.regenerate(wanted, self._settings.holder)
-        metrics.taken_in(self._platform.name, receipt)
+        metrics.count_receipt(self._platform.name, receipt)
         job = Job.id_for(wanted.thread, wanted.reply, wanted.revision)
         await self._deliver_opened(receipt, job, wanted.thread)
         return receipt
@@ -222,13 +222,13 @@ class Relay:
         self._spawn(self._bring_out(outgoing))
 
     async def _bring_out(self, outgoing: ReplyDelivery) -> None:
-        job, end = outgoing.delivery.job, "failed"
+        job, cancel = outgoing.delivery.job, "failed"
         try:
             with span(job, "deliver", platform=self._platform.name):
                 await outgoing.run()
-            end = type(outgoing.view.end).__name__.lower()
+            cancel = type(outgoing.view.end).__name__.lower()
         except LeaseLost:
-            end = "lost"
+            cancel = "lost"
             log.info("another process delivers this reply", job=job)
         except Exception:
             log.exception("a delivery failed", job=job)
@@ -236,7 +236,7 @@ class Relay:
             if self._outgoing.get(job) is outgoing:
                 del self._outgoing[job]
             metrics.DELIVERIES_OPEN.labels(self._platform.name).dec()
-            metrics.DELIVERIES.labels(self._platform.name, end).inc()
+            metrics.DELIVERIES.labels(self._platform.name, cancel).inc()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -248,10 +248,10 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver, take over, renew, until `stop` is set; then finish, or leave it to others."""
         chores = [
-            asyncio.create_task(repeat(self._listen, self._settings.take)),
-            asyncio.create_task(repeat(self._take, self._settings.take)),
-            asyncio.create_task(repeat(self._renew, self._settings.lease / 4)),
-            asyncio.create_task(repeat(self._tell_positions, self._settings.positions)),
+            asyncio.create_task(repeat_forever(self._listen, self._settings.take)),
+            asyncio.create_task(repeat_forever(self._take, self._settings.take)),
+            asyncio.create_task(repeat_forever(self._renew, self._settings.lease / 4)),
+            asyncio.create_task(repeat_forever(self._tell_positions, self._settings.positions)),
         ]
         try:
             await stop.wait()
@@ -259,7 +259,7 @@ class Relay:
                 await asyncio.wait(self._tasks, timeout=self._settings.drain)
         finally:
             left = [outgoing.delivery for outgoing in self._outgoing.values()]
-            await end(*chores, *self._tasks)
+            await cancel(*chores, *self._tasks)
             with contextlib.suppress(StoreUnavailable):
                 await self._deliveries.hand_back(left)
 

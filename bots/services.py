@@ -189,7 +189,7 @@ def _measure(settings: Settings, worker: Worker) -> None:
         from core.models.weights import choose_device
 
         if memory := gpu_memory(choose_device(settings.device)):
-            metrics.gpu_memory(*memory)
+            metrics.set_gpu_memory(*memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from functools import reduce
 
 from pydantic import BaseModel, ConfigDict
 
-from core.place_rules import DAY, NOTHING, Count, Entry, Rules, scopes
+from core.place_rules import DAY, NO_RULES, Count, Entry, Rules, scopes
 from core.types import ThreadKey
 
 
@@ -45,7 +45,7 @@ class Permit:
     """Seconds that the thread is kept after its last message; None: as long as any."""
 
 
-FREE = Permit()
+OPEN_PERMIT = Permit()
 """All may ask, as much as they like."""
 
 
@@ -71,34 +71,34 @@ class AccessLists(Table):
     def admits(self, asker: Asker) -> bool:
         """Whether this person may ask there: a denial goes before a permission."""
         thread = asker.thread
-        named = _Names(thread.platform)
+        matcher = _EntryMatcher(thread.platform)
         return (
-            named.pass_(self.allow_spaces, self.deny_spaces, {thread.space})
-            and named.pass_(self.allow_channels, self.deny_channels, {thread.channel})
-            and not named.among(self.deny_people, {asker.person})
-            and not named.among(self.deny_roles, asker.roles)
+            matcher.allows(self.allow_spaces, self.deny_spaces, {thread.space})
+            and matcher.allows(self.allow_channels, self.deny_channels, {thread.channel})
+            and not matcher.contains(self.deny_people, {asker.person})
+            and not matcher.contains(self.deny_roles, asker.roles)
             and (
                 not (self.allow_people or self.allow_roles)
-                or named.among(self.allow_people, {asker.person})
-                or named.among(self.allow_roles, asker.roles)
+                or matcher.contains(self.allow_people, {asker.person})
+                or matcher.contains(self.allow_roles, asker.roles)
             )
         )
 
 
-OPEN = AccessLists()
+NO_LISTS = AccessLists()
 
 
 @dataclass(frozen=True, slots=True)
-class _Names:
+class _EntryMatcher:
     """Ids of a platform, as lists name them."""
 
     platform: str
 
-    def among(self, entries: Collection[str], ids: Iterable[str]) -> bool:
+    def contains(self, entries: Collection[str], ids: Iterable[str]) -> bool:
         return any(id_ in entries or f"{self.platform}:{id_}" in entries for id_ in ids)
 
-    def pass_(self, allowed: Collection[str], denied: Collection[str], ids: set[str]) -> bool:
-        return not self.among(denied, ids) and (not allowed or self.among(allowed, ids))
+    def allows(self, allowed: Collection[str], denied: Collection[str], ids: set[str]) -> bool:
+        return not self.contains(denied, ids) and (not allowed or self.contains(allowed, ids))
 
 
 class Allowance(Table):
@@ -113,8 +113,8 @@ class Allowance(Table):
 class Policy:
     """The rules of henji.toml, and how they make a decision with those of a place."""
 
-    access: AccessLists = OPEN
-    everywhere: Rules = NOTHING
+    access: AccessLists = NO_LISTS
+    everywhere: Rules = NO_RULES
     """The quotas that hold where nothing else is said."""
     spaces: Mapping[str, Rules] = field(default_factory=dict)
     channels: Mapping[str, Rules] = field(default_factory=dict)
@@ -128,9 +128,9 @@ class Policy:
         space, channel = scopes(thread)
         layers = (
             of_channel,
-            self.channels.get(channel, NOTHING),
+            self.channels.get(channel, NO_RULES),
             of_space,
-            self.spaces.get(space, NOTHING),
+            self.spaces.get(space, NO_RULES),
             self.everywhere,
         )
         return reduce(Rules.over, layers)
@@ -156,23 +156,23 @@ class Policy:
         """What a person may ask here in a day: what a role allows goes before what a place does."""
         offset = datetime.now(self.zone).utcoffset()
         return Quota(
-            person_messages=self._personal("messages", rules.person_messages, asker),
-            person_tokens=self._personal("tokens", rules.person_tokens, asker),
+            person_messages=self._person_limit("messages", rules.person_messages, asker),
+            person_tokens=self._person_limit("tokens", rules.person_tokens, asker),
             channel_messages=rules.channel_messages or 0,
             channel_tokens=rules.channel_tokens or 0,
             offset_ms=round(offset.total_seconds() * 1000) if offset else 0,
         )
 
-    def _personal(self, kind: str, usual: int | None, asker: Asker) -> int:
+    def _person_limit(self, kind: str, default: int | None, asker: Asker) -> int:
         """The most that one of a person's roles gives, else what everyone has."""
         names = [*asker.roles, *(f"{asker.thread.platform}:{role}" for role in asker.roles)]
         given = [getattr(self.roles[name], kind) for name in names if name in self.roles]
         counts = [count for count in given if count is not None]
         if not counts:
-            return usual or 0
+            return default or 0
         return 0 if 0 in counts else max(counts)
 
     def is_admin(self, asker: Asker, *, of_platform: bool) -> bool:
         """Whether a person may administer: the platform says so, or the list has them or a role."""
-        named = _Names(asker.thread.platform)
-        return of_platform or named.among(self.admins, {asker.person, *asker.roles})
+        matcher = _EntryMatcher(asker.thread.platform)
+        return of_platform or matcher.contains(self.admins, {asker.person, *asker.roles})

@@ -1,4 +1,4 @@
-"""What a process does again and again, beside its work."""
+"""Work that a process repeats beside its main task."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from core.errors import StoreUnavailable
 log = structlog.get_logger()
 
 
-CANCEL_AGAIN = 10.0
-"""Seconds after which a task that was told to end is told so again."""
+CANCEL_AGAIN_SECONDS = 10.0
+"""Seconds after which a task that has not ended is cancelled again."""
 
 
-async def repeat(chore: Callable[[], Awaitable[None]], seconds: float, retry: float = 0.5) -> None:
-    """Do `chore` for ever, `seconds` apart; where it fails, say so once and wait `retry`.
+async def repeat_forever(
+    work: Callable[[], Awaitable[None]], seconds: float, retry: float = 0.5
+) -> None:
+    """Do `work` for ever, `seconds` apart; log a failure once and wait `retry` after it.
 
-    No fault ends it: a core that claims no more, but vouches for its lane, would be worse.
+    No exception ends it: a core that stopped claiming but still announced its lane would be worse.
     """
     fault: Exception | None = None
     while True:
         try:
-            await chore()
+            await work()
         except Exception as error:
             if type(error) is not type(fault):
-                _say(error)
+                _log_failure(error)
             fault = error
             await asyncio.sleep(max(seconds, retry))
         else:
@@ -39,19 +41,19 @@ async def repeat(chore: Callable[[], Awaitable[None]], seconds: float, retry: fl
             await asyncio.sleep(seconds)
 
 
-def _say(error: Exception) -> None:
+def _log_failure(error: Exception) -> None:
     if isinstance(error, StoreUnavailable):
         log.warning("redis is away; trying again", error=str(error))
     else:
         log.error("a chore failed; trying again", exc_info=error)
 
 
-async def end(*tasks: asyncio.Future[Any]) -> None:
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks, and return when they have ended.
 
-    They are told again after a while: a library may have swallowed the first cancellation.
+    They are cancelled again after a while: a library may have swallowed the first cancellation.
     """
     while left := {task for task in tasks if not task.done()}:
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=CANCEL_AGAIN)
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)

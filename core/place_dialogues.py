@@ -11,13 +11,13 @@ from core.bounded import Bounded
 from core.dialogue import Dialogue
 from core.errors import ModelError, TurnTooLong
 from core.models.catalogue import ModelSpec
-from core.place_rules import NOTHING, Rules
+from core.place_rules import NO_RULES, Rules
 from core.types import Turn
 
-KEPT = 64
+MAX_DIALOGUES = 64
 """Voices that are kept ready, the least lately used going first."""
 
-SHORT = Turn("", "user", "", "こんにちは、お元気ですか?" * 4, 0.0)
+SHORT_TURN = Turn("", "user", "", "こんにちは、お元気ですか?" * 4, 0.0)
 """What must fit behind a system prompt."""
 
 _Key: TypeAlias = tuple[ModelSpec, str | None]
@@ -26,37 +26,37 @@ log = structlog.get_logger()
 
 
 class PlaceDialogues:
-    """The model's usual dialogue, and its variants by sampling, reply length, system prompt."""
+    """The model's default dialogue, and its variants by sampling, reply length, system prompt."""
 
-    def __init__(self, usual: Dialogue) -> None:
-        self.usual = usual
-        self._others = Bounded[_Key, Dialogue](KEPT)
+    def __init__(self, default: Dialogue) -> None:
+        self.default = default
+        self._by_rules = Bounded[_Key, Dialogue](MAX_DIALOGUES)
 
     def of(self, rules: Rules) -> Dialogue:
         """The dialogue where these rules hold."""
-        if rules == NOTHING:
-            return self.usual
-        spec = adapted(self.usual.spec, rules)
+        if rules == NO_RULES:
+            return self.default
+        spec = spec_with_rules(self.default.spec, rules)
         key = (spec, rules.system_prompt)
-        if key == (self.usual.spec, None):
-            return self.usual
-        if key not in self._others:
-            self._others[key] = self._made(spec, rules.system_prompt)
-        self._others.move_to_end(key)
-        return self._others[key]
+        if key == (self.default.spec, None):
+            return self.default
+        if key not in self._by_rules:
+            self._by_rules[key] = self._create(spec, rules.system_prompt)
+        self._by_rules.move_to_end(key)
+        return self._by_rules[key]
 
-    def _made(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
+    def _create(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
         try:
-            dialogue = self.usual.adapted(spec, system_prompt)
+            dialogue = self.default.with_spec(spec, system_prompt)
             if system_prompt is not None:
-                dialogue.prompt([SHORT], low_water=1.0)
+                dialogue.prompt([SHORT_TURN], low_water=1.0)
         except (ModelError, TurnTooLong) as error:
             log.warning("a place's system prompt does not go with the model", error=str(error))
-            return self.usual.adapted(spec, None)
+            return self.default.with_spec(spec, None)
         return dialogue
 
 
-def adapted(spec: ModelSpec, rules: Rules) -> ModelSpec:
+def spec_with_rules(spec: ModelSpec, rules: Rules) -> ModelSpec:
     """The model's terms where these rules hold. A reply is never over half the context."""
     wanted = rules.max_new_tokens or spec.max_new_tokens
     longest = max(spec.max_new_tokens, spec.context_length // 2)

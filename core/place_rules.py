@@ -71,21 +71,21 @@ class Rules(BaseModel):
         """The rules that are set, by name."""
         return {name: value for name in NAMES if (value := getattr(self, name)) is not None}
 
-    def sampling(self, usual: Sampling) -> Sampling:
+    def sampling(self, default: Sampling) -> Sampling:
         """How the next token is chosen here."""
         return Sampling(
-            temperature=_first(self.temperature, usual.temperature),
-            top_p=_first(self.top_p, usual.top_p),
-            top_k=_first(self.top_k, usual.top_k),
-            repetition_penalty=_first(self.repetition_penalty, usual.repetition_penalty),
+            temperature=_first(self.temperature, default.temperature),
+            top_p=_first(self.top_p, default.top_p),
+            top_k=_first(self.top_k, default.top_k),
+            repetition_penalty=_first(self.repetition_penalty, default.repetition_penalty),
         )
 
 
-SHOWN = 60
+MAX_SHOWN = 60
 """Characters of a wrong value that a sentence repeats."""
 
 NAMES = tuple(Rules.model_fields)
-NOTHING = Rules()
+NO_RULES = Rules()
 DAY = 24 * 3600
 
 
@@ -95,8 +95,8 @@ def scopes(thread: ThreadKey) -> tuple[str, str]:
     return ":".join(parts[:2]), ":".join(parts[:3])
 
 
-def _first(value: Any, usual: Any) -> Any:
-    return usual if value is None else value
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def read_rules(table: Mapping[str, Any], where: str) -> Rules:
@@ -104,7 +104,7 @@ def read_rules(table: Mapping[str, Any], where: str) -> Rules:
     try:
         return Rules.model_validate_json(json.dumps(table))
     except (ValidationError, TypeError, ValueError) as error:
-        raise UsageError(f"{where}: {_sentence(error)}") from None
+        raise UsageError(f"{where}: {_describe(error)}") from None
 
 
 def rule_from_text(name: str, text: str | None) -> Any:
@@ -114,18 +114,18 @@ def rule_from_text(name: str, text: str | None) -> Any:
     stands for the id in it.
     """
     if name not in NAMES:
-        raise UsageError(f"{name} is no rule{_nearest(name)}")
+        raise UsageError(f"{name} is no rule{_suggestion(name)}")
     if text is None:
         return None
-    where = f"{name} = {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
-    return getattr(read_rules({name: _typed(name, text.strip())}, where), name)
+    where = f"{name} = {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}"
+    return getattr(read_rules({name: _parse(name, text.strip())}, where), name)
 
 
 MENTION = re.compile(r"<@[!&]?(\w+)(?:\|[^>]*)?>")
 """Of a person or a role, as Slack and Discord send it."""
 
 
-def _typed(name: str, text: str) -> Any:
+def _parse(name: str, text: str) -> Any:
     kind = str(Rules.model_fields[name].annotation)
     if "tuple" in kind:
         plain = MENTION.sub(r" \1 ", text)
@@ -145,21 +145,21 @@ def _float(text: str) -> Any:
         return text
 
 
-def _nearest(name: str) -> str:
+def _suggestion(name: str) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, NAMES, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(NAMES)}"
 
 
-def _sentence(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return "this is no table of rules"
     fault = error.errors()[0]
     name = str(fault["loc"][0]) if fault["loc"] else ""
     if fault["type"] == "extra_forbidden":
-        return f"{name} is no rule{_nearest(name)}"
+        return f"{name} is no rule{_suggestion(name)}"
     if fault["type"] == "string_pattern_mismatch":
         wanted = "the name of a model" if name == "model" else "an id such as U024 or 8123"
-        return f"{name} is wrong: {str(fault['input'])[:SHOWN]!r} is not {wanted}"
+        return f"{name} is wrong: {str(fault['input'])[:MAX_SHOWN]!r} is not {wanted}"
     return f"{name} is wrong: {fault['msg'][:1].lower()}{fault['msg'][1:]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from core.access_policy import FREE, Permit
+from core.access_policy import OPEN_PERMIT, Permit
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.place_rules import Rules
 from core.queue_types import (
@@ -78,7 +78,7 @@ class JobQueue(Protocol):
         revision: str,
         lane: str,
         holder: str,
-        permit: Permit = FREE,
+        permit: Permit = OPEN_PERMIT,
     ) -> Receipt: ...
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from core.access_policy import FREE, Permit
+from core.access_policy import OPEN_PERMIT, Permit
 from core.types import (
     Done,
     FinishReason,
@@ -38,7 +38,7 @@ class Submission:
     """Never answered together with other messages."""
     note: Mapping[str, str] = field(default_factory=dict)
     """Kept in the delivery for the platform."""
-    permit: Permit = FREE
+    permit: Permit = OPEN_PERMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Regeneration:
     note: Mapping[str, str] | None = None
     """For the platform, in place of the note that the reply's delivery had."""
     lane: str = ""
-    permit: Permit = FREE
+    permit: Permit = OPEN_PERMIT
 
 
 @dataclass(frozen=True, slots=True)

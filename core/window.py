@@ -38,7 +38,7 @@ def missing_counts(window: Window, prompt: Prompt, fingerprint: str) -> dict[str
     return {id_: count for id_, count in prompt.counts.items() if id_ not in known}
 
 
-def oldest(window: Window, number: int) -> Sequence[str]:
+def turns_to_evict(window: Window, number: int) -> Sequence[str]:
     """The ids of the turns that did not fit, of what was remembered or unread."""
     turns = [stored.turn.id for stored in window.history] + [s.turn.id for s in window.mailbox]
     return turns[:number]

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from core.background import end, repeat
+from core.background import cancel, repeat_forever
 from core.dialogue import Dialogue, Prompt, Reply
 from core.engine_types import GenerationRequest
 from core.errors import (
@@ -29,11 +29,11 @@ from core.errors import (
 from core.observe import metrics
 from core.observe.tracing import span
 from core.place_dialogues import PlaceDialogues
-from core.place_rules import NOTHING, Rules
+from core.place_rules import NO_RULES, Rules
 from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window
 from core.types import Delta, Done, FinishReason, ThreadKey, Turn, Usage
-from core.window import missing_counts, oldest, reply_to_resume, turns_to_read
+from core.window import missing_counts, reply_to_resume, turns_to_evict, turns_to_read
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class WorkerSettings:
     renew: float = 0.1
     """How soon a stopped reply stops, at the latest; leases are far longer."""
     sweep: float = 0.25
-    vouch: float = 10.0
+    announced_for: float = 10.0
     """How long a core that was killed is still counted on."""
     publish: float = 0.15
     """Between two deltas of one reply: a few a second."""
@@ -65,7 +65,7 @@ class WorkerSettings:
 
 
 @dataclass
-class Held:
+class HeldJob:
     """A job in hand: the text that is not published yet, and what became of its claim."""
 
     claim: Claim
@@ -108,46 +108,56 @@ class Worker:
         history: History,
         engine: Engine,
         dialogue: Dialogue,
-        terms: WorkerSettings,
+        settings: WorkerSettings,
         rulebook: RuleBook | None = None,
     ) -> None:
         """Without `rulebook`, the model answers everywhere in its usual way."""
         self._queue = queue
         self._history = history
         self._engine = engine
-        self._voices = PlaceDialogues(dialogue)
+        self._dialogues = PlaceDialogues(dialogue)
         self._rulebook = rulebook
-        self._terms = terms
-        self._held: dict[str, Held] = {}
+        self._settings = settings
+        self._held: dict[str, HeldJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._place_free = asyncio.Event()
 
     def measure(self) -> None:
         """Say how this core is, before a scrape."""
-        metrics.JOBS_RUNNING.labels(self._terms.lane).set(len(self._held))
-        metrics.engine(self._engine.stats())
+        metrics.JOBS_RUNNING.labels(self._settings.lane).set(len(self._held))
+        metrics.set_engine(self._engine.stats())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve the lane until `stop` is set, then finish or hand back what is in hand."""
-        chores = [
-            asyncio.create_task(repeat(self._announce, self._terms.vouch / 3, self._terms.retry)),
-            asyncio.create_task(repeat(self._renew, self._terms.renew, self._terms.retry)),
-            asyncio.create_task(repeat(self._sweep, self._terms.sweep, self._terms.retry)),
+        background = [
+            asyncio.create_task(
+                repeat_forever(
+                    self._announce, self._settings.announced_for / 3, self._settings.retry
+                )
+            ),
+            asyncio.create_task(
+                repeat_forever(self._renew, self._settings.renew, self._settings.retry)
+            ),
+            asyncio.create_task(
+                repeat_forever(self._sweep, self._settings.sweep, self._settings.retry)
+            ),
         ]
-        claiming = asyncio.create_task(repeat(self._claim, 0, self._terms.retry))
+        claiming = asyncio.create_task(repeat_forever(self._claim, 0, self._settings.retry))
         try:
             await stop.wait()
-            await end(claiming)
+            await cancel(claiming)
             await self._finish()
         finally:
-            await end(claiming, *chores)
+            await cancel(claiming, *background)
         with contextlib.suppress(StoreUnavailable):
-            await self._queue.withdraw(self._terms.lane, self._terms.name)
+            await self._queue.withdraw(self._settings.lane, self._settings.name)
 
-    # -- chores ---------------------------------------------------------------------------------
+    # -- repeated work --------------------------------------------------------------------------
 
     async def _announce(self) -> None:
-        await self._queue.announce(self._terms.lane, self._terms.name, self._terms.vouch)
+        await self._queue.announce(
+            self._settings.lane, self._settings.name, self._settings.announced_for
+        )
 
     async def _sweep(self) -> None:
         taken_over = await self._queue.sweep()
@@ -157,10 +167,10 @@ class Worker:
 
     async def _renew(self) -> None:
         asked = dict(self._held)  # a job may be claimed anew before the answer is here
-        verdicts = await self._queue.renew([held.claim for held in asked.values()])
-        for job, verdict in verdicts.items():
-            if verdict != "ok":
-                self._stop(asked[job], verdict, "renew")
+        results = await self._queue.renew([held.claim for held in asked.values()])
+        for job, result in results.items():
+            if result != "ok":
+                self._stop(asked[job], result, "renew")
 
     async def _claim(self) -> None:
         places = self._places()
@@ -169,38 +179,40 @@ class Worker:
             await self._place_free.wait()
             return
         if await self._claim_some(places) < places:  # that was all there is
-            await self._queue.wait(self._terms.lane, self._terms.idle)
+            await self._queue.wait(self._settings.lane, self._settings.idle)
 
     async def _claim_some(self, most: int) -> int:
         """Claim what there is; a claim under way when the worker is told to stop is not lost."""
-        asking = asyncio.ensure_future(self._queue.claim(self._terms.lane, self._terms.name, most))
+        claiming = asyncio.ensure_future(
+            self._queue.claim(self._settings.lane, self._settings.name, most)
+        )
         try:
-            claims = await asyncio.shield(asking)
+            claims = await asyncio.shield(claiming)
         except asyncio.CancelledError:
             with contextlib.suppress(StoreUnavailable):
-                for claim in await asking:
-                    self._take_on(claim)
+                for claim in await claiming:
+                    self._start_job(claim)
             raise
         for claim in claims:
-            self._take_on(claim)
+            self._start_job(claim)
         return len(claims)
 
-    def _take_on(self, claim: Claim) -> None:
-        if late := self._held.get(claim.job.id):
-            late.stop("fenced")  # our own lease had ended
-        held = self._held[claim.job.id] = Held(claim, self._voices.usual)
+    def _start_job(self, claim: Claim) -> None:
+        if earlier := self._held.get(claim.job.id):
+            earlier.stop("fenced")  # our own lease had ended
+        held = self._held[claim.job.id] = HeldJob(claim, self._dialogues.default)
         if claim.attempt == 1:
-            metrics.JOB_WAIT.labels(self._terms.lane).observe(claim.waited)
+            metrics.JOB_WAIT.labels(self._settings.lane).observe(claim.waited)
         task = asyncio.create_task(self._answer(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
-    def _stop(held: Held, verdict: FenceResult, step: str) -> None:
+    def _stop(held: HeldJob, result: FenceResult, step: str) -> None:
         """Go on no further with a job that `step` said is not wanted, or not ours."""
-        if verdict == "fenced":
+        if result == "fenced":
             metrics.FENCED.labels(step).inc()
-        held.stop(verdict)
+        held.stop(result)
 
     def _places(self) -> int:
         """How many more jobs the engine would take, beside those on their way to it."""
@@ -211,17 +223,17 @@ class Worker:
     async def _finish(self) -> None:
         """Go on with what is in hand for a while, and hand back the rest."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._terms.drain)
+            await asyncio.wait(self._tasks, timeout=self._settings.drain)
         for held in self._held.values():
             held.stop("release")
         if self._tasks:
             # what has not let go by then, of an engine that hangs, say, is another's anyway
-            await asyncio.wait(self._tasks, timeout=self._terms.lease)
-        await end(*self._tasks)
+            await asyncio.wait(self._tasks, timeout=self._settings.lease)
+        await cancel(*self._tasks)
 
     # -- one job --------------------------------------------------------------------------------
 
-    async def _answer(self, held: Held) -> None:
+    async def _answer(self, held: HeldJob) -> None:
         """Bring one job to its end. The one place that catches whatever goes wrong with it."""
         claim, outcome = held.claim, "failed"
         job = {"job": claim.job.id, "thread": str(claim.job.thread), "attempt": claim.attempt}
@@ -229,7 +241,7 @@ class Worker:
             with span(claim.job.id, "answer", attempt=claim.attempt, waited=claim.waited):
                 done = await self._reply(held)
             outcome = done.finish_reason if done else held.end
-            self._say_end(held, done, job)
+            self._log_end(held, done, job)
         except ChatError as error:
             outcome = error.code
             log.info("refused", code=error.code, reason=str(error), **job)
@@ -247,15 +259,15 @@ class Worker:
             if self._held.get(claim.job.id) is held:
                 del self._held[claim.job.id]
             self._place_free.set()
-            metrics.JOBS.labels(self._terms.lane, outcome).inc()
+            metrics.JOBS.labels(self._settings.lane, outcome).inc()
 
-    def _say_end(self, held: Held, done: Done | None, job: Mapping[str, object]) -> None:
+    def _log_end(self, held: HeldJob, done: Done | None, job: Mapping[str, object]) -> None:
         """The one line that a job leaves in the log; what was said is struck out by default."""
         waited, seconds = round(held.claim.waited, 3), round(held.seconds, 3)
         if done is None:
             log.info("left to others", why=held.end, waited=waited, seconds=seconds, **job)
             return
-        metrics.replied(self._terms.lane, done.usage, held.seconds, held.first_token)
+        metrics.count_reply(self._settings.lane, done.usage, held.seconds, held.first_token)
         usage = {name: getattr(done.usage, name) for name in Usage.__slots__}
         first = None if held.first_token is None else round(held.first_token, 3)
         log.info(
@@ -264,21 +276,21 @@ class Worker:
         )  # fmt: skip
 
     async def _fail(
-        self, held: Held, code: str, message: str, *, retry: bool = False, forget: bool = False
+        self, held: HeldJob, code: str, message: str, *, retry: bool = False, forget: bool = False
     ) -> None:
-        await self._insist(
+        await self._retry_while_away(
             lambda: self._queue.fail(held.claim, code, message, retry=retry, forget=forget)
         )
 
-    async def _reply(self, held: Held) -> Done | None:
+    async def _reply(self, held: HeldJob) -> Done | None:
         job = held.claim.job
-        held.dialogue = dialogue = self._voices.of(await self._rules(job.thread))
+        held.dialogue = dialogue = self._dialogues.of(await self._rules_of(job.thread))
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
         held.prompt = turns[-1].text
         resume = reply_to_resume(job, window)
         try:
-            prompt = dialogue.prompt(turns, low_water=self._terms.low_water, resume=resume)
+            prompt = dialogue.prompt(turns, low_water=self._settings.low_water, resume=resume)
         except TurnTooLong:
             if not resume:
                 raise
@@ -295,14 +307,14 @@ class Worker:
         done = Done(text, finish_reason, usage, dialogue.spec.name)
         return await self._commit(held, window, prompt, done)
 
-    async def _rules(self, thread: ThreadKey) -> Rules:
-        return await self._rulebook.rules(thread) if self._rulebook else NOTHING
+    async def _rules_of(self, thread: ThreadKey) -> Rules:
+        return await self._rulebook.rules(thread) if self._rulebook else NO_RULES
 
-    async def _stream(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason | None:
+    async def _stream(self, held: HeldJob, prompt: Prompt, reply: Reply) -> FinishReason | None:
         """Generate and publish; why the reply ended, or None where it is not ours any more."""
         if held.end == "ok":
             held.generating = asyncio.create_task(self._generate(held, prompt, reply))
-            await self._publish_while(held, held.generating)
+            await self._publish_during(held, held.generating)
         match held.end:
             case "ok":
                 return held.generating.result() if held.generating else None
@@ -312,7 +324,7 @@ class Worker:
                 await self._queue.release(held.claim)
         return None
 
-    async def _generate(self, held: Held, prompt: Prompt, reply: Reply) -> FinishReason:
+    async def _generate(self, held: HeldJob, prompt: Prompt, reply: Reply) -> FinishReason:
         dialogue, job = held.dialogue, held.claim.job
         request = GenerationRequest(
             id=f"{job.id}.{held.claim.gen}",
@@ -333,7 +345,7 @@ class Worker:
                     return reason
         return "stop"
 
-    async def _publish_while(self, held: Held, generating: asyncio.Task[FinishReason]) -> None:
+    async def _publish_during(self, held: HeldJob, generating: asyncio.Task[FinishReason]) -> None:
         fresh: asyncio.Task[bool] | None = None
         while not generating.done():
             fresh = fresh or asyncio.create_task(held.fresh.wait())
@@ -341,23 +353,25 @@ class Worker:
             if not generating.done():
                 fresh = None
                 await self._publish(held)
-                await asyncio.wait({generating}, timeout=self._terms.publish)
+                await asyncio.wait({generating}, timeout=self._settings.publish)
         if fresh is not None:
             fresh.cancel()
 
-    async def _publish(self, held: Held) -> None:
+    async def _publish(self, held: HeldJob) -> None:
         held.fresh.clear()
         text, held.pending = held.pending, ""
         try:
-            verdict = await self._queue.publish(held.claim, Delta(held.published, text))
+            result = await self._queue.publish(held.claim, Delta(held.published, text))
         except StoreUnavailable:
             held.pending = text + held.pending  # with the next, when Redis is back
             return
         held.published += len(text)
-        if verdict != "ok":
-            self._stop(held, verdict, "publish")
+        if result != "ok":
+            self._stop(held, result, "publish")
 
-    async def _commit(self, held: Held, window: Window, prompt: Prompt, done: Done) -> Done | None:
+    async def _commit(
+        self, held: HeldJob, window: Window, prompt: Prompt, done: Done
+    ) -> Done | None:
         job, dialogue = held.claim.job, held.dialogue
         counts = missing_counts(window, prompt, dialogue.fingerprint)
         turn = Turn(job.id, "assistant", dialogue.spec.name, done.text, time.time())
@@ -367,25 +381,25 @@ class Worker:
             fingerprint=dialogue.fingerprint,
             counts=counts,
             version=window.version,
-            evict=() if job.replaces else oldest(window, prompt.dropped),
+            evict=() if job.replaces else turns_to_evict(window, prompt.dropped),
             model=dialogue.spec.name,
             sampling=dialogue.spec.sampling,
         )
-        verdict = await self._insist(lambda: self._queue.commit(held.claim, commit))
-        if verdict == "cancelled":  # stopped between the last token and here
+        result = await self._retry_while_away(lambda: self._queue.commit(held.claim, commit))
+        if result == "cancelled":  # stopped between the last token and here
             stopped = replace(done, finish_reason="cancelled")
             return await self._commit(held, window, prompt, stopped)
-        if verdict == "fenced":
-            self._stop(held, verdict, "commit")
-        return done if verdict == "ok" else None
+        if result == "fenced":
+            self._stop(held, result, "commit")
+        return done if result == "ok" else None
 
-    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+    async def _retry_while_away(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do a step that ends a job; while Redis is away, for as long as the lease may hold."""
-        until = time.monotonic() + self._terms.lease
+        until = time.monotonic() + self._settings.lease
         while True:
             try:
                 return await step()
             except StoreUnavailable:
                 if time.monotonic() > until:
                     raise
-                await asyncio.sleep(self._terms.retry)
+                await asyncio.sleep(self._settings.retry)

@@ -29,7 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from core.background import end
+from core.background import cancel
 from core.errors import StoreUnavailable
 from storage.connect import TimedRedis
 
@@ -63,7 +63,7 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
         try:
             yield f"unix://{socket}"
         finally:
-            await end(watching)
+            await cancel(watching)
             async with _door(folder):
                 if _try_lock(users):
                     await _stop(folder, socket)

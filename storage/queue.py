@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, cast
 
-from core.access_policy import FREE, Permit
-from core.background import end
+from core.access_policy import OPEN_PERMIT, Permit
+from core.background import cancel
 from core.errors import StoreUnavailable
 from core.queue_types import (
     Claim,
@@ -88,7 +88,7 @@ class RedisQueue:
         revision: str,
         lane: str,
         holder: str,
-        permit: Permit = FREE,
+        permit: Permit = OPEN_PERMIT,
     ) -> Receipt:
         job = Job.id_for(thread, turn, revision)
         return await self._ask(
@@ -233,7 +233,7 @@ class RedisQueue:
             self._woken.set()
 
     async def aclose(self) -> None:
-        await end(*self._watches.values())
+        await cancel(*self._watches.values())
 
     async def dead(self, most: int = 100) -> Sequence[DeadLetter]:
         letters = []

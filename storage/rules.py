@@ -9,7 +9,7 @@ import structlog
 
 from core.access_policy import Policy
 from core.errors import UsageError
-from core.place_rules import DAY, NOTHING, Rules, read_rules, scopes
+from core.place_rules import DAY, NO_RULES, Rules, read_rules, scopes
 from core.queue_types import Place
 from core.types import ThreadKey
 from storage import codec, keys
@@ -70,7 +70,7 @@ class RedisRules:
 
 def _read(fields: dict[str, str], scope: str) -> Rules:
     """What is stored; one that this release cannot read is left out, and said."""
-    rules = NOTHING
+    rules = NO_RULES
     for name, text in fields.items():
         try:
             rules = read_rules({name: codec.load(text)}, scope).over(rules)

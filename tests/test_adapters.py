@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from core.errors import ModelError
 from core.models.adapters import check_base, merged, read_adapter
-from core.models.catalogue import CATALOGUE, ModelSpec, find_named, is_here
+from core.models.catalogue import CATALOGUE, ModelSpec, find_named, is_downloaded
 from core.models.files import weights_fingerprint
 from core.models.manifest import Manifest, adapters_with, read_manifest
 from core.models.weights import load_weights
@@ -85,9 +85,9 @@ def test_a_table_of_the_settings_names_the_adapter_and_the_list_shows_it(
     settings = Settings(models={"ours": table})
     spec = find_named("ours", settings)
     assert spec.adapter == str(tmp_path)
-    assert is_here(spec, settings)
+    assert is_downloaded(spec, settings)
     shutil.rmtree(tmp_path)
-    assert not is_here(spec, settings)
+    assert not is_downloaded(spec, settings)
 
 
 @pytest.mark.parametrize(

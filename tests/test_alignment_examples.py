@@ -121,7 +121,7 @@ def test_ids_of_another_tokenizer_are_refused(rinna: Dialogue, tmp_path: Path) -
 def test_a_system_message_is_the_system_prompt(rinna: Dialogue, tmp_path: Path) -> None:
     row = {**PAIR, "prompt": [said("system", "簡単に。"), *ASKED]}
     (item,) = encode(read_examples(written(tmp_path, row), "ppo"), rinna, longest=99, tell=quiet)
-    adapted = rinna.adapted(rinna.spec, "簡単に。")
+    adapted = rinna.with_spec(rinna.spec, "簡単に。")
     turn = Turn("1", "user", "", "日本の首都は?", 0.0)
     assert item.prompt == adapted.prompt([turn], low_water=1.0).ids
 

@@ -20,16 +20,16 @@ async def test_a_chore_that_fails_is_tried_again(error: Exception) -> None:
             raise tries.pop()
         worked.set()
 
-    repeating = asyncio.create_task(background.repeat(chore, 0, retry=0))
+    repeating = asyncio.create_task(background.repeat_forever(chore, 0, retry=0))
     await asyncio.wait_for(worked.wait(), 5)
-    await background.end(repeating)
+    await background.cancel(repeating)
     assert repeating.cancelled()
 
 
 async def test_a_task_that_swallows_a_cancellation_is_told_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(background, "CANCEL_AGAIN", 0.01)
+    monkeypatch.setattr(background, "CANCEL_AGAIN_SECONDS", 0.01)
 
     async def deaf() -> None:
         with suppress(asyncio.CancelledError):  # as asyncio.wait_for may on Python 3.11
@@ -39,5 +39,5 @@ async def test_a_task_that_swallows_a_cancellation_is_told_again(
     tasks = [asyncio.create_task(deaf()) for _ in range(2)]
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await background.end(*tasks)
+        await background.cancel(*tasks)
     assert all(task.cancelled() for task in tasks)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.dialogue.formats.base import Message
 from core.dialogue.formats.chat_template import ChatTemplateFormat
 from core.dialogue.formats.rinna import RinnaFormat
-from core.dialogue.sanitize import Breaker
+from core.dialogue.sanitize import MarkBreaker
 from core.dialogue.tokenizers.echo import ASSISTANT, END, USER
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -284,7 +284,7 @@ def chat_format(template: str, system_prompt: str = "") -> ChatTemplateFormat:
 
 
 def test_a_tokenizer_that_takes_spaces_out_is_not_waited_for() -> None:
-    safe = Breaker(["<NL>"], lambda text: text.replace(" ", ""))
+    safe = MarkBreaker(["<NL>"], lambda text: text.replace(" ", ""))
     assert safe("a <NL> b") == "a<NLb"
 
 
@@ -322,7 +322,7 @@ def test_a_template_that_looks_at_the_whole_dialogue_is_rendered_whole() -> None
     )
     tokenizer = HuggingFaceTokenizer.load(dialogues.chat_files(counting))
     form = ChatTemplateFormat(tokenizer, "")
-    assert not form.stable
+    assert not form.append_only
     messages = [Message("user", "a"), Message("assistant", "b")]
     assert form.whole(messages, "") == (
         "<|im_start|>user2\na<|im_end|>\n<|im_start|>assistant1\nb<|im_end|>\n"

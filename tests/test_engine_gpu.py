@@ -25,7 +25,7 @@ from core.engine.torch.gpu import gemv_linear, paged_attention
 from core.engine.torch.gpu.cuda_graphs import compile_blocks, compiling
 from core.engine.torch.gpu.paged_attention import PagedCache
 from core.engine.torch.gpu.step_inputs import DecodeStep, MixedStep, only_decodes
-from core.engine.torch.model_runner import Flight, Ints, Runner
+from core.engine.torch.model_runner import Ints, LaunchedStep, Runner
 from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.types import FinishReason, Sampling
@@ -57,9 +57,9 @@ class _Uncaptured(Runner):
 class PagedEngine(TorchEngine):
     """The GPU's cache and kernels, without graphs where there is no GPU."""
 
-    def _adopt(self, model: PreTrainedModel, limits: Limits) -> None:
+    def _prepare(self, model: PreTrainedModel, limits: Limits) -> None:
         with patch("core.engine.torch.engine.pack"):  # what it makes cannot be compiled
-            super()._adopt(model, limits)
+            super()._prepare(model, limits)
 
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
         if torch.cuda.is_available():
@@ -124,7 +124,9 @@ async def test_a_reply_may_end_while_the_next_step_is_under_way(
     ours, theirs = twins
     ahead, follow = 0, Runner.follow
 
-    def sometimes_failing(runner: Runner, flight: Flight, parts: list[ScheduledChunk]) -> Flight:
+    def sometimes_failing(
+        runner: Runner, flight: LaunchedStep, parts: list[ScheduledChunk]
+    ) -> LaunchedStep:
         nonlocal ahead
         ahead += 1
         if ahead == 2:

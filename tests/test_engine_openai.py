@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from core.engine import open_engine
-from core.engine.openai import OpenAIEngine, Remote
+from core.engine.openai import OpenAIEngine, RemoteServer
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
 from core.models.catalogue import CATALOGUE
@@ -97,7 +97,7 @@ async def serving(server: Server) -> AsyncIterator[str]:
 @asynccontextmanager
 async def opened(server: Server, **more: Any) -> AsyncIterator[OpenAIEngine]:
     async with serving(server) as url:
-        engine = await OpenAIEngine.open(Remote(url, **more))
+        engine = await OpenAIEngine.open(RemoteServer(url, **more))
         server.requests.clear()
         try:
             yield engine
@@ -163,14 +163,14 @@ async def test_text_comes_only_from_a_server_without_ids() -> None:
 async def test_a_server_that_refuses_ids_is_refused_in_one_sentence() -> None:
     async with serving(Server(takes_ids=False)) as url:
         with pytest.raises(ModelError, match=r"refuses a prompt of token ids .*text is expected"):
-            await OpenAIEngine.open(Remote(url))
+            await OpenAIEngine.open(RemoteServer(url))
 
 
 async def test_a_server_that_is_not_there_is_named() -> None:
     async with serving(Server()) as url:
         pass
     with pytest.raises(ModelError, match=url):
-        await OpenAIEngine.open(Remote(url))
+        await OpenAIEngine.open(RemoteServer(url))
 
 
 async def test_stops_hold_even_where_the_server_does_not_know_them() -> None:

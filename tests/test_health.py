@@ -73,7 +73,7 @@ async def test_a_scrape_goes_on_where_nothing_can_be_looked_up(
 ) -> None:
     asked, url = process
     asked.fault = "Redis does not answer"
-    metrics.taken_in("tested", Receipt("duplicate"))
+    metrics.count_receipt("tested", Receipt("duplicate"))
     status, text = await get(f"{url}/metrics")
     assert status == 200
     assert sample(text, "henji_events_total", platform="tested", outcome="duplicate") >= 1

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from bots.cli import commands
-from core.observe.logs import STRUCK, set_up_logging, without_secrets
+from core.observe.logs import REDACTED, redact, set_up_logging
 from core.settings import Settings, load_settings
 
 SECRETS = {
@@ -91,7 +91,7 @@ def test_a_secret_that_no_setting_holds_is_known_by_its_form(
     structlog.get_logger("core").warning("refused", error=repr(OSError(f"at {secret} says no")))
     logging.getLogger("slack_sdk").warning("a library says %s", secret)
     seen = capsys.readouterr().err
-    assert seen.count(STRUCK) == 2
+    assert seen.count(REDACTED) == 2
     assert "HIDDEN" not in seen
     assert "says no" in seen
 
@@ -100,7 +100,7 @@ def test_a_secret_that_no_setting_holds_is_known_by_its_form(
     "text", ["slack:T024:C123:1766.24 12:30", "https://host:8000/v1 by a@b", "Bearer of news"]
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert without_secrets(text) == text
+    assert redact(text) == text
 
 
 def test_a_defects_traceback_has_no_secret(

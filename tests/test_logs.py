@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from core.observe.logs import STRUCK, secrets_in, set_up_logging
+from core.observe.logs import REDACTED, secrets_in, set_up_logging
 from core.settings import load_settings
 
 
@@ -81,7 +81,7 @@ def test_a_secret_is_struck_out_wherever_it_stands(
     err = capsys.readouterr().err
     assert "ValueError" in err
     assert "hidden" not in err
-    assert STRUCK in err
+    assert REDACTED in err
     assert secrets_in(settings) == {"xoxb-hidden-1", "hidden/2", "hidden%2F2", "hidden-3"}
 
 

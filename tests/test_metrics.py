@@ -254,20 +254,20 @@ async def test_what_the_engine_says_of_its_cache_is_shown() -> None:
         held: set[float] = set()
         for request in twice:
             async for _ in engine.generate(request):
-                metrics.engine(engine.stats())
+                metrics.set_engine(engine.stats())
                 held.add(now("cache_used_ratio"))
-        metrics.engine(engine.stats())
+        metrics.set_engine(engine.stats())
     assert 0 < max(held) < 1
     assert now("cache_used_ratio") == 0
     assert now("prefix_hit_ratio") == pytest.approx(80 / 192, abs=0.1)
     assert now("engine_tokens_per_second") > 0
     assert now("engine_places") >= 1
-    metrics.gpu_memory(3, 4)
+    metrics.set_gpu_memory(3, 4)
     assert (now("gpu_memory_bytes", kind="used"), now("gpu_memory_bytes", kind="total")) == (3, 4)
 
 
 def test_a_scrape_has_them_all() -> None:
-    text = metrics.page().decode()
+    text = metrics.render().decode()
     assert sample(text, "henji_takeovers_total") >= 0
     for name in metrics.names():
         assert name.removesuffix("_total").removesuffix("_bucket") in text

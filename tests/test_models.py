@@ -13,7 +13,13 @@ import pytest
 
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
-from core.models.catalogue import CATALOGUE, estimate_memory, find_model, is_here, model_directory
+from core.models.catalogue import (
+    CATALOGUE,
+    estimate_memory,
+    find_model,
+    is_downloaded,
+    model_directory,
+)
 from core.settings import Settings
 from core.types import Sampling
 from tests import dialogues, tiny_models
@@ -139,9 +145,9 @@ def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
     assert spec.context_length == 512
     assert spec.sampling == Sampling(temperature=0.6, top_p=0.95, top_k=50)
     assert spec.shape is not None
-    assert spec.shape.cache_numbers == 2 * 2 * 2 * 8  # layers, key-value heads, numbers a head
+    assert spec.shape.cache_values == 2 * 2 * 2 * 8  # layers, key-value heads, numbers a head
     assert spec.shape.parameters > 500 * 32
-    assert is_here(spec, settings(tmp_path))
+    assert is_downloaded(spec, settings(tmp_path))
     assert Dialogue.load(spec, directory).stop_ids >= {2, 4}
 
 
@@ -152,7 +158,7 @@ def test_a_model_that_also_sees_is_read_by_its_language_part(tmp_path: Path) -> 
     spec = find_model(settings(tmp_path, model=str(directory)))
     assert spec.context_length == 512
     assert spec.shape is not None
-    assert spec.shape.cache_numbers == 2 * 2 * 2 * 8
+    assert spec.shape.cache_values == 2 * 2 * 2 * 8
 
 
 def test_pickled_weights_are_counted_in_the_precision_that_the_config_names(

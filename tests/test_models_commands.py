@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 
 from bots.cli.models import models, tokenize
 from core.errors import ModelError, UsageError
-from core.models.catalogue import find_model, is_here, model_directory, pull_model
-from core.models.download import HubFile, pull, wanted
+from core.models.catalogue import find_model, is_downloaded, model_directory, pull_model
+from core.models.download import HubFile, pull, select_files
 from core.settings import Settings
 from tests import dialogues
 from tests.processes import henji
@@ -131,7 +131,7 @@ def test_a_model_is_fetched_and_its_commit_written_down(tmp_path: Path) -> None:
 
     own = Settings(data_dir=tmp_path, model="org/tiny")
     spec = find_model(own)
-    assert is_here(spec, own)
+    assert is_downloaded(spec, own)
     assert model_directory(spec, own, print) == directory
 
     # the hub is gone, and the commit stays
@@ -144,7 +144,9 @@ def test_a_fetch_that_was_broken_off_goes_on_where_it_was(tmp_path: Path) -> Non
     files = {**tiny_files(), "pytorch_model.bin": bytes(24_000_000)}
     with hub(files, breaks_off=True) as there, pytest.raises(ModelError, match="was not fetched"):
         fetch(tmp_path, there)
-    assert not is_here(replace(dialogues.RINNA, source="org/tiny"), Settings(data_dir=tmp_path))
+    assert not is_downloaded(
+        replace(dialogues.RINNA, source="org/tiny"), Settings(data_dir=tmp_path)
+    )
     with hub(files) as there:
         directory = fetch(tmp_path, there, say=lines.append)
     assert there.asked == [("pytorch_model.bin", f"bytes={10 << 20}-")]
@@ -264,10 +266,10 @@ async def test_the_command_fetches_a_model_and_prints_where_it_is(tmp_path: Path
 def test_safetensors_are_wanted_before_pickles() -> None:
     names = ["config.json", "pytorch_model.bin", "model-00001-of-00002.safetensors"]
     names += ["model-00002-of-00002.safetensors", "model.safetensors.index.json", "tf_model.h5"]
-    kept = {file.name for file in wanted([HubFile(name, 1) for name in names])}
+    kept = {file.name for file in select_files([HubFile(name, 1) for name in names])}
     assert kept == set(names) - {"pytorch_model.bin", "tf_model.h5"}
     with pytest.raises(ModelError, match="neither"):
-        wanted([HubFile("config.json", 1)])
+        select_files([HubFile("config.json", 1)])
 
 
 # -- the commands -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.models.catalogue import CATALOGUE
-from core.place_dialogues import KEPT, PlaceDialogues, adapted
+from core.place_dialogues import MAX_DIALOGUES, PlaceDialogues, spec_with_rules
 from core.place_rules import Rules
 from core.queue_types import Place
 from core.types import Done, Sampling
@@ -88,8 +88,8 @@ async def _reply(house: StoreFixture, text: str) -> tuple[str, str]:
 
 def test_a_place_without_rules_has_the_usual_voice() -> None:
     voices = PlaceDialogues(Dialogue.load(ECHO, None))
-    assert voices.of(Rules()) is voices.usual
-    assert voices.of(Rules(person_messages=5, follow_up="always")) is voices.usual
+    assert voices.of(Rules()) is voices.default
+    assert voices.of(Rules(person_messages=5, follow_up="always")) is voices.default
 
 
 @pytest.mark.parametrize("kind", ["rinna", "chatml"])
@@ -108,21 +108,21 @@ def test_places_with_the_same_rules_share_a_voice() -> None:
     voices = PlaceDialogues(Dialogue.load(ECHO, None))
     cool = voices.of(Rules(temperature=0.1))
     assert cool is voices.of(Rules(temperature=0.1, enabled=True))
-    assert cool is not voices.usual
-    assert cool.fingerprint == voices.usual.fingerprint  # token counts stay good
-    for number in range(KEPT + 1):
+    assert cool is not voices.default
+    assert cool.fingerprint == voices.default.fingerprint  # token counts stay good
+    for number in range(MAX_DIALOGUES + 1):
         voices.of(Rules(top_k=number + 1))
     assert voices.of(Rules(temperature=0.1)) is not cool
 
 
 @pytest.mark.parametrize("wanted", [1, 100, 10**5])
 def test_a_reply_is_never_so_long_that_no_prompt_fits(wanted: int) -> None:
-    spec = adapted(ECHO, Rules(max_new_tokens=wanted))
+    spec = spec_with_rules(ECHO, Rules(max_new_tokens=wanted))
     assert 1 <= spec.max_new_tokens <= wanted
     assert spec.prompt_budget >= ECHO.context_length // 2 or wanted <= ECHO.max_new_tokens
 
 
 def test_sampling_changes_what_it_names() -> None:
-    spec = adapted(ECHO, Rules(temperature=0.3, repetition_penalty=1.2))
+    spec = spec_with_rules(ECHO, Rules(temperature=0.3, repetition_penalty=1.2))
     usual = ECHO.sampling
     assert spec.sampling == Sampling(0.3, usual.top_p, usual.top_k, 1.2)

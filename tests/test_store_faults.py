@@ -62,7 +62,7 @@ async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
         next(thread for thread in threads if house.store.bucket(thread) == bucket)
         for bucket in range(2)
     )
-    async with aclosing(house.queue), at_work(house, EchoEngine(10), vouch=0.5, retry=0.02):
+    async with aclosing(house.queue), at_work(house, EchoEngine(10), announced_for=0.5, retry=0.02):
         await until(lambda: served_by(house))
         held = [await house.say("it goes on for long", thread=one) for one in (refused, served)]
         for receipt, thread in zip(held, (refused, served), strict=True):

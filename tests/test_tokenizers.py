@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as HubTokenizer
 from tokenizers import decoders
 
 from core.dialogue.tokenizers.base import Tokenizer
-from core.dialogue.tokenizers.decoders import WindowDetokenizer, spelling_of
+from core.dialogue.tokenizers.decoders import WindowDetokenizer, as_table
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.errors import ModelError
@@ -250,7 +250,7 @@ def test_a_decoder_that_looks_around_is_no_table(decoder: decoders.Decoder | Non
     if decoder is not None:
         hub.decoder = decoder
     written = json.loads(hub.to_str())["decoder"] if decoder is not None else None
-    assert spelling_of(written) is None
+    assert as_table(written) is None
 
 
 # -- files that cannot be loaded ----------------------------------------------------------------

@@ -20,9 +20,9 @@ from tests.waiting import until
 @pytest.fixture
 def collector() -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
-    tracing.send_to(SimpleSpanProcessor(exporter), "test")
+    tracing.set_processor(SimpleSpanProcessor(exporter), "test")
     yield exporter
-    tracing.send_to(None, "test")
+    tracing.set_processor(None, "test")
 
 
 async def test_a_reply_is_one_trace_from_the_mention_to_the_last_edit(
@@ -56,7 +56,7 @@ def _named(collector: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
 
 def test_processes_agree_on_a_trace_without_a_word(collector: InMemorySpanExporter) -> None:
     for part in ("a bot", "a core"):  # each as its own process would have it
-        tracing.send_to(SimpleSpanProcessor(collector), part)
+        tracing.set_processor(SimpleSpanProcessor(collector), part)
         with tracing.span("a job", part):
             pass
     one, other = collector.get_finished_spans()

@@ -21,7 +21,7 @@ from bots.cli.common import example, open_settings, read_input
 from bots.cli.models import models, tokenize
 from core.errors import OperatorError, UsageError
 from core.extras import install_command
-from core.observe.logs import secrets_in, without_secrets
+from core.observe.logs import redact, secrets_in
 from core.settings import is_text, load_settings
 
 EXTRAS = {
@@ -89,7 +89,7 @@ def _silence_output() -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    print(f"henji: {without_secrets(sentence)}", file=sys.stderr)
+    print(f"henji: {redact(sentence)}", file=sys.stderr)
     return status
 
 
@@ -104,7 +104,7 @@ def _explain(error: Exception) -> int:
         return _complain(f"this needs {package}, which is not here: {install_command(extra)}", 1)
     sentence = f"this is a defect of henji: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error)) + f"henji: {sentence}"
-    print(without_secrets(text, _known_secrets()), file=sys.stderr)
+    print(redact(text, _known_secrets()), file=sys.stderr)
     return 1
 
 

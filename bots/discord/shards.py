@@ -67,7 +67,7 @@ class Shards:
     async def _own(self, shard: int) -> None:
         """Be connected for as long as the lease is ours."""
         client = self._connect(shard)
-        with metrics.gateway_standing("discord", lambda: client.standing, str(shard)):
+        with metrics.gateway_connection("discord", lambda: client.standing, str(shard)):
             await self._connected(shard, client)
 
     async def _connected(self, shard: int, client: HenjiClient) -> None:

@@ -31,7 +31,7 @@ from bots.slack.platform import CALL_SECONDS, SlackPlatform
 from bots.slack.rate_limits import RateLimiter
 from bots.slack.socket_mode import PING_SECONDS, socket_mode_connection
 from bots.slack.users import Users
-from core.background import repeat
+from core.background import repeat_forever
 from core.ports import Deliveries, Feedback, History, JobQueue, Secrets
 from core.settings import Settings
 
@@ -179,7 +179,7 @@ async def _run(
     relay = asyncio.create_task(context.relay.run(drained))
     refresh_statuses = partial(context.platform.refresh_statuses, context.relay.delivers)
     second = context.api.limiter.minute / 60  # shorter in tests
-    tending = asyncio.create_task(repeat(refresh_statuses, REFRESH_SECONDS * second))
+    tending = asyncio.create_task(repeat_forever(refresh_statuses, REFRESH_SECONDS * second))
     try:
         async with _transport(settings, app, flow, catch_up, second):
             context.spawn(catch_up.run())

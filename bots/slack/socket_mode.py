@@ -36,7 +36,7 @@ async def socket_mode_connection(
     handler = _Handler(app, app_token, logger=_quiet_logger(), ping_interval=ping)
     handler.client.on_message_listeners.append(_ConnectionWatcher(on_reconnect).on_frame)
     _log_connection_errors(handler.client)
-    with metrics.gateway_standing("slack", lambda: _is_connected(handler.client.current_session)):
+    with metrics.gateway_connection("slack", lambda: _is_connected(handler.client.current_session)):
         await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
         try:
             yield
@@ -102,10 +102,10 @@ class _ConnectionWatcher:
             return
         kind = json.loads(text).get("type")
         if kind == "disconnect":
-            metrics.gateway("slack", "disconnect")
+            metrics.count_gateway_event("slack", "disconnect")
             self._expected = True
         elif kind == "hello":
-            metrics.gateway("slack", "hello" if self._expected else "lost and back")
+            metrics.count_gateway_event("slack", "hello" if self._expected else "lost and back")
             if not self._expected:
                 log.warning("the connection to slack was lost; reading what was missed")
                 self._on_lost()

@@ -234,7 +234,7 @@ def encode(
 
 
 def _fitting(examples: Sequence[Example], dialogue: Dialogue, longest: int) -> Iterator[Item]:
-    adapted = cache(lambda system: dialogue.adapted(dialogue.spec, system))
+    adapted = cache(lambda system: dialogue.with_spec(dialogue.spec, system))
     for example in examples:
         try:
             item = _encoded(example, adapted(example.system) if example.system else dialogue)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from core.dialogue.encoder import Encoder
 from core.dialogue.formats.base import Format, Message
 from core.dialogue.formats.load import load_format
-from core.dialogue.formats.speaker_names import named
+from core.dialogue.formats.speaker_names import with_name
 from core.dialogue.prompt_cache import CachedDialogue, PromptCache, Segment
 from core.dialogue.reply import Reply
 from core.dialogue.tokenizers.base import Tokenizer
@@ -36,8 +36,8 @@ class Prompt:
     """Turn id -> tokens that the turn takes in a prompt, for the turns that are in this one."""
 
 
-_Built: TypeAlias = tuple[tuple[int, ...], Mapping[str, int], CachedDialogue | None]
-"""A prompt's ids, the tokens of its turns, and the trail to go on from."""
+_BuiltPrompt: TypeAlias = tuple[tuple[int, ...], Mapping[str, int], CachedDialogue | None]
+"""A prompt's ids, the tokens of its turns, and the cached dialogue to extend."""
 
 
 class Dialogue:
@@ -49,26 +49,26 @@ class Dialogue:
     """
 
     def __init__(
-        self, spec: ModelSpec, tokenizer: Tokenizer, form: Format, *, speaker_names: bool = False
+        self, spec: ModelSpec, tokenizer: Tokenizer, format_: Format, *, speaker_names: bool = False
     ) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
-        self.stop_ids = form.reading.stop_ids
+        self.stop_ids = format_.reply_syntax.stop_ids
         self.stop_sequences: tuple[tuple[int, ...], ...] = ()
         """None: a next speaker's line has no fixed ids, and `Reply` ends a reply there."""
-        self._format = form
-        self._names = speaker_names
+        self._format = format_
+        self._speaker_names = speaker_names
         self._encoder = Encoder(tokenizer)
-        self._trails = PromptCache()
-        self._size = lru_cache(4096)(self._measure)
-        self._empty = len(self._encoder.whole(form.whole([Message("user", "")], "")))
+        self._cache = PromptCache()
+        self._token_count = lru_cache(4096)(self._count_tokens)
+        self._empty = len(self._encoder.whole(format_.whole([Message("user", "")], "")))
         if self._empty >= spec.prompt_budget:
             raise ModelError(
                 f"the system prompt takes {self._empty} tokens with the format around it, "
                 f"and {spec.name} reads {spec.prompt_budget} beside the longest reply"
             )
-        told = f"1 {spec.format} {speaker_names} {tokenizer.fingerprint}"
-        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+        named = f"1 {spec.format} {speaker_names} {tokenizer.fingerprint}"
+        self.fingerprint = hashlib.sha256(named.encode()).hexdigest()[:16]
 
     @classmethod
     def load(
@@ -87,8 +87,8 @@ class Dialogue:
         # a remote engine has the weights; here is the tokenizer alone
         if directory is not None and (directory / "config.json").exists():
             check_vocabulary(tokenizer, spec, directory)
-        form = load_format(spec, tokenizer, system_prompt)
-        return cls(spec, tokenizer, form, speaker_names=speaker_names)
+        format_ = load_format(spec, tokenizer, system_prompt)
+        return cls(spec, tokenizer, format_, speaker_names=speaker_names)
 
     def encode_text(self, text: str) -> list[int]:
         """The ids of a text as it stands in a user's turn, without the turn around it."""
@@ -103,7 +103,7 @@ class Dialogue:
         message = self._format.message(Turn("", "assistant", "", text, 0.0))
         lead = self._lead
         ids = self.tokenizer.encode(lead + message.text)[len(self.tokenizer.encode(lead)) :]
-        end = self._format.reading.end
+        end = self._format.reply_syntax.end
         return tuple(ids) if end is None else (*ids, end)
 
     @cached_property
@@ -114,20 +114,20 @@ class Dialogue:
         alone = detokenizer.push(self.tokenizer.encode("a")) + detokenizer.finish()
         return "" if alone == "a" else "\n"
 
-    def adapted(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
+    def with_spec(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
         """The same model's way to talk on other terms, and with a system prompt of its own.
 
         ModelError where the format does not go with that prompt, or it leaves no room.
         """
-        form = self._format
+        format_ = self._format
         if system_prompt is not None:
-            form = load_format(spec, self.tokenizer, system_prompt)
-        return Dialogue(spec, self.tokenizer, form, speaker_names=self._names)
+            format_ = load_format(spec, self.tokenizer, system_prompt)
+        return Dialogue(spec, self.tokenizer, format_, speaker_names=self._speaker_names)
 
     def reply(self, *, resume: str = "") -> Reply:
         """A reply to be filled; `resume` is what stands of it already."""
         detokenizer = self.tokenizer.detokenizer(inside=True)  # the prompt stands before it
-        return Reply(detokenizer, self._format.reading, resume)
+        return Reply(detokenizer, self._format.reply_syntax, resume)
 
     def prompt(self, turns: Sequence[Turn], *, low_water: float, resume: str = "") -> Prompt:
         """The prompt for a reply to the last of `turns`, which fits beside the longest reply.
@@ -138,44 +138,44 @@ class Dialogue:
         """
         if not turns:
             raise ValueError("a prompt needs a turn to answer")
-        known = self._find(turns)
-        start, trail = known or (self._first_start(turns, low_water, resume), None)
+        known = self._find_cached(turns)
+        start, cached = known or (self._first_start(turns, low_water, resume), None)
         while True:
-            ids, counts, grown = self._built(turns, start, trail, resume)
+            ids, counts, extended = self._build(turns, start, cached, resume)
             if len(ids) <= self.spec.prompt_budget:
                 break
-            start, trail = self._later_start(turns, start, len(ids), low_water, resume), None
-        if grown:
-            self._trails.put(grown, known[1] if known else None)
+            start, cached = self._later_start(turns, start, len(ids), low_water, resume), None
+        if extended:
+            self._cache.put(extended, known[1] if known else None)
         return Prompt(ids, start, MappingProxyType(counts))
 
     # -- from turns to ids ------------------------------------------------------------------------
 
-    def _built(
-        self, turns: Sequence[Turn], start: int, trail: CachedDialogue | None, resume: str
-    ) -> _Built:
-        """The prompt of the turns from `start` on, of which `trail` holds the first."""
-        if not self._format.stable:
+    def _build(
+        self, turns: Sequence[Turn], start: int, cached: CachedDialogue | None, resume: str
+    ) -> _BuiltPrompt:
+        """The prompt of the turns from `start` on, of which `cached` holds the first ones."""
+        if not self._format.append_only:
             groups = list(self._groups(turns[start:]))
             rendered = self._format.whole(list(map(self._message, groups)), resume)
-            return self._encoder.whole(rendered), self._sizes(turns[start:]), None
-        trail = trail or CachedDialogue()
-        parts = self._parts(turns[start + len(trail.turns) :], first=not trail.turns)
-        grown = trail.extended(parts, self._encoder)
-        ids, counts = grown.ended(self._format.tail(resume), self._encoder)
-        return ids, counts, grown
+            return self._encoder.whole(rendered), self._token_counts(turns[start:]), None
+        cached = cached or CachedDialogue()
+        segments = self._segments(turns[start + len(cached.turns) :], first=not cached.turns)
+        extended = cached.extend(segments, self._encoder)
+        ids, counts = extended.finish(self._format.tail(resume), self._encoder)
+        return ids, counts, extended
 
-    def _find(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
-        """A trail that these turns go on from, and where in them it begins."""
-        found = self._trails.find(turns)
+    def _find_cached(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
+        """A cached dialogue that these turns continue, and the index where it begins."""
+        found = self._cache.find(turns)
         if found is None or not self._format.alternates:
             return found
-        start, trail = found
-        new = turns[start + len(trail.turns) :]
+        start, cached = found
+        new = turns[start + len(cached.turns) :]
         # a turn of the same role would change the last message
-        return None if new and new[0].role == trail.turns[-1].role else found
+        return None if new and new[0].role == cached.turns[-1].role else found
 
-    def _parts(self, turns: Sequence[Turn], *, first: bool) -> Iterator[Segment]:
+    def _segments(self, turns: Sequence[Turn], *, first: bool) -> Iterator[Segment]:
         for group in self._groups(turns):
             message = self._message(group)
             render = self._format.first if first else self._format.following
@@ -189,19 +189,21 @@ class Dialogue:
         return ((turn,) for turn in turns)
 
     def _message(self, group: Sequence[Turn]) -> Message:
-        told = map(named, group) if self._names else group
-        messages = list(map(self._format.message, told))
+        named = map(with_name, group) if self._speaker_names else group
+        messages = list(map(self._format.message, named))
         return Message(messages[0].role, "\n".join(message.text for message in messages))
 
     # -- what fits ---------------------------------------------------------------------------------
 
     def _first_start(self, turns: Sequence[Turn], low_water: float, resume: str) -> int:
         """Where a prompt begins that none was made before: at the first turn, if all may fit."""
-        room = self.spec.prompt_budget - self._around(resume)
+        room = self.spec.prompt_budget - self._overhead(resume)
         # a turn beside others takes up to a token less than by itself
-        if self._oldest(turns, room, joined=1) == 0:
-            return self._beginning(turns, 0)
-        return self._beginning(turns, self._oldest(turns, self._low_room(low_water, resume)))
+        if self._oldest_that_fits(turns, room, joined=1) == 0:
+            return self._valid_start(turns, 0)
+        return self._valid_start(
+            turns, self._oldest_that_fits(turns, self._low_budget(low_water, resume))
+        )
 
     def _later_start(
         self, turns: Sequence[Turn], start: int, tokens: int, low_water: float, resume: str
@@ -209,36 +211,36 @@ class Dialogue:
         """Where to begin instead of at `start`, whose prompt took too many `tokens`."""
         if start >= len(turns) - 1:
             raise TurnTooLong(tokens, self.spec.prompt_budget)
-        oldest = self._oldest(turns, self._low_room(low_water, resume))
-        return self._beginning(turns, max(start + 1, oldest))
+        oldest = self._oldest_that_fits(turns, self._low_budget(low_water, resume))
+        return self._valid_start(turns, max(start + 1, oldest))
 
-    def _low_room(self, low_water: float, resume: str) -> int:
-        return int(self.spec.prompt_budget * low_water) - self._around(resume)
+    def _low_budget(self, low_water: float, resume: str) -> int:
+        return int(self.spec.prompt_budget * low_water) - self._overhead(resume)
 
-    def _oldest(self, turns: Sequence[Turn], room: int, *, joined: int = 0) -> int:
+    def _oldest_that_fits(self, turns: Sequence[Turn], room: int, *, joined: int = 0) -> int:
         """The oldest turn that fits into `room` tokens with all after it; at least the newest."""
         for place in range(len(turns) - 1, -1, -1):
             turn = turns[place]
-            room -= self._size(turn.role, turn.text, turn.name) - joined
+            room -= self._token_count(turn.role, turn.text, turn.name) - joined
             if room < 0:
                 return min(place + 1, len(turns) - 1)
         return 0
 
-    def _beginning(self, turns: Sequence[Turn], start: int) -> int:
+    def _valid_start(self, turns: Sequence[Turn], start: int) -> int:
         """`start`, or the next user's turn where the format wants one first."""
         if not self._format.user_first:
             return start
         users = (p for p in range(start, len(turns)) if turns[p].role == "user")
         return next(users, len(turns) - 1)
 
-    def _around(self, resume: str) -> int:
+    def _overhead(self, resume: str) -> int:
         """Tokens that a prompt takes beside its turns."""
         return self._empty + (self._encoder.count(resume) if resume else 0)
 
-    def _sizes(self, turns: Sequence[Turn]) -> Mapping[str, int]:
-        return {turn.id: self._size(turn.role, turn.text, turn.name) for turn in turns}
+    def _token_counts(self, turns: Sequence[Turn]) -> Mapping[str, int]:
+        return {turn.id: self._token_count(turn.role, turn.text, turn.name) for turn in turns}
 
-    def _measure(self, role: Role, text: str, name: str) -> int:
+    def _count_tokens(self, role: Role, text: str, name: str) -> int:
         """The tokens of a turn by itself, between two others."""
         message = self._message([Turn("", role, "", text, 0.0, name)])
         return len(self._encoder.whole(self._format.following(message)))

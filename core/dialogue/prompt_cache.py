@@ -10,7 +10,7 @@ from core.bounded import Bounded
 from core.dialogue.encoder import Encoder
 from core.types import Turn
 
-_facts = attrgetter("id", "role", "text", "name")
+_prompt_fields = attrgetter("id", "role", "text", "name")
 """All of a turn that a prompt depends on."""
 
 
@@ -27,105 +27,106 @@ class CachedDialogue:
     """Some turns in a row, rendered and encoded up to the last place where they may be cut."""
 
     turns: tuple[Turn, ...] = ()
-    parts: tuple[Segment, ...] = ()
+    segments: tuple[Segment, ...] = ()
     ids: tuple[int, ...] = ()
     """Of what stands before the last cut."""
     rest: str = ""
     """What stands after it: its ids depend on what comes next."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Turn id -> tokens, for every part but the last."""
+    """Turn id -> tokens, for every segment but the last."""
     settled: bool = True
     """Whether every segment has its ids wherever it stands; if not, the whole is encoded."""
 
-    def extended(self, parts: Iterable[Segment], encoder: Encoder) -> CachedDialogue:
-        """This and more parts."""
-        last = self.parts[-1] if self.parts else None
+    def extend(self, segments: Iterable[Segment], encoder: Encoder) -> CachedDialogue:
+        """This dialogue with more segments."""
+        last = self.segments[-1] if self.segments else None
         done: list[Segment] = []
         ids: list[int] = []
         counts: dict[str, int] = {}
         rest, settled = self.rest, self.settled
-        for part in parts:
-            sides, segment = encoder.split(part.text), None
-            if sides is None:
-                rest += part.text
+        for segment in segments:
+            split, closed = encoder.split(segment.text), None
+            if split is None:
+                rest += segment.text
             else:
-                segment, alone = encoder.segment(rest + sides[0])
-                ids += segment
-                rest, settled = sides[1], settled and alone
+                closed, settled_alone = encoder.segment(rest + split[0])
+                ids += closed
+                rest, settled = split[1], settled and settled_alone
             if last is not None:
-                divided = sides is not None and len(sides[0]) <= _FRONT
-                counts |= _counted(last, segment if divided else None, encoder)
-            done.append(part)
-            last = part
+                divided = split is not None and len(split[0]) <= _MARKER_LENGTH
+                counts |= _token_counts(last, closed if divided else None, encoder)
+            done.append(segment)
+            last = segment
         return CachedDialogue(
-            self.turns + tuple(turn for part in done for turn in part.turns),
-            self.parts + tuple(done),
+            self.turns + tuple(turn for segment in done for turn in segment.turns),
+            self.segments + tuple(done),
             self.ids + tuple(ids),
             rest,
             {**self.counts, **counts},
             settled,
         )
 
-    def ended(self, tail: str, encoder: Encoder) -> tuple[tuple[int, ...], Mapping[str, int]]:
+    def finish(self, tail: str, encoder: Encoder) -> tuple[tuple[int, ...], Mapping[str, int]]:
         """The ids of the whole prompt, which ends with `tail`, and every turn's tokens."""
-        sides = encoder.split(tail)
-        last, end = (self.rest + sides[0], sides[1]) if sides else ("", self.rest + tail)
+        split = encoder.split(tail)
+        last, end = (self.rest + split[0], split[1]) if split else ("", self.rest + tail)
         (ids, settled), (end_ids, end_settled) = encoder.segment(last), encoder.segment(end)
-        closed = ids if sides and len(sides[0]) <= _FRONT else None
-        counts = {**self.counts, **_counted(self.parts[-1], closed, encoder)}
+        closed = ids if split and len(split[0]) <= _MARKER_LENGTH else None
+        counts = {**self.counts, **_token_counts(self.segments[-1], closed, encoder)}
         if self.settled and settled and end_settled:
             return self.ids + (ids + end_ids), counts  # the long one is copied once
-        return encoder.whole("".join(part.text for part in self.parts) + tail), counts
+        return encoder.whole("".join(segment.text for segment in self.segments) + tail), counts
 
     def matches(self, turns: Sequence[Turn]) -> bool:
-        """Whether this is a trail of `turns`. Turns that were read anew are compared by what is in
+        """Whether these are its turns. Turns that were read anew are compared by what is in
         them, so that an edited one is noticed."""
         if len(turns) != len(self.turns):
             return False
         return all(map(is_, turns, self.turns)) or (
-            list(map(_facts, turns)) == list(map(_facts, self.turns))
+            list(map(_prompt_fields, turns)) == list(map(_prompt_fields, self.turns))
         )
 
 
-_FRONT = 4
-"""A cut among so many characters at the beginning of a part is the one that divides it from the
-part before."""
+_MARKER_LENGTH = 4
+"""A cut within so many characters of a segment's beginning divides it from the segment before."""
 
 
-def _counted(part: Segment, closed: Sequence[int] | None, encoder: Encoder) -> dict[str, int]:
-    """Turn id -> tokens, for the turns of a part; `closed` is the segment that ends with it."""
-    sides = encoder.split(part.text)
-    alone = closed is None or sides is None or len(sides[0]) > _FRONT
-    tokens = encoder.count(part.text) if closed is None or alone else len(closed)
-    if len(part.turns) == 1:
-        return {part.turns[0].id: tokens}
+def _token_counts(
+    segment: Segment, closed: Sequence[int] | None, encoder: Encoder
+) -> dict[str, int]:
+    """Turn id -> tokens, for the turns of a segment; `closed` is the segment that ends with it."""
+    split = encoder.split(segment.text)
+    settled_alone = closed is None or split is None or len(split[0]) > _MARKER_LENGTH
+    tokens = encoder.count(segment.text) if closed is None or settled_alone else len(closed)
+    if len(segment.turns) == 1:
+        return {segment.turns[0].id: tokens}
     # turns that were joined share their tokens by length
-    length = sum(len(turn.text) + 1 for turn in part.turns)
-    return {turn.id: max(1, tokens * (len(turn.text) + 1) // length) for turn in part.turns}
+    length = sum(len(turn.text) + 1 for turn in segment.turns)
+    return {turn.id: max(1, tokens * (len(turn.text) + 1) // length) for turn in segment.turns}
 
 
 class PromptCache:
-    """The trails of the dialogues that were answered last, found by their last turn's id."""
+    """The dialogues that were answered last, found by their last turn's id."""
 
     def __init__(self, most: int = 256) -> None:
         self._by_last_turn = Bounded[str, CachedDialogue](most)
 
     def find(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
-        """The trail that ends last among these turns, and where in them it begins."""
-        for end in range(len(turns), max(0, len(turns) - _NEW), -1):
-            trail = self._by_last_turn.get(turns[end - 1].id)
-            if trail is not None:
-                start = end - len(trail.turns)
-                if start >= 0 and trail.matches(turns[start:end]):
-                    return start, trail
+        """The dialogue that ends last among these turns, and the index where it begins."""
+        for end in range(len(turns), max(0, len(turns) - _MAX_NEW_TURNS), -1):
+            dialogue = self._by_last_turn.get(turns[end - 1].id)
+            if dialogue is not None:
+                start = end - len(dialogue.turns)
+                if start >= 0 and dialogue.matches(turns[start:end]):
+                    return start, dialogue
         return None
 
-    def put(self, trail: CachedDialogue, instead: CachedDialogue | None) -> None:
-        """Keep a trail; the shorter one that it grew out of is not wanted any more."""
-        if instead is not None:
-            self._by_last_turn.pop(instead.turns[-1].id, None)
-        self._by_last_turn[trail.turns[-1].id] = trail
+    def put(self, dialogue: CachedDialogue, replaced: CachedDialogue | None) -> None:
+        """Keep a dialogue, and drop the shorter one that it extends."""
+        if replaced is not None:
+            self._by_last_turn.pop(replaced.turns[-1].id, None)
+        self._by_last_turn[dialogue.turns[-1].id] = dialogue
 
 
-_NEW = 64
-"""How many turns may have been added since the last prompt for its trail to be found."""
+_MAX_NEW_TURNS = 64
+"""How many new turns may follow a cached dialogue."""

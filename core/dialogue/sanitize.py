@@ -28,13 +28,13 @@ _UNSEEN = re.compile(
 )
 
 
-def squeezed(text: str) -> str:
+def skeleton(text: str) -> str:
     """What a reader takes a text for: letters of every width and form as the usual ones, one kind
     of colon, and nothing that is not seen."""
     return _UNSEEN.sub("", _COLONS.sub(":", unicodedata.normalize("NFKC", text)))
 
 
-class Breaker:
+class MarkBreaker:
     """Breaks strings that mean something to a format where they stand in a text: a space goes in
     before their last character, so that they still read as what was typed.
 
@@ -48,13 +48,13 @@ class Breaker:
         # one character, or nothing but space, cannot be broken and is no one's mark
         both = {string.strip() for given in strings for string in (given, normalized(given))}
         known = sorted((s for s in both if len(s) > 1), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(_loosely, known))) if known else None
+        self._pattern = re.compile("|".join(map(_loose_pattern, known))) if known else None
 
     def __call__(self, text: str) -> str:
         tries = 0
         while self._pattern and (seen := self._with_marks(text, self._pattern)) is not None:
             # where a tokenizer takes spaces out again, not all of a mark can be kept
-            text = self._pattern.sub(_spaced if tries < _TRIES else _shortened, seen)
+            text = self._pattern.sub(_with_space if tries < _TRIES else _without_last, seen)
             tries += 1
         return text
 
@@ -69,13 +69,13 @@ class Breaker:
 _TRIES = 4
 
 
-def _loosely(string: str) -> str:
+def _loose_pattern(string: str) -> str:
     return re.escape(string).replace(":", _ANY_COLON).replace("\\ ", r"[^\S\n]*")
 
 
-def _spaced(found: re.Match[str]) -> str:
+def _with_space(found: re.Match[str]) -> str:
     return f"{found[0][:-1]} {found[0][-1]}"
 
 
-def _shortened(found: re.Match[str]) -> str:
+def _without_last(found: re.Match[str]) -> str:
     return found[0][:-1]

@@ -34,14 +34,14 @@ async def open_engine(
 
 
 async def _open_remote(settings: Settings, spec: ModelSpec) -> Engine:
-    from core.engine.openai import OpenAIEngine, Remote
+    from core.engine.openai import OpenAIEngine, RemoteServer
 
     if not settings.openai_base_url:
         raise UsageError(
             "the engine openai needs HENJI_OPENAI_BASE_URL, such as http://host:8000/v1"
         )
     key = settings.openai_api_key
-    remote = Remote(
+    remote = RemoteServer(
         settings.openai_base_url,
         key=key.get_secret_value() if key else None,
         model=spec.adapter or settings.openai_model,

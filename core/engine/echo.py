@@ -11,7 +11,7 @@ from core.errors import EngineRefused
 from core.types import FinishReason
 
 PLACES = 1_000
-_AT_ONCE = 64
+_CHUNK = 64
 """Code points a chunk where no pace is asked for."""
 
 
@@ -24,7 +24,7 @@ class EchoEngine:
         self._running = 0
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        reply = _reply(request.prompt)
+        reply = _reply_to(request.prompt)
         wanted = reply[: request.max_new_tokens]
         reason: FinishReason = "stop" if len(wanted) == len(reply) else "length"
         self._running += 1
@@ -44,7 +44,7 @@ class EchoEngine:
 
     async def _paced(self, ids: tuple[int, ...]) -> AsyncIterator[tuple[int, ...]]:
         clock = asyncio.get_running_loop()
-        start, size = clock.time(), 1 if self._pace else _AT_ONCE
+        start, size = clock.time(), 1 if self._pace else _CHUNK
         for at in range(0, len(ids), size):
             if self._pace:
                 # Against the start, so that a late wake-up does not slow the whole reply.
@@ -53,7 +53,7 @@ class EchoEngine:
             yield ids[at : at + size]
 
 
-def _reply(prompt: Sequence[int]) -> tuple[int, ...]:
+def _reply_to(prompt: Sequence[int]) -> tuple[int, ...]:
     """What is to be said, less what the prompt has of it already."""
     whole = (*map(ord, "echo: "), *_newest_user_turn(prompt))
     last = max(at for at, id_ in enumerate(prompt) if id_ >= USER)

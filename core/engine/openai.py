@@ -29,7 +29,7 @@ _LINE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteServer:
     """A server, and how it is to be used."""
 
     base_url: str
@@ -44,22 +44,22 @@ class Remote:
     """Seconds without an event after which the server is given up."""
 
 
-class _TryAgainError(Exception):
+class _RetryableError(Exception):
     """Nothing was generated yet, and the fault may pass."""
 
 
 class OpenAIEngine:
-    """Streams replies from a `Remote`. Made with `open`, which finds out what the server can."""
+    """Streams replies from a `RemoteServer`. `open` makes one and probes the server."""
 
-    def __init__(self, remote: Remote, model: str, http: aiohttp.ClientSession) -> None:
+    def __init__(self, remote: RemoteServer, model: str, http: aiohttp.ClientSession) -> None:
         self._remote = remote
         self._model = model
         self._http = http
         self._running = 0
-        self._pace = Throughput()
+        self._throughput = Throughput()
 
     @classmethod
-    async def open(cls, remote: Remote) -> Self:
+    async def open(cls, remote: RemoteServer) -> Self:
         """ModelError, one sentence, where the server is not there or takes no token ids."""
         headers = {"Authorization": f"Bearer {remote.key}"} if remote.key else {}
         http = aiohttp.ClientSession(
@@ -84,9 +84,9 @@ class OpenAIEngine:
             async for chunk in self._with_retries(request):
                 now = time.monotonic()
                 if not tokens:
-                    self._pace.started(now - arrived)
+                    self._throughput.started(now - arrived)
                 tokens += len(chunk.ids) or 1
-                self._pace.sampled(len(chunk.ids) or 1, now)
+                self._throughput.sampled(len(chunk.ids) or 1, now)
                 yield chunk
         finally:
             self._running -= 1
@@ -96,8 +96,8 @@ class OpenAIEngine:
         return EngineStats(
             running=self._running,
             places=max(0, self._remote.places - self._running),
-            tokens_per_second=self._pace.tokens_per_second(time.monotonic()),
-            time_to_first_token=self._pace.first_token,
+            tokens_per_second=self._throughput.tokens_per_second(time.monotonic()),
+            time_to_first_token=self._throughput.first_token,
         )
 
     async def close(self) -> None:
@@ -122,7 +122,7 @@ class OpenAIEngine:
             try:
                 async for chunk in self._stream(request):
                     yield chunk
-            except _TryAgainError as error:
+            except _RetryableError as error:
                 if attempt == _ATTEMPTS - 1:
                     raise EngineError(f"{self._remote.base_url}: {error}") from None
                 await asyncio.sleep(_FIRST_PAUSE * 2**attempt)
@@ -152,15 +152,15 @@ class OpenAIEngine:
         return body
 
     async def _stream(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
-        """One attempt: `_TryAgainError` before its first chunk, `EngineError` after it."""
-        reply = _Reply(request)
+        """One attempt: `_RetryableError` before its first chunk, `EngineError` after it."""
+        reply = _RemoteReply(request)
         try:
             url = f"{self._remote.base_url.rstrip('/')}/completions"
             async with self._http.post(url, json=self._body(request)) as response:
                 try:
                     await _check(response)
                     async for event in _events(response):
-                        chunk = reply.take(event)
+                        chunk = reply.read(event)
                         if chunk is not None:
                             yield chunk
                         if reply.ended:
@@ -171,11 +171,11 @@ class OpenAIEngine:
         except (aiohttp.ClientError, TimeoutError) as error:
             sentence = str(error) or "the server was silent for too long"
             if not reply.begun:
-                raise _TryAgainError(sentence) from None
+                raise _RetryableError(sentence) from None
             raise EngineError(f"{self._remote.base_url}: {sentence}") from None
 
 
-class _Reply:
+class _RemoteReply:
     """What has come of one reply, held against the request's own stops."""
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -184,7 +184,7 @@ class _Reply:
         self._request = request
         self._ids: list[int] = []
 
-    def take(self, event: Mapping[str, Any]) -> Chunk | None:
+    def read(self, event: Mapping[str, Any]) -> Chunk | None:
         if "error" in event:
             raise EngineError(f"the server gave up: {_message(event)}")
         if not event.get("choices"):
@@ -244,7 +244,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         text = text.strip()
     sentence = f"status {response.status}: {text[:300]}"
     if response.status in (408, 409, 425, 429) or response.status >= 500:
-        raise _TryAgainError(sentence)
+        raise _RetryableError(sentence)
     raise EngineRefused(sentence)
 
 
@@ -256,14 +256,14 @@ def _message(answer: Any) -> str:
     return str(error)
 
 
-async def _first_model(http: aiohttp.ClientSession, remote: Remote) -> str:
+async def _first_model(http: aiohttp.ClientSession, remote: RemoteServer) -> str:
     url = f"{remote.base_url.rstrip('/')}/models"
     try:
         async with http.get(url) as response:
             await _check(response)
             listed = await response.json(content_type=None)
             return str(listed["data"][0]["id"])
-    except (aiohttp.ClientError, TimeoutError, _TryAgainError, EngineRefused) as error:
+    except (aiohttp.ClientError, TimeoutError, _RetryableError, EngineRefused) as error:
         raise ModelError(f"no model server answers at {url}: {error}") from None
     except (ValueError, LookupError, TypeError):
         raise ModelError(f"{url} lists no model") from None

@@ -6,7 +6,7 @@ from collections import deque
 
 _WINDOW = 10.0
 """Seconds that tokens a second are counted over."""
-_NEWEST = 0.2
+_NEWEST_WEIGHT = 0.2
 """The weight of the newest value in a mean of late."""
 
 
@@ -22,11 +22,11 @@ class Throughput:
 
     def started(self, seconds: float) -> None:
         """A request has its first token, so long after it arrived."""
-        self.first_token = _mean(self.first_token, seconds)
+        self.first_token = _moving_average(self.first_token, seconds)
 
     def finished(self, tokens: int) -> None:
         """A request has ended with so many tokens."""
-        self.request_tokens = _mean(self.request_tokens, tokens)
+        self.request_tokens = _moving_average(self.request_tokens, tokens)
 
     def sampled(self, tokens: int, now: float) -> None:
         self._tokens.append((now, tokens))
@@ -41,5 +41,5 @@ class Throughput:
         return sum(tokens for _, tokens in recent) / max(now - recent[0][0], 0.1)
 
 
-def _mean(of_late: float, newest: float) -> float:
-    return of_late + (newest - of_late) * _NEWEST if of_late else newest
+def _moving_average(of_late: float, newest: float) -> float:
+    return of_late + (newest - of_late) * _NEWEST_WEIGHT if of_late else newest

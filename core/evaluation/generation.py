@@ -50,7 +50,7 @@ async def _answer(
     engine: Engine, dialogue: Dialogue, prompt: Prompt, side: Side, seed: int
 ) -> Answer:
     if prompt.system is not None:
-        dialogue = dialogue.adapted(dialogue.spec, prompt.system)
+        dialogue = dialogue.with_spec(dialogue.spec, prompt.system)
     own = seed_of(prompt.id, seed)
     try:
         ids = dialogue.prompt(prompt.turns, low_water=1.0).ids

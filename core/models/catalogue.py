@@ -24,7 +24,7 @@ class ModelShape:
     """How big a model is, whatever precision it is loaded in."""
 
     parameters: int
-    cache_numbers: int
+    cache_values: int
     """Numbers that one token adds to the key-value cache, over all layers."""
 
 
@@ -55,7 +55,7 @@ class ModelSpec:
         return self.context_length - self.max_new_tokens
 
 
-_RINNA_SHAPE = ModelShape(parameters=3_607_245_312, cache_numbers=2 * 36 * 2816)
+_RINNA_SHAPE = ModelShape(parameters=3_607_245_312, cache_values=2 * 36 * 2816)
 
 
 GENERATE_TOP_K = 50
@@ -95,7 +95,7 @@ CATALOGUE: dict[str, ModelSpec] = {
             context_length=8192,
             sampling=Sampling(temperature=0.2, top_p=0.9),
             max_new_tokens=512,
-            shape=ModelShape(parameters=134_515_008, cache_numbers=2 * 30 * 3 * 64),
+            shape=ModelShape(parameters=134_515_008, cache_values=2 * 30 * 3 * 64),
         ),
         ModelSpec(
             name="echo",
@@ -148,8 +148,8 @@ def _from_directory(name: str, source: str, directory: Path) -> ModelSpec:
     return ModelSpec(
         name=name,
         source=source,
-        format=files.format_of(directory),
-        tokenizer=files.tokenizer_of(directory),
+        format=files.detect_format(directory),
+        tokenizer=files.detect_tokenizer(directory),
         context_length=length,
         sampling=_sampling(defaults),
         max_new_tokens=max(1, min(512, length // 4)),
@@ -169,7 +169,7 @@ def _sampling(defaults: dict[str, Any]) -> Sampling:
 
 def _shape(config: dict[str, Any], directory: Path) -> ModelShape | None:
     parameters = files.count_parameters(directory)
-    numbers = files.cache_numbers(config)
+    numbers = files.cache_values_per_token(config)
     return ModelShape(parameters, numbers) if parameters and numbers else None
 
 
@@ -335,7 +335,7 @@ def _source(name: str, settings: Settings) -> tuple[str, str | None]:
     return name, None
 
 
-def is_here(spec: ModelSpec, settings: Settings) -> bool:
+def is_downloaded(spec: ModelSpec, settings: Settings) -> bool:
     """Whether a model's files are on this machine, its adapter's too."""
     if spec.adapter and settings.engine == "torch" and not Path(spec.adapter).expanduser().is_dir():
         return False
@@ -360,7 +360,7 @@ _BYTES = {"auto": 2, "float16": 2, "bfloat16": 2, "float32": 4}
 def estimate_memory(shape: ModelShape, context_length: int, dtype: str) -> MemoryEstimate:
     """What a model takes in a precision of the settings; ``auto`` is a GPU's, of two bytes."""
     size = _BYTES[dtype]
-    return MemoryEstimate(shape.parameters * size, shape.cache_numbers * context_length * size)
+    return MemoryEstimate(shape.parameters * size, shape.cache_values * context_length * size)
 
 
 def _pulled(name: str, source: str, revision: str | None, settings: Settings) -> Path:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError, in_brief
-from core.models.files import PULLED, find_pulled, locked, pulled_directory, read_json
+from core.models.files import PULL_RECORD, find_pulled, locked, pulled_directory, read_json
 
 _SMALL = re.compile(r".*\.(json|jinja|model|txt)")
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
-_COMMIT = "henji-fetching"
+_PARTIAL_COMMIT = "henji-fetching"
 """In a directory that is being filled: the commit that its files are of."""
-_BIG = 10_000_000
+_PROGRESS_BYTES = 10_000_000
 """Bytes of a file whose progress is told on the way."""
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,19 @@ class HubFile:
 
 
 def pull(
-    source: str, data_dir: Path, revision: str | None, say: Say, *, endpoint: str | None = None
+    source: str,
+    data_dir: Path,
+    revision: str | None,
+    progress: Progress,
+    *,
+    endpoint: str | None = None,
 ) -> Path:
     """Fetch a model's files into the data directory, and write down the commit they are of.
 
     `revision` None is what was fetched before, else what the branch `main` names now. `endpoint` is
     the hub's address, where it is another than the library's. What was fetched of a commit is kept
     if it is broken off, and gone on with at the next call; the model that was there before stays
-    until all of the other is here. Raises ModelError with one sentence.
+    until all of the new one is there. Raises ModelError with one sentence.
     """
     directory = pulled_directory(data_dir, source)
     try:
@@ -50,29 +55,29 @@ def pull(
     except OSError as error:
         raise ModelError(f"{directory.parent} cannot be made: {error.strerror}") from None
     lock = directory.with_name(f"{directory.name}.lock")
-    with locked(lock, lambda: say(f"waiting for another process, which is fetching {source}")):
+    with locked(lock, lambda: progress(f"waiting for another process, which is fetching {source}")):
         if find_pulled(data_dir, source, revision) is not None:
-            say(f"{source} is here already, at revision {_revision(directory)}")
+            progress(f"{source} is here already, at revision {_revision(directory)}")
             return directory
-        commit, files = _listed(source, revision or "main", endpoint)
-        partial = _begun(directory, commit)
+        commit, files = _list_files(source, revision or "main", endpoint)
+        partial = _begin_partial(directory, commit)
         _check_disk(source, partial, files)
         for number, file in enumerate(files, 1):
-            say(f"{number}/{len(files)} {file.name} ({file.size / 1e6:,.1f} MB)")
-            _fetch(source, file, commit, partial, endpoint, say)
+            progress(f"{number}/{len(files)} {file.name} ({file.size / 1e6:,.1f} MB)")
+            _fetch(source, file, commit, partial, endpoint, progress)
         _finish(source, commit, partial, directory)
-    say(f"{source} is here, at revision {commit}")
+    progress(f"{source} is here, at revision {commit}")
     return directory
 
 
 def _revision(directory: Path) -> str:
-    return str(read_json(directory / PULLED).get("revision"))
+    return str(read_json(directory / PULL_RECORD).get("revision"))
 
 
 # -- what there is --------------------------------------------------------------------------------
 
 
-def _listed(source: str, revision: str, endpoint: str | None) -> tuple[str, list[HubFile]]:
+def _list_files(source: str, revision: str, endpoint: str | None) -> tuple[str, list[HubFile]]:
     """The commit that a revision names, and the files of it that are wanted."""
     # the hub's library is wanted here alone
     from httpx2 import HTTPError
@@ -91,26 +96,26 @@ def _listed(source: str, revision: str, endpoint: str | None) -> tuple[str, list
     ]
     if info.sha is None:
         raise ModelError(f"the hub does not say which commit {source} is at")
-    return info.sha, wanted(files)
+    return info.sha, select_files(files)
 
 
-def wanted(files: list[HubFile]) -> list[HubFile]:
+def select_files(files: list[HubFile]) -> list[HubFile]:
     """Config, tokenizer and one set of weights: safetensors where there are some, else pickles."""
-    here = [file for file in files if "/" not in file.name]
-    weights = [file for file in here if _SAFETENSORS.fullmatch(file.name)]
-    weights = weights or [file for file in here if _PICKLED.fullmatch(file.name)]
+    top_level = [file for file in files if "/" not in file.name]
+    weights = [file for file in top_level if _SAFETENSORS.fullmatch(file.name)]
+    weights = weights or [file for file in top_level if _PICKLED.fullmatch(file.name)]
     if not weights:
         raise ModelError("the repository has neither safetensors nor pickled weights of PyTorch")
-    return [file for file in here if _SMALL.fullmatch(file.name)] + weights
+    return [file for file in top_level if _SMALL.fullmatch(file.name)] + weights
 
 
 # -- fetching it ----------------------------------------------------------------------------------
 
 
-def _begun(directory: Path, commit: str) -> Path:
+def _begin_partial(directory: Path, commit: str) -> Path:
     """The directory that is filled with a commit's files; what is there of another's goes."""
     partial = directory.with_name(f"{directory.name}.partial")
-    named = partial / _COMMIT
+    named = partial / _PARTIAL_COMMIT
     if named.exists() and named.read_text().strip() != commit:
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
@@ -119,7 +124,7 @@ def _begun(directory: Path, commit: str) -> Path:
 
 
 def _check_disk(source: str, partial: Path, files: list[HubFile]) -> None:
-    missing = sum(file.size - _fetched(partial / file.name) for file in files)
+    missing = sum(file.size - _size_of(partial / file.name) for file in files)
     free = shutil.disk_usage(partial).free
     if missing > free:
         raise ModelError(
@@ -128,14 +133,14 @@ def _check_disk(source: str, partial: Path, files: list[HubFile]) -> None:
         )
 
 
-def _fetched(path: Path) -> int:
+def _size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
 def _fetch(
-    source: str, file: HubFile, commit: str, partial: Path, endpoint: str | None, say: Say
+    source: str, file: HubFile, commit: str, partial: Path, endpoint: str | None, progress: Progress
 ) -> None:
-    """Bring a file here, or the rest of it."""
+    """Download a file, or the rest of it."""
     from httpx2 import HTTPError
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
@@ -143,17 +148,17 @@ def _fetch(
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public
 
     path = partial / file.name
-    here = _fetched(path)
+    done = _size_of(path)
     url = hf_hub_url(source, file.name, revision=commit, endpoint=endpoint)
     try:
         with path.open("ab") as into:
             http_get(
                 url,
                 into,
-                resume_size=here,
+                resume_size=done,
                 headers=build_hf_headers(),
                 expected_size=file.size or None,
-                tqdm_class=_bar(file, say),
+                tqdm_class=_bar(file, progress),
             )
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         raise ModelError(f"{file.name} of {source} was not fetched: {in_brief(error)}") from None
@@ -171,13 +176,13 @@ def _is_whole(path: Path, file: HubFile) -> bool:
         return hashlib.file_digest(whole, "sha256").hexdigest() == file.sha256
 
 
-def _bar(file: HubFile, say: Say) -> Any:
+def _bar(file: HubFile, progress: Progress) -> Any:
     """A class in the place of the library's progress bar, which shows one in a terminal alone."""
 
     class Bar:
         def __init__(self, *_: object, initial: int = 0, **__: object) -> None:
             self._done = initial
-            self._told = initial * 10 // max(1, file.size)
+            self._reported = initial * 10 // max(1, file.size)
 
         def __enter__(self) -> Bar:
             return self
@@ -188,17 +193,17 @@ def _bar(file: HubFile, say: Say) -> Any:
         def update(self, size: int) -> None:
             self._done += size
             tenth = self._done * 10 // max(1, file.size)
-            if file.size >= _BIG and self._told < tenth < 10:
-                self._told = tenth
-                say(f"    {tenth}0 % of {file.name}")
+            if file.size >= _PROGRESS_BYTES and self._reported < tenth < 10:
+                self._reported = tenth
+                progress(f"    {tenth}0 % of {file.name}")
 
     return Bar
 
 
 def _finish(source: str, commit: str, partial: Path, directory: Path) -> None:
     """Put what was fetched in the place of what was there before."""
-    (partial / _COMMIT).unlink()
-    (partial / PULLED).write_text(json.dumps({"source": source, "revision": commit}) + "\n")
+    (partial / _PARTIAL_COMMIT).unlink()
+    (partial / PULL_RECORD).write_text(json.dumps({"source": source, "revision": commit}) + "\n")
     before = directory.with_name(f"{directory.name}.before")
     shutil.rmtree(before, ignore_errors=True)
     if directory.exists():

@@ -79,7 +79,7 @@ def context_length(config: dict[str, Any], directory: Path) -> int:
     )
 
 
-def format_of(directory: Path) -> Literal["plain", "chat-template"]:
+def detect_format(directory: Path) -> Literal["plain", "chat-template"]:
     """Chat where the directory has a chat template, else plain continuation: nothing in a model's
     files says which other format it was tuned on."""
     if (directory / "chat_template.jinja").exists():
@@ -96,15 +96,15 @@ def sentencepiece_file(directory: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def tokenizer_of(directory: Path) -> Literal["sentencepiece", "transformers"]:
+def detect_tokenizer(directory: Path) -> Literal["sentencepiece", "transformers"]:
     """SentencePiece where its model is all there is; a ``tokenizer.json`` or a chat template, whose
     control tokens are more than the SentencePiece model knows, needs transformers."""
-    if (directory / "tokenizer.json").exists() or format_of(directory) == "chat-template":
+    if (directory / "tokenizer.json").exists() or detect_format(directory) == "chat-template":
         return "transformers"
     return "sentencepiece" if sentencepiece_file(directory) else "transformers"
 
 
-def cache_numbers(config: dict[str, Any]) -> int | None:
+def cache_values_per_token(config: dict[str, Any]) -> int | None:
     """Numbers that one token adds to the key-value cache: keys and values of every layer."""
     layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
     hidden = config.get("hidden_size")
@@ -130,12 +130,12 @@ def count_parameters(directory: Path) -> int | None:
 
 
 def _parameters_in(path: Path) -> int:
-    with _opened(path) as file:
+    with _open_safetensors(path) as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_safetensors(path: Path) -> Iterator[Any]:
     """A safetensors file, whose header is checked against its length."""
     from safetensors import SafetensorError, safe_open
 
@@ -197,7 +197,7 @@ def check_weights(directory: Path) -> list[Path]:
 def _is_cut_short(path: Path) -> bool:
     if path.suffix == ".safetensors":
         try:
-            with _opened(path):
+            with _open_safetensors(path):
                 return False
         except ModelError:
             return True
@@ -208,7 +208,7 @@ def _is_cut_short(path: Path) -> bool:
 
 # -- pulled from the hub ------------------------------------------------------------------------
 
-PULLED = "henji-model.json"
+PULL_RECORD = "henji-model.json"
 """Written last into a pulled model's directory: its source and revision."""
 
 
@@ -220,9 +220,9 @@ def pulled_directory(data_dir: Path, source: str) -> Path:
 def find_pulled(data_dir: Path, source: str, revision: str | None) -> Path | None:
     """The directory of a model that was pulled whole, at this revision if one is named."""
     directory = pulled_directory(data_dir, source)
-    if not (directory / PULLED).exists():
+    if not (directory / PULL_RECORD).exists():
         return None
-    if revision and read_json(directory / PULLED).get("revision") != revision:
+    if revision and read_json(directory / PULL_RECORD).get("revision") != revision:
         return None
     return directory
 

@@ -18,7 +18,7 @@ from core.models.embedded import quiet_transformers
 from core.models.files import check_weights, read_config
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_BROKEN = (
+_LOADING_ERRORS = (
     OSError,
     EOFError,
     ValueError,
@@ -52,7 +52,7 @@ def load_weights(
     progress(f"loading {spec.name} ({size / 1e9:.1f} GB) as {str(precision)[6:]} on {place}")
     model = _read(directory, files, precision)
     if spec.adapter:
-        _adapt(model, spec, directory)
+        _merge_adapter(model, spec, directory)
         progress(f"the adapter {spec.adapter} is merged into it")
     progress(f"{spec.name} is loaded")
     model.to(place)  # type: ignore[arg-type]  # its stub lacks devices
@@ -60,7 +60,7 @@ def load_weights(
     return model
 
 
-def _adapt(model: PreTrainedModel, spec: ModelSpec, directory: Path) -> None:
+def _merge_adapter(model: PreTrainedModel, spec: ModelSpec, directory: Path) -> None:
     adapter = read_adapter(Path(spec.adapter or "").expanduser())
     check_base(adapter, spec, directory)
     merge(model, adapter)
@@ -78,7 +78,7 @@ def _read(directory: Path, files: list[Path], precision: torch.dtype) -> PreTrai
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are told below
             )
-    except _BROKEN as error:
+    except _LOADING_ERRORS as error:
         raise ModelError(
             f"the weights {where} are cut short, or not such weights: {in_brief(error)}"
         ) from None

@@ -60,7 +60,7 @@ class Health:
             await asyncio.wait_for(self._refresh(), ANSWER_SECONDS)
         except Exception as error:
             log.warning("some metrics could not be looked up", error=repr(error))
-        return web.Response(body=metrics.page(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 @contextlib.asynccontextmanager

@@ -22,9 +22,9 @@ from core.settings import Settings
 CONTENT = frozenset(("text", "content", "prompt", "reply"))
 """Names of values that hold what was said."""
 
-STRUCK = "[secret]"
+REDACTED = "[secret]"
 
-FORMS = (
+SECRET_PATTERNS = (
     re.compile(r"\b()(?:xox[a-z](?:\.xox[a-z])?|xapp)-[\w-]{8,}"),  # Slack's, of installations too
     re.compile(r"\b()[\w-]{23,28}\.[\w-]{6}\.[\w-]{27,}"),  # Discord's
     re.compile(r"(/(?:webhooks|interactions)/\d+/)[\w-]{20,}"),  # what answers an interaction
@@ -81,14 +81,14 @@ def _formatter(settings: Settings, shared: list[Processor]) -> logging.Formatter
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
-    return _Struck(
+    return _RedactingFormatter(
         secrets_in(settings),
         foreign_pre_chain=shared[1:],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
 
 
-class _Struck(structlog.stdlib.ProcessorFormatter):
+class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
     """Writes lines without the secrets that it knows."""
 
     def __init__(
@@ -102,15 +102,15 @@ class _Struck(structlog.stdlib.ProcessorFormatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record), self._secrets)
+        return redact(super().format(record), self._secrets)
 
 
-def without_secrets(text: str, secrets: Collection[str] = ()) -> str:
+def redact(text: str, secrets: Collection[str] = ()) -> str:
     """`text` with these struck out of it, and whatever else has the form of a secret."""
     for secret in secrets:
-        text = text.replace(secret, STRUCK)
-    for form in FORMS:
-        text = form.sub(rf"\g<1>{STRUCK}", text)
+        text = text.replace(secret, REDACTED)
+    for form in SECRET_PATTERNS:
+        text = form.sub(rf"\g<1>{REDACTED}", text)
     return text
 
 

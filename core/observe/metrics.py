@@ -113,7 +113,7 @@ GATEWAY_EVENTS = _counter(
 # -- what is more than one number ---------------------------------------------------------------
 
 
-class _OfLane:
+class _LaneMetrics:
     """What each reply moves. A lane's part of a metric is looked up under a lock: once, here."""
 
     def __init__(self, lane: str) -> None:
@@ -125,12 +125,12 @@ class _OfLane:
         self.reply_speed = REPLY_SPEED.labels(lane)
 
 
-_of_lane = lru_cache(_OfLane)
+_lane_metrics = lru_cache(_LaneMetrics)
 
 
-def replied(lane: str, usage: Usage, seconds: float, first_token: float | None) -> None:
+def count_reply(lane: str, usage: Usage, seconds: float, first_token: float | None) -> None:
     """A reply was committed, `seconds` after its claim and `first_token` seconds after it."""
-    of = _of_lane(lane)
+    of = _lane_metrics(lane)
     of.prompt_tokens.inc(usage.prompt_tokens)
     of.cached_tokens.inc(usage.cached_tokens)
     of.reply_tokens.inc(usage.reply_tokens)
@@ -142,7 +142,7 @@ def replied(lane: str, usage: Usage, seconds: float, first_token: float | None) 
         of.reply_speed.observe((usage.reply_tokens - 1) / (seconds - first_token))
 
 
-def engine(stats: EngineStats) -> None:
+def set_engine(stats: EngineStats) -> None:
     """How the engine is at this moment."""
     ENGINE_RUNNING.set(stats.running)
     ENGINE_WAITING.set(stats.waiting)
@@ -152,13 +152,13 @@ def engine(stats: EngineStats) -> None:
     PREFIX_HITS.set(stats.prefix_hit_rate)
 
 
-def gpu_memory(used: int, total: int) -> None:
+def set_gpu_memory(used: int, total: int) -> None:
     """Bytes, of the whole GPU: other processes' too."""
     GPU_MEMORY.labels("used").set(used)
     GPU_MEMORY.labels("total").set(total)
 
 
-def load(lane: str, load: Load) -> None:
+def set_load(lane: str, load: Load) -> None:
     """How much there is to do in a lane."""
     JOBS_WAITING.labels(lane).set(load.waiting)
     REPLIES_OWED.set(load.owed)
@@ -166,20 +166,22 @@ def load(lane: str, load: Load) -> None:
     DEAD_LETTERS.set(load.dead)
 
 
-def taken_in(platform: str, receipt: Receipt) -> None:
+def count_receipt(platform: str, receipt: Receipt) -> None:
     """What became of a message, an edit or a press."""
     EVENTS.labels(platform, receipt.outcome).inc()
     if receipt.outcome == "refused":
         REFUSALS.labels(platform, receipt.code).inc()
 
 
-def gateway(platform: str, event: str) -> None:
+def count_gateway_event(platform: str, event: str) -> None:
     """A connection's turn of fate, such as ``ready``, ``resumed``, ``disconnected``."""
     GATEWAY_EVENTS.labels(platform, event).inc()
 
 
 @contextmanager
-def gateway_standing(platform: str, stands: Callable[[], bool], shard: str = "0") -> Iterator[None]:
+def gateway_connection(
+    platform: str, stands: Callable[[], bool], shard: str = "0"
+) -> Iterator[None]:
     """A connection that is asked whether it stands, for as long as this process has it."""
     GATEWAY_UP.labels(platform, shard).set_function(stands)
     try:
@@ -210,6 +212,6 @@ def names() -> frozenset[str]:
     return frozenset(found)
 
 
-def page() -> bytes:
+def render() -> bytes:
     """All of it, as Prometheus reads it."""
     return generate_latest(REGISTRY)

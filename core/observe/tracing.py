@@ -31,10 +31,10 @@ def set_up_tracing(endpoint: str | None, part: str) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError:
         raise UsageError(f"HENJI_OTLP_ENDPOINT needs: {install_command('tracing')}") from None
-    send_to(BatchSpanProcessor(OTLPSpanExporter(endpoint)), part)
+    set_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)), part)
 
 
-def send_to(processor: Any, part: str) -> None:
+def set_processor(processor: Any, part: str) -> None:
     """Hand this process's spans to a processor of the OpenTelemetry SDK; None: to nobody."""
     global _provider
     if processor is None:
@@ -43,13 +43,13 @@ def send_to(processor: Any, part: str) -> None:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-    words = {"service.name": "henji", "service.version": version("henji"), "henji.part": part}
-    _provider = TracerProvider(resource=Resource.create(words))
+    attributes_ = {"service.name": "henji", "service.version": version("henji"), "henji.part": part}
+    _provider = TracerProvider(resource=Resource.create(attributes_))
     _provider.add_span_processor(processor)
 
 
 @contextmanager
-def span(job: str, name: str, **about: str | int | float) -> Iterator[None]:
+def span(job: str, name: str, **attributes_: str | int | float) -> Iterator[None]:
     """A span of the trace of a reply, around what is done inside; a fault is noted in it."""
     if _provider is None:
         yield
@@ -58,19 +58,19 @@ def span(job: str, name: str, **about: str | int | float) -> Iterator[None]:
 
     with _provider.get_tracer("henji").start_as_current_span(
         name,
-        context=set_span_in_context(_root(job)),
-        attributes={"henji.job": job, **about},
+        context=set_span_in_context(_reply_context(job)),
+        attributes={"henji.job": job, **attributes_},
         record_exception=False,  # its text may hold what was said
         set_status_on_exception=False,
-    ) as found:
+    ) as current:
         try:
             yield
         except BaseException as error:
-            found.set_status(StatusCode.ERROR, type(error).__name__)
+            current.set_status(StatusCode.ERROR, type(error).__name__)
             raise
 
 
-def _root(job: str) -> Any:
+def _reply_context(job: str) -> Any:
     """What all spans of a reply hang under, alike in every process."""
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 

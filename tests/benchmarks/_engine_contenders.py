@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import torch
 from transformers import GenerationConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from core.engine.openai import OpenAIEngine, Remote
+from core.engine.openai import OpenAIEngine, RemoteServer
 from core.engine.torch import Limits, TorchEngine
 from core.engine.torch.attention import CacheShape
 from core.engine_types import GenerationRequest
@@ -256,7 +256,7 @@ async def vllm(task: Task) -> AsyncIterator[Streaming]:
             stdout=sys.stderr, stderr=sys.stderr,
         )  # fmt: skip
         try:
-            engine = await _when_up(server, Remote("http://127.0.0.1:8917/v1", seeds=False))
+            engine = await _when_up(server, RemoteServer("http://127.0.0.1:8917/v1", seeds=False))
             yield Streaming(engine)
             await engine.close()
         finally:
@@ -265,7 +265,7 @@ async def vllm(task: Task) -> AsyncIterator[Streaming]:
             await server.wait()
 
 
-async def _when_up(server: asyncio.subprocess.Process, remote: Remote) -> OpenAIEngine:
+async def _when_up(server: asyncio.subprocess.Process, remote: RemoteServer) -> OpenAIEngine:
     from core.errors import ModelError
 
     for _ in range(300):

@@ -36,7 +36,9 @@ def store_at(url: str) -> Store:
 
 async def core(name: str, url: str, socket: str) -> None:
     store = store_at(url)
-    terms = workers.WorkerSettings(LANE, name, lease=LEASE, vouch=30, publish=0.02, retry=0.1)
+    terms = workers.WorkerSettings(
+        LANE, name, lease=LEASE, announced_for=30, publish=0.02, retry=0.1
+    )
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
     worker = Worker(RedisQueue(store), RedisHistory(store), EchoEngine(300), dialogue, terms)
     await worker.run(asyncio.Event())

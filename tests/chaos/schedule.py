@@ -175,8 +175,8 @@ class Schedule:
         process = self._process("core")
         queue, history, _ = self._ports(process)
         terms = workers.WorkerSettings(
-            self.lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, vouch=0.8, publish=0.02,
-            idle=0.1, retry=0.05,
+            self.lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, announced_for=0.8,
+            publish=0.02, idle=0.1, retry=0.05,
         )  # fmt: skip
         engine = RecordingEngine(self.random.choice((0, 300)), self.prompts)
         worker = Worker(*recorded(self.prompts, queue, history), engine, DIALOGUE, terms)

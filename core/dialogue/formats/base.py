@@ -18,7 +18,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReplySyntax:
     """How what a model writes is read."""
 
     stop_ids: frozenset[int]
@@ -38,12 +38,12 @@ class Reading:
 class Format(Protocol):
     """Turns to a string. Pure: the same turns give the same string."""
 
-    reading: Reading
+    reply_syntax: ReplySyntax
     alternates: bool
     """Turns of one role are joined."""
     user_first: bool
     """The first turn is a user's."""
-    stable: bool
+    append_only: bool
     """A prompt is `first`, any number of `following`, and `tail`, put side by side."""
 
     def message(self, turn: Turn) -> Message:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core.dialogue.formats.base import Message, Reading
+from core.dialogue.formats.base import Message, ReplySyntax
 from core.dialogue.formats.template_markers import find_markers
-from core.dialogue.sanitize import Breaker, clean
+from core.dialogue.sanitize import MarkBreaker, clean
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.errors import ModelError
 from core.types import Turn
 
-_ASKED, _REPLIED = "Xq0", "Xa1"
+_QUESTION, _ANSWER = "Xq0", "Xa1"
 
 
 class ChatTemplateFormat:
@@ -32,59 +32,61 @@ class ChatTemplateFormat:
         self._preamble = ""
         if not tokenizer.has_template:
             raise ModelError(f"{tokenizer.template_file} has no chat template")
-        self._seams = find_markers(self._written, tokenizer.template_file)
-        marks = [*tokenizer.reserved, *self._seams.marks()]
-        self._safe = Breaker(marks, tokenizer.normalized)
-        self._place_system(self._safe(clean(system_prompt)))
-        self.alternates = not self._takes(("user", "user"))
+        self._markers = find_markers(self._apply_template, tokenizer.template_file)
+        marks = [*tokenizer.reserved, *self._markers.marks()]
+        self._break_marks = MarkBreaker(marks, tokenizer.normalized)
+        self._set_system(self._break_marks(clean(system_prompt)))
+        self.alternates = not self._accepts(("user", "user"))
         self.user_first = self.alternates or bool(self._preamble)
-        self.stable = True
-        self.stable = self._appends()
-        self.reading = self._reading()
+        self.append_only = True
+        self.append_only = self._only_appends()
+        self.reply_syntax = self._find_syntax()
 
     def message(self, turn: Turn) -> Message:
-        return Message(turn.role, self._safe(clean(turn.text)))
+        return Message(turn.role, self._break_marks(clean(turn.text)))
 
     def first(self, message: Message) -> str:
         return self._render([message], prompt=False)
 
     def following(self, message: Message) -> str:
-        if not self.stable:
+        if not self.append_only:
             asked = message.role == "user"
-            return (self._seams.after_reply if asked else self._seams.before_reply) + message.text
-        context = [Message("user", _ASKED)]
+            return (
+                self._markers.after_reply if asked else self._markers.before_reply
+            ) + message.text
+        context = [Message("user", _QUESTION)]
         if message.role == "user":
-            context.append(Message("assistant", _REPLIED))
+            context.append(Message("assistant", _ANSWER))
         before = self._render(context, prompt=False)
         return self._render([*context, message], prompt=False).removeprefix(before)
 
     def tail(self, reply: str) -> str:
-        return self._seams.tail + self._safe(clean(reply))
+        return self._markers.tail + self._break_marks(clean(reply))
 
     def whole(self, messages: Sequence[Message], reply: str) -> str:
-        return self._render(messages, prompt=True) + self._safe(clean(reply))
+        return self._render(messages, prompt=True) + self._break_marks(clean(reply))
 
     def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
-        said = [{"role": message.role, "content": message.text} for message in messages]
-        if self._preamble and said and said[0]["role"] == "user":
-            said[0]["content"] = self._preamble + said[0]["content"]
-        return self._written([*self._system, *said], prompt)
+        messages_ = [{"role": message.role, "content": message.text} for message in messages]
+        if self._preamble and messages_ and messages_[0]["role"] == "user":
+            messages_[0]["content"] = self._preamble + messages_[0]["content"]
+        return self._apply_template([*self._system, *messages_], prompt)
 
-    def _written(self, said: Sequence[Mapping[str, str]], prompt: bool) -> str:
-        return self._tokenizer.render(said, prompt=prompt)
+    def _apply_template(self, messages_: Sequence[Mapping[str, str]], prompt: bool) -> str:
+        return self._tokenizer.render(messages_, prompt=prompt)
 
     # -- what the template does -----------------------------------------------------------------
 
-    def _place_system(self, text: str) -> None:
+    def _set_system(self, text: str) -> None:
         if not text:
             return
         self._system = [{"role": "system", "content": text}]
-        if not self._takes(("user",)) or text not in self._render(
-            [Message("user", _ASKED)], prompt=True
+        if not self._accepts(("user",)) or text not in self._render(
+            [Message("user", _QUESTION)], prompt=True
         ):
             self._system, self._preamble = [], text + "\n\n"
 
-    def _takes(self, roles: Sequence[str]) -> bool:
+    def _accepts(self, roles: Sequence[str]) -> bool:
         messages = [{"role": role, "content": f"Xr{place}"} for place, role in enumerate(roles)]
         try:
             rendered = self._tokenizer.render([*self._system, *messages], prompt=True)
@@ -92,7 +94,7 @@ class ChatTemplateFormat:
             return False
         return all(message["content"] in rendered for message in messages)
 
-    def _appends(self) -> bool:
+    def _only_appends(self) -> bool:
         """Whether `first`, `following` and `tail` give what the template gives, for all we try."""
         lengths = (1, 3, 5, 7) if self.alternates else range(1, 8)
         dialogues = [_alternating(length, shift) for length in lengths for shift in (0, 1)]
@@ -107,13 +109,13 @@ class ChatTemplateFormat:
         parts = [self.first(dialogue[0]), *map(self.following, dialogue[1:]), self.tail("")]
         return "".join(parts) == self.whole(dialogue, "")
 
-    def _reading(self) -> Reading:
+    def _find_syntax(self) -> ReplySyntax:
         controls = self._tokenizer.controls
-        after = self._seams.after_reply
+        after = self._markers.after_reply
         places = {after.find(control): ident for control, ident in controls.items()}
         ends = [places[place] for place in sorted(places) if place >= 0]
-        marks = (mark for mark in self._seams.next_speaker() if mark not in controls)
-        return Reading(
+        marks = (mark for mark in self._markers.next_speaker() if mark not in controls)
+        return ReplySyntax(
             stop_ids=self._tokenizer.stop_ids | set(ends),
             end=next(iter([*ends, *sorted(self._tokenizer.stop_ids)]), None),
             marks=tuple(marks),
@@ -124,7 +126,7 @@ class ChatTemplateFormat:
 _SAMPLES = (
     "a plain line",
     "  white space around it\n",
-    "two\n\nparagraphs, {{ braces }} and <think>thoughts</think> said",
+    "two\n\nparagraphs, {{ braces }} and <think>thoughts</think> messages_",
     "",
     "日本語。",
     "x" * 400,

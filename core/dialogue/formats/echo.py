@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.dialogue.formats.base import Message, Reading
+from core.dialogue.formats.base import Message, ReplySyntax
 from core.dialogue.sanitize import clean
 from core.dialogue.tokenizers.echo import ASSISTANT, ASSISTANT_MARK, END, END_MARK, USER, USER_MARK
 from core.types import Turn
@@ -21,8 +21,8 @@ class EchoFormat:
 
     alternates = False
     user_first = False
-    stable = True
-    reading = Reading(stop_ids=frozenset((END, USER, ASSISTANT)), strip=False)
+    append_only = True
+    reply_syntax = ReplySyntax(stop_ids=frozenset((END, USER, ASSISTANT)), strip=False)
 
     def message(self, turn: Turn) -> Message:
         return Message(turn.role, clean(turn.text))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.dialogue.formats.base import Message, Reading
-from core.dialogue.sanitize import Breaker, clean
+from core.dialogue.formats.base import Message, ReplySyntax
+from core.dialogue.sanitize import MarkBreaker, clean
 from core.dialogue.tokenizers.base import Tokenizer
 from core.types import Turn
 
@@ -20,18 +20,20 @@ class PlainFormat:
 
     alternates = False
     user_first = False
-    stable = True
+    append_only = True
 
     def __init__(
         self, tokenizer: Tokenizer, stop_ids: frozenset[int], system_prompt: str, opening: str = ""
     ) -> None:
-        self._safe = Breaker(tokenizer.reserved, tokenizer.normalized)
-        system = self._safe(clean(system_prompt))
+        self._break_marks = MarkBreaker(tokenizer.reserved, tokenizer.normalized)
+        system = self._break_marks(clean(system_prompt))
         self._opening = opening + (system + "\n" if system else "")
-        self.reading = Reading(stop_ids=stop_ids, end=min(stop_ids, default=None), strip=False)
+        self.reply_syntax = ReplySyntax(
+            stop_ids=stop_ids, end=min(stop_ids, default=None), strip=False
+        )
 
     def message(self, turn: Turn) -> Message:
-        return Message(turn.role, self._safe(clean(turn.text)))
+        return Message(turn.role, self._break_marks(clean(turn.text)))
 
     def first(self, message: Message) -> str:
         return self._opening + message.text
@@ -40,7 +42,7 @@ class PlainFormat:
         return message.text if message.role == "assistant" else "\n" + message.text
 
     def tail(self, reply: str) -> str:
-        return self._safe(clean(reply))
+        return self._break_marks(clean(reply))
 
     def whole(self, messages: Sequence[Message], reply: str) -> str:
         following = "".join(map(self.following, messages[1:]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.dialogue.formats.base import Message, Reading
-from core.dialogue.sanitize import Breaker, clean, squeezed
+from core.dialogue.formats.base import Message, ReplySyntax
+from core.dialogue.sanitize import MarkBreaker, clean, skeleton
 from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.types import Turn
 
@@ -30,15 +30,15 @@ class RinnaFormat:
 
     alternates = False
     user_first = False
-    stable = True
+    append_only = True
 
     def __init__(self, tokenizer: SentencePieceTokenizer, system_prompt: str) -> None:
         self._normalized = tokenizer.normalized
-        self._break = Breaker([NEWLINE, *tokenizer.reserved], tokenizer.normalized)
+        self._break_marks = MarkBreaker([NEWLINE, *tokenizer.reserved], tokenizer.normalized)
         asked = Message("user", self._safe(system_prompt))
-        self._system = self._line(asked) + NEWLINE if system_prompt else ""
+        self._system = self._labelled(asked) + NEWLINE if system_prompt else ""
         tokenizer.cut_inside(NEWLINE)
-        self.reading = Reading(
+        self.reply_syntax = ReplySyntax(
             stop_ids=frozenset((tokenizer.eos,)),
             end=tokenizer.eos,
             newline=NEWLINE,
@@ -49,10 +49,10 @@ class RinnaFormat:
         return Message(turn.role, self._safe(turn.text))
 
     def first(self, message: Message) -> str:
-        return self._system + self._line(message)
+        return self._system + self._labelled(message)
 
     def following(self, message: Message) -> str:
-        return NEWLINE + self._line(message)
+        return NEWLINE + self._labelled(message)
 
     def tail(self, reply: str) -> str:
         return self.following(Message("assistant", self._safe(reply)))
@@ -61,27 +61,27 @@ class RinnaFormat:
         following = "".join(map(self.following, messages[1:]))
         return self.first(messages[0]) + following + self.tail(reply)
 
-    def _line(self, message: Message) -> str:
+    def _labelled(self, message: Message) -> str:
         return f"{_SPEAKERS[message.role]}: {message.text}"
 
     def _safe(self, text: str) -> str:
-        first, *others = map(self._break, clean(text).split("\n"))
+        first, *others = map(self._break_marks, clean(text).split("\n"))
         lines = [first]
         for line in others:
-            if self._may_begin(line):
+            if self._may_begin_line(line):
                 lines.append(line)
                 continue
-            while len(lines) > 1 and not all(self._readings(lines[-1])):
+            while len(lines) > 1 and not all(self._skeletons(lines[-1])):
                 lines.pop()
             lines[-1] += f" {line}"
         return NEWLINE.join(lines)
 
-    def _may_begin(self, line: str) -> bool:
+    def _may_begin_line(self, line: str) -> bool:
         """Whether a line may stand on its own, and changes nothing of what that means."""
         # a combining mark at its beginning would change the end of <NL>
         whole = self._normalized(NEWLINE + line).startswith(self._normalized(NEWLINE))
-        return whole and not any(read.startswith(_LABELS) for read in self._readings(line))
+        return whole and not any(read.startswith(_LABELS) for read in self._skeletons(line))
 
-    def _readings(self, line: str) -> tuple[str, str]:
+    def _skeletons(self, line: str) -> tuple[str, str]:
         """A line as a person reads it, and as the model does."""
-        return squeezed(line), squeezed(self._normalized(line))
+        return skeleton(line), skeleton(self._normalized(line))

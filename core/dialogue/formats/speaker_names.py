@@ -14,7 +14,7 @@ _TYPED = re.compile(r"^([^\S\n]*)[【︻]([^】︼\n]*)[】︼]?", re.MULTILINE)
 brackets for vertical writing, which tokenizers turn."""
 
 
-def named(turn: Turn) -> Turn:
+def with_name(turn: Turn) -> Turn:
     """A user's turn with the name in front, as in ``【田中】こんにちは``.
 
     Only this writes such a label at the beginning of a line: one that is typed there gets other

@@ -12,7 +12,7 @@ from core.errors import ModelError
 Render: TypeAlias = Callable[[Sequence[Mapping[str, str]], bool], str]
 """Messages to a template's string; True: up to where a reply begins. May raise ModelError."""
 
-_TOLD, _ASKED, _REPLIED, _ASKED_AGAIN = "Xs9", "Xq0", "Xa1", "Xq2"
+_SYSTEM, _QUESTION, _ANSWER, _NEXT_QUESTION = "Xs9", "Xq0", "Xa1", "Xq2"
 _BRACKETED = re.compile(r"<+[^<>\s]+>+|\[[^\[\]\s]+\]")
 
 
@@ -29,48 +29,52 @@ class TemplateMarkers:
 
     def marks(self) -> Iterator[str]:
         """What no text may contain: whatever of this could end a turn or begin another."""
-        for seam in (self.before_reply, self.after_reply, self.tail, self.around_system):
-            yield from _BRACKETED.findall(seam)
-            yield from (line.strip() for line in _lines(seam))
+        for marker in (self.before_reply, self.after_reply, self.tail, self.around_system):
+            yield from _BRACKETED.findall(marker)
+            yield from (line.strip() for line in _label_lines(marker))
 
     def next_speaker(self) -> tuple[str, ...]:
         """What a model that runs on past its turn writes: the end of it as the template has it, or
         somebody's label. A label that the template puts on a line of its own counts only there."""
         bracketed = _BRACKETED.findall(self.after_reply)
-        labels = [*_lines(self.after_reply), *_lines(self.before_reply)]
+        labels = [*_label_lines(self.after_reply), *_label_lines(self.before_reply)]
         spoken = (label.rstrip() for label in labels if re.search(r"\w", label))
         return tuple(dict.fromkeys([*bracketed, *spoken]))
 
 
 def find_markers(render: Render, file: object) -> TemplateMarkers:
-    """The seams of the template in `file`; ModelError where it leaves out what is said."""
-    dialogue = [_said("user", _ASKED), _said("assistant", _REPLIED), _said("user", _ASKED_AGAIN)]
+    """The markers of the template in `file`; ModelError where the template drops a message."""
+    dialogue = [
+        _message("user", _QUESTION),
+        _message("assistant", _ANSWER),
+        _message("user", _NEXT_QUESTION),
+    ]
     open_end, rendered = render(dialogue, False), render(dialogue, True)
-    found = re.search(f"{_ASKED}(.*?){_REPLIED}(.*?){_ASKED_AGAIN}", rendered, re.DOTALL)
+    found = re.search(f"{_QUESTION}(.*?){_ANSWER}(.*?){_NEXT_QUESTION}", rendered, re.DOTALL)
     if found is None:
         raise ModelError(f"the chat template in {file} leaves out what was said")
-    last = rendered.rpartition(_ASKED_AGAIN)[2]
+    last = rendered.rpartition(_NEXT_QUESTION)[2]
     tail = rendered.removeprefix(open_end) if rendered.startswith(open_end) else last
     return TemplateMarkers(found[1], found[2], tail, _around_system(render))
 
 
 def _around_system(render: Render) -> str:
     try:
-        rendered = render([_said("system", _TOLD), _said("user", _ASKED)], True)
+        rendered = render([_message("system", _SYSTEM), _message("user", _QUESTION)], True)
     except ModelError:
         return ""
-    found = re.search(f"([^\n]*\\s*){_TOLD}(.*?){_ASKED}", rendered, re.DOTALL)
+    found = re.search(f"([^\n]*\\s*){_SYSTEM}(.*?){_QUESTION}", rendered, re.DOTALL)
     return f"{found[1]}\n{found[2]}" if found else ""
 
 
-def _said(role: str, text: str) -> Mapping[str, str]:
+def _message(role: str, text: str) -> Mapping[str, str]:
     return {"role": role, "content": text}
 
 
-def _lines(seam: str) -> Iterator[str]:
-    """The lines of a seam without what is in brackets; each that the template puts on a line of its
-    own with the line end before it. A bare word, such as a role, means nothing by itself."""
-    for number, line in enumerate(_BRACKETED.sub("", seam).split("\n")):
+def _label_lines(marker: str) -> Iterator[str]:
+    """The label lines of a marker, without anything in brackets. A label on a line of its own keeps
+    the line end before it. A bare word, such as a role, means nothing by itself."""
+    for number, line in enumerate(_BRACKETED.sub("", marker).split("\n")):
         label = line.strip()
         if label and not label.isalnum():
             yield ("\n" if number else "") + label

@@ -15,27 +15,27 @@ from typing import Any, TypeAlias
 _SPACE = "\u2581"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _Step: TypeAlias = Mapping[str, Any]
-_Spell: TypeAlias = Callable[[str], bytes]
+_PieceToBytes: TypeAlias = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
+class TableDecoder:
     """A decoder that is a table."""
 
-    spell: _Spell
+    spell: _PieceToBytes
     """A piece to the bytes that it adds."""
     errors: str
     """What bytes that are no character become, in the words of `codecs`."""
-    first: _Spell | None = None
+    first: _PieceToBytes | None = None
     """The same for the first piece of a text, where that differs."""
 
 
-def spelling_of(decoder: _Step | None) -> Spelling | None:
+def as_table(decoder: _Step | None) -> TableDecoder | None:
     """The table that a decoder of a ``tokenizer.json`` is; None where it is more than that."""
     if decoder is None:
         return None
     if decoder["type"] == "ByteLevel":
-        return Spelling(_byte_level, "replace")
+        return TableDecoder(_spell_byte_level, "replace")
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     if not steps or not all(map(_is_known, steps)):
         return None
@@ -43,8 +43,8 @@ def spelling_of(decoder: _Step | None) -> Spelling | None:
     kinds = list(by_type)
     if "Strip" in kinds and "Fuse" not in kinds[: kinds.index("Strip")]:
         return None  # it strips every piece
-    spell = _with_bytes if "ByteFallback" in by_type else _with_spaces
-    return Spelling(spell, "henji-each-byte", _first(spell, by_type))
+    spell = _spell_bytes if "ByteFallback" in by_type else _spell_spaces
+    return TableDecoder(spell, "henji-each-byte", _spell_first(spell, by_type))
 
 
 def _is_known(step: _Step) -> bool:
@@ -60,7 +60,7 @@ def _is_known(step: _Step) -> bool:
     return False
 
 
-def _first(spell: _Spell, steps: Mapping[str, _Step]) -> _Spell | None:
+def _spell_first(spell: _PieceToBytes, steps: Mapping[str, _Step]) -> _PieceToBytes | None:
     if steps.get("Metaspace", {}).get("prepend_scheme", "never") != "never":
         return lambda piece: spell(piece.replace(_SPACE, ""))  # a space written as a byte stays
     if steps.get("Strip", {}).get("start"):
@@ -68,16 +68,16 @@ def _first(spell: _Spell, steps: Mapping[str, _Step]) -> _Spell | None:
     return None
 
 
-def _with_spaces(piece: str) -> bytes:
+def _spell_spaces(piece: str) -> bytes:
     return piece.replace(_SPACE, " ").encode()
 
 
-def _with_bytes(piece: str) -> bytes:
+def _spell_bytes(piece: str) -> bytes:
     found = _BYTE.fullmatch(piece)
-    return bytes([int(found[1], 16)]) if found else _with_spaces(piece)
+    return bytes([int(found[1], 16)]) if found else _spell_spaces(piece)
 
 
-def _byte_level(piece: str) -> bytes:
+def _spell_byte_level(piece: str) -> bytes:
     table = _byte_of_character()
     try:
         return bytes(table[character] for character in piece)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from core.dialogue.tokenizers.base import Detokenizer
-from core.dialogue.tokenizers.decoders import WindowDetokenizer, spelling_of
+from core.dialogue.tokenizers.decoders import WindowDetokenizer, as_table
 from core.dialogue.tokenizers.detokenizer import ByteDetokenizer, ByteTable
 from core.errors import ModelError, in_brief
 from core.models.files import SENTENCEPIECE_FILES, read_generation_config, read_json
@@ -45,7 +45,7 @@ class HuggingFaceTokenizer:
         self.reserved: Sequence[str] = [*self.controls, *self._byte_pieces()]
         self.cut = _before_controls(list(added.values()))
         self.stop_ids = self._ends_of_sequence()
-        self._spelling = spelling_of(json.loads(self._backend.to_str())["decoder"])
+        self._spelling = as_table(json.loads(self._backend.to_str())["decoder"])
         self._table = self._first = None
         if spelling := self._spelling:
             self._table = self._table_of(spelling.spell)

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.errors import ModelError
 
-NAME = "henji"
+ATTENTION_NAME = "henji"
 
 
 class AttentionStep(Protocol):
@@ -48,7 +48,7 @@ class CacheShape:
             layers=config.num_hidden_layers,
             heads=getattr(config, "num_key_value_heads", None) or heads,
             size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            dtype=_cached_as(model),
+            dtype=_cache_dtype(model),
         )
 
     @property
@@ -56,13 +56,13 @@ class CacheShape:
         return 2 * self.layers * self.heads * self.size * self.dtype.itemsize
 
 
-def _cached_as(model: PreTrainedModel) -> torch.dtype:
+def _cache_dtype(model: PreTrainedModel) -> torch.dtype:
     # A processor's kernel takes no float16.
     slow = model.device.type == "cpu" and model.dtype == torch.float16
     return torch.float32 if slow else model.dtype
 
 
-def adopt(model: PreTrainedModel) -> None:
+def use_engine_attention(model: PreTrainedModel) -> None:
     """Have the model attend through the engine; ModelError where that would not be exact."""
     if not model._supports_attention_backend:
         kind = type(model).__name__
@@ -72,7 +72,7 @@ def adopt(model: PreTrainedModel) -> None:
     window = getattr(config, "sliding_window", None)
     if kinds != {"full_attention"} or (window and window < config.max_position_embeddings):
         raise ModelError(f"{config.model_type} cannot run in the torch engine: its window slides")
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(ATTENTION_NAME)
 
 
 def _attend(
@@ -91,4 +91,4 @@ def _attend(
     return step.attend(cast("int", module.layer_idx), query, key, value, scaling), None
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attend)

@@ -21,10 +21,10 @@ def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
         return int(wanted_gb * 1e9)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _GPU_PART)
-    return int(_available() * _CPU_PART)
+    return int(_available_memory() * _CPU_PART)
 
 
-def untouched(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
+def lazy_zeros(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Zeros that take no memory until they are written.
 
     numpy has such too, but of large pages: on a virtual machine, whose host gives memory as it is
@@ -48,7 +48,7 @@ def gpu_memory(device: torch.device) -> tuple[int, int] | None:
     return total - free, total
 
 
-def _available() -> int:
+def _available_memory() -> int:
     """Bytes of memory that can be had without swapping (Linux's MemAvailable)."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):

@@ -17,10 +17,10 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.throughput import Throughput
-from core.engine.torch.attention import CacheShape, adopt
+from core.engine.torch.attention import CacheShape, use_engine_attention
 from core.engine.torch.block_manager import SIZE, BlockManager
-from core.engine.torch.cpu.packed_linear import pack
-from core.engine.torch.model_runner import Flight, Result, Runner
+from core.engine.torch.cpu.packed_linear import pack_linears
+from core.engine.torch.model_runner import LaunchedStep, Result, Runner
 from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.engine_types import Chunk, EngineStats, GenerationRequest
@@ -28,7 +28,7 @@ from core.errors import EngineError, EngineRefused, ModelError
 
 log = logging.getLogger(__name__)
 
-_Item: TypeAlias = Chunk | EngineError
+_Output: TypeAlias = Chunk | EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,13 @@ class TorchEngine:
         """Use `open`."""
         self._arrivals = count()
         self._inbox: deque[Sequence] = deque()
-        self._wake = threading.Event()
+        self._wake_up = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Item], _Item]]] = {}
-        self._pace = Throughput()
+        self._outbox: dict[
+            asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Output], _Output]]
+        ] = {}
+        self._throughput = Throughput()
 
     @classmethod
     async def open(
@@ -84,21 +86,21 @@ class TorchEngine:
         """
         engine, ready = cls(), Future[None]()
         engine._thread = threading.Thread(
-            target=engine._live, args=(load, limits_for, ready), name="engine", daemon=True
+            target=engine._run, args=(load, limits_for, ready), name="engine", daemon=True
         )
         engine._thread.start()
         await asyncio.wrap_future(ready)
         return engine
 
-    def _adopt(self, model: PreTrainedModel, limits: Limits) -> None:
-        adopt(model)
+    def _prepare(self, model: PreTrainedModel, limits: Limits) -> None:
+        use_engine_attention(model)
         if model.device.type == "cpu":
-            pack(model, int8=limits.int8_weights)
+            pack_linears(model, int8=limits.int8_weights)
         self._model, self._limits = model.train(False), limits
         self._vocabulary = model.config.get_text_config().vocab_size
-        self._begin()
+        self._reset_cache()
 
-    def _begin(self) -> None:
+    def _reset_cache(self) -> None:
         """An empty cache, and nobody in it."""
         shape, limits = CacheShape.of(self._model), self._limits
         blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
@@ -136,15 +138,15 @@ class TorchEngine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """See `Engine`."""
         self._check(request)
-        queue: asyncio.Queue[_Item] = asyncio.Queue()
+        queue: asyncio.Queue[_Output] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def emit(item: _Item) -> None:
+        def emit(item: _Output) -> None:
             self._outbox.setdefault(loop, []).append((queue, item))
 
         sequence = Sequence.begin(request, emit, next(self._arrivals), time.monotonic())
         self._inbox.append(sequence)
-        self._wake.set()
+        self._wake_up.set()
         try:
             while True:
                 item = await queue.get()
@@ -155,14 +157,14 @@ class TorchEngine:
                     return
         finally:
             sequence.cancelled = True
-            self._wake.set()
+            self._wake_up.set()
 
     def stats(self) -> EngineStats:
         """See `Engine`."""
         scheduler, blocks = self._scheduler, self._scheduler.blocks
         running, waiting = len(scheduler.running), len(scheduler.waiting) + len(self._inbox)
         # What is held by nobody, shared among requests as long as those of late.
-        room = blocks.idle * SIZE // max(SIZE, round(self._pace.request_tokens))
+        room = blocks.idle * SIZE // max(SIZE, round(self._throughput.request_tokens))
         if not running and not waiting:
             room = max(1, room)
         return EngineStats(
@@ -170,15 +172,15 @@ class TorchEngine:
             waiting=waiting,
             places=max(0, min(scheduler.places - running, room) - waiting),
             cache_used=1 - blocks.idle / blocks.count,
-            tokens_per_second=self._pace.tokens_per_second(time.monotonic()),
-            time_to_first_token=self._pace.first_token,
+            tokens_per_second=self._throughput.tokens_per_second(time.monotonic()),
+            time_to_first_token=self._throughput.first_token,
             prefix_hit_rate=scheduler.cached_tokens / max(1, scheduler.prompt_tokens),
         )
 
     async def close(self) -> None:
-        """Fails what is in flight and ends the thread."""
+        """Fails the requests in flight and ends the thread."""
         self._closing = True
-        self._wake.set()
+        self._wake_up.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
@@ -197,7 +199,7 @@ class TorchEngine:
     # -- in the engine's thread ---------------------------------------------------------------
 
     @torch.inference_mode()
-    def _live(
+    def _run(
         self,
         load: Callable[[], PreTrainedModel],
         limits_for: Callable[[PreTrainedModel], Limits],
@@ -206,96 +208,96 @@ class TorchEngine:
         ready.set_running_or_notify_cancel()
         try:
             model = load()
-            self._adopt(model, limits_for(model))
+            self._prepare(model, limits_for(model))
         except BaseException as error:
             ready.set_exception(error)
             return
         ready.set_result(None)
-        self._work()
+        self._serve()
 
-    def _work(self) -> None:
+    def _serve(self) -> None:
         while not self._closing:
-            self._wake.clear()
+            self._wake_up.clear()
             while self._inbox:
                 self._scheduler.add(self._inbox.popleft())
             try:
                 worked = self._step()
             except Exception:  # a defect of the scheduler's: begin anew rather than fall silent
                 log.exception("the engine's books are wrong; every request in flight fails")
-                self._start_anew()
+                self._restart()
                 worked = True
             if not worked:
                 self._deliver()
-                self._wake.wait()
+                self._wake_up.wait()
         self._fail([*self._scheduler.sequences, *self._inbox], "the engine was closed")
         self._deliver()
 
     def _step(self) -> bool:
         """Compute what is planned, and go on from there as long as nobody comes or leaves."""
-        parts = self._scheduler.plan()
-        if not parts:
+        chunks = self._scheduler.plan()
+        if not chunks:
             return False
-        flight: Flight | None = None
-        while parts:
+        step: LaunchedStep | None = None
+        while chunks:
             try:
-                flight = flight or self._launch(parts)
-                following = self._follow(flight)
+                step = step or self._launch(chunks)
+                following = self._launch_next(step)
                 self._deliver()
-                results = flight.wait()
+                results = step.wait()
             except Exception as error:
-                self._one_by_one([part for part in parts if part.sequence.blocks], error)
+                self._isolate_failure([chunk for chunk in chunks if chunk.sequence.blocks], error)
                 break
-            self._book(results)
-            flight, parts = following, following.parts if following else []
+            self._record(results)
+            step, chunks = following, following.chunks if following else []
         return True
 
-    def _launch(self, parts: list[ScheduledChunk]) -> Flight:
+    def _launch(self, chunks: list[ScheduledChunk]) -> LaunchedStep:
         if not self._runner.runs_ahead:
             self._deliver()  # what is computed here and now should keep nobody waiting
-        return self._runner.launch(parts)
+        return self._runner.launch(chunks)
 
-    def _follow(self, flight: Flight) -> Flight | None:
+    def _launch_next(self, step: LaunchedStep) -> LaunchedStep | None:
         if not self._runner.runs_ahead or self._inbox or self._closing:
             return None
-        parts = self._scheduler.follow(flight.parts)
-        return self._runner.follow(flight, parts) if parts else None
+        chunks = self._scheduler.follow(step.chunks)
+        return self._runner.follow(step, chunks) if chunks else None
 
-    def _one_by_one(self, parts: list[ScheduledChunk], error: Exception) -> None:
+    def _isolate_failure(self, chunks: list[ScheduledChunk], error: Exception) -> None:
         """Find who made the step fail: they alone shall."""
-        if len(parts) == 1:
-            sequence = parts[0].sequence
+        if len(chunks) == 1:
+            sequence = chunks[0].sequence
             log.error("request %s failed in a step", sequence.request.id, exc_info=error)
             self._scheduler.remove(sequence)
             self._fail([sequence], f"a step failed: {type(error).__name__}: {error}")
             return
-        for part in parts:
+        for chunk in chunks:
             try:
-                results = self._runner.run([part])
+                results = self._runner.run([chunk])
             except Exception as alone:
-                self._one_by_one([part], alone)
+                self._isolate_failure([chunk], alone)
             else:
-                self._book(results)
+                self._record(results)
 
-    def _book(self, results: list[Result]) -> None:
+    def _record(self, results: list[Result]) -> None:
         now, sampled = time.monotonic(), 0
-        for part, token in results:
-            sequence = part.sequence
+        for chunk, token in results:
+            sequence = chunk.sequence
             if not sequence.blocks:
                 continue  # the step before, which this one did not wait for, was its last
-            self._scheduler.computed(part)
+            self._scheduler.computed(chunk)
             sampled += token is not None
             if token is None:
                 continue
             if not sequence.streaming:
-                self._pace.started(now - sequence.arrived)
+                self._throughput.started(now - sequence.arrived)
             if sequence.append(token):
                 self._scheduler.remove(sequence)
-                self._pace.finished(sequence.length)
-        self._pace.sampled(sampled, now)
+                self._throughput.finished(sequence.length)
+        self._throughput.sampled(sampled, now)
 
-    def _start_anew(self) -> None:
+    def _restart(self) -> None:
         in_flight = self._scheduler.sequences
-        self._begin()
+        self._reset_cache()
         self._fail(in_flight, "the engine had to start anew")
 
     def _fail(self, sequences: list[Sequence], reason: str) -> None:
@@ -312,6 +314,6 @@ class TorchEngine:
                 log.debug("a closed event loop left %d chunks", len(items))
 
 
-def _put(items: list[tuple[asyncio.Queue[_Item], _Item]]) -> None:
+def _put(items: list[tuple[asyncio.Queue[_Output], _Output]]) -> None:
     for queue, item in items:
         queue.put_nowait(item)

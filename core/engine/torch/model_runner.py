@@ -1,4 +1,4 @@
-"""One step of the model: the parts' ids in, a token for each part that asks for one out."""
+"""One step of the model: the chunks' ids in, a token for each chunk that asks for one out."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 
 Result: TypeAlias = tuple[ScheduledChunk, int | None]
-"""With the token that follows the part, if its prompt is through."""
+"""With the token that follows the chunk, if its prompt is through."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
+class LaunchedStep:
     """A step that the device computes."""
 
-    parts: list[ScheduledChunk]
+    chunks: list[ScheduledChunk]
     tokens: Tensor
-    """Of the parts that sample, in order; on the device."""
+    """Of the chunks that sample, in order; on the device."""
     batch: SamplingBatch | None
     """None where nobody samples."""
     _sampling: list[int]
     _on_host: Tensor
-    _landed: Any
+    _arrived: Any
     """torch's event of its arrival there; None: it is there."""
 
     @classmethod
     def of(
         cls,
-        parts: list[ScheduledChunk],
+        chunks: list[ScheduledChunk],
         sampling: list[int],
         logits: Tensor,
         batch: SamplingBatch | None,
-    ) -> Flight:
+    ) -> LaunchedStep:
         """Sample, and have the tokens sent to the host."""
         tokens = sample(logits, batch) if batch else logits.new_empty(0, dtype=torch.long)
         if not tokens.is_cuda:
-            return cls(parts, tokens, batch, sampling, tokens, None)
+            return cls(chunks, tokens, batch, sampling, tokens, None)
         on_host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
         on_host.copy_(tokens, non_blocking=True)
         landed = cast("Any", torch.cuda.Event)()
         landed.record()
-        return cls(parts, tokens, batch, sampling, on_host, landed)
+        return cls(chunks, tokens, batch, sampling, on_host, landed)
 
     def wait(self) -> list[Result]:
         """What came of it."""
-        if self._landed is not None:
-            self._landed.synchronize()
-        tokens: list[int | None] = [None] * len(self.parts)
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        tokens: list[int | None] = [None] * len(self.chunks)
         for at, token in zip(self._sampling, self._on_host.tolist(), strict=True):
             tokens[at] = token
-        return list(zip(self.parts, tokens, strict=True))
+        return list(zip(self.chunks, tokens, strict=True))
 
 
 class Runner(ABC):
@@ -78,37 +78,37 @@ class Runner(ABC):
     runs_ahead = False
     """A step is still computed when `launch` returns, and `follow` can put the next behind it."""
 
-    def run(self, parts: list[ScheduledChunk]) -> list[Result]:
-        return self.launch(parts).wait()
+    def run(self, chunks: list[ScheduledChunk]) -> list[Result]:
+        return self.launch(chunks).wait()
 
     @torch.inference_mode()
-    def launch(self, parts: list[ScheduledChunk]) -> Flight:
-        """Begin to compute the parts."""
-        ids, positions, last = inputs_of(parts)
-        sampling = [at for at, part in enumerate(parts) if part.samples]
+    def launch(self, chunks: list[ScheduledChunk]) -> LaunchedStep:
+        """Begin to compute the chunks."""
+        ids, positions, last = inputs_of(chunks)
+        sampling = [at for at, chunk in enumerate(chunks) if chunk.samples]
         wanted = last[sampling] if sampling else last[:1]
-        logits = self._logits(parts, ids, positions, wanted)
-        sequences = [parts[at].sequence for at in sampling]
+        logits = self._logits(chunks, ids, positions, wanted)
+        sequences = [chunks[at].sequence for at in sampling]
         batch = SamplingBatch.of(sequences, logits.device) if sampling else None
-        return Flight.of(parts, sampling, logits, batch)
+        return LaunchedStep.of(chunks, sampling, logits, batch)
 
     @torch.inference_mode()
-    def follow(self, flight: Flight, parts: list[ScheduledChunk]) -> Flight:
-        """Have each part of a flight, all of which sample, decode what it samples there.
+    def follow(self, previous: LaunchedStep, chunks: list[ScheduledChunk]) -> LaunchedStep:
+        """Decode one more id for each chunk of `previous`, all of which sample.
 
         The device goes on by itself so, while the host looks at the tokens of the step before.
         """
-        if flight.batch is None:
+        if previous.batch is None:
             raise ValueError("nobody samples there")
-        sequences = [part.sequence for part in parts]
+        sequences = [chunk.sequence for chunk in chunks]
         positions = np.array([sequence.length for sequence in sequences])
-        logits = self._logits(parts, flight.tokens, positions, np.arange(len(parts)))
-        batch = flight.batch.after(flight.tokens, sequences)
-        return Flight.of(parts, list(range(len(parts))), logits, batch)
+        logits = self._logits(chunks, previous.tokens, positions, np.arange(len(chunks)))
+        batch = previous.batch.after(previous.tokens, sequences)
+        return LaunchedStep.of(chunks, list(range(len(chunks))), logits, batch)
 
     @abstractmethod
     def _logits(
-        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
         """(wanted, vocabulary): of the ids at these places of the step.
 
@@ -134,19 +134,19 @@ def logits_of(
     return logits
 
 
-def trial(wish: Sampling, page: int) -> Sequence:
+def warm_up_sequence(sampling: Sampling, page: int) -> Sequence:
     """A page's ids that nobody asked for, to run before anybody asks."""
-    request = GenerationRequest("trial", [0] * SIZE, wish, 1, seed=0)
+    request = GenerationRequest("trial", [0] * SIZE, sampling, 1, seed=0)
     sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
     sequence.blocks.append(page)
     return sequence
 
 
-def inputs_of(parts: list[ScheduledChunk]) -> tuple[Ints, Ints, Ints]:
-    """Ids and positions of the step, and where in it each part ends."""
-    starts = np.array([part.sequence.computed for part in parts])
-    counts = np.array([part.count for part in parts])
+def inputs_of(chunks: list[ScheduledChunk]) -> tuple[Ints, Ints, Ints]:
+    """Ids and positions of the step, and where in it each chunk ends."""
+    starts = np.array([chunk.sequence.computed for chunk in chunks])
+    counts = np.array([chunk.count for chunk in chunks])
     ends = np.cumsum(counts)
-    ids = [one.sequence.ids[a : a + one.count] for one, a in zip(parts, starts, strict=True)]
+    ids = [one.sequence.ids[a : a + one.count] for one, a in zip(chunks, starts, strict=True)]
     positions = np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
     return np.concatenate(ids), positions, ends - 1

@@ -33,7 +33,7 @@ def uniform(seed: int, index: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Cuts:
+class Truncation:
     """The rows that draw from a part of the vocabulary."""
 
     rows: Tensor
@@ -47,22 +47,24 @@ class Cuts:
     """Every row has a top-k: nobody draws from behind the widest."""
 
     @classmethod
-    def of(cls, wishes: list[Sampling], device: torch.device) -> Cuts | None:
-        rows = [n for n, one in enumerate(wishes) if one.temperature and _is_cut(one)]
+    def of(cls, samplings: list[Sampling], device: torch.device) -> Truncation | None:
+        rows = [n for n, one in enumerate(samplings) if one.temperature and _is_truncated(one)]
         if not rows:
             return None
-        top_k = [wishes[row].top_k or _ALL for row in rows]
+        top_k = [samplings[row].top_k or _ALL for row in rows]
         return cls(
-            rows=_on(device, torch.tensor(rows)),
-            top_k=_on(device, torch.tensor(top_k).unsqueeze(1)),
-            top_p=_on(device, torch.tensor([wishes[row].top_p for row in rows]).unsqueeze(1)),
-            widest=max(wishes[row].top_k for row in rows),
-            bounded=all(wishes[row].top_k for row in rows),
+            rows=_to_device(device, torch.tensor(rows)),
+            top_k=_to_device(device, torch.tensor(top_k).unsqueeze(1)),
+            top_p=_to_device(
+                device, torch.tensor([samplings[row].top_p for row in rows]).unsqueeze(1)
+            ),
+            widest=max(samplings[row].top_k for row in rows),
+            bounded=all(samplings[row].top_k for row in rows),
         )
 
 
-def _is_cut(wish: Sampling) -> bool:
-    return wish.top_k > 0 or wish.top_p < 1
+def _is_truncated(sampling: Sampling) -> bool:
+    return sampling.top_k > 0 or sampling.top_p < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +80,26 @@ class SamplingBatch:
     """float64"""
     greedy: Tensor | None
     """bool; None: no row is. A processor is spared to find the best then, ten times a maximum."""
-    cuts: Cuts | None
-    any_uncut: bool
+    truncation: Truncation | None
+    any_untruncated: bool
     """A row draws from the whole vocabulary."""
     all_greedy: bool
 
     @classmethod
     def of(cls, sequences: Sequences[Sequence], device: torch.device) -> SamplingBatch:
-        wishes = [sequence.request.sampling for sequence in sequences]
-        greedy = [wish.temperature == 0 for wish in wishes]
-        penalised = any(wish.repetition_penalty != 1 for wish in wishes)
+        samplings = [sequence.request.sampling for sequence in sequences]
+        greedy = [sampling.temperature == 0 for sampling in samplings]
+        penalised = any(sampling.repetition_penalty != 1 for sampling in samplings)
         return cls(
-            seen=_on(device, _seen(sequences)) if penalised else None,
-            penalty=_column(device, [wish.repetition_penalty for wish in wishes]),
-            temperature=_column(device, [wish.temperature or 1.0 for wish in wishes]),
+            seen=_to_device(device, _seen(sequences)) if penalised else None,
+            penalty=_column(device, [sampling.repetition_penalty for sampling in samplings]),
+            temperature=_column(device, [sampling.temperature or 1.0 for sampling in samplings]),
             draw=_draws(sequences, 0, device),
-            greedy=_on(device, torch.tensor(greedy)) if any(greedy) else None,
-            cuts=Cuts.of(wishes, device),
-            any_uncut=any(wish.temperature and not _is_cut(wish) for wish in wishes),
+            greedy=_to_device(device, torch.tensor(greedy)) if any(greedy) else None,
+            truncation=Truncation.of(samplings, device),
+            any_untruncated=any(
+                sampling.temperature and not _is_truncated(sampling) for sampling in samplings
+            ),
             all_greedy=all(greedy),
         )
 
@@ -110,14 +114,14 @@ def _draws(sequences: Sequences[Sequence], ahead: int, device: torch.device) -> 
     return _column(device, draws, torch.float64)
 
 
-def _on(device: torch.device, values: Tensor) -> Tensor:
+def _to_device(device: torch.device, values: Tensor) -> Tensor:
     return pinned(values, device).to(device, non_blocking=True)
 
 
 def _column(
     device: torch.device, values: list[float], dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    return _on(device, torch.tensor(values, dtype=dtype).unsqueeze(1))
+    return _to_device(device, torch.tensor(values, dtype=dtype).unsqueeze(1))
 
 
 def _seen(sequences: Sequences[Sequence]) -> Tensor:
@@ -137,14 +141,14 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
     if batch.all_greedy:
         return logits.argmax(-1)
     logits /= batch.temperature
-    cuts = batch.cuts
-    cut = None if cuts is None else _draw_cut(logits, cuts, batch.draw)
-    if batch.any_uncut:
+    truncation = batch.truncation
+    truncated = None if truncation is None else _draw_truncated(logits, truncation, batch.draw)
+    if batch.any_untruncated:
         tokens = _draw(logits, batch.draw)
     else:
         tokens = logits.new_zeros(len(logits), dtype=torch.long)
-    if cuts is not None and cut is not None:
-        tokens[cuts.rows] = cut
+    if truncation is not None and truncated is not None:
+        tokens[truncation.rows] = truncated
     if batch.greedy is None:
         return tokens
     return torch.where(batch.greedy, logits.argmax(-1), tokens)
@@ -181,33 +185,37 @@ def _stretches(vocabulary: int) -> int:
     return next(n for n in range(int(vocabulary**0.5), 0, -1) if vocabulary % n == 0)
 
 
-def _draw_cut(logits: Tensor, cuts: Cuts, uniforms: Tensor, width: int | None = None) -> Tensor:
-    """Draw for the rows that are cut, from what top-k and then top-p let through.
+def _draw_truncated(
+    logits: Tensor, truncation: Truncation, uniforms: Tensor, width: int | None = None
+) -> Tensor:
+    """Draw for the rows that are truncated, from what top-k and then top-p let through.
 
     The `width` most probable tokens are looked at; more where a nucleus is not among them. Sums are
     float64, so that a token does not depend on how many were looked at.
     """
-    rows = logits[cuts.rows]
-    width = width or _width(cuts, rows.shape[1], rows.device)
+    rows = logits[truncation.rows]
+    width = width or _width(truncation, rows.shape[1], rows.device)
     values, ids = rows.topk(width)
-    limited = cuts.top_k < rows.shape[1]
-    peak = values[:, :1] if cuts.bounded else rows.logsumexp(-1, keepdim=True)
+    limited = truncation.top_k < rows.shape[1]
+    peak = values[:, :1] if truncation.bounded else rows.logsumexp(-1, keepdim=True)
     weights = (values - peak).double().exp()
-    weights.masked_fill_(torch.arange(width, device=rows.device) >= cuts.top_k, 0.0)
+    weights.masked_fill_(torch.arange(width, device=rows.device) >= truncation.top_k, 0.0)
     ends = weights.cumsum(-1)
     whole = torch.where(limited, ends[:, -1:], 1.0)
-    enough = cuts.bounded or width == rows.shape[1]
-    if not enough and (ends[:, -1:] < cuts.top_p * whole).any():
-        return _draw_cut(logits, cuts, uniforms, rows.shape[1])
-    kept = (ends - weights < cuts.top_p * whole) & (weights > 0)
+    enough = truncation.bounded or width == rows.shape[1]
+    if not enough and (ends[:, -1:] < truncation.top_p * whole).any():
+        return _draw_truncated(logits, truncation, uniforms, rows.shape[1])
+    kept = (ends - weights < truncation.top_p * whole) & (weights > 0)
     last = kept.sum(-1, keepdim=True).sub_(1).clamp_(min=0)
-    target = uniforms[cuts.rows] * ends.gather(1, last)
+    target = uniforms[truncation.rows] * ends.gather(1, last)
     place = torch.searchsorted(ends, target, right=True)
     return ids.gather(1, torch.minimum(place, last))[:, 0]
 
 
-def _width(cuts: Cuts, vocabulary: int, device: torch.device) -> int:
-    if cuts.bounded:
-        return min(vocabulary, cuts.widest)
+def _width(truncation: Truncation, vocabulary: int, device: torch.device) -> int:
+    if truncation.bounded:
+        return min(vocabulary, truncation.widest)
     # A GPU sorts everything in less time than it takes to ask whether that is needed.
-    return vocabulary if device.type == "cuda" else min(vocabulary, max(_NUCLEUS, cuts.widest))
+    return (
+        vocabulary if device.type == "cuda" else min(vocabulary, max(_NUCLEUS, truncation.widest))
+    )

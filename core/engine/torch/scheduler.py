@@ -46,30 +46,30 @@ class Scheduler:
     def plan(self) -> list[ScheduledChunk]:
         """The next step: empty only where nothing runs or waits."""
         self._drop_cancelled()
-        parts: dict[int, ScheduledChunk] = {}
+        chunks: dict[int, ScheduledChunk] = {}
         budget = self._step_tokens
         for sequence in sorted(self.running, key=lambda one: one.pending > 1):
             if not sequence.blocks or not budget:
                 continue  # without blocks it was preempted for one before it
             count = min(sequence.pending, budget)
-            if self._reserve(sequence, count, parts):
-                parts[sequence.order] = ScheduledChunk(sequence, count)
+            if self._reserve(sequence, count, chunks):
+                chunks[sequence.order] = ScheduledChunk(sequence, count)
                 budget -= count
         while budget and (admitted := self._admit()):
             count = min(admitted.pending, budget)
-            parts[admitted.order] = ScheduledChunk(admitted, count)
+            chunks[admitted.order] = ScheduledChunk(admitted, count)
             budget -= count
-        return list(parts.values())
+        return list(chunks.values())
 
-    def follow(self, parts: list[ScheduledChunk]) -> list[ScheduledChunk] | None:
+    def follow(self, chunks: list[ScheduledChunk]) -> list[ScheduledChunk] | None:
         """The step after this one, whose tokens are not known yet: everybody goes on.
 
         None where that is not certain, or where others could join.
         """
-        sequences = [part.sequence for part in parts]
-        if len(parts) != len(self.running) or (self.waiting and len(parts) < self.places):
+        sequences = [chunk.sequence for chunk in chunks]
+        if len(chunks) != len(self.running) or (self.waiting and len(chunks) < self.places):
             return None
-        if not all(part.samples and part.sequence.goes_on for part in parts):
+        if not all(chunk.samples and chunk.sequence.goes_on for chunk in chunks):
             return None
         missing = [_blocks_for(one.length + 1) - len(one.blocks) for one in sequences]
         if sum(missing) > self.blocks.idle:
@@ -78,10 +78,10 @@ class Scheduler:
             sequence.blocks.extend(self.blocks.allocate() for _ in range(count))
         return [ScheduledChunk(sequence, 1) for sequence in sequences]
 
-    def computed(self, part: ScheduledChunk) -> None:
-        """Book a part that was computed: the blocks that became full can be found from now on."""
-        sequence = part.sequence
-        sequence.computed += part.count
+    def computed(self, chunk: ScheduledChunk) -> None:
+        """Book a chunk that was computed: the blocks that became full can be found from now on."""
+        sequence = chunk.sequence
+        sequence.computed += chunk.count
         before = len(sequence.digests)
         if sequence.computed // SIZE == before:
             return
@@ -121,17 +121,17 @@ class Scheduler:
         sequence.blocks = array("i", [*shared, *fresh])
         sequence.digests = known[: len(shared)]
         sequence.computed = len(shared) * SIZE
-        self._book_prefix(sequence)
+        self._count_prefix(sequence)
         insort(self.running, self.waiting.pop(0), key=_order)
         return sequence
 
-    def _book_prefix(self, sequence: Sequence) -> None:
+    def _count_prefix(self, sequence: Sequence) -> None:
         if not sequence.streaming:
             sequence.cached = min(sequence.computed, len(sequence.request.prompt))
             self.cached_tokens += sequence.cached
             self.prompt_tokens += len(sequence.request.prompt)
 
-    def _reserve(self, sequence: Sequence, count: int, parts: dict[int, ScheduledChunk]) -> bool:
+    def _reserve(self, sequence: Sequence, count: int, chunks: dict[int, ScheduledChunk]) -> bool:
         """Blocks for `count` more ids, taken from the newest if need be; False: from it itself."""
         needed = _blocks_for(sequence.computed + count)
         while len(sequence.blocks) < needed:
@@ -139,7 +139,7 @@ class Scheduler:
                 sequence.blocks.append(self.blocks.allocate())
                 continue
             newest = self.running[-1]
-            parts.pop(newest.order, None)
+            chunks.pop(newest.order, None)
             self._preempt(newest)
             if newest is sequence:
                 return False

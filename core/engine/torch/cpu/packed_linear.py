@@ -15,7 +15,7 @@ _ROWS = 64
 """The number of rows that oneDNN chooses a layout for: it serves one row and hundreds well too."""
 
 
-_OVERFLOWS = not torch.cpu._is_vnni_supported()
+_REDUCE_RANGE = not torch.cpu._is_vnni_supported()
 """Without VNNI, products are summed in 16 bits: inputs of eight would be 15 % off, of seven 2."""
 
 
@@ -83,12 +83,12 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)"""
         out: Tensor = torch.ops.quantized.linear_dynamic(
-            x.float(), self._packed, reduce_range=_OVERFLOWS
+            x.float(), self._packed, reduce_range=_REDUCE_RANGE
         )
         return out.to(x.dtype)
 
 
-def pack(model: PreTrainedModel, *, int8: bool = False) -> None:
+def pack_linears(model: PreTrainedModel, *, int8: bool = False) -> None:
     """Repack every linear layer of a model on a processor, where its precision has kernels."""
     if not int8 and not _has_kernels(model.dtype):
         return

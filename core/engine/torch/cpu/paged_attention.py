@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE
-from core.engine.torch.cache_size import untouched
+from core.engine.torch.cache_size import lazy_zeros
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.scheduler import ScheduledChunk
 
@@ -29,16 +29,16 @@ class CpuCache:
     """Pages of `SIZE` ids in memory. To be made in the thread that computes."""
 
     def __init__(self, shape: CacheShape, blocks: int) -> None:
-        self.pages = untouched(
+        self.pages = lazy_zeros(
             (shape.layers, blocks, shape.heads, 2, SIZE, shape.size), shape.dtype
         )
-        self.attend_singles = attend_paged_for(shape.dtype, shape.size)
-        self.by_layer = [_numbers(pages) for pages in self.pages]
+        self.attend_decoding = attend_paged_for(shape.dtype, shape.size)
+        self.by_layer = [_as_numpy(pages) for pages in self.pages]
         self._keep = keep_paged_for(shape.dtype)
-        self._known, self._scores, self._weights = (_Room(shape.dtype) for _ in range(3))
+        self._known, self._scores, self._weights = (_ScratchTensor(shape.dtype) for _ in range(3))
         self.shares = min(use_threads(), shape.heads)
 
-    def keep(self, layer: int, piece: _Piece, key: Tensor, value: Tensor) -> Tensor:
+    def keep(self, layer: int, piece: _PromptPiece, key: Tensor, value: Tensor) -> Tensor:
         """Keep (1, key heads, new, size) each.
 
         All that is known, (2, key heads, known, size), is valid until the next call.
@@ -46,7 +46,7 @@ class CpuCache:
         new = torch.cat((key, value))
         whole = len(piece.table) * SIZE if piece.start else 0
         known = self._known.of(*new.shape[:2], whole, new.shape[3])
-        self._keep(_numbers(new), self.by_layer[layer], piece.table, piece.start, _numbers(known))
+        self._keep(_as_numpy(new), self.by_layer[layer], piece.table, piece.start, _as_numpy(known))
         return known if piece.start else new
 
     def attend_piece(
@@ -71,19 +71,19 @@ class CpuCache:
                 torch.softmax(scores, -1, out=weights)
                 into[:, rows] = weights @ value
 
-    def begin(self, parts: list[ScheduledChunk]) -> CpuStep:
-        """A step over these parts, whose ids follow one another."""
-        ends = np.cumsum([part.count for part in parts])
-        single = [row for row, part in enumerate(parts) if part.count == 1]
-        several = [row for row, part in enumerate(parts) if part.count > 1]
+    def begin(self, chunks: list[ScheduledChunk]) -> CpuStep:
+        """A step over these chunks, whose ids follow one another."""
+        ends = np.cumsum([chunk.count for chunk in chunks])
+        one_id = [row for row, chunk in enumerate(chunks) if chunk.count == 1]
+        many_ids = [row for row, chunk in enumerate(chunks) if chunk.count > 1]
         return CpuStep(
             self,
-            _Singles.of([parts[row] for row in single], ends[single] - 1) if single else None,
-            [_Piece.of(parts[row], int(ends[row]), self.pages.dtype) for row in several],
+            _DecodingRows.of([chunks[row] for row in one_id], ends[one_id] - 1) if one_id else None,
+            [_PromptPiece.of(chunks[row], int(ends[row]), self.pages.dtype) for row in many_ids],
         )
 
 
-class _Room:
+class _ScratchTensor:
     """Memory that is used again: fresh memory may take longer to come by than to fill."""
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -98,7 +98,7 @@ class _Room:
 
 
 @dataclass(frozen=True, slots=True)
-class _Singles:
+class _DecodingRows:
     """The sequences of which a step holds one id."""
 
     at: npt.NDArray[np.int64]
@@ -109,16 +109,16 @@ class _Singles:
     """With that id."""
 
     @classmethod
-    def of(cls, parts: list[ScheduledChunk], at: npt.NDArray[np.int64]) -> _Singles:
-        tables = np.zeros((len(parts), max(len(one.sequence.blocks) for one in parts)), np.int32)
-        for row, part in enumerate(parts):
-            tables[row, : len(part.sequence.blocks)] = part.sequence.blocks
-        lengths = np.array([part.sequence.computed + 1 for part in parts], np.int32)
+    def of(cls, chunks: list[ScheduledChunk], at: npt.NDArray[np.int64]) -> _DecodingRows:
+        tables = np.zeros((len(chunks), max(len(one.sequence.blocks) for one in chunks)), np.int32)
+        for row, chunk in enumerate(chunks):
+            tables[row, : len(chunk.sequence.blocks)] = chunk.sequence.blocks
+        lengths = np.array([chunk.sequence.computed + 1 for chunk in chunks], np.int32)
         return cls(at, tables, lengths)
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _PromptPiece:
     """Several ids of one sequence, and all that came before them."""
 
     ids: slice
@@ -131,13 +131,13 @@ class _Piece:
     """(new, known), added to the scores; where some came before, whole pages count as known."""
 
     @classmethod
-    def of(cls, part: ScheduledChunk, end: int, dtype: torch.dtype) -> _Piece:
-        start, length = part.sequence.computed, part.sequence.computed + part.count
-        table = np.array(part.sequence.blocks[: -(-length // SIZE)], np.int32)
+    def of(cls, chunk: ScheduledChunk, end: int, dtype: torch.dtype) -> _PromptPiece:
+        start, length = chunk.sequence.computed, chunk.sequence.computed + chunk.count
+        table = np.array(chunk.sequence.blocks[: -(-length // SIZE)], np.int32)
         positions = torch.arange(start, length)
         hidden = torch.arange(len(table) * SIZE if start else length) > positions[:, None]
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
-        return cls(slice(end - part.count, end), start, table, mask)
+        return cls(slice(end - chunk.count, end), start, table, mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ class CpuStep:
     """One step over a processor's pages."""
 
     cache: CpuCache
-    singles: _Singles | None
-    pieces: list[_Piece]
+    decoding: _DecodingRows | None
+    pieces: list[_PromptPiece]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `AttentionStep`."""
@@ -155,10 +155,11 @@ class CpuStep:
             query, key, value = (one.to(cache.pages.dtype) for one in (query, key, value))
         one, heads, ids, size = query.shape
         out = query.new_empty((one, ids, heads, size))
-        if singles := self.singles:
-            cache.attend_singles(
+        if decoding := self.decoding:
+            cache.attend_decoding(
                 _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer],
-                _numbers(out)[0], singles.at, singles.tables, singles.lengths, scale, cache.shares,
+                _as_numpy(out)[0], decoding.at, decoding.tables, decoding.lengths, scale,
+                cache.shares,
             )  # fmt: skip
         for piece in self.pieces:
             at = (slice(None), slice(None), piece.ids)
@@ -167,12 +168,12 @@ class CpuStep:
         return out.to(wanted)
 
 
-def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
+def _as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
     """The same memory for the kernel, which takes bfloat16 by its bits."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _by_ids(tensor: Tensor) -> npt.NDArray[Any]:
     """(1, heads, ids, size) -> (ids, heads, size), for the kernel."""
-    by_ids: npt.NDArray[Any] = _numbers(tensor)[0].swapaxes(0, 1)
+    by_ids: npt.NDArray[Any] = _as_numpy(tensor)[0].swapaxes(0, 1)
     return by_ids

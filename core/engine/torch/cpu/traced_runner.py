@@ -1,7 +1,7 @@
 """Steps on a processor: a trace of the model, whose operations torch calls one after the other.
 
 A step of a few ids is hundreds of operations of some microseconds, and Python takes a fifth of its
-time to call them (12 layers x 768, one id, on two cores: 6.8 ms as it is written, 5.3 traced).
+time to call them (12 layers x 768, one id, on two cores: 6.8 ms as it is eager, 5.3 traced).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from core.engine.torch.cpu.paged_attention import CpuCache, CpuStep
 from core.engine.torch.custom_ops import define
-from core.engine.torch.model_runner import Ints, Runner, logits_of, trial
+from core.engine.torch.model_runner import Ints, Runner, logits_of, warm_up_sequence
 from core.engine.torch.scheduler import ScheduledChunk
 from core.types import Sampling
 
@@ -30,7 +30,7 @@ _Compute: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _EXAMPLE = (0, 3)
 """The first position and the number of ids that are traced;"""
-_OTHERS = ((3, 1), (4, 9), (13, 1), (14, 2))
+_CHECKED = ((3, 1), (4, 9), (13, 1), (14, 2))
 """and those that the trace must get right as well."""
 
 
@@ -43,7 +43,7 @@ class TracedRunner(Runner):
             if isinstance(module, nn.Embedding):
                 # It matters to gradients alone, and whether it is in range would not be traced.
                 module.padding_idx = None
-        self._compute: _Compute = _Written(model)
+        self._compute: _Compute = _EagerModel(model)
         try:
             self._compute = self._traced(self._compute)
         except Exception as error:  # whatever it is: the model runs without, and slower
@@ -51,11 +51,11 @@ class TracedRunner(Runner):
             log.info("the model is not traced, and takes longer for a step: %s", why)
 
     def _logits(
-        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
         inputs = torch.as_tensor(ids), torch.from_numpy(positions), torch.from_numpy(wanted)
         try:
-            with _computing(self._cache.begin(parts)):
+            with _computing(self._cache.begin(chunks)):
                 return self._compute(*inputs)
         except RuntimeError as error:
             # First comes where in the model that was traced, a line for each call.
@@ -65,13 +65,13 @@ class TracedRunner(Runner):
             raise RuntimeError(reason.partition("\n")[0]) from error
 
     @torch.inference_mode()
-    def _traced(self, written: _Compute) -> _Compute:
+    def _traced(self, eager: _Compute) -> _Compute:
         """A trace that gives the same for any number of ids; ValueError where it does not.
 
         It takes every turn that the model takes with the example. Where a turn depends on what a
         tensor holds, or on how many ids there are, torch warns, and nothing is traced.
         """
-        sequence = trial(Sampling(), page=0)  # where nothing is kept as yet
+        sequence = warm_up_sequence(Sampling(), page=0)  # where nothing is kept as yet
 
         def step(first: int, count: int) -> tuple[AbstractContextManager[None], list[Tensor]]:
             sequence.computed = first
@@ -82,57 +82,57 @@ class TracedRunner(Runner):
                 ids - first,
             ]
 
-        at_hand, example = step(*_EXAMPLE)
-        with at_hand, warnings.catch_warnings():
+        computing, example = step(*_EXAMPLE)
+        with computing, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is to be replaced one day
             warnings.simplefilter("error", cast("Any", torch.jit).TracerWarning)
-            traced: _Compute = cast("Any", torch.jit).trace(written, example, check_trace=False)
-        for other in _OTHERS:
-            at_hand, inputs = step(*other)
-            with at_hand:
-                if not torch.equal(written(*inputs), traced(*inputs)):
+            traced: _Compute = cast("Any", torch.jit).trace(eager, example, check_trace=False)
+        for other in _CHECKED:
+            computing, inputs = step(*other)
+            with computing:
+                if not torch.equal(eager(*inputs), traced(*inputs)):
                     raise ValueError("a trace of it gives something else")
         return traced
 
 
-class _Written(nn.Module):
-    """The model as it is written, in the form that is traced."""
+class _EagerModel(nn.Module):
+    """The model itself, in the form that is traced."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self._model = model
 
     def forward(self, ids: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
-        return logits_of(self._model, ids, positions, wanted, _StepAtHand())
+        return logits_of(self._model, ids, positions, wanted, _CurrentStep())
 
 
-class _StepAtHand:
+class _CurrentStep:
     """The step that the thread computes, whichever it is: a trace can hold no step of its own."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `AttentionStep`."""
-        out: Tensor = torch.ops.henji.attend_at_hand(query, key, value, layer, scale)
+        out: Tensor = torch.ops.henji.attend_current(query, key, value, layer, scale)
         return out
 
 
-_at_hand = threading.local()
+_current = threading.local()
 
 
 @contextmanager
 def _computing(step: CpuStep) -> Iterator[None]:
-    _at_hand.step = step
+    _current.step = step
     try:
         yield
     finally:
-        del _at_hand.step
+        del _current.step
 
 
-def _attend_at_hand(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
-    step: CpuStep = _at_hand.step
+def _attend_current(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+    step: CpuStep = _current.step
     return step.attend(layer, query, key, value, scale)
 
 
 define(
-    "attend_at_hand(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor",
-    _attend_at_hand,
+    "attend_current(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor",
+    _attend_current,
 )

@@ -22,7 +22,7 @@ from core.engine.torch.cpu.packed_linear import replace_linear
 from core.engine.torch.gpu.gemv_linear import RowLinear
 from core.engine.torch.gpu.paged_attention import PagedCache
 from core.engine.torch.gpu.step_inputs import DecodeStep, MixedStep, Step, only_decodes
-from core.engine.torch.model_runner import Ints, Runner, trial
+from core.engine.torch.model_runner import Ints, Runner, warm_up_sequence
 from core.engine.torch.scheduler import ScheduledChunk
 from core.types import Sampling
 
@@ -62,16 +62,18 @@ class GraphRunner(Runner):
         self._warm_up(cache)
 
     def _logits(
-        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
-        graphs = self._decoding if only_decodes(parts, ids, wanted) else self._mixed
+        graphs = self._decoding if only_decodes(chunks, ids, wanted) else self._mixed
         graph = next(graph for size, graph in graphs.items() if size >= len(ids))
-        return graph.replay(parts, ids, positions, wanted)
+        return graph.replay(chunks, ids, positions, wanted)
 
     def _warm_up(self, cache: PagedCache) -> None:
         """Have the sampler's kernels loaded before anybody waits for them."""
         penalised, cut = Sampling(0.7, repetition_penalty=1.1), Sampling(0.7, top_p=0.9)
-        prompts = [ScheduledChunk(trial(wish, cache.scratch), SIZE) for wish in (penalised, cut)]
+        prompts = [
+            ScheduledChunk(warm_up_sequence(wish, cache.scratch), SIZE) for wish in (penalised, cut)
+        ]
         for some in (prompts, prompts[:1], prompts[1:]):
             self.run(some)
 
@@ -131,9 +133,9 @@ class _Graph:
                 self._logits = step.run()
 
     def replay(
-        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
         """(wanted, vocabulary), valid until the next replay."""
-        self._step.stage(parts, ids, positions, wanted)
+        self._step.stage(chunks, ids, positions, wanted)
         self._graph.replay()
         return self._logits[: len(wanted)]

@@ -46,9 +46,9 @@ def _slots(tables: npt.NDArray[np.int32], rows: Ints, positions: Ints) -> Ints:
     return tables[rows, positions // SIZE] * SIZE + positions % SIZE
 
 
-def only_decodes(parts: list[ScheduledChunk], ids: Ints | Tensor, wanted: Ints) -> bool:
-    """Whether each part is one id, and what follows it is wanted: a `DecodeStep`."""
-    return len(ids) == len(parts) == len(wanted)
+def only_decodes(chunks: list[ScheduledChunk], ids: Ints | Tensor, wanted: Ints) -> bool:
+    """Whether each chunk is one id, and what follows it is wanted: a `DecodeStep`."""
+    return len(ids) == len(chunks) == len(wanted)
 
 
 class Step(ABC):
@@ -59,7 +59,7 @@ class Step(ABC):
 
     @abstractmethod
     def stage(
-        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> None:
         """Let the next run be of these."""
 
@@ -94,25 +94,25 @@ class DecodeStep(Step):
         super().__init__(model, inputs, PagedStep(cache.pages, layout, tile=1))
         self._scratch = cache.scratch
         self._every = np.arange(size)
-        self._shown: list[tuple[array[int] | None, int]] = [(None, 0)] * size
+        self._written_tables: list[tuple[array[int] | None, int]] = [(None, 0)] * size
         self._used = size
         nothing = np.empty(0, dtype=np.int64)
         self.stage([], nothing, nothing, nothing)
 
     def stage(
-        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> None:
         """See `Step`; every row is wanted. Ids may be on the device, and not computed yet."""
-        host, used = self._inputs.host, len(parts)
+        host, used = self._inputs.host, len(chunks)
         if used < self._used:
             host["ids"][used:] = host["positions"][used:] = 0
             host["slots"][used:] = self._scratch * SIZE
             host["lengths"][used:] = 1
             host["tables"][used:, 0] = self._scratch
-            self._shown[used:] = [(None, 0)] * (len(self._shown) - used)
+            self._written_tables[used:] = [(None, 0)] * (len(self._written_tables) - used)
         self._used = used
-        for row, part in enumerate(parts):
-            self._show(row, part.sequence.blocks)
+        for row, chunk in enumerate(chunks):
+            self._write_table(row, chunk.sequence.blocks)
         host["positions"][:used], host["lengths"][:used] = positions, positions + 1
         host["slots"][:used] = _slots(host["tables"], self._every[:used], positions)
         if not isinstance(ids, Tensor):
@@ -121,12 +121,12 @@ class DecodeStep(Step):
         if isinstance(ids, Tensor):
             self._inputs.device["ids"][:used] = ids
 
-    def _show(self, row: int, blocks: array[int]) -> None:
+    def _write_table(self, row: int, blocks: array[int]) -> None:
         # Most tables are those of the last step: a sequence needs a page in sixteen steps.
-        shown, count = self._shown[row]
-        if shown is not blocks or count != len(blocks):
+        written, count = self._written_tables[row]
+        if written is not blocks or count != len(blocks):
             self._inputs.host["tables"][row, : len(blocks)] = blocks
-            self._shown[row] = blocks, len(blocks)
+            self._written_tables[row] = blocks, len(blocks)
 
 
 class MixedStep(Step):
@@ -150,14 +150,14 @@ class MixedStep(Step):
         self._scratch = cache.scratch
 
     def stage(
-        self, parts: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
+        self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> None:
         """See `Step`."""
-        host, used, rows = self._inputs.host, len(ids), np.arange(len(parts))
-        counts = np.array([part.count for part in parts])
+        host, used, rows = self._inputs.host, len(ids), np.arange(len(chunks))
+        counts = np.array([chunk.count for chunk in chunks])
         ends = np.cumsum(counts)
-        for row, part in enumerate(parts):
-            blocks = part.sequence.blocks
+        for row, chunk in enumerate(chunks):
+            blocks = chunk.sequence.blocks
             host["tables"][row, : len(blocks)] = blocks
         tiles = -(-counts // TILE)
         behind = np.repeat(np.cumsum(tiles) - tiles, tiles)
@@ -170,7 +170,7 @@ class MixedStep(Step):
             ),
             "lengths": (positions[ends - 1] + 1, 0),
             "starts": ([0, *ends], used),
-            "tile_sequence": (np.repeat(rows, tiles), len(parts)),
+            "tile_sequence": (np.repeat(rows, tiles), len(chunks)),
             "tile_first": ((np.arange(len(behind)) - behind) * TILE, 0),
             "wanted": (wanted, 0),
         }
