@@ -61,9 +61,9 @@ class Access:
         """Whether a person may administer; `of_platform`: the platform says they may."""
         return self._policy.is_admin(asker, of_platform=of_platform)
 
-    async def note(self, place: Place, by: str, act: str, detail: str = "") -> None:
-        """Write into the audit log what does not do so by itself, as a reset or a new rule does."""
-        await self._audit.note(place, by, act, detail)
+    async def record(self, place: Place, by: str, act: str, detail: str = "") -> None:
+        """Write an act into the audit log; resets and new rules do so by themselves."""
+        await self._audit.append(place, by, act, detail)
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class Access:
     async def audited(self, place: Place, by: str, locale: str, most: int = 15) -> str:
         """The newest entries of the audit log for a place. Reading it is an entry, too."""
         entries = await self._audit.entries(place, most)
-        await self._audit.note(place, by, "read", "audit")
+        await self._audit.append(place, by, "read", "audit")
         if not entries:
             return strings.say("audit_nothing", locale)
         return "\n".join(self._line(entry) for entry in entries)
@@ -134,7 +134,7 @@ class OpenRules:
 class NoAudit:
     """`core.ports.Audit` that keeps nothing."""
 
-    async def note(self, place: Place, by: str, act: str, detail: str = "") -> None:
+    async def append(self, place: Place, by: str, act: str, detail: str = "") -> None:
         return
 
     async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:

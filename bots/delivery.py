@@ -20,6 +20,7 @@ import structlog
 
 from bots import strings, text
 from bots.platform import Part, Platform, PlatformRefused, Status
+from core.background import first_of
 from core.errors import StoreUnavailable
 from core.ports import Deliveries
 from core.queue_types import OPENED, Delivery
@@ -111,7 +112,7 @@ class ReplyDelivery:
             log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
         finally:
             reading.cancel()
-        await self._insist(lambda: self.deliveries.close(self.delivery, self._messages))
+        await self._until_stored(lambda: self.deliveries.close(self.delivery, self._messages))
 
     def lose(self) -> None:
         """Another holder has the delivery: nothing more is to be written here."""
@@ -178,10 +179,10 @@ class ReplyDelivery:
     async def _predecessor(self, job: str) -> Sequence[str]:
         """The messages of the reply that this one takes the place of, once nobody writes there."""
         thread = self.delivery.thread
-        while not await self._insist(lambda: self.deliveries.closed(thread, job)):
+        while not await self._until_stored(lambda: self.deliveries.closed(thread, job)):
             await asyncio.sleep(0.1)
             await self._confirm()
-        before = await self._insist(lambda: self.deliveries.get(thread, job))
+        before = await self._until_stored(lambda: self.deliveries.get(thread, job))
         return before.messages if before else ()
 
     async def _write_until_end(self) -> None:
@@ -202,13 +203,7 @@ class ReplyDelivery:
         if not self._ended.is_set() and not self.view.text:
             return  # a status has a pace of its own
         if not self._ended.is_set():
-            pace = asyncio.ensure_future(self.platform.pace(self.delivery, final=False))
-            ended = asyncio.ensure_future(self._ended.wait())
-            try:
-                await asyncio.wait({pace, ended}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                pace.cancel()
-                ended.cancel()
+            await first_of(self.platform.pace(self.delivery, final=False), self._ended.wait())
         if self._ended.is_set():
             await self.platform.pace(self.delivery, final=True)
 
@@ -292,8 +287,8 @@ class ReplyDelivery:
         """Take a message away where the next holder of the delivery has posted that part too."""
         thread, job = self.delivery.thread, self.delivery.job
         while True:
-            over = await self._insist(lambda: self.deliveries.closed(thread, job))
-            now = await self._insist(lambda: self.deliveries.get(thread, job))
+            over = await self._until_stored(lambda: self.deliveries.closed(thread, job))
+            now = await self._until_stored(lambda: self.deliveries.get(thread, job))
             if now is None or message in now.messages:
                 return
             if over or len(now.messages) > index:
@@ -326,7 +321,7 @@ class ReplyDelivery:
     async def _take_back(self, messages: Sequence[str]) -> None:
         """Remove what the reply needs no more; platforms tell of that as of anybody's deletion."""
         if messages:
-            await self._insist(lambda: self.deliveries.disown(self.delivery, messages))
+            await self._until_stored(lambda: self.deliveries.disown(self.delivery, messages))
         for message in messages:
             await self._call(partial(self.platform.remove, self.delivery, message))
         self._gone += messages
@@ -356,7 +351,9 @@ class ReplyDelivery:
         messages = list(self._messages)
         if self._doubted is not None:  # whoever takes over from here shall look for doubles too
             posting = self._doubted
-        if not await self._insist(lambda: self.deliveries.record(self.delivery, messages, posting)):
+        if not await self._until_stored(
+            lambda: self.deliveries.record(self.delivery, messages, posting)
+        ):
             raise LeaseLost
         self.confirmed = began
 
@@ -365,7 +362,7 @@ class ReplyDelivery:
         began = time.monotonic()
         if began - self.confirmed < self.lease / 2:
             return
-        held = await self._insist(lambda: self.deliveries.renew([self.delivery]))
+        held = await self._until_stored(lambda: self.deliveries.renew([self.delivery]))
         if not held[self.delivery.job]:
             raise LeaseLost
         self.confirmed = began
@@ -396,12 +393,13 @@ class ReplyDelivery:
         stands over what the other wrote: whoever is last to write there writes again."""
         done = await call()
         if time.monotonic() - self.confirmed >= self.lease:
-            held = await self._insist(lambda: self.deliveries.renew([self.delivery]))
+            held = await self._until_stored(lambda: self.deliveries.renew([self.delivery]))
             if not held[self.delivery.job]:
-                await self._insist(lambda: self.deliveries.reopen(self.delivery))
+                await self._until_stored(lambda: self.deliveries.reopen(self.delivery))
         return done
 
-    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+    async def _until_stored(self, step: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a step in the store, tried again while the store is away."""
         while True:
             try:
                 return await step()

@@ -27,6 +27,7 @@ from bots.platform import Platform
 from bots.relay import Relay, RelaySettings
 from bots.supervisor import supervise
 from core.access_policy import Policy
+from core.background import first_of
 from core.dialogue import Dialogue
 from core.engine import open_engine
 from core.errors import ModelError, StoreUnavailable
@@ -228,13 +229,9 @@ def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> Pre
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of `work`, or None where `stop` is set before there is one."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if working.done():
-        return working.result()
-    working.cancel()
-    return None
+    working = asyncio.ensure_future(work)
+    first = await first_of(working, stop.wait())
+    return working.result() if first is working else None
 
 
 async def run_all(settings: Settings, stop: asyncio.Event) -> None:

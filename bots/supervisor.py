@@ -11,6 +11,7 @@ from types import MappingProxyType
 import structlog
 
 from bots.processes import command, end
+from core.background import first_of
 from core.errors import OperatorError, UsageError
 
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -126,11 +127,9 @@ class _Part:
 
     async def _unless_stopped(self, work: Awaitable[object]) -> bool:
         """Wait for `work`; False where all is to be stopped first."""
-        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (working, stopping):
-            task.cancel()
-        if self._stop.is_set():
+        stopping = asyncio.ensure_future(self._stop.wait())
+        first = await first_of(stopping, work)
+        if first is stopping:
             return False
-        working.result()
+        first.result()
         return True

@@ -57,3 +57,15 @@ async def cancel(*tasks: asyncio.Future[Any]) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
+
+
+async def first_of(*works: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Wait for whichever ends first, cancel the others, and return it: of several that have ended,
+    the one named first. A work that is a future comes back as itself."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done())
+    finally:
+        for task in tasks:
+            task.cancel()

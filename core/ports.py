@@ -215,7 +215,7 @@ class RuleBook(Protocol):
 class Audit(Protocol):
     """The record of what was done to what is remembered. It has a lifetime of its own."""
 
-    async def note(self, place: Place, by: str, act: str, detail: str = "") -> None: ...
+    async def append(self, place: Place, by: str, act: str, detail: str = "") -> None: ...
 
     async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:
         """What was done in a channel or a space, the newest first."""

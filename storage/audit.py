@@ -15,9 +15,11 @@ class RedisAudit:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def note(self, place: Place, by: str, act: str, detail: str = "") -> None:
+    async def append(self, place: Place, by: str, act: str, detail: str = "") -> None:
         bucket = self._store.bucket(place.any_thread)
-        await self._store.run("note", bucket, place=str(place), by=by, act=act, detail=detail)
+        await self._store.run(
+            "append_audit", bucket, place=str(place), by=by, act=act, detail=detail
+        )
 
     async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:
         bucket = self._store.bucket(place.any_thread)

@@ -56,7 +56,7 @@ class RedisDeliveries:
 
     async def take(self, platform: str, holder: str, most: int = 100) -> Sequence[Delivery]:
         def step(bucket: int) -> Awaitable[Any]:
-            return self._run("take", bucket, platform=platform, holder=holder, most=most)
+            return self._run("take_deliveries", bucket, platform=platform, holder=holder, most=most)
 
         answers, _ = await self._store.each(self._store.all_buckets(), step)
         taken: list[Delivery] = []
@@ -97,7 +97,9 @@ class RedisDeliveries:
             mine = by_bucket[bucket]
             rows = [{"job": d.job, "token": d.token} for d in mine]
             platform, lease = mine[0].thread.platform, round(seconds * 1000)
-            return self._store.run("hold", bucket, platform=platform, held=rows, delivery_ms=lease)
+            return self._store.run(
+                "renew_deliveries", bucket, platform=platform, held=rows, delivery_ms=lease
+            )
 
         answers, _ = await self._store.each(by_bucket, step)
         return {
@@ -119,7 +121,7 @@ class RedisDeliveries:
     ) -> bool:
         kept = {name: text for name, text in delivery.note.items() if not name.startswith(SECRET)}
         answer = await self._run(
-            "record",
+            "record_messages",
             self._store.bucket(delivery.thread),
             job=delivery.job,
             token=delivery.token,

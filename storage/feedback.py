@@ -28,7 +28,7 @@ class RedisFeedback:
     ) -> None:
         """Keep what a person thinks of a reply; a later opinion of theirs takes its place."""
         await self._store.run(
-            "rate",
+            "add_feedback",
             self._store.bucket(thread),
             thread=str(thread),
             job=job,

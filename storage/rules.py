@@ -35,13 +35,13 @@ class RedisRules:
 
     async def change(self, place: Place, name: str, value: Any, by: str) -> None:
         text = "" if value is None else json.dumps(value, ensure_ascii=False)
-        await self._run("rule", place, scope=str(place), name=name, value=text, by=by)
+        await self._run("set_rule", place, scope=str(place), name=name, value=text, by=by)
         if name == "retention_days":
             await self._retain(place)
 
     async def _stored(self, thread: ThreadKey) -> tuple[Rules, Rules]:
         found = await self._store.run(
-            "rules", self._store.bucket(thread), scopes=list(scopes(thread))
+            "read_rules", self._store.bucket(thread), scopes=list(scopes(thread))
         )
         space, channel = (
             _read(codec.flatten(flat), scope)

@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 ECHO = {"HENJI_ENGINE": "echo", "HENJI_LOCALE": "en"}
 
@@ -29,6 +30,18 @@ async def start(*words: str, **environment: str) -> Process:
         stdout=PIPE,
         stderr=PIPE,
         env=_environment(environment),
+    )
+
+
+async def start_in(tree: Path, *words: str, **environment: str) -> Process:
+    """`henji WORDS` of another source tree."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bots", *words),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        cwd=tree,
+        env=_environment({"PYTHONPATH": str(tree), **environment}),
     )
 
 

@@ -289,14 +289,14 @@ async def test_reading_the_audit_log_is_written_there(company: Company) -> None:
 async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
     house = StoreFixture.over(redis, audit=5 * DAY)
     audit = RedisAudit(house.store)
-    await audit.note(SPACE, "U1", "read")
+    await audit.append(SPACE, "U1", "read")
     assert 4 * DAY < await redis.ttl("henji:{0}:audit") <= 5 * DAY
     await redis.delete("henji:{0}:audit")
     for day in (20, 10):
         long_ago = datetime.now(UTC) - timedelta(days=day)
         entry: dict[Any, Any] = {"by": "U1", "act": "read", "place": "slack:T1", "detail": ""}
         await redis.xadd("henji:{0}:audit", entry, f"{round(long_ago.timestamp() * 1000)}-0")
-    await audit.note(SPACE, "U2", "read")
+    await audit.append(SPACE, "U2", "read")
     assert [entry.by for entry in await audit.entries(SPACE, 1000)] == ["U2"]
 
 

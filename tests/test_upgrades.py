@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from core.access_policy import Policy
-from core.queue_types import Commit, Place
+from core.queue_types import Commit, Place, Regeneration
 from core.types import Cancelled, Done, Failed, Queued, Started, Usage
 from storage import codec, keys
 from storage.audit import RedisAudit
 from storage.embedded_server import embedded_server
+from storage.queue import RedisQueue
 from storage.rules import RedisRules
 from tests.fixtures import scene
+from tests.processes import finish, start_in
 from tests.servers import free_port, running
-from tests.store_fixture import LANE, THREAD, StoreFixture
+from tests.store_fixture import LANE, THREAD, StoreFixture, ends
 from tests.waiting import until
 
 RELEASES = sorted(scene.RELEASED.glob("*.json"))
@@ -165,3 +170,84 @@ async def test_usage_without_new_fields_is_read(redis: Redis) -> None:
     done = Done("hi", "stop", Usage(1, 1))
     assert await house.queue.commit(claim, Commit(done, None, "chars")) == "ok"
     assert (await house.events(claim.job.id))[-1] == done
+
+
+# -- an upgrade, process by process -------------------------------------------------------------
+
+FIRST_RELEASE = "75cca552ed93"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def first_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source tree of 0.1.0, whose core and bots run as processes."""
+    if shutil.which("git") is None or not _git("cat-file", "-e", f"{FIRST_RELEASE}^{{commit}}"):
+        pytest.skip("0.1.0 is taken from git's history, which is not here")
+    folder = tmp_path_factory.mktemp("first-release")
+    assert _git("archive", "-o", str(folder / "tree.tar"), FIRST_RELEASE)
+    shutil.unpack_archive(folder / "tree.tar", folder / "tree")
+    return folder / "tree"
+
+
+def _git(*words: str) -> bool:
+    return subprocess.run(["git", "-C", ROOT, *words], capture_output=True).returncode == 0
+
+
+@pytest.fixture(params=["an old core, a new bot", "a new core, an old bot"])
+def trees(request: pytest.FixtureRequest, first_release: Path) -> tuple[Path, Path]:
+    """The trees of the core and of the bot."""
+    pair = (first_release, ROOT)
+    return pair if request.param.startswith("an old") else (pair[1], pair[0])
+
+
+@asynccontextmanager
+async def core_of(tree: Path, **environment: str) -> AsyncIterator[None]:
+    """A core of a release, from when it serves until it is left."""
+    core = await start_in(tree, "core", **environment)
+    try:
+        yield
+    finally:
+        core.terminate()
+        await finish(core)
+
+
+async def test_a_running_core_and_a_bot_of_another_release_talk(
+    redis: Redis, redis_url: str, trees: tuple[Path, Path]
+) -> None:
+    core, bot = trees
+    queue = StoreFixture.over(redis).queue
+    async with core_of(core, REDIS_URL=redis_url):
+        await until(lambda: _serves(queue))
+        for text in ("hello", "and again"):
+            ran = await finish(await start_in(bot, "chat", "--once", text, REDIS_URL=redis_url))
+            assert (ran.status, ran.out.strip()) == (0, f"echo: {text}"), ran.err
+
+
+async def _serves(queue: RedisQueue) -> bool:
+    return await queue.cores("echo") > 0
+
+
+async def test_the_first_releases_core_writes_what_this_release_regenerates(
+    redis: Redis, redis_url: str, first_release: Path
+) -> None:
+    house = StoreFixture.over(redis)
+    async with core_of(first_release, REDIS_URL=redis_url):
+        await until(lambda: _serves(house.queue))
+        asked = await house.say("hello", lane="echo")
+        assert isinstance(await ends(house, asked.job), Done)
+        again = Regeneration(THREAD, asked.job or "", "press", "an admin", lane="echo")
+        receipt = await house.queue.regenerate(again, "adapter")
+        assert isinstance(await ends(house, receipt.job), Done)
+        assert (await house.delivery(receipt.job)).governor == "U1"
+        assert await house.texts() == ["hello", "echo: hello"]
+
+
+async def test_a_reply_that_the_first_release_opened_is_governed_by_its_author(
+    redis: Redis,
+) -> None:
+    house = StoreFixture.over(redis)
+    await scene.load(redis, scene.read(RELEASES[0]))
+    owed = await house.queue.owed(THREAD)
+    assert set(owed.values()) == {"U1", "U2"}
+    for job, asker in owed.items():
+        assert (await house.delivery(job)).governor == asker

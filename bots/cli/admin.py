@@ -68,7 +68,7 @@ def show(thread: str, as_json: bool) -> None:
         turns = await memory.history.turns(key)
         if not turns:
             raise OperatorError(f"nothing is remembered of {key}")
-        await memory.audit.note(_place_of(key), _operator(), "read", str(key))
+        await memory.audit.append(_place_of(key), _operator(), "read", str(key))
         for stored in turns:
             _print_turn(key, stored, as_json)
 
@@ -120,7 +120,7 @@ def export(person: str, place: str) -> None:
     space = _place(place)
 
     async def work(memory: Stores, _: Settings) -> None:
-        await memory.audit.note(space, _operator(), "export", person)
+        await memory.audit.append(space, _operator(), "export", person)
         async for thread, stored in memory.history.export(space, person):
             _print_turn(thread, stored, as_json=True)
         for opinion in await memory.feedback.opinions(space):
@@ -145,7 +145,7 @@ def audit(where: str, most: int, as_json: bool) -> None:
             else:
                 what = f"{entry.act:7}  {entry.place}  {entry.detail}".rstrip()
                 click.echo(f"{_time(entry.at)}  {entry.by}  {what}")
-        await memory.audit.note(place, _operator(), "read", "audit")
+        await memory.audit.append(place, _operator(), "read", "audit")
 
     _with_memory(work)
 
@@ -161,7 +161,7 @@ def feedback(where: str, most: int, as_json: bool) -> None:
     place = _place(where)
 
     async def work(memory: Stores, _: Settings) -> None:
-        await memory.audit.note(place, _operator(), "read", "feedback")
+        await memory.audit.append(place, _operator(), "read", "feedback")
         for opinion in await memory.feedback.opinions(place, most):
             _print_opinion(opinion, as_json)
 
@@ -222,7 +222,7 @@ def requeue(letter: str) -> None:
         receipt = await memory.queue.requeue(found, settings.job_lane)
         if receipt.outcome != "queued":
             raise OperatorError(f"{letter} was not taken: {receipt.code or receipt.outcome}")
-        await memory.audit.note(_place_of(found.thread), _operator(), "requeue", found.thread)
+        await memory.audit.append(_place_of(found.thread), _operator(), "requeue", found.thread)
         click.echo(f"queued again: {receipt.job}")
 
     _with_memory(work)

@@ -19,6 +19,7 @@ from bots.console.convert import Seat
 from bots.console.platform import ConsolePlatform
 from bots.processes import CoreKeeper, stop_on_signals
 from bots.services import Stores, open_relay, open_stores
+from core.background import first_of
 from core.errors import OperatorError
 from core.settings import Settings
 
@@ -56,13 +57,9 @@ async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> No
     """Do `work` while the lane is served; a signal, or a core that cannot start, ends it."""
     leave = stop_on_signals((signal.SIGTERM, signal.SIGHUP))
     keeping = asyncio.ensure_future(keeper.keep())
-    leaving = asyncio.ensure_future(leave.wait())
     working = asyncio.ensure_future(work)
-    tasks = (working, keeping, leaving)
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    await first_of(working, keeping, leave.wait())
+    await asyncio.wait({working, keeping})
     for task in (working, keeping):
         if not task.cancelled():
             task.result()

@@ -21,6 +21,7 @@ from bots.console.convert import Seat
 from bots.console.platform import ConsolePlatform
 from bots.platform import Part
 from bots.relay import Relay
+from core.background import first_of
 from core.errors import OperatorError, StoreUnavailable, UsageError
 from core.ports import History
 from core.types import Done, Job
@@ -118,15 +119,9 @@ class Chat:
     async def uninterrupted(self, work: Awaitable[T]) -> T:
         """The result of `work`; Interrupt where Ctrl-C comes first."""
         working = asyncio.ensure_future(work)
-        interrupt = asyncio.ensure_future(self._interrupts.get())
-        try:
-            await asyncio.wait({working, interrupt}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise Interrupt
-            return working.result()
-        finally:
-            working.cancel()
-            interrupt.cancel()
+        if await first_of(working, self._interrupts.get()) is not working:
+            raise Interrupt
+        return working.result()
 
     async def talk(self, lines: Lines, write: Callable[[str], None]) -> None:
         """Read and answer until there are no more lines, or Ctrl-C twice in a row: the one that

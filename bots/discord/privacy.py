@@ -64,7 +64,7 @@ class Privacy:
         ]
         person = str(interaction.user.id)
         for place in _places(interaction):
-            await self._desk.relay.access.note(place, person, "export", person)
+            await self._desk.relay.access.record(place, person, "export", person)
         if not rows:
             await self._desk.tell(interaction, "export_nothing")
             return

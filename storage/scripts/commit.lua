@@ -2,7 +2,7 @@
 -- history, old turns fall, the end is published, and the thread goes on to its next job.
 
 local T, J = A.thread, A.job
-local said, meta = verdict(T, J, A.gen)
+local said, meta = fence(T, J, A.gen)
 if said == 'fenced' or (said == 'cancelled' and not A.stopped) then return said end
 
 local job = job_of(J)

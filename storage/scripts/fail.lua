@@ -1,7 +1,7 @@
 -- Ends an attempt that brought nothing: another try later, or a dead letter and a sentence.
 
 local T, J = A.thread, A.job
-local said = verdict(T, J, A.gen)
+local said = fence(T, J, A.gen)
 if said == 'fenced' then return said end
 
 local job = job_of(J)
@@ -13,7 +13,7 @@ elseif A.retry and attempts < A.max_attempts then
   call('HSET', K('job', J), 'state', 'waiting')
   place(T, now + A.backoff_ms * 2 ^ (attempts - 1))
 elseif A.retry then
-  bury(T, J, job, A.code, A.message)
+  give_up(T, J, job, A.code, A.message)
   place(T)
 else
   finish(T, J, job, 'failed', failed(A.code, A.message))

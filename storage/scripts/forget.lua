@@ -3,7 +3,7 @@
 
 local who = A.space .. ':' .. A.author
 call('HSET', K('marks'), 'person ' .. who, now)
-if A.first then note(A.space, A.by, 'forget', A.author) end
+if A.first then audit(A.space, A.by, 'forget', A.author) end
 for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}) do
   local fields = fields_of(entry[2])
   if fields.by == A.author and places(fields.thread) == A.space then

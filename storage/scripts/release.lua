@@ -1,7 +1,7 @@
 -- Hands a job back at the head of its thread, as if it had not been claimed; one that was stopped
 -- ends here.
 
-local said = verdict(A.thread, A.job, A.gen)
+local said = fence(A.thread, A.job, A.gen)
 if said == 'fenced' then return said end
 if said == 'cancelled' then
   stop(A.thread, A.job, job_of(A.job))

@@ -2,7 +2,7 @@
 
 local verdicts = {}
 for i, held in ipairs(A.held) do
-  verdicts[i] = verdict(held.thread, held.job, held.gen)
+  verdicts[i] = fence(held.thread, held.job, held.gen)
   if verdicts[i] ~= 'fenced' then call('ZADD', K('leases'), now + A.lease_ms, held.thread) end
 end
 return verdicts

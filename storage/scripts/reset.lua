@@ -7,10 +7,10 @@ for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread),
   local job = job_of(J)
   if job.state and (job.asker or job.author) ~= A.only_asker then return -1 end
 end
-note(A.place, A.by, 'reset', '')
+audit(A.place, A.by, 'reset', '')
 if A.thread then
   call('HSET', K('marks'), 'thread ' .. A.thread, now)
-  return meta and wipe(A.thread, 'reset') or 0
+  return meta and forget_thread(A.thread, 'reset') or 0
 end
 call('HINCRBY', K('resets'), A.scope, 1)
 call('HSET', K('marks'), A.kind .. ' ' .. A.scope, now)

@@ -10,7 +10,7 @@ local function take_over(T)
   if J and job.cancel then
     stop(T, J, job)
   elseif J and job.attempts >= A.max_attempts then
-    bury(T, J, job, 'internal', 'its core went away ' .. job.attempts .. ' times')
+    give_up(T, J, job, 'internal', 'its core went away ' .. job.attempts .. ' times')
   elseif J then
     call('HSET', K('job', J), 'state', 'waiting')
   end

@@ -82,7 +82,7 @@ local function places(T)
 end
 
 -- The audit log: kept apart from what is remembered, and for a term of its own.
-local function note(place, by, act, detail)
+local function audit(place, by, act, detail)
   local oldest = string.format('%d', now - LIFE.audit)
   call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,
     'detail', detail)

@@ -31,7 +31,7 @@ local function first_characters(text, number)
 end
 
 -- What was shown of a reply. A delta that was sent twice stands at the same offset.
-local function shown(J)
+local function shown_text(J)
   local text, length = '', 0
   for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do
     local event = decoded(entry[2][2])

@@ -1,6 +1,6 @@
 -- Threads and their jobs: what is next, and where a thread stands.
 
--- The keys that a bucket or a platform has one of are renewed by sweep.lua and take.lua instead,
+-- The keys that a bucket or a platform has one of are renewed by sweep.lua and take_deliveries.lua,
 -- which every process runs again and again.
 local function touch_thread(T, ...)
   keep(T, 'thread', T)
@@ -117,7 +117,7 @@ local function cancelled(by)
   return cjson.encode({ t = 'cancelled', by = by })
 end
 
-local function bury(T, J, job, code, message)
+local function give_up(T, J, job, code, message)
   call('XADD', K('dead'), 'MAXLEN', '~', 10000, '*', 'job', J, 'thread', T, 'turn', job.turn or '',
     'author', job.author or '', 'attempts', job.attempts or 0, 'code', code, 'message', message)
   finish(T, J, job, 'dead', failed(code, message))

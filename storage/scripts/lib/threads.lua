@@ -2,7 +2,7 @@
 
 -- The end of a stopped reply that no core will end: what was shown is the reply.
 local function stop(T, J, job)
-  local text, record = shown(J), ''
+  local text, record = shown_text(J), ''
   if text ~= '' then
     record = cjson.encode({ v = '1', role = 'assistant', author = job.lane, name = '', text = text,
       at = string.format('%.3f', now / 1000), answers = job.turn, finish = 'cancelled' })
@@ -16,7 +16,7 @@ local function stop(T, J, job)
 end
 
 -- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
-local function wipe(T, by)
+local function forget_thread(T, by)
   local turns = call('HLEN', K('turns', T))
   for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
     local job = job_of(J)
@@ -45,13 +45,13 @@ local function enter(T)
   terms[T] = tonumber(meta.retention) or LIFE.thread
   local era = era_of(T)
   if meta.era == era then return meta end
-  wipe(T, 'reset')
+  forget_thread(T, 'reset')
   call('HSET', K('thread', T), 'era', era)
   return hash(K('thread', T))
 end
 
 -- Whether the job is still the caller's: 'ok', 'cancelled' or 'fenced'; and the thread's numbers.
-local function verdict(T, J, gen)
+local function fence(T, J, gen)
   local meta = enter(T)
   if not meta or meta.gen ~= tostring(gen) or meta.running ~= J then return 'fenced' end
   return call('HGET', K('job', J), 'cancel') and 'cancelled' or 'ok', meta

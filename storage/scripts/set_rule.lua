@@ -7,5 +7,5 @@ else
   call('HSET', K('rules', A.scope), A.name, A.value)
   touch('rules', A.scope)
 end
-note(A.scope, A.by, 'config', A.name .. ' ' .. (A.value == '' and '-' or A.value))
+audit(A.scope, A.by, 'config', A.name .. ' ' .. (A.value == '' and '-' or A.value))
 return 1

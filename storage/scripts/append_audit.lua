@@ -1,4 +1,4 @@
 -- Writes into the audit log.
 
-note(A.place, A.by, A.act, A.detail)
+audit(A.place, A.by, A.act, A.detail)
 return 1
