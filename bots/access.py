@@ -67,11 +67,18 @@ class Access:
 
     # -- commands -------------------------------------------------------------------------------
 
-    async def configure(self, place: Place, words: str, by: str, locale: str) -> str:
+    async def configure(
+        self,
+        place: Place,
+        words: str,
+        by: str,
+        locale: str,
+        ids: Callable[[str], str] = str,
+    ) -> str:
         """The answer to ``config``, ``config NAME``, ``config NAME VALUE`` in a place.
 
         With ``space`` in front it is about the whole space. The caller has made sure that `by` is
-        an admin. What is wrong changes nothing.
+        an admin. `ids` puts ids for the platform's mentions. What is wrong changes nothing.
         """
         place, words = _meant(place, words)
         name, _, text = words.strip().partition(" ")
@@ -80,7 +87,7 @@ class Access:
                 return await self._shown(place, locale)
             if not text.strip():
                 return await self._shown_one(place, name, locale)
-            value = rule_from_text(name, None if text.strip() == UNSET else text)
+            value = rule_from_text(name, None if text.strip() == UNSET else text, ids)
         except UsageError as error:
             return strings.say("config_wrong", locale, reason=error)
         await self._rulebook.change(place, name, value, by)

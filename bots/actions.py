@@ -233,11 +233,13 @@ class Actions:
 
     # -- administration -------------------------------------------------------------------------
 
-    async def configure(self, actor: Actor, place: Place, words: str, locale: str) -> str:
+    async def configure(
+        self, actor: Actor, place: Place, words: str, locale: str, ids: Callable[[str], str] = str
+    ) -> str:
         """The answer to ``config …`` in a place: see `Access.configure`."""
         if not await self.is_admin(actor, place.any_thread):
             return strings.say("admins_only", locale)
-        return await self._relay.access.configure(place, words, actor.person, locale)
+        return await self._relay.access.configure(place, words, actor.person, locale, ids)
 
     async def audited(self, actor: Actor, place: Place, locale: str) -> str:
         """The newest entries of a place's audit log."""

@@ -24,6 +24,7 @@ import structlog
 from bots.access import Access
 from bots.monitoring import monitored
 from bots.platform import Platform
+from bots.platforms import PlatformSettings
 from bots.relay import Relay, RelaySettings
 from bots.supervisor import supervise
 from core.access_policy import Policy
@@ -234,14 +235,14 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
     return working.result() if first is working else None
 
 
-async def run_all(settings: Settings, stop: asyncio.Event) -> None:
-    """A process for each platform that has its tokens, and one for the model, until `stop`.
+async def run_all(settings: Settings, platforms: Sequence[str], stop: asyncio.Event) -> None:
+    """A process for each of these platforms, and one for the model, until `stop`.
 
     OperatorError where one of them cannot work.
     """
     async with open_stores(settings) as memory:
         serving = await memory.queue.serving(settings.job_lane)
-        parts = parts_of(settings.platforms, serving)
+        parts = parts_of(platforms, serving)
         if "core" not in parts:
             log.info("another host's core serves: none is started here", cores=list(serving))
         await supervise(
@@ -277,11 +278,10 @@ async def _unserved(queue: RedisQueue, lane: str) -> None:
         await asyncio.sleep(0.5)
 
 
-async def serve_platform(name: str, settings: Settings, stop: asyncio.Event) -> None:
-    """Be a platform's bot until `stop` is set.
+async def serve_platform(name: str, settings: PlatformSettings, stop: asyncio.Event) -> None:
+    """Run a platform's bot until `stop` is set.
 
-    The room of a platform has an `adapter` with `serve(settings, memory, terms, stop)`, where
-    `memory` is what is remembered and owed, and `terms` are its relay's.
+    The platform's `bot.py` has `serve(settings, stores, relay_settings, stop)`.
     """
     bot = import_module(f"bots.{name}.bot")
     async with open_stores(settings) as memory, monitored(name, settings, memory.queue):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -107,29 +107,24 @@ def read_rules(table: Mapping[str, Any], where: str) -> Rules:
         raise UsageError(f"{where}: {_describe(error)}") from None
 
 
-def rule_from_text(name: str, text: str | None) -> Any:
+def rule_from_text(name: str, text: str | None, ids: Callable[[str], str] = str) -> Any:
     """The value of a rule as a person types it; None for None; UsageError where it is none.
 
-    Lists are written with commas, an empty list as ``-``, truth as ``on`` and ``off``; a mention
-    stands for the id in it.
+    Lists are written with commas, an empty list as ``-``, truth as ``on`` and ``off``. `ids` puts
+    ids for the mentions of people and roles in a list, as its platform writes them.
     """
     if name not in NAMES:
         raise UsageError(f"{name} is no rule{_suggestion(name)}")
     if text is None:
         return None
     where = f"{name} = {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}"
-    return getattr(read_rules({name: _parse(name, text.strip())}, where), name)
+    return getattr(read_rules({name: _parse(name, text.strip(), ids)}, where), name)
 
 
-MENTION = re.compile(r"<@[!&]?(\w+)(?:\|[^>]*)?>")
-"""Of a person or a role, as Slack and Discord send it."""
-
-
-def _parse(name: str, text: str) -> Any:
+def _parse(name: str, text: str, ids: Callable[[str], str]) -> Any:
     kind = str(Rules.model_fields[name].annotation)
     if "tuple" in kind:
-        plain = MENTION.sub(r" \1 ", text)
-        return [part for part in re.split(r"[\s,]+", plain) if part not in ("", "-")]
+        return [part for part in re.split(r"[\s,]+", ids(text)) if part not in ("", "-")]
     if "bool" in kind:
         return {"on": True, "true": True, "off": False, "false": False}.get(text.lower(), text)
     if "int" in kind or "float" in kind:

@@ -1,17 +1,20 @@
-"""Every setting of the project, read once at the door and passed down.
+"""The settings, read once at the door and passed down.
 
-Each setting is an environment variable (``HENJI_`` and its name, or the name that everyone knows,
-such as ``REDIS_URL``) and a key of the same name in ``henji.toml``; the environment wins.
+Each setting is an environment variable (``HENJI_`` and its name, or its usual name, such as
+``REDIS_URL``) and a key of the same name in ``henji.toml``; the environment wins. A subclass of
+`Settings` adds the settings of one platform: see `bots/platforms.py`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
+from collections.abc import Collection, Iterable, Set
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, overload
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -38,10 +41,6 @@ from core.place_rules import Entry, Lane, Rules, read_rules
 
 PREFIX = "HENJI_"
 
-PLATFORMS = ("slack", "discord", "console")
-"""What the name of a place or of a person may begin with."""
-
-
 Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(http|ws)s?://[^\s/]\S*$")]
 
 
@@ -50,13 +49,26 @@ def _data_dir() -> Path:
     return Path(base) / "henji"
 
 
-def _named(*names: str, **kwargs: Any) -> Any:
-    """A field that the environment calls by a name of its own."""
+def named(*names: str, **kwargs: Any) -> Any:
+    """A field whose environment variable has a name of its own, without ``HENJI_``."""
     return Field(validation_alias=AliasChoices(*names), **kwargs)
 
 
+AnySettings = TypeVar("AnySettings", bound="Settings")
+
+
+class _ConfigFile(TomlConfigSettingsSource):
+    """The file's keys for one class of settings. `load_settings` checks the others."""
+
+    def __call__(self) -> dict[str, Any]:
+        kind = self.settings_cls
+        assert issubclass(kind, Settings)  # noqa: S101 -- for the type checker
+        known = {*kind.model_fields, *(environment_name(kind, name) for name in kind.model_fields)}
+        return {key: value for key, value in super().__call__().items() if key in known}
+
+
 class Settings(BaseSettings):
-    """The settings, validated. `load_settings` makes them and words what is wrong."""
+    """The settings that every process has, validated. `load_settings` words what is wrong."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -70,7 +82,7 @@ class Settings(BaseSettings):
     # Where things are
     data_dir: Path = Field(default_factory=_data_dir)
     """The embedded Redis, converted models and the console's name live here."""
-    redis_url: str | None = _named("REDIS_URL", "redis_url", default=None)
+    redis_url: str | None = named("REDIS_URL", "redis_url", default=None)
     """None: the embedded server."""
     buckets: int | None = Field(default=None, ge=1, le=1024)
     """Hash tags that the keys are spread over; by default 16 on a Cluster, else 1. Every process
@@ -161,55 +173,6 @@ class Settings(BaseSettings):
     log_content: bool = False
     """Write what people and the model say into the log."""
 
-    # Slack and Discord
-    slack_bot_token: SecretStr | None = _named("SLACK_BOT_TOKEN", "slack_bot_token", default=None)
-    slack_app_token: SecretStr | None = _named("SLACK_APP_TOKEN", "slack_app_token", default=None)
-    slack_signing_secret: SecretStr | None = _named(
-        "SLACK_SIGNING_SECRET", "slack_signing_secret", default=None
-    )
-    slack_api_url: Url = _named("SLACK_API_URL", "slack_api_url", default="https://slack.com/api/")
-    slack_follow_ups: Literal["always", "alone", "mention"] = "alone"
-    """Messages without a mention in the bot's threads: answered always, only as long as people do
-    not talk among themselves, or never."""
-    slack_strangers: Literal["answer", "sentence", "ignore"] = "sentence"
-    """People of other workspaces, in channels shared with them."""
-    slack_allowed_bots: frozenset[str] = frozenset()
-    """Ids of bots that are answered when they mention this one."""
-    slack_admins: frozenset[str] = frozenset()
-    """Ids of people who may do what the workspace's admins may."""
-    slack_streaming: bool = True
-    """Native streaming, where Slack has room for it."""
-    slack_processes: int = Field(default=1, ge=1, le=10)
-    """How many adapters share the workspace's rate limits."""
-    slack_http_port: int | None = Field(default=None, ge=0, le=65535)
-    """Events by HTTP on this port, instead of Socket Mode."""
-    slack_http_host: str = "127.0.0.1"
-    slack_client_id: str | None = None
-    slack_client_secret: SecretStr | None = None
-    """With the client id: installable in several workspaces, by OAuth."""
-    discord_bot_token: SecretStr | None = _named(
-        "DISCORD_BOT_TOKEN", "discord_bot_token", default=None
-    )
-    discord_api_url: Url | None = _named("DISCORD_API_URL", "discord_api_url", default=None)
-    discord_gateway_url: Url | None = _named(
-        "DISCORD_GATEWAY_URL", "discord_gateway_url", default=None
-    )
-    discord_answers: Literal["thread", "reply"] = "thread"
-    """Whether a mention in a channel opens a thread, or is answered there."""
-    discord_followups: Literal["auto", "always", "alone", "mention"] = "auto"
-    """Whether people need to mention the bot again in a thread that it takes part in. ``alone``:
-    not while they are alone with it, or were the last it spoke to; auto: not in the threads that it
-    opened, and ``alone`` in those of others.
-    """
-    discord_message_content: Literal["auto", "on", "off"] = "auto"
-    """Whether to ask for the Message Content intent; auto: if the developer portal grants it."""
-    discord_guild: int | None = Field(default=None, ge=1, lt=2**64)
-    """Register the commands in this guild alone, where they appear at once; for trying."""
-    discord_shards: int | None = Field(default=None, ge=1, le=100_000)
-    """How many shards there are in all; by default as many as Discord recommends."""
-    discord_most_shards: int | None = Field(default=None, ge=1, le=100_000)
-    """How many of them this process takes at the most; by default all that nobody holds."""
-
     # The remote engine
     openai_base_url: Url | None = None
     openai_api_key: SecretStr | None = None
@@ -227,7 +190,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+        return init_settings, env_settings, _ConfigFile(settings_cls, config_file())
 
     @field_validator("*", mode="before")
     @classmethod
@@ -268,20 +231,8 @@ class Settings(BaseSettings):
             parts = place.split(":")
             if len(parts) != 1 + colons or not all(parts):
                 raise UsageError(f"{where}: a name such as {'slack:T024:C123'[: 5 + 5 * colons]}")
-            _know_platform(parts[0], where)
             found[place] = read_rules(table, where)
         return found
-
-    @field_validator("access", "admins", mode="after")
-    @classmethod
-    def _read_lists(cls, value: Any, info: ValidationInfo) -> Any:
-        lists = value.model_dump() if isinstance(value, AccessLists) else {"": value}
-        for name, entries in lists.items():
-            for entry in entries:
-                if ":" in entry:
-                    where = ".".join(filter(None, (info.field_name, name)))
-                    _know_platform(entry.partition(":")[0], where)
-        return value
 
     @field_validator("timezone")
     @classmethod
@@ -306,28 +257,6 @@ class Settings(BaseSettings):
     def job_lane(self) -> str:
         """The lane that jobs go to and a core serves."""
         return self.lane or ("echo" if self.engine == "echo" else self.model)
-
-    @property
-    def slack_by_oauth(self) -> bool:
-        """Whether workspaces install the app, rather than that its token is in the settings."""
-        return self.slack_client_id is not None and self.slack_client_secret is not None
-
-    @property
-    def platforms(self) -> tuple[str, ...]:
-        """The platforms that there are tokens for."""
-        by_http = self.slack_http_port is not None
-        has = {
-            "slack": (self.slack_bot_token and (self.slack_app_token or by_http))
-            or (self.slack_by_oauth and by_http),
-            "discord": self.discord_bot_token,
-        }
-        return tuple(name for name, tokens in has.items() if tokens)
-
-
-def _know_platform(name: str, where: str) -> None:
-    """UsageError for a platform that there is not: what is said of it would hold nowhere."""
-    if name not in PLATFORMS:
-        raise UsageError(f"{where}: there is no platform {name}, only {', '.join(PLATFORMS)}")
 
 
 def _zone(name: str) -> tzinfo:
@@ -359,36 +288,48 @@ def config_file() -> Path:
     return Path(os.environ.get(PREFIX + "CONFIG", "henji.toml"))
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process; UsageError, one sentence, where one is wrong."""
-    _check_config_file()
-    _check_environment_names()
+@overload
+def load_settings(**overrides: Any) -> Settings: ...
+@overload
+def load_settings(
+    kind: type[AnySettings], known: Collection[type[Settings]] = (), **overrides: Any
+) -> AnySettings: ...
+def load_settings(
+    kind: type[Settings] = Settings, known: Collection[type[Settings]] = (), **overrides: Any
+) -> Settings:
+    """The settings of this process; UsageError, one sentence, where one is wrong.
+
+    `known`: the other classes of settings whose variables and keys are no mistakes.
+    """
+    kinds = (kind, *known)
+    _check_config_file({name for each in kinds for name in each.model_fields})
+    _check_environment_names(kinds)
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**_secrets_from_files(), **given)
+        return kind(**_secrets_from_files(kind), **given)
     except ValidationError as error:
-        raise UsageError(_sentence(error)) from None
+        raise UsageError(_sentence(kind, error)) from None
     except SettingsError as error:  # a list or table in the environment that is no JSON
-        raise UsageError(f"{str(error).split(chr(10))[0]}: it must be JSON") from None
+        raise UsageError(_not_json(kind, error)) from None
 
 
-def environment_name(setting: str) -> str:
-    """What the environment calls a setting."""
-    alias = Settings.model_fields[setting].validation_alias
+def environment_name(kind: type[Settings], setting: str) -> str:
+    """The environment variable of a setting."""
+    alias = kind.model_fields[setting].validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + setting.upper()
 
 
-def _secret_settings() -> list[str]:
-    """Those that ``NAME_FILE`` may hold, as containers are given secrets."""
-    fields = Settings.model_fields.items()
+def secret_settings(kind: type[Settings]) -> list[str]:
+    """The settings that are never shown. ``NAME_FILE`` may name a file that holds one."""
+    fields = kind.model_fields.items()
     secret = [name for name, field in fields if SecretStr in get_args(field.annotation)]
     return [*secret, "redis_url"]
 
 
-def _secrets_from_files() -> dict[str, Any]:
+def _secrets_from_files(kind: type[Settings]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for setting in _secret_settings():
-        name = environment_name(setting)
+    for setting in secret_settings(kind):
+        name = environment_name(kind, setting)
         path = os.environ.get(f"{name}_FILE")
         if not path:
             continue
@@ -401,35 +342,49 @@ def _secrets_from_files() -> dict[str, Any]:
     return found
 
 
-def _check_config_file() -> None:
+def _check_config_file(known: Set[str]) -> None:
     path = config_file()
     if PREFIX + "CONFIG" in os.environ and not path.exists():
         raise UsageError(f"{PREFIX}CONFIG names {path}, which does not exist")
+    if path.is_dir():  # Docker makes one where a mounted file is missing
+        raise UsageError(f"{path} is a directory: the settings are expected in a file")
     try:
-        tomllib.loads(path.read_text() if path.is_file() else "")
+        keys = tomllib.loads(path.read_text() if path.is_file() else "")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from None
+    for key in keys:
+        if key not in known:
+            raise UsageError(f"{key} in {path} is not a setting of henji{nearest(key, known)}")
 
 
-def _check_environment_names() -> None:
-    known = {environment_name(name) for name in Settings.model_fields} | {PREFIX + "CONFIG"}
-    known |= {f"{environment_name(name)}_FILE" for name in _secret_settings()}
+def _check_environment_names(kinds: Collection[type[Settings]]) -> None:
+    known = {PREFIX + "CONFIG"}
+    for kind in kinds:
+        known |= {environment_name(kind, setting) for setting in kind.model_fields}
+        known |= {f"{environment_name(kind, setting)}_FILE" for setting in secret_settings(kind)}
     for name, value in os.environ.items():
         if name.startswith(PREFIX) and name not in known:
-            raise UsageError(f"{name} is not a setting of henji{_nearest(name, known)}")
+            raise UsageError(f"{name} is not a setting of henji{nearest(name, known)}")
         if name in known and not is_text(value):
             raise UsageError(f"{name} is wrong: it is not text")
 
 
-def _nearest(name: str, known: set[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the known name that it is close to, if any."""
     plain = {known_name.removeprefix(PREFIX): known_name for known_name in known}
     close = get_close_matches(name.removeprefix(PREFIX), plain, n=1)
     return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
-def _sentence(error: ValidationError) -> str:
+def _not_json(kind: type[Settings], error: SettingsError) -> str:
+    field = re.search(r'field "(\w+)"', str(error))
+    name = environment_name(kind, field[1]) if field else "a setting"
+    return f'{name} is wrong: a list or a table must be JSON here, such as ["slack:U024"]'
+
+
+def _sentence(kind: type[Settings], error: ValidationError) -> str:
     """What is wrong with which setting, and where it is set. The value is not shown: it may be a
     secret."""
     fault = error.errors()[0]
@@ -439,10 +394,14 @@ def _sentence(error: ValidationError) -> str:
         if "http" in str(fault["ctx"]):
             wrong = "an address is expected, such as http://localhost:8000"
     place = [str(part) for part in fault["loc"]]
-    setting = next((n for n in Settings.model_fields if environment_name(n) == place[0]), place[0])
+    setting = next(
+        (name for name in kind.model_fields if environment_name(kind, name) == place[0]), place[0]
+    )
+    name = environment_name(kind, setting) if setting in kind.model_fields else setting
+    here = [setting, *place[1:]]
     if fault["type"] == "extra_forbidden":
-        known = set(Settings.model_fields)
-        return f"{setting} in {config_file()} is not a setting of henji{_nearest(setting, known)}"
-    if os.environ.get(name := environment_name(setting)):
-        return f"{name} is wrong: {wrong}"
-    return f"{'.'.join([setting, *place[1:]])} in {config_file()} is wrong: {wrong}"
+        known = AccessLists.model_fields if setting == "access" else Allowance.model_fields
+        wrong = f"there is no such setting{nearest(place[-1], known)}"
+    if os.environ.get(name):
+        return f"{'.'.join([name, *place[1:]])} is wrong: {wrong}"
+    return f"{'.'.join(here)} in {config_file()} is wrong: {wrong}"

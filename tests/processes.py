@@ -29,7 +29,7 @@ async def start(*words: str, **environment: str) -> Process:
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env=_environment(environment),
+        env=environment_with(environment),
     )
 
 
@@ -52,12 +52,13 @@ async def in_a_shell(line: str, **environment: str) -> Ran:
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env=_environment(environment),
+        env=environment_with(environment),
     )
     return await finish(process)
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
+def environment_with(more: Mapping[str, str]) -> dict[str, str]:
+    """The session's variables, and these."""
     return {**os.environ, **ECHO, **more}
 
 

@@ -11,10 +11,11 @@ import sys
 
 import structlog
 
+from bots.platforms import load
 from bots.relay import RelaySettings
 from bots.services import Stores
 from bots.slack.bot import serve
-from core.settings import load_settings
+from bots.slack.settings import SlackSettings
 from storage.connect import connect
 from storage.queue import RedisQueue
 from storage.store import Store
@@ -24,7 +25,7 @@ async def main(redis_url: str, lease: float) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     connection = await connect(redis_url)
     store = Store(connection, lease=lease, delivery_lease=lease)
-    settings = load_settings()
+    settings = load(SlackSettings)
     memory = Stores.over(store, RedisQueue(store), settings.policy)
     terms = RelaySettings("echo", "a process", lease=lease, take=0.1)
     await serve(settings, memory, terms, asyncio.Event())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bots.cli import commands
+from bots.cli import entry_point
 from tests.processes import Ran
 
 PLACE = "slack:T77:C77"
@@ -23,7 +23,7 @@ def admin(
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["henji", "admin", *words])
-        status = commands.run()
+        status = entry_point.run()
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 

@@ -17,7 +17,7 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from bots.cli import bench, commands
+from bots.cli import bench, commands, entry_point
 from core.errors import OperatorError, UsageError
 from core.extras import command_for, install_command
 from tests.processes import Ran, finish, henji, in_a_shell, start
@@ -33,7 +33,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["henji", *words])
-        status = commands.run()
+        status = entry_point.run()
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 
@@ -45,7 +45,9 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def command_paths(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from command_paths(command, *path, name)
@@ -223,7 +225,7 @@ async def test_a_missing_library_is_named_with_what_installs_it(
     def missing() -> None:
         raise ModuleNotFoundError("No module named 'slack_bolt'", name="slack_bolt.async_app")
 
-    monkeypatch.setattr(commands, "open_settings", missing)
+    monkeypatch.setattr(commands, "open_all_settings", missing)
     ran = here("slack")
     assert ran.status == 1
     assert ran.err.endswith(f"{install_command('slack')}\n")

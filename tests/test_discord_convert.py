@@ -201,3 +201,8 @@ def test_a_note_comes_back_as_it_was_packed(note: Note) -> None:
 
 def test_a_note_does_not_print_its_token() -> None:
     assert "secret" not in repr(Note(token="secret", until=1.0))
+
+
+def test_mentions_in_a_list_stand_for_their_ids() -> None:
+    person, role = "<@!123456789012345678>", "<@&223456789012345678>"
+    assert convert.ids(f"{person}{role}").split() == ["123456789012345678", "223456789012345678"]

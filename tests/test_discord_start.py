@@ -14,23 +14,25 @@ from structlog.testing import capture_logs
 
 from bots.cli import doctor
 from bots.discord import bot, setup_checks
+from bots.discord.settings import NO_TOKEN, DiscordSettings
+from bots.platforms import load
 from bots.relay import RelaySettings
-from core.settings import Settings, load_settings
 from tests.local_discord.deployment import LANE, DiscordDeployment, discord_deployment
 from tests.local_discord.server import TOKEN
 
 REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
 
 
-def settings_for(team: DiscordDeployment, **changes: Any) -> Settings:
-    return load_settings(
+def settings_for(team: DiscordDeployment, **changes: Any) -> DiscordSettings:
+    return load(
+        DiscordSettings,
         **{
             "discord_bot_token": TOKEN,
             "discord_api_url": team.discord.api_url,
             "discord_gateway_url": team.discord.gateway_url,
             "engine": "echo",
             **changes,
-        }
+        },
     )
 
 
@@ -50,19 +52,19 @@ async def told_at_the_start(team: DiscordDeployment, **changes: Any) -> list[str
 
 async def test_a_bot_that_is_well_is_named_by_the_doctor(team: DiscordDeployment) -> None:
     guild = int(team.discord.add_guild())
-    finding = await doctor.discord(settings_for(team, discord_guild=guild))
+    finding = await doctor.platform("discord", settings_for(team, discord_guild=guild))
     assert (finding.well, finding.what) == (True, "the token is that of Henji")
     assert await told_at_the_start(team) == []
 
 
 async def test_a_wrong_token_is_said_to_be_reset(team: DiscordDeployment) -> None:
-    finding = await doctor.discord(settings_for(team, discord_bot_token="wrong"))
+    finding = await doctor.platform("discord", settings_for(team, discord_bot_token="wrong"))
     assert (finding.well, finding.what) == (False, setup_checks.WRONG_TOKEN)
 
 
 async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as team:
-        finding = await doctor.discord(settings_for(team))
+        finding = await doctor.platform("discord", settings_for(team))
         assert (finding.well, finding.what) == (False, setup_checks.NO_INTENT)
         assert await told_at_the_start(team) == [setup_checks.NO_INTENT]
 
@@ -70,13 +72,13 @@ async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis)
 async def test_whoever_does_without_the_intent_is_not_told_of_it(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as team:
         off = {"discord_message_content": "off"}
-        assert (await doctor.discord(settings_for(team, **off))).well
+        assert (await doctor.platform("discord", settings_for(team, **off))).well
         assert await told_at_the_start(team, **off) == []
 
 
 async def test_commands_that_cannot_be_registered_are_told(team: DiscordDeployment) -> None:
     team.discord.make_trouble(**REFUSED)
-    finding = await doctor.discord(settings_for(team))
+    finding = await doctor.platform("discord", settings_for(team))
     assert not finding.well
     [told] = await told_at_the_start(team)
     assert finding.what == told
@@ -85,7 +87,7 @@ async def test_commands_that_cannot_be_registered_are_told(team: DiscordDeployme
 
 
 async def test_a_guild_that_the_bot_is_not_in_is_named(team: DiscordDeployment) -> None:
-    finding = await doctor.discord(settings_for(team, discord_guild=12345))
+    finding = await doctor.platform("discord", settings_for(team, discord_guild=12345))
     [told] = await told_at_the_start(team, discord_guild=12345)
     assert finding.what == told
     assert "HENJI_DISCORD_GUILD=12345" in told
@@ -103,13 +105,13 @@ async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_sa
     team: DiscordDeployment, settings: dict[str, Any], count: int, most: int
 ) -> None:
     team.discord.rest.shards = 2
-    plan = bot.plan_of(load_settings(**settings), await setup_checks.look(TOKEN), "bot")
+    plan = bot.plan_of(load(DiscordSettings, **settings), await setup_checks.look(TOKEN), "bot")
     assert (plan.count, plan.most) == (count, most)
 
 
 @pytest.mark.parametrize(
     ("token", "sentence"),
-    [({}, setup_checks.NO_TOKEN), ({"DISCORD_BOT_TOKEN": "wrong"}, setup_checks.WRONG_TOKEN)],
+    [({}, NO_TOKEN), ({"DISCORD_BOT_TOKEN": "wrong"}, setup_checks.WRONG_TOKEN)],
     ids=["missing", "wrong"],
 )
 async def test_the_command_ends_with_one_sentence(

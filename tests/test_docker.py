@@ -20,8 +20,10 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from bots.cli.commands import henji
+from bots.platforms import AllSettings, load, settings_classes
+from bots.slack.settings import SlackSettings
 from core.observe import metrics
-from core.settings import Settings, load_settings
+from core.settings import Settings
 from storage.embedded_server import find_binary
 from tests.compose_redis import compose_redis
 from tests.servers import answers, command, follows, free_port
@@ -122,8 +124,8 @@ def test_secrets_may_come_from_the_environment_instead(monkeypatch: pytest.Monke
                 assert value in ("", f"${{{name}:-}}")
                 monkeypatch.setenv(name, given)
         assert {*over["secrets"], "redis_url"} >= set(base["services"][service]["secrets"])
-    settings = load_settings()
-    assert settings.platforms == ("slack", "discord")
+    settings = AllSettings.load()
+    assert settings.bots == ("discord", "slack")
 
 
 async def test_redis_keeps_what_it_is_given_asks_for_a_password_and_refuses_when_full(
@@ -238,7 +240,7 @@ async def test_redis_behind_sentinels_is_what_its_compose_file_starts(tmp_path: 
 def test_retention_and_locale_have_one_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """The company's file, which every host has: no compose file goes before it unasked."""
     monkeypatch.setenv("HENJI_CONFIG", str(DOCKER / "company.toml"))
-    assert {"model", "locale", "retention_days"} <= load_settings().model_fields_set
+    assert {"model", "locale", "retention_days"} <= load().model_fields_set
     for path in COMPOSE:
         for name, service in services(path).items():
             given = service.get("environment", {})
@@ -270,8 +272,8 @@ def test_slack_by_http_needs_a_signing_secret_and_no_token_of_an_app(
             secret.write_text("redis://:a@b" if "REDIS" in name else "xoxb-1")
         if name.startswith("SLACK") or "HTTP" in name:
             monkeypatch.setenv(name, str(secret) if secret.is_file() else value)
-    settings = load_settings()
-    assert settings.platforms == ("slack",)
+    settings = load(SlackSettings)
+    assert AllSettings.load().bots == ("slack",)
     assert settings.slack_signing_secret is not None
     assert slack["ports"] == [f"${{SLACK_HTTP_ADDRESS:-127.0.0.1}}:{settings.slack_http_port}:8080"]
     assert {*slack["secrets"], *base["secrets"]} - {"redis_url", "slack_bot_token"} <= over[
@@ -291,11 +293,11 @@ def test_only_our_own_processes_reach_redis() -> None:
 
 def test_the_companys_rules_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HENJI_CONFIG", str(DOCKER / "company.toml"))
-    assert load_settings().policy.access.deny_people == ()
+    assert load().policy.access.deny_people == ()
     examples = re.sub(r"(?m)^# (?=\[|\w+ = )", "", (DOCKER / "company.toml").read_text())
     (tmp_path / "all.toml").write_text(examples)
     monkeypatch.setenv("HENJI_CONFIG", str(tmp_path / "all.toml"))
-    settings = load_settings()
+    settings = load()
     assert settings.role_quotas["9077"].messages == 500
     assert settings.channels["slack:T024:C123"].follow_up == "mention"
 
@@ -305,7 +307,9 @@ def _seconds(text: str) -> float:
 
 
 def known_variables() -> set[str]:
-    names = {f"HENJI_{name.upper()}" for name in Settings.model_fields} | {"HENJI_CONFIG"}
+    kinds: list[type[Settings]] = [Settings, *settings_classes().values()]
+    names = {f"HENJI_{name.upper()}" for kind in kinds for name in kind.model_fields}
+    names.add("HENJI_CONFIG")
     named = {"REDIS_URL", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "DISCORD_BOT_TOKEN"}
     return names | named | {f"{name}_FILE" for name in named}
 

@@ -11,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.cli import doctor
-from core.settings import Settings, load_settings
+from bots.platforms import AllSettings, load
+from core.settings import Settings
 from tests.processes import finish, henji, start
 from tests.servers import free_port
 from tests.store_fixture import StoreFixture
@@ -31,7 +32,7 @@ async def test_a_machine_that_is_well_has_no_faults(redis_url: str, redis: Redis
     assert ran.status == 0
     lines = ran.out.splitlines()
     assert [line.split()[1] for line in lines] == [
-        "Python", "Redis", "model", "GPU", "answer", "Slack", "Discord",
+        "Python", "Redis", "model", "GPU", "answer", "Discord", "Slack",
     ]  # fmt: skip
     assert all(line.startswith("ok ") for line in lines)
 
@@ -59,7 +60,7 @@ async def test_a_core_that_does_not_answer_is_a_fault(
     monkeypatch.setattr(doctor, "TRIAL_SECONDS", 0.2)
     house = StoreFixture.over(redis)
     await house.queue.announce("echo", "a core that stands still", 60)
-    finding = await doctor.answer(load_settings(redis_url=redis_url, engine="echo"))
+    finding = await doctor.answer(load(redis_url=redis_url, engine="echo"))
     assert not finding.well
     assert "no reply in 0.2 s" in finding.what
 
@@ -112,13 +113,13 @@ def test_a_good_redis_is_named() -> None:
 def test_a_model_that_is_not_here_is_a_fault(
     settings: dict[str, str], what: str, tmp_path: Path
 ) -> None:
-    finding = doctor.model(load_settings(data_dir=tmp_path, **settings))
+    finding = doctor.model(load(data_dir=tmp_path, **settings))
     assert not finding.well
     assert what in finding.what
 
 
 def test_the_embedded_model_is_found_without_being_converted(tmp_path: Path) -> None:
-    finding = doctor.model(load_settings(data_dir=tmp_path))
+    finding = doctor.model(load(data_dir=tmp_path))
     assert finding.well, finding.what
     assert not any(tmp_path.iterdir())
 
@@ -126,9 +127,9 @@ def test_the_embedded_model_is_found_without_being_converted(tmp_path: Path) -> 
 def test_a_gpu_that_is_asked_for_and_not_there_is_a_fault() -> None:
     import torch
 
-    finding = doctor.gpu(load_settings(device="cuda"))
+    finding = doctor.gpu(load(device="cuda"))
     assert finding.well == torch.cuda.is_available()
-    assert doctor.gpu(load_settings(engine="echo")).well
+    assert doctor.gpu(load(engine="echo")).well
 
 
 def test_a_gpu_without_a_compiler_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +150,10 @@ def test_a_gpu_without_a_compiler_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     assert doctor.gpu(Settings()).what.endswith("[core]'")
-    token = load_settings(slack_bot_token="xoxb", discord_bot_token="a.b.c")
-    assert asyncio.run(doctor.discord(token)).what.endswith("[discord]'")
-    assert asyncio.run(doctor.slack(token)).what.endswith("[slack]'")
+    tokens = AllSettings.load(slack_bot_token="xoxb", discord_bot_token="a.b.c")
+    for name, settings in tokens.platforms.items():
+        finding = asyncio.run(doctor.platform(name, settings))
+        assert finding.what.endswith(f"[{name}]'")
 
 
 async def test_a_platform_that_cannot_be_reached_is_a_fault(
@@ -159,14 +161,15 @@ async def test_a_platform_that_cannot_be_reached_is_a_fault(
 ) -> None:
     monkeypatch.setattr("discord.http.Route.BASE", "unchanged")
     nowhere = f"http://127.0.0.1:{free_port()}"
-    settings = load_settings(
+    settings = AllSettings.load(
         slack_bot_token="xoxb-hidden",
         slack_app_token="xapp-hidden",
         slack_api_url=f"{nowhere}/api/",
         discord_bot_token="hidden.b.c",
         discord_api_url=f"{nowhere}/api/v10",
     )
-    for finding in (await doctor.slack(settings), await doctor.discord(settings)):
+    for name, own in settings.platforms.items():
+        finding = await doctor.platform(name, own)
         assert not finding.well
         assert f"{finding.about} cannot be reached" in finding.what
         assert "hidden" not in finding.what

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from bots.platforms import names, settings_classes
 
 HOUSE = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sentencepiece", "tokenizers", "numba")
@@ -95,3 +98,35 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert out.decode().strip() == "[]"
+
+
+def platforms_named_in(path: Path) -> Iterator[str]:
+    """Where code, rather than a sentence or an example, names a platform of `bots/`."""
+    tree = ast.parse((HOUSE / path).read_text())
+    for node in ast.walk(tree):
+        words = ""
+        match node:
+            case ast.Name(id=word) | ast.Attribute(attr=word) | ast.alias(name=word):
+                words = word
+            case ast.arg(arg=word) | ast.keyword(arg=str(word)):
+                words = word
+            case ast.FunctionDef(name=word) | ast.AsyncFunctionDef(name=word):
+                words = word
+            case ast.ImportFrom(module=str(word)):
+                words = word
+            case ast.Constant(value=str(word)) if not re.search(r"[\s:]", word):
+                words = word
+        if re.search("|".join(settings_classes()), words, re.IGNORECASE):
+            yield f"{path}:{getattr(node, 'lineno', '?')}: {words}"
+
+
+def is_of_platforms(path: Path) -> bool:
+    """The folder of a platform, or the sentences that people read there."""
+    return path.parts[:2] in {("bots", name) for name in (*names(), "strings")}
+
+
+def test_only_a_platforms_folder_names_it() -> None:
+    """A new platform is one folder: no code elsewhere tells one platform from another."""
+    outside = [path for room in ALLOWED for path in files_of(room) if not is_of_platforms(path)]
+    found = [line for path in outside for line in platforms_named_in(path)]
+    assert found == []

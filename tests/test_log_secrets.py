@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import structlog
 
-from bots.cli import commands
-from core.observe.logs import REDACTED, redact, set_up_logging
-from core.settings import Settings, load_settings
+from bots.cli import commands, entry_point
+from bots.platforms import AllSettings
+from core.observe.logs import REDACTED, set_up_logging
 
 SECRETS = {
     "slack_bot_token": "xoxb-11-hidden",
@@ -47,15 +47,19 @@ def as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def settings(**more: Any) -> Settings:
-    return load_settings(**SECRETS, log_level="debug", log_content=True, **more)
+def settings(**more: Any) -> AllSettings:
+    return AllSettings.load(**SECRETS, log_level="debug", log_content=True, **more)
+
+
+def log_with(settings: AllSettings) -> None:
+    set_up_logging(settings.core, settings.redaction)
 
 
 @pytest.mark.parametrize("log_format", ["json", "people"])
 def test_a_secret_is_never_seen_wherever_it_slips_in(
     log_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up_logging(settings(log_format=log_format))
+    log_with(settings(log_format=log_format))
     ours, theirs = structlog.get_logger("core"), logging.getLogger("slack_sdk")
     lines = 0
     for secret in HIDDEN:
@@ -87,7 +91,7 @@ def _slip_in(ours: Any, theirs: logging.Logger, secret: str) -> None:
 def test_a_secret_that_no_setting_holds_is_known_by_its_form(
     secret: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up_logging(load_settings(log_level="debug"))
+    log_with(AllSettings.load(log_level="debug"))
     structlog.get_logger("core").warning("refused", error=repr(OSError(f"at {secret} says no")))
     logging.getLogger("slack_sdk").warning("a library says %s", secret)
     seen = capsys.readouterr().err
@@ -100,7 +104,7 @@ def test_a_secret_that_no_setting_holds_is_known_by_its_form(
     "text", ["slack:T024:C123:1766.24 12:30", "https://host:8000/v1 by a@b", "Bearer of news"]
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert redact(text) == text
+    assert AllSettings.load().redaction.redact(text) == text
 
 
 def test_a_defects_traceback_has_no_secret(
@@ -111,8 +115,10 @@ def test_a_defects_traceback_has_no_secret(
 
     monkeypatch.setenv("HENJI_OPENAI_API_KEY", "55-hidden")
     monkeypatch.setattr("sys.argv", ["henji", "doctor"])
-    monkeypatch.setattr(commands, "open_settings", lambda **_: fail("55-hidden xoxb-11-abcdefgh"))
-    assert commands.run() == 1
+    monkeypatch.setattr(
+        commands, "open_all_settings", lambda **_: fail("55-hidden xoxb-11-abcdefgh")
+    )
+    assert entry_point.run() == 1
     seen = capsys.readouterr().err
     assert "this is a defect of henji: ValueError: a key of [secret] [secret]" in seen
     assert "hidden" not in seen

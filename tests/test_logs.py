@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from bots.platforms import load
+from bots.slack.settings import SlackSettings
 from core.observe.logs import REDACTED, secrets_in, set_up_logging
 from core.settings import load_settings
 
@@ -66,7 +68,8 @@ def test_what_is_said_is_logged_only_when_asked_for(
 def test_a_secret_is_struck_out_wherever_it_stands(
     form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = load_settings(
+    settings = load(
+        SlackSettings,
         log_format=form,
         slack_bot_token="xoxb-hidden-1",
         redis_url="redis://me:hidden%2F2@there",

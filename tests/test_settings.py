@@ -7,8 +7,10 @@ from typing import get_args
 
 import pytest
 
+from bots.platforms import AllSettings, load
+from bots.slack.settings import SlackSettings
 from core.errors import UsageError
-from core.settings import Settings, load_settings
+from core.settings import Settings
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
 ) -> None:
     config.write_text('model = "rinna-ppo"\ntemperature = 0.5\nredis_url = "redis://there"\n')
     monkeypatch.setenv("HENJI_TEMPERATURE", "0")
-    settings = load_settings()
+    settings = load()
     assert (settings.model, settings.temperature) == ("rinna-ppo", 0.0)
     assert settings.redis_url == "redis://there"
     assert settings.top_p is None
@@ -37,13 +39,13 @@ def test_the_data_directory_may_be_named_from_home(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HENJI_DATA_DIR", "~/henji")
-    assert load_settings().data_dir == tmp_path / "henji"
+    assert load().data_dir == tmp_path / "henji"
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("HENJI_TEMPERATURE", "")
-    settings = load_settings()
+    settings = load()
     assert (settings.redis_url, settings.temperature) == (None, None)
 
 
@@ -61,11 +63,17 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HENJI_MODEL", "\udcff", r"^HENJI_MODEL is wrong: it is not text"),
         ("HENJI_DATA_DIR", "~no one/x", r"^the setting data_dir is ~no one/x: "),
         ("REDIS_URL", "redis://[::1", r"^REDIS_URL is wrong: Invalid IPv6 URL"),
-        ("HENJI_MODELS", "{", r"models.*JSON"),
+        ("HENJI_MODELS", "{", r"^HENJI_MODELS is wrong: .*JSON"),
         ("HENJI_RETENTION_DAYS", "0.5", r"^HENJI_RETENTION_DAYS is wrong: .*equal to 1"),
         ("HENJI_JOB_DEADLINE_SECONDS", "90000", r"wrong: .*less than or equal to 43200"),
         ("HENJI_WAIT_MILLISECONDS", "9000", r"wrong: .*less than or equal to 4000"),
         ("HENJI_CONFIG", "/none/henji.toml", r"/none/henji\.toml, which does not exist"),
+        ("HENJI_CONFIG", "/", r"^/ is a directory: the settings are expected in a file"),
+        ("HENJI_ADMINS", "slack:U1", r'^HENJI_ADMINS is wrong: .* JSON here, such as \["slack:U'),
+        ("HENJI_ADMINS", '["skype:U1"]', r"^admins: there is no platform skype, only console, d"),
+        ("HENJI_SLACK_PROCESES", "2", r"did you mean HENJI_SLACK_PROCESSES\?"),
+        ("HENJI_SLACK_PROCESSES", "0", r"^HENJI_SLACK_PROCESSES is wrong: .*equal to 1"),
+        ("HENJI_DISCORD_ANSWERS", "pm", r"^HENJI_DISCORD_ANSWERS is wrong: .*'thread' or 'reply'"),
     ],
 )
 def test_a_wrong_variable_is_named_in_one_sentence(
@@ -73,7 +81,7 @@ def test_a_wrong_variable_is_named_in_one_sentence(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=sentence) as it:
-        load_settings()
+        AllSettings.load()
     assert "\n" not in str(it.value)
 
 
@@ -90,20 +98,23 @@ def test_a_wrong_variable_is_named_in_one_sentence(
         ('otlp_endpoint = "here"', r"^otlp_endpoint in henji\.toml is wrong: an address is expect"),
         ('model = ""', r"^model in henji\.toml is wrong: .*at least 1 character"),
         (r'device = "\u0000"', r"^device in henji\.toml is wrong: there is a null character"),
+        ("[access]\ndeny_peple = []", r"^access\.deny_peple in .* did you mean deny_people\?"),
+        ("[role_quotas.9077]\nmesages = 1", r"^role_quotas\.9077\.mesages .* mean messages\?"),
+        ('discord_answer = "x"', r"not a setting of henji; did you mean discord_answers\?"),
         ('model = "x', r"^henji\.toml is not valid TOML: Unterminated string"),
     ],
 )
 def test_a_wrong_key_is_named_with_its_file(config: Path, text: str, sentence: str) -> None:
     config.write_text(text)
     with pytest.raises(UsageError, match=sentence) as it:
-        load_settings()
+        AllSettings.load()
     assert "\n" not in str(it.value)
 
 
 def test_a_wrong_secret_is_named_and_not_shown(config: Path) -> None:
     config.write_text('slack_bot_token = ["xoxb-hidden"]')
     with pytest.raises(UsageError, match=r"slack_bot_token in henji\.toml is wrong") as it:
-        load_settings()
+        AllSettings.load()
     assert "hidden" not in str(it.value)
 
 
@@ -112,7 +123,7 @@ def test_secrets_may_stand_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
     (tmp_path / "key").write_text("sk-from-a-file\n")
     monkeypatch.setenv("HENJI_OPENAI_API_KEY_FILE", str(tmp_path / "key"))
-    settings = load_settings()
+    settings = load(SlackSettings)
     assert settings.slack_bot_token is not None
     assert settings.slack_bot_token.get_secret_value() == "xoxb-from-a-file"
     assert settings.openai_api_key is not None
@@ -124,24 +135,28 @@ def test_a_secret_that_is_given_twice_or_whose_file_is_gone_is_named(
 ) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="SLACK_BOT_TOKEN_FILE cannot be read"):
-        load_settings()
+        AllSettings.load()
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb")
     with pytest.raises(UsageError, match="both SLACK_BOT_TOKEN and SLACK_BOT_TOKEN_FILE"):
-        load_settings()
+        AllSettings.load()
 
 
-def test_only_a_platform_with_all_its_tokens_counts() -> None:
-    assert Settings().platforms == ()
-    assert load_settings(slack_bot_token="xoxb", discord_bot_token="a.b.c").platforms == (
-        "discord",
-    )
-    assert load_settings(slack_bot_token="xoxb", slack_app_token="xapp").platforms == ("slack",)
+def test_each_platform_with_a_token_has_a_process() -> None:
+    assert AllSettings.load().bots == ()
+    assert AllSettings.load(discord_bot_token="a.b.c").bots == ("discord",)
+    assert AllSettings.load(slack_bot_token="xoxb", slack_app_token="xapp").bots == ("slack",)
+
+
+def test_half_of_a_platforms_tokens_are_an_error() -> None:
+    half = AllSettings.load(slack_bot_token="xoxb", discord_bot_token="a.b.c")
+    with pytest.raises(UsageError, match=r"^SLACK_APP_TOKEN is not set"):
+        assert half.bots
 
 
 def test_the_lane_is_the_model_s_name_unless_it_is_named() -> None:
-    assert load_settings(model="rinna-ppo").job_lane == "rinna-ppo"
-    assert load_settings(engine="echo").job_lane == "echo"
-    assert load_settings(lane="fast").job_lane == "fast"
+    assert load(model="rinna-ppo").job_lane == "rinna-ppo"
+    assert load(engine="echo").job_lane == "echo"
+    assert load(lane="fast").job_lane == "fast"
 
 
 NUMBERS = [name for name, field in Settings.model_fields.items()
@@ -153,5 +168,5 @@ NUMBERS = [name for name, field in Settings.model_fields.items()
 def test_no_number_is_beyond_all_measure(config: Path, name: str, value: str) -> None:
     config.write_text(f"{name} = {value}")
     with pytest.raises(UsageError, match=rf"^{name} in henji\.toml is wrong: ") as it:
-        load_settings()
+        load()
     assert "\n" not in str(it.value)

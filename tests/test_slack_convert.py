@@ -176,3 +176,7 @@ def test_pings_are_removed_and_growing_text_only_grows() -> None:
     assert "<!doctype html> a<b" in safe
     grown = [components.without_pings(text[:end]) for end in range(len(text) + 1)]
     assert all(after.startswith(before) for before, after in pairwise(grown))
+
+
+def test_mentions_in_a_list_stand_for_their_ids() -> None:
+    assert convert.ids("<@U1> <@U2|taro>,U3").split() == ["U1", "U2", ",U3"]

@@ -10,9 +10,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from bots.slack import setup_checks
+from bots.slack.settings import SlackSettings
 from core.errors import OperatorError, UsageError
-from core.settings import Settings
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.waiting import until
 
@@ -149,4 +148,4 @@ async def test_an_app_without_socket_mode_says_where_to_turn_it_on(redis: Redis)
 )
 def test_a_missing_token_is_named(given: dict[str, Any], missing: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{missing} is not set"):
-        setup_checks.required_tokens(Settings(data_dir=tmp_path, **given))
+        SlackSettings(data_dir=tmp_path, **given).require()

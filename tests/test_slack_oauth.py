@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from bots.cli import doctor
 from bots.slack.oauth import Installations, States
+from bots.slack.settings import SlackSettings
 from core.errors import OperatorError
-from core.settings import Settings
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.store_fixture import StoreFixture
 from tests.waiting import until
@@ -155,10 +155,10 @@ async def test_a_workspace_that_uninstalled_the_app_offline_is_named(
         settings = by_oauth(house, redis_url=redis_url)
         await house.http_adapter()
         assert await install(house, slack.bot_token) == 200
-        assert (await doctor.slack(settings)).well
+        assert (await doctor.platform("slack", settings)).well
         await house.stop("adapter")
         slack.workspace.installations[slack.bot_token].revoked = True
-        finding = await doctor.slack(settings)
+        finding = await doctor.platform("slack", settings)
         assert not finding.well
         assert "T0HENJI any more (token_revoked): an admin of it installs it again" in finding.what
         with capture_logs() as logs:
@@ -175,7 +175,7 @@ async def test_a_workspace_that_uninstalled_the_app_offline_is_named(
 )
 async def test_a_wrong_client_is_named(redis: Redis, wrong: dict[str, str], named: str) -> None:
     async with slack_deployment(redis) as house:
-        finding = await doctor.slack(by_oauth(house, **wrong))
+        finding = await doctor.platform("slack", by_oauth(house, **wrong))
         assert not finding.well
         assert named in finding.what
 
@@ -188,18 +188,22 @@ async def test_a_port_that_is_taken_is_named(redis: Redis) -> None:
 
 
 def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -> None:
-    settings = Settings(
-        slack_client_id="1", slack_client_secret=SecretStr("2"), slack_http_port=3000
+    settings = SlackSettings(
+        slack_client_id="1",
+        slack_client_secret=SecretStr("2"),
+        slack_http_port=3000,
+        slack_signing_secret=SecretStr("3"),
     )
-    assert settings.platforms == ("slack",)
+    assert settings.has_tokens
+    assert settings.is_complete
 
 
-def by_oauth(house: SlackDeployment, redis_url: str | None = None, **changes: str) -> Settings:
+def by_oauth(house: SlackDeployment, redis_url: str | None = None, **changes: str) -> SlackSettings:
     """Settings for several workspaces, also of what the house starts next."""
     client, secret = house.slack.client
     house.settings |= {"slack_bot_token": None, "slack_app_token": None}
     house.settings |= {"slack_client_id": client, "slack_client_secret": secret} | changes
-    return Settings(
+    return SlackSettings(
         slack_api_url=house.slack.api_url,
         slack_http_port=0,
         slack_signing_secret=SecretStr(house.slack.signing_secret),

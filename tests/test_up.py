@@ -10,10 +10,10 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from bots.platforms import load
 from bots.services import name_of_process, parts_of, run_all
 from bots.supervisor import supervise
 from core.errors import UsageError
-from core.settings import load_settings
 from tests.local_slack.deployment import slack_deployment
 from tests.processes import finish, henji, start
 from tests.store_fixture import StoreFixture
@@ -81,7 +81,7 @@ async def test_where_a_core_was_killed_another_starts_when_it_is_counted_on_no_l
         async def waits() -> bool:
             return any("serves already" in line["event"] for line in logs)
 
-        up = asyncio.create_task(run_all(load_settings(), stop))
+        up = asyncio.create_task(run_all(load(), (), stop))
         await until(waits)
     try:
         await house.queue.withdraw("echo", killed)

@@ -12,14 +12,14 @@ from urllib.parse import unquote
 
 import click
 
-from bots import strings
+from bots import platforms, strings
 from bots.access import UNSET, written
 from bots.cli.common import example, open_settings
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, UsageError
 from core.place_rules import rule_from_text
 from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
-from core.settings import PLATFORMS, Settings
+from core.settings import Settings
 from core.types import ThreadKey
 
 Work = Callable[[Stores, Settings], Awaitable[None]]
@@ -43,6 +43,8 @@ def admin() -> None:
 @as_json
 def threads(platform: str | None, as_json: bool) -> None:
     """List the conversations, the latest first."""
+    if platform is not None:
+        _know_platform(platform)
 
     async def work(memory: Stores, _: Settings) -> None:
         async for found in memory.history.threads(platform):
@@ -261,9 +263,14 @@ def _place(text: str) -> Place:
         raise UsageError(
             f"{text!r} is no place: platform:space or platform:space:channel is expected"
         )
-    if parts[0] not in PLATFORMS:
-        raise UsageError(f"there is no platform {parts[0]}, only {', '.join(PLATFORMS)}")
+    _know_platform(parts[0])
     return Place(*parts)
+
+
+def _know_platform(name: str) -> None:
+    if name not in platforms.names():
+        known = ", ".join(platforms.names())
+        raise UsageError(f"there is no platform {name}, only {known}")
 
 
 def _place_of(thread: ThreadKey | str) -> Place:

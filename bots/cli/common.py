@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from bots.platforms import AllSettings
 from core.errors import UsageError
 from core.observe.logs import set_up_logging
-from core.settings import Settings, is_text, load_settings
+from core.settings import Settings, is_text
 
 
 def example(*lines: str) -> str:
@@ -21,12 +22,13 @@ def open_settings(**quieter: Any) -> Settings:
 
     UsageError where one is wrong.
     """
-    settings = load_settings()
-    unset = {
-        name: value for name, value in quieter.items() if name not in settings.model_fields_set
-    }
-    settings = settings.model_copy(update=unset)
-    set_up_logging(settings)
+    return open_all_settings(**quieter).core
+
+
+def open_all_settings(**quieter: Any) -> AllSettings:
+    """The same, with the settings of the platforms."""
+    settings = AllSettings.load().with_defaults(**quieter)
+    set_up_logging(settings.core, settings.redaction)
     return settings
 
 

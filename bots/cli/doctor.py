@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from shutil import which
 
 from bots.cli.smoke_test import SmokeTest
+from bots.platforms import AllSettings, PlatformSettings
 from bots.services import open_connection, open_stores
 from core.errors import OperatorError
 from core.extras import install_command
@@ -18,6 +23,7 @@ from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
 from core.models.embedded import embedded_gguf
 from core.settings import Settings
+from storage.secrets import RedisSecrets
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
@@ -37,16 +43,16 @@ class Finding:
         return f"{'ok   ' if self.well else 'FAULT'}  {self.about:8} {self.what}"
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def examine(every: AllSettings) -> list[Finding]:
     """Every finding, in the order in which one would mend things."""
+    settings = every.core
     return [
         python(),
         await redis(settings),
         await asyncio.to_thread(model, settings),
         await asyncio.to_thread(gpu, settings),
         await answer(settings),
-        await slack(settings),
-        await discord(settings),
+        *[await platform(name, own) for name, own in every.platforms.items()],
     ]
 
 
@@ -140,52 +146,24 @@ def gpu(settings: Settings) -> Finding:
     return Finding("GPU", True, f"{here} sees none: small models run well on the processor")
 
 
-async def slack(settings: Settings) -> Finding:
-    """Asks Slack, where there are tokens for it."""
-    tokens = (
-        settings.slack_bot_token,
-        settings.slack_app_token,
-        settings.slack_signing_secret,
-        settings.slack_client_secret,
-    )
-    if not any(tokens):
-        return Finding("Slack", True, "no tokens, so no bot there")
-    if find_spec("slack_bolt") is None:
-        return _to_install("Slack", "slack_bolt", "slack")
-    from bots.slack import bot, setup_checks
-
+async def platform(name: str, settings: PlatformSettings) -> Finding:
+    """Ask a platform, where there are tokens for it, by `examine` of its `setup_checks.py`."""
+    if not settings.has_tokens:
+        return Finding(settings.title, True, "no tokens, so no bot there")
+    if missing := [package for package in settings.packages if find_spec(package) is None]:
+        return _to_install(settings.title, missing[0], name)
     try:
-        async with bot.web_client(settings) as client:
-            await setup_checks.check(settings, client)
-            if settings.slack_by_oauth:
-                async with open_stores(settings) as memory:
-                    many = bot.many_workspaces(settings, memory.vault, client)
-                    if sentences := await setup_checks.revoked(many):
-                        return Finding("Slack", False, "; ".join(sentences))
+        setup_checks = import_module(f"bots.{name}.setup_checks")
+        well = await setup_checks.examine(settings, partial(_vault, settings))
     except OperatorError as error:
-        return Finding("Slack", False, str(error))
-    return Finding("Slack", True, f"the tokens are good at {settings.slack_api_url}")
+        return Finding(settings.title, False, str(error))
+    return Finding(settings.title, True, well)
 
 
-async def discord(settings: Settings) -> Finding:
-    """Asks Discord, where there is a token for it."""
-    token = settings.discord_bot_token
-    if token is None:
-        return Finding("Discord", True, "no token, so no bot there")
-    if find_spec("discord") is None:
-        return _to_install("Discord", "discord", "discord")
-    from bots.discord import setup_checks
-
-    setup_checks.point_at(settings.discord_api_url, settings.discord_gateway_url)
-    secret = token.get_secret_value()
-    try:
-        found = await setup_checks.look(secret, settings.discord_message_content)
-        fault = found.fault or await setup_checks.look_at_commands(secret, settings.discord_guild)
-    except OperatorError as error:
-        return Finding("Discord", False, str(error))
-    if fault:
-        return Finding("Discord", False, fault)
-    return Finding("Discord", True, f"the token is that of {found.name}")
+@asynccontextmanager
+async def _vault(settings: Settings) -> AsyncIterator[RedisSecrets]:
+    async with open_stores(settings) as stores:
+        yield stores.vault
 
 
 def _to_install(about: str, package: str, extra: str) -> Finding:

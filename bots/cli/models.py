@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 
+from bots import platforms
 from core.errors import ModelError, OperatorError
 from core.models.catalogue import (
     CATALOGUE,
@@ -19,7 +20,7 @@ from core.models.catalogue import (
     is_downloaded,
     pull_model,
 )
-from core.settings import Settings, load_settings
+from core.settings import Settings
 
 
 def _say(line: str) -> None:
@@ -37,7 +38,7 @@ def models(context: click.Context) -> None:
     With their size, the memory they need, and whether they are on this machine.
     """
     if context.invoked_subcommand is None:
-        _table(load_settings())
+        _table(platforms.load())
 
 
 @models.command(epilog="Example: henji models pull rinna-ppo")
@@ -45,7 +46,7 @@ def models(context: click.Context) -> None:
 @click.option("--revision", help="The commit to fetch; by default the one that is pinned.")
 def pull(name: str, revision: str | None) -> None:
     """Fetch a model from the hub: a name of the list, or a hub id."""
-    directory = pull_model(name, load_settings(), revision, _say)
+    directory = pull_model(name, platforms.load(), revision, _say)
     click.echo(directory)
 
 
@@ -124,7 +125,7 @@ class _Tokens:
 def tokenize(model: str | None, as_json: bool, prompt: bool, text: str) -> None:
     """Show how a model's tokenizer takes TEXT apart."""
     engine = "torch" if model else None
-    tokens = _tokens(load_settings(model=model, engine=engine), text, prompt=prompt)
+    tokens = _tokens(platforms.load(model=model, engine=engine), text, prompt=prompt)
     if as_json:
         told = {name: getattr(tokens, name) for name in ("pieces", "ids", "count", "decoded")}
         click.echo(json.dumps(told, ensure_ascii=False))

@@ -104,7 +104,7 @@ class Admin:
         inside = here.parent_id if isinstance(here, discord.Thread) else interaction.channel_id
         place = Place(DISCORD, str(interaction.guild_id), str(inside))
         locale = self._desk.locale_of(interaction)
-        said = await access.configure(place, rules, str(interaction.user.id), locale)
+        said = await access.configure(place, rules, str(interaction.user.id), locale, convert.ids)
         await self._desk.show(interaction, said[:MOST])
 
     async def audit(self, interaction: Asked) -> None:

@@ -16,8 +16,8 @@ from bots.discord.client import HenjiClient
 from bots.discord.context import Desk, Terms
 from bots.discord.platform import DiscordPlatform
 from bots.discord.rate_limits import Pace
+from bots.discord.settings import DiscordSettings
 from bots.discord.setup_checks import (
-    NO_TOKEN,
     Portal,
     faults_told,
     hush,
@@ -27,9 +27,7 @@ from bots.discord.setup_checks import (
 )
 from bots.discord.shards import Plan, Shards
 from bots.relay import Relay, RelaySettings
-from core.errors import UsageError
 from core.ports import Deliveries, Feedback, History, JobQueue, Leases
-from core.settings import Settings
 from core.types import ThreadKey
 
 log = structlog.get_logger()
@@ -77,30 +75,26 @@ def build(
 
 
 async def serve(
-    settings: Settings, stores: Stores, terms: RelaySettings, stop: asyncio.Event
+    settings: DiscordSettings, stores: Stores, terms: RelaySettings, stop: asyncio.Event
 ) -> None:
     """Serve Discord until `stop` is set; UsageError or OperatorError where it will not have us."""
-    token = settings.discord_bot_token
-    if token is None:
-        raise UsageError(NO_TOKEN)
+    token = settings.token()
     point_at(settings.discord_api_url, settings.discord_gateway_url)
-    portal = await look(token.get_secret_value(), settings.discord_message_content)
+    portal = await look(token, settings.discord_message_content)
     log.info("discord", name=portal.name, reads=portal.reads, invite=invitation(portal.app))
     if portal.fault:
         log.warning(portal.fault)
     plan = plan_of(settings, portal, terms.holder)
-    await run(
-        token.get_secret_value(), portal, stores, terms_of(settings, portal), terms, plan, stop
-    )
+    await run(token, portal, stores, terms_of(settings, portal), terms, plan, stop)
 
 
-def plan_of(settings: Settings, portal: Portal, holder: str) -> Plan:
+def plan_of(settings: DiscordSettings, portal: Portal, holder: str) -> Plan:
     """As many shards as the settings say, or as Discord recommends."""
     count = settings.discord_shards or portal.shards
     return Plan(count, settings.discord_most_shards or count, holder)
 
 
-def terms_of(settings: Settings, portal: Portal) -> Terms:
+def terms_of(settings: DiscordSettings, portal: Portal) -> Terms:
     """How the bot behaves, from the settings and from what Discord grants."""
     return Terms(
         lane=settings.job_lane,

@@ -156,6 +156,11 @@ def text_of(message: discord.Message, me: Self) -> str:
     return _MENTION.sub(name, message.content).strip()
 
 
+def ids(text: str) -> str:
+    """Ids for the mentions of people and roles in a list that a person typed."""
+    return _MENTION.sub(r" \g<id> ", text)
+
+
 def revision_of(message: discord.Message) -> str:
     """The stamp of a message's newest edit, in milliseconds; empty for its first form."""
     return str(int(message.edited_at.timestamp() * 1000)) if message.edited_at else ""

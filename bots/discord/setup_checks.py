@@ -15,13 +15,10 @@ import yarl
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
+from bots.discord.settings import PORTAL, DiscordSettings
+from bots.platforms import OpenVault
 from core.errors import OperatorError, UsageError
 
-PORTAL = "https://discord.com/developers/applications"
-NO_TOKEN = (
-    f"DISCORD_BOT_TOKEN is not set: create an application at {PORTAL}, press Reset Token on its "
-    "Bot page, and set the token in the environment"
-)
 WRONG_TOKEN = (
     f"Discord refuses DISCORD_BOT_TOKEN: press Reset Token on the Bot page at {PORTAL}, and set "
     "the new token"
@@ -71,6 +68,17 @@ def invitation(app: int) -> str:
         f"https://discord.com/oauth2/authorize?client_id={app}"
         f"&scope=bot+applications.commands&permissions={rights.value}"
     )
+
+
+async def examine(settings: DiscordSettings, _: OpenVault) -> str:
+    """What is well about the token; OperatorError, with what to do, where something is wrong."""
+    point_at(settings.discord_api_url, settings.discord_gateway_url)
+    token = settings.token()
+    found = await look(token, settings.discord_message_content)
+    fault = found.fault or await look_at_commands(token, settings.discord_guild)
+    if fault:
+        raise OperatorError(fault)
+    return f"the token is that of {found.name}"
 
 
 async def look(token: str, wish: Literal["auto", "on", "off"] = "auto") -> Portal:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import aiohttp
@@ -14,7 +15,11 @@ from bots.platform import PlatformRefused
 from bots.slack.convert import Bot
 from bots.slack.error_codes import HOPELESS, sentence
 from bots.slack.rate_limits import RateLimiter
+from bots.slack.settings import SlackSettings
 from core.observe import metrics
+
+CONNECTIONS = 100
+CALL_SECONDS = 15.0
 
 
 class Refused(PlatformRefused):
@@ -125,6 +130,20 @@ def new_client(
     return AsyncWebClient(
         token, base_url=base_url, session=session, timeout=timeout, retry_handlers=[], logger=quiet
     )
+
+
+@asynccontextmanager
+async def web_client(settings: SlackSettings) -> AsyncIterator[AsyncWebClient]:
+    """The client of this process: one HTTP session, so that connections are reused."""
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        token = settings.slack_bot_token
+        yield new_client(
+            token.get_secret_value() if token else None,
+            settings.slack_api_url,
+            session,
+            timeout=int(CALL_SECONDS - 5),
+        )
 
 
 async def identify(client: AsyncWebClient) -> Bot:

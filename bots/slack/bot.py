@@ -8,34 +8,31 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Protocol
 
-import aiohttp
 import structlog
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
-from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.actions import Actions
 from bots.relay import Relay, RelaySettings
 from bots.slack import setup_checks
-from bots.slack.api import OneWorkspace, SlackApi, Workspaces, identify, new_client
+from bots.slack.api import OneWorkspace, SlackApi, Workspaces, identify, web_client
 from bots.slack.backfill import Backfill
 from bots.slack.catchup import CatchUp
 from bots.slack.context import Behaviour, Context
 from bots.slack.http_mode import web_server
 from bots.slack.listeners import Listeners, new_app
 from bots.slack.manifest import SCOPES
-from bots.slack.oauth import Installations, ManyWorkspaces, States
-from bots.slack.platform import CALL_SECONDS, SlackPlatform
+from bots.slack.oauth import States, client_credentials, many_workspaces
+from bots.slack.platform import SlackPlatform
 from bots.slack.rate_limits import RateLimiter
+from bots.slack.settings import SlackSettings
 from bots.slack.socket_mode import PING_SECONDS, socket_mode_connection
 from bots.slack.users import Users
 from core.background import repeat_forever
 from core.ports import Deliveries, Feedback, History, JobQueue, Secrets
-from core.settings import Settings
 
-CONNECTIONS = 100
 REFRESH_SECONDS = 2.0
 """How often the statuses in threads are refreshed."""
 
@@ -63,14 +60,14 @@ class Stores(Protocol):
 
 
 async def serve(
-    settings: Settings,
+    settings: SlackSettings,
     stores: Stores,
     terms: RelaySettings,
     stop: asyncio.Event,
     limiter: RateLimiter | None = None,
 ) -> None:
     """Serve Slack until `stop`. OperatorError, one sentence, where Slack refuses the tokens."""
-    setup_checks.required_tokens(settings)
+    settings.require()
     async with web_client(settings) as client:
         await setup_checks.check(settings, client)
         flow, workspaces = await _installed(settings, stores, client)
@@ -80,7 +77,7 @@ async def serve(
 
 
 async def _installed(
-    settings: Settings, stores: Stores, client: AsyncWebClient
+    settings: SlackSettings, stores: Stores, client: AsyncWebClient
 ) -> tuple[AsyncOAuthFlow | None, Workspaces]:
     """One workspace, by the token in the settings; or all that install the app."""
     if settings.slack_http_port is None or not settings.slack_by_oauth:
@@ -88,7 +85,7 @@ async def _installed(
     many = many_workspaces(settings, stores.vault, client)
     for sentence in await setup_checks.revoked(many):
         log.error(sentence)
-    client_id, client_secret = _credentials(settings)
+    client_id, client_secret = client_credentials(settings)
     oauth = AsyncOAuthSettings(
         client_id=client_id,
         client_secret=client_secret,
@@ -100,38 +97,8 @@ async def _installed(
     return AsyncOAuthFlow(client=client, settings=oauth), many
 
 
-def many_workspaces(settings: Settings, vault: Secrets, client: AsyncWebClient) -> ManyWorkspaces:
-    """The workspaces that have installed the app."""
-    client_id, client_secret = _credentials(settings)
-    rotator = AsyncTokenRotator(client_id=client_id, client_secret=client_secret, client=client)
-    assert client.session is not None  # noqa: S101 -- `web_client` gave it one
-    return ManyWorkspaces(
-        Installations(vault), rotator, client.session, settings.slack_api_url, client.timeout
-    )
-
-
-def _credentials(settings: Settings) -> tuple[str, str]:
-    """The app's client id and secret."""
-    secret = settings.slack_client_secret
-    return settings.slack_client_id or "", secret.get_secret_value() if secret else ""
-
-
-@contextlib.asynccontextmanager
-async def web_client(settings: Settings) -> AsyncIterator[AsyncWebClient]:
-    """The client of this process: one HTTP session, so that connections are reused."""
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        token = settings.slack_bot_token
-        yield new_client(
-            token.get_secret_value() if token else None,
-            settings.slack_api_url,
-            session,
-            timeout=int(CALL_SECONDS - 5),
-        )
-
-
 def new_context(
-    settings: Settings,
+    settings: SlackSettings,
     stores: Stores,
     terms: RelaySettings,
     workspaces: Workspaces,
@@ -164,7 +131,7 @@ def new_context(
 
 
 async def _run(
-    settings: Settings,
+    settings: SlackSettings,
     context: Context,
     client: AsyncWebClient,
     flow: AsyncOAuthFlow | None,
@@ -193,7 +160,7 @@ async def _run(
 
 @contextlib.asynccontextmanager
 async def _transport(
-    settings: Settings,
+    settings: SlackSettings,
     app: AsyncApp,
     flow: AsyncOAuthFlow | None,
     catch_up: CatchUp,

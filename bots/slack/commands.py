@@ -78,7 +78,8 @@ class CommandHandler:
         if word == "audit":
             return components.escape(await actions.audited(actor, space, locale))
         channel = replace(space, channel=told.channel)
-        return components.escape(await actions.configure(actor, channel, told.rest, locale))
+        said = await actions.configure(actor, channel, told.rest, locale, convert.ids)
+        return components.escape(said)
 
     async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> str:
         """Post the question where all can see it, and submit it under that message's id.

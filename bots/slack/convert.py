@@ -269,6 +269,11 @@ def _link(match: re.Match[str]) -> str:
     return label if label in address else f"{label} ({address})"
 
 
+def ids(text: str) -> str:
+    """Ids for the mentions of people in a list that a person typed."""
+    return _MENTION.sub(r" \1 ", text)
+
+
 def user_ids_in(posted: MessagePosted) -> frozenset[str]:
     """The users whose names the message needs."""
     return posted.others | ({posted.user} if posted.bot_id is None else frozenset())

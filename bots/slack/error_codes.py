@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-APP = "at api.slack.com/apps, in your app"
+from bots.slack.settings import APP
 
 BOT_TOKEN_FAULTS = {
     "not_authed": "is empty",

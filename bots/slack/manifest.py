@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import click
+
+from bots.cli.common import example
 from bots.slack.app_home import PROMPTS
 from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.strings import say
@@ -107,3 +111,21 @@ def _settings(events: str | None, *, many: bool) -> dict[str, Any]:
         "socket_mode_enabled": events is None,
         "token_rotation_enabled": many,
     }
+
+
+@click.command(
+    "slack",
+    epilog=example(
+        "henji manifest slack > manifest.json",
+        "henji manifest slack --url https://bot.example.com --locale ja",
+    ),
+)
+@click.option("--name", default="Henji", show_default=True, help="How the bot is called.")
+@click.option("--locale", type=click.Choice(["en", "ja"]), default="en", show_default=True)
+@click.option("--command", "slash", default="/henji", show_default=True, help="The slash command.")
+@click.option("--url", metavar="URL", help="Where Slack reaches the bot; default: Socket Mode.")
+@click.option("--many", is_flag=True, help="For several workspaces, which install it at the URL.")
+def command(name: str, locale: str, slash: str, url: str | None, many: bool) -> None:
+    """The manifest to paste at api.slack.com/apps: Create New App, From a manifest."""
+    made = document(name, locale, url, slash, many=many)
+    click.echo(json.dumps(made, ensure_ascii=False, indent=2))

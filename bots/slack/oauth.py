@@ -24,6 +24,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bots.platform import PlatformRefused
 from bots.slack.api import new_client
 from bots.slack.convert import Bot
+from bots.slack.settings import SlackSettings
 from core.ports import Secrets
 
 STATE_SECONDS = 600
@@ -165,3 +166,21 @@ class ManyWorkspaces:
             return bot
         await self.installations.async_save_bot(rotated)
         return rotated
+
+
+def many_workspaces(
+    settings: SlackSettings, vault: Secrets, client: AsyncWebClient
+) -> ManyWorkspaces:
+    """The workspaces that have installed the app."""
+    client_id, client_secret = client_credentials(settings)
+    rotator = AsyncTokenRotator(client_id=client_id, client_secret=client_secret, client=client)
+    assert client.session is not None  # noqa: S101 -- `web_client` gave it one
+    return ManyWorkspaces(
+        Installations(vault), rotator, client.session, settings.slack_api_url, client.timeout
+    )
+
+
+def client_credentials(settings: SlackSettings) -> tuple[str, str]:
+    """The app's client id and secret."""
+    secret = settings.slack_client_secret
+    return settings.slack_client_id or "", secret.get_secret_value() if secret else ""

@@ -17,7 +17,7 @@ from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused, Status
 from bots.slack import components
-from bots.slack.api import NoRoom, Refused, SlackApi, Workspaces, error_code
+from bots.slack.api import CALL_SECONDS, NoRoom, Refused, SlackApi, Workspaces, error_code
 from bots.slack.backfill import Backfill
 from bots.slack.convert import PLATFORM, REPLY_METADATA
 from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_POST_HERE
@@ -33,7 +33,6 @@ from core.types import ThreadKey, Turn
 
 PART_LENGTH = 11_500
 """A Markdown block takes 12,000 characters, and all blocks together about 13,200."""
-CALL_SECONDS = 15.0
 KEPT_REPLIES = 10_000
 
 log = structlog.get_logger()

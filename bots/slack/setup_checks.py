@@ -9,12 +9,13 @@ from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
-from bots.slack.api import error_code
-from bots.slack.error_codes import APP, bot_token_sentence, missing_scopes
+from bots.platforms import OpenVault
+from bots.slack.api import error_code, web_client
+from bots.slack.error_codes import bot_token_sentence, missing_scopes
 from bots.slack.manifest import SCOPES
-from bots.slack.oauth import ManyWorkspaces
-from core.errors import OperatorError, UsageError
-from core.settings import Settings
+from bots.slack.oauth import ManyWorkspaces, many_workspaces
+from bots.slack.settings import APP, SlackSettings
+from core.errors import OperatorError
 
 APP_TOKEN_FAULTS = {
     "invalid_auth": "is not a token that Slack knows",
@@ -43,46 +44,6 @@ def _unreachable(client: AsyncWebClient, error: Exception) -> str:
 
 def _try_later(error: str) -> str:
     return f"Slack does not answer as it should ({error or 'no JSON'}): try again in a while"
-
-
-def required_tokens(settings: Settings) -> None:
-    """UsageError where a setting is missing that this way of running needs."""
-    _check_client_settings(settings)
-    if settings.slack_http_port is not None:
-        if settings.slack_signing_secret is None:
-            raise UsageError(
-                "SLACK_SIGNING_SECRET is not set: without it nobody can tell Slack's requests from "
-                f"forged ones; {APP}: Basic Information > App Credentials > Signing Secret"
-            )
-        if settings.slack_by_oauth:
-            return  # the tokens come with the installations
-    elif settings.slack_app_token is None:
-        raise UsageError(
-            f"SLACK_APP_TOKEN is not set: {APP}: Basic Information > App-Level Tokens > Generate, "
-            "with the scope connections:write"
-        )
-    if settings.slack_bot_token is None:
-        raise UsageError(
-            f"SLACK_BOT_TOKEN is not set: {APP}: Install App > Bot User OAuth Token (xoxb-)"
-        )
-
-
-def _check_client_settings(settings: Settings) -> None:
-    """UsageError where an app for several workspaces is set up by half."""
-    given = {
-        "HENJI_SLACK_CLIENT_ID": settings.slack_client_id,
-        "HENJI_SLACK_CLIENT_SECRET": settings.slack_client_secret,
-    }
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == 1:
-        raise UsageError(
-            f"{missing[0]} is not set, and the other half is: {APP}: Basic Information > App "
-            "Credentials"
-        )
-    if not missing and settings.slack_http_port is None:
-        raise UsageError(
-            "HENJI_SLACK_HTTP_PORT is not set: an app for several workspaces is reached by HTTP"
-        )
 
 
 async def check_bot_token(client: AsyncWebClient) -> None:
@@ -123,7 +84,7 @@ def app_token_sentence(error: str) -> str:
     return f"Socket Mode cannot be opened ({error}): {APP}: Socket Mode > Enable Socket Mode"
 
 
-async def check_client(client: AsyncWebClient, settings: Settings) -> None:
+async def check_client(client: AsyncWebClient, settings: SlackSettings) -> None:
     """OperatorError where the app's id or secret is wrong; asked with an invalid code."""
     secret = settings.slack_client_secret
     try:
@@ -161,9 +122,21 @@ async def revoked(workspaces: ManyWorkspaces) -> Sequence[str]:
     return found
 
 
-async def check(settings: Settings, client: AsyncWebClient) -> None:
+async def examine(settings: SlackSettings, vault: OpenVault) -> str:
+    """What is well about the tokens; OperatorError, with what to do, where something is wrong."""
+    async with web_client(settings) as client:
+        await check(settings, client)
+        if settings.slack_by_oauth:
+            async with vault() as secrets:
+                many = many_workspaces(settings, secrets, client)
+                if sentences := await revoked(many):
+                    raise OperatorError("; ".join(sentences))
+    return f"the tokens are good at {settings.slack_api_url}"
+
+
+async def check(settings: SlackSettings, client: AsyncWebClient) -> None:
     """Run every check, in the order of the setup."""
-    required_tokens(settings)
+    settings.require()
     if settings.slack_http_port is not None and settings.slack_by_oauth:
         await check_client(client, settings)
     elif settings.slack_bot_token is not None:

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Collection
+from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -25,17 +25,40 @@ CONTENT = frozenset(("text", "content", "prompt", "reply"))
 REDACTED = "[secret]"
 
 SECRET_PATTERNS = (
-    re.compile(r"\b()(?:xox[a-z](?:\.xox[a-z])?|xapp)-[\w-]{8,}"),  # Slack's, of installations too
-    re.compile(r"\b()[\w-]{23,28}\.[\w-]{6}\.[\w-]{27,}"),  # Discord's
-    re.compile(r"(/(?:webhooks|interactions)/\d+/)[\w-]{20,}"),  # what answers an interaction
     re.compile(r"(\bBearer )[\w.~+/=-]{8,}"),
     re.compile(r"(://[^/\s:@\"']*:)[^/\s@\"']+(?=@)"),  # the password in an address
 )
 """Secrets that are in no setting: the first group stays."""
 
 
-def set_up_logging(settings: Settings) -> None:
-    """Send the logs of this process, and of its libraries, where the settings say."""
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What is struck out of each line: known secrets, and whatever has the pattern of one."""
+
+    secrets: frozenset[str] = frozenset()
+    patterns: tuple[re.Pattern[str], ...] = SECRET_PATTERNS
+    """Of each match, the first group stays."""
+
+    @classmethod
+    def of(cls, *settings: Settings, patterns: tuple[re.Pattern[str], ...] = ()) -> Redaction:
+        """The secrets of the settings, and more patterns."""
+        found = [secret for each in settings for secret in secrets_in(each)]
+        return cls(frozenset(found), (*SECRET_PATTERNS, *patterns))
+
+    def redact(self, text: str) -> str:
+        """`text` without the secrets."""
+        for secret in self.secrets:
+            text = text.replace(secret, REDACTED)
+        for pattern in self.patterns:
+            text = pattern.sub(rf"\g<1>{REDACTED}", text)
+        return text
+
+
+def set_up_logging(settings: Settings, redaction: Redaction | None = None) -> None:
+    """Send the logs of this process, and of its libraries, where the settings say.
+
+    `redaction`: by default the secrets of `settings`.
+    """
     shared = _processors(settings)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -43,7 +66,7 @@ def set_up_logging(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(settings, shared))
+    handler.setFormatter(_formatter(settings, shared, redaction or Redaction.of(settings)))
     logging.raiseExceptions = False  # a terminal that is gone must not disturb the work
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -73,7 +96,9 @@ def _without_content(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {name: value for name, value in event.items() if name not in CONTENT}
 
 
-def _formatter(settings: Settings, shared: list[Processor]) -> logging.Formatter:
+def _formatter(
+    settings: Settings, shared: list[Processor], redaction: Redaction
+) -> logging.Formatter:
     render: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if settings.log_format == "json"
@@ -82,7 +107,7 @@ def _formatter(settings: Settings, shared: list[Processor]) -> logging.Formatter
         )
     )
     return _RedactingFormatter(
-        secrets_in(settings),
+        redaction,
         foreign_pre_chain=shared[1:],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
@@ -93,34 +118,25 @@ class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
 
     def __init__(
         self,
-        secrets: Collection[str],
+        redaction: Redaction,
         *,
         foreign_pre_chain: list[Processor],
         processors: list[Processor],
     ) -> None:
         super().__init__(processors=processors, foreign_pre_chain=foreign_pre_chain)
-        self._secrets = secrets
+        self._redaction = redaction
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self._secrets)
-
-
-def redact(text: str, secrets: Collection[str] = ()) -> str:
-    """`text` with these struck out of it, and whatever else has the form of a secret."""
-    for secret in secrets:
-        text = text.replace(secret, REDACTED)
-    for form in SECRET_PATTERNS:
-        text = form.sub(rf"\g<1>{REDACTED}", text)
-    return text
+        return self._redaction.redact(super().format(record))
 
 
 def secrets_in(settings: Settings) -> frozenset[str]:
     """Every value of the settings that must not be seen."""
-    values = [getattr(settings, name) for name in Settings.model_fields]
+    values = [getattr(settings, name) for name in type(settings).model_fields]
     found = {value.get_secret_value() for value in values if isinstance(value, SecretStr)}
     for address in (settings.redis_url, settings.openai_base_url, settings.otlp_endpoint):
         if password := urlsplit(address or "").password:
             found |= {password, unquote(password)}
     # as they stand in JSON and in a repr, too
-    escaped = {form(value)[1:-1] for value in found for form in (json.dumps, repr)}
+    escaped = {pattern(value)[1:-1] for value in found for pattern in (json.dumps, repr)}
     return frozenset((found | escaped) - {""})

@@ -18,11 +18,11 @@ from bots.access import Access
 from bots.relay import RelaySettings
 from bots.slack.bot import serve
 from bots.slack.rate_limits import RateLimiter
+from bots.slack.settings import SlackSettings
 from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
-from core.settings import Settings
 from core.types import ThreadKey
 from core.worker import Worker, WorkerSettings
 from storage.audit import RedisAudit
@@ -139,7 +139,7 @@ class SlackDeployment:
         terms = RelaySettings(
             LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, access=access
         )
-        settings, budget = Settings(**self._settings()), RateLimiter(self.minute)
+        settings, budget = SlackSettings(**self._settings()), RateLimiter(self.minute)
         return asyncio.create_task(serve(settings, self.storehouse(), terms, stop, budget)), stop
 
     async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
