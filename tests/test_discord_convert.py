@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bots.discord import components, convert
-from bots.discord.replies import Note
+from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
@@ -21,7 +21,7 @@ BOT_ROLE = "800000000000000009"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
 HENJI = p.user(p.BOT_ID, "Henji", bot=True)
-ME = convert.Self(int(p.BOT_ID), frozenset({int(BOT_ROLE)}))
+ME = convert.Bot(int(p.BOT_ID), frozenset({int(BOT_ROLE)}))
 MENTION = f"<@{p.BOT_ID}>"
 
 
@@ -72,7 +72,7 @@ def test_a_mention_in_a_channel_opens_a_thread_that_has_its_id(world: World) -> 
     assert incoming.thread == ThreadKey("discord", GUILD, GENERAL, str(message.id))
     assert (incoming.turn.id, incoming.turn.text) == (str(message.id), "hello")
     assert incoming.addressed
-    note = Note.unpack(incoming.note)
+    note = ReplyAddress.unpack(incoming.note)
     assert note.channel == str(message.id)
     assert (note.opens, note.reply_to) == ("hello", str(message.id))
 
@@ -82,14 +82,14 @@ def test_a_mention_that_is_answered_in_the_channel_is_the_persons_conversation(
 ) -> None:
     incoming = taken(world.says(f"{MENTION} hello"), "reply")
     assert incoming.thread == ThreadKey("discord", GUILD, GENERAL, f"@{ALICE['id']}")
-    assert Note.unpack(incoming.note).opens == ""
+    assert ReplyAddress.unpack(incoming.note).opens == ""
     assert convert.is_personal(incoming.thread)
 
 
 def test_a_mention_inside_a_thread_is_answered_there(world: World) -> None:
     incoming = taken(world.says(f"hi {MENTION}", where=world.thread))
     assert incoming.thread == ThreadKey("discord", GUILD, GENERAL, str(world.thread.id))
-    assert Note.unpack(incoming.note).channel == str(world.thread.id)
+    assert ReplyAddress.unpack(incoming.note).channel == str(world.thread.id)
 
 
 def test_a_direct_message_is_always_addressed(world: World) -> None:
@@ -141,9 +141,9 @@ def test_what_no_person_wrote_is_passed_over(world: World, more: dict[str, Any])
 
 
 def test_a_title_is_the_first_line_shortened() -> None:
-    assert convert.title_of("one\ntwo", "x") == "one"
-    assert convert.title_of("", "x") == "x"
-    assert len(convert.title_of("長" * 200, "x")) == convert.TITLE_LENGTH
+    assert convert.thread_name("one\ntwo", "x") == "one"
+    assert convert.thread_name("", "x") == "x"
+    assert len(convert.thread_name("長" * 200, "x")) == convert.TITLE_LENGTH
 
 
 def test_an_edit_has_a_revision_and_a_first_form_has_none(world: World) -> None:
@@ -158,7 +158,7 @@ ids = st.integers(10**15, 2**64 - 1).map(str)
 
 
 @given(
-    st.sampled_from(["stop", "again", "more", "good", "bad"]),
+    st.sampled_from(["stop", "regenerate", "continue", "good", "bad"]),
     st.one_of(ids, st.just("dm")),
     ids,
     st.tuples(st.sampled_from(["", "@", "!"]), ids).map("".join),
@@ -166,10 +166,10 @@ ids = st.integers(10**15, 2**64 - 1).map(str)
     st.integers(0, 99),
 )
 def test_a_custom_id_says_what_it_was_made_of_and_fits(
-    verb: components.Verb, space: str, channel: str, thread: str, job: str, index: int
+    action: components.Action, space: str, channel: str, thread: str, job: str, index: int
 ) -> None:
-    press = components.Press(verb, ThreadKey("discord", space, channel, thread), job, index)
-    assert components.Press.parse(str(press)) == press
+    press = components.ButtonId(action, ThreadKey("discord", space, channel, thread), job, index)
+    assert components.ButtonId.parse(str(press)) == press
     assert len(str(press)) <= 100
 
 
@@ -177,12 +177,12 @@ def test_a_custom_id_says_what_it_was_made_of_and_fits(
     "custom_id", ["", "h1.s", "h2.s.a.0.1.1.1", "h1.z.a.0.1.1.1", "h1.s.a.0.?.1.1"]
 )
 def test_a_custom_id_of_another_make_is_none_of_ours(custom_id: str) -> None:
-    assert components.Press.parse(custom_id) is None
+    assert components.ButtonId.parse(custom_id) is None
 
 
 @given(
     st.builds(
-        Note,
+        ReplyAddress,
         channel=ids,
         reply_to=ids,
         opens=st.text(max_size=20),
@@ -191,16 +191,16 @@ def test_a_custom_id_of_another_make_is_none_of_ours(custom_id: str) -> None:
         until=st.floats(0, 2e9),
         original=ids,
         private=st.booleans(),
-        stranger=st.booleans(),
+        token_only=st.booleans(),
         locale=st.sampled_from(["ja", "en", ""]),
     )
 )
-def test_a_note_comes_back_as_it_was_packed(note: Note) -> None:
-    assert Note.unpack(note.pack()) == note
+def test_a_note_comes_back_as_it_was_packed(note: ReplyAddress) -> None:
+    assert ReplyAddress.unpack(note.pack()) == note
 
 
 def test_a_note_does_not_print_its_token() -> None:
-    assert "secret" not in repr(Note(token="secret", until=1.0))
+    assert "secret" not in repr(ReplyAddress(token="secret", until=1.0))
 
 
 def test_mentions_in_a_list_stand_for_their_ids() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from bots.discord.status import Typing
+from bots.discord.status import StatusIndicator
 from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
@@ -103,7 +103,7 @@ async def test_typing_is_kept_alive_and_a_failure_does_not_end_it() -> None:
         if next(shown) > 5:
             often.set()
 
-    typing = Typing(show, again=0.001)
+    typing = StatusIndicator(show, interval=0.001)
     typing.start("job", "channel")
     await asyncio.wait_for(often.wait(), 5)
     typing.stop("job")

@@ -1,4 +1,4 @@
-"""The pace of edits follows Discord's headers, finished texts first."""
+"""The limiter of edits follows Discord's headers, finished texts first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bots.discord.rate_limits import EVERYWHERE, EVERYWHERE_LIMIT, Pace
+from bots.discord.rate_limits import GLOBAL, GLOBAL_LIMIT, RateLimiter
 
 
 class Clock:
@@ -24,8 +24,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pace(clock: Clock) -> Pace:
-    return Pace(clock)
+def limiter(clock: Clock) -> RateLimiter:
+    return RateLimiter(clock)
 
 
 def headers(remaining: int, after: float, limit: int = 5) -> Mapping[str, str]:
@@ -36,9 +36,9 @@ def headers(remaining: int, after: float, limit: int = 5) -> Mapping[str, str]:
     }
 
 
-async def is_let_through(pace: Pace, key: str = "c", *, final: bool = False) -> bool:
+async def is_let_through(limiter: RateLimiter, key: str = "c", *, final: bool = False) -> bool:
     """Whether a turn comes at once; a turn that does not is given up."""
-    task = asyncio.create_task(pace.turn(key, final=final))
+    task = asyncio.create_task(limiter.acquire(key, final=final))
     for _ in range(5):
         await asyncio.sleep(0)
     through = task.done()
@@ -47,30 +47,34 @@ async def is_let_through(pace: Pace, key: str = "c", *, final: bool = False) -> 
     return through
 
 
-async def test_a_window_that_nobody_knows_lets_one_request_through(pace: Pace) -> None:
-    assert await is_let_through(pace)
-    assert not await is_let_through(pace)
+async def test_a_window_that_nobody_knows_lets_one_request_through(limiter: RateLimiter) -> None:
+    assert await is_let_through(limiter)
+    assert not await is_let_through(limiter)
 
 
-async def test_intermediate_texts_leave_room_for_finished_ones(pace: Pace) -> None:
-    pace.observe("c", headers(4, 5.0), 200)
-    assert [await is_let_through(pace) for _ in range(3)] == [True, True, False]
-    assert [await is_let_through(pace, final=True) for _ in range(3)] == [True, True, False]
+async def test_intermediate_texts_leave_room_for_finished_ones(limiter: RateLimiter) -> None:
+    limiter.observe("c", headers(4, 5.0), 200)
+    assert [await is_let_through(limiter) for _ in range(3)] == [True, True, False]
+    assert [await is_let_through(limiter, final=True) for _ in range(3)] == [True, True, False]
 
 
-async def test_a_window_opens_again_when_its_time_is_over(pace: Pace, clock: Clock) -> None:
-    pace.observe("c", headers(0, 5.0), 200)
-    assert not await is_let_through(pace, final=True)
+async def test_a_window_opens_again_when_its_time_is_over(
+    limiter: RateLimiter, clock: Clock
+) -> None:
+    limiter.observe("c", headers(0, 5.0), 200)
+    assert not await is_let_through(limiter, final=True)
     clock.now += 5.0
-    assert [await is_let_through(pace) for _ in range(4)] == [True, True, True, False]
+    assert [await is_let_through(limiter) for _ in range(4)] == [True, True, True, False]
 
 
-async def test_a_finished_text_goes_before_those_that_wait(pace: Pace, clock: Clock) -> None:
-    pace.observe("c", headers(0, 0.01), 200)
+async def test_a_finished_text_goes_before_those_that_wait(
+    limiter: RateLimiter, clock: Clock
+) -> None:
+    limiter.observe("c", headers(0, 0.01), 200)
     order: list[str] = []
 
     async def wait(name: str, *, final: bool) -> None:
-        await pace.turn("c", final=final)
+        await limiter.acquire("c", final=final)
         order.append(name)
 
     tasks = [asyncio.create_task(wait("draft", final=False))]
@@ -81,38 +85,44 @@ async def test_a_finished_text_goes_before_those_that_wait(pace: Pace, clock: Cl
     assert order == ["final", "draft"]
 
 
-async def test_whoever_gives_up_waiting_does_not_stand_in_the_way(pace: Pace) -> None:
-    pace.observe("c", headers(0, 5.0), 200)
-    assert not await is_let_through(pace, final=True)
-    pace.observe("c", {}, 200)
-    assert not pace._windows["c"].waiting
+async def test_whoever_gives_up_waiting_does_not_stand_in_the_way(limiter: RateLimiter) -> None:
+    limiter.observe("c", headers(0, 5.0), 200)
+    assert not await is_let_through(limiter, final=True)
+    limiter.observe("c", {}, 200)
+    assert not limiter._buckets["c"].waiting
 
 
-async def test_a_refusal_closes_the_window_for_as_long_as_it_says(pace: Pace, clock: Clock) -> None:
-    pace.observe("c", headers(3, 5.0), 200)
-    pace.observe("c", {"Retry-After": "7"}, 429)
+async def test_a_refusal_closes_the_window_for_as_long_as_it_says(
+    limiter: RateLimiter, clock: Clock
+) -> None:
+    limiter.observe("c", headers(3, 5.0), 200)
+    limiter.observe("c", {"Retry-After": "7"}, 429)
     clock.now += 6.0
-    assert not await is_let_through(pace, final=True)
+    assert not await is_let_through(limiter, final=True)
     clock.now += 1.0
-    assert await is_let_through(pace, final=True)
+    assert await is_let_through(limiter, final=True)
 
 
-async def test_an_answer_that_was_overtaken_gives_nothing_back(pace: Pace) -> None:
-    pace.observe("c", headers(4, 5.0), 200)
-    assert await is_let_through(pace, final=True)
-    assert await is_let_through(pace, final=True)
-    pace.observe("c", headers(4, 5.0), 200)
-    assert [await is_let_through(pace, final=True) for _ in range(3)] == [True, True, False]
+async def test_an_answer_that_was_overtaken_gives_nothing_back(limiter: RateLimiter) -> None:
+    limiter.observe("c", headers(4, 5.0), 200)
+    assert await is_let_through(limiter, final=True)
+    assert await is_let_through(limiter, final=True)
+    limiter.observe("c", headers(4, 5.0), 200)
+    assert [await is_let_through(limiter, final=True) for _ in range(3)] == [True, True, False]
 
 
-async def test_all_channels_together_stay_below_fifty_a_second(pace: Pace, clock: Clock) -> None:
-    through = [await is_let_through(pace, EVERYWHERE, final=True) for _ in range(60)]
-    assert sum(through) == EVERYWHERE_LIMIT
+async def test_all_channels_together_stay_below_fifty_a_second(
+    limiter: RateLimiter, clock: Clock
+) -> None:
+    through = [await is_let_through(limiter, GLOBAL, final=True) for _ in range(60)]
+    assert sum(through) == GLOBAL_LIMIT
     clock.now += 1.0
-    assert await is_let_through(pace, EVERYWHERE, final=True)
+    assert await is_let_through(limiter, GLOBAL, final=True)
 
 
-async def test_what_is_unimportant_is_left_out_rather_than_kept_waiting(pace: Pace) -> None:
-    pace.observe("c", headers(3, 5.0), 200)
-    assert pace.has_room("c")
-    assert not pace.has_room("c")
+async def test_what_is_unimportant_is_left_out_rather_than_kept_waiting(
+    limiter: RateLimiter,
+) -> None:
+    limiter.observe("c", headers(3, 5.0), 200)
+    assert limiter.try_acquire("c")
+    assert not limiter.try_acquire("c")

@@ -105,8 +105,9 @@ async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_sa
     team: DiscordDeployment, settings: dict[str, Any], count: int, most: int
 ) -> None:
     team.discord.rest.shards = 2
-    plan = bot.plan_of(load(DiscordSettings, **settings), await setup_checks.look(TOKEN), "bot")
-    assert (plan.count, plan.most) == (count, most)
+    account = await setup_checks.check_account(TOKEN)
+    plan = bot.shard_plan(load(DiscordSettings, **settings), account, "bot")
+    assert (plan.count, plan.maximum) == (count, most)
 
 
 @pytest.mark.parametrize(

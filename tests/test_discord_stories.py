@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.discord.client import HenjiClient
-from bots.discord.rate_limits import Pace
+from bots.discord.rate_limits import RateLimiter
 from bots.strings import say
 from core.types import ThreadKey
 from tests.local_discord.deployment import words
@@ -44,7 +44,7 @@ async def test_a_conversation_goes_on_without_mentions_and_remembers(redis: Redi
         await story.hears(thread, "echo: one")
         await story.bob.send(thread, "two")
         await story.hears(thread, "echo: two")
-        [summary] = [found async for found in story.desk.history.threads("discord")]
+        [summary] = [found async for found in story.context.history.threads("discord")]
         assert summary.turns == 4
 
 
@@ -57,7 +57,7 @@ async def test_where_mentions_are_asked_for_others_are_only_remembered(redis: Re
         await story.alice.send(thread, f"{story.mention} two")
         await story.hears(thread, "echo: two")
         assert "echo: psst" not in story.said(thread)
-        [summary] = [found async for found in story.desk.history.threads("discord")]
+        [summary] = [found async for found in story.context.history.threads("discord")]
         assert summary.turns == 5
 
 
@@ -76,7 +76,7 @@ async def test_what_was_said_in_a_thread_before_is_read(redis: Redis) -> None:
         await story.alice.send(story.general.threads[0], f"{story.mention} how far?")
         await story.hears(story.general.threads[0], "echo: how far?")
         key = ThreadKey("discord", str(story.guild.id), str(story.general.id), str(thread.id))
-        texts = [stored.turn.text for stored in await story.desk.history.turns(key)]
+        texts = [stored.turn.text for stored in await story.context.history.turns(key)]
         assert texts == ["the moon is far", "very far", "how far?", "echo: how far?"]
 
 
@@ -260,7 +260,7 @@ async def test_every_admin_command_answers_its_admin_alone(redis: Redis, locale:
             assert used.ephemeral
         audit = await carol.slash(story.general, "admin audit")
         await story.is_answered(audit, say("audit_nothing", locale))
-        [summary] = [found async for found in story.desk.history.threads("discord")]
+        [summary] = [found async for found in story.context.history.threads("discord")]
         assert summary.turns == 0
 
 
@@ -282,8 +282,8 @@ async def test_buttons_work_after_a_restart(redis: Redis) -> None:
         await story.alice.send(story.general, f"{story.mention} hello")
         thread = await story.thread()
         reply = await story.hears(thread, "echo: hello")
-        fresh = HenjiClient(Pace(), reads=True)
-        fresh.serve(story.desk)
+        fresh = HenjiClient(RateLimiter(), reads=True)
+        fresh.serve(story.context)
         await story.env.restart_bot(fresh)
         reply = await story.finished(thread)
         pressed = await story.alice.click(reply, label=say("regenerate", "en"))
@@ -336,5 +336,5 @@ async def test_a_deleted_question_is_forgotten(redis: Redis) -> None:
         thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.alice.delete(asked)
-        [summary] = [found async for found in story.desk.history.threads("discord")]
+        [summary] = [found async for found in story.context.history.threads("discord")]
         assert summary.turns == 0

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from bots.discord import setup_checks
 from bots.discord.platform import DiscordPlatform
-from bots.discord.shards import Plan
+from bots.discord.shards import ShardPlan
 from core.errors import OperatorError, UsageError
 from core.types import ThreadKey
 from storage import keys
@@ -193,19 +193,19 @@ async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(
     team.discord.gateway.refuse_with = code
     with pytest.raises((OperatorError, UsageError)) as told:
         await team.start_bot()
-    assert str(told.value) == setup_checks.CLOSED[code]
+    assert str(told.value) == setup_checks.CLOSE_CODES[code]
 
 
 async def test_a_wrong_token_is_told_before_anything_starts(team: DiscordDeployment) -> None:
     with pytest.raises(UsageError, match="Reset Token"):
-        await setup_checks.look("wrong")
+        await setup_checks.check_account("wrong")
 
 
 async def test_a_missing_intent_is_told_where_it_was_asked_for(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as team:
-        assert not (await setup_checks.look(team.discord.gateway.token)).reads
+        assert not (await setup_checks.check_account(team.discord.gateway.token)).reads
         with pytest.raises(UsageError, match="Message Content Intent"):
-            await setup_checks.look(team.discord.gateway.token, "on")
+            await setup_checks.check_account(team.discord.gateway.token, "on")
 
 
 # -- shards -------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ async def test_each_shard_hears_of_its_own_guilds(team: DiscordDeployment) -> No
     guilds = [team.discord.add_guild(shard_of=shard, shards=2) for shard in range(2)]
     channels = [team.discord.add_channel(guild) for guild in guilds]
     await team.start_core()
-    await team.start_bot(plan=Plan(2, 2, "bot", lease=1.0, identify=0.05))
+    await team.start_bot(plan=ShardPlan(2, 2, "bot", lease=1.0, identify=0.05))
     for channel in channels:
         said = await team.discord.says(ALICE, channel, "<@bot> hello")
         await the_reply(team, said["id"], "echo: hello")
@@ -247,7 +247,7 @@ async def test_while_the_lease_cannot_be_renewed_the_connection_stays(
 ) -> None:
     general = await a_channel(team)
     await team.start_core()
-    await team.start_bot(plan=Plan(1, 1, "bot", lease=0.3, identify=0.05))
+    await team.start_bot(plan=ShardPlan(1, 1, "bot", lease=0.3, identify=0.05))
     await team.house.redis.delete(SHARD_LEASE)
     await team.house.redis.hset(SHARD_LEASE, "not", "what is expected there")
     ends = time.monotonic() + 3 * 0.3
@@ -264,7 +264,7 @@ async def test_while_the_lease_cannot_be_renewed_the_connection_stays(
 
 async def test_whoever_has_lost_the_lease_is_not_connected(team: DiscordDeployment) -> None:
     await a_channel(team)
-    await team.start_bot(plan=Plan(1, 1, "bot", lease=0.3, identify=0.05))
+    await team.start_bot(plan=ShardPlan(1, 1, "bot", lease=0.3, identify=0.05))
     await team.house.redis.set(SHARD_LEASE, "another", px=600)
     [session] = team.discord.gateway.sessions.values()
     await team.discord.until(lambda: team.discord.gateway.identified == 2)

@@ -1,7 +1,8 @@
-"""/admin: for those who may manage the server, and those whom the settings list.
+"""/admin: for people who manage the server, and the admins of the settings.
 
-Discord hides it from all who may not manage the server, unless its own settings say otherwise; who
-may is checked with each command.
+It has a file of its own beside `commands.py` because it is a gate of its own: Discord hides the
+group from everybody who does not manage the server, a server's settings can show it to others, and
+so each command checks again.
 """
 
 from __future__ import annotations
@@ -9,146 +10,135 @@ from __future__ import annotations
 from typing import Any
 
 import discord
-import structlog
 from discord import app_commands
-from discord.app_commands import locale_str
 
+from bots.actions import Scope
 from bots.discord import convert
-from bots.discord.context import PATIENCE, Asked, Desk, within
-from bots.strings import say
-from bots.strings.en import ENGLISH
+from bots.discord.context import MESSAGE_SECONDS, Context, actor_of, localized, within
+from bots.discord.convert import PLATFORM, Interaction
+from bots.discord.platform import MESSAGE_LENGTH
 from core.queue_types import Place
 
-log = structlog.get_logger()
 
-DISCORD = "discord"
-MOST = 2000
-"""Characters of a message."""
+class AdminCommandHandler:
+    """What an admin's commands do."""
 
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-def _words(key: str) -> locale_str:
-    return locale_str(ENGLISH[key], key=key)
-
-
-class Admin:
-    """What an admin may do."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def reset_thread(self, interaction: Asked) -> None:
-        if not await self._allows(interaction):
-            return
+    async def reset_thread(self, interaction: Interaction) -> None:
         thread = convert.thread_in(interaction.guild_id, interaction.channel, interaction.user.id)
+        if not await self._is_allowed(interaction):
+            return
         if convert.is_personal(thread):
-            await self._desk.tell(interaction, "not_in_thread")
-            return
-        await within(self._desk.relay.reset(thread, str(interaction.user.id)))
-        await self._done(interaction, "scope_thread", str(thread))
+            await self._context.tell(interaction, "not_in_thread")
+        else:
+            await self._reset(interaction, Scope.of_thread(thread))
 
-    @app_commands.rename(which=_words("cmd_which"))
-    @app_commands.describe(which=_words("cmd_which_about"))
+    @app_commands.rename(which=localized("cmd_which"))
+    @app_commands.describe(which=localized("cmd_which_about"))
     async def reset_channel(
-        self, interaction: Asked, which: app_commands.AppCommandChannel | None = None
+        self, interaction: Interaction, which: app_commands.AppCommandChannel | None = None
     ) -> None:
-        if not await self._allows(interaction):
-            return
-        here = interaction.channel
-        inside = here.parent_id if isinstance(here, discord.Thread) else interaction.channel_id
-        channel = str(which.id if which else inside)
-        place = Place(DISCORD, str(interaction.guild_id), channel)
-        await within(self._desk.history.reset_place(place, str(interaction.user.id)))
-        await self._done(interaction, "scope_channel", channel)
+        place = _place(interaction, str(which.id) if which else _channel_of(interaction))
+        if await self._is_allowed(interaction):
+            await self._reset(interaction, Scope("channel", place))
 
-    @app_commands.rename(which=_words("cmd_user"))
-    @app_commands.describe(which=_words("cmd_user_about"))
-    async def reset_user(self, interaction: Asked, which: discord.User) -> None:
-        if not await self._allows(interaction):
-            return
-        place = Place(DISCORD, str(interaction.guild_id))
-        await self._desk.history.forget(place, str(which.id), str(interaction.user.id))
-        await self._done(interaction, "scope_user", str(which.id))
+    @app_commands.rename(which=localized("cmd_user"))
+    @app_commands.describe(which=localized("cmd_user_about"))
+    async def reset_user(self, interaction: Interaction, which: discord.User) -> None:
+        if await self._is_allowed(interaction):
+            scope = Scope("user", _place(interaction), person=str(which.id))
+            await self._reset(interaction, scope)
 
-    async def reset_server(self, interaction: Asked) -> None:
-        if not await self._allows(interaction):
-            return
-        place = Place(DISCORD, str(interaction.guild_id))
-        await within(self._desk.history.reset_place(place, str(interaction.user.id)))
-        await self._done(interaction, "scope_space", str(interaction.guild_id))
+    async def reset_server(self, interaction: Interaction) -> None:
+        if await self._is_allowed(interaction):
+            await self._reset(interaction, Scope("space", _place(interaction)))
 
-    async def status(self, interaction: Asked) -> None:
-        if not await self._allows(interaction):
+    async def status(self, interaction: Interaction) -> None:
+        if not await self._is_allowed(interaction):
             return
-        load = await within(self._desk.queue.load(self._desk.terms.lane))
-        threads = await within(self._threads_in(str(interaction.guild_id)), PATIENCE)
-        await self._desk.tell(
+        context = self._context
+        load = await within(context.queue.load(context.behaviour.lane))
+        threads = await within(self._count_threads(str(interaction.guild_id)), MESSAGE_SECONDS)
+        await context.tell(
             interaction,
             "status_line",
-            model=self._desk.terms.model,
+            model=context.behaviour.model,
             cores=load.cores,
             waiting=load.waiting,
             threads=threads,
         )
 
-    async def _threads_in(self, guild: str) -> int:
-        spaces = [summary.thread.space async for summary in self._desk.history.threads(DISCORD)]
+    async def _count_threads(self, guild: str) -> int:
+        spaces = [summary.thread.space async for summary in self._context.history.threads(PLATFORM)]
         return spaces.count(guild)
 
-    @app_commands.rename(rules=_words("cmd_rules"))
-    @app_commands.describe(rules=_words("cmd_rules_about"))
-    async def config(self, interaction: Asked, rules: str = "") -> None:
-        access = self._desk.relay.access
-        if not await self._allows(interaction):
+    @app_commands.rename(rules=localized("cmd_rules"))
+    @app_commands.describe(rules=localized("cmd_rules_about"))
+    async def config(self, interaction: Interaction, rules: str = "") -> None:
+        if not await self._is_allowed(interaction):
             return
-        here = interaction.channel
-        inside = here.parent_id if isinstance(here, discord.Thread) else interaction.channel_id
-        place = Place(DISCORD, str(interaction.guild_id), str(inside))
-        locale = self._desk.locale_of(interaction)
-        said = await access.configure(place, rules, str(interaction.user.id), locale, convert.ids)
-        await self._desk.show(interaction, said[:MOST])
+        place, locale = _place(interaction, _channel_of(interaction)), self._locale(interaction)
+        actor = actor_of(interaction)
+        text = await self._context.actions.configure(actor, place, rules, locale, convert.ids)
+        await self._context.answer_privately(interaction, text[:MESSAGE_LENGTH])
 
-    async def audit(self, interaction: Asked) -> None:
-        access = self._desk.relay.access
-        if not await self._allows(interaction):
+    async def audit(self, interaction: Interaction) -> None:
+        if not await self._is_allowed(interaction):
             return
-        place = Place(DISCORD, str(interaction.guild_id))
-        locale = self._desk.locale_of(interaction)
-        said = await access.audited(place, str(interaction.user.id), locale)
-        await self._desk.show(interaction, said[:MOST])
+        place, locale = _place(interaction), self._locale(interaction)
+        text = await self._context.actions.audited(actor_of(interaction), place, locale)
+        await self._context.answer_privately(interaction, text[:MESSAGE_LENGTH])
 
-    async def _allows(self, interaction: Asked) -> bool:
-        if self._desk.is_admin(interaction):
+    async def _is_allowed(self, interaction: Interaction) -> bool:
+        """Defer the answer to an admin; refuse anybody else."""
+        place = _place(interaction, _channel_of(interaction))
+        if await self._context.actions.is_admin(actor_of(interaction), place.any_thread):
             await interaction.response.defer(ephemeral=True, thinking=True)
             return True
-        await self._desk.tell(interaction, "admins_only")
+        await self._context.tell(interaction, "admins_only")
         return False
 
-    async def _done(self, interaction: Asked, scope: str, what: str) -> None:
-        person = str(interaction.user.id)
-        log.info("reset", by=person, scope=scope, what=what, guild=interaction.guild_id)
-        named = say(scope, self._desk.locale_of(interaction))
-        await self._desk.tell(interaction, "reset_scope_done", scope=named)
+    async def _reset(self, interaction: Interaction, scope: Scope) -> None:
+        outcome = await within(self._context.actions.reset(actor_of(interaction), scope))
+        await self._context.tell_outcome(interaction, outcome)
+
+    def _locale(self, interaction: Interaction) -> str:
+        return self._context.locale_of(interaction)
 
 
-def admin_group(desk: Desk) -> app_commands.Group:
-    """The whole of /admin."""
-    admin = Admin(desk)
+def _place(interaction: Interaction, channel: str | None = None) -> Place:
+    return Place(PLATFORM, str(interaction.guild_id), channel)
+
+
+def _channel_of(interaction: Interaction) -> str:
+    """The channel that a command was used in; a thread's is its parent."""
+    here = interaction.channel
+    return str(here.parent_id if isinstance(here, discord.Thread) else interaction.channel_id)
+
+
+def admin_group(context: Context) -> app_commands.Group:
+    """/admin with all its commands."""
+    admin = AdminCommandHandler(context)
     group = app_commands.Group(
-        name=_words("cmd_admin"),
-        description=_words("cmd_admin_about"),
+        name=localized("cmd_admin"),
+        description=localized("cmd_admin_about"),
         guild_only=True,
         default_permissions=discord.Permissions(manage_guild=True),
     )
     resets = app_commands.Group(
-        name=_words("cmd_admin_reset"), description=_words("cmd_admin_reset_about"), parent=group
+        name=localized("cmd_admin_reset"),
+        description=localized("cmd_admin_reset_about"),
+        parent=group,
     )
-    actions: dict[str, Any] = {
+    commands: dict[str, Any] = {
         "thread": admin.reset_thread,
         "channel": admin.reset_channel,
         "user": admin.reset_user,
         "server": admin.reset_server,
     }
-    for name, callback in actions.items():
+    for name, callback in commands.items():
         resets.add_command(_command(name, callback))
     group.add_command(_command("status", admin.status))
     group.add_command(_command("audit", admin.audit))
@@ -158,5 +148,7 @@ def admin_group(desk: Desk) -> app_commands.Group:
 
 def _command(name: str, callback: Any) -> app_commands.Command[Any, ..., None]:
     return app_commands.Command(
-        name=_words(f"cmd_{name}"), description=_words(f"cmd_{name}_about"), callback=callback
+        name=localized(f"cmd_{name}"),
+        description=localized(f"cmd_{name}_about"),
+        callback=callback,
     )

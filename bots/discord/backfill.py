@@ -1,4 +1,4 @@
-"""What was said before the bot came to a conversation, read from Discord."""
+"""What was said in a conversation before the bot joined it, read from Discord."""
 
 from __future__ import annotations
 
@@ -8,69 +8,66 @@ from datetime import UTC, datetime
 import discord
 
 from bots.discord import convert
+from bots.discord.api import DiscordApi
 from core.types import ThreadKey, Turn
 
-MOST = 100
-"""Messages that are read back: more than a model of today's context takes."""
+MAX_MESSAGES = 100
+"""More than the context of today's models holds."""
 
 
-def myself(client: discord.Client, guild: discord.Guild | None) -> convert.Self:
-    """Who the bot is in a guild."""
-    user = client.user.id if client.user else 0  # nobody, before the client has logged in
-    if guild is None or guild.me is None:
-        return convert.Self(user)
-    return convert.Self(user, frozenset(role.id for role in guild.me.roles) - {guild.id})
+class Backfill:
+    """Reads a conversation's earlier messages."""
 
+    def __init__(self, client: discord.Client, api: DiscordApi) -> None:
+        self._client = client
+        self._api = api
 
-async def earlier(
-    client: discord.Client, thread: ThreadKey, before: str, after: float
-) -> Sequence[Turn]:
-    """The turns in a thread before a message and after a time, oldest first.
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+        """The turns in a thread before a message and after a time, oldest first.
 
-    A person's conversation in a channel has none: what others said there is not theirs.
-    """
-    if convert.is_personal(thread):
-        return ()
-    guild = None if thread.space == convert.DIRECT else client.get_guild(int(thread.space))
-    me = myself(client, guild)
-    turns: list[Turn] = []
-    async for message in _messages(client, thread, guild, before, after):
-        mine = message.author.id == me.user and message.type in convert.SPOKEN
-        if (convert.is_spoken(message) or mine) and (turn := convert.turn_of(message, me)).text:
-            turns.append(turn)
-    return sorted(turns, key=lambda turn: int(turn.id))
+        A person's conversation in a channel has none: other people's messages are not part of it.
+        """
+        await self._api.acquire()
+        if convert.is_personal(thread):
+            return ()
+        guild = (
+            None if thread.space == convert.DIRECT else self._client.get_guild(int(thread.space))
+        )
+        bot = convert.bot_in(self._client, guild)
+        turns: list[Turn] = []
+        async for message in self._messages(thread, guild, before, after):
+            own = message.author.id == bot.user and message.type in convert.WRITTEN_TYPES
+            if not own and not convert.is_written_by_person(message):
+                continue
+            if (turn := convert.turn_of(message, bot)).text:
+                turns.append(turn)
+        return sorted(turns, key=lambda turn: int(turn.id))
 
-
-async def _messages(
-    client: discord.Client,
-    thread: ThreadKey,
-    guild: discord.Guild | None,
-    before: str,
-    after: float,
-) -> AsyncIterator[discord.Message]:
-    guild_id = guild.id if guild else None
-    floor = datetime.fromtimestamp(after, UTC)
-    until = discord.Object(int(before))
-    place = client.get_partial_messageable(int(thread.thread), guild_id=guild_id)
-    try:
-        async for message in place.history(limit=MOST, before=until):
-            if message.created_at > floor:
+    async def _messages(
+        self, thread: ThreadKey, guild: discord.Guild | None, before: str, after: float
+    ) -> AsyncIterator[discord.Message]:
+        guild_id = guild.id if guild else None
+        floor = datetime.fromtimestamp(after, UTC)
+        until = discord.Object(int(before))
+        channel = self._client.get_partial_messageable(int(thread.thread), guild_id=guild_id)
+        try:
+            async for message in channel.history(limit=MAX_MESSAGES, before=until):
+                if message.created_at > floor:
+                    yield message
+        except (discord.NotFound, discord.Forbidden):
+            return  # the thread is not open yet, or not to the bot
+        if guild is not None and thread.thread != before:
+            async for message in self._starter(thread, guild.id, floor):
                 yield message
-    except (discord.NotFound, discord.Forbidden):
-        return  # the thread is not open yet, or not to the bot
-    if guild is not None and thread.thread != before:
-        async for message in _starter(client, thread, guild.id, floor):
+
+    async def _starter(
+        self, thread: ThreadKey, guild: int, floor: datetime
+    ) -> AsyncIterator[discord.Message]:
+        """The message that a thread was made from: in the parent channel, with the thread's id."""
+        parent = self._client.get_partial_messageable(int(thread.channel), guild_id=guild)
+        try:
+            message = await parent.fetch_message(int(thread.thread))
+        except (discord.NotFound, discord.Forbidden):
+            return  # made without one, or a forum post, which contains its first message
+        if message.created_at > floor:
             yield message
-
-
-async def _starter(
-    client: discord.Client, thread: ThreadKey, guild: int, floor: datetime
-) -> AsyncIterator[discord.Message]:
-    """The message that a thread was made from: it has the thread's id, in the parent channel."""
-    parent = client.get_partial_messageable(int(thread.channel), guild_id=guild)
-    try:
-        message = await parent.fetch_message(int(thread.thread))
-    except (discord.NotFound, discord.Forbidden):
-        return  # made without one, or a forum's post, whose first message is its own
-    if message.created_at > floor:
-        yield message

@@ -1,4 +1,4 @@
-"""The Discord adapter of one process: built here, and run until it is told to stop."""
+"""The Discord process: everything wired together, until it is told to stop."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from dataclasses import dataclass
 import discord
 import structlog
 
-from bots.discord.api import Rest
+from bots.actions import Actions
+from bots.discord.api import DiscordApi
 from bots.discord.client import HenjiClient
-from bots.discord.context import Desk, Terms
+from bots.discord.context import Behaviour, Context
 from bots.discord.platform import DiscordPlatform
-from bots.discord.rate_limits import Pace
+from bots.discord.rate_limits import RateLimiter
 from bots.discord.settings import DiscordSettings
 from bots.discord.setup_checks import (
-    Portal,
-    faults_told,
-    hush,
+    Account,
+    check_account,
+    explained_errors,
     invitation,
-    look,
-    point_at,
+    silence_logs,
+    use_server,
 )
-from bots.discord.shards import Plan, Shards
+from bots.discord.shards import ShardPlan, Shards
 from bots.relay import Relay, RelaySettings
 from core.ports import Deliveries, Feedback, History, JobQueue, Leases
 from core.types import ThreadKey
@@ -35,7 +36,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What the adapter remembers with."""
+    """The stores that the bot uses."""
 
     queue: JobQueue
     history: History
@@ -44,64 +45,62 @@ class Stores:
     feedback: Feedback
 
 
-def build(
+def new_context(
     client: discord.Client,
-    pace: Pace,
+    limiter: RateLimiter,
     stores: Stores,
-    terms: Terms,
-    relay_terms: RelaySettings,
+    behaviour: Behaviour,
+    relay_settings: RelaySettings,
     clock: Callable[[], float] = time.time,
-) -> Desk:
-    """Platform, relay and desk of one process; `client` is the one that speaks.
-
-    `clock` is Discord's: by it, tokens end.
-    """
+) -> Context:
+    """The context of one process. `client` sends the requests; tokens expire by `clock`."""
 
     async def stop(thread: ThreadKey, job: str) -> bool:
         return await stores.queue.cancel(thread, job)
 
-    platform = DiscordPlatform(client, pace, stop, clock)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_terms)
-    return Desk(
-        terms,
+    platform = DiscordPlatform(client, limiter, stop, clock)
+    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
+    return Context(
+        behaviour,
         relay,
+        Actions(relay, stores.history, stores.deliveries, stores.feedback),
         platform,
         stores.queue,
         stores.history,
         stores.deliveries,
-        stores.feedback,
-        Rest(client, pace),
+        DiscordApi(client, limiter),
     )
 
 
 async def serve(
-    settings: DiscordSettings, stores: Stores, terms: RelaySettings, stop: asyncio.Event
+    settings: DiscordSettings, stores: Stores, relay_settings: RelaySettings, stop: asyncio.Event
 ) -> None:
-    """Serve Discord until `stop` is set; UsageError or OperatorError where it will not have us."""
+    """Serve Discord until `stop` is set; UsageError or OperatorError where Discord refuses."""
     token = settings.token()
-    point_at(settings.discord_api_url, settings.discord_gateway_url)
-    portal = await look(token, settings.discord_message_content)
-    log.info("discord", name=portal.name, reads=portal.reads, invite=invitation(portal.app))
-    if portal.fault:
-        log.warning(portal.fault)
-    plan = plan_of(settings, portal, terms.holder)
-    await run(token, portal, stores, terms_of(settings, portal), terms, plan, stop)
+    use_server(settings.discord_api_url, settings.discord_gateway_url)
+    account = await check_account(token, settings.discord_message_content)
+    log.info("discord", name=account.name, reads=account.reads, invite=invitation(account.app))
+    if account.warning:
+        log.warning(account.warning)
+    plan = shard_plan(settings, account, relay_settings.holder)
+    behaviour = behaviour_of(settings, account)
+    await run(token, account, stores, behaviour, relay_settings, plan, stop)
 
 
-def plan_of(settings: DiscordSettings, portal: Portal, holder: str) -> Plan:
+def shard_plan(settings: DiscordSettings, account: Account, holder: str) -> ShardPlan:
     """As many shards as the settings say, or as Discord recommends."""
-    count = settings.discord_shards or portal.shards
-    return Plan(count, settings.discord_most_shards or count, holder)
+    count = settings.discord_shards or account.shards
+    return ShardPlan(count, settings.discord_most_shards or count, holder)
 
 
-def terms_of(settings: DiscordSettings, portal: Portal) -> Terms:
+def behaviour_of(settings: DiscordSettings, account: Account) -> Behaviour:
     """How the bot behaves, from the settings and from what Discord grants."""
-    return Terms(
+    return Behaviour(
         lane=settings.job_lane,
         model=settings.job_lane,
         answers=settings.discord_answers,
         followups=settings.discord_followups,
-        reads=portal.reads,
+        reads=account.reads,
         locale=settings.locale,
         retention_days=settings.retention_days,
         guild=settings.discord_guild,
@@ -110,39 +109,39 @@ def terms_of(settings: DiscordSettings, portal: Portal) -> Terms:
 
 async def run(
     token: str,
-    portal: Portal,
+    account: Account,
     stores: Stores,
-    terms: Terms,
-    relay_terms: RelaySettings,
-    plan: Plan,
+    behaviour: Behaviour,
+    relay_settings: RelaySettings,
+    plan: ShardPlan,
     stop: asyncio.Event,
 ) -> None:
-    """Serve Discord until `stop` is set; OperatorError, one sentence, where it will not have us."""
-    hush()
-    pace = Pace()
-    speaker = HenjiClient(pace, reads=portal.reads)
-    speaker.registers = False
-    desk = build(speaker, pace, stores, terms, relay_terms)
+    """Serve Discord until `stop` is set; OperatorError, one sentence, where Discord refuses."""
+    silence_logs()
+    limiter = RateLimiter()
+    sender = HenjiClient(limiter, reads=account.reads)
+    sender.registers = False
+    context = new_context(sender, limiter, stores, behaviour, relay_settings)
 
     def connect(shard: int) -> HenjiClient:
-        client = HenjiClient(pace, reads=portal.reads, shard=shard, shards=plan.count)
-        client.serve(desk)
+        client = HenjiClient(limiter, reads=account.reads, shard=shard, shards=plan.count)
+        client.serve(context)
         return client
 
     shards = Shards(plan, stores.leases, token, connect)
     try:
-        with faults_told():
-            await speaker.login(token)
-        await _until(stop, desk, shards)
+        with explained_errors():
+            await sender.login(token)
+        await _until(stop, context, shards)
     finally:
-        await desk.platform.close()
-        await speaker.close()
+        await context.platform.close()
+        await sender.close()
 
 
-async def _until(stop: asyncio.Event, desk: Desk, shards: Shards) -> None:
-    """The connections end first, so that nothing new comes in; the relay drains then."""
+async def _until(stop: asyncio.Event, context: Context, shards: Shards) -> None:
+    """Close the connections first, so that nothing new comes in, and drain the relay then."""
     delivered = asyncio.Event()
-    relaying = asyncio.create_task(desk.relay.run(delivered), name="relay")
+    relaying = asyncio.create_task(context.relay.run(delivered), name="relay")
     serving = asyncio.create_task(shards.run(), name="shards")
     told = asyncio.create_task(stop.wait(), name="until told to stop")
     try:

@@ -1,6 +1,6 @@
-"""The buttons under a reply, and the modal behind 👎: who pressed, whether they may, what happens.
+"""The buttons under a reply, and the modal that asks for the reason of a 👎.
 
-Nothing is kept between two presses: the custom id says it all.
+No state is kept between two presses: the custom id contains everything.
 """
 
 from __future__ import annotations
@@ -9,125 +9,92 @@ from dataclasses import replace
 from typing import Any
 
 import discord
-import structlog
 
+from bots.actions import Outcome
 from bots.discord import components, convert
-from bots.discord.components import Press, labels
-from bots.discord.context import Asked, Desk, within
-from bots.discord.permissions import is_shut_out
-from bots.discord.replies import Note
-from core.queue_types import Delivery, Rating, Receipt, Regeneration
-
-log = structlog.get_logger()
-
-MODAL = 9
-"""The callback that opens a modal; discord.py would keep an object for each until it is sent."""
+from bots.discord.api import MODAL
+from bots.discord.components import ButtonId
+from bots.discord.context import Context, actor_of, within
+from bots.discord.convert import Interaction
+from bots.discord.permissions import needs_token
+from bots.discord.replies import ReplyAddress
+from core.queue_types import Rating
 
 
-class Presses:
-    """Takes in what people press."""
+class ButtonHandlers:
+    """What happens when a button is pressed."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    async def interacted(self, interaction: Asked) -> None:
-        """A component was used, or a modal sent; others' and older ones are passed over."""
+    async def on_press(self, interaction: Interaction) -> None:
+        """A button was pressed, or a modal sent; ids of other kinds are ignored."""
         data: Any = interaction.data or {}
-        press = Press.parse(str(data.get("custom_id", "")))
-        if press is None:
+        button = ButtonId.parse(str(data.get("custom_id", "")))
+        if button is None:
             return
         if interaction.type is discord.InteractionType.modal_submit:
-            await self._rate(interaction, press, components.reason_in(data["components"]))
-            await self._desk.tell(interaction, "feedback_thanks")
+            reason = components.reason_in(data["components"])
+            rated = await self._rate(interaction, button, reason)
+            await self._context.tell_outcome(interaction, rated)
         else:
-            await self._pressed(interaction, press)
+            await self._pressed(interaction, button)
 
-    async def _pressed(self, interaction: Asked, press: Press) -> None:
-        match press.verb:
+    async def _pressed(self, interaction: Interaction, button: ButtonId) -> None:
+        match button.action:
             case "stop":
-                await self._stop(interaction, press)
-            case "again" | "more":
-                await self._regenerate(interaction, press)
+                await self._stop(interaction, button)
+            case "regenerate" | "continue":
+                await self._regenerate(interaction, button)
             case "good":
-                await self._rate(interaction, press)
-                await self._desk.tell(interaction, "feedback_thanks")
+                rated = await self._rate(interaction, button)
+                await self._context.tell_outcome(interaction, rated)
             case "bad":
-                await self._rate(interaction, press)
-                await self._ask_why(interaction, press)
+                await self._rate(interaction, button)
+                await self._ask_for_reason(interaction, button)
 
-    async def _stop(self, interaction: Asked, press: Press) -> None:
-        if refusal := await within(self._stopped(interaction, press)):
-            await self._desk.tell(interaction, refusal)
-        else:
+    async def _stop(self, interaction: Interaction, button: ButtonId) -> None:
+        actor = actor_of(interaction)
+        outcome = await within(self._context.actions.stop(actor, button.thread, button.job))
+        if outcome.done:
             await interaction.response.defer()
-
-    async def _stopped(self, interaction: Asked, press: Press) -> str:
-        """Stop a reply; the sentence that says why not, or none."""
-        reply = await self._desk.deliveries.get(press.thread, press.job)
-        if reply is None or press.job not in await self._desk.queue.owed(press.thread):
-            return "too_late"
-        if not await self._may(interaction, reply):
-            return "not_yours"
-        await self._desk.relay.stop(press.thread, press.job)
-        return ""
-
-    async def _regenerate(self, interaction: Asked, press: Press) -> None:
-        if refusal := await within(self._not_again(interaction, press)):
-            await self._desk.tell(interaction, refusal)
         else:
-            with self._desk.platform.tokens.acknowledging(interaction.token) as acknowledgement:
-                receipt = await self._again(interaction, press)
-                if receipt.outcome == "refused":
-                    locale = self._desk.locale_of(interaction)
-                    sentence = self._desk.relay.refusal(receipt, locale)
-                    await self._desk.show(interaction, sentence)
-                else:
-                    await interaction.response.defer()
-                    acknowledgement.given = True
+            await self._context.tell_outcome(interaction, outcome)
 
-    async def _not_again(self, interaction: Asked, press: Press) -> str:
-        """The sentence that says why a reply is not written anew, or none."""
-        before = await self._desk.deliveries.get(press.thread, press.job)
-        if before is None:
-            return "prompt_gone"
-        return "" if await self._may(interaction, before) else "not_yours"
+    async def _regenerate(self, interaction: Interaction, button: ButtonId) -> None:
+        """Pressing twice asks twice; Discord's redelivery of one press does not."""
+        tokens = self._context.platform.tokens
+        with tokens.acknowledging(interaction.token) as acknowledgement:
+            work = self._context.actions.regenerate(
+                actor_of(interaction),
+                button.thread,
+                button.job,
+                str(interaction.id),
+                resumes=button.action == "continue",
+                note=self._address(interaction).pack(),
+            )
+            outcome = await within(work)
+            if outcome.done:
+                await interaction.response.defer()
+                acknowledgement.given = True
+            else:
+                await self._context.tell_outcome(interaction, outcome)
 
-    async def _again(self, interaction: Asked, press: Press) -> Receipt:
-        wanted = Regeneration(
-            press.thread,
-            press.job,
-            str(interaction.id),  # pressed twice is asked twice; sent twice by Discord is not
-            str(interaction.user.id),
-            resumes=press.verb == "more",
-            note=self._note(interaction).pack(),
-        )
-        roles = convert.roles_of(interaction.user)
-        return await within(self._desk.relay.regenerate(wanted, roles))
-
-    def _note(self, interaction: Asked) -> Note:
-        """A message that all see is edited as such; others only this press's token can reach."""
-        locale, message = self._desk.locale_of(interaction), interaction.message
+    def _address(self, interaction: Interaction) -> ReplyAddress:
+        """A public message is edited as such; only this press's token reaches a private one."""
+        locale, message = self._context.locale_of(interaction), interaction.message
         private = bool(message and message.flags.ephemeral)
-        shut_out = is_shut_out(interaction)
-        if not private and not shut_out:
-            return Note(channel=str(interaction.channel_id or ""), locale=locale)
-        note = convert.token_note(interaction, locale, private=private, shut_out=shut_out)
-        return replace(note, original=str(message.id) if message else "")
+        token_only = needs_token(interaction)
+        if not private and not token_only:
+            return ReplyAddress(channel=str(interaction.channel_id or ""), locale=locale)
+        address = convert.token_address(interaction, locale, private=private, token_only=token_only)
+        return replace(address, original=str(message.id) if message else "")
 
-    async def _may(self, interaction: Asked, reply: Delivery) -> bool:
-        """Whether whoever pressed may stop a reply, or have it written anew."""
-        return await self._desk.may_touch(interaction, reply.thread, reply.author, reply.turn)
+    async def _ask_for_reason(self, interaction: Interaction, button: ButtonId) -> None:
+        modal = components.reason_modal(button, self._context.locale_of(interaction))
+        await self._context.api.answer(str(interaction.id), interaction.token, MODAL, modal)
 
-    # -- feedback -------------------------------------------------------------------------------
-
-    async def _ask_why(self, interaction: Asked, press: Press) -> None:
-        words = labels(self._desk.locale_of(interaction))
-        await self._desk.rest.answer(
-            str(interaction.id), interaction.token, MODAL, components.reason_modal(press, words)
-        )
-
-    async def _rate(self, interaction: Asked, press: Press, reason: str = "") -> None:
-        by = str(interaction.user.id)
-        verdict: Rating = "good" if press.verb == "good" else "bad"
-        await within(self._desk.feedback.keep(press.thread, press.job, by, verdict, reason))
-        log.info("feedback", job=press.job, by=by, verdict=verdict, reasoned=bool(reason))
+    async def _rate(self, interaction: Interaction, button: ButtonId, reason: str = "") -> Outcome:
+        rating: Rating = "good" if button.action == "good" else "bad"
+        actor, thread, job = actor_of(interaction), button.thread, button.job
+        return await within(self._context.actions.rate(actor, thread, job, rating, reason))

@@ -9,16 +9,17 @@ import structlog
 from discord import app_commands
 from discord.app_commands import locale_str
 
+from bots.actions import Scope
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
-from bots.discord.context import Asked, Desk, conversations, within
-from bots.discord.permissions import is_shut_out
+from bots.discord.context import Context, actor_of, conversations, localized, within
+from bots.discord.convert import Interaction
+from bots.discord.permissions import needs_token
 from bots.discord.privacy import Privacy
-from bots.discord.replies import Note
+from bots.discord.replies import ReplyAddress
 from bots.strings import say
-from bots.strings.en import ENGLISH
 from bots.strings.ja import JAPANESE
-from core.queue_types import Delivery, Receipt, Regeneration
+from core.queue_types import Delivery
 
 log = structlog.get_logger()
 
@@ -28,8 +29,8 @@ WHERE_THE_BOT_IS = app_commands.AppCommandContext(guild=True, dm_channel=True)
 GUILDS = app_commands.AppInstallationType(guild=True)
 
 
-class Languages(app_commands.Translator):
-    """Names and descriptions from the shared sentences, by the key that each carries."""
+class CommandTranslator(app_commands.Translator):
+    """Translates names and descriptions, by the key that each carries."""
 
     async def translate(
         self,
@@ -41,187 +42,158 @@ class Languages(app_commands.Translator):
         return JAPANESE[key] if key and locale is discord.Locale.japanese else None
 
 
-def words(key: str) -> locale_str:
-    """A name or a description: English, and translated by its key."""
-    return locale_str(ENGLISH[key], key=key)
+class CommandTree(app_commands.CommandTree[discord.Client]):
+    """All commands. A command that fails says so to its person."""
 
-
-class Tree(app_commands.CommandTree[discord.Client]):
-    """The commands; what goes wrong in one is told to its person, calmly."""
-
-    def __init__(self, client: discord.Client, desk: Desk) -> None:
+    def __init__(self, client: discord.Client, context: Context) -> None:
         super().__init__(client)
-        self._desk = desk
+        self._context = context
 
-    async def on_error(self, interaction: Asked, error: app_commands.AppCommandError, /) -> None:
-        await self._desk.sorry(interaction, getattr(error, "original", error))
+    async def on_error(
+        self, interaction: Interaction, error: app_commands.AppCommandError, /
+    ) -> None:
+        await self._context.report_failure(interaction, getattr(error, "original", error))
 
 
-class Commands:
+class CommandHandler:
     """What each command does."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    @app_commands.rename(prompt=words("cmd_prompt"), private=words("cmd_private"))
-    @app_commands.describe(prompt=words("cmd_prompt_about"), private=words("cmd_private_about"))
-    async def ask(self, interaction: Asked, prompt: str, private: bool = False) -> None:
-        await self._desk.ask(interaction, prompt, private=private)
+    @app_commands.rename(prompt=localized("cmd_prompt"), private=localized("cmd_private"))
+    @app_commands.describe(
+        prompt=localized("cmd_prompt_about"), private=localized("cmd_private_about")
+    )
+    async def ask(self, interaction: Interaction, prompt: str, private: bool = False) -> None:
+        await self._context.ask(interaction, prompt, private=private)
 
-    async def ask_about(self, interaction: Asked, message: discord.Message) -> None:
-        me = convert.Self(interaction.application_id)
-        text = convert.text_of(message, me)
+    async def ask_about(self, interaction: Interaction, message: discord.Message) -> None:
+        text = convert.text_of(message, convert.Bot(interaction.application_id))
         if not text:
-            await self._desk.tell(interaction, "no_text_there")
+            await self._context.tell(interaction, "no_text_there")
             return
-        await self._desk.ask(interaction, f"{message.author.display_name}: {text}")
+        await self._context.ask(interaction, f"{message.author.display_name}: {text}")
 
-    async def chat(self, interaction: Asked) -> None:
-        channel, desk = interaction.channel, self._desk
+    async def model(self, interaction: Interaction) -> None:
+        await self._context.tell(interaction, "model", model=self._context.behaviour.model)
+
+    async def help(self, interaction: Interaction) -> None:
+        await self._context.tell(interaction, "discord_help", model=self._context.behaviour.model)
+
+    # -- /chat ----------------------------------------------------------------------------------
+
+    async def chat(self, interaction: Interaction) -> None:
+        channel = interaction.channel
         if interaction.guild_id is None or isinstance(channel, discord.Thread):
-            await desk.tell(interaction, "chat_here")
-        elif not isinstance(channel, discord.TextChannel) or not _may_open(interaction):
-            await desk.tell(interaction, "chat_not_here")
+            await self._context.tell(interaction, "chat_here")
+        elif not isinstance(channel, discord.TextChannel) or not _may_open_thread(interaction):
+            await self._context.tell(interaction, "chat_not_here")
         else:
-            await self._open(interaction, channel)
+            await self._open_thread(interaction, channel)
 
-    async def _open(self, interaction: Asked, channel: discord.TextChannel) -> None:
-        person, locale = interaction.user.display_name, self._desk.locale_of(interaction)
+    async def _open_thread(self, interaction: Interaction, channel: discord.TextChannel) -> None:
+        person, locale = interaction.user.display_name, self._context.locale_of(interaction)
         answer = await interaction.response.send_message(
             say("chat_opened", locale, person=person),
             allowed_mentions=discord.AllowedMentions.none(),
             suppress_embeds=True,
         )
         starter = str(answer.message_id)
-        title = convert.title_of(person, "Henji")
+        name = convert.thread_name(person, "Henji")
         try:
-            await self._desk.rest.open_thread(str(channel.id), starter, title)
+            await self._context.api.open_thread(str(channel.id), starter, name)
             greeting = self._greeting(interaction, locale)
-            await self._desk.rest.post(starter, greeting, nonce=f"chat.{interaction.id}")
+            await self._context.api.post(starter, greeting, nonce=f"chat.{interaction.id}")
         except discord.HTTPException as error:
             log.warning("a thread could not be opened", channel=channel.id, code=error.code)
             await interaction.edit_original_response(content=say("chat_not_here", locale))
 
-    def _greeting(self, interaction: Asked, locale: str) -> str:
-        """The first words in a thread; how to go on there, where the bot reads only mentions."""
-        if self._desk.terms.reads:
+    def _greeting(self, interaction: Interaction, locale: str) -> str:
+        """The first message in a thread: how to continue, where the bot reads only mentions."""
+        if self._context.behaviour.reads:
             return say("prompt_greeting", locale)
-        me = interaction.client.user
-        return say("chat_mention", locale, mention=f"@{me.display_name if me else 'Henji'}")
+        user = interaction.client.user
+        return say("chat_mention", locale, mention=f"@{user.display_name if user else 'Henji'}")
 
-    async def reset(self, interaction: Asked) -> None:
-        forgotten = await within(self._forgotten(interaction))
-        await self._desk.tell(interaction, "reset_done" if forgotten else "reset_nothing")
+    # -- /reset, /stop, /regenerate ---------------------------------------------------------------
 
-    async def _forgotten(self, interaction: Asked) -> int:
-        person = str(interaction.user.id)
-        return sum([await self._desk.relay.reset(t, person) for t in conversations(interaction)])
+    async def reset(self, interaction: Interaction) -> None:
+        """Forget the person's conversations here, the open one and the private one."""
+        actor, actions = actor_of(interaction), self._context.actions
+        threads = conversations(interaction)
+        outcomes = [await within(actions.reset(actor, Scope.of_thread(t))) for t in threads]
+        refused = [outcome for outcome in outcomes if not outcome.done]
+        told = refused or sorted(outcomes, key=lambda outcome: -outcome.turns)
+        await self._context.tell_outcome(interaction, told[0])
 
-    async def stop(self, interaction: Asked) -> None:
-        stopped = await within(self._stopped(interaction))
-        await self._desk.tell(interaction, "stopping" if stopped else "nothing_to_stop")
+    async def stop(self, interaction: Interaction) -> None:
+        threads = conversations(interaction)
+        outcome = await within(self._context.actions.stop_here(actor_of(interaction), threads))
+        await self._context.tell_outcome(interaction, outcome)
 
-    async def _stopped(self, interaction: Asked) -> bool:
-        """Stop what the bot writes for this person here; whether there was something."""
-        person, stopped = str(interaction.user.id), False
-        for thread in conversations(interaction):
-            owed = await self._desk.queue.owed(thread)
-            for job in [job for job, author in owed.items() if author == person]:
-                stopped |= await self._desk.relay.stop(thread, job)
-        return stopped
-
-    async def model(self, interaction: Asked) -> None:
-        await self._desk.tell(interaction, "model", model=self._desk.terms.model)
-
-    async def help(self, interaction: Asked) -> None:
-        await self._desk.tell(interaction, "discord_help", model=self._desk.terms.model)
-
-
-class Again:
-    """In its place, where the bot can write there; else as the answer to the command."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def newest(self, interaction: Asked) -> None:
-        found = await within(self._find(interaction))
-        if isinstance(found, str):
-            await self._desk.tell(interaction, found)
-        elif Note.unpack(found.note).private or is_shut_out(interaction):
-            await self._by_token(interaction, found)
-        elif not await self._is_refused(interaction, await self._again(interaction, found)):
-            await self._desk.tell(interaction, "regenerating")
-
-    async def _find(self, interaction: Asked) -> Delivery | str:
-        """The newest reply here, open or private; the sentence that says why not."""
-        turns = [
-            (stored.turn.at, thread, stored.turn.id)
-            for thread in conversations(interaction)
-            for stored in await self._desk.history.turns(thread)
-            if stored.turn.role == "assistant"
-        ]
-        if not turns:
-            return "nothing_to_regenerate"
-        _, thread, job = max(turns, key=lambda turn: turn[0])
-        reply = await self._desk.deliveries.get(thread, job)
+    async def regenerate(self, interaction: Interaction) -> None:
+        """Write the newest reply anew: in its place, if the bot can write there; else as the answer
+        to the command.
+        """
+        threads = conversations(interaction)
+        reply = await within(self._context.actions.newest_reply(threads))
         if reply is None:
-            return "prompt_gone"
-        allowed = await self._desk.may_touch(interaction, thread, reply.author, reply.turn)
-        return reply if allowed else "not_yours"
+            await self._context.tell(interaction, "nothing_to_regenerate")
+        elif ReplyAddress.unpack(reply.note).private or needs_token(interaction):
+            await self._regenerate_by_token(interaction, reply)
+        else:
+            outcome = await within(
+                self._context.actions.regenerate(
+                    actor_of(interaction), reply.thread, reply.job, str(interaction.id)
+                )
+            )
+            await self._context.tell_outcome(interaction, outcome)
 
-    async def _by_token(self, interaction: Asked, reply: Delivery) -> None:
-        """What stands there can be reached no more: the new reply is this command's own."""
-        locale, private = self._desk.locale_of(interaction), Note.unpack(reply.note).private
-        shut_out = is_shut_out(interaction)
-        note = convert.token_note(interaction, locale, private=private, shut_out=shut_out)
-        with self._desk.platform.tokens.acknowledging(interaction.token) as acknowledgement:
-            receipt = await self._again(interaction, reply, note)
-            if receipt.outcome == "queued":
+    async def _regenerate_by_token(self, interaction: Interaction, reply: Delivery) -> None:
+        """The old message is out of reach: the new reply is this command's answer."""
+        private = ReplyAddress.unpack(reply.note).private
+        address = convert.token_address(
+            interaction,
+            self._context.locale_of(interaction),
+            private=private,
+            token_only=needs_token(interaction),
+        )
+        tokens = self._context.platform.tokens
+        with tokens.acknowledging(interaction.token) as acknowledgement:
+            work = self._context.actions.regenerate(
+                actor_of(interaction),
+                reply.thread,
+                reply.job,
+                str(interaction.id),
+                note=address.pack(),
+            )
+            outcome = await within(work)
+            if outcome.receipt is not None and outcome.receipt.outcome == "queued":
                 await interaction.response.defer(ephemeral=private, thinking=True)
                 acknowledgement.given = True
-            elif not await self._is_refused(interaction, receipt):
-                await self._desk.tell(interaction, "regenerating")
-
-    async def _again(
-        self, interaction: Asked, reply: Delivery, note: Note | None = None
-    ) -> Receipt:
-        wanted = Regeneration(
-            reply.thread,
-            reply.job,
-            str(interaction.id),
-            str(interaction.user.id),
-            note=note.pack() if note else None,
-        )
-        roles = convert.roles_of(interaction.user)
-        return await within(self._desk.relay.regenerate(wanted, roles))
-
-    async def _is_refused(self, interaction: Asked, receipt: Receipt) -> bool:
-        """Whether it is not to be, which the person is told then."""
-        if receipt.outcome != "refused":
-            return False
-        locale = self._desk.locale_of(interaction)
-        await self._desk.show(interaction, self._desk.relay.refusal(receipt, locale))
-        return True
+            else:
+                await self._context.tell_outcome(interaction, outcome)
 
 
-def add_commands(tree: Tree, desk: Desk) -> None:
-    """Everything that people can choose from, before it is registered."""
-    commands, again, privacy = Commands(desk), Again(desk), Privacy(desk)
-    actions: dict[str, Any] = {
-        "ask": commands.ask,
-        "chat": commands.chat,
-        "reset": commands.reset,
-        "stop": commands.stop,
-        "regenerate": again.newest,
-        "model": commands.model,
+def add_commands(tree: CommandTree, context: Context) -> None:
+    """Add everything that people can choose from to the tree."""
+    handler, privacy = CommandHandler(context), Privacy(context)
+    commands: dict[str, Any] = {
+        "ask": handler.ask,
+        "chat": handler.chat,
+        "reset": handler.reset,
+        "stop": handler.stop,
+        "regenerate": handler.regenerate,
+        "model": handler.model,
         "privacy": privacy.show,
-        "help": commands.help,
+        "help": handler.help,
     }
-    for name, callback in actions.items():
+    for name, callback in commands.items():
         everywhere = name != "chat"
         command: app_commands.Command[Any, ..., None] = app_commands.Command(
-            name=words(f"cmd_{name}"),
-            description=words(f"cmd_{name}_about"),
+            name=localized(f"cmd_{name}"),
+            description=localized(f"cmd_{name}_about"),
             callback=callback,
             allowed_contexts=ANYWHERE if everywhere else WHERE_THE_BOT_IS,
             allowed_installs=ANYONE if everywhere else GUILDS,
@@ -229,15 +201,15 @@ def add_commands(tree: Tree, desk: Desk) -> None:
         tree.add_command(command)
     tree.add_command(
         app_commands.ContextMenu(
-            name=words("cmd_menu_ask"),
-            callback=commands.ask_about,
+            name=localized("cmd_menu_ask"),
+            callback=handler.ask_about,
             allowed_contexts=ANYWHERE,
             allowed_installs=ANYONE,
         )
     )
-    tree.add_command(admin_group(desk))
+    tree.add_command(admin_group(context))
 
 
-def _may_open(interaction: Asked) -> bool:
-    mine = interaction.app_permissions
-    return mine.create_public_threads and mine.send_messages_in_threads
+def _may_open_thread(interaction: Interaction) -> bool:
+    bot = interaction.app_permissions
+    return bot.create_public_threads and bot.send_messages_in_threads

@@ -1,7 +1,8 @@
-"""The buttons under a reply, as Discord's component dictionaries. Pure, and without state.
+"""Buttons and modals, as Discord's component dictionaries: pure.
 
-A button's custom id says what is meant, on which reply and in which thread, so that it works
-after a restart and in every process. Discord takes 100 characters: ids are written in base 62.
+A button's custom id contains its action, reply and thread, so that it works after a restart and in
+every process. `discord.ui` is not used: its views need a running loop, and discord.py keeps each in
+memory until it ends. Discord accepts 100 characters of id, so numbers are written in base 62.
 """
 
 from __future__ import annotations
@@ -14,95 +15,80 @@ from typing import Any, Literal, TypeAlias
 from bots.strings import say
 from core.types import ThreadKey
 
-Verb: TypeAlias = Literal["stop", "again", "more", "good", "bad"]
-"""Stop, regenerate, continue, and what the person thinks of the reply."""
+Action: TypeAlias = Literal["stop", "regenerate", "continue", "good", "bad"]
+"""`good` and `bad` rate the reply."""
 
 Component: TypeAlias = Mapping[str, Any]
 
-_VERBS: Mapping[str, Verb] = {"s": "stop", "a": "again", "m": "more", "g": "good", "b": "bad"}
-_LETTERS: Mapping[Verb, str] = {verb: letter for letter, verb in _VERBS.items()}
+_ACTIONS: Mapping[str, Action] = {
+    "s": "stop",
+    "a": "regenerate",
+    "m": "continue",
+    "g": "good",
+    "b": "bad",
+}
+_LETTERS: Mapping[Action, str] = {action: letter for letter, action in _ACTIONS.items()}
 _DIGITS = string.digits + string.ascii_letters
 _VERSION = "h1"
 _ROW, _BUTTON, _LABEL, _TEXT_INPUT = 1, 2, 18, 4
-_SECONDARY, _DANGER = 2, 4
+SECONDARY, DANGER = 2, 4
 _PARAGRAPH = 2
 REASON = "reason"
 REASON_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Press:
-    """What a custom id says."""
+class ButtonId:
+    """The content of a reply's button id."""
 
-    verb: Verb
+    action: Action
     thread: ThreadKey
     job: str
     index: int = 0
-    """Which part of the reply the button stands under."""
+    """The part of the reply that the button is under."""
 
     def __str__(self) -> str:
-        where = (_short(self.thread.space), _short(self.thread.channel), _short(self.thread.thread))
-        return ".".join((_VERSION, _LETTERS[self.verb], self.job, str(self.index), *where))
+        where = (
+            _encode(self.thread.space),
+            _encode(self.thread.channel),
+            _encode(self.thread.thread),
+        )
+        return ".".join((_VERSION, _LETTERS[self.action], self.job, str(self.index), *where))
 
     @classmethod
-    def parse(cls, custom_id: str) -> Press | None:
-        """The press that a custom id means; None where it is not one of ours."""
+    def parse(cls, custom_id: str) -> ButtonId | None:
+        """The id that `str` made; None for any other."""
         match custom_id.split("."):
             case [version, letter, job, index, space, channel, thread] if (
-                version == _VERSION and letter in _VERBS
+                version == _VERSION and letter in _ACTIONS
             ):
                 try:
-                    key = ThreadKey("discord", _long(space), _long(channel), _long(thread))
-                    return cls(_VERBS[letter], key, job, int(index))
+                    key = ThreadKey("discord", _decode(space), _decode(channel), _decode(thread))
+                    return cls(_ACTIONS[letter], key, job, int(index))
                 except ValueError:
                     return None
             case _:
                 return None
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """The words on the buttons, in the person's language."""
-
-    stop: str
-    again: str
-    more: str
-    reason_title: str
-    reason_label: str
-    reason_hint: str
-    """Who will read it."""
-
-
-def labels(locale: str) -> Labels:
-    """The words on the buttons."""
-    return Labels(
-        stop=say("stop", locale),
-        again=say("regenerate", locale),
-        more=say("continue", locale),
-        reason_title=say("feedback_title", locale),
-        reason_label=say("feedback_reason", locale),
-        reason_hint=say("feedback_reason_hint", locale),
-    )
-
-
-def streaming(thread: ThreadKey, job: str, index: int, labels: Labels) -> Sequence[Component]:
-    """While the reply is written: Stop."""
-    return (_row(_button(Press("stop", thread, job, index), labels.stop, _DANGER)),)
+def streaming(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
+    """The Stop button, while the reply is written."""
+    return (row(button(ButtonId("stop", thread, job, index), say("stop", locale), DANGER)),)
 
 
 def finished(
-    thread: ThreadKey, job: str, index: int, labels: Labels, *, cut: bool
+    thread: ThreadKey, job: str, index: int, locale: str, *, resumable: bool
 ) -> Sequence[Component]:
-    """Under the end of a reply; `cut`: it stopped for length, and can go on."""
-    buttons = [_button(Press("again", thread, job, index), labels.again, _SECONDARY)]
-    if cut:
-        buttons.append(_button(Press("more", thread, job, index), labels.more, _SECONDARY))
-    buttons.append(_button(Press("good", thread, job, index), "", _SECONDARY, emoji="👍"))
-    buttons.append(_button(Press("bad", thread, job, index), "", _SECONDARY, emoji="👎"))
-    return (_row(*buttons),)
+    """The buttons under a finished reply; `resumable`: it can be continued."""
+    buttons = [button(ButtonId("regenerate", thread, job, index), say("regenerate", locale))]
+    if resumable:
+        buttons.append(button(ButtonId("continue", thread, job, index), say("continue", locale)))
+    buttons.append(button(ButtonId("good", thread, job, index), "", emoji="👍"))
+    buttons.append(button(ButtonId("bad", thread, job, index), "", emoji="👎"))
+    return (row(*buttons),)
 
 
-def reason_modal(press: Press, labels: Labels) -> Mapping[str, Any]:
+def reason_modal(button: ButtonId, locale: str) -> Mapping[str, Any]:
     """The question that follows 👎, as the data of a modal."""
     box = {
         "type": _TEXT_INPUT,
@@ -113,15 +99,15 @@ def reason_modal(press: Press, labels: Labels) -> Mapping[str, Any]:
     }
     label = {
         "type": _LABEL,
-        "label": labels.reason_label,
-        "description": labels.reason_hint,
+        "label": say("feedback_reason", locale),
+        "description": say("feedback_reason_hint", locale),
         "component": box,
     }
-    return {"custom_id": str(press), "title": labels.reason_title, "components": [label]}
+    return {"custom_id": str(button), "title": say("feedback_title", locale), "components": [label]}
 
 
 def reason_in(components: Sequence[Mapping[str, Any]]) -> str:
-    """The reason in a submitted modal's components, whichever way they are wrapped."""
+    """The reason in a submitted modal's components, however they are nested."""
     for component in components:
         if component.get("custom_id") == REASON:
             return str(component.get("value") or "").strip()
@@ -131,19 +117,21 @@ def reason_in(components: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
-def presses_in(components: Sequence[Mapping[str, Any]]) -> Sequence[Press]:
-    """Every press that a message's components offer."""
-    buttons = (button for row in components for button in row.get("components", ()))
-    found = (Press.parse(str(button.get("custom_id", ""))) for button in buttons)
-    return [press for press in found if press]
+def button_ids_in(components: Sequence[Mapping[str, Any]]) -> Sequence[ButtonId]:
+    """The ids of a reply's buttons in a message's components."""
+    buttons = (inner for outer in components for inner in outer.get("components", ()))
+    found = (ButtonId.parse(str(inner.get("custom_id", ""))) for inner in buttons)
+    return [ident for ident in found if ident]
 
 
-def _row(*buttons: Component) -> Component:
+def row(*buttons: Component) -> Component:
     return {"type": _ROW, "components": list(buttons)}
 
 
-def _button(press: Press, label: str, style: int, *, emoji: str = "") -> Component:
-    button: dict[str, Any] = {"type": _BUTTON, "style": style, "custom_id": str(press)}
+def button(
+    ident: ButtonId | str, label: str, style: int = SECONDARY, *, emoji: str = ""
+) -> Component:
+    button: dict[str, Any] = {"type": _BUTTON, "style": style, "custom_id": str(ident)}
     if label:
         button["label"] = label
     if emoji:
@@ -151,8 +139,8 @@ def _button(press: Press, label: str, style: int, *, emoji: str = "") -> Compone
     return button
 
 
-def _short(ident: str) -> str:
-    """An id with its digits in base 62; `@` and `!` in front stay, other words are quoted."""
+def _encode(ident: str) -> str:
+    """An id with its digits in base 62; a leading `@` or `!` stays, other words are escaped."""
     mark, digits = (ident[0], ident[1:]) if ident[:1] in "@!" else ("", ident)
     if not digits.isdecimal() or digits[0] == "0":
         return f"~{ident}"
@@ -163,7 +151,7 @@ def _short(ident: str) -> str:
     return mark + out
 
 
-def _long(text: str) -> str:
+def _decode(text: str) -> str:
     if text[:1] == "~":
         return text[1:]
     mark, digits = (text[0], text[1:]) if text[:1] in "@!" else ("", text)

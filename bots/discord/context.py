@@ -1,61 +1,61 @@
-"""What everything that people do on Discord is handed to: the relay, the store, and the manners.
+"""What every handler of Discord's events uses: the relay, the stores, and answers to one person.
 
-A command is stored first (milliseconds) and acknowledged then: the other way round, a process that
-died in between would leave “thinking…” with nothing behind it.
+A command is stored first (milliseconds) and acknowledged afterwards: a process that died in between
+would otherwise leave “thinking…” with nothing behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
 import discord
 import structlog
+from discord.app_commands import locale_str
 
+from bots.actions import Actions, Actor, Outcome
 from bots.discord import convert
-from bots.discord.api import Rest
-from bots.discord.permissions import is_shut_out, is_stranger, may_manage
+from bots.discord.api import MESSAGE, DiscordApi, message_body
+from bots.discord.components import Component
+from bots.discord.convert import Interaction
+from bots.discord.permissions import is_user_installed, may_manage, needs_token
 from bots.discord.platform import DiscordPlatform
 from bots.platform import Incoming
 from bots.relay import Relay
-from bots.strings import say
-from core.access_policy import Asker
+from bots.strings import locale_for, say
+from bots.strings.en import ENGLISH
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, Feedback, History, JobQueue
+from core.ports import Deliveries, History, JobQueue
 from core.queue_types import Receipt
 from core.types import ThreadKey
 
 log = structlog.get_logger()
 
 STORE_SECONDS = 1.0
-"""How long Redis may take before a person is told: an interaction's first answer is due in 3 s."""
+"""How long a command waits for Redis: the first answer to an interaction is due in 3 s."""
 ROOM_SECONDS = 1.8
-"""And how long a command waits for others to be stored before it."""
-PATIENCE = 5.0
-"""The same for messages, which nobody has to acknowledge."""
-
-COMMANDS, MESSAGES = 32, 4
-
-_JAPANESE = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")
+"""How long a command waits for other commands before it is stored."""
+MESSAGE_SECONDS = 5.0
+"""How long a message waits for Redis: nothing has to acknowledge it."""
+MAX_COMMANDS, MAX_MESSAGES = 32, 4
+"""How many are stored at a time."""
 
 T = TypeVar("T")
-Asked: TypeAlias = discord.Interaction[discord.Client]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Behaviour:
     """How the bot behaves on Discord."""
 
     lane: str
     model: str
-    """As people are told."""
+    """The model's name, for people."""
     answers: convert.Answers = "thread"
     followups: Literal["auto", "always", "alone", "mention"] = "auto"
     reads: bool = True
-    """The Message Content intent is granted: messages to others have text."""
+    """The Message Content intent is granted: messages that do not mention the bot have text."""
     locale: str = "auto"
     retention_days: float = 30.0
     guild: int | None = None
@@ -63,64 +63,58 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """Everything that an event's handler needs."""
+class Context:
+    """What the handlers share."""
 
-    terms: Terms
+    behaviour: Behaviour
     relay: Relay
+    actions: Actions
     platform: DiscordPlatform
     queue: JobQueue
     history: History
     deliveries: Deliveries
-    feedback: Feedback
-    rest: Rest
-    commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS))
-    messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MESSAGES))
-    """Room for submissions: commands must be acknowledged in time, messages can wait for them."""
+    api: DiscordApi
+    commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_COMMANDS))
+    messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_MESSAGES))
+    """Messages use few places, because commands must be acknowledged in time."""
 
-    # -- who may ---------------------------------------------------------------------------------
+    # -- answers to one person --------------------------------------------------------------------
 
-    def is_admin(self, interaction: Asked) -> bool:
-        """Whoever may manage the server, or is on the list of the settings."""
-        of_platform, access = may_manage(interaction), self.relay.access
-        if interaction.guild_id is None:
-            return of_platform
-        person = interaction.user
-        thread = convert.thread_in(interaction.guild_id, interaction.channel, person.id)
-        asker = Asker(thread, str(person.id), convert.roles_of(person))
-        return access.is_admin(asker, of_platform=of_platform)
-
-    async def may_touch(
-        self, interaction: Asked, thread: ThreadKey, author: str, prompt: str
-    ) -> bool:
-        """Whether a reply may be stopped or written anew by whoever did this: they asked for it,
-        or for the message `prompt` that it answers, or are an admin.
-        """
-        person = str(interaction.user.id)
-        if person == author or self.is_admin(interaction):
-            return True
-        # an admin may have had it written anew: it is still the answer to this person
-        turns = await self.history.turns(thread)
-        return any(stored.turn.id == prompt and stored.turn.author == person for stored in turns)
-
-    # -- words ----------------------------------------------------------------------------------
-
-    def locale_of(self, interaction: Asked) -> str:
-        return locale_for("", interaction.locale, self.terms.locale)
+    def locale_of(self, interaction: Interaction) -> str:
+        return locale_for(self.behaviour.locale, told=str(interaction.locale))
 
     def locale_in(self, message: discord.Message) -> str:
+        """With a message Discord tells nothing of the person, and few guilds set a language."""
         guild = message.guild.preferred_locale if message.guild else None
-        return locale_for(message.content, None, self.terms.locale, guild)
+        told = "ja" if guild is discord.Locale.japanese else ""
+        return locale_for(self.behaviour.locale, told, message.content)
 
-    async def tell(self, interaction: Asked, key: str, **values: object) -> None:
+    async def tell(self, interaction: Interaction, key: str, **values: object) -> None:
         """Answer an interaction with a sentence that only its person sees."""
-        await self.show(interaction, say(key, self.locale_of(interaction), **values))
+        await self.answer_privately(interaction, say(key, self.locale_of(interaction), **values))
 
-    async def sorry(self, interaction: Asked, error: BaseException) -> None:
-        """Something went wrong: whoever waits for an answer is told so, deferred or not."""
+    async def tell_outcome(self, interaction: Interaction, outcome: Outcome) -> None:
+        """Answer an interaction with what came of an action."""
+        text = outcome.sentence(self.locale_of(interaction))
+        await self.answer_privately(interaction, text)
+
+    async def answer_privately(
+        self, interaction: Interaction, text: str, components: Sequence[Component] = ()
+    ) -> None:
+        """Answer an interaction, deferred or not, with a text that only its person sees."""
+        token = interaction.token
+        if interaction.response.is_done():
+            app = str(interaction.application_id)
+            await self.api.follow_up(app, token, text, components, private=True)
+        else:
+            body = message_body(text, components, private=True)
+            await self.api.answer(str(interaction.id), token, MESSAGE, body)
+
+    async def report_failure(self, interaction: Interaction, error: BaseException) -> None:
+        """Tell the person who waits for an answer that something failed."""
         if isinstance(error, discord.HTTPException) and not interaction.response.is_done():
             log.warning("an answer was refused", status=error.status, code=error.code)
-            return  # what Discord will not acknowledge, it will not show either
+            return  # what Discord does not acknowledge, it does not show either
         key = "store_down" if isinstance(error, StoreUnavailable) else "internal"
         if key == "internal":
             log.error("an interaction failed", error=repr(error), exc_info=error)
@@ -129,32 +123,18 @@ class Desk:
         except discord.HTTPException as refused:
             log.warning("an answer was refused", status=refused.status, code=refused.code)
 
-    async def show(
-        self, interaction: Asked, text: str, view: discord.ui.View = discord.utils.MISSING
-    ) -> None:
-        """Answer an interaction with a text that only its person sees."""
-        nobody = discord.AllowedMentions.none()
-        if interaction.response.is_done():
-            await interaction.followup.send(
-                text, ephemeral=True, allowed_mentions=nobody, suppress_embeds=True, view=view
-            )
-        else:
-            await interaction.response.send_message(
-                text, ephemeral=True, allowed_mentions=nobody, suppress_embeds=True, view=view
-            )
-
     # -- questions ------------------------------------------------------------------------------
 
-    async def ask(self, interaction: Asked, text: str, *, private: bool = False) -> None:
-        """Take a command's question: stored first, acknowledged then."""
+    async def ask(self, interaction: Interaction, text: str, *, private: bool = False) -> None:
+        """Take a command's question: store it, then acknowledge."""
         locale = self.locale_of(interaction)
-        incoming = convert.asked(
+        incoming = convert.incoming_command(
             interaction,
             text,
             locale,
             private=private,
-            stranger=is_stranger(interaction),
-            shut_out=is_shut_out(interaction),
+            apart=is_user_installed(interaction),
+            token_only=needs_token(interaction),
         )
         if not incoming.turn.text:
             await self.tell(interaction, "nothing_asked_here")
@@ -174,9 +154,9 @@ class Desk:
             acknowledgement.given = True
 
     async def store(self, incoming: Incoming) -> Receipt | None:
-        """Submit a message; None where the store did not answer, and nothing will come."""
+        """Submit a message; None where the store did not answer in time, and no reply will come."""
         async with self.messages:
-            return await self._submit(incoming, PATIENCE)
+            return await self._submit(incoming, MESSAGE_SECONDS)
 
     async def _submit(self, incoming: Incoming, seconds: float) -> Receipt | None:
         work = asyncio.ensure_future(self.relay.submit(incoming))
@@ -187,33 +167,34 @@ class Desk:
             return None
 
     def _withdraw(self, incoming: Incoming, done: asyncio.Future[Receipt]) -> None:
-        """A submission that got through after its person was told that it had not."""
+        """Delete a submission that succeeded after its person was told that it had failed."""
         if not done.cancelled() and done.exception() is None:
             work = asyncio.ensure_future(self.relay.deleted(incoming.thread, incoming.turn.id))
-            work.add_done_callback(lambda late: late.exception())
+            work.add_done_callback(_ignore_result)
 
 
-def locale_for(
-    text: str, told: discord.Locale | None, setting: str, guild: discord.Locale | None = None
-) -> str:
-    """The language to speak to a person: the setting, what Discord tells of them, their writing.
+def actor_of(interaction: Interaction) -> Actor:
+    """Who used a command or a button."""
 
-    With a message Discord tells nothing of the person, and a guild's language is rarely set.
-    """
-    if setting != "auto":
-        return setting
-    if told is not None:
-        return "ja" if told is discord.Locale.japanese else "en"
-    return "ja" if guild is discord.Locale.japanese or _JAPANESE.search(text) else "en"
+    async def manages() -> bool:
+        return may_manage(interaction)
+
+    person = interaction.user
+    return Actor(str(person.id), convert.roles_of(person), manages)
 
 
-def conversations(interaction: Asked) -> list[ThreadKey]:
-    """Where a person talks with the bot at this place: openly, and privately."""
+def conversations(interaction: Interaction) -> list[ThreadKey]:
+    """A person's conversations with the bot at this place: the open one and the private one."""
     guild, channel, person = interaction.guild_id, interaction.channel, interaction.user.id
     return [
         convert.thread_in(guild, channel, person),
         convert.thread_in(guild, channel, person, private=True),
     ]
+
+
+def localized(key: str) -> locale_str:
+    """A command's name or description: English, translated by its key."""
+    return locale_str(ENGLISH[key], key=key)
 
 
 async def _has_room(places: asyncio.Semaphore) -> bool:
@@ -226,19 +207,18 @@ async def _has_room(places: asyncio.Semaphore) -> bool:
 
 
 async def within(work: Awaitable[T], seconds: float = STORE_SECONDS) -> T:
-    """What the store says, if it does so in time: StoreUnavailable otherwise.
+    """The result of a store's work; StoreUnavailable where it is not there in time.
 
-    The work is left to end by itself: cancelling a Redis command can leave its answer behind on
-    the connection.
+    The work is not cancelled: a cancelled Redis command can leave its answer on the connection.
     """
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
-        task.add_done_callback(_look_away)
+        task.add_done_callback(_ignore_result)
         raise StoreUnavailable("the store did not answer in time")
     return task.result()
 
 
-def _look_away(task: asyncio.Future[T]) -> None:
+def _ignore_result(task: asyncio.Future[T]) -> None:
     if not task.cancelled():
         task.exception()

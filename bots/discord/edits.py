@@ -1,4 +1,4 @@
-"""Memory follows the channel: what is edited or deleted on Discord is so in the store."""
+"""Edited and deleted messages, threads, channels and servers: the store follows Discord."""
 
 from __future__ import annotations
 
@@ -7,55 +7,52 @@ from collections.abc import Iterable
 import discord
 import structlog
 
-from bots.discord import backfill, convert
-from bots.discord.context import Desk
-from bots.discord.messages import Listener
+from bots.discord import convert
+from bots.discord.context import Context
+from bots.discord.convert import PLATFORM
+from bots.discord.messages import MessageHandler
 from bots.discord.replies import ELSEWHERE
 from core.queue_types import Place
 from core.types import ThreadKey
 
 log = structlog.get_logger()
 
-DISCORD = "discord"
-YOUNG = 900.0
-"""Seconds for which a message that is edited to name the bot is answered like a new one."""
+ANSWERED_SECONDS = 900.0
+"""For how long a message that is edited to mention the bot is answered like a new one."""
 
 
-def _is_young(message: discord.Message) -> bool:
-    return (discord.utils.utcnow() - message.created_at).total_seconds() < YOUNG
+class EditHandler:
+    """Edits and deletes what the store has."""
 
-
-class Memory:
-    """Takes in what happens to messages and places."""
-
-    def __init__(self, desk: Desk, client: discord.Client, listener: Listener) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, client: discord.Client, messages: MessageHandler) -> None:
+        self._context = context
         self._client = client
-        self._listener = listener
+        self._messages = messages
 
-    async def edited(self, event: discord.RawMessageUpdateEvent) -> None:
-        """A message reads differently; a link that unfolds in it is no edit."""
+    async def on_edited(self, event: discord.RawMessageUpdateEvent) -> None:
+        """A message's text has changed; a link preview that appears in it is no edit."""
         message = event.message
         revision = convert.revision_of(message)
-        if not revision or not convert.is_spoken(message):
+        if not revision or not convert.is_written_by_person(message):
             return
-        me = backfill.myself(self._client, message.guild)
-        thread = convert.thread_of(message, self._listener.answers_in(message))
-        found = await self._desk.deliveries.locate(thread, str(message.id))
-        if found is None and not convert.concerns(message, me):
+        bot = convert.bot_in(self._client, message.guild)
+        thread = convert.thread_of(message, self._messages.answers_in(message))
+        found = await self._context.deliveries.locate(thread, str(message.id))
+        if found is None and not convert.may_be_known(message, bot):
             return
         where, ident = found[0] if found else thread, str(message.id)
-        text = convert.text_of(message, me)
-        if not text:  # nothing is left of it, or the bot may not read what is
+        text = convert.text_of(message, bot)
+        if not text:  # nothing is left of it, or the bot may not read the rest
             await self._forget(where, ident)
             return
-        author, roles = message.author, convert.roles_of(message.author)
-        receipt = await self._desk.relay.edited(where, ident, text, revision, str(author.id), roles)
-        if receipt.outcome == "ignored" and _is_young(message) and convert.addressed(message, me):
-            await self._listener.heard(message)  # named only now
+        author, roles = str(message.author.id), convert.roles_of(message.author)
+        receipt = await self._context.relay.edited(where, ident, text, revision, author, roles)
+        mentions_now = _is_recent(message) and convert.is_addressed(message, bot)
+        if receipt.outcome == "ignored" and mentions_now:
+            await self._messages.handle(message)
 
-    async def deleted(self, channel: int, guild: int | None, messages: Iterable[int]) -> None:
-        """Messages are gone: people's, or the bot's own."""
+    async def on_deleted(self, channel: int, guild: int | None, messages: Iterable[int]) -> None:
+        """Messages of people, or of the bot, were deleted."""
         place = await self._place(channel, guild)
         if place is None:
             return
@@ -69,27 +66,27 @@ class Memory:
         """A question, the thread that it may have opened, or a reply that found no thread."""
         thread = ThreadKey(place.platform, place.space, place.channel, message)
         beside = f"{place.channel}{ELSEWHERE}{message}"
-        found = await self._desk.deliveries.locate(thread, beside)
+        found = await self._context.deliveries.locate(thread, beside)
         await self._forget(thread, beside if found else message)
 
     async def _forget(self, thread: ThreadKey, message: str) -> None:
-        found = await self._desk.deliveries.locate(thread, message)
-        await self._desk.relay.deleted(thread, message)
+        found = await self._context.deliveries.locate(thread, message)
+        await self._context.relay.deleted(thread, message)
         if found:
-            owed = await self._desk.queue.owed(found[0])
-            await self._desk.platform.withdraw(found[0], found[1], owed)
+            owed = await self._context.queue.owed(found[0])
+            await self._context.platform.withdraw(found[0], found[1], owed)
 
-    async def thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
-        thread = ThreadKey(DISCORD, str(event.guild_id), str(event.parent_id), str(event.thread_id))
-        await self._desk.relay.reset(thread, "discord")
+    async def on_thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
+        guild, parent, ident = str(event.guild_id), str(event.parent_id), str(event.thread_id)
+        await self._context.relay.reset(ThreadKey(PLATFORM, guild, parent, ident), "discord")
 
-    async def channel_deleted(self, channel: discord.abc.GuildChannel) -> None:
-        place = Place(DISCORD, str(channel.guild.id), str(channel.id))
-        await self._desk.history.reset_place(place, "discord")
+    async def on_channel_deleted(self, channel: discord.abc.GuildChannel) -> None:
+        place = Place(PLATFORM, str(channel.guild.id), str(channel.id))
+        await self._context.history.reset_place(place, "discord")
 
-    async def left(self, guild: discord.Guild) -> None:
-        """The bot was thrown out of a guild, or the guild is no more."""
-        await self._desk.history.reset_place(Place(DISCORD, str(guild.id)), "discord")
+    async def on_removed_from(self, guild: discord.Guild) -> None:
+        """The bot was removed from a guild, or the guild was deleted."""
+        await self._context.history.reset_place(Place(PLATFORM, str(guild.id)), "discord")
 
     async def _place(self, channel: int, guild: int | None) -> ThreadKey | None:
         """The thread of a channel's id; for an ordinary channel, nobody's (``@0``)."""
@@ -104,3 +101,7 @@ class Memory:
             person = found.recipient.id if found.recipient else 0
             return convert.thread_in(None, found, person)
         return convert.thread_in(guild, found, 0)
+
+
+def _is_recent(message: discord.Message) -> bool:
+    return (discord.utils.utcnow() - message.created_at).total_seconds() < ANSWERED_SECONDS

@@ -1,30 +1,33 @@
-"""Who may do what, and where the bot itself may: read from an interaction."""
+"""What a person may do, and where the bot itself may write: read from an interaction."""
 
 from __future__ import annotations
 
 import discord
 
+from bots.discord.convert import Interaction
 
-def may_manage(interaction: discord.Interaction[discord.Client]) -> bool:
-    """By Discord: its own hiding of commands can be overridden, so each is checked again."""
+
+def may_manage(interaction: Interaction) -> bool:
+    """Whether the person may manage the server. A server can show hidden commands to others, so
+    each command checks again.
+    """
     return interaction.guild_id is not None and interaction.permissions.manage_guild
 
 
-def is_stranger(interaction: discord.Interaction[discord.Client]) -> bool:
-    """Whether the bot is not where it was used: installed for the person alone."""
+def is_user_installed(interaction: Interaction) -> bool:
+    """Whether the bot is installed for the person alone, and is not where it was used."""
     if interaction.guild_id is not None:
         return interaction.is_user_integration() and not interaction.is_guild_integration()
     return interaction.context.private_channel is True
 
 
-def is_shut_out(interaction: discord.Interaction[discord.Client]) -> bool:
-    """Whether the bot cannot write there by itself: only the interaction's token can."""
-    if is_stranger(interaction):
+def needs_token(interaction: Interaction) -> bool:
+    """Whether the bot can write there only with the interaction's token."""
+    if is_user_installed(interaction):
         return True
     if interaction.guild_id is None:
         return False
-    mine = interaction.app_permissions
-    inside = isinstance(interaction.channel, discord.Thread)
-    return not mine.view_channel or not (
-        mine.send_messages_in_threads if inside else mine.send_messages
-    )
+    bot = interaction.app_permissions
+    in_thread = isinstance(interaction.channel, discord.Thread)
+    may_send = bot.send_messages_in_threads if in_thread else bot.send_messages
+    return not (bot.view_channel and may_send)

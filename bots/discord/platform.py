@@ -1,4 +1,4 @@
-"""How a reply reaches people on Discord: what `bots.platform.Platform` asks of a platform."""
+"""Discord as the relay sees it: `bots.platform.Platform`, which writes a reply's messages."""
 
 from __future__ import annotations
 
@@ -6,269 +6,292 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import discord
 import structlog
 
-from bots.discord import backfill, components, convert, error_codes
-from bots.discord.api import ORIGINAL, Rest, edit_key, hook_key, nonce_for
-from bots.discord.components import labels
-from bots.discord.error_codes import DEAD_TOKEN, HOPELESS, NO_THREAD, REASONS
-from bots.discord.rate_limits import EVERYWHERE, Pace
+from bots.actions import can_continue
+from bots.discord import components, convert, error_codes
+from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
+from bots.discord.backfill import Backfill
+from bots.discord.components import Component
+from bots.discord.error_codes import FINAL, INVALID_TOKEN, NO_THREAD, REASONS
+from bots.discord.rate_limits import GLOBAL, RateLimiter, edit_key, token_key
 from bots.discord.replies import (
     ELSEWHERE,
-    Alarms,
+    ByDirectMessage,
     ByToken,
-    Directly,
-    Note,
-    Nowhere,
-    Plainly,
-    Tokens,
-    to_edit,
-    to_post,
+    InChannel,
+    InteractionTokens,
+    ReplyAddress,
+    TokenExpiry,
+    Unreachable,
+    where_to_edit,
+    where_to_post,
 )
-from bots.discord.status import Typing
+from bots.discord.status import StatusIndicator
 from bots.platform import Part, PlatformRefused, Status
 from bots.strings import say
-from core.queue_types import Delivery
+from core.queue_types import OPENED, Delivery
 from core.types import Done, ThreadKey, Turn
 
 log = structlog.get_logger()
 
-LENGTH = 2000
-"""Characters that a bot's message holds: Discord counts code points, as Python does."""
+T = TypeVar("T")
+
+MESSAGE_LENGTH = 2000
+"""Characters of a bot's message: Discord counts code points, as Python does."""
 ROOM_FOR_NOTE = 120
 """Of them, kept for a sentence of the bot's own under the last part."""
 CALL_SECONDS = 15.0
-"""discord.py waits for rate limits inside a request: no longer than this."""
+"""The longest call: discord.py waits for rate limits inside a request."""
 TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
-MOST_KEPT = 1024
+MAX_REPLACED = 1024
+
+
+@dataclass(slots=True)
+class OpenReply:
+    """What this process knows of a reply that it is writing."""
+
+    delivery: Delivery
+    has_text: bool = False
+    placeholder: str = ""
+    """The message that shows the place in the queue, until there is text."""
+    channel: str = ""
+    """Where the reply goes: its thread, or the channel where none could be opened."""
+
+
+@dataclass(slots=True)
+class Replaced:
+    """A reply whose recorded messages are out of reach, kept until its end has been confirmed."""
+
+    moved: bool = False
+    """It continues in direct messages."""
+    messages: dict[int, str] = field(default_factory=dict)
+    """Part -> the message that stands for the recorded one."""
 
 
 class DiscordPlatform:
     """Discord, as the relay sees it."""
 
     name = convert.PLATFORM
-    part_length = LENGTH - ROOM_FOR_NOTE
+    part_length = MESSAGE_LENGTH - ROOM_FOR_NOTE
     call_seconds = CALL_SECONDS
 
     def __init__(
         self,
         client: discord.Client,
-        pace: Pace,
+        limiter: RateLimiter,
         stop: Callable[[ThreadKey, str], Awaitable[object]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._client = client
-        self._pace = pace
+        self._limiter = limiter
         self._clock = clock
-        self._rest = Rest(client, pace)
-        self._typing = Typing(self._rest.typing)
-        self._alarms = Alarms(stop, self._move, clock)
-        self._textless: dict[str, Delivery] = {}
-        """Replies that have no text yet."""
-        self._waiting: dict[str, str] = {}
-        """Reply -> the message that shows its place in the queue, until there is text."""
-        self._places: dict[str, str] = {}
-        """Reply -> the channel it goes to: its thread, or where none could be opened."""
-        self._moved: set[str] = set()
-        """Private replies that went on as direct messages."""
-        self._instead: dict[str, dict[int, str]] = {}
-        """Reply -> the messages that stand for those which could not be reached any more."""
-        self.tokens = Tokens()
+        self._api = DiscordApi(client, limiter)
+        self._backfill = Backfill(client, self._api)
+        self._typing = StatusIndicator(self._api.typing)
+        self._expiry = TokenExpiry(stop, self._move, clock)
+        self._open: dict[str, OpenReply] = {}
+        self._replaced: dict[str, Replaced] = {}
+        self.tokens = InteractionTokens()
 
     def length_of(self, text: str) -> int:
         return len(text)
 
     async def close(self) -> None:
-        """End what runs beside the deliveries."""
+        """End the tasks beside the deliveries."""
         self._typing.close()
-        self._alarms.close()
+        self._expiry.close()
 
     # -- before there is text -------------------------------------------------------------------
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
-        note = Note.unpack(delivery.note)
-        if isinstance(to_edit(note, 0, "", self._clock()), ByToken):
-            await self._pace.turn(hook_key(note.token), final=final)
+        address = ReplyAddress.unpack(delivery.note)
+        if isinstance(where_to_edit(address, 0, "", self._clock()), ByToken):
+            await self._limiter.acquire(token_key(address.token), final=final)
             return
-        channel = self._places.get(delivery.job, note.channel)
-        await self._pace.turn(edit_key(channel), final=final)
-        await self._pace.turn(EVERYWHERE, final=final)
+        reply = self._open.get(delivery.job)
+        channel = (reply and reply.channel) or address.channel
+        await self._limiter.acquire(edit_key(channel), final=final)
+        await self._limiter.acquire(GLOBAL, final=final)
 
     async def status(self, delivery: Delivery, status: Status) -> None:
-        note = await self._note(delivery)
-        self._textless[delivery.job] = delivery
+        address = await self._address(delivery)
+        reply = self._reply(delivery)
         async with asyncio.timeout(CALL_SECONDS):
-            if not note.token:
-                note = await self._in_place(delivery, note)
-                self._typing.start(delivery.job, note.channel)
+            if not address.token:
+                address = await self._with_thread(delivery, address)
+                self._typing.start(delivery.job, address.channel)
             waits = status.kind == "queued" and status.position > 1
-            if delivery.messages or not (waits or delivery.job in self._waiting):
+            if delivery.messages or not (waits or reply.placeholder):
                 return
-            text = say("queued" if waits else "thinking", note.locale, position=status.position)
-            await self._show_waiting(delivery, note, Part(0, text, last=True))
+            text = say("queued" if waits else "thinking", address.locale, position=status.position)
+            await self._show_placeholder(reply, address, Part(0, text, last=True))
 
-    async def _show_waiting(self, delivery: Delivery, note: Note, part: Part) -> None:
-        """A line that the reply will replace; left out where requests are scarce."""
-        shown = self._waiting.get(delivery.job)
-        if shown is None:
-            self._waiting[delivery.job] = await self._write(delivery, note, part)
+    async def _show_placeholder(self, reply: OpenReply, address: ReplyAddress, part: Part) -> None:
+        """A line that the reply will replace; not updated where requests are scarce."""
+        if not reply.placeholder:
+            reply.placeholder = await self._send(reply.delivery, address, part)
             return
-        by_token = isinstance(to_edit(note, 0, shown, self._clock()), ByToken)
-        keys = (hook_key(note.token),) if by_token else (edit_key(note.channel), EVERYWHERE)
-        if all(self._pace.has_room(key) for key in keys):
-            await self._rewrite(delivery, note, shown, part)
+        way = where_to_edit(address, 0, reply.placeholder, self._clock())
+        by_token = isinstance(way, ByToken)
+        keys = (token_key(address.token),) if by_token else (edit_key(address.channel), GLOBAL)
+        if all(self._limiter.try_acquire(key) for key in keys):
+            await self._update(reply.delivery, address, reply.placeholder, part)
 
     async def withdraw(self, thread: ThreadKey, turn: str, owed: Collection[str]) -> None:
-        """A question is gone: take back what shows that its reply is on the way, unless that is
-        owed to others too.
+        """A question was deleted: remove the placeholder of its reply, unless that reply also
+        answers others.
         """
-        for delivery in list(self._textless.values()):
-            if (delivery.thread, delivery.turn) == (thread, turn) and delivery.job not in owed:
-                line = self._waiting.get(delivery.job)
-                self._forget(delivery.job)
-                if line:
-                    await self.remove(delivery, line)
+        for reply in list(self._open.values()):
+            delivery = reply.delivery
+            if reply.has_text or delivery.job in owed:
+                continue
+            if (delivery.thread, delivery.turn) == (thread, turn):
+                self._close(delivery.job)
+                if reply.placeholder:
+                    await self.remove(delivery, reply.placeholder)
 
     # -- text -----------------------------------------------------------------------------------
 
     async def post(self, delivery: Delivery, part: Part) -> str:
-        note = await self._note(delivery)
-        async with self._calling(delivery, note):
-            try:
-                shown = await self._put(delivery, note, part)
-            except discord.HTTPException as error:
-                if error.code not in DEAD_TOKEN or not note.token:
-                    raise
-                self.tokens.bury(note.token)
-                shown = await self._put(delivery, replace(note, token=""), part)
-        self._settle(delivery, part)
-        return shown
-
-    async def _put(self, delivery: Delivery, note: Note, part: Part) -> str:
-        shown = await self._standing(delivery) if part.index == 0 else None
-        if not shown:
-            return await self._write(delivery, note, part)
-        await self._rewrite(delivery, note, shown, part)
-        return shown
-
-    async def _standing(self, delivery: Delivery) -> str | None:
-        """The line that stands where the first part will: shown here, or by another process."""
-        if delivery.token > 1 and delivery.job not in self._waiting:
-            return await self.find(delivery, 0)
-        return self._waiting.get(delivery.job)
+        posted = await self._with_token_or_without(
+            delivery, lambda address: self._post_or_replace(delivery, address, part)
+        )
+        self._written(delivery, part)
+        return posted
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
-        note = await self._note(delivery)
-        async with self._calling(delivery, note):
-            try:
-                await self._rewrite(delivery, note, message, part)
-            except discord.HTTPException as error:
-                if error.code not in DEAD_TOKEN or not note.token:
-                    raise
-                self.tokens.bury(note.token)
-                await self._rewrite(delivery, replace(note, token=""), message, part)
-        self._settle(delivery, part)
+        await self._with_token_or_without(
+            delivery, lambda address: self._update(delivery, address, message, part)
+        )
+        self._written(delivery, part)
 
-    async def _note(self, delivery: Delivery) -> Note:
-        """Where a reply goes now; whoever waits for an acknowledgement goes first."""
-        await self.tokens.quiet()
-        note = await self.tokens.note(delivery)
-        self._alarms.set(delivery, note)
-        return note
+    async def _with_token_or_without(
+        self, delivery: Delivery, write: Callable[[ReplyAddress], Awaitable[T]]
+    ) -> T:
+        """Write; where Discord does not know the token, once more without it."""
+        address = await self._address(delivery)
+        async with self._refusals(delivery, address):
+            try:
+                return await write(address)
+            except discord.HTTPException as error:
+                if error.code not in INVALID_TOKEN or not address.token:
+                    raise
+                self.tokens.mark_invalid(address.token)
+                return await write(replace(address, token=""))
+
+    async def _post_or_replace(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
+        """The first part replaces the placeholder, of this process or another."""
+        shown = await self._placeholder(delivery) if part.index == 0 else None
+        if not shown:
+            return await self._send(delivery, address, part)
+        await self._update(delivery, address, shown, part)
+        return shown
+
+    async def _placeholder(self, delivery: Delivery) -> str | None:
+        shown = self._reply(delivery).placeholder
+        if delivery.token > OPENED and not shown:
+            return await self.find(delivery, 0)
+        return shown
+
+    async def _address(self, delivery: Delivery) -> ReplyAddress:
+        """Where a reply goes now. Pending acknowledgements go first."""
+        await self.tokens.wait_for_acknowledgements()
+        address = await self.tokens.address_of(delivery)
+        self._expiry.watch(delivery, address)
+        return address
 
     async def remove(self, delivery: Delivery, message: str) -> None:
-        note = await self.tokens.note(delivery)
-        with contextlib.suppress(discord.NotFound):  # somebody took it away already
+        address = await self.tokens.address_of(delivery)
+        with contextlib.suppress(discord.NotFound):  # it was deleted before
             async with asyncio.timeout(CALL_SECONDS):
-                match to_edit(note, 1, message, self._clock()):
+                match where_to_edit(address, 1, message, self._clock()):
                     case ByToken(app, token, ident):
-                        await self._rest.remove_by_token(app, token, ident)
-                    case Plainly(channel, ident):
-                        await self._rest.remove(channel, ident)
+                        await self._api.remove_by_token(app, token, ident)
+                    case InChannel(channel, ident):
+                        await self._api.remove(channel, ident)
                     case _:
                         return
 
-    async def _write(self, delivery: Delivery, note: Note, part: Part) -> str:
-        buttons, text = self._buttons(delivery, note, part), text_of(part)
-        note = await self._in_place(delivery, note)
-        moved = delivery.job in self._moved
-        match to_post(note, part.index, self._clock(), moved=moved):
+    async def _send(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
+        """Write a new message, or `@original`; its id."""
+        buttons, text = self._buttons(delivery, address, part), text_of(part)
+        address = await self._with_thread(delivery, address)
+        moved = self._has_moved(delivery)
+        match where_to_post(address, part.index, self._clock(), moved=moved):
             case ByToken(app, token, "", private):
-                said = await self._rest.follow_up(app, token, text, buttons, private=private)
-                return str(said["id"])
+                sent = await self._api.follow_up(app, token, text, buttons, private=private)
+                return str(sent["id"])
             case ByToken(app, token, ident):
-                said = await self._rest.edit_by_token(app, token, ident, text, buttons)
-                return str(said["id"])
-            case Plainly(channel):
-                reply_to = "" if note.opens or part.index else note.reply_to
+                sent = await self._api.edit_by_token(app, token, ident, text, buttons)
+                return str(sent["id"])
+            case InChannel(channel):
+                reply_to = "" if address.opens or part.index else address.reply_to
                 ident = await self._post(delivery, channel, part, buttons, reply_to)
-                at_home = channel == Note.unpack(delivery.note).channel
+                at_home = channel == ReplyAddress.unpack(delivery.note).channel
                 return ident if at_home else f"{channel}{ELSEWHERE}{ident}"
-            case Directly():
-                return await self._write_directly(delivery, part, buttons)
-            case Nowhere():
+            case ByDirectMessage():
+                return await self._send_directly(delivery, part, buttons)
+            case Unreachable():
                 raise PlatformRefused(TOKEN_ENDED)
 
-    async def _rewrite(self, delivery: Delivery, note: Note, message: str, part: Part) -> None:
-        buttons = self._buttons(delivery, note, part)
-        instead = self._instead.get(delivery.job, {})
-        message, moved = instead.get(part.index, message), delivery.job in self._moved
-        match to_edit(note, part.index, message, self._clock(), moved=moved):
+    async def _update(
+        self, delivery: Delivery, address: ReplyAddress, message: str, part: Part
+    ) -> None:
+        """Replace a message's text; where it is out of reach, send a new one in its place."""
+        buttons = self._buttons(delivery, address, part)
+        if replaced := self._replaced.get(delivery.job):
+            message = replaced.messages.get(part.index, message)
+        moved = self._has_moved(delivery)
+        match where_to_edit(address, part.index, message, self._clock(), moved=moved):
             case ByToken() as way:
-                posted = await self._rewrite_by_token(way, text_of(part), buttons)
-            case Plainly(channel, ident):
-                posted = await self._edit(delivery, channel, ident, part, buttons)
-            case Directly():
-                posted = await self._write_directly(delivery, part, buttons)
-                self._moved.add(delivery.job)
-            case Nowhere():
+                sent = await self._update_by_token(way, text_of(part), buttons)
+            case InChannel(channel, ident):
+                sent = await self._edit(delivery, channel, ident, part, buttons)
+            case ByDirectMessage():
+                sent = await self._send_directly(delivery, part, buttons)
+                self._replacement(delivery).moved = True
+            case Unreachable():
                 raise PlatformRefused(TOKEN_ENDED)
-        if posted:
-            self._remember(delivery, part.index, posted)
+        if sent:
+            self._replacement(delivery).messages[part.index] = sent
 
-    def _remember(self, delivery: Delivery, index: int, posted: str) -> None:
-        self._instead.setdefault(delivery.job, {})[index] = posted
-        while len(self._instead) > MOST_KEPT:
-            del self._instead[next(iter(self._instead))]
-
-    async def _rewrite_by_token(
-        self, way: ByToken, text: str, buttons: Sequence[components.Component]
-    ) -> str:
-        """Edit what the token reaches; the id of the follow-up that says it instead, or none."""
+    async def _update_by_token(self, way: ByToken, text: str, buttons: Sequence[Component]) -> str:
+        """Edit a message by the token; the id of the follow-up sent instead, or none."""
         if way.message:
             try:
-                await self._rest.edit_by_token(way.app, way.token, way.message, text, buttons)
+                await self._api.edit_by_token(way.app, way.token, way.message, text, buttons)
             except discord.NotFound as error:
                 if error.code != error_codes.UNKNOWN_MESSAGE or way.message == ORIGINAL:
                     raise
             else:
                 return ""
-        said = await self._rest.follow_up(way.app, way.token, text, buttons, private=way.private)
-        return str(said["id"])
+        sent = await self._api.follow_up(way.app, way.token, text, buttons, private=way.private)
+        return str(sent["id"])
 
     async def _post(
         self,
         delivery: Delivery,
         channel: str,
         part: Part,
-        buttons: Sequence[components.Component],
+        buttons: Sequence[Component],
         reply_to: str = "",
     ) -> str:
-        """An ordinary message, whose nonce makes a second sending the same message."""
+        """An ordinary message. Its nonce makes a repeated request the same message."""
         nonce, text = nonce_for(delivery.job, part.index), text_of(part)
-        said = await self._rest.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
-        ident = str(said["id"])
-        if said.get("content", text).strip() != text.strip():  # another process had sent it before
+        sent = await self._api.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
+        ident = str(sent["id"])
+        if sent.get("content", text).strip() != text.strip():  # another process had sent it before
             await self._edit(delivery, channel, ident, part, buttons)
         return ident
 
-    async def _write_directly(
-        self, delivery: Delivery, part: Part, buttons: Sequence[components.Component]
+    async def _send_directly(
+        self, delivery: Delivery, part: Part, buttons: Sequence[Component]
     ) -> str:
-        channel = await self._rest.direct_channel(delivery.author)
+        channel = await self._api.direct_channel(delivery.author)
         return f"{channel}{ELSEWHERE}{await self._post(delivery, channel, part, buttons)}"
 
     async def _edit(
@@ -277,140 +300,155 @@ class DiscordPlatform:
         channel: str,
         ident: str,
         part: Part,
-        buttons: Sequence[components.Component],
+        buttons: Sequence[Component],
     ) -> str:
-        """Edit a message; the id of the one that says it instead, or none."""
+        """Edit an ordinary message; the id of the message sent instead, or none."""
         text = text_of(part)
         try:
-            await self._rest.edit(channel, ident, text, buttons)
+            await self._api.edit(channel, ident, text, buttons)
         except discord.HTTPException as error:
             if error.code == error_codes.ARCHIVED:
-                await self._rest.wake(channel)
-                await self._rest.edit(channel, ident, text, buttons)
+                await self._api.unarchive(channel)
+                await self._api.edit(channel, ident, text, buttons)
             elif error.code != error_codes.TOO_MANY_EDITS:
                 raise
-            elif part.end is not None:  # older than an hour, it takes few edits: say it anew
+            elif part.end is not None:  # a message older than an hour takes few edits
                 nonce = nonce_for(delivery.job[::-1], part.index)
-                said = await self._rest.post(channel, text, buttons, nonce=nonce)
-                return str(said["id"])
+                sent = await self._api.post(channel, text, buttons, nonce=nonce)
+                return str(sent["id"])
         return ""
 
-    async def _in_place(self, delivery: Delivery, note: Note) -> Note:
-        """The note, once the thread is there that the reply opens; without it where Discord will
-        not have one.
-        """
-        if not note.opens:
-            return note
-        if delivery.job not in self._places:
-            self._places[delivery.job] = await self._opened(delivery, note)
-        place = self._places[delivery.job]
-        return note if place == note.channel else replace(note, channel=place, opens="")
+    async def _with_thread(self, delivery: Delivery, address: ReplyAddress) -> ReplyAddress:
+        """The address once the reply's thread is open; the channel's where none can be opened."""
+        if not address.opens:
+            return address
+        reply = self._reply(delivery)
+        if not reply.channel:
+            reply.channel = await self._open_thread(delivery, address)
+        if reply.channel == address.channel:
+            return address
+        return replace(address, channel=reply.channel, opens="")
 
-    async def _opened(self, delivery: Delivery, note: Note) -> str:
+    async def _open_thread(self, delivery: Delivery, address: ReplyAddress) -> str:
         channel = delivery.thread.channel
         try:
-            await self._rest.open_thread(channel, note.reply_to, note.opens)
+            await self._api.open_thread(channel, address.reply_to, address.opens)
         except discord.HTTPException as error:
             if error.code not in NO_THREAD:
                 raise
             log.warning("a thread could not be opened", channel=channel, code=error.code)
             return channel
-        return note.channel
+        return address.channel
 
     @contextlib.asynccontextmanager
-    async def _calling(self, delivery: Delivery, note: Note) -> AsyncIterator[None]:
-        """One call of the platform: not longer than it may be, and what is hopeless not again."""
+    async def _refusals(self, delivery: Delivery, address: ReplyAddress) -> AsyncIterator[None]:
+        """Limit a call's time, and turn a final refusal into `PlatformRefused`."""
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 yield
         except discord.HTTPException as error:
-            if error.code not in HOPELESS:
+            if error.code not in FINAL:
                 raise
-            await self._refused(delivery, note, error.code)
+            await self._report_refusal(delivery, address, error.code)
             raise PlatformRefused(f"Discord says {error.code}") from error
 
-    async def _refused(self, delivery: Delivery, note: Note, code: int) -> None:
-        """Say in the log what stands in the way, and to the person, if they can be reached."""
-        self._forget(delivery.job)
+    async def _report_refusal(self, delivery: Delivery, address: ReplyAddress, code: int) -> None:
+        """Tell the operator in the log, and the person, if they can be reached."""
+        self._close(delivery.job)
         reason = REASONS.get(code, "")
         where = str(delivery.thread)
         log.warning("discord refused a reply", job=delivery.job, thread=where, reason=reason)
         if code in (error_codes.MISSING_ACCESS, error_codes.MISSING_PERMISSIONS):
             channel, nonce = delivery.thread.channel, nonce_for(delivery.job[::-1], 0)
-            await self._rest.tell_refused(delivery.author, channel, note.locale, nonce)
+            await self._api.tell_no_permission(delivery.author, channel, address.locale, nonce)
 
-    def _settle(self, delivery: Delivery, part: Part) -> None:
+    # -- what is known of each reply --------------------------------------------------------------
+
+    def _reply(self, delivery: Delivery) -> OpenReply:
+        return self._open.setdefault(delivery.job, OpenReply(delivery))
+
+    def _written(self, delivery: Delivery, part: Part) -> None:
         self._typing.stop(delivery.job)
-        self._waiting.pop(delivery.job, None)
-        self._textless.pop(delivery.job, None)
+        reply = self._reply(delivery)
+        reply.has_text, reply.placeholder = True, ""
         if part.end is None or not part.last:
             return
-        if delivery.token == 1:  # after a takeover, the end is said once more
-            self._moved.discard(delivery.job)
-            self._instead.pop(delivery.job, None)
-        self._forget(delivery.job)
+        if delivery.token == OPENED:  # after a takeover, the end is written once more
+            self._replaced.pop(delivery.job, None)
+        self._close(delivery.job)
 
-    def _forget(self, job: str) -> None:
+    def _close(self, job: str) -> None:
         """Nothing more will come of a reply."""
         self._typing.stop(job)
-        self._alarms.clear(job)
-        for kept in (self._textless, self._waiting, self._places):
-            kept.pop(job, None)
+        self._expiry.cancel(job)
+        self._open.pop(job, None)
+
+    def _replacement(self, delivery: Delivery) -> Replaced:
+        replaced = self._replaced.setdefault(delivery.job, Replaced())
+        while len(self._replaced) > MAX_REPLACED:
+            del self._replaced[next(iter(self._replaced))]
+        return replaced
+
+    def _has_moved(self, delivery: Delivery) -> bool:
+        replaced = self._replaced.get(delivery.job)
+        return replaced is not None and replaced.moved
 
     def _buttons(
-        self, delivery: Delivery, note: Note, part: Part
-    ) -> Sequence[components.Component]:
-        """Stop while the reply is written; at its end, what can be done about it."""
+        self, delivery: Delivery, address: ReplyAddress, part: Part
+    ) -> Sequence[Component]:
+        """Stop while the reply is written; at its end, the buttons of a finished reply."""
         if not part.last:
             return ()
-        words, thread = labels(note.locale), delivery.thread
+        thread, locale = delivery.thread, address.locale
         if part.end is None:
-            return components.streaming(thread, delivery.job, part.index, words)
+            return components.streaming(thread, delivery.job, part.index, locale)
         if not isinstance(part.end, Done):
             return ()
-        cut = part.end.finish_reason == "length"
-        return components.finished(thread, delivery.job, part.index, words, cut=cut)
+        resumable = can_continue(part.end)
+        return components.finished(thread, delivery.job, part.index, locale, resumable=resumable)
 
-    async def _move(self, delivery: Delivery, note: Note) -> None:
-        """Let a private reply go on in the person's direct messages."""
-        part = Part(0, say("moved_here", note.locale), last=True)
-        posted = await self._write_directly(delivery, part, self._buttons(delivery, note, part))
-        self._moved.add(delivery.job)
-        self._remember(delivery, 0, posted)
-        text = say("moved_there", note.locale)
-        await self._rest.edit_by_token(note.app, note.token, ORIGINAL, text)
+    async def _move(self, delivery: Delivery, address: ReplyAddress) -> None:
+        """Let a private reply continue in the person's direct messages."""
+        part = Part(0, say("moved_here", address.locale), last=True)
+        buttons = self._buttons(delivery, address, part)
+        sent = await self._send_directly(delivery, part, buttons)
+        replaced = self._replacement(delivery)
+        replaced.moved, replaced.messages[0] = True, sent
+        text = say("moved_there", address.locale)
+        await self._api.edit_by_token(address.app, address.token, ORIGINAL, text)
 
     # -- what was said --------------------------------------------------------------------------
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
-        note = await self.tokens.note(delivery)
-        way = to_post(note, index, self._clock())
-        if not isinstance(way, Plainly) or (index == 0 and delivery.job in self._waiting):
+        address = await self.tokens.address_of(delivery)
+        way = where_to_post(address, index, self._clock())
+        reply = self._open.get(delivery.job)
+        if not isinstance(way, InChannel) or (index == 0 and reply and reply.placeholder):
             return None  # @original may be written twice, and a follow-up cannot be found
         async with asyncio.timeout(CALL_SECONDS):
             return await self._find_in(way.channel, delivery, index)
 
     async def _find_in(self, channel: str, delivery: Delivery, index: int) -> str | None:
         """The message with this reply's buttons: its newest part always has some."""
-        known = {*delivery.messages, *self._instead.get(delivery.job, {}).values()}
+        replaced = self._replaced.get(delivery.job, Replaced())
+        known = {*delivery.messages, *replaced.messages.values()}
         try:
-            messages = await self._rest.history(channel, after=delivery.turn)
+            messages = await self._api.history(channel, after=delivery.turn)
         except discord.NotFound:  # the thread has not been opened
             return None
         for message in messages:
             if str(message["id"]) in known:
                 continue
-            for press in components.presses_in(message.get("components", ())):
-                if (press.job, press.index) == (delivery.job, index):
+            for button in components.button_ids_in(message.get("components", ())):
+                if (button.job, button.index) == (delivery.job, index):
                     return str(message["id"])
         return None
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        await self._rest.turn()
-        return await backfill.earlier(self._client, thread, before, after)
+        return await self._backfill.earlier(thread, before, after)
 
 
 def text_of(part: Part) -> str:
-    """A part as Discord shall show it, the bot's own sentence in small print."""
-    words = part.text if part.text.strip() else "…"  # Discord refuses what shows nothing
-    return f"{words}\n-# {part.note}" if part.note else words
+    """A part as Discord shows it, the bot's own sentence in small print."""
+    text = part.text if part.text.strip() else "…"  # Discord refuses a message that shows nothing
+    return f"{text}\n-# {part.note}" if part.note else text

@@ -1,4 +1,4 @@
-"""/privacy: what is kept of a person; theirs to take along, or to have forgotten."""
+"""/privacy: what is stored about a person, to export or to forget."""
 
 from __future__ import annotations
 
@@ -10,86 +10,77 @@ from typing import Any
 
 import discord
 
-from bots.discord.context import Asked, Desk
+from bots.discord.components import DANGER, button, row
+from bots.discord.context import Context
+from bots.discord.convert import DIRECT, PLATFORM, Interaction
 from bots.strings import say
 from core.queue_types import Place
 
-EXPORT, FORGET, SURE = "h1p.export", "h1p.forget", "h1p.sure"
+EXPORT, FORGET, CONFIRM = "h1p.export", "h1p.forget", "h1p.sure"
 
 
 class Privacy:
-    """What a person may ask about themselves; only they see the answers."""
+    """What people may ask about themselves; only they see the answers."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    async def show(self, interaction: Asked) -> None:
-        locale = self._desk.locale_of(interaction)
-        days = f"{self._desk.terms.retention_days:g}"
+    async def show(self, interaction: Interaction) -> None:
+        """Tell what is stored, with the buttons to export and forget it."""
+        locale = self._context.locale_of(interaction)
+        days = f"{self._context.behaviour.retention_days:g}"
+        export = button(EXPORT, say("export_button", locale))
+        forget = button(FORGET, say("forget_button", locale), DANGER)
         text = say("privacy", locale, days=days)
-        take = _button(EXPORT, say("export_button", locale), discord.ButtonStyle.secondary)
-        drop = _button(FORGET, say("forget_button", locale), discord.ButtonStyle.danger)
-        await self._desk.show(interaction, text, _view(take, drop))
+        await self._context.answer_privately(interaction, text, (row(export, forget),))
 
-    async def pressed(self, interaction: Asked) -> None:
-        """One of the buttons; others are passed over."""
+    async def on_press(self, interaction: Interaction) -> None:
+        """One of the buttons above; others are ignored."""
         data: Any = interaction.data or {}
-        match data.get("custom_id"):
-            case "h1p.export":
-                await self._export(interaction)
-            case "h1p.forget":
-                await self._ask_again(interaction)
-            case "h1p.sure":
-                await self._forget(interaction)
+        ident = data.get("custom_id")
+        if ident == EXPORT:
+            await self._export(interaction)
+        elif ident == FORGET:
+            await self._ask_to_confirm(interaction)
+        elif ident == CONFIRM:
+            await self._forget(interaction)
 
-    async def _ask_again(self, interaction: Asked) -> None:
-        locale = self._desk.locale_of(interaction)
-        sure = _button(SURE, say("reset_yes", locale), discord.ButtonStyle.danger)
-        await self._desk.show(interaction, say("forget_sure", locale), _view(sure))
+    async def _ask_to_confirm(self, interaction: Interaction) -> None:
+        locale = self._context.locale_of(interaction)
+        confirm = button(CONFIRM, say("reset_yes", locale), DANGER)
+        text = say("forget_sure", locale)
+        await self._context.answer_privately(interaction, text, (row(confirm),))
 
-    async def _forget(self, interaction: Asked) -> None:
+    async def _forget(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
         person, turns = str(interaction.user.id), 0
         for place in _places(interaction):
-            turns += await self._desk.history.forget(place, person)
-        await self._desk.tell(interaction, "forget_done", turns=turns)
+            turns += await self._context.history.forget(place, person)
+        await self._context.tell(interaction, "forget_done", turns=turns)
 
-    async def _export(self, interaction: Asked) -> None:
-        """The person's words and the replies to them, as a JSON file."""
+    async def _export(self, interaction: Interaction) -> None:
+        """Send the person's messages and the replies to them as a JSON file."""
         await interaction.response.defer(ephemeral=True, thinking=True)
+        person = str(interaction.user.id)
         rows = [
             {"thread": str(thread), **asdict(stored.turn)}
             for place in _places(interaction)
-            async for thread, stored in self._desk.history.export(place, str(interaction.user.id))
+            async for thread, stored in self._context.history.export(place, person)
         ]
-        person = str(interaction.user.id)
         for place in _places(interaction):
-            await self._desk.relay.access.record(place, person, "export", person)
+            await self._context.relay.access.record(place, person, "export", person)
         if not rows:
-            await self._desk.tell(interaction, "export_nothing")
+            await self._context.tell(interaction, "export_nothing")
             return
-        text = json.dumps(rows, ensure_ascii=False, indent=1)
-        said = say("export_done", self._desk.locale_of(interaction), turns=len(rows))
-        file = discord.File(io.BytesIO(text.encode()), "henji.json")
-        await interaction.followup.send(said, file=file, ephemeral=True)
+        text = say("export_done", self._context.locale_of(interaction), turns=len(rows))
+        data = json.dumps(rows, ensure_ascii=False, indent=1)
+        file = discord.File(io.BytesIO(data.encode()), "henji.json")
+        await interaction.followup.send(text, file=file, ephemeral=True)
 
 
-def _places(interaction: Asked) -> Sequence[Place]:
-    """Where a person's words are: the guild where they ask, and their direct messages."""
-    direct = Place("discord", "dm", str(interaction.user.id))
+def _places(interaction: Interaction) -> Sequence[Place]:
+    """Where a person's messages are: in this guild, and in direct messages."""
+    direct = Place(PLATFORM, DIRECT, str(interaction.user.id))
     if interaction.guild_id is None:
         return (direct,)
-    return (Place("discord", str(interaction.guild_id)), direct)
-
-
-def _button(custom_id: str, label: str, style: discord.ButtonStyle) -> discord.ui.Button[Any]:
-    return discord.ui.Button(custom_id=custom_id, label=label, style=style)
-
-
-def _view(*buttons: discord.ui.Button[Any]) -> discord.ui.View:
-    """Buttons that nobody keeps: what they mean stands in their ids."""
-    view = discord.ui.View(timeout=None)
-    for button in buttons:
-        view.add_item(button)
-    view.stop()
-    return view
+    return (Place(PLATFORM, str(interaction.guild_id)), direct)

@@ -1,54 +1,59 @@
-"""How fast the bot may speak: what Discord's rate-limit headers allow, and no faster.
+"""How fast the bot may send: as Discord's rate-limit headers allow.
 
-A reply's intermediate edits are worth nothing once a newer text is there, so nobody queues them:
-`Pace.turn` returns when one more request may go out, and the text is chosen after that. Finished
-texts go first, and a place in every window is kept for them.
+Only the newest text of a growing reply matters, so intermediate edits are never queued:
+`RateLimiter.acquire` returns when one more request may go out, and the text is chosen then. Final
+texts go first, and every bucket keeps room for them.
 
-Without a header yet, one request at a time is let through: its answer brings the figures.
+Before the first header, one request at a time is let through: its answer brings the figures.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
 import itertools
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import aiohttp
 
 from core.observe import metrics
 
-EVERYWHERE = ""
+GLOBAL = ""
 """The key of the limit over all channels; interactions are exempt from it."""
-EVERYWHERE_LIMIT = 40
-"""Requests a second: Discord allows 50, and discord.py sends a few that are not counted here."""
-KEPT_FREE = 2
-"""Places in a window that intermediate updates leave: one for a final text, and one because
-discord.py holds back whoever took the last."""
-GUESS_SECONDS = 1.0
-"""How long a window lasts before a header has said so."""
-MOST_WINDOWS = 4096
+GLOBAL_LIMIT = 40
+"""Requests a second. Discord allows 50, and discord.py sends a few that are not counted here."""
+RESERVED = 2
+"""Requests of a bucket that intermediate edits leave: one for a final text, and one because
+discord.py delays the request that took the last."""
+DEFAULT_SECONDS = 1.0
+"""The length of a bucket's window before a header has told it."""
+MAX_BUCKETS = 4096
 
 
 @dataclass(slots=True)
-class Window:
-    """One bucket: so many requests until it is full again at `resets`."""
+class Bucket:
+    """One rate limit: `left` requests until it is full again at `resets`."""
 
     limit: int = 1
-    seconds: float = GUESS_SECONDS
+    seconds: float = DEFAULT_SECONDS
     left: int = 1
     resets: float = 0.0
     waiting: list[tuple[bool, int]] = field(default_factory=list)
-    """Tickets, finished texts first and then in order."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """A heap of tickets: final texts first, then in order of arrival."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def delay(self, now: float, *, final: bool) -> float:
         """Seconds until one more request may go out; 0: now."""
         if now >= self.resets:
             return 0.0
-        keep = 0 if final else min(KEPT_FREE, self.limit - 1)
-        return 0.0 if self.left > keep else self.resets - now
+        reserve = 0 if final else min(RESERVED, self.limit - 1)
+        return 0.0 if self.left > reserve else self.resets - now
 
     def take(self, now: float) -> None:
         if now >= self.resets:
@@ -57,13 +62,13 @@ class Window:
 
 
 @dataclass(slots=True)
-class Rolling(Window):
-    """No more than so many requests in any `seconds`, wherever Discord's own window begins."""
+class RollingBucket(Bucket):
+    """At most `limit` requests in any `seconds`, wherever Discord's own window begins."""
 
     taken: deque[float] = field(default_factory=deque)
 
     def delay(self, now: float, *, final: bool) -> float:
-        if self.left == 0 and now < self.resets:  # refused
+        if self.left == 0 and now < self.resets:  # after a 429
             return self.resets - now
         while self.taken and self.taken[0] <= now - self.seconds:
             self.taken.popleft()
@@ -75,81 +80,145 @@ class Rolling(Window):
         self.taken.append(now)
 
 
-class Pace:
-    """The windows of one bot, in one process."""
+class RateLimiter:
+    """The buckets of one bot in one process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tickets = itertools.count()
-        self._windows: dict[str, Window] = {}
-        self._windows[EVERYWHERE] = Rolling(EVERYWHERE_LIMIT, 1.0, EVERYWHERE_LIMIT)
+        self._buckets: dict[str, Bucket] = {}
+        self._buckets[GLOBAL] = RollingBucket(GLOBAL_LIMIT, 1.0, GLOBAL_LIMIT)
 
-    async def turn(self, key: str, *, final: bool) -> None:
-        """Wait until one more request may go out in this window, and count it."""
-        window = self._window(key)
+    async def acquire(self, key: str, *, final: bool) -> None:
+        """Wait until one more request of this bucket may go out, and count it."""
+        bucket = self._bucket(key)
         ticket = (not final, next(self._tickets))
-        heapq.heappush(window.waiting, ticket)
+        heapq.heappush(bucket.waiting, ticket)
         try:
-            while (delay := self._delay(window, ticket)) is None or delay > 0:
-                window.news.clear()
-                await _until(window.news, delay)
-            window.take(self._clock())
+            while (delay := self._delay(bucket, ticket)) is None or delay > 0:
+                bucket.changed.clear()
+                await _wait(bucket.changed, delay)
+            bucket.take(self._clock())
         finally:
-            window.waiting.remove(ticket)
-            heapq.heapify(window.waiting)
-            window.news.set()
+            bucket.waiting.remove(ticket)
+            heapq.heapify(bucket.waiting)
+            bucket.changed.set()
 
-    def has_room(self, key: str) -> bool:
-        """Whether an unimportant request would be let through at once; counted if so."""
-        window = self._window(key)
-        if window.waiting or window.delay(self._clock(), final=False) > 0:
+    def try_acquire(self, key: str) -> bool:
+        """Count an optional request, if it may go out at once."""
+        bucket = self._bucket(key)
+        if bucket.waiting or bucket.delay(self._clock(), final=False) > 0:
             return False
-        window.take(self._clock())
+        bucket.take(self._clock())
         return True
 
     def observe(self, key: str, headers: Mapping[str, str], status: int) -> None:
-        """Take over what an answer's headers say about its window."""
-        window, now = self._window(key), self._clock()
+        """Adopt what an answer's headers say about its bucket."""
+        bucket, now = self._bucket(key), self._clock()
         if status == 429:
             metrics.RATE_LIMITED.labels("discord", key.partition(" ")[0]).inc()
-            window.left, window.resets = 0, now + float(headers.get("Retry-After", GUESS_SECONDS))
+            wait = float(headers.get("Retry-After", DEFAULT_SECONDS))
+            bucket.left, bucket.resets = 0, now + wait
         elif "X-RateLimit-Remaining" in headers:
-            self._adjust(window, headers, now)
-        window.news.set()
+            self._adjust(bucket, headers, now)
+        bucket.changed.set()
 
-    def _adjust(self, window: Window, headers: Mapping[str, str], now: float) -> None:
+    def _adjust(self, bucket: Bucket, headers: Mapping[str, str], now: float) -> None:
         left = int(headers["X-RateLimit-Remaining"])
-        after = float(headers.get("X-RateLimit-Reset-After", GUESS_SECONDS))
-        # an answer that was overtaken must not give back what others took since
-        same = now < window.resets and window.limit > 1
-        window.left = min(left, window.left) if same else left
-        window.limit = int(headers.get("X-RateLimit-Limit", window.limit))
-        window.seconds = max(window.seconds, after) if same else max(after, GUESS_SECONDS)
-        window.resets = now + after
+        after = float(headers.get("X-RateLimit-Reset-After", DEFAULT_SECONDS))
+        # an answer that comes late must not give back what others took since
+        same = now < bucket.resets and bucket.limit > 1
+        bucket.left = min(left, bucket.left) if same else left
+        bucket.limit = int(headers.get("X-RateLimit-Limit", bucket.limit))
+        bucket.seconds = max(bucket.seconds, after) if same else max(after, DEFAULT_SECONDS)
+        bucket.resets = now + after
 
-    def _delay(self, window: Window, ticket: tuple[bool, int]) -> float | None:
-        """Seconds to wait; None: until someone in front has gone."""
-        if window.waiting[0] != ticket:
+    def _delay(self, bucket: Bucket, ticket: tuple[bool, int]) -> float | None:
+        """Seconds to wait; None: until the one in front has gone."""
+        if bucket.waiting[0] != ticket:
             return None
-        return window.delay(self._clock(), final=not ticket[0])
+        return bucket.delay(self._clock(), final=not ticket[0])
 
-    def _window(self, key: str) -> Window:
-        if key not in self._windows:
-            if len(self._windows) >= MOST_WINDOWS:
-                self._forget_old()
-            self._windows[key] = Window()
-        return self._windows[key]
+    def _bucket(self, key: str) -> Bucket:
+        if key not in self._buckets:
+            if len(self._buckets) >= MAX_BUCKETS:
+                self._drop_stale()
+            self._buckets[key] = Bucket()
+        return self._buckets[key]
 
-    def _forget_old(self) -> None:
+    def _drop_stale(self) -> None:
         now = self._clock()
-        stale = [k for k, w in self._windows.items() if k and not w.waiting and w.resets < now]
+        stale = [k for k, b in self._buckets.items() if k and not b.waiting and b.resets < now]
         for key in stale:
-            del self._windows[key]
+            del self._buckets[key]
 
 
-async def _until(news: asyncio.Event, seconds: float | None) -> None:
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
     try:
         async with asyncio.timeout(seconds):
-            await news.wait()
+            await event.wait()
     except TimeoutError:
         return
+
+
+# -- buckets by request -------------------------------------------------------------------------
+
+_CHANNEL = re.compile(r"/channels/(\d+)/messages(?:/\d+)?$")
+_THREADS = re.compile(r"/channels/(\d+)/messages/\d+/threads$")
+_TYPING = re.compile(r"/channels/(\d+)/typing$")
+_WEBHOOK = re.compile(r"/webhooks/\d+/([^/]+)")
+
+
+def edit_key(channel: str) -> str:
+    """The bucket of a channel's edits."""
+    return f"PATCH {channel}"
+
+
+def post_key(channel: str) -> str:
+    """The bucket of a channel's new messages."""
+    return f"POST {channel}"
+
+
+def threads_key(channel: str) -> str:
+    """The bucket of a channel's new threads."""
+    return f"threads {channel}"
+
+
+def typing_key(channel: str) -> str:
+    """The bucket of a channel's typing indicator."""
+    return f"typing {channel}"
+
+
+def token_key(token: str) -> str:
+    """The bucket of an interaction's messages, without the token itself."""
+    return f"hook {hashlib.sha256(token.encode()).hexdigest()[:16]}"
+
+
+def tracing(limiter: RateLimiter) -> aiohttp.TraceConfig:
+    """Pass every answer's rate-limit headers to the limiter; for the client's HTTP session."""
+
+    async def ended(
+        session: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        answer: aiohttp.TraceRequestEndParams,
+    ) -> None:
+        key = _key_of(answer.method, answer.url.path)
+        if key:
+            limiter.observe(key, answer.response.headers, answer.response.status)
+        if answer.response.headers.get("X-RateLimit-Global"):
+            limiter.observe(GLOBAL, answer.response.headers, answer.response.status)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_end.append(ended)
+    return config
+
+
+def _key_of(method: str, path: str) -> str:
+    if webhook := _WEBHOOK.search(path):
+        return token_key(webhook[1])
+    if parent := _THREADS.search(path):
+        return threads_key(parent[1])
+    if typed := _TYPING.search(path):
+        return typing_key(typed[1])
+    channel = _CHANNEL.search(path)
+    return f"{method} {channel[1]}" if channel else ""

@@ -1,8 +1,8 @@
 """How a reply reaches its person: in a channel, by the interaction's token, or directly.
 
-A reply to a command goes through the interaction's token while that is valid, and continues as
-ordinary messages afterwards. A reply that only its person may see continues in their direct
-messages. Where the bot is installed for that person alone, the token is the only way.
+A reply to a command uses the interaction's token while that is valid, and continues as ordinary
+messages afterwards. A reply that only its person may see continues in their direct messages. Where
+the bot is installed for that person alone, the token is the only way.
 """
 
 from __future__ import annotations
@@ -16,64 +16,71 @@ from typing import TypeAlias
 import discord
 import structlog
 
-from bots.discord.api import ORIGINAL, hook_key
+from bots.discord.api import ORIGINAL
+from bots.discord.rate_limits import token_key
 from core.queue_types import Delivery
 from core.types import ThreadKey
 
 log = structlog.get_logger()
 
-_TOKEN = "secret_token"  # noqa: S105 -- a name, and `secret_` is the store's word for such
+_PACKED_NAMES = {"token": "secret_token", "token_only": "stranger"}
+"""Field -> its name in a packed address, where they differ. The store drops `secret_` fields when
+the delivery is closed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """One reply's address."""
+class ReplyAddress:
+    """Where one reply goes, and with which token.
+
+    It is kept packed in the delivery's `note`, so that another process can continue the reply. The
+    interaction's token is a secret that can post: it is stored nowhere else, and never logged.
+    """
 
     channel: str = ""
-    """Where ordinary messages go: a channel, a thread or a direct channel."""
+    """The channel, thread or direct channel of ordinary messages."""
     reply_to: str = ""
     """The message that the first part is a reply to."""
     opens: str = ""
     """The name of the thread that the reply opens under `reply_to`."""
     app: str = ""
     token: str = field(default="", repr=False)
-    """The interaction's token, good until `until` (seconds since the epoch)."""
+    """The interaction's token, valid until `until` (seconds since the epoch)."""
     until: float = 0.0
     original: str = ""
-    """The message that the pressed control stands under: ``@original`` to the token."""
+    """The message of the pressed button: ``@original`` to the token."""
     private: bool = False
     """Only the person who asked may see the reply."""
-    stranger: bool = False
-    """The bot is installed for the person alone, or may not write there: it can only speak
-    through the token."""
+    token_only: bool = False
+    """The bot is installed for the person alone, or may not write there."""
     locale: str = ""
 
     def pack(self) -> Mapping[str, str]:
-        """As strings, without what is at its default."""
+        """The fields that are not at their default, as strings."""
         values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
-        packed = {name: _text(value) for name, value, default in values if value != default}
-        if token := packed.pop("token", ""):
-            packed[_TOKEN] = token
-        return packed
+        return {
+            _PACKED_NAMES.get(name, name): _text(value)
+            for name, value, default in values
+            if value != default
+        }
 
     @classmethod
-    def unpack(cls, note: Mapping[str, str]) -> Note:
-        """The note that `pack` made; names of other versions are passed over."""
+    def unpack(cls, packed: Mapping[str, str]) -> ReplyAddress:
+        """The address that `pack` made; unknown names, of other versions, are ignored."""
         return cls(
-            channel=note.get("channel", ""),
-            reply_to=note.get("reply_to", ""),
-            opens=note.get("opens", ""),
-            app=note.get("app", ""),
-            token=note.get(_TOKEN, ""),
-            until=float(note.get("until", "0")),
-            original=note.get("original", ""),
-            private=note.get("private") == "1",
-            stranger=note.get("stranger") == "1",
-            locale=note.get("locale", ""),
+            channel=packed.get("channel", ""),
+            reply_to=packed.get("reply_to", ""),
+            opens=packed.get("opens", ""),
+            app=packed.get("app", ""),
+            token=packed.get("secret_token", ""),
+            until=float(packed.get("until", "0")),
+            original=packed.get("original", ""),
+            private=packed.get("private") == "1",
+            token_only=packed.get("stranger") == "1",
+            locale=packed.get("locale", ""),
         )
 
     def has_token(self, now: float, margin: float = 0.0) -> bool:
-        """Whether the token will still serve in `margin` seconds."""
+        """Whether the token is still valid in `margin` seconds."""
         return bool(self.token) and now + margin < self.until
 
 
@@ -81,19 +88,19 @@ def _text(value: object) -> str:
     return "1" if value is True else str(value)
 
 
-# -- the way of one message ---------------------------------------------------------------------
+# -- the destination of one message -------------------------------------------------------------
 
 ELSEWHERE = "/"
-"""In a message's id: ``channel/message`` for one that is not in the delivery's own channel."""
+"""In a message's id: ``channel/message`` for one outside the delivery's own channel."""
 MARGIN = 10.0
-"""Seconds before a token's end from which on it is not relied upon."""
+"""Seconds before its end from which a token is not relied upon."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByToken:
-    """Through the interaction; a follow-up where `message` is empty.
+    """By the interaction's token; a follow-up where `message` is empty.
 
-    A token reaches only the messages that were made by it, and the one that was pressed.
+    A token reaches the messages that were made with it, and the one whose button was pressed.
     """
 
     app: str
@@ -103,7 +110,7 @@ class ByToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Plainly:
+class InChannel:
     """An ordinary message in a channel; a new one where `message` is empty."""
 
     channel: str
@@ -111,52 +118,58 @@ class Plainly:
 
 
 @dataclass(frozen=True, slots=True)
-class Directly:
+class ByDirectMessage:
     """A new message to the person alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Nowhere:
-    """There is no way left."""
+class Unreachable:
+    """No way is left."""
 
 
-Way: TypeAlias = ByToken | Plainly | Directly | Nowhere
+Destination: TypeAlias = ByToken | InChannel | ByDirectMessage | Unreachable
 
 
-def to_post(note: Note, index: int, now: float, *, moved: bool = False) -> Way:
-    """The way of a new part; `moved`: the reply has left for the direct messages before."""
-    alone = note.private or note.stranger
-    if note.has_token(now, MARGIN) and not moved:
-        if index == 0 and not note.original:
-            return ByToken(note.app, note.token, ORIGINAL, note.private)
+def where_to_post(
+    address: ReplyAddress, index: int, now: float, *, moved: bool = False
+) -> Destination:
+    """The destination of a new part; `moved`: the reply continues in direct messages."""
+    alone = address.private or address.token_only
+    if address.has_token(now, MARGIN) and not moved:
+        if index == 0 and not address.original:
+            return ByToken(address.app, address.token, ORIGINAL, address.private)
         if alone:
-            return ByToken(note.app, note.token, private=note.private)
-    return _without_token(note, alone=alone)
+            return ByToken(address.app, address.token, private=address.private)
+    return _without_token(address, alone=alone)
 
 
-def to_edit(note: Note, index: int, message: str, now: float, *, moved: bool = False) -> Way:
-    """The way to a message that stands already. `Directly` says that it cannot be reached."""
+def where_to_edit(
+    address: ReplyAddress, index: int, message: str, now: float, *, moved: bool = False
+) -> Destination:
+    """The way to an existing message. `ByDirectMessage`: it is out of reach, send a new one."""
     if ELSEWHERE in message:
-        return Plainly(*message.split(ELSEWHERE))
-    alone = note.private or note.stranger
-    if note.has_token(now, MARGIN) and not moved and (alone or index == 0):
-        ident = ORIGINAL if index == 0 else "" if message == note.original else message
-        return ByToken(note.app, note.token, ident, note.private)
-    way = _without_token(note, alone=alone)
-    return Plainly(way.channel, message) if isinstance(way, Plainly) else way
+        return InChannel(*message.split(ELSEWHERE))
+    alone = address.private or address.token_only
+    if address.has_token(now, MARGIN) and not moved and (alone or index == 0):
+        ident = ORIGINAL if index == 0 else "" if message == address.original else message
+        return ByToken(address.app, address.token, ident, address.private)
+    way = _without_token(address, alone=alone)
+    return InChannel(way.channel, message) if isinstance(way, InChannel) else way
 
 
-def _without_token(note: Note, *, alone: bool) -> Way:
-    if note.stranger:
-        return Nowhere()
-    return Directly() if alone else Plainly(note.channel)
+def _without_token(address: ReplyAddress, *, alone: bool) -> Destination:
+    if address.token_only:
+        return Unreachable()
+    return ByDirectMessage() if alone else InChannel(address.channel)
 
 
 # -- tokens -------------------------------------------------------------------------------------
 
-MOST_DEAD = 1024
+MAX_INVALID = 1024
 YIELD_SECONDS = 0.5
-"""For no longer than this does a reply's message make way."""
+"""The longest that a reply's message waits for acknowledgements."""
+EXPIRY_MARGIN = 60.0
+"""Seconds before a token's end at which a reply that depends on it is stopped or moved."""
 
 
 @dataclass(slots=True)
@@ -166,92 +179,94 @@ class Acknowledgement:
     given: bool = False
 
 
-class Tokens:
-    """What this process knows of the tokens in its deliveries; never the tokens themselves."""
+class InteractionTokens:
+    """Which tokens are being acknowledged, and which are invalid; by hash, never the token itself.
+
+    A reply can be ready before its interaction is acknowledged, and Discord does not know the token
+    until then. A token that was never acknowledged stays unknown.
+    """
 
     def __init__(self) -> None:
         self._pending: dict[str, asyncio.Future[None]] = {}
-        self._dead: dict[str, None] = {}
+        self._invalid: dict[str, None] = {}
 
     @contextlib.contextmanager
     def acknowledging(self, token: str) -> Iterator[Acknowledgement]:
-        """Hold what goes by this token back until the acknowledgement is given, or failed."""
-        key, outcome = hook_key(token), Acknowledgement()
+        """Delay messages by this token until it is acknowledged; failing that, it is invalid."""
+        key, outcome = token_key(token), Acknowledgement()
         self._pending[key] = asyncio.get_running_loop().create_future()
         try:
             yield outcome
         finally:
             if not outcome.given:
-                self.bury(token)
+                self.mark_invalid(token)
             self._pending.pop(key).set_result(None)
 
-    async def quiet(self) -> None:
-        """Let those go first who are acknowledged now: it is due in 3 s, a reply is not."""
+    async def wait_for_acknowledgements(self) -> None:
+        """Let pending acknowledgements go first: they are due in 3 s, a reply is not."""
         if self._pending:
             await asyncio.wait(list(self._pending.values()), timeout=YIELD_SECONDS)
 
-    def bury(self, token: str) -> None:
-        """Discord does not take this token, and will not."""
-        self._dead[hook_key(token)] = None
-        while len(self._dead) > MOST_DEAD:
-            del self._dead[next(iter(self._dead))]
+    def mark_invalid(self, token: str) -> None:
+        """Discord does not accept this token, now or later."""
+        self._invalid[token_key(token)] = None
+        while len(self._invalid) > MAX_INVALID:
+            del self._invalid[next(iter(self._invalid))]
 
-    async def note(self, delivery: Delivery) -> Note:
-        """A delivery's note, once its token is known; without it if it is good for nothing."""
-        note = Note.unpack(delivery.note)
-        if not note.token:
-            return note
-        key = hook_key(note.token)
+    async def address_of(self, delivery: Delivery) -> ReplyAddress:
+        """A delivery's address, once its token is acknowledged; without the token if invalid."""
+        address = ReplyAddress.unpack(delivery.note)
+        if not address.token:
+            return address
+        key = token_key(address.token)
         if (pending := self._pending.get(key)) is not None:
             await asyncio.shield(pending)
-        return replace(note, token="") if key in self._dead else note
+        return replace(address, token="") if key in self._invalid else address
 
 
-BEFORE_THE_END = 60.0
-"""Seconds before a token's end at which a reply that cannot do without it is cut or moved."""
+class TokenExpiry:
+    """A timer for each reply that depends on its token.
 
-
-class Alarms:
-    """One for each reply that needs its token: what only one person may see moves to their direct
-    messages; what the bot can bring to nobody without the token is stopped, and says so.
+    Before the token ends, a private reply moves to direct messages, and a reply that has no other
+    way is stopped with a sentence.
     """
 
     def __init__(
         self,
         stop: Callable[[ThreadKey, str], Awaitable[object]],
-        move: Callable[[Delivery, Note], Awaitable[None]],
+        move: Callable[[Delivery, ReplyAddress], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
         self._stop = stop
         self._move = move
         self._clock = clock
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._timers: dict[str, asyncio.Task[None]] = {}
 
-    def set(self, delivery: Delivery, note: Note) -> None:
-        """See to a reply in time; a second call changes nothing."""
-        seconds = note.until - BEFORE_THE_END - self._clock()
-        needs_it = note.token and (note.private or note.stranger)
-        if needs_it and delivery.job not in self._tasks and seconds > -BEFORE_THE_END:
-            ringing = self._ring(delivery, note, max(seconds, 0.0))
-            self._tasks[delivery.job] = asyncio.create_task(ringing, name=f"alarm {delivery.job}")
+    def watch(self, delivery: Delivery, address: ReplyAddress) -> None:
+        """Start a reply's timer, if it needs one; a second call changes nothing."""
+        seconds = address.until - EXPIRY_MARGIN - self._clock()
+        depends = address.token and (address.private or address.token_only)
+        if depends and delivery.job not in self._timers and seconds > -EXPIRY_MARGIN:
+            timer = self._expire(delivery, address, max(seconds, 0.0))
+            self._timers[delivery.job] = asyncio.create_task(timer, name=f"token {delivery.job}")
 
-    def clear(self, job: str) -> None:
+    def cancel(self, job: str) -> None:
         """The reply has ended."""
-        if task := self._tasks.pop(job, None):
-            task.cancel()
+        if timer := self._timers.pop(job, None):
+            timer.cancel()
 
     def close(self) -> None:
-        for job in list(self._tasks):
-            self.clear(job)
+        for job in list(self._timers):
+            self.cancel(job)
 
-    async def _ring(self, delivery: Delivery, note: Note, seconds: float) -> None:
+    async def _expire(self, delivery: Delivery, address: ReplyAddress, seconds: float) -> None:
         await asyncio.sleep(seconds)
         try:
-            if note.stranger:
+            if address.token_only:
                 await self._stop(delivery.thread, delivery.job)
             else:
-                await self._move(delivery, note)
-        except discord.Forbidden:  # the person takes no direct messages: it ends here
+                await self._move(delivery, address)
+        except discord.Forbidden:  # the person accepts no direct messages
             await self._stop(delivery.thread, delivery.job)
-        except Exception as error:  # what is written after the token's end tries it again
+        except Exception as error:  # the next write, after the token's end, tries again
             log.warning("a reply was not moved in time", job=delivery.job, error=repr(error))

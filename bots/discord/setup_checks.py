@@ -1,4 +1,4 @@
-"""What can be wrong with a bot's account, and where in the developer portal to put it right."""
+"""What is checked before the start, with what to click in the developer portal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NO_INTENT = (
     f"the bot may not read messages: switch on Message Content Intent on the Bot page at {PORTAL}, "
     "or set HENJI_DISCORD_MESSAGE_CONTENT=off (people then mention the bot each time)"
 )
-"""With ``on`` the bot does not start so; with ``auto`` it does, and says it."""
-CLOSED = {
+"""An error with ``on``, a warning with ``auto``."""
+CLOSE_CODES = {
     4004: WRONG_TOKEN,
     4010: "Discord refuses this shard: HENJI_DISCORD_SHARDS must be the same in every process",
     4011: "the bot is in too many servers for so few shards: unset HENJI_DISCORD_SHARDS",
@@ -36,28 +36,28 @@ CLOSED = {
     4013: "Discord does not know an intent that was asked for: install a newer henji",
     4014: NO_INTENT,
 }
-"""The gateway's close codes after which no second try will do."""
+"""The gateway's close codes after which a retry cannot succeed."""
 
 _SECRET = re.compile(r"(/(?:webhooks|interactions)/\d+/)[^/\s?]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Portal:
-    """What Discord says about the bot's account."""
+class Account:
+    """The bot's account, as Discord tells."""
 
     app: int
     name: str
     reads: bool
     """The Message Content intent is granted."""
     shards: int
-    """How many Discord recommends."""
-    fault: str = ""
-    """What to change, where the bot can do without."""
+    """The number that Discord recommends."""
+    warning: str = ""
+    """What to change, though the bot can start without it."""
 
 
 def invitation(app: int) -> str:
-    """The address at which an admin brings the bot into a server, with the rights that it uses."""
-    rights = discord.Permissions(
+    """The address at which an admin invites the bot to a server, with the permissions it uses."""
+    permissions = discord.Permissions(
         view_channel=True,
         send_messages=True,
         send_messages_in_threads=True,
@@ -66,23 +66,23 @@ def invitation(app: int) -> str:
     )
     return (
         f"https://discord.com/oauth2/authorize?client_id={app}"
-        f"&scope=bot+applications.commands&permissions={rights.value}"
+        f"&scope=bot+applications.commands&permissions={permissions.value}"
     )
 
 
 async def examine(settings: DiscordSettings, _: OpenVault) -> str:
-    """What is well about the token; OperatorError, with what to do, where something is wrong."""
-    point_at(settings.discord_api_url, settings.discord_gateway_url)
+    """A sentence about a valid token; OperatorError, with what to do, where something is wrong."""
+    use_server(settings.discord_api_url, settings.discord_gateway_url)
     token = settings.token()
-    found = await look(token, settings.discord_message_content)
-    fault = found.fault or await look_at_commands(token, settings.discord_guild)
-    if fault:
-        raise OperatorError(fault)
-    return f"the token is that of {found.name}"
+    account = await check_account(token, settings.discord_message_content)
+    warning = account.warning or await check_commands(token, settings.discord_guild)
+    if warning:
+        raise OperatorError(warning)
+    return f"the token is that of {account.name}"
 
 
-async def look(token: str, wish: Literal["auto", "on", "off"] = "auto") -> Portal:
-    """Log in and ask; UsageError or OperatorError, one sentence, where something is wrong."""
+async def check_account(token: str, wanted: Literal["auto", "on", "off"] = "auto") -> Account:
+    """Log in and read the account; UsageError or OperatorError, one sentence, where it fails."""
     async with logged_in(token) as client:
         try:
             shards, _, _ = await client.http.get_bot_gateway()
@@ -92,13 +92,13 @@ async def look(token: str, wish: Literal["auto", "on", "off"] = "auto") -> Porta
         if app is None:
             raise OperatorError("Discord does not say which application the token belongs to")
         granted = app.flags.gateway_message_content or app.flags.gateway_message_content_limited
-        if wish == "on" and not granted:
+        if wanted == "on" and not granted:
             raise UsageError(NO_INTENT)
-        fault = "" if granted or wish == "off" else NO_INTENT
-        return Portal(app.id, app.name, granted and wish != "off", shards, fault)
+        warning = "" if granted or wanted == "off" else NO_INTENT
+        return Account(app.id, app.name, granted and wanted != "off", shards, warning)
 
 
-async def look_at_commands(token: str, guild: int | None) -> str:
+async def check_commands(token: str, guild: int | None) -> str:
     """The sentence that says why the commands cannot be registered, or none."""
     async with logged_in(token) as client:
         app = client.application_id or 0
@@ -113,7 +113,7 @@ async def look_at_commands(token: str, guild: int | None) -> str:
 
 
 def commands_refused(app: int, guild: int | None) -> str:
-    """What to do where the commands cannot be registered."""
+    """What to click where the commands cannot be registered."""
     where = f" in the server HENJI_DISCORD_GUILD={guild}" if guild else ""
     also = ", or set the id of another server" if guild else ""
     return (
@@ -125,11 +125,11 @@ def commands_refused(app: int, guild: int | None) -> str:
 
 @contextlib.asynccontextmanager
 async def logged_in(token: str) -> AsyncIterator[discord.Client]:
-    """A client that can ask, and hears nothing."""
-    hush()
+    """A client for requests, without a gateway connection."""
+    silence_logs()
     client = discord.Client(intents=discord.Intents(guilds=True))
     try:
-        with faults_told():
+        with explained_errors():
             await client.login(token)
         yield client
     finally:
@@ -137,8 +137,8 @@ async def logged_in(token: str) -> AsyncIterator[discord.Client]:
 
 
 @contextlib.contextmanager
-def faults_told() -> Iterator[None]:
-    """discord.py's ways to fail at the door, as sentences for whoever runs the bot."""
+def explained_errors() -> Iterator[None]:
+    """Turn discord.py's errors at the start into sentences for the operator."""
     try:
         yield
     except discord.LoginFailure as error:
@@ -146,34 +146,34 @@ def faults_told() -> Iterator[None]:
     except discord.PrivilegedIntentsRequired as error:
         raise UsageError(NO_INTENT) from error
     except discord.ConnectionClosed as error:
-        sentence = CLOSED.get(error.code, f"Discord closed the connection ({error.code})")
+        sentence = CLOSE_CODES.get(error.code, f"Discord closed the connection ({error.code})")
         raise OperatorError(sentence) from error
     except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
         raise OperatorError(f"Discord cannot be reached at {Route.BASE}: {error}") from error
 
 
-def point_at(api: str | None, gateway: str | None) -> None:
-    """Use another server than Discord's own: a proxy, or a stand-in. For the whole process."""
+def use_server(api: str | None, gateway: str | None) -> None:
+    """Use a proxy or a test server instead of Discord's own, in the whole process."""
     if api:
         Route.BASE = api.rstrip("/")
     if gateway:
         DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(gateway)
 
 
-class WithoutSecrets(logging.Filter):
-    """Takes interaction tokens, which are part of addresses, out of what discord.py logs."""
+class TokenFilter(logging.Filter):
+    """Removes interaction tokens, which are part of addresses, from discord.py's log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = _SECRET.sub(r"\1…", record.getMessage()), ()
         return True
 
 
-def hush() -> None:
-    """Keep content and tokens out of the log: discord.py writes both at level DEBUG."""
+def silence_logs() -> None:
+    """Keep content and tokens out of the log: discord.py logs both at level DEBUG."""
     above = logging.getLogger("discord")
     above.setLevel(max(above.getEffectiveLevel(), logging.INFO))
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
     for name in ("discord.http", "discord.webhook.async_"):
         logger = logging.getLogger(name)
-        if not any(isinstance(known, WithoutSecrets) for known in logger.filters):
-            logger.addFilter(WithoutSecrets())
+        if not any(isinstance(known, TokenFilter) for known in logger.filters):
+            logger.addFilter(TokenFilter())

@@ -1,7 +1,7 @@
-"""Shards: each is one connection, owned by one process under a lease.
+"""Shards: each is one connection, which one process owns by a lease.
 
-A process takes every shard that nobody holds, up to its own limit, and waits for the others: when
-an owner dies, its lease ends and the next process connects.
+A process takes every free shard, up to its own limit, and waits for the others: when an owner dies,
+its lease ends and another process connects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from bots.discord.client import HenjiClient
-from bots.discord.setup_checks import faults_told
+from bots.discord.setup_checks import explained_errors
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.ports import Leases
@@ -28,11 +28,11 @@ IDENTIFY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Which shards there are, and how many this process takes."""
+class ShardPlan:
+    """How many shards there are, and how many this process takes."""
 
     count: int
-    most: int
+    maximum: int
     holder: str
     lease: float = LEASE_SECONDS
     identify: float = IDENTIFY_SECONDS
@@ -42,32 +42,32 @@ class Shards:
     """The connections of this process."""
 
     def __init__(
-        self, plan: Plan, leases: Leases, token: str, connect: Callable[[int], HenjiClient]
+        self, plan: ShardPlan, leases: Leases, token: str, connect: Callable[[int], HenjiClient]
     ) -> None:
         self._plan = plan
         self._leases = leases
         self._token = token
         self._connect = connect
-        self._room = asyncio.Semaphore(plan.most)
+        self._places = asyncio.Semaphore(plan.maximum)
         self._sessions = itertools.count()
 
     async def run(self) -> None:
-        """Serve what can be had, until cancelled. OperatorError where Discord will not have us."""
+        """Serve free shards until cancelled. OperatorError where Discord refuses."""
         async with asyncio.TaskGroup() as group:
             for shard in range(self._plan.count):
                 group.create_task(self._serve(shard), name=f"shard {shard}")
 
     async def _serve(self, shard: int) -> None:
         while True:
-            async with self._room:
-                if await self._hold(shard):
-                    await self._own(shard)
+            async with self._places:
+                if await self._take(shard):
+                    await self._serve_owned(shard)
             await asyncio.sleep(self._plan.lease / 3)
 
-    async def _own(self, shard: int) -> None:
-        """Be connected for as long as the lease is ours."""
+    async def _serve_owned(self, shard: int) -> None:
+        """Stay connected while this process has the lease."""
         client = self._connect(shard)
-        with metrics.gateway_connection("discord", lambda: client.standing, str(shard)):
+        with metrics.gateway_connection("discord", lambda: client.connected, str(shard)):
             await self._connected(shard, client)
 
     async def _connected(self, shard: int, client: HenjiClient) -> None:
@@ -86,13 +86,13 @@ class Shards:
                 await self._leases.give_up(_name(shard), self._plan.holder)
 
     async def _run(self, client: HenjiClient) -> None:
-        with faults_told():
+        with explained_errors():
             client.before_session = self._wait_to_identify
             await client.login(self._token)
             await client.connect()
 
     async def _wait_to_identify(self) -> None:
-        """One session at a time may be opened, among all processes."""
+        """Open one session at a time, among all processes."""
         turn, me = self._plan.identify, f"{self._plan.holder} {next(self._sessions)}"
         while True:
             try:
@@ -105,23 +105,23 @@ class Shards:
     async def _renew(self, shard: int) -> None:
         """Return when another process has the lease.
 
-        While Redis is away the connection stays: nobody else can take the shard, and people must
-        be told.
+        While Redis is away the connection stays: no other process can take the shard, and people
+        are told.
         """
-        there = True
+        reachable = True
         while True:
             await asyncio.sleep(self._plan.lease / 4)
             try:
                 if not await self._leases.hold(_name(shard), self._plan.holder, self._plan.lease):
                     break
-                there = True
+                reachable = True
             except StoreUnavailable:
-                if there:
+                if reachable:
                     log.warning("redis is away; people are told so", shard=shard)
-                there = False
+                reachable = False
         log.warning("another process owns this shard now", shard=shard)
 
-    async def _hold(self, shard: int) -> bool:
+    async def _take(self, shard: int) -> bool:
         try:
             return await self._leases.hold(_name(shard), self._plan.holder, self._plan.lease)
         except StoreUnavailable as error:

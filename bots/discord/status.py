@@ -1,4 +1,4 @@
-"""“Henji is typing…”, kept alive: Discord shows it for ten seconds a request."""
+"""The typing indicator, kept alive: Discord shows it for ten seconds a request."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import structlog
 
 log = structlog.get_logger()
 
-AGAIN = 8.0
+INTERVAL = 8.0
 """Seconds between two requests."""
 LONGEST = 600.0
-"""Seconds after which it ends by itself: the delivery may have gone to another process."""
+"""Seconds after which it ends by itself: another process may have the delivery."""
 
 
-class Typing:
-    """One task for each reply that has no text yet."""
+class StatusIndicator:
+    """Shows "Henji is typing…" for each reply that has no text yet."""
 
-    def __init__(self, show: Callable[[str], Awaitable[None]], again: float = AGAIN) -> None:
+    def __init__(self, show: Callable[[str], Awaitable[None]], interval: float = INTERVAL) -> None:
         self._show = show
-        self._again = again
+        self._interval = interval
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, job: str, channel: str) -> None:
         """Show it in a channel until `stop`; a second start changes nothing."""
         if job not in self._tasks:
-            task = asyncio.create_task(self._keep(channel), name=f"typing {job}")
+            task = asyncio.create_task(self._keep_showing(channel), name=f"typing {job}")
             self._tasks[job] = task
             task.add_done_callback(lambda _: self._tasks.pop(job, None))
 
@@ -38,10 +38,10 @@ class Typing:
         for job in list(self._tasks):
             self.stop(job)
 
-    async def _keep(self, channel: str) -> None:
-        for _ in range(int(LONGEST / self._again)):
+    async def _keep_showing(self, channel: str) -> None:
+        for _ in range(int(LONGEST / self._interval)):
             try:
                 await self._show(channel)
-            except Exception as error:  # a sign of life: the reply itself says what is wrong
-                log.info("no sign of typing", channel=channel, error=repr(error))
-            await asyncio.sleep(self._again)
+            except Exception as error:  # the reply itself will tell what is wrong
+                log.info("no typing indicator", channel=channel, error=repr(error))
+            await asyncio.sleep(self._interval)

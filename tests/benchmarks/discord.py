@@ -21,7 +21,7 @@ import structlog
 from redis.asyncio import Redis
 
 from bots.discord import bot, setup_checks
-from bots.discord.shards import Plan
+from bots.discord.shards import ShardPlan
 from bots.relay import RelaySettings
 from bots.strings import say
 from core.dialogue import Dialogue
@@ -193,11 +193,11 @@ def _a_guild(discord: LocalDiscord) -> None:
 
 async def be_adapter(api: str, gateway: str, url: str) -> None:
     """The adapter alone, for its memory to be measured."""
-    setup_checks.point_at(api, gateway)
-    seen = await setup_checks.look(TOKEN)
+    setup_checks.use_server(api, gateway)
+    seen = await setup_checks.check_account(TOKEN)
     async with Redis.from_url(url, **CLIENT) as redis:
         stores = DiscordDeployment(None, StoreFixture.over(redis)).stores()  # type: ignore[arg-type]  # no Discord
-        plan, relay = Plan(1, 1, "bench"), RelaySettings(lane=LANE, holder="bench")
+        plan, relay = ShardPlan(1, 1, "bench"), RelaySettings(lane=LANE, holder="bench")
         await bot.run(TOKEN, seen, stores, TERMS, relay, plan, asyncio.Event())
 
 

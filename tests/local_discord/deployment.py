@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from bots.access import EVERYBODY, Access
 from bots.discord import bot, setup_checks
 from bots.discord.bot import Stores
-from bots.discord.context import Terms
-from bots.discord.shards import Plan
+from bots.discord.context import Behaviour
+from bots.discord.shards import ShardPlan
 from bots.relay import RelaySettings
 from core.access_policy import Policy
 from core.dialogue import Dialogue
@@ -33,7 +33,7 @@ from tests.store_fixture import StoreFixture
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
-TERMS = Terms(lane=LANE, model="echo")
+TERMS = Behaviour(lane=LANE, model="echo")
 
 
 def words(count: int) -> str:
@@ -81,10 +81,10 @@ class DiscordDeployment:
 
     async def start_bot(self, name: str = "bot", **changes: Any) -> Bot:
         """One adapter process, connected; `changes` are of its terms, or the `policy` it keeps."""
-        plan = changes.pop("plan", Plan(1, 1, name, lease=1.0, identify=0.05))
-        ready = self.discord.gateway.identified + changes.pop("connections", plan.most)
+        plan = changes.pop("plan", ShardPlan(1, 1, name, lease=1.0, identify=0.05))
+        ready = self.discord.gateway.identified + changes.pop("connections", plan.maximum)
         policy = changes.pop("policy", None)
-        seen = await setup_checks.look(TOKEN)
+        seen = await setup_checks.check_account(TOKEN)
         terms = replace(TERMS, reads=seen.reads, **changes)
         access = self._access(policy) if policy else EVERYBODY
         relay = RelaySettings(
@@ -130,7 +130,7 @@ async def discord_deployment(redis: Redis, **discord: Any) -> AsyncIterator[Disc
     """A team without a core or a bot yet."""
     before = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
     async with LocalDiscord(**discord) as local:
-        setup_checks.point_at(local.api_url, local.gateway_url)
+        setup_checks.use_server(local.api_url, local.gateway_url)
         team = DiscordDeployment(local, StoreFixture.over(redis))
         try:
             yield team

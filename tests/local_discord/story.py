@@ -13,10 +13,10 @@ import discord
 import simcord
 from redis.asyncio import Redis
 
-from bots.discord.bot import build
+from bots.discord.bot import new_context
 from bots.discord.client import HenjiClient
-from bots.discord.context import Desk
-from bots.discord.rate_limits import Pace
+from bots.discord.context import Context
+from bots.discord.rate_limits import RateLimiter
 from bots.relay import Relay, RelaySettings
 from tests.local_discord.deployment import LANE, TERMS, DiscordDeployment
 from tests.store_fixture import StoreFixture
@@ -38,7 +38,7 @@ class Story:
     general: Any
     alice: Any
     bob: Any
-    desk: Desk
+    context: Context
 
     @property
     def mention(self) -> str:
@@ -113,28 +113,28 @@ async def a_story(
     """`reads`: the Message Content intent is granted; `speed`: of the core, in tokens a second."""
     team = DiscordDeployment(None, StoreFixture.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
     await team.start_core(speed)
-    pace = Pace()
+    pace = RateLimiter()
     client = HenjiClient(pace, reads=reads)
     relay = RelaySettings(lane=LANE, holder="bot", take=0.05, positions=0.1, drain=1.0)
     stores = team.stores()
     envs: list[simcord.Env] = []
     terms_ = replace(TERMS, reads=reads, **terms)
-    desk = build(client, pace, stores, terms_, relay, lambda: envs[0].now().timestamp())
-    apart = ApartRelay(desk.platform, stores.queue, stores.history, stores.deliveries, relay)
-    desk = replace(desk, relay=apart)
-    client.serve(desk)
+    context = new_context(client, pace, stores, terms_, relay, lambda: envs[0].now().timestamp())
+    apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
+    context = replace(context, relay=apart)
+    client.serve(context)
     stop = asyncio.Event()
     intents = discord.Intents.all() if reads else discord.Intents.default()
     async with simcord.run(client, settle_timeout=10, approved_intents=intents) as env:
         envs.append(env)
-        relaying = asyncio.create_task(desk.relay.run(stop))
+        relaying = asyncio.create_task(context.relay.run(stop))
         guild = env.create_guild()
         people = [guild.add_member(env.create_user(name)) for name in ("alice", "bob")]
         try:
             general = guild.create_text_channel("general")
-            yield Story(env, guild, general, people[0], people[1], desk)
+            yield Story(env, guild, general, people[0], people[1], context)
         finally:
             stop.set()
             await relaying
-            await desk.platform.close()
+            await context.platform.close()
             await team.close()
