@@ -256,6 +256,7 @@ async def test_every_admin_command_answers_its_admin_alone(redis: Redis, locale:
             used = await carol.slash(place, command, **given)
             scope = command.rsplit(" ", 1)[1].replace("server", "space")
             told = say("reset_scope_done", locale, scope=say(f"scope_{scope}", locale))
+            told = say("reset_done", locale) if scope == "thread" else told
             await story.is_answered(used, told)
             assert used.ephemeral
         audit = await carol.slash(story.general, "admin audit")

@@ -13,6 +13,7 @@ import discord
 import simcord
 from redis.asyncio import Redis
 
+from bots.actions import Actions
 from bots.discord.bot import new_context
 from bots.discord.client import HenjiClient
 from bots.discord.context import Context
@@ -121,7 +122,8 @@ async def a_story(
     terms_ = replace(TERMS, reads=reads, **terms)
     context = new_context(client, pace, stores, terms_, relay, lambda: envs[0].now().timestamp())
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
-    context = replace(context, relay=apart)
+    actions = Actions(apart, stores.history, stores.deliveries, stores.feedback)
+    context = replace(context, relay=apart, actions=actions)
     client.serve(context)
     stop = asyncio.Event()
     intents = discord.Intents.all() if reads else discord.Intents.default()
