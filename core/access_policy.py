@@ -1,4 +1,4 @@
-"""Who may ask, and how much: the rules of henji.toml and of a place, made into a decision."""
+"""Access and quotas: decisions by the rules of henji.toml and of a place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.types import ThreadKey
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks, where."""
+    """The person who asks, and the place."""
 
     thread: ThreadKey
     person: str
@@ -36,17 +36,17 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What the rules say of one message, for the script that takes it in."""
+    """The decision about one message, for the script that stores it."""
 
     refuse: str = ""
-    """The code of the sentence for one who may not ask here."""
+    """The code of the refusal; empty: the person may ask."""
     quota: Quota = Quota()
     retention: float | None = None
-    """Seconds that the thread is kept after its last message; None: as long as any."""
+    """Seconds that the thread is kept after its last message; None: the default."""
 
 
 OPEN_PERMIT = Permit()
-"""All may ask, as much as they like."""
+"""No limits."""
 
 
 class Table(BaseModel):
@@ -90,7 +90,7 @@ NO_LISTS = AccessLists()
 
 @dataclass(frozen=True, slots=True)
 class _EntryMatcher:
-    """Ids of a platform, as lists name them."""
+    """Matches ids of a platform with the entries of lists."""
 
     platform: str
 
@@ -111,7 +111,7 @@ class Allowance(Table):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules of henji.toml, and how they make a decision with those of a place."""
+    """The rules of henji.toml, combined with those of a place into decisions."""
 
     access: AccessLists = NO_LISTS
     everywhere: Rules = NO_RULES

@@ -25,27 +25,27 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What came out of the engine since the last chunk. The last chunk has a finish reason."""
+    """The engine's output since the last chunk. The last chunk has a finish reason."""
 
     ids: tuple[int, ...] = ()
     text: str | None = None
     """Only from a remote server that gives no ids."""
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
-    """In the first chunk: how many prompt tokens were not computed again."""
+    """In the first chunk: the number of prompt tokens that were in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine says about itself at a moment, for admission and for metrics."""
+    """The state of an engine, for admission and metrics."""
 
     running: int = 0
     waiting: int = 0
     places: int = 1
-    """How many more requests it would take now."""
+    """The number of requests that it would take now."""
     cache_used: float = 0.0
     """The part of the key-value cache in use, 0 to 1."""
     tokens_per_second: float = 0.0
     time_to_first_token: float = 0.0
-    """Seconds, of late."""
+    """Seconds; a moving average."""
     prefix_hit_rate: float = 0.0

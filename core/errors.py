@@ -11,8 +11,8 @@
         └── EngineError           the engine could not go on with a request
             └── EngineRefused     and no retry will mend it
 
-What is in neither family is a defect: it is logged with its job's id and answered with one calm
-sentence.
+An exception of neither family is a defect: it is logged with its job's id and answered with one
+calm sentence.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class EngineRefused(EngineError):
 
 
 def in_brief(error: BaseException) -> str:
-    """What a library's error says, as the end of a sentence of ours: its first, without a stop."""
+    """The first sentence of a library's error without its full stop, to end a sentence of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
     return re.split(r"(?<=[.!?])\s", first)[0][:200].rstrip(".:, ")

@@ -1,4 +1,4 @@
-"""One model's dialogue, as the rules of a place want it."""
+"""One model's dialogue with the sampling, reply length and system prompt of a place."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from core.place_rules import NO_RULES, Rules
 from core.types import Turn
 
 MAX_DIALOGUES = 64
-"""Voices that are kept ready, the least lately used going first."""
+"""Dialogues that are kept; the least recently used goes first."""
 
 SHORT_TURN = Turn("", "user", "", "こんにちは、お元気ですか?" * 4, 0.0)
-"""What must fit behind a system prompt."""
+"""A turn that must fit beside a place's system prompt."""
 
 _Key: TypeAlias = tuple[ModelSpec, str | None]
 
@@ -57,7 +57,7 @@ class PlaceDialogues:
 
 
 def spec_with_rules(spec: ModelSpec, rules: Rules) -> ModelSpec:
-    """The model's terms where these rules hold. A reply is never over half the context."""
+    """The spec where these rules hold. A reply is never longer than half the context."""
     wanted = rules.max_new_tokens or spec.max_new_tokens
     longest = max(spec.max_new_tokens, spec.context_length // 2)
     return replace(

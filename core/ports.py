@@ -1,6 +1,6 @@
-"""The seams of the core: what it asks of a store and of an engine, as Protocols.
+"""The ports of the core: the protocols of a store and of an engine.
 
-`bots` and `storage` never meet outside the wiring: both know these protocols.
+`bots` and `storage` know these protocols and never import each other.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Engine(Protocol):
 
 
 class JobQueue(Protocol):
-    """Replies that are owed, across processes. Every method is one atomic step.
+    """The queue of owed replies, shared by all processes. Every method is one atomic step.
 
     Raises `StoreUnavailable` where Redis does not answer or does not take writes.
     """
@@ -67,7 +67,7 @@ class JobQueue(Protocol):
     async def submit(self, submission: Submission, holder: str) -> Receipt: ...
 
     async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
-        """Put what was said before in front of a held thread, and let it go on."""
+        """Put earlier messages in front of a held thread, and end its hold."""
         ...
 
     async def edit(
@@ -118,7 +118,7 @@ class JobQueue(Protocol):
         ...
 
     async def renew(self, claims: Sequence[Claim]) -> Mapping[str, FenceResult]:
-        """Job id -> verdict, in one call a bucket; without those that could not be asked for."""
+        """Job id -> result, in one call a bucket; jobs of a bucket that failed are left out."""
         ...
 
     async def publish(self, claim: Claim, delta: Delta) -> FenceResult: ...
@@ -140,7 +140,7 @@ class JobQueue(Protocol):
         ...
 
     async def sweep(self) -> int:
-        """Do what time alone brings about; how many leases were found to have ended."""
+        """Handle deadlines and expired leases; the number of expired leases."""
         ...
 
     async def release(self, claim: Claim) -> FenceResult:
@@ -167,7 +167,7 @@ class History(Protocol):
         ...
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
-        """Forget a thread; how many turns that were."""
+        """Forget a thread; the number of its turns."""
         ...
 
     async def reset_own(self, thread: ThreadKey, by: str) -> int | None:
@@ -208,12 +208,12 @@ class RuleBook(Protocol):
         ...
 
     async def change(self, place: Place, name: str, value: Any, by: str) -> None:
-        """Set a rule, or with None go back to what holds without it."""
+        """Set a rule, or remove it with None."""
         ...
 
 
 class Audit(Protocol):
-    """The record of what was done to what is remembered. It has a lifetime of its own."""
+    """The log of changes to the history. It has a lifetime of its own."""
 
     async def append(self, place: Place, by: str, act: str, detail: str = "") -> None: ...
 
@@ -273,12 +273,12 @@ class Deliveries(Protocol):
         ...
 
     async def closed(self, thread: ThreadKey, job: str) -> bool:
-        """Whether nobody writes to the messages of this reply any more."""
+        """Whether no process writes to the messages of this reply any more."""
         ...
 
     async def disown(self, delivery: Delivery, messages: Sequence[str]) -> None:
-        """The bot is about to take these messages away itself: nobody wishes the reply forgotten
-        when their deletion is heard of."""
+        """Record that the bot deletes these messages itself, so that their deletion does not forget
+        the reply."""
         ...
 
     async def locate(self, place: ThreadKey, message: str) -> tuple[ThreadKey, str] | None:
@@ -295,22 +295,22 @@ class Deliveries(Protocol):
 
 
 class Leases(Protocol):
-    """Things that one process at a time may be: a shard's owner, say."""
+    """Roles that one process at a time may have, such as a shard's owner."""
 
     async def hold(self, name: str, holder: str, seconds: float) -> bool:
-        """Take or renew; False where another holds it."""
+        """Take or renew a role; False where another process holds it."""
         ...
 
     async def give_up(self, name: str, holder: str) -> None: ...
 
 
 class Secrets(Protocol):
-    """What a platform keeps for itself, such as the tokens of its installations."""
+    """A platform's secrets, such as the tokens of its installations."""
 
     async def put(self, name: str, text: str, seconds: float | None = None) -> None: ...
 
     async def get(self, name: str) -> str | None: ...
 
     async def take(self, name: str) -> str | None:
-        """What was kept, once: for whoever asks first."""
+        """Return a secret and delete it."""
         ...

@@ -1,4 +1,4 @@
-"""What passes through the ports of the core: frozen data, in the words of `core.types`."""
+"""The data that passes through the core's ports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.types import (
 )
 
 FenceResult: TypeAlias = Literal["ok", "cancelled", "fenced"]
-"""What a fenced script says: go on; stop, nobody wants it; or stop, the job is another's now."""
+"""The result of a fenced script: go on; the job was cancelled; another core has taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Submission:
     event_ids: tuple[str, ...] = ()
     revision: str = ""
     hold: float = 0.0
-    """Seconds that a thread new to the bot waits for what was said before; 0 where nothing was."""
+    """Seconds that a thread new to the bot waits for its earlier messages; 0 where it has none."""
     bulk: bool = False
-    """Not waited for by a person: it counts as several in the order of things."""
+    """Sent by a script: it is queued as if several people had asked, so that people come first."""
     alone: bool = False
     """Never answered together with other messages."""
     note: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Regeneration:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a submission, an edit or a press of a button.
+    """The result of a submission, an edit or a press of a button.
 
     ``queued``: a reply is owed. ``kept``: a message nobody is asked to answer. ``ignored``: such a
     message in a thread the bot has no part in, or a press that came too late. ``duplicate``: it
@@ -95,7 +95,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much there is to do, and for how many."""
+    """The work that waits, and the cores that do it."""
 
     waiting: int
     """Threads of the lane that are ready to be answered."""
@@ -113,7 +113,7 @@ class DeadLetter:
     id: str
     job: str
     thread: str
-    """As it stands in the store: it may be what was wrong."""
+    """As it is stored: it may be malformed."""
     turn: str
     author: str
     attempts: int
@@ -147,7 +147,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a finished job leaves behind."""
+    """The results of a finished job."""
 
     done: Done
     reply: Turn | None
@@ -161,7 +161,7 @@ class Commit:
     evict: Sequence[str] = ()
     """Old turns that fall from the history."""
     model: str = ""
-    """Which model wrote it, and how its tokens were chosen: kept with the delivery."""
+    """The model and its sampling: kept with the delivery."""
     sampling: Sampling | None = None
 
 
@@ -227,12 +227,12 @@ class Opinion:
 
 
 OPENED = 1
-"""The token of a delivery as it was opened: with another, somebody else has taken it."""
+"""The token of a new delivery: with another one, another process has taken over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A reply on its way to the people: who holds it, and which messages it has become."""
+    """A reply on its way to the platform: its holder and its messages."""
 
     job: str
     thread: ThreadKey
@@ -246,9 +246,9 @@ class Delivery:
     """The part that a process was about to post when it last wrote: it may be there. Where that
     part is among the messages, it may be there twice."""
     position: int = 0
-    """Where it stood in line when this process opened it; 0: what happened so far is to be read."""
+    """Its place in the queue when this process opened it; 0: read its events so far."""
     note: Mapping[str, str] = field(default_factory=dict)
-    """What the platform wanted to know; names that begin with ``secret_`` go at the close."""
+    """The platform's own values; those named ``secret_…`` are deleted at the close."""
     replaces: str | None = None
     """The reply whose messages this one takes over."""
     asker: str = ""

@@ -1,7 +1,7 @@
-"""The words of the project: a conversation, a reply that is owed, and a reply in the making.
+"""The words of the project: conversations, jobs and reply events.
 
-Everything here is frozen data that can at most print and derive itself. Times are seconds since
-the epoch; where two processes must agree on one, it is Redis's clock that was read.
+Everything here is frozen data. Times are seconds since the epoch; where two processes must agree on
+one, it is Redis's clock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class ThreadKey:
-    """Where a conversation lives. Prints as ``slack:T024:C123:1766.24`` and parses back."""
+    """The place of a conversation. Prints as ``slack:T024:C123:1766.24`` and parses back."""
 
     platform: str
     space: str
@@ -55,11 +55,11 @@ class Turn:
     id: str
     role: Role
     author: str
-    """The platform's id of who wrote it; the bot's own name for a reply."""
+    """The platform's id of the author; the bot's own name for a reply."""
     text: str
     at: float
     name: str = ""
-    """How the author is called where they wrote it, for formats that write names into the text."""
+    """The author's name in that channel, for formats that write names into the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ class Usage:
     prompt_tokens: int
     reply_tokens: int
     cached_tokens: int = 0
-    """How many of the prompt's tokens a kept prefix saved from being computed."""
+    """The number of the prompt's tokens that were in the engine's cache."""
     dropped_turns: int = 0
-    """How many old turns did not fit into the prompt."""
+    """The number of old turns that did not fit into the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ ReplyEvent: TypeAlias = Queued | Started | Delta | Done | Failed | Cancelled
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen, in transformers' terms. Temperature 0 is greedy."""
+    """The choice of the next token, in transformers' terms. Temperature 0 is greedy."""
 
     temperature: float = 1.0
     top_p: float = 1.0

@@ -1,4 +1,4 @@
-"""Which turns of a thread's window a job reads, counts and lets fall; pure."""
+"""The turns of a thread's window that a job reads, counts and evicts; pure."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def reply_to_resume(job: Job, window: Window) -> str:
 
 
 def missing_counts(window: Window, prompt: Prompt, fingerprint: str) -> dict[str, int]:
-    """The counts that this prompt found out, of turns that had none or another tokenizer's."""
+    """The new counts of this prompt, of turns that had none or another tokenizer's."""
     kept: Sequence[StoredTurn] = [*window.history, *window.mailbox]
     known = {s.turn.id for s in kept if s.tokens is not None and s.fingerprint == fingerprint}
     return {id_: count for id_, count in prompt.counts.items() if id_ not in known}
 
 
 def turns_to_evict(window: Window, number: int) -> Sequence[str]:
-    """The ids of the turns that did not fit, of what was remembered or unread."""
+    """The ids of the oldest turns, which did not fit."""
     turns = [stored.turn.id for stored in window.history] + [s.turn.id for s in window.mailbox]
     return turns[:number]

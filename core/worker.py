@@ -1,8 +1,8 @@
 """A core: claims jobs, has them answered by the engine, publishes as it goes, commits.
 
-One worker serves one lane. It holds as many jobs as its engine has places for, each under a lease
-that one call renews for all; the answer to that call, and to each publication, says whether a
-reply is still wanted.
+One worker serves one lane. It holds as many jobs as its engine has places for, each under a lease.
+One call renews all leases; its answer, like that of each publication, says whether a reply is still
+wanted.
 """
 
 from __future__ import annotations

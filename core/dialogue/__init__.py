@@ -1,4 +1,4 @@
-"""Turns in, token ids out; token ids in, text that may be shown out. Pure, and without torch."""
+"""Turns to a prompt's token ids, and a reply's token ids to text. Pure, and without torch."""
 
 from core.dialogue.dialogue import Dialogue, Prompt
 from core.dialogue.reply import Reply

@@ -27,13 +27,13 @@ from core.types import Role, Turn
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the engine gets, and what the store should know of it."""
+    """A prompt for the engine, and its token counts for the store."""
 
     ids: tuple[int, ...]
     dropped: int
-    """Whole turns that fell from the old end."""
+    """The number of oldest turns that were left out."""
     counts: Mapping[str, int]
-    """Turn id -> tokens that the turn takes in a prompt, for the turns that are in this one."""
+    """Turn id -> the tokens of that turn, for every turn of this prompt."""
 
 
 _BuiltPrompt: TypeAlias = tuple[tuple[int, ...], Mapping[str, int], CachedDialogue | None]
@@ -41,11 +41,11 @@ _BuiltPrompt: TypeAlias = tuple[tuple[int, ...], Mapping[str, int], CachedDialog
 
 
 class Dialogue:
-    """One model's way to talk.
+    """The dialogue of one model: its format and its tokenizer.
 
     A prompt's ids are always those of its whole rendered string. Where the format only appends and
-    the tokenizer says where a string may be cut, a prompt is built from the one before it, and
-    only what is new is rendered and encoded.
+    the tokenizer allows a cut, a prompt extends the one before it, and only the new turns are
+    rendered and encoded.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Dialogue:
         self.tokenizer = tokenizer
         self.stop_ids = format_.reply_syntax.stop_ids
         self.stop_sequences: tuple[tuple[int, ...], ...] = ()
-        """None: a next speaker's line has no fixed ids, and `Reply` ends a reply there."""
+        """Empty: the next speaker's line has no fixed ids, so `Reply` ends the reply there."""
         self._format = format_
         self._speaker_names = speaker_names
         self._encoder = Encoder(tokenizer)
@@ -84,7 +84,7 @@ class Dialogue:
         Raises ModelError, one sentence, where the files are broken or do not fit together.
         """
         tokenizer = load_tokenizer(spec, directory)
-        # a remote engine has the weights; here is the tokenizer alone
+        # with a remote engine the tokenizer alone is here
         if directory is not None and (directory / "config.json").exists():
             check_vocabulary(tokenizer, spec, directory)
         format_ = load_format(spec, tokenizer, system_prompt)
@@ -115,9 +115,9 @@ class Dialogue:
         return "" if alone == "a" else "\n"
 
     def with_spec(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
-        """The same model's way to talk on other terms, and with a system prompt of its own.
+        """The same dialogue with another sampling, reply length or system prompt.
 
-        ModelError where the format does not go with that prompt, or it leaves no room.
+        ModelError where the format cannot take that prompt, or the prompt leaves no room.
         """
         format_ = self._format
         if system_prompt is not None:
@@ -125,16 +125,16 @@ class Dialogue:
         return Dialogue(spec, self.tokenizer, format_, speaker_names=self._speaker_names)
 
     def reply(self, *, resume: str = "") -> Reply:
-        """A reply to be filled; `resume` is what stands of it already."""
-        detokenizer = self.tokenizer.detokenizer(inside=True)  # the prompt stands before it
+        """A new reply; `resume` is its text so far."""
+        detokenizer = self.tokenizer.detokenizer(inside=True)  # it follows the prompt
         return Reply(detokenizer, self._format.reply_syntax, resume)
 
     def prompt(self, turns: Sequence[Turn], *, low_water: float, resume: str = "") -> Prompt:
-        """The prompt for a reply to the last of `turns`, which fits beside the longest reply.
+        """The prompt for a reply to the last of `turns`; it fits beside the longest reply.
 
-        Where it would not, old turns go until `low_water` of the room is left, so that the next
-        prompts begin as this one does. With `resume`, the prompt ends with what stands of the
-        reply. Raises TurnTooLong where the last turn is over the room by itself.
+        If not all turns fit, it is cut down to `low_water` of the budget, so that the next prompts
+        begin with the same turn. With `resume`, it ends with the reply so far. Raises TurnTooLong
+        where the last turn alone is over the budget.
         """
         if not turns:
             raise ValueError("a prompt needs a turn to answer")
@@ -172,7 +172,7 @@ class Dialogue:
             return found
         start, cached = found
         new = turns[start + len(cached.turns) :]
-        # a turn of the same role would change the last message
+        # a turn of the same role would be joined to the last message
         return None if new and new[0].role == cached.turns[-1].role else found
 
     def _segments(self, turns: Sequence[Turn], *, first: bool) -> Iterator[Segment]:
@@ -196,9 +196,9 @@ class Dialogue:
     # -- what fits ---------------------------------------------------------------------------------
 
     def _first_start(self, turns: Sequence[Turn], low_water: float, resume: str) -> int:
-        """Where a prompt begins that none was made before: at the first turn, if all may fit."""
+        """The first turn of a new prompt: the oldest, if all turns may fit."""
         room = self.spec.prompt_budget - self._overhead(resume)
-        # a turn beside others takes up to a token less than by itself
+        # a turn among others takes up to a token less than alone
         if self._oldest_that_fits(turns, room, joined=1) == 0:
             return self._valid_start(turns, 0)
         return self._valid_start(
@@ -208,7 +208,7 @@ class Dialogue:
     def _later_start(
         self, turns: Sequence[Turn], start: int, tokens: int, low_water: float, resume: str
     ) -> int:
-        """Where to begin instead of at `start`, whose prompt took too many `tokens`."""
+        """The first turn to use instead of `start`, whose prompt took too many `tokens`."""
         if start >= len(turns) - 1:
             raise TurnTooLong(tokens, self.spec.prompt_budget)
         oldest = self._oldest_that_fits(turns, self._low_budget(low_water, resume))
@@ -227,20 +227,20 @@ class Dialogue:
         return 0
 
     def _valid_start(self, turns: Sequence[Turn], start: int) -> int:
-        """`start`, or the next user's turn where the format wants one first."""
+        """`start`, or the next user's turn where the format needs one first."""
         if not self._format.user_first:
             return start
         users = (p for p in range(start, len(turns)) if turns[p].role == "user")
         return next(users, len(turns) - 1)
 
     def _overhead(self, resume: str) -> int:
-        """Tokens that a prompt takes beside its turns."""
+        """The tokens of a prompt without its turns."""
         return self._empty + (self._encoder.count(resume) if resume else 0)
 
     def _token_counts(self, turns: Sequence[Turn]) -> Mapping[str, int]:
         return {turn.id: self._token_count(turn.role, turn.text, turn.name) for turn in turns}
 
     def _count_tokens(self, role: Role, text: str, name: str) -> int:
-        """The tokens of a turn by itself, between two others."""
+        """The tokens of one turn between two others."""
         message = self._message([Turn("", role, "", text, 0.0, name)])
         return len(self._encoder.whole(self._format.following(message)))

@@ -1,4 +1,4 @@
-"""Rendered strings to ids, encoding only what was not encoded before."""
+"""Rendered strings to ids. Segments that were encoded before are cached."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TypeAlias
 from core.dialogue.tokenizers.base import Tokenizer
 
 EncodedSegment: TypeAlias = tuple[tuple[int, ...], bool]
-"""The ids of what stands between two cuts, and whether it has those wherever it stands."""
+"""The ids between two cuts, and whether they are the same in any context."""
 
 _CACHED_SEGMENTS = 4096
-"""Segments whose ids are kept."""
+"""The number of cached segments."""
 _LONGEST_CACHED = 8192
-"""Characters of a segment that is worth keeping."""
+"""Characters of the longest segment that is cached."""
 
 
 class Encoder:
-    """The ids of strings that are cut where the tokenizer allows it."""
+    """Encodes strings that are cut where the tokenizer allows it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -28,7 +28,7 @@ class Encoder:
         return tuple(self._tokenizer.encode(text))
 
     def segment(self, text: str) -> EncodedSegment:
-        """The ids of what stands between two cuts."""
+        """The ids of the text between two cuts."""
         return self._kept(text) if len(text) <= _LONGEST_CACHED else self._encode(text)
 
     def count(self, text: str) -> int:
@@ -36,11 +36,11 @@ class Encoder:
         return len(self.segment(text)[0])
 
     def split(self, text: str) -> tuple[str, str] | None:
-        """`text` on both sides of the first place where it may be cut; None: there is none."""
+        """`text` before and after its first possible cut; None where there is no cut."""
         found = self._tokenizer.cut.search(text) if self._tokenizer.cut else None
         return (text[: found.start()], text[found.start() :]) if found else None
 
     def _encode(self, text: str) -> EncodedSegment:
-        # where nothing is cut, there is one segment, which has its ids where it stands
+        # a text that is never cut is one segment, in its only context
         settled = self._tokenizer.cut is None or self._tokenizer.settled(text)
         return self.whole(text), settled

@@ -1,4 +1,4 @@
-"""A dialogue as far as it is rendered and encoded, to which the next turns are added."""
+"""Dialogues that are rendered and encoded, and can be extended by the next turns."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from core.dialogue.encoder import Encoder
 from core.types import Turn
 
 _prompt_fields = attrgetter("id", "role", "text", "name")
-"""All of a turn that a prompt depends on."""
+"""The fields of a turn that a prompt depends on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A message as it stands in a rendered string, and the turns that it is made of."""
+    """A rendered message, and the turns in it."""
 
     turns: tuple[Turn, ...]
     text: str
@@ -24,18 +24,18 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class CachedDialogue:
-    """Some turns in a row, rendered and encoded up to the last place where they may be cut."""
+    """Consecutive turns, rendered, and encoded up to the last cut."""
 
     turns: tuple[Turn, ...] = ()
     segments: tuple[Segment, ...] = ()
     ids: tuple[int, ...] = ()
-    """Of what stands before the last cut."""
+    """The ids before the last cut."""
     rest: str = ""
-    """What stands after it: its ids depend on what comes next."""
+    """The text after it: its ids depend on the text that follows."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Turn id -> tokens, for every segment but the last."""
     settled: bool = True
-    """Whether every segment has its ids wherever it stands; if not, the whole is encoded."""
+    """Whether every segment has the same ids in any context; if not, the whole is encoded."""
 
     def extend(self, segments: Iterable[Segment], encoder: Encoder) -> CachedDialogue:
         """This dialogue with more segments."""
@@ -74,12 +74,12 @@ class CachedDialogue:
         closed = ids if split and len(split[0]) <= _MARKER_LENGTH else None
         counts = {**self.counts, **_token_counts(self.segments[-1], closed, encoder)}
         if self.settled and settled and end_settled:
-            return self.ids + (ids + end_ids), counts  # the long one is copied once
+            return self.ids + (ids + end_ids), counts  # copies the longer tuple once
         return encoder.whole("".join(segment.text for segment in self.segments) + tail), counts
 
     def matches(self, turns: Sequence[Turn]) -> bool:
-        """Whether these are its turns. Turns that were read anew are compared by what is in
-        them, so that an edited one is noticed."""
+        """Whether these are its turns. Turns that were read again are compared by content, so that
+        an edited one is noticed."""
         if len(turns) != len(self.turns):
             return False
         return all(map(is_, turns, self.turns)) or (
@@ -94,13 +94,14 @@ _MARKER_LENGTH = 4
 def _token_counts(
     segment: Segment, closed: Sequence[int] | None, encoder: Encoder
 ) -> dict[str, int]:
-    """Turn id -> tokens, for the turns of a segment; `closed` is the segment that ends with it."""
+    """Turn id -> tokens, for the turns of a segment; `closed` has the ids of the
+    segment that ends with it."""
     split = encoder.split(segment.text)
     settled_alone = closed is None or split is None or len(split[0]) > _MARKER_LENGTH
     tokens = encoder.count(segment.text) if closed is None or settled_alone else len(closed)
     if len(segment.turns) == 1:
         return {segment.turns[0].id: tokens}
-    # turns that were joined share their tokens by length
+    # joined turns share the tokens by length
     length = sum(len(turn.text) + 1 for turn in segment.turns)
     return {turn.id: max(1, tokens * (len(turn.text) + 1) // length) for turn in segment.turns}
 

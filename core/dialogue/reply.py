@@ -1,4 +1,4 @@
-"""A reply in the making: what of it may be shown, and when it is over."""
+"""A reply that is being written: the text to show, and the end of the reply."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from core.types import FinishReason
 
 _SPACE = re.compile(r"\s+")
 _CHECK_EVERY = 64
-"""Characters after which a loop is looked for again."""
+"""Characters between two checks for a loop."""
 
 
 class Reply:
-    """Ids in, text that may be shown out: never half a character, never half of what a format
-    writes for a line end, and nothing of the next speaker's line."""
+    """Ids in, text to show out: never half a character or half a line end of the format, and
+    nothing of the next speaker's line."""
 
     def __init__(self, detokenizer: Detokenizer, syntax: ReplySyntax, resume: str = "") -> None:
         self.tokens = 0
@@ -26,20 +26,22 @@ class Reply:
         self._detokenizer = detokenizer
         self._syntax = syntax
         self._pending = ""
-        """Decoded, and perhaps half of a line end."""
+        """Decoded text that may be half of a line end."""
         self._text = clean(resume)
-        """Read, whether it is shown or held back."""
+        """The text so far, including the part that is held back."""
         self._shown = len(self._text)
         self._line_start = self._text.rfind("\n") + 1
-        """Where the last line begins."""
+        """The index of the last line."""
         self._line_is_plain = False
-        """Whether the last line cannot begin with a mark any more."""
+        """Whether the last line cannot become a mark any more."""
         self._checked = 0
-        """How much of the text was looked at for a loop."""
+        """The length of the text at the last check for a loop."""
 
     def push(self, ids: Sequence[int], text: str | None = None) -> str:
-        """Take what the engine made, as ids or, from a server that has none, as text; give what can
-        be shown of it. Sets `finish_reason` where the reply ended itself."""
+        """Add ids, or text from a server without ids, and return the new text to show.
+
+        Sets `finish_reason` where the reply ends itself.
+        """
         if self.finish_reason is not None:
             return ""
         self.tokens += len(ids) or 1
@@ -51,7 +53,7 @@ class Reply:
     def finish(self, reason: FinishReason) -> tuple[str, FinishReason]:
         """The whole reply, and why it ended: `reason`, unless it ended itself before."""
         if self.finish_reason is None:
-            # a character that is not whole is no character
+            # an unfinished character is dropped
             self._append(self._detokenizer.finish().rstrip("\ufffd"))
         if self.finish_reason is None and reason == "stop":
             self._text += self._pending
@@ -61,7 +63,7 @@ class Reply:
         return text, self.finish_reason or reason
 
     def _append(self, decoded: str) -> None:
-        """Line ends as line ends, and an end to the reply where the next speaker's line begins."""
+        """Add decoded text, and end the reply where the next speaker's line begins."""
         newline = self._syntax.newline
         text = self._pending + decoded
         if newline:
@@ -103,26 +105,26 @@ class Reply:
             self._text, self.finish_reason = self._text[:place], "stop"
 
     def _shown_end(self) -> int:
-        """Where what may be shown ends: before what might be a mark, or space at the very end."""
+        """The end of the text to show: before a possible mark, and before trailing space."""
         end = len(self._text) if self.finish_reason else self._end_before_mark()
         while self._syntax.strip and end > self._shown and self._text[end - 1].isspace():
             end -= 1
         return end
 
     def _end_before_mark(self) -> int:
-        """Where the text ends that is certainly not the beginning of a mark."""
+        """The end of the text that cannot be part of a mark."""
         if not self._syntax.marks_begin_lines:
             return len(self._text) - _overlap(self._text, self._syntax.marks)
         return len(self._text) if self._line_is_plain else self._line_start
 
 
 def _normalized_line(line: str) -> str:
-    """A line without white space, and with a narrow colon: as marks are compared."""
+    """A line without white space and with a half-width colon, to compare it with marks."""
     return _SPACE.sub("", line[:64]).replace("：", ":")
 
 
 def _overlap(text: str, marks: Sequence[str]) -> int:
-    """How many characters at the end of `text` may be the beginning of a mark."""
+    """The number of characters at the end of `text` that may be the beginning of a mark."""
     longest = max(map(len, marks), default=0)
     for length in range(min(longest - 1, len(text)), 0, -1):
         if any(mark.startswith(text[-length:]) for mark in marks):

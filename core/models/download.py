@@ -1,4 +1,8 @@
-"""Fetching a model from the Hugging Face hub."""
+"""Downloads from the Hugging Face hub.
+
+The library's `snapshot_download` is not used: it verifies no SHA-256 checksum of a plain download,
+and only warns when the disk is too small.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ _SMALL = re.compile(r".*\.(json|jinja|model|txt)")
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 _PARTIAL_COMMIT = "henji-fetching"
-"""In a directory that is being filled: the commit that its files are of."""
+"""The file in a partial download that names its commit."""
 _PROGRESS_BYTES = 10_000_000
-"""Bytes of a file whose progress is told on the way."""
+"""Bytes of a file whose progress is reported."""
 
 Progress = Callable[[str], None]
 
@@ -31,7 +35,7 @@ class HubFile:
     size: int
     """Bytes."""
     sha256: str | None = None
-    """As the hub has it, of a large file."""
+    """From the hub; large files have one."""
 
 
 def pull(
@@ -42,12 +46,12 @@ def pull(
     *,
     endpoint: str | None = None,
 ) -> Path:
-    """Fetch a model's files into the data directory, and write down the commit they are of.
+    """Download a model's files into the data directory, and record their commit.
 
-    `revision` None is what was fetched before, else what the branch `main` names now. `endpoint` is
-    the hub's address, where it is another than the library's. What was fetched of a commit is kept
-    if it is broken off, and gone on with at the next call; the model that was there before stays
-    until all of the new one is there. Raises ModelError with one sentence.
+    `revision` None is the downloaded one if there is one, else the head of `main`. `endpoint`
+    replaces the library's address of the hub. The next call resumes an interrupted download. A
+    model of another revision stays until the new one is complete. Raises ModelError with one
+    sentence.
     """
     directory = pulled_directory(data_dir, source)
     try:

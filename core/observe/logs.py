@@ -1,7 +1,7 @@
 """Logging: one line an event on standard error, for people or as JSON.
 
-What people and the model say is not logged unless asked for, and secrets never are: whatever
-slipped into a line, an exception's text say, is struck out of it as it is written.
+The text of people and models is logged only on request, and secrets never: one in an exception's
+text, say, is redacted as the line is written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from core.settings import Settings
 
 CONTENT = frozenset(("text", "content", "prompt", "reply"))
-"""Names of values that hold what was said."""
+"""The names of values with text of people and models."""
 
 REDACTED = "[secret]"
 
@@ -114,7 +114,7 @@ def _formatter(
 
 
 class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
-    """Writes lines without the secrets that it knows."""
+    """Redacts known secrets in every line."""
 
     def __init__(
         self,

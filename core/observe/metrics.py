@@ -1,7 +1,7 @@
-"""What a process counts: every metric of the project, by name, in one registry.
+"""Every metric of the project, in one registry.
 
-Whoever sees something happen says so here: `METRIC.labels(...).inc()`, or one of the functions
-below where it is more than one number. No label holds a person, a channel or a text.
+Call `METRIC.labels(...).inc()`, or one of the functions below for several metrics at once. No label
+holds a person, a channel or a text.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ GATEWAY_EVENTS = _counter(
 
 
 class _LaneMetrics:
-    """What each reply moves. A lane's part of a metric is looked up under a lock: once, here."""
+    """The metrics of each reply. `labels` takes a lock, so it is called once a lane, here."""
 
     def __init__(self, lane: str) -> None:
         self.prompt_tokens = PROMPT_TOKENS.labels(lane)
@@ -143,7 +143,7 @@ def count_reply(lane: str, usage: Usage, seconds: float, first_token: float | No
 
 
 def set_engine(stats: EngineStats) -> None:
-    """How the engine is at this moment."""
+    """Set the metrics of the engine."""
     ENGINE_RUNNING.set(stats.running)
     ENGINE_WAITING.set(stats.waiting)
     ENGINE_PLACES.set(stats.places)
@@ -153,13 +153,13 @@ def set_engine(stats: EngineStats) -> None:
 
 
 def set_gpu_memory(used: int, total: int) -> None:
-    """Bytes, of the whole GPU: other processes' too."""
+    """Set the bytes of the GPU in use by all processes, and its size."""
     GPU_MEMORY.labels("used").set(used)
     GPU_MEMORY.labels("total").set(total)
 
 
 def set_load(lane: str, load: Load) -> None:
-    """How much there is to do in a lane."""
+    """Set the load of a lane."""
     JOBS_WAITING.labels(lane).set(load.waiting)
     REPLIES_OWED.set(load.owed)
     CORES.labels(lane).set(load.cores)
@@ -167,14 +167,14 @@ def set_load(lane: str, load: Load) -> None:
 
 
 def count_receipt(platform: str, receipt: Receipt) -> None:
-    """What became of a message, an edit or a press."""
+    """Count the outcome of a message, an edit or a press."""
     EVENTS.labels(platform, receipt.outcome).inc()
     if receipt.outcome == "refused":
         REFUSALS.labels(platform, receipt.code).inc()
 
 
 def count_gateway_event(platform: str, event: str) -> None:
-    """A connection's turn of fate, such as ``ready``, ``resumed``, ``disconnected``."""
+    """Count a connection's event, such as ``ready``, ``resumed``, ``disconnected``."""
     GATEWAY_EVENTS.labels(platform, event).inc()
 
 
@@ -182,7 +182,7 @@ def count_gateway_event(platform: str, event: str) -> None:
 def gateway_connection(
     platform: str, stands: Callable[[], bool], shard: str = "0"
 ) -> Iterator[None]:
-    """A connection that is asked whether it stands, for as long as this process has it."""
+    """Report whether a connection is up, while inside."""
     GATEWAY_UP.labels(platform, shard).set_function(stands)
     try:
         yield
@@ -192,7 +192,7 @@ def gateway_connection(
 
 
 def gateways_down() -> list[str]:
-    """The platforms that this process has connections to, none of which stands."""
+    """The platforms whose connections in this process are all down."""
     standing: dict[str, float] = {}
     for sample in next(iter(GATEWAY_UP.collect())).samples:
         platform = sample.labels["platform"]
@@ -201,7 +201,7 @@ def gateways_down() -> list[str]:
 
 
 def names() -> frozenset[str]:
-    """Every name that a query can ask for, such as ``henji_job_wait_seconds_bucket``."""
+    """Every name of a series, such as ``henji_job_wait_seconds_bucket``."""
     found = set()
     for metric in REGISTRY.collect():
         suffixes = {
@@ -213,5 +213,5 @@ def names() -> frozenset[str]:
 
 
 def render() -> bytes:
-    """All of it, as Prometheus reads it."""
+    """All metrics in Prometheus' text format."""
     return generate_latest(REGISTRY)

@@ -1,7 +1,7 @@
 """One trace for each reply, from the message to its last edit, across processes: an option.
 
-Every process makes a reply's trace id, and the id of the span that all others hang under, from the
-job's id: nothing has to be handed on. Without the extra ``tracing`` and HENJI_OTLP_ENDPOINT nothing
+Every process derives a reply's trace id, and the id of the root span, from the job's id: nothing
+has to be passed on. Without the extra ``tracing`` and HENJI_OTLP_ENDPOINT nothing
 is measured. No span holds a person or a text.
 """
 
@@ -71,7 +71,7 @@ def span(job: str, name: str, **attributes_: str | int | float) -> Iterator[None
 
 
 def _reply_context(job: str) -> Any:
-    """What all spans of a reply hang under, alike in every process."""
+    """The root of a reply's spans, the same in every process."""
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
     digest = hashlib.sha256(job.encode()).digest()

@@ -1,4 +1,4 @@
-"""What every dialogue format does."""
+"""The protocol of the dialogue formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.types import Role, Turn
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A turn, or several of one role joined: its text is fit to stand in a prompt as it is."""
+    """One turn, or several of one role joined, with its marks broken: ready for a prompt."""
 
     role: Role
     text: str
@@ -19,20 +19,20 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ReplySyntax:
-    """How what a model writes is read."""
+    """How to read the text of a model."""
 
     stop_ids: frozenset[int]
     """Ids that end a reply."""
     end: int | None = None
     """The one of them that the format has behind a reply; None: a reply has no end of its own."""
     newline: str = ""
-    """What the model writes for a line end, where that is not a line end."""
+    """The model's way to write a line end, where it is not a line end."""
     marks: tuple[str, ...] = ()
-    """What begins the next speaker's line: it ends the reply, and is never shown."""
+    """The beginnings of the next speaker's line: they end the reply and are never shown."""
     marks_begin_lines: bool = True
-    """Whether a mark means something at the beginning of a line alone."""
+    """Whether a mark counts at the beginning of a line alone."""
     strip: bool = True
-    """Whether white space around a reply is no part of it."""
+    """Whether white space around a reply is removed."""
 
 
 class Format(Protocol):
@@ -44,11 +44,10 @@ class Format(Protocol):
     user_first: bool
     """The first turn is a user's."""
     append_only: bool
-    """A prompt is `first`, any number of `following`, and `tail`, put side by side."""
+    """A prompt is the concatenation of `first`, any number of `following`, and `tail`."""
 
     def message(self, turn: Turn) -> Message:
-        """A turn as it stands in a prompt: whatever in its text would mean something to the format
-        is broken."""
+        """A turn with the format's marks in its text broken."""
         ...
 
     def first(self, message: Message) -> str:
@@ -60,9 +59,9 @@ class Format(Protocol):
         ...
 
     def tail(self, reply: str) -> str:
-        """The end of a prompt, up to where the model goes on; `reply` is what it wrote so far."""
+        """The end of a prompt, up to where the model continues; `reply` is its text so far."""
         ...
 
     def whole(self, messages: Sequence[Message], reply: str) -> str:
-        """A prompt."""
+        """The whole prompt."""
         ...

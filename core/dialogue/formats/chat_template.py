@@ -15,15 +15,14 @@ _QUESTION, _ANSWER = "Xq0", "Xa1"
 
 
 class ChatTemplateFormat:
-    """A prompt as the model's chat template has it.
+    """Prompts in the model's chat template.
 
-    Text stays text: every control token of the tokenizer that is typed (``<|im_end|>``), and every
-    mark that the template writes around turns without a token of its own (``[/INST]``, ``USER:``),
-    gets a space before its last character.
+    Text stays text: a typed control token (``<|im_end|>``) and a typed mark of the template without
+    a token of its own (``[/INST]``, ``USER:``), gets a space before its last character.
 
-    What the template does is found out by asking it at load: whether it takes a system message
-    (else the system prompt stands before the first user's text), whether it insists on alternation,
-    and whether a longer dialogue only appends to a shorter one's string.
+    The template is probed at load: whether it takes a system message (else the system prompt stands
+    before the first user's text), whether it needs alternating roles, and whether a longer dialogue
+    only appends to a shorter one's string.
     """
 
     def __init__(self, tokenizer: HuggingFaceTokenizer, system_prompt: str) -> None:
@@ -95,7 +94,7 @@ class ChatTemplateFormat:
         return all(message["content"] in rendered for message in messages)
 
     def _only_appends(self) -> bool:
-        """Whether `first`, `following` and `tail` give what the template gives, for all we try."""
+        """Whether `first`, `following` and `tail` join to the template's string, in all samples."""
         lengths = (1, 3, 5, 7) if self.alternates else range(1, 8)
         dialogues = [_alternating(length, shift) for length in lengths for shift in (0, 1)]
         if not self.alternates:
@@ -134,7 +133,7 @@ _SAMPLES = (
 
 
 def _alternating(length: int, shift: int = 0) -> list[Message]:
-    """User and assistant in turn, with texts that templates have been seen to treat apart."""
+    """User and assistant in turn, with texts that some templates treat specially."""
     return [
         Message("assistant" if place % 2 else "user", _SAMPLES[(place + shift) % len(_SAMPLES)])
         for place in range(length)

@@ -15,8 +15,8 @@ _MARKS = {"user": USER_MARK, "assistant": ASSISTANT_MARK}
 class EchoFormat:
     """``USER text END ASSISTANT text END ... ASSISTANT``.
 
-    Text stays text: the controls are lone surrogates, and `clean` takes those out of every text.
-    There is no place for a system prompt.
+    Text stays text: the controls are lone surrogates, which `clean` removes from every text. There
+    is no system prompt.
     """
 
     alternates = False

@@ -1,4 +1,4 @@
-"""Which format a model is spoken to in."""
+"""The choice of a model's dialogue format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No format at all: a pretrained model goes on with the text."""
+"""No format: a pretrained model continues the text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from core.types import Turn
 
 
 class PlainFormat:
-    """A user's text, what the model made of it, a line end, the next user's text, and so on.
+    """A user's text, the model's continuation, a line end, the next user's text, and so on.
 
-    Text stays text: there are no speakers to forge, and a control token of the tokenizer that is
-    typed gets a space before its last character where the tokenizer would take it for one.
-    A system prompt is the first line.
+    Text stays text: there are no speakers to forge, and a typed control token gets a space before
+    its last character. A system prompt is the first line.
     """
 
     alternates = False

@@ -17,15 +17,14 @@ _LABELS = tuple(f"{speaker}:" for speaker in _SPEAKERS.values())
 class RinnaFormat:
     """``ユーザー: 本文<NL>システム: 本文<NL>ユーザー: 本文<NL>システム: ``
 
-    Text stays text: a typed ``<NL>`` gets a space before its last character, and a line that reads
-    as a speaker's label is put at the end of the line before it, so that only this format begins
-    turns. A label counts in letters of every width, with any colon, and with whatever is not seen
-    in between; ``<NL>`` counts as the tokenizer sees it. Control pieces are out of reach, for
-    SentencePiece knows them by id alone; pieces that it would find in a text are broken as
-    ``<NL>`` is.
+    Text stays text: a typed ``<NL>`` gets a space before its last character, and a line that begins
+    like a speaker's label is joined to the line before it, so that only this format begins turns. A
+    label counts in letters of every width, with any colon, and with invisible characters in it;
+    ``<NL>`` counts as the tokenizer normalizes it. SentencePiece knows control pieces by id alone;
+    user-defined pieces are broken as ``<NL>`` is.
 
-    The format has no system role (``システム`` is the model itself): a system prompt stands first,
-    as a turn of the user's, which the card's list of turns allows.
+    The format has no system role (``システム`` is the model itself): a system prompt is a first
+    user's turn, which the card's list of turns allows.
     """
 
     alternates = False
@@ -77,11 +76,11 @@ class RinnaFormat:
         return NEWLINE.join(lines)
 
     def _may_begin_line(self, line: str) -> bool:
-        """Whether a line may stand on its own, and changes nothing of what that means."""
+        """Whether a line may follow a line end: it is no label, and leaves the ``<NL>`` whole."""
         # a combining mark at its beginning would change the end of <NL>
         whole = self._normalized(NEWLINE + line).startswith(self._normalized(NEWLINE))
         return whole and not any(read.startswith(_LABELS) for read in self._skeletons(line))
 
     def _skeletons(self, line: str) -> tuple[str, str]:
-        """A line as a person reads it, and as the model does."""
+        """The skeleton of a line, and of its normalization."""
         return skeleton(line), skeleton(self._normalized(line))

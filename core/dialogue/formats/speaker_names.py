@@ -1,4 +1,4 @@
-"""Who is speaking, written into the text, for channels with several people."""
+"""The names of the speakers in the text, for channels with several people."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from core.types import Turn
 _OPEN, _CLOSE = "【", "】"
 _TYPED = re.compile(r"^([^\S\n]*)[【︻]([^】︼\n]*)[】︼]?", re.MULTILINE)
 """A label, or the beginning of one, at the beginning of a line; U+FE3B and U+FE3C are the same
-brackets for vertical writing, which tokenizers turn."""
+brackets for vertical writing, which normalization turns."""
 
 
 def with_name(turn: Turn) -> Turn:
     """A user's turn with the name in front, as in ``【田中】こんにちは``.
 
-    Only this writes such a label at the beginning of a line: one that is typed there gets other
-    brackets. A name is one line, and has no such brackets in it. Replies have no name.
+    Only this function writes such a label at the beginning of a line: a typed one gets other
+    brackets. A name is one line without such brackets. Replies have no name.
     """
     if turn.role != "user":
         return turn

@@ -1,4 +1,4 @@
-"""What a chat template writes around what is said, read off a small dialogue."""
+"""The strings that a chat template writes around messages, read off a small dialogue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 from core.errors import ModelError
 
 Render: TypeAlias = Callable[[Sequence[Mapping[str, str]], bool], str]
-"""Messages to a template's string; True: up to where a reply begins. May raise ModelError."""
+"""Messages to the template's string; True: with the beginning of a reply. May raise ModelError."""
 
 _SYSTEM, _QUESTION, _ANSWER, _NEXT_QUESTION = "Xs9", "Xq0", "Xa1", "Xq2"
 _BRACKETED = re.compile(r"<+[^<>\s]+>+|\[[^\[\]\s]+\]")
@@ -25,17 +25,19 @@ class TemplateMarkers:
     tail: str
     """The end of a prompt, where a reply begins."""
     around_system: str
-    """Around a system message; empty where there is no place for one."""
+    """Around a system message; empty where the template takes none."""
 
     def marks(self) -> Iterator[str]:
-        """What no text may contain: whatever of this could end a turn or begin another."""
+        """The strings that no text may contain: they could end a turn or begin another."""
         for marker in (self.before_reply, self.after_reply, self.tail, self.around_system):
             yield from _BRACKETED.findall(marker)
             yield from (line.strip() for line in _label_lines(marker))
 
     def next_speaker(self) -> tuple[str, ...]:
-        """What a model that runs on past its turn writes: the end of it as the template has it, or
-        somebody's label. A label that the template puts on a line of its own counts only there."""
+        """The strings with which a model runs on past its turn: the turn's end or a label.
+
+        A label that the template puts on a line of its own counts only there.
+        """
         bracketed = _BRACKETED.findall(self.after_reply)
         labels = [*_label_lines(self.after_reply), *_label_lines(self.before_reply)]
         spoken = (label.rstrip() for label in labels if re.search(r"\w", label))

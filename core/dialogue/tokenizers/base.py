@@ -1,4 +1,4 @@
-"""What the dialogue asks of a tokenizer, whichever library it comes from."""
+"""The protocols of tokenizers and streaming detokenizers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Detokenizer(Protocol):
-    """The ids of one text, a few at a time, to the text. The pieces joined are the whole decode."""
+    """Decodes the ids of one text, a few at a time. The pieces join to the whole decode."""
 
     def push(self, ids: Sequence[int]) -> str:
         """The text that `ids` add: whole characters only."""
         ...
 
     def finish(self) -> str:
-        """What the bytes of a character that never became whole decode to."""
+        """The text of the bytes that are left, which are no whole character."""
         ...
 
 
@@ -25,13 +25,13 @@ class Tokenizer(Protocol):
     size: int
     """Every id is below it."""
     controls: Mapping[str, int]
-    """Control tokens, by how they are written: ids that no text of a person may become."""
+    """Written form -> id of the control tokens, which no person's text may become."""
     reserved: Sequence[str]
-    """What would become more than text where it is typed: control tokens, mostly."""
+    """Strings that would be more than text if typed: mostly control tokens."""
     fingerprint: str
-    """Differs where the ids of some text differ."""
+    """Differs between tokenizers that differ in the ids of some text."""
     cut: re.Pattern[str] | None
-    """Finds the places in any text before which it may be cut and encoded apart; None: nowhere."""
+    """Finds the places where a text can be cut and encoded in parts; None: nowhere."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a rendered string, nothing added in front or behind."""
@@ -42,17 +42,17 @@ class Tokenizer(Protocol):
         ...
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """How the vocabulary writes each id."""
+        """The vocabulary's written form of each id."""
         ...
 
     def normalized(self, text: str) -> str:
-        """The text as the vocabulary sees it: full-width letters narrowed, say."""
+        """The text as the tokenizer normalizes it: with full-width letters narrowed, say."""
         ...
 
     def settled(self, text: str) -> bool:
-        """Whether `text`, which stands between two cuts, has the same ids wherever it stands."""
+        """Whether `text`, between two cuts, has the same ids in any context."""
         ...
 
     def detokenizer(self, *, inside: bool = False) -> Detokenizer:
-        """`inside`: other text stands before, so a space in front is one that was written."""
+        """`inside`: the text follows other text, so a space in front was written."""
         ...

@@ -1,7 +1,10 @@
-"""How the decoders of Hugging Face's tokenizers spell their pieces, and streams for the others.
+"""The decoders of Hugging Face's tokenizers as tables, and a stream for those that are none.
 
-Most decoders are tables: what a piece adds to a text does not depend on the pieces around it, but
-for a space at the very front. Those are read off the ``tokenizer.json`` and streamed as bytes.
+Most decoders are tables: the text of a piece does not depend on its neighbours, except for a space
+at the very front. They are read off the ``tokenizer.json`` and streamed as bytes.
+
+The library's own `DecodeStream` is not used: it raises on byte pieces that form no character (on
+four of ten random sequences of ids), and gives nothing for bytes left at the end.
 """
 
 from __future__ import annotations
@@ -23,15 +26,15 @@ class TableDecoder:
     """A decoder that is a table."""
 
     spell: _PieceToBytes
-    """A piece to the bytes that it adds."""
+    """A piece to its bytes."""
     errors: str
-    """What bytes that are no character become, in the words of `codecs`."""
+    """The error handler of `codecs` for bytes that are no character."""
     first: _PieceToBytes | None = None
     """The same for the first piece of a text, where that differs."""
 
 
 def as_table(decoder: _Step | None) -> TableDecoder | None:
-    """The table that a decoder of a ``tokenizer.json`` is; None where it is more than that."""
+    """A decoder of a ``tokenizer.json`` as a table; None where it is more than one."""
     if decoder is None:
         return None
     if decoder["type"] == "ByteLevel":
@@ -87,7 +90,7 @@ def _spell_byte_level(piece: str) -> bytes:
 
 @cache
 def _byte_of_character() -> Mapping[str, int]:
-    """The byte-level alphabet: printable Latin-1 bytes stand for themselves, the others for the
+    """The byte-level alphabet: printable Latin-1 bytes are themselves, the others are the
     characters from U+0100 on, in order (github openai/gpt-2, `encoder.py`)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -97,14 +100,16 @@ def _byte_of_character() -> Mapping[str, int]:
 
 
 class WindowDetokenizer:
-    """For decoders that are more than a table: a window of the newest ids is decoded again with
-    each, and what is new in it is the text; where it ends in half a character, there is none."""
+    """For decoders that are no table: decodes a window of the newest ids again with each id.
+
+    The text is the end that the window gained; half a character at its end is held back.
+    """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], before: Sequence[int]) -> None:
         self._decode = decode
         self._ids = list(before)
         self._read = len(self._ids)
-        """How many of the ids have given their text."""
+        """The number of ids whose text was returned."""
 
     def push(self, ids: Sequence[int]) -> str:
         return "".join(map(self._push, ids))
@@ -117,7 +122,7 @@ class WindowDetokenizer:
         text, known = self._decode(self._ids), self._decode(self._ids[: self._read])
         if text.endswith("\ufffd"):
             return ""
-        if text != known:  # what says nothing is no window by itself: what follows would be first
+        if text != known:
             self._ids = self._ids[self._read :]
         self._read = len(self._ids)
         return text[len(known) :]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
-    """Every byte that is part of no character becomes one U+FFFD, as SentencePiece has it."""
+    """One U+FFFD for every byte that is part of no character, as in SentencePiece."""
     assert isinstance(error, UnicodeDecodeError)  # noqa: S101 - registered for decoding alone
     return "\ufffd", error.start + 1
 
@@ -16,7 +16,7 @@ codecs.register_error("henji-each-byte", _each_byte)
 
 
 class ByteTable(dict[int, bytes]):
-    """Id -> the bytes that it adds to a text, found out once an id and then kept."""
+    """Id -> its bytes in a text, computed once for each id."""
 
     def __init__(self, find: Callable[[int], bytes]) -> None:
         self._find = find
@@ -32,7 +32,7 @@ class ByteDetokenizer:
     def __init__(
         self, table: Mapping[int, bytes], errors: str, first: Mapping[int, bytes] | None = None
     ) -> None:
-        """`first` has the bytes of a piece at the beginning of a text, where those differ."""
+        """`first` has the bytes of pieces at the beginning of a text, where they differ."""
         self._table = table
         self._first = first
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)

@@ -2,7 +2,7 @@
 control tokens, so that an engine finds the newest user turn in the ids alone.
 
 A prompt is ``USER text END ASSISTANT text END USER text END ASSISTANT``. In a rendered string each
-control is written as a lone surrogate, which no text of a person has after `text.clean`.
+control is written as a lone surrogate, which no person's text has after `sanitize.clean`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class CodepointTokenizer:
 
 
 class CodepointDetokenizer:
-    """Never behind: every id is a whole character."""
+    """Every id is a whole character, so no text is held back."""
 
     def push(self, ids: Sequence[int]) -> str:
         return "".join(chr(ident) for ident in ids if ident not in _MARKS)

@@ -18,7 +18,7 @@ from core.errors import ModelError, in_brief
 from core.models.files import SENTENCEPIECE_FILES, read_generation_config, read_json
 
 _RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
-"""What a chat template raises, by itself or because it expects other messages."""
+"""The errors of a chat template, its own and those of unexpected messages."""
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class HuggingFaceTokenizer:
     """Ids, pieces and text of a ``tokenizer.json``, and the strings of its chat template.
 
-    `encode` takes a rendered string, in which control tokens are written out: it is for the formats
-    to see that no text of a person has one in it.
+    `encode` takes a rendered string, in which control tokens are written out: the formats must
+    ensure that no person's text has one in it.
     """
 
     def __init__(self, wrapped: PreTrainedTokenizerBase, directory: Path) -> None:
@@ -62,7 +62,7 @@ class HuggingFaceTokenizer:
             wrapped = AutoTokenizer.from_pretrained(
                 directory,
                 local_files_only=True,
-                trust_remote_code=False,  # where it is not said, it asks on the terminal
+                trust_remote_code=False,  # by default it asks on the terminal
             )
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
             raise ModelError(
@@ -87,7 +87,7 @@ class HuggingFaceTokenizer:
         return normalizer.normalize_str(text).replace("\u2581", " ") if normalizer else text
 
     def settled(self, text: str) -> bool:
-        """Between two control tokens a text is encoded by itself, whatever stands around it."""
+        """The library encodes the text between two control tokens by itself."""
         return True
 
     def detokenizer(self, *, inside: bool = False) -> Detokenizer:
@@ -98,12 +98,12 @@ class HuggingFaceTokenizer:
 
     @property
     def opening(self) -> str:
-        """What the tokenizer itself puts in front of a text that is not a dialogue."""
+        """The control tokens that the tokenizer puts in front of a plain text."""
         around: list[int] = self._backend.encode("", add_special_tokens=True).ids
         return "".join(self.pieces([ident for ident in around if ident not in self.stop_ids]))
 
     def _ends_of_sequence(self) -> frozenset[int]:
-        """The tokenizer's end of sequence, and what the model's generation config says ends it."""
+        """The ends of sequence of the tokenizer and of the model's generation config."""
         said = read_generation_config(self.directory).get("eos_token_id")
         ids = said if isinstance(said, list) else [said]
         return frozenset(ident for ident in (*ids, self._wrapped.eos_token_id) if ident is not None)
@@ -119,7 +119,7 @@ class HuggingFaceTokenizer:
         return ByteTable(find)
 
     def _byte_pieces(self) -> list[str]:
-        """``<0x41>`` and its like, where a tokenizer takes them for bytes when they are typed."""
+        """The byte pieces, such as ``<0x41>``, where a typed one would become a byte."""
         if self.decode(self.encode("<0x41>")) == "<0x41>":
             return []
         return [f"<0x{byte:02X}>" for byte in range(256)]
@@ -131,7 +131,7 @@ class HuggingFaceTokenizer:
 
     @property
     def template_file(self) -> Path:
-        """The file that the chat template stands in."""
+        """The file with the chat template."""
         apart = self.directory / "chat_template.jinja"
         return apart if apart.exists() else self.directory / "tokenizer_config.json"
 
@@ -140,9 +140,9 @@ class HuggingFaceTokenizer:
         return bool(self._wrapped.chat_template)
 
     def render(self, messages: Sequence[Mapping[str, str]], *, prompt: bool) -> str:
-        """The chat template's string; with `prompt`, up to where a reply begins.
+        """The chat template's string; with `prompt`, including the beginning of a reply.
 
-        Raises ModelError, naming the file, where the template will not have these messages.
+        Raises ModelError, naming the file, where the template rejects these messages.
         """
         said = [dict(message) for message in messages]
         try:
@@ -158,7 +158,7 @@ class HuggingFaceTokenizer:
 
 
 def _check_files(directory: Path) -> None:
-    """ModelError that names the file which is missing or broken, as the library would not."""
+    """Raise ModelError, naming the file that is missing or broken: the library names none."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (directory / name).exists():
             read_json(directory / name)
@@ -168,14 +168,14 @@ def _check_files(directory: Path) -> None:
 
 
 def _is_control(token: AddedToken) -> bool:
-    """Whether an added token steers the model, and is not just a word or a run of spaces."""
+    """Whether an added token is a control token, not a word or a run of spaces."""
     content = token.content
     return token.special or (content[:1] in ("<", "[") and content[-1:] in (">", "]"))
 
 
 def _before_controls(added: Sequence[AddedToken]) -> re.Pattern[str] | None:
-    """Finds the places in front of a control token: the library takes those out of a text first,
-    and encodes what is between them apart.
+    """Finds the places before a control token: the library splits a text there, and encodes the
+    parts between control tokens separately.
 
     Not in front of one that swallows the space on its left, or stands as a whole word alone, or
     whose beginning another added token might claim.

@@ -1,8 +1,8 @@
 """The attention that transformers' models call while they run inside the engine.
 
-The model sees one run of ids, (1, tokens): the parts of all sequences of the step, one after the
-other. Which of them belong together, and where their keys and values are kept, is known to the
-`AttentionStep` that travels through the model's keyword arguments.
+The model sees one row of ids, (1, tokens): the chunks of all sequences of the step, one after the
+other. The `AttentionStep`, which travels through the model's keyword arguments, knows the sequence
+of each id and the place of its keys and values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AttentionStep(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What one id takes in the cache."""
+    """The size of one id in the cache."""
 
     layers: int
     heads: int
@@ -57,13 +57,13 @@ class CacheShape:
 
 
 def _cache_dtype(model: PreTrainedModel) -> torch.dtype:
-    # A processor's kernel takes no float16.
+    # the CPU kernel takes no float16
     slow = model.device.type == "cpu" and model.dtype == torch.float16
     return torch.float32 if slow else model.dtype
 
 
 def use_engine_attention(model: PreTrainedModel) -> None:
-    """Have the model attend through the engine; ModelError where that would not be exact."""
+    """Make the model attend through the engine; ModelError where that would not be exact."""
     if not model._supports_attention_backend:
         kind = type(model).__name__
         raise ModelError(f"{kind} cannot run in the torch engine: its attention is its own")

@@ -1,4 +1,4 @@
-"""Which block of the cache holds what: reference counts, content hashes, least recently used.
+"""The contents of the cache's blocks: reference counts, content hashes, least recently used.
 
 Only numbers are kept here; the keys and values themselves lie in the cache of the device.
 """
@@ -19,9 +19,10 @@ SIZE = 16
 def digests(
     ids: npt.NDArray[np.int64], known: Sequence[bytes] = (), upto: int | None = None
 ) -> list[bytes]:
-    """Of each full block of `ids`, chained: equal digests mean equal ids from the start on.
+    """The digest of each full block among the first `upto` of `ids`.
 
-    `known` are those of the first blocks; `upto` ids are looked at.
+    Each covers the blocks before it, so equal digests mean equal ids from the start. `known` are
+    the digests of the first blocks.
     """
     result = list(known)
     full = (len(ids) if upto is None else upto) // SIZE
@@ -33,7 +34,7 @@ def digests(
 
 
 class BlockManager:
-    """The book of `count` blocks. A block without references stays findable until it is reused."""
+    """The records of `count` blocks. A block without references can be found until it is reused."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -59,11 +60,11 @@ class BlockManager:
         return found
 
     def idle_among(self, blocks: Iterable[int]) -> int:
-        """How many of `blocks` nobody refers to: sharing them takes them from the idle ones."""
+        """The number of `blocks` without references: sharing one takes it from the idle ones."""
         return sum(self._references[block] == 0 for block in blocks)
 
     def share(self, blocks: Iterable[int]) -> None:
-        """Refer to blocks that are kept."""
+        """Add a reference to each block."""
         for block in blocks:
             if not self._references[block]:
                 del self._idle[block]
@@ -80,13 +81,13 @@ class BlockManager:
         return block
 
     def keep(self, block: int, digest: bytes) -> None:
-        """The block is full and computed: let others find it, unless an equal one is there."""
+        """Make a full, computed block findable, unless an equal one already is."""
         if digest not in self._index:
             self._index[digest] = block
             self._content[block] = digest
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Give references back: the end of a prefix is reused before its beginning."""
+        """Drop references. The end of a prefix is reused before its beginning."""
         for block in reversed(blocks):
             self._references[block] -= 1
             if not self._references[block]:

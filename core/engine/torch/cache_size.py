@@ -1,4 +1,4 @@
-"""How much memory the cache gets."""
+"""The size of the cache, and the kinds of memory that the engine uses."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 _GPU_PART = 0.9
-"""Of what the weights left; the rest is for activations."""
+"""Of the memory beside the weights; the rest is for activations."""
 _CPU_PART = 0.5
-"""The machine is not ours alone."""
+"""Other programs use the machine too."""
 
 
 def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
-    """The bytes of the key-value cache: as asked for, or a part of what is free."""
+    """The bytes of the key-value cache: the setting, or a part of the free memory."""
     if wanted_gb:
         return int(wanted_gb * 1e9)
     if device.type == "cuda":
@@ -27,8 +27,8 @@ def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
 def lazy_zeros(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Zeros that take no memory until they are written.
 
-    numpy has such too, but of large pages: on a virtual machine, whose host gives memory as it is
-    touched, the first prompts took a quarter longer with them.
+    numpy's zeros use large pages. On a virtual machine, whose host allocates memory at the first
+    write, they made the first prompts a quarter slower.
     """
     size = torch.Size(sizes).numel() * dtype.itemsize
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -36,12 +36,12 @@ def lazy_zeros(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def pinned(values: Tensor, device: torch.device) -> Tensor:
-    """A copy that a GPU fetches by itself; other memory may keep the host until the GPU is free."""
+    """A copy in pinned memory for a GPU: copying other memory may block the host."""
     return values.pin_memory() if device.type == "cuda" else values
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int] | None:
-    """Bytes of the GPU in use, by whomever, and in all; None where the device is no GPU."""
+    """Bytes of the GPU in use by all processes, and its size; None where the device is no GPU."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)
@@ -49,7 +49,7 @@ def gpu_memory(device: torch.device) -> tuple[int, int] | None:
 
 
 def _available_memory() -> int:
-    """Bytes of memory that can be had without swapping (Linux's MemAvailable)."""
+    """Bytes of memory available without swapping (Linux's MemAvailable)."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

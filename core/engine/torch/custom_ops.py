@@ -1,4 +1,4 @@
-"""Our kernels as operations of torch's: its compiler takes each as it is, and looks no further."""
+"""Our kernels as torch operations: torch's compiler does not look into them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _LIBRARY = cast("Any", torch.library.Library)("henji", "DEF")
 def define(
     schema: str, compute: Callable[..., Tensor], shape: Callable[..., Tensor] | None = None
 ) -> None:
-    """Have `torch.ops.henji` offer it; `shape` gives the compiler an empty tensor like the result.
+    """Add an operation to `torch.ops.henji`.
 
-    The schema says which arguments it writes to.
+    `shape` gives the compiler an empty tensor like the result. The schema marks the arguments that
+    the operation writes to.
     """
     _LIBRARY.define(schema)
     for device, function in (("CUDA", compute), ("CPU", compute), ("Meta", shape)):

@@ -1,4 +1,4 @@
-"""The batching engine behind the port: a thread that steps, and requests that come and go."""
+"""The batching engine: one thread computes steps for all requests."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ _Output: TypeAlias = Chunk | EngineError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the engine takes on."""
+    """The engine's limits."""
 
     context_length: int
     """Ids of prompt and reply together."""
     places: int = 32
     """Requests that run at once."""
     step_tokens: int = 256
-    """Ids of one step: long prompts are computed in chunks of what the replies leave of it."""
+    """Ids of one step: replies come first, and long prompts are computed in chunks of the rest."""
     cache_bytes: int = 1 << 30
     int8_weights: bool = False
-    """On a processor: see `Int8Linear`."""
+    """On a CPU: see `Int8Linear`."""
 
 
 class TorchEngine:
     """Any causal model of transformers, all requests in one batch that changes at every step.
 
-    Takes the model for itself: attention is swapped, and on a processor weights are repacked.
+    It changes the model: attention is replaced, and on a CPU the weights are repacked.
 
-    Everything that torch computes, loading included, happens in the engine's one thread. Once a
-    second thread has computed, OpenMP sees more threads than cores and sends its workers to sleep
-    between any two operations: 65 microseconds each instead of 7, hundreds of times in a step.
+    All of torch's work, loading included, happens in the engine's one thread. After a second thread
+    has computed, OpenMP counts more threads than cores and puts its workers to sleep between
+    operations: 65 microseconds each instead of 7, hundreds of times in a step.
     """
 
     _model: PreTrainedModel
@@ -101,7 +101,7 @@ class TorchEngine:
         self._reset_cache()
 
     def _reset_cache(self) -> None:
-        """An empty cache, and nobody in it."""
+        """Begin with an empty cache and no sequences."""
         shape, limits = CacheShape.of(self._model), self._limits
         blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
         try:
@@ -116,12 +116,12 @@ class TorchEngine:
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
         model, limits = self._model, self._limits
         if model.device.type != "cuda":
-            # Numba's import and its compiler are a processor's.
+            # Numba is for the CPU alone
             from core.engine.torch.cpu.paged_attention import CpuCache
             from core.engine.torch.cpu.traced_runner import TracedRunner
 
             return TracedRunner(model, CpuCache(shape, blocks))
-        # Triton is there with a GPU.
+        # Triton is installed with a GPU alone
         from core.engine.torch.gpu.cuda_graphs import GraphRunner
         from core.engine.torch.gpu.paged_attention import PagedCache
 
@@ -163,7 +163,7 @@ class TorchEngine:
         """See `Engine`."""
         scheduler, blocks = self._scheduler, self._scheduler.blocks
         running, waiting = len(scheduler.running), len(scheduler.waiting) + len(self._inbox)
-        # What is held by nobody, shared among requests as long as those of late.
+        # idle blocks, divided by the size of recent requests
         room = blocks.idle * SIZE // max(SIZE, round(self._throughput.request_tokens))
         if not running and not waiting:
             room = max(1, room)
@@ -222,7 +222,7 @@ class TorchEngine:
                 self._scheduler.add(self._inbox.popleft())
             try:
                 worked = self._step()
-            except Exception:  # a defect of the scheduler's: begin anew rather than fall silent
+            except Exception:  # a defect of the scheduler's: restart rather than fall silent
                 log.exception("the engine's books are wrong; every request in flight fails")
                 self._restart()
                 worked = True
@@ -233,7 +233,7 @@ class TorchEngine:
         self._deliver()
 
     def _step(self) -> bool:
-        """Compute what is planned, and go on from there as long as nobody comes or leaves."""
+        """Compute the planned step, and those after it while the batch stays the same."""
         chunks = self._scheduler.plan()
         if not chunks:
             return False
@@ -253,7 +253,7 @@ class TorchEngine:
 
     def _launch(self, chunks: list[ScheduledChunk]) -> LaunchedStep:
         if not self._runner.runs_ahead:
-            self._deliver()  # what is computed here and now should keep nobody waiting
+            self._deliver()  # deliver first: the step blocks this thread
         return self._runner.launch(chunks)
 
     def _launch_next(self, step: LaunchedStep) -> LaunchedStep | None:
@@ -263,7 +263,7 @@ class TorchEngine:
         return self._runner.follow(step, chunks) if chunks else None
 
     def _isolate_failure(self, chunks: list[ScheduledChunk], error: Exception) -> None:
-        """Find who made the step fail: they alone shall."""
+        """Find the request that made the step fail, and fail only that one."""
         if len(chunks) == 1:
             sequence = chunks[0].sequence
             log.error("request %s failed in a step", sequence.request.id, exc_info=error)
@@ -283,7 +283,7 @@ class TorchEngine:
         for chunk, token in results:
             sequence = chunk.sequence
             if not sequence.blocks:
-                continue  # the step before, which this one did not wait for, was its last
+                continue  # it ended with the step before, which this one did not wait for
             self._scheduler.computed(chunk)
             sampled += token is not None
             if token is None:
@@ -305,12 +305,12 @@ class TorchEngine:
             sequence.emit(EngineError(reason))
 
     def _deliver(self) -> None:
-        """Hand what came out to the event loops, in one call each."""
+        """Hand the chunks to the event loops, in one call each."""
         outbox, self._outbox = self._outbox, {}
         for loop, items in outbox.items():
             try:
                 loop.call_soon_threadsafe(_put, items)
-            except RuntimeError:  # the loop was closed: nobody waits there any more
+            except RuntimeError:  # the loop was closed
                 log.debug("a closed event loop left %d chunks", len(items))
 
 

@@ -1,4 +1,4 @@
-"""One step of the model: the chunks' ids in, a token for each chunk that asks for one out."""
+"""One step of the model: chunks of ids in, a token for each chunk that samples out."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 
 Result: TypeAlias = tuple[ScheduledChunk, int | None]
-"""With the token that follows the chunk, if its prompt is through."""
+"""With the token that follows the chunk, where it ends with the newest id."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
-    """A step that the device computes."""
+    """A step that the device is computing."""
 
     chunks: list[ScheduledChunk]
     tokens: Tensor
-    """Of the chunks that sample, in order; on the device."""
+    """The new tokens of the chunks that sample, in order; on the device."""
     batch: SamplingBatch | None
-    """None where nobody samples."""
+    """None where no chunk samples."""
     _sampling: list[int]
     _on_host: Tensor
     _arrived: Any
-    """torch's event of its arrival there; None: it is there."""
+    """torch's event of the copy to the host; None: there is no copy."""
 
     @classmethod
     def of(
@@ -49,7 +49,7 @@ class LaunchedStep:
         logits: Tensor,
         batch: SamplingBatch | None,
     ) -> LaunchedStep:
-        """Sample, and have the tokens sent to the host."""
+        """Sample, and send the tokens to the host."""
         tokens = sample(logits, batch) if batch else logits.new_empty(0, dtype=torch.long)
         if not tokens.is_cuda:
             return cls(chunks, tokens, batch, sampling, tokens, None)
@@ -60,7 +60,7 @@ class LaunchedStep:
         return cls(chunks, tokens, batch, sampling, on_host, landed)
 
     def wait(self) -> list[Result]:
-        """What came of it."""
+        """The results, when the device has finished."""
         if self._arrived is not None:
             self._arrived.synchronize()
         tokens: list[int | None] = [None] * len(self.chunks)
@@ -72,18 +72,18 @@ class LaunchedStep:
 class Runner(ABC):
     """The model and its cache on one device.
 
-    Nothing is booked here: a step that raises can be run again, whole or in pieces.
+    It keeps no records: a step that raises can be run again, whole or in pieces.
     """
 
     runs_ahead = False
-    """A step is still computed when `launch` returns, and `follow` can put the next behind it."""
+    """`launch` returns before the step is computed, and `follow` can queue the next one."""
 
     def run(self, chunks: list[ScheduledChunk]) -> list[Result]:
         return self.launch(chunks).wait()
 
     @torch.inference_mode()
     def launch(self, chunks: list[ScheduledChunk]) -> LaunchedStep:
-        """Begin to compute the chunks."""
+        """Start to compute the chunks."""
         ids, positions, last = inputs_of(chunks)
         sampling = [at for at, chunk in enumerate(chunks) if chunk.samples]
         wanted = last[sampling] if sampling else last[:1]
@@ -96,7 +96,7 @@ class Runner(ABC):
     def follow(self, previous: LaunchedStep, chunks: list[ScheduledChunk]) -> LaunchedStep:
         """Decode one more id for each chunk of `previous`, all of which sample.
 
-        The device goes on by itself so, while the host looks at the tokens of the step before.
+        The device keeps computing while the host reads the tokens of the step before.
         """
         if previous.batch is None:
             raise ValueError("nobody samples there")
@@ -110,9 +110,9 @@ class Runner(ABC):
     def _logits(
         self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> Tensor:
-        """(wanted, vocabulary): of the ids at these places of the step.
+        """The logits of the ids at these indices of the step: (wanted, vocabulary).
 
-        Ids that are on the device already are those of `follow`.
+        `follow` passes ids that are on the device already.
         """
 
 
@@ -123,7 +123,7 @@ def logits_of(
     wanted: Tensor | int,
     step: AttentionStep,
 ) -> Tensor:
-    """(wanted, vocabulary): of the ids at these places; 0 means all, as transformers says it."""
+    """The logits of the ids at these indices, (wanted, vocabulary); 0: of all ids."""
     logits: Tensor = model(
         input_ids=ids[None],
         position_ids=positions[None],
@@ -135,7 +135,7 @@ def logits_of(
 
 
 def warm_up_sequence(sampling: Sampling, page: int) -> Sequence:
-    """A page's ids that nobody asked for, to run before anybody asks."""
+    """A page of ids to run before the first request."""
     request = GenerationRequest("trial", [0] * SIZE, sampling, 1, seed=0)
     sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
     sequence.blocks.append(page)
@@ -143,7 +143,7 @@ def warm_up_sequence(sampling: Sampling, page: int) -> Sequence:
 
 
 def inputs_of(chunks: list[ScheduledChunk]) -> tuple[Ints, Ints, Ints]:
-    """Ids and positions of the step, and where in it each chunk ends."""
+    """Ids and positions of the step, and the index of each chunk's last id."""
     starts = np.array([chunk.sequence.computed for chunk in chunks])
     counts = np.array([chunk.count for chunk in chunks])
     ends = np.cumsum(counts)

@@ -1,8 +1,8 @@
-"""Logits -> tokens, a whole batch at once, as transformers' processors define each step.
+"""Logits -> tokens, a whole batch at once, as transformers' logits processors do it.
 
 Penalty, temperature, top-k and top-p follow `generation/logits_process.py` of transformers. The
-draw is one uniform number a row, put through the inverse of the cumulative distribution: it
-depends on the request's seed and on the place in its reply alone, not on the rest of the batch.
+draw is one uniform number a row, put through the inverse of the cumulative distribution. It
+depends on the request's seed and on the index in its reply alone, not on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core.types import Sampling
 _MASK = (1 << 64) - 1
 _ALL = 1 << 40
 _NUCLEUS = 512
-"""The most probable tokens that are looked at before the whole vocabulary is sorted."""
+"""So many of the most probable tokens are tried before the whole vocabulary is sorted."""
 
 
 def uniform(seed: int, index: int) -> float:
@@ -44,7 +44,7 @@ class Truncation:
     widest: int
     """The largest top-k."""
     bounded: bool
-    """Every row has a top-k: nobody draws from behind the widest."""
+    """Every row has a top-k, so that no row needs more tokens than the widest."""
 
     @classmethod
     def of(cls, samplings: list[Sampling], device: torch.device) -> Truncation | None:
@@ -69,7 +69,7 @@ def _is_truncated(sampling: Sampling) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SamplingBatch:
-    """What a step's rows ask for, as tensors of one entry a row, on the model's device."""
+    """The sampling of a step's rows, as tensors of one entry a row, on the model's device."""
 
     seen: Tensor | None
     """(rows, longest) ids of prompt and reply, the rest a row's first id; None: no penalty."""
@@ -79,7 +79,7 @@ class SamplingBatch:
     draw: Tensor
     """float64"""
     greedy: Tensor | None
-    """bool; None: no row is. A processor is spared to find the best then, ten times a maximum."""
+    """bool; None: no row is, and a CPU is spared the argmax, which costs ten times a maximum."""
     truncation: Truncation | None
     any_untruncated: bool
     """A row draws from the whole vocabulary."""
@@ -104,7 +104,7 @@ class SamplingBatch:
         )
 
     def after(self, tokens: Tensor, sequences: Sequences[Sequence]) -> SamplingBatch:
-        """What the same rows ask for next, where nobody has looked at these tokens of theirs."""
+        """The sampling of the same rows after `tokens`, which the host has not read yet."""
         seen = None if self.seen is None else torch.cat((self.seen, tokens[:, None]), 1)
         return replace(self, seen=seen, draw=_draws(sequences, 1, tokens.device))
 
@@ -172,8 +172,8 @@ def _draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     target = uniforms * ends[:, -1:]
     stretch = torch.searchsorted(ends, target, right=True).clamp_(max=ends.shape[1] - 1)
     inside = stretches[torch.arange(rows, device=logits.device), stretch[:, 0]].double().cumsum(-1)
-    # Rounding may put the target before the stretch, or behind it: then it is the first or the last
-    # token there that can be drawn.
+    # Rounding may put the target outside the stretch: then it is the first or the last token there
+    # that can be drawn.
     target = (target - (ends - sums).gather(1, stretch)).clamp_(min=0)
     place = torch.searchsorted(inside, target, right=True)
     last = torch.searchsorted(inside, inside[:, -1:].contiguous())
@@ -188,10 +188,10 @@ def _stretches(vocabulary: int) -> int:
 def _draw_truncated(
     logits: Tensor, truncation: Truncation, uniforms: Tensor, width: int | None = None
 ) -> Tensor:
-    """Draw for the rows that are truncated, from what top-k and then top-p let through.
+    """Draw for the truncated rows from the tokens that top-k and then top-p keep.
 
-    The `width` most probable tokens are looked at; more where a nucleus is not among them. Sums are
-    float64, so that a token does not depend on how many were looked at.
+    The `width` most probable tokens are sorted, or all where a nucleus is larger. Sums are float64,
+    so that a token does not depend on the width.
     """
     rows = logits[truncation.rows]
     width = width or _width(truncation, rows.shape[1], rows.device)
@@ -215,7 +215,7 @@ def _draw_truncated(
 def _width(truncation: Truncation, vocabulary: int, device: torch.device) -> int:
     if truncation.bounded:
         return min(vocabulary, truncation.widest)
-    # A GPU sorts everything in less time than it takes to ask whether that is needed.
+    # a GPU sorts the whole vocabulary faster than it answers whether that is needed
     return (
         vocabulary if device.type == "cuda" else min(vocabulary, max(_NUCLEUS, truncation.widest))
     )

@@ -1,4 +1,4 @@
-"""Who computes what in the next step: replies that stream first, then prompts in chunks."""
+"""The plan of the next step: replies that stream first, then prompts in chunks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _order(sequence: Sequence) -> int:
 
 
 class Scheduler:
-    """Requests that wait and that run, oldest first, over a book of blocks."""
+    """The waiting and the running requests, oldest first, and their blocks."""
 
     def __init__(self, blocks: BlockManager, *, places: int, step_tokens: int) -> None:
         """`places` run at once; a step computes `step_tokens` ids."""
@@ -50,7 +50,7 @@ class Scheduler:
         budget = self._step_tokens
         for sequence in sorted(self.running, key=lambda one: one.pending > 1):
             if not sequence.blocks or not budget:
-                continue  # without blocks it was preempted for one before it
+                continue  # it was preempted for an older one
             count = min(sequence.pending, budget)
             if self._reserve(sequence, count, chunks):
                 chunks[sequence.order] = ScheduledChunk(sequence, count)
@@ -62,9 +62,9 @@ class Scheduler:
         return list(chunks.values())
 
     def follow(self, chunks: list[ScheduledChunk]) -> list[ScheduledChunk] | None:
-        """The step after this one, whose tokens are not known yet: everybody goes on.
+        """The step after this one, whose tokens are not known yet, with the same sequences.
 
-        None where that is not certain, or where others could join.
+        None where one of them may end, or where another could join.
         """
         sequences = [chunk.sequence for chunk in chunks]
         if len(chunks) != len(self.running) or (self.waiting and len(chunks) < self.places):
@@ -79,7 +79,7 @@ class Scheduler:
         return [ScheduledChunk(sequence, 1) for sequence in sequences]
 
     def computed(self, chunk: ScheduledChunk) -> None:
-        """Book a chunk that was computed: the blocks that became full can be found from now on."""
+        """Record a computed chunk; blocks that became full can be found from now on."""
         sequence = chunk.sequence
         sequence.computed += chunk.count
         before = len(sequence.digests)
@@ -90,7 +90,7 @@ class Scheduler:
             self.blocks.keep(sequence.blocks[number], sequence.digests[number])
 
     def remove(self, sequence: Sequence) -> None:
-        """It is finished, failed or not wanted any more."""
+        """Remove a sequence that is finished, failed or cancelled."""
         if sequence in self.running:
             self._leave(sequence)
         elif sequence in self.waiting:
@@ -98,7 +98,7 @@ class Scheduler:
 
     @property
     def sequences(self) -> list[Sequence]:
-        """All that run or wait."""
+        """All running and waiting sequences."""
         return [*self.running, *self.waiting]
 
     def _drop_cancelled(self) -> None:
@@ -106,11 +106,11 @@ class Scheduler:
             self.remove(sequence)
 
     def _admit(self) -> Sequence | None:
-        """Start the oldest that waits, if its ids and one more block fit beside what runs."""
+        """Start the oldest waiting sequence, if its ids and one more block fit."""
         if not self.waiting or len(self.running) >= self.places:
             return None
         sequence = self.waiting[0]
-        # The newest id is always computed: its logits are what comes next.
+        # the newest id is always computed: its logits give the next token
         known = digests(sequence.ids, upto=sequence.length - 1)
         shared = self.blocks.match(known)
         missing = _blocks_for(sequence.length + 1) - len(shared)
@@ -132,7 +132,7 @@ class Scheduler:
             self.prompt_tokens += len(sequence.request.prompt)
 
     def _reserve(self, sequence: Sequence, count: int, chunks: dict[int, ScheduledChunk]) -> bool:
-        """Blocks for `count` more ids, taken from the newest if need be; False: from it itself."""
+        """Get blocks for `count` more ids, if need be from the newest; False: it is the newest."""
         needed = _blocks_for(sequence.computed + count)
         while len(sequence.blocks) < needed:
             if self.blocks.idle:

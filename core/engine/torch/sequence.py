@@ -1,4 +1,4 @@
-"""One request in the engine: its ids, and how far they are computed."""
+"""One request in the engine: its ids, and the number that is computed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sequence:
     emit: Emit
     """Called in the engine's thread with each chunk, and with an error where there is one."""
     order: int
-    """Arrival: the newest has the highest."""
+    """The number of its arrival."""
     arrived: float
     ids: npt.NDArray[np.int64]
     """Prompt and reply, with room for the longest reply; valid up to `length`."""
@@ -50,7 +50,7 @@ class Sequence:
 
     @property
     def pending(self) -> int:
-        """Ids that are known and not computed: 1 while decoding."""
+        """Known ids that are not computed: 1 while decoding."""
         return self.length - self.computed
 
     @property

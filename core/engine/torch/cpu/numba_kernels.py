@@ -1,9 +1,10 @@
-"""The engine's kernels on a processor, in Numba, over pages.
+"""The engine's CPU kernels over pages, in Numba.
 
-One attends for the ids that decode; one brings together what a piece of a prompt attends to.
+One attends for the ids that decode; one gathers the keys and values that a piece of a prompt
+attends to.
 
-torch's own operations attend to what lies in one piece: pages would be copied at every step, or
-conversations moved as they grow. Numba's wheels bring their compiler; a host needs none.
+torch's own operations need contiguous keys and values: pages would be copied at every step, or
+conversations moved as they grow. Numba's wheels contain their compiler; a host needs none.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,call-arg,attr-defined"
@@ -25,15 +26,15 @@ from numba.extending import intrinsic, overload
 
 from core.engine.torch.block_manager import SIZE as PAGE
 
-# Of the pools that Numba knows, OpenMP's is torch's own: two would take the cores from each other.
+# torch uses OpenMP's thread pool too: two pools would compete for the cores.
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 _NUMBERS = {torch.float32: types.float32, torch.bfloat16: types.uint16}
 """bfloat16 is the upper half of a float32; Numba knows it by its bits."""
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
-"""Sums in any order. What is not finite stays so."""
+"""Sums in any order. Infinite and NaN numbers stay so."""
 _LINE = 64
-"""Bytes that memory gives at once."""
+"""Bytes of a cache line."""
 _LEAST = np.float32(-1e30)
 """Less than any score."""
 _OPTIONS: Any = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
@@ -42,9 +43,9 @@ _inlined = njit(forceinline=True, **_OPTIONS)
 
 @cache
 def attend_paged_for(dtype: torch.dtype, size: int) -> Callable[..., None]:
-    """The kernel for pages of float32 or bfloat16, compiled at once: no reply shall wait for it.
+    """The kernel for pages of float32 or bfloat16, compiled here so that no reply waits for it.
 
-    And for heads of one size: with loops of a known length it takes a tenth less.
+    It is compiled for heads of one size: loops of a known length take a tenth less.
     """
 
     def attend_paged(
@@ -61,7 +62,7 @@ def attend_paged_for(dtype: torch.dtype, size: int) -> Callable[..., None]:
     ):
         """Keep the key and value of one id a sequence, and attend to them and all before them.
 
-        Every share has as much to do as any other, however long the sequences.
+        All shares have the same amount of work, however long the sequences.
         """
         key_heads = pages.shape[1]
         for task in prange(shares * len(at)):
@@ -99,9 +100,9 @@ def _keep_paged(
     start,  # the first id's position
     known,  # (2, key heads, ids of whole pages, size)
 ):
-    """Keep keys and values of ids that follow one another, and bring all of a sequence together.
+    """Keep the keys and values of consecutive ids, and gather all of the sequence's in `known`.
 
-    Where no room is given for that, they are only kept. What is known ends in zeros.
+    With an empty `known` they are only kept. Otherwise `known` ends in zeros.
     """
     _, key_heads, ids, size = new.shape
     end, whole = start + ids, known.shape[2]
@@ -132,7 +133,7 @@ def _copy(source, begin, target, at, count):
 
 
 def use_threads() -> int:
-    """Have what the calling thread runs take as many threads as torch's operations; how many."""
+    """Let the calling thread's kernels use as many threads as torch's operations; their number."""
     threads: int = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
     numba.set_num_threads(threads)
     return threads
@@ -140,7 +141,7 @@ def use_threads() -> int:
 
 @intrinsic
 def _prefetch(context, array, index):
-    """Have the processor fetch what stands there, and go on meanwhile."""
+    """Fetch a number into the CPU's cache without waiting for it."""
 
     def generate(target, builder, signature, arguments):
         view = target.make_array(signature.args[0])(target, builder, arguments[0])
@@ -165,8 +166,8 @@ def _fetch(array, first, count):
 def _attend_one(size, query, key, value, pages, out, table, length, scale, first, end):
     """For the key heads from `first` on to before `end`.
 
-    A page's heads lie side by side and are read in turn, before those of the next page, each
-    fetched while the one before it is computed with: memory gives 33 GB/s so, and 20 without.
+    A page's heads lie side by side and are read in turn, before those of the next page. Each is
+    fetched during the computation with the one before it: 33 GB/s instead of 20.
     """
     key_heads = pages.shape[1]
     group = len(query) // len(key)
@@ -221,8 +222,8 @@ def _attend_one(size, query, key, value, pages, out, table, length, scale, first
 def _score(size, query, numbers, keys, ahead, scores):
     """The product of a query with each of a head's keys in a page.
 
-    Of what is ahead, a part is fetched with each: all at once would make the products wait. Places
-    have no sign, here and in `_add`: Numba would look whether they are counted from the end.
+    The next keys are fetched a part with each product: all at once would make the products wait.
+    Indices are unsigned, here and in `_add`: Numba checks signed ones for a count from the end.
     """
     line = np.uintp(size)
     for one in range(PAGE):
@@ -236,7 +237,7 @@ def _score(size, query, numbers, keys, ahead, scores):
 
 @_inlined
 def _add(size, mean, numbers, values, known, weights):
-    """A head's values in a page, by their weights. Those behind the known may be no numbers."""
+    """Add a head's weighted values in a page. Slots past the known length may hold NaN."""
     for one in range(known):
         begin = values + np.uintp(one) * np.uintp(size)
         for dim in range(size):
@@ -255,7 +256,7 @@ def _widened_for(number):
 
 
 def _narrowed(number: Any, like: Any) -> Any:
-    """A float32 as an array holds it: rounded to the nearest bfloat16, of two to the even one."""
+    """A float32 as an array holds it: rounded to the nearest bfloat16, ties to even."""
 
 
 @overload(_narrowed, inline="always")
@@ -272,11 +273,10 @@ def _narrowed_for(number, like):
 
 @_inlined
 def _exp(x):
-    """e to the power of x, for x up to 0: off by 3e-7 of it near 0, by 4e-6 at -60, 1e-38 at the
-    least.
+    """e to the power of x, for x up to 0; at least 1e-38.
 
-    The library's takes one number at a time, this as many as a register holds. The polynomial is
-    one of fifth degree for 2 to the power of a fraction.
+    The relative error is 3e-7 near 0 and 4e-6 at -60. Unlike the library's function, this one is
+    vectorized: a polynomial of fifth degree for 2 to the power of a fraction.
     """
     power = max(x * np.float32(1.4426950408889634), np.float32(-126))
     whole = np.floor(power)

@@ -1,4 +1,4 @@
-"""Linear layers as a processor reads them fastest."""
+"""Linear layers with weights in the CPU's fastest layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 _ROWS = 64
-"""The number of rows that oneDNN chooses a layout for: it serves one row and hundreds well too."""
+"""The number of rows that oneDNN chooses a layout for: it suits one row and hundreds too."""
 
 
 _REDUCE_RANGE = not torch.cpu._is_vnni_supported()
@@ -22,8 +22,8 @@ _REDUCE_RANGE = not torch.cpu._is_vnni_supported()
 class PackedLinear(nn.Module):
     """`nn.Linear` with its weight laid out for oneDNN.
 
-    With few rows torch's own product reads the weights slowly: on two AVX-512 cores, eight rows
-    through 110 million float32 weights take 22 ms this way and 56 ms in `nn.Linear`.
+    torch's own product reads the weights slowly for few rows: on two AVX-512 cores, eight rows
+    through 110 million float32 weights take 22 ms here and 56 ms in `nn.Linear`.
     """
 
     _weight: Tensor
@@ -47,8 +47,8 @@ class PackedLinear(nn.Module):
 def _packed_product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """torch's product with a packed weight.
 
-    Written as a trace holds it: a list without numbers, which the operation asks for, has no type
-    there when Python calls it.
+    It is written in the trace's own language: the operation takes an empty list of numbers, which
+    has no type when Python passes it.
     """
     graph = torch._C.parse_ir("""
         graph(%x : Tensor, %weight : Tensor, %bias : Tensor?):
@@ -74,7 +74,7 @@ class Int8Linear(nn.Module):
         weight = linear.weight.data.float()
         scales = weight.abs().amax(1).clamp_(min=1e-12).double() / 127
         zeros = torch.zeros(len(scales), dtype=torch.long)
-        with warnings.catch_warnings():  # announces the end of this interface after torch 2.13
+        with warnings.catch_warnings():  # the interface is deprecated after torch 2.13
             warnings.simplefilter("ignore")
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         bias = None if linear.bias is None else linear.bias.data.float()
@@ -89,14 +89,14 @@ class Int8Linear(nn.Module):
 
 
 def pack_linears(model: PreTrainedModel, *, int8: bool = False) -> None:
-    """Repack every linear layer of a model on a processor, where its precision has kernels."""
+    """Repack every linear layer of a model on a CPU, where its precision has kernels."""
     if not int8 and not _has_kernels(model.dtype):
         return
     replace_linear(model, Int8Linear if int8 else PackedLinear)
 
 
 def replace_linear(module: nn.Module, kind: Callable[[nn.Linear], nn.Module]) -> None:
-    """Let every linear layer inside be another kind of it."""
+    """Replace every linear layer inside a module."""
     for name, inner in list(module.named_modules()):
         if type(inner) is nn.Linear:
             module.set_submodule(name, kind(inner))

@@ -1,7 +1,7 @@
-"""The cache on a processor: pages, kept and attended to by a kernel where ids decode.
+"""The cache on a CPU: pages, and a kernel that attends to them for the ids that decode.
 
-The pages are the scheduler's blocks, as on a GPU, and nothing is ever moved. Only for a prompt's
-pieces is what came before them gathered: they attend by products of torch's.
+The pages are the scheduler's blocks, as on a GPU, and nothing is ever moved. A piece of a prompt
+attends by torch's products, for which its keys and values are gathered.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for
 from core.engine.torch.scheduler import ScheduledChunk
 
 _SCORES = 4 << 20
-"""Bytes of them at once, at most: the processor's cache should hold them."""
+"""Bytes of attention scores at once: they should fit the CPU's cache."""
 
 
 class CpuCache:
-    """Pages of `SIZE` ids in memory. To be made in the thread that computes."""
+    """Pages of `SIZE` ids in memory. Make it in the thread that computes."""
 
     def __init__(self, shape: CacheShape, blocks: int) -> None:
         self.pages = lazy_zeros(
@@ -39,9 +39,9 @@ class CpuCache:
         self.shares = min(use_threads(), shape.heads)
 
     def keep(self, layer: int, piece: _PromptPiece, key: Tensor, value: Tensor) -> Tensor:
-        """Keep (1, key heads, new, size) each.
+        """Keep a key and a value of (1, key heads, new, size).
 
-        All that is known, (2, key heads, known, size), is valid until the next call.
+        Returns all known ones, (2, key heads, known, size), which are valid until the next call.
         """
         new = torch.cat((key, value))
         whole = len(piece.table) * SIZE if piece.start else 0
@@ -54,8 +54,8 @@ class CpuCache:
     ) -> None:
         """Out (ids, heads, size) of query (heads, ids, size) and known (2, key heads, known, size).
 
-        In plain products: torch's fused attention computes in float32, and with it a prompt of
-        1,000 ids in bfloat16 took 1.25 times as long in all (two cores with AVX-512's bfloat16).
+        torch's fused attention computes in float32: with it a prompt of 1,000 ids in bfloat16 took
+        1.25 times as long (two cores with AVX-512's bfloat16).
         """
         key, value = known
         by_group = (-1, len(query) // len(key), *query.shape[1:])
@@ -72,7 +72,7 @@ class CpuCache:
                 into[:, rows] = weights @ value
 
     def begin(self, chunks: list[ScheduledChunk]) -> CpuStep:
-        """A step over these chunks, whose ids follow one another."""
+        """A step over these chunks."""
         ends = np.cumsum([chunk.count for chunk in chunks])
         one_id = [row for row, chunk in enumerate(chunks) if chunk.count == 1]
         many_ids = [row for row, chunk in enumerate(chunks) if chunk.count > 1]
@@ -84,13 +84,13 @@ class CpuCache:
 
 
 class _ScratchTensor:
-    """Memory that is used again: fresh memory may take longer to come by than to fill."""
+    """Memory that is reused: allocating it may take longer than filling it."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._numbers = torch.empty(0, dtype=dtype)
 
     def of(self, *sizes: int) -> Tensor:
-        """A tensor of these sizes, of anything; valid until the next call."""
+        """An uninitialized tensor of these sizes, valid until the next call."""
         count = prod(sizes)
         if len(self._numbers) < count:
             self._numbers = self._numbers.new_empty(count)
@@ -99,14 +99,14 @@ class _ScratchTensor:
 
 @dataclass(frozen=True, slots=True)
 class _DecodingRows:
-    """The sequences of which a step holds one id."""
+    """The sequences with one id in a step."""
 
     at: npt.NDArray[np.int64]
-    """Where among the step's ids it is."""
+    """The index of that id in the step."""
     tables: npt.NDArray[np.int32]
     """(sequences, pages)"""
     lengths: npt.NDArray[np.int32]
-    """With that id."""
+    """That id included."""
 
     @classmethod
     def of(cls, chunks: list[ScheduledChunk], at: npt.NDArray[np.int64]) -> _DecodingRows:
@@ -119,16 +119,16 @@ class _DecodingRows:
 
 @dataclass(frozen=True, slots=True)
 class _PromptPiece:
-    """Several ids of one sequence, and all that came before them."""
+    """Several ids of one sequence, and those before them."""
 
     ids: slice
-    """Of the step."""
+    """Their indices in the step."""
     start: int
-    """How many came before."""
+    """The number of ids before them."""
     table: npt.NDArray[np.int32]
     """(pages,)"""
     mask: Tensor
-    """(new, known), added to the scores; where some came before, whole pages count as known."""
+    """(new, known), added to the scores; with ids before, whole pages count as known."""
 
     @classmethod
     def of(cls, chunk: ScheduledChunk, end: int, dtype: torch.dtype) -> _PromptPiece:
@@ -142,7 +142,7 @@ class _PromptPiece:
 
 @dataclass(frozen=True, slots=True)
 class CpuStep:
-    """One step over a processor's pages."""
+    """One step over a CPU's pages."""
 
     cache: CpuCache
     decoding: _DecodingRows | None
@@ -169,7 +169,7 @@ class CpuStep:
 
 
 def _as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    """The same memory for the kernel, which takes bfloat16 by its bits."""
+    """The same memory for the kernel, which takes bfloat16 as its bits."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 

@@ -1,7 +1,7 @@
-"""Steps on a processor: a trace of the model, whose operations torch calls one after the other.
+"""Steps on a CPU: a trace of the model, whose operations torch calls without Python.
 
 A step of a few ids is hundreds of operations of some microseconds, and Python takes a fifth of its
-time to call them (12 layers x 768, one id, on two cores: 6.8 ms as it is eager, 5.3 traced).
+time to call them (12 layers x 768, one id, on two cores: 6.8 ms eager, 5.3 traced).
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from core.types import Sampling
 log = logging.getLogger(__name__)
 
 _Compute: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Ids, positions and the places whose logits are wanted -> (wanted, vocabulary)."""
+"""Ids, positions and the indices of the wanted logits -> (wanted, vocabulary)."""
 
 _EXAMPLE = (0, 3)
-"""The first position and the number of ids that are traced;"""
+"""The first position and the number of ids of the example that is traced."""
 _CHECKED = ((3, 1), (4, 9), (13, 1), (14, 2))
-"""and those that the trace must get right as well."""
+"""The same of steps on which the trace is compared with the model."""
 
 
 class TracedRunner(Runner):
-    """Runs a trace of the model; the model itself, where that is not the same."""
+    """Runs a trace of the model, or the model itself where the trace differs."""
 
     def __init__(self, model: PreTrainedModel, cache: CpuCache) -> None:
         self._cache = cache
         for module in model.modules():
             if isinstance(module, nn.Embedding):
-                # It matters to gradients alone, and whether it is in range would not be traced.
+                # it matters to gradients alone, and the check of its range cannot be traced
                 module.padding_idx = None
         self._compute: _Compute = _EagerModel(model)
         try:
             self._compute = self._traced(self._compute)
-        except Exception as error:  # whatever it is: the model runs without, and slower
-            why = error.__cause__ or error  # a warning of torch's comes as what it broke
+        except Exception as error:  # the model runs eagerly then, and slower
+            why = error.__cause__ or error  # torch raises a warning as the cause of another error
             log.info("the model is not traced, and takes longer for a step: %s", why)
 
     def _logits(
@@ -58,7 +58,7 @@ class TracedRunner(Runner):
             with _computing(self._cache.begin(chunks)):
                 return self._compute(*inputs)
         except RuntimeError as error:
-            # First comes where in the model that was traced, a line for each call.
+            # a traceback into the traced model comes first
             _, traced, reason = str(error).rpartition("\nRuntimeError: ")
             if not traced:
                 raise
@@ -66,12 +66,12 @@ class TracedRunner(Runner):
 
     @torch.inference_mode()
     def _traced(self, eager: _Compute) -> _Compute:
-        """A trace that gives the same for any number of ids; ValueError where it does not.
+        """A trace that is right for any number of ids; ValueError where it is not.
 
-        It takes every turn that the model takes with the example. Where a turn depends on what a
-        tensor holds, or on how many ids there are, torch warns, and nothing is traced.
+        It takes every branch that the model takes with the example. Where a branch depends on the
+        values of a tensor, or on the number of ids, torch warns, and nothing is traced.
         """
-        sequence = warm_up_sequence(Sampling(), page=0)  # where nothing is kept as yet
+        sequence = warm_up_sequence(Sampling(), page=0)  # an empty page
 
         def step(first: int, count: int) -> tuple[AbstractContextManager[None], list[Tensor]]:
             sequence.computed = first
@@ -84,7 +84,7 @@ class TracedRunner(Runner):
 
         computing, example = step(*_EXAMPLE)
         with computing, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is to be replaced one day
+            warnings.simplefilter("ignore")  # the interface is deprecated
             warnings.simplefilter("error", cast("Any", torch.jit).TracerWarning)
             traced: _Compute = cast("Any", torch.jit).trace(eager, example, check_trace=False)
         for other in _CHECKED:
@@ -107,7 +107,7 @@ class _EagerModel(nn.Module):
 
 
 class _CurrentStep:
-    """The step that the thread computes, whichever it is: a trace can hold no step of its own."""
+    """The step that the thread is computing: a trace can hold no step of its own."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `AttentionStep`."""

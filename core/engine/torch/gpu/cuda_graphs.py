@@ -1,9 +1,9 @@
 """Steps on a GPU: compiled, and replayed from CUDA graphs.
 
-There is a graph for each of a few numbers of sequences that decode, and for each of a few numbers
-of ids where prompts are among them. A step costs the host one launch: those of its kernels one by
-one took 23 ms in 36 layers, however short the prompt. The compiler joins what lies between a
-block's matrix products into a few kernels.
+There are graphs for some numbers of sequences that decode, and for some numbers of ids of steps
+with prompts. A step costs the host one launch: launching its kernels one by one took 23 ms in 36
+layers, however short the prompt. The compiler fuses the operations between a block's matrix
+products into a few kernels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SHAPES = cast("Any", torch.fx.experimental._config)
 
 
 class GraphRunner(Runner):
-    """Runs the model from graphs that were captured in advance."""
+    """Runs the model from captured graphs."""
 
     runs_ahead = True
 
@@ -48,7 +48,7 @@ class GraphRunner(Runner):
         pool = torch.cuda.graph_pool_handle()
 
         def captured(sizes: list[int], step: Callable[[int], Step]) -> dict[int, _Graph]:
-            # The largest first: the others then find their memory in the pool.
+            # the largest first: the others reuse its memory in the pool
             graphs = {size: _Graph(step(size), model.device, pool) for size in reversed(sizes)}
             return dict(sorted(graphs.items()))
 
@@ -69,7 +69,7 @@ class GraphRunner(Runner):
         return graph.replay(chunks, ids, positions, wanted)
 
     def _warm_up(self, cache: PagedCache) -> None:
-        """Have the sampler's kernels loaded before anybody waits for them."""
+        """Load the sampler's kernels before the first request."""
         penalised, cut = Sampling(0.7, repetition_penalty=1.1), Sampling(0.7, top_p=0.9)
         prompts = [
             ScheduledChunk(warm_up_sequence(wish, cache.scratch), SIZE) for wish in (penalised, cut)
@@ -79,16 +79,16 @@ class GraphRunner(Runner):
 
 
 def decode_sizes(places: int) -> list[int]:
-    """Numbers of sequences, up to `places`."""
+    """Numbers of sequences to capture, up to `places`."""
     steps = [1, 2, 4, *range(8, 64, 8), *range(64, places, 32)]
     return [*(size for size in steps if size < places), places]
 
 
 def mixed_sizes(most: int) -> list[int]:
-    """Numbers of ids, up to `most`.
+    """Numbers of ids to capture, up to `most`.
 
-    Up to some 256 the weights are what a step waits for; above, what it computes in vain counts,
-    and that is a quarter at most.
+    Up to some 256 ids, reading the weights takes all the time. Above, padding costs time too: it is
+    a quarter at most.
     """
     sizes = [32, 64, 128]
     for size in (256 << n for n in range(most.bit_length())):
@@ -97,7 +97,7 @@ def mixed_sizes(most: int) -> list[int]:
 
 
 def compile_blocks(model: PreTrainedModel) -> None:
-    """Have the model's repeated blocks compiled, for any number of ids, when they first run."""
+    """Compile the model's repeated blocks, for any number of ids, when they first run."""
     for module in list(model.modules()):
         if type(module).__name__ in (model._no_split_modules or ()):
             replace_linear(module, RowLinear)
@@ -106,10 +106,10 @@ def compile_blocks(model: PreTrainedModel) -> None:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """What is compiled for one block serves all of them; what cannot be compiled runs as it is."""
+    """One compilation serves all blocks; a block that cannot be compiled runs eagerly."""
     with (
-        # A block's own number is an input like any other, and so is each number of rows: that two
-        # of them are equal today says nothing of tomorrow.
+        # A block's index and each number of rows are inputs like any other: two that are equal in
+        # the first step may differ in the next.
         torch._dynamo.config.patch(allow_unspec_int_on_nn_module=True, suppress_errors=True),
         _SHAPES.patch(use_duck_shape=False),
     ):
@@ -117,7 +117,7 @@ def compiling() -> Iterator[None]:
 
 
 class _Graph:
-    """A step, captured."""
+    """A captured step."""
 
     def __init__(self, step: Step, device: torch.device, pool: Any) -> None:
         self._step = step

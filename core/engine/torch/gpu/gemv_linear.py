@@ -1,4 +1,4 @@
-"""Linear layers as a GPU reads them fastest when there is one row."""
+"""Linear layers with a fast GPU kernel for one row."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from core.engine.torch.custom_ops import define
 from core.engine.torch.gpu.triton_kernels import multiply_row
 
 _OUTPUTS = 1
-"""Rows of the weights that a program of the kernel reads; and how much of them at a time."""
+"""Rows of the weights that a program of the kernel reads, and the numbers it reads at a time."""
 _INPUTS = 4096
 
 
 class RowLinear(nn.Module):
     """`nn.Linear` with a kernel of its own for a single row.
 
-    The library's product of matrices is made for more rows: on an H100 a block's weights took it 82
-    microseconds, and a kernel like this one 75. Each program reads a whole row of them without
-    waiting in between, which makes a step of 36 layers x 2816 a tenth shorter (H200: 2.99 -> 2.72
-    ms). Fetching the next layer's weights meanwhile, or beginning early (Hopper's dependent
-    launch), made it longer.
+    The library's matrix product suits more rows: a block's weights took 82 us on an H100,
+    and a kernel like this one 75. Each program reads a whole row of the weights without a
+    wait, which makes a step of 36 layers x 2816 a tenth shorter (H200: 2.99 -> 2.72 ms).
+    Prefetching the next layer's weights or an early start (Hopper's dependent launch) made it longer.
     """
 
     def __init__(self, linear: nn.Linear) -> None:

@@ -1,4 +1,4 @@
-"""The cache on a GPU: pages, and an operation that keeps keys and values there and attends to them.
+"""The cache on a GPU: pages, and an operation that writes keys and values and attends to them.
 
 The pages are the scheduler's blocks, and a sequence's table is its list of blocks: nothing is ever
 moved.
@@ -20,13 +20,13 @@ TILE = 16
 """Ids of a prompt that one program of the kernel attends for."""
 _KEYS = 64
 _PROGRAMS = 512
-"""As many as keep a large GPU busy."""
+"""The number that keeps a large GPU busy."""
 _MOST_SPLITS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a step's ids belong, all int32, on the device."""
+    """The places of a step's ids, all int32, on the device."""
 
     slots: Tensor
     """(ids,): where each id's key and value go."""
@@ -38,13 +38,13 @@ class Layout:
 
 
 class PagedCache:
-    """Pages of `SIZE` ids on a device, and one more that free rows write to."""
+    """Pages of `SIZE` ids on a device, and one more for padding rows."""
 
     def __init__(self, shape: CacheShape, blocks: int, device: torch.device) -> None:
         sizes = (2, shape.layers, (blocks + 1) * SIZE, shape.heads, shape.size)
         self.pages = torch.zeros(sizes, dtype=shape.dtype, device=device)
         self.scratch = blocks
-        """The page of the free rows."""
+        """The page of the padding rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _attend(
 
 
 def _splits(programs: int) -> int:
-    """Few sequences leave a GPU idle: then several programs share the keys of each."""
+    """With few sequences several programs share the keys of each, so that the GPU is not idle."""
     return max(1, min(_MOST_SPLITS, _power_of_two(_PROGRAMS // programs + 1) // 2))
 
 

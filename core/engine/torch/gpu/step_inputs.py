@@ -1,7 +1,6 @@
-"""A GPU's steps, whose inputs always lie at the same place: so they can be captured.
+"""A GPU's steps, whose inputs always have the same addresses, so that they can be captured.
 
-What a step leaves free is computed too: such ids write to the scratch page, and nobody looks at
-what comes of them.
+A step is padded: padding ids write to the scratch page, and their results are ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from core.engine.torch.scheduler import ScheduledChunk
 
 
 class _Inputs:
-    """Arrays of int32 that change from step to step, in one piece: they take one copy."""
+    """The int32 arrays that change with each step, in one block: one copy sends them all."""
 
     def __init__(self, device: torch.device, **shapes: tuple[int, ...]) -> None:
         self._host = torch.zeros(sum(map(prod, shapes.values())), dtype=torch.int32)
@@ -42,17 +41,17 @@ class _Inputs:
 
 
 def _slots(tables: npt.NDArray[np.int32], rows: Ints, positions: Ints) -> Ints:
-    """Where in all pages these positions of these rows' sequences are kept."""
+    """The slots of these positions of these rows' sequences, in all pages."""
     return tables[rows, positions // SIZE] * SIZE + positions % SIZE
 
 
 def only_decodes(chunks: list[ScheduledChunk], ids: Ints | Tensor, wanted: Ints) -> bool:
-    """Whether each chunk is one id, and what follows it is wanted: a `DecodeStep`."""
+    """Whether each chunk is one id that samples: a `DecodeStep`."""
     return len(ids) == len(chunks) == len(wanted)
 
 
 class Step(ABC):
-    """A step of some number of ids, whichever they are."""
+    """A step of a fixed number of ids."""
 
     def __init__(self, model: PreTrainedModel, inputs: _Inputs, paged: PagedStep) -> None:
         self._model, self._inputs, self._paged = model, inputs, paged
@@ -61,19 +60,19 @@ class Step(ABC):
     def stage(
         self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> None:
-        """Let the next run be of these."""
+        """Set the inputs of the next run."""
 
     def run(self) -> Tensor:
-        """(rows, vocabulary): the first belong to what was wanted."""
+        """(rows, vocabulary): the first rows are the wanted ones."""
         inputs = self._inputs.device
         wanted = inputs.get("wanted", 0)
         return logits_of(self._model, inputs["ids"], inputs["positions"], wanted, self._paged)
 
 
 class DecodeStep(Step):
-    """Up to `size` sequences, of each its newest id.
+    """The newest ids of up to `size` sequences.
 
-    Rows that are free attend to one id, that in scratch.
+    Padding rows attend to one id, in the scratch page.
     """
 
     def __init__(self, model: PreTrainedModel, cache: PagedCache, size: int, pages: int) -> None:
@@ -102,7 +101,7 @@ class DecodeStep(Step):
     def stage(
         self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> None:
-        """See `Step`; every row is wanted. Ids may be on the device, and not computed yet."""
+        """See `Step`; every row is wanted. Ids on the device may still be being computed."""
         host, used = self._inputs.host, len(chunks)
         if used < self._used:
             host["ids"][used:] = host["positions"][used:] = 0
@@ -122,7 +121,7 @@ class DecodeStep(Step):
             self._inputs.device["ids"][:used] = ids
 
     def _write_table(self, row: int, blocks: array[int]) -> None:
-        # Most tables are those of the last step: a sequence needs a page in sixteen steps.
+        # most tables are those of the last step: a sequence needs a new page every sixteen steps
         written, count = self._written_tables[row]
         if written is not blocks or count != len(blocks):
             self._inputs.host["tables"][row, : len(blocks)] = blocks
@@ -138,7 +137,7 @@ class MixedStep(Step):
         ids, tiles = (size,), (size // TILE + sequences,)
         inputs = _Inputs(
             cache.pages.device, ids=ids, positions=ids, slots=ids,
-            # Behind the sequences comes one without ids, which the tiles that are free belong to.
+            # the last sequence has no ids: padding tiles belong to it
             tables=(sequences + 1, pages), lengths=(sequences + 1,), starts=(sequences + 2,),
             tile_sequence=tiles, tile_first=tiles, wanted=(sequences,),
         )  # fmt: skip

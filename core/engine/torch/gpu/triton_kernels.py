@@ -41,7 +41,7 @@ def store_paged(
     tl.store(values + at, v, mask=inside)
 
 
-# These numbers change from step to step, and a kernel for each kind of them would stall replies.
+# these numbers change with each step, and compiling a kernel for each kind would stall replies
 @triton.jit(do_not_specialize=["ids", "table_stride"])
 def attend_paged(
     query,  # (ids, heads, SIZE)
@@ -82,7 +82,7 @@ def attend_paged(
     row = tl.arange(0, ROWS)
     nth = first + row // GROUP
     valid = (nth < count) & (row < GROUP * TILE)
-    # A row that is only padding sees the first key, so that nothing divides by zero.
+    # a padding row sees the first key, so that nothing divides by zero
     position = tl.where(valid, length - count + nth, 0)
     dim = tl.arange(0, SIZE_PADDED)
     inside = dim < SIZE
@@ -145,7 +145,7 @@ def join_splits(
     dim = tl.arange(0, SIZE_PADDED)
     inside = dim < SIZE
     top = tl.load(tops + at)
-    fade = tl.exp(top - tl.max(top, 0))  # nothing, where a part had no keys
+    fade = tl.exp(top - tl.max(top, 0))  # 0 where a part had no keys
     total = tl.sum(tl.load(sums + at) * fade, 0)
     part = tl.load(parts + at[:, None] * SIZE + dim[None, :], mask=inside[None, :], other=0.0)
     mean = tl.sum(part * fade[:, None], 0) / total
@@ -168,7 +168,7 @@ def multiply_row(
     row = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     known = row < outputs
     total = tl.zeros([OUTPUTS, INPUTS], tl.float32)
-    # Unrolled, so that all of the weight is asked for before any of it has come.
+    # unrolled, so that all loads of the weight are issued before the first arrives
     for begin in tl.static_range(0, SIZE, INPUTS):
         column = begin + tl.arange(0, INPUTS)
         inside = column < SIZE
