@@ -41,7 +41,7 @@ async def start_in(tree: Path, *words: str, **environment: str) -> Process:
         stdout=PIPE,
         stderr=PIPE,
         cwd=tree,
-        env=_environment({"PYTHONPATH": str(tree), **environment}),
+        env=environment_with({"PYTHONPATH": str(tree), **environment}),
     )
 
 

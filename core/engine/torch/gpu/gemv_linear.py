@@ -19,7 +19,7 @@ class RowLinear(nn.Module):
     The library's matrix product suits more rows: a block's weights took 82 us on an H100,
     and a kernel like this one 75. Each program reads a whole row of the weights without a
     wait, which makes a step of 36 layers x 2816 a tenth shorter (H200: 2.99 -> 2.72 ms).
-    Prefetching the next layer's weights or an early start (Hopper's dependent launch) made it longer.
+    Prefetching weights or an early start (Hopper's dependent launch) made it longer.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
