@@ -160,7 +160,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
         watch = await stack.enter_async_context(
             monitored("core", settings, memory.queue, "the model is still loading")
         )
-        mind = await _unless(stop, _load(settings, spec))
+        mind = await _unless(stop, load_model(settings, spec))
         if mind is None:
             return False
         stack.push_async_callback(mind.engine.close)
@@ -202,7 +202,8 @@ class LoadedModel:
     dialogue: Dialogue
 
 
-async def _load(settings: Settings, spec: ModelSpec) -> LoadedModel:
+async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
+    """A model's files, its dialogue and its engine. ModelError where they do not go together."""
     directory = None
     if settings.engine != "echo":
         directory = await asyncio.to_thread(model_directory, spec, settings, log.info)

@@ -67,7 +67,7 @@ def test_what_a_command_does_is_said_whole_in_the_list(here: Here) -> None:
 def test_the_contract_s_commands_are_there() -> None:
     there = {" ".join(words) for words in command_paths(commands.henji)}
     assert {"up", "chat", "core", "slack", "discord", "doctor", "bench"} <= there
-    assert {"tokenize", "models", "models pull", "manifest slack"} <= there
+    assert {"compare", "tokenize", "models", "models pull", "manifest slack"} <= there
     admin = ("threads", "show", "reset", "forget", "export", "dead", "requeue")
     assert {f"admin {name}" for name in admin} <= there
 

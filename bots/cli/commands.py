@@ -13,6 +13,7 @@ import click
 
 from bots.cli.admin import admin
 from bots.cli.common import example, open_all_settings, open_settings, read_input
+from bots.cli.compare import compare
 from bots.cli.models import models, tokenize
 from bots.platforms import ROOM, PlatformSettings, names, settings_classes
 from core.errors import OperatorError, UsageError
@@ -27,7 +28,7 @@ def henji() -> None:
     """A language model of your own, as a member of your team's chat."""
 
 
-for command in (admin, models, tokenize):
+for command in (admin, compare, models, tokenize):
     henji.add_command(command)
 
 
