@@ -38,7 +38,9 @@ local function forget_thread(T, by)
     if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
   end
   for _, J in ipairs(call('ZRANGE', K('replies', T), 0, -1)) do forget_events(J) end
-  for _, id in ipairs(call('SMEMBERS', K('edits', T))) do call('DEL', K('edited', T .. ' ' .. id)) end
+  for _, id in ipairs(call('SMEMBERS', K('edits', T))) do -- a late copy of the message is edited too
+    call('PEXPIRE', K('edited', T .. ' ' .. id), 60000)
+  end
   call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
     K('changes', T), K('replies', T), K('edits', T))
   rewrite_later()
