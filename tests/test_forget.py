@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -190,3 +191,24 @@ async def words_left(house: StoreFixture, word: str) -> list[str]:
     return [
         name for name, value in held.items() if word in value and await house.redis.ttl(name) > 60
     ]
+
+
+async def test_marks_stay_few_and_hide_no_less(house: StoreFixture) -> None:
+    threads = [replace(THREAD, thread=str(number)) for number in range(3000)]
+    for at in range(0, 3000, 100):
+        await asyncio.gather(*(house.history.reset(t, "U9") for t in threads[at : at + 100]))
+    assert await house.redis.hlen("henji:{0}:marks") <= 2048
+    for thread in (threads[0], threads[-1]):
+        await house.say("hello", thread=thread, hold=5.0)
+        await house.queue.seed(thread, [before("old", "said before the reset", "U1")])
+        assert await house.texts(thread) == ["hello"]
+
+
+async def test_marks_of_persons_and_channels_fold_into_their_space(house: StoreFixture) -> None:
+    for number in range(2100):
+        await house.history.reset_place(Place("slack", "T1", f"C{number}"), "U9")
+    assert await house.redis.hlen("henji:{0}:marks") <= 2048
+    channel = replace(THREAD, channel="C0")
+    await house.say("hello", thread=channel, hold=5.0)
+    await house.queue.seed(channel, [before("old", "said before the reset", "U1")])
+    assert await house.texts(channel) == ["hello"]

@@ -2,7 +2,7 @@
 -- these had, their jobs, and the records of both. Returns turns forgotten, and how much is left to do.
 
 local who = A.space .. ':' .. A.author
-call('HSET', K('marks'), 'person ' .. who, now)
+add_mark('person ' .. who)
 call('HSET', K('purges'), 'person ' .. who, cjson.encode({ at = now }))
 if A.first then audit(A.space, A.by, 'forget', A.author) end
 for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}) do

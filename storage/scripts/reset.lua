@@ -9,11 +9,11 @@ for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread),
 end
 audit(A.place, A.by, 'reset', '')
 if A.thread then
-  call('HSET', K('marks'), 'thread ' .. A.thread, now)
+  add_mark('thread ' .. A.thread)
   return meta and forget_thread(A.thread, 'reset') or 0
 end
 call('HINCRBY', K('resets'), A.scope, 1)
-call('HSET', K('marks'), A.kind .. ' ' .. A.scope, now)
+add_mark(A.kind .. ' ' .. A.scope)
 call('HSET', K('purges'), A.kind .. ' ' .. A.scope, cjson.encode({ cursor = '0', at = now }))
 -- what is under way or waits ends now, not when its turn would have come
 local gone = 0
