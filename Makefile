@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs tools images audit bench bench-peers bench-vllm kernel chaos clean
+.PHONY: help setup chat test lint docs tools images audit bench bench-peers bench-vllm kernel golden chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make bench-vllm    the engine beside a real vLLM on the CPU, 3.5 GB"
 	@echo "make kernel  the GPU's kernels in Triton's interpreter, four minutes and 0.7 GB"
+	@echo "make golden  the losses of alignment beside TRL's own, 0.3 GB"
 	@echo "make chaos   the long fault tests"
 
 # torch's usual build for Linux brings 5 GB that only a GPU needs.
@@ -79,6 +80,15 @@ bench-vllm: setup .venv-peers/vllm/.ready
 # Triton comes with torch for CUDA; where there is no GPU, its interpreter runs the kernels.
 kernel: setup .venv-peers/triton/.ready
 	PYTHONPATH=$$(echo .venv-peers/triton/lib/python3*/site-packages) $(BIN)/pytest tests/test_engine_gpu.py
+
+# TRL beside this project's own torch: its log-probabilities and losses on the same ids.
+golden: setup .venv-peers/align/.ready
+	PYTHONPATH=$$(echo .venv-peers/align/lib/python3*/site-packages) $(BIN)/pytest tests/test_alignment_trl.py
+
+.venv-peers/align/.ready: tests/benchmarks/peers-align.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --no-deps --requirement $<
+	touch $@
 
 # Known faults of what is installed, where the database of them can be reached.
 audit: setup

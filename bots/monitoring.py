@@ -1,4 +1,4 @@
-"""The health pages of a process, and the numbers about it that are in Redis."""
+"""What each process tells of itself: its health pages, and the numbers that Redis has for it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from core.settings import Settings
 
 
 class Monitor:
-    """The state of one process, for its pages."""
+    """The state of one process, as its pages show it."""
 
     def __init__(self, settings: Settings, queue: JobQueue) -> None:
         self._lane = settings.job_lane
         self._queue = queue
         self.starting = ""
-        """Why the process is not ready yet, in a few words; empty when it is."""
+        """What is still to be waited for, in a few words; empty once it is there."""
         self.measure: Callable[[], None] = lambda: None
-        """Updates the metrics that only this process knows."""
+        """Looks up what this process alone knows."""
 
     async def ready(self) -> str:
-        """Why this process cannot serve now; empty if it can."""
+        """Why nothing should be asked of this process now; empty where all is well."""
         if self.starting:
             return self.starting
         if down := metrics.gateways_down():
@@ -37,7 +37,7 @@ class Monitor:
         return ""
 
     async def refresh(self) -> None:
-        """Update the metrics. Those from Redis keep their last value while it is down."""
+        """The numbers of this moment; those of Redis keep their last value while it is away."""
         self.measure()
         metrics.REDIS_UP.set(0)
         metrics.set_load(self._lane, await self._queue.load(self._lane))
@@ -48,17 +48,17 @@ class Monitor:
 async def monitored(
     part: str, settings: Settings, queue: JobQueue, starting: str = ""
 ) -> AsyncIterator[Monitor]:
-    """Serve the health pages, if a port is set, and send traces, if an endpoint is set.
+    """A process with its health pages, where a port is set, and its traces where they go.
 
-    `part`: the kind of process, such as ``core``. `starting`: why it is not ready yet.
+    `part`: what the process is, such as ``core``.
     """
     # a command that serves no pages need not wait for aiohttp
     from core.observe.health import Health, health_pages
 
     set_up_tracing(settings.otlp_endpoint, part)
     metrics.BUILD.labels(version("henji")).set(1)
-    monitor = Monitor(settings, queue)
-    monitor.starting = starting
-    health = Health(monitor.ready, monitor.refresh)
+    watch = Monitor(settings, queue)
+    watch.starting = starting
+    health = Health(watch.ready, watch.refresh)
     async with health_pages(settings.metrics_host, settings.metrics_port, health):
-        yield monitor
+        yield watch

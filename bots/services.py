@@ -1,6 +1,6 @@
-"""Wires the rooms together: Redis behind the queue, the model behind the core, a platform's relay.
+"""Where the rooms meet: the store behind the queue, the model behind the core, a platform's relay.
 
-Beside `bots/cli`, the one place that imports both `bots` and `storage`.
+Beside `bots/cli/commands.py`, the one place that knows both `bots` and `storage`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Everything that is stored in Redis."""
+    """What Redis is to everything else."""
 
     queue: RedisQueue
     history: RedisHistory
@@ -88,7 +88,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
-    """A connection to the Redis of ``REDIS_URL``, or to the embedded one; or StoreUnavailable."""
+    """To the Redis of ``REDIS_URL``, or the embedded one. StoreUnavailable where there is none."""
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if url is None:
@@ -98,7 +98,7 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """The stores over a connection of their own."""
+    """What is remembered and owed, over that connection."""
     async with open_connection(settings) as connection:
         store = Store(
             connection,
@@ -123,11 +123,11 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
 
 @asynccontextmanager
 async def open_relay(
-    settings: Settings, stores: Stores, platform: Platform, locale: str
+    settings: Settings, memory: Stores, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
-    """A relay that delivers inside the context, and finishes what it holds on leaving."""
-    terms = relay_settings(settings, stores, locale)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, terms)
+    """A relay that delivers until it is left, and then finishes."""
+    terms = relay_settings(settings, memory, locale)
+    relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     try:
@@ -137,48 +137,49 @@ async def open_relay(
         await running
 
 
-def relay_settings(settings: Settings, stores: Stores, locale: str = "en") -> RelaySettings:
-    """The settings of this process's relay. `locale` is for people whose language is unknown."""
+def relay_settings(settings: Settings, memory: Stores, locale: str = "en") -> RelaySettings:
+    """How this process's relay works; `locale` for people whose language is not known."""
     policy = settings.policy
     return RelaySettings(
         lane=settings.job_lane,
-        holder=process_name(),
+        holder=name_of_process(),
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
-        access=Access(stores.rulebook, stores.audit, policy, stores.queue.cores),
+        access=Access(memory.rulebook, memory.audit, policy, memory.queue.cores),
     )
 
 
 async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     """Load the model, then answer the jobs of its lane until `stop` is set.
 
-    Returns False if `stop` came first: a thread of this process is then still loading.
+    False where `stop` came first: then a thread of this process is still loading.
     """
     spec = find_model(settings)
     async with AsyncExitStack() as stack:
-        stores = await stack.enter_async_context(open_stores(settings))
-        monitor = await stack.enter_async_context(
-            monitored("core", settings, stores.queue, "the model is still loading")
+        memory = await stack.enter_async_context(open_stores(settings))
+        watch = await stack.enter_async_context(
+            monitored("core", settings, memory.queue, "the model is still loading")
         )
-        model = await _unless(stop, load_model(settings, spec))
-        if model is None:
+        mind = await _unless(stop, _load(settings, spec))
+        if mind is None:
             return False
-        stack.push_async_callback(model.engine.close)
-        # Freeze the loaded model out of garbage collection, which took 0.14 s of every reply.
+        stack.push_async_callback(mind.engine.close)
+        # What loading brought stays. Python would look through it for garbage now and then, and
+        # hold up every reply meanwhile: by 0.14 s with torch and transformers.
         gc.collect()
         gc.freeze()
         log.info("ready", model=spec.name, lane=settings.job_lane)
         terms = WorkerSettings(
             lane=settings.job_lane,
-            name=process_name(),
+            name=name_of_process(),
             low_water=settings.low_water,
             lease=settings.lease_seconds,
             drain=settings.drain_seconds,
         )
         worker = Worker(
-            stores.queue, stores.history, model.engine, model.dialogue, terms, stores.rulebook
+            memory.queue, memory.history, mind.engine, mind.dialogue, terms, memory.rulebook
         )
-        monitor.measure, monitor.starting = partial(_measure, settings, worker), ""
+        watch.measure, watch.starting = partial(_measure, settings, worker), ""
         await worker.run(stop)
     return True
 
@@ -195,14 +196,13 @@ def _measure(settings: Settings, worker: Worker) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A loaded model: its engine, and its prompts."""
+    """A model, ready to answer."""
 
     engine: Engine
     dialogue: Dialogue
 
 
-async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
-    """A model's files, its dialogue and its engine. ModelError where they do not go together."""
+async def _load(settings: Settings, spec: ModelSpec) -> LoadedModel:
     directory = None
     if settings.engine != "echo":
         directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
@@ -229,50 +229,51 @@ def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> Pre
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None if `stop` is set first."""
+    """The result of `work`, or None where `stop` is set before there is one."""
     working = asyncio.ensure_future(work)
     first = await first_of(working, stop.wait())
     return working.result() if first is working else None
 
 
 async def run_all(settings: Settings, platforms: Sequence[str], stop: asyncio.Event) -> None:
-    """Run a process for each of these platforms, and a core, until `stop`.
+    """A process for each of these platforms, and one for the model, until `stop`.
 
-    OperatorError if one of them cannot start.
+    OperatorError where one of them cannot work.
     """
-    async with open_stores(settings) as stores:
-        serving = await stores.queue.serving(settings.job_lane)
+    async with open_stores(settings) as memory:
+        serving = await memory.queue.serving(settings.job_lane)
         parts = parts_of(platforms, serving)
         if "core" not in parts:
-            log.info("a core of another host serves: none is started here", cores=list(serving))
+            log.info("another host's core serves: none is started here", cores=list(serving))
         await supervise(
             parts,
             stop,
             settings.drain_seconds + 5.0,
             settings.metrics_port,
-            {"core": partial(_wait_until_unserved, stores.queue, settings.job_lane)},
+            {"core": partial(_unserved, memory.queue, settings.job_lane)},
         )
 
 
 def parts_of(platforms: Sequence[str], serving: Sequence[str]) -> list[str]:
-    """The processes to start, given the names of the cores that serve the lane now.
+    """The parts that a host has, by the names of the cores that serve its lane now.
 
-    A core of this host does not count: it may have just been killed, or belong to a terminal chat.
+    One of this very host is not to be relied on: it may have been killed a moment ago, or belong to
+    a chat in the terminal.
     """
     here = f"{machine.node()}-"
     elsewhere = any(not core.startswith(here) for core in serving)
     return [*platforms] if elsewhere else [*platforms, "core"]
 
 
-async def _wait_until_unserved(queue: RedisQueue, lane: str) -> None:
-    """Return when no core serves the lane."""
+async def _unserved(queue: RedisQueue, lane: str) -> None:
+    """Wait until no core serves a lane."""
     told = False
     while True:
         with contextlib.suppress(StoreUnavailable):
             if not await queue.cores(lane):
                 return
         if not told:
-            log.info("a core of this host already serves; ours starts when it ends", lane=lane)
+            log.info("a core of this host serves already: ours starts when it has gone", lane=lane)
         told = True
         await asyncio.sleep(0.5)
 
@@ -283,10 +284,10 @@ async def serve_platform(name: str, settings: PlatformSettings, stop: asyncio.Ev
     The platform's `bot.py` has `serve(settings, stores, relay_settings, stop)`.
     """
     bot = import_module(f"bots.{name}.bot")
-    async with open_stores(settings) as stores, monitored(name, settings, stores.queue):
-        await bot.serve(settings, stores, relay_settings(settings, stores), stop)
+    async with open_stores(settings) as memory, monitored(name, settings, memory.queue):
+        await bot.serve(settings, memory, relay_settings(settings, memory), stop)
 
 
-def process_name() -> str:
-    """A name that no other process of the same Redis has."""
+def name_of_process() -> str:
+    """This process among all that share a Redis."""
     return f"{machine.node()}-{os.getpid()}-{uuid4().hex[:6]}"

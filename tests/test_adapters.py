@@ -166,6 +166,7 @@ def test_a_manifest_tells_other_weights_under_the_same_name(base: Path, tmp_path
     trained(base, tmp_path)
     manifest = Manifest(
         method="dpo",
+        model="ours",
         base=str(base),
         base_weights=weights_fingerprint(base),
         revision=None,
@@ -185,7 +186,7 @@ def test_a_manifest_tells_other_weights_under_the_same_name(base: Path, tmp_path
 def test_it_can_be_told_which_adapters_hold_what_somebody_said(tmp_path: Path) -> None:
     for name, words in (("one", ("a", "b")), ("two", ("c",))):
         (tmp_path / name).mkdir()
-        Manifest("dpo", "", "", None, "", "", (), words).write(tmp_path / name)
+        Manifest("dpo", "", "", "", None, "", "", (), words).write(tmp_path / name)
     (tmp_path / "foreign").mkdir()
     folders = [tmp_path / name for name in ("one", "two", "foreign")]
     assert list(adapters_with(folders, ["b", "x"])) == [tmp_path / "one"]

@@ -1,4 +1,4 @@
-"""The terminal as a platform: a reply is written as it grows."""
+"""The terminal as a platform: a reply is written as it comes, and written on where it grows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from core.types import ThreadKey, Turn
 class ConsolePlatform:
     """`bots.platform.Platform` for one terminal.
 
-    Only replies that this terminal asked for are shown; others are in their conversation's history.
+    A reply that another terminal asked for, and did not stay for, is not written into this one:
+    it is in that conversation's history.
     """
 
     name = "console"
@@ -22,14 +23,14 @@ class ConsolePlatform:
     call_seconds = 1.0
 
     def __init__(self, write: Callable[[str], None], tell: Callable[[str], None]) -> None:
-        """`write` gets the pieces of a reply's text; `tell` gets a line about it."""
+        """`write` gets a reply's text, bit by bit; `tell` gets a line about it."""
         self._write = write
         self._tell = tell
         self._ends: dict[str, asyncio.Future[Part]] = {}
         self._shown: dict[str, str] = {}
 
     def expect(self, job: str, shown: str = "") -> asyncio.Future[Part]:
-        """The end of a reply that is about to be asked for. `shown`: its text so far."""
+        """The end of a reply that is about to be asked for; `shown` of it is written already."""
         end = asyncio.get_running_loop().create_future()
         self._ends[job], self._shown[job] = end, shown
         return end
@@ -38,7 +39,7 @@ class ConsolePlatform:
         return len(text)
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
-        """A terminal has no limit."""
+        """A terminal keeps up."""
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         if status.kind == "queued" and status.position > 1 and delivery.job in self._ends:
@@ -53,7 +54,7 @@ class ConsolePlatform:
         self._show(delivery.job, part)
 
     async def remove(self, delivery: Delivery, message: str) -> None:
-        """Text in a terminal cannot be removed."""
+        """What is written in a terminal stays."""
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return None
@@ -67,11 +68,11 @@ class ConsolePlatform:
             return
         shown = self._shown.get(job, "")
         if part.end is None and shown.startswith(part.text):
-            return  # another core began again, with the same text so far
+            return  # another core began it anew, and so far says the same
         grown = part.text.startswith(shown)
         try:
             self._write(part.text[len(shown) :] if grown else f"\n{part.text}")
-        except OSError as error:  # the reader is gone, or the disk is full
+        except OSError as error:  # nobody reads it any more, or the disk is full
             end.set_exception(error)
             return
         self._shown[job] = part.text

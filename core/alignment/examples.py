@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
+from core.alignment.options import Method
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, TurnTooLong
 from core.types import Role, Turn
-
-Method: TypeAlias = Literal["sft", "dpo", "kto", "ppo", "reward"]
 
 COLUMNS: dict[Method, tuple[str, ...]] = {
     "sft": ("completion",),

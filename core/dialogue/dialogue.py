@@ -54,6 +54,8 @@ class Dialogue:
         self.spec = spec
         self.tokenizer = tokenizer
         self.stop_ids = format_.reply_syntax.stop_ids
+        self.end = format_.reply_syntax.end
+        """What stands behind a reply that the model ended itself."""
         self.stop_sequences: tuple[tuple[int, ...], ...] = ()
         """Empty: the next speaker's line has no fixed ids, so `Reply` ends the reply there."""
         self._format = format_
@@ -103,8 +105,7 @@ class Dialogue:
         message = self._format.message(Turn("", "assistant", "", text, 0.0))
         lead = self._lead
         ids = self.tokenizer.encode(lead + message.text)[len(self.tokenizer.encode(lead)) :]
-        end = self._format.reply_syntax.end
-        return tuple(ids) if end is None else (*ids, end)
+        return tuple(ids) if self.end is None else (*ids, self.end)
 
     @cached_property
     def _lead(self) -> str:

@@ -25,8 +25,10 @@ class Manifest:
     """How an adapter came to be."""
 
     method: str
+    model: str
+    """The name of the model it was trained on, as the command had it."""
     base: str
-    """The source of the model it was trained on."""
+    """That model's source."""
     base_weights: str
     """The fingerprint of that model's files."""
     revision: str | None

@@ -2,8 +2,7 @@
 -- these had, their jobs, and the records of both. Returns turns forgotten, and how much is left to do.
 
 local who = A.space .. ':' .. A.author
-add_mark('person ' .. who)
-call('HSET', K('purges'), 'person ' .. who, cjson.encode({ at = now }))
+call('HSET', K('marks'), 'person ' .. who, now)
 if A.first then audit(A.space, A.by, 'forget', A.author) end
 for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}) do
   local fields = fields_of(entry[2])
@@ -63,7 +62,4 @@ for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
   forgotten = forgotten + #theirs
   call('ZREM', K('person', who), T)
 end
-if forgotten > 0 then rewrite_later() end
-local left = call('ZCARD', K('person', who)) + call('ZCARD', K('asked', who))
-if left == 0 then call('HDEL', K('purges'), 'person ' .. who) end
-return { forgotten, left }
+return { forgotten, call('ZCARD', K('person', who)) + call('ZCARD', K('asked', who)) }

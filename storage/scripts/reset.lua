@@ -1,5 +1,5 @@
 -- Forgets a thread, or raises the number that a channel's or a space's threads are compared with
--- when they are next touched; purge.lua touches the rest. Returns how many turns went.
+-- when they are next touched. Returns how many turns went, of a thread.
 -- With `only_asker`, a thread in which a reply is owed to somebody else stays as it is: -1.
 
 local meta = A.thread and enter(A.thread)
@@ -9,23 +9,17 @@ for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread),
 end
 audit(A.place, A.by, 'reset', '')
 if A.thread then
-  add_mark('thread ' .. A.thread)
+  call('HSET', K('marks'), 'thread ' .. A.thread, now)
   return meta and forget_thread(A.thread, 'reset') or 0
 end
 call('HINCRBY', K('resets'), A.scope, 1)
-add_mark(A.kind .. ' ' .. A.scope)
-call('HSET', K('purges'), A.kind .. ' ' .. A.scope, cjson.encode({ cursor = '0', at = now }))
+call('HSET', K('marks'), A.kind .. ' ' .. A.scope, now)
 -- what is under way or waits ends now, not when its turn would have come
-local gone = 0
-local function forget(T)
-  local _, turns = enter(T)
-  gone = gone + (turns or 0)
-end
 for _, key in ipairs({ 'leases', 'delayed' }) do
-  for _, T in ipairs(call('ZRANGE', K(key), 0, -1)) do forget(T) end
+  for _, T in ipairs(call('ZRANGE', K(key), 0, -1)) do enter(T) end
 end
 for _, J in ipairs(call('ZRANGE', K('deadlines'), 0, -1)) do
   local T = call('HGET', K('job', J), 'thread')
-  if T then forget(T) end
+  if T then enter(T) end
 end
-return gone
+return 0

@@ -1,0 +1,172 @@
+"""PPO's steps: replies, their scores, and a few rounds of learning from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.alignment import losses, ppo
+from core.alignment.examples import Encoded, Item
+from core.alignment.lora import Trainee
+from core.alignment.losses import Batch
+from core.alignment.options import Options
+from core.alignment.ppo import Terms
+from core.alignment.reward import RewardHead
+from core.alignment.rollouts import Wanted, write
+from core.alignment.run import Run
+from core.alignment.train import Numbers, drawn
+
+REWARD = "reward"
+"""The name of the reward model's adapter beside the policy's."""
+
+
+class ValueHead(nn.Module):
+    """What reward is still to come, from the policy's hidden states."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(sequences, tokens, hidden) -> (sequences, tokens)"""
+        values: Tensor = self.value(hidden.float()).squeeze(-1)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Replies, and all that is known of them before learning; (replies, tokens)."""
+
+    batch: Batch
+    log_probs: Tensor
+    values: Tensor
+    gains: Tensor
+    returns: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What takes part in PPO."""
+
+    trainee: Trainee
+    """The policy; its reference; and beside it the reward model's adapter."""
+    values: ValueHead
+    rewards: RewardHead
+    terms: Terms
+    options: Options
+    stop_ids: frozenset[int]
+    end: int | None
+
+    def fit(self, run: Run, items: Sequence[Item]) -> None:
+        """Take the steps that are left."""
+        while run.step < self.options.steps:
+            run.begin_step()
+            places = drawn(run.step, self.options.batch, len(items), self.options.seed)
+            replies = self._write([items[place].prompt for place in places], run.step)
+            rollouts, told = self._look(replies)
+            learned = self._learn(run, rollouts)
+            run.end_step({**told, **learned})
+
+    def _write(self, prompts: Sequence[tuple[int, ...]], step: int) -> list[Encoded]:
+        seed = (self.options.seed * 1_000_003 + step) * 4096
+        wanted = Wanted(prompts, self.options.reply, self.stop_ids, self.end, seed)
+        written = write(self.trainee.served(), wanted)
+        return [one for one in written if one.reply]
+
+    # -- what is known before learning --------------------------------------------------------
+
+    @torch.no_grad()
+    def _look(self, replies: Sequence[Encoded]) -> tuple[list[Rollout], Numbers]:
+        batches = [Batch.of(some, self.trainee.model.device) for some in self._micro(replies)]
+        found = [self._known(batch) for batch in batches]
+        masks = [batch.mask for batch in batches]
+        spread = _whitened([gains for *_, gains in found], masks)
+        rollouts = [
+            Rollout(batch, policy, values, white, (gains + values) * batch.mask)
+            for batch, (policy, values, _, _, gains), white in zip(
+                batches, found, spread, strict=True
+            )
+        ]
+        tokens = sum(int(mask.sum()) for mask in masks)
+        scores = torch.cat([scores for _, _, scores, _, _ in found])
+        distance = sum(float(away.sum()) for _, _, _, away, _ in found)
+        ended = sum(one.reply[-1] == self.end for one in replies) / len(replies)
+        return rollouts, {
+            "reward": scores.mean().item(),
+            "kl": distance / len(replies),
+            "length": tokens / len(replies),
+            "ended": ended,
+        }
+
+    def _known(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Log-probabilities, values, scores, distances from the reference, and advantages."""
+        model = self.trainee.model
+        policy, values = self._say(batch)
+        with self.trainee.as_reference():
+            reference = losses.token_log_probs(model, batch)
+        with self.trainee.using(REWARD):
+            scores = self.rewards(model, batch)
+        rewards = ppo.rewards(scores, policy, reference, batch.mask, self.terms.kl)
+        gains = ppo.advantages(rewards, values, batch.mask, self.terms)
+        return policy, values, scores, policy - reference, gains
+
+    def _say(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The policy's log-probabilities, and the values before each token."""
+        kept = batch.ids.shape[1] - batch.start
+        out = self.trainee.model(
+            input_ids=batch.ids, use_cache=False, logits_to_keep=kept, output_hidden_states=True
+        )
+        values = self.values(out.hidden_states[-1][:, batch.start : -1])
+        return losses.picked(out.logits, batch), values * batch.mask
+
+    # -- learning -----------------------------------------------------------------------------
+
+    def _learn(self, run: Run, rollouts: Sequence[Rollout]) -> Numbers:
+        total = sum(int(one.batch.mask.sum()) for one in rollouts)
+        for _ in range(self.options.rounds):
+            sums = {"loss": 0.0, "value loss": 0.0, "clipped": 0.0}
+            for one in rollouts:
+                share = int(one.batch.mask.sum()) / total
+                for name, value in self._learn_from(one, share).items():
+                    sums[name] += share * value
+            if not all(torch.isfinite(torch.tensor(list(sums.values())))):
+                raise run.not_a_number()
+            run.apply()
+        return sums
+
+    def _learn_from(self, rollout: Rollout, share: float) -> Numbers:
+        new, values = self._say(rollout.batch)
+        mask, terms = rollout.batch.mask, self.terms
+        loss = ppo.policy_loss(new, rollout.log_probs, rollout.gains, mask, terms.clip)
+        value_loss = ppo.value_loss(values, rollout.values, rollout.returns, mask, terms.value_clip)
+        total = (loss + terms.value_weight * value_loss) * share
+        total.backward()  # type: ignore[no-untyped-call]
+        clipped = ppo.clipped_share(new.detach(), rollout.log_probs, mask, terms.clip)
+        return {
+            "loss": loss.item(),
+            "value loss": value_loss.item(),
+            "clipped": clipped.item(),
+        }
+
+    def _micro(self, replies: Sequence[Encoded]) -> list[Sequence[Encoded]]:
+        size = self.options.micro
+        return [replies[start : start + size] for start in range(0, len(replies), size)]
+
+
+def _whitened(gains: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """Advantages with mean 0 and variance 1 over the tokens of a whole step."""
+    flat = torch.cat([one[mask] for one, mask in zip(gains, masks, strict=True)]).unsqueeze(0)
+    white = ppo.whitened(flat, torch.ones_like(flat, dtype=torch.bool)).squeeze(0)
+    found, start = [], 0
+    for one, mask in zip(gains, masks, strict=True):
+        spread = torch.zeros_like(one)
+        count = int(mask.sum())
+        spread[mask] = white[start : start + count]
+        found.append(spread)
+        start += count
+    return found

@@ -1,0 +1,234 @@
+"""Training on examples that are there: SFT, DPO, KTO and reward models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from core.alignment import losses
+from core.alignment.examples import Encoded, Item
+from core.alignment.lora import Trainee
+from core.alignment.losses import Batch
+from core.alignment.options import Options
+from core.alignment.reward import RewardHead
+from core.alignment.run import Run
+
+Numbers = dict[str, float]
+
+
+class Objective(Protocol):
+    """What is to be made smaller."""
+
+    def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
+        """The loss of the items at these places, with the numbers to tell: means over them."""
+        ...
+
+
+def drawn(step: int, batch: int, count: int, seed: int) -> list[int]:
+    """The places of a step's items: all of them in one order after another, each drawn anew."""
+    return [_order(place // count, count, seed)[place % count] for place in _places(step, batch)]
+
+
+def _places(step: int, batch: int) -> range:
+    return range(step * batch, (step + 1) * batch)
+
+
+def _order(epoch: int, count: int, seed: int) -> list[int]:
+    random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=random).tolist()
+
+
+def split(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """The items to train on, and those held out; none, where there are too few to tell anything.
+
+    Examples of one prompt stay together.
+    """
+    prompts = sorted({item.prompt for item in items})
+    count = int(len(prompts) * share)
+    if count < 2:
+        return list(items), []
+    kept = {prompts[place] for place in _order(0, len(prompts), seed)[count:]}
+    return (
+        [item for item in items if item.prompt in kept],
+        [item for item in items if item.prompt not in kept],
+    )
+
+
+def objective_for(
+    trainee: Trainee,
+    head: RewardHead | None,
+    items: Sequence[Item],
+    options: Options,
+    tell: Callable[[str], None],
+) -> Objective:
+    """The objective of the options' method over `items`; the reference is asked beforehand."""
+    if head is not None:
+        return Preference(trainee, items, head)
+    if options.method == "sft":
+        return Sft(trainee, items)
+    kind = Dpo if options.method == "dpo" else Kto
+    return kind(trainee, items, options, tell)
+
+
+def fit(run: Run, objective: Objective, count: int) -> None:
+    """Take the steps that are left."""
+    options = run.options
+    while run.step < options.steps:
+        run.begin_step()
+        places = drawn(run.step, min(options.batch, count), count, options.seed)
+        numbers: list[tuple[int, Numbers]] = []
+        for some in _chunks(places, options.micro):
+            loss, told = objective(some)
+            (loss * (len(some) / len(places))).backward()  # type: ignore[no-untyped-call]
+            numbers.append((len(some), {"loss": loss.item(), **told}))
+        if not all(torch.isfinite(torch.tensor([told["loss"] for _, told in numbers]))):
+            raise run.not_a_number()
+        run.apply()
+        run.end_step(_mean(numbers))
+
+
+@torch.no_grad()
+def look(objective: Objective, count: int, options: Options) -> Numbers:
+    """The numbers of items that were held out."""
+    numbers = []
+    for some in _chunks(range(count), options.micro):
+        loss, told = objective(some)
+        numbers.append((len(some), {"loss": loss.item(), **told}))
+    return _mean(numbers)
+
+
+def _chunks(places: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def _mean(numbers: Sequence[tuple[int, Mapping[str, float]]]) -> Numbers:
+    """Means, weighted by how many items each stands for; a number need not be in all of them."""
+    found = {}
+    for name in dict.fromkeys(name for _, told in numbers for name in told):
+        parts = [(weight, told[name]) for weight, told in numbers if name in told]
+        total = sum(weight for weight, _ in parts)
+        found[name] = sum(weight * value for weight, value in parts) / total
+    return found
+
+
+def reference_log_probs(
+    trainee: Trainee, sequences: Sequence[Encoded], micro: int, tell: Callable[[str], None]
+) -> Tensor:
+    """The log-probability of each reply under the reference, (sequences,)."""
+    tell(f"asking the reference for the probabilities of {len(sequences)} replies")
+    found = torch.empty(len(sequences))
+    # those of one length together: less padding
+    order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
+    with trainee.as_reference():
+        for some in _chunks(order, micro):
+            batch = Batch.of([sequences[place] for place in some], trainee.model.device)
+            found[list(some)] = losses.reply_log_probs(trainee.model, batch).cpu()
+    return found
+
+
+class Sft:
+    """The replies as they stand."""
+
+    def __init__(self, trainee: Trainee, items: Sequence[Item]) -> None:
+        self._model, self._items = trainee.model, items
+
+    def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
+        batch = Batch.of([self._items[place].replies[0] for place in places], self._model.device)
+        tokens = losses.token_log_probs(self._model, batch)
+        length = batch.mask.sum().item() / len(places)
+        return losses.sft(tokens, batch.mask), {"length": length}
+
+
+class Dpo:
+    """Of two replies the better one."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        items: Sequence[Item],
+        options: Options,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._model, self._items, self._beta = trainee.model, items, options.beta
+        replies = [reply for item in items for reply in item.replies]
+        known = reference_log_probs(trainee, replies, 2 * options.micro, tell)
+        self._reference = known.view(-1, 2)
+
+    def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
+        better = [self._items[place].replies[0] for place in places]
+        worse = [self._items[place].replies[1] for place in places]
+        batch = Batch.of([*better, *worse], self._model.device)
+        found = losses.reply_log_probs(self._model, batch)
+        reference = self._reference[list(places)].to(found.device).T.flatten()
+        chosen, rejected = (found - reference).chunk(2)
+        margin = self._beta * (chosen - rejected)
+        return losses.dpo(chosen, rejected, self._beta), {
+            "accuracy": (margin > 0).float().mean().item(),
+            "margin": margin.mean().item(),
+            # how much likelier the replies have become: both falling means that neither is said
+            "chosen": chosen.mean().item(),
+            "rejected": rejected.mean().item(),
+            "length": sum(len(one.reply) for one in better) / len(places),
+        }
+
+
+class Kto:
+    """Each reply by itself: liked, or not."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        items: Sequence[Item],
+        options: Options,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._trainee, self._items, self._beta = trainee, items, options.beta
+        replies = [item.replies[0] for item in items]
+        self._reference = reference_log_probs(trainee, replies, options.micro, tell)
+
+    def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
+        model = self._trainee.model
+        replies = [self._items[place].replies[0] for place in places]
+        found = losses.reply_log_probs(model, Batch.of(replies, model.device))
+        ratios = found - self._reference[list(places)].to(found.device)
+        liked = torch.tensor([self._items[place].liked for place in places], device=found.device)
+        shift = losses.kto_shift(self._mismatched(replies))
+        right = torch.where(liked, ratios > shift, ratios < shift)
+        numbers = {
+            "accuracy": right.float().mean().item(),
+            "kl": shift.item(),
+            "length": sum(len(one.reply) for one in replies) / len(places),
+        }
+        for name, some in (("liked", ratios[liked]), ("disliked", ratios[~liked])):
+            if len(some):
+                numbers[name] = some.mean().item()
+        return losses.kto(ratios, liked, shift, self._beta), numbers
+
+    @torch.no_grad()
+    def _mismatched(self, replies: Sequence[Encoded]) -> Tensor:
+        model = self._trainee.model
+        batch = Batch.of(losses.mismatched(replies), model.device)
+        found = losses.reply_log_probs(model, batch)
+        with self._trainee.as_reference():
+            return found - losses.reply_log_probs(model, batch)
+
+
+class Preference:
+    """A score for each reply, so that the better one's is higher."""
+
+    def __init__(self, trainee: Trainee, items: Sequence[Item], head: RewardHead) -> None:
+        self._model, self._items, self._head = trainee.model, items, head
+
+    def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
+        better = [self._items[place].replies[0] for place in places]
+        worse = [self._items[place].replies[1] for place in places]
+        batch = Batch.of([*better, *worse], self._model.device)
+        chosen, rejected = self._head.raw(self._model, batch).chunk(2)
+        return losses.preference(chosen, rejected), {
+            "accuracy": (chosen > rejected).float().mean().item(),
+            "margin": (chosen - rejected).mean().item(),
+            "length": sum(len(one.reply) for one in better) / len(places),
+        }
