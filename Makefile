@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs tools images audit bench bench-peers bench-vllm kernel golden chaos clean
+.PHONY: help setup chat test lint docs tools images dist audit bench bench-peers bench-vllm kernel golden chaos clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -17,6 +17,7 @@ help:
 	@echo "make audit   known faults of the pinned packages, where their database can be reached"
 	@echo "make tools   what the tests check docker/ with: Prometheus' promtool, linters"
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
+	@echo "make dist    a release: wheel, images' contexts, bills of materials, checksums, each extra tried"
 	@echo "make bench   every benchmark"
 	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make bench-vllm    the engine beside a real vLLM on the CPU, 3.5 GB"
@@ -102,6 +103,10 @@ images: setup .venv-images/.ready
 
 # What docker/ is checked with: linters, and Prometheus' own evaluator of alerts.
 tools: .venv-images/.ready
+
+# The wheel, the images' build contexts, bills of materials and checksums; the wheel is then tried.
+dist: setup .venv-images/.ready
+	$(BIN)/python -m tests.dist dist .venv-images/of
 
 .venv-images/.ready: docker/images.txt tests/fetch_tools.sh
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -72,8 +73,8 @@ def without_models(home: Path) -> None:
     assert found == "[]", found
 
 
-async def serves(image: str, home: Path) -> None:
-    """Start each command of the image's, and wait until it says that it is ready."""
+async def serves(commands: Sequence[str], home: Path) -> None:
+    """Start each command from an environment, and wait until it says that it is ready."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             embedded_server(Path(folder)) as url,
@@ -94,10 +95,9 @@ async def serves(image: str, home: Path) -> None:
                 "DISCORD_API_URL": discord.api_url,
                 "DISCORD_GATEWAY_URL": discord.gateway_url,
             }
-            for command in commands_of(image):
+            for command in commands:
                 await _ready(command, home, environment)
-                sentence = f"`henji {command}` is ready, and stops when it is told to"
-                print(f"{image}: {sentence}", flush=True)
+                print(f"`henji {command}` is ready, and stops when it is told to", flush=True)
 
 
 def commands_of(image: str) -> list[str]:
@@ -141,7 +141,7 @@ def main() -> None:
         measure(image, home)
         if image == "bot":
             without_models(home)
-        asyncio.run(serves(image, home))
+        asyncio.run(serves(commands_of(image), home))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""What a page says to a machine: its commands, and every piece of inline code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HOUSE = Path(__file__).parents[1]
+PAGES = (
+    "README.md", "CONTRIBUTING.md", "bots/slack/README.md", "bots/discord/README.md",
+    "core/README.md", "storage/README.md", "storage/PRIVACY.md", "docker/README.md",
+)  # fmt: skip
+
+COMMANDS = ("henji", "make", "docker", "kubectl", "python", "python3", "pip", "redis-cli", "sudo",
+            "journalctl", ".venv/bin/", "tests/")  # fmt: skip
+"""What a piece of inline code begins with that is a command, beside variables in front of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a page, as it stands there."""
+
+    page: str
+    line: str
+    named: bool = False
+    """In the middle of a sentence, where an argument may be left out."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Without what the shell takes: variables in front, redirections, comments, sudo."""
+        words = shlex.split(self.line, comments=True)
+        while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] == "sudo"):
+            words = words[1:]
+        cut = [n for n, word in enumerate(words) if word in ("<", ">", "|")]
+        return tuple(words[: cut[0]] if cut else words)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return tuple(re.findall(r"(?:^|\s)([A-Z][A-Z_0-9]+)=", self.line))
+
+    def __str__(self) -> str:
+        return f"{self.page}: {self.line}"
+
+
+def read(page: str) -> str:
+    return (HOUSE / page).read_text()
+
+
+def blocks(page: str, language: str) -> Iterator[str]:
+    """The fenced blocks of a language, without their indentation."""
+    fenced = rf"(?ms)^( *)```{language}\n(.*?)^\1```"
+    for indent, text in re.findall(fenced, read(page)):
+        yield re.sub(rf"(?m)^{indent}", "", text)
+
+
+def commands(page: str) -> Iterator[Command]:
+    """The lines behind a prompt, those of indented blocks, and inline code that is a command."""
+    for block in blocks(page, "console"):
+        for line in _joined(block):
+            if line.startswith("$ "):
+                yield from _piped(page, line.removeprefix("$ "))
+    for line in _joined("\n".join(_indented(page))):
+        yield from _piped(page, line)
+    for code in inline(page):
+        plain = re.sub(r"^(?:[A-Z_]+=\S+ +)*", "", code)
+        if plain.split(" ")[0] in COMMANDS or plain.startswith(COMMANDS[-2]):
+            yield from _piped(page, _without_options(code), named=True)
+
+
+def inline(page: str) -> set[str]:
+    """Inline code, outside of blocks."""
+    text = re.sub(r"(?ms)^( *)```.*?^\1```$", "", read(page))
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def _indented(page: str) -> Iterator[str]:
+    """Lines of blocks that are indented by four, where they are commands."""
+    text = re.sub(r"(?ms)^( *)```.*?^\1```$", "", read(page))
+    for line in re.findall(r"(?m)^ {4}(\S.*)$", text):
+        if line.split(" ")[0] in COMMANDS:
+            yield line
+
+
+def _joined(block: str) -> list[str]:
+    return re.sub(r" *\\\n\s*", " ", block).splitlines()
+
+
+def _piped(page: str, line: str, *, named: bool = False) -> Iterator[Command]:
+    for part in re.split(r" \| | && ", line):
+        yield Command(page, part.strip(), named)
+
+
+def _without_options(code: str) -> str:
+    """`config PLACE [NAME [VALUE]]` -> `config PLACE NAME VALUE`; `admin ...` -> `admin`."""
+    return re.sub(r" (\.\.\.|…)(?= |$)", " ", re.sub(r"[\[\]]", "", code)).strip()
