@@ -1,4 +1,4 @@
-"""What each process tells of itself: its health pages, and the numbers that Redis has for it."""
+"""The health pages of a process, and the numbers about it that are in Redis."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from core.settings import Settings
 
 
 class Monitor:
-    """The state of one process, as its pages show it."""
+    """The state of one process, for its pages."""
 
     def __init__(self, settings: Settings, queue: JobQueue) -> None:
         self._lane = settings.job_lane
         self._queue = queue
         self.starting = ""
-        """What is still to be waited for, in a few words; empty once it is there."""
+        """Why the process is not ready yet, in a few words; empty when it is."""
         self.measure: Callable[[], None] = lambda: None
-        """Looks up what this process alone knows."""
+        """Updates the metrics that only this process knows."""
 
     async def ready(self) -> str:
-        """Why nothing should be asked of this process now; empty where all is well."""
+        """Why this process cannot serve now; empty if it can."""
         if self.starting:
             return self.starting
         if down := metrics.gateways_down():
@@ -37,7 +37,7 @@ class Monitor:
         return ""
 
     async def refresh(self) -> None:
-        """The numbers of this moment; those of Redis keep their last value while it is away."""
+        """Update the metrics. Those from Redis keep their last value while it is down."""
         self.measure()
         metrics.REDIS_UP.set(0)
         metrics.set_load(self._lane, await self._queue.load(self._lane))
@@ -48,17 +48,17 @@ class Monitor:
 async def monitored(
     part: str, settings: Settings, queue: JobQueue, starting: str = ""
 ) -> AsyncIterator[Monitor]:
-    """A process with its health pages, where a port is set, and its traces where they go.
+    """Serve the health pages, if a port is set, and send traces, if an endpoint is set.
 
-    `part`: what the process is, such as ``core``.
+    `part`: the kind of process, such as ``core``. `starting`: why it is not ready yet.
     """
     # a command that serves no pages need not wait for aiohttp
     from core.observe.health import Health, health_pages
 
     set_up_tracing(settings.otlp_endpoint, part)
     metrics.BUILD.labels(version("henji")).set(1)
-    watch = Monitor(settings, queue)
-    watch.starting = starting
-    health = Health(watch.ready, watch.refresh)
+    monitor = Monitor(settings, queue)
+    monitor.starting = starting
+    health = Health(monitor.ready, monitor.refresh)
     async with health_pages(settings.metrics_host, settings.metrics_port, health):
-        yield watch
+        yield monitor

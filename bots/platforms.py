@@ -87,7 +87,7 @@ def load(**overrides: Any) -> Settings: ...
 @overload
 def load(kind: type[AnySettings], **overrides: Any) -> AnySettings: ...
 def load(kind: type[Settings] = Settings, **overrides: Any) -> Settings:
-    """The settings of one kind, beside which those of every platform may be set.
+    """The settings of one class; the names of every platform's settings are known.
 
     UsageError, one sentence, where one is wrong.
     """
@@ -99,7 +99,7 @@ def load(kind: type[Settings] = Settings, **overrides: Any) -> Settings:
 
 
 def _platforms_named(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Where the settings speak of a platform, and its name: of another, they would hold nowhere."""
+    """Each setting that names a platform, and the name."""
     for table in ("spaces", "channels"):
         for place in getattr(settings, table):
             yield f'[{table}."{place}"]', place.partition(":")[0]
@@ -126,7 +126,7 @@ class AllSettings:
         return cls(one(Settings), {name: one(kind) for name, kind in settings_classes().items()})
 
     def with_defaults(self, **values: Any) -> AllSettings:
-        """With these values where nothing is set."""
+        """The same, with these values for the settings that nobody set."""
         unset = {
             name: value for name, value in values.items() if name not in self.core.model_fields_set
         }
@@ -145,7 +145,7 @@ class AllSettings:
 
     @property
     def redaction(self) -> Redaction:
-        """What no log may show."""
+        """What is struck out of logs."""
         return Redaction.of(*self.platforms.values(), patterns=secret_patterns())
 
 

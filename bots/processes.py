@@ -1,4 +1,4 @@
-"""Processes and their ends: signals, and the core that a terminal starts for itself."""
+"""Child processes: signals, ending them, and the core that a terminal chat starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def stop_on_signals(signals: Sequence[signal.Signals] = SIGNALS) -> asyncio.Event:
-    """An event that is set when this process is asked to stop."""
+    """An event that is set when this process gets one of the signals."""
     stop = asyncio.Event()
     for number in signals:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -24,7 +24,7 @@ def stop_on_signals(signals: Sequence[signal.Signals] = SIGNALS) -> asyncio.Even
 
 
 def stop_at_end_of_input(stop: asyncio.Event) -> None:
-    """Set `stop` when standard input ends: whoever started this process is gone."""
+    """Set `stop` when standard input ends: the parent process has ended."""
     loop = asyncio.get_running_loop()
 
     def read() -> None:
@@ -36,12 +36,12 @@ def stop_at_end_of_input(stop: asyncio.Event) -> None:
 
 
 def command(*words: str) -> list[str]:
-    """The command line of a henji command, run by this very Python."""
+    """The command line of a henji command, run by the same Python."""
     return [sys.executable, "-m", "bots", *words]
 
 
 async def end(process: asyncio.subprocess.Process, patience: float) -> None:
-    """Ask a process to end; after `patience` seconds, end it."""
+    """Terminate a process; after `patience` seconds, kill it."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
@@ -52,10 +52,10 @@ async def end(process: asyncio.subprocess.Process, patience: float) -> None:
 
 
 class CoreKeeper:
-    """Sees to it that a lane is served, by a core of its own while there is no other.
+    """Keeps a lane served, by a core of its own while there is no other.
 
-    That core has a process group of its own, so that Ctrl-C in the terminal does not reach it, and
-    it ends with its standard input: however this process ends, the core does not stay behind.
+    The core has its own process group, so that Ctrl-C in the terminal does not reach it. It stops
+    when its standard input ends, so that it never outlives this process.
     """
 
     def __init__(
@@ -64,29 +64,29 @@ class CoreKeeper:
         tell: Callable[[str], None],
         patience: float,
     ) -> None:
-        """`serves` says whether a core serves the lane; `tell` gets the progress of a core that
-        starts, and its warnings; `patience` is how many seconds it may take to stop."""
+        """`serves`: whether a core serves the lane. `tell` gets the core's progress and warnings.
+        `patience`: seconds that the core may take to stop."""
         self._serves = serves
         self._tell = tell
         self._patience = patience
         self._core: _Core | None = None
 
     async def served(self) -> None:
-        """Return when a core serves the lane, which `keep` sees to."""
+        """Return when a core serves the lane. `keep` starts one."""
         while not await self._serves():  # noqa: ASYNC110 - a core is another process
             await asyncio.sleep(0.05)
 
     async def keep(self) -> None:
-        """See to it for ever. OperatorError, with the core's sentence, where it cannot start."""
+        """Keep the lane served, for ever. OperatorError, in its words, if a core cannot start."""
         await self._ensure()
         while True:
             await asyncio.sleep(1.0)
-            with contextlib.suppress(StoreUnavailable):  # while Redis is away, nobody is served
+            with contextlib.suppress(StoreUnavailable):  # Redis is down: try again
                 await self._ensure()
 
     async def _ensure(self) -> None:
         if self._core is not None and self._core.has_ended():
-            # it may still be counted on for a while, but it does not come back
+            # its lease on the lane may last a while longer
             self._tell(f"the core {self._core.how_it_ended()}; starting another")
             self._core = await _Core.start(self._tell)
         while not await self._serves():
@@ -103,7 +103,7 @@ class CoreKeeper:
 
 
 class _Core:
-    """`henji core` in a process, and what it says."""
+    """A `henji core` process, and its log."""
 
     def __init__(self, process: asyncio.subprocess.Process, tell: Callable[[str], None]) -> None:
         self._process = process
@@ -129,19 +129,19 @@ class _Core:
 
     def how_it_ended(self) -> str:
         status = self._process.returncode or 0
-        if status < 0:  # most often for want of memory
-            return f"was ended by a signal: {signal.strsignal(-status)}"
+        if status < 0:  # most often by the kernel, for lack of memory
+            return f"died ({signal.strsignal(-status)})"
         return f"ended with status {status}"
 
     async def report(self) -> None:
-        """OperatorError where it ended, by itself, in a fault."""
+        """OperatorError if it ended with a fault."""
         await self._reading
         status = self._process.returncode or 0
         if status == 0:
             return
         if status < 0:
             raise OperatorError(
-                f"the core {self.how_it_ended()}; has this machine the memory for the model?"
+                f"the core {self.how_it_ended()}; is there enough memory for the model?"
             )
         sentence = self._last_line.removeprefix("henji: ") or f"the core {self.how_it_ended()}"
         raise UsageError(sentence) if status == 2 else OperatorError(sentence)
@@ -153,10 +153,10 @@ class _Core:
     async def _read(self) -> None:
         if self._process.stderr is not None:
             async for line in self._process.stderr:
-                self._hear(line.decode(errors="replace").strip())
+                self._pass_on(line.decode(errors="replace").strip())
 
-    def _hear(self, line: str) -> None:
-        """Pass on how it loads, and what goes wrong: the rest of its log is not for a terminal."""
+    def _pass_on(self, line: str) -> None:
+        """Pass on the progress of loading, and warnings; no other line of the log."""
         try:
             entry = json.loads(line)
             event, level = entry["event"], entry["level"]

@@ -1,6 +1,6 @@
-"""Where the rooms meet: the store behind the queue, the model behind the core, a platform's relay.
+"""Wires the rooms together: Redis behind the queue, the model behind the core, a platform's relay.
 
-Beside `bots/cli/commands.py`, the one place that knows both `bots` and `storage`.
+Beside `bots/cli`, the one place that imports both `bots` and `storage`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What Redis is to everything else."""
+    """Everything that is stored in Redis."""
 
     queue: RedisQueue
     history: RedisHistory
@@ -88,7 +88,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
-    """To the Redis of ``REDIS_URL``, or the embedded one. StoreUnavailable where there is none."""
+    """A connection to the Redis of ``REDIS_URL``, or to the embedded one; or StoreUnavailable."""
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if url is None:
@@ -98,7 +98,7 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """What is remembered and owed, over that connection."""
+    """The stores over a connection of their own."""
     async with open_connection(settings) as connection:
         store = Store(
             connection,
@@ -123,11 +123,11 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
 
 @asynccontextmanager
 async def open_relay(
-    settings: Settings, memory: Stores, platform: Platform, locale: str
+    settings: Settings, stores: Stores, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
-    """A relay that delivers until it is left, and then finishes."""
-    terms = relay_settings(settings, memory, locale)
-    relay = Relay(platform, memory.queue, memory.history, memory.deliveries, terms)
+    """A relay that delivers inside the context, and finishes what it holds on leaving."""
+    terms = relay_settings(settings, stores, locale)
+    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, terms)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     try:
@@ -137,49 +137,48 @@ async def open_relay(
         await running
 
 
-def relay_settings(settings: Settings, memory: Stores, locale: str = "en") -> RelaySettings:
-    """How this process's relay works; `locale` for people whose language is not known."""
+def relay_settings(settings: Settings, stores: Stores, locale: str = "en") -> RelaySettings:
+    """The settings of this process's relay. `locale` is for people whose language is unknown."""
     policy = settings.policy
     return RelaySettings(
         lane=settings.job_lane,
-        holder=name_of_process(),
+        holder=process_name(),
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
-        access=Access(memory.rulebook, memory.audit, policy, memory.queue.cores),
+        access=Access(stores.rulebook, stores.audit, policy, stores.queue.cores),
     )
 
 
 async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
     """Load the model, then answer the jobs of its lane until `stop` is set.
 
-    False where `stop` came first: then a thread of this process is still loading.
+    Returns False if `stop` came first: a thread of this process is then still loading.
     """
     spec = find_model(settings)
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(open_stores(settings))
-        watch = await stack.enter_async_context(
-            monitored("core", settings, memory.queue, "the model is still loading")
+        stores = await stack.enter_async_context(open_stores(settings))
+        monitor = await stack.enter_async_context(
+            monitored("core", settings, stores.queue, "the model is still loading")
         )
-        mind = await _unless(stop, _load(settings, spec))
-        if mind is None:
+        model = await _unless(stop, load_model(settings, spec))
+        if model is None:
             return False
-        stack.push_async_callback(mind.engine.close)
-        # What loading brought stays. Python would look through it for garbage now and then, and
-        # hold up every reply meanwhile: by 0.14 s with torch and transformers.
+        stack.push_async_callback(model.engine.close)
+        # Freeze the loaded model out of garbage collection, which took 0.14 s of every reply.
         gc.collect()
         gc.freeze()
         log.info("ready", model=spec.name, lane=settings.job_lane)
         terms = WorkerSettings(
             lane=settings.job_lane,
-            name=name_of_process(),
+            name=process_name(),
             low_water=settings.low_water,
             lease=settings.lease_seconds,
             drain=settings.drain_seconds,
         )
         worker = Worker(
-            memory.queue, memory.history, mind.engine, mind.dialogue, terms, memory.rulebook
+            stores.queue, stores.history, model.engine, model.dialogue, terms, stores.rulebook
         )
-        watch.measure, watch.starting = partial(_measure, settings, worker), ""
+        monitor.measure, monitor.starting = partial(_measure, settings, worker), ""
         await worker.run(stop)
     return True
 
@@ -196,13 +195,14 @@ def _measure(settings: Settings, worker: Worker) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model, ready to answer."""
+    """A loaded model: its engine, and its prompts."""
 
     engine: Engine
     dialogue: Dialogue
 
 
-async def _load(settings: Settings, spec: ModelSpec) -> LoadedModel:
+async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
+    """A model's files, its dialogue and its engine. ModelError where they do not go together."""
     directory = None
     if settings.engine != "echo":
         directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
@@ -229,51 +229,50 @@ def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> Pre
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None where `stop` is set before there is one."""
+    """The result of `work`, or None if `stop` is set first."""
     working = asyncio.ensure_future(work)
     first = await first_of(working, stop.wait())
     return working.result() if first is working else None
 
 
 async def run_all(settings: Settings, platforms: Sequence[str], stop: asyncio.Event) -> None:
-    """A process for each of these platforms, and one for the model, until `stop`.
+    """Run a process for each of these platforms, and a core, until `stop`.
 
-    OperatorError where one of them cannot work.
+    OperatorError if one of them cannot start.
     """
-    async with open_stores(settings) as memory:
-        serving = await memory.queue.serving(settings.job_lane)
+    async with open_stores(settings) as stores:
+        serving = await stores.queue.serving(settings.job_lane)
         parts = parts_of(platforms, serving)
         if "core" not in parts:
-            log.info("another host's core serves: none is started here", cores=list(serving))
+            log.info("a core of another host serves: none is started here", cores=list(serving))
         await supervise(
             parts,
             stop,
             settings.drain_seconds + 5.0,
             settings.metrics_port,
-            {"core": partial(_unserved, memory.queue, settings.job_lane)},
+            {"core": partial(_wait_until_unserved, stores.queue, settings.job_lane)},
         )
 
 
 def parts_of(platforms: Sequence[str], serving: Sequence[str]) -> list[str]:
-    """The parts that a host has, by the names of the cores that serve its lane now.
+    """The processes to start, given the names of the cores that serve the lane now.
 
-    One of this very host is not to be relied on: it may have been killed a moment ago, or belong to
-    a chat in the terminal.
+    A core of this host does not count: it may have just been killed, or belong to a terminal chat.
     """
     here = f"{machine.node()}-"
     elsewhere = any(not core.startswith(here) for core in serving)
     return [*platforms] if elsewhere else [*platforms, "core"]
 
 
-async def _unserved(queue: RedisQueue, lane: str) -> None:
-    """Wait until no core serves a lane."""
+async def _wait_until_unserved(queue: RedisQueue, lane: str) -> None:
+    """Return when no core serves the lane."""
     told = False
     while True:
         with contextlib.suppress(StoreUnavailable):
             if not await queue.cores(lane):
                 return
         if not told:
-            log.info("a core of this host serves already: ours starts when it has gone", lane=lane)
+            log.info("a core of this host already serves; ours starts when it ends", lane=lane)
         told = True
         await asyncio.sleep(0.5)
 
@@ -284,10 +283,10 @@ async def serve_platform(name: str, settings: PlatformSettings, stop: asyncio.Ev
     The platform's `bot.py` has `serve(settings, stores, relay_settings, stop)`.
     """
     bot = import_module(f"bots.{name}.bot")
-    async with open_stores(settings) as memory, monitored(name, settings, memory.queue):
-        await bot.serve(settings, memory, relay_settings(settings, memory), stop)
+    async with open_stores(settings) as stores, monitored(name, settings, stores.queue):
+        await bot.serve(settings, stores, relay_settings(settings, stores), stop)
 
 
-def name_of_process() -> str:
-    """This process among all that share a Redis."""
+def process_name() -> str:
+    """A name that no other process of the same Redis has."""
     return f"{machine.node()}-{os.getpid()}-{uuid4().hex[:6]}"

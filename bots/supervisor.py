@@ -1,4 +1,4 @@
-"""`henji up`: a process for each part, started again when it ends by itself."""
+"""`henji up`: one process for each part, restarted when it ends."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from core.background import first_of
 from core.errors import OperatorError, UsageError
 
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Seconds before the first, second, ... start in a row of a process that did not last."""
+"""Seconds before the first, second, ... restart in a row of a process that ends soon."""
 
 FIRST_TRIES = 3
-"""A process that never lasted is given up after so many starts, for somebody to look at."""
+"""Starts after which a process that never worked is given up."""
 
 LASTED = 60.0
-"""Seconds after which a process counts as one that works: what ends it then is something new."""
+"""Seconds after which a process counts as working."""
 
 WRONG_USAGE = 2
-"""The exit status of a process whose settings are wrong: starting it again mends nothing."""
+"""The exit status of a process whose settings are wrong: a restart cannot help."""
 
 LAST_PORT = 65_535
 
@@ -40,16 +40,16 @@ async def supervise(
     metrics_port: int = 0,
     before: Mapping[str, Callable[[], Awaitable[None]]] = NOTHING,
 ) -> None:
-    """Run henji commands, each in a process that is started again when it ends, until `stop`.
+    """Run henji commands, each in a process that is restarted when it ends, until `stop`.
 
-    Then all are asked to end, and after `patience` seconds are ended. Each serves its metrics on a
-    port of its own, from `metrics_port` on. `before`: what a command's first start waits for.
-    OperatorError where one cannot be: its settings are wrong, or it never got as far as to work.
+    Then all are terminated, and killed after `patience` seconds. Each serves its metrics on its own
+    port, from `metrics_port` on. `before`: what the first start of a command waits for.
+    OperatorError if one cannot start: its settings are wrong, or it never worked.
     """
     if metrics_port and metrics_port + len(names) - 1 > LAST_PORT:
         raise UsageError(
             f"HENJI_METRICS_PORT is {metrics_port}, and {len(names)} processes need a port each: "
-            f"the last that there is is {LAST_PORT}"
+            f"the last port is {LAST_PORT}"
         )
     parts = [
         _Part(name, _port(metrics_port, at), stop, patience, before.get(name))
@@ -71,7 +71,7 @@ def _port(first: int, at: int) -> Mapping[str, str]:
 
 
 class _Part:
-    """One command and the processes that it has been so far."""
+    """One command, and its current process."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Part:
             if not await self._ended(process):
                 await end(process, self._patience)
                 return
-            self._judge(process.returncode or 0, time.monotonic() - began)
+            self._check_exit(process.returncode or 0, time.monotonic() - began)
             pause = BACK_OFF[min(self._fast_ends, len(BACK_OFF)) - 1]
             await self._unless_stopped(asyncio.sleep(pause))
 
@@ -111,22 +111,22 @@ class _Part:
         )
 
     async def _ended(self, process: asyncio.subprocess.Process) -> bool:
-        """True where it ended by itself, False where it is to be stopped."""
+        """True if it ended by itself, False if everything is to stop."""
         return await self._unless_stopped(process.wait())
 
-    def _judge(self, status: int, seconds: float) -> None:
-        """Whether another try may work; OperatorError where it will not."""
+    def _check_exit(self, status: int, seconds: float) -> None:
+        """OperatorError if a restart cannot help."""
         sentence = f"`henji {self._name}` ended, with status {status}"
         if status == WRONG_USAGE:
-            raise UsageError(f"{sentence}: see above for what is wrong with its settings")
+            raise UsageError(f"{sentence}: its settings are wrong, see above")
         self._fast_ends = 1 if seconds > LASTED else self._fast_ends + 1
         self._worked = self._worked or seconds > LASTED
         if not self._worked and self._fast_ends >= FIRST_TRIES:
             raise OperatorError(f"{sentence}, {self._fast_ends} times in a row")
-        log.warning("a part ended; starting it again", part=self._name, status=status)
+        log.warning("a part ended; restarting it", part=self._name, status=status)
 
     async def _unless_stopped(self, work: Awaitable[object]) -> bool:
-        """Wait for `work`; False where all is to be stopped first."""
+        """Wait for `work`; False if everything is to stop first."""
         stopping = asyncio.ensure_future(self._stop.wait())
         first = await first_of(stopping, work)
         if first is stopping:

@@ -175,8 +175,9 @@ class History(Protocol):
         is under way."""
         ...
 
-    async def reset_place(self, place: Place, by: str) -> None:
-        """Forget all threads of a channel or a space, and end what is under way there."""
+    async def reset_place(self, place: Place, by: str) -> int:
+        """Forget all threads of a channel or a space, and end what is under way there; how many
+        turns."""
         ...
 
     async def forget(self, place: Place, person: str, by: str = "") -> int:

@@ -181,6 +181,10 @@ class Settings(BaseSettings):
     openai_seeds: bool = True
     """Whether it is told each reply's seed; vLLM 0.32 on a CPU ends at the second at a time."""
 
+    # Comparing models
+    judge_api_key: SecretStr | None = None
+    """Sent to the server that judges, which is another than the engine's."""
+
     @classmethod
     def settings_customise_sources(
         cls,

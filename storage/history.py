@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import count as count_up
 from typing import Any
 
 import structlog
@@ -146,22 +148,25 @@ class RedisHistory:
         turns = int(await self._run("reset", thread, place=str(thread), by=by, only_asker=by))
         return turns if turns >= 0 else None
 
-    async def reset_place(self, place: Place, by: str) -> None:
+    async def reset_place(self, place: Place, by: str) -> int:
         scope = str(place)
         kind = "channel" if place.channel else "space"
-        for bucket in self._buckets(place):
-            await self._store.run("reset", bucket, kind=kind, scope=scope, place=scope, by=by)
-
-    async def forget(self, place: Place, person: str, by: str = "") -> int:
         forgotten = 0
         for bucket in self._buckets(place):
-            left, first = True, True
-            while left:
-                number, left = await self._store.run(
-                    "forget", bucket, space=_space(place), author=person, most=20, first=first,
-                    by=by or person,
-                )  # fmt: skip
-                forgotten, first = forgotten + number, False
+            forgotten += int(
+                await self._store.run("reset", bucket, kind=kind, scope=scope, place=scope, by=by)
+            )
+            forgotten += await purge(self._store, bucket, f"{kind} {scope}")
+        return forgotten
+
+    async def forget(self, place: Place, person: str, by: str = "") -> int:
+        whom = {"space": _space(place), "author": person, "by": by or person}
+        forgotten = 0
+        for bucket in self._buckets(place):
+            number, left = await self._store.run("forget", bucket, most=20, first=True, **whom)
+            forgotten += number
+            if left:
+                forgotten += await purge(self._store, bucket, f"person {_space(place)}:{person}")
         return forgotten
 
     async def export(
@@ -191,3 +196,23 @@ class RedisHistory:
         return await self._store.run(
             script, self._store.bucket(thread), thread=str(thread), **arguments
         )
+
+
+async def purge(store: Store, bucket: int, name: str, most: int | None = None) -> int:
+    """Take away what a reset or a forget began to, a few threads a script; how many turns went.
+
+    `name` is its field in the key ``purges``, `most` the scripts to run; None: until all is gone.
+    """
+    kind, _, scope = name.partition(" ")
+    if kind == "person":
+        space, _, author = scope.rpartition(":")
+        step = partial(store.run, "forget", bucket, space=space, author=author, by="", first=False)
+    else:
+        step = partial(store.run, "purge", bucket, kind=kind, scope=scope)
+    gone = 0
+    for _ in count_up() if most is None else range(most):
+        number, left = await step(most=20)
+        gone += int(number)
+        if not left:
+            break
+    return gone

@@ -23,7 +23,9 @@ from redis.exceptions import NoScriptError, RedisError
 from storage.codec import dump
 
 FOLDER = resources.files("storage") / "scripts"
-LIBRARY = ("base", "events", "fair_order", "quotas", "jobs", "turns", "threads", "new_jobs")
+LIBRARY = (
+    "base", "events", "fair_order", "quotas", "jobs", "turns", "threads", "marks", "new_jobs"
+)  # fmt: skip
 """Files of lib/: each stands on those before it."""
 
 LINES = 2

@@ -25,10 +25,11 @@ a thread's last message on.
 FOOT = """\
 ## Beside Redis
 
-- **Redis's own files.** What is deleted or expires is gone from Redis at once, and from its
-  append-only file when Redis writes that anew, as it does by itself when the file has doubled
-  (`BGREWRITEAOF` at any time). The embedded server's files are in `HENJI_DATA_DIR/redis`. A backup
-  keeps what it was made of.
+- **Redis's own files.** Words that a reset, a forget or a deletion takes away are gone from Redis
+  at once. A core has the append-only file rewritten within the hour (`BGREWRITEAOF`), where Redis
+  lets it. The embedded server's files are in `HENJI_DATA_DIR/redis`.
+- **Backups and exports.** A backup, a file of `henji admin export` and a folder of `henji compare`
+  keep the words they were made of. Delete them yourself.
 - **Memory of the processes.** A core keeps the threads that it answered last, and their tokens in
   the model's cache, until others push them out or it ends: it reads none of them without asking
   Redis whether they hold. Nothing of it is written to a file.
@@ -48,8 +49,9 @@ FOOT = """\
 - **A person** can take along what they wrote in a space, with the replies to it: `/privacy` in
   Discord, or `henji admin export`.
 - **Edits and deletions** in the channel are made in the memory too.
-- **A reset** of a thread, a channel or a space leaves a mark and the audit log's entry; the events
-  of its replies, which may yet have to be delivered, go within a day.
+- **A reset** of a thread, a channel or a space takes the words away before it returns. If its
+  process dies meanwhile, a core finishes the work within a minute. A reply that is being delivered
+  keeps its events until that is over. A mark and the audit log's entry stay.
 - **A shorter retention** holds at once for the threads that there are. How a reply was brought out
   (`delivery`, `message`) that had already fallen out of its thread's memory keeps the term that it
   had, and so does the list of a person's threads (`person`).

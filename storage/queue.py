@@ -25,9 +25,17 @@ from core.queue_types import (
 from core.types import Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS
+from storage.history import purge
 from storage.store import REDIS_FAULTS, Store
 
 FAULT_SECONDS = 0.2
+
+PURGE_SECONDS = 5.0
+"""So long after its last step, a purge is taken for one whose process died."""
+PURGE_STEPS = 25
+"""Scripts of a dead process's purge in one sweep."""
+REWRITE_SECONDS = 1800.0
+"""So long after words were taken away, the append-only file is written anew: within the hour."""
 
 BULK_COST = 8
 """What a reply that nobody waits for counts in the fair order."""
@@ -256,13 +264,24 @@ class RedisQueue:
         )  # fmt: skip
 
     async def sweep(self) -> int:
-        """Do what time alone brings about; how many leases had ended."""
+        """Do what time alone brings about; how many leases had ended.
+
+        Goes on with a reset or a forget whose process did not live to its end.
+        """
 
         def step(bucket: int) -> Awaitable[Any]:
-            return self._store.run("sweep", bucket, max_attempts=self._store.max_attempts)
+            return self._store.run(
+                "sweep", bucket, max_attempts=self._store.max_attempts,
+                purge_ms=_ms(PURGE_SECONDS), rewrite_ms=_ms(REWRITE_SECONDS),
+            )  # fmt: skip
 
         answers, _ = await self._store.each(self._store.all_buckets(), step)
-        return sum(taken_over for taken_over, _ in answers.values())
+        for bucket, (_, _, purges, rewrite) in answers.items():
+            for name in purges:
+                await purge(self._store, bucket, name, PURGE_STEPS)
+            if rewrite:
+                await self._store.rewrite_file(bucket)
+        return sum(taken_over for taken_over, *_ in answers.values())
 
     async def renew(self, claims: Sequence[Claim]) -> Mapping[str, FenceResult]:
         by_bucket: dict[int, list[Claim]] = defaultdict(list)

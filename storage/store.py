@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from core.errors import StoreUnavailable
@@ -102,6 +104,19 @@ class Store:
         if fault and not done:
             raise fault
         return done, fault
+
+    async def rewrite_file(self, bucket: int) -> None:
+        """Have the append-only file written anew, without what is gone from Redis since.
+
+        Not every Redis has such a file, or lets a client ask for it.
+        """
+        client = self.connection.client
+        with suppress(*REDIS_FAULTS):
+            if isinstance(client, RedisCluster):
+                node = client.get_node_from_key(keys.base(bucket))
+                await client.execute_command("BGREWRITEAOF", target_nodes=node)
+            else:
+                await client.bgrewriteaof()
 
     async def command(self, name: str, *arguments: Any) -> Any:
         """One plain command. StoreUnavailable where Redis will not."""

@@ -30,7 +30,7 @@ def admin(
     return run
 
 
-def test_an_operator_sets_a_rule_and_takes_it_back(admin: Callable[..., Ran]) -> None:
+def test_an_operator_sets_a_rule_and_unsets_it(admin: Callable[..., Ran]) -> None:
     assert admin("config", PLACE, "temperature", "0.2").out == "temperature = 0.2\n"
     assert admin("config", PLACE, "deny_people", "U1", "U2").out == "deny_people = U1, U2\n"
     assert set(admin("config", PLACE).out.splitlines()) == {
@@ -43,7 +43,7 @@ def test_an_operator_sets_a_rule_and_takes_it_back(admin: Callable[..., Ran]) ->
     admin("config", PLACE, "deny_people", "default")
 
 
-def test_a_model_that_no_core_serves_is_said(admin: Callable[..., Ran]) -> None:
+def test_a_model_that_no_core_serves_is_a_warning(admin: Callable[..., Ran]) -> None:
     ran = admin("config", PLACE, "model", "nobodys")
     assert (ran.status, ran.out) == (0, "model = nobodys\n")
     assert ran.err == "No core serves nobodys now: until one does, nobody is answered here.\n"
@@ -63,7 +63,7 @@ def test_a_model_that_no_core_serves_is_said(admin: Callable[..., Ran]) -> None:
         ((PLACE, "max_new_tokens", "many"), "max_new_tokens is wrong"),
     ],
 )
-def test_what_is_wrong_changes_nothing(
+def test_a_wrong_rule_changes_nothing(
     admin: Callable[..., Ran], words: tuple[str, ...], said: str
 ) -> None:
     ran = admin("config", *words)
@@ -73,7 +73,7 @@ def test_what_is_wrong_changes_nothing(
     assert admin("config", PLACE).out == ""
 
 
-def test_every_change_and_every_look_is_in_the_audit_log(admin: Callable[..., Ran]) -> None:
+def test_every_change_and_every_read_is_in_the_audit_log(admin: Callable[..., Ran]) -> None:
     admin("config", PLACE, "top_k", "5")
     admin("config", PLACE, "top_k", "default")
     admin("forget", "--user", "U1", "--in", "slack:T77")

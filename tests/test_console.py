@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.console import convert
-from bots.console.convert import Seat
+from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
 from bots.platform import Part, Status
 from bots.processes import CoreKeeper
@@ -33,13 +33,13 @@ needs_proc = pytest.mark.skipif(
     not Path("/proc/self").exists(), reason="processes are looked for in /proc"
 )
 
-SEAT = Seat("me", "trip", "en")
+SEAT = Conversation("me", "trip", "en")
 
 
 # -- what is typed, and what is shown -----------------------------------------------------------
 
 
-def test_a_line_is_a_message_that_asks_for_an_answer() -> None:
+def test_every_line_is_addressed_to_the_bot() -> None:
     incoming = convert.incoming("  hello \n", SEAT, "1", 5.0)
     assert str(incoming.thread) == "console:local:me:trip"
     assert (incoming.turn.text, incoming.turn.author, incoming.addressed) == ("hello", "me", True)
@@ -57,7 +57,7 @@ def test_a_line_is_a_message_that_asks_for_an_answer() -> None:
         ("and/or", None),
     ],
 )
-def test_a_slash_makes_a_command(line: str, command: str | None) -> None:
+def test_a_line_with_a_slash_is_a_command(line: str, command: str | None) -> None:
     assert convert.command(line) == command
 
 
@@ -80,7 +80,7 @@ class Screen:
         await self.platform.edit(DELIVERY, "j.0", Part(0, text, last=True, end=end))
 
 
-async def test_a_reply_is_written_on_where_it_grows() -> None:
+async def test_a_growing_reply_is_appended_to() -> None:
     screen = Screen()
     end = screen.platform.expect("j")
     await screen.platform.post(DELIVERY, Part(0, "To", last=True))
@@ -90,7 +90,7 @@ async def test_a_reply_is_written_on_where_it_grows() -> None:
     assert (screen.shown, (await end).text) == ("Tokyo.", "Tokyo.")
 
 
-async def test_a_reply_that_became_another_is_written_anew() -> None:
+async def test_a_reply_that_changed_is_written_again() -> None:
     screen = Screen()
     screen.platform.expect("j")
     await screen.show("Kyo")
@@ -98,7 +98,7 @@ async def test_a_reply_that_became_another_is_written_anew() -> None:
     assert screen.shown == "Kyo\nTokyo"
 
 
-async def test_a_reply_that_is_begun_anew_goes_on_where_it_says_the_same() -> None:
+async def test_a_reply_that_begins_again_with_the_same_text_is_not_repeated() -> None:
     screen = Screen()
     screen.platform.expect("j")
     for text in ("Tokyo is", "", "To", "Tokyo is the"):
@@ -107,7 +107,7 @@ async def test_a_reply_that_is_begun_anew_goes_on_where_it_says_the_same() -> No
     assert screen.shown == "Tokyo is the capital."
 
 
-async def test_a_screen_that_cannot_be_written_ends_the_reply() -> None:
+async def test_a_screen_that_cannot_be_written_to_ends_the_reply() -> None:
     def write(text: str) -> None:
         raise BrokenPipeError
 
@@ -125,7 +125,7 @@ async def test_a_reply_to_another_terminal_is_not_shown_here() -> None:
     assert (screen.shown, screen.told) == ("", [])
 
 
-async def test_a_place_in_the_queue_is_told() -> None:
+async def test_the_position_in_the_queue_is_shown() -> None:
     screen = Screen()
     screen.platform.expect("j")
     await screen.platform.status(DELIVERY, Status("queued", 3))
@@ -164,9 +164,7 @@ async def test_a_chat_of_two_lines_in_a_pipe_answers_each(redis_url: str, redis:
     ]
 
 
-async def test_a_reply_that_reached_its_length_is_gone_on_with(
-    redis_url: str, redis: Redis
-) -> None:
+async def test_a_reply_that_was_cut_is_continued(redis_url: str, redis: Redis) -> None:
     lines = "/continue\nhello\n/continue\n/history\n"
     given = {"REDIS_URL": redis_url, "HENJI_MAX_NEW_TOKENS": "8", "LOGNAME": "me"}
     ran = await henji("chat", given=lines, **given)
@@ -180,7 +178,7 @@ async def test_a_reply_that_reached_its_length_is_gone_on_with(
     ]
 
 
-async def test_a_reply_that_takes_all_the_room_stays_when_it_is_gone_on_with(
+async def test_a_reply_that_fills_the_prompt_is_kept_when_it_is_continued(
     redis_url: str, redis: Redis
 ) -> None:
     lines = "abcdefghijklmnopqrstuv\n/continue\n/continue\n/continue\n/history\n"
@@ -196,16 +194,14 @@ async def test_a_reply_that_takes_all_the_room_stays_when_it_is_gone_on_with(
     ]
 
 
-async def test_what_a_script_asks_counts_as_several_of_peoples_messages(
-    redis_url: str, redis: Redis
-) -> None:
+async def test_a_scripts_request_is_queued_behind_people(redis_url: str, redis: Redis) -> None:
     ran = await henji("chat", "--once", "hello", REDIS_URL=redis_url)
     assert (ran.status, ran.out) == (0, "echo: hello\n")
     costs = [await redis.hget(job, "cost") for job in await redis.keys("henji:*:job:*")]
     assert costs == ["8"]
 
 
-async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
+async def test_a_message_that_is_too_long_is_refused_and_not_kept(
     redis_url: str, redis: Redis
 ) -> None:
     ran = await henji("chat", "--once", "x" * 5000, REDIS_URL=redis_url, LOGNAME="me")
@@ -217,7 +213,7 @@ async def test_a_message_that_is_too_long_is_told_so_and_not_kept(
 
 
 @pytest.mark.parametrize("words", [("chat",), ("chat", "--once", "-")])
-async def test_what_is_no_text_is_told_so(
+async def test_input_that_is_not_text_is_refused(
     redis_url: str, redis: Redis, words: tuple[str, ...]
 ) -> None:
     chat = await start(*words, REDIS_URL=redis_url, PYTHONIOENCODING="utf-8:strict")
@@ -226,9 +222,7 @@ async def test_what_is_no_text_is_told_so(
     assert err.endswith(b"henji: standard input is not text in utf-8\n")
 
 
-async def test_a_reader_that_leaves_ends_a_chat_whose_lines_do_not_end(
-    redis_url: str, redis: Redis
-) -> None:
+async def test_a_closed_pipe_ends_a_chat_with_endless_input(redis_url: str, redis: Redis) -> None:
     ran = await in_a_shell("yes | henji chat | head -1", REDIS_URL=redis_url)
     assert ran.out == "echo: y\n"
     assert "Traceback" not in ran.err
@@ -249,7 +243,7 @@ async def test_a_killed_chat_leaves_no_core_and_no_server_behind(tmp_path: Path)
 
 
 @needs_proc
-async def test_a_core_that_dies_is_replaced(redis_url: str, redis: Redis) -> None:
+async def test_a_dead_core_is_replaced(redis_url: str, redis: Redis) -> None:
     chat = await start("chat", REDIS_URL=redis_url)
     core = await child_of(chat)
     assert chat.stdin is not None
@@ -259,12 +253,12 @@ async def test_a_core_that_dies_is_replaced(redis_url: str, redis: Redis) -> Non
     os.kill(core, signal.SIGKILL)
     ran = await finish(chat, "two\n")
     assert ran.out == "\necho: two\n\n"
-    _, told = ran.err.split("the core was ended by a signal: Killed; starting another\n")
+    _, told = ran.err.split("the core died (Killed); starting another\n")
     assert told == "starting echo\nready\n"
 
 
 @needs_proc
-async def test_a_message_waits_for_the_core_that_takes_the_place_of_one_that_left(
+async def test_a_message_waits_for_the_replacement_of_a_core_that_stopped(
     redis_url: str, redis: Redis
 ) -> None:
     chat = await start("chat", REDIS_URL=redis_url)
@@ -277,7 +271,7 @@ async def test_a_message_waits_for_the_core_that_takes_the_place_of_one_that_lef
 
 
 @needs_proc
-async def test_a_core_that_is_killed_while_it_starts_is_told_so(
+async def test_a_core_that_is_killed_at_its_start_is_reported(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never() -> bool:
@@ -288,7 +282,7 @@ async def test_a_core_that_is_killed_while_it_starts_is_told_so(
     keeper = CoreKeeper(never, print, patience=20)
     keeping = asyncio.create_task(keeper.keep())
     os.kill(await core_under(os.getpid()), signal.SIGKILL)
-    with pytest.raises(OperatorError, match=r"^the core was ended by a signal: Killed; has this"):
+    with pytest.raises(OperatorError, match=r"^the core died \(Killed\); is there"):
         await asyncio.wait_for(keeping, 30)
     await keeper.aclose()
 
@@ -326,7 +320,7 @@ def gone(pid: int) -> Callable[[], Awaitable[bool]]:
 # -- the embedded model -------------------------------------------------------------------------
 
 
-async def test_the_embedded_model_still_knows_what_is_being_asked(
+async def test_the_embedded_model_remembers_the_conversation(
     home: Path, redis_url: str, redis: Redis
 ) -> None:
     greedy = {"HENJI_ENGINE": "torch", "HENJI_TEMPERATURE": "0", "HENJI_DATA_DIR": str(home)}
@@ -403,7 +397,7 @@ async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redi
 
 
 @needs_proc
-async def test_what_is_told_stands_in_lines_of_its_own(redis_url: str, redis: Redis) -> None:
+async def test_notices_stand_on_their_own_lines(redis_url: str, redis: Redis) -> None:
     slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}
     async with terminal(**slow) as screen:
         await screen.shows("ready.*>")
@@ -412,13 +406,11 @@ async def test_what_is_told_stands_in_lines_of_its_own(redis_url: str, redis: Re
         await screen.shows("echo: a")
         os.kill(core, signal.SIGKILL)
         await screen.shows(
-            "\r\nthe core was ended by a signal: Killed; starting another\r\nstarting echo\r\nready"
+            r"\r\nthe core died \(Killed\); starting another\r\nstarting echo\r\nready"
         )
 
 
-async def test_ctrl_c_wipes_out_a_line_and_twice_after_it_leaves(
-    redis_url: str, redis: Redis
-) -> None:
+async def test_ctrl_c_clears_a_line_and_two_more_leave(redis_url: str, redis: Redis) -> None:
     async with terminal(REDIS_URL=redis_url) as screen:
         await screen.shows("ready.*>")
         for line in ("one", "two"):

@@ -27,7 +27,7 @@ GOOD: dict[str, str | int] = {
 }
 
 
-async def test_a_machine_that_is_well_has_no_faults(redis_url: str, redis: Redis) -> None:
+async def test_a_healthy_machine_has_no_faults(redis_url: str, redis: Redis) -> None:
     ran = await henji("doctor", REDIS_URL=redis_url)
     assert ran.status == 0
     lines = ran.out.splitlines()
@@ -37,9 +37,7 @@ async def test_a_machine_that_is_well_has_no_faults(redis_url: str, redis: Redis
     assert all(line.startswith("ok ") for line in lines)
 
 
-async def test_a_running_system_is_tried_with_a_message_of_its_own(
-    redis_url: str, redis: Redis
-) -> None:
+async def test_a_running_core_is_tested_with_a_message(redis_url: str, redis: Redis) -> None:
     core = await start("core", REDIS_URL=redis_url)
     try:
         await until(lambda: _is_served(redis))
@@ -74,11 +72,11 @@ async def test_faults_are_counted_and_fail_the_command() -> None:
     ran = await henji("doctor", REDIS_URL=nowhere, SLACK_BOT_TOKEN="xoxb-hidden")
     assert ran.status == 1
     assert ran.out.count("FAULT") == 2
-    assert ran.err == "henji: 2 things to mend, named above\n"
+    assert ran.err == "henji: 2 faults, named above\n"
     assert "hidden" not in ran.out
 
 
-def test_an_old_python_is_told_to_go() -> None:
+def test_an_old_python_is_a_fault() -> None:
     assert doctor.python((3, 10, 4)).what == "3.10.4 is too old: install Python 3.11 or newer"
     assert doctor.python((3, 12, 0)).well
 
@@ -98,7 +96,7 @@ def test_a_redis_that_would_lose_replies_is_a_fault(fault: dict[str, str | int],
     assert what in finding.what
 
 
-def test_a_good_redis_is_named() -> None:
+def test_a_healthy_redis_is_named() -> None:
     finding = doctor.judge_redis(GOOD, "at redis://here")
     assert (finding.well, finding.what) == (True, "Valkey 9.1.2 at redis://here")
 
@@ -110,7 +108,7 @@ def test_a_good_redis_is_named() -> None:
         ({"model": "no such model"}, "the setting model is no such model"),
     ],
 )
-def test_a_model_that_is_not_here_is_a_fault(
+def test_a_model_that_is_not_downloaded_is_a_fault(
     settings: dict[str, str], what: str, tmp_path: Path
 ) -> None:
     finding = doctor.model(load(data_dir=tmp_path, **settings))
@@ -118,13 +116,13 @@ def test_a_model_that_is_not_here_is_a_fault(
     assert what in finding.what
 
 
-def test_the_embedded_model_is_found_without_being_converted(tmp_path: Path) -> None:
+def test_the_embedded_model_is_found_without_converting_it(tmp_path: Path) -> None:
     finding = doctor.model(load(data_dir=tmp_path))
     assert finding.well, finding.what
     assert not any(tmp_path.iterdir())
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_a_fault() -> None:
+def test_a_requested_gpu_that_is_missing_is_a_fault() -> None:
     import torch
 
     finding = doctor.gpu(load(device="cuda"))
@@ -147,7 +145,7 @@ def test_a_gpu_without_a_compiler_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
     assert "install gcc" in finding.what
 
 
-def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     assert doctor.gpu(Settings()).what.endswith("[core]'")
     tokens = AllSettings.load(slack_bot_token="xoxb", discord_bot_token="a.b.c")

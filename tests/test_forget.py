@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,9 @@ from redis.asyncio import Redis
 
 from core.queue_types import Place, Regeneration
 from core.types import Delta
-from tests.queue_steps import before
+from storage import queue
+from storage.store import Store
+from tests.queue_steps import before, regenerate
 from tests.store_fixture import LANE, THREAD, StoreFixture
 
 
@@ -51,6 +54,8 @@ async def everything(house: StoreFixture) -> dict[str, str]:
                 held[name] = str(await house.redis.hgetall(name))
             case "string":
                 held[name] = str(await house.redis.get(name))
+            case "set":
+                held[name] = str(await house.redis.smembers(name))
             case _:
                 held[name] = str(await getattr(house.redis, KINDS[kind])(name, *bounds))
     return held
@@ -95,3 +100,115 @@ async def test_a_delivery_is_forgotten_for_as_long_as_it_is_kept(house: StoreFix
     await house.reply(await house.claim(), "hi")
     life = await house.redis.ttl(f"henji:{{0}}:delivery:{receipt.job}")
     assert await house.redis.ttl("henji:{0}:asked:slack:T1:U1") >= life
+
+
+async def test_a_reset_of_a_channel_takes_every_word_away_and_says_how_many(
+    house: StoreFixture,
+) -> None:
+    for number in range(150):  # more than one step's worth
+        thread = replace(THREAD, thread=str(number))
+        answered = await house.say("secret", thread=thread, author=f"U{number % 3}")
+        await house.reply(await house.claim(), "secret reply")
+        await house.deliveries.close(await house.delivery(answered.job, thread), [f"b{number}"])
+    other = replace(THREAD, channel="C9")
+    await house.say("kept", thread=other)
+    assert await house.history.reset_place(Place("slack", "T1", "C1"), "U9") == 300
+    assert await words_left(house, "secret") == []
+    assert await house.texts(other) == ["kept"]
+    assert await house.redis.exists("henji:{0}:purges") == 0
+
+
+@pytest.mark.parametrize("place", [None, Place("slack", "T1", "C1"), Place("slack", "T1")])
+async def test_no_word_of_a_reset_thread_is_left_once_its_replies_are_delivered(
+    house: StoreFixture, place: Place | None
+) -> None:
+    closed = await house.say("secret 1", id="m1")
+    await house.reply(await house.claim(), "secret reply")
+    await house.deliveries.close(await house.delivery(closed.job), ["b1"])
+    again = await regenerate(house, closed.job or "", "1")
+    await house.reply(await house.claim(), "secret reply again")
+    await house.deliveries.close(await house.delivery(again.job), ["b1"])
+    running = await house.say("secret 2", id="m2")
+    await house.queue.publish(await house.claim(), Delta(0, "secret half"))
+    await house.queue.edit(THREAD, "m7", "secret edit", "1", LANE, "adapter")
+    waiting = await house.delivery(running.job)
+    if place:
+        await house.history.reset_place(place, "U9")
+    else:
+        await house.history.reset(THREAD, "U9")
+    assert await house.deliveries.close(waiting, ["b2"])
+    assert await words_left(house, "secret") == []
+
+
+async def test_a_deleted_message_leaves_no_word_of_its_reply(house: StoreFixture) -> None:
+    receipt = await house.say("secret", id="m1")
+    await house.reply(await house.claim(), "secret reply")
+    await house.deliveries.close(await house.delivery(receipt.job), ["b1"])
+    await house.queue.delete(THREAD, "m1")
+    assert await words_left(house, "secret") == []
+
+
+async def test_the_sweep_goes_on_with_a_reset_whose_process_died(
+    house: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(150):
+        await house.say("secret", thread=replace(THREAD, thread=str(number)), addressed=False)
+        await house.say("secret", thread=replace(THREAD, thread=str(number)), bulk=True)
+        await house.reply(await house.claim(), "secret reply")
+    scope = {"kind": "channel", "scope": "slack:T1:C1", "place": "slack:T1:C1", "by": "U9"}
+    await house.store.run("reset", 0, **scope)  # and then it died
+    await house.queue.sweep()
+    assert await words_left(house, "secret") != []  # it may yet live
+    monkeypatch.setattr(queue, "PURGE_SECONDS", -1)
+    await house.queue.sweep()
+    held = await everything(house)
+    assert [n for n, v in held.items() if "secret" in v and ":events:" not in n] == []
+
+
+async def test_the_append_only_file_is_written_anew_after_words_went(
+    house: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewritten: list[int] = []
+
+    async def rewrite_file(_: Store, bucket: int) -> None:
+        rewritten.append(bucket)
+
+    monkeypatch.setattr(Store, "rewrite_file", rewrite_file)
+    await house.say("secret")
+    await house.history.reset(THREAD, "U9")
+    await house.queue.sweep()
+    assert rewritten == []
+    monkeypatch.setattr(queue, "REWRITE_SECONDS", -1)
+    await house.queue.sweep()
+    await house.queue.sweep()
+    assert rewritten == [0]
+
+
+async def words_left(house: StoreFixture, word: str) -> list[str]:
+    """The keys that hold a word, but for those that end within a minute."""
+    await house.redis.delete("henji:{0}:news:slack")  # adapters renew its lifetime of a minute
+    held = await everything(house)
+    return [
+        name for name, value in held.items() if word in value and await house.redis.ttl(name) > 60
+    ]
+
+
+async def test_marks_stay_few_and_hide_no_less(house: StoreFixture) -> None:
+    threads = [replace(THREAD, thread=str(number)) for number in range(3000)]
+    for at in range(0, 3000, 100):
+        await asyncio.gather(*(house.history.reset(t, "U9") for t in threads[at : at + 100]))
+    assert await house.redis.hlen("henji:{0}:marks") <= 2048
+    for thread in (threads[0], threads[-1]):
+        await house.say("hello", thread=thread, hold=5.0)
+        await house.queue.seed(thread, [before("old", "said before the reset", "U1")])
+        assert await house.texts(thread) == ["hello"]
+
+
+async def test_marks_of_persons_and_channels_fold_into_their_space(house: StoreFixture) -> None:
+    for number in range(2100):
+        await house.history.reset_place(Place("slack", "T1", f"C{number}"), "U9")
+    assert await house.redis.hlen("henji:{0}:marks") <= 2048
+    channel = replace(THREAD, channel="C0")
+    await house.say("hello", thread=channel, hold=5.0)
+    await house.queue.seed(channel, [before("old", "said before the reset", "U1")])
+    assert await house.texts(channel) == ["hello"]

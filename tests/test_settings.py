@@ -34,7 +34,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
     assert settings.top_p is None
 
 
-def test_the_data_directory_may_be_named_from_home(
+def test_the_data_directory_may_begin_with_a_tilde(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -111,7 +111,7 @@ def test_a_wrong_key_is_named_with_its_file(config: Path, text: str, sentence: s
     assert "\n" not in str(it.value)
 
 
-def test_a_wrong_secret_is_named_and_not_shown(config: Path) -> None:
+def test_a_wrong_secret_is_named_but_not_shown(config: Path) -> None:
     config.write_text('slack_bot_token = ["xoxb-hidden"]')
     with pytest.raises(UsageError, match=r"slack_bot_token in henji\.toml is wrong") as it:
         AllSettings.load()
@@ -130,7 +130,7 @@ def test_secrets_may_stand_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "sk-" not in repr(settings)
 
 
-def test_a_secret_that_is_given_twice_or_whose_file_is_gone_is_named(
+def test_a_secret_that_is_set_twice_or_whose_file_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "none"))
@@ -153,7 +153,7 @@ def test_half_of_a_platforms_tokens_are_an_error() -> None:
         assert half.bots
 
 
-def test_the_lane_is_the_model_s_name_unless_it_is_named() -> None:
+def test_the_lane_is_the_models_name_unless_it_is_set() -> None:
     assert load(model="rinna-ppo").job_lane == "rinna-ppo"
     assert load(engine="echo").job_lane == "echo"
     assert load(lane="fast").job_lane == "fast"
@@ -165,7 +165,7 @@ NUMBERS = [name for name, field in Settings.model_fields.items()
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", ["inf", "nan", "-1e300", "1e300", "true", '"many"', "[]"])
-def test_no_number_is_beyond_all_measure(config: Path, name: str, value: str) -> None:
+def test_every_number_has_limits(config: Path, name: str, value: str) -> None:
     config.write_text(f"{name} = {value}")
     with pytest.raises(UsageError, match=rf"^{name} in henji\.toml is wrong: ") as it:
         load()

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bots.platforms import load
-from bots.services import name_of_process, parts_of, run_all
+from bots.services import parts_of, process_name, run_all
 from bots.supervisor import supervise
 from core.errors import UsageError
 from tests.local_slack.deployment import slack_deployment
@@ -25,7 +25,7 @@ async def test_without_tokens_it_is_a_chat(redis_url: str, redis: Redis) -> None
     assert (ran.status, ran.out) == (0, "echo: hello\n\n")
 
 
-async def test_with_tokens_it_answers_there_until_it_is_stopped(
+async def test_with_tokens_it_answers_on_the_platform_until_it_is_stopped(
     tmp_path: Path, redis: Redis
 ) -> None:
     async with slack_deployment(redis) as house:
@@ -58,7 +58,7 @@ async def a_core_serves(redis: Redis) -> bool:
     return any([b"lane" in key async for key in redis.scan_iter()])
 
 
-async def test_a_part_with_wrong_settings_ends_them_all(
+async def test_a_process_with_wrong_settings_ends_all_processes(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
@@ -68,18 +68,18 @@ async def test_a_part_with_wrong_settings_ends_them_all(
         await supervise(["core", "slack"], asyncio.Event(), patience=20)
 
 
-async def test_where_a_core_was_killed_another_starts_when_it_is_counted_on_no_longer(
+async def test_a_core_starts_when_the_lease_of_a_killed_one_is_over(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a crash of `henji up` itself, when it is started again at once."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("HENJI_ENGINE", "echo")
-    house, stop, killed = StoreFixture.over(redis), asyncio.Event(), name_of_process()
+    house, stop, killed = StoreFixture.over(redis), asyncio.Event(), process_name()
     await house.queue.announce("echo", killed, 60)
     with capture_logs() as logs:
 
         async def waits() -> bool:
-            return any("serves already" in line["event"] for line in logs)
+            return any("already serves" in line["event"] for line in logs)
 
         up = asyncio.create_task(run_all(load(), (), stop))
         await until(waits)
@@ -96,13 +96,13 @@ async def is_served(house: StoreFixture) -> bool:
     return await house.queue.cores("echo") > 0
 
 
-def test_a_core_that_serves_on_another_host_is_enough() -> None:
-    mine, others = name_of_process(), "gpu-host-17-a1b2c3"
+def test_no_core_is_started_if_another_host_serves() -> None:
+    mine, others = process_name(), "gpu-host-17-a1b2c3"
     assert parts_of(("slack",), []) == ["slack", "core"]
     assert parts_of(("slack",), [mine]) == ["slack", "core"]
     assert parts_of(("slack", "discord"), [mine, others]) == ["slack", "discord"]
 
 
-async def test_ports_that_do_not_go_round_are_said_at_once() -> None:
+async def test_too_few_metrics_ports_are_an_error_at_once() -> None:
     with pytest.raises(UsageError, match="HENJI_METRICS_PORT is 65535, and 2 processes need"):
         await supervise(["core", "slack"], asyncio.Event(), patience=20, metrics_port=65_535)

@@ -1,4 +1,4 @@
-"""`henji admin`: what the bot remembers, looked at and forgotten from the command line."""
+"""`henji admin`: inspect and delete what the bot remembers, and set rules."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 
 @click.group(epilog=example("henji admin threads"))
 def admin() -> None:
-    """Look at what the bot remembers, and make it forget."""
+    """Inspect what the bot remembers, delete it, and set rules."""
 
 
 @admin.command(epilog=example("henji admin threads --platform slack"))
 @click.option("--platform", metavar="NAME", help="Only those of this platform.")
 @as_json
 def threads(platform: str | None, as_json: bool) -> None:
-    """List the conversations, the latest first."""
+    """List the conversations, latest first."""
     if platform is not None:
         _know_platform(platform)
 
@@ -63,7 +63,7 @@ def threads(platform: str | None, as_json: bool) -> None:
 @click.argument("thread")
 @as_json
 def show(thread: str, as_json: bool) -> None:
-    """Print a conversation as it is remembered."""
+    """Print a conversation."""
     key = _thread(thread)
 
     async def work(memory: Stores, _: Settings) -> None:
@@ -84,7 +84,7 @@ def show(thread: str, as_json: bool) -> None:
 def reset(where: str) -> None:
     """Forget a thread, a channel (slack:T024:C123) or a space (slack:T024).
 
-    Replies that are under way there end with a sentence.
+    Replies in progress there end with a sentence.
     """
     thread = _thread(where) if where.count(":") == 3 else None
     place = None if thread else _place(where)
@@ -118,7 +118,7 @@ def forget(person: str, place: str) -> None:
 @of_user
 @in_place
 def export(person: str, place: str) -> None:
-    """Print what a person wrote in a space, and the replies to it, as JSON, one message a line."""
+    """Print what a person wrote in a space, and the replies to it, as JSON lines."""
     space = _place(place)
 
     async def work(memory: Stores, _: Settings) -> None:
@@ -137,7 +137,7 @@ def export(person: str, place: str) -> None:
 @click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
 @as_json
 def audit(where: str, most: int, as_json: bool) -> None:
-    """List who reset, forgot, changed or read what in a space or a channel, the newest first."""
+    """List who reset, forgot, changed or read what in a place, newest first."""
     place = _place(where)
 
     async def work(memory: Stores, _: Settings) -> None:
@@ -159,7 +159,7 @@ def audit(where: str, most: int, as_json: bool) -> None:
 @click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
 @as_json
 def feedback(where: str, most: int, as_json: bool) -> None:
-    """List what people thought of replies in a space or a channel, and why, the newest first."""
+    """List the ratings of replies in a place, with reasons, newest first."""
     place = _place(where)
 
     async def work(memory: Stores, _: Settings) -> None:
@@ -178,7 +178,7 @@ def feedback(where: str, most: int, as_json: bool) -> None:
 @click.argument("where", metavar="PLACE")
 @click.argument("words", metavar="[NAME [VALUE|default]]", nargs=-1)
 def config(where: str, words: tuple[str, ...]) -> None:
-    """Show or set the rules of a space or a channel; they hold at once."""
+    """Show or set the rules of a space or a channel. They apply at once."""
     place, (name, *value) = _place(where), words or ("",)
     text = " ".join(value)
     chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
@@ -199,7 +199,7 @@ def config(where: str, words: tuple[str, ...]) -> None:
 @click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
 @as_json
 def dead(most: int, as_json: bool) -> None:
-    """List the replies that were given up, the newest first."""
+    """List the replies that were given up, newest first."""
 
     async def work(memory: Stores, _: Settings) -> None:
         for letter in await memory.queue.dead(most):
@@ -217,7 +217,7 @@ def dead(most: int, as_json: bool) -> None:
 @admin.command(epilog=example("henji admin requeue 0/1766000000000-0"))
 @click.argument("letter", metavar="ID")
 def requeue(letter: str) -> None:
-    """Owe a reply again that was given up; `henji admin dead` lists the ids."""
+    """Queue a reply again that was given up. `henji admin dead` lists the ids."""
 
     async def work(memory: Stores, settings: Settings) -> None:
         found = await _letter(memory, letter)
@@ -237,7 +237,7 @@ async def _letter(memory: Stores, id_: str) -> DeadLetter:
     raise OperatorError(f"there is no dead letter {id_}: `henji admin dead` lists them")
 
 
-# -- what they share ----------------------------------------------------------------------------
+# -- shared --------------------------------------------------------------------------------------
 
 
 def _with_memory(work: Work) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks of a checkout: each file of tests/benchmarks with a `main(argv)`."""
+"""Runs the benchmarks of a checkout: each file of tests/benchmarks that has a `main(argv)`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def run_benchmarks(name: str | None, arguments: Sequence[str], checkout: Path = CHECKOUT) -> None:
-    """Run the benchmark `name`, or all, each with `arguments`."""
+    """Run the benchmark `name`, or all of them, with these arguments."""
     known = names(checkout)
     if name is not None and name not in known:
-        raise UsageError(f"there is no benchmark {name}: {', '.join(known) or 'none is here yet'}")
+        raise UsageError(f"there is no benchmark {name}: the benchmarks are {', '.join(known)}")
     sys.path.insert(0, str(checkout))
     for each in [name] if name else known:
         status = import_module(f"tests.benchmarks.{each}").main(list(arguments))
@@ -25,7 +25,7 @@ def run_benchmarks(name: str | None, arguments: Sequence[str], checkout: Path = 
 
 
 def names(checkout: Path) -> list[str]:
-    """OperatorError where this is an installed copy."""
+    """The benchmarks' names. OperatorError in an installed copy."""
     folder = checkout / "tests" / "benchmarks"
     if not folder.is_dir():
         raise OperatorError(

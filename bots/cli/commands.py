@@ -14,12 +14,13 @@ import click
 from bots.cli.admin import admin
 from bots.cli.align import align
 from bots.cli.common import example, open_all_settings, open_settings, read_input
+from bots.cli.compare import compare
 from bots.cli.models import models, tokenize
 from bots.platforms import ROOM, PlatformSettings, names, settings_classes
 from core.errors import OperatorError, UsageError
 
-# Each command imports what it needs when it runs: a bot's process has no torch in it, and
-# `henji --help` is quick.
+# Each command imports what it needs when it runs, so that no bot imports torch and `henji --help`
+# is fast.
 
 
 @click.group(epilog=example("henji chat"), context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,16 +29,16 @@ def henji() -> None:
     """A language model of your own, as a member of your team's chat."""
 
 
-for command in (admin, align, models, tokenize):
+for command in (admin, align, compare, models, tokenize):
     henji.add_command(command)
 
 
 @henji.command(epilog=example("henji up"))
 def up() -> None:
-    """Start everything that this machine has tokens for.
+    """Run a core, and a bot for each platform with tokens.
 
-    A core, and a bot for each platform with a token, with an embedded Redis unless REDIS_URL names
-    one. With no tokens: a chat in the terminal.
+    Each is a process, restarted if it dies. Redis is embedded unless REDIS_URL names one. Without
+    tokens: a chat in the terminal.
     """
     from bots.services import run_all
 
@@ -52,16 +53,22 @@ def up() -> None:
     epilog=example("henji chat", 'henji chat --thread trip --once "Where should we go?"')
 )
 @click.option(
-    "--once", metavar="TEXT", help="Print the reply to TEXT and leave; with -, to standard input."
+    "--once",
+    metavar="TEXT",
+    help="Print the reply to TEXT and exit; - reads TEXT from standard input.",
 )
 @click.option(
-    "--thread", metavar="NAME", default="default", show_default=True, help="Which conversation."
+    "--thread",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="The conversation's name.",
 )
 def chat(once: str | None, thread: str) -> None:
     """Talk in the terminal.
 
-    Starts a core only if none serves the model's lane, and stops it again. Conversations are
-    remembered by name.
+    Starts a core if none serves the model, and stops it at the end. Conversations are remembered
+    by name.
     """
     _chat(once, thread)
 
@@ -71,10 +78,10 @@ def _chat(once: str | None, thread: str) -> None:
 
     settings = open_settings(log_level="warning")
     if not thread.strip():
-        raise UsageError("--thread has no name")
+        raise UsageError("--thread is empty: give the conversation a name")
     text = read_input(sys.stdin.read) if once == "-" else once
     if text is not None and not text.strip():
-        raise UsageError("there is nothing to answer: the text is empty")
+        raise UsageError("the text is empty: there is nothing to answer")
     asyncio.run(run_chat(settings, text, thread))
 
 
@@ -82,7 +89,7 @@ with_parent = click.option("--with-parent", is_flag=True, help="Stop when standa
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]], with_parent: bool) -> None:
-    """Work until a signal comes, or whoever started this process is gone."""
+    """Work until a signal comes, or the parent process has ended."""
     from bots.processes import stop_at_end_of_input, stop_on_signals
 
     async def run() -> None:
@@ -99,7 +106,7 @@ def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]], with_parent
 def core(with_parent: bool) -> None:
     """Answer messages with the language model.
 
-    The process for the machine with the GPU.
+    Runs on the machine with the GPU.
     """
     from bots.services import run_core
 
@@ -107,7 +114,7 @@ def core(with_parent: bool) -> None:
 
     async def work(stop: asyncio.Event) -> None:
         if not await run_core(settings, stop):
-            os._exit(0)  # a thread still loads the model, and nobody waits for it
+            os._exit(0)  # a thread is still loading the model
 
     _until_stopped(work, with_parent)
 
@@ -136,8 +143,8 @@ for _name, _kind in settings_classes().items():
 def doctor() -> None:
     """Check this machine, and say what to do.
 
-    Python, Redis, the model, the tokens and the GPU, with what to do about each fault; and a
-    message through a running system and back.
+    Checks Python, Redis, the model, the GPU and the tokens, and sends a message through a running
+    core and back.
     """
     from bots.cli.doctor import examine
 
@@ -147,7 +154,7 @@ def doctor() -> None:
         click.echo(str(finding))
         faults += not finding.well
     if faults:
-        raise OperatorError(f"{faults} thing{'s' * (faults > 1)} to mend, named above")
+        raise OperatorError(f"{faults} fault{'s' * (faults > 1)}, named above")
 
 
 class ManifestGroup(click.Group):
@@ -166,18 +173,18 @@ class ManifestGroup(click.Group):
 
 @henji.group(cls=ManifestGroup, epilog=example("henji manifest slack > manifest.json"))
 def manifest() -> None:
-    """Print what a platform asks for when an app is made there."""
+    """Print the manifest with which a platform makes the app."""
 
 
 @henji.command(
     epilog=example("henji bench", "henji bench queue --jobs 1000"),
-    # whatever follows the name is the benchmark's own, --help too
+    # what follows the name belongs to the benchmark, --help too
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(name: str | None, arguments: tuple[str, ...]) -> None:
-    """Run a benchmark, or all of them: from a checkout."""
+    """Run one benchmark, or all of them (from a checkout)."""
     from bots.cli.bench import run_benchmarks
 
     run_benchmarks(name, arguments)

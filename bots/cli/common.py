@@ -1,4 +1,4 @@
-"""What the commands share: reading the settings, running, and the example in a command's help."""
+"""What the commands share: reading the settings and the input, and examples in help texts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from core.settings import Settings, is_text
 
 
 def example(*lines: str) -> str:
-    """The end of a command's help."""
+    """The examples at the end of a command's help."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def open_settings(**quieter: Any) -> Settings:
-    """The settings of this process, with its logs set up; `quieter` holds where nothing is set.
+    """The settings of this process, with logging set up. `quieter`: defaults of this command.
 
-    UsageError where one is wrong.
+    UsageError if a setting is wrong.
     """
     return open_all_settings(**quieter).core
 
@@ -33,7 +33,7 @@ def open_all_settings(**quieter: Any) -> AllSettings:
 
 
 def read_input(read: Callable[[], str]) -> str:
-    """What `read` gives of standard input; UsageError where that is no text."""
+    """What `read` returns of standard input; UsageError if it is not text."""
     try:
         words = read()
     except OSError as error:

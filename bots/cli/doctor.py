@@ -1,4 +1,4 @@
-"""`henji doctor`: what this machine has and lacks, and what to do about each fault."""
+"""`henji doctor`: checks of this machine, and what to do about each fault."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ TRIAL_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     about: str
     well: bool
     what: str
-    """How it is; where it is not well, also what to do."""
+    """The state; for a fault, also what to do."""
 
     def __str__(self) -> str:
         return f"{'ok   ' if self.well else 'FAULT'}  {self.about:8} {self.what}"
 
 
 async def examine(every: AllSettings) -> list[Finding]:
-    """Every finding, in the order in which one would mend things."""
+    """Every finding, in the order in which one would fix faults."""
     settings = every.core
     return [
         python(),
@@ -74,7 +74,7 @@ async def redis(settings: Settings) -> Finding:
 
 
 def judge_redis(info: dict[str, str | int], where: str) -> Finding:
-    """By what ``INFO`` says of a server."""
+    """Judge a server by its ``INFO``."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     number = str(info.get("valkey_version") or info["redis_version"])
     here = f"{name} {number} {where}"
@@ -84,7 +84,7 @@ def judge_redis(info: dict[str, str | int], where: str) -> Finding:
         return Finding("Redis", False, f"{here} is a replica: give REDIS_URL its primary")
     if info.get("maxmemory_policy", "noeviction") != "noeviction":
         return Finding(
-            "Redis", False, f"{here} may throw conversations away: set maxmemory-policy noeviction"
+            "Redis", False, f"{here} may evict conversations: set maxmemory-policy noeviction"
         )
     if not int(info.get("aof_enabled", 1)):
         return Finding("Redis", False, f"{here} forgets at a restart: set appendonly yes")
@@ -92,7 +92,7 @@ def judge_redis(info: dict[str, str | int], where: str) -> Finding:
 
 
 async def answer(settings: Settings) -> Finding:
-    """A message of our own, through the queue and the model and back, where a core serves."""
+    """Send a message through the queue and the model and back, if a core serves."""
     lane = settings.job_lane
     try:
         async with open_stores(settings) as memory:
@@ -113,7 +113,7 @@ async def answer(settings: Settings) -> Finding:
 
 
 def model(settings: Settings) -> Finding:
-    """Whether the model's files are here; they are not read."""
+    """Whether the model's files are here. They are not read."""
     if settings.engine == "echo":
         return Finding("model", True, "the echo engine needs none")
     try:

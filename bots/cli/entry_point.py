@@ -1,4 +1,4 @@
-"""The `henji` process: it runs a command, and words in one sentence why one does not work."""
+"""The `henji` process: it runs a command, and says in one sentence why one failed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> NoReturn:
-    """Run this process's command and exit: 0 done, 2 asked wrongly, 1 failed."""
+    """Run the command of this process and exit: 0 done, 1 failed, 2 wrong usage."""
     sys.exit(run())
 
 
@@ -61,11 +61,11 @@ def run() -> int:
 
 
 def _prepare_streams() -> None:
-    """Standard streams that can be read and written, whatever this process was started with."""
+    """Open the standard streams that are missing, and let standard output take any character."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until this process ends
-    if isinstance(sys.stdout, TextIOWrapper):  # no character that a terminal lacks ends a reply
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until this process ends
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal may lack a character
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -76,7 +76,7 @@ def _check_arguments(words: Sequence[str]) -> None:
 
 
 def _silence_output() -> None:
-    """What is still to be written goes nowhere: nobody reads it, or there is no room for it."""
+    """Discard the rest of the output: nobody reads it, or the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -86,21 +86,23 @@ def _complain(sentence: str, status: int) -> int:
 
 
 def _redaction() -> Redaction:
-    """Of what may be said about an error, even one of the settings."""
+    """The secrets to strike out of an error; by pattern alone if the settings are wrong."""
     with suppress(OperatorError):
         return platforms.AllSettings.load().redaction
     return Redaction(patterns=(*SECRET_PATTERNS, *platforms.secret_patterns()))
 
 
 def _explain(error: Exception) -> int:
-    """What is not here can be installed; anything else that comes here is a defect."""
+    """Say what to install or that the disk is full; anything else is a defect."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         _silence_output()
         return _complain(f"{error.filename or 'the output'} cannot be written: {error.strerror}", 1)
     package = (getattr(error, "name", None) or "").partition(".")[0]
     extra = EXTRAS.get(package) or platforms.extra_of(package)
     if isinstance(error, ModuleNotFoundError) and extra:
-        return _complain(f"this needs {package}, which is not here: {install_command(extra)}", 1)
+        return _complain(
+            f"this needs {package}, which is not installed: {install_command(extra)}", 1
+        )
     sentence = f"this is a defect of henji: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error)) + f"henji: {sentence}"
     print(_redaction().redact(text), file=sys.stderr)

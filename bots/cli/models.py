@@ -33,9 +33,9 @@ def _say(line: str) -> None:
 )
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List the models, or fetch one.
+    """List the models, or download one.
 
-    With their size, the memory they need, and whether they are on this machine.
+    The list has their size, the memory that they need, and whether they are downloaded.
     """
     if context.invoked_subcommand is None:
         _table(platforms.load())
@@ -43,9 +43,9 @@ def models(context: click.Context) -> None:
 
 @models.command(epilog="Example: henji models pull rinna-ppo")
 @click.argument("name")
-@click.option("--revision", help="The commit to fetch; by default the one that is pinned.")
+@click.option("--revision", help="The commit to download; by default the pinned one.")
 def pull(name: str, revision: str | None) -> None:
-    """Fetch a model from the hub: a name of the list, or a hub id."""
+    """Download a model from the hub: a name of the list, or a hub id."""
     directory = pull_model(name, platforms.load(), revision, _say)
     click.echo(directory)
 
@@ -90,7 +90,7 @@ def _row(name: str, settings: Settings) -> tuple[str, ...]:
 
 
 def _spec(name: str, settings: Settings) -> ModelSpec:
-    """The limits among the settings are meant for the one model that they name."""
+    """The model of the settings has their limits; the others have their own."""
     chosen = name == settings.model and settings.engine != "echo"
     return find_model(settings) if chosen else find_named(name, settings)
 
@@ -119,11 +119,15 @@ class _Tokens:
 
 @click.command(epilog='Example: henji tokenize --model rinna-ppo "吾輩は猫である"')
 @click.option("--model", help="A model's name, hub id or directory; by default the setting's.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
-@click.option("--prompt", is_flag=True, help="The prompt of a conversation's first turn.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--prompt",
+    is_flag=True,
+    help="Tokenize the whole prompt that TEXT alone makes.",
+)
 @click.argument("text")
 def tokenize(model: str | None, as_json: bool, prompt: bool, text: str) -> None:
-    """Show how a model's tokenizer takes TEXT apart."""
+    """Show the tokens of TEXT."""
     engine = "torch" if model else None
     tokens = _tokens(platforms.load(model=model, engine=engine), text, prompt=prompt)
     if as_json:
@@ -137,7 +141,7 @@ def tokenize(model: str | None, as_json: bool, prompt: bool, text: str) -> None:
 
 def _tokens(settings: Settings, text: str, *, prompt: bool) -> _Tokens:
     try:
-        # a bot's image has no tokenizer in it, and this command says so when it is run there
+        # a bot's image has no tokenizers
         from core.dialogue import Dialogue
     except ImportError as error:
         raise OperatorError(f"this installation has no core: {error}") from None

@@ -1,4 +1,4 @@
-"""A message through the queue and the model and back: what `henji doctor` finds out end to end."""
+"""Sends one message through the queue and the model and back, for `henji doctor`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from core.queue_types import Delivery, Submission
 from core.types import Cancelled, Delta, Done, Failed, Started, ThreadKey, Turn
 
 PLATFORM = "doctor"
-"""No bot serves it: nobody but us brings out what is answered there."""
+"""A platform of its own, which no bot serves."""
 
 QUESTION = "Hello! / こんにちは"
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds since the message was sent, where it came so far."""
+    """Seconds from sending the message to each step; None if the step was not reached."""
 
     stored: float
     claimed: float | None = None
     first_text: float | None = None
     done: float | None = None
     fault: str = ""
-    """Why there is no reply."""
+    """Why there was no reply."""
 
 
 @dataclass
 class SmokeTest:
-    """One message of our own, and what it is followed with."""
+    """One test message, and the stores that it passes through."""
 
     queue: JobQueue
     history: History
@@ -39,7 +39,7 @@ class SmokeTest:
     lane: str
 
     async def run(self, seconds: float) -> Times:
-        """Send it, follow it for so long, and leave nothing of it behind."""
+        """Send it, wait for the reply, and remove both."""
         thread = ThreadKey(PLATFORM, "local", "trial", uuid4().hex)
         began = time.monotonic()
         turn = Turn("1", "user", PLATFORM, QUESTION, time.time())

@@ -1,4 +1,4 @@
-"""`henji chat`: a conversation, and whatever it needs around it."""
+"""`henji chat`: wires one conversation, and starts a core if none serves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from bots import strings
 from bots.actions import Actions
 from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, interrupts
-from bots.console.convert import Seat
+from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
 from bots.processes import CoreKeeper, stop_on_signals
 from bots.services import Stores, open_relay, open_stores
@@ -27,22 +27,24 @@ OTHER_MODEL = "HENJI_MODEL=rinna-ppo henji chat"
 
 
 async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
-    """Talk in the thread until its person leaves, or, with `text`, for one reply."""
-    seat = Seat(_user(), thread, _language(settings))
+    """Talk in the thread until the person leaves; with `text`, for one reply."""
+    conversation = Conversation(_user(), thread, _language(settings))
     screen = Screen()
     async with AsyncExitStack() as stack:
         memory = await stack.enter_async_context(open_stores(settings))
         keeper = _keeper(settings, memory, screen)
         await stack.enter_async_context(aclosing(keeper))
         platform = ConsolePlatform(screen.write if text is None else _nowhere, screen.tell)
-        relay = await stack.enter_async_context(open_relay(settings, memory, platform, seat.locale))
+        relay = await stack.enter_async_context(
+            open_relay(settings, memory, platform, conversation.locale)
+        )
         pressed = await stack.enter_async_context(interrupts())
         actions = Actions(relay, memory.history, memory.deliveries, memory.feedback)
-        chat = Chat(seat, relay, actions, platform, memory.history, pressed, keeper.served)
+        chat = Chat(conversation, relay, actions, platform, memory.history, pressed, keeper.served)
         if text is not None:
             await _until_left(keeper, _once(chat, text))
         else:
-            await _greet(settings, memory, seat, screen)
+            await _greet(settings, memory, conversation, screen)
             await _until_left(keeper, _talk(chat, keeper, screen))
 
 
@@ -54,7 +56,7 @@ def _keeper(settings: Settings, memory: Stores, screen: Screen) -> CoreKeeper:
 
 
 async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work` while the lane is served; a signal, or a core that cannot start, ends it."""
+    """Do `work` while the lane is kept served. A signal, or a core that cannot start, ends it."""
     leave = stop_on_signals((signal.SIGTERM, signal.SIGHUP))
     keeping = asyncio.ensure_future(keeper.keep())
     working = asyncio.ensure_future(work)
@@ -81,17 +83,19 @@ def _lines() -> Lines:
     return PipedLines()
 
 
-async def _greet(settings: Settings, memory: Stores, seat: Seat, screen: Screen) -> None:
+async def _greet(
+    settings: Settings, memory: Stores, conversation: Conversation, screen: Screen
+) -> None:
     if settings.engine == "torch" and settings.model == "smollm2":
-        screen.tell(strings.say("console_small_model", seat.locale, model=settings.model))
+        screen.tell(strings.say("console_small_model", conversation.locale, model=settings.model))
         screen.tell(f"  {OTHER_MODEL}")
-    screen.tell(strings.say("console_commands", seat.locale))
-    if turns := len(await memory.history.turns(seat.key)):
-        screen.tell(strings.say("console_remembered", seat.locale, turns=turns))
+    screen.tell(strings.say("console_commands", conversation.locale))
+    if turns := len(await memory.history.turns(conversation.key)):
+        screen.tell(strings.say("console_remembered", conversation.locale, turns=turns))
 
 
 class Screen:
-    """Replies on standard output, and what is told about them on standard error."""
+    """Replies on standard output, notices on standard error."""
 
     def __init__(self) -> None:
         self._in_line = False
@@ -103,19 +107,19 @@ class Screen:
             self._in_line = not text.endswith("\n")
 
     def tell(self, line: str) -> None:
-        if self._in_line and sys.stdout.isatty():  # not into the line that a reply is writing
+        if self._in_line and sys.stdout.isatty():  # not inside a line of the reply
             self.write("\n")
         print(line, file=sys.stderr, flush=True)
 
 
 def _nowhere(text: str) -> None:
-    """One reply is printed when it is whole."""
+    """`--once` prints the whole reply at its end."""
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError) as error:  # a container may run under a number without a name
+    except (OSError, KeyError) as error:  # a container may run as a user id without a name
         raise OperatorError(f"this user has no name: {error}; set USER to one") from None
 
 

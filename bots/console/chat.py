@@ -17,7 +17,7 @@ from bots import strings
 from bots.actions import Actions, Actor, Scope, can_continue
 from bots.cli.common import read_input
 from bots.console import convert
-from bots.console.convert import Seat
+from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
 from bots.platform import Part
 from bots.relay import Relay
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Interrupt(Exception):
-    """Ctrl-C; `typed` is the line that it wiped out."""
+    """Ctrl-C. `typed`: the line that it cleared."""
 
     def __init__(self, typed: str = "") -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Interrupt(Exception):
 
 
 class Lines(Protocol):
-    """Where lines come from: EOFError at the end, Interrupt at Ctrl-C."""
+    """A source of lines. EOFError at the end, Interrupt at Ctrl-C."""
 
     async def next(self) -> str: ...
 
@@ -48,7 +48,7 @@ class Chat:
 
     def __init__(
         self,
-        seat: Seat,
+        conversation: Conversation,
         relay: Relay,
         actions: Actions,
         platform: ConsolePlatform,
@@ -56,11 +56,11 @@ class Chat:
         interrupts: asyncio.Queue[None],
         served: Callable[[], Awaitable[None]],
     ) -> None:
-        """`served` returns when a core is there to answer."""
-        self._seat = seat
+        """`served` returns when a core serves the lane."""
+        self._conversation = conversation
         self._relay = relay
         self._actions = actions
-        self._me = Actor(seat.user)
+        self._me = Actor(conversation.user)
         self._platform = platform
         self._history = history
         self._interrupts = interrupts
@@ -68,28 +68,28 @@ class Chat:
         self._cut: tuple[str, str] | None = None
         """The newest reply, and its text, if it can be continued."""
         self._stopped = False
-        """The newest reply was stopped by Ctrl-C: one more leaves."""
+        """Ctrl-C stopped the newest reply: another leaves."""
 
     async def ask(self, line: str, *, bulk: bool = False) -> Part:
-        """Send a message and return the end of its reply, when all of it is written.
+        """Send a message and return the last part of its reply, when all of it is written.
 
-        Ctrl-C stops the reply; a second one is Interrupt, and so is one before the message is sent.
+        Ctrl-C stops the reply. A second one, or one before the message is sent, is Interrupt.
         """
         await self.uninterrupted(self._served())
-        message = convert.incoming(line, self._seat, uuid4().hex, time.time(), bulk=bulk)
+        message = convert.incoming(line, self._conversation, uuid4().hex, time.time(), bulk=bulk)
         job = Job.id_for(message.thread, message.turn.id, message.revision)
         end = self._platform.expect(job)
         await self._relay.submit(message)
         return await self._end_of(job, end)
 
     async def go_on(self, reply: str, text: str) -> Part | None:
-        """Have a reply that reached its length gone on with; None where it cannot be."""
+        """Continue a reply that was cut at its length; None if that is impossible."""
         await self.uninterrupted(self._served())
         revision = uuid4().hex
-        job = Job.id_for(self._seat.key, reply, revision)
+        job = Job.id_for(self._conversation.key, reply, revision)
         end = self._platform.expect(job, shown=text)
         outcome = await self._actions.regenerate(
-            self._me, self._seat.key, reply, revision, resumes=True
+            self._me, self._conversation.key, reply, revision, resumes=True
         )
         return await self._end_of(job, end) if outcome.done else None
 
@@ -98,14 +98,14 @@ class Chat:
             part = await self.uninterrupted(asyncio.shield(end))
         except Interrupt:
             self._stopped = True
-            await self._actions.stop(self._me, self._seat.key, job)
+            await self._actions.stop(self._me, self._conversation.key, job)
             part = await self.uninterrupted(end)
         cut = isinstance(part.end, Done) and can_continue(part.end)
         self._cut = (job, part.text) if cut else None
         return part
 
     async def once(self, text: str) -> str:
-        """One reply to a script, whole; OperatorError with the sentence where there is none."""
+        """One whole reply, for a script; OperatorError, with the sentence, if there is none."""
         try:
             part = await self.ask(text, bulk=True)
         except Interrupt:
@@ -117,17 +117,17 @@ class Chat:
         return part.text
 
     async def uninterrupted(self, work: Awaitable[T]) -> T:
-        """The result of `work`; Interrupt where Ctrl-C comes first."""
+        """The result of `work`; Interrupt if Ctrl-C comes first."""
         working = asyncio.ensure_future(work)
         if await first_of(working, self._interrupts.get()) is not working:
             raise Interrupt
         return working.result()
 
     async def talk(self, lines: Lines, write: Callable[[str], None]) -> None:
-        """Read and answer until there are no more lines, or Ctrl-C twice in a row: the one that
-        stopped a reply counts, the one that wiped out a line does not.
+        """Read and answer lines until their end, or until Ctrl-C twice in a row.
 
-        Interrupt where the second came before the reply had ended.
+        A Ctrl-C that stopped a reply counts as the first; one that cleared a line does not.
+        Interrupt if the second came before the reply had ended.
         """
         leaving = False
         while True:
@@ -147,41 +147,43 @@ class Chat:
             leaving = self._stopped
 
     async def _answer(self, line: str) -> str:
-        """Do what a line says, and what is left to write after it."""
+        """Do what a line says. Returns the text that is still to be written."""
         try:
             if command := convert.command(line):
-                return await self._obey(command)
+                return await self._run_command(command)
             return _below(await self.ask(line))
         except StoreUnavailable:
             return self._say("store_down")
 
-    async def _obey(self, command: convert.Command) -> str:
+    async def _run_command(self, command: convert.Command) -> str:
         match command:
             case "continue":
                 part = await self.go_on(*self._cut) if self._cut else None
                 return _below(part) if part else self._say("console_nothing_cut")
             case "reset":
-                outcome = await self._actions.reset(self._me, Scope.of_thread(self._seat.key))
-                return outcome.sentence(self._seat.locale)
+                outcome = await self._actions.reset(
+                    self._me, Scope.of_thread(self._conversation.key)
+                )
+                return outcome.sentence(self._conversation.locale)
             case "history":
-                turns = await self._history.turns(self._seat.key)
+                turns = await self._history.turns(self._conversation.key)
                 said = [f"{stored.turn.author}: {stored.turn.text}" for stored in turns]
                 return "\n".join(said) or self._say("console_no_history")
             case "help":
                 return self._say("console_help")
 
     def _say(self, key: str) -> str:
-        return strings.say(key, self._seat.locale)
+        return strings.say(key, self._conversation.locale)
 
 
 def _below(part: Part) -> str:
-    """What stands below a reply that is written."""
+    """The text below a finished reply."""
     return f"\n{part.note}\n" if part.note else "\n"
 
 
 @asynccontextmanager
 async def interrupts() -> AsyncIterator[asyncio.Queue[None]]:
-    """Each Ctrl-C, as something to wait for."""
+    """A queue that gets an item at each Ctrl-C."""
     queue: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, queue.put_nowait, None)
@@ -195,7 +197,7 @@ async def interrupts() -> AsyncIterator[asyncio.Queue[None]]:
 
 
 class TypedLines:
-    """From a person at a terminal, who may edit them and call earlier ones back."""
+    """Lines of a person at a terminal, with editing and history."""
 
     def __init__(self, prompt: str) -> None:
         from prompt_toolkit import PromptSession
@@ -206,15 +208,14 @@ class TypedLines:
         from prompt_toolkit.patch_stdout import patch_stdout
 
         try:
-            with patch_stdout():  # a warning is written above the line that is being typed
+            with patch_stdout():  # warnings go above the line that is being typed
                 return await self._session.prompt_async(handle_sigint=False)
         except Interrupt:
             raise Interrupt(typed=self._session.default_buffer.text) from None
 
 
 class PipedLines:
-    """From a pipe or a file, each when it is asked for. A thread reads it, which nothing waits for
-    at the end."""
+    """Lines of a pipe or a file, read one at a time by a daemon thread."""
 
     def __init__(self) -> None:
         self._line: asyncio.Future[str] | None = None
@@ -223,7 +224,7 @@ class PipedLines:
         if self._line is None:
             self._line = asyncio.get_running_loop().create_future()
             threading.Thread(target=self._read, args=(self._line,), daemon=True).start()
-        line = await asyncio.shield(self._line)  # what is being read when Ctrl-C comes is kept
+        line = await asyncio.shield(self._line)  # Ctrl-C must not lose the line being read
         self._line = None
         if not line:
             raise EOFError
@@ -236,5 +237,5 @@ class PipedLines:
             settle = partial(into.set_result, read_input(sys.stdin.readline))
         except UsageError as error:
             settle = partial(into.set_exception, error)
-        with suppress(RuntimeError):  # the conversation is over
+        with suppress(RuntimeError):  # the loop is closed
             into.get_loop().call_soon_threadsafe(settle)

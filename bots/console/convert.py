@@ -1,4 +1,4 @@
-"""What is typed in a terminal, as an `Incoming`; pure."""
+"""A typed line, as an `Incoming` or a command; pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Command: TypeAlias = Literal["continue", "reset", "history", "help"]
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """Who sits at the terminal, and in which conversation."""
+class Conversation:
+    """Who types, and in which conversation."""
 
     user: str
     thread: str
@@ -24,15 +24,17 @@ class Seat:
         return ThreadKey("console", "local", self.user, self.thread)
 
 
-def incoming(line: str, seat: Seat, id_: str, at: float, *, bulk: bool = False) -> Incoming:
-    """A line, as a message to the bot: in a terminal every message is addressed."""
-    turn = Turn(id_, "user", seat.user, line.strip(), at, name=seat.user)
-    note = {"locale": seat.locale}
-    return Incoming(seat.key, turn, addressed=True, note=note, alone=True, bulk=bulk)
+def incoming(
+    line: str, conversation: Conversation, id_: str, at: float, *, bulk: bool = False
+) -> Incoming:
+    """A line, as a message to the bot. In a terminal every message is addressed."""
+    turn = Turn(id_, "user", conversation.user, line.strip(), at, name=conversation.user)
+    note = {"locale": conversation.locale}
+    return Incoming(conversation.key, turn, addressed=True, note=note, alone=True, bulk=bulk)
 
 
 def command(line: str) -> Command | None:
-    """The command that a line is, if it is one; whatever else begins with a slash asks for help."""
+    """The command in a line, if it begins with a slash; an unknown one is ``help``."""
     if not line.startswith("/"):
         return None
     word = line[1:].strip()

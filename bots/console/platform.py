@@ -1,4 +1,4 @@
-"""The terminal as a platform: a reply is written as it comes, and written on where it grows."""
+"""The terminal as a platform: a reply is written as it grows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from core.types import ThreadKey, Turn
 class ConsolePlatform:
     """`bots.platform.Platform` for one terminal.
 
-    A reply that another terminal asked for, and did not stay for, is not written into this one:
-    it is in that conversation's history.
+    Only replies that this terminal asked for are shown; others are in their conversation's history.
     """
 
     name = "console"
@@ -23,14 +22,14 @@ class ConsolePlatform:
     call_seconds = 1.0
 
     def __init__(self, write: Callable[[str], None], tell: Callable[[str], None]) -> None:
-        """`write` gets a reply's text, bit by bit; `tell` gets a line about it."""
+        """`write` gets the pieces of a reply's text; `tell` gets a line about it."""
         self._write = write
         self._tell = tell
         self._ends: dict[str, asyncio.Future[Part]] = {}
         self._shown: dict[str, str] = {}
 
     def expect(self, job: str, shown: str = "") -> asyncio.Future[Part]:
-        """The end of a reply that is about to be asked for; `shown` of it is written already."""
+        """The end of a reply that is about to be asked for. `shown`: its text so far."""
         end = asyncio.get_running_loop().create_future()
         self._ends[job], self._shown[job] = end, shown
         return end
@@ -39,7 +38,7 @@ class ConsolePlatform:
         return len(text)
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
-        """A terminal keeps up."""
+        """A terminal has no limit."""
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         if status.kind == "queued" and status.position > 1 and delivery.job in self._ends:
@@ -54,7 +53,7 @@ class ConsolePlatform:
         self._show(delivery.job, part)
 
     async def remove(self, delivery: Delivery, message: str) -> None:
-        """What is written in a terminal stays."""
+        """Text in a terminal cannot be removed."""
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return None
@@ -68,11 +67,11 @@ class ConsolePlatform:
             return
         shown = self._shown.get(job, "")
         if part.end is None and shown.startswith(part.text):
-            return  # another core began it anew, and so far says the same
+            return  # another core began again, with the same text so far
         grown = part.text.startswith(shown)
         try:
             self._write(part.text[len(shown) :] if grown else f"\n{part.text}")
-        except OSError as error:  # nobody reads it any more, or the disk is full
+        except OSError as error:  # the reader is gone, or the disk is full
             end.set_exception(error)
             return
         self._shown[job] = part.text

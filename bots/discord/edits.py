@@ -78,7 +78,9 @@ class EditHandler:
 
     async def on_thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
         guild, parent, ident = str(event.guild_id), str(event.parent_id), str(event.thread_id)
-        await self._context.relay.reset(ThreadKey(PLATFORM, guild, parent, ident), "discord")
+        thread = ThreadKey(PLATFORM, guild, parent, ident)
+        if await self._context.history.takes_part(thread):
+            await self._context.relay.reset(thread, "discord")
 
     async def on_channel_deleted(self, channel: discord.abc.GuildChannel) -> None:
         place = Place(PLATFORM, str(channel.guild.id), str(channel.id))

@@ -18,7 +18,7 @@ COMPARE_ENGLISH: Final[dict[str, str]] = {
     "compare_score": "score (win 1, tie ½)",
     "compare_interval": "{value:.3f}, 95 % interval {low:.3f} to {high:.3f}",
     "compare_sign_test": "sign test",
-    "compare_sign_test_value": "p = {p} ({won} prompts won, {lost} lost)",
+    "compare_sign_test_value": "{p} ({won} prompts won, {lost} lost)",
     "compare_equal_length": "score at equal length",
     "compare_contradictions": "contradictions between the orders",
     "compare_of_pairs": "{number} of {total} pairs",
@@ -41,17 +41,21 @@ COMPARE_ENGLISH: Final[dict[str, str]] = {
     "compare_left_out": "prompts left out",
     "compare_left_out_value": "{number}: longer than a model can read",
     # What it can and cannot show
-    "compare_shows_better": "{name} won more prompts than chance explains (p = {p}).",
+    "compare_shows_better": "{name} won more prompts than chance explains ({p}).",
     "compare_shows_nothing": (
-        "The table does not show which model is better (p = {p}). That is no proof that they are "
+        "The table does not show which model is better ({p}). That is no proof that they are "
         "equally good."
     ),
+    "compare_shows_mixed": (
+        "The sign test and the interval do not agree on whether one of the models is better "
+        "({p}): more prompts, or more people, would tell."
+    ),
     "compare_power": (
-        "{decisive} decisive verdicts see a true 60 % in {seen} of 10 cases, and a true "
+        "{decisive} decided prompts see a true 60 % in {seen} of 10 cases, and a true "
         "{detectable} % in 8 of 10."
     ),
     "compare_little_power": (
-        "{decisive} decisive verdicts see a true 60 % in {seen} of 10 cases: too few to see any "
+        "{decisive} decided prompts see a true 60 % in {seen} of 10 cases: too few to see any "
         "difference reliably."
     ),
     "compare_no_verdicts": "Nothing was judged yet.",
@@ -81,7 +85,6 @@ COMPARE_ENGLISH: Final[dict[str, str]] = {
     "compare_judge": "judge",
     "compare_started": "started",
     # The report alone
-    "compare_verdicts": "The verdicts",
     "compare_categories": "Score by category",
     "compare_whole": "all prompts",
     "compare_better_left": "{name} better",

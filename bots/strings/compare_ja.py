@@ -18,7 +18,7 @@ COMPARE_JAPANESE: Final[dict[str, str]] = {
     "compare_score": "スコア(勝ち1、引き分け½)",
     "compare_interval": "{value:.3f}、95%区間 {low:.3f}〜{high:.3f}",
     "compare_sign_test": "符号検定",
-    "compare_sign_test_value": "p = {p}(質問単位で{won}勝{lost}敗)",
+    "compare_sign_test_value": "{p}(質問単位で{won}勝{lost}敗)",
     "compare_equal_length": "同じ長さでのスコア",
     "compare_contradictions": "順番を替えると矛盾した判定",
     "compare_of_pairs": "{total}組のうち{number}組",
@@ -39,17 +39,21 @@ COMPARE_JAPANESE: Final[dict[str, str]] = {
     "compare_left_out": "除いた質問",
     "compare_left_out_value": "{number}問:モデルが読める長さを超える",
     # What it can and cannot show
-    "compare_shows_better": "{name} は、偶然では説明できないほど多くの質問で勝ちました(p = {p})。",
+    "compare_shows_better": "{name} は、偶然では説明できないほど多くの質問で勝ちました({p})。",
     "compare_shows_nothing": (
-        "この表からは、どちらのモデルが良いかは分かりません(p = {p})。"
+        "この表からは、どちらのモデルが良いかは分かりません({p})。"
         "同じくらい良いという証明でもありません。"
     ),
+    "compare_shows_mixed": (
+        "どちらかが良いかどうか、符号検定と区間の結果が一致しません({p})。"
+        "質問か判定者を増やせば分かります。"
+    ),
     "compare_power": (
-        "勝敗のついた判定{decisive}件では、真の勝率60%を10回に{seen}回、"
+        "勝敗のついた質問{decisive}問では、真の勝率60%を10回に{seen}回、"
         "真の勝率{detectable}%を10回に8回見つけられます。"
     ),
     "compare_little_power": (
-        "勝敗のついた判定{decisive}件では、真の勝率60%を10回に{seen}回しか見つけられません。"
+        "勝敗のついた質問{decisive}問では、真の勝率60%を10回に{seen}回しか見つけられません。"
         "差を確かめるには少なすぎます。"
     ),
     "compare_no_verdicts": "まだ判定がありません。",
@@ -79,7 +83,6 @@ COMPARE_JAPANESE: Final[dict[str, str]] = {
     "compare_judge": "審判",
     "compare_started": "開始日時",
     # The report alone
-    "compare_verdicts": "判定",
     "compare_categories": "分野別スコア",
     "compare_whole": "全質問",
     "compare_better_left": "{name} が優勢",

@@ -90,6 +90,8 @@ class Count:
     """Everything that is counted of one judge's verdicts."""
 
     whole: Part
+    shares: Mapping[Outcome, Estimate]
+    """The parts that wins, ties and losses are of the whole; empty where nothing was counted."""
     p: float
     """Of the sign test over prompts."""
     prompts_won: int
@@ -144,6 +146,7 @@ def count(
     ordered = [v for v in decisive if v.first is not None]
     return Count(
         whole=_part(pairs, seed),
+        shares=_shares(pairs, seed),
         p=sign_test(won, lost),
         prompts_won=won,
         prompts_lost=lost,
@@ -186,8 +189,22 @@ def _pair(group: Sequence[Verdict]) -> Pair:
     return Pair(prompt, rater, "tie", winners == {"a", "b"}, winners == {"both bad"})
 
 
+def _shares(pairs: Iterable[Pair], seed: int) -> Mapping[Outcome, Estimate]:
+    known = _outcomes(pairs)
+    if not known:
+        return {}
+    return {
+        outcome: mean_of_ratings({key: float(o == outcome) for key, o in known.items()}, seed)
+        for outcome in SCORE
+    }
+
+
+def _outcomes(pairs: Iterable[Pair]) -> dict[tuple[str, str], Outcome]:
+    return {(p.prompt, p.rater): p.outcome for p in pairs if p.outcome is not None}
+
+
 def _part(pairs: Iterable[Pair], seed: int) -> Part:
-    known = {(p.prompt, p.rater): p.outcome for p in pairs if p.outcome is not None}
+    known = _outcomes(pairs)
     ratings = {key: SCORE[outcome] for key, outcome in known.items()}
     return Part(Table.of(known.values()), mean_of_ratings(ratings, seed) if ratings else None)
 

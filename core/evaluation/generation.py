@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from core.dialogue import Dialogue
@@ -20,7 +20,7 @@ _AHEAD = 2
 
 async def answers(
     engine: Engine, dialogue: Dialogue, prompts: Sequence[Prompt], side: Side, seed: int
-) -> AsyncIterator[Answer]:
+) -> AsyncGenerator[Answer, None]:
     """The answers as they come, each with a seed that follows from `seed` and its prompt's id.
 
     A prompt that does not fit the model has an empty answer that says so. Raises EngineError.

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from typing import TypeAlias
 
 from aiohttp import web
@@ -24,6 +23,7 @@ from core.evaluation.comparison import find_named
 from core.evaluation.counting import Side, Verdict, Winner
 from core.evaluation.judging import answered, other
 from core.evaluation.prompts import Answer, Language, Prompt, main_language
+from core.evaluation.report import asset
 from core.evaluation.run_record import JudgeTerms, Record, Said
 from core.evaluation.summary import Say
 
@@ -235,11 +235,6 @@ def _document(say: Say, language: Language, body: str) -> str:
         f'<style nonce="{nonce}">{style}</style></head><body>{body}'
         f'<script nonce="{nonce}">{script}</script></body></html>'
     )
-
-
-def asset(name: str) -> str:
-    """A file of this package's ``assets/``."""
-    return (files("core.evaluation") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _card(heading: str, said: str, language: str) -> str:

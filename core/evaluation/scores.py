@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Protocol
 
@@ -53,7 +53,7 @@ def _polite(prompt: Prompt, text: str) -> float:
     return fmean(bool(_POLITE.search(found)) for found in sentences) if sentences else 0.0
 
 
-RULES: Mapping[str, Callable[[Prompt, str], float]] = {
+RULES: Mapping[str, Scorer] = {
     "shorter": lambda prompt, text: -len(text),
     "longer": lambda prompt, text: len(text),
     "short-words": _short_words,

@@ -26,8 +26,12 @@ class Estimate:
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:
     """The mean of independent values, with the interval of a bootstrap over them.
 
-    ValueError where there are none.
+    Where all are the same, a bootstrap knows nothing: then the values are taken to be between 0 and
+    1, and the interval is the exact one for a share of which nothing was seen. ValueError where
+    there are none.
     """
+    if len(set(values)) == 1:
+        return _of_the_same(values[0], len(values))
     draw = Random(seed)  # noqa: S311 -- statistics, no secret
     means = [fmean(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)]
     return _estimate(fmean(values), means)
@@ -45,6 +49,8 @@ def mean_of_ratings(ratings: Mapping[tuple[str, str], float], seed: int = 0) -> 
     by_prompt: dict[str, dict[str, float]] = {}
     for (prompt, rater), value in ratings.items():
         by_prompt.setdefault(prompt, {})[rater] = value
+    if len(set(ratings.values())) == 1:
+        return _of_the_same(next(iter(ratings.values())), len(by_prompt))
     draw, rows = Random(seed), list(by_prompt.values())  # noqa: S311 -- statistics, no secret
     means = []
     for _ in range(RESAMPLES):
@@ -52,6 +58,12 @@ def mean_of_ratings(ratings: Mapping[tuple[str, str], float], seed: int = 0) -> 
         drawn = [row[p] for row in draw.choices(rows, k=len(rows)) for p in people if p in row]
         means += [fmean(drawn)] if drawn else []
     return _estimate(fmean(ratings.values()), means)
+
+
+def _of_the_same(value: float, number: int) -> Estimate:
+    """So many values of 0 to 1, all `value`: others make up this share at the most."""
+    unseen = 1 - (ALPHA / 2) ** (1 / number)
+    return Estimate(value, value * (1 - unseen), value + (1 - value) * unseen)
 
 
 def _estimate(value: float, resampled: Sequence[float]) -> Estimate:

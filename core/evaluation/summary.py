@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from core.evaluation.comparison import Comparison, Figures, Judged
 from core.evaluation.counting import Count, Part, reads_answers, seen_of_ten
@@ -94,7 +94,7 @@ def estimate(say: Say, value: Estimate) -> str:
 
 
 def show_p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def figure_rows(say: Say, comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -122,7 +122,7 @@ def sentences(say: Say, comparison: Comparison, judged: Judged) -> list[str]:
         *_on_completeness(say, comparison, judged),
         *_on_difference(say, comparison, judged.count),
         *_on_judge(say, judged),
-        *_on_lengths(say, comparison, judged.count),
+        *_on_lengths(say, comparison, judged),
     ]
 
 
@@ -138,16 +138,23 @@ def _on_difference(say: Say, comparison: Comparison, counted: Count) -> Iterator
     if not counted.whole.table.total:
         return
     name = comparison.names[counted.prompts_lost > counted.prompts_won]
-    if counted.p < ALPHA:
-        yield say("compare_shows_better", name=name, p=show_p(counted.p))
-    else:
-        yield say("compare_shows_nothing", p=show_p(counted.p))
+    key = _difference(counted)
+    yield say(
+        f"compare_shows_{key}", p=show_p(counted.p), **({"name": name} if key == "better" else {})
+    )
     decisive = counted.prompts_won + counted.prompts_lost
     seen, found = seen_of_ten(decisive, 0.6), detectable(decisive)
     if found is None:
         yield say("compare_little_power", decisive=decisive, seen=seen)
     else:
         yield say("compare_power", decisive=decisive, seen=seen, detectable=found)
+
+
+def _difference(counted: Count) -> Literal["better", "mixed", "nothing"]:
+    """Whether the sign test and the interval both find one, only one does, or none."""
+    score = counted.whole.score
+    found = counted.p < ALPHA, score is not None and not score.low <= 0.5 <= score.high
+    return "better" if all(found) else "mixed" if any(found) else "nothing"
 
 
 def _on_judge(say: Say, judged: Judged) -> Iterator[str]:
@@ -159,12 +166,16 @@ def _on_judge(say: Say, judged: Judged) -> Iterator[str]:
         yield say("compare_rule_is_gameable")
 
 
-def _on_lengths(say: Say, comparison: Comparison, counted: Count) -> Iterator[str]:
+def _on_lengths(say: Say, comparison: Comparison, judged: Judged) -> Iterator[str]:
     lengths = [figures.median_length for figures in comparison.figures]
     longer, shorter = max(lengths), min(lengths)
-    if counted.whole.table.total and longer > _MUCH_LONGER * shorter:
+    if _judged_by_taste(judged) and longer > _MUCH_LONGER * shorter:
         name = comparison.names[lengths[1] == longer]
         yield say("compare_lengths_differ", name=name, longer=f"{longer:g}", shorter=f"{shorter:g}")
+
+
+def _judged_by_taste(judged: Judged) -> bool:
+    return judged.terms.kind != "rule" and judged.count.whole.table.total > 0
 
 
 # -- what is needed to repeat it -----------------------------------------------------------------

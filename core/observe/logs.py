@@ -33,7 +33,7 @@ SECRET_PATTERNS = (
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What is struck out of each line: known secrets, and whatever has the pattern of one."""
+    """What is struck out of each line: known secrets, and text that looks like one."""
 
     secrets: frozenset[str] = frozenset()
     patterns: tuple[re.Pattern[str], ...] = SECRET_PATTERNS
@@ -41,7 +41,7 @@ class Redaction:
 
     @classmethod
     def of(cls, *settings: Settings, patterns: tuple[re.Pattern[str], ...] = ()) -> Redaction:
-        """The secrets of the settings, and more patterns."""
+        """The secrets of these settings, and more patterns."""
         found = [secret for each in settings for secret in secrets_in(each)]
         return cls(frozenset(found), (*SECRET_PATTERNS, *patterns))
 
@@ -138,5 +138,5 @@ def secrets_in(settings: Settings) -> frozenset[str]:
         if password := urlsplit(address or "").password:
             found |= {password, unquote(password)}
     # as they stand in JSON and in a repr, too
-    escaped = {pattern(value)[1:-1] for value in found for pattern in (json.dumps, repr)}
+    escaped = {quote(value)[1:-1] for value in found for quote in (json.dumps, repr)}
     return frozenset((found | escaped) - {""})

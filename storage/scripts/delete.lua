@@ -46,6 +46,7 @@ local score = tonumber(call('ZSCORE', K('history', T), id) or 0.5)
 if score % 1 == 0 then -- a prompt; replies stand half-way to the next
   for _, reply in ipairs(call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)) do
     drop(T, reply)
+    forget_events(reply)
   end
 end
 drop(T, id)

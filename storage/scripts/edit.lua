@@ -14,6 +14,8 @@ local key = K('edited', T .. ' ' .. id)
 local before = call('GET', key)
 if not (before and is_stale(decoded(before).revision)) then
   call('SET', key, cjson.encode({ text = A.text, revision = A.revision }), 'PX', LIFE.edited)
+  call('SADD', K('edits', T), id)
+  touch('edits', T)
 end
 if not record then return { 'ignored', '', 0, '', 0 } end
 

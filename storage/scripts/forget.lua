@@ -2,7 +2,8 @@
 -- these had, their jobs, and the records of both. Returns turns forgotten, and how much is left to do.
 
 local who = A.space .. ':' .. A.author
-call('HSET', K('marks'), 'person ' .. who, now)
+add_mark('person ' .. who)
+call('HSET', K('purges'), 'person ' .. who, cjson.encode({ at = now }))
 if A.first then audit(A.space, A.by, 'forget', A.author) end
 for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}) do
   local fields = fields_of(entry[2])
@@ -62,4 +63,7 @@ for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
   forgotten = forgotten + #theirs
   call('ZREM', K('person', who), T)
 end
-return { forgotten, call('ZCARD', K('person', who)) + call('ZCARD', K('asked', who)) }
+if forgotten > 0 then rewrite_later() end
+local left = call('ZCARD', K('person', who)) + call('ZCARD', K('asked', who))
+if left == 0 then call('HDEL', K('purges'), 'person ' .. who) end
+return { forgotten, left }

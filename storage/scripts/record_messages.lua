@@ -18,6 +18,7 @@ elseif A.close then
   call('ZREM', K('deliveries', platform), J)
   call('HSET', K('delivery', J), 'closed', now)
   call('HSET', K('delivery', J), 'note', A.note) -- without what can post
+  if meta.wiped then call('DEL', K('events', J)) end
 else
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
 end

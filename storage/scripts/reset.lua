@@ -1,5 +1,5 @@
 -- Forgets a thread, or raises the number that a channel's or a space's threads are compared with
--- when they are next touched. Returns how many turns went, of a thread.
+-- when they are next touched; purge.lua touches the rest. Returns how many turns went.
 -- With `only_asker`, a thread in which a reply is owed to somebody else stays as it is: -1.
 
 local meta = A.thread and enter(A.thread)
@@ -9,17 +9,23 @@ for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread),
 end
 audit(A.place, A.by, 'reset', '')
 if A.thread then
-  call('HSET', K('marks'), 'thread ' .. A.thread, now)
+  add_mark('thread ' .. A.thread)
   return meta and forget_thread(A.thread, 'reset') or 0
 end
 call('HINCRBY', K('resets'), A.scope, 1)
-call('HSET', K('marks'), A.kind .. ' ' .. A.scope, now)
+add_mark(A.kind .. ' ' .. A.scope)
+call('HSET', K('purges'), A.kind .. ' ' .. A.scope, cjson.encode({ cursor = '0', at = now }))
 -- what is under way or waits ends now, not when its turn would have come
+local gone = 0
+local function forget(T)
+  local _, turns = enter(T)
+  gone = gone + (turns or 0)
+end
 for _, key in ipairs({ 'leases', 'delayed' }) do
-  for _, T in ipairs(call('ZRANGE', K(key), 0, -1)) do enter(T) end
+  for _, T in ipairs(call('ZRANGE', K(key), 0, -1)) do forget(T) end
 end
 for _, J in ipairs(call('ZRANGE', K('deadlines'), 0, -1)) do
   local T = call('HGET', K('job', J), 'thread')
-  if T then enter(T) end
+  if T then forget(T) end
 end
-return 0
+return gone

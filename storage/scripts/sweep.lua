@@ -1,5 +1,6 @@
 -- What time alone brings about, a few at a time: leases that ended, threads whose time to wait is
--- over, jobs past their deadline. Returns how many of each.
+-- over, jobs past their deadline. Returns how many of each, what somebody began to take away and did
+-- not live to, and whether the append-only file is to be rewritten.
 
 local function due(key)
   return call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 32)
@@ -44,7 +45,15 @@ call('ZREMRANGEBYSCORE', K('threads'), '-inf', now - LIFE.threads)
 
 -- These are written all the time: their lifetime is renewed here rather than at each write.
 for _, name in ipairs({ 'leases', 'delayed', 'deadlines', 'open', 'arrivals', 'threads', 'resets',
-  'marks', 'dead' }) do
+  'marks', 'dead', 'purges' }) do
   touch(name)
 end
-return { taken_over, over }
+
+local purges = {}
+for name, purge in pairs(hash(K('purges'))) do
+  if (decoded(purge).at or 0) < now - A.purge_ms then purges[#purges + 1] = name end
+end
+local gone_since = call('GET', K('rewrite'))
+local rewrite = gone_since and tonumber(gone_since) < now - A.rewrite_ms
+if rewrite then call('DEL', K('rewrite')) end
+return { taken_over, over, purges, rewrite and 1 or 0 }

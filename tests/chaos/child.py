@@ -19,11 +19,11 @@ from core.models.catalogue import CATALOGUE
 from core.types import ThreadKey, Turn
 from core.worker import Worker
 from storage.connect import Connection
-from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
 from tests.chaos.board_server import Line, RemoteStandIn
+from tests.chaos.schedule import KeptEvents
 
 PLATFORM = "chaos"
 LANE = "chaos"
@@ -58,7 +58,7 @@ async def adapter(name: str, url: str, socket: str) -> None:
         RemoteStandIn(line, PLATFORM),
         RedisQueue(store),
         RedisHistory(store),
-        RedisDeliveries(store),
+        KeptEvents(store),
         terms,
     )
     working = asyncio.create_task(relay.run(asyncio.Event()))

@@ -14,9 +14,8 @@ from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
-from storage.store import Store
 from tests.chaos.prompts import ReadPrompt
-from tests.chaos.schedule import Said, Schedule
+from tests.chaos.schedule import Said, Schedule, events_of
 from tests.simulated_platform import Message
 
 FINAL = ("done", "failed", "cancelled", "dead")
@@ -78,7 +77,7 @@ async def gather(schedule: Schedule) -> Findings:
     store = schedule.store
     # lifetimes of what is written all the time are renewed by what living processes repeat
     await RedisDeliveries(store).take(schedule.platform, "verdict")
-    replies = {id_: await _reply(store, id_) for id_ in sorted(schedule.jobs)}
+    replies = {id_: await _reply(schedule, id_) for id_ in sorted(schedule.jobs)}
     history = RedisHistory(store)
     remembered = {thread: await history.turns(thread) for thread in schedule.threads}
     found = {id_: reply for id_, reply in replies.items() if reply.job}
@@ -89,13 +88,13 @@ async def gather(schedule: Schedule) -> Findings:
     return Findings(schedule, found, remembered, threads)
 
 
-async def _reply(store: Store, id_: str) -> Reply:
-    rows = await store.command("xrange", f"henji:{{0}}:events:{id_}")
+async def _reply(schedule: Schedule, id_: str) -> Reply:
+    store = schedule.store
     return Reply(
         id_,
         await store.command("hgetall", f"henji:{{0}}:job:{id_}"),
         await store.command("hgetall", f"henji:{{0}}:delivery:{id_}"),
-        [codec.decode_event(fields["e"]) for _, fields in rows],
+        await events_of(store, id_),
     )
 
 

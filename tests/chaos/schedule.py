@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeVar, cast
@@ -21,9 +21,10 @@ from core.dialogue import Dialogue
 from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
 from core.ports import Deliveries, History, JobQueue
-from core.queue_types import Place, Receipt, Regeneration
-from core.types import Done, Job, ThreadKey, Turn
+from core.queue_types import Delivery, Place, Receipt, Regeneration
+from core.types import Done, Job, ReplyEvent, ThreadKey, Turn
 from core.worker import Worker
+from storage import codec
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
@@ -79,6 +80,25 @@ class Reset:
 class Adapter:
     process: Process
     relay: Relay
+
+
+class KeptEvents(RedisDeliveries):
+    """Copies a reply's events when its delivery is closed: a reset takes them away."""
+
+    async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool:
+        rows = await self._store.command("xrange", f"henji:{{0}}:events:{delivery.job}")
+        if rows:
+            texts = codec.dump([fields["e"] for _, fields in rows])
+            await self._store.command("set", f"chaos:{delivery.job}", texts, 600)
+        return await super().close(delivery, messages)
+
+
+async def events_of(store: Store, job: str) -> list[ReplyEvent]:
+    """A reply's events, or how they were when its delivery was closed."""
+    rows = await store.command("xrange", f"henji:{{0}}:events:{job}")
+    texts = [fields["e"] for _, fields in rows]
+    kept = await store.command("get", f"chaos:{job}") or "[]"
+    return [codec.decode_event(text) for text in texts or codec.load(kept)]
 
 
 class Schedule:
@@ -194,7 +214,7 @@ class Schedule:
         process.start(relay.run(asyncio.Event()))
 
     def _ports(self, process: Process) -> tuple[JobQueue, History, Deliveries]:
-        ports = (RedisQueue(self.store), RedisHistory(self.store), RedisDeliveries(self.store))
+        ports = (RedisQueue(self.store), RedisHistory(self.store), KeptEvents(self.store))
         queue, history, deliveries = (Gated(port, process) for port in ports)
         return cast("JobQueue", queue), cast("History", history), cast("Deliveries", deliveries)
 

@@ -29,6 +29,9 @@ local function open_delivery(T, J, job)
   if job.asker then call('HSET', K('delivery', J), 'asker', job.asker) end
   keep(T, 'delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
+  call('ZADD', K('replies', T), now, J)
+  if now % 16 == 0 then call('ZREMRANGEBYSCORE', K('replies', T), '-inf', now - LIFE.events) end
+  touch('replies', T)
   list_job(T, J, job.author)
   if job.asker and job.asker ~= job.author then list_job(T, J, job.asker) end
 end

@@ -15,6 +15,21 @@ local function stop(T, J, job)
   }))
 end
 
+-- The words of a reply go: at once, or when its delivery, which needs them, is over.
+local function forget_events(J)
+  local delivery = call('HMGET', K('delivery', J), 'v', 'closed')
+  if delivery[1] and not delivery[2] then
+    call('HSET', K('delivery', J), 'wiped', 1)
+  else
+    call('DEL', K('events', J))
+  end
+end
+
+-- The append-only file still holds words that went: the sweep has it rewritten.
+local function rewrite_later()
+  call('SET', K('rewrite'), now, 'NX', 'PX', LIFE.rewrite)
+end
+
 -- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
 local function forget_thread(T, by)
   local turns = call('HLEN', K('turns', T))
@@ -22,8 +37,13 @@ local function forget_thread(T, by)
     local job = job_of(J)
     if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
   end
+  for _, J in ipairs(call('ZRANGE', K('replies', T), 0, -1)) do forget_events(J) end
+  for _, id in ipairs(call('SMEMBERS', K('edits', T))) do -- a late copy of the message is edited too
+    call('PEXPIRE', K('edited', T .. ' ' .. id), 60000)
+  end
   call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
-    K('changes', T))
+    K('changes', T), K('replies', T), K('edits', T))
+  rewrite_later()
   place(T)
   call('HINCRBY', K('thread', T), 'epoch', 1)
   call('HSET', K('thread', T), 'floor', call('HINCRBY', K('thread', T), 'version', 1))
@@ -38,16 +58,16 @@ local function era_of(T)
 end
 
 -- Enters a thread: a reset of its channel or space since the last time takes effect here. Returns
--- its numbers, or nil where there is no such thread.
+-- its numbers, or nil where there is no such thread; and how many turns went.
 local function enter(T)
   local meta = hash(K('thread', T))
   if not meta.state then return nil end
   terms[T] = tonumber(meta.retention) or LIFE.thread
   local era = era_of(T)
-  if meta.era == era then return meta end
-  forget_thread(T, 'reset')
+  if meta.era == era then return meta, 0 end
+  local gone = forget_thread(T, 'reset')
   call('HSET', K('thread', T), 'era', era)
-  return hash(K('thread', T))
+  return hash(K('thread', T)), gone
 end
 
 -- Whether the job is still the caller's: 'ok', 'cancelled' or 'fenced'; and the thread's numbers.

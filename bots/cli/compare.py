@@ -1,0 +1,88 @@
+"""``henji compare``: the command line. What it does is in `bots.cli.comparison`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bots.cli.common import example, open_settings
+from core.errors import UsageError
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog=example(
+        "henji compare rinna-ppo rinna-sft-v2 --prompts questions.jsonl --judge people",
+        "henji compare new old --prompts q.jsonl --answers-b old.jsonl --judge http://host:8000/v1",
+        "henji compare --out compare-new-old --judge rule:shorter",
+        "henji compare --recount compare-new-old",
+    )
+)
+@click.argument("a", required=False)
+@click.argument("b", required=False)
+@click.option("--prompts", type=_FILE, metavar="FILE", help="The prompts: JSONL.")
+@click.option("--answers-a", type=_FILE, metavar="FILE", help="A's answers, if they are there.")
+@click.option("--answers-b", type=_FILE, metavar="FILE", help="B's answers, if they are there.")
+@click.option(
+    "--judge",
+    "judges",
+    multiple=True,
+    metavar="JUDGE",
+    help="people, rule:NAME, or the URL of an OpenAI-compatible server; may be repeated.",
+)
+@click.option("--judge-model", metavar="NAME", help="What the server calls the judge.")
+@click.option(
+    "--raters", type=click.IntRange(1, 100), default=1, show_default=True, help="How many people."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Of the page for people; by default one that is free.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**53), default=7, show_default=True)
+@click.option("--out", type=_FILE, metavar="DIR", help="Where all is kept: compare-A-B.")
+@click.option("--recount", type=_FILE, metavar="DIR", help="Count what DIR holds anew.")
+def compare(
+    a: str | None,
+    b: str | None,
+    prompts: Path | None,
+    answers_a: Path | None,
+    answers_b: Path | None,
+    judges: tuple[str, ...],
+    judge_model: str | None,
+    raters: int,
+    port: int,
+    seed: int,
+    out: Path | None,
+    recount: Path | None,
+) -> None:
+    """Compare two models on the same prompts.
+
+    Both models answer, judges judge, and a table is printed: win, tie, loss, and what it can show.
+    A report to look at, and all that was said, are kept in a directory; a run that was broken off
+    goes on where it stopped. Without A and B, more judges judge what the directory has.
+    """
+    # only this process reads it: a bot has no use for the evaluation
+    from bots.cli.comparison import Candidate, Wish, judge_again, run, show
+
+    settings = open_settings(log_level="warning")
+    if recount is not None:
+        if a or prompts or judges or out:
+            raise UsageError("--recount counts what is there: it goes with no other option")
+        show(settings, recount)
+        return
+    wish = Wish(judges=judges, judge_model=judge_model, raters=raters, port=port, seed=seed)
+    if a is None:
+        if out is None or prompts or answers_a or answers_b:
+            raise UsageError("two models are compared: name A and B, or a comparison with --out")
+        judge_again(settings, wish, out)
+        return
+    if b is None:
+        raise UsageError("two models are compared: name B, too")
+    if prompts is None:
+        raise UsageError("--prompts names no file with prompts")
+    candidates = (Candidate(a, answers_a), Candidate(b, answers_b))
+    run(settings, wish, candidates, prompts, out)

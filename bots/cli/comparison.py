@@ -1,0 +1,369 @@
+"""The work of ``henji compare``: models and judges, brought together around a record."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bots import strings
+from bots.processes import SIGNALS, stop_on_signals
+from bots.services import load_model
+from core.errors import OperatorError, UsageError
+from core.evaluation import generation, judging, people_page
+from core.evaluation.comparison import recount
+from core.evaluation.counting import Side
+from core.evaluation.prompts import (
+    Language,
+    Prompt,
+    Source,
+    main_language,
+    read_answers,
+    read_prompts,
+)
+from core.evaluation.report import REPORT, report
+from core.evaluation.run_record import JudgeTerms, Record, Setup
+from core.evaluation.scores import RULES
+from core.evaluation.server_judge import PROMPTS, JudgeServer, ServerJudge
+from core.evaluation.summary import Say, table_lines
+from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
+from core.models.files import PULL_RECORD, read_json, weights_fingerprint
+from core.models.manifest import ADAPTER_WEIGHTS
+from core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of the two models, as the command line names it."""
+
+    name: str
+    answers: Path | None
+    """A file with its answers; None: it is to give them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for, beside the models."""
+
+    judges: Sequence[str]
+    judge_model: str | None
+    raters: int
+    port: int
+    seed: int
+
+
+def run(
+    settings: Settings,
+    wish: Wish,
+    candidates: tuple[Candidate, Candidate],
+    prompts: Path,
+    out: Path | None,
+) -> None:
+    """Compare two models, or go on with it. Raises OperatorError with one sentence."""
+    asked, source = read_prompts(prompts)
+    if candidates[0].name == candidates[1].name:
+        raise UsageError(f"A and B are both {candidates[0].name}: there is nothing to compare")
+    sides = [_Contestant.of(settings, one, asked) for one in candidates]
+    _check_that_they_differ(settings, sides)
+    setup = Setup(sides[0].details, sides[1].details, source, wish.seed)
+    directory = out or Path(f"compare-{_plain(candidates[0].name)}-{_plain(candidates[1].name)}")
+    _until_broken_off(_compare(settings, wish, setup, asked, sides, directory))
+    show(settings, directory)
+
+
+def judge_again(settings: Settings, wish: Wish, directory: Path) -> None:
+    """Have what a directory holds judged by more judges."""
+    if not wish.judges:
+        raise UsageError("--judge names no judge of what is there")
+    known = Record.read(directory)
+    missing = [
+        prompt.id
+        for prompt in known.prompts
+        for side in judging.SIDES
+        if (prompt.id, side) not in known.answers
+    ]
+    if missing:
+        raise UsageError(
+            f"{directory} lacks {len(missing)} answers: the command that began it goes on with it"
+        )
+    _until_broken_off(_compare(settings, wish, known.setup, known.prompts, (), directory))
+    show(settings, directory)
+
+
+def show(settings: Settings, directory: Path) -> None:
+    """Count what a directory holds, print the table, and write the report."""
+    record = Record.read(directory)
+    comparison = recount(record)
+    for line in table_lines(_words("en"), comparison):
+        click.echo(line)
+    language = main_language(record.prompts) if settings.locale == "auto" else settings.locale
+    page = report(_words(language), language, comparison)
+    try:
+        (directory / REPORT).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"{directory / REPORT} cannot be written: {error.strerror}") from None
+    _tell(f"the report: {directory / REPORT}")
+
+
+def _words(language: Language) -> Say:
+    def in_language(key: str, **values: Any) -> str:
+        return strings.say(key, language, **values)
+
+    return in_language
+
+
+def _plain(name: str) -> str:
+    """A model's name as a part of a file's."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+
+
+def _until_broken_off(work: Awaitable[None]) -> None:
+    async def wait() -> None:
+        await work
+
+    try:
+        asyncio.run(wait())
+    except KeyboardInterrupt:
+        _tell("broken off: the same command goes on from here")
+        raise
+
+
+async def _compare(
+    settings: Settings,
+    wish: Wish,
+    setup: Setup,
+    prompts: Sequence[Prompt],
+    sides: Sequence[_Contestant],
+    directory: Path,
+) -> None:
+    async with AsyncExitStack() as stack:
+        # a judge that is not there is told before two models have answered for hours
+        judges = [await _judge(settings, wish, name, stack) for name in wish.judges]
+        record = stack.enter_context(Record.open(directory, setup, prompts))
+        for side, contestant in zip(judging.SIDES, sides, strict=False):
+            await _answer(settings, record, side, contestant)
+        for judge in judges:
+            record.begin_judge(judge.terms)
+            await judge.judge(record)
+
+
+# -- the two models ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Contestant:
+    """One side, ready to answer."""
+
+    details: dict[str, Any]
+    """What is needed to have the same answers again."""
+    spec: ModelSpec | None
+    answers: Path | None
+
+    @classmethod
+    def of(cls, settings: Settings, one: Candidate, prompts: Sequence[Prompt]) -> _Contestant:
+        if one.answers is not None:
+            _, source = read_answers(one.answers, "a", prompts)
+            return cls({"name": one.name, "answers": _file(source)}, None, one.answers)
+        spec = find_named(one.name, settings)
+        return cls(_details(settings, spec), spec, None)
+
+
+def _file(source: Source) -> dict[str, str]:
+    return {"file": source.name, "sha256": source.sha256}
+
+
+def _details(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
+    known = asdict(replace(spec, shape=None))
+    del known["shape"]
+    if spec.format != "echo":
+        known |= _weights(settings, spec)
+    known["system_prompt"] = settings.system_prompt
+    known["engine"] = _engine(settings, spec)
+    return known
+
+
+def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
+    """Which weights they are, as far as this machine can tell."""
+    directory = model_directory(spec, settings, _tell)
+    known: dict[str, Any] = {}
+    if (directory / PULL_RECORD).exists():
+        known["revision"] = read_json(directory / PULL_RECORD).get("revision")
+    if settings.engine != "torch":
+        return known
+    if spec.source != EMBEDDED:  # that one is converted on each machine
+        known["weights"] = weights_fingerprint(directory)
+    if spec.adapter:
+        known["adapter_weights"] = _sha256(Path(spec.adapter).expanduser() / ADAPTER_WEIGHTS)
+    return known
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _engine(settings: Settings, spec: ModelSpec) -> str:
+    return "echo" if spec.format == "echo" else settings.engine
+
+
+def _check_that_they_differ(settings: Settings, sides: Sequence[_Contestant]) -> None:
+    one, two = ({**side.details, "name": ""} for side in sides)
+    if one == two:
+        names = " and ".join(side.details["name"] for side in sides)
+        raise UsageError(f"{names} are the same model with the same sampling: nothing to compare")
+    served = [side.spec.adapter for side in sides if side.spec and side.spec.format != "echo"]
+    if settings.engine == "openai" and len(served) == 2 and served[0] == served[1]:
+        raise UsageError(
+            "the server tells the two models apart by the key adapter of [models.NAME], "
+            "and both have the same: give answers with --answers-a and --answers-b, or adapters"
+        )
+
+
+async def _answer(settings: Settings, record: Record, side: Side, contestant: _Contestant) -> None:
+    """Have one model answer what it has not answered yet."""
+    missing = [prompt for prompt in record.prompts if (prompt.id, side) not in record.answers]
+    if not missing:
+        return
+    if contestant.answers is not None:
+        given, _ = read_answers(contestant.answers, side, missing)
+        for answer in given:
+            record.add_answer(answer)
+    elif contestant.spec is not None:
+        await _generate(settings, record, side, contestant.spec, missing)
+        gc.collect()  # the other model may need the memory
+        _empty_gpu_cache()
+
+
+async def _generate(
+    settings: Settings, record: Record, side: Side, spec: ModelSpec, missing: Sequence[Prompt]
+) -> None:
+    own = settings.model_copy(update={"engine": _engine(settings, spec)})
+    model = await load_model(own, spec)
+    progress = Progress(f"answers of {spec.name}")
+    try:
+        found = generation.answers(model.engine, model.dialogue, missing, side, record.setup.seed)
+        async with aclosing(found) as answers:
+            async for answer in answers:
+                record.add_answer(answer)
+                done = sum(known == side for _, known in record.answers)
+                progress(done, len(record.prompts))
+    finally:
+        await model.engine.close()
+
+
+def _empty_gpu_cache() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# -- judges --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """A judge, ready to judge."""
+
+    terms: JudgeTerms
+    judge: Callable[[Record], Awaitable[None]]
+
+
+async def _judge(settings: Settings, wish: Wish, name: str, stack: AsyncExitStack) -> _Judge:
+    """UsageError where there is no such judge, OperatorError where it is not there."""
+    kind, _, which = name.partition(":")
+    match kind:
+        case "people" if not which:
+            return _people(wish)
+        case "rule":
+            return _rule(which)
+        case "http" | "https":
+            return await _server(settings, wish, name, stack)
+    raise UsageError(
+        f"--judge {name} is no judge: people, rule:NAME and a server's URL such as "
+        "http://localhost:8000/v1 are"
+    )
+
+
+def _rule(name: str) -> _Judge:
+    rule = RULES.get(name)
+    if rule is None:
+        raise UsageError(f"--judge rule:{name} is no rule: {', '.join(RULES)} are")
+    terms = JudgeTerms(f"rule:{name}", "rule", both_orders=False)
+
+    async def judge(record: Record) -> None:
+        judging.judge_by_score(record, terms, rule, Progress(f"pairs by {terms.name}"))
+
+    return _Judge(terms, judge)
+
+
+async def _server(settings: Settings, wish: Wish, url: str, stack: AsyncExitStack) -> _Judge:
+    key = settings.judge_api_key
+    server = JudgeServer(url, key=key.get_secret_value() if key else None, model=wish.judge_model)
+    judge = await ServerJudge.open(server)
+    stack.push_async_callback(judge.close)
+    told = hashlib.sha256(repr(PROMPTS).encode()).hexdigest()[:16]
+    terms = JudgeTerms(
+        f"server:{judge.model} ({server.shown})",
+        "server",
+        both_orders=True,
+        details={"temperature": 0, "prompts": told},
+    )
+
+    async def judge_all(record: Record) -> None:
+        await judging.judge_by_server(record, terms, judge, Progress(f"verdicts of {judge.model}"))
+
+    return _Judge(terms, judge_all)
+
+
+def _people(wish: Wish) -> _Judge:
+    raters = [str(number) for number in range(1, wish.raters + 1)]
+
+    async def judge(record: Record) -> None:
+        progress = Progress("votes")
+        page = people_page.PeoplePage(record, raters, _words, progress)
+        stop = stop_on_signals()
+        try:
+            async with people_page.serving(page, wish.port) as links:
+                for rater, link in links.items():
+                    _tell(f"person {rater}: {link}")
+                _tell("Ctrl-C ends the page and prints the table; the same command goes on with it")
+                await stop.wait()
+        finally:
+            for number in SIGNALS:
+                asyncio.get_running_loop().remove_signal_handler(number)
+
+    return _Judge(people_page.TERMS, judge)
+
+
+# -- what is said on the way ---------------------------------------------------------------------
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+class Progress:
+    """How far something is, on standard error: in place on a terminal, else at each tenth."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._tenth = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        line = f"{self._what}: {done} of {total}"
+        if sys.stderr.isatty():
+            click.echo(f"\r{line}\x1b[K", err=True, nl=done >= total)
+        elif (tenth := 10 * done // max(1, total)) != self._tenth:
+            self._tenth = tenth
+            _tell(line)

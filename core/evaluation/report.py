@@ -1,0 +1,349 @@
+"""``report.html``: a comparison to look at, in one file that asks for nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+
+from core.evaluation.comparison import Comparison, Judged, is_looping
+from core.evaluation.counting import SCORE, Outcome, Pair, Side, Winner, pair_up
+from core.evaluation.prompts import Answer, Language, Prompt
+from core.evaluation.run_record import Said
+from core.evaluation.statistics import Estimate
+from core.evaluation.summary import (
+    Say,
+    estimate,
+    figure_rows,
+    judged_by,
+    judged_rows,
+    repeat_rows,
+    sentences,
+)
+
+REPORT = "report.html"
+
+BINS = 24
+"""Of the histogram of lengths."""
+_NEARLY_ALL = 0.95
+"""The part of the answers that the histogram's bins but the last are for."""
+
+_CLASSES: Mapping[Outcome, str] = {"win": "win", "tie": "even", "loss": "loss"}
+_COLORS: Mapping[Outcome, str] = {"win": "a", "tie": "tie", "loss": "b"}
+
+
+def report(say: Say, language: Language, comparison: Comparison) -> str:
+    """The whole page."""
+    a, b = comparison.names
+    title = escape(say("compare_title", a=a, b=b))
+    made_by = escape(say("compare_made_by", directory=comparison.record.directory.name))
+    body = "".join(
+        [
+            f"<header><h1>{title}</h1></header>",
+            *(_judge(say, comparison, judged) for judged in comparison.judged),
+            _answers(say, comparison),
+            _pairs(say, comparison),
+            _rows_section(say("compare_repeat"), repeat_rows(say, comparison)),
+            f"<footer>{made_by}</footer>",
+        ]
+    )
+    return document(language, title, f"<main>{body}</main>", ("colors.css", "report.css"))
+
+
+def document(language: Language, title: str, body: str, styles: Sequence[str]) -> str:
+    """A page that neither runs nor fetches anything; `title` and `body` are HTML."""
+    style = "".join(map(asset, styles))
+    return (
+        f'<!doctype html>\n<html lang="{language}"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{title}</title><style>{style}</style></head>'
+        f"<body>{body}</body></html>\n"
+    )
+
+
+def asset(name: str) -> str:
+    """A file of this package's ``assets/``."""
+    return (files("core.evaluation") / "assets" / name).read_text(encoding="utf-8")
+
+
+# -- one judge's table ---------------------------------------------------------------------------
+
+
+def _judge(say: Say, comparison: Comparison, judged: Judged) -> str:
+    told = "".join(f"<li>{escape(one)}</li>" for one in sentences(say, comparison, judged))
+    return (
+        f"<section><h2>{escape(judged_by(say, judged))}</h2>"
+        f"{_outcomes(say, comparison, judged)}"
+        f'<ul class="sentences">{told}</ul>{_rows(judged_rows(say, judged))}'
+        f"{_scores(say, comparison, judged)}</section>"
+    )
+
+
+def _outcomes(say: Say, comparison: Comparison, judged: Judged) -> str:
+    """Wins, ties and losses as bars, with the intervals of their shares."""
+    table, shares = judged.count.whole.table, judged.count.shares
+    if not shares:
+        return ""
+    a, b = comparison.names
+    rows: list[tuple[Outcome, int, str]] = [
+        ("win", table.wins, say("compare_show_wins", name=a)),
+        ("tie", table.ties, say("compare_tie")),
+        ("loss", table.losses, say("compare_show_wins", name=b)),
+    ]
+    bars = "".join(
+        f'<div class="row {_COLORS[outcome]}"><span class="key">{escape(label)}</span>'
+        f'<div class="track">{_bar(shares[outcome])}</div>'
+        f'<span class="value">{number} <small>{_percent(shares[outcome])}</small></span></div>'
+        for outcome, number, label in rows
+    )
+    return f'<div class="plot">{bars}</div>'
+
+
+def _bar(share: Estimate) -> str:
+    return f'<div class="bar" style="width:{100 * share.value:.1f}%"></div>{_whisker(share)}'
+
+
+def _whisker(value: Estimate) -> str:
+    left, width = 100 * value.low, 100 * (value.high - value.low)
+    return f'<div class="whisker" style="left:{left:.1f}%;width:{width:.1f}%"></div>'
+
+
+def _percent(share: Estimate) -> str:
+    return f"{share.value:.0%} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+
+def _scores(say: Say, comparison: Comparison, judged: Judged) -> str:
+    """The score of all prompts and of each category, with intervals, on an axis from 0 to 1."""
+    whole = judged.count.whole
+    if whole.score is None:
+        return ""
+    rows = [(say("compare_whole"), whole.table.total, whole.score, "first")]
+    rows += [
+        (name, part.table.total, part.score, "")
+        for name, part in judged.count.categories.items()
+        if part.score is not None
+    ]
+    plotted = "".join(
+        f'<div class="row {mark}"><span>{escape(name)} '
+        f'<small class="quiet">({number})</small></span>'
+        f'<div class="track scores">{_whisker(score)}{_dot(score)}</div>'
+        f'<span class="value" title="{escape(estimate(say, score))}">'
+        f"{score.value:.2f}</span></div>"
+        for name, number, score, mark in rows
+    )
+    a, b = comparison.names
+    ends = "".join(f"<span>{escape(say('compare_better_left', name=n))}</span>" for n in (b, a))
+    axis = f'<div class="row"><span></span><div class="axis">{ends}</div><span></span></div>'
+    return f'<h3>{escape(say("compare_categories"))}</h3><div class="plot">{plotted}{axis}</div>'
+
+
+def _dot(score: Estimate) -> str:
+    color = "a" if score.value > 0.5 else "b" if score.value < 0.5 else "tie"
+    return f'<div class="dot {color}" style="left:{100 * score.value:.1f}%"></div>'
+
+
+def _rows(rows: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in rows)
+    return f"<dl>{cells}</dl>" if cells else ""
+
+
+def _rows_section(heading: str, rows: Sequence[tuple[str, str]]) -> str:
+    return f"<section><h2>{escape(heading)}</h2>{_rows(rows)}</section>"
+
+
+# -- the answers ---------------------------------------------------------------------------------
+
+
+def _answers(say: Say, comparison: Comparison) -> str:
+    a, b = map(escape, comparison.names)
+    rows = "".join(
+        f"<tr><th scope=row>{escape(label)}</th><td>{escape(one)}</td><td>{escape(two)}</td></tr>"
+        for label, one, two in figure_rows(say, comparison)
+    )
+    return (
+        f"<section><h2>{escape(say('compare_answers'))}</h2>"
+        f'<table class="figures"><tr><th></th><th class="key a">{a}</th><th class="key b">{b}</th>'
+        f"</tr>{rows}</table>{_lengths(say, comparison)}</section>"
+    )
+
+
+def _lengths(say: Say, comparison: Comparison) -> str:
+    """Two histograms over the same bins, of which the last holds all that are longer."""
+    answers = comparison.record.answers
+    lengths = {
+        side: [len(answers[prompt, side].text) for prompt in comparison.answered] for side in _SIDES
+    }
+    everything = sorted(lengths["a"] + lengths["b"])
+    if not everything or not everything[-1]:
+        return ""
+    width = max(1, -(-everything[int(_NEARLY_ALL * (len(everything) - 1))] // (BINS - 1)))
+    counts = {side: Counter(min(n // width, BINS - 1) for n in lengths[side]) for side in _SIDES}
+    highest = max(number for side in _SIDES for number in counts[side].values())
+    columns = "".join(
+        "<div>"
+        + "".join(
+            f'<i class="{side}" style="height:{100 * counts[side][place] / highest:.0f}%"></i>'
+            for side in _SIDES
+        )
+        + "</div>"
+        for place in range(BINS)
+    )
+    ends = f"<span>0</span><span>{width * (BINS - 1)}+ {escape(say('compare_lengths_axis'))}</span>"
+    return (
+        f"<h3>{escape(say('compare_lengths'))}</h3>"
+        f'<div class="histogram" aria-hidden="true">{columns}</div><div class="axis">{ends}</div>'
+        f'<p class="legend">{_legend(comparison)}</p>'
+    )
+
+
+_SIDES: tuple[Side, Side] = ("a", "b")
+
+
+def _legend(comparison: Comparison) -> str:
+    names = zip(_SIDES, comparison.names, strict=True)
+    return "".join(f'<span class="key {side}">{escape(name)}</span>' for side, name in names)
+
+
+# -- the pairs -----------------------------------------------------------------------------------
+
+
+def _pairs(say: Say, comparison: Comparison) -> str:
+    articles = "".join(
+        _article(say, comparison, place, prompt)
+        for place, prompt in enumerate(comparison.record.prompts, 1)
+        if prompt.id in set(comparison.answered)
+    )
+    filters = _filters(say, comparison) if comparison.judged else ""
+    return f"<section><h2>{escape(say('compare_pairs'))}</h2>{filters}{articles}</section>"
+
+
+def _filters(say: Say, comparison: Comparison) -> str:
+    a, b = comparison.names
+    labels = (
+        ("all", say("compare_show_all")),
+        ("win", say("compare_show_wins", name=a)),
+        ("tie", say("compare_show_ties")),
+        ("loss", say("compare_show_wins", name=b)),
+    )
+    choices = "".join(
+        f'<label><input type="radio" name="show" id="show-{key}"'
+        f"{' checked' if key == 'all' else ''}>{escape(label)}</label>"
+        for key, label in labels
+    )
+    return f'<fieldset class="filters">{choices}</fieldset>'
+
+
+def _article(say: Say, comparison: Comparison, place: int, prompt: Prompt) -> str:
+    record = comparison.record
+    said = {
+        judged.terms.name: [s for s in record.verdicts_of(judged.terms.name)
+                            if s.verdict.prompt == prompt.id]
+        for judged in comparison.judged
+    }  # fmt: skip
+    chips = "".join(
+        _chip(say, comparison, judged, said[judged.terms.name]) for judged in comparison.judged
+    )
+    first = comparison.judged[0] if comparison.judged else None
+    outcome = _outcome(_paired(first, said[first.terms.name])) if first else None
+    category = f'<span class="quiet">{escape(prompt.category)}</span>' if prompt.category else ""
+    answers = "".join(
+        _answer(say, record.answers[prompt.id, side], side, name, prompt)
+        for side, name in zip(_SIDES, comparison.names, strict=True)
+    )
+    return (
+        f'<article class="{_CLASSES[outcome] if outcome else ""}"><header>'
+        f'<span class="quiet">{place}</span>{category}{chips}</header>'
+        f'<div class="prompt said" lang="{prompt.language}">{escape(prompt.text)}</div>'
+        f'<div class="pair">{answers}</div>'
+        f"{''.join(_words(say, comparison, some) for some in said.values())}</article>"
+    )
+
+
+def _answer(say: Say, answer: Answer, side: Side, name: str, prompt: Prompt) -> str:
+    notes = [say("compare_characters", number=len(answer.text))]
+    if answer.ending == "length":
+        notes.append(say("compare_ending_length"))
+    if is_looping(answer):
+        notes.append(say("compare_ending_repetition"))
+    text = escape(answer.text) or f"<em>{escape(say('page_empty_answer'))}</em>"
+    return (
+        f'<div class="answer {side}"><p><span class="named">{escape(name)}</span> · '
+        f"{escape(' · '.join(notes))}</p>"
+        f'<div class="said" lang="{prompt.language}">{text}</div></div>'
+    )
+
+
+def _paired(judged: Judged, said: Sequence[Said]) -> list[Pair]:
+    return pair_up([one.verdict for one in said], both_orders=judged.terms.both_orders)
+
+
+def _outcome(pairs: Sequence[Pair]) -> Outcome | None:
+    """Of a prompt, over all who judged it."""
+    scores = [SCORE[pair.outcome] for pair in pairs if pair.outcome is not None]
+    if not scores:
+        return None
+    mean = sum(scores) / len(scores)
+    return "win" if mean > 0.5 else "loss" if mean < 0.5 else "tie"
+
+
+def _chip(say: Say, comparison: Comparison, judged: Judged, said: Sequence[Said]) -> str:
+    pairs = _paired(judged, said)
+    outcome = _outcome(pairs)
+    label = escape(judged_by(say, judged))
+    color = _COLORS[outcome] if outcome else "tie"
+    words = escape(_result(say, comparison, outcome, pairs, said))
+    return f'<span class="chip {color}">{label}: {words}</span>'
+
+
+def _result(
+    say: Say,
+    comparison: Comparison,
+    outcome: Outcome | None,
+    pairs: Sequence[Pair],
+    said: Sequence[Said],
+) -> str:
+    a, b = comparison.names
+    names: Mapping[Outcome, str] = {
+        "win": say("compare_show_wins", name=a),
+        "tie": say("compare_tie"),
+        "loss": say("compare_show_wins", name=b),
+    }
+    if outcome is None:
+        return say("compare_verdict_unreadable" if said else "compare_no_verdict")
+    if len(pairs) == 1:
+        return say("compare_verdict_both_bad") if pairs[0].both_bad else names[outcome]
+    counts = Counter(pair.outcome for pair in pairs)
+    return ", ".join(f"{names[o]} {counts[o]}" for o in names if counts[o])
+
+
+def _words(say: Say, comparison: Comparison, said: Sequence[Said]) -> str:
+    """What a judge wrote, folded up."""
+    return "".join(_one_said(say, comparison, one) for one in said if one.text or one.scores)
+
+
+def _one_said(say: Say, comparison: Comparison, said: Said) -> str:
+    if said.scores:
+        a, b = said.scores
+        return f'<p class="quiet">{escape(said.judge)}: {a:.4g} | {b:.4g}</p>'
+    first = comparison.names[said.verdict.first == "b"]
+    heading = ", ".join(_heading(say, comparison, said.verdict.winner, first))
+    return (
+        f"<details><summary>{escape(heading)}</summary>"
+        f'<div class="said">{escape(said.text)}</div></details>'
+    )
+
+
+def _heading(say: Say, comparison: Comparison, winner: Winner, first: str) -> Iterator[str]:
+    a, b = comparison.names
+    yield say("compare_order", name=first)
+    words: Mapping[Winner, str] = {
+        "a": say("compare_show_wins", name=a),
+        "b": say("compare_show_wins", name=b),
+        "tie": say("compare_tie"),
+        "both bad": say("compare_verdict_both_bad"),
+        "unreadable": say("compare_verdict_unreadable"),
+    }
+    yield words[winner]

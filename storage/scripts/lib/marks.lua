@@ -1,0 +1,38 @@
+-- Marks: what was said before a mark's time is never read from the channel again.
+
+local MOST_MARKS, FOLDED = 2048, 512
+
+-- The wider place whose mark covers this one's: a mark on it forgets more, and never less.
+local function wider(name)
+  local kind, scope = string.match(name, '^(%a+) (.*)$')
+  if kind == 'space' then return nil end
+  local space, channel = places(scope .. ':-')
+  return kind == 'thread' and 'channel ' .. channel or 'space ' .. space
+end
+
+-- Too many marks become fewer: the oldest of the narrowest kind there is go into their wider place's.
+local function fold_marks()
+  local marks = hash(K('marks'))
+  for _, kind in ipairs({ 'thread', 'person', 'channel' }) do
+    local names = {}
+    for name in pairs(marks) do
+      if string.find(name, kind .. ' ', 1, true) == 1 then names[#names + 1] = name end
+    end
+    if #names >= FOLDED or kind == 'channel' then
+      table.sort(names, function(a, b) return tonumber(marks[a]) < tonumber(marks[b]) end)
+      for i = 1, math.min(FOLDED, #names) do
+        local into = wider(names[i])
+        marks[into] = math.max(tonumber(marks[into] or 0), tonumber(marks[names[i]]))
+        call('HSET', K('marks'), into, string.format('%d', marks[into]))
+        call('HDEL', K('marks'), names[i])
+      end
+      return
+    end
+  end
+end
+
+-- `name` is a kind and a place: ``thread T``, ``channel C``, ``space S``, ``person S:U``.
+local function add_mark(name)
+  call('HSET', K('marks'), name, now)
+  if call('HLEN', K('marks')) > MOST_MARKS then fold_marks() end
+end

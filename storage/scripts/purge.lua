@@ -1,0 +1,30 @@
+-- Takes away what a reset of a channel or a space has forgotten, some threads at a time. Returns how
+-- many turns went, and 1 while there may be more.
+
+local name = A.kind .. ' ' .. A.scope
+local purge = decoded(call('HGET', K('purges'), name) or '')
+if not purge.cursor then return { 0, 0 } end
+
+if purge.cursor == '0' then
+  for _, entry in ipairs(call('XRANGE', K('dead'), '-', '+')) do
+    local space, channel = places(fields_of(entry[2]).thread or '-:-:-')
+    if space == A.scope or channel == A.scope then call('XDEL', K('dead'), entry[1]) end
+  end
+end
+
+local found = call('ZSCAN', K('threads'), purge.cursor, 'COUNT', A.most)
+local gone = 0
+for i = 1, #found[2], 2 do
+  local T = found[2][i]
+  local space, channel = places(T)
+  if space == A.scope or channel == A.scope then
+    local _, turns = enter(T)
+    gone = gone + (turns or 0)
+  end
+end
+if found[1] == '0' then
+  call('HDEL', K('purges'), name)
+  return { gone, 0 }
+end
+call('HSET', K('purges'), name, cjson.encode({ cursor = found[1], at = now }))
+return { gone, 1 }

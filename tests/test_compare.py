@@ -1,0 +1,341 @@
+"""`henji compare`: two models, judges, a table and a report."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import aiohttp
+import pytest
+import structlog
+
+from bots.cli import entry_point
+from bots.strings.en import ENGLISH
+from core import evaluation
+from core.evaluation import server_judge
+from core.evaluation.run_record import Record
+from tests import tiny_models
+from tests.comparisons import lines
+from tests.processes import Ran, finish, start
+from tests.published import needs_answers, published_answers
+
+Here: TypeAlias = Callable[..., Ran]
+
+ECHOES = """
+[models.ten]
+source = "echo"
+max_new_tokens = 10
+[models.twenty]
+source = "echo"
+max_new_tokens = 20
+[models.twin]
+source = "echo"
+max_new_tokens = 10
+"""
+
+QUESTIONS: list[dict[str, Any]] = [
+    {"id": "time", "category": "generic", "prompt": "時間管理能力を向上させるにはどうしますか?"},
+    {"id": "mountain", "category": "facts", "prompt": "Which mountain in Japan is the highest?"},
+    {"id": "short", "category": "facts", "prompt": "Why?"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command runs: with prompts, and models that repeat so much of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HENJI_CONFIG", str(tmp_path / "henji.toml"))
+    (tmp_path / "henji.toml").write_text(ECHOES)
+    lines(tmp_path / "q.jsonl", QUESTIONS)
+    return tmp_path
+
+
+@pytest.fixture
+def compare(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Here]:
+    """Runs the command in this process."""
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["henji", "compare", *words])
+        status = entry_point.run()
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.raiseExceptions
+    yield run
+    root.handlers[:], root.level, logging.raiseExceptions = before
+    structlog.reset_defaults()
+
+
+def answers_in(directory: Path) -> dict[tuple[str, str], str]:
+    return {key: answer.text for key, answer in Record.read(directory).answers.items()}
+
+
+# -- what it does --------------------------------------------------------------------------------
+
+
+def test_two_models_answer_are_judged_and_a_table_is_printed(compare: Here, folder: Path) -> None:
+    ran = compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "rule:shorter")
+    assert ran.status == 0, ran.err
+    assert "ten against twenty" in ran.out
+    assert re.search(r"win \|  tie \| loss\n +2 \|    1 \|    0   of 3", ran.out)
+    for line in ("sign test", "score at equal length", "median length", "cut off at the length"):
+        assert line in ran.out
+    directory = folder / "compare-ten-twenty"
+    assert answers_in(directory)["time", "a"] == "echo: 時間管理"
+    assert (directory / "report.html").is_file()
+
+
+def test_the_table_says_all_that_is_needed_to_repeat_it(compare: Here, folder: Path) -> None:
+    ran = compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "rule:shorter", "--seed", "9")
+    repeat = ran.out.partition("To repeat it")[2]
+    for told in ("3 from q.jsonl, SHA-256 ", "seed     9", "max_new_tokens 10", "temperature 0.0"):
+        assert told in repeat
+
+
+def test_counting_anew_gives_the_same_table(compare: Here, folder: Path) -> None:
+    first = compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "rule:shorter")
+    (folder / "compare-ten-twenty" / "report.html").unlink()
+    (folder / "q.jsonl").unlink()
+    again = compare("--recount", "compare-ten-twenty")
+    assert (again.status, again.out) == (0, first.out)
+    assert (folder / "compare-ten-twenty" / "report.html").is_file()
+
+
+def test_another_judge_may_judge_what_is_there(compare: Here, folder: Path) -> None:
+    compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "rule:shorter")
+    before = answers_in(folder / "compare-ten-twenty")
+    ran = compare("--out", "compare-ten-twenty", "--judge", "rule:longer")
+    assert ran.status == 0, ran.err
+    assert "Counted by the rule shorter" in ran.out
+    assert "Counted by the rule longer" in ran.out
+    assert answers_in(folder / "compare-ten-twenty") == before
+
+
+def test_answers_that_are_there_are_not_generated(compare: Here, folder: Path) -> None:
+    given = [{"id": row["id"], "answer": f"A to {row['id']}"} for row in QUESTIONS]
+    lines(folder / "a.jsonl", given)
+    ran = compare(
+        "theirs", "ten", "--prompts", "q.jsonl", "--answers-a", "a.jsonl", "--out", "here"
+    )
+    assert ran.status == 0, ran.err
+    assert answers_in(folder / "here")["short", "a"] == "A to short"
+    assert "answers (file a.jsonl, sha256 " in ran.out
+    assert re.search(r"cut off at the length limit +not known \| 2", ran.out)
+
+
+@needs_answers
+def test_the_published_answers_are_compared_as_they_are(compare: Here, folder: Path) -> None:
+    there = published_answers()
+    ran = compare(
+        *("ppo", "sft", "--prompts", str(there / "question.jsonl"), "--judge", "rule:longer"),
+        *("--answers-a", str(there / "answers-ppo.jsonl")),
+        *("--answers-b", str(there / "answers-sft-v2.jsonl")),
+    )
+    assert ran.status == 0, ran.err
+    assert re.search(r"median length, characters +178 \| 134", ran.out)
+    assert "of 80" in ran.out
+
+
+# -- with our own engine -------------------------------------------------------------------------
+
+
+def test_models_of_ones_own_answer_with_their_cards_sampling_and_go_on_as_they_began(
+    compare: Here, folder: Path
+) -> None:
+    """Two tiny models of rinna's kind; answers that were lost come out the same."""
+    for seed in (1, 2):
+        tiny_models.rinna(folder / f"model-{seed}", seed=seed)
+    table = '\n[models.{0}]\nsource = "{1}"\nformat = "rinna"\nmax_new_tokens = 12\n'
+    with (folder / "henji.toml").open("a") as file:
+        file.write(table.format("one", folder / "model-1"))
+        file.write(table.format("two", folder / "model-2"))
+    words = ("one", "two", "--prompts", "q.jsonl", "--judge", "rule:longer")
+    assert (ran := compare(*words)).status == 0, ran.err
+    whole = answers_in(folder / "compare-one-two")
+    assert len(whole) == 6
+    assert whole["time", "a"] != whole["time", "b"]
+    record = Record.read(folder / "compare-one-two")
+    assert {answer.ending for answer in record.answers.values()} <= {"stop", "length"}
+    assert record.setup.a["weights"] != record.setup.b["weights"]
+
+    kept = folder / "compare-one-two" / "answers.jsonl"
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:4]) + '{"prompt": "sh')
+    assert (ran := compare(*words)).status == 0, ran.err
+    assert answers_in(folder / "compare-one-two") == whole
+
+
+# -- what it refuses -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "two models are compared"),
+        (("ten",), "name B, too"),
+        (("ten", "twenty"), "--prompts names no file"),
+        (("ten", "ten", "--prompts", "q.jsonl"), "A and B are both ten"),
+        (("ten", "twin", "--prompts", "q.jsonl"), "ten and twin are the same model"),
+        (("ten", "nobody", "--prompts", "q.jsonl"), "nobody, which is no model"),
+        (("ten", "twenty", "--prompts", "no.jsonl"), "no.jsonl cannot be read"),
+        (("ten", "twenty", "--prompts", "q.jsonl", "--judge", "god"), "--judge god is no judge"),
+        (("ten", "twenty", "--prompts", "q.jsonl", "--judge", "rule:x"), "rule:x is no rule"),
+        (("ten", "twenty", "--prompts", "q.jsonl", "--answers-a", "q.jsonl"), "it has no answer"),
+        (("--out", "nowhere", "--judge", "people"), "nowhere holds no comparison"),
+        (("--recount", "nowhere"), "nowhere holds no comparison"),
+        (("--recount", "nowhere", "--judge", "people"), "it goes with no other option"),
+        (("ten", "twenty", "--prompts", "q.jsonl", "--raters", "0"), "--raters"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_in_one_sentence(
+    compare: Here, folder: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    ran = compare(*words)
+    assert ran.status == 2
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
+    assert not list(folder.glob("compare-*"))
+
+
+def test_a_judge_that_is_away_is_told_before_the_models_answer(
+    compare: Here, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_judge, "_FIRST_PAUSE", 0.001)
+    ran = compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "http://127.0.0.1:9/v1")
+    assert ran.status == 1
+    assert "the judge at http://127.0.0.1:9/v1" in ran.err
+    assert not list(folder.glob("compare-*"))
+
+
+def test_a_directory_of_another_comparison_is_left_alone(compare: Here, folder: Path) -> None:
+    compare("ten", "twenty", "--prompts", "q.jsonl", "--out", "here")
+    ran = compare("ten", "twenty", "--prompts", "q.jsonl", "--out", "here", "--seed", "8")
+    assert ran.status == 2
+    assert "here holds another comparison (its seed is 7, and 8 is asked for)" in ran.err
+
+
+def test_a_judge_does_not_begin_before_all_have_answered(compare: Here, folder: Path) -> None:
+    compare("ten", "twenty", "--prompts", "q.jsonl", "--out", "here")
+    kept = folder / "here" / "answers.jsonl"
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:4]))
+    ran = compare("--out", "here", "--judge", "rule:shorter")
+    assert (ran.status, ran.err.count("\n")) == (2, 1)
+    assert "here lacks 2 answers" in ran.err
+
+
+def test_two_models_on_one_server_need_names_of_their_own(
+    compare: Here, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("left", "right"):
+        tiny_models.tokenizer_files(folder / name)
+        config = {"max_position_embeddings": 64, "model_type": "llama"}
+        (folder / name / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("HENJI_ENGINE", "openai")
+    ran = compare("left", "right", "--prompts", "q.jsonl")
+    assert ran.status == 2
+    assert "the key adapter of [models.NAME]" in ran.err
+
+
+# -- people --------------------------------------------------------------------------------------
+
+
+async def vote_through(link: str, vote: str) -> None:
+    """Judge all pairs of a link alike."""
+    async with aiohttp.ClientSession() as http:
+        async with http.get(link) as response:
+            page = await response.text()
+        while found := re.search(r'name="pair" value="(\d+)"', page):
+            form = {"pair": found[1], "vote": vote}
+            async with http.post(link + "vote", data=form) as response:
+                page = await response.text()
+
+
+async def links_of(process: asyncio.subprocess.Process, number: int) -> list[str]:
+    assert process.stderr is not None
+    links: list[str] = []
+    while len(links) < number:
+        line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
+        assert line, "it ended"
+        links += re.findall(r"person \d+: (http://127\.0\.0\.1:\d+/\w+/)", line)
+    return links
+
+
+async def test_people_judge_on_a_page_until_ctrl_c_and_go_on_later(folder: Path) -> None:
+    words = ("compare", "ten", "twenty", "--prompts", "q.jsonl", "--judge", "people")
+    process = await start(*words, "--raters", "2", HENJI_CONFIG=str(folder / "henji.toml"))
+    first, _ = await links_of(process, 2)
+    await vote_through(first, "tie")
+    process.send_signal(signal.SIGINT)
+    ran = await finish(process)
+    assert ran.status == 0, ran.err
+    assert "0 |    3 |    0   of 3" in ran.out
+
+    process = await start(*words, "--raters", "2", HENJI_CONFIG=str(folder / "henji.toml"))
+    _, second = await links_of(process, 2)
+    await vote_through(second, "both_bad")
+    process.send_signal(signal.SIGTERM)
+    ran = await finish(process)
+    assert ran.status == 0, ran.err
+    assert "0 |    6 |    0   of 6" in ran.out
+    assert re.search(r"both bad \(counted as ties\) +3\n", ran.out)
+
+
+# -- the house -----------------------------------------------------------------------------------
+
+
+async def test_a_bot_s_process_does_not_load_the_evaluation() -> None:
+    script = """
+import sys
+import bots.cli.entry_point, bots.cli.commands, bots.services, bots.slack.bot, bots.discord.bot
+print([name for name in sys.modules if name.startswith("core.evaluation")])
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=HOUSE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert out.decode().strip() == "[]"
+
+
+HOUSE = Path(__file__).parents[1]
+
+
+def test_every_sentence_of_the_table_the_page_and_the_report_is_in_the_strings() -> None:
+    folder = Path(evaluation.__file__).parent
+    said = {key for path in folder.glob("*.py") for key in keys_in(path)}
+    ours = {key for key in ENGLISH if key.startswith(("compare_", "page_"))}
+    missing = {key for key in said if not any(re.fullmatch(key, known) for known in ours)}
+    unsaid = {known for known in ours if not any(re.fullmatch(key, known) for key in said)}
+    assert not missing
+    assert not unsaid
+
+
+def keys_in(path: Path) -> Iterator[str]:
+    """Patterns of the keys in a file: what is filled in may be anything."""
+    tree = ast.parse(path.read_text())
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+             for part in node.values}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (str(p.value) if isinstance(p, ast.Constant) else ".+" for p in node.values)
+            text = "".join(parts)
+        elif isinstance(node, ast.Constant) and id(node) not in inner:
+            text = str(node.value)
+        else:
+            continue
+        if re.fullmatch(r"(?:compare|page)_[\w.+]+", text):
+            yield text
+
+
+def test_no_test_of_ours_leaves_a_comparison_in_the_project() -> None:
+    assert not [name for name in os.listdir(HOUSE) if name.startswith("compare-")]
