@@ -7,7 +7,7 @@ so each command checks again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import discord
 from discord import app_commands
@@ -18,6 +18,28 @@ from bots.discord.context import MESSAGE_SECONDS, Context, actor_of, localized, 
 from bots.discord.convert import PLATFORM, Interaction
 from bots.discord.platform import MESSAGE_LENGTH
 from core.queue_types import Place
+
+
+class _WithMessages(app_commands.Transformer):
+    """A channel option for channels that have messages or threads.
+
+    discord.py's own offers media channels too, which Discord's published schema does not allow.
+    """
+
+    @property
+    def type(self) -> discord.AppCommandOptionType:
+        return discord.AppCommandOptionType.channel
+
+    @property
+    def channel_types(self) -> list[discord.ChannelType]:
+        kinds = discord.ChannelType
+        return [kinds.text, kinds.news, kinds.forum, kinds.voice, kinds.stage_voice]
+
+    async def transform(self, interaction: Interaction, value: Any, /) -> Any:
+        return value
+
+
+ChannelOption: TypeAlias = app_commands.Transform[app_commands.AppCommandChannel, _WithMessages]
 
 
 class AdminCommandHandler:
@@ -38,7 +60,7 @@ class AdminCommandHandler:
     @app_commands.rename(which=localized("cmd_which"))
     @app_commands.describe(which=localized("cmd_which_about"))
     async def reset_channel(
-        self, interaction: Interaction, which: app_commands.AppCommandChannel | None = None
+        self, interaction: Interaction, which: ChannelOption | None = None
     ) -> None:
         place = _place(interaction, str(which.id) if which else _channel_of(interaction))
         if await self._is_allowed(interaction):

@@ -14,6 +14,7 @@ from aiohttp import web
 from tests.local_discord import payloads as p
 from tests.local_discord import validation
 from tests.local_discord.limits import Limits
+from tests.local_discord.openapi import published
 from tests.local_discord.world import (
     ALREADY_ACKNOWLEDGED,
     ARCHIVED,
@@ -114,6 +115,8 @@ class Rest:
             body = json.loads(await request.text() or "{}")
             response = await self._answer(kind, handler, request, body)
             path = request.path.removeprefix("/api/v10")
+            if document := published():
+                self.faults += document.faults(request.method, path, body)
             said = body if isinstance(body, dict) else {"list": body}
             self.requests.append(
                 Request(time.monotonic(), request.method, path, kind, said, response.status)
