@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bots.platform import Incoming, Part, PlatformRefused, Status
-from core.queue_types import Delivery
+from core.queue_types import Delivery, Regeneration
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 from storage import codec
 from tests.simulated_platform import Board
@@ -147,6 +147,11 @@ class RemoteRelay:
             "submit", str(incoming.thread), pack_turn(incoming.turn), incoming.addressed,
             list(incoming.event_ids), incoming.has_past,
         )  # fmt: skip
+
+    async def regenerate(self, wanted: Regeneration) -> None:
+        await self._ask(
+            "regenerate", str(wanted.thread), wanted.reply, wanted.revision, wanted.author
+        )
 
     def __getattr__(self, name: str) -> Any:
         async def ask(thread: ThreadKey, *arguments: Any) -> Any:

@@ -16,6 +16,7 @@ from core import worker as workers
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
+from core.queue_types import Regeneration
 from core.types import ThreadKey, Turn
 from core.worker import Worker
 from storage.connect import Connection
@@ -75,6 +76,8 @@ async def _event(relay: Relay, kind: str, arguments: list[Any]) -> Any:
             thread, Turn(*turn), addressed, event_ids=tuple(events), has_past=has_past
         )
         await relay.submit(incoming)
+    elif kind == "regenerate":
+        await relay.regenerate(Regeneration(thread, *rest))
     else:
         await getattr(relay, kind)(thread, *rest)
 
