@@ -19,7 +19,15 @@ from typing import TypeVar
 import structlog
 
 from bots import strings, text
-from bots.platform import Part, Platform, PlatformRefused, Status
+from bots.platform import (
+    EditRefused,
+    MessageGone,
+    MessageTooLong,
+    Part,
+    Platform,
+    PlatformRefused,
+    Status,
+)
 from core.background import first_of
 from core.errors import StoreUnavailable
 from core.ports import Deliveries
@@ -99,6 +107,11 @@ class ReplyDelivery:
     """From this part on, what an earlier process posted may stand twice."""
     _gone: list[str] = field(default_factory=list)
     """Messages of this reply that were taken away."""
+    _part_length: int = 0
+    _reposted: set[int] = field(default_factory=set)
+    """The parts whose message could not be edited and was posted anew."""
+    was_deleted: bool = False
+    """Somebody deleted a message of the reply: it stops, and its turn is forgotten."""
 
     async def run(self) -> None:
         """Bring the reply out, to its end. LeaseLost where another process has taken over."""
@@ -108,6 +121,9 @@ class ReplyDelivery:
             await self._take_up()
             await self._write_until_end()
             await self._settle(began)
+        except MessageGone:
+            log.info("a reply was deleted while it was written", job=self.delivery.job)
+            self.was_deleted = True
         except PlatformRefused as error:
             log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
         finally:
@@ -219,8 +235,21 @@ class ReplyDelivery:
             log.info("no status", job=self.delivery.job, error=repr(error))
 
     async def _show(self, view: View) -> None:
-        """Make the messages say what the view says."""
-        parts = self._parts(view)
+        """Make the messages say what the view says, in smaller parts where they are too long."""
+        while True:
+            try:
+                return await self._show_parts(self._parts(view), view)
+            except MessageTooLong as error:
+                if not text.SHORTEST_LIMIT <= error.limit < self._limit:
+                    raise
+                log.info("a message was too long", job=self.delivery.job, limit=error.limit)
+                self._part_length = error.limit
+
+    @property
+    def _limit(self) -> int:
+        return self._part_length or self.platform.part_length
+
+    async def _show_parts(self, parts: Sequence[Part], view: View) -> None:
         for part in parts:
             if part.index < len(self._messages):
                 await self._edit(part)
@@ -235,7 +264,7 @@ class ReplyDelivery:
         platform = self.platform
         if not words:
             return []
-        texts = text.split(words, platform.part_length, platform.length_of)
+        texts = text.split(words, self._limit, platform.length_of)
         last = len(texts) - 1
         return [
             Part(at, words, at == last, note if at == last else "", view.end)
@@ -265,15 +294,18 @@ class ReplyDelivery:
     def _sentence(self, key: str) -> str:
         return strings.say(key, self.locale)
 
-    async def _post(self, part: Part) -> None:
+    async def _post_part(self, part: Part) -> str:
         async def post() -> str:
             return await self.platform.post(self.delivery, part)
 
         async def post_again() -> str:
             return await self._find(part.index) or await post()
 
+        return await self._call(post, post_again)
+
+    async def _post(self, part: Part) -> None:
         await self._record(posting=part.index)
-        message = await self._call(post, post_again)
+        message = await self._post_part(part)
         self._messages.append(message)
         self._begun = True
         self._written[part.index] = part
@@ -315,8 +347,26 @@ class ReplyDelivery:
         if not self._begun:  # who takes over shall know that these are no longer another's
             await self._record(posting=None)
             self._begun = True
-        await self._call(lambda: self.platform.edit(self.delivery, message, part))
+        try:
+            await self._call(lambda: self.platform.edit(self.delivery, message, part))
+        except EditRefused as refusal:
+            await self._repost(part, refusal)
         self._written[part.index] = part
+
+    async def _repost(self, part: Part, refusal: EditRefused) -> None:
+        """Post a part anew, once, and remove the message that can no longer be edited."""
+        if part.index in self._reposted:
+            raise refusal
+        log.info("a message is posted anew", job=self.delivery.job, why=str(refusal))
+        self._reposted.add(part.index)
+        await self._record(posting=part.index)
+        old, new = self._messages[part.index], await self._post_part(part)
+        self._messages[part.index] = new
+        await self._record(posting=None)
+        try:
+            await self._take_back([old])
+        except PlatformRefused as error:
+            log.info("an old message stays", job=self.delivery.job, error=str(error))
 
     async def _take_back(self, messages: Sequence[str]) -> None:
         """Remove what the reply needs no more; platforms tell of that as of anybody's deletion."""

@@ -68,6 +68,22 @@ class PlatformRefused(HenjiError):
     """The platform will not do it, however often it is asked: the channel is gone, say."""
 
 
+class MessageTooLong(PlatformRefused):
+    """The platform takes no message of this length; `limit` is the next to try (`length_of`)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a message is too long: parts of {limit} come next")
+        self.limit = limit
+
+
+class EditRefused(PlatformRefused):
+    """This message can no longer be edited. A new message may be posted in its place."""
+
+
+class MessageGone(PlatformRefused):
+    """The message was deleted, by somebody else than the bot."""
+
+
 class Platform(Protocol):
     """What `relay` asks of a platform. A method that raises is tried again, with back-off, unless
     it raised `PlatformRefused`.

@@ -226,6 +226,8 @@ class Relay:
         try:
             with span(job, "deliver", platform=self._platform.name):
                 await outgoing.run()
+            if outgoing.was_deleted:
+                await self._forget(outgoing.delivery)
             cancel = type(outgoing.view.end).__name__.lower()
         except LeaseLost:
             cancel = "lost"
@@ -237,6 +239,11 @@ class Relay:
                 del self._outgoing[job]
             metrics.DELIVERIES_OPEN.labels(self._platform.name).dec()
             metrics.DELIVERIES.labels(self._platform.name, cancel).inc()
+
+    async def _forget(self, delivery: Delivery) -> None:
+        """Forget the reply whose message was deleted, and the one that it was to replace."""
+        for turn in filter(None, (delivery.job, delivery.replaces)):
+            await self._queue.delete(delivery.thread, turn)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots import delivery
-from bots.platform import Incoming, PlatformRefused
+from bots.platform import EditRefused, Incoming, MessageGone, MessageTooLong, PlatformRefused
 from bots.relay import Relay, RelaySettings
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
@@ -41,9 +41,15 @@ class Story:
     number: int = 0
     lease: float = LEASE
     call_seconds: float = 0.1
+    part_length: int = 100
 
     def relay(self, holder: str = "one", wire: Wire = at_once) -> Relay:
-        stand_in = SimulatedPlatform(self.board, call_seconds=self.call_seconds, wire=wire)
+        stand_in = SimulatedPlatform(
+            self.board,
+            part_length=self.part_length,
+            call_seconds=self.call_seconds,
+            wire=wire,
+        )
         ports = (self.house.queue, self.house.history, self.house.deliveries)
         terms = RelaySettings(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
         return Relay(stand_in, *ports, terms)
@@ -107,6 +113,12 @@ class Trouble:
                 raise OSError("no connection")
             case "is refused":
                 raise PlatformRefused("the channel is gone")
+            case "may not be edited":
+                raise EditRefused("the time to edit is over")
+            case "is deleted":
+                raise MessageGone("no such message")
+            case "is too long":
+                raise MessageTooLong(100)
             case "is held":
                 await self._hold()
                 done = await effect()
@@ -355,6 +367,62 @@ async def test_a_platform_that_refuses_ends_the_delivery(story: Story) -> None:
         await story.say(relay, "hello")
         await story.answer("hi")
         await story.shows()
+
+
+@pytest.mark.parametrize("call", ["post", "edit"])
+async def test_a_part_that_is_too_long_is_sent_in_smaller_ones(story: Story, call: str) -> None:
+    story.part_length = 1000
+    wire = Trouble({call: ["is too long"]})
+    async with story.running(wire=wire) as relay:
+        await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "a word"))
+        if call == "edit":
+            await until(lambda: _shown(story, ["a word"]))
+        await story.house.reply(claim, "word " * 25 + "end")
+        await until(lambda: _settled(story))
+    assert len(story.board.shown()) == 2
+    assert " ".join(story.board.shown()) == "word " * 25 + "end"
+
+
+async def test_a_message_that_may_not_be_edited_is_posted_anew_once(story: Story) -> None:
+    story.board.nonce = False
+    wire = Trouble({"edit": ["may not be edited"]})
+    async with story.running(wire=wire) as relay:
+        await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "hi"))
+        await until(lambda: _shown(story, ["hi"]))
+        await story.house.reply(claim, "hi there")
+        await story.shows("hi there")
+    assert wire.called.count("post") == 2
+    assert wire.called.count("remove") == 1
+    assert await story.house.texts(THREAD) == ["hello", "hi there"]
+
+
+async def test_an_old_message_that_may_not_be_removed_stays(story: Story) -> None:
+    story.board.nonce = False
+    wire = Trouble({"edit": ["may not be edited"], "remove": ["is refused"]})
+    async with story.running(wire=wire) as relay:
+        await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "hi"))
+        await until(lambda: _shown(story, ["hi"]))
+        await story.house.reply(claim, "hi there")
+        await story.shows("hi", "hi there")
+
+
+async def test_a_reply_whose_message_was_deleted_stops_and_is_forgotten(story: Story) -> None:
+    wire = Trouble({"edit": ["is deleted"]})
+    async with story.running(wire=wire) as relay:
+        await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await story.house.queue.publish(claim, Delta(0, "hi"))
+        await until(lambda: _shown(story, ["hi"]))
+        await story.house.queue.publish(claim, Delta(2, " there"))
+        await until(lambda: _settled(story))
+    assert wire.called.count("post") == 1
+    assert await story.house.texts(THREAD) == ["hello"]
 
 
 # -- processes that come and go -----------------------------------------------------------------
