@@ -135,11 +135,14 @@ async def test_a_person_is_told_directly_where_the_bot_cannot_post(
     house: SlackDeployment,
 ) -> None:
     slack = house.slack
+    direct = await slack.say("DU2", "U2", "hello")
+    await house.answered("DU2", direct, "echo: hello")
     slack.workspace.without_app.add("C1")
     ts = await slack.say("C1", "U2", f"{BOT} hi")
 
     def told() -> list[str]:
-        return [m.text for m in slack.workspace.messages.values() if m.channel == "DU2"]
+        messages = [m for m in slack.workspace.messages.values() if m.channel == "DU2"]
+        return [m.text for m in messages if m.thread_ts is None and m.bot_id]
 
     await slack.until(told)
     assert told() == ["I am not allowed to write in <#C1>. Please invite me there."]

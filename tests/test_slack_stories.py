@@ -61,7 +61,7 @@ async def test_a_mention_inside_a_thread_is_answered_with_the_thread_read(
 async def test_a_reply_that_becomes_shorter_is_still_remembered(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SlackPlatform, "part_length", 500)
+    monkeypatch.setattr(SlackPlatform, "part_length", 1500)
     long = "。".join(f"{number}番目の長い文" for number in range(80))
     async with slack_deployment(redis) as house:
         await house.core()

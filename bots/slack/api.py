@@ -13,10 +13,11 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
 from bots.slack.convert import Bot
-from bots.slack.error_codes import HOPELESS, sentence
-from bots.slack.rate_limits import RateLimiter
+from bots.slack.error_codes import FINAL, sentence
+from bots.slack.rate_limits import POST, RateLimiter
 from bots.slack.settings import SlackSettings
 from core.observe import metrics
+from core.types import ThreadKey
 
 CONNECTIONS = 100
 CALL_SECONDS = 15.0
@@ -34,8 +35,12 @@ class NoRoom(Exception):
     """The rate limits had no room for a call that may be left out."""
 
 
-def error_code(error: SlackApiError) -> str:
-    """Slack's error code; empty where the answer is no JSON."""
+def error_code(error: Exception) -> str:
+    """Slack's error code; empty where there is none: the answer is no JSON, say."""
+    if isinstance(error, Refused):
+        return error.error
+    if not isinstance(error, SlackApiError):
+        return ""
     if error.response.status_code == 429:
         return "ratelimited"
     return str(error.response.get("error", "")) if isinstance(error.response.data, dict) else ""
@@ -74,7 +79,7 @@ class SlackApi:
         try:
             return await call()
         except SlackApiError as error:
-            if (name := error_code(error)) in HOPELESS:
+            if (name := error_code(error)) in FINAL:
                 raise Refused(name, str(error.response.get("needed") or "")) from error
             raise
 
@@ -85,6 +90,25 @@ class SlackApi:
         metrics.RATE_LIMITED.labels("slack", method).inc()
         seconds = float(error.response.headers.get("Retry-After", 1))
         self.limiter.block(method, team, channel, seconds)
+
+
+async def post_privately(
+    api: SlackApi, client: AsyncWebClient, key: ThreadKey, user: str, text: str
+) -> None:
+    """Send a message that only one person sees, in a thread or, without one, in a channel."""
+    place: dict[str, Any] = {"channel": key.channel, "thread_ts": key.thread or None, "text": text}
+    if key.channel.startswith("D"):
+        plain: dict[str, Any] = {"unfurl_links": False, "unfurl_media": False}
+        await api.call(
+            POST, key.space, key.channel, lambda: client.chat_postMessage(**place, **plain)
+        )
+        return
+    await api.call(
+        "chat.postEphemeral",
+        key.space,
+        key.channel,
+        lambda: client.chat_postEphemeral(user=user, **place),
+    )
 
 
 class Workspaces(Protocol):

@@ -109,7 +109,9 @@ def new_context(
     users = Users(workspaces, limiter, settings.locale, settings.slack_admins)
     backfill = Backfill(workspaces, api, users)
     model = settings.job_lane
-    platform = SlackPlatform(workspaces, api, backfill, model, streaming=settings.slack_streaming)
+    platform = SlackPlatform(
+        workspaces, api, backfill, stores.history, model, streaming=settings.slack_streaming
+    )
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, terms)
     return Context(
         relay=relay,

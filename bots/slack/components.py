@@ -24,6 +24,10 @@ MENU = "henji_menu"
 MENU_WORDS = ("help", "privacy", "model", "reset")
 """The entries of the menu under a reply: slash commands do not work in threads."""
 
+TEXT_BYTES = 4_000
+"""The most of `text` in a call, in UTF-8 bytes. Slack documents 4,000 characters for chat.update;
+measured are bytes (github openclaw/openclaw pull 115027, 2026-07)."""
+_CUT_ENTITY = re.compile(r"&[a-z]{0,3}$")
 _PING = re.compile(r"<!(?=[ches])|<@(?=[UWB])")
 
 
@@ -124,6 +128,18 @@ def _text(text: str) -> Block:
 def escape(text: str) -> str:
     """Text for mrkdwn, with its special characters escaped."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def notification(text: str) -> str:
+    """The text of a message for notifications and screen readers, beside its blocks.
+
+    Escaped, and cut to what Slack takes of `text` in chat.update, whatever the blocks hold.
+    """
+    written = escape(text)
+    if len(written.encode()) <= TEXT_BYTES:
+        return written
+    cut = written.encode()[: TEXT_BYTES - len("…".encode())].decode(errors="ignore")
+    return _CUT_ENTITY.sub("", cut) + "…"
 
 
 # -- modals -----------------------------------------------------------------------------------

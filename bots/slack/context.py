@@ -13,11 +13,10 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.actions import Actions, Actor, Outcome
 from bots.relay import Relay
-from bots.slack.api import SlackApi, Workspaces
+from bots.slack.api import SlackApi, Workspaces, post_privately
 from bots.slack.backfill import Backfill
 from bots.slack.components import Block
 from bots.slack.platform import SlackPlatform
-from bots.slack.rate_limits import POST
 from bots.slack.users import Users
 from bots.strings import say
 from core.bounded import Bounded
@@ -89,28 +88,7 @@ class Context:
     async def send_privately(self, key: ThreadKey, user: str, text: str) -> None:
         """Send a message that only one person sees and that no history keeps."""
         client = await self.workspaces.client(key.space)
-        if key.channel.startswith("D"):
-            await self.api.call(
-                POST,
-                key.space,
-                key.channel,
-                lambda: client.chat_postMessage(
-                    channel=key.channel,
-                    thread_ts=key.thread or None,
-                    text=text,
-                    unfurl_links=False,
-                    unfurl_media=False,
-                ),
-            )
-            return
-        await self.api.call(
-            "chat.postEphemeral",
-            key.space,
-            key.channel,
-            lambda: client.chat_postEphemeral(
-                channel=key.channel, user=user, text=text, thread_ts=key.thread or None
-            ),
-        )
+        await post_privately(self.api, client, key, user, text)
 
     async def respond(self, team: str, url: str, text: str) -> None:
         """Answer by a command's response_url: it works where the bot is not a member too."""

@@ -14,52 +14,209 @@ BOT_TOKEN_FAULTS = {
     "account_inactive": "belongs to an app that was taken out of the workspace",
 }
 
+# The published errors of every method that the bot calls, each in one class. Source: the method
+# references on docs.slack.dev, 2026-08-20. A test holds the classes against the published lists.
 
-HOPELESS = frozenset(
+TEMPORARY = frozenset(
     {
-        "account_inactive",
-        "cant_update_message",
+        "accesslimited",
+        "draft_has_conflict",
+        "external_channel_migrating",
+        "fatal_error",
+        "hash_conflict",
+        "internal_error",
+        "list_record_comment_fetch_failed",
+        "messaging_processing_failed",
+        "rate_limited",
+        "ratelimited",
+        "request_timeout",
+        "service_unavailable",
+        "team_added_to_org",
+        "update_failed",
+    }
+)
+"""A retry may help."""
+
+CANNOT_POST_HERE = frozenset(
+    {
+        "app_access_restricted",
+        "cannot_reply_to_message",
         "channel_not_found",
-        "edit_window_closed",
-        "invalid_arguments",
-        "invalid_auth",
-        "invalid_blocks",
-        "invalid_blocks_format",
+        "channel_type_not_supported",
+        "ekm_access_denied",
         "is_archived",
-        "message_not_found",
-        "missing_scope",
-        "msg_blocks_too_long",
-        "msg_too_long",
+        "is_inactive",
+        "message_limit_exceeded",
+        "messages_tab_disabled",
+        "method_not_supported_for_channel_type",
         "no_permission",
-        "not_authed",
+        "not_authorized",
         "not_in_channel",
         "restricted_action",
         "restricted_action_non_threadable_channel",
         "restricted_action_read_only_channel",
         "restricted_action_thread_locked",
         "restricted_action_thread_only_channel",
+        "slack_connect_canvas_sharing_blocked",
+        "slack_connect_file_link_sharing_blocked",
+        "slack_connect_lists_sharing_blocked",
         "thread_not_found",
-        "token_expired",
-        "token_revoked",
-        "user_not_found",
-    }
-)
-
-CANNOT_POST_HERE = frozenset(
-    {
-        "channel_not_found",
-        "no_permission",
-        "not_in_channel",
-        "restricted_action",
-        "restricted_action_non_threadable_channel",
-        "restricted_action_read_only_channel",
-        "restricted_action_thread_locked",
+        "user_not_in_channel",
     }
 )
 """The bot cannot post in this channel or thread."""
 
-CANNOT_DISPLAY = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
+ABOUT_THE_PERSON = frozenset(
+    {
+        "missing_recipient_team_id",
+        "missing_recipient_user_id",
+        "user_not_found",
+        "user_not_visible",
+    }
+)
+"""The call cannot be made for this person."""
+
+ABOUT_THE_MESSAGE = frozenset(
+    {
+        "block_mismatch",
+        "cant_broadcast_message",
+        "cant_delete_message",
+        "cant_update_message",
+        "edit_window_closed",
+        "message_not_found",
+        "message_not_in_streaming_state",
+        "message_not_owned_by_app",
+        "session_not_found",
+        "stopped_by_user",
+        "streaming_state_conflict",
+    }
+)
+"""The call cannot be made for this message."""
+
+STREAM_IS_OVER = frozenset({"message_not_in_streaming_state", "stopped_by_user"})
+CANNOT_EDIT = frozenset({"block_mismatch", "cant_update_message", "edit_window_closed"})
+
+TOO_LONG = frozenset({"msg_blocks_too_long", "msg_blocks_too_many", "msg_too_long"})
+"""The text is sent again in smaller messages."""
+
+CANNOT_DISPLAY = frozenset({"invalid_blocks", "invalid_blocks_format"})
 """Slack cannot render the blocks: the message is sent again as plain text."""
+
+ABOUT_THE_APP = frozenset(
+    {
+        "access_denied",
+        "account_inactive",
+        "bad_client_secret",
+        "bad_redirect_uri",
+        "cannot_install_an_org_installed_app",
+        "enterprise_is_restricted",
+        "feature_disabled",
+        "forbidden_team",
+        "invalid_auth",
+        "invalid_client_id",
+        "is_bot",
+        "missing_scope",
+        "no_scopes",
+        "not_agent_app",
+        "not_allowed_token_type",
+        "not_authed",
+        "not_enabled",
+        "not_implemented",
+        "oauth_authorization_url_mismatch",
+        "org_login_required",
+        "pkce_not_allowed",
+        "preview_feature_not_available",
+        "team_not_found",
+        "token_expired",
+        "token_revoked",
+        "two_factor_setup_required",
+        "user_email_unverified",
+    }
+)
+"""The app's token, its settings or the workspace stand in the way, wherever it posts."""
+
+WRONG_CALL = frozenset(
+    {
+        "as_user_not_supported",
+        "attachment_payload_limit_exceeded",
+        "blocked_file_type",
+        "deprecated_endpoint",
+        "draft_already_deleted",
+        "draft_already_sent",
+        "draft_not_found",
+        "duplicate_channel_not_found",
+        "duplicate_external_id",
+        "duplicate_message_not_found",
+        "exchanged_trigger_id",
+        "expired_trigger_id",
+        "file_deleted",
+        "file_is_deleted",
+        "file_not_found",
+        "file_share_limit_reached",
+        "insecure_request",
+        "invalid_arg_name",
+        "invalid_arguments",
+        "invalid_array_arg",
+        "invalid_attachments",
+        "invalid_charset",
+        "invalid_chunks",
+        "invalid_code",
+        "invalid_code_verifier",
+        "invalid_cursor",
+        "invalid_form_data",
+        "invalid_grant_type",
+        "invalid_metadata_filter_keys",
+        "invalid_metadata_format",
+        "invalid_metadata_schema",
+        "invalid_name",
+        "invalid_post_type",
+        "invalid_refresh_token",
+        "invalid_status",
+        "invalid_thread_ts",
+        "invalid_trigger_id",
+        "invalid_ts_latest",
+        "invalid_ts_oldest",
+        "markdown_text_conflict",
+        "max_file_sharing_exceeded",
+        "metadata_must_be_sent_from_app",
+        "metadata_too_large",
+        "method_deprecated",
+        "missing_args",
+        "missing_file_data",
+        "missing_post_type",
+        "missing_profile_id",
+        "name_taken",
+        "no_dual_broadcast_content_update",
+        "no_text",
+        "not_subscribed_to_message_stream_stopped",
+        "posting_to_channel_denied",
+        "reserved_username",
+        "send_on_behalf_not_allowed",
+        "slack_connect_blocked_file_type",
+        "slack_connect_clip_sharing_blocked",
+        "slack_connect_file_upload_sharing_blocked",
+        "thread_ts_not_allowed",
+        "thread_ts_required",
+        "too_many_attachments",
+        "too_many_contact_cards",
+        "too_many_users",
+        "unable_to_share_files",
+        "unknown_method",
+        "view_too_large",
+    }
+)
+"""The same call will be refused again, wherever it is made."""
+
+FINAL = (
+    CANNOT_POST_HERE
+    | ABOUT_THE_PERSON
+    | ABOUT_THE_MESSAGE
+    | TOO_LONG
+    | CANNOT_DISPLAY
+    | ABOUT_THE_APP
+    | WRONG_CALL
+)
+"""A retry does not help. An error in no class is retried."""
 
 
 def bot_token_sentence(error: str) -> str:

@@ -9,31 +9,52 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from slack_sdk.errors import SlackApiError
 
-from bots.platform import Part, PlatformRefused, Status
+from bots.platform import (
+    EditRefused,
+    MessageGone,
+    MessageTooLong,
+    Part,
+    PlatformRefused,
+    Status,
+)
 from bots.slack import components
-from bots.slack.api import CALL_SECONDS, NoRoom, Refused, SlackApi, Workspaces, error_code
+from bots.slack.api import (
+    CALL_SECONDS,
+    NoRoom,
+    Refused,
+    SlackApi,
+    Workspaces,
+    post_privately,
+)
 from bots.slack.backfill import Backfill
 from bots.slack.convert import PLATFORM, REPLY_METADATA
-from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_POST_HERE
+from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, TOO_LONG
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import Intake, StatusIndicator
-from bots.slack.streams import STREAM_IS_OVER, Streams
+from bots.slack.streams import Streams
 from bots.strings import say
 from bots.text import closed
 from core.bounded import Bounded
 from core.observe import metrics
+from core.ports import History
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
-PART_LENGTH = 11_500
-"""A Markdown block takes 12,000 characters, and all blocks together about 13,200."""
+PART_LENGTH = 9_600
+"""In UTF-8 bytes. A stream ends between 10,571 and 10,821 of them (measured: github
+openclaw/openclaw pull 143882, 2026). A Markdown block takes 12,000 characters."""
+PLAIN_MARGIN = 0.95
+"""Parts differ in how much escaping adds to them."""
 KEPT_REPLIES = 10_000
+SEARCHED_THREADS = 500
+NOT_A_MEMBER = frozenset({"channel_not_found", "no_permission", "not_in_channel"})
 
 log = structlog.get_logger()
 
@@ -50,6 +71,7 @@ class SlackPlatform:
         workspaces: Workspaces,
         api: SlackApi,
         backfill: Backfill,
+        history: History,
         model: str,
         *,
         streaming: bool = True,
@@ -58,6 +80,7 @@ class SlackPlatform:
         self._api = api
         self._pacer = ReplyPacer(api.limiter)
         self._backfill = backfill
+        self._history = history
         self._model = model
         self._streams = Streams(workspaces, api, wanted=streaming)
         self._indicator = StatusIndicator(workspaces, api)
@@ -67,7 +90,7 @@ class SlackPlatform:
         """Replies whose status may need a refresh."""
 
     def length_of(self, text: str) -> int:
-        return len(components.without_pings(text))
+        return len(components.without_pings(text).encode())
 
     # -- pace ---------------------------------------------------------------------------------
 
@@ -77,7 +100,7 @@ class SlackPlatform:
         if final:
             live.ended = True
             return
-        can_stream = self._streams.has(delivery.thread.space)
+        can_stream = self._streams.has(delivery)
         await self._pacer.wait_for_update(delivery, live, can_stream=can_stream)
 
     # -- status -------------------------------------------------------------------------------
@@ -136,13 +159,13 @@ class SlackPlatform:
 
     async def post(self, delivery: Delivery, part: Part) -> str:
         live = self._of(delivery)
-        async with live.lock:
+        async with live.lock, self._told_of_refusal(delivery, live):
             message = await self._stream(delivery, part, live)
             return message or await self._post(delivery, part, live)
 
     async def _stream(self, delivery: Delivery, part: Part, live: LiveReply) -> str | None:
         """Start a native stream, if the part will grow and the rate limits allow it."""
-        if part.end is not None or not part.last or not self._streams.has(delivery.thread.space):
+        if part.end is not None or not part.last or not self._streams.has(delivery):
             return None
         if self._pacer.room("chat.startStream", delivery) > 0:
             metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
@@ -174,40 +197,84 @@ class SlackPlatform:
                 ),
             )
 
-        content = self._content(delivery, part)
         try:
-            answer = await send(**content)
+            answer = await send(**self._content(delivery, part, live))
         except Refused as refusal:
-            if refusal.error in CANNOT_POST_HERE and part.index == 0:
-                await self._tell_directly(delivery)
-            if refusal.error not in CANNOT_DISPLAY:
-                raise
-            answer = await send(text=content["text"])
+            self._change_form(part, live, refusal)
+            answer = await send(**self._content(delivery, part, live))
         message = str(answer["ts"])
         live.status = ""  # Slack has cleared it
         self._sent(delivery, part, live, message)
         return message
 
-    async def _tell_directly(self, delivery: Delivery) -> None:
-        """Tell the person in a direct message that the bot cannot post where they asked."""
-        team, channel = delivery.thread.space, f"<#{delivery.thread.channel}>"
-        client = await self._workspaces.client(team)
-        sentence = say("cannot_post", self._locale(delivery), channel=channel)
-        with contextlib.suppress(SlackApiError, PlatformRefused):
-            await self._api.call(
-                POST,
-                team,
-                delivery.author,
-                lambda: client.chat_postMessage(
-                    channel=delivery.author, text=sentence, unfurl_links=False, unfurl_media=False
-                ),
-            )
+    @contextlib.asynccontextmanager
+    async def _told_of_refusal(self, delivery: Delivery, live: LiveReply) -> AsyncIterator[None]:
+        """Where a refusal ends the reply: tell the person, and let its status be cleared."""
+        try:
+            yield
+        except (EditRefused, MessageTooLong):
+            raise  # the reply goes on in another message
+        except PlatformRefused as refusal:
+            if isinstance(refusal, Refused) and not live.ended_by_refusal:
+                await self._tell_person(delivery, refusal)
+            live.ended = live.ended_by_refusal = True
+            raise
 
-    def _content(self, delivery: Delivery, part: Part) -> dict[str, Any]:
+    async def _tell_person(self, delivery: Delivery, refusal: Refused) -> None:
+        """Tell the person why there is no reply: where they asked, else in a direct message."""
+        key, person = delivery.thread, delivery.author
+        client = await self._workspaces.client(key.space)
+        invite = "cannot_post" if refusal.error in NOT_A_MEMBER else "post_refused"
+        channel = f"<#{key.channel}>"
+        sentence = say(invite, self._locale(delivery), channel=channel, error=refusal.error)
+        with contextlib.suppress(SlackApiError, PlatformRefused):
+            try:
+                await post_privately(self._api, client, key, person, sentence)
+            except (SlackApiError, PlatformRefused):
+                if direct := await self._direct_channel(key.space, person):
+                    place = replace(key, channel=direct, thread="")
+                    await post_privately(self._api, client, place, person, sentence)
+
+    async def _direct_channel(self, team: str, person: str) -> str | None:
+        """The channel in which the person has written to the bot directly, if it is remembered."""
+        seen = 0
+        async for summary in self._history.threads(PLATFORM, 0.0):
+            key, seen = summary.thread, seen + 1
+            if key.space == team and key.channel.startswith("D"):
+                turns = await self._history.turns(key)
+                if any(stored.turn.author == person for stored in turns):
+                    return key.channel
+            if seen == SEARCHED_THREADS:
+                break
+        return None
+
+    def _change_form(self, part: Part, live: LiveReply, refusal: Refused) -> None:
+        """Let the next call send the part in another form: smaller, or as plain text.
+
+        Raises `refusal` where no other form helps.
+        """
+        if refusal.error in TOO_LONG:
+            raise MessageTooLong(self.length_of(part.text) // 2) from refusal
+        if refusal.error not in CANNOT_DISPLAY or live.plain:
+            raise refusal
+        live.plain = True
+
+    def _content(self, delivery: Delivery, part: Part, live: LiveReply) -> dict[str, Any]:
         """The blocks, and the text for notifications and screen readers."""
-        part = Part(part.index, closed(part.text), part.last, part.note, part.end)
+        part = replace(part, text=closed(part.text))
+        if live.plain:
+            return {"text": self._plain(part), "blocks": []}
         written = components.reply(part, delivery, self._model, self._locale(delivery))
-        return {"text": components.escape(part.text), "blocks": written}
+        return {"text": components.notification(part.text), "blocks": written}
+
+    def _plain(self, part: Part) -> str:
+        """The part as text alone; MessageTooLong where Slack would refuse it."""
+        text = components.escape(part.text)
+        size = len(text.encode())
+        if size > components.TEXT_BYTES:
+            share = components.TEXT_BYTES / size
+            raise MessageTooLong(int(self.length_of(part.text) * share * PLAIN_MARGIN))
+        return text
 
     def _sent(self, delivery: Delivery, part: Part, live: LiveReply, message: str) -> None:
         limiter, team = self._api.limiter, delivery.thread.space
@@ -224,6 +291,10 @@ class SlackPlatform:
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
         live = self._of(delivery)
+        async with self._told_of_refusal(delivery, live):
+            await self._edit(delivery, message, part, live)
+
+    async def _edit(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> None:
         if self._is_unchanged(delivery, message, part, live):
             return
         if message in live.streams and await self._continue_stream(delivery, message, part, live):
@@ -235,7 +306,7 @@ class SlackPlatform:
         async with live.lock:
             if part.end is not None and part.last:
                 # an earlier process may have begun a session
-                live.session |= delivery.token > 1 and self._streams.has(delivery.thread.space)
+                live.session |= delivery.token > 1 and self._streams.has(delivery)
                 await self._clear_signs(delivery, live)
             else:
                 await self._indicator.hide(delivery.thread, live)
@@ -249,22 +320,20 @@ class SlackPlatform:
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
         call = self._api.call_if_room if part.end is None and part.last else self._api.call
-        content = self._content(delivery, part)
 
         async def update() -> Any:
+            content = self._content(delivery, part, live)
             return await client.chat_update(channel=thread.channel, ts=message, **content)
 
         try:
             await call("chat.update", thread.space, thread.channel, update)
         except Refused as refusal:
-            if refusal.error not in CANNOT_DISPLAY:
-                raise
-            content["blocks"] = []
-            await self._api.call("chat.update", thread.space, thread.channel, update)
-        except SlackApiError as error:
-            if error_code(error) != "streaming_state_conflict":
-                raise
-            await self._streams.end(delivery, message)  # an earlier process began it
+            if refusal.error == "streaming_state_conflict":
+                await self._streams.end(delivery, message)  # an earlier process began it
+                live.session = True
+            else:
+                _check_message(refusal)
+                self._change_form(part, live, refusal)
             await self._api.call("chat.update", thread.space, thread.channel, update)
         self._sent(delivery, part, live, message)
 
@@ -290,13 +359,29 @@ class SlackPlatform:
         except Exception as error:
             live.streams.discard(message)  # its text is unknown now: update it whole
             metrics.STREAM_FALLBACKS.labels("slack", "ended").inc()
-            if isinstance(error, SlackApiError) and error_code(error) == STREAM_IS_OVER:
+            if isinstance(error, Refused):
+                await self._leave_stream(delivery, message, part, live, error)
                 return False
             raise
         if over:
             live.streams.discard(message)
         self._sent(delivery, part, live, message)
         return True
+
+    async def _leave_stream(
+        self, delivery: Delivery, message: str, part: Part, live: LiveReply, refusal: Refused
+    ) -> None:
+        """Close a stream that refused text, so that chat.update or a new message goes on."""
+        _check_message(refusal)
+        if refusal.error in STREAM_IS_OVER:
+            return
+        log.info("a stream was refused", job=delivery.job, error=refusal.error)
+        with contextlib.suppress(SlackApiError, PlatformRefused):
+            await self._streams.end(delivery, message)
+            live.session = True
+        if refusal.error in TOO_LONG:
+            shown = self.length_of(live.shown[message])
+            raise MessageTooLong(max(shown, self.length_of(part.text) // 2)) from refusal
 
     async def _stop(
         self, delivery: Delivery, message: str, part: Part, text: str, live: LiveReply
@@ -336,3 +421,11 @@ def _metadata(delivery: Delivery, part: Part) -> dict[str, Any]:
         "event_type": REPLY_METADATA,
         "event_payload": {"job": delivery.job, "part": part.index},
     }
+
+
+def _check_message(refusal: Refused) -> None:
+    """MessageGone or EditRefused, where an error says so of the message."""
+    if refusal.error == "message_not_found":
+        raise MessageGone(str(refusal)) from refusal
+    if refusal.error in CANNOT_EDIT:
+        raise EditRefused(str(refusal)) from refusal

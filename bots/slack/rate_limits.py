@@ -142,6 +142,9 @@ class LiveReply:
     status_at: float = 0.0
     session: bool = False
     """The thread's agent session is in ``processing``."""
+    ended_by_refusal: bool = False
+    plain: bool = False
+    """Slack refused its blocks: it is written as text alone."""
     ended: bool = False
     """This process has the end of the reply."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

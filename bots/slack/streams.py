@@ -15,14 +15,23 @@ from bots.platform import Part, PlatformRefused
 from bots.slack import components
 from bots.slack.api import NoRoom, Refused, SlackApi, Workspaces, error_code
 from bots.slack.components import Block
-from bots.slack.error_codes import CANNOT_POST_HERE
+from bots.slack.error_codes import (
+    ABOUT_THE_APP,
+    ABOUT_THE_PERSON,
+    CANNOT_POST_HERE,
+    STREAM_IS_OVER,
+)
 from bots.text import closed
+from core.bounded import Bounded
 from core.observe import metrics
 from core.queue_types import Delivery
 
-STREAM_IS_OVER = "message_not_in_streaming_state"
-WITHOUT_SECONDS = 600.0
-"""How long a workspace that refused a stream is not asked for another."""
+REFUSED_SECONDS = 600.0
+"""After a refusal no stream is started there for so long: in the workspace, in the channel, or for
+the person, by the error."""
+KEPT_REFUSALS = 10_000
+_PEOPLE = ("U", "W")
+"""How the ids of people begin; those of bots begin with B."""
 
 log = structlog.get_logger()
 
@@ -34,13 +43,22 @@ class Streams:
         self._workspaces = workspaces
         self._api = api
         self._wanted = wanted
-        self._refused: dict[str, float] = {}
-        """Workspace -> when it refused a stream."""
+        self._refused = Bounded[tuple[str, str], float](KEPT_REFUSALS)
+        """Workspace, and channel, person or "" for all of it -> when a stream was refused."""
 
-    def has(self, team: str) -> bool:
-        """Whether a workspace has streams, as far as known."""
-        at = self._refused.get(team)
-        return self._wanted and (at is None or time.monotonic() - at > WITHOUT_SECONDS)
+    def has(self, delivery: Delivery) -> bool:
+        """Whether a stream may be started for a reply, as far as known."""
+        thread, person = delivery.thread, delivery.author
+        if not self._wanted or not person.startswith(_PEOPLE):
+            return False  # a bot has no user to stream to
+        now = time.monotonic()
+        times = (self._refused.get((thread.space, what)) for what in ("", thread.channel, person))
+        return all(at is None or now - at > REFUSED_SECONDS for at in times)
+
+    def _note_refusal(self, delivery: Delivery, error: str) -> None:
+        scope = _scope(error, delivery)
+        if scope is not None:
+            self._refused[delivery.thread.space, scope] = time.monotonic()
 
     async def start(self, delivery: Delivery, part: Part) -> str | None:
         """The message of a new stream; None where the workspace will not have it now."""
@@ -63,10 +81,8 @@ class Streams:
             return None
         except (SlackApiError, PlatformRefused) as error:
             # an error that also holds for a post is handled there
-            name = error_code(error) if isinstance(error, SlackApiError) else str(error)
-            log.info("no native stream; posting and editing", error=name)
-            if not (isinstance(error, Refused) and error.error in CANNOT_POST_HERE):
-                self._refused[team] = time.monotonic()
+            log.info("no native stream; posting and editing", error=str(error))
+            self._note_refusal(delivery, error_code(error))
             metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
             return None
         return str(answer["ts"])
@@ -106,11 +122,11 @@ class Streams:
         )
 
     async def end(self, delivery: Delivery, message: str) -> None:
-        """Stop a stream that another process began, so that its message can be updated."""
+        """Stop a stream as it stands, so that its message can be updated. The reply goes on."""
         try:
-            await self._stop(delivery, message, session_status="active")
-        except SlackApiError as error:
-            if error_code(error) != STREAM_IS_OVER:
+            await self._stop(delivery, message, session_status="processing")
+        except Refused as error:
+            if error.error not in STREAM_IS_OVER:
                 raise
 
     async def _stop(self, delivery: Delivery, message: str, **content: Any) -> None:
@@ -122,3 +138,14 @@ class Streams:
             thread.channel,
             lambda: client.chat_stopStream(channel=thread.channel, ts=message, **content),
         )
+
+
+def _scope(error: str, delivery: Delivery) -> str | None:
+    """Where an error stands against other streams: a channel, a person, "" for all; or nowhere."""
+    if error in CANNOT_POST_HERE:
+        return delivery.thread.channel
+    if error in ABOUT_THE_PERSON:
+        return delivery.author
+    if error in ABOUT_THE_APP or error == "unknown_method":
+        return ""
+    return None

@@ -72,6 +72,9 @@ ENGLISH: Final[dict[str, str]] = {
     "files_not_read": "I cannot read files: I read only the text of the message.",
     "stranger": "I answer only members of the workspace that runs me.",
     "cannot_post": "I am not allowed to write in {channel}. Please invite me there.",
+    "post_refused": (
+        "Slack refused my reply in {channel} ({error}). Please ask an admin of the workspace."
+    ),
     "nothing_asked": "Yes? Write your question after the mention. “help” shows what I can do.",
     "asked": "{person} asks: {text}",
     # Help

@@ -10,6 +10,18 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 
+# Where reports conflict, the stricter one is held.
+TEXT_BYTES = 4_000
+"""Of `text` in one call. chat.update documents 4,000 characters; measured are UTF-8 bytes (github
+openclaw/openclaw pull 115027, 2026-07). Posts: github seratch/ChatGPT-in-Slack issue 102, 2024."""
+STREAM_BYTES = 10_600
+"""Of one streamed message: 10,571 were accepted and 10,821 refused (github openclaw/openclaw pull
+143882, 2026)."""
+MARKDOWN_CHARACTERS = 12_000
+"""Of `markdown_text` in a call, and of all Markdown blocks (docs.slack.dev, 2026)."""
+BLOCKS_CHARACTERS = 11_300
+"""Of all texts in the blocks of a message: 11,341 were refused (github slackapi/bolt-js issue 2867,
+2026-04), though issue 2509 (2025-04) measured about 13,200 for Markdown blocks alone."""
 TIERS = {1: 1, 2: 20, 3: 50, 4: 100}
 STATUS_PER_MINUTE = 600
 POST_BURST = 2

@@ -6,6 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.local_slack.limits import (
+    BLOCKS_CHARACTERS,
+    MARKDOWN_CHARACTERS,
+    STREAM_BYTES,
+    TEXT_BYTES,
+)
 from tests.local_slack.validation import block_faults, total_length
 from tests.local_slack.workspace import Installation, Json, Message, Workspace
 
@@ -92,7 +98,9 @@ class Methods:
             raise Refused("invalid_blocks", response="; ".join(faults))
         if blocks and not self.layout:
             raise Refused("invalid_blocks")
-        if total_length(blocks) > 13_200:
+        if len(str(arguments.get("text", "")).encode()) > TEXT_BYTES:
+            raise Refused("msg_too_long")
+        if total_length(blocks) > BLOCKS_CHARACTERS:
             raise Refused("msg_blocks_too_long")
         return blocks
 
@@ -152,7 +160,7 @@ class Methods:
 
     def do_chat_startStream(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
         if not self.streaming:
-            raise Refused("method_not_supported_for_channel_type")
+            raise Refused("access_denied")
         if not arguments["channel"].startswith("D"):
             for name in ("recipient_team_id", "recipient_user_id"):
                 if not arguments.get(name):
@@ -175,18 +183,19 @@ class Methods:
         text = self._streamed(arguments)
         if not text:
             raise Refused("no_text")
-        message.text += text
+        message.text = self._grown(message, text)
         return {"channel": message.channel, "ts": message.ts}
 
     def do_chat_stopStream(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
         message = self._open_stream(arguments, app)
-        message.text += self._streamed(arguments)
+        text = self._grown(message, self._streamed(arguments))
         blocks: list[Json] = arguments.get("blocks", [])
         faults = list(block_faults(blocks))
         if faults:
             self.workspace.violations += faults
             raise Refused("invalid_blocks", response="; ".join(faults))
-        message.blocks = [{"type": "markdown", "text": message.text}, *blocks]
+        message.text = text
+        message.blocks = [{"type": "markdown", "text": text}, *blocks]
         message.metadata = arguments.get("metadata")
         message.streaming = "over"
         if "session_status" in arguments:
@@ -200,9 +209,16 @@ class Methods:
             raise Refused("invalid_chunks")
         written = [str(arguments.get("markdown_text", "")), *(str(c["text"]) for c in chunks)]
         text = "".join(written)
-        if len(text) > 12_000:
+        if len(text) > MARKDOWN_CHARACTERS:
             raise Refused("msg_too_long")
         return text
+
+    def _grown(self, message: Message, text: str) -> str:
+        """What a stream holds with `text` appended."""
+        grown = message.text + text
+        if len(grown.encode()) > STREAM_BYTES:
+            raise Refused("msg_too_long")
+        return grown
 
     def _open_stream(self, arguments: Json, app: Installation) -> Message:
         message = self._own(arguments, app)

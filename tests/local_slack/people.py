@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.local_slack.delivery import Delivery, Envelope
 from tests.local_slack.limits import Limits
 from tests.local_slack.methods import Methods
-from tests.local_slack.server import Call, WebApi, application
+from tests.local_slack.server import Call, Refusal, WebApi, application
 from tests.local_slack.workspace import Installation, Json, Message, Person, Workspace
 
 
@@ -240,6 +240,10 @@ class LocalSlack:
         oldest = time.monotonic() - 2 * self.limits.minute
         statuses = [said for said, at in newest.values() if said and at > oldest]
         return statuses + [s for s in self.workspace.sessions.values() if s == "processing"]
+
+    def refuse(self, method: str, error: str, times: int = 1, channel: str = "") -> None:
+        """Refuse the next calls of a method, in one channel or everywhere."""
+        self.api.refusals.append(Refusal(method, error, times, channel))
 
     def called(self, method: str) -> list[Call]:
         return [call for call in self.api.calls if call.method == method]

@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.local_slack.delivery import Delivery
+from tests.local_slack.errors import is_known
 from tests.local_slack.limits import Limits
 from tests.local_slack.methods import Methods, Refused
 from tests.local_slack.validation import RULES, block_faults, faults
@@ -31,6 +32,20 @@ class Call:
 
 
 @dataclass(slots=True)
+class Refusal:
+    """An error for the next calls of a method; `channel`: only there, `times`: so often."""
+
+    method: str
+    error: str
+    times: int = 1
+    channel: str = ""
+
+    def applies(self, method: str, arguments: Json) -> bool:
+        there = self.channel in ("", arguments.get("channel"), arguments.get("channel_id"))
+        return method == self.method and there and self.times > 0
+
+
+@dataclass(slots=True)
 class WebApi:
     """Reads a request, judges it, and answers it."""
 
@@ -44,6 +59,8 @@ class WebApi:
     socket_mode: bool = True
     slow: dict[str, float] = field(default_factory=dict)
     """Method -> seconds that its answer takes."""
+    refusals: list[Refusal] = field(default_factory=list)
+    """What the next calls are refused with."""
     lost: dict[str, int] = field(default_factory=dict)
     """Method -> how many calls are carried out, and the connection is cut before the answer."""
 
@@ -56,6 +73,8 @@ class WebApi:
         except Refused as refusal:
             answer, headers = refusal.answer, {}
         error = str(answer.get("error", ""))
+        if error and method in RULES and not is_known(method, error):
+            self.workspace.violations.append(f"{method} does not answer {error}")
         self.calls.append(Call(method, arguments, started, error, self._team_of(request)))
         await self.workspace.changed()
         if self.lost.get(method, 0) > 0:
@@ -81,6 +100,7 @@ class WebApi:
         wait = self._limit(method, arguments, app)
         if wait > 0:
             return {"ok": False, "error": "ratelimited"}, {"Retry-After": f"{max(1, round(wait))}"}
+        self._refuse(method, arguments)
         return self.methods.call(method, arguments, app), headers
 
     def _limit(self, method: str, arguments: Json, app: Installation) -> float:
@@ -100,6 +120,12 @@ class WebApi:
         if scope and not self._has_scope(scope, app):
             provided = ",".join(sorted(app.scopes))
             raise Refused("missing_scope", needed=scope, provided=provided)
+
+    def _refuse(self, method: str, arguments: Json) -> None:
+        refusal = next((r for r in self.refusals if r.applies(method, arguments)), None)
+        if refusal is not None:
+            refusal.times -= 1
+            raise Refused(refusal.error)
 
     def _has_scope(self, scope: str, app: Installation) -> bool:
         if scope == "channels:history":

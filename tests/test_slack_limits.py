@@ -1,0 +1,303 @@
+"""Slack's limits and errors: every reply arrives, whole, or the person is told why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.slack import components, error_codes
+from tests.local_slack import Message
+from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.errors import PUBLISHED
+from tests.local_slack.validation import RULES, UNPUBLISHED
+from tests.published import FOLDER
+
+BOT = "<@U0HENJI>"
+SHORT = "すこし長い文章です。" * 12
+LONG = "".join(f"{n}番目の文です。" for n in range(700))
+"""About 6,000 characters and 17,000 bytes: two messages."""
+
+
+@pytest.fixture
+async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    """With a core that writes whole replies at once, and an adapter."""
+    async with slack_deployment(redis, max_new_tokens=20_000) as house:
+        await house.core(tokens=20_000)
+        await house.adapter()
+        yield house
+        await house.at_rest()
+
+
+@pytest.fixture
+async def slow(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    """With a core that takes seconds for `LONG`, where a minute has 30 seconds."""
+    async with slack_deployment(redis, max_new_tokens=20_000, minute=30) as house:
+        await house.core(pace=3000, tokens=20_000)
+        await house.adapter()
+        yield house
+        await house.at_rest()
+
+
+async def whole(house: SlackDeployment, channel: str, ts: str, text: str) -> list[Message]:
+    """The messages of a reply, once they hold all of it and it has ended."""
+    slack = house.slack
+
+    def ended() -> list[Message]:
+        parts = slack.replies(channel, ts)
+        shown = "".join(part.shown for part in parts).replace("\n", "")
+        over = all(part.streaming != "open" for part in parts)
+        has_controls = parts and (components.REGENERATE in parts[-1].buttons())
+        plain = parts and not any(part.blocks for part in parts)
+        return parts if shown == text and over and (has_controls or plain) else []
+
+    found = await slack.until(ended, within=30)
+    assert isinstance(found, list)
+    return found
+
+
+# -- lengths ---------------------------------------------------------------------------------
+
+
+async def test_a_long_reply_is_edited_whole_where_there_are_no_streams(
+    slow: SlackDeployment,
+) -> None:
+    slow.slack.methods.streaming = False
+    ts = await slow.slack.say("C1", "U1", f"{BOT} {LONG}")
+    await whole(slow, "C1", ts, f"echo: {LONG}")
+    assert len(slow.slack.called("chat.update")) >= 2
+    assert {c.error for c in slow.slack.called("chat.update")} == {""}
+
+
+async def test_a_long_reply_survives_the_end_of_its_stream(slow: SlackDeployment) -> None:
+    slack = slow.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: any(len(m.text) > 1500 for m in slack.replies("C1", ts)))
+    slack.expire_streams()
+    await whole(slow, "C1", ts, f"echo: {LONG}")
+
+
+async def test_a_long_reply_survives_a_new_adapter(redis: Redis, redis_url: str) -> None:
+    async with slack_deployment(redis, max_new_tokens=20_000) as house:
+        house.lease = 1.0
+        await house.core(pace=1500, tokens=20_000)
+        process = await house.adapter_process(redis_url)
+        ts = await house.slack.say("C1", "U1", f"{BOT} {LONG}")
+        await house.slack.until(
+            lambda: any(len(m.text) > 1500 for m in house.slack.replies("C1", ts))
+        )
+        process.kill()
+        await process.wait()
+        await house.adapter()
+        await whole(house, "C1", ts, f"echo: {LONG}")
+
+
+async def test_a_long_reply_without_blocks_is_split_smaller(house: SlackDeployment) -> None:
+    house.slack.methods.layout = False
+    ts = await house.slack.say("C1", "U1", f"{BOT} {LONG}")
+    parts = await whole(house, "C1", ts, f"echo: {LONG}")
+    assert len(parts) >= 5
+    assert {c.error for c in house.slack.called("chat.postMessage")} == {"", "invalid_blocks"}
+
+
+async def test_a_notification_is_cut_within_bytes_and_never_inside_an_entity() -> None:
+    for text in ("あ" * 5000, "<" * 5000, "a" * 3998 + "<&>", "a" * 4000):
+        cut = components.notification(text)
+        assert len(cut.encode()) <= components.TEXT_BYTES
+        assert cut.rstrip("…").replace("&lt;", "").replace("&amp;", "").find("&") == -1
+    assert components.notification("a < b") == "a &lt; b"
+
+
+# -- refusals inside a stream ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", ["msg_too_long", "msg_blocks_too_long", "invalid_blocks"])
+@pytest.mark.parametrize("method", ["chat.appendStream", "chat.stopStream"])
+async def test_a_refused_stream_is_closed_and_the_reply_arrives(
+    slow: SlackDeployment, method: str, error: str
+) -> None:
+    slow.slack.refuse(method, error)
+    ts = await slow.slack.say("C1", "U1", f"{BOT} {LONG}")
+    await whole(slow, "C1", ts, f"echo: {LONG}")
+    assert error in [call.error for call in slow.slack.called(method)]
+
+
+# -- refused edits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
+async def test_a_reply_that_may_not_be_edited_is_posted_anew(
+    slow: SlackDeployment, error: str
+) -> None:
+    slack = slow.slack
+    slack.methods.streaming = False
+    ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
+    await slack.until(lambda: slack.replies("C1", ts))
+    slack.refuse("chat.update", error)
+    reply = await slow.answered("C1", ts, f"echo: {SHORT}")
+    await slack.until(lambda: slack.replies("C1", ts) == [reply])
+    assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
+    assert await slow.storehouse().texts(slow.key("C1", ts)) == [SHORT, f"echo: {SHORT}"]
+
+
+async def test_a_reply_deleted_by_somebody_stops_and_is_not_posted_again(
+    redis: Redis,
+) -> None:
+    async with slack_deployment(redis, minute=30) as house:
+        slack = house.slack
+        slack.methods.streaming = False
+        await house.core(pace=30)
+        await house.adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
+        [reply] = await slack.until(lambda: slack.replies("C1", ts))
+        reply.deleted = True  # its event is lost
+        await slack.until(lambda: "message_not_found" in errors(house, "chat.update"))
+        await house.at_rest()
+        ts = await slack.say("C1", "U1", f"{BOT} hi")
+        await house.answered("C1", ts, "echo: hi")
+        assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
+
+
+def errors(house: SlackDeployment, method: str) -> list[str]:
+    return [call.error for call in house.slack.called(method)]
+
+
+# -- final errors ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "cannot_reply_to_message",
+        "app_access_restricted",
+        "ekm_access_denied",
+        "message_limit_exceeded",
+        "team_not_found",
+        "restricted_action_thread_locked",
+    ],
+)
+async def test_a_person_is_told_at_once_why_slack_refused_the_reply(
+    house: SlackDeployment, error: str
+) -> None:
+    slack = house.slack
+    slack.refuse("chat.postMessage", error, times=99, channel="C1")
+    ts = await slack.say("C1", "U2", f"{BOT} hi")
+    await slack.until(lambda: [m for m in slack.whispers("U2") if error in m.text])
+    assert slack.replies("C1", ts) == []
+    assert errors(house, "chat.postMessage") == [error]
+
+
+async def test_a_person_is_told_directly_if_they_have_written_directly_before(
+    house: SlackDeployment,
+) -> None:
+    slack = house.slack
+    direct = await slack.say("DU2", "U2", "hello")
+    await house.answered("DU2", direct, "echo: hello")
+    slack.refuse("chat.postMessage", "is_archived", times=99, channel="C1")
+    slack.refuse("chat.postEphemeral", "is_archived", times=99, channel="C1")
+    for user in ("U1", "U2"):
+        await slack.say("C1", user, f"{BOT} hi")
+
+    def told(channel: str) -> list[str]:
+        messages = slack.workspace.messages.values()
+        return [m.text for m in messages if m.channel == channel and "is_archived" in m.text]
+
+    await slack.until(lambda: told("DU2"))
+    await slack.until(lambda: len(errors(house, "chat.postEphemeral")) == 2)
+    assert told("DU1") == []
+
+
+async def test_a_temporary_error_is_retried(house: SlackDeployment) -> None:
+    house.slack.refuse("chat.postMessage", "internal_error", times=1)
+    ts = await house.slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+
+
+# -- where streams are refused ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere", "there"),
+    [
+        ("channel_type_not_supported", 1, 0),
+        ("restricted_action_thread_only_channel", 1, 0),
+        ("internal_error", 1, 1),
+        ("access_denied", 0, 0),
+        ("missing_recipient_user_id", 0, 0),
+    ],
+)
+async def test_a_refused_stream_stops_only_the_streams_it_speaks_of(
+    redis: Redis, error: str, elsewhere: int, there: int
+) -> None:
+    async with slack_deployment(redis, minute=30) as house:
+        await house.core(pace=90)
+        await house.adapter()
+        slack = house.slack
+        slack.refuse("chat.startStream", error, channel="C1")
+        ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
+        await house.answered("C1", ts, f"echo: {SHORT}")
+        for channel, started in (("C2", elsewhere), ("C1", there)):
+            before = len(slack.called("chat.startStream"))
+            ts = await slack.say(channel, "U1", f"{BOT} {SHORT}")
+            await house.answered(channel, ts, f"echo: {SHORT}")
+            assert len(slack.called("chat.startStream")) - before == started
+        await house.at_rest()
+
+
+async def test_an_allowed_bot_is_answered_without_a_stream(redis: Redis) -> None:
+    async with slack_deployment(redis, minute=30, slack_allowed_bots={"B1"}) as house:
+        await house.core(pace=90)
+        await house.adapter()
+        ts = await house.slack.say("C1", "", f"{BOT} {SHORT}", bot_id="B1")
+        await house.answered("C1", ts, f"echo: {SHORT}")
+        assert house.slack.called("chat.startStream") == []
+        await house.at_rest()
+
+
+# -- the published lists ---------------------------------------------------------------------
+
+
+CLASSES = (
+    error_codes.TEMPORARY,
+    error_codes.CANNOT_POST_HERE,
+    error_codes.ABOUT_THE_PERSON,
+    error_codes.ABOUT_THE_MESSAGE,
+    error_codes.TOO_LONG,
+    error_codes.CANNOT_DISPLAY,
+    error_codes.ABOUT_THE_APP,
+    error_codes.WRONG_CALL,
+)
+
+
+def test_every_published_error_is_in_exactly_one_class() -> None:
+    for error in frozenset().union(*PUBLISHED.values()):
+        assert sum(error in errors for errors in CLASSES) == 1, error
+
+
+@pytest.fixture
+def published() -> dict[str, Any]:
+    """Slack's published methods, from a folder that is not part of the project."""
+    if FOLDER is None:
+        pytest.skip("HENJI_TEST_DATA names no folder with slack-methods.json")
+    found: dict[str, Any] = json.loads((Path(FOLDER) / "slack-methods.json").read_text())
+    return found
+
+
+def test_the_local_slack_has_the_published_errors(published: dict[str, Any]) -> None:
+    for method in RULES:
+        assert PUBLISHED[method] == set(published[method]["errors"]), method
+
+
+def test_every_call_is_held_to_the_published_arguments(published: dict[str, Any]) -> None:
+    """The local Slack refuses any argument outside `RULES`; these are Slack's own."""
+    for method, rule in RULES.items():
+        arguments = published[method]["args"]
+        unpublished = UNPUBLISHED.get(method, frozenset())
+        assert set(rule.arguments) - set(arguments) - unpublished == set(), method
+        needed = {name for name, argument in arguments.items() if argument.get("required")}
+        wrongly = {"chat.appendStream": {"markdown_text"}}.get(method, set())
+        assert needed - set(rule.required) - wrongly == set(), method
