@@ -209,9 +209,10 @@ async def test_four_questions_are_asked_at_once_and_no_more(tmp_path: Path) -> N
         (Server(raw="<html>What?</html>"), "it does not speak JSON: '<html>What"),
         (Server(raw="{}"), "its answer is not a chat completion"),
         (Server(raw='{"choices": []}'), "its answer is not a chat completion"),
+        (Server(raw=" " * (2 << 20)), "its answer is longer than 1048576 bytes"),
         (Server(stalls=True), "it was silent for 0.05 seconds"),
     ],
-    ids=["away", "rude", "no JSON", "no completion", "no choice", "slow"],
+    ids=["away", "rude", "no JSON", "no completion", "no choice", "endless", "slow"],
 )
 async def test_a_judge_that_cannot_judge_ends_the_run_with_one_sentence(
     tmp_path: Path, server: Server, sentence: str

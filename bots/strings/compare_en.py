@@ -122,7 +122,7 @@ COMPARE_ENGLISH: Final[dict[str, str]] = {
     "page_undone": "Your last vote was taken back.",
     "page_nothing_to_undo": "There is no vote to take back.",
     "page_done_title": "Thank you",
-    "page_done": "You have judged all {total} pairs. You can close this page.",
+    "page_done": "That was the last pair of {total}. You can close this page.",
     "page_keys": "Keys: 1 to 4 vote, U takes the last vote back",
     "page_unknown": "This page does not exist. Check that the whole link was copied.",
 }

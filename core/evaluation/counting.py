@@ -112,7 +112,7 @@ class Count:
     rated_together: int
     rated_alike: int
     """Pairs of people who judged the same prompt, and how many of them had the same outcome."""
-    equal_length: float | None
+    equal_length: Estimate | None
     """The score at equal length; None where lengths are not known."""
     not_blind: int
     """Prompts where an answer names its model."""
@@ -160,7 +160,7 @@ def count(
         raters=len({pair.rater for pair in pairs if pair.rater}),
         rated_together=together,
         rated_alike=alike,
-        equal_length=_equal_length(by_prompt, lengths or {}),
+        equal_length=_equal_length(by_prompt, lengths or {}, seed),
         not_blind=len({pair.prompt for pair in pairs} & set(named)),
         blind=_part([p for p in pairs if p.prompt not in named], seed) if named else None,
     )
@@ -242,13 +242,13 @@ def _agreement(pairs: Iterable[Pair]) -> tuple[int, int]:
 
 
 def _equal_length(
-    scores: Mapping[str, float], lengths: Mapping[str, tuple[int, int]]
-) -> float | None:
+    scores: Mapping[str, float], lengths: Mapping[str, tuple[int, int]], seed: int
+) -> Estimate | None:
     known = [prompt for prompt in scores if prompt in lengths]
     if not known:
         return None
     differences = [float(lengths[prompt][0] - lengths[prompt][1]) for prompt in known]
-    return at_equal_length([scores[prompt] for prompt in known], differences)
+    return at_equal_length([scores[prompt] for prompt in known], differences, seed)
 
 
 def median_length(lengths: Iterable[int]) -> float:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from typing import TypeAlias
 
 from core.evaluation.comparison import Comparison, Judged, is_looping
 from core.evaluation.counting import SCORE, Outcome, Pair, Side, Winner, pair_up
@@ -211,10 +212,11 @@ def _legend(comparison: Comparison) -> str:
 
 
 def _pairs(say: Say, comparison: Comparison) -> str:
+    answered, said = set(comparison.answered), _said_of(comparison)
     articles = "".join(
-        _article(say, comparison, place, prompt)
+        _article(say, comparison, place, prompt, said)
         for place, prompt in enumerate(comparison.record.prompts, 1)
-        if prompt.id in set(comparison.answered)
+        if prompt.id in answered
     )
     filters = _filters(say, comparison) if comparison.judged else ""
     return f"<section><h2>{escape(say('compare_pairs'))}</h2>{filters}{articles}</section>"
@@ -236,13 +238,21 @@ def _filters(say: Say, comparison: Comparison) -> str:
     return f'<fieldset class="filters">{choices}</fieldset>'
 
 
-def _article(say: Say, comparison: Comparison, place: int, prompt: Prompt) -> str:
+_SaidOf: TypeAlias = Mapping[tuple[str, str], Sequence[Said]]
+"""What was said, by judge and prompt."""
+
+
+def _said_of(comparison: Comparison) -> _SaidOf:
+    found: dict[tuple[str, str], list[Said]] = {}
+    for one in comparison.record.said.values():
+        found.setdefault((one.judge, one.verdict.prompt), []).append(one)
+    return found
+
+
+def _article(say: Say, comparison: Comparison, place: int, prompt: Prompt, said_of: _SaidOf) -> str:
     record = comparison.record
-    said = {
-        judged.terms.name: [s for s in record.verdicts_of(judged.terms.name)
-                            if s.verdict.prompt == prompt.id]
-        for judged in comparison.judged
-    }  # fmt: skip
+    names = [judged.terms.name for judged in comparison.judged]
+    said = {name: said_of.get((name, prompt.id), ()) for name in names}
     chips = "".join(
         _chip(say, comparison, judged, said[judged.terms.name]) for judged in comparison.judged
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ _FIRST_PAUSE = 0.5
 """Seconds before the second attempt; each later pause is twice as long."""
 _LONGEST = 1024
 """Tokens of a verdict with its reasons."""
+_MOST_BYTES = 1 << 20
+"""Of an answer."""
 
 
 def read_verdict(text: str) -> Place:
@@ -150,15 +153,23 @@ class ServerJudge:
     async def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         url = f"{self._server.base_url.rstrip('/')}/{path}"
         async with self._http.request(method, url, json=body) as response:
-            text = await response.text(errors="replace")
+            text = await self._text(response)
             if response.status in (408, 409, 425, 429) or response.status >= 500:
                 raise _MayPassError(f"status {response.status}: {text.strip()[:200]}")
             if response.status >= 400:
                 raise self._fault(f"status {response.status}: {text.strip()[:200]}")
             try:
-                return await response.json(content_type=None)
+                return json.loads(text)
             except ValueError:
                 raise self._fault(f"it does not speak JSON: {text.strip()[:80]!r}") from None
+
+    async def _text(self, response: aiohttp.ClientResponse) -> str:
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > _MOST_BYTES:
+                raise self._fault(f"its answer is longer than {_MOST_BYTES} bytes")
+        return body.decode(errors="replace")
 
     def _fault(self, what: str) -> OperatorError:
         return OperatorError(f"the judge at {self._server.shown}: {what}")

@@ -8,7 +8,7 @@ from math import comb, exp, sqrt, tanh
 from random import Random
 from statistics import fmean
 
-RESAMPLES = 4000
+RESAMPLES = 2000
 """Of a bootstrap."""
 ALPHA = 0.05
 """Intervals hold 95 %, and a test finds something below 5 %."""
@@ -118,18 +118,36 @@ def _normal_tail(deviations: float) -> float:
 # -- the score at equal length -------------------------------------------------------------------
 
 
-def at_equal_length(scores: Sequence[float], differences: Sequence[float]) -> float:
-    """The score that a logistic regression gives for answers of the same length.
+_FITS = 200
+_WORK = 100_000
+"""The resamples of a fit, and the most prompts that they go through."""
+
+
+def at_equal_length(
+    scores: Sequence[float], differences: Sequence[float], seed: int = 0
+) -> Estimate:
+    """The score that a logistic regression gives for answers of the same length, with the interval
+    of a bootstrap over prompts.
 
     `scores`: 1, 0.5 or 0 by prompt; `differences`: the first model's length less the second's, in
     any unit. As in AlpacaEval 2, the length enters as the tanh of its difference in standard
-    deviations. A weak normal prior on both coefficients keeps them finite.
+    deviations. A weak normal prior on both coefficients keeps them finite. ValueError where there
+    are no prompts.
     """
-    spread = sqrt(fmean(d * d for d in differences)) if differences else 0.0
+    spread = sqrt(fmean(d * d for d in differences))
     lengths = [tanh(d / spread) if spread else 0.0 for d in differences]
+    prompts = list(zip(scores, lengths, strict=True))
+    draw = Random(seed)  # noqa: S311 -- statistics, no secret
+    fits = max(40, min(_FITS, _WORK // len(prompts)))
+    resampled = [_level(draw.choices(prompts, k=len(prompts))) for _ in range(fits)]
+    return _estimate(_level(prompts), resampled)
+
+
+def _level(prompts: Sequence[tuple[float, float]]) -> float:
+    """The score at a length of 0, of (score, length) by prompt."""
     level, slope = 0.0, 0.0
     for _ in range(25):
-        step = _newton_step(scores, lengths, level, slope)
+        step = _newton_step(prompts, level, slope)
         level, slope = level + step[0], slope + step[1]
         if max(map(abs, step)) < 1e-9:
             break
@@ -142,12 +160,12 @@ _PRIOR_SLOPE = 0.25
 
 
 def _newton_step(
-    scores: Sequence[float], lengths: Sequence[float], level: float, slope: float
+    prompts: Sequence[tuple[float, float]], level: float, slope: float
 ) -> tuple[float, float]:
     """One step of Newton's method on the penalised log-likelihood of two coefficients."""
     g0, g1 = -_PRIOR_LEVEL * level, -_PRIOR_SLOPE * slope
     h00, h01, h11 = _PRIOR_LEVEL, 0.0, _PRIOR_SLOPE
-    for score, length in zip(scores, lengths, strict=True):
+    for score, length in prompts:
         guess = _logistic(level + slope * length)
         weight = guess * (1 - guess)
         g0, g1 = g0 + score - guess, g1 + (score - guess) * length

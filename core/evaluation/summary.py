@@ -45,7 +45,7 @@ def _score_rows(say: Say, counted: Count) -> Iterator[Row]:
     won, lost = counted.prompts_won, counted.prompts_lost
     yield say("compare_sign_test"), say("compare_sign_test_value", p=p, won=won, lost=lost)
     if counted.equal_length is not None:
-        yield say("compare_equal_length"), f"{counted.equal_length:.3f}"
+        yield say("compare_equal_length"), estimate(say, counted.equal_length)
 
 
 def _order_rows(say: Say, judged: Judged) -> Iterator[Row]:
