@@ -70,6 +70,15 @@ def commands(page: str) -> Iterator[Command]:
             yield from _piped(page, _without_options(code), named=True)
 
 
+def commands_in_comments(page: str) -> Iterator[Command]:
+    """Those at the top of a compose file, say: lines of a comment that are indented by three."""
+    comments = "\n".join(re.findall(r"(?m)^#(.*)$", read(page)))
+    for line in _joined(comments):
+        plain = re.sub(r"^(?:[A-Z_]+=\S+ +)*", "", line.strip())
+        if line.startswith("   ") and plain.split(" ")[0] in (*COMMANDS, "cp"):
+            yield from _piped(page, line.strip())
+
+
 def inline(page: str) -> set[str]:
     """Inline code, outside of blocks."""
     text = re.sub(r"(?ms)^( *)```.*?^\1```$", "", read(page))

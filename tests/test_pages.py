@@ -22,14 +22,17 @@ from core.observe import metrics
 from core.place_rules import NAMES as RULES
 from core.settings import Settings, environment_name
 from tests.compose_redis import compose_redis
-from tests.pages import HOUSE, PAGES, Command, blocks, commands, inline, read
+from tests.pages import HOUSE, PAGES, Command, blocks, commands, commands_in_comments, inline, read
 from tests.processes import in_a_shell
 from tests.test_docker import services
 from tests.test_kubernetes import WORKLOADS
 
 DOCKER = HOUSE / "docker"
 KINDS: tuple[type[Settings], ...] = (Settings, *settings_classes().values())
+FILES = [str(path.relative_to(HOUSE)) for path in sorted(DOCKER.rglob("*"))
+         if path.suffix in (".yaml", ".env", ".Dockerfile")]  # fmt: skip
 EVERY = [command for page in PAGES for command in commands(page)]
+EVERY += [command for file in FILES for command in commands_in_comments(file)]
 
 
 def test_the_pages_have_commands() -> None:
