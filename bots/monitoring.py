@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import structlog
+
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import set_up_tracing
@@ -50,11 +52,13 @@ async def monitored(
 ) -> AsyncIterator[Monitor]:
     """Serve the health pages, if a port is set, and send traces, if an endpoint is set.
 
-    `part`: the kind of process, such as ``core``. `starting`: why it is not ready yet.
+    `part`: the kind of process, such as ``core``; each line of its log names it. `starting`: why
+    it is not ready yet.
     """
     # a command that serves no pages need not wait for aiohttp
     from core.observe.health import Health, health_pages
 
+    structlog.contextvars.bind_contextvars(part=part)
     set_up_tracing(settings.otlp_endpoint, part)
     metrics.BUILD.labels(version("henji")).set(1)
     monitor = Monitor(settings, queue)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeAlias, overload
 from core.errors import UsageError
 from core.observe.logs import Redaction
 from core.ports import Secrets
-from core.settings import AnySettings, Settings, load_settings, secret_settings
+from core.settings import AnySettings, Settings, load_settings, misspelt_variables, secret_settings
 
 ROOM = Path(__file__).parent
 
@@ -137,11 +137,24 @@ class AllSettings:
 
     @property
     def bots(self) -> tuple[str, ...]:
-        """The platforms that there are tokens for; UsageError where they are incomplete."""
+        """The platforms with tokens. UsageError where they are incomplete or misspelt."""
         found = [name for name, settings in self.platforms.items() if settings.has_tokens]
         for name in found:
-            self.platforms[name].require()
+            self.require(name)
+        for settings in self.platforms.values():
+            if not settings.has_tokens and (misspelt := misspelt_variables(type(settings))):
+                raise UsageError(misspelt[0])
         return tuple(found)
+
+    def require(self, name: str) -> PlatformSettings:
+        """The complete settings of a platform. UsageError for what is missing or misspelt."""
+        settings = self.platforms[name]
+        try:
+            settings.require()
+        except UsageError as error:
+            misspelt = misspelt_variables(type(settings))
+            raise UsageError("; ".join([str(error), *misspelt])) from None
+        return settings
 
     @property
     def redaction(self) -> Redaction:

@@ -36,8 +36,11 @@ def stop_at_end_of_input(stop: asyncio.Event) -> None:
 
 
 def command(*words: str) -> list[str]:
-    """The command line of a henji command, run by the same Python."""
-    return [sys.executable, "-m", "bots", *words]
+    """The command line of a henji command, run by the same Python.
+
+    With ``-P``, so that no folder `bots` of the working directory is run in its place.
+    """
+    return [sys.executable, "-P", "-m", "bots", *words]
 
 
 async def end(process: asyncio.subprocess.Process, patience: float) -> None:

@@ -114,6 +114,14 @@ class Relay:
         with span(job, "submit", platform=self._platform.name):
             receipt = await self._queue.submit(submission, self._settings.holder)
         metrics.count_receipt(self._platform.name, receipt)
+        log.info(
+            "message",
+            platform=self._platform.name,
+            thread=str(incoming.thread),
+            outcome=receipt.outcome,
+            job=receipt.job,
+            position=receipt.position,
+        )
         thread, turn, note = incoming.thread, incoming.turn, incoming.note
         if receipt.job == job and receipt.outcome in ("queued", "refused"):
             position = max(1, receipt.position) if receipt.outcome == "queued" else 0

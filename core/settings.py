@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Collection, Iterable, Set
 from datetime import UTC, tzinfo
@@ -323,6 +324,19 @@ def environment_name(kind: type[Settings], setting: str) -> str:
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + setting.upper()
 
 
+def misspelt_variables(kind: type[Settings]) -> list[str]:
+    """A sentence for each variable that is close to one of an unset secret."""
+    names = [environment_name(kind, setting) for setting in secret_settings(kind)]
+    known = {*names, *(f"{name}_FILE" for name in names)}
+    unset = {name for name in known if not os.environ.get(name)}
+    near = {
+        name: get_close_matches(name, unset, n=1, cutoff=0.8)
+        for name in os.environ
+        if name not in known
+    }
+    return [f"{name} is set: did you mean {found[0]}?" for name, found in near.items() if found]
+
+
 def secret_settings(kind: type[Settings]) -> list[str]:
     """The settings that are never shown. ``NAME_FILE`` may name a file that holds one."""
     fields = kind.model_fields.items()
@@ -352,6 +366,8 @@ def _check_config_file(known: Set[str]) -> None:
         raise UsageError(f"{PREFIX}CONFIG names {path}, which does not exist")
     if path.is_dir():  # Docker makes one where a mounted file is missing
         raise UsageError(f"{path} is a directory: the settings are expected in a file")
+    if path.is_file() and path.stat().st_mode & stat.S_IWOTH:
+        raise UsageError(f"every user of this machine can write {path}: run chmod o-w {path}")
     try:
         keys = tomllib.loads(path.read_text() if path.is_file() else "")
     except OSError as error:

@@ -8,6 +8,7 @@ import logging
 import re
 import signal
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,9 +21,11 @@ from redis.asyncio import Redis
 from bots.cli import bench, commands, entry_point
 from core.errors import OperatorError, UsageError
 from core.extras import command_for, install_command
-from tests.processes import Ran, finish, henji, in_a_shell, start
+from tests.processes import Ran, environment_with, finish, henji, in_a_shell, start
 from tests.servers import free_port
 from tests.waiting import until
+
+HOUSE = Path(__file__).parents[1]
 
 Here: TypeAlias = Callable[..., Ran]
 
@@ -62,6 +65,37 @@ def test_every_command_has_help_with_an_example(here: Here) -> None:
 
 def test_no_command_is_cut_short_in_the_list_of_commands(here: Here) -> None:
     assert "..." not in here("--help").out.partition("Commands:")[2]
+
+
+def test_a_settings_file_that_its_group_can_write_is_warned_of(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "henji.toml"
+    config.write_text('engine = "echo"')
+    config.chmod(0o664)
+    monkeypatch.setenv("HENJI_CONFIG", str(config))
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}")
+    assert "the group of the settings file can write it" in here("admin", "dead").err
+    config.chmod(0o644)
+    assert "can write it" not in here("admin", "dead").err
+
+
+async def test_folders_of_the_working_directory_are_not_run(
+    tmp_path: Path, redis_url: str, redis: Redis
+) -> None:
+    for room in ("bots", "core", "storage"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").write_text("raise SystemExit('foreign code ran')")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "bots", "chat", "--once", "hello"),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        cwd=tmp_path,
+        env=environment_with({"REDIS_URL": redis_url, "PYTHONPATH": str(HOUSE)}),
+    )
+    ran = await finish(process)
+    assert (ran.status, ran.out) == (0, "echo: hello\n")
 
 
 def test_every_promised_command_exists() -> None:

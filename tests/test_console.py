@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
-import re
 import signal
-import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +20,8 @@ from bots.processes import CoreKeeper
 from core.errors import OperatorError
 from core.queue_types import Delivery
 from core.types import Done, ThreadKey, Usage
-from tests.processes import ECHO, exists, finish, henji, in_a_shell, start
+from tests.processes import exists, finish, henji, in_a_shell, start
+from tests.pseudo_terminal import terminal
 from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
@@ -339,54 +335,9 @@ async def test_the_embedded_model_remembers_the_conversation(
 # -- a person at a terminal ---------------------------------------------------------------------
 
 
-@dataclass
-class Terminal:
-    """A pseudo-terminal with `henji chat` in it."""
-
-    process: Process
-    master: int
-    seen: str = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    async def shows(self, pattern: str) -> None:
-        """Wait until what was shown since the last time matches."""
-        async with asyncio.timeout(30):
-            while not (found := re.search(pattern, self.seen, re.DOTALL)):
-                self.seen += await asyncio.to_thread(self._read)
-            self.seen = self.seen[found.end() :]
-
-    def _read(self) -> str:
-        return re.sub(
-            r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self.master, 4096).decode("utf-8", "replace")
-        )
-
-
-@asynccontextmanager
-async def terminal(**environment: str) -> AsyncIterator[Terminal]:
-    master, slave = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bots", "chat"),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env={**os.environ, **ECHO, "TERM": "xterm", **environment},
-        start_new_session=True,
-    )
-    os.close(slave)
-    try:
-        yield Terminal(process, master)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        os.close(master)
-
-
 async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redis) -> None:
     slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}
-    async with terminal(**slow) as screen:
+    async with terminal("chat", **slow) as screen:
         await screen.shows("ready.*>")
         screen.type("a story that takes quite a while\r")
         await screen.shows("echo: a")
@@ -399,7 +350,7 @@ async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redi
 @needs_proc
 async def test_notices_stand_on_their_own_lines(redis_url: str, redis: Redis) -> None:
     slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}
-    async with terminal(**slow) as screen:
+    async with terminal("chat", **slow) as screen:
         await screen.shows("ready.*>")
         core = await child_of(screen.process)
         screen.type("a story that takes quite a while\r")
@@ -411,7 +362,7 @@ async def test_notices_stand_on_their_own_lines(redis_url: str, redis: Redis) ->
 
 
 async def test_ctrl_c_clears_a_line_and_two_more_leave(redis_url: str, redis: Redis) -> None:
-    async with terminal(REDIS_URL=redis_url) as screen:
+    async with terminal("chat", REDIS_URL=redis_url) as screen:
         await screen.shows("ready.*>")
         for line in ("one", "two"):
             screen.type(line)
@@ -424,7 +375,7 @@ async def test_ctrl_c_clears_a_line_and_two_more_leave(redis_url: str, redis: Re
 
 @needs_proc
 async def test_a_closed_terminal_ends_the_chat_and_its_core(redis_url: str, redis: Redis) -> None:
-    async with terminal(REDIS_URL=redis_url) as screen:
+    async with terminal("chat", REDIS_URL=redis_url) as screen:
         await screen.shows("ready.*>")
         core = await child_of(screen.process)
         screen.process.send_signal(signal.SIGHUP)

@@ -83,6 +83,27 @@ def test_what_bots_and_storage_meet_in_is_there() -> None:
         assert (HOUSE / path).exists()
 
 
+async def test_finding_the_platforms_needs_no_extra() -> None:
+    """`henji --help` and `henji manifest slack` run without any platform's packages."""
+    extra = [package for kind in settings_classes().values() for package in kind.packages]
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({extra!r}))
+from bots.cli import main
+sys.argv = ["henji", *sys.argv[1:]]
+main()
+"""
+    for words, said in ((("--help",), "Be a bot in"), (("manifest", "slack"), "socket_mode")):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", script, *words),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=HOUSE,
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert said in out.decode()
+        assert process.returncode == 0
+
+
 async def test_no_part_of_a_bot_loads_the_libraries_of_the_model() -> None:
     """Imports all of `bots` in a process of its own."""
     script = f"""

@@ -118,6 +118,15 @@ def test_a_wrong_secret_is_named_but_not_shown(config: Path) -> None:
     assert "hidden" not in str(it.value)
 
 
+def test_a_file_that_everybody_can_write_is_refused(config: Path) -> None:
+    config.write_text('model = "rinna-ppo"')
+    config.chmod(0o666)
+    with pytest.raises(UsageError, match=r"every user of this machine can write henji\.toml"):
+        load()
+    config.chmod(0o644)
+    assert load().model == "rinna-ppo"
+
+
 def test_secrets_may_stand_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("xoxb-from-a-file\n")
     monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from bots.slack import components
 from bots.slack.app_home import FORGET_ME, RESET_CHANNEL, RESET_SPACE
-from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
+from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
 from core.models.catalogue import CATALOGUE
 from core.queue_types import Place
 from tests.local_slack import Json, Message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,35 @@ def test_the_manifests_lengths_are_within_slacks_limits(made: dict[str, Any]) ->
 
 def test_the_manifest_follows_slacks_schema(made: dict[str, Any]) -> None:
     assert list(manifest_faults(made)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--name", ""), "--name has 0 characters: Slack takes 1 to 35"),
+        (("--name", "x" * 36), "--name has 36 characters"),
+        (("--command", "henji"), "--command is henji: Slack takes a slash and"),
+        (("--command", "/two words"), "--command is /two words"),
+        (("--command", "/Henji"), "--command is /Henji"),
+        (("--url", "http://bot.example.com"), "an address such as https://bot.example.com"),
+        (("--url", "bot.example.com"), "an address such as https://bot.example.com"),
+        (("--url", "https://bot"), "an address such as https://bot.example.com"),
+    ],
+)
+def test_a_manifest_that_slack_would_refuse_is_not_printed(
+    words: tuple[str, str], sentence: str
+) -> None:
+    ran = CliRunner().invoke(henji, ["manifest", "slack", *words])
+    assert ran.output == ""
+    assert isinstance(ran.exception, UsageError)
+    assert sentence in str(ran.exception)
+
+
+@pytest.mark.parametrize("name", ["返事", "Team Bot!", "Kotoba"])
+def test_any_name_makes_a_bot_that_can_be_mentioned(name: str) -> None:
+    made = manifest.document(name=name)
+    assert re.fullmatch(r"[a-z0-9._-]+", made["features"]["bot_user"]["display_name"])
+    assert made["display_information"]["name"] == name
 
 
 def test_the_manifest_checker_finds_invalid_manifests() -> None:

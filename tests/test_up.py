@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -16,13 +17,51 @@ from bots.supervisor import supervise
 from core.errors import UsageError
 from tests.local_slack.deployment import slack_deployment
 from tests.processes import finish, henji, start
+from tests.pseudo_terminal import terminal
 from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
 
-async def test_without_tokens_it_is_a_chat(redis_url: str, redis: Redis) -> None:
+async def test_without_tokens_and_in_a_terminal_it_is_a_chat(redis_url: str, redis: Redis) -> None:
+    async with terminal("up", REDIS_URL=redis_url) as screen:
+        await screen.shows("ready.*>")
+        screen.type("hello\r")
+        await screen.shows("echo: hello")
+
+
+async def test_without_tokens_and_without_a_terminal_it_is_an_error(
+    redis_url: str, redis: Redis
+) -> None:
+    """Under systemd a chat would end at once, and load the model again and again."""
     ran = await henji("up", given="hello\n", REDIS_URL=redis_url)
-    assert (ran.status, ran.out) == (0, "echo: hello\n\n")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("henji: there are no tokens for a platform (discord, slack)")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"SLACK_BOT_TOKEN": "xoxb-1"}, "SLACK_APP_TOKEN is not set"),
+        ({"SLACK_APP_TOKEN": "xapp-1"}, "SLACK_BOT_TOKEN is not set"),
+        ({"SLACK_BOT_TOKN": "x"}, "SLACK_BOT_TOKN is set: did you mean SLACK_BOT_TOKEN?"),
+        ({"DISCORD_TOKEN": "x"}, "DISCORD_TOKEN is set: did you mean DISCORD_BOT_TOKEN?"),
+        (
+            {"SLACK_BOT_TOKEN": "x", "SLACK_AP_TOKEN": "x"},
+            "SLACK_AP_TOKEN is set: did you mean SLACK_APP_TOKEN?",
+        ),
+        (
+            {"SLACK_BOT_TOKEN": "x", "SLACK_APP_TOKEN": "x", "DISCORD_BOT_TOKE": "x"},
+            "DISCORD_BOT_TOKE is set: did you mean DISCORD_BOT_TOKEN?",
+        ),
+    ],
+)
+async def test_incomplete_and_misspelt_tokens_are_errors(
+    given: dict[str, str], sentence: str
+) -> None:
+    ran = await henji("up", **given)
+    assert (ran.status, ran.out) == (2, "")
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
 
 
 async def test_with_tokens_it_answers_on_the_platform_until_it_is_stopped(
@@ -50,6 +89,9 @@ async def test_with_tokens_it_answers_on_the_platform_until_it_is_stopped(
                 up.kill()
     assert ran.status == 0
     assert "こんにちは" not in ran.err
+    for part in ("slack", "core"):
+        assert f"part={part}" in ran.err
+    assert re.search(r"message .* part=slack .*platform=slack .*thread=slack:T\w+:C1:", ran.err)
     assert house.slack.bot_token not in ran.err
     await until(lambda: asyncio.to_thread(lambda: not socket.exists()))
 

@@ -45,8 +45,14 @@ def up() -> None:
     settings = open_all_settings()
     if bots := settings.bots:
         _until_stopped(partial(run_all, settings.core, bots), with_parent=False)
-    else:
+    elif sys.stdin.isatty():
         _chat(None, "default")
+    else:
+        known = ", ".join(settings.platforms)
+        raise UsageError(
+            f"there are no tokens for a platform ({known}), and no terminal to chat in: "
+            "set the tokens, or run `henji chat` or `henji core`"
+        )
 
 
 @henji.command(
@@ -129,7 +135,7 @@ def _command_of(name: str, kind: type[PlatformSettings]) -> click.Command:
     def command(with_parent: bool) -> None:
         from bots.services import serve_platform
 
-        settings = open_all_settings().platforms[name]
+        settings = open_all_settings().require(name)
         _until_stopped(partial(serve_platform, name, settings), with_parent)
 
     return command

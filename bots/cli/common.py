@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+
 from bots.platforms import AllSettings
 from core.errors import UsageError
 from core.observe.logs import set_up_logging
-from core.settings import Settings, is_text
+from core.settings import Settings, config_file, is_text
+
+log = structlog.get_logger()
 
 
 def example(*lines: str) -> str:
@@ -29,6 +34,9 @@ def open_all_settings(**quieter: Any) -> AllSettings:
     """The same, with the settings of the platforms."""
     settings = AllSettings.load().with_defaults(**quieter)
     set_up_logging(settings.core, settings.redaction)
+    path = config_file()
+    if path.is_file() and path.stat().st_mode & stat.S_IWGRP:
+        log.warning("the group of the settings file can write it", path=str(path))
     return settings
 
 

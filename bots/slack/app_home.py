@@ -7,6 +7,7 @@ from bots.slack import components, convert
 from bots.slack.components import Block
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, Malformed, ModalSubmission, Press, thread_of
+from bots.slack.manifest import PROMPTS
 from bots.strings import say
 from core.queue_types import Place
 from core.types import ThreadKey
@@ -16,7 +17,6 @@ RESET_CHANNEL = "henji_reset_channel"
 RESET_USER = "henji_reset_user"
 RESET_SPACE = "henji_reset_space"
 CONFIRM = "henji_confirm_reset"
-PROMPTS = ("summary", "draft", "ideas")
 
 
 class AppHome:

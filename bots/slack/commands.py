@@ -20,14 +20,13 @@ from bots.slack.convert import (
     Press,
     SlashCommand,
 )
+from bots.slack.manifest import RESET_SHORTCUT
 from bots.slack.messages import MessageHandler
 from bots.slack.rate_limits import POST
 from bots.strings import say
 from core.queue_types import Place
 from core.types import ThreadKey, Turn
 
-ASK_SHORTCUT = "henji_ask"
-RESET_SHORTCUT = "henji_reset_thread"
 ASKED = "henji_asked"
 ANSWERS = ("help", "privacy", "model")
 ADMINISTRATION = ("config", "audit")

@@ -26,7 +26,7 @@ from bots.platform import PlatformRefused
 from bots.slack import components, convert
 from bots.slack.app_home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, AppHome
 from bots.slack.button_handlers import REASON, ButtonHandlers
-from bots.slack.commands import ASK_SHORTCUT, ASKED, RESET_SHORTCUT, CommandHandler
+from bots.slack.commands import ASKED, CommandHandler
 from bots.slack.context import Context
 from bots.slack.convert import (
     Malformed,
@@ -36,6 +36,7 @@ from bots.slack.convert import (
     SessionStopped,
 )
 from bots.slack.edits import EditHandler
+from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.slack.messages import MessageHandler
 from core.errors import StoreUnavailable
 

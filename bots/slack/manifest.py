@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import click
 
 from bots.cli.common import example
-from bots.slack.app_home import PROMPTS
-from bots.slack.commands import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.strings import say
 from core.errors import UsageError
 
@@ -31,6 +30,10 @@ EVENTS = (
     "message.groups",
     "message.im",
 )
+PROMPTS = ("summary", "draft", "ideas")
+"""The suggested prompts: keys of sentences."""
+ASK_SHORTCUT = "henji_ask"
+RESET_SHORTCUT = "henji_reset_thread"
 EVENTS_OF_MANY = ("app_uninstalled", "tokens_revoked")
 
 
@@ -72,7 +75,7 @@ def _features(name: str, locale: str, events: str | None, command: str) -> dict[
             "messages_tab_enabled": True,
             "messages_tab_read_only_enabled": False,
         },
-        "bot_user": {"display_name": name.lower(), "always_online": True},
+        "bot_user": {"display_name": _display_name(name), "always_online": True},
         "agent_view": {
             "agent_description": say("app_description", locale),
             "suggested_prompts": [
@@ -89,6 +92,11 @@ def _features(name: str, locale: str, events: str | None, command: str) -> dict[
         ],
         "slash_commands": [slash | ({"url": events} if events else {})],
     }
+
+
+def _display_name(name: str) -> str:
+    """The name that people type after the @: Slack takes a-z, 0-9 and three signs."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-") or "henji"
 
 
 def _shortcut(callback: str, key: str, locale: str) -> dict[str, str]:
@@ -113,6 +121,19 @@ def _settings(events: str | None, *, many: bool) -> dict[str, Any]:
     }
 
 
+def _check(name: str, slash: str, url: str | None) -> None:
+    """UsageError for a value that Slack would refuse, or that it could not reach."""
+    if not 1 <= len(name.strip()) <= 35:
+        raise UsageError(f"--name has {len(name)} characters: Slack takes 1 to 35")
+    if not re.fullmatch(r"/[a-z0-9_-]{1,31}", slash):
+        raise UsageError(
+            f"--command is {slash}: Slack takes a slash and up to 31 lower-case letters, digits, "
+            "hyphens and underscores"
+        )
+    if url is not None and not re.fullmatch(r"https://[^\s/?#@]+\.[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise UsageError(f"--url is {url}: Slack takes an address such as https://bot.example.com")
+
+
 @click.command(
     "slack",
     epilog=example(
@@ -127,5 +148,6 @@ def _settings(events: str | None, *, many: bool) -> dict[str, Any]:
 @click.option("--many", is_flag=True, help="For several workspaces, which install it at the URL.")
 def command(name: str, locale: str, slash: str, url: str | None, many: bool) -> None:
     """The manifest to paste at api.slack.com/apps: Create New App, From a manifest."""
+    _check(name, slash, url)
     made = document(name, locale, url, slash, many=many)
     click.echo(json.dumps(made, ensure_ascii=False, indent=2))

@@ -181,7 +181,6 @@ class MessageHandler:
             receipt = await self._context.relay.submit(incoming)
         if receipt.outcome == "queued" and receipt.job:
             self._context.spawn(self._say_at_once(incoming, receipt.job))
-        log.info("message", outcome=receipt.outcome, job=receipt.job, position=receipt.position)
 
     async def _say_at_once(self, incoming: Incoming, job: str) -> None:
         """Show a status before a core has claimed the message."""
