@@ -320,9 +320,13 @@ async def test_where_the_bot_may_not_write_the_person_is_told_directly(
     team: DiscordDeployment, general: str
 ) -> None:
     direct = team.discord.add_direct(ALICE)
+    await team.discord.says(ALICE, direct, "hi")
+    await reply_to(team, direct, "hi")
     team.discord.world.mute.add(general)
     await team.discord.says(ALICE, general, "<@bot> hello")
-    [told] = await team.discord.until(lambda: team.discord.replies(direct))
+    _, told = await team.discord.until(
+        lambda: len(team.discord.replies(direct)) == 2 and team.discord.replies(direct)
+    )
     assert told["content"] == say("cannot_post_here", "en", channel=f"<#{general}>")
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bots.strings import say
+from core.observe import metrics
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
@@ -196,6 +198,85 @@ async def test_a_message_that_takes_no_more_edits_is_said_anew_at_the_end(
     await team.discord.until(lambda: len(team.discord.replies(said["id"])) == 2)
     whole = await with_its_buttons(team, team.discord.replies(said["id"])[1])
     assert whole["content"] == f"echo: {words(40)}"
+
+
+LOCKED, AUTOMOD, HARMFUL_LINK, INVALID_FORM, LATE_TOKEN = 160005, 200000, 240000, 50035, 10062
+
+
+async def has_written_directly(team: DiscordDeployment) -> str:
+    """Alice's direct channel, where the bot has answered her."""
+    direct = team.discord.add_direct(ALICE)
+    await team.discord.says(ALICE, direct, "hi")
+    [reply] = await team.discord.until(lambda: team.discord.replies(direct))
+    await with_its_buttons(team, reply)
+    return direct
+
+
+@pytest.mark.parametrize("code", [AUTOMOD, HARMFUL_LINK, INVALID_FORM])
+async def test_a_reply_that_discord_blocks_is_tried_once_and_the_channel_is_told(
+    team: DiscordDeployment, general: str, code: int
+) -> None:
+    team.discord.make_trouble("post", status=400, code=code)
+    counted = metrics.REFUSALS.labels("discord", str(code))
+    before = counted._value.get()
+    with capture_logs() as logs:
+        said = await team.discord.says(ALICE, general, "<@bot> hello")
+        [told] = await team.discord.until(lambda: team.discord.replies(said["id"]))
+        await team.discord.until(lambda: counted._value.get() == before + 1)
+        await until(team.nothing_owed)
+    key = "reply_not_accepted" if code == INVALID_FORM else "reply_blocked"
+    assert told["content"] == say(key, "en")
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
+        "the platform refused a reply"
+    ]
+
+
+@pytest.mark.parametrize("code", [LOCKED, 50083])
+async def test_a_reply_to_a_thread_that_was_locked_meanwhile_is_told_directly(
+    team: DiscordDeployment, general: str, code: int
+) -> None:
+    direct = await has_written_directly(team)
+    before = len(team.discord.replies(direct))
+    team.discord.make_trouble("post", status=400, code=code)
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    await team.discord.until(lambda: len(team.discord.replies(direct)) > before)
+    told = team.discord.replies(direct)[-1]
+    assert told["content"] == say("thread_locked", "en", channel=f"<#{said['id']}>")
+    assert len([r for r in team.discord.rest.requests if r.kind == "post" and r.status == 400]) == 1
+
+
+async def test_whoever_never_wrote_to_the_bot_directly_gets_no_direct_message(
+    team: DiscordDeployment, general: str
+) -> None:
+    direct = team.discord.add_direct(ALICE)
+    team.discord.make_trouble("post", times=99, status=400, code=LOCKED)
+    await team.discord.says(ALICE, general, "<@bot> hello")
+    await until(team.nothing_owed)
+    assert team.discord.replies(direct) == []
+
+
+async def test_a_locked_thread_costs_no_model_call(team: DiscordDeployment, general: str) -> None:
+    direct = await has_written_directly(team)
+    before = len(team.discord.replies(direct))
+    thread = team.discord.add_thread(general, locked=True)
+    await team.discord.says(ALICE, thread, "<@bot> hello")
+    await team.discord.until(lambda: len(team.discord.replies(direct)) > before)
+    told = team.discord.replies(direct)[-1]
+    assert told["content"] == say("thread_locked", "en", channel=f"<#{thread}>")
+    guild = str(team.discord.world.guild_of(general))
+    assert await team.house.texts(ThreadKey("discord", guild, general, thread)) == []
+
+
+async def test_a_token_that_discord_does_not_know_any_more_is_done_without(
+    team: DiscordDeployment, general: str
+) -> None:
+    team.discord.make_trouble("webhook", status=404, code=LATE_TOKEN)
+    await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
+
+    def is_answered() -> bool:
+        return any(m["content"] == "echo: hello" for m in team.discord.replies(general))
+
+    await team.discord.until(is_answered)
 
 
 # -- what people write --------------------------------------------------------------------------

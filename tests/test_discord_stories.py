@@ -126,19 +126,6 @@ async def test_without_the_right_to_open_threads_it_answers_in_the_channel(redis
         assert closed.threads == []
 
 
-async def test_without_the_right_to_write_it_tells_the_person_directly(redis: Redis) -> None:
-    async with a_story(redis) as story:
-        member = story.guild.create_role("member", permissions=discord.Permissions.all())
-        carol = story.guild.add_member(story.env.create_user("carol"), roles=[member])
-        silent = story.guild.create_text_channel(
-            "silent", overwrites={story.guild.default_role: _denied(send_messages=False)}
-        )
-        await carol.send(silent, f"{story.mention} hello")
-        told = say("cannot_post_here", "en", channel=silent.mention)
-        await story.hears(carol.user.dm_channel, told)
-        assert story.said(silent) == []
-
-
 async def test_without_message_content_it_says_once_how_to_go_on(redis: Redis) -> None:
     async with a_story(redis, reads=False) as story:
         await story.alice.send(story.general, f"{story.mention} one")

@@ -13,9 +13,9 @@ import discord
 from discord import app_commands
 
 from bots.actions import Scope
-from bots.discord import convert
+from bots.discord import PLATFORM, convert
 from bots.discord.context import MESSAGE_SECONDS, Context, actor_of, localized, within
-from bots.discord.convert import PLATFORM, Interaction
+from bots.discord.convert import Interaction
 from bots.discord.platform import MESSAGE_LENGTH
 from core.queue_types import Place
 

@@ -12,15 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import discord
-import structlog
 from discord.http import Route
 
 from bots.discord.components import Component
 from bots.discord.error_codes import CANNOT_READ_REPLIED, THREAD_EXISTS
 from bots.discord.rate_limits import GLOBAL, RateLimiter, post_key, threads_key, typing_key
-from bots.strings import say
-
-log = structlog.get_logger()
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -117,15 +113,6 @@ class DiscordApi:
         """The channel of direct messages with a person."""
         made = await self._request(Route("POST", "/users/@me/channels"), {"recipient_id": person})
         return str(made["id"])
-
-    async def tell_no_permission(self, person: str, channel: str, locale: str, nonce: str) -> None:
-        """Tell a person directly that the bot may not write in a channel, if they accept it."""
-        text = say("cannot_post_here", locale, channel=f"<#{channel}>")
-        try:
-            direct = await self.direct_channel(person)
-            await self.post(direct, text, nonce=nonce)
-        except discord.HTTPException as error:
-            log.info("the person cannot be told directly either", code=error.code)
 
     # -- interactions: by their token, exempt from the limit over all channels --------------------
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import discord
 
-from bots.discord import convert
+from bots.discord import DIRECT, convert
 from bots.discord.api import DiscordApi
 from core.types import ThreadKey, Turn
 
@@ -30,9 +30,7 @@ class Backfill:
         await self._api.acquire()
         if convert.is_personal(thread):
             return ()
-        guild = (
-            None if thread.space == convert.DIRECT else self._client.get_guild(int(thread.space))
-        )
+        guild = None if thread.space == DIRECT else self._client.get_guild(int(thread.space))
         bot = convert.bot_in(self._client, guild)
         turns: list[Turn] = []
         async for message in self._messages(thread, guild, before, after):

@@ -58,7 +58,7 @@ def new_context(
     async def stop(thread: ThreadKey, job: str) -> bool:
         return await stores.queue.cancel(thread, job)
 
-    platform = DiscordPlatform(client, limiter, stop, clock)
+    platform = DiscordPlatform(client, limiter, stop, stores.history.takes_part, clock)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
     return Context(
         behaviour,

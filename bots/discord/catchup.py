@@ -14,7 +14,7 @@ import discord
 import structlog
 from discord.utils import time_snowflake
 
-from bots.discord import convert
+from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.context import Context
 from bots.discord.messages import MessageHandler
 from core.errors import StoreUnavailable
@@ -58,14 +58,14 @@ class CatchUp:
         """This shard's recently active threads."""
         found = 0
         since = time.time() - MAX_AGE
-        async for summary in self._context.history.threads(convert.PLATFORM, since):
+        async for summary in self._context.history.threads(PLATFORM, since):
             if found < MAX_THREADS and self._is_of_this_shard(summary.thread.space):
                 found += 1
                 yield summary
 
     def _is_of_this_shard(self, space: str) -> bool:
         count = self._client.shard_count or 1
-        shard = 0 if space == convert.DIRECT else (int(space) >> 22) % count
+        shard = 0 if space == DIRECT else (int(space) >> 22) % count
         return shard == (self._client.shard_id or 0)
 
     async def _read_thread(self, summary: ThreadSummary, channel: str, until: float) -> None:

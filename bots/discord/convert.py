@@ -19,12 +19,11 @@ from typing import Literal, TypeAlias
 
 import discord
 
+from bots.discord import DIRECT, PLATFORM
 from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming
 from core.types import ThreadKey, Turn
 
-PLATFORM = "discord"
-DIRECT = "dm"
 WRITTEN_TYPES = frozenset({discord.MessageType.default, discord.MessageType.reply})
 """Messages that somebody wrote; joins, pins and boosts have other types."""
 TITLE_LENGTH = 80

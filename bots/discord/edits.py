@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import discord
 import structlog
 
-from bots.discord import convert
+from bots.discord import PLATFORM, convert
 from bots.discord.context import Context
-from bots.discord.convert import PLATFORM
 from bots.discord.messages import MessageHandler
 from bots.discord.replies import ELSEWHERE
 from core.queue_types import Place

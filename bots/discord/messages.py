@@ -13,6 +13,8 @@ import structlog
 from bots.discord import convert
 from bots.discord.api import nonce_for
 from bots.discord.context import Context, within
+from bots.discord.error_codes import LOCKED, MISSING_PERMISSIONS, is_final, reason_for
+from bots.discord.permissions import is_locked
 from bots.discord.replies import ReplyAddress
 from bots.follow_ups import is_follow_up
 from bots.platform import Incoming
@@ -46,7 +48,7 @@ class MessageHandler:
 
     async def _store(self, message: discord.Message, incoming: Incoming) -> Receipt | None:
         """Store a message; None where it has no text, or the bot cannot answer there."""
-        if not incoming.turn.text or (incoming.addressed and not may_write(message)):
+        if not incoming.turn.text or (incoming.addressed and obstacle(message)):
             return None
         receipt = await self._context.store(incoming)
         if receipt is None:
@@ -57,8 +59,8 @@ class MessageHandler:
         self, message: discord.Message, incoming: Incoming, receipt: Receipt | None
     ) -> None:
         """Say what the person must know beside the reply, or instead of it."""
-        if not may_write(message):
-            await self._report_no_permission(message)
+        if code := obstacle(message):
+            await self._report_obstacle(message, code)
             return
         if self._lacks_threads(message):
             log.warning("the bot may not open threads, so it replies", channel=message.channel.id)
@@ -147,27 +149,32 @@ class MessageHandler:
         channel, ident = str(message.channel.id), str(message.id)
         try:
             await self._context.api.post(channel, text, nonce=nonce, reply_to=ident)
-        except discord.Forbidden:
-            await self._report_no_permission(message)
+        except discord.HTTPException as error:
+            if not is_final(error):
+                raise
+            await self._report_obstacle(message, error.code)
 
-    async def _report_no_permission(self, message: discord.Message) -> None:
-        """The bot may not write there: tell the operator, and the person directly."""
-        log.warning("the bot may not write in a channel", channel=message.channel.id)
-        locale = self._context.locale_in(message)
+    async def _report_obstacle(self, message: discord.Message, code: int) -> None:
+        """The bot cannot write there: tell the operator, and the person."""
+        log.warning(reason_for(code), channel=message.channel.id)
+        channel, locale = str(message.channel.id), self._context.locale_in(message)
+        address = ReplyAddress(channel=channel, locale=locale)
         nonce = nonce_for(f"may{message.id}", 0)
-        person, channel = str(message.author.id), str(message.channel.id)
-        await self._context.api.tell_no_permission(person, channel, locale, nonce)
+        notices = self._context.platform.notices
+        await notices.send(str(message.author.id), address, code, nonce)
 
 
-def may_write(message: discord.Message) -> bool:
-    """Whether the bot may answer where a message was written, as far as it knows."""
+def obstacle(message: discord.Message) -> int | None:
+    """The error code that an answer to a message would meet, as far as the bot knows."""
     channel, guild = message.channel, message.guild
     if guild is None or guild.me is None or isinstance(channel, discord.PartialMessageable):
-        return True
+        return None
     bot = channel.permissions_for(guild.me)
-    if isinstance(channel, discord.Thread):
-        return bot.send_messages_in_threads and bot.view_channel
-    return bot.send_messages and bot.view_channel
+    in_thread = isinstance(channel, discord.Thread)
+    may_send = bot.send_messages_in_threads if in_thread else bot.send_messages
+    if not (may_send and bot.view_channel):
+        return MISSING_PERMISSIONS
+    return LOCKED if is_locked(channel, bot) else None
 
 
 @dataclass(slots=True)

@@ -30,4 +30,9 @@ def needs_token(interaction: Interaction) -> bool:
     bot = interaction.app_permissions
     in_thread = isinstance(interaction.channel, discord.Thread)
     may_send = bot.send_messages_in_threads if in_thread else bot.send_messages
-    return not (bot.view_channel and may_send)
+    return not (bot.view_channel and may_send) or is_locked(interaction.channel, bot)
+
+
+def is_locked(channel: object, bot: discord.Permissions) -> bool:
+    """Whether a channel is a locked thread, in which the bot cannot write."""
+    return isinstance(channel, discord.Thread) and channel.locked and not bot.manage_threads

@@ -13,11 +13,11 @@ import discord
 import structlog
 
 from bots.actions import can_continue
-from bots.discord import components, convert, error_codes
+from bots.discord import PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
 from bots.discord.components import Component
-from bots.discord.error_codes import FINAL, INVALID_TOKEN, NO_THREAD, REASONS
+from bots.discord.error_codes import INVALID_TOKEN, NO_THREAD, is_final, reason_for
 from bots.discord.rate_limits import GLOBAL, RateLimiter, edit_key, token_key
 from bots.discord.replies import (
     ELSEWHERE,
@@ -25,6 +25,7 @@ from bots.discord.replies import (
     ByToken,
     InChannel,
     InteractionTokens,
+    RefusalNotices,
     ReplyAddress,
     TokenExpiry,
     Unreachable,
@@ -34,6 +35,8 @@ from bots.discord.replies import (
 from bots.discord.status import StatusIndicator
 from bots.platform import Part, PlatformRefused, Status
 from bots.strings import say
+from core.bounded import Bounded
+from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery
 from core.types import Done, ThreadKey, Turn
 
@@ -76,7 +79,7 @@ class Replaced:
 class DiscordPlatform:
     """Discord, as the relay sees it."""
 
-    name = convert.PLATFORM
+    name = PLATFORM
     part_length = MESSAGE_LENGTH - ROOM_FOR_NOTE
     call_seconds = CALL_SECONDS
 
@@ -85,8 +88,13 @@ class DiscordPlatform:
         client: discord.Client,
         limiter: RateLimiter,
         stop: Callable[[ThreadKey, str], Awaitable[object]],
+        takes_part: Callable[[ThreadKey], Awaitable[bool]],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`stop` ends a reply; `takes_part` says whether a conversation is stored; tokens expire by
+        `clock`.
+        """
+        self._stop = stop
         self._limiter = limiter
         self._clock = clock
         self._api = DiscordApi(client, limiter)
@@ -95,7 +103,10 @@ class DiscordPlatform:
         self._expiry = TokenExpiry(stop, self._move, clock)
         self._open: dict[str, OpenReply] = {}
         self._replaced: dict[str, Replaced] = {}
+        self._refused: Bounded[str, str] = Bounded(MAX_REPLACED)
+        """Reply -> why Discord refuses it for good."""
         self.tokens = InteractionTokens()
+        self.notices = RefusalNotices(self._api, takes_part, clock)
 
     def length_of(self, text: str) -> int:
         return len(text)
@@ -119,8 +130,8 @@ class DiscordPlatform:
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         address = await self._address(delivery)
-        reply = self._reply(delivery)
-        async with asyncio.timeout(CALL_SECONDS):
+        async with self._refusals(delivery, address):
+            reply = self._reply(delivery)
             if not address.token:
                 address = await self._with_thread(delivery, address)
                 self._typing.start(delivery.job, address.channel)
@@ -343,24 +354,27 @@ class DiscordPlatform:
     @contextlib.asynccontextmanager
     async def _refusals(self, delivery: Delivery, address: ReplyAddress) -> AsyncIterator[None]:
         """Limit a call's time, and turn a final refusal into `PlatformRefused`."""
+        if reason := self._refused.get(delivery.job):
+            raise PlatformRefused(reason)
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 yield
         except discord.HTTPException as error:
-            if error.code not in FINAL:
+            if not is_final(error):
                 raise
-            await self._report_refusal(delivery, address, error.code)
-            raise PlatformRefused(f"Discord says {error.code}") from error
+            await self._give_up(delivery, address, error.code)
+            raise PlatformRefused(self._refused[delivery.job]) from error
 
-    async def _report_refusal(self, delivery: Delivery, address: ReplyAddress, code: int) -> None:
-        """Tell the operator in the log, and the person, if they can be reached."""
+    async def _give_up(self, delivery: Delivery, address: ReplyAddress, code: int) -> None:
+        """Stop a reply that Discord refuses, and tell its person, if they can be reached."""
+        self._refused[delivery.job] = reason_for(code)
+        reply = self._open.get(delivery.job)
+        address = replace(address, channel=(reply and reply.channel) or address.channel)
         self._close(delivery.job)
-        reason = REASONS.get(code, "")
-        where = str(delivery.thread)
-        log.warning("discord refused a reply", job=delivery.job, thread=where, reason=reason)
-        if code in (error_codes.MISSING_ACCESS, error_codes.MISSING_PERMISSIONS):
-            channel, nonce = delivery.thread.channel, nonce_for(delivery.job[::-1], 0)
-            await self._api.tell_no_permission(delivery.author, channel, address.locale, nonce)
+        nonce = nonce_for(delivery.job[::-1], 0)
+        await self.notices.send(delivery.author, address, code, nonce)
+        with contextlib.suppress(StoreUnavailable):
+            await self._stop(delivery.thread, delivery.job)
 
     # -- what is known of each reply --------------------------------------------------------------
 

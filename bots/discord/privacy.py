@@ -10,9 +10,10 @@ from typing import Any
 
 import discord
 
+from bots.discord import DIRECT, PLATFORM
 from bots.discord.components import DANGER, button, row
 from bots.discord.context import Context
-from bots.discord.convert import DIRECT, PLATFORM, Interaction
+from bots.discord.convert import Interaction
 from bots.strings import say
 from core.queue_types import Place
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
@@ -16,8 +17,13 @@ from typing import TypeAlias
 import discord
 import structlog
 
-from bots.discord.api import ORIGINAL
+from bots.discord import DIRECT, PLATFORM
+from bots.discord.api import ORIGINAL, DiscordApi
+from bots.discord.error_codes import CLOSED_CHANNEL, sentence_for
 from bots.discord.rate_limits import token_key
+from bots.strings import say
+from core.errors import StoreUnavailable
+from core.observe import metrics
 from core.queue_types import Delivery
 from core.types import ThreadKey
 
@@ -270,3 +276,58 @@ class TokenExpiry:
             await self._stop(delivery.thread, delivery.job)
         except Exception as error:  # the next write, after the token's end, tries again
             log.warning("a reply was not moved in time", job=delivery.job, error=repr(error))
+
+
+# -- when no reply comes ------------------------------------------------------------------------
+
+
+class RefusalNotices:
+    """Tells a person that Discord refuses their reply, by the first way that works.
+
+    These are the interaction's token, the channel where only this reply is refused, and a direct
+    message where the person has written to the bot directly before.
+    """
+
+    def __init__(
+        self,
+        api: DiscordApi,
+        takes_part: Callable[[ThreadKey], Awaitable[bool]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = api
+        self._takes_part = takes_part
+        self._clock = clock
+
+    async def send(self, person: str, address: ReplyAddress, code: int, nonce: str) -> None:
+        """`address`: where the reply was to go; `code`: what Discord answered."""
+        metrics.REFUSALS.labels(PLATFORM, str(code)).inc()
+        text = say(sentence_for(code), address.locale, channel=f"<#{address.channel}>")
+        try:
+            if await self._by_token(address, text):
+                return
+            if code not in CLOSED_CHANNEL and await self._in_channel(address, text, nonce):
+                return
+            await self._directly(person, text, nonce)
+        except (discord.HTTPException, StoreUnavailable) as error:
+            log.info("nobody could be told of a refused reply", error=repr(error))
+
+    async def _by_token(self, address: ReplyAddress, text: str) -> bool:
+        if not address.has_token(self._clock()):
+            return False
+        with contextlib.suppress(discord.HTTPException):
+            await self._api.follow_up(address.app, address.token, text, private=True)
+            return True
+        return False
+
+    async def _in_channel(self, address: ReplyAddress, text: str, nonce: str) -> bool:
+        if address.private or address.token_only:
+            return False
+        with contextlib.suppress(discord.HTTPException):
+            await self._api.post(address.channel, text, nonce=nonce)
+            return True
+        return False
+
+    async def _directly(self, person: str, text: str, nonce: str) -> None:
+        channel = await self._api.direct_channel(person)
+        if await self._takes_part(ThreadKey(PLATFORM, DIRECT, person, channel)):
+            await self._api.post(channel, text, nonce=nonce)

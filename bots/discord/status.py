@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import discord
 import structlog
+
+from bots.discord.error_codes import is_final
 
 log = structlog.get_logger()
 
@@ -44,4 +47,6 @@ class StatusIndicator:
                 await self._show(channel)
             except Exception as error:  # the reply itself will tell what is wrong
                 log.info("no typing indicator", channel=channel, error=repr(error))
+                if isinstance(error, discord.HTTPException) and is_final(error):
+                    return
             await asyncio.sleep(self._interval)

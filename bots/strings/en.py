@@ -240,6 +240,9 @@ ENGLISH: Final[dict[str, str]] = {
         "I am not allowed to write in {channel}. An admin can change "
         "that in the channel’s permissions."
     ),
+    "thread_locked": "The thread {channel} is locked, so I cannot answer there.",
+    "reply_blocked": "A rule against harmful messages blocked my answer.",
+    "reply_not_accepted": "My answer was not accepted here. Please ask in another way.",
     # The terminal
     "console_small_model": (
         "{model} is a small English model, for trying things out. Japanese, from rinna's model:"

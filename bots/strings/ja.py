@@ -239,6 +239,9 @@ JAPANESE: Final[dict[str, str]] = {
     "cannot_post_here": (
         "{channel} に書き込む権限がありません。管理者がチャンネルの権限で変更できます。"
     ),
+    "thread_locked": "スレッド {channel} はロックされているため、返答できません。",
+    "reply_blocked": "有害なメッセージを防ぐルールにより、返答がブロックされました。",
+    "reply_not_accepted": "ここでは返答が受け付けられませんでした。別の聞き方でお試しください。",
     # The terminal
     "console_small_model": (
         "{model}は試用のための小さな英語モデルです。日本語のrinnaのモデルを使うには:"

@@ -103,6 +103,11 @@ class DiscordDeployment:
             await started.task
         return started
 
+    async def nothing_owed(self) -> bool:
+        """Whether no reply is under way."""
+        load = await self.house.queue.load(LANE)
+        return load.owed == 0
+
     async def close(self) -> None:
         for stop in self.stops:
             stop.set()

@@ -14,6 +14,9 @@ EPOCH_MS = 1_420_070_400_000
 TEXT, DM, THREAD = 0, 1, 11
 BOT_ID, APP_ID = "900000000000000001", "900000000000000002"
 EVERYTHING = str((1 << 53) - 1)
+ADMINISTRATOR, MANAGE_THREADS = 1 << 3, 1 << 34
+ORDINARY = str(int(EVERYTHING) & ~ADMINISTRATOR & ~MANAGE_THREADS)
+"""What everybody may do, the bot too."""
 
 _counter = itertools.count(1)
 
@@ -56,7 +59,7 @@ def member(roles: Sequence[str] = ()) -> Payload:
     }
 
 
-def role(ident: str, name: str, permissions: str = EVERYTHING) -> Payload:
+def role(ident: str, name: str, permissions: str = ORDINARY) -> Payload:
     return {
         "id": ident,
         "name": name,
@@ -218,7 +221,7 @@ def interaction(
         "authorizing_integration_owners": {"0": guild_id or "0"},
         "context": 0 if guild_id else 1,
         "attachment_size_limit": 10_485_760,
-        "app_permissions": EVERYTHING,
+        "app_permissions": ORDINARY,
     }
     if guild_id:
         mine = {**member(), "user": person, "permissions": permissions}

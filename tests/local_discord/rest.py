@@ -20,6 +20,7 @@ from tests.local_discord.world import (
     ARCHIVED,
     CANNOT_MESSAGE_USER,
     INVALID_FORM,
+    LOCKED,
     MISSING_ACCESS,
     MISSING_PERMISSIONS,
     NOT_THE_AUTHOR,
@@ -223,6 +224,8 @@ class Rest:
 
     async def _change_channel(self, request: web.Request, body: p.Payload) -> Any:
         channel = self._writable(request.match_info["channel"])
+        if channel["thread_metadata"]["locked"]:
+            raise Refusal(*MISSING_PERMISSIONS)
         channel["thread_metadata"] |= _only(body, "archived")
         await self.tell("THREAD_UPDATE", channel, channel["parent_id"])
         return channel
@@ -248,6 +251,8 @@ class Rest:
 
     async def _post(self, request: web.Request, body: p.Payload) -> Any:
         channel = self._writable(request.match_info["channel"])["id"]
+        if self.world.channel(channel).get("thread_metadata", {}).get("locked"):
+            raise Refusal(*LOCKED)
         self._judge(validation.message_faults(body, new=True))
         nonce = (channel, str(body.get("nonce", "")))
         if body.get("enforce_nonce") and nonce in self.world.nonces:

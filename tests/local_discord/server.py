@@ -124,9 +124,12 @@ class LocalDiscord:
         self.world.channels[made["id"]] = made
         return str(made["id"])
 
-    def add_thread(self, parent: str, name: str = "A talk", owner: str = "1") -> str:
+    def add_thread(
+        self, parent: str, name: str = "A talk", owner: str = "1", *, locked: bool = False
+    ) -> str:
         guild = str(self.world.guild_of(parent))
         made = p.thread(p.snowflake(), name, guild, parent, owner)
+        made["thread_metadata"]["locked"] = locked
         self.world.channels[made["id"]] = made
         return str(made["id"])
 

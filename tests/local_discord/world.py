@@ -28,6 +28,7 @@ THREAD_EXISTS = (400, 160004, "A thread has already been created for this messag
 NOT_THE_AUTHOR = (403, 50005, "Cannot edit a message authored by another user")
 MISSING_ACCESS = (403, 50001, "Missing Access")
 ARCHIVED = (400, 50083, "Thread is archived")
+LOCKED = (400, 160005, "Thread is locked")
 INVALID_FORM = 50035
 
 
