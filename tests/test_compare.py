@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,12 +23,18 @@ import structlog
 from bots.cli import entry_point
 from bots.strings.en import ENGLISH
 from core import evaluation
+from core.alignment.align import align as train
+from core.alignment.options import Options, Work
+from core.alignment.reward import weights_digest
 from core.evaluation import server_judge
 from core.evaluation.run_record import Record
+from core.models.manifest import read_manifest
+from core.settings import load_settings
 from tests import tiny_models
 from tests.comparisons import lines
 from tests.processes import Ran, finish, start
 from tests.published import needs_answers, published_answers
+from tests.test_alignment_training import pairs
 
 Here: TypeAlias = Callable[..., Ran]
 
@@ -174,6 +182,54 @@ def test_models_of_ones_own_answer_with_their_cards_sampling_and_go_on_as_they_b
     kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:4]) + '{"prompt": "sh')
     assert (ran := compare(*words)).status == 0, ran.err
     assert answers_in(folder / "compare-one-two") == whole
+
+
+def test_a_reward_model_judges_but_not_a_model_that_was_trained_to_please_it(
+    compare: Here, folder: Path
+) -> None:
+    taste = reward_model(folder)
+    questions = [{"id": n, **pair} for n, pair in enumerate(pairs(20))]
+    lines(folder / "q.jsonl", questions)
+    for name, which in (("liked", "chosen"), ("disliked", "rejected")):
+        answers = ({"id": q["id"], "answer": q[which][0]["content"]} for q in questions)
+        lines(folder / f"{name}.jsonl", list(answers))
+    ran = compare(
+        *("liked", "disliked", "--prompts", "q.jsonl", "--judge", f"reward:{taste}"),
+        *("--answers-a", "liked.jsonl", "--answers-b", "disliked.jsonl"),
+    )
+    assert ran.status == 0, ran.err
+    assert "Judged by the reward model taste (" in ran.out
+    assert "liked won more prompts than chance explains" in ran.out
+
+    please(taste, folder / "pleaser")
+    table = f'[models.pleaser]\nsource = "base"\nadapter = "{folder / "pleaser"}"\n'
+    (folder / "henji.toml").write_text((folder / "henji.toml").read_text() + table)
+    words = ("pleaser", "base", "--prompts", "q.jsonl", "--judge")
+    ran = compare(*words, f"reward:{taste}")
+    assert ran.status == 2
+    assert "pleaser was trained to please the reward model" in ran.err
+    ran = compare(*words, f"reward:{folder / 'base'}")
+    assert ran.status == 1
+    assert "is no reward model" in ran.err
+
+
+def reward_model(folder: Path) -> Path:
+    """One that was trained on pairs, of a tiny model that the settings call ``base``."""
+    tiny_models.rinna(folder / "base")
+    with (folder / "henji.toml").open("a") as file:
+        file.write(f'[models.base]\nsource = "{folder / "base"}"\nformat = "rinna"\n')
+    data = lines(folder / "pairs.jsonl", pairs())
+    options = Options("reward", steps=8, batch=16, micro=16, rate=1e-2, rank=4, alpha=8.0)
+    train(Work("base", data, folder / "taste", options), load_settings(), print)
+    return folder / "taste"
+
+
+def please(taste: Path, policy: Path) -> None:
+    """An adapter whose manifest says that it was trained against a reward model."""
+    shutil.copytree(taste, policy)
+    manifest = read_manifest(taste)
+    assert manifest is not None
+    replace(manifest, method="ppo", rewards=(weights_digest(taste),)).write(policy)
 
 
 # -- what it refuses -----------------------------------------------------------------------------

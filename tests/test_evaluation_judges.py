@@ -267,9 +267,9 @@ def test_a_rule_prefers_the_answer_that_follows_it(rule: str, worse: str, better
     assert RULES[rule](asked, better_one) > RULES[rule](asked, worse)
 
 
-def test_equal_scores_and_no_numbers_are_ties() -> None:
+def test_the_higher_score_wins_and_a_score_that_is_no_number_is_unreadable() -> None:
     assert [better((1, 0)), better((0, 1)), better((1, 1))] == ["a", "b", "tie"]
-    assert better((float("nan"), 1)) == "tie"
+    assert better((float("nan"), 1)) == "unreadable"
 
 
 def test_a_rule_judges_every_pair_once_and_goes_on_where_it_stopped(tmp_path: Path) -> None:

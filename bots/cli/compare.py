@@ -30,7 +30,7 @@ _FILE = click.Path(path_type=Path)
     "judges",
     multiple=True,
     metavar="JUDGE",
-    help="people, rule:NAME, or the URL of an OpenAI-compatible server; may be repeated.",
+    help="people, rule:NAME, reward:DIR or an OpenAI-compatible server's URL; may be repeated.",
 )
 @click.option("--judge-model", metavar="NAME", help="What the server calls the judge.")
 @click.option(

@@ -18,7 +18,7 @@ import click
 from bots import strings
 from bots.processes import SIGNALS, stop_on_signals
 from bots.services import load_model
-from core.errors import OperatorError, UsageError
+from core.errors import OperatorError, TurnTooLong, UsageError
 from core.evaluation import generation, judging, people_page
 from core.evaluation.comparison import recount
 from core.evaluation.counting import Side
@@ -37,7 +37,7 @@ from core.evaluation.server_judge import PROMPTS, JudgeServer, ServerJudge
 from core.evaluation.summary import Say, table_lines
 from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
 from core.models.files import PULL_RECORD, read_json, weights_fingerprint
-from core.models.manifest import ADAPTER_WEIGHTS
+from core.models.manifest import ADAPTER_WEIGHTS, read_manifest
 from core.settings import Settings
 
 
@@ -147,7 +147,7 @@ async def _compare(
 ) -> None:
     async with AsyncExitStack() as stack:
         # a judge that is not there is told before two models have answered for hours
-        judges = [await _judge(settings, wish, name, stack) for name in wish.judges]
+        judges = [await _judge(settings, wish, setup, name, stack) for name in wish.judges]
         record = stack.enter_context(Record.open(directory, setup, prompts))
         for side, contestant in zip(judging.SIDES, sides, strict=False):
             await _answer(settings, record, side, contestant)
@@ -202,7 +202,10 @@ def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     if spec.source != EMBEDDED:  # that one is converted on each machine
         known["weights"] = weights_fingerprint(directory)
     if spec.adapter:
-        known["adapter_weights"] = _sha256(Path(spec.adapter).expanduser() / ADAPTER_WEIGHTS)
+        adapter = Path(spec.adapter).expanduser()
+        known["adapter_weights"] = _sha256(adapter / ADAPTER_WEIGHTS)
+        manifest = read_manifest(adapter)
+        known["rewards"] = list(manifest.rewards) if manifest else []
     return known
 
 
@@ -279,7 +282,9 @@ class _Judge:
     judge: Callable[[Record], Awaitable[None]]
 
 
-async def _judge(settings: Settings, wish: Wish, name: str, stack: AsyncExitStack) -> _Judge:
+async def _judge(
+    settings: Settings, wish: Wish, setup: Setup, name: str, stack: AsyncExitStack
+) -> _Judge:
     """UsageError where there is no such judge, OperatorError where it is not there."""
     kind, _, which = name.partition(":")
     match kind:
@@ -287,10 +292,12 @@ async def _judge(settings: Settings, wish: Wish, name: str, stack: AsyncExitStac
             return _people(wish)
         case "rule":
             return _rule(which)
+        case "reward" if which:
+            return _reward(settings, setup, which)
         case "http" | "https":
             return await _server(settings, wish, name, stack)
     raise UsageError(
-        f"--judge {name} is no judge: people, rule:NAME and a server's URL such as "
+        f"--judge {name} is no judge: people, rule:NAME, reward:DIR and a server's URL such as "
         "http://localhost:8000/v1 are"
     )
 
@@ -303,6 +310,36 @@ def _rule(name: str) -> _Judge:
 
     async def judge(record: Record) -> None:
         judging.judge_by_score(record, terms, rule, Progress(f"pairs by {terms.name}"))
+
+    return _Judge(terms, judge)
+
+
+def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
+    # torch is wanted for this judge alone
+    from core.alignment.reward import Scorer, manifest_of, weights_digest
+
+    directory = Path(which).expanduser()
+    manifest_of(directory)
+    digest = weights_digest(directory)
+    for side in (setup.a, setup.b):
+        if digest in side.get("rewards", ()):
+            raise UsageError(
+                f"{side['name']} was trained to please the reward model {directory}, "
+                "which cannot judge it then"
+            )
+    name = f"reward:{directory.name} ({digest[:8]})"
+    terms = JudgeTerms(name, "reward", both_orders=False, details={"weights": digest})
+
+    async def judge(record: Record) -> None:
+        model = Scorer.open(directory, settings, _tell)
+
+        def score(prompt: Prompt, text: str) -> float:
+            try:
+                return model.score(prompt.turns, text)
+            except TurnTooLong:
+                return float("nan")
+
+        judging.judge_by_score(record, terms, score, Progress(f"pairs by {terms.name}"))
 
     return _Judge(terms, judge)
 

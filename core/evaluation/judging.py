@@ -66,7 +66,8 @@ def judge_by_score(
             continue
         scores = (float(scorer(prompt, a.text)), float(scorer(prompt, b.text)))
         verdict = Verdict(prompt.id, better(scores), None)
-        record.add_verdict(Said(terms.name, verdict, time.time(), scores=scores))
+        kept = None if verdict.winner == "unreadable" else scores  # JSON has no such numbers
+        record.add_verdict(Said(terms.name, verdict, time.time(), scores=kept))
         progress(place, len(pairs))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from math import isnan
 from statistics import fmean
 from typing import Protocol
 
@@ -20,8 +21,10 @@ class Scorer(Protocol):
 
 
 def better(scores: tuple[float, float]) -> Winner:
-    """Whose score is higher; a tie where both are equal, or one is no number."""
+    """Whose score is higher; unreadable where one is no number."""
     a, b = scores
+    if isnan(a) or isnan(b):
+        return "unreadable"
     winner: Side | None = "a" if a > b else "b" if b > a else None
     return winner or "tie"
 

@@ -56,7 +56,7 @@ def _order_rows(say: Say, judged: Judged) -> Iterator[Row]:
     if counted.ordered:
         told = say("compare_of_decisive", number=counted.first_won, total=counted.ordered)
         yield say("compare_first_place"), told
-    if judged.terms.kind == "server":
+    if judged.terms.kind == "server" or counted.unreadable:
         yield say("compare_unreadable"), str(counted.unreadable)
 
 
