@@ -36,6 +36,8 @@ from storage.connect import TimedRedis
 SOCKET_PATH_LIMIT = 100
 """Bytes: 104 on macOS and 108 on Linux, with the zero at the end."""
 
+MEMORY_PART = 0.6
+"""Of the memory there is: beyond it the server refuses writes instead of being killed."""
 START_SECONDS = 60.0
 """Reading a large append-only file takes a while."""
 
@@ -206,10 +208,20 @@ def _command(binary: Path, folder: Path, socket: Path) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        "maxmemory": str(round(MEMORY_PART * memory_limit())),
         "maxmemory-policy": "noeviction",
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
     return [str(binary), *words]
+
+
+def memory_limit(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this machine has, or that its container may use."""
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2, version 1
+        with suppress(OSError, ValueError):  # there is no limit: "max", or no such file
+            limit = min(limit, int((groups / file).read_text()))
+    return limit
 
 
 async def _answers(socket: Path) -> bool:

@@ -23,6 +23,7 @@ GOOD: dict[str, str | int] = {
     "valkey_version": "9.1.2",
     "role": "master",
     "maxmemory_policy": "noeviction",
+    "maxmemory": 1_000_000,
     "aof_enabled": 1,
 }
 
@@ -87,6 +88,7 @@ def test_an_old_python_is_a_fault() -> None:
         ({"redis_version": "6.0.16", "valkey_version": ""}, "6.2 is the oldest"),
         ({"role": "slave"}, "give REDIS_URL its primary"),
         ({"maxmemory_policy": "allkeys-lru"}, "set maxmemory-policy noeviction"),
+        ({"maxmemory": 0}, "set maxmemory to 60 %"),
         ({"aof_enabled": 0}, "set appendonly yes"),
     ],
 )

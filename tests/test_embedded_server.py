@@ -214,3 +214,20 @@ def test_a_machine_without_any_server_is_told_what_to_do(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StoreUnavailable, match="set REDIS_URL"):
         server_module.find_binary()
+
+
+async def test_the_server_refuses_writes_before_the_machine_runs_out_of_memory(
+    tmp_path: Path,
+) -> None:
+    async with embedded_server(tmp_path) as url, Redis.from_url(url) as client:
+        found = await client.config_get("maxmemory")
+        assert int(found["maxmemory"]) == round(0.6 * server_module.memory_limit())
+
+
+def test_a_container_s_limit_counts_instead_of_the_machine_s(tmp_path: Path) -> None:
+    whole = server_module.memory_limit(tmp_path)
+    assert whole > 2**28
+    (tmp_path / "memory.max").write_text("max\n")
+    assert server_module.memory_limit(tmp_path) == whole
+    (tmp_path / "memory.max").write_text("268435456\n")
+    assert server_module.memory_limit(tmp_path) == 268435456

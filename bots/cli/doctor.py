@@ -86,6 +86,13 @@ def judge_redis(info: dict[str, str | int], where: str) -> Finding:
         return Finding(
             "Redis", False, f"{here} may evict conversations: set maxmemory-policy noeviction"
         )
+    if not int(info.get("maxmemory", 1)):
+        return Finding(
+            "Redis",
+            False,
+            f"{here} has no memory limit, so the system kills it when memory runs out: set "
+            "maxmemory to 60 % of the memory it may use",
+        )
     if not int(info.get("aof_enabled", 1)):
         return Finding("Redis", False, f"{here} forgets at a restart: set appendonly yes")
     return Finding("Redis", True, here)
