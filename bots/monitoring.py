@@ -33,7 +33,7 @@ class Monitor:
         if down := metrics.gateways_down():
             return f"no connection to {', '.join(down)}"
         try:
-            await self._queue.cores(self._lane)
+            await self._queue.check_writes()
         except StoreUnavailable as error:
             return str(error)
         return ""
@@ -42,6 +42,7 @@ class Monitor:
         """Update the metrics. Those from Redis keep their last value while it is down."""
         self.measure()
         metrics.REDIS_UP.set(0)
+        await self._queue.check_writes()
         metrics.set_load(self._lane, await self._queue.load(self._lane))
         metrics.REDIS_UP.set(1)
 

@@ -139,6 +139,10 @@ class JobQueue(Protocol):
         """Owe the reply again; any adapter of its platform will deliver it."""
         ...
 
+    async def check_writes(self) -> None:
+        """StoreUnavailable, in a sentence, where nothing can be written: memory or disk is full."""
+        ...
+
     async def sweep(self) -> int:
         """Handle deadlines and expired leases; the number of expired leases."""
         ...

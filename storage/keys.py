@@ -15,6 +15,7 @@ from core.types import ThreadKey
 
 HOUR = 3600
 DAY = 24 * HOUR
+PROBE = 60
 OWED = 4 * DAY
 """For what is owed: a long week-end without Redis, after which all that waited must still end."""
 
@@ -68,6 +69,7 @@ TABLE = (
     Key("marks", "marks", "hash", 400 * DAY, "when what was forgotten, and whose", personal=True),
     Key("purges", "purges", "hash", 400 * DAY, "what is being taken away, whose", personal=True),
     Key("rewrite", "rewrite", "string", 30 * DAY, "when words went that a file may still hold"),
+    Key("probe", "probe", "string", PROBE, "that Redis takes writes"),
     Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
     Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
     Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a place", personal=True),

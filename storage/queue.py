@@ -263,6 +263,14 @@ class RedisQueue:
             delivery_ms=0,
         )  # fmt: skip
 
+    async def check_writes(self) -> None:
+        for bucket in self._store.all_buckets():
+            name = keys.key("probe", bucket)
+            try:
+                await self._store.command("set", name, "1", keys.PROBE)
+            except StoreUnavailable as error:
+                raise StoreUnavailable(f"Redis takes no writes: {error.__cause__}") from error
+
     async def sweep(self) -> int:
         """Do what time alone brings about; how many leases had ended.
 

@@ -381,3 +381,16 @@ async def test_a_closed_terminal_ends_the_chat_and_its_core(redis_url: str, redi
         screen.process.send_signal(signal.SIGHUP)
         assert await asyncio.wait_for(screen.process.wait(), 30) == 0
         assert not exists(core)
+
+
+async def test_a_full_memory_of_redis_is_told_and_heals(redis_url: str, redis: Redis) -> None:
+    await redis.config_set("maxmemory", "1")
+    try:
+        full = await henji("chat", "--once", "hello", REDIS_URL=redis_url)
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert full.status == 1
+    assert full.err.startswith("henji: Redis takes no writes: ")
+    assert full.err.count("\n") == 1
+    healed = await henji("chat", "--once", "hello", REDIS_URL=redis_url)
+    assert (healed.status, healed.out) == (0, "echo: hello\n")

@@ -18,6 +18,7 @@ from bots.relay import Relay, RelaySettings
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.engine_types import GenerationRequest
+from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
 from core.observe import metrics
 from core.settings import load_settings
@@ -271,3 +272,18 @@ def test_a_scrape_has_them_all() -> None:
     assert sample(text, "henji_takeovers_total") >= 0
     for name in metrics.names():
         assert name.removesuffix("_total").removesuffix("_bucket") in text
+
+
+async def test_a_process_is_not_ready_while_redis_takes_no_writes(redis: Redis) -> None:
+    monitor = Monitor(load_settings(lane=LANE), StoreFixture.over(redis).queue)
+    assert await monitor.ready() == ""
+    await redis.config_set("maxmemory", "1")
+    try:
+        assert (await monitor.ready()).startswith("Redis takes no writes: ")
+        with pytest.raises(StoreUnavailable):
+            await monitor.refresh()
+        assert now("redis_up") == 0
+    finally:
+        await redis.config_set("maxmemory", "0")
+    await monitor.refresh()
+    assert now("redis_up") == 1

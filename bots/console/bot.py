@@ -50,7 +50,10 @@ async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
 
 def _keeper(settings: Settings, memory: Stores, screen: Screen) -> CoreKeeper:
     async def serves() -> bool:
-        return await memory.queue.cores(settings.job_lane) > 0
+        if await memory.queue.cores(settings.job_lane) > 0:
+            return True
+        await memory.queue.check_writes()  # a core could not say that it serves
+        return False
 
     return CoreKeeper(serves, screen.tell, patience=settings.drain_seconds + 5.0)
 
