@@ -221,7 +221,7 @@ async def test_the_server_refuses_writes_before_the_machine_runs_out_of_memory(
 ) -> None:
     async with embedded_server(tmp_path) as url, Redis.from_url(url) as client:
         found = await client.config_get("maxmemory")
-        assert int(found["maxmemory"]) == round(0.6 * server_module.memory_limit())
+        assert int(found["maxmemory"] or 0) == round(0.6 * server_module.memory_limit())
 
 
 def test_a_container_s_limit_counts_instead_of_the_machine_s(tmp_path: Path) -> None:
