@@ -7,7 +7,9 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from discord.gateway import DiscordWebSocket
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bots.discord import setup_checks
 from bots.discord.platform import DiscordPlatform
@@ -45,6 +47,67 @@ async def the_reply(team: DiscordDeployment, channel: str, text: str) -> p.Paylo
 
 
 # -- the gateway --------------------------------------------------------------------------------
+
+
+ENDLESS_POLL = {
+    "question": {"text": "?"}, "answers": [], "expiry": None, "allow_multiselect": False,
+}  # fmt: skip
+UNREADABLE: list[p.Payload] = [
+    {"poll": ENDLESS_POLL},
+    {"message_reference": {"type": 0, "message_id": "1"}},
+]
+
+
+async def test_events_that_discord_py_cannot_parse_are_logged_once_and_passed_over(
+    team: DiscordDeployment,
+) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    bot = await team.start_bot()
+    with capture_logs() as logs:
+        for more in (*UNREADABLE, *UNREADABLE):
+            await team.discord.says(ALICE, general, "hi", **more)
+        said = await team.discord.says(ALICE, general, "<@bot> hello")
+        await the_reply(team, said["id"], "echo: hello")
+    assert not bot.task.done()
+    assert team.discord.gateway.identified == 1
+    warned = [line for line in logs if line["log_level"] == "warning"]
+    assert [line["type"] for line in warned] == ["MESSAGE_CREATE"]
+
+
+async def test_a_connection_that_fails_in_the_library_is_opened_again(
+    team: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    failures = [ValueError("a defect")]
+
+    async def poll(socket: DiscordWebSocket) -> None:
+        if failures:
+            raise failures.pop()
+        await received(socket)
+
+    received = DiscordWebSocket.poll_event
+    monkeypatch.setattr(DiscordWebSocket, "poll_event", poll)
+    await team.discord.says(ALICE, general, "something, for the gateway to be read once more")
+    await team.discord.until(lambda: team.discord.gateway.identified == 2)
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(team, said["id"], "echo: hello")
+
+
+async def test_a_token_that_is_revoked_meanwhile_ends_the_bot_with_a_sentence(
+    team: DiscordDeployment,
+) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    bot = await team.start_bot()
+    team.discord.rest.token = "another"
+    await team.discord.says(ALICE, general, "<@bot> hello")
+    async with asyncio.timeout(20):
+        with pytest.raises(OperatorError) as ended:
+            await bot.task
+    assert str(ended.value) == setup_checks.WRONG_TOKEN
 
 
 async def test_a_mention_opens_a_thread_and_is_answered_in_it(frames: DiscordDeployment) -> None:

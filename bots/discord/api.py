@@ -8,6 +8,7 @@ discord.py's own `send` and `edit` are not used: they cannot suppress embeds in 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -38,6 +39,8 @@ class DiscordApi:
     def __init__(self, client: discord.Client, limiter: RateLimiter) -> None:
         self._client = client
         self._limiter = limiter
+        self.revoked = asyncio.Event()
+        """Discord does not accept the bot's token any more."""
 
     async def acquire(self) -> None:
         """Wait until one more request may go out that discord.py makes by itself."""
@@ -74,7 +77,7 @@ class DiscordApi:
     ) -> None:
         """Replace a message's text and buttons. The caller has acquired its bucket."""
         body = message_body(text, components)
-        await self._client.http.request(_message_route("PATCH", channel, ident), json=body)
+        await self._send(_message_route("PATCH", channel, ident), body)
 
     async def remove(self, channel: str, ident: str) -> None:
         await self._request(_message_route("DELETE", channel, ident))
@@ -90,7 +93,7 @@ class DiscordApi:
         """Show the typing indicator for ten seconds; skipped where requests are scarce."""
         if self._limiter.try_acquire(typing_key(channel)) and self._limiter.try_acquire(GLOBAL):
             route = Route("POST", "/channels/{channel_id}/typing", channel_id=channel)
-            await self._client.http.request(route)
+            await self._send(route)
 
     async def open_thread(self, channel: str, starter: str, name: str) -> None:
         """Make the thread under a message; an existing one is no error."""
@@ -121,7 +124,7 @@ class DiscordApi:
         path = "/interactions/{webhook_id}/{webhook_token}/callback"
         route = Route("POST", path, webhook_id=interaction, webhook_token=token)
         body = {"type": kind, "data": dict(data)}
-        await self._request_by_token(route, body, params={"with_response": "1"})
+        await self._send(route, body, params={"with_response": "1"})
 
     async def follow_up(
         self,
@@ -135,25 +138,33 @@ class DiscordApi:
         """A new message by an interaction's token."""
         body = message_body(text, components, private=private)
         route = Route("POST", _WEBHOOK, webhook_id=app, webhook_token=token)
-        return await self._request_by_token(route, body, params={"wait": "1"})
+        sent: Json = await self._send(route, body, params={"wait": "1"})
+        return sent
 
     async def edit_by_token(
         self, app: str, token: str, ident: str, text: str, components: Sequence[Component] = ()
     ) -> Json:
         route = _token_route("PATCH", app, token, ident)
-        return await self._request_by_token(route, message_body(text, components))
+        edited: Json = await self._send(route, message_body(text, components))
+        return edited
 
     async def remove_by_token(self, app: str, token: str, ident: str) -> None:
-        await self._request_by_token(_token_route("DELETE", app, token, ident))
+        await self._send(_token_route("DELETE", app, token, ident))
 
-    async def _request_by_token(self, route: Route, body: Json | None = None, **more: Any) -> Json:
-        given: dict[str, Any] = {"json": dict(body)} if body is not None else {}
-        answer: Json = await self._client.http.request(route, **given, **more)
-        return answer
+    # -- one request ----------------------------------------------------------------------------
 
     async def _request(self, route: Route, body: Json | None = None, **more: Any) -> Any:
         await self._limiter.acquire(GLOBAL, final=True)
-        return await self._request_by_token(route, body, **more)
+        return await self._send(route, body, **more)
+
+    async def _send(self, route: Route, body: Json | None = None, **more: Any) -> Any:
+        given: dict[str, Any] = {"json": dict(body)} if body is not None else {}
+        try:
+            return await self._client.http.request(route, **given, **more)
+        except discord.HTTPException as error:
+            if error.status == 401 and not error.code:  # an interaction's token has a code
+                self.revoked.set()
+            raise
 
 
 def message_body(

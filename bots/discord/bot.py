@@ -12,13 +12,13 @@ import discord
 import structlog
 
 from bots.actions import Actions
-from bots.discord.api import DiscordApi
 from bots.discord.client import HenjiClient
 from bots.discord.context import Behaviour, Context
 from bots.discord.platform import DiscordPlatform
 from bots.discord.rate_limits import RateLimiter
 from bots.discord.settings import DiscordSettings
 from bots.discord.setup_checks import (
+    WRONG_TOKEN,
     Account,
     check_account,
     explained_errors,
@@ -28,6 +28,7 @@ from bots.discord.setup_checks import (
 )
 from bots.discord.shards import ShardPlan, Shards
 from bots.relay import Relay, RelaySettings
+from core.errors import OperatorError
 from core.ports import Deliveries, Feedback, History, JobQueue, Leases
 from core.types import ThreadKey
 
@@ -68,7 +69,7 @@ def new_context(
         stores.queue,
         stores.history,
         stores.deliveries,
-        DiscordApi(client, limiter),
+        platform.api,
     )
 
 
@@ -144,15 +145,19 @@ async def _until(stop: asyncio.Event, context: Context, shards: Shards) -> None:
     relaying = asyncio.create_task(context.relay.run(delivered), name="relay")
     serving = asyncio.create_task(shards.run(), name="shards")
     told = asyncio.create_task(stop.wait(), name="until told to stop")
+    revoked = asyncio.create_task(context.api.revoked.wait(), name="until the token is revoked")
     try:
-        await asyncio.wait({relaying, serving, told}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({relaying, serving, told, revoked}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         told.cancel()
+        revoked.cancel()
         serving.cancel()
         ended = await asyncio.gather(serving, return_exceptions=True)
         delivered.set()
         with contextlib.suppress(asyncio.CancelledError):
             await relaying
+    if context.api.revoked.is_set():
+        raise OperatorError(WRONG_TOKEN)
     for error in ended:
         if isinstance(error, BaseExceptionGroup):
             raise error.exceptions[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import discord
 import structlog
 from discord import app_commands
 
+from bots.discord import PLATFORM
 from bots.discord.button_handlers import ButtonHandlers
 from bots.discord.catchup import CatchUp
 from bots.discord.commands import CommandTranslator, CommandTree, add_commands
@@ -23,6 +25,10 @@ from bots.discord.setup_checks import commands_refused
 from core.observe import metrics
 
 log = structlog.get_logger()
+
+
+SESSION_EVENTS = frozenset(("READY", "RESUMED"))
+"""Without them there is no session: a failure to parse one opens a new connection."""
 
 
 def intents_for(*, reads: bool) -> discord.Intents:
@@ -57,6 +63,24 @@ class HenjiClient(discord.Client):
         """Awaited before a session is opened."""
         self._began = time.time()
         """When the newest session was opened, in seconds since the epoch."""
+
+        self._unreadable: set[str] = set()
+        """Types of events that could not be parsed."""
+        parsers = self._connection.parsers
+        for event, parse in parsers.items():
+            if event not in SESSION_EVENTS:
+                parsers[event] = partial(self._parse, event, parse)
+
+    def _parse(self, event: str, parse: Callable[[Any], None], data: Any) -> None:
+        """Parse an event. discord.py would end the connection over one that it cannot parse."""
+        try:
+            parse(data)
+        except Exception as error:
+            metrics.count_gateway_event(PLATFORM, "unreadable")
+            if event not in self._unreadable:
+                self._unreadable.add(event)
+                name = type(error).__name__
+                log.warning("an event cannot be parsed; it is ignored", type=event, error=name)
 
     def serve(self, context: Context) -> None:
         """Make the handlers of this connection's events."""
@@ -93,17 +117,17 @@ class HenjiClient(discord.Client):
     async def on_ready(self) -> None:
         """A new session: Discord does not send the messages since the last one."""
         self.connected = True
-        metrics.count_gateway_event("discord", "ready")
+        metrics.count_gateway_event(PLATFORM, "ready")
         log.info("connected to discord", guilds=len(self.guilds), shard=self.shard_id)
         await self._catch_up.run(self._began)
 
     async def on_resumed(self) -> None:
         self.connected = True
-        metrics.count_gateway_event("discord", "resumed")
+        metrics.count_gateway_event(PLATFORM, "resumed")
 
     async def on_disconnect(self) -> None:
         self.connected = False
-        metrics.count_gateway_event("discord", "disconnected")
+        metrics.count_gateway_event(PLATFORM, "disconnected")
 
     async def on_message(self, message: discord.Message) -> None:
         await self._messages.handle(message)

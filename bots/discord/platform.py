@@ -97,16 +97,16 @@ class DiscordPlatform:
         self._stop = stop
         self._limiter = limiter
         self._clock = clock
-        self._api = DiscordApi(client, limiter)
-        self._backfill = Backfill(client, self._api)
-        self._typing = StatusIndicator(self._api.typing)
+        self.api = DiscordApi(client, limiter)
+        self._backfill = Backfill(client, self.api)
+        self._typing = StatusIndicator(self.api.typing)
         self._expiry = TokenExpiry(stop, self._move, clock)
         self._open: dict[str, OpenReply] = {}
         self._replaced: dict[str, Replaced] = {}
         self._refused: Bounded[str, str] = Bounded(MAX_REPLACED)
         """Reply -> why Discord refuses it for good."""
         self.tokens = InteractionTokens()
-        self.notices = RefusalNotices(self._api, takes_part, clock)
+        self.notices = RefusalNotices(self.api, takes_part, clock)
 
     def length_of(self, text: str) -> int:
         return len(text)
@@ -221,9 +221,9 @@ class DiscordPlatform:
             async with asyncio.timeout(CALL_SECONDS):
                 match where_to_edit(address, 1, message, self._clock()):
                     case ByToken(app, token, ident):
-                        await self._api.remove_by_token(app, token, ident)
+                        await self.api.remove_by_token(app, token, ident)
                     case InChannel(channel, ident):
-                        await self._api.remove(channel, ident)
+                        await self.api.remove(channel, ident)
                     case _:
                         return
 
@@ -234,10 +234,10 @@ class DiscordPlatform:
         moved = self._has_moved(delivery)
         match where_to_post(address, part.index, self._clock(), moved=moved):
             case ByToken(app, token, "", private):
-                sent = await self._api.follow_up(app, token, text, buttons, private=private)
+                sent = await self.api.follow_up(app, token, text, buttons, private=private)
                 return str(sent["id"])
             case ByToken(app, token, ident):
-                sent = await self._api.edit_by_token(app, token, ident, text, buttons)
+                sent = await self.api.edit_by_token(app, token, ident, text, buttons)
                 return str(sent["id"])
             case InChannel(channel):
                 reply_to = "" if address.opens or part.index else address.reply_to
@@ -274,13 +274,13 @@ class DiscordPlatform:
         """Edit a message by the token; the id of the follow-up sent instead, or none."""
         if way.message:
             try:
-                await self._api.edit_by_token(way.app, way.token, way.message, text, buttons)
+                await self.api.edit_by_token(way.app, way.token, way.message, text, buttons)
             except discord.NotFound as error:
                 if error.code != error_codes.UNKNOWN_MESSAGE or way.message == ORIGINAL:
                     raise
             else:
                 return ""
-        sent = await self._api.follow_up(way.app, way.token, text, buttons, private=way.private)
+        sent = await self.api.follow_up(way.app, way.token, text, buttons, private=way.private)
         return str(sent["id"])
 
     async def _post(
@@ -293,7 +293,7 @@ class DiscordPlatform:
     ) -> str:
         """An ordinary message. Its nonce makes a repeated request the same message."""
         nonce, text = nonce_for(delivery.job, part.index), text_of(part)
-        sent = await self._api.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
+        sent = await self.api.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
         ident = str(sent["id"])
         if sent.get("content", text).strip() != text.strip():  # another process had sent it before
             await self._edit(delivery, channel, ident, part, buttons)
@@ -302,7 +302,7 @@ class DiscordPlatform:
     async def _send_directly(
         self, delivery: Delivery, part: Part, buttons: Sequence[Component]
     ) -> str:
-        channel = await self._api.direct_channel(delivery.author)
+        channel = await self.api.direct_channel(delivery.author)
         return f"{channel}{ELSEWHERE}{await self._post(delivery, channel, part, buttons)}"
 
     async def _edit(
@@ -316,16 +316,16 @@ class DiscordPlatform:
         """Edit an ordinary message; the id of the message sent instead, or none."""
         text = text_of(part)
         try:
-            await self._api.edit(channel, ident, text, buttons)
+            await self.api.edit(channel, ident, text, buttons)
         except discord.HTTPException as error:
             if error.code == error_codes.ARCHIVED:
-                await self._api.unarchive(channel)
-                await self._api.edit(channel, ident, text, buttons)
+                await self.api.unarchive(channel)
+                await self.api.edit(channel, ident, text, buttons)
             elif error.code != error_codes.TOO_MANY_EDITS:
                 raise
             elif part.end is not None:  # a message older than an hour takes few edits
                 nonce = nonce_for(delivery.job[::-1], part.index)
-                sent = await self._api.post(channel, text, buttons, nonce=nonce)
+                sent = await self.api.post(channel, text, buttons, nonce=nonce)
                 return str(sent["id"])
         return ""
 
@@ -343,7 +343,7 @@ class DiscordPlatform:
     async def _open_thread(self, delivery: Delivery, address: ReplyAddress) -> str:
         channel = delivery.thread.channel
         try:
-            await self._api.open_thread(channel, address.reply_to, address.opens)
+            await self.api.open_thread(channel, address.reply_to, address.opens)
         except discord.HTTPException as error:
             if error.code not in NO_THREAD:
                 raise
@@ -429,7 +429,7 @@ class DiscordPlatform:
         replaced = self._replacement(delivery)
         replaced.moved, replaced.messages[0] = True, sent
         text = say("moved_there", address.locale)
-        await self._api.edit_by_token(address.app, address.token, ORIGINAL, text)
+        await self.api.edit_by_token(address.app, address.token, ORIGINAL, text)
 
     # -- what was said --------------------------------------------------------------------------
 
@@ -447,7 +447,7 @@ class DiscordPlatform:
         replaced = self._replaced.get(delivery.job, Replaced())
         known = {*delivery.messages, *replaced.messages.values()}
         try:
-            messages = await self._api.history(channel, after=delivery.turn)
+            messages = await self.api.history(channel, after=delivery.turn)
         except discord.NotFound:  # the thread has not been opened
             return None
         for message in messages:

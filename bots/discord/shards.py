@@ -16,7 +16,7 @@ import structlog
 
 from bots.discord.client import HenjiClient
 from bots.discord.setup_checks import explained_errors
-from core.errors import StoreUnavailable
+from core.errors import HenjiError, StoreUnavailable
 from core.observe import metrics
 from core.ports import Leases
 
@@ -61,8 +61,17 @@ class Shards:
         while True:
             async with self._places:
                 if await self._take(shard):
-                    await self._serve_owned(shard)
+                    await self._serve_or_log(shard)
             await asyncio.sleep(self._plan.lease / 3)
+
+    async def _serve_or_log(self, shard: int) -> None:
+        """A defect ends this connection alone: another is opened, and catches up."""
+        try:
+            await self._serve_owned(shard)
+        except HenjiError:
+            raise
+        except Exception:
+            log.exception("a connection failed; a new one is opened", shard=shard)
 
     async def _serve_owned(self, shard: int) -> None:
         """Stay connected while this process has the lease."""
