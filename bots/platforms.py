@@ -141,8 +141,8 @@ class AllSettings:
         found = [name for name, settings in self.platforms.items() if settings.has_tokens]
         for name in found:
             self.require(name)
-        for settings in self.platforms.values():
-            if not settings.has_tokens and (misspelt := misspelt_variables(type(settings))):
+        for name, settings in self.platforms.items():
+            if not settings.has_tokens and (misspelt := _misspelt(name)):
                 raise UsageError(misspelt[0])
         return tuple(found)
 
@@ -152,7 +152,7 @@ class AllSettings:
         try:
             settings.require()
         except UsageError as error:
-            misspelt = misspelt_variables(type(settings))
+            misspelt = _misspelt(name)
             raise UsageError("; ".join([str(error), *misspelt])) from None
         return settings
 
@@ -167,3 +167,8 @@ def secret_patterns() -> tuple[re.Pattern[str], ...]:
     return tuple(
         pattern for kind in settings_classes().values() for pattern in kind.secret_patterns
     )
+
+
+def _misspelt(name: str) -> list[str]:
+    every = settings_classes()
+    return misspelt_variables(every[name], every.values())

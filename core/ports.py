@@ -174,6 +174,10 @@ class History(Protocol):
         """Forget a thread; the number of its turns."""
         ...
 
+    async def discard(self, thread: ThreadKey, turn: Turn, job: str) -> None:
+        """Remove a thread of one test message and its job, without a trace of the removal."""
+        ...
+
     async def reset_own(self, thread: ThreadKey, by: str) -> int | None:
         """The same, but None, and nothing forgotten, where a reply that somebody else asked for
         is under way."""

@@ -324,17 +324,23 @@ def environment_name(kind: type[Settings], setting: str) -> str:
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + setting.upper()
 
 
-def misspelt_variables(kind: type[Settings]) -> list[str]:
-    """A sentence for each variable that is close to one of an unset secret."""
-    names = [environment_name(kind, setting) for setting in secret_settings(kind)]
-    known = {*names, *(f"{name}_FILE" for name in names)}
-    unset = {name for name in known if not os.environ.get(name)}
+def misspelt_variables(kind: type[Settings], known: Collection[type[Settings]]) -> list[str]:
+    """A sentence for each variable that is close to one of an unset secret of the class's own.
+
+    `known`: all classes of settings; their variables are no mistakes.
+    """
+    own = _variables_of_secrets(kind) - _variables_of_secrets(Settings)
+    unset = {name for name in own if not os.environ.get(name)}
+    meant = {name for each in known for name in _variables_of_secrets(each)}
     near = {
-        name: get_close_matches(name, unset, n=1, cutoff=0.8)
-        for name in os.environ
-        if name not in known
+        name: get_close_matches(name, unset, n=1, cutoff=0.8) for name in os.environ.keys() - meant
     }
     return [f"{name} is set: did you mean {found[0]}?" for name, found in near.items() if found]
+
+
+def _variables_of_secrets(kind: type[Settings]) -> set[str]:
+    names = {environment_name(kind, setting) for setting in secret_settings(kind)}
+    return names | {f"{name}_FILE" for name in names}
 
 
 def secret_settings(kind: type[Settings]) -> list[str]:
@@ -383,7 +389,7 @@ def _check_environment_names(kinds: Collection[type[Settings]]) -> None:
     known = {PREFIX + "CONFIG"}
     for kind in kinds:
         known |= {environment_name(kind, setting) for setting in kind.model_fields}
-        known |= {f"{environment_name(kind, setting)}_FILE" for setting in secret_settings(kind)}
+        known |= _variables_of_secrets(kind)
     for name, value in os.environ.items():
         if name.startswith(PREFIX) and name not in known:
             raise UsageError(f"{name} is not a setting of henji{nearest(name, known)}")

@@ -17,7 +17,7 @@ import structlog
 
 from core.bounded import Bounded
 from core.queue_types import Claim, Place, StoredTurn, ThreadSummary, Window
-from core.types import ThreadKey
+from core.types import ThreadKey, Turn
 from storage import codec, keys
 from storage.store import Store
 
@@ -143,6 +143,10 @@ class RedisHistory:
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
         return int(await self._run("reset", thread, place=str(thread), by=by))
+
+    async def discard(self, thread: ThreadKey, turn: Turn, job: str) -> None:
+        names = {"turn": turn.id, "author": turn.author, "job": job}
+        await self._run("discard", thread, **names)
 
     async def reset_own(self, thread: ThreadKey, by: str) -> int | None:
         turns = int(await self._run("reset", thread, place=str(thread), by=by, only_asker=by))

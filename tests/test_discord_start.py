@@ -53,33 +53,33 @@ async def told_at_the_start(team: DiscordDeployment, **changes: Any) -> list[str
 async def test_a_bot_that_is_well_is_named_by_the_doctor(team: DiscordDeployment) -> None:
     guild = int(team.discord.add_guild())
     finding = await doctor.platform("discord", settings_for(team, discord_guild=guild))
-    assert (finding.well, finding.what) == (True, "the token is that of Henji")
+    assert (finding.state, finding.what) == ("ok", "the token is that of Henji")
     assert await told_at_the_start(team) == []
 
 
 async def test_a_wrong_token_is_said_to_be_reset(team: DiscordDeployment) -> None:
     finding = await doctor.platform("discord", settings_for(team, discord_bot_token="wrong"))
-    assert (finding.well, finding.what) == (False, setup_checks.WRONG_TOKEN)
+    assert (finding.state, finding.what) == ("fault", setup_checks.WRONG_TOKEN)
 
 
 async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as team:
         finding = await doctor.platform("discord", settings_for(team))
-        assert (finding.well, finding.what) == (False, setup_checks.NO_INTENT)
+        assert (finding.state, finding.what) == ("fault", setup_checks.NO_INTENT)
         assert await told_at_the_start(team) == [setup_checks.NO_INTENT]
 
 
 async def test_whoever_does_without_the_intent_is_not_told_of_it(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as team:
         off = {"discord_message_content": "off"}
-        assert (await doctor.platform("discord", settings_for(team, **off))).well
+        assert (await doctor.platform("discord", settings_for(team, **off))).state == "ok"
         assert await told_at_the_start(team, **off) == []
 
 
 async def test_commands_that_cannot_be_registered_are_told(team: DiscordDeployment) -> None:
     team.discord.make_trouble(**REFUSED)
     finding = await doctor.platform("discord", settings_for(team))
-    assert not finding.well
+    assert finding.state == "fault"
     [told] = await told_at_the_start(team)
     assert finding.what == told
     for click in ("Installation page", "applications.commands", "discord.com/oauth2/authorize"):

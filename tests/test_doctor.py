@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from bots.cli import doctor
 from bots.platforms import AllSettings, load
 from core.settings import Settings
 from tests.processes import finish, henji, start
+from tests.pseudo_terminal import terminal
 from tests.servers import free_port
-from tests.store_fixture import StoreFixture
+from tests.store_fixture import LANE, StoreFixture
 from tests.waiting import until
 
 GOOD: dict[str, str | int] = {
@@ -35,7 +37,8 @@ async def test_a_healthy_machine_has_no_faults(redis_url: str, redis: Redis) -> 
     assert [line.split()[1] for line in lines] == [
         "Python", "Redis", "model", "GPU", "answer", "Discord", "Slack",
     ]  # fmt: skip
-    assert all(line.startswith("ok ") for line in lines)
+    assert {line.split()[0] for line in lines} == {"ok", "WARN"}
+    assert "WARN   answer   no core serves echo now: `henji up` starts one" in lines
 
 
 async def test_a_running_core_is_tested_with_a_message(redis_url: str, redis: Redis) -> None:
@@ -48,20 +51,86 @@ async def test_a_running_core_is_tested_with_a_message(redis_url: str, redis: Re
         await finish(core)
     (line,) = [line for line in ran.out.splitlines() if "answer" in line]
     assert re.search(r"^ok +answer +echo answered in \d+\.\d\d s: stored after 0\.", line)
-    left = [key async for key in redis.scan_iter("*doctor*")]
-    assert not [key for key in left if ":turns" in key or ":history" in key]
-    assert await redis.zcard("henji:{0}:deliveries:doctor") == 0
+    assert not await traces_of_the_test(redis)
 
 
-async def test_a_core_that_does_not_answer_is_a_fault(
+async def traces_of_the_test(redis: Redis) -> list[object]:
+    """What is left of it, but for the events of the last minute and the order between channels."""
+    traces: list[object] = []
+    for pattern in ("*doctor*", "*:job:*", "*:events:*", "*:delivery:*"):
+        traces += [
+            key
+            async for key in redis.scan_iter(pattern)
+            if not {"news", "ready"} & {*key.split(":")}
+        ]
+    traces += await redis.xrange("henji:{0}:audit") or []
+    traces += await redis.hkeys("henji:{0}:marks")
+    traces += await redis.zrange("henji:{0}:threads", 0, -1)
+    return traces
+
+
+async def test_a_test_message_that_is_not_answered_leaves_nothing_behind(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "TRIAL_SECONDS", 0.2)
     house = StoreFixture.over(redis)
     await house.queue.announce("echo", "a core that stands still", 60)
-    finding = await doctor.answer(load(redis_url=redis_url, engine="echo"))
-    assert not finding.well
-    assert "no reply in 0.2 s" in finding.what
+    await doctor.answer(load(redis_url=redis_url, engine="echo"), "all")
+    assert not await traces_of_the_test(redis)
+    assert not await house.queue.claim("echo", "another core", 1)
+
+
+async def test_a_bots_host_needs_no_model_but_a_core_somewhere(
+    redis_url: str, redis: Redis
+) -> None:
+    ran = await henji("doctor", "--role", "bot", REDIS_URL=redis_url, HENJI_ENGINE="torch")
+    assert [line.split()[1] for line in ran.out.splitlines()] == [
+        "Python", "Redis", "answer", "Discord", "Slack",
+    ]  # fmt: skip
+    assert "FAULT  answer   no core serves smollm2: start `henji core` on its host" in ran.out
+    assert ran.status == 1
+
+
+async def test_the_role_of_a_host_is_what_is_installed_and_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert doctor.role_of(AllSettings.load()) == "all"
+    assert doctor.role_of(AllSettings.load(discord_bot_token="a.b.c")) == "all"
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert doctor.role_of(AllSettings.load(discord_bot_token="a.b.c")) == "bot"
+
+
+async def test_people_who_wait_for_a_core_that_is_down_make_it_a_fault(
+    redis_url: str, redis: Redis
+) -> None:
+    house = StoreFixture.over(redis)
+    await house.queue.announce(LANE, "a core that leaves", 60)
+    await house.say("hello")
+    await house.queue.withdraw(LANE, "a core that leaves")
+    finding = await doctor.answer(load(redis_url=redis_url, engine="echo", lane=LANE), "all")
+    assert (finding.state, "1 messages wait" in finding.what) == ("fault", True)
+
+
+async def test_a_model_server_that_is_down_is_a_fault() -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/v1"
+    settings = load(engine="openai", openai_base_url=nowhere, openai_api_key="hidden")
+    finding = await doctor.remote_engine(settings)
+    assert finding.state == "fault"
+    assert f"no model server answers at {nowhere}/models" in finding.what
+    assert "hidden" not in finding.what
+
+
+async def test_findings_are_json_for_machines(redis_url: str, redis: Redis) -> None:
+    ran = await henji("doctor", "--json", REDIS_URL=redis_url)
+    findings = [json.loads(line) for line in ran.out.splitlines()]
+    assert [finding["state"] for finding in findings][:2] == ["ok", "ok"]
+    assert findings[0]["about"] == "Python"
+
+
+async def test_a_person_sees_what_is_being_checked(redis_url: str, redis: Redis) -> None:
+    async with terminal("doctor", REDIS_URL=redis_url) as screen:
+        await screen.shows("checking Redis …")
+        await screen.shows("ok     Redis")
 
 
 async def _is_served(redis: Redis) -> bool:
@@ -79,7 +148,7 @@ async def test_faults_are_counted_and_fail_the_command() -> None:
 
 def test_an_old_python_is_a_fault() -> None:
     assert doctor.python((3, 10, 4)).what == "3.10.4 is too old: install Python 3.11 or newer"
-    assert doctor.python((3, 12, 0)).well
+    assert doctor.python((3, 12, 0)).state == "ok"
 
 
 @pytest.mark.parametrize(
@@ -94,13 +163,13 @@ def test_an_old_python_is_a_fault() -> None:
 )
 def test_a_redis_that_would_lose_replies_is_a_fault(fault: dict[str, str | int], what: str) -> None:
     finding = doctor.judge_redis({**GOOD, **fault}, "at redis://here")
-    assert not finding.well
+    assert finding.state == "fault"
     assert what in finding.what
 
 
 def test_a_healthy_redis_is_named() -> None:
     finding = doctor.judge_redis(GOOD, "at redis://here")
-    assert (finding.well, finding.what) == (True, "Valkey 9.1.2 at redis://here")
+    assert (finding.state, finding.what) == ("ok", "Valkey 9.1.2 at redis://here")
 
 
 @pytest.mark.parametrize(
@@ -114,13 +183,13 @@ def test_a_model_that_is_not_downloaded_is_a_fault(
     settings: dict[str, str], what: str, tmp_path: Path
 ) -> None:
     finding = doctor.model(load(data_dir=tmp_path, **settings))
-    assert not finding.well
+    assert finding.state == "fault"
     assert what in finding.what
 
 
 def test_the_embedded_model_is_found_without_converting_it(tmp_path: Path) -> None:
     finding = doctor.model(load(data_dir=tmp_path))
-    assert finding.well, finding.what
+    assert finding.state == "ok", finding.what
     assert not any(tmp_path.iterdir())
 
 
@@ -128,8 +197,8 @@ def test_a_requested_gpu_that_is_missing_is_a_fault() -> None:
     import torch
 
     finding = doctor.gpu(load(device="cuda"))
-    assert finding.well == torch.cuda.is_available()
-    assert doctor.gpu(load(engine="echo")).well
+    assert (finding.state == "ok") == torch.cuda.is_available()
+    assert doctor.gpu(load(engine="echo")).state == "ok"
 
 
 def test_a_gpu_without_a_compiler_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +212,7 @@ def test_a_gpu_without_a_compiler_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
     assert doctor.gpu(Settings()).what.endswith("H100 with 80 GiB")
     monkeypatch.setattr(doctor, "which", {}.get)
     finding = doctor.gpu(Settings())
-    assert not finding.well
+    assert finding.state == "fault"
     assert "install gcc" in finding.what
 
 
@@ -170,6 +239,6 @@ async def test_a_platform_that_cannot_be_reached_is_a_fault(
     )
     for name, own in settings.platforms.items():
         finding = await doctor.platform(name, own)
-        assert not finding.well
+        assert finding.state == "fault"
         assert f"{finding.about} cannot be reached" in finding.what
         assert "hidden" not in finding.what

@@ -155,11 +155,11 @@ async def test_a_workspace_that_uninstalled_the_app_offline_is_named(
         settings = by_oauth(house, redis_url=redis_url)
         await house.http_adapter()
         assert await install(house, slack.bot_token) == 200
-        assert (await doctor.platform("slack", settings)).well
+        assert (await doctor.platform("slack", settings)).state == "ok"
         await house.stop("adapter")
         slack.workspace.installations[slack.bot_token].revoked = True
         finding = await doctor.platform("slack", settings)
-        assert not finding.well
+        assert finding.state == "fault"
         assert "T0HENJI any more (token_revoked): an admin of it installs it again" in finding.what
         with capture_logs() as logs:
             await house.http_adapter("another")
@@ -176,7 +176,7 @@ async def test_a_workspace_that_uninstalled_the_app_offline_is_named(
 async def test_a_wrong_client_is_named(redis: Redis, wrong: dict[str, str], named: str) -> None:
     async with slack_deployment(redis) as house:
         finding = await doctor.platform("slack", by_oauth(house, **wrong))
-        assert not finding.well
+        assert finding.state == "fault"
         assert named in finding.what
 
 

@@ -64,6 +64,14 @@ async def test_incomplete_and_misspelt_tokens_are_errors(
     assert ran.err.count("\n") == 1
 
 
+async def test_secrets_of_other_programs_are_no_misspelt_tokens(
+    redis_url: str, redis: Redis
+) -> None:
+    theirs = {"OPENAI_API_KEY": "sk-1", "SLACK_WEBHOOK_URL": "https://x", "REDIS_URI": "redis://"}
+    ran = await henji("up", REDIS_URL=redis_url, **theirs)
+    assert "did you mean" not in ran.err
+
+
 async def test_with_tokens_it_answers_on_the_platform_until_it_is_stopped(
     tmp_path: Path, redis: Redis
 ) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from bots.cli.admin import admin
 from bots.cli.align import align
-from bots.cli.common import example, open_all_settings, open_settings, read_input
+from bots.cli.common import example, open_all_settings, open_settings, progress, read_input
 from bots.cli.compare import compare
 from bots.cli.models import models, tokenize
 from bots.platforms import ROOM, PlatformSettings, names, settings_classes
 from core.errors import OperatorError, UsageError
+
+if TYPE_CHECKING:
+    from bots.cli.doctor import Role
 
 # Each command imports what it needs when it runs, so that no bot imports torch and `henji --help`
 # is fast.
@@ -145,21 +151,33 @@ for _name, _kind in settings_classes().items():
     henji.add_command(_command_of(_name, _kind))
 
 
-@henji.command(epilog=example("henji doctor"))
-def doctor() -> None:
+@henji.command(epilog=example("henji doctor", "henji doctor --role bot --json"))
+@click.option(
+    "--role",
+    type=click.Choice(["core", "bot", "all"]),
+    help="What this host runs; by default, what is installed and set.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def doctor(role: Role | None, as_json: bool) -> None:
     """Check this machine, and say what to do.
 
     Checks Python, Redis, the model, the GPU and the tokens, and sends a message through a running
     core and back.
     """
-    from bots.cli.doctor import examine
+    from bots.cli.doctor import checks, role_of
 
     settings = open_all_settings(log_level="error")
-    faults = 0
-    for finding in asyncio.run(examine(settings)):
-        click.echo(str(finding))
-        faults += not finding.well
-    if faults:
+
+    async def run() -> int:
+        faults = 0
+        for check in checks(settings, role or role_of(settings)):
+            with progress(f"checking {check.about} …"):
+                finding = await check.run()
+            click.echo(json.dumps(asdict(finding), ensure_ascii=False) if as_json else str(finding))
+            faults += finding.state == "fault"
+        return faults
+
+    if faults := asyncio.run(run()):
         raise OperatorError(f"{faults} fault{'s' * (faults > 1)}, named above")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -38,6 +39,19 @@ def open_all_settings(**quieter: Any) -> AllSettings:
     if path.is_file() and path.stat().st_mode & stat.S_IWGRP:
         log.warning("the group of the settings file can write it", path=str(path))
     return settings
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show on a terminal what is being done, until it is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(what, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def read_input(read: Callable[[], str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,12 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from shutil import which
+from typing import Literal, TypeAlias
 
 from bots.cli.smoke_test import SmokeTest
 from bots.platforms import AllSettings, PlatformSettings
-from bots.services import open_connection, open_stores
+from bots.services import Stores, open_connection, open_stores
+from core.engine import open_remote_engine
 from core.errors import OperatorError
 from core.extras import install_command
 from core.models import files
@@ -30,37 +32,71 @@ OLDEST_REDIS = (6, 2)
 TRIAL_SECONDS = 60.0
 
 
+State: TypeAlias = Literal["ok", "warning", "fault"]
+Role: TypeAlias = Literal["core", "bot", "all"]
+"""What a host runs: a core, bots, or both."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The result of one check."""
 
     about: str
-    well: bool
+    state: State
     what: str
-    """The state; for a fault, also what to do."""
+    """For a warning or a fault, also what to do."""
 
     def __str__(self) -> str:
-        return f"{'ok   ' if self.well else 'FAULT'}  {self.about:8} {self.what}"
+        shown = {"ok": "ok", "warning": "WARN", "fault": "FAULT"}[self.state]
+        return f"{shown:5}  {self.about:8} {self.what}"
 
 
-async def examine(every: AllSettings) -> list[Finding]:
-    """Every finding, in the order in which one would fix faults."""
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check, and the name of what it looks at."""
+
+    about: str
+    run: Callable[[], Awaitable[Finding]]
+
+
+def role_of(every: AllSettings) -> Role:
+    """What this host is for, by what is installed and set."""
+    has_core = every.core.engine != "torch" or find_spec("torch") is not None
+    has_bots = any(settings.has_tokens for settings in every.platforms.values())
+    return "bot" if has_bots and not has_core else "all"
+
+
+def checks(every: AllSettings, role: Role) -> list[Check]:
+    """The checks of a host, in the order in which one would fix faults."""
     settings = every.core
-    return [
-        python(),
-        await redis(settings),
-        await asyncio.to_thread(model, settings),
-        await asyncio.to_thread(gpu, settings),
-        await answer(settings),
-        *[await platform(name, own) for name, own in every.platforms.items()],
-    ]
+    found = [Check("Python", _async(python)), Check("Redis", partial(redis, settings))]
+    if role != "bot":
+        found += [
+            Check("model", partial(asyncio.to_thread, model, settings)),
+            Check("GPU", partial(asyncio.to_thread, gpu, settings)),
+        ]
+        if settings.engine == "openai":
+            found.append(Check("engine", partial(remote_engine, settings)))
+    found.append(Check("answer", partial(answer, settings, role)))
+    if role != "core":
+        found += [
+            Check(own.title, partial(platform, name, own)) for name, own in every.platforms.items()
+        ]
+    return found
+
+
+def _async(check: Callable[[], Finding]) -> Callable[[], Awaitable[Finding]]:
+    async def run() -> Finding:
+        return check()
+
+    return run
 
 
 def python(found: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     here = ".".join(map(str, found))
     if found[:2] < OLDEST_PYTHON:
-        return Finding("Python", False, f"{here} is too old: install Python 3.11 or newer")
-    return Finding("Python", True, here)
+        return Finding("Python", "fault", f"{here} is too old: install Python 3.11 or newer")
+    return Finding("Python", "ok", here)
 
 
 async def redis(settings: Settings) -> Finding:
@@ -69,7 +105,7 @@ async def redis(settings: Settings) -> Finding:
             info = await connection.client.info()
             where = f"at {connection.address}"
     except OperatorError as error:
-        return Finding("Redis", False, str(error))
+        return Finding("Redis", "fault", str(error))
     return judge_redis(info, where)
 
 
@@ -79,50 +115,71 @@ def judge_redis(info: dict[str, str | int], where: str) -> Finding:
     number = str(info.get("valkey_version") or info["redis_version"])
     here = f"{name} {number} {where}"
     if tuple(map(int, str(info["redis_version"]).split(".")[:2])) < OLDEST_REDIS:
-        return Finding("Redis", False, f"{here} is too old: 6.2 is the oldest that serves")
+        return Finding("Redis", "fault", f"{here} is too old: 6.2 is the oldest that serves")
     if info.get("role") == "slave":
-        return Finding("Redis", False, f"{here} is a replica: give REDIS_URL its primary")
+        return Finding("Redis", "fault", f"{here} is a replica: give REDIS_URL its primary")
     if info.get("maxmemory_policy", "noeviction") != "noeviction":
         return Finding(
-            "Redis", False, f"{here} may evict conversations: set maxmemory-policy noeviction"
+            "Redis", "fault", f"{here} may evict conversations: set maxmemory-policy noeviction"
         )
     if not int(info.get("maxmemory", 1)):
         return Finding(
             "Redis",
-            False,
+            "fault",
             f"{here} has no memory limit, so the system kills it when memory runs out: set "
             "maxmemory to 60 % of the memory it may use",
         )
     if not int(info.get("aof_enabled", 1)):
-        return Finding("Redis", False, f"{here} forgets at a restart: set appendonly yes")
-    return Finding("Redis", True, here)
+        return Finding("Redis", "fault", f"{here} forgets at a restart: set appendonly yes")
+    return Finding("Redis", "ok", here)
 
 
-async def answer(settings: Settings) -> Finding:
+async def remote_engine(settings: Settings) -> Finding:
+    """Have the model server generate one token."""
+    try:
+        engine = await open_remote_engine(settings, find_model(settings))
+        await engine.close()
+    except OperatorError as error:
+        return Finding("engine", "fault", str(error))
+    return Finding("engine", "ok", f"{settings.openai_base_url} answers")
+
+
+async def answer(settings: Settings, role: Role) -> Finding:
     """Send a message through the queue and the model and back, if a core serves."""
     lane = settings.job_lane
     try:
         async with open_stores(settings) as memory:
             if not await memory.queue.cores(lane):
-                return Finding("answer", True, f"not tried: no core serves {lane} now")
+                return await _without_core(memory, lane, role)
             trial = SmokeTest(memory.queue, memory.history, memory.deliveries, lane)
             times = await trial.run(TRIAL_SECONDS)
     except OperatorError:
-        return Finding("answer", True, "not tried: Redis is away")
+        return Finding("answer", "warning", "not tried: Redis is down")
     if times.done is None:
-        return Finding("answer", False, f"{lane}: {times.fault}; its core's log says more")
+        return Finding("answer", "fault", f"{lane}: {times.fault}; its core's log says more")
     return Finding(
         "answer",
-        True,
+        "ok",
         f"{lane} answered in {times.done:.2f} s: stored after {times.stored:.3f} s, claimed after "
         f"{times.claimed or 0:.3f} s, first text after {times.first_text or 0:.2f} s",
     )
 
 
+async def _without_core(stores: Stores, lane: str, role: Role) -> Finding:
+    """Where bots run or people wait, a core that is down is a fault."""
+    waiting = (await stores.queue.load(lane)).waiting
+    if role == "bot" or waiting:
+        waits = f", and {waiting} messages wait" if waiting else ""
+        return Finding(
+            "answer", "fault", f"no core serves {lane}{waits}: start `henji core` on its host"
+        )
+    return Finding("answer", "warning", f"no core serves {lane} now: `henji up` starts one")
+
+
 def model(settings: Settings) -> Finding:
     """Whether the model's files are here. They are not read."""
     if settings.engine == "echo":
-        return Finding("model", True, "the echo engine needs none")
+        return Finding("model", "ok", "the echo engine needs none")
     try:
         spec = find_model(settings)
         if spec.source == EMBEDDED:
@@ -131,13 +188,13 @@ def model(settings: Settings) -> Finding:
             directory = model_directory(spec, settings, lambda line: None)
             files.check_weights(directory)
     except OperatorError as error:
-        return Finding("model", False, str(error))
-    return Finding("model", True, f"{spec.name} in {directory}")
+        return Finding("model", "fault", str(error))
+    return Finding("model", "ok", f"{spec.name} in {directory}")
 
 
 def gpu(settings: Settings) -> Finding:
     if settings.engine != "torch":
-        return Finding("GPU", True, f"the {settings.engine} engine needs none here")
+        return Finding("GPU", "ok", f"the {settings.engine} engine needs none here")
     if find_spec("torch") is None:
         return _to_install("GPU", "torch", "core")
     import torch
@@ -146,25 +203,27 @@ def gpu(settings: Settings) -> Finding:
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0)
         if not any(map(which, (os.environ.get("CC", ""), "gcc", "clang"))):
-            return Finding("GPU", False, f"{name} needs a C compiler for Triton: install gcc")
-        return Finding("GPU", True, f"{here}, {name} with {memory.total_memory / 2**30:.0f} GiB")
+            return Finding("GPU", "fault", f"{name} needs a C compiler for Triton: install gcc")
+        return Finding("GPU", "ok", f"{here}, {name} with {memory.total_memory / 2**30:.0f} GiB")
     if settings.device.startswith("cuda"):
-        return Finding("GPU", False, f"{here} sees no GPU: set HENJI_DEVICE=auto, or its driver up")
-    return Finding("GPU", True, f"{here} sees none: small models run well on the processor")
+        return Finding(
+            "GPU", "fault", f"{here} sees no GPU: set HENJI_DEVICE=auto, or its driver up"
+        )
+    return Finding("GPU", "ok", f"{here} sees none: small models run well on the processor")
 
 
 async def platform(name: str, settings: PlatformSettings) -> Finding:
     """Ask a platform, where there are tokens for it, by `examine` of its `setup_checks.py`."""
     if not settings.has_tokens:
-        return Finding(settings.title, True, "no tokens, so no bot there")
+        return Finding(settings.title, "ok", "no tokens, so no bot there")
     if missing := [package for package in settings.packages if find_spec(package) is None]:
         return _to_install(settings.title, missing[0], name)
     try:
         setup_checks = import_module(f"bots.{name}.setup_checks")
         well = await setup_checks.examine(settings, partial(_vault, settings))
     except OperatorError as error:
-        return Finding(settings.title, False, str(error))
-    return Finding(settings.title, True, well)
+        return Finding(settings.title, "fault", str(error))
+    return Finding(settings.title, "ok", well)
 
 
 @asynccontextmanager
@@ -174,4 +233,4 @@ async def _vault(settings: Settings) -> AsyncIterator[RedisSecrets]:
 
 
 def _to_install(about: str, package: str, extra: str) -> Finding:
-    return Finding(about, False, f"{package} is not installed: {install_command(extra)}")
+    return Finding(about, "fault", f"{package} is not installed: {install_command(extra)}")

@@ -55,8 +55,7 @@ class SmokeTest:
             return Times(times.stored, fault=f"no reply in {seconds:g} s")
         finally:
             listening.cancel()
-            await self.history.reset(thread, PLATFORM)
-            await self.deliveries.close(delivery, ())
+            await self.history.discard(thread, turn, delivery.job)
 
     async def _followed(self, delivery: Delivery, times: Times, began: float) -> Times:
         claimed = first_text = None

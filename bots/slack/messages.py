@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import structlog
-
 from bots.actions import Scope
 from bots.follow_ups import is_follow_up
 from bots.platform import Incoming, Status
@@ -27,8 +25,6 @@ BOT_TURNS = 3
 KEPT_THREADS = 10_000
 AT_ONCE = 16
 """How many messages are stored at the same time: more would only take more connections."""
-
-log = structlog.get_logger()
 
 
 class MessageHandler:

@@ -27,13 +27,14 @@ async def open_engine(
     if settings.engine == "echo":
         return EchoEngine(settings.echo_tokens_per_second)
     if settings.engine == "openai":
-        return await _open_remote(settings, spec)
+        return await open_remote_engine(settings, spec)
     from core.engine.torch import open_torch_engine
 
     return await open_torch_engine(settings, spec, load)
 
 
-async def _open_remote(settings: Settings, spec: ModelSpec) -> Engine:
+async def open_remote_engine(settings: Settings, spec: ModelSpec) -> Engine:
+    """The engine on a model server, which answered a probe. ModelError where it did not."""
     from core.engine.openai import OpenAIEngine, RemoteServer
 
     if not settings.openai_base_url:

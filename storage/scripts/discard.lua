@@ -1,0 +1,13 @@
+-- Removes a thread with one question and its reply, without a mark and without an entry in the audit
+-- log: a test message of ours, which no person wrote.
+
+local T, J = A.thread, A.job
+local space, channel, platform = places(T)
+if enter(T) then forget_thread(T, 'reset') end
+call('DEL', K('thread', T), K('job', J), K('events', J), K('delivery', J), K('seen', T .. ' ' .. A.turn),
+  K('message', channel, A.turn))
+call('ZREM', K('threads'), T)
+call('ZREM', K('deliveries', platform), J)
+call('ZREM', K('person', space .. ':' .. A.author), T)
+call('ZREM', K('asked', space .. ':' .. A.author), J)
+return 1
