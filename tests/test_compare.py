@@ -32,9 +32,10 @@ from core.models.manifest import read_manifest
 from core.settings import load_settings
 from tests import tiny_models
 from tests.comparisons import lines
-from tests.processes import Ran, finish, start
+from tests.processes import Ran, finish, henji, start
 from tests.published import needs_answers, published_answers
 from tests.test_alignment_training import pairs
+from tests.test_engine_openai import Server, serving
 
 Here: TypeAlias = Callable[..., Ran]
 
@@ -290,15 +291,40 @@ def test_a_judge_does_not_begin_before_all_have_answered(compare: Here, folder: 
     assert "here lacks 2 answers" in ran.err
 
 
+def remote_model(folder: Path) -> Path:
+    """The files that are wanted here of a model whose weights a server has."""
+    tiny_models.tokenizer_files(folder / "remote")
+    config = {"max_position_embeddings": 512, "model_type": "llama"}
+    (folder / "remote" / "config.json").write_text(json.dumps(config))
+    with (folder / "henji.toml").open("a") as file:
+        for name in ("left", "right"):
+            table = f'[models.{name}]\nsource = "{folder / "remote"}"\nadapter = "{name}-lora"\n'
+            file.write(table)
+        file.write(f'[models.bare]\nsource = "{folder / "remote"}"\n')
+        file.write(f'[models.warm]\nsource = "{folder / "remote"}"\ntemperature = 0.9\n')
+    return folder / "henji.toml"
+
+
+async def test_two_adapters_of_one_server_answer_by_their_names(folder: Path) -> None:
+    server = Server()
+    async with serving(server) as url:
+        ran = await henji(
+            *("compare", "left", "right", "--prompts", "q.jsonl", "--judge", "rule:shorter"),
+            HENJI_CONFIG=str(remote_model(folder)),
+            HENJI_ENGINE="openai",
+            HENJI_OPENAI_BASE_URL=url,
+        )
+    assert ran.status == 0, ran.err
+    assert {request["model"] for request in server.requests} == {"left-lora", "right-lora"}
+    assert re.search(r"0 \|    3 \|    0   of 3", ran.out)
+
+
 def test_two_models_on_one_server_need_names_of_their_own(
     compare: Here, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("left", "right"):
-        tiny_models.tokenizer_files(folder / name)
-        config = {"max_position_embeddings": 64, "model_type": "llama"}
-        (folder / name / "config.json").write_text(json.dumps(config))
+    remote_model(folder)
     monkeypatch.setenv("HENJI_ENGINE", "openai")
-    ran = compare("left", "right", "--prompts", "q.jsonl")
+    ran = compare("bare", "warm", "--prompts", "q.jsonl")
     assert ran.status == 2
     assert "the key adapter of [models.NAME]" in ran.err
 
