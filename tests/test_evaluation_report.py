@@ -179,8 +179,9 @@ def test_a_judge_that_contradicts_itself_is_told_to_say_nothing(tmp_path: Path) 
         for n in range(1, 21):
             record.add_verdict(said(str(n), "a", "a"))
             record.add_verdict(said(str(n), "b", "b"))
-        assert "its table says nothing about the models" in told(record)
+        assert "(0 agree, 20 contradict): its table says nothing about" in told(record)
     assert "says nothing" not in judged(tmp_path / "sure", SERVER, A * 20)
+    assert "says nothing" not in judged(tmp_path / "few", SERVER, A * 2)
 
 
 def test_a_rule_is_said_to_be_no_judge_of_quality(tmp_path: Path) -> None:

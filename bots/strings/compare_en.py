@@ -61,8 +61,8 @@ COMPARE_ENGLISH: Final[dict[str, str]] = {
     "compare_no_verdicts": "Nothing was judged yet.",
     "compare_unfinished": "{number} of {total} pairs are not judged yet.",
     "compare_judge_guesses": (
-        "This judge contradicts itself about as often as a coin would: its table says nothing "
-        "about the models."
+        "This judge's two verdicts on a pair agree no more clearly than a coin's would "
+        "({agreed} agree, {opposed} contradict): its table says nothing about the models."
     ),
     "compare_judge_is_program": (
         "A model judged. Small judges agree with people on little more than half of the pairs: "

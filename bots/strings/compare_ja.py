@@ -59,8 +59,8 @@ COMPARE_JAPANESE: Final[dict[str, str]] = {
     "compare_no_verdicts": "まだ判定がありません。",
     "compare_unfinished": "{total}組のうち{number}組はまだ判定されていません。",
     "compare_judge_guesses": (
-        "この審判は、硬貨を投げるのと同じくらい自分と矛盾します。"
-        "この表はモデルについて何も語りません。"
+        "順番を替えた2回の判定の一致が、硬貨を投げた場合と区別できません"
+        "(一致{agreed}組、矛盾{opposed}組)。この表はモデルについて何も語りません。"
     ),
     "compare_judge_is_program": (
         "審判はモデルです。小さな審判が人と一致するのは半分を少し超える程度です。"

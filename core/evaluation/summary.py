@@ -158,8 +158,9 @@ def _difference(counted: Count) -> Literal["better", "mixed", "nothing"]:
 
 
 def _on_judge(say: Say, judged: Judged) -> Iterator[str]:
-    if judged.terms.both_orders and judged.pairs and not reads_answers(judged.count):
-        yield say("compare_judge_guesses")
+    agreed, opposed = judged.count.agreements, judged.count.contradictions
+    if opposed and not reads_answers(judged.count):
+        yield say("compare_judge_guesses", agreed=agreed, opposed=opposed)
     if judged.terms.kind in ("server", "reward"):
         yield say("compare_judge_is_program")
     if judged.terms.kind == "rule":
