@@ -49,7 +49,7 @@ async def the_reply(team: DiscordDeployment, channel: str, text: str) -> p.Paylo
 # -- the gateway --------------------------------------------------------------------------------
 
 
-ENDLESS_POLL = {
+ENDLESS_POLL: p.Payload = {
     "question": {"text": "?"}, "answers": [], "expiry": None, "allow_multiselect": False,
 }  # fmt: skip
 UNREADABLE: list[p.Payload] = [
