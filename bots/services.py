@@ -46,6 +46,7 @@ from storage.history import RedisHistory
 from storage.keys import DAY
 from storage.leases import RedisLeases
 from storage.lua import Replication
+from storage.outbox import RedisOutbox
 from storage.queue import RedisQueue
 from storage.rules import RedisRules
 from storage.secrets import RedisSecrets
@@ -71,6 +72,7 @@ class Stores:
     audit: RedisAudit
     vault: RedisSecrets
     feedback: RedisFeedback
+    outbox: RedisOutbox
 
     @classmethod
     def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Stores:
@@ -83,6 +85,7 @@ class Stores:
             RedisAudit(store),
             RedisSecrets(store),
             RedisFeedback(store),
+            RedisOutbox(store),
         )
 
 

@@ -313,6 +313,20 @@ class Leases(Protocol):
     async def give_up(self, name: str, holder: str) -> None: ...
 
 
+class Outbox(Protocol):
+    """What a platform has accepted from people and has not yet posted, for a quarter of an hour."""
+
+    async def put(self, name: str, id_: str, text: str) -> bool:
+        """Keep a text in the box `name`; False where the box is full."""
+        ...
+
+    async def entries(self, name: str) -> Mapping[str, str]: ...
+
+    async def take(self, name: str, id_: str) -> bool:
+        """Remove a text; whether it was there."""
+        ...
+
+
 class Secrets(Protocol):
     """A platform's secrets, such as the tokens of its installations."""
 

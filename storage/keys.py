@@ -76,6 +76,7 @@ TABLE = (
     Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
     Key("feedback", "feedback", "stream", 400 * DAY, "opinions of replies, and why", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
+    Key("outbox", "outbox:%s", "hash", 900, "questions not yet posted", personal=True),
     Key("vault", "vault:%s", "string", 400 * DAY, "a platform's tokens, and whose", personal=True),
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ from storage import codec, keys
 from storage.deliveries import RedisDeliveries
 from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
+from storage.outbox import RedisOutbox
 from storage.queue import RedisQueue
 from storage.secrets import RedisSecrets
 from storage.store import Store
@@ -53,6 +54,7 @@ class StoreFixture:
     deliveries: RedisDeliveries = field(init=False)
     vault: RedisSecrets = field(init=False)
     feedback: RedisFeedback = field(init=False)
+    outbox: RedisOutbox = field(init=False)
     numbers: Any = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -61,6 +63,7 @@ class StoreFixture:
         self.deliveries = RedisDeliveries(self.store)
         self.vault = RedisSecrets(self.store)
         self.feedback = RedisFeedback(self.store)
+        self.outbox = RedisOutbox(self.store)
 
     @classmethod
     def over(cls, redis: Redis, **terms: Any) -> StoreFixture:

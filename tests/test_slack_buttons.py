@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -128,7 +129,8 @@ async def test_a_shortcut_resets_a_thread_after_confirmation(house: SlackDeploym
 async def responded(house: SlackDeployment, part: str) -> None:
     """A command was answered, by the address that came with it."""
     slack = house.slack
-    await slack.until(lambda: any(part in r["text"] for r in slack.workspace.responses))
+    answers = slack.workspace.responses
+    await slack.until(lambda: any(part.lower() in r["text"].lower() for r in answers))
 
 
 async def test_the_menu_under_a_reply_resets_its_thread_after_confirmation(
@@ -196,21 +198,67 @@ async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackDeployment
     await house.answered("C1", question.ts, "echo: 今日は?")
 
 
-async def test_a_question_is_not_lost_where_the_bot_is_no_member(house: SlackDeployment) -> None:
+async def test_a_person_is_told_where_their_question_cannot_be_posted(
+    house: SlackDeployment,
+) -> None:
     slack = house.slack
     root = await slack.say("C1", "U2", "the numbers are in")
     slack.workspace.without_app.add("C1")
-    envelope = slack.command("U2", "C1", "ask what now?")
-    await envelope.done.wait()
-    assert envelope.answer is not None
-    assert "Please invite me" in envelope.answer["text"]
+    slack.command("U2", "C1", "ask what now?")
+    await responded(house, "Please invite me")
     slack.shortcut("U2", ASK_SHORTCUT, slack.workspace.messages["C1", root])
     view = await modal(house, "henji_asked")
-    sent = slack.submit("U2", view, {"question": {"question": {"value": "what now?"}}})
-    await sent.done.wait()
-    assert sent.answer is not None
-    assert sent.answer["response_action"] == "errors"
-    assert "Please invite me" in sent.answer["errors"]["question"]
+    slack.submit("U2", view, {"question": {"question": {"value": "what now?"}}})
+    await slack.until(lambda: len(slack.workspace.responses) == 2)
+    assert "Please invite me" in slack.workspace.responses[1]["text"]
+
+
+async def test_commands_are_acknowledged_before_their_questions_are_posted(
+    house: SlackDeployment,
+) -> None:
+    slack = house.slack
+    slack.api.slow |= {"chat.postMessage": 4.0, "users.info": 4.0}
+    envelopes = [slack.command("U1", "C1", f"ask {n}") for n in range(6)]
+    envelopes += [slack.command("U1", "C1", word) for word in ("help", "config", "reset")]
+    async with asyncio.timeout(5):
+        for envelope in envelopes:
+            await envelope.done.wait()
+    assert max(e.acknowledged - e.sent for e in envelopes) < 0.5
+    slack.api.slow.clear()
+    for n in range(6):
+        root = await slack.until(lambda n=n: posted(house, str(n)), within=20)
+        await house.answered("C1", root.ts, f"echo: {n}", within=20)
+
+
+def posted(house: SlackDeployment, part: str) -> Message | None:
+    """The question that the bot posted for a person."""
+    messages = house.slack.workspace.messages.values()
+    return next((m for m in messages if m.metadata and m.text.endswith(part)), None)
+
+
+@pytest.mark.parametrize("was_posted", [False, True])
+async def test_a_question_of_a_killed_process_is_asked_once_by_another(
+    redis: Redis, redis_url: str, was_posted: bool
+) -> None:
+    async with slack_deployment(redis, minute=2) as house:
+        slack = house.slack
+        await house.core()
+        process = await house.adapter_process(redis_url)
+        slack.api.slow["chat.postMessage"] = 60.0
+        if not was_posted:
+            slack.workspace.without_answer.add("chat.postMessage")
+        envelope = slack.command("U1", "C1", "ask 今日は?")
+        await envelope.done.wait()
+        await slack.until(lambda: slack.called("chat.postMessage"))
+        process.kill()
+        await process.wait()
+        slack.api.slow.clear()
+        slack.workspace.without_answer.clear()
+        await house.adapter()
+        root = await slack.until(lambda: posted(house, "今日は?"), within=20)
+        await house.answered("C1", root.ts, "echo: 今日は?", within=20)
+        questions = [m for m in slack.workspace.messages.values() if m.text == root.text]
+        assert questions == [root]
 
 
 async def test_the_search_for_a_lost_reply_skips_the_posted_question(
@@ -236,10 +284,8 @@ async def test_the_search_for_a_lost_reply_skips_the_posted_question(
 async def test_slash_commands_are_answered_privately(
     house: SlackDeployment, word: str, part: str
 ) -> None:
-    envelope = house.slack.command("U2", "C1", word)
-    await envelope.done.wait()
-    assert envelope.answer is not None
-    assert part.lower() in envelope.answer["text"].lower()
+    house.slack.command("U2", "C1", word)
+    await responded(house, part)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,25 @@ class Backfill:
             if not cursor:
                 return found[-MESSAGES:]
 
+    async def since(self, place: ThreadKey, time: float) -> Sequence[Mapping[str, Any]]:
+        """The messages of a thread or, without one, of a channel, since a time."""
+        if place.thread:
+            return await self.replies(place, oldest=f"{time:.6f}")
+        client = await self._workspaces.client(place.space)
+        page = await self._api.call(
+            "conversations.history",
+            place.space,
+            place.channel,
+            lambda: client.conversations_history(
+                channel=place.channel,
+                oldest=f"{time:.6f}",
+                limit=MESSAGES,
+                include_all_metadata=True,
+            ),
+        )
+        found: Sequence[Mapping[str, Any]] = page["messages"]
+        return found
+
     async def _page(
         self,
         client: AsyncWebClient,

@@ -30,11 +30,13 @@ from bots.slack.rate_limits import RateLimiter
 from bots.slack.settings import SlackSettings
 from bots.slack.socket_mode import PING_SECONDS, socket_mode_connection
 from bots.slack.users import Users
-from core.background import repeat_forever
-from core.ports import Deliveries, Feedback, History, JobQueue, Secrets
+from core.background import cancel, repeat_forever
+from core.ports import Deliveries, Feedback, History, JobQueue, Outbox, Secrets
 
 REFRESH_SECONDS = 2.0
 """How often the statuses in threads are refreshed."""
+RECOVER_SECONDS = 20.0
+"""How often questions of processes that ended are looked for."""
 
 
 log = structlog.get_logger()
@@ -58,6 +60,9 @@ class Stores(Protocol):
     @property
     def feedback(self) -> Feedback: ...
 
+    @property
+    def outbox(self) -> Outbox: ...
+
 
 async def serve(
     settings: SlackSettings,
@@ -73,7 +78,7 @@ async def serve(
         flow, workspaces = await _installed(settings, stores, client)
         limiter = limiter or RateLimiter(share=1 / settings.slack_processes)
         context = new_context(settings, stores, terms, workspaces, limiter)
-        await _run(settings, context, client, flow, stop)
+        await _run(settings, stores, context, client, flow, stop)
 
 
 async def _installed(
@@ -129,11 +134,13 @@ def new_context(
             strangers=settings.slack_strangers,
             allowed_bots=settings.slack_allowed_bots,
         ),
+        second=limiter.minute / 60,
     )
 
 
 async def _run(
     settings: SlackSettings,
+    stores: Stores,
     context: Context,
     client: AsyncWebClient,
     flow: AsyncOAuthFlow | None,
@@ -141,14 +148,17 @@ async def _run(
 ) -> None:
     secret = settings.slack_signing_secret
     app = new_app(context, client, secret.get_secret_value() if secret else None)
-    listeners = Listeners(context)
+    listeners = Listeners(context, stores.outbox)
     listeners.register(app)
     catch_up = CatchUp(context, listeners.messages, listeners.edits)
     drained = asyncio.Event()
     relay = asyncio.create_task(context.relay.run(drained))
     refresh_statuses = partial(context.platform.refresh_statuses, context.relay.delivers)
-    second = context.api.limiter.minute / 60  # shorter in tests
-    tending = asyncio.create_task(repeat_forever(refresh_statuses, REFRESH_SECONDS * second))
+    second = context.second
+    tending = [
+        asyncio.create_task(repeat_forever(refresh_statuses, REFRESH_SECONDS * second)),
+        asyncio.create_task(repeat_forever(listeners.questions.recover, RECOVER_SECONDS * second)),
+    ]
     try:
         async with _transport(settings, app, flow, catch_up, second):
             context.spawn(catch_up.run())
@@ -157,7 +167,7 @@ async def _run(
     finally:
         drained.set()  # replies under way are finished or handed back
         await relay
-        tending.cancel()
+        await cancel(*tending)
 
 
 @contextlib.asynccontextmanager

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import structlog
-from slack_bolt.context.ack.async_ack import AsyncAck
-
-from bots.platform import Incoming, PlatformRefused
 from bots.slack import components, convert
 from bots.slack.app_home import AppHome
 from bots.slack.context import Context
 from bots.slack.convert import (
     PLATFORM,
-    QUESTION_METADATA,
     Bot,
     ModalSubmission,
     Press,
@@ -22,48 +16,56 @@ from bots.slack.convert import (
 )
 from bots.slack.manifest import RESET_SHORTCUT
 from bots.slack.messages import MessageHandler
-from bots.slack.rate_limits import POST
+from bots.slack.questions import Question, Questions
 from bots.strings import say
 from core.queue_types import Place
-from core.types import ThreadKey, Turn
+from core.types import ThreadKey
 
 ASKED = "henji_asked"
 ANSWERS = ("help", "privacy", "model")
 ADMINISTRATION = ("config", "audit")
 
-log = structlog.get_logger()
-
 
 class CommandHandler:
     """``/henji ask|reset|help|privacy|model``: a question begins a thread of its own."""
 
-    def __init__(self, context: Context, messages: MessageHandler, home: AppHome) -> None:
+    def __init__(
+        self, context: Context, messages: MessageHandler, home: AppHome, questions: Questions
+    ) -> None:
         self._context = context
         self._messages = messages
         self._app_home = home
+        self._questions = questions
 
-    async def on_command(self, told: SlashCommand, ack: AsyncAck) -> None:
-        """Run a command; only the person sees the answer."""
-        team, word = told.team, told.word.lower()
-        locale = await self._context.users.locale(team, told.user, told.rest)
+    async def on_command(self, told: SlashCommand) -> None:
+        """Accept a command; only the person sees the answer, which comes by its response_url."""
+        word = told.word.lower()
         if word == "ask" and told.rest:
-            place = ThreadKey(PLATFORM, team, told.channel, "")
-            refusal = await self._ask(place, told.user, told.rest, locale)
-            await (ack(text=refusal) if refusal else ack())
+            question = Question(
+                told.trigger, told.team, told.channel, "", told.user, told.rest, told.response_url
+            )
+            await self._questions.accept(question)
         elif word == "reset":
             press = Press(
-                "", "", told.user, team, told.trigger,
+                "", "", told.user, told.team, told.trigger,
                 channel=told.channel, response_url=told.response_url,
             )  # fmt: skip
             await self._app_home.ask(press, "channel", told.channel)
-            await ack()
-        elif word in ADMINISTRATION:
-            await ack(text=await self._administer(told, word, locale))
-        elif word in ANSWERS or not word:
-            bot = await self._context.workspaces.bot(team)
-            await ack(text=self._answer(word or "help", locale, bot, told.command))
         else:
-            await ack(text=say("usage_command", locale, command=told.command))
+            self._context.spawn(self._respond(told, word))
+
+    async def _respond(self, told: SlashCommand, word: str) -> None:
+        locale = await self._context.users.locale(told.team, told.user, told.rest)
+        answer = await self._response(told, word, locale)
+        await self._context.respond(told.team, told.response_url, answer)
+
+    async def _response(self, told: SlashCommand, word: str, locale: str) -> str:
+        if word in ADMINISTRATION:
+            return await self._administer(told, word, locale)
+        if word in ANSWERS or not word:
+            bot = await self._context.workspaces.bot(told.team)
+            return self._answer(word or "help", locale, bot, told.command)
+        return say("usage_command", locale, command=told.command)
 
     def _answer(self, word: str, locale: str, bot: Bot, command: str) -> str:
         sentence = self._messages.sentence(word, locale, bot)
@@ -79,42 +81,6 @@ class CommandHandler:
         channel = replace(space, channel=told.channel)
         said = await actions.configure(actor, channel, told.rest, locale, convert.ids)
         return components.escape(said)
-
-    async def _ask(self, place: ThreadKey, user: str, text: str, locale: str) -> str:
-        """Post the question where all can see it, and submit it under that message's id.
-
-        Returns the sentence for the person where that failed; empty where it was done.
-        """
-        try:
-            shown = say("asked", locale, person=f"<@{user}>", text=components.escape(text))
-            ts = await self._show(place, shown)
-        except PlatformRefused as error:
-            log.info("a question could not be shown", error=str(error))
-            return say("cannot_post", locale, channel=say("scope_channel", locale))
-        key = ThreadKey(PLATFORM, place.space, place.channel, place.thread or ts)
-        names = await self._context.users.names(place.space, (user,))
-        turn = Turn(ts, "user", user, text, float(ts), names.get(user, ""))
-        note = {"locale": locale}
-        has_past = bool(place.thread)
-        await self._context.relay.submit(Incoming(key, turn, True, note=note, has_past=has_past))
-        return ""
-
-    async def _show(self, place: ThreadKey, text: str) -> str:
-        client = await self._context.workspaces.client(place.space)
-        answer: Any = await self._context.api.call(
-            POST,
-            place.space,
-            place.channel,
-            lambda: client.chat_postMessage(
-                channel=place.channel,
-                thread_ts=place.thread or None,
-                text=text,
-                metadata={"event_type": QUESTION_METADATA, "event_payload": {}},
-                unfurl_links=False,
-                unfurl_media=False,
-            ),
-        )
-        return str(answer["ts"])
 
     async def on_menu(self, press: Press) -> None:
         """The menu under a reply: the commands, for threads."""
@@ -139,16 +105,13 @@ class CommandHandler:
         element = {"type": "plain_text_input", "multiline": True, "max_length": 3000}
         question = components.question("question", say("shortcut_ask", locale), element)
         title = say("shortcut_ask", locale)
-        view = components.modal(ASKED, title, locale, question, data=str(key))
+        data = f"{key}\n{press.response_url}"
+        view = components.modal(ASKED, title, locale, question, data=data)
         self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
 
-    async def on_asked(self, sent: ModalSubmission, ack: AsyncAck) -> None:
-        """The question was submitted: close the modal, or show why it cannot be asked."""
-        key = convert.thread_of(sent.data)
-        text = sent.values.get("question", "")
-        locale = await self._context.users.locale(key.space, sent.user, text)
-        refusal = await self._ask(key, sent.user, text, locale)
-        if refusal:
-            await ack(response_action="errors", errors={"question": refusal})
-        else:
-            await ack()
+    async def on_asked(self, sent: ModalSubmission) -> None:
+        """The question of the shortcut's modal was submitted."""
+        thread, _, url = sent.data.partition("\n")
+        key, text = convert.thread_of(thread), sent.values.get("question", "")
+        question = Question(sent.id, key.space, key.channel, key.thread, sent.user, text, url)
+        await self._questions.accept(question)

@@ -135,7 +135,11 @@ def notification(text: str) -> str:
 
     Escaped, and cut to what Slack takes of `text` in chat.update, whatever the blocks hold.
     """
-    written = escape(text)
+    return shortened(escape(text))
+
+
+def shortened(written: str) -> str:
+    """Escaped text, cut to what Slack takes of `text` in one call."""
     if len(written.encode()) <= TEXT_BYTES:
         return written
     cut = written.encode()[: TEXT_BYTES - len("…".encode())].decode(errors="ignore")

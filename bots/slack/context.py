@@ -54,6 +54,8 @@ class Context:
     api: SlackApi
     backfill: Backfill
     behaviour: Behaviour
+    second: float = 1.0
+    """Shorter in tests."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _told: Bounded[tuple[str, ...], None] = field(default_factory=lambda: Bounded(KEPT))
 

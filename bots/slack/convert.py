@@ -334,6 +334,8 @@ class SlashCommand:
 class ModalSubmission:
     """A submitted modal."""
 
+    id: str
+    """What tells it from another: Slack's trigger."""
     callback: str
     data: str
     """The `data` that the modal was opened with."""
@@ -409,6 +411,7 @@ def parse_submission(body: Json) -> ModalSubmission:
     with parsing():
         view = required(body, "view")
         return ModalSubmission(
+            id=str(body.get("trigger_id") or required(view, "id")),
             callback=str(view.get("callback_id") or ""),
             data=str(view.get("private_metadata") or ""),
             user=str(required(required(body, "user"), "id")),

@@ -41,6 +41,7 @@ CANNOT_POST_HERE = frozenset(
     {
         "app_access_restricted",
         "cannot_reply_to_message",
+        "channel_is_limited_access",
         "channel_not_found",
         "channel_type_not_supported",
         "ekm_access_denied",

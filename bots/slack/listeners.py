@@ -6,9 +6,11 @@ everything acknowledged is stored. An event whose listener raised is delivered a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import traceback
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,23 @@ from bots.slack.convert import (
     MessageDeleted,
     MessageEdited,
     MessagePosted,
+    ModalSubmission,
+    Press,
     SessionStopped,
 )
 from bots.slack.edits import EditHandler
 from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
 from bots.slack.messages import MessageHandler
+from bots.slack.questions import Questions
 from core.errors import StoreUnavailable
+from core.ports import Outbox
 
 MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
 PAGES = (FORGET_ME, RESET_CHANNEL, RESET_USER, RESET_SPACE)
 CONTROLS = (components.STOP, components.REGENERATE, components.CONTINUE, components.FEEDBACK)
+
+ACKNOWLEDGE_SECONDS = 0.4
+"""Slack shows an error to the person after three seconds."""
 
 log = structlog.get_logger()
 
@@ -50,13 +59,14 @@ log = structlog.get_logger()
 class Listeners:
     """Passes every payload to its handler."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, outbox: Outbox) -> None:
+        self.questions = Questions(context, outbox)
         self.messages = MessageHandler(context)
         self.edits = EditHandler(context, self.messages)
         self._context = context
         self._app_home = AppHome(context)
         self._buttons = ButtonHandlers(context)
-        self._commands = CommandHandler(context, self.messages, self._app_home)
+        self._commands = CommandHandler(context, self.messages, self._app_home, self.questions)
 
     def register(self, app: AsyncApp) -> None:
         app.event(re.compile(r".*"))(self._event)
@@ -96,33 +106,50 @@ class Listeners:
                 await self.messages.on_session_stopped(stopped)
 
     async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_command(convert.parse_command(body), ack)
+        await self._acknowledged(self._commands.on_command(convert.parse_command(body)), ack)
 
     async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._commands.on_shortcut(convert.parse_press(body))
-        await ack()
+        await self._acknowledged(self._commands.on_shortcut(convert.parse_press(body)), ack)
 
     async def _action(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        press = convert.parse_press(body)
+        await self._acknowledged(self._press(convert.parse_press(body)), ack)
+
+    async def _press(self, press: Press) -> None:
         if press.action in PAGES:
             await self._app_home.on_press(press)
         elif press.action in CONTROLS:
             await self._buttons.on_press(press)
         elif press.action == components.MENU:
             await self._commands.on_menu(press)
-        await ack()
 
     async def _view(self, body: dict[str, Any], context: AsyncBoltContext, ack: AsyncAck) -> None:
         sent = convert.parse_submission(body)
-        match sent.callback:
-            case callback if callback == REASON:
-                await self._buttons.on_reason(sent)
-            case callback if callback == CONFIRM:
-                await self._app_home.on_confirmed(context.team_id or "", sent)
-            case callback if callback == ASKED:
-                await self._commands.on_asked(sent, ack)
-                return
+        await self._acknowledged(self._submission(sent, context.team_id or ""), ack)
+
+    async def _submission(self, sent: ModalSubmission, team: str) -> None:
+        if sent.callback == REASON:
+            await self._buttons.on_reason(sent)
+        elif sent.callback == CONFIRM:
+            await self._app_home.on_confirmed(team, sent)
+        elif sent.callback == ASKED:
+            await self._commands.on_asked(sent)
+
+    async def _acknowledged(self, work: Coroutine[Any, Any, None], ack: AsyncAck) -> None:
+        """Acknowledge once the work is stored, or when that takes long: a user is looked up, say.
+
+        An error within that time is raised before the acknowledgement.
+        """
+        task = asyncio.ensure_future(work)
+        done, _ = await asyncio.wait({task}, timeout=ACKNOWLEDGE_SECONDS)
+        if done:
+            task.result()
+        else:
+            self._context.spawn(_rest(task))
         await ack()
+
+
+async def _rest(task: asyncio.Future[None]) -> None:
+    await task
 
 
 async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:

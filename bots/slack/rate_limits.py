@@ -20,6 +20,7 @@ PER_MINUTE = {
     "chat.update": 50,
     "chat.delete": 50,
     "agents.sessions.setStatus": 50,
+    "conversations.history": 50,
     "conversations.replies": 50,
     "chat.appendStream": 100,
     "chat.postEphemeral": 100,

@@ -117,6 +117,10 @@ _OWN: Mapping[str, str] = {
         slack_connect_file_upload_sharing_blocked streaming_state_conflict team_not_found
         too_many_attachments unable_to_share_files update_failed
     """,
+    "conversations.history": """
+        channel_is_limited_access channel_not_found invalid_cursor invalid_metadata_filter_keys
+        invalid_ts_latest invalid_ts_oldest not_in_channel
+    """,
     "conversations.replies": """
         channel_not_found invalid_cursor invalid_metadata_filter_keys invalid_ts_latest
         invalid_ts_oldest list_record_comment_fetch_failed method_not_supported_for_channel_type

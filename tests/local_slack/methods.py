@@ -328,6 +328,17 @@ class Methods:
         cursor = {"next_cursor": str(start + size) if more else ""}
         return {"messages": page, "has_more": more, "response_metadata": cursor}
 
+    def do_conversations_history(self, arguments: Json, app: Installation) -> Json:
+        """The messages of a channel that begin threads or stand alone, newest first."""
+        oldest, size = float(arguments.get("oldest", "0")), int(arguments.get("limit", 100))
+        found = [
+            message
+            for message in self.workspace.channel(arguments["channel"])
+            if float(message.ts) > oldest and message.thread_ts in (None, message.ts)
+        ]
+        page = [message.payload() for message in reversed(found)][:size]
+        return {"messages": page, "has_more": len(found) > size}
+
 
 def _is_plain(arguments: Json) -> bool:
     """Neither the page behind a link nor a picture is shown."""

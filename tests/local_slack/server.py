@@ -68,6 +68,11 @@ class WebApi:
         method = request.match_info["method"]
         arguments = await merged_arguments(request)
         started = time.monotonic()
+        if method in self.workspace.without_answer:
+            self.calls.append(Call(method, arguments, started, "", self._team_of(request)))
+            await self.workspace.changed()
+            await asyncio.sleep(self.slow.get(method, 0))
+            raise web.HTTPServiceUnavailable
         try:
             answer, headers = self._answer(method, arguments, request)
         except Refused as refusal:

@@ -100,6 +100,7 @@ RULES: dict[str, Rule] = {
         "assistant:write",
         3,
     ),
+    "conversations.history": Rule(_PAGED, ("channel",), "channels:history", 3),
     "conversations.replies": Rule(_PAGED | {"ts": str}, ("channel", "ts"), "channels:history", 3),
     "users.info": Rule({"user": str, "include_locale": _FLAG}, ("user",), "users:read", 4),
     "views.publish": Rule({"user_id": str, "view": dict, "hash": str}, ("user_id", "view")),

@@ -106,6 +106,10 @@ class Message:
         return body
 
 
+def _ts(message: Message) -> str:
+    return message.ts
+
+
 class Workspace:
     """The state of the local Slack, and a way to wait for it to change."""
 
@@ -124,6 +128,8 @@ class Workspace:
         """What was sent to a response_url."""
         self.without_app: set[str] = set()
         """Channels that the app is no member of."""
+        self.without_answer: set[str] = set()
+        """Methods whose calls get no answer and have no effect."""
         self.violations: list[str] = []
         self._changed = asyncio.Condition()
         self._last_ts = 0.0
@@ -140,6 +146,11 @@ class Workspace:
     def message(self, channel: str, ts: str) -> Message | None:
         message = self.messages.get((channel, ts))
         return None if message is None or message.deleted else message
+
+    def channel(self, channel: str) -> list[Message]:
+        """What stands in a channel, oldest first."""
+        found = (m for (place, _), m in self.messages.items() if place == channel)
+        return sorted((m for m in found if not m.deleted and not m.ephemeral_for), key=_ts)
 
     def thread(self, channel: str, root: str) -> list[Message]:
         """What stands in a thread, root first; ephemeral messages are in no history."""
