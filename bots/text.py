@@ -130,6 +130,12 @@ def closed(text: str) -> str:
     return _close(text, _open_fence(text, None))
 
 
+def outside_code(text: str) -> Iterator[tuple[str, bool]]:
+    """Each line, and whether it stands outside code blocks and is not their fence."""
+    for _, line, inside in _lines(text, None):
+        yield line, inside is None and not _is_mark(line)
+
+
 def _close(text: str, fence: Fence | None) -> str:
     return f"{text}\n{fence.closing}" if fence else text
 

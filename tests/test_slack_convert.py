@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.slack import components, convert
+from bots.slack import components, convert, rich_text
 from bots.slack.convert import (
     Bot,
     Malformed,
@@ -118,6 +118,16 @@ def test_a_payload_of_any_shape_is_parsed_or_malformed(changes: dict[str, Any]) 
         ("<https://a.example/x|a.example/x>", "a.example/x"),
         ("<https://a.example|this>", "this (https://a.example)"),
         ("<https://a.example>", "https://a.example"),
+        ("<https://a.example/guide/install|guide>", "guide (https://a.example/guide/install)"),
+        ("<https://a.example/|a.example>", "a.example"),
+        ("<!subteam^S1>", "@S1"),
+        (
+            "<ftp://a.example/f|the file> <slack://open>",
+            "the file (ftp://a.example/f) slack://open",
+        ),
+        ("<tel:+8190|090> <tel:+8190> <mailto:a@b.c>", "090 +8190 a@b.c"),
+        ("<!date^1392734382^{date_short}>", "2014-02-18 14:39 UTC"),
+        ("<not markup> <>", "<not markup> <>"),
         ("1 &lt; 2 &amp;&amp; 3 &gt; 2", "1 < 2 && 3 > 2"),
         ("&lt;@U2&gt;", "<@U2>"),
         ("```\nif x:\n    y\n```", "```\nif x:\n    y\n```"),
@@ -180,3 +190,48 @@ def test_pings_are_removed_and_growing_text_only_grows() -> None:
 
 def test_mentions_in_a_list_stand_for_their_ids() -> None:
     assert convert.ids("<@U1> <@U2|taro>,U3").split() == ["U1", "U2", ",U3"]
+
+
+@pytest.mark.parametrize("text", ["ask\u3000質問", "ask\n質問", " ask  質問 ", "ask\t質問"])
+def test_a_command_and_its_text_may_be_split_by_any_space(text: str) -> None:
+    body = {"command": "/henji", "text": text, "user_id": "U1", "team_id": "T1", "channel_id": "C1"}
+    told = convert.parse_command(body)
+    assert (told.word, told.rest) == ("ask", "質問")
+
+
+def rich(*elements: dict[str, Any]) -> dict[str, Any]:
+    return {"text": "raw", "blocks": [{"type": "rich_text", "elements": list(elements)}]}
+
+
+def section(*elements: dict[str, Any], kind: str = "section", **more: Any) -> dict[str, Any]:
+    return {"type": f"rich_text_{kind}", "elements": list(elements), **more}
+
+
+def words(text: str, **style: bool) -> dict[str, Any]:
+    return {"type": "text", "text": text, **({"style": style} if style else {})}
+
+
+def test_rich_text_is_read_as_a_person_reads_it() -> None:
+    message = rich(
+        section({"type": "user", "user_id": "UBOT"}, words(" see "), words("x < 1", code=True)),
+        section(section(words("one")), section(words("two", bold=True)), kind="list"),
+        section(section(words("deep")), kind="list", style="ordered", indent=1, offset=2),
+        section(words("said\nthat"), kind="quote"),
+        section(words("if a:\n    b"), kind="preformatted"),
+        section(
+            {"type": "emoji", "name": "tada", "unicode": "1f389"},
+            {"type": "emoji", "name": "our_own"},
+            {"type": "link", "url": "https://a.example/x", "text": "here"},
+            {"type": "broadcast", "range": "here"},
+        ),
+    )
+    read = convert.readable(rich_text.written(message), BOT, {})
+    assert read.split("\n") == [
+        "see `x < 1`", "- one", "- two", "  3. deep", "> said", "> that", "```", "if a:", "    b",
+        "```", "🎉:our_own:here (https://a.example/x)@here",
+    ]  # fmt: skip
+
+
+def test_other_blocks_leave_the_text_as_it_is() -> None:
+    assert rich_text.written({"text": "hi", "blocks": [{"type": "section"}]}) == "hi"
+    assert rich_text.written(rich(section())) == "raw"

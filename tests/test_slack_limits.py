@@ -301,3 +301,37 @@ def test_every_call_is_held_to_the_published_arguments(published: dict[str, Any]
         needed = {name for name, argument in arguments.items() if argument.get("required")}
         wrongly = {"chat.appendStream": {"markdown_text"}}.get(method, set())
         assert needed - set(rule.required) - wrongly == set(), method
+
+
+# -- layout ----------------------------------------------------------------------------------
+
+
+async def test_a_streamed_table_is_laid_out_by_an_update_at_the_end(redis: Redis) -> None:
+    table = "表：\n\n| 名前 | 値 |\n|---|---|\n| 一 | 二 |\n" + "説明です。" * 12
+    async with slack_deployment(redis, minute=30) as house:
+        await house.core(pace=60)
+        await house.adapter()
+        slack = house.slack
+        ts = await slack.say("C1", "U1", f"{BOT} {table}")
+        reply = await house.answered("C1", ts, f"echo: {table}")
+        await slack.until(lambda: reply.edits == 1)
+        assert errors(house, "chat.stopStream") == [""]
+        assert slack.replies("C1", ts) == [reply]
+        await house.at_rest()
+
+
+async def test_bold_beside_japanese_is_streamed_as_bold(redis: Redis) -> None:
+    text = "これは**「重要」**です。" * 6
+    async with slack_deployment(redis, minute=30) as house:
+        await house.core(pace=40)
+        await house.adapter()
+        slack = house.slack
+        ts = await slack.say("C1", "U1", f"{BOT} {text}")
+        shown = components.markdown(f"echo: {text}")
+        reply = await house.answered("C1", ts, shown)
+        assert "**\u200b「重要」\u200b**" in reply.shown
+        assert slack.called("chat.update") == []
+        assert len(slack.called("chat.appendStream")) > 1
+        texts = await house.storehouse().texts(house.key("C1", ts))
+        assert texts[-1] == f"echo: {text}"
+        await house.at_rest()

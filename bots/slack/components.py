@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from bots.actions import can_continue
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed
+from bots.slack.markdown import mended
 from bots.strings import say
 from core.queue_types import Delivery
 from core.types import Done, ThreadKey
@@ -34,6 +35,11 @@ _PING = re.compile(r"<!(?=[ches])|<@(?=[UWB])")
 def without_pings(text: str) -> str:
     """The text with mentions of people, groups and channels made inert."""
     return _PING.sub(lambda match: f"{match[0]}{WORD_JOINER}", text)
+
+
+def markdown(text: str) -> str:
+    """A reply's text as Slack gets it: without pings, and with bold and formulas mended."""
+    return mended(without_pings(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def ref_of(delivery: Delivery) -> ReplyRef:
 def reply(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block]:
     """The blocks of a part: its text, then the controls."""
     return [
-        {"type": "markdown", "text": without_pings(part.text)},
+        {"type": "markdown", "text": markdown(part.text)},
         *under(part, delivery, model, locale),
     ]
 

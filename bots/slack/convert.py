@@ -10,10 +10,13 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any, Literal, TypeAlias
 
 from bots.platform import Incoming
+from bots.slack.markdown import ZERO_WIDTH_SPACE
+from bots.slack.rich_text import written
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]
@@ -147,7 +150,7 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
     user = message.get("user") or message.get("bot_id") or ""
     if not user or user == bot.user or message.get("bot_id") == bot.bot_id:
         return None
-    text, ts = str(message.get("text") or ""), str(required(message, "ts"))
+    text, ts = written(message), str(required(message, "ts"))
     if not _TS.fullmatch(ts):
         raise Malformed("ts")
     mentions = set(_MENTION.findall(text))
@@ -171,12 +174,12 @@ def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted
     message, before = required(event, "message"), event.get("previous_message") or {}
     if message.get("subtype") == "tombstone":  # a deleted message that has replies
         return MessageDeleted(_key(event, bot, required(message, "ts")), required(message, "ts"))
-    if not message.get("edited") or message.get("text") == before.get("text"):
+    if not message.get("edited") or written(message) == written(before):
         return None  # an unfurled link or a new reply count
     posted = _posted(body, message, required(event, "channel"), bot)
     if posted is None:
         return None
-    was_mentioned = bot.user in _MENTION.findall(str(before.get("text", "")))
+    was_mentioned = bot.user in _MENTION.findall(written(before))
     return MessageEdited(posted, posted.mentioned and not was_mentioned)
 
 
@@ -209,10 +212,10 @@ def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | No
     """A message of a thread's past as a turn; None where it is not part of the conversation."""
     if message.get("subtype") not in _SAID or not message.get("ts"):
         return None
-    text, ts = str(message.get("text") or ""), str(message["ts"])
+    text, ts = written(message), str(message["ts"])
     if message.get("user") == bot.user:
         ours = (message.get("metadata") or {}).get("event_type") == REPLY_METADATA
-        text = unescape(text).replace(WORD_JOINER, "")
+        text = unescape(text).replace(WORD_JOINER, "").replace(ZERO_WIDTH_SPACE, "")
         return Turn(ts, "assistant", bot.name, text, float(ts)) if ours and text else None
     author = message.get("user")
     if author is None or message.get("bot_id"):
@@ -253,20 +256,38 @@ def readable(text: str, bot: Bot, names: Mapping[str, str]) -> str:
     """Slack's markup as people read it: names for ids, without the bot's own mention."""
     text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^>]*)?>[ \t]?", "", text)
     text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
-    text = re.sub(r"<#[A-Z0-9]+\|([^>]+)>", r"#\1", text)
-    text = re.sub(r"<!subteam\^[A-Z0-9]+\|@?([^>]+)>", r"@\1", text)
-    text = re.sub(r"<!(here|channel|everyone)(?:\|[^>]*)?>", r"@\1", text)
-    text = re.sub(r"<!date\^[^|>]*\|([^>]+)>", r"\1", text)
-    text = re.sub(r"<#([A-Z0-9]+)\|?>", r"#\1", text)  # a private channel has no name here
-    text = re.sub(r"<(?:mailto:|tel:)[^|>]+\|([^>]+)>", r"\1", text)
-    text = re.sub(r"<(https?://[^|>]+)\|([^>]+)>", _link, text)
-    text = re.sub(r"<((?:https?|mailto):[^|>]+)>", r"\1", text)
+    text = _MARKUP.sub(_read_markup, text)
     return unescape(text).strip()
 
 
-def _link(match: re.Match[str]) -> str:
-    address, label = match[1], match[2]
-    return label if label in address else f"{label} ({address})"
+_MARKUP = re.compile(r"<([#!]?)([^<>|]+)(?:\|([^<>]*))?>")
+
+
+def _read_markup(match: re.Match[str]) -> str:
+    """A channel, a group, a date or a link as people read it."""
+    sign, what, label = match[1], match[2], match[3] or ""
+    if sign == "#":
+        return f"#{label or what}"  # a private channel has no name here
+    if sign == "!":
+        return _read_special(what, label)
+    scheme, colon, rest = what.partition(":")
+    if not colon:
+        return match[0]
+    if scheme in ("mailto", "tel"):
+        return label or rest
+    shown = rest.removeprefix("//").rstrip("/")
+    if label in (what, shown):
+        return label
+    return f"{label} ({what})" if label else what
+
+
+def _read_special(what: str, label: str) -> str:
+    kind, _, details = what.partition("^")
+    if kind == "date":
+        at = datetime.fromtimestamp(float(details.partition("^")[0]), UTC)
+        return label or f"{at:%Y-%m-%d %H:%M} UTC"
+    name = label.removeprefix("@") or details or kind
+    return f"@{name}"
 
 
 def ids(text: str) -> str:
@@ -393,7 +414,7 @@ def parse_app_opened(body: Json) -> AppOpened:
 def parse_command(body: Json) -> SlashCommand:
     """The slash command that a payload describes."""
     with parsing():
-        word, _, rest = str(body.get("text") or "").strip().partition(" ")
+        word, rest = [*str(body.get("text") or "").split(maxsplit=1), "", ""][:2]
         return SlashCommand(
             command=str(required(body, "command")),
             word=word,

@@ -36,6 +36,7 @@ from bots.slack.api import (
 from bots.slack.backfill import Backfill
 from bots.slack.convert import PLATFORM, REPLY_METADATA
 from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, TOO_LONG
+from bots.slack.markdown import ZERO_WIDTH_SPACE, has_table, mended, settled
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import Intake, StatusIndicator
 from bots.slack.streams import Streams
@@ -90,7 +91,10 @@ class SlackPlatform:
         """Replies whose status may need a refresh."""
 
     def length_of(self, text: str) -> int:
-        return len(components.without_pings(text).encode())
+        """UTF-8 bytes, with what `components.markdown` adds; formulas count as they stand."""
+        written = components.without_pings(text)
+        spaces = mended(written).count(ZERO_WIDTH_SPACE) - written.count(ZERO_WIDTH_SPACE)
+        return len(written.encode()) + spaces * len(ZERO_WIDTH_SPACE.encode())
 
     # -- pace ---------------------------------------------------------------------------------
 
@@ -170,9 +174,10 @@ class SlackPlatform:
         if self._pacer.room("chat.startStream", delivery) > 0:
             metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
             return None
-        message = await self._streams.start(delivery, part)
+        text = components.markdown(settled(part.text))
+        message = await self._streams.start(delivery, text)
         if message is not None:
-            live.streams.add(message)
+            live.streams[message] = text
             self._sent(delivery, part, live, message)
             live.status = ""  # Slack has cleared it
             await self._indicator.start_session(delivery.thread, live)
@@ -341,14 +346,11 @@ class SlackPlatform:
         self, delivery: Delivery, message: str, part: Part, live: LiveReply
     ) -> bool:
         """Append to a stream, or stop it; False where the message needs chat.update instead."""
-        before, now = (
-            components.without_pings(live.shown[message]),
-            components.without_pings(part.text),
-        )
-        if not now.startswith(before):
-            live.streams.discard(message)
-            return False
         over = part.end is not None or not part.last
+        before, now = live.streams[message], components.markdown(_grown(part))
+        if not now.startswith(before):
+            live.streams.pop(message)
+            return False
         try:
             if over:
                 await self._stop(delivery, message, part, now[len(before) :], live)
@@ -357,16 +359,18 @@ class SlackPlatform:
         except NoRoom:
             return True
         except Exception as error:
-            live.streams.discard(message)  # its text is unknown now: update it whole
+            live.streams.pop(message, None)  # its text is unknown now: update it whole
             metrics.STREAM_FALLBACKS.labels("slack", "ended").inc()
             if isinstance(error, Refused):
                 await self._leave_stream(delivery, message, part, live, error)
                 return False
             raise
         if over:
-            live.streams.discard(message)
+            live.streams.pop(message)
+        else:
+            live.streams[message] = now
         self._sent(delivery, part, live, message)
-        return True
+        return not (over and has_table(part.text))  # not every client lays out a streamed table
 
     async def _leave_stream(
         self, delivery: Delivery, message: str, part: Part, live: LiveReply, refusal: Refused
@@ -421,6 +425,11 @@ def _metadata(delivery: Delivery, part: Part) -> dict[str, Any]:
         "event_type": REPLY_METADATA,
         "event_payload": {"job": delivery.job, "part": part.index},
     }
+
+
+def _grown(part: Part) -> str:
+    """The text of a part; while it grows, without what may still change its meaning."""
+    return part.text if part.end is not None or not part.last else settled(part.text)
 
 
 def _check_message(refusal: Refused) -> None:

@@ -134,8 +134,8 @@ class LiveReply:
 
     began: float = field(default_factory=time.monotonic)
     updated: float = 0.0
-    streams: set[str] = field(default_factory=set)
-    """The messages that are open streams."""
+    streams: dict[str, str] = field(default_factory=dict)
+    """The messages that are open streams, with the Markdown that they hold."""
     shown: dict[str, str] = field(default_factory=dict)
     """Message -> the text that Slack has confirmed."""
     status: str = ""

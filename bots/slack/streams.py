@@ -12,7 +12,6 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused
-from bots.slack import components
 from bots.slack.api import NoRoom, Refused, SlackApi, Workspaces, error_code
 from bots.slack.components import Block
 from bots.slack.error_codes import (
@@ -60,7 +59,7 @@ class Streams:
         if scope is not None:
             self._refused[delivery.thread.space, scope] = time.monotonic()
 
-    async def start(self, delivery: Delivery, part: Part) -> str | None:
+    async def start(self, delivery: Delivery, text: str) -> str | None:
         """The message of a new stream; None where the workspace will not have it now."""
         thread, team = delivery.thread, delivery.thread.space
         client = await self._workspaces.client(team)
@@ -72,7 +71,7 @@ class Streams:
                 lambda: client.chat_startStream(
                     channel=thread.channel,
                     thread_ts=thread.thread,
-                    markdown_text=components.without_pings(part.text),
+                    markdown_text=text,
                     recipient_team_id=delivery.note.get("team", team),
                     recipient_user_id=delivery.author,
                 ),
