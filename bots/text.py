@@ -80,6 +80,7 @@ _NEVER_FIRST = frozenset(
 _QUOTED = re.compile(r"[」』][とはがをにのもっ]")  # the sentence around the quotation goes on
 _HEADING = re.compile(r" {0,3}#{1,6}\s")
 _WORD = re.compile(r"[ \t\u3000]+")
+_BACKTICKS = re.compile(r"`+")
 _CHARACTER = regex.compile(r"\X")
 
 # What is cut only when nothing else is left. Each may still be open where the window ends (`$`):
@@ -123,6 +124,32 @@ def split(text: str, limit: int, length_of: LengthOf = len) -> list[str]:
             parts.append(_close(head + body, cut.fence))
         rest, fence = _rest_after(rest[cut.at :], cut)
     return parts
+
+
+def characters(text: str) -> list[str]:
+    """The characters that a reader sees: extended grapheme clusters."""
+    return [match[0] for match in _CHARACTER.finditer(text)]
+
+
+def without_code(text: str) -> str:
+    """`text` with a blank for every character of inline code and code blocks, of the same length.
+
+    Code ends at the next run of as many backticks as began it; without one it is no code.
+    """
+    runs = [match.span() for match in _BACKTICKS.finditer(text)]
+    last = {end - start: at for at, (start, end) in enumerate(runs)}
+    parts, at, run = [], 0, 0
+    while run < len(runs):
+        start, end = runs[run]
+        other = run + 1
+        if last[end - start] > run:
+            while runs[other][1] - runs[other][0] != end - start:
+                other += 1
+            parts += [text[at:start], " " * (runs[other][1] - start)]
+            at = runs[other][1]
+            other += 1
+        run = other
+    return "".join([*parts, text[at:]])
 
 
 def closed(text: str) -> str:

@@ -17,7 +17,7 @@ from core.types import ThreadKey
 from tests.local_discord import payloads as p
 
 GUILD, GENERAL, THREAD, DIRECT = "800000000000000001", "800000000000000002", "1", "8000000003"
-BOT_ROLE = "800000000000000009"
+BOT_ROLE, SALES = "800000000000000009", "800000000000000010"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
 HENJI = p.user(p.BOT_ID, "Henji", bot=True)
@@ -30,14 +30,18 @@ class World:
 
     def __init__(self) -> None:
         self.state = discord.Client(intents=discord.Intents.none())._connection
-        roles = [p.role(BOT_ROLE, "Henji")]
+        me = discord.ClientUser(state=self.state, data=_any(HENJI))
+        self.state.user = me
+        roles = [
+            {**p.role(BOT_ROLE, "Henji"), "tags": {"bot_id": p.BOT_ID}},
+            p.role(SALES, "sales"),
+        ]
         data: Any = p.guild(GUILD, channels=[p.channel(GENERAL, "general", GUILD)], roles=roles)
         self.guild = discord.Guild(data=data, state=self.state)
         self.state._guilds[self.guild.id] = self.guild
         thread: Any = p.thread("800000000000000004", "A talk", GUILD, GENERAL, p.BOT_ID)
         self.thread = discord.Thread(guild=self.guild, state=self.state, data=thread)
         direct: Any = p.direct("800000000000000003", ALICE)
-        me: Any = discord.ClientUser(state=self.state, data=_any(HENJI))
         self.direct = discord.DMChannel(me=me, state=self.state, data=direct)
 
     def says(
@@ -115,15 +119,76 @@ def test_a_reply_to_someone_else_is_not(world: World) -> None:
     assert convert.incoming(world.says("why?", answers=said), ME, "thread", "ja") is None
 
 
-def test_the_bots_own_role_stands_for_it(world: World) -> None:
+def test_the_role_that_discord_made_for_the_bot_stands_for_it(world: World) -> None:
+    bot = convert.bot_of(int(p.BOT_ID), world.guild)
+    assert bot.roles == {int(BOT_ROLE)}
     incoming = taken(world.says(f"<@&{BOT_ROLE}> hello", mention_roles=[BOT_ROLE]))
     assert (incoming.addressed, incoming.turn.text) == (True, "hello")
 
 
-def test_mentions_become_names_and_unknown_ones_stay(world: World) -> None:
-    text = f"{MENTION}  ask <@{BOB['id']}> in <#{GENERAL}> or <#123456789012345678>"
-    incoming = taken(world.says(text, mentions=[HENJI, BOB]))
-    assert incoming.turn.text == "ask @Bob in #general or <#123456789012345678>"
+def test_another_role_of_the_bot_stands_for_it_only_by_a_setting(world: World) -> None:
+    message = world.says(f"<@&{SALES}> please fill in the survey", where=world.thread)
+    assert not convert.is_addressed(message, convert.bot_of(int(p.BOT_ID), world.guild))
+    named = convert.bot_of(int(p.BOT_ID), world.guild, frozenset({int(SALES)}))
+    assert convert.is_addressed(message, named)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"use `{MENTION}` to call it", f"```\n{MENTION} hi\n```", f"``a ` {MENTION}`` says it all"],
+)
+def test_a_mention_in_code_is_code(world: World, text: str) -> None:
+    message = world.says(text, where=world.thread, mentions=[HENJI])
+    assert not convert.is_addressed(message, ME)
+    assert convert.text_of(message, ME) == text
+
+
+@pytest.mark.parametrize(
+    "text", [f"` {MENTION} hello", f"`a` {MENTION} hello `b`", f"``` {MENTION}"]
+)
+def test_a_mention_beside_code_is_a_mention(world: World, text: str) -> None:
+    assert convert.is_addressed(world.says(text, where=world.thread), ME)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (f"{MENTION} ask <@{BOB['id']}> in <#{GENERAL}>", "ask @Bob in #general"),
+        (
+            f"ask <@9> or <@&9> in <#9>, {MENTION}",
+            "ask @unknown-user or @unknown-role in #unknown,",
+        ),
+        ("<:party:123> <a:dance:1234567890123456789> hi", ":party: :dance: hi"),
+        ("at <t:1700000000:R> or <t:1700000000:t>", "at 2023-11-14 22:13 UTC or 22:13 UTC"),
+        ("on <t:1700000000:D>, not <t:99999999999999>", "on 2023-11-14, not <t:99999999999999>"),
+        ("use </ask:1> or </admin reset thread:123>", "use /ask or /admin reset thread"),
+        ("see <id:guide> and <id:customize>", "see Server Guide and Channels & Roles"),
+        (f"{MENTION}, hi", "hi"),
+        (f"{MENTION}：こんにちは", "こんにちは"),
+        (f"hi {MENTION}!", "hi!"),
+        (f"what does {MENTION} say", "what does say"),
+        ("a <b> c `<:party:123>`", "a <b> c `<:party:123>`"),
+    ],
+)
+def test_markup_is_read_as_people_see_it(world: World, text: str, read: str) -> None:
+    assert convert.text_of(world.says(text, mentions=[HENJI, BOB]), ME) == read
+
+
+@pytest.mark.parametrize("answered", ["own", "deleted"])
+def test_a_reply_to_ones_own_or_to_a_deleted_message_is_not_to_others(
+    world: World, answered: str
+) -> None:
+    said = p.message(p.snowflake(), str(world.thread.id), ALICE, "first")
+    more = {"answers": said} if answered == "own" else {
+        "type": 19, "message_reference": p.reference(said), "referenced_message": None,
+    }  # fmt: skip
+    message = world.says("and then?", where=world.thread, **more)
+    assert not convert.speaks_to_others(message, ME)
+
+
+def test_a_reply_to_somebody_else_in_a_thread_is_to_others(world: World) -> None:
+    said = p.message(p.snowflake(), str(world.thread.id), BOB, "first")
+    assert convert.speaks_to_others(world.says("why?", where=world.thread, answers=said), ME)
 
 
 def test_indentation_of_code_survives_the_names(world: World) -> None:
@@ -140,10 +205,29 @@ def test_what_no_person_wrote_is_passed_over(world: World, more: dict[str, Any])
     assert convert.incoming(world.says(f"{MENTION} hi", **more), ME, "thread", "ja") is None
 
 
-def test_a_title_is_the_first_line_shortened() -> None:
-    assert convert.thread_name("one\ntwo", "x") == "one"
-    assert convert.thread_name("", "x") == "x"
-    assert len(convert.thread_name("長" * 200, "x")) == convert.TITLE_LENGTH
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("one\ntwo", "one"),
+        ("", "x"),
+        ("\u200b\u2060\n \n**two**", "two"),
+        ("```python\nprint(1)\n```", "print(1)"),
+        ("# A [link](https://example.org) and `code`", "A link and code"),
+        ("> quoted ||secret||", "quoted secret"),
+        ("- 2 * 3 * 4 in snake_case", "2 * 3 * 4 in snake_case"),
+        ("-# small", "small"),
+        ("```\n```", "x"),
+    ],
+)
+def test_a_thread_is_named_by_the_first_line_that_shows_something(text: str, name: str) -> None:
+    assert convert.thread_name(text, "x") == name
+
+
+def test_a_threads_name_is_cut_between_characters() -> None:
+    family = "👨‍👩‍👧‍👦"
+    name = convert.thread_name(family * 40, "x")
+    assert len(name) <= convert.TITLE_LENGTH
+    assert name == family * (len(name) // len(family)) + "…"
 
 
 def test_an_edit_has_a_revision_and_a_first_form_has_none(world: World) -> None:

@@ -310,7 +310,7 @@ async def test_a_reply_pings_nobody_and_unfolds_no_link(
 ) -> None:
     text = "@everyone <@&5> https://example.org"
     said = await team.discord.says(ALICE, general, f"<@bot> {text}")
-    await reply_to(team, said["id"], text)
+    await reply_to(team, said["id"], text.replace("<@&5>", "@unknown-role"))
     for request in team.discord.sent("post"):
         assert request.body["allowed_mentions"]["parse"] == []
         assert request.body["flags"] & 4

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import regex
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from bots.text import closed, split
+from bots.text import closed, split, without_code
 
 LINKS = ["[返事](https://example.com/a(b))", "https://example.com/a?b=c&d=e", "<@U024BE7LH>"]
 MENTIONS = ["<#C024BE7LR|general>", "@hanako", "<https://example.com|名前>", "`x = y`", ":tada:"]
@@ -152,3 +153,34 @@ def test_blank_text_is_no_message() -> None:
 def test_a_limit_that_holds_no_code_is_refused() -> None:
     with pytest.raises(ValueError, match="100"):
         split("text", 99)
+
+
+# -- code in a text -----------------------------------------------------------------------------
+
+
+@given(st.text("`a\n", max_size=60))
+def test_a_text_without_code_has_its_length_and_its_lines_of_prose(text: str) -> None:
+    left = without_code(text)
+    assert len(left) == len(text)
+    assert all(kept in (was, " ") for kept, was in zip(left, text, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("a `b` c", "a     c"),
+        ("a `b c", "a `b c"),
+        ("``a ` b`` c", "          c"),
+        ("```\nx\n``` c", "          c"),
+        ("`a`` b`", "       "),
+    ],
+)
+def test_code_ends_where_as_many_backticks_stand_as_began_it(text: str, left: str) -> None:
+    assert without_code(text) == left
+
+
+def test_finding_code_costs_no_more_than_the_length_of_a_text() -> None:
+    odd = " ".join("`" * (1 + n % 700) for n in range(1400))
+    began = time.perf_counter()
+    without_code(odd)
+    assert time.perf_counter() - began < 1.0

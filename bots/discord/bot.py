@@ -104,6 +104,7 @@ def behaviour_of(settings: DiscordSettings, account: Account) -> Behaviour:
         reads=account.reads,
         locale=settings.locale,
         retention_days=settings.retention_days,
+        roles=frozenset(map(int, settings.discord_roles)),
         guild=settings.discord_guild,
     )
 

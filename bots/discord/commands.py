@@ -69,7 +69,7 @@ class CommandHandler:
         await self._context.ask(interaction, prompt, private=private)
 
     async def ask_about(self, interaction: Interaction, message: discord.Message) -> None:
-        text = convert.text_of(message, convert.Bot(interaction.application_id))
+        text = convert.text_of(message, convert.bot_in(interaction.client, interaction.guild))
         if not text:
             await self._context.tell(interaction, "no_text_there")
             return

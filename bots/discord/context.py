@@ -58,6 +58,8 @@ class Behaviour:
     """The Message Content intent is granted: messages that do not mention the bot have text."""
     locale: str = "auto"
     retention_days: float = 30.0
+    roles: frozenset[int] = frozenset()
+    """Roles whose mention addresses the bot, beside its own."""
     guild: int | None = None
     """Register the commands in this guild alone."""
 

@@ -13,8 +13,9 @@ Where a conversation takes place:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 import discord
@@ -22,6 +23,7 @@ import discord
 from bots.discord import DIRECT, PLATFORM
 from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming
+from bots.text import characters, without_code
 from core.types import ThreadKey, Turn
 
 WRITTEN_TYPES = frozenset({discord.MessageType.default, discord.MessageType.reply})
@@ -29,7 +31,32 @@ WRITTEN_TYPES = frozenset({discord.MessageType.default, discord.MessageType.repl
 TITLE_LENGTH = 80
 """Discord accepts 100 characters for a thread's name and shows fewer."""
 
-_MENTION = re.compile(r"<(?P<kind>@!?|@&|#)(?P<id>\d{15,21})>(?P<blank>[^\S\n]*)")
+_MENTION = re.compile(r"<(?P<kind>@!?|@&|\#)(?P<id>\d{1,21})>")
+_MARKUP = re.compile(
+    rf"""
+      (?P<mention>{_MENTION.pattern})
+    | <a?:(?P<emoji>\w{{2,32}}):\d{{1,21}}>
+    | <t:(?P<time>-?\d{{1,12}})(?::(?P<style>[tTdDfFR]))?>
+    | </(?P<command>[-\w' ]{{1,100}}):\d{{1,21}}>
+    | <id:(?P<page>guide|browse|customize|linked-roles)>
+    """,
+    re.VERBOSE,
+)
+_PAGES = {
+    "guide": "Server Guide",
+    "browse": "Browse Channels",
+    "customize": "Channels & Roles",
+    "linked-roles": "Linked Roles",
+}
+_TIMES = {"t": "%H:%M UTC", "T": "%H:%M:%S UTC", "d": "%Y-%m-%d", "D": "%Y-%m-%d"}
+_AFTER_ADDRESS = re.compile(r"[ \t]*[,，、:：;；]?\s*")
+_BLANK, _CLOSE = re.compile(r"[ \t]*"), re.compile(r"[.,!?:;、。，！？]")
+_FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})[^`]*$")
+_LINE_MARK = re.compile(r"^\s*(?:>{1,3}\s+|#{1,3}\s+|-#\s+|[-*+]\s+)+")
+_LINK = re.compile(r"\[([^\]\n]{1,200})\]\([^)\s]{1,1000}\)")
+_EMPHASIS = re.compile(r"\*\*|__|~~|\|\||`+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)")
+_UNKNOWN = {"@": "@unknown-user", "@&": "@unknown-role", "#": "#unknown"}
+"""As Discord shows what it cannot find."""
 
 Answers: TypeAlias = Literal["thread", "reply"]
 """Whether a mention in a channel opens a thread or is answered by a reply."""
@@ -42,15 +69,21 @@ class Bot:
 
     user: int
     roles: frozenset[int] = frozenset()
-    """Its own roles: people often mention the role of that name instead of the bot."""
+    """Roles that stand for the bot. Discord makes one with the bot's name, which people often
+    mention instead of the bot; its other roles are people's too.
+    """
 
 
-def bot_in(client: discord.Client, guild: discord.Guild | None) -> Bot:
-    """The bot in a guild, or in direct messages."""
-    user = client.user.id if client.user else 0  # before the client has logged in
-    if guild is None or guild.me is None:
-        return Bot(user)
-    return Bot(user, frozenset(role.id for role in guild.me.roles) - {guild.id})
+def bot_in(
+    client: discord.Client, guild: discord.Guild | None, roles: frozenset[int] = frozenset()
+) -> Bot:
+    """The bot in a guild, or in direct messages; `roles`: others that stand for it."""
+    return bot_of(client.user.id if client.user else 0, guild, roles)
+
+
+def bot_of(user: int, guild: discord.Guild | None, roles: frozenset[int] = frozenset()) -> Bot:
+    own = guild.self_role if guild else None
+    return Bot(user, roles | {own.id} if own else roles)
 
 
 # -- threads ------------------------------------------------------------------------------------
@@ -121,17 +154,21 @@ def is_addressed(message: discord.Message, bot: Bot) -> bool:
     """Whether the text or the place asks the bot for an answer."""
     if message.guild is None:
         return True
-    for found in _MENTION.finditer(message.content):
-        if _names_bot(found, bot):
-            return True
-    return _replies_to_bot(message, bot)
+    return mentions_bot(message.content, bot) or _replies_to_bot(message, bot)
+
+
+def mentions_bot(text: str, bot: Bot) -> bool:
+    """Whether a text mentions the bot outside code."""
+    return any(_names_bot(found, bot) for found in _MENTION.finditer(without_code(text)))
 
 
 def speaks_to_others(message: discord.Message, bot: Bot) -> bool:
-    """Whether a message mentions somebody else, or is a reply to somebody else."""
-    if any(user.id != bot.user for user in message.mentions):
+    """Whether a message mentions somebody else, or is a reply to somebody else's message."""
+    between_them = (bot.user, message.author.id)
+    if any(user.id not in between_them for user in message.mentions):
         return True
-    return message.type is discord.MessageType.reply and not _replies_to_bot(message, bot)
+    answered = _answered(message)
+    return answered is not None and answered.author.id not in between_them
 
 
 def may_be_known(message: discord.Message, bot: Bot) -> bool:
@@ -153,16 +190,8 @@ def turn_of(message: discord.Message, bot: Bot) -> Turn:
 
 
 def text_of(message: discord.Message, bot: Bot) -> str:
-    """The text with names for ids, without the mention of the bot."""
-    names = _names(message)
-
-    def name(found: re.Match[str]) -> str:
-        if _names_bot(found, bot):
-            return "" if found["blank"] else " "
-        known = names.get((found["kind"].rstrip("!"), int(found["id"])))
-        return known + found["blank"] if known else found[0]
-
-    return _MENTION.sub(name, message.content).strip()
+    """The text as people see it: names for ids, and without the mention of the bot."""
+    return readable(message.content, bot, _names(message))
 
 
 def ids(text: str) -> str:
@@ -175,17 +204,24 @@ def revision_of(message: discord.Message) -> str:
     return str(int(message.edited_at.timestamp() * 1000)) if message.edited_at else ""
 
 
-def thread_name(text: str, fallback: str) -> str:
-    """The name of the thread that a message opens: its first line, shortened."""
-    first = text.strip().split("\n", 1)[0].strip() if text.strip() else fallback
-    return first if len(first) <= TITLE_LENGTH else first[: TITLE_LENGTH - 1].rstrip() + "…"
+def _names(message: discord.Message) -> Names:
+    known = {("@", user.id): user.display_name for user in message.mentions}
+    known |= {("@&", role.id): role.name for role in message.role_mentions}
+    known |= {("#", channel.id): channel.name for channel in message.channel_mentions}
+
+    def name(kind: str, ident: int) -> str | None:
+        found = known.get((kind, ident)) or _name_in(message.guild, kind, ident)
+        return f"{kind[0]}{found}" if found else None
+
+    return name
 
 
-def _names(message: discord.Message) -> Mapping[tuple[str, int], str]:
-    names = {("@", user.id): f"@{user.display_name}" for user in message.mentions}
-    names |= {("@&", role.id): f"@{role.name}" for role in message.role_mentions}
-    names |= {("#", channel.id): f"#{channel.name}" for channel in message.channel_mentions}
-    return names
+def _name_in(guild: discord.Guild | None, kind: str, ident: int) -> str | None:
+    """What a guild calls an id, as far as the bot has it in memory."""
+    if guild is None:
+        return None
+    found = guild.get_role(ident) if kind == "@&" else guild.get_channel_or_thread(ident)
+    return found.name if found and kind != "@" else None
 
 
 def _names_bot(found: re.Match[str], bot: Bot) -> bool:
@@ -196,11 +232,16 @@ def _names_bot(found: re.Match[str], bot: Bot) -> bool:
 
 
 def _replies_to_bot(message: discord.Message, bot: Bot) -> bool:
+    answered = _answered(message)
+    return answered is not None and answered.author.id == bot.user
+
+
+def _answered(message: discord.Message) -> discord.Message | None:
+    """The message that this one is a reply to, if it still exists."""
     reference = message.reference
     if reference is None or message.type is not discord.MessageType.reply:
-        return False
-    answered = reference.resolved
-    return isinstance(answered, discord.Message) and answered.author.id == bot.user
+        return None
+    return reference.resolved if isinstance(reference.resolved, discord.Message) else None
 
 
 def _address_of(message: discord.Message, thread: ThreadKey, bot: Bot, locale: str) -> ReplyAddress:
@@ -211,6 +252,78 @@ def _address_of(message: discord.Message, thread: ThreadKey, bot: Bot, locale: s
         opens=thread_name(text_of(message, bot), "Henji") if opens else "",
         locale=locale,
     )
+
+
+# -- markup -------------------------------------------------------------------------------------
+
+Names: TypeAlias = Callable[[str, int], str | None]
+"""The name for a kind of mention (``@``, ``@&``, ``#``) and an id."""
+
+
+def readable(text: str, bot: Bot, names: Names) -> str:
+    """A text as people see it: names, dates and emoji for their markup, outside code.
+
+    The mention of the bot goes, with the blank or the comma beside it.
+    """
+    parts: list[str] = []
+    at, begun = 0, False
+    for found in _MARKUP.finditer(without_code(text)):
+        parts.append(text[at : found.start()])
+        at, begun = found.end(), begun or bool(parts[-1].strip())
+        if not found["mention"] or not _names_bot(found, bot):
+            parts.append(_shown(found, names))
+            begun = True
+        elif not begun:
+            at = _AFTER_ADDRESS.match(text, at).end()  # type: ignore[union-attr]  # matches anything
+        elif _CLOSE.match(text, at):
+            parts[-1] = parts[-1].rstrip(" \t")
+        elif parts[-1][-1:] in " \t":
+            at = _BLANK.match(text, at).end()  # type: ignore[union-attr]  # matches anything
+    return ("".join(parts) + text[at:]).strip()
+
+
+def _shown(found: re.Match[str], names: Names) -> str:
+    if found["mention"]:
+        kind = found["kind"].rstrip("!")
+        return names(kind, int(found["id"])) or _UNKNOWN[kind]
+    if found["time"]:
+        return _date(int(found["time"]), found["style"] or "f") or found[0]
+    if found["emoji"]:
+        return f":{found['emoji']}:"
+    return f"/{found['command']}" if found["command"] else _PAGES[found["page"]]
+
+
+def _date(seconds: int, style: str) -> str:
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return moment.strftime(_TIMES.get(style, "%Y-%m-%d %H:%M UTC"))
+
+
+def thread_name(text: str, fallback: str) -> str:
+    """The name of the thread that a text opens: its first line that shows something, shortened."""
+    lines = (_plain(line) for line in text.split("\n"))
+    return _shortened(next((line for line in lines if line), fallback))
+
+
+def _plain(line: str) -> str:
+    """A line without Markdown's marks: threads' names have none."""
+    line = _FENCE.sub("", _LINE_MARK.sub("", line))
+    line = _LINK.sub(r"\1", line)
+    line = _EMPHASIS.sub("", "".join(c for c in line if c == "\u200d" or c.isprintable()))
+    return " ".join(line.split()).strip("\u200d")
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= TITLE_LENGTH:
+        return name
+    short = ""
+    for character in characters(name):
+        if len(short) + len(character) >= TITLE_LENGTH:
+            break
+        short += character
+    return short.rstrip() + "…"
 
 
 # -- interactions -------------------------------------------------------------------------------
@@ -236,7 +349,7 @@ def incoming_command(
         id=str(interaction.id),
         role="user",
         author=str(interaction.user.id),
-        text=text.strip(),
+        text=text_in(interaction, text),
         at=interaction.created_at.timestamp(),
         name=interaction.user.display_name,
     )
@@ -246,6 +359,18 @@ def incoming_command(
         thread, turn, addressed=True, note=address.pack(), has_past=past, alone=True,
         roles=roles_of(interaction.user),
     )  # fmt: skip
+
+
+def text_in(interaction: Interaction, text: str) -> str:
+    """The text of a command as people see it. Discord tells no names with it."""
+
+    def name(kind: str, ident: int) -> str | None:
+        if (kind, ident) == ("@", interaction.user.id):
+            return f"@{interaction.user.display_name}"
+        found = _name_in(interaction.guild, kind, ident)
+        return f"{kind[0]}{found}" if found else None
+
+    return readable(text, bot_in(interaction.client, interaction.guild), name)
 
 
 def token_address(

@@ -34,7 +34,7 @@ class EditHandler:
         revision = convert.revision_of(message)
         if not revision or not convert.is_written_by_person(message):
             return
-        bot = convert.bot_in(self._client, message.guild)
+        bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
         thread = convert.thread_of(message, self._messages.answers_in(message))
         found = await self._context.deliveries.locate(thread, str(message.id))
         if found is None and not convert.may_be_known(message, bot):

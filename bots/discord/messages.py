@@ -86,13 +86,13 @@ class MessageHandler:
         return wanted if may_open else "reply"
 
     def _incoming(self, message: discord.Message) -> Incoming | None:
-        bot = convert.bot_in(self._client, message.guild)
+        bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
         locale = self._context.locale_in(message)
         return convert.incoming(message, bot, self.answers_in(message), locale)
 
     async def _is_follow_up(self, message: discord.Message, incoming: Incoming) -> bool:
         """Whether a message without a mention continues a conversation with the bot."""
-        bot = convert.bot_in(self._client, message.guild)
+        bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
         own = isinstance(message.channel, discord.Thread) and message.channel.owner_id == bot.user
         usual = self._context.behaviour.followups
         if usual == "auto":

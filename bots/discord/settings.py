@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, StringConstraints
 
 from bots.platforms import PlatformSettings
 from core.errors import UsageError
@@ -16,6 +16,9 @@ NO_TOKEN = (
     f"DISCORD_BOT_TOKEN is not set: create an application at {PORTAL}, press Reset Token on its "
     "Bot page, and set the token in the environment"
 )
+
+
+RoleId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{1,20}$")]
 
 
 class DiscordSettings(PlatformSettings):
@@ -43,6 +46,8 @@ class DiscordSettings(PlatformSettings):
     not while they are alone with it, or were the last it spoke to; auto: not in the threads that it
     opened, and ``alone`` in those of others.
     """
+    discord_roles: frozenset[RoleId] = frozenset()
+    """Ids of roles whose mention addresses the bot, beside the role that has its name."""
     discord_message_content: Literal["auto", "on", "off"] = "auto"
     """Whether to ask for the Message Content intent; auto: if the developer portal grants it."""
     discord_guild: int | None = Field(default=None, ge=1, lt=2**64)
