@@ -182,6 +182,10 @@ class Address:
                 "REDIS_URL must start with redis://, rediss://, unix://, redis+sentinel:// or "
                 "redis+cluster://"
             )
+        if "@" in url.removeprefix(f"{parts.scheme}://{parts.netloc}") and parts.netloc:
+            raise UsageError(
+                "REDIS_URL has a /, ? or # in its password: write it as %2F, %3F or %23"
+            )
         credentials, _, hosts = parts.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
         port = SENTINEL_PORT if parts.scheme == "redis+sentinel" else REDIS_PORT

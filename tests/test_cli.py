@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import pwd
 import re
 import signal
 import sys
@@ -219,6 +221,46 @@ async def test_admin_lists_shows_and_forgets_threads(
     again = await admin("show", "console:local:me:a")
     assert (again.status, again.out) == (1, "")
     assert "nothing is remembered" in again.err
+
+
+HOSTILE = "hi\x1b]52;c;aGE=\x07\x9b2J\u202e\n2026-01-01 00:00:00  admin: forged"
+
+
+async def test_no_text_of_a_person_acts_on_the_operators_terminal(
+    here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await henji("chat", "--once", HOSTILE, REDIS_URL=redis_url, LOGNAME="me")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    shown = await asyncio.to_thread(here, "admin", "show", "console:local:me:default")
+    assert r"hi\x1b]52;c;aGE=\x07\x9b2J\u202e" in shown.out
+    assert "\n    2026-01-01 00:00:00  admin: forged" in shown.out
+    for words in (("show", "console:local:me:default", "--json"), ("threads",)):
+        raw = (await asyncio.to_thread(here, "admin", *words)).out
+        assert raw.replace("\n", "").isprintable()
+    unknown = await asyncio.to_thread(here, "admin", "requeue", "\x1b]0;owned\x07")
+    assert "\x1b" not in unknown.err
+
+
+async def test_the_audit_log_names_the_user_of_the_process(
+    here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    await asyncio.to_thread(here, "admin", "reset", "slack:T1")
+    entry = json.loads((await asyncio.to_thread(here, "admin", "audit", "slack:T1", "--json")).out)
+    assert entry["by"] == f"operator:{pwd.getpwuid(os.getuid()).pw_name}"
+
+
+@pytest.mark.parametrize("password", ["sec/ret", "sec?ret", "sec#ret", "a@sec/ret"])
+def test_a_password_that_is_not_escaped_is_not_shown(
+    here: Here, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://:{password}@127.0.0.1:1")
+    ran = here("admin", "dead")
+    assert ran.status == 2
+    assert "in its password: write it as %2F, %3F or %23" in ran.err
+    assert "sec" not in ran.err
+    assert "ret" not in ran.err
 
 
 async def test_what_a_person_wrote_is_forgotten(

@@ -347,6 +347,12 @@ async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redi
         assert await asyncio.wait_for(screen.process.wait(), 30) == 0
 
 
+async def test_no_reply_acts_on_the_terminal(redis_url: str, redis: Redis) -> None:
+    hostile = "hi\x1b]0;owned\x07 \x9b2J end"
+    async with terminal("chat", "--once", hostile, REDIS_URL=redis_url) as screen:
+        await screen.shows(r"hi\\x1b\]0;owned\\x07 \\x9b2J end")
+
+
 @needs_proc
 async def test_notices_stand_on_their_own_lines(redis_url: str, redis: Redis) -> None:
     slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}

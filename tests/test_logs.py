@@ -88,6 +88,35 @@ def test_a_secret_is_struck_out_wherever_it_stands(
     assert secrets_in(settings) == {"xoxb-hidden-1", "hidden/2", "hidden%2F2", "hidden-3"}
 
 
+@pytest.mark.parametrize("form", ["json", "people"])
+def test_no_value_acts_on_a_terminal_or_forges_a_line(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging(load_settings(log_format=form))
+    hostile = "a\x1b]0;owned\x07\x9b2J\u202e\n2026-01-01T00:00:00Z [info] forged"
+    logger().info("an event", kind=hostile, inside={hostile: [hostile]})
+    logging.getLogger("slack_bolt").warning("a library says %s", hostile)
+    try:
+        fail(hostile)
+    except ValueError:
+        logger().exception("failed")
+    err = capsys.readouterr().err
+    assert err.replace("\n", "").isprintable()
+    assert "\n2026-01-01T00:00:00Z [info] forged" not in err.partition("Traceback")[0]
+
+
+@pytest.mark.parametrize("form", ["json", "people"])
+def test_a_long_value_is_clipped_and_hides_no_secret_at_its_cut(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging(load_settings(log_format=form, openai_api_key="hidden-secret"))
+    for before in range(1985, 2000):
+        logger().info("an event", kind="x" * before + "hidden-secret" + "y" * 300_000)
+    err = capsys.readouterr().err
+    assert max(map(len, err.splitlines())) < 2_300
+    assert "hidde" not in err
+
+
 def test_a_traceback_shows_no_values_of_variables(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging(load_settings())
     try:

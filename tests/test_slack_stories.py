@@ -101,6 +101,27 @@ async def test_the_notice_names_the_model_that_answers_in_that_channel(redis: Re
             assert f"AI({model})" in str(reply.blocks)
 
 
+async def test_an_unsigned_request_is_refused_before_it_is_parsed(redis: Redis) -> None:
+    async with slack_deployment(redis) as house:
+        slack = house.slack
+        await house.http_adapter()
+        forged = slack.delivery.signed("{}", secret="wrong")
+        hostile = '{"event":{"type":"\\u001b]0;owned\\u0007"}}'
+        stamps = {"X-Slack-Request-Timestamp": "nan", "X-Slack-Signature": "v0=é"}
+        with capture_logs() as logs:
+            async with aiohttp.ClientSession() as session:
+                for body in (hostile, "[" * 50_000, "\xff"):
+                    for headers in ({}, stamps, forged):
+                        sent = session.post(
+                            str(slack.delivery.request_url), data=body, headers=headers
+                        )
+                        async with sent as answer:
+                            assert answer.status == 401
+        assert {line["event"] for line in logs} == {
+            "a request is not signed with SLACK_SIGNING_SECRET"
+        }
+
+
 async def test_events_may_come_by_signed_http(redis: Redis) -> None:
     async with slack_deployment(redis) as house:
         slack = house.slack

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import json
+import os
+import pwd
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ import click
 
 from bots import platforms, strings
 from bots.access import UNSET, written
-from bots.cli.common import example, open_settings
+from bots.cli.common import example, open_settings, print_json, print_text
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, UsageError
 from core.place_rules import rule_from_text
@@ -49,9 +49,9 @@ def threads(platform: str | None, as_json: bool) -> None:
     async def work(memory: Stores, _: Settings) -> None:
         async for found in memory.history.threads(platform):
             if as_json:
-                _print_json({**asdict(found), "thread": str(found.thread)})
+                print_json({**asdict(found), "thread": str(found.thread)})
             else:
-                click.echo(
+                print_text(
                     f"{_time(found.last_at)}  {found.turns:5} messages  {found.tokens:6} tokens  "
                     f"{found.waiting:3} waiting  {found.thread}"
                 )
@@ -92,10 +92,10 @@ def reset(where: str) -> None:
     async def work(memory: Stores, _: Settings) -> None:
         if thread:
             number = await memory.history.reset(thread, _operator())
-            click.echo(f"forgotten: {number} messages of {thread}")
+            print_text(f"forgotten: {number} messages of {thread}")
         elif place:
             await memory.history.reset_place(place, _operator())
-            click.echo(f"forgotten: everything of {where}")
+            print_text(f"forgotten: everything of {where}")
 
     _with_memory(work)
 
@@ -109,7 +109,7 @@ def forget(person: str, place: str) -> None:
 
     async def work(memory: Stores, _: Settings) -> None:
         number = await memory.history.forget(space, person, _operator())
-        click.echo(f"forgotten: {number} messages")
+        print_text(f"forgotten: {number} messages")
 
     _with_memory(work)
 
@@ -143,10 +143,10 @@ def audit(where: str, most: int, as_json: bool) -> None:
     async def work(memory: Stores, _: Settings) -> None:
         for entry in await memory.audit.entries(place, most):
             if as_json:
-                _print_json(asdict(entry))
+                print_json(asdict(entry))
             else:
                 what = f"{entry.act:7}  {entry.place}  {entry.detail}".rstrip()
-                click.echo(f"{_time(entry.at)}  {entry.by}  {what}")
+                print_text(f"{_time(entry.at)}  {entry.by}  {what}")
         await memory.audit.append(place, _operator(), "read", "audit")
 
     _with_memory(work)
@@ -190,7 +190,7 @@ def config(where: str, words: tuple[str, ...]) -> None:
             click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
         for rule, found in (await memory.rulebook.set_here(place)).set_here().items():
             if name in ("", rule):
-                click.echo(f"{rule} = {written(found)}")
+                print_text(f"{rule} = {written(found)}")
 
     _with_memory(work)
 
@@ -204,9 +204,9 @@ def dead(most: int, as_json: bool) -> None:
     async def work(memory: Stores, _: Settings) -> None:
         for letter in await memory.queue.dead(most):
             if as_json:
-                _print_json(asdict(letter))
+                print_json(asdict(letter))
             else:
-                click.echo(
+                print_text(
                     f"{letter.id}  {letter.code} after {letter.attempts} attempts  "
                     f"{letter.thread}  {letter.message}"
                 )
@@ -225,7 +225,7 @@ def requeue(letter: str) -> None:
         if receipt.outcome != "queued":
             raise OperatorError(f"{letter} was not taken: {receipt.code or receipt.outcome}")
         await memory.audit.append(_place_of(found.thread), _operator(), "requeue", found.thread)
-        click.echo(f"queued again: {receipt.job}")
+        print_text(f"queued again: {receipt.job}")
 
     _with_memory(work)
 
@@ -281,23 +281,19 @@ def _place_of(thread: ThreadKey | str) -> Place:
 def _print_turn(thread: ThreadKey, stored: StoredTurn, as_json: bool) -> None:
     turn = stored.turn
     if as_json:
-        _print_json({"thread": str(thread), **asdict(turn), "tokens": stored.tokens})
+        print_json({"thread": str(thread), **asdict(turn), "tokens": stored.tokens})
     else:
-        click.echo(f"{_time(turn.at)}  {turn.name or turn.author}: {turn.text}")
+        print_text(f"{_time(turn.at)}  {turn.name or turn.author}: {turn.text}")
 
 
 def _print_opinion(opinion: Opinion, as_json: bool) -> None:
     if as_json:
-        _print_json(asdict(opinion) | {"thread": str(opinion.thread)})
+        print_json(asdict(opinion) | {"thread": str(opinion.thread)})
         return
     sampling = asdict(opinion.sampling) if opinion.sampling else {}
     made = " ".join([opinion.model, *(f"{name}={value:g}" for name, value in sampling.items())])
     head = f"{_time(opinion.at)}  {opinion.by}  {opinion.verdict:4}  {opinion.job}  {made}"
-    click.echo(f"{head}  {opinion.reason}".rstrip())
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    print_text(f"{head}  {opinion.reason}".rstrip())
 
 
 def _time(at: float) -> str:
@@ -305,7 +301,8 @@ def _time(at: float) -> str:
 
 
 def _operator() -> str:
+    """By the user id of this process: the environment can say anything."""
     try:
-        return f"operator:{getpass.getuser()}"
-    except (OSError, KeyError):
-        return "operator"
+        return f"operator:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # a container may run as a user id without a name
+        return f"operator:{os.getuid()}"

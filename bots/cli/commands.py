@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -16,7 +15,15 @@ import click
 
 from bots.cli.admin import admin
 from bots.cli.align import align
-from bots.cli.common import example, open_all_settings, open_settings, progress, read_input
+from bots.cli.common import (
+    example,
+    open_all_settings,
+    open_settings,
+    print_json,
+    print_text,
+    progress,
+    read_input,
+)
 from bots.cli.compare import compare
 from bots.cli.models import models, tokenize
 from bots.platforms import ROOM, PlatformSettings, names, settings_classes
@@ -173,7 +180,10 @@ def doctor(role: Role | None, as_json: bool) -> None:
         for check in checks(settings, role or role_of(settings)):
             with progress(f"checking {check.about} …"):
                 finding = await check.run()
-            click.echo(json.dumps(asdict(finding), ensure_ascii=False) if as_json else str(finding))
+            if as_json:
+                print_json(asdict(finding))
+            else:
+                print_text(str(finding))
             faults += finding.state == "fault"
         return faults
 

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import click
 import structlog
 
 from bots.platforms import AllSettings
 from core.errors import UsageError
 from core.observe.logs import set_up_logging
+from core.printable import printable_block, printable_json
 from core.settings import Settings, config_file, is_text
 
 log = structlog.get_logger()
@@ -39,6 +41,16 @@ def open_all_settings(**quieter: Any) -> AllSettings:
     if path.is_file() and path.stat().st_mode & stat.S_IWGRP:
         log.warning("the group of the settings file can write it", path=str(path))
     return settings
+
+
+def print_text(text: str) -> None:
+    """Print what people or a model may have written."""
+    click.echo(printable_block(text))
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object, in one line."""
+    click.echo(printable_json(value))
 
 
 @contextmanager

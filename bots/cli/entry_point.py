@@ -18,6 +18,7 @@ from bots.cli.commands import henji
 from core.errors import OperatorError, UsageError
 from core.extras import install_command
 from core.observe.logs import SECRET_PATTERNS, Redaction
+from core.printable import printable
 from core.settings import is_text
 
 EXTRAS = {
@@ -81,7 +82,7 @@ def _silence_output() -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    print(f"henji: {_redaction().redact(sentence)}", file=sys.stderr)
+    print(f"henji: {printable(_redaction().redact(sentence))}", file=sys.stderr)
     return status
 
 
@@ -105,5 +106,5 @@ def _explain(error: Exception) -> int:
         )
     sentence = f"this is a defect of henji: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error)) + f"henji: {sentence}"
-    print(_redaction().redact(text), file=sys.stderr)
+    print(printable(_redaction().redact(text), keep="\n"), file=sys.stderr)
     return 1

@@ -21,6 +21,7 @@ from bots.processes import CoreKeeper, stop_on_signals
 from bots.services import Stores, open_relay, open_stores
 from core.background import first_of
 from core.errors import OperatorError
+from core.printable import printable
 from core.settings import Settings
 
 OTHER_MODEL = "HENJI_MODEL=rinna-ppo henji chat"
@@ -42,7 +43,7 @@ async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
         actions = Actions(relay, memory.history, memory.deliveries, memory.feedback)
         chat = Chat(conversation, relay, actions, platform, memory.history, pressed, keeper.served)
         if text is not None:
-            await _until_left(keeper, _once(chat, text))
+            await _until_left(keeper, _once(chat, text, screen))
         else:
             await _greet(settings, memory, conversation, screen)
             await _until_left(keeper, _talk(chat, keeper, screen))
@@ -70,8 +71,8 @@ async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> No
             task.result()
 
 
-async def _once(chat: Chat, text: str) -> None:
-    print(await chat.once(text), flush=True)
+async def _once(chat: Chat, text: str, screen: Screen) -> None:
+    screen.write(f"{await chat.once(text)}\n")
 
 
 async def _talk(chat: Chat, keeper: CoreKeeper, screen: Screen) -> None:
@@ -104,7 +105,8 @@ class Screen:
         self._in_line = False
 
     def write(self, text: str) -> None:
-        sys.stdout.write(text)
+        shown = printable(text, keep="\n\t") if sys.stdout.isatty() else text
+        sys.stdout.write(shown)
         sys.stdout.flush()
         if text:
             self._in_line = not text.endswith("\n")
@@ -112,7 +114,7 @@ class Screen:
     def tell(self, line: str) -> None:
         if self._in_line and sys.stdout.isatty():  # not inside a line of the reply
             self.write("\n")
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def _nowhere(text: str) -> None:

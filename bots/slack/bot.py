@@ -178,8 +178,10 @@ async def _transport(
     catch_up: CatchUp,
     second: float,
 ) -> AsyncIterator[None]:
-    if settings.slack_http_port is not None:
-        async with web_server(app, flow, settings.slack_http_host, settings.slack_http_port):
+    port, secret = settings.slack_http_port, settings.slack_signing_secret
+    if port is not None:
+        assert secret is not None  # noqa: S101 -- checked at the door
+        async with web_server(app, flow, secret.get_secret_value(), settings.slack_http_host, port):
             yield
         return
     token = settings.slack_app_token

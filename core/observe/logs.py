@@ -10,19 +10,27 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from core.printable import printable
 from core.settings import Settings
 
 CONTENT = frozenset(("text", "content", "prompt", "reply"))
 """The names of values with text of people and models."""
 
 REDACTED = "[secret]"
+
+LONGEST_VALUE = 2_000
+LONGEST_TRACE = 20_000
+"""Characters of a value, and of a traceback, that are logged."""
 
 SECRET_PATTERNS = (
     re.compile(r"(\bBearer )[\w.~+/=-]{8,}"),
@@ -96,6 +104,28 @@ def _without_content(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {name: value for name, value in event.items() if name not in CONTENT}
 
 
+def _make_harmless(redaction: Redaction, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Values come from outside: each is one line, without controls, of limited length."""
+    return {name: _harmless(redaction, name, value) for name, value in event.items()}
+
+
+def _harmless(redaction: Redaction, name: str, value: Any) -> Any:
+    match value:
+        case str():
+            trace = name == "exception"
+            text = redaction.redact(value)  # first: half a secret would not be recognized
+            longest = LONGEST_TRACE if trace else LONGEST_VALUE
+            clipped = text if len(text) <= longest else f"{text[:longest]}…"
+            return printable(clipped, keep="\n" if trace else "")
+        case Mapping():
+            return {
+                printable(str(key)): _harmless(redaction, name, each) for key, each in value.items()
+            }
+        case list() | tuple():
+            return [_harmless(redaction, name, each) for each in value]
+    return value
+
+
 def _formatter(
     settings: Settings, shared: list[Processor], redaction: Redaction
 ) -> logging.Formatter:
@@ -109,7 +139,11 @@ def _formatter(
     return _RedactingFormatter(
         redaction,
         foreign_pre_chain=shared[1:],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            partial(_make_harmless, redaction),
+            render,
+        ],
     )
 
 
@@ -130,13 +164,19 @@ class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
         return self._redaction.redact(super().format(record))
 
 
+def _password_in(address: str) -> str:
+    """The password of a URL, even if it has a ``/``, ``?`` or ``#`` that should be escaped."""
+    credentials, _, _ = address.partition("://")[2].rpartition("@")
+    return credentials.partition(":")[2]
+
+
 def secrets_in(settings: Settings) -> frozenset[str]:
     """Every value of the settings that must not be seen."""
     values = [getattr(settings, name) for name in type(settings).model_fields]
     found = {value.get_secret_value() for value in values if isinstance(value, SecretStr)}
     for address in (settings.redis_url, settings.openai_base_url, settings.otlp_endpoint):
-        if password := urlsplit(address or "").password:
-            found |= {password, unquote(password)}
+        password = _password_in(address or "")
+        found |= {password, unquote(password)}
     # as they stand in JSON and in a repr, too
     escaped = {quote(value)[1:-1] for value in found for quote in (json.dumps, repr)}
     return frozenset((found | escaped) - {""})
