@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -21,17 +22,19 @@ import pytest
 import structlog
 
 from bots.cli import entry_point
+from bots.cli.comparison import adapter_details
 from bots.strings.en import ENGLISH
 from core import evaluation
 from core.alignment.align import align as train
+from core.alignment.examples import digest_of_words
 from core.alignment.options import Options, Work
 from core.alignment.reward import weights_digest
 from core.evaluation import server_judge
 from core.evaluation.run_record import Record
-from core.models.manifest import read_manifest
+from core.models.manifest import ADAPTER_WEIGHTS, Manifest, read_manifest
 from core.settings import load_settings
 from tests import tiny_models
-from tests.comparisons import lines
+from tests.comparisons import lines, prompt
 from tests.processes import Ran, finish, henji, start
 from tests.published import needs_answers, published_answers
 from tests.test_alignment_training import pairs
@@ -214,6 +217,16 @@ def test_a_reward_model_judges_but_not_a_model_that_was_trained_to_please_it(
     assert "is no reward model" in ran.err
 
 
+def test_prompts_that_an_adapter_was_trained_on_are_known_by_its_manifest(folder: Path) -> None:
+    taught, new = prompt("1", "時間とは?"), prompt("2", "What is time?")
+    manifest = Manifest("dpo", "m", "m", "", None, "", "", (), (digest_of_words(taught.text),))
+    manifest.write(folder)
+    (folder / ADAPTER_WEIGHTS).write_bytes(b"weights")
+    known = adapter_details(folder, [taught, new])
+    assert known["trained_on"] == 1
+    assert known["adapter_weights"] == hashlib.sha256(b"weights").hexdigest()
+
+
 def reward_model(folder: Path) -> Path:
     """One that was trained on pairs, of a tiny model that the settings call ``base``."""
     tiny_models.rinna(folder / "base")
@@ -273,6 +286,13 @@ def test_a_judge_that_is_away_is_told_before_the_models_answer(
     assert ran.status == 1
     assert "the judge at http://127.0.0.1:9/v1" in ran.err
     assert not list(folder.glob("compare-*"))
+
+
+def test_a_place_that_cannot_be_written_is_named(compare: Here, folder: Path) -> None:
+    (folder / "here").write_text("a file")
+    ran = compare("ten", "twenty", "--prompts", "q.jsonl", "--out", "here")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "here cannot be written: File exists" in ran.err
 
 
 def test_a_directory_of_another_comparison_is_left_alone(compare: Here, folder: Path) -> None:

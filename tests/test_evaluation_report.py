@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from core.evaluation.report import report
 from core.evaluation.run_record import JudgeTerms, Record, Said
 from core.evaluation.summary import sentences, table_lines
 from tests.chromium import browsing, needs_chromium
-from tests.comparisons import JAPANESE, compared
+from tests.comparisons import JAPANESE, SETUP, compared
 from tests.test_evaluation_people import FAINT, words
 
 SERVER = JudgeTerms("server:judge-70b", "server", both_orders=True)
@@ -191,3 +192,10 @@ def test_a_rule_is_said_to_be_no_judge_of_quality(tmp_path: Path) -> None:
 
 def test_longer_answers_are_told_where_a_judge_may_like_them(record: Record) -> None:
     assert "rinna-ppo writes longer answers (median 21 characters against 6)" in told(record)
+
+
+def test_a_model_that_was_trained_on_the_prompts_is_told(tmp_path: Path) -> None:
+    setup = replace(SETUP, b={"name": "new", "trained_on": 2})
+    with compared(tmp_path, JAPANESE, setup) as record:
+        record.begin_judge(SERVER)
+        assert "new was trained on 2 of the 3 prompts" in told(record)

@@ -18,6 +18,7 @@ import click
 from bots import strings
 from bots.processes import SIGNALS, stop_on_signals
 from bots.services import load_model
+from core.alignment.examples import digest_of_words
 from core.errors import OperatorError, TurnTooLong, UsageError
 from core.evaluation import generation, judging, people_page
 from core.evaluation.comparison import recount
@@ -31,7 +32,7 @@ from core.evaluation.prompts import (
     read_prompts,
 )
 from core.evaluation.report import REPORT, report
-from core.evaluation.run_record import JudgeTerms, Record, Setup
+from core.evaluation.run_record import JudgeTerms, Record, Setup, writing
 from core.evaluation.scores import RULES
 from core.evaluation.server_judge import PROMPTS, JudgeServer, ServerJudge
 from core.evaluation.summary import Say, table_lines
@@ -107,10 +108,8 @@ def show(settings: Settings, directory: Path) -> None:
         click.echo(line)
     language = main_language(record.prompts) if settings.locale == "auto" else settings.locale
     page = report(_words(language), language, comparison)
-    try:
+    with writing(directory / REPORT):
         (directory / REPORT).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise OperatorError(f"{directory / REPORT} cannot be written: {error.strerror}") from None
     _tell(f"the report: {directory / REPORT}")
 
 
@@ -174,18 +173,20 @@ class _Contestant:
             _, source = read_answers(one.answers, "a", prompts)
             return cls({"name": one.name, "answers": _file(source)}, None, one.answers)
         spec = find_named(one.name, settings)
-        return cls(_details(settings, spec), spec, None)
+        return cls(_details(settings, spec, prompts), spec, None)
 
 
 def _file(source: Source) -> dict[str, str]:
     return {"file": source.name, "sha256": source.sha256}
 
 
-def _details(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
+def _details(settings: Settings, spec: ModelSpec, prompts: Sequence[Prompt]) -> dict[str, Any]:
     known = asdict(replace(spec, shape=None))
     del known["shape"]
     if spec.format != "echo":
         known |= _weights(settings, spec)
+    if spec.adapter and settings.engine == "torch":
+        known |= adapter_details(Path(spec.adapter).expanduser(), prompts)
     known["system_prompt"] = settings.system_prompt
     known["engine"] = _engine(settings, spec)
     return known
@@ -197,15 +198,20 @@ def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if (directory / PULL_RECORD).exists():
         known["revision"] = read_json(directory / PULL_RECORD).get("revision")
-    if settings.engine != "torch":
-        return known
-    if spec.source != EMBEDDED:  # that one is converted on each machine
+    if settings.engine == "torch" and spec.source != EMBEDDED:  # converted on each machine
         known["weights"] = weights_fingerprint(directory)
-    if spec.adapter:
-        adapter = Path(spec.adapter).expanduser()
-        known["adapter_weights"] = _sha256(adapter / ADAPTER_WEIGHTS)
-        manifest = read_manifest(adapter)
-        known["rewards"] = list(manifest.rewards) if manifest else []
+    return known
+
+
+def adapter_details(directory: Path, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Which adapter it is, and what it was trained on, where its manifest tells."""
+    known: dict[str, Any] = {"adapter_weights": _sha256(directory / ADAPTER_WEIGHTS)}
+    if manifest := read_manifest(directory):
+        words = set(manifest.words)
+        known["rewards"] = list(manifest.rewards)
+        known["trained_on"] = sum(
+            digest_of_words(prompt.turns[-1].text) in words for prompt in prompts
+        )
     return known
 
 

@@ -60,6 +60,10 @@ COMPARE_ENGLISH: Final[dict[str, str]] = {
     ),
     "compare_no_verdicts": "Nothing was judged yet.",
     "compare_unfinished": "{number} of {total} pairs are not judged yet.",
+    "compare_trained_on": (
+        "{name} was trained on {number} of the {total} prompts: compare on others to see what it "
+        "learned."
+    ),
     "compare_judge_guesses": (
         "This judge's two verdicts on a pair agree no more clearly than a coin's would "
         "({agreed} agree, {opposed} contradict): its table says nothing about the models."

@@ -58,6 +58,10 @@ COMPARE_JAPANESE: Final[dict[str, str]] = {
     ),
     "compare_no_verdicts": "まだ判定がありません。",
     "compare_unfinished": "{total}組のうち{number}組はまだ判定されていません。",
+    "compare_trained_on": (
+        "{name} は{total}問のうち{number}問で学習しています。"
+        "学習の成果を見るには、ほかの質問で比べてください。"
+    ),
     "compare_judge_guesses": (
         "順番を替えた2回の判定の一致が、硬貨を投げた場合と区別できません"
         "(一致{agreed}組、矛盾{opposed}組)。この表はモデルについて何も語りません。"

@@ -91,16 +91,14 @@ class Record:
         Raises UsageError where the directory holds another, OperatorError where it cannot be
         written or another process works in it.
         """
-        try:
+        with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            with _alone_in(directory):
-                if not (directory / RUN).exists():
-                    _begin(directory, setup, prompts)
-                record = cls.read(directory)
-                record._check(setup)
-                yield record
-        except OSError as error:
-            raise OperatorError(f"{error.filename} cannot be written: {error.strerror}") from None
+        with _alone_in(directory):
+            if not (directory / RUN).exists():
+                _begin(directory, setup, prompts)
+            record = cls.read(directory)
+            record._check(setup)
+            yield record
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -182,8 +180,20 @@ def _first_difference(name: str, there: Any, here: Any) -> str:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """OperatorError, one sentence, where what is written within cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    with (directory / ".lock").open("w") as file:
+    lock = directory / ".lock"
+    with writing(lock):
+        file = lock.open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -223,16 +233,17 @@ def _write_run(
         "secret": secret,
     }
     partial = directory / f"{RUN}.partial"
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(fields, file, ensure_ascii=False, indent=2)
-        file.write("\n")
-    partial.replace(directory / RUN)
+    with writing(directory / RUN):
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(fields, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+        partial.replace(directory / RUN)
 
 
 def _append(path: Path, fields: Mapping[str, Any]) -> None:
     """One line, on the disk when this returns."""
     line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
-    with path.open("ab+") as file:
+    with writing(path), path.open("ab+") as file:
         if end := file.seek(0, os.SEEK_END):
             file.seek(end - 1)
             if file.read(1) != b"\n":  # a line that was broken off: it is read as none

@@ -132,6 +132,11 @@ def _on_completeness(say: Say, comparison: Comparison, judged: Judged) -> Iterat
         yield say("compare_no_verdicts")
     elif judged.pairs < total:
         yield say("compare_unfinished", number=total - judged.pairs, total=total)
+    setup = comparison.record.setup
+    for side in (setup.a, setup.b):
+        if number := side.get("trained_on"):
+            told = {"name": side["name"], "number": number, "total": len(comparison.record.prompts)}
+            yield say("compare_trained_on", **told)
 
 
 def _on_difference(say: Say, comparison: Comparison, counted: Count) -> Iterator[str]:
