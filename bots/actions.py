@@ -37,6 +37,8 @@ class Actor:
     roles: tuple[str, ...] = ()
     manages: Callable[[], Awaitable[bool]] = nobody
     """Whether the platform calls them an admin there; asked only where it decides something."""
+    stranger: bool = False
+    """From another organisation that shares the channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,18 @@ class Actions:
 
     # -- who may --------------------------------------------------------------------------------
 
+    async def refusal(self, actor: Actor, thread: ThreadKey) -> Outcome | None:
+        """None for one who may use the bot there; else what they are told, which may be nothing.
+
+        The gate before every entry: adapters ask it before they show or post anything, and each
+        action asks it by itself.
+        """
+        asker = Asker(thread, actor.person, actor.roles, actor.stranger)
+        code = (await self._relay.admission(asker)).permit.refuse
+        if code == "stranger" and self._relay.ignores_strangers:
+            return Outcome()
+        return Outcome(code) if code else None
+
     async def is_admin(self, actor: Actor, thread: ThreadKey) -> bool:
         """By the platform, by the settings' list, or by a role that is on it."""
         asker = Asker(thread, actor.person, actor.roles)
@@ -120,6 +134,8 @@ class Actions:
 
     async def stop(self, actor: Actor, thread: ThreadKey, job: str) -> Outcome:
         """Stop the reply whose button was pressed."""
+        if refusal := await self.refusal(actor, thread):
+            return refusal
         asker = (await self._relay.owed(thread)).get(job)
         if asker is None:
             return TOO_LATE
@@ -136,6 +152,9 @@ class Actions:
         That is the replies that `messages` belong to; where none is named, the actor's own; where
         there are none, the oldest, if the actor is an admin.
         """
+        for thread in threads:
+            if refusal := await self.refusal(actor, thread):
+                return refusal
         owed = {thread: await self._relay.owed(thread) for thread in threads}
         if not any(owed.values()):
             return Outcome("nothing_to_stop")
@@ -169,6 +188,8 @@ class Actions:
         `revision` tells one press from another. It counts against the actor's share, and whoever
         asked the question still governs the reply.
         """
+        if refusal := await self.refusal(actor, thread):
+            return refusal
         before = await self._deliveries.get(thread, reply)
         if before is None:
             return PROMPT_GONE
@@ -196,6 +217,8 @@ class Actions:
         self, actor: Actor, thread: ThreadKey, reply: str, rating: Rating, reason: str = ""
     ) -> Outcome:
         """Keep what a person thinks of a reply."""
+        if refusal := await self.refusal(actor, thread):
+            return refusal
         await self._feedback.keep(thread, reply, actor.person, rating, reason)
         log.info("feedback", job=reply, by=actor.person, verdict=rating, reasoned=bool(reason))
         return Outcome("feedback_thanks", done=True)
@@ -204,6 +227,8 @@ class Actions:
 
     async def reset(self, actor: Actor, scope: Scope) -> Outcome:
         """Forget a thread, a channel, a person or a space, if the actor may."""
+        if refusal := await self.refusal(actor, scope.thread or scope.place.any_thread):
+            return refusal
         if scope.thread is not None:
             return await self._reset_thread(actor, scope.thread)
         if scope.kind == "mine":
@@ -237,12 +262,16 @@ class Actions:
         self, actor: Actor, place: Place, words: str, locale: str, ids: Callable[[str], str] = str
     ) -> str:
         """The answer to ``config …`` in a place: see `Access.configure`."""
+        if refusal := await self.refusal(actor, place.any_thread):
+            return refusal.sentence(locale)
         if not await self.is_admin(actor, place.any_thread):
             return strings.say("admins_only", locale)
         return await self._relay.access.configure(place, words, actor.person, locale, ids)
 
     async def audited(self, actor: Actor, place: Place, locale: str) -> str:
         """The newest entries of a place's audit log."""
+        if refusal := await self.refusal(actor, place.any_thread):
+            return refusal.sentence(locale)
         if not await self.is_admin(actor, place.any_thread):
             return strings.say("admins_only", locale)
         return await self._relay.access.audited(place, actor.person, locale)

@@ -27,6 +27,7 @@ from bots.platform import (
     Platform,
     PlatformRefused,
     Status,
+    is_refusal,
 )
 from core.background import first_of
 from core.errors import StoreUnavailable
@@ -218,6 +219,8 @@ class ReplyDelivery:
         """Wait for the platform's leave, but not to say that the reply has ended."""
         if not self._ended.is_set() and not self.view.text:
             return  # a status has a pace of its own
+        if is_refusal(self.view.end):
+            return  # it must not take a place of a reply
         if not self._ended.is_set():
             await first_of(self.platform.pace(self.delivery, final=False), self._ended.wait())
         if self._ended.is_set():

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
-from bots.platform import Part, Platform, PlatformRefused, Status
+from bots.platform import Incoming, Part, Platform, PlatformRefused, Status
 from core.observe import metrics
 from core.observe.tracing import span
 from core.queue_types import Delivery
-from core.types import ThreadKey, Turn
+from core.types import ThreadKey
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class InstrumentedPlatform:
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return await self._count("find", delivery, self._platform.find(delivery, index))
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._count("earlier", None, self._platform.earlier(thread, before, after))
 
     async def _count(self, call: str, delivery: Delivery | None, work: Awaitable[T]) -> T:

@@ -39,6 +39,19 @@ class Incoming:
     """A script asks: it counts as several in the order in which people are answered."""
     roles: tuple[str, ...] = ()
     """The platform's ids of the roles that the author has there, for who may and how much."""
+    stranger: bool = False
+    """From another organisation that shares the channel."""
+    interactive: bool = False
+    """Who calls `submit` tells the person of a refusal at once: none is delivered."""
+
+
+REFUSALS = frozenset({"not_allowed", "stranger", "quota", "quota_channel", "busy"})
+"""The codes of messages that are not taken because of who asks, or how much."""
+
+
+def is_refusal(end: object) -> bool:
+    """Whether a reply ended because its message was not taken."""
+    return isinstance(end, Failed) and end.code in REFUSALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,11 @@ class Part:
     """A sentence of the bot's own, to stand apart from the model's words under the last part."""
     end: Done | Failed | Cancelled | None = None
     """How the reply ended; None while more may come."""
+
+    @property
+    def private(self) -> bool:
+        """A refusal: only the person who asked sees it, where the platform can do so."""
+        return is_refusal(self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +141,6 @@ class Platform(Protocol):
         """
         ...
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        """What was said in the thread before the turn `before` and after the time `after`."""
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
+        """The messages in the thread before the turn `before` and after the time `after`."""
         ...

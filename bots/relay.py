@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
+from typing import Literal
 
 import structlog
 
@@ -50,6 +51,8 @@ class RelaySettings:
     """In which people are told times."""
     access: Access = EVERYBODY
     """Who may ask, and the rules of places."""
+    strangers: Literal["answer", "sentence", "ignore"] = "sentence"
+    """What becomes of messages from another organisation."""
     drain: float = 5.0
 
 
@@ -82,6 +85,10 @@ class Relay:
         """The time zone in which people are told times."""
         return self._settings.zone
 
+    @property
+    def ignores_strangers(self) -> bool:
+        return self._settings.strangers == "ignore"
+
     def refusal(self, receipt: Receipt, locale: str) -> str:
         """What a person reads who pressed or commanded what is refused now."""
         until, zone = receipt.until, self._settings.zone
@@ -95,8 +102,8 @@ class Relay:
 
     async def submit(self, incoming: Incoming) -> Receipt:
         """Store a message. Once this has returned, an addressed one will be answered."""
-        asker = Asker(incoming.thread, incoming.turn.author, incoming.roles)
-        admission = await self._judge(asker)
+        admission = await self.admission(_asker_of(incoming))
+        ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
         submission = Submission(
             thread=incoming.thread,
             turn=incoming.turn,
@@ -109,6 +116,7 @@ class Relay:
             alone=incoming.alone,
             bulk=incoming.bulk,
             note=incoming.note,
+            tell=not (incoming.interactive or ignored),
         )
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         with span(job, "submit", platform=self._platform.name):
@@ -136,20 +144,19 @@ class Relay:
             self._spawn(self._backfill(incoming.thread, turn.id))
         return receipt
 
-    async def _judge(self, asker: Asker) -> Admission:
+    async def admission(self, asker: Asker) -> Admission:
+        """Whether and by which lane a person is answered now."""
+        if asker.stranger and self._settings.strangers == "answer":
+            asker = replace(asker, stranger=False)
         return await self.access.judge(asker, self._settings.lane)
 
-    async def edited(
-        self,
-        thread: ThreadKey,
-        turn: str,
-        text: str,
-        revision: str,
-        author: str,
-        roles: tuple[str, ...] = (),
-    ) -> Receipt:
-        """A person's message reads differently now."""
-        admission = await self._judge(Asker(thread, author, roles))
+    async def edited(self, asker: Asker, turn: str, text: str, revision: str) -> Receipt:
+        """A person's message reads differently now. Nothing new of one who is not read is taken
+        in, so their message leaves the memory."""
+        thread, admission = asker.thread, await self.admission(asker)
+        if not admission.permit.read:
+            await self._queue.delete(thread, turn)
+            return Receipt("ignored")
         receipt = await self._queue.edit(
             thread, turn, text, revision, admission.lane, self._settings.holder, admission.permit
         )
@@ -165,7 +172,7 @@ class Relay:
 
     async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
         """Write a reply anew in its place; its lane and its permit are found here."""
-        admission = await self._judge(Asker(wanted.thread, wanted.author, roles))
+        admission = await self.admission(Asker(wanted.thread, wanted.author, roles))
         wanted = replace(wanted, lane=admission.lane, permit=admission.permit)
         receipt = await self._queue.regenerate(wanted, self._settings.holder)
         metrics.count_receipt(self._platform.name, receipt)
@@ -193,12 +200,19 @@ class Relay:
     async def _backfill(self, thread: ThreadKey, before: str) -> None:
         """Seed what was said before; whatever happens, the thread is not held any longer."""
         try:
-            turns = await self._platform.earlier(thread, before, 0.0)
+            earlier = await self._platform.earlier(thread, before, 0.0)
+            turns = [message.turn for message in earlier if await self._is_read(message)]
         except Exception as error:
             log.warning("could not read what was said before", error=repr(error))
-            turns = ()
+            turns = []
         with contextlib.suppress(StoreUnavailable):
             await self._queue.seed(thread, turns)
+
+    async def _is_read(self, message: Incoming) -> bool:
+        """The bot's own replies are, and what people say who are not denied."""
+        if message.turn.role == "assistant":
+            return True
+        return (await self.admission(_asker_of(message))).permit.read
 
     # -- what goes out --------------------------------------------------------------------------
 
@@ -304,3 +318,7 @@ class Relay:
                 positions = await self._queue.positions(outgoing.delivery.thread, [job])
                 if positions[0]:
                     outgoing.set_status(Status("queued", positions[0]))
+
+
+def _asker_of(incoming: Incoming) -> Asker:
+    return Asker(incoming.thread, incoming.turn.author, incoming.roles, incoming.stranger)

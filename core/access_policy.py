@@ -20,6 +20,8 @@ class Asker:
     thread: ThreadKey
     person: str
     roles: Collection[str] = ()
+    stranger: bool = False
+    """From another organisation, where such people are not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Permit:
 
     refuse: str = ""
     """The code of the refusal; empty: the person may ask."""
+    read: bool = True
+    """Whether the model reads what this person says to others."""
     quota: Quota = Quota()
     retention: float | None = None
     """Seconds that the thread is kept after its last message; None: the default."""
@@ -68,15 +72,25 @@ class AccessLists(Table):
     allow_roles: tuple[Entry, ...] = ()
     deny_roles: tuple[Entry, ...] = ()
 
+    def denies(self, asker: Asker) -> bool:
+        """Whether the place, this person or one of their roles is on a deny list."""
+        thread = asker.thread
+        matcher = _EntryMatcher(thread.platform)
+        return (
+            matcher.contains(self.deny_spaces, {thread.space})
+            or matcher.contains(self.deny_channels, {thread.channel})
+            or matcher.contains(self.deny_people, {asker.person})
+            or matcher.contains(self.deny_roles, asker.roles)
+        )
+
     def admits(self, asker: Asker) -> bool:
         """Whether this person may ask there: a denial goes before a permission."""
         thread = asker.thread
         matcher = _EntryMatcher(thread.platform)
         return (
-            matcher.allows(self.allow_spaces, self.deny_spaces, {thread.space})
-            and matcher.allows(self.allow_channels, self.deny_channels, {thread.channel})
-            and not matcher.contains(self.deny_people, {asker.person})
-            and not matcher.contains(self.deny_roles, asker.roles)
+            not self.denies(asker)
+            and matcher.allows(self.allow_spaces, {thread.space})
+            and matcher.allows(self.allow_channels, {thread.channel})
             and (
                 not (self.allow_people or self.allow_roles)
                 or matcher.contains(self.allow_people, {asker.person})
@@ -97,8 +111,9 @@ class _EntryMatcher:
     def contains(self, entries: Collection[str], ids: Iterable[str]) -> bool:
         return any(id_ in entries or f"{self.platform}:{id_}" in entries for id_ in ids)
 
-    def allows(self, allowed: Collection[str], denied: Collection[str], ids: set[str]) -> bool:
-        return not self.contains(denied, ids) and (not allowed or self.contains(allowed, ids))
+    def allows(self, entries: Collection[str], ids: Iterable[str]) -> bool:
+        """An empty allow list allows all."""
+        return not entries or self.contains(entries, ids)
 
 
 class Allowance(Table):
@@ -139,18 +154,25 @@ class Policy:
         """What becomes of a message, by the rules that hold where it was written."""
         days = rules.retention_days
         retention = None if days is None else days * DAY
-        return Permit(self._refusal(rules, asker), self._quota(rules, asker), retention)
+        return Permit(
+            refuse=self._refusal(rules, asker),
+            read=not self.denies(rules, asker),
+            quota=self._quota(rules, asker),
+            retention=retention,
+        )
 
     def _refusal(self, rules: Rules, asker: Asker) -> str:
         """The code of the sentence for one who may not ask here; empty for one who may."""
-        here = AccessLists(
-            allow_people=rules.allow_people or (),
-            deny_people=rules.deny_people or (),
-            allow_roles=rules.allow_roles or (),
-            deny_roles=rules.deny_roles or (),
-        )
-        may = rules.enabled is not False and self.access.admits(asker) and here.admits(asker)
-        return "" if may else "not_allowed"
+        if asker.stranger:
+            return "stranger"
+        may = not self.denies(rules, asker) and self.access.admits(asker)
+        return "" if may and _lists_of(rules).admits(asker) else "not_allowed"
+
+    def denies(self, rules: Rules, asker: Asker) -> bool:
+        """Whether nothing of this person is read here. Allow lists say only who is answered."""
+        here = _lists_of(rules)
+        closed = rules.enabled is False or asker.stranger
+        return closed or self.access.denies(asker) or here.denies(asker)
 
     def _quota(self, rules: Rules, asker: Asker) -> Quota:
         """What a person may ask here in a day: what a role allows goes before what a place does."""
@@ -176,3 +198,12 @@ class Policy:
         """Whether a person may administer: the platform says so, or the list has them or a role."""
         matcher = _EntryMatcher(asker.thread.platform)
         return of_platform or matcher.contains(self.admins, {asker.person, *asker.roles})
+
+
+def _lists_of(rules: Rules) -> AccessLists:
+    return AccessLists(
+        allow_people=rules.allow_people or (),
+        deny_people=rules.deny_people or (),
+        allow_roles=rules.allow_roles or (),
+        deny_roles=rules.deny_roles or (),
+    )

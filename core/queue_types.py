@@ -39,6 +39,9 @@ class Submission:
     note: Mapping[str, str] = field(default_factory=dict)
     """Kept in the delivery for the platform."""
     permit: Permit = OPEN_PERMIT
+    tell: bool = True
+    """A refusal is delivered to the person, once in a place and a while. False: the caller tells
+    it, or nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Receipt:
 
     outcome: Literal["queued", "kept", "ignored", "duplicate", "refused"]
     job: str | None = None
+    """None where a refusal is not delivered: it was told a moment ago, or the caller tells it."""
     position: int = 0
     """Among those that wait; where that is refused as ``busy``, how many wait already."""
     code: str = ""

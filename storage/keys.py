@@ -60,6 +60,7 @@ TABLE = (
     Key("deliveries", "deliveries:%s", "zset", OWED, "a platform's open deliveries, by lease"),
     Key("news", "news:%s", "stream", 60, "a platform's events of the last seconds", personal=True),
     Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was taken in"),
+    Key("told", "told:%s", "string", 60, "a refusal that a person was told", personal=True),
     Key("edited", "edited:%s", "string", 600, "an edit that overtook its message", personal=True),
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),

@@ -71,6 +71,7 @@ class RedisQueue:
             lane=submission.lane,
             hold_ms=_ms(submission.hold),
             cost=BULK_COST if submission.bulk else 1,
+            tell=submission.tell,
             alone=submission.alone or not self._store.answer_together,
             note=codec.dump(dict(submission.note)),
             **_permitted(submission.permit),
@@ -377,6 +378,7 @@ class RedisQueue:
 def _permitted(permit: Permit) -> dict[str, Any]:
     return {
         "refuse": permit.refuse,
+        "read": permit.read,
         "quota": codec.fields(permit.quota),
         "keep_ms": _ms(permit.retention or 0),
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol, TypeVar
 
-from bots.platform import Part, PlatformRefused, Status
+from bots.platform import Incoming, Part, PlatformRefused, Status
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
@@ -152,8 +152,9 @@ class SimulatedPlatform:
 
         return await self.wire("find", effect)
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        async def effect() -> Sequence[Turn]:
-            return self.board.earlier(thread, before, after)
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
+        async def effect() -> Sequence[Incoming]:
+            turns = self.board.earlier(thread, before, after)
+            return [Incoming(thread, turn, addressed=False) for turn in turns]
 
         return await self.wire("earlier", effect)

@@ -134,8 +134,8 @@ async def test_a_day_at_a_company(company: Company) -> None:
     await slack.until(lambda: any("forgotten" in m.text for m in slack.whispers("UADMIN")), 20)
     third = await slack.say("C1", "U1", f"{BOT} sesame-open")
     await company.answered(third, "echo: sesame-open")
-    fourth = await slack.say("C1", "U1", f"{BOT} four")
-    await slack.until(lambda: any("used up" in m.text for m in slack.replies("C1", fourth)), 20)
+    await slack.say("C1", "U1", f"{BOT} four")
+    await slack.until(lambda: any("used up" in m.text for m in slack.whispers("U1")), 20)
 
     talk = await _a_talk_on_discord(company)
     bot, core = await company.metrics("slack"), await company.metrics("core")

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from bots import delivery
 from bots.platform import EditRefused, Incoming, MessageGone, MessageTooLong, PlatformRefused
 from bots.relay import Relay, RelaySettings
+from core.access_policy import Asker
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
 from core.types import Delta, ThreadKey
@@ -192,7 +193,7 @@ async def test_a_reply_that_starts_over_keeps_its_message(story: Story) -> None:
         claim = await story.house.claim()
         await story.house.queue.publish(claim, Delta(0, "helo is no word"))
         await until(lambda: _shown(story, ["helo is no word"]))
-        await relay.edited(THREAD, "m1", "hello", "1", "U1")
+        await relay.edited(Asker(THREAD, "U1"), "m1", "hello", "1")
         await story.answer("hi")
         await story.shows("hi")
     assert len(story.board.messages) == 1
@@ -205,7 +206,7 @@ async def test_an_edit_of_the_newest_prompt_is_answered_in_the_same_message(
         await story.say(relay, "helo", id_="m1")
         await story.answer("what?")
         await story.shows("what?")
-        await relay.edited(THREAD, "m1", "hello", "1", "U1")
+        await relay.edited(Asker(THREAD, "U1"), "m1", "hello", "1")
         await story.answer("hi")
         await story.shows("hi")
     assert len(story.board.messages) == 1
@@ -247,7 +248,7 @@ async def test_a_reset_of_a_reply_that_starts_over_leaves_no_half_reply_alone(
         claim = await story.house.claim()
         await story.house.queue.publish(claim, Delta(0, "half of"))
         await until(lambda: _shown(story, ["half of"]))
-        await relay.edited(THREAD, "m1", "hello", "1", "U1")
+        await relay.edited(Asker(THREAD, "U1"), "m1", "hello", "1")
         await story.house.claim()  # what was shown is empty now
         await relay.reset(THREAD, "U1")
         await story.shows("This conversation was reset, so the reply ended here.")
@@ -576,7 +577,7 @@ async def test_who_was_stopped_before_it_looked_lets_be_what_another_has_taken(
 
     with monkeypatch.context() as stopped:
         stopped.setattr(ports, "opened", late)
-        await story.relay("asleep").edited(THREAD, "m1", "hello", "1", "U1")
+        await story.relay("asleep").edited(Asker(THREAD, "U1"), "m1", "hello", "1")
     await story.answer("hi")
     await asyncio.sleep(LEASE)
     assert story.board.shown() == ["what?"]
@@ -590,7 +591,7 @@ async def test_what_is_said_again_because_its_answer_was_lost_is_brought_out_at_
         return await relay.submit(Incoming(THREAD, turn, addressed=True))
 
     async def edit(relay: Relay) -> Receipt:
-        return await relay.edited(THREAD, "m1", "hello", "1", "U1")
+        return await relay.edited(Asker(THREAD, "U1"), "m1", "hello", "1")
 
     async def regenerate(relay: Relay) -> Receipt:
         return await relay.regenerate(Regeneration(THREAD, job, "again", "U1"))

@@ -66,8 +66,22 @@ async def test_a_mention_of_a_person_or_a_role_stands_for_its_id(team: DiscordDe
     rules = f"deny_people <@{BOB['id']}>"
     used = await team.discord.uses(ALICE, general, "admin config", {"rule": rules})
     assert str(BOB["id"]) in await told(team, used)
-    asked = await team.discord.says(BOB, general, "<@bot> hello")
-    await says(team, str(asked["id"]), say("not_allowed", "en"))
+    await team.discord.says(BOB, general, "<@bot> hello")
+    await says(team, general, say("not_allowed", "en"))
+
+
+async def test_one_who_has_written_directly_before_is_refused_directly(
+    team: DiscordDeployment,
+) -> None:
+    general = await a_channel(team, Policy())
+    direct = team.discord.add_direct(BOB)
+    await team.discord.says(BOB, direct, "hello")
+    await says(team, direct, "echo: hello")
+    rules = f"deny_people {BOB['id']}"
+    await told(team, await team.discord.uses(ALICE, general, "admin config", {"rule": rules}))
+    await team.discord.says(BOB, general, "<@bot> hello")
+    await says(team, direct, say("not_allowed", "en"))
+    assert team.discord.replies(general) == []
 
 
 async def test_an_edit_is_judged_by_its_authors_roles(team: DiscordDeployment) -> None:

@@ -34,7 +34,7 @@ LIFETIMES = {
     "mailbox": RETENTION, "counts": RETENTION, "changes": RETENTION, "replies": DAY,
     "edits": 600, "purges": 400 * DAY, "rewrite": 30 * DAY, "jobs": 4 * DAY,
     "job": 4 * DAY, "events": DAY, "delivery": RETENTION, "deliveries": 4 * DAY, "news": 60,
-    "seen": 2 * DAY, "edited": 600, "message": RETENTION, "threads": 400 * DAY,
+    "seen": 2 * DAY, "told": 60, "edited": 600, "message": RETENTION, "threads": 400 * DAY,
     "person": RETENTION, "asked": RETENTION, "resets": 400 * DAY, "marks": 400 * DAY,
     "probe": 60, "lease": HOUR, "used": 3 * DAY, "rules": 400 * DAY, "audit": 365 * DAY,
     "feedback": 400 * DAY, "dead": 30 * DAY, "vault": 400 * DAY, "outbox": 900,

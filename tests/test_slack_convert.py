@@ -18,9 +18,10 @@ from bots.slack.convert import (
     MessagePosted,
     SessionStopped,
 )
-from core.types import ThreadKey
+from core.types import ThreadKey, Turn
 
 BOT = Bot("T1", "UBOT", "BBOT")
+KEY = ThreadKey("slack", "T1", "C1", "1.0")
 
 
 def event(**changes: Any) -> dict[str, Any]:
@@ -152,24 +153,37 @@ def test_a_text_command_is_the_whole_message(word: str) -> None:
     assert convert.text_command(said(text=f"{word} the router"), BOT) is None
 
 
-def test_a_threads_past_is_people_and_the_bots_replies() -> None:
+def test_a_threads_past_is_people_bots_and_the_bots_own_replies() -> None:
+    def turn(message: convert.Json) -> Turn | None:
+        found = convert.earlier(message, KEY, BOT, {})
+        return found.turn if found else None
+
     person = {"ts": "1.0", "user": "U1", "text": "hi"}
-    assert convert.earlier_turn(person, BOT, {}) is not None
+    assert turn(person) is not None
     reply = {
         "ts": "1.1",
         "user": "UBOT",
         "text": "hello",
         "metadata": {"event_type": "henji_reply"},
     }
-    turn = convert.earlier_turn(reply, BOT, {})
-    assert turn is not None
-    assert turn.role == "assistant"
-    markup = convert.earlier_turn(reply | {"text": "1 &lt; 2 <@\u2060U1>"}, BOT, {})
+    own = turn(reply)
+    assert own is not None
+    assert own.role == "assistant"
+    markup = turn(reply | {"text": "1 &lt; 2 <@\u2060U1>"})
     assert markup is not None
     assert markup.text == "1 < 2 <@U1>"
-    sentence = {"ts": "1.2", "user": "UBOT", "text": "Something went wrong"}
-    assert convert.earlier_turn(sentence, BOT, {}) is None
-    assert convert.earlier_turn(person | {"bot_id": "B2"}, BOT, {}) is None
+    assert turn({"ts": "1.2", "user": "UBOT", "text": "Something went wrong"}) is None
+    other = turn({"ts": "1.3", "bot_id": "B2", "text": "The build is broken"})
+    assert other is not None
+    assert (other.role, other.author) == ("user", "B2")
+
+
+def test_a_message_of_the_past_says_whether_a_stranger_wrote_it() -> None:
+    for team, stranger in ((BOT.team, False), ("T0OTHER", True)):
+        message = {"ts": "1.0", "user": "U1", "text": "hi", "user_team": team}
+        found = convert.earlier(message, KEY, BOT, {})
+        assert found is not None
+        assert found.stranger is stranger
 
 
 def test_a_button_value_names_reply_author_and_thread() -> None:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from bots import strings
-from bots.platform import Part, Status
+from bots.platform import Incoming, Part, Status
 from core.queue_types import Delivery
-from core.types import ThreadKey, Turn
+from core.types import ThreadKey
 
 
 class ConsolePlatform:
@@ -58,7 +58,7 @@ class ConsolePlatform:
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return None
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()
 
     def _show(self, job: str, part: Part) -> None:

@@ -56,20 +56,23 @@ class DiscordApi:
         *,
         nonce: str,
         reply_to: str = "",
+        notice: bool = False,
     ) -> Json:
-        """A new message, or the one that was sent with this nonce a short while ago."""
+        """A new message, or the one that was sent with this nonce a short while ago; a notice goes
+        behind replies.
+        """
         body = {**message_body(text, components), "nonce": nonce, "enforce_nonce": True}
         if reply_to:
             body["message_reference"] = {"message_id": reply_to, "fail_if_not_exists": False}
         route = Route("POST", _MESSAGES, channel_id=channel)
-        await self._limiter.acquire(post_key(channel), final=True)
+        await self._limiter.acquire(post_key(channel), final=not notice)
         try:
-            sent: Json = await self._request(route, body)
+            sent: Json = await self._request(route, body, final=not notice)
         except discord.HTTPException as error:
             if not reply_to or error.code != CANNOT_READ_REPLIED:
                 raise
             del body["message_reference"]
-            sent = await self._request(route, body)
+            sent = await self._request(route, body, final=not notice)
         return sent
 
     async def edit(
@@ -80,7 +83,7 @@ class DiscordApi:
         await self._send(_message_route("PATCH", channel, ident), body)
 
     async def remove(self, channel: str, ident: str) -> None:
-        await self._request(_message_route("DELETE", channel, ident))
+        await self._request(_message_route("DELETE", channel, ident), final=False)
 
     async def history(self, channel: str, **bounds: str) -> Sequence[Json]:
         """A channel's messages between `before` and `after`, newest first, at most 100."""
@@ -153,8 +156,10 @@ class DiscordApi:
 
     # -- one request ----------------------------------------------------------------------------
 
-    async def _request(self, route: Route, body: Json | None = None, **more: Any) -> Any:
-        await self._limiter.acquire(GLOBAL, final=True)
+    async def _request(
+        self, route: Route, body: Json | None = None, *, final: bool = True, **more: Any
+    ) -> Any:
+        await self._limiter.acquire(GLOBAL, final=final)
         return await self._send(route, body, **more)
 
     async def _send(self, route: Route, body: Json | None = None, **more: Any) -> Any:

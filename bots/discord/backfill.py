@@ -9,7 +9,8 @@ import discord
 
 from bots.discord import DIRECT, convert
 from bots.discord.api import DiscordApi
-from core.types import ThreadKey, Turn
+from bots.platform import Incoming
+from core.types import ThreadKey
 
 MAX_MESSAGES = 100
 """More than the context of today's models holds."""
@@ -22,8 +23,8 @@ class Backfill:
         self._client = client
         self._api = api
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        """The turns in a thread before a message and after a time, oldest first.
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
+        """The messages in a thread before another and after a time, oldest first.
 
         A person's conversation in a channel has none: other people's messages are not part of it.
         """
@@ -32,14 +33,14 @@ class Backfill:
             return ()
         guild = None if thread.space == DIRECT else self._client.get_guild(int(thread.space))
         bot = convert.bot_in(self._client, guild)
-        turns: list[Turn] = []
+        found: list[Incoming] = []
         async for message in self._messages(thread, guild, before, after):
-            own = message.author.id == bot.user and message.type in convert.WRITTEN_TYPES
-            if not own and not convert.is_written_by_person(message):
+            if message.type not in convert.WRITTEN_TYPES:
                 continue
             if (turn := convert.turn_of(message, bot)).text:
-                turns.append(turn)
-        return sorted(turns, key=lambda turn: int(turn.id))
+                roles = convert.roles_of(message.author)
+                found.append(Incoming(thread, turn, addressed=False, roles=roles))
+        return sorted(found, key=lambda incoming: int(incoming.turn.id))
 
     async def _messages(
         self, thread: ThreadKey, guild: discord.Guild | None, before: str, after: float

@@ -157,8 +157,9 @@ class HenjiClient(discord.Client):
             discord.InteractionType.modal_submit,
         ):
             try:
-                await self._buttons.on_press(interaction)
-                await self._privacy.on_press(interaction)
+                if await self._context.may_use(interaction):
+                    await self._buttons.on_press(interaction)
+                    await self._privacy.on_press(interaction)
             except Exception as error:
                 await self._context.report_failure(interaction, error)
 

@@ -49,6 +49,10 @@ class CommandTree(app_commands.CommandTree[discord.Client]):
         super().__init__(client)
         self._context = context
 
+    async def interaction_check(self, interaction: Interaction, /) -> bool:
+        """Before every command: False keeps it from running."""
+        return await self._context.may_use(interaction)
+
     async def on_error(
         self, interaction: Interaction, error: app_commands.AppCommandError, /
     ) -> None:

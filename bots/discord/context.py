@@ -125,6 +125,15 @@ class Context:
         except discord.HTTPException as refused:
             log.warning("an answer was refused", status=refused.status, code=refused.code)
 
+    async def may_use(self, interaction: Interaction) -> bool:
+        """Whether the person may use the bot there; who may not is told so."""
+        person = interaction.user.id
+        thread = convert.thread_in(interaction.guild_id, interaction.channel, person)
+        refusal = await within(self.actions.refusal(actor_of(interaction), thread))
+        if refusal is not None:
+            await self.tell_outcome(interaction, refusal)
+        return refusal is None
+
     # -- questions ------------------------------------------------------------------------------
 
     async def ask(self, interaction: Interaction, text: str, *, private: bool = False) -> None:
@@ -151,6 +160,10 @@ class Context:
                 self.commands.release()
             if stored is None:
                 await self.tell(interaction, "store_down")
+                return
+            if stored.outcome == "refused":
+                refusal = self.relay.refusal(stored, locale)
+                await self.answer_privately(interaction, refusal)
                 return
             await interaction.response.defer(ephemeral=private, thinking=True)
             acknowledgement.given = True

@@ -140,9 +140,9 @@ def incoming(message: discord.Message, bot: Bot, answers: Answers, locale: str) 
 
 def roles_of(author: discord.abc.User) -> tuple[str, ...]:
     """The ids of a person's roles in the guild where they write."""
-    return (
-        tuple(str(role.id) for role in author.roles) if isinstance(author, discord.Member) else ()
-    )
+    if not isinstance(author, discord.Member) or not author.guild:
+        return ()
+    return tuple(str(role.id) for role in author.roles)
 
 
 def is_written_by_person(message: discord.Message) -> bool:
@@ -357,7 +357,7 @@ def incoming_command(
     past = not is_personal(thread)
     return Incoming(
         thread, turn, addressed=True, note=address.pack(), has_past=past, alone=True,
-        roles=roles_of(interaction.user),
+        roles=roles_of(interaction.user), interactive=True,
     )  # fmt: skip
 
 

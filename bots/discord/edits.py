@@ -11,6 +11,7 @@ from bots.discord import PLATFORM, convert
 from bots.discord.context import Context
 from bots.discord.messages import MessageHandler
 from bots.discord.replies import ELSEWHERE
+from core.access_policy import Asker
 from core.queue_types import Place
 from core.types import ThreadKey
 
@@ -44,8 +45,8 @@ class EditHandler:
         if not text:  # nothing is left of it, or the bot may not read the rest
             await self._forget(where, ident)
             return
-        author, roles = str(message.author.id), convert.roles_of(message.author)
-        receipt = await self._context.relay.edited(where, ident, text, revision, author, roles)
+        asker = Asker(where, str(message.author.id), convert.roles_of(message.author))
+        receipt = await self._context.relay.edited(asker, ident, text, revision)
         mentions_now = _is_recent(message) and convert.is_addressed(message, bot)
         if receipt.outcome == "ignored" and mentions_now:
             await self._messages.handle(message)

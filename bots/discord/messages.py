@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import discord
 import structlog
 
+from bots.actions import Actor
 from bots.discord import convert
 from bots.discord.api import nonce_for
 from bots.discord.context import Context, within
@@ -43,8 +44,18 @@ class MessageHandler:
             if not incoming.addressed and await self._is_follow_up(message, incoming):
                 incoming = replace(incoming, addressed=True)
             receipt = await self._store(message, incoming)
-        if incoming.addressed:
+        if incoming.addressed and not await self._is_refused(incoming, receipt):
             await self._notify(message, incoming, receipt)
+
+    async def _is_refused(self, incoming: Incoming, receipt: Receipt | None) -> bool:
+        """Whether the author may not ask, and is told nothing but the refusal."""
+        if receipt is not None:
+            return receipt.outcome == "refused"
+        actor = Actor(incoming.turn.author, incoming.roles)
+        try:
+            return await self._context.actions.refusal(actor, incoming.thread) is not None
+        except StoreUnavailable:
+            return False
 
     async def _store(self, message: discord.Message, incoming: Incoming) -> Receipt | None:
         """Store a message; None where it has no text, or the bot cannot answer there."""
@@ -148,7 +159,7 @@ class MessageHandler:
         nonce = nonce_for(f"{key[:3]}{message.id}", 0)
         channel, ident = str(message.channel.id), str(message.id)
         try:
-            await self._context.api.post(channel, text, nonce=nonce, reply_to=ident)
+            await self._context.api.post(channel, text, nonce=nonce, reply_to=ident, notice=True)
         except discord.HTTPException as error:
             if not is_final(error):
                 raise

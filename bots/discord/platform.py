@@ -13,7 +13,7 @@ import discord
 import structlog
 
 from bots.actions import can_continue
-from bots.discord import PLATFORM, components, error_codes
+from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
 from bots.discord.components import Component
@@ -33,12 +33,12 @@ from bots.discord.replies import (
     where_to_post,
 )
 from bots.discord.status import StatusIndicator
-from bots.platform import Part, PlatformRefused, Status
+from bots.platform import Incoming, Part, PlatformRefused, Status
 from bots.strings import say
 from core.bounded import Bounded
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery
-from core.types import Done, ThreadKey, Turn
+from core.types import Done, ThreadKey
 
 log = structlog.get_logger()
 
@@ -196,6 +196,8 @@ class DiscordPlatform:
 
     async def _post_or_replace(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
         """The first part replaces the placeholder, of this process or another."""
+        if part.private and not address.token and delivery.thread.space != DIRECT:
+            return await self._send_refusal(delivery, address, part)
         shown = await self._placeholder(delivery) if part.index == 0 else None
         if not shown:
             return await self._send(delivery, address, part)
@@ -293,7 +295,9 @@ class DiscordPlatform:
     ) -> str:
         """An ordinary message. Its nonce makes a repeated request the same message."""
         nonce, text = nonce_for(delivery.job, part.index), text_of(part)
-        sent = await self.api.post(channel, text, buttons, nonce=nonce, reply_to=reply_to)
+        sent = await self.api.post(
+            channel, text, buttons, nonce=nonce, reply_to=reply_to, notice=part.private
+        )
         ident = str(sent["id"])
         if sent.get("content", text).strip() != text.strip():  # another process had sent it before
             await self._edit(delivery, channel, ident, part, buttons)
@@ -304,6 +308,16 @@ class DiscordPlatform:
     ) -> str:
         channel = await self.api.direct_channel(delivery.author)
         return f"{channel}{ELSEWHERE}{await self._post(delivery, channel, part, buttons)}"
+
+    async def _send_refusal(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
+        """Directly, to one who has written so before; else in the channel, without a thread."""
+        direct = await self.api.direct_channel(delivery.author)
+        key = ThreadKey(PLATFORM, DIRECT, delivery.author, direct)
+        if await self.notices.takes_part(key):
+            return f"{direct}{ELSEWHERE}{await self._post(delivery, direct, part, ())}"
+        channel = delivery.thread.channel if address.opens else address.channel
+        ident = await self._post(delivery, channel, part, (), address.reply_to)
+        return f"{channel}{ELSEWHERE}{ident}"
 
     async def _edit(
         self,
@@ -458,7 +472,7 @@ class DiscordPlatform:
                     return str(message["id"])
         return None
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)
 
 

@@ -295,7 +295,7 @@ class RefusalNotices:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
-        self._takes_part = takes_part
+        self.takes_part = takes_part
         self._clock = clock
 
     async def send(self, person: str, address: ReplyAddress, code: int, nonce: str) -> None:
@@ -329,5 +329,5 @@ class RefusalNotices:
 
     async def _directly(self, person: str, text: str, nonce: str) -> None:
         channel = await self._api.direct_channel(person)
-        if await self._takes_part(ThreadKey(PLATFORM, DIRECT, person, channel)):
+        if await self.takes_part(ThreadKey(PLATFORM, DIRECT, person, channel)):
             await self._api.post(channel, text, nonce=nonce)

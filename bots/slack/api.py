@@ -14,7 +14,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bots.platform import PlatformRefused
 from bots.slack.convert import Bot
 from bots.slack.error_codes import FINAL, sentence
-from bots.slack.rate_limits import POST, RateLimiter
+from bots.slack.rate_limits import EPHEMERAL, POST, RateLimiter
 from bots.slack.settings import SlackSettings
 from core.observe import metrics
 from core.types import ThreadKey
@@ -94,21 +94,20 @@ class SlackApi:
 
 async def post_privately(
     api: SlackApi, client: AsyncWebClient, key: ThreadKey, user: str, text: str
-) -> None:
-    """Send a message that only one person sees, in a thread or, without one, in a channel."""
+) -> str:
+    """Send a message that only one person sees, in a thread or, without one, in a channel; its
+    ts."""
     place: dict[str, Any] = {"channel": key.channel, "thread_ts": key.thread or None, "text": text}
     if key.channel.startswith("D"):
         plain: dict[str, Any] = {"unfurl_links": False, "unfurl_media": False}
-        await api.call(
+        posted: Any = await api.call(
             POST, key.space, key.channel, lambda: client.chat_postMessage(**place, **plain)
         )
-        return
-    await api.call(
-        "chat.postEphemeral",
-        key.space,
-        key.channel,
-        lambda: client.chat_postEphemeral(user=user, **place),
+        return str(posted["ts"])
+    sent: Any = await api.call(
+        EPHEMERAL, key.space, key.channel, lambda: client.chat_postEphemeral(user=user, **place)
     )
+    return str(sent["message_ts"])
 
 
 class Workspaces(Protocol):

@@ -28,7 +28,11 @@ class AppHome:
     async def on_opened(self, body: convert.Json, team: str) -> None:
         """A user opened the home page, or the conversation with the bot."""
         opened = convert.parse_app_opened(body)
-        if opened.tab == "home":
+        place = ThreadKey(PLATFORM, team, opened.channel or "-", "-")
+        refusal = await self._context.refusal(place, opened.user)
+        if refusal is not None:
+            self._context.spawn(self.publish_refusal(team, opened.user, refusal))
+        elif opened.tab == "home":
             self._context.spawn(self.publish(team, opened.user))
         elif opened.tab == "messages":
             self._context.spawn(self._set_suggested_prompts(team, opened.channel, opened.user))
@@ -45,10 +49,16 @@ class AppHome:
             channel_id=channel, title=title, prompts=prompts
         )
 
+    async def publish_refusal(self, team: str, user: str, refusal: str) -> None:
+        """The home page of one who may not use the bot."""
+        client = await self._context.workspaces.client(team)
+        blocks = [components.section(refusal)] if refusal else []
+        await client.views_publish(user_id=user, view={"type": "home", "blocks": blocks})
+
     async def publish(self, team: str, user: str, notice: str = "") -> None:
         """Show a person their home page, with a notice about their last action."""
         locale = await self._context.users.locale(team, user)
-        actor = self._context.actor(team, user)
+        actor = await self._context.actor(team, user)
         admin = await self._context.actions.is_admin(actor, ThreadKey(PLATFORM, team, "-", "-"))
         bot = await self._context.workspaces.bot(team)
         client = await self._context.workspaces.client(team)
@@ -94,7 +104,8 @@ class AppHome:
     async def on_press(self, press: Press) -> None:
         """A button of the home page."""
         if press.action == FORGET_ME:
-            outcome = await self._reset(press.team, press.user, "mine", "")
+            actor = await self._context.actor(press.team, press.user, press.user_team)
+            outcome = await self._context.actions.reset(actor, scope(press.team, "mine", ""))
             self._context.spawn(self._publish_outcome(press.team, press.user, outcome))
             return
         await self.ask(press, press.action.removeprefix("henji_reset_"))
@@ -123,7 +134,9 @@ class AppHome:
         """The confirmation was submitted: reset, and tell the person what came of it."""
         first, place, url = [*sent.data.split("\n"), "", ""][:3]
         kind, _, what = first.partition(" ")
-        outcome = await self._reset(team, sent.user, kind, what or sent.values.get("what", ""))
+        meant = scope(team, kind, what or sent.values.get("what", ""))
+        actor = await self._context.actor(team, sent.user, sent.user_team)
+        outcome = await self._context.actions.reset(actor, meant)
         sentence = outcome.sentence(await self._context.users.locale(team, sent.user))
         channel, _, thread = place.partition(" ")
         if url:
@@ -133,10 +146,6 @@ class AppHome:
             self._context.spawn(self._context.send_privately(key, sent.user, sentence))
         else:
             self._context.spawn(self.publish(team, sent.user, sentence))
-
-    async def _reset(self, team: str, user: str, kind: str, what: str) -> Outcome:
-        actor = self._context.actor(team, user)
-        return await self._context.actions.reset(actor, scope(team, kind, what))
 
 
 def scope(team: str, kind: str, what: str) -> Scope:

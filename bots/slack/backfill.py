@@ -7,11 +7,12 @@ from typing import Any
 
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.platform import Incoming
 from bots.slack.api import SlackApi, Workspaces
-from bots.slack.convert import earlier_turn
+from bots.slack.convert import earlier
 from bots.slack.users import Users
 from core.queue_types import Delivery
-from core.types import ThreadKey, Turn
+from core.types import ThreadKey
 
 MESSAGES = 200
 """At most this many messages of a thread are read: the newest."""
@@ -46,14 +47,14 @@ class Backfill:
                 unfinished = str(message["ts"])
         return unfinished if index >= len(delivery.messages) else None
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
-        """The messages before `before`, as turns."""
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
+        """The messages before `before`."""
         bot = await self._workspaces.bot(thread.space)
         messages = await self.replies(thread, oldest=f"{after:.6f}", latest=before)
         authors = {str(m["user"]) for m in messages if m.get("user") and not m.get("bot_id")}
         names = await self._users.names(thread.space, authors)
-        turns = (earlier_turn(message, bot, names) for message in messages)
-        return [turn for turn in turns if turn is not None]
+        found = (earlier(message, thread, bot, names) for message in messages)
+        return [incoming for incoming in found if incoming is not None]
 
     async def replies(
         self, thread: ThreadKey, oldest: str, latest: str | None = None

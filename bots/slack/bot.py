@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -117,6 +118,7 @@ def new_context(
     platform = SlackPlatform(
         workspaces, api, backfill, stores.history, model, streaming=settings.slack_streaming
     )
+    terms = replace(terms, strangers=settings.slack_strangers)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, terms)
     return Context(
         relay=relay,
@@ -131,7 +133,6 @@ def new_context(
             model=model,
             days=settings.retention_days,
             follow_ups=settings.slack_follow_ups,
-            strangers=settings.slack_strangers,
             allowed_bots=settings.slack_allowed_bots,
         ),
         second=limiter.minute / 60,

@@ -33,7 +33,8 @@ class ButtonHandlers:
         self._context.report(ref.thread, press.user, await self._outcome(press, ref))
 
     async def _outcome(self, press: Press, ref: ReplyRef) -> Outcome:
-        actor, actions = self._context.actor(ref.thread.space, press.user), self._context.actions
+        actions = self._context.actions
+        actor = await self._context.actor(ref.thread.space, press.user, press.user_team)
         if press.action == components.STOP:
             return await actions.stop(actor, ref.thread, ref.job)
         resumes = press.action == components.CONTINUE
@@ -44,7 +45,11 @@ class ButtonHandlers:
     async def _feedback(self, press: Press) -> None:
         """Store a thumb, and ask for a reason."""
         rating, ref = _parse_feedback(press.value)
-        await self._rate(ref, press.user, rating)
+        actor = await self._context.actor(ref.thread.space, press.user, press.user_team)
+        outcome = await self._context.actions.rate(actor, ref.thread, ref.job, rating)
+        if not outcome.done:
+            self._context.report(ref.thread, press.user, outcome)
+            return
         locale = await self._context.users.locale(ref.thread.space, press.user)
         view = components.modal(
             REASON,
@@ -64,13 +69,10 @@ class ButtonHandlers:
     async def on_reason(self, sent: ModalSubmission) -> None:
         """The reason for a thumb was submitted."""
         rating, ref = _parse_feedback(sent.data)
-        if reason := sent.values.get("reason", ""):
-            await self._rate(ref, sent.user, rating, reason)
-        self._context.spawn(self._context.tell(ref.thread, sent.user, "feedback_thanks"))
-
-    async def _rate(self, ref: ReplyRef, user: str, rating: Rating, reason: str = "") -> None:
-        actor = self._context.actor(ref.thread.space, user)
-        await self._context.actions.rate(actor, ref.thread, ref.job, rating, reason)
+        actor = await self._context.actor(ref.thread.space, sent.user, sent.user_team)
+        reason = sent.values.get("reason", "")
+        outcome = await self._context.actions.rate(actor, ref.thread, ref.job, rating, reason)
+        self._context.spawn(self._context.tell(ref.thread, sent.user, outcome.key))
 
 
 def _parse_feedback(value: str) -> tuple[Rating, ReplyRef]:

@@ -74,7 +74,7 @@ class CommandHandler:
 
     async def _administer(self, told: SlashCommand, word: str, locale: str) -> str:
         """The answer to ``config`` and ``audit``."""
-        actor, actions = self._context.actor(told.team, told.user), self._context.actions
+        actor, actions = await self._context.actor(told.team, told.user), self._context.actions
         space = Place(PLATFORM, told.team)
         if word == "audit":
             return components.escape(await actions.audited(actor, space, locale))

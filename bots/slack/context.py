@@ -37,7 +37,6 @@ class Behaviour:
     days: float
     """Days without a message until a conversation is forgotten."""
     follow_ups: Literal["always", "alone", "mention"] = "alone"
-    strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     allowed_bots: frozenset[str] = frozenset()
 
 
@@ -59,9 +58,18 @@ class Context:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _told: Bounded[tuple[str, ...], None] = field(default_factory=lambda: Bounded(KEPT))
 
-    def actor(self, team: str, user: str) -> Actor:
-        """The person, for `Actions`."""
-        return Actor(user, manages=partial(self.users.is_admin, team, user))
+    async def actor(self, team: str, user: str, user_team: str = "") -> Actor:
+        """The person, for `Actions`; `user_team` is their own, where Slack says it."""
+        stranger = user_team not in ("", team) or await self.users.is_stranger(team, user)
+        return Actor(user, manages=partial(self.users.is_admin, team, user), stranger=stranger)
+
+    async def refusal(self, key: ThreadKey, user: str, user_team: str = "") -> str | None:
+        """None for one who may use the bot there; else the sentence that tells them, or nothing."""
+        actor = await self.actor(key.space, user, user_team)
+        refusal = await self.actions.refusal(actor, key)
+        if refusal is None:
+            return None
+        return refusal.sentence(await self.users.locale(key.space, user))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something after the acknowledgement."""

@@ -208,8 +208,16 @@ def required(body: Json, name: str) -> Any:
     return value
 
 
-def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | None:
-    """A message of a thread's past as a turn; None where it is not part of the conversation."""
+def earlier(
+    message: Json, thread: ThreadKey, bot: Bot, names: Mapping[str, str]
+) -> Incoming | None:
+    """A message of a thread's past; None where it is not part of the conversation."""
+    turn = _earlier_turn(message, bot, names)
+    team = message.get("user_team") or message.get("team") or bot.team
+    return Incoming(thread, turn, addressed=False, stranger=team != bot.team) if turn else None
+
+
+def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | None:
     if message.get("subtype") not in _SAID or not message.get("ts"):
         return None
     text, ts = written(message), str(message["ts"])
@@ -217,8 +225,8 @@ def earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | No
         ours = (message.get("metadata") or {}).get("event_type") == REPLY_METADATA
         text = unescape(text).replace(WORD_JOINER, "").replace(ZERO_WIDTH_SPACE, "")
         return Turn(ts, "assistant", bot.name, text, float(ts)) if ours and text else None
-    author = message.get("user")
-    if author is None or message.get("bot_id"):
+    author = message.get("user") or message.get("bot_id")
+    if author is None:
         return None
     words = readable(text, bot, names)
     return Turn(ts, "user", author, words, float(ts), names.get(author, "")) if words else None
@@ -249,6 +257,7 @@ def incoming(
         revision=posted.edited,
         note=note,
         has_past=posted.inside,
+        stranger=posted.user_team != bot.team,
     )
 
 
@@ -324,6 +333,8 @@ class Press:
     """The ts of the message that the button stands under."""
     thread: str = ""
     response_url: str = ""
+    user_team: str = ""
+    """The workspace that the user is a member of."""
     chosen: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -363,6 +374,7 @@ class ModalSubmission:
     user: str
     values: Mapping[str, str]
     """The values by the name of their input, without empty ones."""
+    user_team: str = ""
 
 
 def thread_of(data: str) -> ThreadKey:
@@ -399,6 +411,7 @@ def _parse_press(body: Json) -> Press:
         message=ts,
         thread=str(message.get("thread_ts") or container.get("thread_ts") or ts),
         response_url=str(body.get("response_url", "")),
+        user_team=str(required(body, "user").get("team_id") or ""),
         chosen=chosen,
     )
 
@@ -437,6 +450,7 @@ def parse_submission(body: Json) -> ModalSubmission:
             data=str(view.get("private_metadata") or ""),
             user=str(required(required(body, "user"), "id")),
             values=_values(view),
+            user_team=str(required(body, "user").get("team_id") or ""),
         )
 
 

@@ -6,6 +6,7 @@ from bots.slack import convert
 from bots.slack.context import Context
 from bots.slack.convert import Bot, MessageDeleted, MessageEdited, MessagePosted
 from bots.slack.messages import MessageHandler
+from core.access_policy import Asker
 from core.types import ThreadKey
 
 
@@ -36,4 +37,5 @@ class EditHandler:
     async def _reworded(self, posted: MessagePosted, bot: Bot) -> None:
         names = await self._context.users.names(bot.team, convert.user_ids_in(posted))
         words = convert.readable(posted.text, bot, names)
-        await self._context.relay.edited(posted.key, posted.ts, words, posted.edited, posted.user)
+        asker = Asker(posted.key, posted.user, stranger=posted.user_team != bot.team)
+        await self._context.relay.edited(asker, posted.ts, words, posted.edited)

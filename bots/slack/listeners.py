@@ -31,6 +31,7 @@ from bots.slack.button_handlers import REASON, ButtonHandlers
 from bots.slack.commands import ASKED, CommandHandler
 from bots.slack.context import Context
 from bots.slack.convert import (
+    PLATFORM,
     Malformed,
     MessageDeleted,
     MessageEdited,
@@ -38,6 +39,7 @@ from bots.slack.convert import (
     ModalSubmission,
     Press,
     SessionStopped,
+    SlashCommand,
 )
 from bots.slack.edits import EditHandler
 from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
@@ -45,6 +47,7 @@ from bots.slack.messages import MessageHandler
 from bots.slack.questions import Questions
 from core.errors import StoreUnavailable
 from core.ports import Outbox
+from core.types import ThreadKey
 
 MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
 PAGES = (FORGET_ME, RESET_CHANNEL, RESET_USER, RESET_SPACE)
@@ -106,21 +109,47 @@ class Listeners:
                 await self.messages.on_session_stopped(stopped)
 
     async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._acknowledged(self._commands.on_command(convert.parse_command(body)), ack)
+        await self._acknowledged(self._run(convert.parse_command(body)), ack)
+
+    async def _run(self, told: SlashCommand) -> None:
+        place = ThreadKey(PLATFORM, told.team, told.channel, "-")
+        refusal = await self._context.refusal(place, told.user)
+        if refusal is None:
+            await self._commands.on_command(told)
+        elif refusal:
+            self._context.spawn(self._context.respond(told.team, told.response_url, refusal))
 
     async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._acknowledged(self._commands.on_shortcut(convert.parse_press(body)), ack)
+        await self._acknowledged(self._choose(convert.parse_press(body)), ack)
+
+    async def _choose(self, press: Press) -> None:
+        if not await self._is_refused(press):
+            await self._commands.on_shortcut(press)
 
     async def _action(self, body: dict[str, Any], ack: AsyncAck) -> None:
         await self._acknowledged(self._press(convert.parse_press(body)), ack)
 
     async def _press(self, press: Press) -> None:
-        if press.action in PAGES:
-            await self._app_home.on_press(press)
-        elif press.action in CONTROLS:
+        if press.action in CONTROLS:
             await self._buttons.on_press(press)
+        elif await self._is_refused(press):
+            pass
+        elif press.action in PAGES:
+            await self._app_home.on_press(press)
         elif press.action == components.MENU:
             await self._commands.on_menu(press)
+
+    async def _is_refused(self, press: Press) -> bool:
+        """Whether who pressed may not use the bot; they are told so."""
+        key = ThreadKey(PLATFORM, press.team, press.channel or "-", press.thread or "-")
+        refusal = await self._context.refusal(key, press.user, press.user_team)
+        if refusal is None:
+            return False
+        if press.channel and refusal:
+            self._context.spawn(self._context.send_privately(key, press.user, refusal))
+        elif not press.channel:
+            self._context.spawn(self._app_home.publish_refusal(press.team, press.user, refusal))
+        return True
 
     async def _view(self, body: dict[str, Any], context: AsyncBoltContext, ack: AsyncAck) -> None:
         sent = convert.parse_submission(body)

@@ -55,11 +55,7 @@ class MessageHandler:
         addressed = await self._is_addressed(posted)
         if addressed is None:
             return
-        if addressed and self._is_stranger(posted, bot):
-            if self._context.behaviour.strangers == "sentence" and self._first(posted, "stranger"):
-                self._context.spawn(self._context.tell(posted.key, posted.user, "stranger"))
-            return
-        if addressed and await self._was_command(posted, bot):
+        if addressed and await self._may_use(posted) and await self._was_command(posted, bot):
             return
         await self._submit(posted, bot, addressed)
 
@@ -80,8 +76,10 @@ class MessageHandler:
         turns[posted.key] = turns.get(posted.key, 0) + self._first(posted, "bot")
         return turns[posted.key] <= BOT_TURNS
 
-    def _is_stranger(self, posted: MessagePosted, bot: Bot) -> bool:
-        return posted.user_team != bot.team and self._context.behaviour.strangers != "answer"
+    async def _may_use(self, posted: MessagePosted) -> bool:
+        """False: the message is submitted all the same, and refused there."""
+        actor = await self._context.actor(posted.key.space, posted.user, posted.user_team)
+        return await self._context.actions.refusal(actor, posted.key) is None
 
     async def _is_addressed(self, posted: MessagePosted) -> bool | None:
         """Whether an answer is asked for; None where the bot ignores the message."""
@@ -145,14 +143,14 @@ class MessageHandler:
         )
 
     async def _reset(self, posted: MessagePosted) -> None:
-        actor = self._context.actor(posted.key.space, posted.user)
+        actor = await self._context.actor(posted.key.space, posted.user)
         place = Place(PLATFORM, posted.key.space)
         outcome = await self._context.actions.reset(actor, Scope("thread", place, posted.key))
         if self._first(posted, "reset"):
             self._context.spawn(self._context.tell(posted.key, posted.user, outcome.key))
 
     async def _stop(self, key: ThreadKey, user: str, streams: tuple[str, ...] = ()) -> None:
-        actor = self._context.actor(key.space, user)
+        actor = await self._context.actor(key.space, user)
         outcome = await self._context.actions.stop_here(actor, (key,), streams)
         self._context.report(key, user, outcome)
 

@@ -18,6 +18,7 @@ from slack_sdk.errors import SlackApiError
 
 from bots.platform import (
     EditRefused,
+    Incoming,
     MessageGone,
     MessageTooLong,
     Part,
@@ -46,7 +47,7 @@ from core.bounded import Bounded
 from core.observe import metrics
 from core.ports import History
 from core.queue_types import Delivery
-from core.types import ThreadKey, Turn
+from core.types import ThreadKey
 
 PART_LENGTH = 9_600
 """In UTF-8 bytes. A stream ends between 10,571 and 10,821 of them (measured: github
@@ -162,10 +163,21 @@ class SlackPlatform:
     # -- posting ------------------------------------------------------------------------------
 
     async def post(self, delivery: Delivery, part: Part) -> str:
+        if part.private and not delivery.thread.channel.startswith("D"):
+            return await self._post_privately(delivery, part)
         live = self._of(delivery)
         async with live.lock, self._told_of_refusal(delivery, live):
             message = await self._stream(delivery, part, live)
             return message or await self._post(delivery, part, live)
+
+    async def _post_privately(self, delivery: Delivery, part: Part) -> str:
+        """For only the person who asked to see. Slack shows it in a thread only if that exists."""
+        thread = delivery.thread
+        client = await self._workspaces.client(thread.space)
+        begins = thread.thread == delivery.turn
+        place = replace(thread, thread="") if begins else thread
+        text = components.escape(part.text)
+        return await post_privately(self._api, client, place, delivery.author, text)
 
     async def _stream(self, delivery: Delivery, part: Part, live: LiveReply) -> str | None:
         """Start a native stream, if the part will grow and the rate limits allow it."""
@@ -295,6 +307,8 @@ class SlackPlatform:
     # -- editing ------------------------------------------------------------------------------
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
+        if part.private and not delivery.thread.channel.startswith("D"):
+            return  # it cannot be edited, and says the same
         live = self._of(delivery)
         async with self._told_of_refusal(delivery, live):
             await self._edit(delivery, message, part, live)
@@ -409,7 +423,7 @@ class SlackPlatform:
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return await self._backfill.find(delivery, index)
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)
 
     # -- replies under way ----------------------------------------------------------------------

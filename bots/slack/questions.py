@@ -84,13 +84,22 @@ class Questions:
 
     async def _ask(self, question: Question, *, asked_before: bool) -> None:
         try:
-            await self._post_and_submit(question, asked_before=asked_before)
+            if not await self._is_refused(question):
+                await self._post_and_submit(question, asked_before=asked_before)
         except PlatformRefused as error:
             log.info("a question could not be posted", error=str(error))
             await self._tell(question, "cannot_post")
         finally:
             del self._mine[question.id]
         await self._outbox.take(PLATFORM, question.id)
+
+    async def _is_refused(self, question: Question) -> bool:
+        """Whether the person may not ask there: then nothing is posted in their name."""
+        key = replace(question.place, thread=question.thread or "-")
+        refusal = await self._context.refusal(key, question.user)
+        if refusal:
+            await self._say(question, refusal)
+        return refusal is not None
 
     async def _post_and_submit(self, question: Question, *, asked_before: bool) -> None:
         users, place = self._context.users, question.place
@@ -140,6 +149,9 @@ class Questions:
         channel = say("scope_channel", locale)
         known = key == "busy"
         sentence = failure(key, locale) if known else say(key, locale, channel=channel)
+        await self._say(question, sentence)
+
+    async def _say(self, question: Question, sentence: str) -> None:
         if question.response_url:
             await self._context.respond(question.team, question.response_url, sentence)
         else:

@@ -28,6 +28,7 @@ PER_MINUTE = {
     "assistant.threads.setStatus": 600,
 }
 POST = "chat.postMessage"
+EPHEMERAL = "chat.postEphemeral"
 POSTS_PER_MINUTE = 60
 """One a second in each channel."""
 MARGIN = 0.9

@@ -27,6 +27,8 @@ class User:
     name: str = ""
     locale: str = ""
     admin: bool = False
+    stranger: bool = False
+    """From another workspace, in a channel that is shared with it."""
 
 
 class Users:
@@ -58,6 +60,9 @@ class Users:
         if user in self._admins or (await self._soon(team, user)).admin:
             return True
         return (await self._ask(team, user)).admin
+
+    async def is_stranger(self, team: str, user: str) -> bool:
+        return (await self._soon(team, user)).stranger
 
     async def _soon(self, team: str, user: str) -> User:
         at, person = self._known.get((team, user), (0.0, User()))
@@ -95,10 +100,12 @@ class Users:
 def _person(user: Mapping[str, object], team: str) -> User:
     profile = user.get("profile")
     shown = profile.get("display_name") if isinstance(profile, dict) else ""
-    of_another = user.get("is_stranger") or user.get("team_id") not in (None, team)
+    stranger = bool(user.get("is_stranger"))
+    of_another = stranger or user.get("team_id") not in (None, team)
     return User(
         name=str(shown or user.get("real_name") or user.get("name") or ""),
         locale=str(user.get("locale") or ""),
         # an admin of another workspace is not one here
         admin=bool(user.get("is_admin") or user.get("is_owner")) and not of_another,
+        stranger=stranger,
     )

@@ -26,6 +26,7 @@ FAILURES = frozenset(
         "store_down",
         "stopped",
         "not_allowed",
+        "stranger",
         "quota",
         "quota_channel",
     )

@@ -1,5 +1,6 @@
 -- Takes in a message: knows it again, keeps its turn, and opens a job where an answer is asked for.
 -- Returns outcome, job, position, code, and whether the thread is held for what was said before.
+-- No job comes with a refusal that is not delivered.
 
 local T, id = A.thread, A.turn
 local space, channel = places(T)
@@ -75,10 +76,16 @@ local function begin()
   return meta
 end
 
+-- A refusal is told once to a person, in a place and a while: a flood gets one sentence.
+local function is_news(code)
+  local key = K('told', channel .. ' ' .. A.author .. ' ' .. code)
+  return call('SET', key, 1, 'NX', 'PX', LIFE.told) and true
+end
+
 local meta = enter(T)
 if known() then return { 'duplicate', A.job, 0, '', 0 } end
 if not A.addressed then
-  if not meta or A.refuse ~= '' or not make_room() then return { 'ignored', '', 0, '', 0 } end
+  if not meta or not A.read or not make_room() then return { 'ignored', '', 0, '', 0 } end
   remember()
   keep_turn()
   return { 'kept', '', 0, '', 0 }
@@ -92,8 +99,9 @@ if A.alone then job.alone = 1 end
 local code, detail, til = obstacle(T, job)
 remember()
 if code then
-  refuse(T, A.job, job, code, detail, til)
-  return { 'refused', A.job, tonumber(detail) or 0, code, 0, til or 0 }
+  local J = A.tell and is_news(code) and A.job or ''
+  if J ~= '' then refuse(T, J, job, code, detail, til) end
+  return { 'refused', J, tonumber(detail) or 0, code, 0, til or 0 }
 end
 local held = not meta and A.hold_ms > 0
 meta = meta or begin()

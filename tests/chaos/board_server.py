@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bots.platform import Incoming, Part, PlatformRefused, Status
+from core.access_policy import Asker
 from core.queue_types import Delivery, Regeneration
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 from storage import codec
@@ -153,6 +154,9 @@ class RemoteRelay:
             "regenerate", str(wanted.thread), wanted.reply, wanted.revision, wanted.author
         )
 
+    async def edited(self, asker: Asker, turn: str, text: str, revision: str) -> None:
+        await self._ask("edited", str(asker.thread), asker.person, turn, text, revision)
+
     def __getattr__(self, name: str) -> Any:
         async def ask(thread: ThreadKey, *arguments: Any) -> Any:
             return await self._ask(name, str(thread), *arguments)
@@ -200,7 +204,7 @@ class RemoteStandIn:
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return cast("str | None", await self._ask("find", delivery, index, delivery.messages))
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> list[Turn]:
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> list[Incoming]:
         async with asyncio.timeout(self.call_seconds):
             rows = await self.line.ask("earlier", str(thread), "", before, after)
-        return [Turn(*row) for row in rows]
+        return [Incoming(thread, Turn(*row), addressed=False) for row in rows]

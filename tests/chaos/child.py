@@ -13,6 +13,7 @@ from bots import relay as relays
 from bots.platform import Incoming
 from bots.relay import Relay
 from core import worker as workers
+from core.access_policy import Asker
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
@@ -78,6 +79,9 @@ async def _event(relay: Relay, kind: str, arguments: list[Any]) -> Any:
         await relay.submit(incoming)
     elif kind == "regenerate":
         await relay.regenerate(Regeneration(thread, *rest))
+    elif kind == "edited":
+        person, *edit = rest
+        await relay.edited(Asker(thread, person), *edit)
     else:
         await getattr(relay, kind)(thread, *rest)
 

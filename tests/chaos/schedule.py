@@ -17,6 +17,7 @@ from bots import relay as relays
 from bots.platform import Incoming
 from bots.relay import Relay
 from core import worker as workers
+from core.access_policy import Asker
 from core.dialogue import Dialogue
 from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
@@ -282,7 +283,7 @@ class Schedule:
         self.jobs.add(Job.id_for(said.thread, turn.id, str(number)))
         await asyncio.sleep(random.choice((0, 0, 0.1)))
         await self._deliver(
-            lambda r: r.edited(said.thread, turn.id, text, str(number), turn.author), random
+            lambda r: r.edited(Asker(said.thread, turn.author), turn.id, text, str(number)), random
         )
         said.edits = max(said.edits, number)
         said.edited_at.append((time.monotonic(), number))

@@ -307,6 +307,7 @@ class Methods:
             "real_name": person.name,
             "profile": {"display_name": person.name},
             "is_admin": person.admin,
+            "is_stranger": person.team != app.team,
             "is_bot": person.bot,
         }
         return {"user": user | {"locale": person.locale}}

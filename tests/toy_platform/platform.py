@@ -5,9 +5,9 @@ from __future__ import annotations
 from asyncio import StreamWriter
 from collections.abc import Sequence
 
-from bots.platform import Part, Status
+from bots.platform import Incoming, Part, Status
 from core.queue_types import Delivery
-from core.types import ThreadKey, Turn
+from core.types import ThreadKey
 
 
 class ToyPlatform:
@@ -43,7 +43,7 @@ class ToyPlatform:
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return None
 
-    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Turn]:
+    async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()
 
     async def _send(self, delivery: Delivery, part: Part) -> None:

@@ -1,1 +1,0 @@
-"""Plausible bugs, planted one at a time: which of them do the tests not catch?"""
