@@ -1,0 +1,1 @@
+"""Plausible bugs, planted one at a time: which of them do the tests not catch?"""

@@ -1,0 +1,96 @@
+"""Mutants of a file, each one edit of its text, by rule: a comparison flipped, a call dropped, a
+constant off by one, an argument forgotten. Pure."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    file: Path
+    line: int
+    rule: str
+    start: int
+    """Characters from the file's beginning."""
+    end: int
+    text: str
+    """Stands in place of the characters from `start` to `end`."""
+    was: str
+    """The line as it is, without its indent."""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} {self.rule}: {self.was} -> {self.text or '(nothing)'}"
+
+    @property
+    def key(self) -> str:
+        """Names the mutant also when lines above it have moved."""
+        return f"{self.file} | {self.rule} | {self.was} | {self.text}"
+
+    def applied(self, text: str) -> str:
+        return text[: self.start] + self.text + text[self.end :]
+
+
+def mutants_of(file: Path, text: str) -> Iterator[Mutant]:
+    """Every mutant of a Lua script or a Python module."""
+    edits = _of_lua(text) if file.suffix == ".lua" else _of_python(text)
+    lines = text.splitlines()
+    for rule, start, end, replacement in edits:
+        line = text.count("\n", 0, start) + 1
+        yield Mutant(file, line, rule, start, end, replacement, lines[line - 1].strip())
+
+
+Edit = tuple[str, int, int, str]
+
+FLIPPED = {"==": "~=", "~=": "==", "<": ">=", ">": "<=", "<=": ">", ">=": "<"}
+
+
+def _of_lua(text: str) -> Iterator[Edit]:
+    code = re.sub(r"--[^\n]*", lambda comment: " " * len(comment[0]), text)
+    blank = re.sub(r"'[^'\n]*'", lambda string: "'" + " " * (len(string[0]) - 2) + "'", code)
+    for found in re.finditer(r"(?<![<>=~])(==|~=|<=|>=|<|>)(?![=])", blank):
+        yield "comparison flipped", *found.span(), FLIPPED[found[1]]
+    for found in re.finditer(r"(?m)^ *((?:call|[a-z_]+)\([^\n]*\))$", blank):
+        if found[1].count("(") == found[1].count(")"):
+            yield "call dropped", *found.span(1), "do end"
+    for found in re.finditer(r"(?<![\w.'])(\d+)(?![\w.'])", blank):
+        yield "constant off by one", *found.span(1), str(int(found[1]) + 1)
+    for found in re.finditer(r"(, [\w.]+|, '[^'\n]*')\)", blank):
+        yield "argument forgotten", *found.span(1), ""
+
+
+COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "!=", ast.NotEq: "==", ast.Lt: ">=", ast.Gt: "<=", ast.LtE: ">", ast.GtE: "<",
+    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
+}  # fmt: skip
+
+
+def _of_python(text: str) -> Iterator[Edit]:
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line.encode()))
+    encoded = text.encode()
+
+    def at(line: int, column: int) -> int:
+        return len(encoded[: starts[line - 1] + column].decode())
+
+    def span(node: ast.expr | ast.stmt) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset)
+
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Compare(left=left, ops=[operator], comparators=[right]):
+                start, end = span(left)[1], span(right)[0]
+                yield "comparison flipped", start, end, f" {COMPARISONS[type(operator)]} "
+            case ast.Expr(value=ast.Call() | ast.Await()):
+                yield "call dropped", *span(node), "pass"
+            case ast.Constant(value=int() as number) if not isinstance(number, bool):
+                yield "constant off by one", *span(node), str(number + 1)
+            case ast.Call(args=[_, *_, last], keywords=[]):
+                yield "argument forgotten", span(node.args[-2])[1], span(last)[1], ""
