@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
@@ -121,6 +122,7 @@ class Worker:
         self._held: dict[str, HeldJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._place_free = asyncio.Event()
+        self._prompts = ThreadPoolExecutor(1, "prompts")
 
     def measure(self) -> None:
         """Say how this core is, before a scrape."""
@@ -149,6 +151,7 @@ class Worker:
             await self._finish()
         finally:
             await cancel(claiming, *background)
+            self._prompts.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(StoreUnavailable):
             await self._queue.withdraw(self._settings.lane, self._settings.name)
 
@@ -284,19 +287,20 @@ class Worker:
 
     async def _reply(self, held: HeldJob) -> Done | None:
         job = held.claim.job
-        held.dialogue = dialogue = self._dialogues.of(await self._rules_of(job.thread))
+        rules = await self._rules_of(job.thread)
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
         held.prompt = turns[-1].text
         resume = reply_to_resume(job, window)
         try:
-            prompt = dialogue.prompt(turns, low_water=self._settings.low_water, resume=resume)
+            prompt = await self._build_prompt(held, rules, turns, resume)
         except TurnTooLong:
             if not resume:
                 raise
             # it has all the room there is: it stays as it stands, and is not gone on with again
             done = Done(resume, "stop", Usage(0, 0))
             return await self._commit(held, window, Prompt((), 0, {}), done)
+        dialogue = held.dialogue
         reply = dialogue.reply(resume=resume)
         held.show(resume)
         reason = await self._stream(held, prompt, reply)
@@ -306,6 +310,18 @@ class Worker:
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
         done = Done(text, finish_reason, usage, dialogue.spec.name)
         return await self._commit(held, window, prompt, done)
+
+    async def _build_prompt(
+        self, held: HeldJob, rules: Rules, turns: list[Turn], resume: str
+    ) -> Prompt:
+        """The prompt, built in a thread of its own: a long one must not stop the event loop."""
+
+        def build() -> Prompt:
+            held.dialogue = self._dialogues.of(rules)
+            low_water = self._settings.low_water
+            return held.dialogue.prompt(turns, low_water=low_water, resume=resume)
+
+        return await asyncio.get_running_loop().run_in_executor(self._prompts, build)
 
     async def _rules_of(self, thread: ThreadKey) -> Rules:
         return await self._rulebook.rules(thread) if self._rulebook else NO_RULES

@@ -8,15 +8,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from core.dialogue import Dialogue, Prompt
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError
+from core.models.catalogue import CATALOGUE
 from core.queue_types import Claim, FenceResult
 from core.types import Done, Failed, Started
+from core.worker import Worker, WorkerSettings
 from storage import keys
 from storage.queue import RedisQueue
 from storage.store import Store
@@ -76,6 +80,33 @@ async def test_an_engine_that_hangs_keeps_no_core_from_stopping(house: StoreFixt
             receipt = await house.say("hello")
             await until(lambda: shows(house, receipt.job))
     hanging.set()
+
+
+# -- prompts that take long ----------------------------------------------------------------------
+
+
+async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(house: StoreFixture) -> None:
+    class SlowDialogue(Dialogue):
+        def prompt(self, *arguments: Any, **named: Any) -> Prompt:
+            time.sleep(0.5)
+            return super().prompt(*arguments, **named)
+
+    slow = SlowDialogue.load(CATALOGUE["echo"], None)
+    settings = WorkerSettings(LANE, "core")
+    worker = Worker(house.queue, house.history, EchoEngine(), slow, settings)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(worker.run(stop))
+    receipt = await house.say("hello")
+    end = asyncio.create_task(ends(house, receipt.job))
+    lags = [0.0]
+    async with asyncio.timeout(10):
+        while not end.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            lags.append(time.monotonic() - before)
+    stop.set()
+    await serving
+    assert max(lags) < 0.3
 
 
 # -- replies that are not wanted ----------------------------------------------------------------

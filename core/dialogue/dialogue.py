@@ -139,6 +139,8 @@ class Dialogue:
         """
         if not turns:
             raise ValueError("a prompt needs a turn to answer")
+        if (tokens := self._fewest_tokens(turns[-1].text)) > self.spec.prompt_budget:
+            raise TurnTooLong(tokens, self.spec.prompt_budget)
         known = self._find_cached(turns)
         start, cached = known or (self._first_start(turns, low_water, resume), None)
         while True:
@@ -190,8 +192,9 @@ class Dialogue:
         return ((turn,) for turn in turns)
 
     def _message(self, group: Sequence[Turn]) -> Message:
-        named = map(with_name, group) if self._speaker_names else group
-        messages = list(map(self._format.message, named))
+        if self._speaker_names:
+            group = [with_name(turn, self.tokenizer.normalized) for turn in group]
+        messages = list(map(self._format.message, group))
         return Message(messages[0].role, "\n".join(message.text for message in messages))
 
     # -- what fits ---------------------------------------------------------------------------------
@@ -241,7 +244,13 @@ class Dialogue:
     def _token_counts(self, turns: Sequence[Turn]) -> Mapping[str, int]:
         return {turn.id: self._token_count(turn.role, turn.text, turn.name) for turn in turns}
 
+    def _fewest_tokens(self, text: str) -> int:
+        """A bound that costs nothing: no token has more characters than the longest piece."""
+        return len(text) // self.tokenizer.longest
+
     def _count_tokens(self, role: Role, text: str, name: str) -> int:
-        """The tokens of one turn between two others."""
+        """The tokens of one turn between two others; fewer, where it cannot fit anyway."""
+        if (tokens := self._fewest_tokens(text)) > self.spec.prompt_budget:
+            return tokens
         message = self._message([Turn("", role, "", text, 0.0, name)])
         return len(self._encoder.whole(self._format.following(message)))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+WINDOW = 8192
+"""Characters at the end of the text that are looked at: a round is a third of them at most."""
 _PROBE = 16
 """Characters at the end of the text that are looked for before it."""
-_WINDOW = 400
+_PATTERN_WINDOW = 400
 _GRAM = 10
 _FEWEST = 0.34
 """A window of which less than this part is new n-grams is a loop, whatever changes in it."""
@@ -21,7 +23,9 @@ _SENTENCE_END = re.compile(r"[。.!?！？\n]")
 
 def first_round(text: str) -> int | None:
     """Where the first round of the loop ends that `text` has fallen into; None: it is in none."""
-    return _of_a_period(text) or _of_a_pattern(text)
+    before = max(0, len(text) - WINDOW)
+    end = _of_a_period(text[before:]) or _of_a_pattern(text[before:])
+    return None if end is None else before + end
 
 
 def _of_a_period(text: str) -> int | None:
@@ -64,11 +68,11 @@ def _end_of_round(text: str, start: int, period: int) -> int:
 
 def _of_a_pattern(text: str) -> int | None:
     """Of a loop that changes a number or a name each time."""
-    if len(text) < _WINDOW:
+    if len(text) < _PATTERN_WINDOW:
         return None
-    window = text[-_WINDOW:]
-    grams = Counter(window[place : place + _GRAM] for place in range(_WINDOW - _GRAM + 1))
-    if len(grams) > _FEWEST * (_WINDOW - _GRAM + 1):
+    window = text[-_PATTERN_WINDOW:]
+    grams = Counter(window[place : place + _GRAM] for place in range(_PATTERN_WINDOW - _GRAM + 1))
+    if len(grams) > _FEWEST * (_PATTERN_WINDOW - _GRAM + 1):
         return None
     gram = grams.most_common(1)[0][0]
     first = text.find(gram)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import ReplySyntax
-from core.dialogue.loop_detection import first_round
+from core.dialogue.loop_detection import WINDOW, first_round
 from core.dialogue.sanitize import clean
 from core.dialogue.tokenizers.base import Detokenizer
 from core.types import FinishReason
@@ -14,11 +14,16 @@ from core.types import FinishReason
 _SPACE = re.compile(r"\s+")
 _CHECK_EVERY = 64
 """Characters between two checks for a loop."""
+_LINE_HEAD = 64
+"""Characters at the beginning of a line in which a mark must stand."""
 
 
 class Reply:
     """Ids in, text to show out: never half a character or half a line end of the format, and
-    nothing of the next speaker's line."""
+    nothing of the next speaker's line.
+
+    A push costs no more than its own text: only the newest text is kept in one piece.
+    """
 
     def __init__(self, detokenizer: Detokenizer, syntax: ReplySyntax, resume: str = "") -> None:
         self.tokens = 0
@@ -27,11 +32,15 @@ class Reply:
         self._syntax = syntax
         self._pending = ""
         """Decoded text that may be half of a line end."""
+        self._old: list[str] = []
+        """Shown text that cannot change any more."""
         self._text = clean(resume)
-        """The text so far, including the part that is held back."""
+        """The text after it, including the part that is held back; indices count in this one."""
+        self._space: list[str] = []
+        """White space after it, which belongs to the reply only if more text follows."""
         self._shown = len(self._text)
-        self._line_start = self._text.rfind("\n") + 1
-        """The index of the last line."""
+        self._line = self._text.rfind("\n") + 1
+        """The index of the last line, or of the part of it that was not searched for marks."""
         self._line_is_plain = False
         """Whether the last line cannot become a mark any more."""
         self._checked = 0
@@ -46,9 +55,10 @@ class Reply:
             return ""
         self.tokens += len(ids) or 1
         self._append(self._detokenizer.push(ids) if text is None else text)
-        end = self._shown_end()
-        start, self._shown = self._shown, max(self._shown, end)
-        return self._text[start : self._shown]
+        start, self._shown = self._shown, max(self._shown, self._shown_end())
+        shown = self._text[start : self._shown]
+        self._put_aside()
+        return shown
 
     def finish(self, reason: FinishReason) -> tuple[str, FinishReason]:
         """The whole reply, and why it ended: `reason`, unless it ended itself before."""
@@ -56,25 +66,55 @@ class Reply:
             # an unfinished character is dropped
             self._append(self._detokenizer.finish().rstrip("\ufffd"))
         if self.finish_reason is None and reason == "stop":
-            self._text += self._pending
+            self._add(self._pending)
         elif self.finish_reason is None:
             self._text = self._text[: self._end_before_mark()]
-        text = self._text.rstrip() if self._syntax.strip else self._text
-        return text, self.finish_reason or reason
+        text = "".join((*self._old, self._text))
+        return text.rstrip() if self._syntax.strip else text, self.finish_reason or reason
 
     def _append(self, decoded: str) -> None:
         """Add decoded text, and end the reply where the next speaker's line begins."""
-        newline = self._syntax.newline
-        text = self._pending + decoded
-        if newline:
-            text = text.replace(newline, "\n")
-        held = _overlap(text, (newline,)) if newline else 0
-        self._pending = text[len(text) - held :]
-        text = text[: len(text) - held]
-        self._text += text.lstrip() if self._syntax.strip and not self._text else text
+        text = self._with_line_ends(decoded)
+        if not self._add(text):
+            return
         self._check_for_marks()
         if self.finish_reason is None and len(self._text) >= self._checked + _CHECK_EVERY:
             self._check_for_loop()
+
+    def _with_line_ends(self, decoded: str) -> str:
+        """The text with the format's line ends as ``\\n``; half of one at the end is kept back."""
+        newline = self._syntax.newline
+        if not newline:
+            return decoded
+        text = (self._pending + decoded).replace(newline, "\n")
+        whole = len(text) - _overlap(text, (newline,))
+        self._pending = text[whole:]
+        return text[:whole]
+
+    def _add(self, text: str) -> bool:
+        """Add text, but for white space at its end; whether there was more than that."""
+        if not self._syntax.strip:
+            self._text += text
+            return bool(text)
+        visible = text.rstrip()
+        if not visible:
+            self._space.append(text)
+            return False
+        added = "".join((*self._space, visible))
+        self._text += added if self._text or self._old else added.lstrip()
+        self._space = [text[len(visible) :]]
+        return True
+
+    def _put_aside(self) -> None:
+        """Move shown text that no mark and no loop can reach any more to the old text."""
+        if len(self._text) < 2 * WINDOW:
+            return
+        count = min(self._shown, self._line, len(self._text) - WINDOW)
+        self._old.append(self._text[:count])
+        self._text = self._text[count:]
+        self._shown, self._line, self._checked = (
+            index - count for index in (self._shown, self._line, self._checked)
+        )
 
     def _check_for_loop(self) -> None:
         self._checked = len(self._text)
@@ -84,43 +124,47 @@ class Reply:
 
     def _check_for_marks(self) -> None:
         if not self._syntax.marks_begin_lines:
-            places = (self._text.find(mark, self._line_start) for mark in self._syntax.marks)
-            self._stop_at(min((place for place in places if place >= 0), default=-1))
+            found = (self._text.find(mark, self._line) for mark in self._syntax.marks)
+            self._stop_at(min((index for index in found if index >= 0), default=-1))
             longest = max(map(len, self._syntax.marks), default=0)
-            self._line_start = max(self._line_start, len(self._text) - longest)
+            self._line = max(self._line, len(self._text) - longest)
             return None
         while True:
-            end = self._text.find("\n", self._line_start)
+            end = self._text.find("\n", self._line)
             if not self._line_is_plain:
-                line = _normalized_line(self._text[self._line_start : None if end < 0 else end])
+                head = self._text[self._line : self._line + _LINE_HEAD if end < 0 else end]
+                line = _normalized_line(head)
                 if line.startswith(self._syntax.marks or ("\0",)):
-                    return self._stop_at(self._line_start)
-                self._line_is_plain = not any(mark.startswith(line) for mark in self._syntax.marks)
+                    return self._stop_at(self._line)
+                may_be_mark = any(mark.startswith(line) for mark in self._syntax.marks)
+                self._line_is_plain = not may_be_mark or len(head) >= _LINE_HEAD
             if end < 0:
+                if self._line_is_plain:
+                    self._line = len(self._text)
                 return None
-            self._line_start, self._line_is_plain = end + 1, False
+            self._line, self._line_is_plain = end + 1, False
 
-    def _stop_at(self, place: int) -> None:
-        if place >= 0:
-            self._text, self.finish_reason = self._text[:place], "stop"
+    def _stop_at(self, index: int) -> None:
+        if index >= 0:
+            self._text, self.finish_reason = self._text[:index], "stop"
 
     def _shown_end(self) -> int:
         """The end of the text to show: before a possible mark, and before trailing space."""
         end = len(self._text) if self.finish_reason else self._end_before_mark()
-        while self._syntax.strip and end > self._shown and self._text[end - 1].isspace():
-            end -= 1
-        return end
+        if not self._syntax.strip:
+            return end
+        return self._shown + len(self._text[self._shown : end].rstrip())
 
     def _end_before_mark(self) -> int:
         """The end of the text that cannot be part of a mark."""
         if not self._syntax.marks_begin_lines:
             return len(self._text) - _overlap(self._text, self._syntax.marks)
-        return len(self._text) if self._line_is_plain else self._line_start
+        return len(self._text) if self._line_is_plain else self._line
 
 
 def _normalized_line(line: str) -> str:
     """A line without white space and with a half-width colon, to compare it with marks."""
-    return _SPACE.sub("", line[:64]).replace("：", ":")
+    return _SPACE.sub("", line[:_LINE_HEAD]).replace("：", ":")
 
 
 def _overlap(text: str, marks: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from core.dialogue.formats.base import Message, ReplySyntax
 from core.dialogue.sanitize import MarkBreaker, clean, skeleton
@@ -11,6 +12,8 @@ from core.types import Turn
 
 NEWLINE = "<NL>"
 _SPEAKERS = {"user": "ユーザー", "assistant": "システム"}
+_HEAD = 32
+"""Characters that may be normalized together with those in front of them."""
 _LABELS = tuple(f"{speaker}:" for speaker in _SPEAKERS.values())
 
 
@@ -65,22 +68,25 @@ class RinnaFormat:
 
     def _safe(self, text: str) -> str:
         first, *others = map(self._break_marks, clean(text).split("\n"))
-        lines = [first]
-        for line in others:
-            if self._may_begin_line(line):
-                lines.append(line)
+        lines = [_Line([first], visible=True)]
+        for text in others:
+            skeletons = skeleton(text), skeleton(self._normalized(text))
+            if self._keeps_newline(text) and not any(one.startswith(_LABELS) for one in skeletons):
+                lines.append(_Line([text], visible=all(skeletons)))
                 continue
-            while len(lines) > 1 and not all(self._skeletons(lines[-1])):
+            while not lines[-1].visible:
                 lines.pop()
-            lines[-1] += f" {line}"
-        return NEWLINE.join(lines)
+            lines[-1].parts.append(text)
+        return NEWLINE.join(" ".join(line.parts) for line in lines)
 
-    def _may_begin_line(self, line: str) -> bool:
-        """Whether a line may follow a line end: it is no label, and leaves the ``<NL>`` whole."""
-        # a combining mark at its beginning would change the end of <NL>
-        whole = self._normalized(NEWLINE + line).startswith(self._normalized(NEWLINE))
-        return whole and not any(read.startswith(_LABELS) for read in self._skeletons(line))
+    def _keeps_newline(self, line: str) -> bool:
+        """Whether the ``<NL>`` in front of a line stays: a combining mark would change its end."""
+        return self._normalized(NEWLINE + line[:_HEAD]).startswith(self._normalized(NEWLINE))
 
-    def _skeletons(self, line: str) -> tuple[str, str]:
-        """The skeleton of a line, and of its normalization."""
-        return skeleton(line), skeleton(self._normalized(line))
+
+@dataclass(slots=True)
+class _Line:
+    """A line of a text, and the labels that were joined to it."""
+
+    parts: list[str]
+    visible: bool

@@ -24,6 +24,8 @@ class Tokenizer(Protocol):
 
     size: int
     """Every id is below it."""
+    longest: int
+    """Characters of its longest piece."""
     controls: Mapping[str, int]
     """Written form -> id of the control tokens, which no person's text may become."""
     reserved: Sequence[str]

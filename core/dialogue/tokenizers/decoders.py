@@ -99,6 +99,10 @@ def _byte_of_character() -> Mapping[str, int]:
     }
 
 
+_CHARACTER = 4
+"""Ids of a character, at most."""
+
+
 class WindowDetokenizer:
     """For decoders that are no table: decodes a window of the newest ids again with each id.
 
@@ -119,10 +123,23 @@ class WindowDetokenizer:
 
     def _push(self, ident: int) -> str:
         self._ids.append(ident)
-        text, known = self._decode(self._ids), self._decode(self._ids[: self._read])
-        if text.endswith("\ufffd"):
+        text = self._decode(self._ids)
+        if not text.endswith("\ufffd"):
+            return self._take(len(self._ids), text)
+        if len(self._ids) - self._read < 2 * _CHARACTER:
             return ""
-        if text != known:
-            self._ids = self._ids[self._read :]
-        self._read = len(self._ids)
+        # a character that is not whole by now never will be
+        for end in range(len(self._ids) - _CHARACTER, len(self._ids) - 2 * _CHARACTER, -1):
+            part = self._decode(self._ids[:end])
+            if text.startswith(part):
+                return self._take(end, part)
+        return ""
+
+    def _take(self, end: int, text: str) -> str:
+        """The text of the unread ids before `end`; `text` is that of the window up to there."""
+        known = self._decode(self._ids[: self._read])
+        if text == known:
+            self._read = end
+        else:  # an id without text cannot begin a window
+            self._ids, self._read = self._ids[self._read :], end - self._read
         return text[len(known) :]

@@ -36,7 +36,9 @@ class HuggingFaceTokenizer:
         self.directory = directory
         self._wrapped = wrapped
         self._backend: Tokenizer = wrapped.backend_tokenizer
-        self.size = self._backend.get_vocab_size(with_added_tokens=True)
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.size = len(vocabulary)
+        self.longest = max(map(len, vocabulary))
         self.fingerprint = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
         added = self._backend.get_added_tokens_decoder()
         self.controls: Mapping[str, int] = {

@@ -31,6 +31,7 @@ class SentencePieceTokenizer:
         self.size = self._processor.get_piece_size()
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._written = [self._processor.id_to_piece(ident) for ident in range(self.size)]
+        self.longest = max(map(len, self._written))
         self.controls: Mapping[str, int] = {
             piece: ident
             for ident, piece in enumerate(self._written)
