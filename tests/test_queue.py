@@ -200,6 +200,16 @@ async def test_stopping_a_reply_that_waits_ends_it(house: StoreFixture) -> None:
     assert await house.nothing_to_do()
 
 
+async def test_a_thread_goes_on_where_a_stopped_reply_failed(house: StoreFixture) -> None:
+    first = await house.say("hello")
+    second = await house.say("and you?", alone=True)
+    claim = await house.claim()
+    assert first.job is not None
+    await house.queue.cancel(THREAD, first.job)
+    assert await house.queue.fail(claim, "internal", "boom", retry=True) == "cancelled"
+    assert (await house.claim()).job.id == second.job
+
+
 async def test_a_stopped_reply_whose_core_died_ends_with_what_was_shown(
     house: StoreFixture,
 ) -> None:
