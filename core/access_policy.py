@@ -140,15 +140,18 @@ class Policy:
 
     def rules(self, thread: ThreadKey, of_space: Rules, of_channel: Rules) -> Rules:
         """What holds in a thread, with what its admins have set for its space and channel."""
+        return reduce(Rules.over, self.layers(thread, of_space, of_channel).values())
+
+    def layers(self, thread: ThreadKey, of_space: Rules, of_channel: Rules) -> dict[str, Rules]:
+        """The rules that may hold in a thread by where they are set, the strongest first."""
         space, channel = scopes(thread)
-        layers = (
-            of_channel,
-            self.channels.get(channel, NO_RULES),
-            of_space,
-            self.spaces.get(space, NO_RULES),
-            self.everywhere,
-        )
-        return reduce(Rules.over, layers)
+        return {
+            f"an admin, for {channel}": of_channel,
+            f'[channels."{channel}"]': self.channels.get(channel, NO_RULES),
+            f"an admin, for {space}": of_space,
+            f'[spaces."{space}"]': self.spaces.get(space, NO_RULES),
+            "[quota]": self.everywhere,
+        }
 
     def permit(self, rules: Rules, asker: Asker) -> Permit:
         """What becomes of a message, by the rules that hold where it was written."""

@@ -324,6 +324,17 @@ def environment_name(kind: type[Settings], setting: str) -> str:
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else PREFIX + setting.upper()
 
 
+def source_of(kind: type[Settings], setting: str) -> str:
+    """Where a setting comes from: a variable, the file, or ``default``."""
+    name = environment_name(kind, setting)
+    for variable in (name, f"{name}_FILE"):
+        if os.environ.get(variable):
+            return variable
+    path = config_file()
+    keys = tomllib.loads(path.read_text()) if path.is_file() else {}
+    return str(path) if setting in keys or name in keys else "default"
+
+
 def misspelt_variables(kind: type[Settings], known: Collection[type[Settings]]) -> list[str]:
     """A sentence for each variable that is close to one of an unset secret of the class's own.
 

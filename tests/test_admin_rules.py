@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,41 @@ def test_an_operator_sets_a_rule_and_unsets_it(admin: Callable[..., Ran]) -> Non
     assert admin("config", PLACE, "temperature", "default").out == ""
     assert admin("config", PLACE).out == "deny_people = U1, U2\n"
     admin("config", PLACE, "deny_people", "default")
+
+
+def test_the_rules_that_hold_in_a_place_are_shown_with_their_sources(
+    admin: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, channel = "slack:T78", "slack:T78:C1"
+    (tmp_path / "henji.toml").write_text(
+        f"""
+        top_k = 5
+        [quota]
+        person_messages = 50
+        [spaces."{space}"]
+        temperature = 0.9
+        top_p = 0.4
+        [channels."{channel}"]
+        person_messages = 7
+        """
+    )
+    monkeypatch.setenv("HENJI_CONFIG", str(tmp_path / "henji.toml"))
+    monkeypatch.setenv("HENJI_RETENTION_DAYS", "7")
+    admin("config", space, "temperature", "0.2")
+    admin("config", channel, "enabled", "off")
+    lines = admin("config", channel, "--effective", "--json").out.splitlines()
+    rows = {row["name"]: (row["value"], row["source"]) for row in map(json.loads, lines)}
+    assert rows["enabled"] == ("off", f"an admin, for {channel}")
+    assert rows["person_messages"] == ("7", f'[channels."{channel}"]')
+    assert rows["temperature"] == ("0.2", f"an admin, for {space}")
+    assert rows["top_p"] == ("0.4", f'[spaces."{space}"]')
+    assert rows["top_k"] == ("5", str(tmp_path / "henji.toml"))
+    assert rows["retention_days"] == ("7.0", "HENJI_RETENTION_DAYS")
+    assert rows["model"] == ("smollm2", "default")
+    everywhere = admin("config", space, "--effective").out
+    assert re.search(r"person_messages +50 +\[quota\]", everywhere)
+    admin("config", space, "temperature", "default")
+    admin("config", channel, "enabled", "default")
 
 
 def test_a_model_that_no_core_serves_is_a_warning(admin: Callable[..., Ran]) -> None:

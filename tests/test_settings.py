@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from click.testing import CliRunner
 
-from bots.platforms import AllSettings, load
+from bots.cli.commands import henji
+from bots.cli.settings import rows_of
+from bots.platforms import AllSettings, load, settings_classes
 from bots.slack.settings import SlackSettings
 from core.errors import UsageError
 from core.settings import Settings
@@ -125,6 +129,41 @@ def test_a_file_that_everybody_can_write_is_refused(config: Path) -> None:
         load()
     config.chmod(0o644)
     assert load().model == "rinna-ppo"
+
+
+def test_every_setting_is_printed_with_its_source_and_without_secrets(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text("temperature = 0.5\nretention_days = 7\n[quota]\nperson_messages = 9\n")
+    (tmp_path / "token").write_text("xoxb-hidden")
+    monkeypatch.setenv("HENJI_RETENTION_DAYS", "14")
+    monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("REDIS_URL", "redis://me:hidden@there:6379")
+    rows = {row.name: row for row in rows_of(AllSettings.load())}
+    expected = {
+        "temperature": ("0.5", "henji.toml"),
+        "retention_days": ("14.0", "HENJI_RETENTION_DAYS"),
+        "quota": ('{"person_messages": 9}', "henji.toml"),
+        "slack_bot_token": ("[secret]", "SLACK_BOT_TOKEN_FILE"),
+        "redis_url": ("redis://me:[secret]@there:6379", "REDIS_URL"),
+        "discord_answers": ("thread", "default"),
+        "top_p": ("-", "default"),
+    }
+    assert {name: (rows[name].value, rows[name].source) for name in expected} == expected
+    assert "hidden" not in str(rows)
+    kinds: list[type[Settings]] = [Settings, *settings_classes().values()]
+    assert set(rows) == {name for kind in kinds for name in kind.model_fields}
+
+
+def test_the_settings_command_names_the_file_that_was_read(config: Path) -> None:
+    config.write_text("temperature = 0.5")
+    table = CliRunner().invoke(henji, ["settings"]).output.splitlines()
+    assert table[0] == f"settings file: {config}"
+    assert any(line.split() == ["temperature", "0.5", "henji.toml"] for line in table)
+    config.unlink()
+    assert "(there is none)" in CliRunner().invoke(henji, ["settings"]).output
+    rows = CliRunner().invoke(henji, ["settings", "--json"]).output.splitlines()
+    assert {"name": "engine", "value": "torch", "source": "default"} in map(json.loads, rows)
 
 
 def test_secrets_may_stand_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

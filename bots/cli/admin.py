@@ -6,7 +6,7 @@ import asyncio
 import os
 import pwd
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
@@ -15,9 +15,10 @@ import click
 from bots import platforms, strings
 from bots.access import UNSET, written
 from bots.cli.common import example, open_settings, print_json, print_text
+from bots.cli.settings import effective_rules, print_rows
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, UsageError
-from core.place_rules import rule_from_text
+from core.place_rules import NO_RULES, rule_from_text
 from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
 from core.settings import Settings
 from core.types import ThreadKey
@@ -172,14 +173,21 @@ def feedback(where: str, most: int, as_json: bool) -> None:
 
 @admin.command(
     epilog=example(
-        "henji admin config slack:T024:C123", "henji admin config slack:T024 temperature 0.2"
+        "henji admin config slack:T024:C123",
+        "henji admin config slack:T024 temperature 0.2",
+        "henji admin config slack:T024:C123 --effective",
     )
 )
 @click.argument("where", metavar="PLACE")
 @click.argument("words", metavar="[NAME [VALUE|default]]", nargs=-1)
-def config(where: str, words: tuple[str, ...]) -> None:
+@click.option("--effective", is_flag=True, help="Every rule that holds there, and its source.")
+@as_json
+def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -> None:
     """Show or set the rules of a space or a channel. They apply at once."""
     place, (name, *value) = _place(where), words or ("",)
+    if effective:
+        _show_effective(place, as_json)
+        return
     text = " ".join(value)
     chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
 
@@ -191,6 +199,16 @@ def config(where: str, words: tuple[str, ...]) -> None:
         for rule, found in (await memory.rulebook.set_here(place)).set_here().items():
             if name in ("", rule):
                 print_text(f"{rule} = {written(found)}")
+
+    _with_memory(work)
+
+
+def _show_effective(place: Place, as_json: bool) -> None:
+    async def work(stores: Stores, settings: Settings) -> None:
+        space = await stores.rulebook.set_here(replace(place, channel=None))
+        channel = await stores.rulebook.set_here(place) if place.channel else NO_RULES
+        layers = settings.policy.layers(place.any_thread, space, channel)
+        print_rows(list(effective_rules(settings, layers)), as_json)
 
     _with_memory(work)
 

@@ -26,6 +26,7 @@ from bots.cli.common import (
 )
 from bots.cli.compare import compare
 from bots.cli.models import models, tokenize
+from bots.cli.settings import settings as settings_command
 from bots.platforms import ROOM, PlatformSettings, names, settings_classes
 from core.errors import OperatorError, UsageError
 
@@ -42,7 +43,7 @@ def henji() -> None:
     """A language model of your own, as a member of your team's chat."""
 
 
-for command in (admin, align, compare, models, tokenize):
+for command in (admin, align, compare, models, tokenize, settings_command):
     henji.add_command(command)
 
 
