@@ -182,14 +182,14 @@ def test_a_judge_that_guesses_is_found_out() -> None:
     assert not reads_answers(count(verdicts, both_orders=True))
 
 
-def test_categories_have_tables_of_their_own() -> None:
+def test_categories_have_tables_of_their_own_in_the_order_of_the_prompts() -> None:
     verdicts = said_once(2, 1, 1)
-    categories = {"0": "math", "1": "math", "2": "math", "3": "writing"}
+    categories = {"9": "unseen", "3": "writing", "0": "math", "1": "math", "2": ""}
     counted = count(verdicts, both_orders=False, categories=categories)
-    assert {name: part.table for name, part in counted.categories.items()} == {
-        "math": Table(2, 1, 0),
-        "writing": Table(0, 0, 1),
-    }
+    assert [(name, part.table) for name, part in counted.categories.items()] == [
+        ("writing", Table(0, 0, 1)),
+        ("math", Table(2, 0, 0)),
+    ]
 
 
 def test_a_table_without_the_answers_that_name_their_model_is_made_beside_the_whole() -> None:

@@ -220,11 +220,10 @@ def _scores_by_prompt(pairs: Iterable[Pair]) -> dict[str, float]:
 def _by_category(
     pairs: Sequence[Pair], categories: Mapping[str, str], seed: int
 ) -> Mapping[str, Part]:
-    found: dict[str, list[Pair]] = {}
+    found: dict[str, list[Pair]] = {name: [] for name in categories.values() if name}
     for pair in pairs:
-        found.setdefault(categories.get(pair.prompt, ""), []).append(pair)
-    found.pop("", None)
-    return {name: _part(some, seed) for name, some in found.items()}
+        found.get(categories.get(pair.prompt, ""), []).append(pair)
+    return {name: _part(some, seed) for name, some in found.items() if some}
 
 
 def _agreements(decisive: Iterable[Verdict]) -> int:
