@@ -147,6 +147,16 @@ def test_answers_that_are_there_are_not_generated(compare: Here, folder: Path) -
     assert re.search(r"cut off at the length limit +not known \| 2", ran.out)
 
 
+def test_a_name_with_controls_in_it_does_not_act_on_the_terminal(
+    compare: Here, folder: Path
+) -> None:
+    lines(folder / "a.jsonl", [{"id": row["id"], "answer": "?"} for row in QUESTIONS])
+    ran = compare("x\x1b[2J", "ten", "--prompts", "q.jsonl", "--answers-a", "a.jsonl")
+    assert ran.status == 0, ran.err
+    assert "x\\x1b[2J against ten" in ran.out
+    assert "\x1b" not in ran.out + ran.err
+
+
 @needs_answers
 def test_the_published_answers_are_compared_as_they_are(compare: Here, folder: Path) -> None:
     there = published_answers()

@@ -39,6 +39,7 @@ from core.evaluation.summary import Say, table_lines
 from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
 from core.models.files import PULL_RECORD, read_json, weights_fingerprint
 from core.models.manifest import ADAPTER_WEIGHTS, read_manifest
+from core.printable import printable
 from core.settings import Settings
 
 
@@ -105,7 +106,7 @@ def show(settings: Settings, directory: Path) -> None:
     record = Record.read(directory)
     comparison = recount(record)
     for line in table_lines(_words("en"), comparison):
-        click.echo(line)
+        click.echo(printable(line))
     language = main_language(record.prompts) if settings.locale == "auto" else settings.locale
     page = report(_words(language), language, comparison)
     with writing(directory / REPORT):
@@ -393,7 +394,7 @@ def _people(wish: Wish) -> _Judge:
 
 
 def _tell(line: str) -> None:
-    click.echo(line, err=True)
+    click.echo(printable(line), err=True)
 
 
 class Progress:
@@ -404,7 +405,7 @@ class Progress:
         self._tenth = -1
 
     def __call__(self, done: int, total: int) -> None:
-        line = f"{self._what}: {done} of {total}"
+        line = printable(f"{self._what}: {done} of {total}")
         if sys.stderr.isatty():
             click.echo(f"\r{line}\x1b[K", err=True, nl=done >= total)
         elif (tenth := 10 * done // max(1, total)) != self._tenth:
