@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from bots.slack import setup_checks
 from bots.slack.platform import SlackPlatform
+from bots.slack.settings import SlackSettings
+from core.errors import OperatorError
+from core.ports import Secrets
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.waiting import until
 
@@ -93,6 +99,54 @@ async def test_a_silently_dropped_connection_loses_no_message(redis: Redis) -> N
         slack.delivery.deaf = False
         await house.answered("C1", ts, "echo: two")
         await house.at_rest()
+
+
+async def test_an_announced_disconnect_with_a_gap_loses_no_message(redis: Redis) -> None:
+    async with slack_deployment(redis, minute=3) as house:
+        slack = house.slack
+        await house.core()
+        await house.adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} one")
+        await house.answered("C1", ts, "echo: one")
+        slack.api.slow["apps.connections.open"] = 1.0
+        await slack.delivery.disconnect()
+        slack.delivery.deaf = True  # what is sent while nobody listens is lost
+        await slack.say("C1", "U1", "two", thread=ts)
+        slack.delivery.deaf = False
+        await house.answered("C1", ts, "echo: two")
+        await house.at_rest()
+
+
+async def test_a_second_bot_with_the_same_token_is_noticed(
+    house: SlackDeployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = "other processes use SLACK_APP_TOKEN"
+    assert warning not in capsys.readouterr().out
+    await house.adapter("second")
+    seen = ""
+
+    async def warned() -> bool:
+        nonlocal seen
+        seen += capsys.readouterr().out
+        return warning in seen
+
+    await until(warned)
+
+
+async def test_the_doctor_counts_the_connections(house: SlackDeployment) -> None:
+    settings = SlackSettings(
+        slack_bot_token=SecretStr(house.slack.bot_token),
+        slack_app_token=SecretStr(house.slack.app_token),
+        slack_api_url=house.slack.api_url,
+    )
+    assert "; 1 connected" in await setup_checks.examine(settings, no_secrets)
+    await house.adapter("second")
+    with pytest.raises(OperatorError, match="2 processes are connected"):
+        await setup_checks.examine(settings, no_secrets)
+
+
+def no_secrets() -> AbstractAsyncContextManager[Secrets]:
+    raise AssertionError
 
 
 async def test_slow_api_calls_delay_no_acknowledgement(house: SlackDeployment) -> None:

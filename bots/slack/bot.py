@@ -29,7 +29,7 @@ from bots.slack.oauth import States, client_credentials, many_workspaces
 from bots.slack.platform import SlackPlatform
 from bots.slack.rate_limits import RateLimiter
 from bots.slack.settings import SlackSettings
-from bots.slack.socket_mode import PING_SECONDS, socket_mode_connection
+from bots.slack.socket_mode import socket_mode_connection
 from bots.slack.users import Users
 from core.background import cancel, repeat_forever
 from core.ports import Deliveries, Feedback, History, JobQueue, Outbox, Secrets
@@ -187,6 +187,7 @@ async def _transport(
         return
     token = settings.slack_app_token
     assert token is not None  # noqa: S101 -- checked at the door
-    ping = PING_SECONDS * second
-    async with socket_mode_connection(app, token.get_secret_value(), catch_up.soon, ping):
+    async with socket_mode_connection(
+        app, token.get_secret_value(), catch_up.soon, settings.slack_processes, second
+    ):
         yield

@@ -30,6 +30,8 @@ CLIENT_FAULTS = {
     "bad_client_secret": "HENJI_SLACK_CLIENT_SECRET",
 }
 
+HELLO_SECONDS = 5.0
+
 UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, SlackRequestError)
 TRANSIENT = frozenset(
     {"", "fatal_error", "internal_error", "ratelimited", "request_timeout", "service_unavailable"}
@@ -122,6 +124,32 @@ async def revoked(workspaces: ManyWorkspaces) -> Sequence[str]:
     return found
 
 
+async def other_connections(client: AsyncWebClient, token: str) -> int:
+    """How many processes are connected with the app token.
+
+    This connects for a moment; an event that Slack sends here meanwhile is delivered again.
+    """
+    answer = await client.apps_connections_open(app_token=token)
+    assert client.session is not None  # noqa: S101 -- `web_client` gave it one
+    async with client.session.ws_connect(str(answer["url"])) as socket:
+        hello = await socket.receive_json(timeout=HELLO_SECONDS)
+    return int(hello.get("num_connections") or 1) - 1
+
+
+async def _check_connections(settings: SlackSettings, client: AsyncWebClient) -> str:
+    """How many processes are connected; OperatorError where they are more than the settings say."""
+    if settings.slack_http_port is not None or settings.slack_app_token is None:
+        return ""
+    others = await other_connections(client, settings.slack_app_token.get_secret_value())
+    if others > settings.slack_processes:
+        raise OperatorError(
+            f"{others} processes are connected with SLACK_APP_TOKEN, and HENJI_SLACK_PROCESSES is "
+            f"{settings.slack_processes}: each gets only a part of the events; stop the others, or "
+            "let all share one Redis and set their number"
+        )
+    return f"; {others} connected" if others else ""
+
+
 async def examine(settings: SlackSettings, vault: OpenVault) -> str:
     """What is well about the tokens; OperatorError, with what to do, where something is wrong."""
     async with web_client(settings) as client:
@@ -131,7 +159,8 @@ async def examine(settings: SlackSettings, vault: OpenVault) -> str:
                 many = many_workspaces(settings, secrets, client)
                 if sentences := await revoked(many):
                     raise OperatorError("; ".join(sentences))
-    return f"the tokens are good at {settings.slack_api_url}"
+        connected = await _check_connections(settings, client)
+    return f"the tokens are good at {settings.slack_api_url}{connected}"
 
 
 async def check(settings: SlackSettings, client: AsyncWebClient) -> None:

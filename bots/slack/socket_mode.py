@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
@@ -21,20 +22,28 @@ from bots.slack.setup_checks import app_token_sentence
 from core.observe import metrics
 
 PING_SECONDS = 5.0
+GAP_SECONDS = 2.0
+"""Slack may not deliver again what it sent in a longer gap."""
 
 log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
 async def socket_mode_connection(
-    app: AsyncApp, app_token: str, on_reconnect: Callable[[], None], ping: float = PING_SECONDS
+    app: AsyncApp,
+    app_token: str,
+    on_gap: Callable[[], None],
+    processes: int = 1,
+    second: float = 1.0,
 ) -> AsyncIterator[None]:
-    """Stay connected. `on_reconnect` is called when a lost connection is back.
+    """Stay connected. `on_gap` is called when the connection is back after a gap.
 
-    `ping`: seconds between checks of the connection.
+    `processes`: how many are meant to share the app token; `second`: shorter in tests.
     """
+    ping = PING_SECONDS * second
     handler = _Handler(app, app_token, logger=_quiet_logger(), ping_interval=ping)
-    handler.client.on_message_listeners.append(_ConnectionWatcher(on_reconnect).on_frame)
+    watcher = _ConnectionWatcher(on_gap, processes, GAP_SECONDS * second)
+    handler.client.on_message_listeners.append(watcher.on_frame)
     _log_connection_errors(handler.client)
     with metrics.gateway_connection("slack", lambda: _is_connected(handler.client.current_session)):
         await handler.connect_async()  # type: ignore[no-untyped-call]  # Bolt's has no types
@@ -90,23 +99,39 @@ def _quiet_logger() -> logging.Logger:
 
 
 class _ConnectionWatcher:
-    """Notices a connection that was lost and is back."""
+    """Notices gaps in the connection, and other processes that use the same app token."""
 
-    def __init__(self, on_reconnect: Callable[[], None]) -> None:
-        self._on_lost = on_reconnect
-        self._expected = True  # the first hello
+    def __init__(self, on_gap: Callable[[], None], processes: int, gap: float) -> None:
+        self._on_gap = on_gap
+        self._processes = processes
+        self._gap = gap
+        self._is_first = True
+        self._sent_away: float | None = None
+        """When Slack announced the end of the connection."""
 
     async def on_frame(self, frame: aiohttp.WSMessage) -> None:
         text = str(frame.data)
         if '"hello"' not in text and '"disconnect"' not in text:
             return
-        kind = json.loads(text).get("type")
-        if kind == "disconnect":
+        body = json.loads(text)
+        if body.get("type") == "disconnect":
             metrics.count_gateway_event("slack", "disconnect")
-            self._expected = True
-        elif kind == "hello":
-            metrics.count_gateway_event("slack", "hello" if self._expected else "lost and back")
-            if not self._expected:
-                log.warning("the connection to slack was lost; reading what was missed")
-                self._on_lost()
-            self._expected = False
+            self._sent_away = self._sent_away or time.monotonic()
+        elif body.get("type") == "hello":
+            self._on_hello(int(body.get("num_connections") or 1))
+
+    def _on_hello(self, connections: int) -> None:
+        announced, self._sent_away = self._sent_away, None
+        is_lost = not self._is_first and announced is None
+        metrics.count_gateway_event("slack", "lost and back" if is_lost else "hello")
+        if is_lost or (announced is not None and time.monotonic() - announced > self._gap):
+            log.warning("the connection to slack had a gap; reading what was missed")
+            self._on_gap()
+        # the old connection may be counted still
+        if connections > self._processes + (not self._is_first):
+            log.warning(
+                "other processes use SLACK_APP_TOKEN: each gets only a part of the events",
+                connections=connections,
+                slack_processes=self._processes,
+            )
+        self._is_first = False
