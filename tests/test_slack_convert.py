@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from bots.slack.convert import (
     MessagePosted,
     SessionStopped,
 )
+from bots.slack.users import User
 from core.types import ThreadKey, Turn
 
 BOT = Bot("T1", "UBOT", "BBOT")
@@ -139,10 +141,12 @@ def test_markup_is_read_as_people_see_it(raw: str, readable: str) -> None:
 
 
 def test_a_message_is_identified_by_its_event_and_an_edit_by_its_timestamp() -> None:
-    first = convert.incoming(said(), BOT, {"U1": "花子"}, addressed=True, note={"locale": "ja"})
+    first = convert.incoming(
+        said(), BOT, {"U1": "花子"}, addressed=True, stranger=False, note={"locale": "ja"}
+    )
     assert (first.event_ids, first.revision, first.turn.name) == (("Ev1",), "", "花子")
     later = convert.incoming(
-        said(edited={"ts": "3.0"}), BOT, {}, addressed=True, note={"locale": "ja"}
+        said(edited={"ts": "3.0"}), BOT, {}, addressed=True, stranger=False, note={"locale": "ja"}
     )
     assert (later.event_ids, later.revision) == ((), "3.0")
 
@@ -155,7 +159,7 @@ def test_a_text_command_is_the_whole_message(word: str) -> None:
 
 def test_a_threads_past_is_people_bots_and_the_bots_own_replies() -> None:
     def turn(message: convert.Json) -> Turn | None:
-        found = convert.earlier(message, KEY, BOT, {})
+        found = convert.earlier(message, KEY, BOT, {}, stranger=False)
         return found.turn if found else None
 
     person = {"ts": "1.0", "user": "U1", "text": "hi"}
@@ -178,12 +182,21 @@ def test_a_threads_past_is_people_bots_and_the_bots_own_replies() -> None:
     assert (other.role, other.author) == ("user", "B2")
 
 
-def test_a_message_of_the_past_says_whether_a_stranger_wrote_it() -> None:
-    for team, stranger in ((BOT.team, False), ("T0OTHER", True)):
-        message = {"ts": "1.0", "user": "U1", "text": "hi", "user_team": team}
-        found = convert.earlier(message, KEY, BOT, {})
-        assert found is not None
-        assert found.stranger is stranger
+@pytest.mark.parametrize(
+    ("user", "is_colleague"),
+    [
+        (User(team="T1"), True),
+        (User(team="T2"), False),
+        (User(team="T2", enterprise="E1"), True),
+        (User(team="T2", enterprise="E2"), False),
+        (User(team="T2", enterprise="E1", is_stranger=True), False),
+        (User(), False),
+    ],
+)
+def test_a_colleague_is_of_the_workspace_or_of_its_organization(
+    user: User, is_colleague: bool
+) -> None:
+    assert user.belongs_to(replace(BOT, enterprise="E1")) is is_colleague
 
 
 def test_a_button_value_names_reply_author_and_thread() -> None:

@@ -108,6 +108,25 @@ async def test_strangers_are_answered_or_ignored_by_a_setting(redis: Redis, stra
         await house.at_rest()
 
 
+@pytest.mark.parametrize(("enterprise", "answered"), [("E0OURS", True), ("E0OTHER", False)])
+async def test_a_colleague_of_the_organization_is_no_stranger(
+    redis: Redis, enterprise: str, answered: bool
+) -> None:
+    async with slack_deployment(redis) as house:
+        slack = house.slack
+        slack.workspace.enterprise = "E0OURS"
+        await house.core()
+        await house.adapter()
+        slack.person("U7", "Colleague", team="T0SISTER", enterprise=enterprise)
+        ts = await slack.say("C1", "U7", f"{BOT} hi")
+        if answered:
+            await house.answered("C1", ts, "echo: hi")
+        else:
+            await slack.until(lambda: slack.whispers("U7"))
+            assert slack.replies("C1", ts) == []
+        await house.at_rest()
+
+
 async def test_an_admin_of_another_workspace_is_no_admin_here(house: SlackDeployment) -> None:
     slack = house.slack
     slack.person("U7", "Stranger", team="T0OTHER", locale="en-US", admin=True)

@@ -14,6 +14,7 @@ from bots.slack import components
 from bots.slack.platform import SlackPlatform
 from core.queue_types import Place
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.waiting import until
 
 BOT = "<@U0HENJI>"
 
@@ -131,8 +132,7 @@ async def test_events_may_come_by_signed_http(redis: Redis) -> None:
         reply = await house.answered("C1", ts, "echo: hi")
         envelope = slack.command("U2", "C1", "model")
         await envelope.done.wait()
-        assert envelope.answer is not None
-        assert "echo" in envelope.answer["text"]
+        await slack.until(lambda: "echo" in str(slack.workspace.responses))
         slack.press("U1", reply, components.REGENERATE)
         await slack.until(lambda: reply.edits == 1)
         forged = slack.delivery.signed("{}", secret="wrong")
@@ -169,3 +169,60 @@ async def test_a_hundred_threads_at_once_are_each_answered_once(redis: Redis) ->
         assert all(len(slack.replies(place[0], ts)) == 1 for ts, place in asked.items())
         assert not [call for call in slack.api.calls if call.error == "ratelimited"]
         assert slack.workspace.violations == []
+
+
+# -- group direct messages, and the top of direct ones ---------------------------------------
+
+
+async def test_a_group_direct_message_is_like_a_channel(house: SlackDeployment) -> None:
+    slack = house.slack
+    root = await slack.say("G1", "U2", "the deploy failed")
+    ts = await slack.say("G1", "U1", f"{BOT} help us", thread=root)
+    await house.answered("G1", root, "echo: help us")
+    assert slack.called("conversations.replies")
+    await slack.say("G1", "U1", f"{BOT} more", thread=root)
+    await house.answered("G1", root, "echo: more")
+    await slack.edit("G1", ts, f"{BOT} help me")
+    remembered = ["the deploy failed", "help me", "echo: help us", "more", "echo: more"]
+
+    async def edited() -> bool:
+        return await house.storehouse().texts(house.key("G1", root)) == remembered
+
+    await until(edited)
+
+
+async def test_an_app_without_the_scope_for_group_messages_still_starts(redis: Redis) -> None:
+    async with slack_deployment(redis) as house:
+        slack = house.slack
+        app = slack.workspace.installations[slack.bot_token]
+        app.scopes = app.scopes - {"mpim:history"}
+        await house.core()
+        await house.adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} hi")
+        await house.answered("C1", ts, "echo: hi")
+
+
+async def test_stop_at_the_top_of_a_direct_message_reaches_the_reply(redis: Redis) -> None:
+    async with slack_deployment(redis, minute=30) as house:
+        slack = house.slack
+        await house.core(pace=20)
+        await house.adapter()
+        ts = await slack.say("D1", "U1", "すこし長い文章です。" * 12)
+        [reply] = await slack.until(lambda: slack.replies("D1", ts))
+        await slack.say("D1", "U1", "stop")
+        await slack.until(lambda: components.CONTINUE in reply.buttons())
+        await house.at_rest()
+
+
+async def test_reset_at_the_top_of_a_direct_message_forgets_all_of_it(
+    house: SlackDeployment,
+) -> None:
+    slack = house.slack
+    threads = [await slack.say("D1", "U1", text) for text in ("one", "two")]
+    for ts, text in zip(threads, ("one", "two"), strict=True):
+        await house.answered("D1", ts, f"echo: {text}")
+    await slack.say("D1", "U1", "reset")
+    messages = slack.workspace.messages.values()
+    await slack.until(lambda: any("記憶を消しました" in m.text for m in messages))
+    for ts in threads:
+        assert await house.storehouse().texts(house.key("D1", ts)) == []

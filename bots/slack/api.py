@@ -173,5 +173,9 @@ async def identify(client: AsyncWebClient) -> Bot:
     """The bot that the client's token belongs to."""
     answer = await client.auth_test()
     return Bot(
-        answer["team_id"], answer["user_id"], answer["bot_id"], answer.get("user") or "henji"
+        answer["team_id"],
+        answer["user_id"],
+        answer["bot_id"],
+        answer.get("user") or "henji",
+        answer.get("enterprise_id") or "",
     )

@@ -9,7 +9,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import Incoming
 from bots.slack.api import SlackApi, Workspaces
-from bots.slack.convert import earlier
+from bots.slack.convert import earlier, team_of
 from bots.slack.users import Users
 from core.queue_types import Delivery
 from core.types import ThreadKey
@@ -53,7 +53,15 @@ class Backfill:
         messages = await self.replies(thread, oldest=f"{after:.6f}", latest=before)
         authors = {str(m["user"]) for m in messages if m.get("user") and not m.get("bot_id")}
         names = await self._users.names(thread.space, authors)
-        found = (earlier(message, thread, bot, names) for message in messages)
+        strangers = {
+            author
+            for author, team in {(str(m.get("user")), team_of(m, bot)) for m in messages}
+            if await self._users.is_stranger(bot, author, team)
+        }
+        found = (
+            earlier(message, thread, bot, names, stranger=str(message.get("user")) in strangers)
+            for message in messages
+        )
         return [incoming for incoming in found if incoming is not None]
 
     async def replies(

@@ -75,7 +75,8 @@ async def serve(
     """Serve Slack until `stop`. OperatorError, one sentence, where Slack refuses the tokens."""
     settings.require()
     async with web_client(settings) as client:
-        await setup_checks.check(settings, client)
+        if better := await setup_checks.check(settings, client):
+            log.warning(better)
         flow, workspaces = await _installed(settings, stores, client)
         limiter = limiter or RateLimiter(share=1 / settings.slack_processes)
         context = new_context(settings, stores, terms, workspaces, limiter)

@@ -30,7 +30,9 @@ class ButtonHandlers:
             await self._feedback(press)
             return
         ref = ReplyRef.parse(press.value)
-        self._context.report(ref.thread, press.user, await self._outcome(press, ref))
+        outcome = await self._outcome(press, ref)
+        if not outcome.done:
+            self._context.report(ref.thread, press.user, outcome)
 
     async def _outcome(self, press: Press, ref: ReplyRef) -> Outcome:
         actions = self._context.actions

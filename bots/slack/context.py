@@ -60,7 +60,8 @@ class Context:
 
     async def actor(self, team: str, user: str, user_team: str = "") -> Actor:
         """The person, for `Actions`; `user_team` is their own, where Slack says it."""
-        stranger = user_team not in ("", team) or await self.users.is_stranger(team, user)
+        bot = await self.workspaces.bot(team)
+        stranger = await self.users.is_stranger(bot, user, user_team)
         return Actor(user, manages=partial(self.users.is_admin, team, user), stranger=stranger)
 
     async def refusal(self, key: ThreadKey, user: str, user_team: str = "") -> str | None:
@@ -112,9 +113,8 @@ class Context:
         await self.send_privately(key, user, say(sentence, locale, **values))
 
     def report(self, key: ThreadKey, user: str, outcome: Outcome) -> None:
-        """Tell a person, in the background, why an action was not done."""
-        if not outcome.done:
-            self.spawn(self._report(key, user, outcome))
+        """Tell a person, in the background, what came of an action."""
+        self.spawn(self._report(key, user, outcome))
 
     async def _report(self, key: ThreadKey, user: str, outcome: Outcome) -> None:
         sentence = outcome.sentence(await self.users.locale(key.space, user))

@@ -55,6 +55,8 @@ class Bot:
     user: str
     bot_id: str
     name: str = "henji"
+    enterprise: str = ""
+    """The Enterprise Grid organization that the workspace is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ class MessagePosted:
     user: str
     text: str
     user_team: str
+    """The author's workspace, or with Enterprise Grid the id of their organization."""
+    context_team: str = ""
+    """The workspace in which the bot sees the message."""
     bot_id: str | None = None
     mentioned: bool = False
     """The bot is named in the text."""
@@ -154,13 +159,14 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
     if not _TS.fullmatch(ts):
         raise Malformed("ts")
     mentions = set(_MENTION.findall(text))
-    team = str(message.get("user_team") or message.get("team") or bot.team)
+    team = team_of(message, bot)
     return MessagePosted(
         key=ThreadKey(PLATFORM, bot.team, channel, message.get("thread_ts") or ts),
         ts=ts,
         user=user,
         text=text,
         user_team=team,
+        context_team=str(body.get("context_team_id") or body.get("team_id") or bot.team),
         bot_id=message.get("bot_id"),
         mentioned=bot.user in mentions,
         others=frozenset(mentions - {bot.user}),
@@ -209,12 +215,16 @@ def required(body: Json, name: str) -> Any:
 
 
 def earlier(
-    message: Json, thread: ThreadKey, bot: Bot, names: Mapping[str, str]
+    message: Json, thread: ThreadKey, bot: Bot, names: Mapping[str, str], *, stranger: bool
 ) -> Incoming | None:
     """A message of a thread's past; None where it is not part of the conversation."""
     turn = _earlier_turn(message, bot, names)
-    team = message.get("user_team") or message.get("team") or bot.team
-    return Incoming(thread, turn, addressed=False, stranger=team != bot.team) if turn else None
+    return Incoming(thread, turn, addressed=False, stranger=stranger) if turn else None
+
+
+def team_of(message: Json, bot: Bot) -> str:
+    """The author's workspace, or their organization."""
+    return str(message.get("user_team") or message.get("team") or bot.team)
 
 
 def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | None:
@@ -244,6 +254,7 @@ def incoming(
     names: Mapping[str, str],
     *,
     addressed: bool,
+    stranger: bool,
     note: Mapping[str, str],
 ) -> Incoming:
     """The message as an `Incoming` for the relay."""
@@ -257,7 +268,7 @@ def incoming(
         revision=posted.edited,
         note=note,
         has_past=posted.inside,
-        stranger=posted.user_team != bot.team,
+        stranger=stranger,
     )
 
 

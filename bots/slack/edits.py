@@ -37,5 +37,6 @@ class EditHandler:
     async def _reworded(self, posted: MessagePosted, bot: Bot) -> None:
         names = await self._context.users.names(bot.team, convert.user_ids_in(posted))
         words = convert.readable(posted.text, bot, names)
-        asker = Asker(posted.key, posted.user, stranger=posted.user_team != bot.team)
+        stranger = await self._context.users.is_stranger(bot, posted.user, posted.user_team)
+        asker = Asker(posted.key, posted.user, stranger=stranger)
         await self._context.relay.edited(asker, posted.ts, words, posted.edited)

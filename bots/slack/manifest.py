@@ -20,8 +20,11 @@ SCOPES = (
     "commands",
     "groups:history",
     "im:history",
+    "mpim:history",
     "users:read",
 )
+LATER_SCOPES = frozenset({"mpim:history"})
+"""Scopes that apps of earlier versions lack: these work without them, in fewer places."""
 EVENTS = (
     "agent_session_stopped",
     "app_home_opened",
@@ -29,6 +32,7 @@ EVENTS = (
     "message.channels",
     "message.groups",
     "message.im",
+    "message.mpim",
 )
 PROMPTS = ("summary", "draft", "ideas")
 """The suggested prompts: keys of sentences."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bots.actions import Scope
 from bots.follow_ups import is_follow_up
@@ -23,6 +25,9 @@ LAST_RETRY = 3
 BOT_TURNS = 3
 """At most this many messages of other bots are answered in a row; then a person must write."""
 KEPT_THREADS = 10_000
+SEARCHED_THREADS = 500
+CONVERSATION_SECONDS = 86_400.0
+"""How far back replies under way in a direct channel are looked for."""
 AT_ONCE = 16
 """How many messages are stored at the same time: more would only take more connections."""
 
@@ -123,7 +128,7 @@ class MessageHandler:
         if command == "reset":
             await self._reset(posted)
         elif command == "stop":
-            await self._stop(posted.key, posted.user)
+            await self._stop(await self._conversations(posted), posted.user)
         elif self._first(posted, command):
             locale = await self._context.users.locale(bot.team, posted.user, posted.text)
             sentence = self.sentence(command, locale, bot)
@@ -143,23 +148,41 @@ class MessageHandler:
         )
 
     async def _reset(self, posted: MessagePosted) -> None:
-        actor = await self._context.actor(posted.key.space, posted.user)
-        place = Place(PLATFORM, posted.key.space)
-        outcome = await self._context.actions.reset(actor, Scope("thread", place, posted.key))
+        actor = await self._context.actor(posted.key.space, posted.user, posted.user_team)
+        outcome = await self._context.actions.reset(actor, _reset_scope(posted))
         if self._first(posted, "reset"):
-            self._context.spawn(self._context.tell(posted.key, posted.user, outcome.key))
+            self._context.report(posted.key, posted.user, outcome)
 
-    async def _stop(self, key: ThreadKey, user: str, streams: tuple[str, ...] = ()) -> None:
+    async def _conversations(self, posted: MessagePosted) -> Sequence[ThreadKey]:
+        """What a command is about: its thread, or at the top of a direct channel all of these."""
+        if not _is_at_the_top(posted):
+            return (posted.key,)
+        found, seen = [posted.key], 0
+        since = time.time() - CONVERSATION_SECONDS
+        async for summary in self._context.history.threads(PLATFORM, since):
+            seen += 1
+            key = summary.thread
+            if (key.space, key.channel) == (posted.key.space, posted.key.channel):
+                found.append(key)
+            if seen == SEARCHED_THREADS:
+                break
+        return found
+
+    async def _stop(
+        self, conversations: Sequence[ThreadKey], user: str, streams: Sequence[str] = ()
+    ) -> None:
+        key = conversations[0]
         actor = await self._context.actor(key.space, user)
-        outcome = await self._context.actions.stop_here(actor, (key,), streams)
-        self._context.report(key, user, outcome)
+        outcome = await self._context.actions.stop_here(actor, conversations, streams)
+        if not outcome.done:
+            self._context.report(key, user, outcome)
 
     async def on_session_stopped(self, stopped: SessionStopped) -> None:
         """Stop the work and end the session: Slack's Stop button has ended only the stream.
 
         If the presser may not stop the reply, it goes on without a stream.
         """
-        await self._stop(stopped.key, stopped.user, stopped.streams)
+        await self._stop((stopped.key,), stopped.user, stopped.streams)
         self._context.spawn(self._context.platform.end_session(stopped.key))
 
     # -- storing --------------------------------------------------------------------------------
@@ -169,8 +192,12 @@ class MessageHandler:
         names = await users.names(bot.team, convert.user_ids_in(posted))
         note = {"locale": await users.locale(bot.team, posted.user, posted.text)}
         if posted.user_team != bot.team:
-            note["team"] = posted.user_team
-        incoming = convert.incoming(posted, bot, names, addressed=addressed, note=note)
+            is_team = posted.user_team.startswith("T")
+            note["team"] = posted.user_team if is_team else posted.context_team
+        stranger = await users.is_stranger(bot, posted.user, posted.user_team)
+        incoming = convert.incoming(
+            posted, bot, names, addressed=addressed, stranger=stranger, note=note
+        )
         async with self._places:
             receipt = await self._context.relay.submit(incoming)
         if receipt.outcome == "queued" and receipt.job:
@@ -189,3 +216,15 @@ class MessageHandler:
         posted = convert.parse_event({"event": {**message, "channel": key.channel}}, bot)
         if isinstance(posted, MessagePosted):
             await self.handle(posted, bot)
+
+
+def _is_at_the_top(posted: MessagePosted) -> bool:
+    return posted.direct and not posted.inside
+
+
+def _reset_scope(posted: MessagePosted) -> Scope:
+    """The thread of the message; at the top of a direct channel all of the channel."""
+    place = Place(PLATFORM, posted.key.space)
+    if _is_at_the_top(posted):
+        return Scope("channel", replace(place, channel=posted.key.channel), own=True)
+    return Scope("thread", place, posted.key)

@@ -52,6 +52,7 @@ class Installations(AsyncInstallationStore):
     async def async_save_bot(self, bot: InstalledBot) -> None:
         fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
         fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
+        fields["enterprise"] = bot.enterprise_id
         await self._vault.put(f"slack:{bot.team_id}", json.dumps(fields))
         await self._list({*await self.teams(), str(bot.team_id)})
 
@@ -75,7 +76,12 @@ class Installations(AsyncInstallationStore):
         fields = json.loads(text)
         known = {name: fields[name] for name in _FIELDS}
         expires, installed = fields["expires"], fields["installed"]
-        return InstalledBot(**known, bot_token_expires_at=expires, installed_at=installed)
+        return InstalledBot(
+            **known,
+            enterprise_id=fields.get("enterprise"),
+            bot_token_expires_at=expires,
+            installed_at=installed,
+        )
 
     async def async_delete_bot(self, *, enterprise_id: str | None, team_id: str | None) -> None:
         await self._vault.take(f"slack:{team_id}")
@@ -126,7 +132,8 @@ class ManyWorkspaces:
 
     async def bot(self, team: str) -> Bot:
         found = await self._installed(team)
-        return Bot(team, found.bot_user_id, found.bot_id or "")
+        enterprise = found.enterprise_id or ""
+        return Bot(team, found.bot_user_id, found.bot_id or "", enterprise=enterprise)
 
     async def teams(self) -> Sequence[str]:
         """The ids of the workspaces that have the app."""

@@ -12,7 +12,7 @@ from bots.platform import PlatformRefused
 from bots.platforms import OpenVault
 from bots.slack.api import error_code, web_client
 from bots.slack.error_codes import bot_token_sentence, missing_scopes
-from bots.slack.manifest import SCOPES
+from bots.slack.manifest import LATER_SCOPES, SCOPES
 from bots.slack.oauth import ManyWorkspaces, many_workspaces
 from bots.slack.settings import APP, SlackSettings
 from core.errors import OperatorError
@@ -48,8 +48,11 @@ def _try_later(error: str) -> str:
     return f"Slack does not answer as it should ({error or 'no JSON'}): try again in a while"
 
 
-async def check_bot_token(client: AsyncWebClient) -> None:
-    """OperatorError, one sentence, where the bot token is refused or lacks scopes."""
+async def check_bot_token(client: AsyncWebClient) -> str:
+    """OperatorError, one sentence, where the bot token is refused or lacks scopes.
+
+    Returns a sentence where it lacks scopes that only some places need, else "".
+    """
     try:
         answer = await client.auth_test()
     except UNREACHABLE as error:
@@ -60,8 +63,11 @@ async def check_bot_token(client: AsyncWebClient) -> None:
         raise OperatorError(say(name)) from error
     granted = {scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")}
     missing = [scope for scope in SCOPES if scope not in granted]
-    if missing and granted != {""}:
+    if granted == {""}:
+        return ""
+    if set(missing) - LATER_SCOPES:
         raise OperatorError(missing_scopes(missing))
+    return f"group direct messages are not read: {missing_scopes(missing)}" if missing else ""
 
 
 async def check_app_token(client: AsyncWebClient, token: str) -> None:
@@ -153,22 +159,25 @@ async def _check_connections(settings: SlackSettings, client: AsyncWebClient) ->
 async def examine(settings: SlackSettings, vault: OpenVault) -> str:
     """What is well about the tokens; OperatorError, with what to do, where something is wrong."""
     async with web_client(settings) as client:
-        await check(settings, client)
+        better = await check(settings, client)
         if settings.slack_by_oauth:
             async with vault() as secrets:
                 many = many_workspaces(settings, secrets, client)
                 if sentences := await revoked(many):
                     raise OperatorError("; ".join(sentences))
         connected = await _check_connections(settings, client)
-    return f"the tokens are good at {settings.slack_api_url}{connected}"
+    well = f"the tokens are good at {settings.slack_api_url}{connected}"
+    return f"{well}; {better}" if better else well
 
 
-async def check(settings: SlackSettings, client: AsyncWebClient) -> None:
-    """Run every check, in the order of the setup."""
+async def check(settings: SlackSettings, client: AsyncWebClient) -> str:
+    """Run every check, in the order of the setup. Returns what could be better, else ""."""
     settings.require()
+    better = ""
     if settings.slack_http_port is not None and settings.slack_by_oauth:
         await check_client(client, settings)
     elif settings.slack_bot_token is not None:
-        await check_bot_token(client)
+        better = await check_bot_token(client)
     if settings.slack_http_port is None and settings.slack_app_token is not None:
         await check_app_token(client, settings.slack_app_token.get_secret_value())
+    return better

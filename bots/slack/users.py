@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bots import strings
 from bots.slack.api import Workspaces
+from bots.slack.convert import Bot
 from bots.slack.rate_limits import RateLimiter
 from core.bounded import Bounded
 
@@ -16,6 +17,8 @@ KEPT = 10_000
 KEPT_SECONDS = 3600.0
 LOOKUP_SECONDS = 0.15
 """The longest that a message waits for unknown names; Slack wants it acknowledged in three."""
+COLLEAGUE_SECONDS = 1.5
+"""The same where Slack does not say in the event whether its author is a colleague."""
 AT_ONCE = 16
 """How many users are looked up at the same time."""
 
@@ -27,8 +30,20 @@ class User:
     name: str = ""
     locale: str = ""
     admin: bool = False
-    stranger: bool = False
-    """From another workspace, in a channel that is shared with it."""
+    team: str = ""
+    """Their workspace; empty: not known."""
+    enterprise: str = ""
+    """Their Enterprise Grid organization."""
+    is_stranger: bool = False
+    """Slack says that they are of another organization."""
+
+    def belongs_to(self, bot: Bot) -> bool:
+        """Whether they are of the bot's workspace or of its organization."""
+        if not self.team or self.is_stranger:
+            return False
+        return self.team == bot.team or (
+            bool(self.enterprise) and self.enterprise == bot.enterprise
+        )
 
 
 class Users:
@@ -61,17 +76,22 @@ class Users:
             return True
         return (await self._ask(team, user)).admin
 
-    async def is_stranger(self, team: str, user: str) -> bool:
-        return (await self._soon(team, user)).stranger
+    async def is_stranger(self, bot: Bot, user: str, user_team: str = "") -> bool:
+        """Whether a user is of another organization; `user_team`: theirs, as the payload says."""
+        if not user_team:
+            return (await self._soon(bot.team, user)).is_stranger
+        if user_team in (bot.team, bot.enterprise):
+            return False
+        return not (await self._soon(bot.team, user, COLLEAGUE_SECONDS)).belongs_to(bot)
 
-    async def _soon(self, team: str, user: str) -> User:
+    async def _soon(self, team: str, user: str, within: float = LOOKUP_SECONDS) -> User:
         at, person = self._known.get((team, user), (0.0, User()))
         if at and time.monotonic() - at < KEPT_SECONDS:
             return person
         if len(self._asking) >= AT_ONCE and (team, user) not in self._asking:
             return person  # under load, storing the message comes first
         try:
-            return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), LOOKUP_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), within)
         except TimeoutError:
             return User()
 
@@ -100,12 +120,17 @@ class Users:
 def _person(user: Mapping[str, object], team: str) -> User:
     profile = user.get("profile")
     shown = profile.get("display_name") if isinstance(profile, dict) else ""
-    stranger = bool(user.get("is_stranger"))
-    of_another = stranger or user.get("team_id") not in (None, team)
+    organization = user.get("enterprise_user")
+    grid = organization if isinstance(organization, dict) else {}
+    home, enterprise = str(user.get("team_id") or ""), str(grid.get("enterprise_id") or "")
+    is_stranger = bool(user.get("is_stranger"))
+    # an admin of another workspace is not one here
+    here = not is_stranger and (home in ("", team) or enterprise == team)
     return User(
         name=str(shown or user.get("real_name") or user.get("name") or ""),
         locale=str(user.get("locale") or ""),
-        # an admin of another workspace is not one here
-        admin=bool(user.get("is_admin") or user.get("is_owner")) and not of_another,
-        stranger=stranger,
+        admin=here and any(user.get(f"is_{role}") for role in ("admin", "owner")),
+        team=home,
+        enterprise=enterprise,
+        is_stranger=is_stranger,
     )

@@ -86,11 +86,18 @@ class Delivery:
         return len(self._sockets)
 
     def send(
-        self, kind: Literal["events_api", "interactive", "slash_commands"], payload: Json
+        self,
+        kind: Literal["events_api", "interactive", "slash_commands"],
+        payload: Json,
+        *,
+        is_subscribed: bool = True,
     ) -> Envelope:
         envelope = Envelope(self.workspace.serial("envelope-"), kind, payload, time.monotonic())
         self.envelopes.append(envelope)
         if self.deaf:
+            return envelope
+        if not is_subscribed:
+            envelope.done.set()
             return envelope
         if self.faults.shuffle:
             self.faults.held.append(envelope)

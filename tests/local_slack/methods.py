@@ -13,7 +13,14 @@ from tests.local_slack.limits import (
     TEXT_BYTES,
 )
 from tests.local_slack.validation import block_faults, total_length
-from tests.local_slack.workspace import Installation, Json, Message, Workspace
+from tests.local_slack.workspace import (
+    Installation,
+    Json,
+    Message,
+    Person,
+    Workspace,
+    channel_type,
+)
 
 
 class Refused(Exception):
@@ -78,7 +85,7 @@ class Methods:
 
     def _add(self, message: Message) -> None:
         self.workspace.messages[message.channel, message.ts] = message
-        place = "im" if message.channel.startswith("D") else "channel"
+        place = channel_type(message.channel)
         self.emit(message.payload() | {"channel": message.channel, "channel_type": place})
         self._clear_status(message.channel, message.thread_ts)
 
@@ -123,7 +130,7 @@ class Methods:
                 "type": "message",
                 "subtype": "message_changed",
                 "channel": message.channel,
-                "channel_type": "im" if message.channel.startswith("D") else "channel",
+                "channel_type": channel_type(message.channel),
                 "ts": self.workspace.next_ts(),
                 "message": message.payload(),
                 "previous_message": before,
@@ -139,7 +146,7 @@ class Methods:
                 "type": "message",
                 "subtype": "message_deleted",
                 "channel": message.channel,
-                "channel_type": "im" if message.channel.startswith("D") else "channel",
+                "channel_type": channel_type(message.channel),
                 "ts": self.workspace.next_ts(),
                 "deleted_ts": message.ts,
                 "previous_message": message.payload(),
@@ -293,6 +300,7 @@ class Methods:
             "team_id": app.team,
             "user_id": app.bot_user,
             "bot_id": app.bot_id,
+            "enterprise_id": self.workspace.enterprise or None,
             "is_enterprise_install": False,
         }
 
@@ -310,7 +318,16 @@ class Methods:
             "is_stranger": person.team != app.team,
             "is_bot": person.bot,
         }
-        return {"user": user | {"locale": person.locale}}
+        return {"user": user | {"locale": person.locale} | self._grid(person)}
+
+    def _grid(self, person: Person) -> Json:
+        """What Enterprise Grid and shared channels add to a user."""
+        enterprise = self.workspace.enterprise
+        stranger = person.team != self.workspace.team and (
+            not enterprise or person.enterprise != enterprise
+        )
+        grid = {"enterprise_id": person.enterprise, "teams": [person.team]}
+        return {"is_stranger": stranger, **({"enterprise_user": grid} if person.enterprise else {})}
 
     def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:
         """The message that began the thread comes first, whatever time is asked for: a guess,

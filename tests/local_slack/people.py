@@ -7,11 +7,19 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from bots.slack.manifest import EVENTS
 from tests.local_slack.delivery import Delivery, Envelope
 from tests.local_slack.limits import Limits
 from tests.local_slack.methods import Methods
 from tests.local_slack.server import Call, Refusal, WebApi, application
-from tests.local_slack.workspace import Installation, Json, Message, Person, Workspace
+from tests.local_slack.workspace import (
+    Installation,
+    Json,
+    Message,
+    Person,
+    Workspace,
+    channel_type,
+)
 
 
 class LocalSlack:
@@ -254,15 +262,16 @@ class LocalSlack:
     # -- payloads --------------------------------------------------------------------------------
 
     def _event(self, message: Message) -> Json:
-        place = "im" if message.channel.startswith("D") else "channel"
+        place = channel_type(message.channel)
         event = message.payload() | {"channel": message.channel, "channel_type": place}
         person = self.workspace.people.get(message.user)
         team = person.team if person else self.workspace.team
-        return event | {"event_ts": message.ts, "team": team, "user_team": team}
+        home = (person.enterprise or team) if person else team
+        return event | {"event_ts": message.ts, "team": team, "user_team": home}
 
     def _change(self, message: Message, subtype: str) -> Json:
         ts = self.workspace.next_ts()
-        place = "im" if message.channel.startswith("D") else "channel"
+        place = channel_type(message.channel)
         base = {"type": "message", "subtype": subtype, "hidden": True, "ts": ts, "event_ts": ts}
         return base | {"channel": message.channel, "channel_type": place}
 
@@ -270,20 +279,24 @@ class LocalSlack:
         self._emit(event)
 
     def _emit(self, event: Json) -> Envelope:
-        team = self.workspace.team
+        """Deliver an event, if the app's manifest subscribes to it."""
+        team, enterprise = self.workspace.team, self.workspace.enterprise
         authorization = {"team_id": team, "user_id": self.bot_user, "is_bot": True}
         payload = {
             "token": "verification",
             "team_id": self.named_team or team,
             "api_app_id": "A0HENJI",
             "event": event,
+            "enterprise_id": enterprise or None,
+            "context_team_id": team,
+            "context_enterprise_id": enterprise or None,
             "type": "event_callback",
             "event_id": self.workspace.serial("Ev"),
             "event_time": int(time.time()),
             "authorizations": [authorization | {"is_enterprise_install": False}],
             "is_ext_shared_channel": False,
         }
-        return self.delivery.send("events_api", payload)
+        return self.delivery.send("events_api", payload, is_subscribed=_is_subscribed(event))
 
     def _interact(self, kind: str, user: str, **body: Any) -> Envelope:
         team = self._team_of(user)
@@ -303,3 +316,10 @@ class LocalSlack:
     def _team_of(self, user: str) -> str:
         person = self.workspace.people.get(user)
         return person.team if person else self.workspace.team
+
+
+def _is_subscribed(event: Json) -> bool:
+    """Whether the app gets an event: of messages, those of the kinds of channel it asked for."""
+    kind = str(event.get("channel_type", ""))
+    name = {"channel": "channels", "group": "groups"}.get(kind, kind)
+    return event.get("type") != "message" or f"message.{name}" in EVENTS

@@ -16,7 +16,7 @@ from tests.local_slack.errors import is_known
 from tests.local_slack.limits import Limits
 from tests.local_slack.methods import Methods, Refused
 from tests.local_slack.validation import RULES, block_faults, faults
-from tests.local_slack.workspace import Installation, Json, Workspace
+from tests.local_slack.workspace import Installation, Json, Workspace, channel_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class WebApi:
         if found:
             self.workspace.violations += found
             raise Refused("invalid_arguments", message="; ".join(found))
-        scope = RULES[method].scope
+        scope = _scope(method, arguments)
         if scope and not self._has_scope(scope, app):
             provided = ",".join(sorted(app.scopes))
             raise Refused("missing_scope", needed=scope, provided=provided)
@@ -133,8 +133,6 @@ class WebApi:
             raise Refused(refusal.error)
 
     def _has_scope(self, scope: str, app: Installation) -> bool:
-        if scope == "channels:history":
-            return any(name.endswith(":history") for name in app.scopes)
         return scope in app.scopes
 
     def _team_of(self, request: web.Request) -> str:
@@ -218,6 +216,13 @@ class WebApi:
         self.workspace.responses.append(body | {"_url": request.path})
         await self.workspace.changed()
         return web.Response(text="ok")
+
+
+def _scope(method: str, arguments: Json) -> str:
+    """The scope that a call needs; for reading, that of the kind of channel."""
+    scope = RULES[method].scope
+    kind = channel_type(str(arguments.get("channel", "")))
+    return f"{kind}:history" if scope == "channels:history" and kind != "channel" else scope
 
 
 async def merged_arguments(request: web.Request) -> Json:

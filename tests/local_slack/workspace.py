@@ -22,6 +22,7 @@ EVERY_SCOPE = frozenset(
         "im:history",
         "im:read",
         "im:write",
+        "mpim:history",
         "users:read",
     }
 )
@@ -37,6 +38,8 @@ class Person:
     locale: str = "ja-JP"
     admin: bool = False
     bot: bool = False
+    enterprise: str = ""
+    """The Enterprise Grid organization, which events may name in the place of the workspace."""
 
 
 @dataclass(slots=True)
@@ -110,11 +113,18 @@ def _ts(message: Message) -> str:
     return message.ts
 
 
+def channel_type(channel: str) -> str:
+    """What kind of conversation an id is of; here G is for group direct messages alone."""
+    return {"D": "im", "G": "mpim"}.get(channel[:1], "channel")
+
+
 class Workspace:
     """The state of the local Slack, and a way to wait for it to change."""
 
     def __init__(self, team: str = "T0HENJI") -> None:
         self.team = team
+        self.enterprise = ""
+        """The Enterprise Grid organization that the workspace is in."""
         self.people: dict[str, Person] = {}
         self.messages: dict[tuple[str, str], Message] = {}
         self.installations: dict[str, Installation] = {}
