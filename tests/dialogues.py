@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -14,6 +13,7 @@ from core.dialogue import Dialogue
 from core.models.catalogue import CATALOGUE, ModelSpec
 from core.types import Role, Turn
 from tests import tiny_models
+from tests.published import FOLDER
 
 RINNA = replace(CATALOGUE["rinna-ppo"], name="tiny-rinna")
 PLAIN = replace(CATALOGUE["rinna"], name="tiny-plain")
@@ -41,9 +41,8 @@ def chat_files(
 
 @cache
 def real_vocabulary() -> Path | None:
-    """The folder named by TEST_DATA, if it holds a SentencePiece model of real size."""
-    named = os.environ.get("TEST_DATA")
-    return Path(named) / "tokenizer" if named else None
+    """Where HENJI_TEST_DATA has a SentencePiece model of real size; None where it is not set."""
+    return Path(FOLDER) / "tokenizer" if FOLDER else None
 
 
 KINDS: dict[str, ModelSpec] = {
