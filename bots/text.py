@@ -2,8 +2,9 @@
 
 `split` cuts where a reader would: between paragraphs and around code blocks, else between lines,
 else after a sentence, a clause or a word. A code block that goes on is closed and opened again
-with its language. It never cuts inside a character (an extended grapheme cluster), a link, an
-address, a mention or inline code, unless one of them alone is longer than a message.
+with its language; so is a spoiler, and a quote is quoted again. It never cuts inside a character
+(an extended grapheme cluster), a link, an address, a mention or inline code, unless one of them
+alone is longer than a message.
 
 A reply grows while it is shown, so every cut is decided from the text that fits into that message
 alone: appending to the text moves only what stands in the last part.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -41,6 +42,7 @@ class Fence:
     """A code block that is open: `mark` is its run of backticks or tildes, `info` its language."""
 
     indent: str
+    """White space, or the mark of a quoted line."""
     mark: str
     info: str
 
@@ -53,8 +55,33 @@ class Fence:
         return f"{self.indent}{self.mark}"
 
     def is_closed_by(self, line: str) -> bool:
-        run = line.strip()
+        """Whether the line is nothing but the end of the block."""
+        run = line.removeprefix(self.indent.rstrip()).strip()
         return len(run) >= len(self.mark) and run == self.mark[0] * len(run)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is open where a message ends, and goes on in the next one."""
+
+    fence: Fence | None = None
+    quote: str = ""
+    """``> `` where a quoted line is cut, ``>>> `` where all the rest is quoted."""
+    spoiler: bool = False
+
+    @property
+    def head(self) -> str:
+        """What opens it again."""
+        spoiler = SPOILER if self.spoiler else ""
+        if self.fence is None:
+            return f"{self.quote}{spoiler}"
+        quote = "" if self.fence.indent.startswith(">") else self.quote
+        inside = self.quote if self.quote == QUOTE else ""
+        return f"{quote}{spoiler}{self.fence.opening}\n{inside}"
+
+    def close(self, text: str) -> str:
+        text = f"{text}\n{self.fence.closing}" if self.fence else text
+        return f"{text}{SPOILER}" if self.spoiler else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +93,28 @@ class Cut:
     fence: Fence | None = None
 
 
-# CommonMark bounds neither; a longer run or language is no code block that a model means.
-_FENCE = re.compile(r"([ \t]{0,8})(`{3,8}|~{3,8})(?!`)([^`\n]{0,40})$")
-_LIKE_A_FENCE = re.compile(r"^[ \t]{0,8}(?:```|~~~)", re.MULTILINE)
-_RESERVE = 1 + 8 + 8
-"""The newline, indentation and mark that close a code block, at the longest."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of one line between the marks of code blocks: prose, or code of `fence`."""
+
+    start: int
+    text: str
+    fence: Fence | None
+
+
+SPOILER, QUOTE, QUOTE_ALL = "||", "> ", ">>> "
+
+# CommonMark bounds no run; a longer one is no code block that a model means.
+_RUN = re.compile(r"(?<!`)`{3,8}(?!`)")
+_TILDES = re.compile(r"([ \t]{0,8})(~{3,8})([^`~\n]{0,200})$")
+_INDENT = re.compile(r"(?:>>> |> ?)?[ \t]{0,8}")
+_LANGUAGE = re.compile(r"[ \t]*([\w+#.\-]{0,40})")
+_LIKE_A_FENCE = re.compile(r"```|^[ \t]{0,8}~~~", re.MULTILINE)
+_RESERVE = 1 + 10 + 8 + len(SPOILER)
+"""The newline, indentation and mark that close a code block, at the longest, and a spoiler's."""
 
 _SENTENCE = re.compile(r"[。！？．][」』）】)\"'”’]*|(?<!\d)[.!?][)\"'”’]*(?=\s)")
+_SPOILER = re.compile(r"\|\|")
 _CLAUSE = re.compile(r"[、，；：,;:](?=\s|[^\x00-\x7f])")
 _NEVER_FIRST = frozenset(
     "、。，．！？：；」』）】〉》”’ー々ぁぃぅぇぉっゃゅょァィゥェォッャュョ)]}!?,.;:"
@@ -92,6 +134,7 @@ _WHOLE = re.compile(
     | <[^\s<>][^<>\n]{0,2000}(?:>|$)                             # <@U1>, <#C1|name>, <https://...>
     | https?:[!-;=?-~]{0,2000}                                   # a bare address
     | `[^`\n]{1,200}(?:`|$)
+    | \|\|(?=\S)[^|\n]{1,80}\|\|
     | (\*\*|__|~~)(?=\S)[^*_~\n]{1,200}(?:\1|$)
     | [@\#][\w.\-]{1,80}
     | :[a-z0-9_+\-]{1,80}:
@@ -110,19 +153,20 @@ def split(text: str, limit: int, length_of: LengthOf = len) -> list[str]:
     if limit < SHORTEST_LIMIT:
         raise ValueError(f"a message must hold {SHORTEST_LIMIT} or more, not {limit}")
     parts: list[str] = []
-    fence: Fence | None = None
+    opened = Opened()
     rest = text
     while rest.strip():
-        head = f"{fence.opening}\n" if fence else ""
-        room = _window(head, rest, fence, limit, length_of)
+        head = opened.head
+        room = _window(head, rest, opened, limit, length_of)
         if room >= len(rest):
             parts.append((head + rest).rstrip())
             break
-        cut = _best_cut(rest, room, fence)
-        body = rest[: cut.at].rstrip()
+        cut = _best_cut(rest, room, opened.fence)
+        body, after = rest[: cut.at].rstrip(), _opened_at(rest, cut, opened)
         if body:
-            parts.append(_close(head + body, cut.fence))
+            parts.append(after.close(head + body))
         rest, fence = _rest_after(rest[cut.at :], cut)
+        opened = replace(after, fence=fence)
     return parts
 
 
@@ -154,7 +198,7 @@ def without_code(text: str) -> str:
 
 def closed(text: str) -> str:
     """`text` with the code block closed that it leaves open, if it does."""
-    return _close(text, _open_fence(text, None))
+    return Opened(_open_fence(text, None)).close(text)
 
 
 def outside_code(text: str) -> Iterator[tuple[str, bool]]:
@@ -163,8 +207,31 @@ def outside_code(text: str) -> Iterator[tuple[str, bool]]:
         yield line, inside is None and not _is_mark(line)
 
 
-def _close(text: str, fence: Fence | None) -> str:
-    return f"{text}\n{fence.closing}" if fence else text
+def _opened_at(rest: str, cut: Cut, before: Opened) -> Opened:
+    """What is open at a cut; `before`: what was at the beginning of `rest`."""
+    quoted, spoiler = before.quote == QUOTE_ALL, before.spoiler
+    for piece in _pieces(rest[: cut.at], before.fence):
+        if piece.fence is None:
+            quoted = quoted or (_starts_line(rest, piece) and piece.text.startswith(QUOTE_ALL))
+            spoiler = _after_spoilers(piece.text, opened=spoiler)
+    if quoted:
+        return Opened(cut.fence, QUOTE_ALL, spoiler)
+    start = rest.rfind("\n", 0, cut.at) + 1
+    in_quote = rest.startswith(">", start) or (start == 0 and before.quote == QUOTE)
+    return Opened(cut.fence, QUOTE if start < cut.at and in_quote else "", spoiler)
+
+
+def _starts_line(rest: str, piece: Piece) -> bool:
+    return piece.start == 0 or rest[piece.start - 1] == "\n"
+
+
+def _after_spoilers(text: str, *, opened: bool) -> bool:
+    """Whether a spoiler is open after `text`. ``a || b`` is no spoiler's mark."""
+    for found in _SPOILER.finditer(text):
+        before, after = text[: found.start()][-1:], text[found.end() :][:1]
+        if before.strip() if opened else after.strip():
+            opened = not opened
+    return opened
 
 
 def _rest_after(rest: str, cut: Cut) -> tuple[str, Fence | None]:
@@ -183,10 +250,11 @@ def _without_leading_space(rest: str, bound: Bound) -> str:
     return re.sub(r"\A(?:[ \t]*\n)+", "", rest)  # the indentation of a first line has a meaning
 
 
-def _window(head: str, rest: str, fence: Fence | None, limit: int, length_of: LengthOf) -> int:
-    """How many characters of `rest` fit, with room to close a code block where there is one."""
+def _window(head: str, rest: str, opened: Opened, limit: int, length_of: LengthOf) -> int:
+    """How many characters of `rest` fit, with room to close what may be open at its end."""
     room = _longest_fitting(head, rest, limit, length_of)
-    if fence is None and not _LIKE_A_FENCE.search(rest[:room]):
+    carried = opened.fence is not None or opened.spoiler
+    if not carried and not _LIKE_A_FENCE.search(rest[:room]) and SPOILER not in rest[:room]:
         return room
     return _longest_fitting(head, rest, limit - _RESERVE, length_of)
 
@@ -222,6 +290,8 @@ def _rank(cut: Cut) -> tuple[int, int]:
 def _is_sound(cut: Cut, rest: str, borders: set[int]) -> bool:
     if cut.at not in borders or not rest[: cut.at].strip():
         return False
+    if rest[cut.at - 1] == rest[cut.at] and rest[cut.at] in "`|":  # within a mark
+        return False
     if cut.bound is Bound.SENTENCE and _QUOTED.match(rest, cut.at - 1):
         return False
     return cut.fence is not None or cut.bound <= Bound.LINE or rest[cut.at] not in _NEVER_FIRST
@@ -247,44 +317,80 @@ def _line_cuts(window: str, fence: Fence | None) -> Iterator[Cut]:
 
 
 def _is_mark(line: str) -> bool:
-    return bool(_FENCE.match(line))
+    return bool(_RUN.search(line) or _TILDES.match(line))
 
 
 def _prose_cuts(window: str, fence: Fence | None) -> Iterator[Cut]:
     """The ends of sentences, clauses and words outside code, but in nothing that is kept whole."""
     patterns = {Bound.SENTENCE: _SENTENCE, Bound.CLAUSE: _CLAUSE, Bound.WORD: _WORD}
-    for start, line in _prose_lines(window, fence):
-        kept = _kept_whole(line)
+    for piece in _pieces(window, fence):
+        if piece.fence is not None:
+            continue
+        kept, indent = _kept_whole(piece.text), _INDENT.match(piece.text)
+        first = indent.end() if indent else 0  # a line's indentation stays with it
         for bound, pattern in patterns.items():
-            ends = (match.end() for match in pattern.finditer(line))
-            yield from (Cut(start + end, bound) for end in ends if end not in kept)
+            ends = (match.end() for match in pattern.finditer(piece.text))
+            found = (end for end in ends if end > first and end not in kept)
+            yield from (Cut(piece.start + end, bound) for end in found)
 
 
 def _character_cuts(window: str, fence: Fence | None) -> Iterator[Cut]:
     """Every place inside lines, of code too, but in nothing that is kept whole."""
-    for start, line in _prose_lines(window, fence):
-        kept = _kept_whole(line)
-        ends = (at for at in range(1, len(line) + 1) if at not in kept)
-        yield from (Cut(start + at, Bound.CHARACTER) for at in ends)
-    for start, line, inside in _lines(window, fence):
-        if inside is not None and not inside.is_closed_by(line):
-            ends = (start + at for at in range(1, len(line) + 1))
-            yield from (Cut(at, Bound.CHARACTER, inside) for at in ends)
+    for piece in _pieces(window, fence):
+        kept = _kept_whole(piece.text) if piece.fence is None else frozenset[int]()
+        ends = (at for at in range(1, len(piece.text) + 1) if at not in kept)
+        yield from (Cut(piece.start + at, Bound.CHARACTER, piece.fence) for at in ends)
 
 
-def _prose_lines(window: str, fence: Fence | None) -> Iterator[tuple[int, str]]:
-    for start, line, inside in _lines(window, fence):
-        if inside is None and not _is_mark(line):
-            yield start, line
+def _pieces(text: str, fence: Fence | None) -> Iterator[Piece]:
+    """The prose and the code between the marks of code blocks, line by line."""
+    for start, line, inside in _lines(text, fence):
+        yield from (replace(piece, start=start + piece.start) for piece in _line(line, inside)[0])
 
 
-def _kept_whole(line: str) -> set[int]:
+def _line(line: str, fence: Fence | None) -> tuple[list[Piece], Fence | None]:
+    """The pieces of one line, and the code block that is open after it."""
+    if fence is not None and fence.indent.startswith(">") and not line.startswith(">"):
+        fence = None  # the quote has ended, and the block with it
+    if fence is None and (tildes := _TILDES.match(line)):
+        return [], Fence(tildes[1], tildes[2], tildes[3])
+    if fence is not None and fence.mark[0] == "~":
+        return ([], None) if fence.is_closed_by(line) else ([Piece(0, line, fence)], fence)
+    pieces, at = [], 0
+    for run in _RUN.finditer(line):
+        if fence is not None and len(run[0]) < len(fence.mark):
+            continue
+        if run.start() > at:
+            pieces.append(Piece(at, line[at : run.start()], fence))
+        at = run.end()
+        fence = None if fence is not None else _fence_from(line, run)
+        at += len(fence.info) if fence is not None else 0
+    if at < len(line):
+        pieces.append(Piece(at, line[at:], fence))
+    return pieces, fence
+
+
+def _fence_from(line: str, run: re.Match[str]) -> Fence:
+    """The code block that a run of backticks opens. Its language is the rest of the line, or where
+    prose comes before the run, the one word that follows.
+    """
+    before, info = line[: run.start()], line[run.end() :]
+    indent = _INDENT.match(before)
+    alone = indent is not None and indent[0] == before
+    prefix = "> " if before.startswith(">") and not before.startswith(QUOTE_ALL) else ""
+    space = before if alone and not before.startswith(">") else ""
+    if "`" in info or not (alone or _LANGUAGE.fullmatch(info)):
+        info = ""
+    return Fence(prefix or space, run[0], info)
+
+
+def _kept_whole(line: str) -> frozenset[int]:
     """The places in a line that are inside a link, an address, a mention or inline code."""
     spans = [match.span() for match in _WHOLE.finditer(line)]
     kept = {at for start, end in spans for at in range(start + 1, end)}
     if spans and spans[-1][1] == len(line):
         kept.add(len(line))  # what a window ends in may go on behind it
-    return kept
+    return frozenset(kept)
 
 
 def _lines(text: str, fence: Fence | None) -> Iterator[tuple[int, str, Fence | None]]:
@@ -292,18 +398,11 @@ def _lines(text: str, fence: Fence | None) -> Iterator[tuple[int, str, Fence | N
     start = 0
     for line in text.split("\n"):
         yield start, line, fence
-        fence = _after_line(line, fence)
+        fence = _line(line, fence)[1]
         start += len(line) + 1
-
-
-def _after_line(line: str, fence: Fence | None) -> Fence | None:
-    if fence is not None:
-        return None if fence.is_closed_by(line) else fence
-    match = _FENCE.match(line)
-    return Fence(*match.groups()) if match else None
 
 
 def _open_fence(text: str, fence: Fence | None) -> Fence | None:
     for line in text.split("\n"):
-        fence = _after_line(line, fence)
+        fence = _line(line, fence)[1]
     return fence

@@ -86,6 +86,22 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(
     await remembered(team, thread, "short", "echo: short", "two", "echo: two")
 
 
+async def test_a_part_that_begins_with_an_indented_list_item_keeps_the_indent(
+    team: DiscordDeployment, general: str
+) -> None:
+    items = "\n".join(f"    - item {number} of the list" for number in range(120))
+    said = await team.discord.says(ALICE, general, f"<@bot> list:\n- all\n{items}")
+    await team.discord.until(
+        lambda: (
+            len(replies := team.discord.replies(said["id"])) == 2
+            and replies[1]["components"]
+            and len(replies[1]["components"][0]["components"]) == 3
+        )
+    )
+    lines = "\n".join(m["content"] for m in team.discord.replies(said["id"])).split("\n")
+    assert [line for line in lines if "item" in line] == items.split("\n")
+
+
 async def test_a_link_that_unfolds_is_no_edit(team: DiscordDeployment, general: str) -> None:
     said, thread = await talk(team, general)
     sent = len(team.discord.sent("edit"))

@@ -26,10 +26,12 @@ PROSE = [
     "🇯🇵🇫🇷",
     "が",
 ]
+QUOTES = ["\n> ", "\n>>> ", "||"]
 LINES = ["\n", "\n\n", "\n\n\n", "\n- ", "\n    indented ", "\n# Heading\n", "\r\n"]
 CODE = ["\n```python\n", "\n```\n", "\n~~~\n", "\n````\n", "x = [1, 2]\n", "    return x\n", "```"]
+ODD_CODE = ["\nHere: ```py\n", " end```", "\n> ```py\n> x\n> ```\n"]
 
-pieces = st.sampled_from(LINKS + MENTIONS + PROSE + LINES + CODE)
+pieces = st.sampled_from(LINKS + MENTIONS + PROSE + LINES + QUOTES + CODE + ODD_CODE)
 replies = st.lists(pieces | st.text(max_size=12), max_size=120).map("".join)
 limits = st.integers(min_value=100, max_value=300)
 FENCE_LINE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^`\n]*$", re.MULTILINE)
@@ -37,7 +39,7 @@ FENCE_LINE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^`\n]*$", re.MULTILINE)
 
 def words(text: str) -> str:
     """What must survive: everything but white space and the lines that open and close code."""
-    return re.sub(r"[\s`~]|python", "", text)
+    return re.sub(r"[\s`~>|]|python|py", "", text)
 
 
 @settings(max_examples=200)
@@ -69,9 +71,9 @@ def test_a_growing_reply_leaves_its_earlier_messages_alone(reply: str, limit: in
 @given(replies, limits)
 def test_a_reply_is_never_cut_inside_a_character(reply: str, limit: int) -> None:
     assume("`" not in reply and "~" not in reply)
-    whole = regex.findall(r"\X", re.sub(r"\s", "", reply))
-    cut = [c for part in split(reply, limit) for c in regex.findall(r"\X", re.sub(r"\s", "", part))]
-    assert cut == whole
+    parts = ["", *split(reply, limit)]
+    whole, *cut = (regex.findall(r"\X", re.sub(r"[\s>|]", "", text)) for text in (reply, *parts))
+    assert [character for part in cut for character in part] == whole
 
 
 @given(
@@ -97,6 +99,55 @@ def test_code_goes_on_in_its_language(lines: int, language: str) -> None:
         assert part.endswith("\n```")
     inside = "\n".join("\n".join(part.split("\n")[1:-1]) for part in parts)
     assert inside + "\n" == code
+
+
+@given(replies, limits)
+def test_every_message_has_as_many_ends_of_code_as_beginnings(reply: str, limit: int) -> None:
+    assume(not any(odd in reply for odd in ("~~~", "````", "> ```")))
+    for part in split(reply, limit):
+        assert len(re.findall(r"(?<!`)`{3,8}(?!`)", closed(part))) % 2 == 0
+
+
+@pytest.mark.parametrize("opening", ["Here: ```py", "> ```py", "```" + "p" * 60, ">>> ```py"])
+def test_code_goes_on_wherever_it_was_opened(opening: str) -> None:
+    quote = "> " if opening.startswith("> ") else ""
+    lines = [f"{quote}line_{n} = {n}" for n in range(40)]
+    text = "\n".join([opening, *lines, f"{quote}```", "after"])
+    parts = split(text, 150)
+    assert len(parts) > 3
+    for part in parts:
+        inside = part.split("```")[1::2]
+        assert part.count("```") % 2 == 0
+        code = [line for block in inside for line in block.split("\n") if "=" in line]
+        assert code == [line for line in part.split("\n") if "=" in line]
+    assert [line for part in parts for line in part.split("\n") if "=" in line] == lines
+    language = opening.partition("```")[2]
+    assert all(part.partition("```")[2].startswith(language) for part in parts[:-1])
+
+
+@given(st.integers(40, 400), st.integers(100, 300))
+def test_a_spoiler_hides_its_words_in_every_message(count: int, limit: int) -> None:
+    secret = " ".join(f"word{n}" for n in range(count))
+    parts = split(f"It was ||{secret}||, and a || b is no spoiler.", limit)
+    hidden = [match for part in parts for match in re.findall(r"\|\|(?=\S)(.+?)(?<=\S)\|\|", part)]
+    assert " ".join(hidden).split() == secret.split()
+
+
+@given(st.integers(40, 300), st.integers(100, 300), st.sampled_from(["> ", ">>> "]))
+def test_a_quote_is_quoted_in_every_message(count: int, limit: int, mark: str) -> None:
+    quoted = " ".join(f"word{n}" for n in range(count))
+    parts = split(f"He said:\n{mark}{quoted}", limit)
+    lines = [line for part in parts for line in part.split("\n") if "word" in line]
+    assert all(line.startswith(mark) for line in lines)
+    assert " ".join(line.removeprefix(mark) for line in lines).split() == quoted.split()
+
+
+@given(st.lists(st.integers(1, 30), min_size=5, max_size=40), st.integers(100, 200))
+def test_an_indented_list_item_keeps_its_indentation(sizes: list[int], limit: int) -> None:
+    items = [f"    - {' '.join(['word'] * size)}" for size in sizes]
+    for part in split("\n".join(["- list", *items]), limit):
+        found = [line for line in part.split("\n") if line.lstrip().startswith("- word")]
+        assert all(line.startswith("    - ") for line in found)
 
 
 def test_a_reply_is_cut_between_its_paragraphs() -> None:

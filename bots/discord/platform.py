@@ -479,4 +479,6 @@ class DiscordPlatform:
 def text_of(part: Part) -> str:
     """A part as Discord shows it, the bot's own sentence in small print."""
     text = part.text if part.text.strip() else "…"  # Discord refuses a message that shows nothing
+    if text[0].isspace():  # Discord trims messages: an indented list item would lose its indent
+        text = f"\u200b\n{text}"
     return f"{text}\n-# {part.note}" if part.note else text

@@ -306,7 +306,7 @@ class Rest:
             p.snowflake(),
             channel,
             p.user(p.BOT_ID, "Henji", bot=True),
-            body.get("content") or "",
+            (body.get("content") or "").strip(),  # as Discord does
             guild_id=self.world.guild_of(channel),
             **kept,
         )
@@ -319,6 +319,8 @@ class Rest:
 
     async def _rewrite(self, message: p.Payload, body: p.Payload) -> p.Payload:
         changes = _only(body, "content", "components", "flags")
+        if changes.get("content"):
+            changes["content"] = changes["content"].strip()
         message |= {**changes, "edited_timestamp": p.when(p.snowflake())}
         if message["id"] not in self.world.private:
             await self.tell("MESSAGE_UPDATE", message, message["channel_id"])
