@@ -202,43 +202,43 @@ def test_sft_makes_the_replies_likelier(bench: Bench) -> None:
     assert rows[-1]["loss"] < rows[0]["loss"] / 2
 
 
-def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = bench.align(pairs(), "whole", every=2)
+def broken_off_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next run be broken off behind a step."""
     end_step = Run.end_step
 
     def stopped(run: Run, numbers: Any) -> None:
         end_step(run, numbers)
-        if run.step == 5:
+        if run.step == step:
+            monkeypatch.undo()
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "end_step", stopped)
+
+
+@pytest.mark.parametrize("method", ["dpo", "reward", "ppo"])
+def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(
+    method: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"method": method, "every": 2, "reply": 8}
+    if method == "ppo":
+        options["reward"] = bench.align(pairs(20), "taste", method="reward", steps=4)
+    whole = bench.align(pairs(20), "whole", **options)
+    broken_off_at(5, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        bench.align(pairs(), "broken", every=2)
-    monkeypatch.undo()
-    again = bench.align(pairs(), "broken", every=2)
+        bench.align(pairs(20), "broken", **options)
+    again = bench.align(pairs(20), "broken", **options)
     assert "going on behind step 4 of 6" in bench.told
-    for name in ("adapter_model.safetensors",):
-        one, other = load_file(whole / name), load_file(again / name)
-        assert all(torch.equal(one[key], other[key]) for key in one)
+    one, other = (load_file(out / "adapter_model.safetensors") for out in (whole, again))
+    assert all(torch.equal(one[key], other[key]) for key in one)
     assert (whole / "progress.jsonl").read_text() == (again / "progress.jsonl").read_text()
 
 
 def test_a_checkpoint_of_other_data_or_settings_is_not_gone_on_from(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end_step = Run.end_step
-
-    def stopped(run: Run, numbers: Any) -> None:
-        end_step(run, numbers)
-        if run.step == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Run, "end_step", stopped)
+    broken_off_at(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         bench.align(pairs(), every=2)
-    monkeypatch.undo()
     with pytest.raises(OperatorError, match="other data or settings"):
         bench.align(pairs(39), every=2)
     with pytest.raises(OperatorError, match="other data or settings"):

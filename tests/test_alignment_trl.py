@@ -24,7 +24,7 @@ from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
 from core.alignment.options import Options
 from core.alignment.reward import RewardHead
-from core.alignment.train import Dpo, Kto, Sft, reference_log_probs
+from core.alignment.train import Dpo, Kto, Reference, Sft
 from tests import tiny_models
 
 trl = pytest.importorskip("trl", reason="TRL is not here: make golden")
@@ -75,10 +75,6 @@ def item(prompt: tuple[int, ...], *replies: tuple[int, ...], liked: bool = True)
 
 def options(method: Any, beta: float = 0.1) -> Options:
     return Options(method=method, steps=1, batch=4, micro=4, rate=1e-3, beta=beta)
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +148,10 @@ def test_dpo_is_theirs(beta: float, tmp_path: Path) -> None:
     theirs = asked(trl.DPOTrainer, config, rows, tmp_path)
     ours = trainee()
     items = [item(*pair) for pair in PAIRS]
-    loss, _ = Dpo(ours, items, options("dpo", beta), quiet)(range(4))
+    loss, _ = Dpo(ours, items, options("dpo", beta))(range(4))
     loss.backward()  # type: ignore[no-untyped-call]
-    replies = [one.replies[place] for place in (0, 1) for one in items]
-    reference = reference_log_probs(ours, replies, 4, quiet)
-    assert torch.allclose(reference, torch.cat(theirs.reference[:2]).cpu(), atol=1e-5)
+    reference = Reference(ours, items)(range(4))
+    assert torch.allclose(reference, torch.stack(theirs.reference[:2]).cpu(), atol=1e-5)
     assert torch.allclose(loss.detach(), theirs.loss, atol=1e-6)
     assert torch.allclose(gradient_of(ours.model), theirs.gradient, atol=1e-5)
 
@@ -177,10 +172,10 @@ def test_kto_is_theirs(tmp_path: Path) -> None:
     theirs = asked(trl.KTOTrainer, arguments(trl.KTOConfig, tmp_path), rows, tmp_path)
     ours = trainee()
     items = [item(pair[0], pair[1], liked=label) for pair, label in zip(PAIRS, liked, strict=True)]
-    loss, _ = Kto(ours, items, options("kto"), quiet)(range(4))
+    loss, _ = Kto(ours, items, options("kto"))(range(4))
     loss.backward()  # type: ignore[no-untyped-call]
-    reference = reference_log_probs(ours, [one.replies[0] for one in items], 4, quiet)
-    assert torch.allclose(reference, theirs.reference[0].cpu(), atol=1e-5)
+    reference = Reference(ours, items)(range(4))
+    assert torch.allclose(reference[0], theirs.reference[0].cpu(), atol=1e-5)
     assert torch.allclose(loss.detach(), theirs.loss, atol=1e-6)
     assert torch.allclose(gradient_of(ours.model), theirs.gradient, atol=1e-5)
 

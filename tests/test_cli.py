@@ -8,6 +8,7 @@ import logging
 import os
 import pwd
 import re
+import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -23,6 +24,7 @@ from redis.asyncio import Redis
 from bots.cli import bench, commands, entry_point
 from core.errors import OperatorError, UsageError
 from core.extras import command_for, install_command
+from core.models.manifest import Manifest, digest_of_words
 from tests.processes import Ran, environment_with, finish, henji, in_a_shell, start
 from tests.servers import free_port
 from tests.waiting import until
@@ -272,6 +274,24 @@ async def test_what_a_person_wrote_is_forgotten(
     forgotten = await asyncio.to_thread(here, "admin", "forget", *of_me)
     assert forgotten.out == "forgotten: 2 messages\n"
     assert (await asyncio.to_thread(here, "admin", "export", *of_me)).out == ""
+
+
+async def test_whoever_forgets_is_told_which_adapters_were_trained_on_it(
+    here: Here, home: Path, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await henji("chat", "--once", "my words", REDIS_URL=redis_url, LOGNAME="me")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    for name, words in (("of-me", "my words"), ("of-others", "their words")):
+        folder = home / "adapters" / name
+        folder.mkdir(parents=True)
+        Manifest("dpo", "", "", "", None, "", "", (), (digest_of_words(words),)).write(folder)
+    of_me = ("--user", "me", "--in", "console:local")
+    forgotten = await asyncio.to_thread(here, "admin", "forget", *of_me)
+    shutil.rmtree(home / "adapters")
+    assert forgotten.out == (
+        "forgotten: 2 messages\n"
+        f"trained on some of them, and cannot forget: {home / 'adapters' / 'of-me'}\n"
+    )
 
 
 @pytest.mark.parametrize(

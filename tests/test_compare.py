@@ -26,12 +26,11 @@ from bots.cli.comparison import adapter_details
 from bots.strings.en import ENGLISH
 from core import evaluation
 from core.alignment.align import align as train
-from core.alignment.examples import digest_of_words
 from core.alignment.options import Options, Work
 from core.alignment.reward import weights_digest
 from core.evaluation import server_judge
 from core.evaluation.run_record import Record
-from core.models.manifest import ADAPTER_WEIGHTS, Manifest, read_manifest
+from core.models.manifest import ADAPTER_WEIGHTS, Manifest, digest_of_words, read_manifest
 from core.settings import load_settings
 from tests import tiny_models
 from tests.comparisons import lines, prompt

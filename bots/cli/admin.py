@@ -8,6 +8,7 @@ import pwd
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import unquote
 
 import click
@@ -18,6 +19,7 @@ from bots.cli.common import example, open_settings, print_json, print_text
 from bots.cli.settings import effective_rules, print_rows
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, UsageError
+from core.models.manifest import adapters_with, digest_of_words
 from core.place_rules import NO_RULES, rule_from_text
 from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
 from core.settings import Settings
@@ -105,14 +107,30 @@ def reset(where: str) -> None:
 @of_user
 @in_place
 def forget(person: str, place: str) -> None:
-    """Forget what a person wrote in a space, and the replies to it."""
+    """Forget what a person wrote in a space, and the replies to it.
+
+    An adapter that was trained on it cannot forget: those that hold any of it are named.
+    """
     space = _place(place)
 
-    async def work(memory: Stores, _: Settings) -> None:
+    async def work(memory: Stores, settings: Settings) -> None:
+        export = memory.history.export(space, person)
+        turns = [stored.turn async for _, stored in export]
         number = await memory.history.forget(space, person, _operator())
         print_text(f"forgotten: {number} messages")
+        words = {digest_of_words(turn.text) for turn in turns if turn.role == "user"}
+        for adapter in adapters_with(_adapters(settings), words):
+            print_text(f"trained on some of them, and cannot forget: {adapter}")
 
     _with_memory(work)
+
+
+def _adapters(settings: Settings) -> list[Path]:
+    """The adapters that are served here, and those in the folder where they are made."""
+    served = (table.get("adapter") for table in settings.models.values())
+    named = [Path(adapter).expanduser() for adapter in served if isinstance(adapter, str)]
+    made = sorted((settings.data_dir / "adapters").glob("*/"))
+    return list(dict.fromkeys(path.resolve() for path in [*named, *made] if path.is_dir()))
 
 
 @admin.command(epilog=example("henji admin export --user U42 --in slack:T024 > U42.jsonl"))

@@ -18,7 +18,6 @@ import click
 from bots import strings
 from bots.processes import SIGNALS, stop_on_signals
 from bots.services import load_model
-from core.alignment.examples import digest_of_words
 from core.errors import OperatorError, TurnTooLong, UsageError
 from core.evaluation import generation, judging, people_page
 from core.evaluation.comparison import recount
@@ -38,7 +37,7 @@ from core.evaluation.server_judge import PROMPTS, JudgeServer, ServerJudge
 from core.evaluation.summary import Say, table_lines
 from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
 from core.models.files import PULL_RECORD, read_json, weights_fingerprint
-from core.models.manifest import ADAPTER_WEIGHTS, read_manifest
+from core.models.manifest import ADAPTER_WEIGHTS, digest_of_words, read_manifest
 from core.printable import printable
 from core.settings import Settings
 

@@ -170,7 +170,7 @@ def _train(work: Work, base: _Base, parts: _Parts) -> Numbers:
 def _fit(run: Run, head: RewardHead | None, parts: _Parts) -> Numbers:
     """Train on what is there; the numbers of what was held out."""
     trainee, options = parts.trainee, parts.options
-    fit(run, objective_for(trainee, head, parts.training, options, parts.tell), len(parts.training))
+    fit(run, objective_for(trainee, head, parts.training, options), len(parts.training))
     if head is not None:
         replies = [reply for item in parts.training for reply in item.replies]
         chunks = (replies[at : at + options.micro] for at in range(0, len(replies), options.micro))
@@ -178,7 +178,7 @@ def _fit(run: Run, head: RewardHead | None, parts: _Parts) -> Numbers:
         head.save(run.directory)
     if not parts.held_out:
         return {}
-    objective = objective_for(trainee, head, parts.held_out, options, parts.tell)
+    objective = objective_for(trainee, head, parts.held_out, options)
     numbers = look(objective, len(parts.held_out), options)
     told = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
     parts.tell(f"held out: {told}")

@@ -9,7 +9,6 @@ then those are taken, and nothing is encoded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, cast
 from core.alignment.options import Method
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, TurnTooLong
+from core.models.manifest import digest_of_words, sha256
 from core.types import Role, Turn
 
 COLUMNS: dict[Method, tuple[str, ...]] = {
@@ -197,16 +197,7 @@ _CONVERSATION = ("prompt", "chosen", "rejected", "completion", "label")
 def digest(row: Mapping[str, Any]) -> str:
     """Of a line's conversation, in whatever order its keys stand and whatever else it holds."""
     told = {key: row[key] for key in _CONVERSATION if key in row}
-    return _sha256(json.dumps(told, ensure_ascii=True, sort_keys=True, separators=(",", ":")))
-
-
-def digest_of_words(text: str) -> str:
-    """Of what a person said, by which it is found again."""
-    return _sha256(text)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256(json.dumps(told, ensure_ascii=True, sort_keys=True, separators=(",", ":")))
 
 
 # -- as ids ----------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -62,15 +63,14 @@ def objective_for(
     head: RewardHead | None,
     items: Sequence[Item],
     options: Options,
-    tell: Callable[[str], None],
 ) -> Objective:
-    """The objective of the options' method over `items`; the reference is asked beforehand."""
+    """The objective of the options' method over `items`."""
     if head is not None:
         return Preference(trainee, items, head)
     if options.method == "sft":
         return Sft(trainee, items)
     kind = Dpo if options.method == "dpo" else Kto
-    return kind(trainee, items, options, tell)
+    return kind(trainee, items, options)
 
 
 def fit(run: Run, objective: Objective, count: int) -> None:
@@ -114,19 +114,23 @@ def _mean(numbers: Sequence[tuple[int, Mapping[str, float]]]) -> Numbers:
     return found
 
 
-def reference_log_probs(
-    trainee: Trainee, sequences: Sequence[Encoded], micro: int, tell: Callable[[str], None]
-) -> Tensor:
-    """The log-probability of each reply under the reference, (sequences,)."""
-    tell(f"asking the reference for the probabilities of {len(sequences)} replies")
-    found = torch.empty(len(sequences))
-    # those of one length together: less padding
-    order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
-    with trainee.as_reference():
-        for some in _chunks(order, micro):
-            batch = Batch.of([sequences[place] for place in some], trainee.model.device)
-            found[list(some)] = losses.reply_log_probs(trainee.model, batch).cpu()
-    return found
+class Reference:
+    """The log-probabilities of items' replies under the reference, asked for once."""
+
+    def __init__(self, trainee: Trainee, items: Sequence[Item]) -> None:
+        self._trainee, self._items = trainee, items
+        self._ask = cache(self._asked)
+
+    def __call__(self, places: Sequence[int]) -> Tensor:
+        """(replies of an item, items)"""
+        return torch.stack([self._ask(place) for place in places], dim=1)
+
+    def _asked(self, place: int) -> Tensor:
+        # each item by itself: beside others it would differ in its last bits, and a run that goes
+        # on from a checkpoint meets it beside others
+        batch = Batch.of(self._items[place].replies, self._trainee.model.device)
+        with self._trainee.as_reference():
+            return losses.reply_log_probs(self._trainee.model, batch)
 
 
 class Sft:
@@ -145,25 +149,16 @@ class Sft:
 class Dpo:
     """Of two replies the better one."""
 
-    def __init__(
-        self,
-        trainee: Trainee,
-        items: Sequence[Item],
-        options: Options,
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, trainee: Trainee, items: Sequence[Item], options: Options) -> None:
         self._model, self._items, self._beta = trainee.model, items, options.beta
-        replies = [reply for item in items for reply in item.replies]
-        known = reference_log_probs(trainee, replies, 2 * options.micro, tell)
-        self._reference = known.view(-1, 2)
+        self._reference = Reference(trainee, items)
 
     def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
         better = [self._items[place].replies[0] for place in places]
         worse = [self._items[place].replies[1] for place in places]
         batch = Batch.of([*better, *worse], self._model.device)
         found = losses.reply_log_probs(self._model, batch)
-        reference = self._reference[list(places)].to(found.device).T.flatten()
-        chosen, rejected = (found - reference).chunk(2)
+        chosen, rejected = found.view(2, -1) - self._reference(places)
         margin = self._beta * (chosen - rejected)
         return losses.dpo(chosen, rejected, self._beta), {
             "accuracy": (margin > 0).float().mean().item(),
@@ -178,22 +173,15 @@ class Dpo:
 class Kto:
     """Each reply by itself: liked, or not."""
 
-    def __init__(
-        self,
-        trainee: Trainee,
-        items: Sequence[Item],
-        options: Options,
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, trainee: Trainee, items: Sequence[Item], options: Options) -> None:
         self._trainee, self._items, self._beta = trainee, items, options.beta
-        replies = [item.replies[0] for item in items]
-        self._reference = reference_log_probs(trainee, replies, options.micro, tell)
+        self._reference = Reference(trainee, items)
 
     def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
         model = self._trainee.model
         replies = [self._items[place].replies[0] for place in places]
         found = losses.reply_log_probs(model, Batch.of(replies, model.device))
-        ratios = found - self._reference[list(places)].to(found.device)
+        ratios = found - self._reference(places)[0]
         liked = torch.tensor([self._items[place].liked for place in places], device=found.device)
         shift = losses.kto_shift(self._mismatched(replies))
         right = torch.where(liked, ratios > shift, ratios < shift)

@@ -6,6 +6,7 @@ which adapters hold somebody's.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -64,6 +65,16 @@ def read_manifest(directory: Path) -> Manifest | None:
         return Manifest(**known)
     except TypeError as error:
         raise ModelError(f"{path} is no manifest of an adapter: {error}") from None
+
+
+def digest_of_words(text: str) -> str:
+    """Of what a person said, by which it is found again."""
+    return sha256(text)
+
+
+def sha256(text: str) -> str:
+    """The digest of a text, whatever is in it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def adapters_with(adapters: Iterable[Path], words: Collection[str]) -> Iterator[Path]:
