@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bots import strings
 from bots.delivery import View
+from bots.platform import REFUSALS
 from core.queue_types import StoredTurn
 from core.types import Cancelled, Done, Failed, ReplyEvent, ThreadKey
 from storage import codec
@@ -120,13 +121,26 @@ def open_jobs(found: Findings) -> Iterable[str]:
 
 
 def lost(found: Findings) -> Iterable[str]:
-    """Every addressed message has one reply, or was deleted."""
+    """Every addressed message has one reply, or was deleted. Of the refusals that a person gets in
+    a channel for one reason, only the first is told."""
     first = [reply for reply in found.replies.values() if "replaces" not in reply.job]
     owed = Counter(prompt for reply in first for prompt in reply.prompts)
+    refused = {_asked_in(reply) for reply in first if _is_refused(reply)}
     for id_, said in found.schedule.said.items():
         wanted = int(said.addressed)
-        if said.deleting is None and owed[id_] != wanted:
+        silent = not owed[id_] and (said.turn.author, said.thread.channel) in refused
+        if said.deleting is None and owed[id_] != wanted and not silent:
             yield f"{id_} has {owed[id_]} replies, not {wanted}"
+
+
+def _is_refused(reply: Reply) -> bool:
+    end = reply.view.end
+    return isinstance(end, Failed) and end.code in ("no_core", *REFUSALS)
+
+
+def _asked_in(reply: Reply) -> tuple[str, str]:
+    """The person and the channel."""
+    return reply.job["author"], ThreadKey.parse(reply.job["thread"]).channel
 
 
 def doubled(found: Findings) -> Iterable[str]:

@@ -329,6 +329,12 @@ class Methods:
         grid = {"enterprise_id": person.enterprise, "teams": [person.team]}
         return {"is_stranger": stranger, **({"enterprise_user": grid} if person.enterprise else {})}
 
+    def _with_team(self, message: Message) -> Json:
+        """A message as history has it: with the workspace of its author, as its event has."""
+        person = self.workspace.people.get(message.user)
+        team = person.team if person else self.workspace.team
+        return message.payload() | {"team": team, "user_team": team}
+
     def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:
         """The message that began the thread comes first, whatever time is asked for: a guess,
         from what apps are written to expect."""
@@ -339,7 +345,7 @@ class Methods:
         inside = [m for m in messages if float(oldest) < float(m.ts) < float(latest)]
         start, size = int(arguments.get("cursor") or 0), int(arguments.get("limit", 1000))
         root = [] if start else [m for m in messages[:1] if m not in inside]
-        page = [m.payload() for m in root + inside[start : start + size]]
+        page = [self._with_team(m) for m in root + inside[start : start + size]]
         if arguments.get("include_all_metadata") not in (True, "1", "true"):
             page = [{k: v for k, v in m.items() if k != "metadata"} for m in page]
         more = start + size < len(inside)
