@@ -335,3 +335,23 @@ async def test_bold_beside_japanese_is_streamed_as_bold(redis: Redis) -> None:
         texts = await house.storehouse().texts(house.key("C1", ts))
         assert texts[-1] == f"echo: {text}"
         await house.at_rest()
+
+
+# -- apps outside the Marketplace ------------------------------------------------------------
+
+
+async def test_a_distributed_app_reads_what_it_may_and_answers_at_once(redis: Redis) -> None:
+    async with slack_deployment(redis) as house:
+        slack = house.slack
+        slack.distribute()
+        await house.core()
+        await house.adapter()
+        for channel, read in (("C1", 15), ("C2", 0)):
+            root = await slack.say(channel, "U2", "number 0")
+            for n in range(1, 20):
+                await slack.say(channel, "U2", f"number {n}", thread=root)
+            await slack.say(channel, "U1", f"{BOT} hi", thread=root)
+            await house.answered(channel, root, "echo: hi", within=6)
+            texts = await house.storehouse().texts(house.key(channel, root))
+            assert texts == [*(f"number {n}" for n in range(read)), "hi", "echo: hi"]
+        await house.at_rest()

@@ -53,10 +53,22 @@ class SlackApi:
         self.limiter = limiter
 
     async def call(
-        self, method: str, team: str, channel: str, call: Callable[[], Awaitable[Any]]
+        self,
+        method: str,
+        team: str,
+        channel: str,
+        call: Callable[[], Awaitable[Any]],
+        *,
+        within: float | None = None,
     ) -> Any:
-        """Call as soon as the rate limits allow."""
+        """Call as soon as the rate limits allow; NoRoom where that is not `within` so many seconds.
+
+        These seconds are of `RateLimiter.minute`.
+        """
         while True:
+            wait = self.limiter.wait(method, team, channel)
+            if within is not None and wait > within * self.limiter.minute / 60:
+                raise NoRoom(method)
             await self.limiter.acquire(method, team, channel)
             try:
                 return await self._checked(call)

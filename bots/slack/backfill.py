@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import Incoming
-from bots.slack.api import SlackApi, Workspaces
+from bots.slack.api import NoRoom, SlackApi, Workspaces
 from bots.slack.convert import earlier, team_of
 from bots.slack.users import Users
 from core.queue_types import Delivery
@@ -18,6 +19,10 @@ MESSAGES = 200
 """At most this many messages of a thread are read: the newest."""
 PAGE = 1000
 """Slack's largest page: each page costs a call, and the newest messages come last."""
+EARLIER_SECONDS = 4.0
+"""A thread that is new to the bot is held for five seconds until its past is read."""
+
+log = structlog.get_logger()
 
 
 class Backfill:
@@ -50,7 +55,7 @@ class Backfill:
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         """The messages before `before`."""
         bot = await self._workspaces.bot(thread.space)
-        messages = await self.replies(thread, oldest=f"{after:.6f}", latest=before)
+        messages = await self.replies(thread, f"{after:.6f}", before, within=EARLIER_SECONDS)
         authors = {str(m["user"]) for m in messages if m.get("user") and not m.get("bot_id")}
         names = await self._users.names(thread.space, authors)
         strangers = {
@@ -65,14 +70,27 @@ class Backfill:
         return [incoming for incoming in found if incoming is not None]
 
     async def replies(
-        self, thread: ThreadKey, oldest: str, latest: str | None = None
+        self,
+        thread: ThreadKey,
+        oldest: str,
+        latest: str | None = None,
+        within: float | None = None,
     ) -> Sequence[Mapping[str, Any]]:
-        """The thread's messages between two times (exclusive), oldest first."""
+        """The thread's messages between two times (exclusive), oldest first.
+
+        `within`: the longest that a page may wait for the rate limits; what was read by then is
+        the answer. An app that is distributed outside Slack's Marketplace gets one page of 15
+        messages a minute (docs.slack.dev, changelog of 2025-05-29).
+        """
         client = await self._workspaces.client(thread.space)
         found: list[Mapping[str, Any]] = []
         cursor: str | None = None
         while True:
-            page = await self._page(client, thread, oldest, latest, cursor)
+            try:
+                page = await self._page(client, thread, oldest, latest, cursor, within)
+            except NoRoom:
+                log.info("only a part of a thread was read", messages=len(found))
+                return found[-MESSAGES:]
             # Slack always sends the thread's first message too
             found += [m for m in page["messages"] if float(oldest) < float(m["ts"])]
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
@@ -105,6 +123,7 @@ class Backfill:
         oldest: str,
         latest: str | None,
         cursor: str | None,
+        within: float | None,
     ) -> Any:
         return await self._api.call(
             "conversations.replies",
@@ -119,4 +138,5 @@ class Backfill:
                 oldest=oldest,
                 latest=latest,
             ),
+            within=within,
         )

@@ -24,6 +24,10 @@ BLOCKS_CHARACTERS = 11_300
 2026-04), though issue 2509 (2025-04) measured about 13,200 for Markdown blocks alone."""
 TIERS = {1: 1, 2: 20, 3: 50, 4: 100}
 STATUS_PER_MINUTE = 600
+READING = frozenset({"conversations.history", "conversations.replies"})
+DISTRIBUTED_PER_MINUTE = 1
+DISTRIBUTED_PAGE = 15
+"""For reading, of apps distributed outside the Marketplace: docs.slack.dev, 2025-05-29."""
 POST_BURST = 2
 
 
@@ -33,6 +37,8 @@ class Limits:
     def __init__(self, minute: float = 60.0) -> None:
         self.minute = minute
         self.enforced = True
+        self.distributed = False
+        """The app is commercially distributed outside the Marketplace."""
         self._windows: dict[tuple[str, str], deque[float]] = defaultdict(deque)
         self._posts: dict[tuple[str, str], tuple[float, float]] = {}
         self._forced: dict[str, int] = {}
@@ -50,7 +56,10 @@ class Limits:
             return 0.0
         if method == "chat.postMessage":
             return self._post(team, channel, now)
-        return self._window(method, TIERS.get(tier, tier), team, now)
+        most = TIERS.get(tier, tier)
+        if self.distributed and method in READING:
+            most = DISTRIBUTED_PER_MINUTE
+        return self._window(method, most, team, now)
 
     def _window(self, method: str, most: int, team: str, now: float) -> float:
         window = self._windows[method, team]

@@ -40,6 +40,8 @@ class Methods:
     stream_seconds: float = 300.0
     streaming: bool = True
     """Off: a workspace that has no native streaming (a guess of how it refuses)."""
+    page: int = 1000
+    """The most messages of a thread in one answer."""
     layout: bool = True
     """Off: no Markdown block can be laid out."""
 
@@ -344,6 +346,7 @@ class Methods:
         oldest, latest = arguments.get("oldest", "0"), arguments.get("latest", "9e12")
         inside = [m for m in messages if float(oldest) < float(m.ts) < float(latest)]
         start, size = int(arguments.get("cursor") or 0), int(arguments.get("limit", 1000))
+        size = min(size, self.page)
         root = [] if start else [m for m in messages[:1] if m not in inside]
         page = [self._with_team(m) for m in root + inside[start : start + size]]
         if arguments.get("include_all_metadata") not in (True, "1", "true"):

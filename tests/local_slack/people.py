@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bots.slack.manifest import EVENTS
 from tests.local_slack.delivery import Delivery, Envelope
-from tests.local_slack.limits import Limits
+from tests.local_slack.limits import DISTRIBUTED_PAGE, Limits
 from tests.local_slack.methods import Methods
 from tests.local_slack.server import Call, Refusal, WebApi, application
 from tests.local_slack.workspace import (
@@ -252,6 +252,10 @@ class LocalSlack:
     def refuse(self, method: str, error: str, times: int = 1, channel: str = "") -> None:
         """Refuse the next calls of a method, in one channel or everywhere."""
         self.api.refusals.append(Refusal(method, error, times, channel))
+
+    def distribute(self) -> None:
+        """Treat the app as one that is distributed outside the Marketplace."""
+        self.limits.distributed, self.methods.page = True, DISTRIBUTED_PAGE
 
     def called(self, method: str) -> list[Call]:
         return [call for call in self.api.calls if call.method == method]
