@@ -105,6 +105,30 @@ async def test_a_status_waits_for_events_that_are_being_stored() -> None:
 # -- the session -----------------------------------------------------------------------------
 
 
+async def test_a_direct_conversation_has_a_title_and_a_beginner(house: SlackDeployment) -> None:
+    slack = house.slack
+    await house.core(pace=90)
+    ts = await slack.say("D1", "U1", f"すこし\n{LONG}")
+    await slack.until(lambda: ("D1", ts) in slack.workspace.session_starts)
+    title, person = slack.workspace.session_starts["D1", ts]
+    assert title.startswith("すこし ")
+    assert len(title) == 80
+    assert person == "U1"
+    await house.answered("D1", ts, f"echo: すこし\n{LONG}")
+    await house.at_rest()
+
+
+async def test_a_reply_that_ends_early_leaves_no_stream_open(house: SlackDeployment) -> None:
+    slack = house.slack
+    await house.core(pace=40)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    [reply] = await slack.until(lambda: slack.replies("C1", ts))
+    slack.refuse("chat.appendStream", "not_in_channel")
+    slack.refuse("chat.update", "is_inactive", times=99)
+    await slack.until(lambda: reply.streaming == "over")
+    await house.at_rest()
+
+
 async def test_the_session_ends_with_a_reply_whose_stream_expired(house: SlackDeployment) -> None:
     slack = house.slack
     await house.core(pace=90)

@@ -315,6 +315,11 @@ def ids(text: str) -> str:
     return _MENTION.sub(r" \1 ", text)
 
 
+def is_person(user: str) -> bool:
+    """Whether an id is of a user; ids of bots begin with B."""
+    return user.startswith(("U", "W"))
+
+
 def user_ids_in(posted: MessagePosted) -> frozenset[str]:
     """The users whose names the message needs."""
     return posted.others | ({posted.user} if posted.bot_id is None else frozenset())

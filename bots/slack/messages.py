@@ -14,6 +14,7 @@ from bots.slack import convert
 from bots.slack.components import escape
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, MessagePosted, SessionStopped, TextCommand
+from bots.slack.status import title_of
 from bots.strings import failure, say
 from core.bounded import Bounded
 from core.errors import StoreUnavailable
@@ -210,6 +211,8 @@ class MessageHandler:
             job, incoming.thread, turn.id, turn.author, token=OPENED, note=incoming.note
         )
         await self._context.platform.status(delivery, Status("thinking"))
+        if incoming.thread.channel.startswith("D") and not incoming.has_past:
+            await self._context.platform.begin_session(delivery, title_of(turn.text))
 
     async def catch_up(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
         """Handle a missed message as if its event had come."""

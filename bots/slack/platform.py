@@ -150,6 +150,13 @@ class SlackPlatform:
             live.session = False
             await self._indicator.end_session(delivery.thread)
 
+    async def begin_session(self, delivery: Delivery, title: str) -> None:
+        """Tell Slack of a new conversation: its title, who began it, and that work is under way."""
+        live = self._of(delivery)
+        async with live.lock:
+            if not live.session and not live.ended:
+                await self._indicator.start_session(delivery.thread, live, delivery.author, title)
+
     async def end_session(self, key: ThreadKey) -> None:
         """End the session after Slack's Stop button: Slack does not do so by itself."""
         for job, delivery in self._open.items():
@@ -192,7 +199,7 @@ class SlackPlatform:
             live.streams[message] = text
             self._sent(delivery, part, live, message)
             live.status = ""  # Slack has cleared it
-            await self._indicator.start_session(delivery.thread, live)
+            await self._indicator.start_session(delivery.thread, live, delivery.author)
         return message
 
     async def _post(self, delivery: Delivery, part: Part, live: LiveReply) -> str:
@@ -235,7 +242,15 @@ class SlackPlatform:
             if isinstance(refusal, Refused) and not live.ended_by_refusal:
                 await self._tell_person(delivery, refusal)
             live.ended = live.ended_by_refusal = True
+            await self._end_streams(delivery, live)
             raise
+
+    async def _end_streams(self, delivery: Delivery, live: LiveReply) -> None:
+        """Stop the open streams of a reply that ends early: clients show an open one as growing."""
+        while live.streams:
+            message, _ = live.streams.popitem()
+            with contextlib.suppress(SlackApiError, PlatformRefused):
+                await self._streams.end(delivery, message)
 
     async def _tell_person(self, delivery: Delivery, refusal: Refused) -> None:
         """Tell the person why there is no reply: where they asked, else in a direct message."""

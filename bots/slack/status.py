@@ -17,11 +17,13 @@ from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
 from bots.slack.api import NoRoom, SlackApi, Workspaces
+from bots.slack.convert import is_person
 from bots.slack.rate_limits import LiveReply
 from core.types import ThreadKey
 
 STATUS = "assistant.threads.setStatus"
 SESSION = "agents.sessions.setStatus"
+TITLE_LENGTH = 80
 STATUS_SECONDS = 90.0
 """Then a status is set again: Slack takes it away after 120."""
 
@@ -81,8 +83,13 @@ class StatusIndicator:
 
     # -- the session ----------------------------------------------------------------------------
 
-    async def start_session(self, thread: ThreadKey, live: LiveReply) -> None:
-        """Begin ``processing``: Slack shows its Stop button."""
+    async def start_session(
+        self, thread: ThreadKey, live: LiveReply, person: str, title: str = ""
+    ) -> None:
+        """Begin ``processing``: Slack shows its Stop button. A new session gets the title."""
+        more = {"title": title} if title else {}
+        if is_person(person):
+            more["initiator_user_id"] = person
         with contextlib.suppress(NoRoom, SlackApiError, PlatformRefused):
             client = await self._workspaces.client(thread.space)
             await self._api.call_if_room(
@@ -90,7 +97,10 @@ class StatusIndicator:
                 thread.space,
                 thread.channel,
                 lambda: client.agents_sessions_setStatus(
-                    channel_id=thread.channel, thread_ts=thread.thread, status="processing"
+                    channel_id=thread.channel,
+                    thread_ts=thread.thread,
+                    status="processing",
+                    **more,
                 ),
             )
             live.session = True
@@ -136,3 +146,9 @@ class Intake:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTAKE_SECONDS):
                 await self._none.wait()
+
+
+def title_of(text: str) -> str:
+    """The title of a session that begins with this message; Slack takes 200 characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1] + "…"

@@ -14,6 +14,7 @@ from slack_sdk.errors import SlackApiError
 from bots.platform import Part, PlatformRefused
 from bots.slack.api import NoRoom, Refused, SlackApi, Workspaces, error_code
 from bots.slack.components import Block
+from bots.slack.convert import is_person
 from bots.slack.error_codes import (
     ABOUT_THE_APP,
     ABOUT_THE_PERSON,
@@ -29,8 +30,6 @@ REFUSED_SECONDS = 600.0
 """After a refusal no stream is started there for so long: in the workspace, in the channel, or for
 the person, by the error."""
 KEPT_REFUSALS = 10_000
-_PEOPLE = ("U", "W")
-"""How the ids of people begin; those of bots begin with B."""
 
 log = structlog.get_logger()
 
@@ -48,7 +47,7 @@ class Streams:
     def has(self, delivery: Delivery) -> bool:
         """Whether a stream may be started for a reply, as far as known."""
         thread, person = delivery.thread, delivery.author
-        if not self._wanted or not person.startswith(_PEOPLE):
+        if not self._wanted or not is_person(person):
             return False  # a bot has no user to stream to
         now = time.monotonic()
         times = (self._refused.get((thread.space, what)) for what in ("", thread.channel, person))

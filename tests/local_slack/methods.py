@@ -243,7 +243,15 @@ class Methods:
     # -- sessions, status and views -----------------------------------------------------------
 
     def do_agents_sessions_setStatus(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        """The title and who began it count where a session is new."""
         place = (arguments["channel_id"], arguments["thread_ts"])
+        if len(arguments.get("title", "")) > 200:
+            raise Refused("invalid_arguments")
+        if arguments.get("initiator_user_id", "") not in {"", *self.workspace.people}:
+            raise Refused("user_not_found")
+        if place not in self.workspace.sessions:
+            about = (arguments.get("title", ""), arguments.get("initiator_user_id", ""))
+            self.workspace.session_starts[place] = about
         self.workspace.sessions[place] = arguments["status"]
         return {"status": arguments["status"]}
 

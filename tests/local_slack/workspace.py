@@ -131,6 +131,8 @@ class Workspace:
         self.statuses: list[tuple[str, str, str, float]] = []
         """Channel, thread, status and when it was set."""
         self.sessions: dict[tuple[str, str], str] = {}
+        self.session_starts: dict[tuple[str, str], tuple[str, str]] = {}
+        """The title of each session, and who began it."""
         self.prompts: dict[str, Json] = {}
         self.views: dict[str, Json] = {}
         """The home page of each person, and open modals by their id."""
