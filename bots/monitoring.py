@@ -25,11 +25,15 @@ class Monitor:
         """Why the process is not ready yet, in a few words; empty when it is."""
         self.measure: Callable[[], None] = lambda: None
         """Updates the metrics that only this process knows."""
+        self.fault: Callable[[], str] = lambda: ""
+        """Why this process cannot do its work any more; empty if it can."""
 
     async def ready(self) -> str:
         """Why this process cannot serve now; empty if it can."""
         if self.starting:
             return self.starting
+        if fault := self.fault():
+            return fault
         if down := metrics.gateways_down():
             return f"no connection to {', '.join(down)}"
         try:

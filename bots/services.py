@@ -182,6 +182,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
             stores.queue, stores.history, model.engine, model.dialogue, terms, stores.rulebook
         )
         monitor.measure, monitor.starting = partial(_measure, settings, worker), ""
+        monitor.fault = lambda: worker.fault
         await worker.run(stop)
     return True
 

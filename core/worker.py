@@ -19,21 +19,23 @@ from typing import Literal, TypeVar
 import structlog
 
 from core.background import cancel, repeat_forever
+from core.bounded import Bounded
 from core.dialogue import Dialogue, Prompt, Reply
 from core.engine_types import GenerationRequest
 from core.errors import (
     ChatError,
+    EngineError,
     EngineRefused,
     StoreUnavailable,
     TurnTooLong,
 )
 from core.observe import metrics
 from core.observe.tracing import span
-from core.place_dialogues import PlaceDialogues
+from core.place_dialogues import SHORT_TURN, PlaceDialogues
 from core.place_rules import NO_RULES, Rules
 from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window
-from core.types import Delta, Done, FinishReason, ThreadKey, Turn, Usage
+from core.types import Delta, Done, FinishReason, Sampling, ThreadKey, Turn, Usage
 from core.window import missing_counts, reply_to_resume, turns_to_evict, turns_to_read
 
 T = TypeVar("T")
@@ -63,6 +65,30 @@ class WorkerSettings:
     idle: float = 1.0
     retry: float = 0.5
     """Between tries while Redis is away."""
+
+
+_FAILED_JOBS = 1000
+_LEFT_TO_OTHERS = 3
+"""How often a job that failed on this core is left to another one."""
+_CHECKS = 3
+_CHECK_SECONDS = 30.0
+
+
+class _GenerationFailed(Exception):
+    """The engine raised `error` while it generated a reply."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _result_of(generating: asyncio.Task[FinishReason]) -> FinishReason:
+    try:
+        return generating.result()
+    except EngineRefused:
+        raise
+    except Exception as error:
+        raise _GenerationFailed(error) from error
 
 
 @dataclass
@@ -123,6 +149,14 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._place_free = asyncio.Event()
         self._prompts = ThreadPoolExecutor(1, "prompts")
+        self._is_sick = asyncio.Event()
+        self._checking: asyncio.Task[None] | None = None
+        self._failed_here = Bounded[str, int](_FAILED_JOBS)
+        """Job id -> how often it was left to another core after it failed here."""
+        self._pause_until = 0.0
+        """Until then, by the monotonic clock, nothing is claimed."""
+        self.fault = ""
+        """Why this core cannot compute; empty while it can."""
 
     def measure(self) -> None:
         """Say how this core is, before a scrape."""
@@ -130,7 +164,11 @@ class Worker:
         metrics.set_engine(self._engine.stats())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve the lane until `stop` is set, then finish or hand back what is in hand."""
+        """Serve the lane until `stop` is set, then finish the jobs in hand or hand them back.
+
+        Raises EngineError where the engine cannot compute: the core has then handed back its jobs
+        and withdrawn from its lane, and its supervisor should start it anew.
+        """
         background = [
             asyncio.create_task(
                 repeat_forever(
@@ -145,13 +183,22 @@ class Worker:
             ),
         ]
         claiming = asyncio.create_task(repeat_forever(self._claim, 0, self._settings.retry))
+        ends = [asyncio.create_task(event.wait()) for event in (stop, self._is_sick)]
         try:
-            await stop.wait()
-            await cancel(claiming)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await cancel(claiming, *ends)
+            if self._is_sick.is_set():
+                await cancel(background[0])
+                await self._withdraw()
             await self._finish()
         finally:
-            await cancel(claiming, *background)
+            await cancel(claiming, *ends, *background)
             self._prompts.shutdown(wait=False, cancel_futures=True)
+        await self._withdraw()
+        if self.fault:
+            raise EngineError(self.fault)
+
+    async def _withdraw(self) -> None:
         with contextlib.suppress(StoreUnavailable):
             await self._queue.withdraw(self._settings.lane, self._settings.name)
 
@@ -176,6 +223,7 @@ class Worker:
                 self._stop(asked[job], result, "renew")
 
     async def _claim(self) -> None:
+        await asyncio.sleep(max(0.0, self._pause_until - time.monotonic()))
         places = self._places()
         if places <= 0:
             self._place_free.clear()
@@ -224,8 +272,8 @@ class Worker:
         return stats.places - max(on_their_way, 0)
 
     async def _finish(self) -> None:
-        """Go on with what is in hand for a while, and hand back the rest."""
-        if self._tasks:
+        """Go on with the jobs in hand for a while, and hand back the rest."""
+        if self._tasks and not self.fault:
             await asyncio.wait(self._tasks, timeout=self._settings.drain)
         for held in self._held.values():
             held.stop("release")
@@ -255,6 +303,8 @@ class Worker:
         except EngineRefused as error:
             log.error("the engine refused", error=str(error), **job)  # noqa: TRY400 -- it is said
             await self._fail(held, "internal", str(error))
+        except _GenerationFailed as failed:
+            outcome = await self._handle_engine_failure(held, failed, job)
         except Exception as error:
             log.exception("failed", **job)
             await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
@@ -263,6 +313,56 @@ class Worker:
                 del self._held[claim.job.id]
             self._place_free.set()
             metrics.JOBS.labels(self._settings.lane, outcome).inc()
+
+    # -- a sick engine --------------------------------------------------------------------------
+
+    async def _handle_engine_failure(
+        self, held: HeldJob, failed: _GenerationFailed, job: Mapping[str, object]
+    ) -> str:
+        """Retry the job, or hand it back if the engine cannot compute at all; the outcome."""
+        error = failed.error
+        log.error("failed", exc_info=error, **job)
+        await self._check_engine()
+        if self.fault:
+            await self._queue.release(held.claim)
+            return "release"
+        self._failed_here.setdefault(held.claim.job.id, 0)
+        await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
+        return "failed"
+
+    async def _check_engine(self) -> None:
+        """Find out whether the engine computes anything; several failures share one check."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._generate_one_token())
+        await asyncio.shield(self._checking)
+
+    async def _generate_one_token(self) -> None:
+        dialogue = self._dialogues.default
+        prompt = dialogue.prompt([SHORT_TURN], low_water=1.0)
+        request = GenerationRequest("self-check", prompt.ids, Sampling(temperature=0.0), 1, seed=0)
+        for attempt in range(_CHECKS):
+            try:
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    async with aclosing(self._engine.generate(request)) as chunks:
+                        async for _ in chunks:
+                            pass
+            except Exception as error:
+                fault = f"this core cannot compute: {type(error).__name__}: {error}"
+                await asyncio.sleep(self._settings.retry * attempt)
+            else:
+                return
+        log.error("the engine is sick; the core withdraws", error=fault)
+        self.fault = fault
+        self._is_sick.set()
+
+    async def _should_leave_to_others(self, job: str) -> bool:
+        """Whether a job failed here, and another core serves the lane; a few times only."""
+        times = self._failed_here.get(job, _LEFT_TO_OTHERS)
+        if times >= _LEFT_TO_OTHERS or await self._queue.cores(self._settings.lane) < 2:
+            return False
+        self._failed_here[job] = times + 1
+        self._pause_until = time.monotonic() + self._settings.retry  # the other core claims it
+        return True
 
     def _log_end(self, held: HeldJob, done: Done | None, job: Mapping[str, object]) -> None:
         """The one line that a job leaves in the log; what was said is struck out by default."""
@@ -287,6 +387,10 @@ class Worker:
 
     async def _reply(self, held: HeldJob) -> Done | None:
         job = held.claim.job
+        if await self._should_leave_to_others(job.id):
+            held.stop("release")
+            await self._queue.release(held.claim)
+            return None
         rules = await self._rules_of(job.thread)
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
@@ -333,7 +437,7 @@ class Worker:
             await self._publish_during(held, held.generating)
         match held.end:
             case "ok":
-                return held.generating.result() if held.generating else None
+                return _result_of(held.generating) if held.generating else None
             case "cancelled":
                 return "cancelled"
             case "release":

@@ -330,6 +330,29 @@ async def test_a_step_that_fails_costs_only_the_request_that_makes_it_fail(
     assert [ids_of(chunks) for chunks in replies] == [alone(theirs, one, 24, 1.1) for one in asked]
 
 
+async def test_numbers_that_are_not_finite_cost_only_the_request_that_has_them(
+    twins: tuple[PreTrainedModel, PreTrainedModel],
+) -> None:
+    ours, theirs = twins
+    poison = VOCABULARY - 1
+
+    def choke(module: torch.nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
+        return embedded.masked_fill((inputs[0] == poison)[..., None], torch.nan)
+
+    ours.get_input_embeddings().register_forward_hook(choke)
+    asked = [[id_ for id_ in prompt if id_ != poison] for prompt in prompts(6, seed=2)]
+    beginning = list(range(5, 5 + 2 * SIZE))
+    async with engine_for(ours) as engine:
+        tasks = [asyncio.create_task(reply(engine, request_for(one))) for one in asked]
+        for sampling in (GREEDY, Sampling(1.0), Sampling(1.0, top_k=5)):
+            with pytest.raises(EngineError, match="not finite"):
+                await reply(engine, request_for([*beginning, poison, 9], sampling))
+        replies = await asyncio.gather(*tasks)
+        after = await reply(engine, request_for([*beginning, 9]))
+    assert [ids_of(chunks) for chunks in replies] == [alone(theirs, one, 24, 1.1) for one in asked]
+    assert ids_of(after) == alone(theirs, [*beginning, 9], 24, 1.1)
+
+
 async def test_an_engine_tells_how_much_more_it_takes(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:

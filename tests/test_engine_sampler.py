@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,3 +108,26 @@ def test_what_is_asked_for_next_is_the_same_before_the_tokens_are_known() -> Non
     assert ahead.seen is not None
     assert known.seen is not None
     assert [set(row) for row in ahead.seen.tolist()] == [set(row) for row in known.seen.tolist()]
+
+
+@pytest.mark.parametrize("vocabulary", [601, 600])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_row_that_is_not_finite_has_no_token_and_changes_no_other(
+    wrong: float, vocabulary: int
+) -> None:
+    torch.manual_seed(3)
+    ways = [Sampling(0.0), Sampling(1.0), Sampling(1.0, top_k=5), Sampling(1.0, top_p=0.9)]
+    for penalty in (1.0, 1.1):
+        sequences = [
+            _sequence(replace(way, repetition_penalty=penalty), [5, 6, 7], seed)
+            for seed, way in enumerate(ways * 2)
+        ]
+        batch = SamplingBatch.of(sequences, torch.device("cpu"))
+        logits = torch.randn(len(sequences), vocabulary)
+        expected = sample(logits.clone(), batch)
+        logits[: len(ways), 5] = wrong
+        tokens = sample(logits, batch)
+        assert tokens[: len(ways)].tolist() == [-1] * len(ways)
+        assert tokens[len(ways) :].tolist() == expected[len(ways) :].tolist()
+        assert int(expected.min()) >= 0
+        assert int(expected.max()) < vocabulary

@@ -18,6 +18,7 @@ from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError
 from core.models.catalogue import CATALOGUE
+from core.ports import Engine
 from core.queue_types import Claim, FenceResult
 from core.types import Done, Failed, Started
 from core.worker import Worker, WorkerSettings
@@ -204,6 +205,64 @@ class Failing(EchoEngine):
                 raise EngineError("the GPU is on fire")
 
 
+class Poisoned(EchoEngine):
+    """Fails for prompts that say one thing."""
+
+    def __init__(self, poison: str) -> None:
+        super().__init__()
+        self.poison = tuple(map(ord, poison))
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        prompt = tuple(request.prompt)
+        starts = range(len(prompt) if self.poison else 0)
+        if any(prompt[start : start + len(self.poison)] == self.poison for start in starts):
+            raise EngineError("the prompt is poisoned")
+        async for chunk in super().generate(request):
+            yield chunk
+
+
+def core(house: StoreFixture, engine: Engine, name: str) -> Worker:
+    settings = WorkerSettings(LANE, name, sweep=0.02, idle=0.05, publish=0.02, retry=0.05)
+    dialogue = Dialogue.load(CATALOGUE["echo"], None)
+    return Worker(house.queue, house.history, engine, dialogue, settings)
+
+
+async def test_a_core_that_cannot_compute_hands_its_jobs_back_and_ends(
+    house: StoreFixture,
+) -> None:
+    sick, healthy = core(house, Failing(10**9), "sick"), core(house, EchoEngine(200), "healthy")
+    stop = asyncio.Event()
+    jobs = []
+    for number in range(40):
+        thread = replace(THREAD, thread=f"{number}")
+        jobs.append((thread, await house.say("hello", thread=thread)))
+    async with asyncio.timeout(30):
+        with pytest.raises(EngineError, match="this core cannot compute: EngineError: the GPU is"):
+            await sick.run(stop)
+        assert await house.queue.cores(LANE) == 1  # the test's own
+        well = asyncio.create_task(healthy.run(stop))
+        assert "cannot compute" in sick.fault
+        ended = [await ends(house, receipt.job, thread) for thread, receipt in jobs]
+        stop.set()
+        await well
+    assert [type(end) for end in ended] == [Done] * 40
+    assert not await house.queue.dead()
+
+
+async def test_a_job_that_fails_alone_is_tried_on_another_core_first(house: StoreFixture) -> None:
+    stop = asyncio.Event()
+    picky, other = Poisoned("poison"), EchoEngine()
+    async with asyncio.timeout(30):
+        first = asyncio.create_task(core(house, picky, "picky").run(stop))
+        receipt = await house.say("poison")
+        await until(lambda: _started(house, receipt.job, 1))
+        second = asyncio.create_task(core(house, other, "other").run(stop))
+        end = await ends(house, receipt.job)
+        stop.set()
+        await asyncio.gather(first, second)
+    assert isinstance(end, Done)
+
+
 async def test_an_engine_that_fails_once_is_tried_again(house: StoreFixture) -> None:
     async with at_work(house, Failing(1)):
         receipt = await house.say("hello")
@@ -216,11 +275,13 @@ async def test_an_engine_that_fails_once_is_tried_again(house: StoreFixture) -> 
 async def test_an_engine_that_fails_on_and_on_ends_in_a_dead_letter_and_a_sentence(
     house: StoreFixture,
 ) -> None:
-    async with at_work(house, Failing(2)):
+    engine = Poisoned("hello")
+    async with at_work(house, engine):
         receipt = await house.say("hello")
         end = await ends(house, receipt.job)
-        assert end == Failed("internal", "EngineError: the GPU is on fire")
+        assert end == Failed("internal", "EngineError: the prompt is poisoned")
         (letter,) = await house.queue.dead()
+        engine.poison = ()
         again = await house.queue.requeue(letter, LANE)
         done = await ends(house, again.job)
     assert isinstance(done, Done)

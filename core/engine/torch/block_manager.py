@@ -86,6 +86,14 @@ class BlockManager:
             self._index[digest] = block
             self._content[block] = digest
 
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Make blocks unfindable."""
+        for block in blocks:
+            digest = self._content[block]
+            if digest is not None:
+                del self._index[digest]
+                self._content[block] = None
+
     def release(self, blocks: Sequence[int]) -> None:
         """Drop references. The end of a prefix is reused before its beginning."""
         for block in reversed(blocks):

@@ -288,12 +288,20 @@ class TorchEngine:
             sampled += token is not None
             if token is None:
                 continue
+            if token < 0:
+                self._discard(sequence)
+                continue
             if not sequence.streaming:
                 self._throughput.started(now - sequence.arrived)
             if sequence.append(token):
                 self._scheduler.remove(sequence)
                 self._throughput.finished(sequence.length)
         self._throughput.sampled(sampled, now)
+
+    def _discard(self, sequence: Sequence) -> None:
+        """Fail a sequence whose logits are not finite, and forget its keys and values."""
+        self._scheduler.discard(sequence)
+        self._fail([sequence], "the model computed numbers that are not finite")
 
     def _restart(self) -> None:
         in_flight = self._scheduler.sequences

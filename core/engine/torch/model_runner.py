@@ -50,11 +50,12 @@ class LaunchedStep:
         batch: SamplingBatch | None,
     ) -> LaunchedStep:
         """Sample, and send the tokens to the host."""
-        tokens = sample(logits, batch) if batch else logits.new_empty(0, dtype=torch.long)
+        sampled = sample(logits, batch) if batch else logits.new_empty(0, dtype=torch.long)
+        tokens = sampled.clamp(min=0)  # the next step may begin before the host sees them
         if not tokens.is_cuda:
-            return cls(chunks, tokens, batch, sampling, tokens, None)
+            return cls(chunks, tokens, batch, sampling, sampled, None)
         on_host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-        on_host.copy_(tokens, non_blocking=True)
+        on_host.copy_(sampled, non_blocking=True)
         landed = cast("Any", torch.cuda.Event)()
         landed.record()
         return cls(chunks, tokens, batch, sampling, on_host, landed)

@@ -134,8 +134,18 @@ def _seen(sequences: Sequences[Sequence]) -> Tensor:
 
 
 def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
-    """The next token of each row of `logits` (rows, vocabulary), which are overwritten."""
+    """The next token of each row of `logits` (rows, vocabulary), which are overwritten.
+
+    -1 for a row whose logits are NaN or infinite. Every other token is below the vocabulary's size.
+    """
     logits = logits.float()
+    finite = logits.amax(-1).isfinite()
+    if logits.is_cuda or not finite.all():  # on a GPU asking takes longer than filling
+        logits.masked_fill_(~finite[:, None], 0.0)
+    return torch.where(finite, _sample_finite(logits, batch), -1)
+
+
+def _sample_finite(logits: Tensor, batch: SamplingBatch) -> Tensor:
     if batch.seen is not None:
         _penalise(logits, batch.seen, batch.penalty)
     if batch.all_greedy:

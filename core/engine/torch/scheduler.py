@@ -96,6 +96,11 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
+    def discard(self, sequence: Sequence) -> None:
+        """Remove a sequence whose keys and values are wrong: nobody may find them."""
+        self.blocks.forget(sequence.blocks)
+        self.remove(sequence)
+
     @property
     def sequences(self) -> list[Sequence]:
         """All running and waiting sequences."""
