@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs tools images dist audit bench bench-peers bench-vllm kernel golden chaos mutants clean
+.PHONY: help setup chat test lint docs tools images dist audit bench bench-peers bench-vllm kernel golden gpu-check chaos mutants clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-vllm    the engine beside a real vLLM on the CPU, 3.5 GB"
 	@echo "make kernel  the GPU's kernels in Triton's interpreter, four minutes and 0.7 GB"
 	@echo "make golden  the losses of alignment beside TRL's own, 0.3 GB"
+	@echo "make gpu-check  the engine's tests and benchmark on a GPU, under ten minutes"
 	@echo "make chaos   the long fault tests"
 	@echo "make mutants bugs that are planted, and those of them that no test catches, an hour"
 
@@ -122,6 +123,10 @@ docs: setup
 # One test runs them all, and is given the time.
 chaos: setup
 	$(BIN)/pytest --numprocesses 2 tests/chaos tests/test_queue_model.py --schedules 10000 -o faulthandler_timeout=7200
+
+# On a machine with a GPU, under ten minutes; gpu-check/report.json has the figures.
+gpu-check: setup
+	$(BIN)/python -m tests.gpu_check
 
 # Plausible bugs, planted one at a time: an hour for 200. Those that no test catches are printed.
 mutants: setup
