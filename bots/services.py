@@ -50,6 +50,7 @@ from storage.outbox import RedisOutbox
 from storage.queue import RedisQueue
 from storage.rules import RedisRules
 from storage.secrets import RedisSecrets
+from storage.status import RedisReports
 from storage.store import Limits, Store
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Stores:
     leases: RedisLeases
     rulebook: RedisRules
     audit: RedisAudit
+    reports: RedisReports
     vault: RedisSecrets
     feedback: RedisFeedback
     outbox: RedisOutbox
@@ -83,6 +85,7 @@ class Stores:
             RedisLeases(store),
             RedisRules(store, policy),
             RedisAudit(store),
+            RedisReports(store),
             RedisSecrets(store),
             RedisFeedback(store),
             RedisOutbox(store),
@@ -140,12 +143,14 @@ async def open_relay(
         await running
 
 
-def relay_settings(settings: Settings, stores: Stores, locale: str = "en") -> RelaySettings:
+def relay_settings(
+    settings: Settings, stores: Stores, locale: str = "en", holder: str = ""
+) -> RelaySettings:
     """The settings of this process's relay. `locale` is for people whose language is unknown."""
     policy = settings.policy
     return RelaySettings(
         lane=settings.job_lane,
-        holder=process_name(),
+        holder=holder or process_name(),
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
         access=Access(stores.rulebook, stores.audit, policy, stores.queue.cores),
@@ -157,11 +162,13 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
 
     Returns False if `stop` came first: a thread of this process is then still loading.
     """
-    spec = find_model(settings)
+    spec, name = find_model(settings), process_name()
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
         monitor = await stack.enter_async_context(
-            monitored("core", settings, stores.queue, "the model is still loading")
+            monitored(
+                "core", name, settings, stores.queue, stores.reports, "the model is still loading"
+            )
         )
         model = await _unless(stop, load_model(settings, spec))
         if model is None:
@@ -173,7 +180,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
         log.info("ready", model=spec.name, lane=settings.job_lane)
         terms = WorkerSettings(
             lane=settings.job_lane,
-            name=process_name(),
+            name=name,
             low_water=settings.low_water,
             lease=settings.lease_seconds,
             drain=settings.drain_seconds,
@@ -286,9 +293,12 @@ async def serve_platform(name: str, settings: PlatformSettings, stop: asyncio.Ev
 
     The platform's `bot.py` has `serve(settings, stores, relay_settings, stop)`.
     """
-    bot = import_module(f"bots.{name}.bot")
-    async with open_stores(settings) as stores, monitored(name, settings, stores.queue):
-        await bot.serve(settings, stores, relay_settings(settings, stores), stop)
+    bot, process = import_module(f"bots.{name}.bot"), process_name()
+    async with (
+        open_stores(settings) as stores,
+        monitored(name, process, settings, stores.queue, stores.reports),
+    ):
+        await bot.serve(settings, stores, relay_settings(settings, stores, holder=process), stop)
 
 
 def process_name() -> str:

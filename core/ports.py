@@ -21,6 +21,7 @@ from core.queue_types import (
     Load,
     Opinion,
     Place,
+    ProcessReport,
     Rating,
     Receipt,
     Regeneration,
@@ -203,6 +204,20 @@ class History(Protocol):
 
 
 # -- who may, and who did ----------------------------------------------------------------------
+
+
+class ReportBoard(Protocol):
+    """Where processes say how they are."""
+
+    async def report(self, report: ProcessReport) -> None: ...
+
+    async def withdraw(self, name: str) -> None:
+        """The process has ended as it should."""
+        ...
+
+    async def reports(self) -> Sequence[ProcessReport]:
+        """Those of the last hour, by part and name."""
+        ...
 
 
 class RuleBook(Protocol):

@@ -111,6 +111,28 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """What a process says of itself now and then."""
+
+    name: str
+    """Unique among the processes of a Redis."""
+    part: str
+    """``core``, or the platform."""
+    lane: str
+    version: str
+    since: float
+    at: float
+    """When it started, and when it said this."""
+    state: str = ""
+    """Why it cannot serve; empty if it can."""
+    replies: int = 0
+    """Replies that a core committed in the last minute."""
+    error: str = ""
+    error_at: float = 0.0
+    """The newest error that it logged."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A job that was given up."""
 

@@ -71,6 +71,7 @@ TABLE = (
     Key("purges", "purges", "hash", 400 * DAY, "what is being taken away, whose", personal=True),
     Key("rewrite", "rewrite", "string", 30 * DAY, "when words went that a file may still hold"),
     Key("probe", "probe", "string", PROBE, "that Redis takes writes"),
+    Key("reports", "reports", "hash", HOUR, "what processes say of themselves"),
     Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
     Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
     Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a place", personal=True),

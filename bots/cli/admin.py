@@ -17,6 +17,7 @@ from bots import platforms, strings
 from bots.access import UNSET, written
 from bots.cli.common import example, open_settings, print_json, print_text
 from bots.cli.settings import effective_rules, print_rows
+from bots.cli.status import status
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
@@ -271,6 +272,9 @@ async def _letter(memory: Stores, id_: str) -> DeadLetter:
         if letter.id == id_:
             return letter
     raise OperatorError(f"there is no dead letter {id_}: `henji admin dead` lists them")
+
+
+admin.add_command(status)
 
 
 # -- shared --------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ import json
 import logging
 import re
 import sys
+import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +32,8 @@ REDACTED = "[secret]"
 
 LONGEST_VALUE = 2_000
 LONGEST_TRACE = 20_000
-"""Characters of a value, and of a traceback, that are logged."""
+LONGEST_ERROR = 300
+"""Characters of a value, of a traceback, and of the newest error, that are kept."""
 
 SECRET_PATTERNS = (
     re.compile(r"(\bBearer )[\w.~+/=-]{8,}"),
@@ -106,7 +109,24 @@ def _without_content(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _make_harmless(redaction: Redaction, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Values come from outside: each is one line, without controls, of limited length."""
-    return {name: _harmless(redaction, name, value) for name, value in event.items()}
+    harmless = {name: _harmless(redaction, name, value) for name, value in event.items()}
+    if harmless.get("level") in ("error", "critical"):
+        _newest_error.append((time.time(), _in_one_line(harmless)))
+    return harmless
+
+
+_newest_error: deque[tuple[float, str]] = deque(maxlen=1)
+
+
+def newest_error() -> tuple[float, str]:
+    """The time and the line of the newest error that this process logged; or (0, empty)."""
+    return _newest_error[-1] if _newest_error else (0.0, "")
+
+
+def _in_one_line(event: Mapping[str, Any]) -> str:
+    trace = str(event.get("exception") or "").strip().rpartition("\n")[2]
+    why = event.get("error") or event.get("why") or event.get("reason") or trace
+    return f"{event.get('event', '')}: {why}"[:LONGEST_ERROR] if why else str(event.get("event"))
 
 
 def _harmless(redaction: Redaction, name: str, value: Any) -> Any:

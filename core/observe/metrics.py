@@ -142,6 +142,11 @@ def count_reply(lane: str, usage: Usage, seconds: float, first_token: float | No
         of.reply_speed.observe((usage.reply_tokens - 1) / (seconds - first_token))
 
 
+def replies_so_far(lane: str) -> int:
+    """The replies of a lane that this process has committed."""
+    return int(REGISTRY.get_sample_value("henji_job_seconds_count", {"lane": lane}) or 0)
+
+
 def set_engine(stats: EngineStats) -> None:
     """Set the metrics of the engine."""
     ENGINE_RUNNING.set(stats.running)
