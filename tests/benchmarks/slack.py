@@ -1,20 +1,23 @@
 """`henji bench slack`: how soon people see something when many ask at once.
 
-The adapter is a process of its own, against a local Slack that holds the real tiers and a core with
-the echo engine. Everybody asks in the same moment. What is measured is what Slack sees: from an
-event to its acknowledgement, to the status, and to the finished reply.
+The adapter is a process of its own, against a local Slack with the real rate limits and a core with
+the echo engine. Everybody asks at the same moment. Measured is what Slack sees: the time from an
+event to its acknowledgement, to the first status and to the finished reply, and the lost replies;
+and for commands, whose questions take 4 s each to post, the time to the acknowledgement.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from redis.asyncio import Redis
@@ -22,6 +25,9 @@ from redis.asyncio import Redis
 from tests.benchmarks.server import plain_server
 from tests.local_slack import LocalSlack
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
+
+POST_SECONDS = 4.0
+"""How long a post takes while commands are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +44,43 @@ class Load:
 def main(argv: Sequence[str]) -> int:
     """0 where the limits of the adapter hold."""
     parser = argparse.ArgumentParser(prog="henji bench slack", description=__doc__)
-    parser.add_argument("--threads", type=int, default=200)
+    parser.add_argument("--threads", type=_numbers, default=(1, 50, 200))
+    parser.add_argument("--commands", type=int, default=6)
     parser.add_argument("--channels", type=int, default=40)
     parser.add_argument("--pace", type=float, default=100.0)
     parser.add_argument("--length", type=int, default=200)
     parser.add_argument("--limit", type=float, default=600.0)
     given = parser.parse_args(argv)
-    load = Load(given.threads, given.channels, given.pace, given.length, given.limit)
+    loads = [
+        Load(threads, given.channels, given.pace, given.length, given.limit)
+        for threads in given.threads
+    ]
     logging.disable(logging.WARNING)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    return asyncio.run(_bench(load))
+    return asyncio.run(_bench(loads, given.commands))
 
 
-async def _bench(load: Load) -> int:
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+async def _bench(loads: Sequence[Load], commands: int) -> int:
+    """1 where a limit was missed, else 0."""
+    missed = [await _on_a_fresh_server(partial(_measure, load=load), load.pace) for load in loads]
+    missed.append(await _on_a_fresh_server(partial(_measure_commands, number=commands), 0.0))
+    return max(missed)
+
+
+async def _on_a_fresh_server(
+    measure: Callable[[SlackDeployment], Awaitable[int]], pace: float
+) -> int:
     with plain_server() as url:
         redis = Redis.from_url(url, decode_responses=True, socket_timeout=None)
         async with redis, slack_deployment(redis) as house:
-            await house.core(pace=load.pace)
+            await house.core(pace=pace)
             await house.adapter_process(url)
             await _warm_up(house)
-            return await _measure(house, load)
+            return await measure(house)
 
 
 async def _warm_up(house: SlackDeployment) -> None:
@@ -80,7 +103,9 @@ async def _measure(house: SlackDeployment, load: Load) -> int:
                 finished[place] = time.monotonic()
         return len(finished) == load.threads
 
-    await slack.until(all_finished, within=load.limit)
+    with contextlib.suppress(TimeoutError):
+        await slack.until(all_finished, within=load.limit)
+    lost = load.threads - len(finished)
     calls = slack.api.calls[before:]
     events = [
         e
@@ -98,8 +123,31 @@ async def _measure(house: SlackDeployment, load: Load) -> int:
     print("  calls      ", ", ".join(f"{method} {n}" for method, n in counts.most_common()))
     refused = sum(call.error == "ratelimited" for call in calls)
     print(f"  429         {refused}, in {time.monotonic() - began:.1f} s")
+    print(f"  lost        {lost}")
     slow = _at([e.acknowledged - e.sent for e in mentions], 0.99) > 0.5 or _at(signs, 0.95) > 1.0
-    return int(slow or refused > 0 or len(signs) < load.threads)
+    return int(slow or lost > 0 or refused > 0 or len(signs) < load.threads)
+
+
+async def _measure_commands(house: SlackDeployment, number: int) -> int:
+    """Questions by command in one channel, where a post takes 4 s."""
+    slack = house.slack
+    slack.api.slow["chat.postMessage"] = POST_SECONDS
+    envelopes = [slack.command("U1", "C1", f"ask question {n}") for n in range(number)]
+    async with asyncio.timeout(60):
+        for envelope in envelopes:
+            await envelope.done.wait()
+    seconds = [e.acknowledged - e.sent for e in envelopes]
+
+    def answered() -> int:
+        messages = slack.workspace.messages.values()
+        return len({m.shown for m in messages if m.shown.startswith("echo: question")})
+
+    with contextlib.suppress(TimeoutError):
+        await slack.until(lambda: answered() == number, within=60 + 10 * number)
+    print(f"{number} questions by command, {POST_SECONDS:g} s a post")
+    _line("acknowledged", seconds, "p99 under 0.5 s")
+    print(f"  lost        {number - answered()}")
+    return int(_at(seconds, 0.99) > 0.5 or answered() < number)
 
 
 async def _ask(slack: LocalSlack, n: int, load: Load, text: str) -> tuple[str, str]:
