@@ -13,16 +13,18 @@ from core.errors import OperatorError, UsageError
 from core.evaluation.counting import Verdict
 from core.evaluation.naming import is_named, names_of
 from core.evaluation.prompts import Answer, main_language, read_answers, read_prompts
-from core.evaluation.run_record import JudgeTerms, Record, Said
+from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 from tests.comparisons import JAPANESE, SETUP, compared, lines, prompt
 from tests.published import needs_answers, published_answers
 
-RULE = JudgeTerms("rule:shorter", "rule", both_orders=False)
-PEOPLE = JudgeTerms("people", "people", both_orders=False)
+RULE = JudgeConfig("rule:shorter", "rule", both_orders=False)
+PEOPLE = JudgeConfig("people", "people", both_orders=False)
 
 
-def said(winner: Any, id_: str = "1", rater: str = "", judge: str = "rule:shorter") -> Said:
-    return Said(judge, Verdict(id_, winner, None, rater), 1.5, scores=(1.0, 2.0))
+def said(
+    winner: Any, id_: str = "1", rater: str = "", judge: str = "rule:shorter"
+) -> StoredVerdict:
+    return StoredVerdict(judge, Verdict(id_, winner, None, rater), 1.5, scores=(1.0, 2.0))
 
 
 # -- prompts -------------------------------------------------------------------------------------
@@ -184,7 +186,11 @@ def test_a_comparison_comes_back_from_its_directory_as_it_was(tmp_path: Path) ->
         record.add_verdict(said("a"))
         record.add_verdict(said("tie", "2"))
     read = Record.read(tmp_path)
-    assert (read.prompts, read.answers, read.said) == (record.prompts, record.answers, record.said)
+    assert (read.prompts, read.answers, read.verdicts) == (
+        record.prompts,
+        record.answers,
+        record.verdicts,
+    )
     assert (read.setup, read.judges, read.secret) == (SETUP, record.judges, record.secret)
 
 
@@ -195,9 +201,9 @@ def test_a_line_that_was_broken_off_is_no_line_and_the_next_is_whole(tmp_path: P
     with (tmp_path / "verdicts.jsonl").open("a") as file:
         file.write('{"judge": "rule:shorter", "prom')
     with compared(tmp_path, JAPANESE) as record:
-        assert len(record.said) == 1
+        assert len(record.verdicts) == 1
         record.add_verdict(said("b", "2"))
-    assert [s.verdict.winner for s in Record.read(tmp_path).said.values()] == ["a", "b"]
+    assert [s.verdict.winner for s in Record.read(tmp_path).verdicts.values()] == ["a", "b"]
 
 
 def test_a_beginning_that_was_broken_off_is_begun_anew(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from core.evaluation.comparison import recount
 from core.evaluation.counting import Table
 from core.evaluation.judging import judge_by_score, judge_by_server
 from core.evaluation.prompts import Prompt
-from core.evaluation.run_record import JudgeTerms, Record
+from core.evaluation.run_record import JudgeConfig, Record
 from core.evaluation.scores import RULES, better
 from core.evaluation.server_judge import JudgeServer, ServerJudge, read_verdict
 from tests.comparisons import JAPANESE, compared, prompt
 
-TERMS = JudgeTerms("server:test", "server", both_orders=True)
+CONFIG = JudgeConfig("server:test", "server", both_orders=True)
 
 
 def ignore(done: int, total: int) -> None:
@@ -39,7 +39,7 @@ class Server:
     failures: list[int] = field(default_factory=list)
     """Statuses of the next requests."""
     raw: str | None = None
-    """Said instead of a completion."""
+    """The body that is sent instead of a completion."""
     stalls: bool = False
     together: asyncio.Barrier | None = None
     """Answers only when so many have asked."""
@@ -105,7 +105,7 @@ async def judge_all(record: Record, server: Server, **options: Any) -> None:
     async with serving(server) as url:
         judge = await ServerJudge.open(JudgeServer(url, **options))
         try:
-            await judge_by_server(record, TERMS, judge, ignore)
+            await judge_by_server(record, CONFIG, judge, ignore)
         finally:
             await judge.close()
 
@@ -121,7 +121,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_server_judges_each_pair_in_both_orders(tmp_path: Path) -> None:
     server = Server()
     with compared(tmp_path, JAPANESE) as record:
-        record.begin_judge(TERMS)
+        record.begin_judge(CONFIG)
         await judge_all(record, server, key="sk-judge")
         (judged,) = recount(record).judged
     assert judged.count.whole.table == Table(3, 0, 0)
@@ -178,7 +178,7 @@ def test_a_verdict_is_the_last_that_the_judge_writes(words: str, place: str) -> 
 async def test_a_judge_that_answers_in_prose_is_counted_as_unreadable(tmp_path: Path) -> None:
     server = Server(lambda a, b: "Both have their merits, as an impartial judge must say.")
     with compared(tmp_path, JAPANESE) as record:
-        record.begin_judge(TERMS)
+        record.begin_judge(CONFIG)
         await judge_all(record, server)
         (judged,) = recount(record).judged
     assert judged.count.unreadable == 6
@@ -190,7 +190,7 @@ async def test_a_judge_that_is_busy_for_a_while_is_asked_again(tmp_path: Path) -
     server = Server(failures=[503, 429, 500])
     with compared(tmp_path, JAPANESE[:1]) as record:
         await judge_all(record, server)
-        assert len(record.said) == 2
+        assert len(record.verdicts) == 2
 
 
 async def test_four_questions_are_asked_at_once_and_no_more(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_a_judge_that_cannot_judge_ends_the_run_with_one_sentence(
     with compared(tmp_path, JAPANESE) as record:
         with pytest.raises(OperatorError, match=sentence):
             await judge_all(record, server, silence=0.05 if server.stalls else 20)
-        assert record.said == {}
+        assert record.verdicts == {}
 
 
 async def test_a_judge_that_is_not_there_is_named_without_its_password() -> None:
@@ -235,10 +235,10 @@ async def test_a_run_that_was_broken_off_asks_only_for_what_is_missing(tmp_path:
     pairs = [(f"Question {n}?", "long answer", "short") for n in range(5)]
     asked = 0
     with compared(tmp_path, pairs) as record:
-        record.begin_judge(TERMS)
+        record.begin_judge(CONFIG)
         with pytest.raises(OperatorError):
             await judge_all(record, broken)
-        asked = len(record.said)
+        asked = len(record.verdicts)
     with compared(tmp_path, pairs) as record:
         server = Server()
         await judge_all(record, server)
@@ -279,11 +279,11 @@ def test_a_rule_judges_every_pair_once_and_goes_on_where_it_stopped(tmp_path: Pa
         asked.append(text)
         return -len(text)
 
-    terms = JudgeTerms("rule:shorter", "rule", both_orders=False)
+    config = JudgeConfig("rule:shorter", "rule", both_orders=False)
     with compared(tmp_path, JAPANESE) as record:
-        record.begin_judge(terms)
-        judge_by_score(record, terms, shorter, ignore)
-        judge_by_score(record, terms, shorter, ignore)
+        record.begin_judge(config)
+        judge_by_score(record, config, shorter, ignore)
+        judge_by_score(record, config, shorter, ignore)
         (judged,) = recount(record).judged
     assert judged.count.whole.table == Table(0, 0, 3)
     assert judged.count.ordered == 0

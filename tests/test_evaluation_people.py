@@ -14,7 +14,7 @@ import pytest
 
 from bots.strings import say
 from core.evaluation.comparison import recount
-from core.evaluation.people_page import TERMS, PeoplePage, serving
+from core.evaluation.people_page import CONFIG, PeoplePage, serving
 from core.evaluation.prompts import Language
 from core.evaluation.run_record import Record
 from core.evaluation.summary import Say
@@ -37,7 +37,7 @@ class Scene:
     links: dict[str, str]
 
     def winners(self, rater: str = "P1") -> dict[str, str]:
-        said = self.record.verdicts_of(TERMS.name)
+        said = self.record.verdicts_of(CONFIG.name)
         return {s.verdict.prompt: s.verdict.winner for s in said if s.verdict.rater == rater}
 
 
@@ -46,7 +46,7 @@ async def judging(
     directory: Path, raters: tuple[str, ...] = ("P1",), pairs: Any = JAPANESE
 ) -> AsyncIterator[Scene]:
     with compared(directory, pairs) as record:
-        record.begin_judge(TERMS)
+        record.begin_judge(CONFIG)
         async with serving(PeoplePage(record, raters, words), 0) as links:
             yield Scene(record, links)
 
@@ -107,7 +107,7 @@ async def test_a_person_judges_all_pairs_with_the_keyboard_alone(tmp_path: Path)
             last = "document.body.innerText.includes('the last pair of 3')"
             await browser.see(shown if done < 3 else last)
         assert sorted(scene.winners()) == ["1", "2", "3"]
-        first, second, third = scene.record.verdicts_of(TERMS.name)
+        first, second, third = scene.record.verdicts_of(CONFIG.name)
         assert first.verdict.winner == first.verdict.first
         assert second.verdict.winner not in (second.verdict.first, "tie")
         assert third.verdict.winner == "both bad"
@@ -137,7 +137,7 @@ async def test_the_page_needs_no_script_and_is_reached_by_tab(tmp_path: Path) ->
         await browser.press("Tab")
         await browser.press("Enter")  # the second button
         await browser.see("document.body.innerText.includes('1 of 3')")
-        (said,) = scene.record.verdicts_of(TERMS.name)
+        (said,) = scene.record.verdicts_of(CONFIG.name)
         assert said.verdict.winner not in (said.verdict.first, "tie")
 
 
@@ -239,7 +239,7 @@ async def test_each_rater_has_an_order_of_their_own_which_stays(tmp_path: Path) 
 
 
 def said_by(record: Record, rater: str) -> list[Any]:
-    return [said for said in record.verdicts_of(TERMS.name) if said.verdict.rater == rater]
+    return [said for said in record.verdicts_of(CONFIG.name) if said.verdict.rater == rater]
 
 
 async def test_a_page_left_half_done_goes_on_under_the_same_link(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ async def test_undo_takes_back_ones_own_last_vote_only(tmp_path: Path) -> None:
         assert (len(scene.winners("P1")), len(scene.winners("P2"))) == (1, 1)
         await one.send("undo")
         assert say("page_nothing_to_undo", "en") in await one.send("undo")
-        assert Record.read(tmp_path).said.keys() == scene.record.said.keys()
+        assert Record.read(tmp_path).verdicts.keys() == scene.record.verdicts.keys()
 
 
 async def test_an_answer_that_names_its_model_is_marked_and_told_in_the_table(

@@ -14,14 +14,14 @@ from core.evaluation.comparison import recount
 from core.evaluation.counting import Side, Verdict, Winner
 from core.evaluation.prompts import Language
 from core.evaluation.report import report
-from core.evaluation.run_record import JudgeTerms, Record, Said
+from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 from core.evaluation.summary import sentences, table_lines
 from tests.chromium import browsing, needs_chromium
 from tests.comparisons import JAPANESE, SETUP, compared
 from tests.test_evaluation_people import FAINT, words
 
-SERVER = JudgeTerms("server:judge-70b", "server", both_orders=True)
-PEOPLE = JudgeTerms("people", "people", both_orders=False)
+SERVER = JudgeConfig("server:judge-70b", "server", both_orders=True)
+PEOPLE = JudgeConfig("people", "people", both_orders=False)
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def record(tmp_path: Path) -> Iterator[Record]:
             opened.add_verdict(said(prompt, other, "b"))
         for rater, winner in (("1", "a"), ("2", "both bad")):
             verdict = Verdict("1", winner, "b", rater)  # type: ignore[arg-type]  # literals
-            opened.add_verdict(Said("people", verdict))
+            opened.add_verdict(StoredVerdict("people", verdict))
         yield opened
 
 
-def said(prompt: str, winner: Winner, first: Side) -> Said:
+def said(prompt: str, winner: Winner, first: Side) -> StoredVerdict:
     text = f"<script>alert(1)</script> [[{winner}]]"
-    return Said(SERVER.name, Verdict(prompt, winner, first), text=text)
+    return StoredVerdict(SERVER.name, Verdict(prompt, winner, first), text=text)
 
 
 def page(record: Record, language: Language = "en") -> str:
@@ -146,16 +146,18 @@ def told(record: Record) -> str:
     return " ".join(sentences(words("en"), comparison, comparison.judged[0]))
 
 
-def judged(directory: Path, terms: JudgeTerms, winners: Sequence[Winner], answers: int = 0) -> str:
+def judged(
+    directory: Path, config: JudgeConfig, winners: Sequence[Winner], answers: int = 0
+) -> str:
     """What is said of a table whose prompts were won so."""
     number = answers or len(winners)
     pairs = [(f"Question {n}?", "an answer of A", "an answer of B") for n in range(number)]
     with compared(directory, pairs) as record:
-        record.begin_judge(terms)
+        record.begin_judge(config)
         for place, winner in enumerate(winners, 1):
-            for first in ("a", "b")[: 1 + terms.both_orders]:
+            for first in ("a", "b")[: 1 + config.both_orders]:
                 verdict = Verdict(str(place), winner, first, "")  # type: ignore[arg-type]  # literal
-                record.add_verdict(Said(terms.name, verdict))
+                record.add_verdict(StoredVerdict(config.name, verdict))
         return told(record)
 
 
@@ -186,7 +188,7 @@ def test_a_judge_that_contradicts_itself_is_told_to_say_nothing(tmp_path: Path) 
 
 
 def test_a_rule_is_said_to_be_no_judge_of_quality(tmp_path: Path) -> None:
-    rule = JudgeTerms("rule:shorter", "rule", both_orders=False)
+    rule = JudgeConfig("rule:shorter", "rule", both_orders=False)
     assert "A rule counts one thing" in judged(tmp_path, rule, A * 3)
 
 

@@ -66,7 +66,7 @@ def compare(
     goes on where it stopped. Without A and B, more judges judge what the directory has.
     """
     # only this process reads it: a bot has no use for the evaluation
-    from bots.cli.comparison import Candidate, Wish, judge_again, run, show
+    from bots.cli.comparison import Candidate, CompareOptions, judge_again, run, show
 
     settings = open_settings(log_level="warning")
     if recount is not None:
@@ -74,15 +74,17 @@ def compare(
             raise UsageError("--recount counts what is there: it goes with no other option")
         show(settings, recount)
         return
-    wish = Wish(judges=judges, judge_model=judge_model, raters=raters, port=port, seed=seed)
+    options = CompareOptions(
+        judges=judges, judge_model=judge_model, raters=raters, port=port, seed=seed
+    )
     if a is None:
         if out is None or prompts or answers_a or answers_b:
             raise UsageError("two models are compared: name A and B, or a comparison with --out")
-        judge_again(settings, wish, out)
+        judge_again(settings, options, out)
         return
     if b is None:
         raise UsageError("two models are compared: name B, too")
     if prompts is None:
         raise UsageError("--prompts names no file with prompts")
     candidates = (Candidate(a, answers_a), Candidate(b, answers_b))
-    run(settings, wish, candidates, prompts, out)
+    run(settings, options, candidates, prompts, out)

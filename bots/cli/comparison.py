@@ -31,7 +31,7 @@ from core.evaluation.prompts import (
     read_prompts,
 )
 from core.evaluation.report import REPORT, report
-from core.evaluation.run_record import JudgeTerms, Record, Setup, writing
+from core.evaluation.run_record import JudgeConfig, Record, Setup, writing
 from core.evaluation.scores import RULES
 from core.evaluation.server_judge import PROMPTS, JudgeServer, ServerJudge
 from core.evaluation.summary import Say, table_lines
@@ -52,8 +52,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked for, beside the models."""
+class CompareOptions:
+    """The options of the command, beside the models."""
 
     judges: Sequence[str]
     judge_model: str | None
@@ -64,7 +64,7 @@ class Wish:
 
 def run(
     settings: Settings,
-    wish: Wish,
+    options: CompareOptions,
     candidates: tuple[Candidate, Candidate],
     prompts: Path,
     out: Path | None,
@@ -74,16 +74,18 @@ def run(
     if candidates[0].name == candidates[1].name:
         raise UsageError(f"A and B are both {candidates[0].name}: there is nothing to compare")
     sides = [_Contestant.of(settings, one, asked) for one in candidates]
-    _check_that_they_differ(settings, sides)
-    setup = Setup(sides[0].details, sides[1].details, source, wish.seed)
-    directory = out or Path(f"compare-{_plain(candidates[0].name)}-{_plain(candidates[1].name)}")
-    _until_broken_off(_compare(settings, wish, setup, asked, sides, directory))
+    _check_models_differ(settings, sides)
+    setup = Setup(sides[0].details, sides[1].details, source, options.seed)
+    directory = out or Path(
+        f"compare-{_file_name_part(candidates[0].name)}-{_file_name_part(candidates[1].name)}"
+    )
+    _run_interruptible(_compare(settings, options, setup, asked, sides, directory))
     show(settings, directory)
 
 
-def judge_again(settings: Settings, wish: Wish, directory: Path) -> None:
+def judge_again(settings: Settings, options: CompareOptions, directory: Path) -> None:
     """Have what a directory holds judged by more judges."""
-    if not wish.judges:
+    if not options.judges:
         raise UsageError("--judge names no judge of what is there")
     known = Record.read(directory)
     missing = [
@@ -96,7 +98,7 @@ def judge_again(settings: Settings, wish: Wish, directory: Path) -> None:
         raise UsageError(
             f"{directory} lacks {len(missing)} answers: the command that began it goes on with it"
         )
-    _until_broken_off(_compare(settings, wish, known.setup, known.prompts, (), directory))
+    _run_interruptible(_compare(settings, options, known.setup, known.prompts, (), directory))
     show(settings, directory)
 
 
@@ -104,41 +106,41 @@ def show(settings: Settings, directory: Path) -> None:
     """Count what a directory holds, print the table, and write the report."""
     record = Record.read(directory)
     comparison = recount(record)
-    for line in table_lines(_words("en"), comparison):
+    for line in table_lines(_say_in("en"), comparison):
         click.echo(printable(line))
     language = main_language(record.prompts) if settings.locale == "auto" else settings.locale
-    page = report(_words(language), language, comparison)
+    page = report(_say_in(language), language, comparison)
     with writing(directory / REPORT):
         (directory / REPORT).write_text(page, encoding="utf-8")
-    _tell(f"the report: {directory / REPORT}")
+    _print_status(f"the report: {directory / REPORT}")
 
 
-def _words(language: Language) -> Say:
+def _say_in(language: Language) -> Say:
     def in_language(key: str, **values: Any) -> str:
         return strings.say(key, language, **values)
 
     return in_language
 
 
-def _plain(name: str) -> str:
-    """A model's name as a part of a file's."""
+def _file_name_part(name: str) -> str:
+    """A model's name, fit to be a part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
 
 
-def _until_broken_off(work: Awaitable[None]) -> None:
+def _run_interruptible(work: Awaitable[None]) -> None:
     async def wait() -> None:
         await work
 
     try:
         asyncio.run(wait())
     except KeyboardInterrupt:
-        _tell("broken off: the same command goes on from here")
+        _print_status("broken off: the same command goes on from here")
         raise
 
 
 async def _compare(
     settings: Settings,
-    wish: Wish,
+    options: CompareOptions,
     setup: Setup,
     prompts: Sequence[Prompt],
     sides: Sequence[_Contestant],
@@ -146,12 +148,12 @@ async def _compare(
 ) -> None:
     async with AsyncExitStack() as stack:
         # a judge that is not there is told before two models have answered for hours
-        judges = [await _judge(settings, wish, setup, name, stack) for name in wish.judges]
+        judges = [await _judge(settings, options, setup, name, stack) for name in options.judges]
         record = stack.enter_context(Record.open(directory, setup, prompts))
         for side, contestant in zip(judging.SIDES, sides, strict=False):
             await _answer(settings, record, side, contestant)
         for judge in judges:
-            record.begin_judge(judge.terms)
+            record.begin_judge(judge.config)
             await judge.judge(record)
 
 
@@ -194,7 +196,7 @@ def _details(settings: Settings, spec: ModelSpec, prompts: Sequence[Prompt]) -> 
 
 def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     """Which weights they are, as far as this machine can tell."""
-    directory = model_directory(spec, settings, _tell)
+    directory = model_directory(spec, settings, _print_status)
     known: dict[str, Any] = {}
     if (directory / PULL_RECORD).exists():
         known["revision"] = read_json(directory / PULL_RECORD).get("revision")
@@ -226,7 +228,7 @@ def _engine(settings: Settings, spec: ModelSpec) -> str:
     return "echo" if spec.format == "echo" else settings.engine
 
 
-def _check_that_they_differ(settings: Settings, sides: Sequence[_Contestant]) -> None:
+def _check_models_differ(settings: Settings, sides: Sequence[_Contestant]) -> None:
     one, two = ({**side.details, "name": ""} for side in sides)
     if one == two:
         names = " and ".join(side.details["name"] for side in sides)
@@ -284,24 +286,24 @@ def _empty_gpu_cache() -> None:
 class _Judge:
     """A judge, ready to judge."""
 
-    terms: JudgeTerms
+    config: JudgeConfig
     judge: Callable[[Record], Awaitable[None]]
 
 
 async def _judge(
-    settings: Settings, wish: Wish, setup: Setup, name: str, stack: AsyncExitStack
+    settings: Settings, options: CompareOptions, setup: Setup, name: str, stack: AsyncExitStack
 ) -> _Judge:
     """UsageError where there is no such judge, OperatorError where it is not there."""
     kind, _, which = name.partition(":")
     match kind:
         case "people" if not which:
-            return _people(wish)
+            return _people(options)
         case "rule":
             return _rule(which)
         case "reward" if which:
             return _reward(settings, setup, which)
         case "http" | "https":
-            return await _server(settings, wish, name, stack)
+            return await _server(settings, options, name, stack)
     raise UsageError(
         f"--judge {name} is no judge: people, rule:NAME, reward:DIR and a server's URL such as "
         "http://localhost:8000/v1 are"
@@ -312,12 +314,12 @@ def _rule(name: str) -> _Judge:
     rule = RULES.get(name)
     if rule is None:
         raise UsageError(f"--judge rule:{name} is no rule: {', '.join(RULES)} are")
-    terms = JudgeTerms(f"rule:{name}", "rule", both_orders=False)
+    config = JudgeConfig(f"rule:{name}", "rule", both_orders=False)
 
     async def judge(record: Record) -> None:
-        judging.judge_by_score(record, terms, rule, Progress(f"pairs by {terms.name}"))
+        judging.judge_by_score(record, config, rule, Progress(f"pairs by {config.name}"))
 
-    return _Judge(terms, judge)
+    return _Judge(config, judge)
 
 
 def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
@@ -334,10 +336,10 @@ def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
                 "which cannot judge it then"
             )
     name = f"reward:{directory.name} ({digest[:8]})"
-    terms = JudgeTerms(name, "reward", both_orders=False, details={"weights": digest})
+    config = JudgeConfig(name, "reward", both_orders=False, details={"weights": digest})
 
     async def judge(record: Record) -> None:
-        model = Scorer.open(directory, settings, _tell)
+        model = Scorer.open(directory, settings, _print_status)
 
         def score(prompt: Prompt, text: str) -> float:
             try:
@@ -345,18 +347,22 @@ def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
             except TurnTooLong:
                 return float("nan")
 
-        judging.judge_by_score(record, terms, score, Progress(f"pairs by {terms.name}"))
+        judging.judge_by_score(record, config, score, Progress(f"pairs by {config.name}"))
 
-    return _Judge(terms, judge)
+    return _Judge(config, judge)
 
 
-async def _server(settings: Settings, wish: Wish, url: str, stack: AsyncExitStack) -> _Judge:
+async def _server(
+    settings: Settings, options: CompareOptions, url: str, stack: AsyncExitStack
+) -> _Judge:
     key = settings.judge_api_key
-    server = JudgeServer(url, key=key.get_secret_value() if key else None, model=wish.judge_model)
+    server = JudgeServer(
+        url, key=key.get_secret_value() if key else None, model=options.judge_model
+    )
     judge = await ServerJudge.open(server)
     stack.push_async_callback(judge.close)
     told = hashlib.sha256(repr(PROMPTS).encode()).hexdigest()[:16]
-    terms = JudgeTerms(
+    config = JudgeConfig(
         f"server:{judge.model} ({server.shown})",
         "server",
         both_orders=True,
@@ -364,35 +370,37 @@ async def _server(settings: Settings, wish: Wish, url: str, stack: AsyncExitStac
     )
 
     async def judge_all(record: Record) -> None:
-        await judging.judge_by_server(record, terms, judge, Progress(f"verdicts of {judge.model}"))
+        await judging.judge_by_server(record, config, judge, Progress(f"verdicts of {judge.model}"))
 
-    return _Judge(terms, judge_all)
+    return _Judge(config, judge_all)
 
 
-def _people(wish: Wish) -> _Judge:
-    raters = [str(number) for number in range(1, wish.raters + 1)]
+def _people(options: CompareOptions) -> _Judge:
+    raters = [str(number) for number in range(1, options.raters + 1)]
 
     async def judge(record: Record) -> None:
         progress = Progress("votes")
-        page = people_page.PeoplePage(record, raters, _words, progress)
+        page = people_page.PeoplePage(record, raters, _say_in, progress)
         stop = stop_on_signals()
         try:
-            async with people_page.serving(page, wish.port) as links:
+            async with people_page.serving(page, options.port) as links:
                 for rater, link in links.items():
-                    _tell(f"person {rater}: {link}")
-                _tell("Ctrl-C ends the page and prints the table; the same command goes on with it")
+                    _print_status(f"person {rater}: {link}")
+                _print_status(
+                    "Ctrl-C ends the page and prints the table; the same command goes on with it"
+                )
                 await stop.wait()
         finally:
             for number in SIGNALS:
                 asyncio.get_running_loop().remove_signal_handler(number)
 
-    return _Judge(people_page.TERMS, judge)
+    return _Judge(people_page.CONFIG, judge)
 
 
-# -- what is said on the way ---------------------------------------------------------------------
+# -- progress ------------------------------------------------------------------------------------
 
 
-def _tell(line: str) -> None:
+def _print_status(line: str) -> None:
     click.echo(printable(line), err=True)
 
 
@@ -409,4 +417,4 @@ class Progress:
             click.echo(f"\r{line}\x1b[K", err=True, nl=done >= total)
         elif (tenth := 10 * done // max(1, total)) != self._tenth:
             self._tenth = tenth
-            _tell(line)
+            _print_status(line)

@@ -10,7 +10,7 @@ from core.dialogue.loop_detection import first_round
 from core.evaluation.counting import Count, Side, Verdict, count, median_length
 from core.evaluation.naming import is_named, names_of
 from core.evaluation.prompts import Answer
-from core.evaluation.run_record import JudgeTerms, Record
+from core.evaluation.run_record import JudgeConfig, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Figures:
 class Judged:
     """One judge's verdicts, counted."""
 
-    terms: JudgeTerms
+    config: JudgeConfig
     count: Count
     pairs: int
     """That the judge has judged, or whose verdict could not be read."""
@@ -67,7 +67,7 @@ def recount(record: Record) -> Comparison:
         left_out=len(left_out),
         named=named,
         figures=(_figures(record, "a", answered), _figures(record, "b", answered)),
-        judged=[_judged(record, terms, answered, named) for terms in record.judges.values()],
+        judged=[_judged(record, config, answered, named) for config in record.judges.values()],
     )
 
 
@@ -104,19 +104,19 @@ def is_looping(answer: Answer) -> bool:
 
 
 def _judged(
-    record: Record, terms: JudgeTerms, answered: Sequence[str], named: frozenset[str]
+    record: Record, config: JudgeConfig, answered: Sequence[str], named: frozenset[str]
 ) -> Judged:
-    verdicts = [said.verdict for said in record.verdicts_of(terms.name)]
+    verdicts = [stored.verdict for stored in record.verdicts_of(config.name)]
     known = [verdict for verdict in verdicts if verdict.prompt in set(answered)]
     counted = count(
         known,
-        both_orders=terms.both_orders,
+        both_orders=config.both_orders,
         categories={prompt.id: prompt.category for prompt in record.prompts},
         lengths={prompt: _lengths(record, prompt) for prompt in answered},
-        named=named if terms.kind == "people" else (),
+        named=named if config.kind == "people" else (),
         seed=record.setup.seed,
     )
-    return Judged(terms, counted, _pairs(known, both_orders=terms.both_orders))
+    return Judged(config, counted, _pairs(known, both_orders=config.both_orders))
 
 
 def _lengths(record: Record, prompt: str) -> tuple[int, int]:

@@ -32,14 +32,14 @@ SCORE: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was said of the two answers to one prompt."""
+    """The judgement of the two answers to one prompt."""
 
     prompt: str
     winner: Winner
     first: Side | None
     """Whose answer was shown first; None: the judge sees no order."""
     rater: str = ""
-    """Which person said it; empty for a judge that is a program."""
+    """The person who judged; empty for a judge that is a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ScoredTable:
     """A table of some of the prompts, with its score; None where nothing was counted."""
 
     table: Table
@@ -89,7 +89,7 @@ class Part:
 class Count:
     """Everything that is counted of one judge's verdicts."""
 
-    whole: Part
+    whole: ScoredTable
     shares: Mapping[Outcome, Estimate]
     """The parts that wins, ties and losses are of the whole; empty where nothing was counted."""
     p: float
@@ -97,7 +97,7 @@ class Count:
     prompts_won: int
     prompts_lost: int
     """A prompt that several people judged is won where their scores are over a half on average."""
-    categories: Mapping[str, Part]
+    categories: Mapping[str, ScoredTable]
     contradictions: int
     """Pairs whose two orders were won by another model each."""
     agreements: int
@@ -116,7 +116,7 @@ class Count:
     """The score at equal length; None where lengths are not known."""
     not_blind: int
     """Prompts where an answer names its model."""
-    blind: Part | None
+    blind: ScoredTable | None
     """Without those; None where there are none."""
 
 
@@ -145,7 +145,7 @@ def count(
     decisive = [v for v in standing if v.winner in ("a", "b")]
     ordered = [v for v in decisive if v.first is not None]
     return Count(
-        whole=_part(pairs, seed),
+        whole=_scored_table(pairs, seed),
         shares=_shares(pairs, seed),
         p=sign_test(won, lost),
         prompts_won=won,
@@ -162,7 +162,7 @@ def count(
         rated_alike=alike,
         equal_length=_equal_length(by_prompt, lengths or {}, seed),
         not_blind=len({pair.prompt for pair in pairs} & set(named)),
-        blind=_part([p for p in pairs if p.prompt not in named], seed) if named else None,
+        blind=_scored_table([p for p in pairs if p.prompt not in named], seed) if named else None,
     )
 
 
@@ -203,10 +203,12 @@ def _outcomes(pairs: Iterable[Pair]) -> dict[tuple[str, str], Outcome]:
     return {(p.prompt, p.rater): p.outcome for p in pairs if p.outcome is not None}
 
 
-def _part(pairs: Iterable[Pair], seed: int) -> Part:
+def _scored_table(pairs: Iterable[Pair], seed: int) -> ScoredTable:
     known = _outcomes(pairs)
     ratings = {key: SCORE[outcome] for key, outcome in known.items()}
-    return Part(Table.of(known.values()), mean_of_ratings(ratings, seed) if ratings else None)
+    return ScoredTable(
+        Table.of(known.values()), mean_of_ratings(ratings, seed) if ratings else None
+    )
 
 
 def _scores_by_prompt(pairs: Iterable[Pair]) -> dict[str, float]:
@@ -219,11 +221,11 @@ def _scores_by_prompt(pairs: Iterable[Pair]) -> dict[str, float]:
 
 def _by_category(
     pairs: Sequence[Pair], categories: Mapping[str, str], seed: int
-) -> Mapping[str, Part]:
+) -> Mapping[str, ScoredTable]:
     found: dict[str, list[Pair]] = {name: [] for name in categories.values() if name}
     for pair in pairs:
         found.get(categories.get(pair.prompt, ""), []).append(pair)
-    return {name: _part(some, seed) for name, some in found.items() if some}
+    return {name: _scored_table(some, seed) for name, some in found.items() if some}
 
 
 def _agreements(decisive: Iterable[Verdict]) -> int:

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from core.evaluation.counting import Side, Verdict, Winner
 from core.evaluation.prompts import Answer, Prompt
-from core.evaluation.run_record import JudgeTerms, Record, Said
+from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 from core.evaluation.scores import Scorer, better
-from core.evaluation.server_judge import Place, ServerJudge, read_verdict
+from core.evaluation.server_judge import Choice, ServerJudge, read_verdict
 
 T = TypeVar("T")
 
@@ -21,11 +21,11 @@ AT_ONCE = 4
 SIDES: tuple[Side, Side] = ("a", "b")
 
 
-def winner_of(place: Place, first: Side) -> Winner:
-    """The side that stood in the place that was named."""
-    if place in ("tie", "unreadable"):
-        return place
-    return first if place == "first" else other(first)
+def winner_of(choice: Choice, first: Side) -> Winner:
+    """The side whose answer was chosen; `first` is the side that was shown first."""
+    if choice in ("tie", "unreadable"):
+        return choice
+    return first if choice == "first" else other(first)
 
 
 def other(side: Side) -> Side:
@@ -33,10 +33,10 @@ def other(side: Side) -> Side:
 
 
 async def judge_by_server(
-    record: Record, terms: JudgeTerms, judge: ServerJudge, progress: Callable[[int, int], None]
+    record: Record, config: JudgeConfig, judge: ServerJudge, progress: Callable[[int, int], None]
 ) -> None:
     """Have every pair judged in both orders; those that were judged before are left alone."""
-    known = {(s.verdict.prompt, s.verdict.first) for s in record.verdicts_of(terms.name)}
+    known = {(s.verdict.prompt, s.verdict.first) for s in record.verdicts_of(config.name)}
     asked = [
         (prompt, pair, first)
         for prompt, pair in answered(record)
@@ -49,17 +49,17 @@ async def judge_by_server(
         shown = (a.text, b.text) if first == "a" else (b.text, a.text)
         text = await judge.say(prompt, *shown)
         verdict = Verdict(prompt.id, winner_of(read_verdict(text), first), first)
-        record.add_verdict(Said(terms.name, verdict, time.time(), text))
-        progress(len(record.verdicts_of(terms.name)), 2 * len(answered(record)))
+        record.add_verdict(StoredVerdict(config.name, verdict, time.time(), text))
+        progress(len(record.verdicts_of(config.name)), 2 * len(answered(record)))
 
     await _some_at_a_time(AT_ONCE, ask, asked)
 
 
 def judge_by_score(
-    record: Record, terms: JudgeTerms, scorer: Scorer, progress: Callable[[int, int], None]
+    record: Record, config: JudgeConfig, scorer: Scorer, progress: Callable[[int, int], None]
 ) -> None:
     """Have every pair judged by the numbers that its answers get."""
-    known = {said.verdict.prompt for said in record.verdicts_of(terms.name)}
+    known = {stored.verdict.prompt for stored in record.verdicts_of(config.name)}
     pairs = answered(record)
     for place, (prompt, (a, b)) in enumerate(pairs, 1):
         if prompt.id in known:
@@ -67,7 +67,7 @@ def judge_by_score(
         scores = (float(scorer(prompt, a.text)), float(scorer(prompt, b.text)))
         verdict = Verdict(prompt.id, better(scores), None)
         kept = None if verdict.winner == "unreadable" else scores  # JSON has no such numbers
-        record.add_verdict(Said(terms.name, verdict, time.time(), scores=kept))
+        record.add_verdict(StoredVerdict(config.name, verdict, time.time(), scores=kept))
         progress(place, len(pairs))
 
 

@@ -24,10 +24,10 @@ from core.evaluation.counting import Side, Verdict, Winner
 from core.evaluation.judging import answered, other
 from core.evaluation.prompts import Answer, Language, Prompt, main_language
 from core.evaluation.report import asset
-from core.evaluation.run_record import JudgeTerms, Record, Said
+from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 from core.evaluation.summary import Say
 
-TERMS = JudgeTerms("people", "people", both_orders=False)
+CONFIG = JudgeConfig("people", "people", both_orders=False)
 
 Words: TypeAlias = Callable[[Language], Say]
 """The sentences in a language."""
@@ -114,7 +114,7 @@ class PeoplePage:
         rater = self._raters.get(request.match_info["token"])
         if rater is None:
             return await self._unknown(request)
-        own = [s for s in self._record.verdicts_of(TERMS.name) if s.verdict.rater == rater]
+        own = [s for s in self._record.verdicts_of(CONFIG.name) if s.verdict.rater == rater]
         if not own:
             raise web.HTTPSeeOther("./?notice=nothing_to_undo")
         self._record.withdraw(own[-1])
@@ -138,11 +138,11 @@ class PeoplePage:
             "both_bad": "both bad",
         }
         verdict = Verdict(task.prompt.id, winners[vote], task.left, rater)
-        self._record.add_verdict(Said(TERMS.name, verdict, time.time()))
+        self._record.add_verdict(StoredVerdict(CONFIG.name, verdict, time.time()))
         self._tell()
 
     def _known(self) -> set[tuple[str, str]]:
-        said = self._record.verdicts_of(TERMS.name)
+        said = self._record.verdicts_of(CONFIG.name)
         return {(one.verdict.rater, one.verdict.prompt) for one in said}
 
     def _next(self, rater: str) -> int | None:

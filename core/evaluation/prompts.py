@@ -46,7 +46,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one model said to one prompt."""
+    """The answer of one model to one prompt."""
 
     prompt: str
     side: Side

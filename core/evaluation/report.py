@@ -11,7 +11,7 @@ from typing import TypeAlias
 from core.evaluation.comparison import Comparison, Judged, is_looping
 from core.evaluation.counting import SCORE, Outcome, Pair, Side, Winner, pair_up
 from core.evaluation.prompts import Answer, Language, Prompt
-from core.evaluation.run_record import Said
+from core.evaluation.run_record import StoredVerdict
 from core.evaluation.statistics import Estimate
 from core.evaluation.summary import (
     Say,
@@ -212,9 +212,9 @@ def _legend(comparison: Comparison) -> str:
 
 
 def _pairs(say: Say, comparison: Comparison) -> str:
-    answered, said = set(comparison.answered), _said_of(comparison)
+    answered, stored = set(comparison.answered), _verdicts_by_judge(comparison)
     articles = "".join(
-        _article(say, comparison, place, prompt, said)
+        _article(say, comparison, place, prompt, stored)
         for place, prompt in enumerate(comparison.record.prompts, 1)
         if prompt.id in answered
     )
@@ -238,26 +238,28 @@ def _filters(say: Say, comparison: Comparison) -> str:
     return f'<fieldset class="filters">{choices}</fieldset>'
 
 
-_SaidOf: TypeAlias = Mapping[tuple[str, str], Sequence[Said]]
-"""What was said, by judge and prompt."""
+_VerdictsByJudge: TypeAlias = Mapping[tuple[str, str], Sequence[StoredVerdict]]
+"""The stored verdicts, by judge and prompt."""
 
 
-def _said_of(comparison: Comparison) -> _SaidOf:
-    found: dict[tuple[str, str], list[Said]] = {}
-    for one in comparison.record.said.values():
+def _verdicts_by_judge(comparison: Comparison) -> _VerdictsByJudge:
+    found: dict[tuple[str, str], list[StoredVerdict]] = {}
+    for one in comparison.record.verdicts.values():
         found.setdefault((one.judge, one.verdict.prompt), []).append(one)
     return found
 
 
-def _article(say: Say, comparison: Comparison, place: int, prompt: Prompt, said_of: _SaidOf) -> str:
+def _article(
+    say: Say, comparison: Comparison, place: int, prompt: Prompt, by_judge: _VerdictsByJudge
+) -> str:
     record = comparison.record
-    names = [judged.terms.name for judged in comparison.judged]
-    said = {name: said_of.get((name, prompt.id), ()) for name in names}
+    names = [judged.config.name for judged in comparison.judged]
+    stored = {name: by_judge.get((name, prompt.id), ()) for name in names}
     chips = "".join(
-        _chip(say, comparison, judged, said[judged.terms.name]) for judged in comparison.judged
+        _chip(say, comparison, judged, stored[judged.config.name]) for judged in comparison.judged
     )
     first = comparison.judged[0] if comparison.judged else None
-    outcome = _outcome(_paired(first, said[first.terms.name])) if first else None
+    outcome = _outcome(_paired(first, stored[first.config.name])) if first else None
     category = f'<span class="quiet">{escape(prompt.category)}</span>' if prompt.category else ""
     answers = "".join(
         _answer(say, record.answers[prompt.id, side], side, name, prompt)
@@ -268,7 +270,7 @@ def _article(say: Say, comparison: Comparison, place: int, prompt: Prompt, said_
         f'<span class="quiet">{place}</span>{category}{chips}</header>'
         f'<div class="prompt said" lang="{prompt.language}">{escape(prompt.text)}</div>'
         f'<div class="pair">{answers}</div>'
-        f"{''.join(_words(say, comparison, some) for some in said.values())}</article>"
+        f"{''.join(_words(say, comparison, some) for some in stored.values())}</article>"
     )
 
 
@@ -286,8 +288,8 @@ def _answer(say: Say, answer: Answer, side: Side, name: str, prompt: Prompt) -> 
     )
 
 
-def _paired(judged: Judged, said: Sequence[Said]) -> list[Pair]:
-    return pair_up([one.verdict for one in said], both_orders=judged.terms.both_orders)
+def _paired(judged: Judged, stored: Sequence[StoredVerdict]) -> list[Pair]:
+    return pair_up([one.verdict for one in stored], both_orders=judged.config.both_orders)
 
 
 def _outcome(pairs: Sequence[Pair]) -> Outcome | None:
@@ -299,12 +301,12 @@ def _outcome(pairs: Sequence[Pair]) -> Outcome | None:
     return "win" if mean > 0.5 else "loss" if mean < 0.5 else "tie"
 
 
-def _chip(say: Say, comparison: Comparison, judged: Judged, said: Sequence[Said]) -> str:
-    pairs = _paired(judged, said)
+def _chip(say: Say, comparison: Comparison, judged: Judged, stored: Sequence[StoredVerdict]) -> str:
+    pairs = _paired(judged, stored)
     outcome = _outcome(pairs)
     label = escape(judged_by(say, judged))
     color = _COLORS[outcome] if outcome else "tie"
-    words = escape(_result(say, comparison, outcome, pairs, said))
+    words = escape(_result(say, comparison, outcome, pairs, stored))
     return f'<span class="chip {color}">{label}: {words}</span>'
 
 
@@ -313,7 +315,7 @@ def _result(
     comparison: Comparison,
     outcome: Outcome | None,
     pairs: Sequence[Pair],
-    said: Sequence[Said],
+    stored: Sequence[StoredVerdict],
 ) -> str:
     a, b = comparison.names
     names: Mapping[Outcome, str] = {
@@ -322,27 +324,27 @@ def _result(
         "loss": say("compare_show_wins", name=b),
     }
     if outcome is None:
-        return say("compare_verdict_unreadable" if said else "compare_no_verdict")
+        return say("compare_verdict_unreadable" if stored else "compare_no_verdict")
     if len(pairs) == 1:
         return say("compare_verdict_both_bad") if pairs[0].both_bad else names[outcome]
     counts = Counter(pair.outcome for pair in pairs)
     return ", ".join(f"{names[o]} {counts[o]}" for o in names if counts[o])
 
 
-def _words(say: Say, comparison: Comparison, said: Sequence[Said]) -> str:
+def _words(say: Say, comparison: Comparison, stored: Sequence[StoredVerdict]) -> str:
     """What a judge wrote, folded up."""
-    return "".join(_one_said(say, comparison, one) for one in said if one.text or one.scores)
+    return "".join(_one_verdict(say, comparison, one) for one in stored if one.text or one.scores)
 
 
-def _one_said(say: Say, comparison: Comparison, said: Said) -> str:
-    if said.scores:
-        a, b = said.scores
-        return f'<p class="quiet">{escape(said.judge)}: {a:.4g} | {b:.4g}</p>'
-    first = comparison.names[said.verdict.first == "b"]
-    heading = ", ".join(_heading(say, comparison, said.verdict.winner, first))
+def _one_verdict(say: Say, comparison: Comparison, stored: StoredVerdict) -> str:
+    if stored.scores:
+        a, b = stored.scores
+        return f'<p class="quiet">{escape(stored.judge)}: {a:.4g} | {b:.4g}</p>'
+    first = comparison.names[stored.verdict.first == "b"]
+    heading = ", ".join(_heading(say, comparison, stored.verdict.winner, first))
     return (
         f"<details><summary>{escape(heading)}</summary>"
-        f'<div class="said">{escape(said.text)}</div></details>'
+        f'<div class="said">{escape(stored.text)}</div></details>'
     )
 
 

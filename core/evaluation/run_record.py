@@ -34,7 +34,7 @@ RUN, PROMPTS, ANSWERS, VERDICTS = "run.json", "prompts.jsonl", "answers.jsonl", 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What makes a comparison the one that it is. It is the same at every attempt."""
+    """The identity of a comparison: the same whenever the run is resumed."""
 
     a: Mapping[str, Any]
     """The first model: its `name`, and what is needed to have the same answers again."""
@@ -44,11 +44,11 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeTerms:
-    """How a judge judges: its verdicts are counted together."""
+class JudgeConfig:
+    """One judge. All verdicts under one name are counted together."""
 
     name: str
-    """Another for every judge."""
+    """Unique among the judges of a comparison."""
     kind: str
     """``people``, ``server``, ``reward`` or ``rule``."""
     both_orders: bool
@@ -56,8 +56,8 @@ class JudgeTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A verdict as it is kept, with what it was read from."""
+class StoredVerdict:
+    """A verdict with its judge, its time, and the text or scores that it was read from."""
 
     judge: str
     verdict: Verdict
@@ -77,10 +77,10 @@ class Record:
     started: str
     secret: str
     """Draws the orders in which people see answers: a rater must not know it."""
-    judges: dict[str, JudgeTerms]
+    judges: dict[str, JudgeConfig]
     prompts: Sequence[Prompt]
     answers: dict[tuple[str, Side], Answer]
-    said: dict[tuple[str, str, str, Side | None], Said]
+    verdicts: dict[tuple[str, str, str, Side | None], StoredVerdict]
     """By judge, prompt, rater and order."""
 
     @classmethod
@@ -112,10 +112,12 @@ class Record:
                 setup=_setup(run),
                 started=run["started"],
                 secret=run["secret"],
-                judges={name: JudgeTerms(name, **terms) for name, terms in run["judges"].items()},
+                judges={
+                    name: JudgeConfig(name, **config) for name, config in run["judges"].items()
+                },
                 prompts=[_prompt(fields) for fields in _objects(directory / PROMPTS)],
                 answers=_answers(_objects(directory / ANSWERS)),
-                said=_verdicts(_objects(directory / VERDICTS)),
+                verdicts=_verdicts(_objects(directory / VERDICTS)),
             )
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise OperatorError(
@@ -124,23 +126,23 @@ class Record:
 
     # -- writing --------------------------------------------------------------------------------
 
-    def begin_judge(self, terms: JudgeTerms) -> None:
+    def begin_judge(self, config: JudgeConfig) -> None:
         """Name a judge before its first verdict."""
-        self.judges[terms.name] = terms
+        self.judges[config.name] = config
         _write_run(self.directory, self.setup, self.started, self.secret, self.judges)
 
     def add_answer(self, answer: Answer) -> None:
         self.answers[answer.prompt, answer.side] = answer
         _append(self.directory / ANSWERS, asdict(answer))
 
-    def add_verdict(self, said: Said) -> None:
-        self.said[_key(said)] = said
-        _append(self.directory / VERDICTS, _verdict_fields(said))
+    def add_verdict(self, stored: StoredVerdict) -> None:
+        self.verdicts[_key(stored)] = stored
+        _append(self.directory / VERDICTS, _verdict_fields(stored))
 
-    def withdraw(self, said: Said) -> None:
+    def withdraw(self, stored: StoredVerdict) -> None:
         """Take a verdict back."""
-        del self.said[_key(said)]
-        _append(self.directory / VERDICTS, {**_verdict_fields(said), "winner": None})
+        del self.verdicts[_key(stored)]
+        _append(self.directory / VERDICTS, {**_verdict_fields(stored), "winner": None})
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -154,8 +156,8 @@ class Record:
             return None
         return a, b
 
-    def verdicts_of(self, judge: str) -> list[Said]:
-        return [said for (name, *_), said in self.said.items() if name == judge]
+    def verdicts_of(self, judge: str) -> list[StoredVerdict]:
+        return [stored for (name, *_), stored in self.verdicts.items() if name == judge]
 
     def _check(self, setup: Setup) -> None:
         mine, other = _setup_fields(self.setup), _setup_fields(setup)
@@ -215,7 +217,7 @@ def _write_run(
     setup: Setup,
     started: str,
     secret: str,
-    judges: Mapping[str, JudgeTerms],
+    judges: Mapping[str, JudgeConfig],
 ) -> None:
     """Whole or not at all; for its owner's eyes only, because of the secret."""
     fields = {
@@ -313,38 +315,38 @@ def _answers(found: Iterable[Mapping[str, Any]]) -> dict[tuple[str, Side], Answe
     return {(fields["prompt"], fields["side"]): Answer(**fields) for fields in found}
 
 
-def _verdict_fields(said: Said) -> dict[str, Any]:
-    verdict = said.verdict
+def _verdict_fields(stored: StoredVerdict) -> dict[str, Any]:
+    verdict = stored.verdict
     return {
-        "judge": said.judge,
+        "judge": stored.judge,
         "prompt": verdict.prompt,
         "rater": verdict.rater,
         "first": verdict.first,
         "winner": verdict.winner,
-        "at": round(said.at, 3),
-        "text": said.text,
-        "scores": said.scores,
+        "at": round(stored.at, 3),
+        "text": stored.text,
+        "scores": stored.scores,
     }
 
 
 def _verdicts(
     found: Iterable[Mapping[str, Any]],
-) -> dict[tuple[str, str, str, Side | None], Said]:
-    standing: dict[tuple[str, str, str, Side | None], Said] = {}
+) -> dict[tuple[str, str, str, Side | None], StoredVerdict]:
+    standing: dict[tuple[str, str, str, Side | None], StoredVerdict] = {}
     for fields in found:
-        said = _said(fields)
-        standing.pop(_key(said), None)  # the newest stands last
+        stored = _stored_verdict(fields)
+        standing.pop(_key(stored), None)  # the newest stands last
         if fields["winner"] is not None:
-            standing[_key(said)] = said
+            standing[_key(stored)] = stored
     return standing
 
 
-def _said(fields: Mapping[str, Any]) -> Said:
+def _stored_verdict(fields: Mapping[str, Any]) -> StoredVerdict:
     verdict = Verdict(fields["prompt"], fields["winner"], fields["first"], fields["rater"])
     scores = tuple(fields["scores"]) if fields["scores"] else None
-    return Said(fields["judge"], verdict, fields["at"], fields["text"], scores)
+    return StoredVerdict(fields["judge"], verdict, fields["at"], fields["text"], scores)
 
 
-def _key(said: Said) -> tuple[str, str, str, Side | None]:
-    verdict = said.verdict
-    return said.judge, verdict.prompt, verdict.rater, verdict.first
+def _key(stored: StoredVerdict) -> tuple[str, str, str, Side | None]:
+    verdict = stored.verdict
+    return stored.judge, verdict.prompt, verdict.rater, verdict.first

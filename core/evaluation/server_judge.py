@@ -16,7 +16,7 @@ import aiohttp
 from core.errors import OperatorError, in_brief
 from core.evaluation.prompts import Language, Prompt
 
-Place: TypeAlias = Literal["first", "second", "tie", "unreadable"]
+Choice: TypeAlias = Literal["first", "second", "tie", "unreadable"]
 
 PROMPTS: Mapping[Language, tuple[str, str]] = {
     "en": (
@@ -41,7 +41,7 @@ PROMPTS: Mapping[Language, tuple[str, str]] = {
 """What the judge is told and asked, in the language of the prompt."""
 
 _VERDICT = re.compile(r"\[\[\s*(A|B|C)\s*\]\]")
-_PLACES: Mapping[str, Place] = {"A": "first", "B": "second", "C": "tie"}
+_CHOICES: Mapping[str, Choice] = {"A": "first", "B": "second", "C": "tie"}
 
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.5
@@ -52,13 +52,13 @@ _MOST_BYTES = 1 << 20
 """Of an answer."""
 
 
-def read_verdict(text: str) -> Place:
+def read_verdict(text: str) -> Choice:
     """The last verdict in a judge's words, in wide letters too; its thoughts do not count."""
     words = unicodedata.normalize("NFKC", text).rpartition("</think>")[2]
     found = _VERDICT.findall(words)
-    if not found and words.strip() in _PLACES:
+    if not found and words.strip() in _CHOICES:
         found = [words.strip()]
-    return _PLACES[found[-1]] if found else "unreadable"
+    return _CHOICES[found[-1]] if found else "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

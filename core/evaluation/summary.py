@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from core.evaluation.comparison import Comparison, Figures, Judged
-from core.evaluation.counting import Count, Part, reads_answers, seen_of_ten
+from core.evaluation.counting import Count, ScoredTable, reads_answers, seen_of_ten
 from core.evaluation.statistics import ALPHA, Estimate, detectable
 
 Say: TypeAlias = Callable[..., str]
@@ -20,10 +20,10 @@ _MUCH_LONGER = 1.2
 
 def judged_by(say: Say, judged: Judged) -> str:
     """A heading for one judge's table."""
-    kind = judged.terms.kind
+    kind = judged.config.kind
     if kind == "people":
         return say("compare_by_people")
-    name = judged.terms.name.removeprefix(f"{kind}:")
+    name = judged.config.name.removeprefix(f"{kind}:")
     return say(f"compare_by_{kind}", judge=name)
 
 
@@ -50,13 +50,13 @@ def _score_rows(say: Say, counted: Count) -> Iterator[Row]:
 
 def _order_rows(say: Say, judged: Judged) -> Iterator[Row]:
     counted = judged.count
-    if judged.terms.both_orders:
+    if judged.config.both_orders:
         told = say("compare_of_pairs", number=counted.contradictions, total=judged.pairs)
         yield say("compare_contradictions"), told
     if counted.ordered:
         told = say("compare_of_decisive", number=counted.first_won, total=counted.ordered)
         yield say("compare_first_place"), told
-    if judged.terms.kind == "server" or counted.unreadable:
+    if judged.config.kind == "server" or counted.unreadable:
         yield say("compare_unreadable"), str(counted.unreadable)
 
 
@@ -77,7 +77,7 @@ def _people_rows(say: Say, counted: Count) -> Iterator[Row]:
         yield say("compare_not_blind"), _without(say, counted, counted.blind)
 
 
-def _without(say: Say, counted: Count, blind: Part) -> str:
+def _without(say: Say, counted: Count, blind: ScoredTable) -> str:
     table = blind.table
     return say(
         "compare_not_blind_value",
@@ -166,9 +166,9 @@ def _on_judge(say: Say, judged: Judged) -> Iterator[str]:
     agreed, opposed = judged.count.agreements, judged.count.contradictions
     if opposed and not reads_answers(judged.count):
         yield say("compare_judge_guesses", agreed=agreed, opposed=opposed)
-    if judged.terms.kind in ("server", "reward"):
+    if judged.config.kind in ("server", "reward"):
         yield say("compare_judge_is_program")
-    if judged.terms.kind == "rule":
+    if judged.config.kind == "rule":
         yield say("compare_rule_is_gameable")
 
 
@@ -181,7 +181,7 @@ def _on_lengths(say: Say, comparison: Comparison, judged: Judged) -> Iterator[st
 
 
 def _judged_by_taste(judged: Judged) -> bool:
-    return judged.terms.kind != "rule" and judged.count.whole.table.total > 0
+    return judged.config.kind != "rule" and judged.count.whole.table.total > 0
 
 
 # -- what is needed to repeat it -----------------------------------------------------------------
@@ -205,7 +205,7 @@ def repeat_rows(say: Say, comparison: Comparison) -> list[Row]:
         (say("compare_model", side="A"), details(setup.a)),
         (say("compare_model", side="B"), details(setup.b)),
         *(
-            (say("compare_judge"), f"{judged.terms.name} {details(judged.terms.details)}".strip())
+            (say("compare_judge"), f"{judged.config.name} {details(judged.config.details)}".strip())
             for judged in comparison.judged
         ),
         (say("compare_started"), comparison.record.started),
