@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from core.dialogue.formats.base import ReplySyntax
 from core.dialogue.loop_detection import WINDOW, first_round
 from core.dialogue.sanitize import clean
+from core.dialogue.thoughts import overlap
 from core.dialogue.tokenizers.base import Detokenizer
 from core.types import FinishReason
 
@@ -30,6 +31,8 @@ class Reply:
         self.finish_reason: FinishReason | None = None
         self._detokenizer = detokenizer
         self._syntax = syntax
+        thoughts = syntax.thoughts
+        self._thoughts = thoughts.reader(answering=bool(resume)) if thoughts else None
         self._pending = ""
         """Decoded text that may be half of a line end."""
         self._old: list[str] = []
@@ -54,7 +57,7 @@ class Reply:
         if self.finish_reason is not None:
             return ""
         self.tokens += len(ids) or 1
-        self._append(self._detokenizer.push(ids) if text is None else text)
+        self._append(self._decode(ids) if text is None else text)
         start, self._shown = self._shown, max(self._shown, self._shown_end())
         shown = self._text[start : self._shown]
         self._put_aside()
@@ -65,6 +68,8 @@ class Reply:
         if self.finish_reason is None:
             # an unfinished character is dropped
             self._append(self._detokenizer.finish().rstrip("\ufffd"))
+        if self.finish_reason is None and self._thoughts:
+            self._append_answer(self._thoughts.finish(cut=reason != "stop"))
         if self.finish_reason is None and reason == "stop":
             self._add(self._pending)
         elif self.finish_reason is None:
@@ -72,8 +77,28 @@ class Reply:
         text = "".join((*self._old, self._text))
         return text.rstrip() if self._syntax.strip else text, self.finish_reason or reason
 
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the model is writing a thought, of which nothing is shown."""
+        return self._thoughts is not None and self._thoughts.thinking
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        if not self._syntax.thought_ids:
+            return self._detokenizer.push(ids)
+        marks = self._syntax.thought_ids
+        return "".join(marks.get(ident) or self._detokenizer.push([ident]) for ident in ids)
+
     def _append(self, decoded: str) -> None:
-        """Add decoded text, and end the reply where the next speaker's line begins."""
+        """Add decoded text, without the thoughts in it."""
+        if self._thoughts is None:
+            return self._append_answer(decoded)
+        self._append_answer(self._thoughts.push(decoded))
+        if self._thoughts.ended and self.finish_reason is None:
+            self.finish_reason = "stop"
+        return None
+
+    def _append_answer(self, decoded: str) -> None:
+        """Add text of the answer, and end the reply where the next speaker's line begins."""
         text = self._with_line_ends(decoded)
         if not self._add(text):
             return
@@ -87,7 +112,7 @@ class Reply:
         if not newline:
             return decoded
         text = (self._pending + decoded).replace(newline, "\n")
-        whole = len(text) - _overlap(text, (newline,))
+        whole = len(text) - overlap(text, (newline,))
         self._pending = text[whole:]
         return text[:whole]
 
@@ -158,19 +183,10 @@ class Reply:
     def _end_before_mark(self) -> int:
         """The end of the text that cannot be part of a mark."""
         if not self._syntax.marks_begin_lines:
-            return len(self._text) - _overlap(self._text, self._syntax.marks)
+            return len(self._text) - overlap(self._text, self._syntax.marks)
         return len(self._text) if self._line_is_plain else self._line
 
 
 def _normalized_line(line: str) -> str:
     """A line without white space and with a half-width colon, to compare it with marks."""
     return _SPACE.sub("", line[:_LINE_HEAD]).replace("：", ":")
-
-
-def _overlap(text: str, marks: Sequence[str]) -> int:
-    """The number of characters at the end of `text` that may be the beginning of a mark."""
-    longest = max(map(len, marks), default=0)
-    for length in range(min(longest - 1, len(text)), 0, -1):
-        if any(mark.startswith(text[-length:]) for mark in marks):
-            return length
-    return 0

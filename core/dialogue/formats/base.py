@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from core.dialogue.thoughts import ThoughtSyntax
 from core.types import Role, Turn
 
 
@@ -31,6 +32,10 @@ class ReplySyntax:
     """The beginnings of the next speaker's line: they end the reply and are never shown."""
     marks_begin_lines: bool = True
     """Whether a mark counts at the beginning of a line alone."""
+    thoughts: ThoughtSyntax | None = None
+    """How the model writes its thoughts; None: it has none."""
+    thought_ids: Mapping[int, str] = field(default_factory=dict)
+    """Ids of the control tokens around thoughts -> the characters that stand for them."""
     strip: bool = True
     """Whether white space around a reply is removed."""
 

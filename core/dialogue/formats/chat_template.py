@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from core.dialogue.formats.base import Message, ReplySyntax
 from core.dialogue.formats.template_markers import find_markers
 from core.dialogue.sanitize import MarkBreaker, clean
+from core.dialogue.thoughts import find_thoughts
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.errors import ModelError
 from core.types import Turn
@@ -32,6 +33,7 @@ class ChatTemplateFormat:
         if not tokenizer.has_template:
             raise ModelError(f"{tokenizer.template_file} has no chat template")
         self._markers = find_markers(self._apply_template, tokenizer.template_file)
+        self._thoughts = find_thoughts(tokenizer.template, tokenizer.controls, self._markers.tail)
         marks = [*tokenizer.reserved, *self._markers.marks()]
         self._break_marks = MarkBreaker(marks, tokenizer.normalized)
         self._set_system(self._break_marks(clean(system_prompt)))
@@ -60,10 +62,14 @@ class ChatTemplateFormat:
         return self._render([*context, message], prompt=False).removeprefix(before)
 
     def tail(self, reply: str) -> str:
-        return self._markers.tail + self._break_marks(clean(reply))
+        return self._markers.tail + self._answer_so_far(reply)
 
     def whole(self, messages: Sequence[Message], reply: str) -> str:
-        return self._render(messages, prompt=True) + self._break_marks(clean(reply))
+        return self._render(messages, prompt=True) + self._answer_so_far(reply)
+
+    def _answer_so_far(self, reply: str) -> str:
+        ended = self._thoughts.before_answer if self._thoughts and reply else ""
+        return ended + self._break_marks(clean(reply))
 
     def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
         messages_ = [{"role": message.role, "content": message.text} for message in messages]
@@ -112,13 +118,18 @@ class ChatTemplateFormat:
         controls = self._tokenizer.controls
         after = self._markers.after_reply
         places = {after.find(control): ident for control, ident in controls.items()}
+        of_thoughts = self._thoughts.controls if self._thoughts else {}
+        thought_ids = {controls[token]: mark for token, mark in of_thoughts.items()}
         ends = [places[place] for place in sorted(places) if place >= 0]
+        stops = self._tokenizer.stop_ids | set(ends) - thought_ids.keys()
         marks = (mark for mark in self._markers.next_speaker() if mark not in controls)
         return ReplySyntax(
-            stop_ids=self._tokenizer.stop_ids | set(ends),
+            stop_ids=stops,
             end=next(iter([*ends, *sorted(self._tokenizer.stop_ids)]), None),
             marks=tuple(marks),
             marks_begin_lines=False,
+            thoughts=self._thoughts,
+            thought_ids=thought_ids,
         )
 
 

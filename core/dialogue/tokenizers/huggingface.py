@@ -138,6 +138,12 @@ class HuggingFaceTokenizer:
         return apart if apart.exists() else self.directory / "tokenizer_config.json"
 
     @property
+    def template(self) -> str:
+        """The chat template; empty where there is none."""
+        found = self._wrapped.chat_template
+        return found if isinstance(found, str) else ""
+
+    @property
     def has_template(self) -> bool:
         return bool(self._wrapped.chat_template)
 

@@ -1,0 +1,205 @@
+"""The thoughts that a model writes before its answer: recognized, and kept apart from the answer.
+
+A thought can only begin a reply. Two ways to write one are known: between two tags, as in
+``<think>…</think>answer``, and in channels, as in
+``<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>answer``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+TAGS = (
+    ("<think>", "</think>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|channel>thought", "<channel|>"),
+)
+
+# What stands in a decoded text for a control token, which has no text of its own: no character.
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_CHANNEL, _MESSAGE, _END, _START = "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
+CHANNEL_TOKENS: Mapping[str, str] = {
+    "<|channel|>": _CHANNEL, "<|message|>": _MESSAGE, "<|end|>": _END, "<|start|>": _START,
+}  # fmt: skip
+_BODY_ENDS = re.compile(f"[{_END}{_START}{_CHANNEL}]")
+_CONTROLS = re.compile(f"[{_OPEN}{_CLOSE}{_CHANNEL}{_MESSAGE}{_END}{_START}]")
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtSyntax:
+    """How a model writes its thoughts."""
+
+    open: str = ""
+    close: str = ""
+    """The two tags; empty for channels."""
+    opened: bool = False
+    """Whether the prompt ends within a thought."""
+    controls: Mapping[str, str] = field(default_factory=dict)
+    """Control token -> the character that stands for it."""
+
+    def reader(self, *, answering: bool) -> ThoughtReader:
+        """A reader of one reply; `answering`: its answer was begun before."""
+        if not self.close:
+            return ChannelReader()
+        return TagReader(self, thinking=self.opened and not answering, answering=answering)
+
+    @property
+    def before_answer(self) -> str:
+        """What ends a thought that the prompt began, in front of an answer to go on with."""
+        return f"\n{self.close}\n\n" if self.opened else ""
+
+
+def find_thoughts(template: str, controls: Collection[str], tail: str) -> ThoughtSyntax | None:
+    """The syntax of a model with this chat template, whose prompts end with `tail`."""
+    if all(token in controls for token in CHANNEL_TOKENS):
+        return ThoughtSyntax(controls=CHANNEL_TOKENS)
+    for opening, close in TAGS:
+        if close in template or (opening in controls and close in controls):
+            marks = {opening: _OPEN, close: _CLOSE}
+            known = {token: mark for token, mark in marks.items() if token in controls}
+            return ThoughtSyntax(opening, close, tail.rstrip().endswith(opening), known)
+    return None
+
+
+class TagReader:
+    """Separates a thought between two tags from the answer behind it."""
+
+    def __init__(self, syntax: ThoughtSyntax, *, thinking: bool, answering: bool) -> None:
+        self._syntax = syntax
+        self._held = ""
+        """The beginning of a reply that may become a tag, or the end of a thought that may."""
+        self._thought: list[str] = []
+        self._answered = answering
+        self.thinking = thinking
+        self.ended = False
+        self._begun = thinking or answering
+
+    def push(self, text: str) -> str:
+        """The part of the answer that `text` adds."""
+        self._held += text
+        if not self._begun:
+            self._begin()
+        if self.thinking:
+            self._read_thought()
+        if self.thinking or not self._begun:
+            return ""
+        answer, self._held = _CONTROLS.sub("", self._held), ""
+        self._answered = self._answered or bool(answer.strip())
+        return answer
+
+    def finish(self, *, cut: bool) -> str:
+        """The rest of the answer. A model that ended, and said nothing outside of its thought, has
+        answered in it; a thought that was `cut` is no answer."""
+        rest, self._held = _CONTROLS.sub("", self._held), ""
+        if self._answered or (not self.thinking and rest.strip()):
+            return rest
+        thought = "".join((*self._thought, rest if self.thinking else "")).strip()
+        return "" if cut and self.thinking else thought or rest
+
+    def _begin(self) -> None:
+        said = self._held.lstrip()
+        for tag in (_OPEN, self._syntax.open):
+            if said.startswith(tag):
+                self._begun = self.thinking = True
+                self._held = said.removeprefix(tag)
+                return
+        self._begun = bool(said) and not self._syntax.open.startswith(said)
+
+    def _read_thought(self) -> None:
+        tags = (_CLOSE, self._syntax.close)
+        found = [(self._held.find(tag), tag) for tag in tags if tag in self._held]
+        if found:
+            index, tag = min(found)
+            self._keep(self._held[:index])
+            self._held, self.thinking = self._held[index + len(tag) :], False
+            return
+        whole = len(self._held) - overlap(self._held, (self._syntax.close,))
+        self._keep(self._held[:whole])
+        self._held = self._held[whole:]
+
+    def _keep(self, text: str) -> None:
+        self._thought.append(_CONTROLS.sub("", text).replace(self._syntax.open, ""))
+
+
+class ChannelReader:
+    """Separates the messages of other channels from those of the channel ``final``."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        """A header that is not whole yet."""
+        self._in_header = True
+        self._thought: list[str] = []
+        self._answered = False
+        self.thinking = False
+        self.ended = False
+
+    def push(self, text: str) -> str:
+        """The part of the answer that `text` adds."""
+        self._held += text
+        answer: list[str] = []
+        while self._held and not self.ended:
+            if self._in_header and not self._read_header():
+                break
+            answer.append(self._read_body())
+        return "".join(answer)
+
+    def finish(self, *, cut: bool) -> str:
+        """The rest of the answer; see `TagReader.finish`."""
+        if self._answered or (cut and self.thinking):
+            return ""
+        return "".join(self._thought).strip()
+
+    def _read_header(self) -> bool:
+        """Read the name of the channel; False where more of the header must come first."""
+        if self._held[0] not in (_CHANNEL, _START, _MESSAGE):
+            self._in_header = False  # an answer without a channel
+            return True
+        header, message, rest = self._held.partition(_MESSAGE)
+        if not message:
+            return False
+        channel = header.rpartition(_CHANNEL)[2].strip() if _CHANNEL in header else "final"
+        self.thinking, self._in_header, self._held = channel != "final", False, rest
+        return True
+
+    def _read_body(self) -> str:
+        found = _BODY_ENDS.search(self._held)
+        body = self._held[: found.start()] if found else self._held
+        self._held = self._held[found.start() :].removeprefix(_END) if found else ""
+        body = _CONTROLS.sub("", body)
+        if found:
+            self._in_header = True
+            self.ended = not self.thinking and (self._answered or bool(body.strip()))
+        if self.thinking:
+            self._thought.append(body)
+            return ""
+        self._answered = self._answered or bool(body.strip())
+        return body
+
+
+class ThoughtReader(Protocol):
+    """Separates the thoughts in the text of a reply from its answer."""
+
+    thinking: bool
+    """Whether the newest text is a thought."""
+    ended: bool
+    """Whether the answer has ended by itself."""
+
+    def push(self, text: str) -> str: ...
+
+    def finish(self, *, cut: bool) -> str: ...
+
+
+def overlap(text: str, marks: Collection[str]) -> int:
+    """The number of characters at the end of `text` that may be the beginning of a mark."""
+    longest = max(map(len, marks), default=0)
+    for length in range(min(longest - 1, len(text)), 0, -1):
+        if any(mark.startswith(text[-length:]) for mark in marks):
+            return length
+    return 0
