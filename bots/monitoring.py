@@ -27,9 +27,10 @@ MINUTE = 60.0
 class Monitor:
     """The state of one process, for its pages."""
 
-    def __init__(self, settings: Settings, queue: JobQueue) -> None:
+    def __init__(self, settings: Settings, queue: JobQueue, board: ReportBoard) -> None:
         self._lane = settings.job_lane
         self._queue = queue
+        self._board = board
         self._since = time.time()
         self._replies: deque[tuple[float, int]] = deque()
         self.starting = ""
@@ -57,6 +58,7 @@ class Monitor:
         """Update the metrics. Those from Redis keep their last value while it is down."""
         self.measure()
         metrics.REDIS_UP.set(0)
+        metrics.set_redis(await self._board.server())
         await self._queue.check_writes()
         metrics.set_load(self._lane, await self._queue.load(self._lane))
         metrics.REDIS_UP.set(1)
@@ -105,7 +107,7 @@ async def monitored(
     structlog.contextvars.bind_contextvars(part=part)
     set_up_tracing(settings.otlp_endpoint, part)
     metrics.BUILD.labels(version("henji")).set(1)
-    monitor = Monitor(settings, queue)
+    monitor = Monitor(settings, queue, board)
     monitor.starting = starting
 
     async def report() -> None:

@@ -25,6 +25,7 @@ from core.queue_types import (
     Rating,
     Receipt,
     Regeneration,
+    ServerState,
     StoredTurn,
     Submission,
     ThreadSummary,
@@ -218,6 +219,8 @@ class ReportBoard(Protocol):
     async def reports(self) -> Sequence[ProcessReport]:
         """Those of the last hour, by part and name."""
         ...
+
+    async def server(self) -> ServerState: ...
 
 
 class RuleBook(Protocol):

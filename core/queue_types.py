@@ -133,6 +133,21 @@ class ProcessReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerState:
+    """The state of the Redis server."""
+
+    name: str
+    memory: int
+    """Bytes."""
+    limit: int
+    """Bytes; 0: none."""
+    evicted: int
+    """Keys that were evicted for lack of memory."""
+    file_ok: bool
+    """The last write to the append-only file and the last snapshot worked."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A job that was given up."""
 

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 
-from core.queue_types import ProcessReport
+from core.queue_types import ProcessReport, ServerState
 from storage import codec, keys
 from storage.store import Store
 
 FIELDS = tuple(field.name for field in fields(ProcessReport))
 NAME = keys.key("reports", 0)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """What a Redis says of itself."""
-
-    name: str
-    memory: int
-    """Bytes."""
-    limit: int
-    """Bytes; 0: none."""
-    evicted: int
-    """Keys that were thrown away for lack of memory."""
-    file_ok: bool
-    """The last write to the append-only file and the last snapshot worked."""
 
 
 class RedisReports:

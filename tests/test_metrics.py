@@ -25,6 +25,7 @@ from core.settings import load_settings
 from core.types import ThreadKey
 from core.worker import Worker, WorkerSettings
 from storage import keys
+from storage.status import RedisReports
 from tests.local_discord.deployment import ALICE, discord_deployment, words
 from tests.local_slack.deployment import slack_deployment
 from tests.simulated_platform import Board, SimulatedPlatform, Wire, at_once
@@ -181,7 +182,7 @@ async def _runs(worker: Worker) -> bool:
 
 async def test_what_waits_is_owed_and_was_given_up_is_looked_up(redis: Redis) -> None:
     house = StoreFixture.over(redis, max_attempts=1)
-    watch = Monitor(load_settings(lane=LANE), house.queue)
+    watch = Monitor(load_settings(lane=LANE), house.queue, RedisReports(house.store))
     await house.queue.announce(LANE, "core", 60)
     for number in range(3):
         await house.say("hello", ThreadKey("slack", "T1", "C1", f"{number}.0"))
@@ -275,7 +276,8 @@ def test_a_scrape_has_them_all() -> None:
 
 
 async def test_a_process_is_not_ready_while_redis_takes_no_writes(redis: Redis) -> None:
-    monitor = Monitor(load_settings(lane=LANE), StoreFixture.over(redis).queue)
+    house = StoreFixture.over(redis)
+    monitor = Monitor(load_settings(lane=LANE), house.queue, RedisReports(house.store))
     assert await monitor.ready() == ""
     await redis.config_set("maxmemory", "1")
     try:
@@ -283,7 +285,11 @@ async def test_a_process_is_not_ready_while_redis_takes_no_writes(redis: Redis) 
         with pytest.raises(StoreUnavailable):
             await monitor.refresh()
         assert now("redis_up") == 0
+        assert now("redis_memory_bytes", kind="limit") == 1
     finally:
         await redis.config_set("maxmemory", "0")
     await monitor.refresh()
+    assert now("redis_memory_bytes", kind="limit") == 0
+    assert now("redis_memory_bytes", kind="used") > 100_000
+    assert (now("redis_file_ok"), now("redis_evicted_keys")) == (1, 0)
     assert now("redis_up") == 1

@@ -17,8 +17,8 @@ from bots.cli.status import SystemState, lines_of
 from bots.monitoring import Monitor
 from bots.platforms import load
 from core.observe.logs import set_up_logging
-from core.queue_types import Load, ProcessReport
-from storage.status import RedisReports, ServerState
+from core.queue_types import Load, ProcessReport, ServerState
+from storage.status import RedisReports
 from tests.processes import finish, henji, start
 from tests.pseudo_terminal import terminal
 from tests.store_fixture import LANE, StoreFixture
@@ -84,9 +84,9 @@ def logging_as_it_was() -> Iterator[None]:
 async def test_a_process_reports_its_newest_error_without_secrets(
     redis: Redis, logging_as_it_was: None
 ) -> None:
-    settings = load(lane=LANE, openai_api_key="hidden")
+    house, settings = StoreFixture.over(redis), load(lane=LANE, openai_api_key="hidden")
     set_up_logging(settings)
-    monitor = Monitor(settings, StoreFixture.over(redis).queue)
+    monitor = Monitor(settings, house.queue, RedisReports(house.store))
     structlog.get_logger("bots").error("the platform refused", error="hidden\x1b[2J and more")
     structlog.get_logger("bots").warning("not an error")
     report = await monitor.report("me", "slack")

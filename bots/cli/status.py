@@ -15,9 +15,8 @@ from bots.monitoring import REPORT_SECONDS
 from bots.services import Stores, open_stores
 from core.errors import OperatorError
 from core.printable import printable
-from core.queue_types import Load, ProcessReport
+from core.queue_types import Load, ProcessReport, ServerState
 from core.settings import Settings
-from storage.status import ServerState
 
 REFRESH_SECONDS = 2.0
 SILENT_SECONDS = 3 * REPORT_SECONDS

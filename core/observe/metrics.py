@@ -21,7 +21,7 @@ from prometheus_client import (
 )
 
 from core.engine_types import EngineStats
-from core.queue_types import Load, Receipt
+from core.queue_types import Load, Receipt, ServerState
 from core.types import Usage
 
 REGISTRY = CollectorRegistry()
@@ -51,6 +51,11 @@ def _histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) 
 
 BUILD = _gauge("build_info", "Always 1; its label is the version that runs", "version")
 REDIS_UP = _gauge("redis_up", "1 while Redis answers this process")
+REDIS_MEMORY = _gauge(
+    "redis_memory_bytes", "Redis's memory in use, and its limit; 0: no limit", "kind"
+)
+REDIS_EVICTED = _gauge("redis_evicted_keys", "Keys that Redis evicted since it started")
+REDIS_FILE_OK = _gauge("redis_file_ok", "1 while Redis can write its files")
 JOBS_WAITING = _gauge("jobs_waiting", "Threads of a lane that are ready to be answered", "lane")
 REPLIES_OWED = _gauge("replies_owed", "Replies owed in all lanes: waiting, or being written")
 CORES = _gauge("cores", "Cores that serve a lane", "lane")
@@ -161,6 +166,14 @@ def set_gpu_memory(used: int, total: int) -> None:
     """Set the bytes of the GPU in use by all processes, and its size."""
     GPU_MEMORY.labels("used").set(used)
     GPU_MEMORY.labels("total").set(total)
+
+
+def set_redis(state: ServerState) -> None:
+    """Set the state of the Redis server."""
+    REDIS_MEMORY.labels("used").set(state.memory)
+    REDIS_MEMORY.labels("limit").set(state.limit)
+    REDIS_EVICTED.set(state.evicted)
+    REDIS_FILE_OK.set(state.file_ok)
 
 
 def set_load(lane: str, load: Load) -> None:
