@@ -264,10 +264,9 @@ class ReplyDelivery:
 
     def _parts(self, view: View) -> list[Part]:
         words, note = self._words(view)
-        platform = self.platform
         if not words:
             return []
-        texts = text.split(words, self._limit, platform.length_of)
+        texts = self.platform.split(self.delivery, words, self._limit)
         last = len(texts) - 1
         return [
             Part(at, words, at == last, note if at == last else "", view.end)

@@ -26,8 +26,8 @@ class InstrumentedPlatform:
         self.part_length = platform.part_length
         self.call_seconds = platform.call_seconds
 
-    def length_of(self, text: str) -> int:
-        return self._platform.length_of(text)
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        return self._platform.split(delivery, text, limit)
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
         await self._platform.pace(delivery, final=final)

@@ -87,7 +87,7 @@ class PlatformRefused(HenjiError):
 
 
 class MessageTooLong(PlatformRefused):
-    """The platform takes no message of this length; `limit` is the next to try (`length_of`)."""
+    """The platform takes no message of this length; `limit` is the next to try."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"a message is too long: parts of {limit} come next")
@@ -114,11 +114,16 @@ class Platform(Protocol):
 
     name: str
     part_length: int
-    """The most that one message holds, as the platform counts (`length_of`)."""
+    """The most that one message holds, as the platform counts."""
     call_seconds: float
     """No call of the platform is under way for longer than this."""
 
-    def length_of(self, text: str) -> int: ...
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        """The messages that a reply becomes, each at most `limit` long, by `bots.text.split`.
+
+        Markdown that the platform does not show is replaced before.
+        """
+        ...
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None: ...
 

@@ -207,6 +207,15 @@ def outside_code(text: str) -> Iterator[tuple[str, bool]]:
         yield line, inside is None and not _is_mark(line)
 
 
+def block_lines(text: str) -> Iterator[tuple[str, str]]:
+    """Each line and its kind: ``prose``, ``code``, or ``fence`` for the marks of a code block."""
+    for _, line, inside in _lines(text, None):
+        after = _line(line, inside)[1]
+        opens = inside is None and after is not None
+        closes = inside is not None and after is None
+        yield line, "fence" if opens or closes else "prose" if inside is None else "code"
+
+
 def _opened_at(rest: str, cut: Cut, before: Opened) -> Opened:
     """What is open at a cut; `before`: what was at the beginning of `rest`."""
     quoted, spoiler = before.quote == QUOTE_ALL, before.spoiler

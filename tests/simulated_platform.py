@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from bots.platform import Incoming, Part, PlatformRefused, Status
+from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
@@ -116,8 +117,8 @@ class SimulatedPlatform:
     call_seconds: float = 0.1
     wire: Wire = at_once
 
-    def length_of(self, text: str) -> int:
-        return len(text)
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        return split(text, limit)
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
         """As fast as anybody likes."""

@@ -137,6 +137,23 @@ async def test_where_the_bot_may_not_write_a_long_reply_goes_through_the_token(
     assert "".join(where[ident]["content"] for ident in used.messages) == f"echo: {LONG}"
 
 
+async def test_where_the_app_is_only_the_persons_a_long_reply_ends_in_a_file(
+    team: DiscordDeployment,
+) -> None:
+    general = team.discord.add_channel(team.discord.add_guild())
+    await team.start_core(context_length=65_536)
+    await team.start_bot()
+    long = words(1700)
+    alone = {"app_permissions": SILENT, "authorizing_integration_owners": {"1": ALICE["id"]}}
+    used = await team.discord.uses(ALICE, general, "ask", {"prompt": long}, **alone)
+    await team.discord.until(lambda: len(used.messages) == 6)
+    where = team.discord.world.messages[general]
+    last = await with_its_buttons(team, where[used.messages[5]])
+    assert last["files"] == {"reply.md": f"echo: {long}"}
+    assert last["content"].endswith(f"-# {say('rest_in_file', 'en')}")
+    assert not any("files" in where[ident] for ident in used.messages[:5])
+
+
 async def test_where_the_bot_may_not_write_a_reply_is_written_anew_through_the_token(
     team: DiscordDeployment, general: str
 ) -> None:

@@ -100,6 +100,14 @@ async def test_other_bots_are_ignored(redis: Redis) -> None:
         await story.hears(thread, "echo: hello")
 
 
+async def test_a_table_is_shown_in_columns(redis: Redis) -> None:
+    async with a_story(redis) as story:
+        table = "| a | b |\n|---|---|\n| one | two |"
+        await story.alice.send(story.general, f"{story.mention} look:\n\n{table}")
+        thread = await story.thread()
+        await story.hears(thread, "echo: look:\n\n```\na    b\n───  ───\none  two\n```")
+
+
 async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> None:
     async with a_story(redis) as story:
         code = "```python\n" + "\n".join(f"line_{n} = {n}" for n in range(140)) + "\n```"

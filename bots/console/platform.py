@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from bots import strings
 from bots.platform import Incoming, Part, Status
+from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey
 
@@ -34,8 +35,8 @@ class ConsolePlatform:
         self._ends[job], self._shown[job] = end, shown
         return end
 
-    def length_of(self, text: str) -> int:
-        return len(text)
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        return split(text, limit)
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
         """A terminal has no limit."""

@@ -9,6 +9,7 @@ discord.py's own `send` and `edit` are not used: they cannot suppress embeds in 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -28,6 +29,7 @@ ORIGINAL = "@original"
 HISTORY_LIMIT = 100
 """The most messages that Discord returns at once."""
 ARCHIVE_MINUTES = 1440
+FILE_NAME = "reply.md"
 
 _MESSAGES = "/channels/{channel_id}/messages"
 _WEBHOOK = "/webhooks/{webhook_id}/{webhook_token}"
@@ -137,18 +139,26 @@ class DiscordApi:
         components: Sequence[Component] = (),
         *,
         private: bool,
+        file: str = "",
     ) -> Json:
-        """A new message by an interaction's token."""
+        """A new message by an interaction's token; `file`: the text of a file to attach."""
         body = message_body(text, components, private=private)
         route = Route("POST", _WEBHOOK, webhook_id=app, webhook_token=token)
-        sent: Json = await self._send(route, body, params={"wait": "1"})
+        sent: Json = await self._send(route, body, file=file, params={"wait": "1"})
         return sent
 
     async def edit_by_token(
-        self, app: str, token: str, ident: str, text: str, components: Sequence[Component] = ()
+        self,
+        app: str,
+        token: str,
+        ident: str,
+        text: str,
+        components: Sequence[Component] = (),
+        *,
+        file: str = "",
     ) -> Json:
         route = _token_route("PATCH", app, token, ident)
-        edited: Json = await self._send(route, message_body(text, components))
+        edited: Json = await self._send(route, message_body(text, components), file=file)
         return edited
 
     async def remove_by_token(self, app: str, token: str, ident: str) -> None:
@@ -162,8 +172,12 @@ class DiscordApi:
         await self._limiter.acquire(GLOBAL, final=final)
         return await self._send(route, body, **more)
 
-    async def _send(self, route: Route, body: Json | None = None, **more: Any) -> Any:
+    async def _send(
+        self, route: Route, body: Json | None = None, *, file: str = "", **more: Any
+    ) -> Any:
         given: dict[str, Any] = {"json": dict(body)} if body is not None else {}
+        if file:
+            given = {"form": _with_file(given["json"], file)}
         try:
             return await self._client.http.request(route, **given, **more)
         except discord.HTTPException as error:
@@ -182,6 +196,14 @@ def message_body(
         "allowed_mentions": {"parse": [], "replied_user": False},
         "components": list(components),
     }
+
+
+def _with_file(body: Json, text: str) -> list[dict[str, Any]]:
+    """The form of a message with one file, which replaces the files that an edited message has."""
+    described = {**body, "attachments": [{"id": 0, "filename": FILE_NAME}]}
+    content = {"value": text.encode(), "filename": FILE_NAME, "content_type": "text/markdown"}
+    payload = {"name": "payload_json", "value": json.dumps(described)}
+    return [payload, {"name": "files[0]", **content}]
 
 
 def nonce_for(job: str, index: int) -> str:

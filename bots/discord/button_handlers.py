@@ -16,7 +16,7 @@ from bots.discord.api import MODAL
 from bots.discord.components import ButtonId
 from bots.discord.context import Context, actor_of, within
 from bots.discord.convert import Interaction
-from bots.discord.permissions import needs_token
+from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.replies import ReplyAddress
 from core.queue_types import Rating
 
@@ -87,7 +87,13 @@ class ButtonHandlers:
         token_only = needs_token(interaction)
         if not private and not token_only:
             return ReplyAddress(channel=str(interaction.channel_id or ""), locale=locale)
-        address = convert.token_address(interaction, locale, private=private, token_only=token_only)
+        address = convert.token_address(
+            interaction,
+            locale,
+            private=private,
+            token_only=token_only,
+            limited=is_user_installed(interaction),
+        )
         return replace(address, original=str(message.id) if message else "")
 
     async def _ask_for_reason(self, interaction: Interaction, button: ButtonId) -> None:

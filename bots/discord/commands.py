@@ -14,7 +14,7 @@ from bots.discord import convert
 from bots.discord.admin_commands import admin_group
 from bots.discord.context import Context, actor_of, conversations, localized, within
 from bots.discord.convert import Interaction
-from bots.discord.permissions import needs_token
+from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.privacy import Privacy
 from bots.discord.replies import ReplyAddress
 from bots.strings import say
@@ -162,6 +162,7 @@ class CommandHandler:
             self._context.locale_of(interaction),
             private=private,
             token_only=needs_token(interaction),
+            limited=is_user_installed(interaction),
         )
         tokens = self._context.platform.tokens
         with tokens.acknowledging(interaction.token) as acknowledgement:

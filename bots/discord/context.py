@@ -144,7 +144,7 @@ class Context:
             text,
             locale,
             private=private,
-            apart=is_user_installed(interaction),
+            user_installed=is_user_installed(interaction),
             token_only=needs_token(interaction),
         )
         if not incoming.turn.text:

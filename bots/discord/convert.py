@@ -335,16 +335,17 @@ def incoming_command(
     locale: str,
     *,
     private: bool = False,
-    apart: bool = False,
+    user_installed: bool = False,
     token_only: bool = False,
 ) -> Incoming:
     """A command as the relay takes it.
 
-    `apart`: the conversation is kept apart from the channel's, as a private one is.
+    `user_installed`: the bot is installed for the person alone. The conversation is kept apart from
+    the channel's then, as a private one is.
     `token_only`: the bot can write there only with the interaction's token.
     """
     here, person = interaction.channel, interaction.user.id
-    thread = thread_in(interaction.guild_id, here, person, private=private or apart)
+    thread = thread_in(interaction.guild_id, here, person, private=private or user_installed)
     turn = Turn(
         id=str(interaction.id),
         role="user",
@@ -353,7 +354,9 @@ def incoming_command(
         at=interaction.created_at.timestamp(),
         name=interaction.user.display_name,
     )
-    address = token_address(interaction, locale, private=private, token_only=token_only)
+    address = token_address(
+        interaction, locale, private=private, token_only=token_only, limited=user_installed
+    )
     past = not is_personal(thread)
     return Incoming(
         thread, turn, addressed=True, note=address.pack(), has_past=past, alone=True,
@@ -379,6 +382,7 @@ def token_address(
     *,
     private: bool = False,
     token_only: bool = False,
+    limited: bool = False,
 ) -> ReplyAddress:
     """The address of a reply to an interaction, with its token."""
     return ReplyAddress(
@@ -388,5 +392,6 @@ def token_address(
         until=interaction.expires_at.timestamp(),
         private=private,
         token_only=token_only,
+        limited=limited,
         locale=locale,
     )

@@ -18,6 +18,7 @@ from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
 from bots.discord.components import Component
 from bots.discord.error_codes import INVALID_TOKEN, NO_THREAD, is_final, reason_for
+from bots.discord.markdown import rendered
 from bots.discord.rate_limits import GLOBAL, RateLimiter, edit_key, token_key
 from bots.discord.replies import (
     ELSEWHERE,
@@ -35,6 +36,7 @@ from bots.discord.replies import (
 from bots.discord.status import StatusIndicator
 from bots.platform import Incoming, Part, PlatformRefused, Status
 from bots.strings import say
+from bots.text import split
 from core.bounded import Bounded
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery
@@ -52,6 +54,10 @@ CALL_SECONDS = 15.0
 """The longest call: discord.py waits for rate limits inside a request."""
 TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
 MAX_REPLACED = 1024
+MAX_BY_TOKEN = 6
+"""Messages of an interaction whose app is installed for the person alone: its answer, and five
+follow-ups (developers/docs, interactions/receiving-and-responding, 2026-11).
+"""
 
 
 @dataclass(slots=True)
@@ -108,8 +114,9 @@ class DiscordPlatform:
         self.tokens = InteractionTokens()
         self.notices = RefusalNotices(self.api, takes_part, clock)
 
-    def length_of(self, text: str) -> int:
-        return len(text)
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        parts = split(rendered(text), limit)
+        return parts[: _most_parts(delivery)]
 
     async def close(self) -> None:
         """End the tasks beside the deliveries."""
@@ -232,11 +239,15 @@ class DiscordPlatform:
     async def _send(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
         """Write a new message, or `@original`; its id."""
         buttons, text = self._buttons(delivery, address, part), text_of(part)
+        whole = whole_text(delivery, part)
+        text = f"{text}\n-# {say('rest_in_file', address.locale)}" if whole else text
         address = await self._with_thread(delivery, address)
         moved = self._has_moved(delivery)
         match where_to_post(address, part.index, self._clock(), moved=moved):
             case ByToken(app, token, "", private):
-                sent = await self.api.follow_up(app, token, text, buttons, private=private)
+                sent = await self.api.follow_up(
+                    app, token, text, buttons, private=private, file=whole
+                )
                 return str(sent["id"])
             case ByToken(app, token, ident):
                 sent = await self.api.edit_by_token(app, token, ident, text, buttons)
@@ -261,7 +272,9 @@ class DiscordPlatform:
         moved = self._has_moved(delivery)
         match where_to_edit(address, part.index, message, self._clock(), moved=moved):
             case ByToken() as way:
-                sent = await self._update_by_token(way, text_of(part), buttons)
+                whole = whole_text(delivery, part)
+                more = f"\n-# {say('rest_in_file', address.locale)}" if whole else ""
+                sent = await self._update_by_token(way, text_of(part) + more, buttons, whole)
             case InChannel(channel, ident):
                 sent = await self._edit(delivery, channel, ident, part, buttons)
             case ByDirectMessage():
@@ -272,17 +285,23 @@ class DiscordPlatform:
         if sent:
             self._replacement(delivery).messages[part.index] = sent
 
-    async def _update_by_token(self, way: ByToken, text: str, buttons: Sequence[Component]) -> str:
+    async def _update_by_token(
+        self, way: ByToken, text: str, buttons: Sequence[Component], whole: str
+    ) -> str:
         """Edit a message by the token; the id of the follow-up sent instead, or none."""
         if way.message:
             try:
-                await self.api.edit_by_token(way.app, way.token, way.message, text, buttons)
+                await self.api.edit_by_token(
+                    way.app, way.token, way.message, text, buttons, file=whole
+                )
             except discord.NotFound as error:
                 if error.code != error_codes.UNKNOWN_MESSAGE or way.message == ORIGINAL:
                     raise
             else:
                 return ""
-        sent = await self.api.follow_up(way.app, way.token, text, buttons, private=way.private)
+        sent = await self.api.follow_up(
+            way.app, way.token, text, buttons, private=way.private, file=whole
+        )
         return str(sent["id"])
 
     async def _post(
@@ -474,6 +493,20 @@ class DiscordPlatform:
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)
+
+
+def _most_parts(delivery: Delivery) -> int | None:
+    """How many messages a reply may have, where Discord limits an interaction's."""
+    return MAX_BY_TOKEN if ReplyAddress.unpack(delivery.note).limited else None
+
+
+def whole_text(delivery: Delivery, part: Part) -> str:
+    """The whole reply, where its last message is not the end of it; to be attached there."""
+    most = _most_parts(delivery)
+    if most is None or part.index + 1 < most or not isinstance(part.end, Done):
+        return ""
+    fits = len(split(rendered(part.end.text), DiscordPlatform.part_length)) <= most
+    return "" if fits else part.end.text
 
 
 def text_of(part: Part) -> str:

@@ -58,6 +58,8 @@ class ReplyAddress:
     """Only the person who asked may see the reply."""
     token_only: bool = False
     """The bot is installed for the person alone, or may not write there."""
+    limited: bool = False
+    """The bot is installed for the person alone: the token makes few messages."""
     locale: str = ""
 
     def pack(self) -> Mapping[str, str]:
@@ -82,6 +84,7 @@ class ReplyAddress:
             original=packed.get("original", ""),
             private=packed.get("private") == "1",
             token_only=packed.get("stranger") == "1",
+            limited=packed.get("limited") == "1",
             locale=packed.get("locale", ""),
         )
 

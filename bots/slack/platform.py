@@ -42,7 +42,7 @@ from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import Intake, StatusIndicator
 from bots.slack.streams import Streams
 from bots.strings import say
-from bots.text import closed
+from bots.text import closed, split
 from core.bounded import Bounded
 from core.observe import metrics
 from core.ports import History
@@ -90,6 +90,9 @@ class SlackPlatform:
         self._live = Bounded[str, LiveReply](KEPT_REPLIES)
         self._open = Bounded[str, Delivery](KEPT_REPLIES)
         """Replies whose status may need a refresh."""
+
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        return split(text, limit, self.length_of)
 
     def length_of(self, text: str) -> int:
         """UTF-8 bytes, with what `components.markdown` adds; formulas count as they stand."""

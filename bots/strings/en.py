@@ -243,6 +243,7 @@ ENGLISH: Final[dict[str, str]] = {
     "thread_locked": "The thread {channel} is locked, so I cannot answer there.",
     "reply_blocked": "A rule against harmful messages blocked my answer.",
     "reply_not_accepted": "My answer was not accepted here. Please ask in another way.",
+    "rest_in_file": "The whole answer is in the file: no more messages fit here.",
     # The terminal
     "console_small_model": (
         "{model} is a small English model, for trying things out. Japanese, from rinna's model:"

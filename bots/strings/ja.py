@@ -242,6 +242,7 @@ JAPANESE: Final[dict[str, str]] = {
     "thread_locked": "スレッド {channel} はロックされているため、返答できません。",
     "reply_blocked": "有害なメッセージを防ぐルールにより、返答がブロックされました。",
     "reply_not_accepted": "ここでは返答が受け付けられませんでした。別の聞き方でお試しください。",
+    "rest_in_file": "ここに送れるメッセージ数の上限に達しました。全文はファイルにあります。",
     # The terminal
     "console_small_model": (
         "{model}は試用のための小さな英語モデルです。日本語のrinnaのモデルを使うには:"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from bots.platform import Incoming, Part, PlatformRefused, Status
+from bots.text import split
 from core.access_policy import Asker
 from core.queue_types import Delivery, Regeneration
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
@@ -179,8 +180,8 @@ class RemoteStandIn:
     part_length: int = 100
     call_seconds: float = 0.5
 
-    def length_of(self, text: str) -> int:
-        return len(text)
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        return split(text, limit)
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
         """As fast as anybody likes."""

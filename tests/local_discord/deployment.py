@@ -62,10 +62,13 @@ class DiscordDeployment:
         leases = RedisLeases(house.store)
         return Stores(house.queue, house.history, house.deliveries, leases, house.feedback)
 
-    async def start_core(self, tokens_per_second: float = 0.0) -> asyncio.Task[None]:
+    async def start_core(
+        self, tokens_per_second: float = 0.0, context_length: int = 16_384
+    ) -> asyncio.Task[None]:
         house = StoreFixture.over(self.house.redis)
         terms = WorkerSettings(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
-        spec = replace(CATALOGUE["echo"], context_length=16_384, max_new_tokens=8_192)
+        length = context_length
+        spec = replace(CATALOGUE["echo"], context_length=length, max_new_tokens=length // 2)
         engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
         stop = asyncio.Event()
         self.stops.append(stop)

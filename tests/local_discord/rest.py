@@ -25,6 +25,7 @@ from tests.local_discord.world import (
     MISSING_PERMISSIONS,
     NOT_THE_AUTHOR,
     THREAD_EXISTS,
+    TOO_MANY_FOLLOW_UPS,
     UNKNOWN_INTERACTION,
     UNKNOWN_MESSAGE,
     Interaction,
@@ -34,6 +35,8 @@ from tests.local_discord.world import (
 
 Tell: TypeAlias = Callable[[str, p.Payload, str], Awaitable[None]]
 """(event, data, channel): tell the gateway."""
+FOLLOW_UPS = 5
+"""Of an interaction whose app is installed for the person alone."""
 Handler: TypeAlias = Callable[[web.Request, p.Payload], Awaitable[Any]]
 
 
@@ -113,7 +116,7 @@ class Rest:
         self, kind: str, handler: Handler
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def serve(request: web.Request) -> web.Response:
-            body = json.loads(await request.text() or "{}")
+            body = await _body_of(request)
             response = await self._answer(kind, handler, request, body)
             path = request.path.removeprefix("/api/v10")
             if document := published():
@@ -299,7 +302,7 @@ class Rest:
         return found
 
     async def _write(self, channel: str, body: p.Payload, *, private: bool = False) -> p.Payload:
-        kept = _only(body, "components", "flags", "nonce")
+        kept = _only(body, "components", "flags", "nonce", "files")
         if reference := body.get("message_reference"):
             kept["message_reference"] = {"channel_id": channel, **reference}
         message = p.message(
@@ -318,7 +321,7 @@ class Rest:
         return message
 
     async def _rewrite(self, message: p.Payload, body: p.Payload) -> p.Payload:
-        changes = _only(body, "content", "components", "flags")
+        changes = _only(body, "content", "components", "flags", "files")
         if changes.get("content"):
             changes["content"] = changes["content"].strip()
         message |= {**changes, "edited_timestamp": p.when(p.snowflake())}
@@ -365,6 +368,8 @@ class Rest:
         self._judge(validation.message_faults(body, new=True, interaction=True))
         if found.loading:
             return await self._fill(found, body)
+        if found.user_installed and len(found.messages) > FOLLOW_UPS:
+            raise Refusal(*TOO_MANY_FOLLOW_UPS)
         private = bool(body.get("flags", 0) & validation.EPHEMERAL)
         made = await self._write(found.channel, body, private=private)
         found.messages.append(made["id"])
@@ -402,6 +407,16 @@ class Rest:
         if ident not in (*found.messages, found.original):
             raise Refusal(*UNKNOWN_MESSAGE)
         return ident
+
+
+async def _body_of(request: web.Request) -> Any:
+    """A request's JSON. The texts of its files stand under ``files``, by their names."""
+    if request.content_type != "multipart/form-data":
+        return json.loads(await request.text() or "{}")
+    form = await request.post()
+    files = [field for field in form.values() if isinstance(field, web.FileField)]
+    texts = {field.filename: field.file.read().decode() for field in files}
+    return {**json.loads(str(form["payload_json"])), "files": texts}
 
 
 def _json(data: Any, status: int, headers: Mapping[str, str]) -> web.Response:

@@ -244,6 +244,7 @@ class LocalDiscord:
         found = Interaction(
             body["id"], body["token"], kind, channel, person["id"], time.monotonic()
         )
+        found.user_installed = "0" not in body["authorizing_integration_owners"]
         found.original = body.get("message", {}).get("id", "")
         self.world.interactions[found.token] = found
         await self.gateway.dispatch("INTERACTION_CREATE", body, guild, 0)

@@ -10,7 +10,7 @@ SUPPRESS_EMBEDS, EPHEMERAL, SILENT = 1 << 2, 1 << 6, 1 << 12
 CONTENT_LENGTH = 2000
 """The published schema says 4,000: that is for people who pay. Bots get 2,000."""
 MESSAGE_FIELDS = frozenset(
-    {"content", "components", "flags", "allowed_mentions", "embeds", "attachments", "tts"}
+    {"content", "components", "flags", "allowed_mentions", "embeds", "attachments", "files", "tts"}
 )
 CREATE_FIELDS = MESSAGE_FIELDS | {"nonce", "enforce_nonce", "message_reference"}
 CALLBACKS = {2: frozenset({4, 5, 9}), 3: frozenset({4, 5, 6, 7, 9}), 5: frozenset({4, 5, 6, 7})}

@@ -29,6 +29,11 @@ NOT_THE_AUTHOR = (403, 50005, "Cannot edit a message authored by another user")
 MISSING_ACCESS = (403, 50001, "Missing Access")
 ARCHIVED = (400, 50083, "Thread is archived")
 LOCKED = (400, 160005, "Thread is locked")
+TOO_MANY_FOLLOW_UPS = (
+    400,
+    40094,
+    "This interaction has hit the maximum number of follow up messages",
+)
 INVALID_FORM = 50035
 
 
@@ -49,6 +54,7 @@ class Interaction:
     original: str = ""
     loading: bool = False
     private: bool = False
+    user_installed: bool = False
     messages: list[str] = field(default_factory=list)
 
 

@@ -6,6 +6,7 @@ from asyncio import StreamWriter
 from collections.abc import Sequence
 
 from bots.platform import Incoming, Part, Status
+from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey
 
@@ -21,8 +22,8 @@ class ToyPlatform:
         self.connected: dict[str, StreamWriter] = {}
         """By the person's name, which is the name of their thread too."""
 
-    def length_of(self, text: str) -> int:
-        return len(text)
+    def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
+        return split(text, limit)
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
         """There is no limit."""

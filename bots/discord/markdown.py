@@ -1,0 +1,160 @@
+"""A model's Markdown, made to look right in Discord. Pure, and outside code only.
+
+Discord shows no tables, rules, images, HTML, formulas, or headings below the third level, and ends
+a code block at the first three backticks. What it does not show becomes what it does. The same text
+gives the same result however it grew.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+from bots.text import block_lines, characters, without_code
+
+TABLE_WIDTH = 56
+"""Columns of a code block that a phone in landscape and a narrow window show without wrapping."""
+RULE = "─" * 12
+
+_HEADING = re.compile(r" {0,3}#{4,6}[ \t]+(.*?)[ \t#]*$")
+_RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
+_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_CELL_END = re.compile(r"(?<!\\)\|")
+_INLINE = re.compile(
+    r"""
+      (?P<break>[ \t]*<br[ \t]*/?>[ \t]*)
+    | !\[(?P<alt>[^\]\n]{0,300})\]\((?P<url>[^)\s]{1,2000})(?:[ \t]+"[^"\n]{0,300}")?\)
+    | \\\((?P<round>[^\n]{1,1000}?)\\\)
+    | \\\[(?P<square>[^\n]{1,1000}?)\\\]
+    | \$\$(?P<dollars>[^$\n]{1,1000})\$\$
+    | (?<![\w$\\])\$(?P<dollar>[^\s$](?:[^$\n]{0,200}[^\s$\\])?)\$(?![\w$])
+    """,
+    re.VERBOSE,
+)
+_MATHS = re.compile(r"[\\^_{}=]")
+_DISPLAY = {"$$": "$$", "\\[": "\\]"}
+_PLAIN = re.compile(r"\*\*|__|~~|`")
+
+
+def rendered(text: str) -> str:
+    """The text with what Discord shows in place of what it does not."""
+    return "\n".join(_blocks(list(block_lines(text))))
+
+
+def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Line by line; `lines` have their kind: ``prose``, ``code``, or a ``fence`` of their block."""
+    at, ends = 0, ""
+    last = {line.strip(): number for number, (line, _) in enumerate(lines)}
+    while at < len(lines):
+        line, kind = lines[at]
+        bare = line.strip()
+        if ends:
+            yield "```" if bare == ends else line
+            ends = "" if bare == ends else ends
+        elif kind != "prose":
+            yield _fence(line) if kind == "fence" else line.replace("```", "``\u200b`")
+        elif bare in _DISPLAY and last.get(_DISPLAY[bare], 0) > at:
+            yield "```latex"
+            ends = _DISPLAY[bare]
+        elif rows := _table_at(lines, at):
+            yield from _table(rows)
+            at += len(rows)  # with its rule
+        else:
+            yield _prose(line)
+        at += 1
+
+
+def _fence(line: str) -> str:
+    """The mark of a code block with three backticks: four are three and one more to Discord."""
+    return re.sub(r"`{4,8}|~{3,8}", "```", line, count=1)
+
+
+def _prose(line: str) -> str:
+    if heading := _HEADING.match(line):
+        return f"**{_inline(heading[1])}**" if heading[1] else ""
+    return RULE if _RULE.match(line) else _inline(line)
+
+
+def _inline(line: str) -> str:
+    parts, at = [], 0
+    for found in _INLINE.finditer(without_code(line)):
+        parts += [line[at : found.start()], _shown(found)]
+        at = found.end()
+    return "".join([*parts, line[at:]])
+
+
+def _shown(found: re.Match[str]) -> str:
+    if found["break"]:
+        return "\n"
+    if found["url"]:
+        return f"[{found['alt']}]({found['url']})" if found["alt"] else found["url"]
+    formula = next(found[name] for name in ("round", "square", "dollars", "dollar") if found[name])
+    if found["dollar"] and not _MATHS.search(formula):
+        return found[0]  # a price
+    return f"`{formula.strip()}`"
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def _table_at(lines: Sequence[tuple[str, str]], at: int) -> list[list[str]]:
+    """The rows of the table that begins at a line, the head first; none where there is none."""
+    head, kind = lines[at]
+    rule, below = lines[at + 1] if at + 1 < len(lines) else ("", "")
+    if kind != "prose" or below != "prose" or "|" not in head or not _TABLE_RULE.match(rule):
+        return []
+    if len(_cells(head)) != len(_cells(rule)):
+        return []
+    rows = [_cells(head)]
+    for line, kind in lines[at + 2 :]:
+        if kind != "prose" or "|" not in line:
+            break
+        rows.append(_cells(line)[: len(rows[0])])
+    return rows
+
+
+def _cells(line: str) -> list[str]:
+    inner = line.strip().removeprefix("|")
+    cells = _CELL_END.split(inner)
+    if len(cells) > 1 and not cells[-1].strip():
+        cells.pop()
+    return [cell.strip().replace("\\|", "|") for cell in cells]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width in a code block; a list, where that is too wide."""
+    plain = [[_PLAIN.sub("", cell).replace("<br>", " ") for cell in row] for row in rows]
+    widths = [max(map(width, column)) for column in zip_longest(*plain, fillvalue="")]
+    if sum(widths) + 2 * (len(widths) - 1) > TABLE_WIDTH:
+        return [_as_item(rows[0], row) for row in rows[1:]] or [" · ".join(rows[0])]
+    lines = ["  ".join(_padded(row, widths)).rstrip() for row in plain]
+    rule = "  ".join("─" * size for size in widths)
+    return ["```", lines[0], rule, *lines[1:], "```"]
+
+
+def _as_item(head: Sequence[str], row: Sequence[str]) -> str:
+    first, *rest = [*row, *[""] * (len(head) - len(row))]
+    told = [
+        f"{name}: {cell}" if name else cell
+        for name, cell in zip(head[1:], rest, strict=True)
+        if cell
+    ]
+    return _inline(" · ".join([f"- **{_PLAIN.sub('', first)}**" if first else "-", *told]))
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    for cell, size in zip_longest(row, widths, fillvalue=""):
+        yield str(cell) + " " * (int(size) - width(str(cell)))
+
+
+def width(text: str) -> int:
+    """Columns of a fixed-width font: East Asian characters and emoji take two."""
+    return sum(_columns(character) for character in characters(text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character[0]) in ("Mn", "Me", "Cf", "Cc"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character[0]) in "WF" else 1
