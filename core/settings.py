@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
     cache_gb: float | None = Field(default=None, gt=0, le=10_000)
     """The torch engine's key-value cache; by default a part of the memory that is free."""
+    loop_guard: bool | None = None
+    """End a reply where the model repeats itself for ever; the default is on for rinna's models."""
     int8_weights: bool = False
     """On a CPU: round the weights to int8, which is faster and a little less exact."""
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dialogue import Dialogue, Reply
+from core.models.catalogue import CATALOGUE
 from tests import dialogues, tiny_models
 from tests.dialogues import user
+from tests.published import needs_answers, published_answers
 
 
 def written(kind: str, raw: str, *, resume: str = "") -> tuple[Reply, list[str]]:
@@ -201,9 +208,16 @@ def test_a_resumed_reply_that_stops_at_once_is_what_it_was() -> None:
 # -- loops --------------------------------------------------------------------------------------
 
 
+@cache
+def guarded() -> Dialogue:
+    """The echo model's dialogue, with the loop guard on."""
+    echo = dialogues.shared("echo")
+    return echo.with_spec(replace(echo.spec, loop_guard=True), None)
+
+
 def until_ended(text: str) -> tuple[Reply, int]:
     """A reply for which the model writes `text`, until it is ended, and how much that took."""
-    reply = dialogues.shared("echo").reply()
+    reply = guarded().reply()
     for count, character in enumerate(text, 1):
         reply.push([ord(character)])
         if reply.finish_reason:
@@ -257,7 +271,63 @@ def test_what_only_repeats_a_little_goes_on(text: str) -> None:
 
 
 def test_a_loop_is_noticed_across_a_continuation() -> None:
-    dialogue = dialogues.shared("echo")
-    reply = dialogue.reply(resume=SENTENCE * 4)
+    reply = guarded().reply(resume=SENTENCE * 4)
     reply.push([ord(character) for character in SENTENCE * 2])
     assert reply.finish("length") == (SENTENCE, "repetition")
+
+
+def test_the_guard_is_on_for_rinna_s_models_alone_unless_it_is_set() -> None:
+    assert CATALOGUE["rinna-ppo"].loop_guard
+    reply = dialogues.shared("chatml").reply()
+    reply.push((), SENTENCE * 100)
+    assert reply.finish("length") == (SENTENCE * 100, "length")
+
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+GIFTS = ("a partridge", "two doves", "three hens", "four birds", "five rings", "six geese",
+         "seven swans", "eight maids", "nine ladies")  # fmt: skip
+
+
+def structured() -> Iterator[str]:
+    """Texts that repeat themselves, as people want them to."""
+    for size in range(4, 24):
+        empty = "|" + "   |" * (size % 6 + 2)
+        yield f"| a | b |\n|---|---|\n{chr(10).join([empty] * size)}\n"
+        yield "\n".join("+---" * 8 + "+\n" + "|   " * 8 + "|" for _ in range(size)) + "\n"
+        yield "\n".join(f"https://example.org/a/long/path/to/page/{n}" for n in range(size))
+        yield "\n".join(f"{n:08x}  " + "00 " * 16 + " |................|" for n in range(size))
+        yield "workers:\n" + "".join(
+            f"  - name: worker-{n}\n    image: app:latest\n    replicas: 1\n" for n in range(size)
+        )
+        yield "\n".join(" ".join(["0"] * size) for _ in range(size))
+        yield "\n".join(["I will not talk during class again."] * size)
+        yield "^" + r"(?:[a-z0-9]{1,3}[-_.])" * size + "$"
+        yield "```python\n" + "    x = x + 1\n" * size * 4 + "```\n"
+        yield "- [ ] write the report\n" * size
+        yield "".join(
+            f"On the {ORDINALS[day]} day of Christmas my true love gave to me "
+            f"{', '.join(reversed(GIFTS[: day + 1]))} in a pear tree. "
+            for day in range(min(size, 9))
+        )
+        yield "".join(f"{n}. 目標を設定し、進捗を確認します。\n" for n in range(size * 2))
+
+
+def test_structured_texts_are_left_alone() -> None:
+    texts = list(structured())
+    assert len(texts) >= 200
+    assert [text for text in texts if until_ended(text)[0].finish_reason] == []
+
+
+@needs_answers
+def test_two_of_the_160_published_answers_are_loops() -> None:
+    answers = [
+        json.loads(line)
+        for name in ("ppo", "sft-v2")
+        for line in (published_answers() / f"answers-{name}.jsonl").read_text().splitlines()
+    ]
+    assert len(answers) == 160
+    texts = {
+        (n, one["question_id"]): one["choices"][0]["turns"][0] for n, one in enumerate(answers)
+    }
+    cut = [question for (_, question), text in texts.items() if until_ended(text)[0].finish_reason]
+    assert cut == [47, 75]

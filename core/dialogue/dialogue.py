@@ -128,7 +128,8 @@ class Dialogue:
     def reply(self, *, resume: str = "") -> Reply:
         """A new reply; `resume` is its text so far."""
         detokenizer = self.tokenizer.detokenizer(inside=True)  # it follows the prompt
-        return Reply(detokenizer, self._format.reply_syntax, resume)
+        guard = self.spec.loop_guard
+        return Reply(detokenizer, self._format.reply_syntax, resume, loop_guard=guard)
 
     def prompt(self, turns: Sequence[Turn], *, low_water: float, resume: str = "") -> Prompt:
         """The prompt for a reply to the last of `turns`; it fits beside the longest reply.

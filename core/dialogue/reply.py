@@ -26,11 +26,20 @@ class Reply:
     A push costs no more than its own text: only the newest text is kept in one piece.
     """
 
-    def __init__(self, detokenizer: Detokenizer, syntax: ReplySyntax, resume: str = "") -> None:
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        syntax: ReplySyntax,
+        resume: str = "",
+        *,
+        loop_guard: bool = False,
+    ) -> None:
+        """`loop_guard`: end the reply where the model repeats itself for ever."""
         self.tokens = 0
         self.finish_reason: FinishReason | None = None
         self._detokenizer = detokenizer
         self._syntax = syntax
+        self._loop_guard = loop_guard
         thoughts = syntax.thoughts
         self._thoughts = thoughts.reader(answering=bool(resume)) if thoughts else None
         self._pending = ""
@@ -103,7 +112,8 @@ class Reply:
         if not self._add(text):
             return
         self._check_for_marks()
-        if self.finish_reason is None and len(self._text) >= self._checked + _CHECK_EVERY:
+        due = len(self._text) >= self._checked + _CHECK_EVERY
+        if self._loop_guard and self.finish_reason is None and due:
             self._check_for_loop()
 
     def _with_line_ends(self, decoded: str) -> str:

@@ -45,6 +45,8 @@ class ModelSpec:
     """The commit on the hub; None: the head of `main` at the first pull, which is recorded beside
     the files and kept."""
     shape: ModelShape | None = None
+    loop_guard: bool = False
+    """Whether a reply ends where the model repeats itself for ever."""
     adapter: str | None = None
     """A folder with a LoRA adapter, which is merged into the weights as they are loaded; for a
     remote engine, what the server calls it."""
@@ -72,6 +74,7 @@ def _rinna(name: str, suffix: str, sampling: Sampling, **others: Any) -> ModelSp
         context_length=2048,
         sampling=replace(sampling, top_k=GENERATE_TOP_K),
         shape=_RINNA_SHAPE,
+        loop_guard=True,
         **known,
     )
 
@@ -215,6 +218,7 @@ _TABLE_TYPES: dict[str, type | tuple[type, ...]] = {
     "top_p": (int, float),
     "top_k": int,
     "repetition_penalty": (int, float),
+    "loop_guard": bool,
 }
 _TABLE_CHOICES = {
     "format": ("rinna", "plain", "chat-template"),
@@ -231,7 +235,8 @@ def _with_table(name: str, spec: ModelSpec, table: dict[str, Any]) -> ModelSpec:
 def _check_key(where: str, key: str, value: object) -> None:
     if key not in _TABLE_TYPES:
         raise UsageError(f"{where} has a key {key}; source, {', '.join(_TABLE_TYPES)} are known")
-    if not isinstance(value, _TABLE_TYPES[key]) or isinstance(value, bool):
+    wanted = _TABLE_TYPES[key]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise UsageError(f"{where} has {key} = {value!r}, which is of the wrong type")
     choices = _TABLE_CHOICES.get(key)
     if choices and value not in choices:
@@ -247,6 +252,7 @@ _SETTINGS = (
     "top_p",
     "top_k",
     "repetition_penalty",
+    "loop_guard",
 )
 
 
