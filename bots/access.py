@@ -6,18 +6,22 @@ bring the words of ``/henji config`` or ``/admin config`` here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from bots import strings
 from core.access_policy import Asker, Permit, Policy
+from core.bounded import Bounded
 from core.errors import UsageError
 from core.place_rules import NAMES, NO_RULES, Rules, rule_from_text
 from core.ports import Audit, RuleBook
 from core.queue_types import AuditEntry, Place
-from core.types import ThreadKey
+from core.types import DIRECT, ThreadKey
+
+KEPT_ROLES = 10_000
+"""People in spaces whose roles a process knows to be stored."""
 
 UNSET = "default"
 """The word that takes a rule back."""
@@ -47,11 +51,33 @@ class Access:
         self._rulebook = rulebook
         self._audit = audit
         self._policy = policy
+        self._known_roles = Bounded[tuple[str, str, str], frozenset[str]](KEPT_ROLES)
 
     async def judge(self, asker: Asker, lane: str) -> Admission:
-        """Whether and by which lane this person is answered; `lane` is the usual one."""
+        """Whether and by which lane this person is answered; `lane` is the usual one.
+
+        In a direct message, the roles that they have in their spaces hold.
+        """
         rules = await self._rulebook.rules(asker.thread)
+        if asker.thread.space == DIRECT:
+            asker = await self._with_roles(asker)
         return Admission(self._policy.permit(rules, asker), rules.model or lane)
+
+    async def _with_roles(self, asker: Asker) -> Asker:
+        spaces = await self._rulebook.roles_by_space(asker.thread.platform, asker.person)
+        roles = {role for roles in spaces for role in roles}
+        return replace(asker, roles=tuple(roles), elsewhere=tuple(spaces))
+
+    async def remember_roles(self, asker: Asker) -> None:
+        """Keep the roles of one who writes in a space, where they are not known already."""
+        thread = asker.thread
+        if thread.space == DIRECT or not (asker.roles or self._known_roles):
+            return  # a platform without roles
+        key, roles = (thread.platform, thread.space, asker.person), frozenset(asker.roles)
+        if self._known_roles.get(key) != roles:
+            self._known_roles[key] = roles
+            place = Place(thread.platform, thread.space)
+            await self._rulebook.remember_roles(place, asker.person, roles)
 
     async def rules(self, thread: ThreadKey) -> Rules:
         """What holds in a thread: `follow_up` is for the adapter to keep."""
@@ -88,6 +114,7 @@ class Access:
             if not text.strip():
                 return await self._shown_one(place, name, locale)
             value = rule_from_text(name, None if text.strip() == UNSET else text, ids)
+            self._policy.check_ceiling(name, value)
         except UsageError as error:
             return strings.say("config_wrong", locale, reason=error)
         await self._rulebook.change(place, name, value, by)
@@ -133,6 +160,12 @@ class OpenRules:
 
     async def set_here(self, place: Place) -> Rules:
         return NO_RULES
+
+    async def remember_roles(self, place: Place, person: str, roles: Collection[str]) -> None:
+        return
+
+    async def roles_by_space(self, platform: str, person: str) -> Sequence[Collection[str]]:
+        return ()
 
     async def change(self, place: Place, name: str, value: Any, by: str) -> None:
         raise UsageError("rules are not kept here")

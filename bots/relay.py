@@ -102,7 +102,9 @@ class Relay:
 
     async def submit(self, incoming: Incoming) -> Receipt:
         """Store a message. Once this has returned, an addressed one will be answered."""
-        admission = await self.admission(_asker_of(incoming))
+        asker = _asker_of(incoming)
+        await self.access.remember_roles(asker)
+        admission = await self.admission(asker)
         ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
         submission = Submission(
             thread=incoming.thread,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from functools import reduce
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from core.place_rules import DAY, NO_RULES, Count, Entry, Rules, scopes
+from core.errors import UsageError
+from core.place_rules import DAY, NO_RULES, QUOTAS, Count, Entry, Rules, scopes
 from core.types import ThreadKey
 
 
@@ -22,6 +24,8 @@ class Asker:
     roles: Collection[str] = ()
     stranger: bool = False
     """From another organisation, where such people are not answered."""
+    elsewhere: Sequence[Collection[str]] = ()
+    """In a direct message: the roles that the person has in each space that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,9 @@ class Quota:
     person_tokens: int = 0
     channel_messages: int = 0
     channel_tokens: int = 0
+    all_messages: int = 0
+    """Of a person in all spaces together."""
+    all_tokens: int = 0
     offset_ms: int = 0
     """How far the local clock is ahead of UTC: at local midnight a new day begins."""
 
@@ -124,6 +131,9 @@ class Allowance(Table):
     tokens: Count | None = None
 
 
+NO_ALLOWANCE = Allowance()
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The rules of henji.toml, combined with those of a place into decisions."""
@@ -134,13 +144,29 @@ class Policy:
     spaces: Mapping[str, Rules] = field(default_factory=dict)
     channels: Mapping[str, Rules] = field(default_factory=dict)
     roles: Mapping[str, Allowance] = field(default_factory=dict)
+    ceilings: Rules = NO_RULES
+    """What no place can lift."""
+    person: Allowance = NO_ALLOWANCE
+    """What a person may ask in all spaces together."""
     admins: Sequence[str] = ()
     zone: tzinfo = UTC
     """Its midnight begins a day."""
 
     def rules(self, thread: ThreadKey, of_space: Rules, of_channel: Rules) -> Rules:
         """What holds in a thread, with what its admins have set for its space and channel."""
-        return reduce(Rules.over, self.layers(thread, of_space, of_channel).values())
+        return self._capped(reduce(Rules.over, self.layers(thread, of_space, of_channel).values()))
+
+    def _capped(self, rules: Rules) -> Rules:
+        ceilings = self.ceilings.set_here()
+        return rules.model_copy(
+            update={name: most for name, most in ceilings.items() if _is_over(rules, name, most)}
+        )
+
+    def check_ceiling(self, name: str, value: Any) -> None:
+        """UsageError where the value of a rule lies over the host's ceiling."""
+        most = self.ceilings.set_here().get(name)
+        if most and value is not None and (value > most or (name in QUOTAS and value == 0)):
+            raise UsageError(f"{name} can be at most {most}: whoever runs the bot has set that")
 
     def layers(self, thread: ThreadKey, of_space: Rules, of_channel: Rules) -> dict[str, Rules]:
         """The rules that may hold in a thread by where they are set, the strongest first."""
@@ -181,12 +207,20 @@ class Policy:
         """What a person may ask here in a day: what a role allows goes before what a place does."""
         offset = datetime.now(self.zone).utcoffset()
         return Quota(
-            person_messages=self._person_limit("messages", rules.person_messages, asker),
-            person_tokens=self._person_limit("tokens", rules.person_tokens, asker),
+            person_messages=self._strictest("messages", rules.person_messages, asker),
+            person_tokens=self._strictest("tokens", rules.person_tokens, asker),
             channel_messages=rules.channel_messages or 0,
             channel_tokens=rules.channel_tokens or 0,
+            all_messages=self.person.messages or 0,
+            all_tokens=self.person.tokens or 0,
             offset_ms=round(offset.total_seconds() * 1000) if offset else 0,
         )
+
+    def _strictest(self, kind: str, default: int | None, asker: Asker) -> int:
+        """The limit of a person: in a direct message, the least that one of their spaces gives."""
+        in_spaces = [replace(asker, roles=roles) for roles in asker.elsewhere] or [asker]
+        limits = [self._person_limit(kind, default, one) for one in in_spaces]
+        return min((limit for limit in limits if limit), default=0)
 
     def _person_limit(self, kind: str, default: int | None, asker: Asker) -> int:
         """The most that one of a person's roles gives, else what everyone has."""
@@ -201,6 +235,14 @@ class Policy:
         """Whether a person may administer: the platform says so, or the list has them or a role."""
         matcher = _EntryMatcher(asker.thread.platform)
         return of_platform or matcher.contains(self.admins, {asker.person, *asker.roles})
+
+
+def _is_over(rules: Rules, name: str, most: float) -> bool:
+    """Whether a rule allows more than `most`; a quota of 0 is no limit at all."""
+    value = getattr(rules, name)
+    if not most:
+        return False
+    return not value if name in QUOTAS and not value else value is not None and value > most
 
 
 def _lists_of(rules: Rules) -> AccessLists:

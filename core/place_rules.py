@@ -88,6 +88,10 @@ NAMES = tuple(Rules.model_fields)
 NO_RULES = Rules()
 DAY = 24 * 3600
 
+QUOTAS = ("person_messages", "person_tokens", "channel_messages", "channel_tokens")
+CEILINGS = (*QUOTAS, "max_new_tokens", "retention_days")
+"""The rules that can have a ceiling."""
+
 
 def scopes(thread: ThreadKey) -> tuple[str, str]:
     """What a thread's space and channel are called: ``slack:T024`` and ``slack:T024:C123``."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from core.access_policy import OPEN_PERMIT, Permit
@@ -123,7 +123,9 @@ class JobQueue(Protocol):
         """Job id -> result, in one call a bucket; jobs of a bucket that failed are left out."""
         ...
 
-    async def publish(self, claim: Claim, delta: Delta) -> FenceResult: ...
+    async def publish(self, claim: Claim, delta: Delta, spent: int = 0) -> FenceResult:
+        """`spent`: the tokens of prompt and reply that this attempt has used until now."""
+        ...
 
     async def commit(self, claim: Claim, commit: Commit) -> FenceResult: ...
 
@@ -232,6 +234,14 @@ class RuleBook(Protocol):
 
     async def set_here(self, place: Place) -> Rules:
         """What admins have set for a channel or a space itself."""
+        ...
+
+    async def remember_roles(self, place: Place, person: str, roles: Collection[str]) -> None:
+        """Keep which roles a person has in a space, for their direct messages."""
+        ...
+
+    async def roles_by_space(self, platform: str, person: str) -> Sequence[Collection[str]]:
+        """The roles of a person in each space that is known."""
         ...
 
     async def change(self, place: Place, name: str, value: Any, by: str) -> None:

@@ -38,7 +38,7 @@ from pydantic_settings import (
 
 from core.access_policy import AccessLists, Allowance, Policy
 from core.errors import UsageError
-from core.place_rules import Entry, Lane, Rules, read_rules
+from core.place_rules import CEILINGS, Entry, Lane, Rules, read_rules
 
 PREFIX = "HENJI_"
 
@@ -153,6 +153,10 @@ class Settings(BaseSettings):
     """People and roles who may administer, beside those the platform says: ``slack:U024``."""
     quota: Rules = Rules()
     """[quota]: rules that hold everywhere, such as person_messages = 50."""
+    ceilings: Rules = Rules()
+    """[ceilings]: what no place can lift: quotas, max_new_tokens and retention_days."""
+    person_quota: Allowance = Allowance()
+    """[person_quota]: messages and tokens a day for each person, in all spaces together."""
     role_quotas: dict[str, Allowance] = Field(default_factory=dict)
     """[role_quotas.ROLE]: messages and tokens a day for each person with the role."""
     spaces: dict[str, Rules] = Field(default_factory=dict)
@@ -228,6 +232,14 @@ class Settings(BaseSettings):
     def _read_quota(cls, table: Any) -> Any:
         return table if isinstance(table, Rules) else read_rules(_parsed(table), "[quota]")
 
+    @field_validator("ceilings", mode="before")
+    @classmethod
+    def _read_ceilings(cls, table: Any) -> Any:
+        rules = table if isinstance(table, Rules) else read_rules(_parsed(table), "[ceilings]")
+        if wrong := [name for name in rules.set_here() if name not in CEILINGS]:
+            raise UsageError(f"[ceilings]: {wrong[0]} has none; there are {', '.join(CEILINGS)}")
+        return rules
+
     @field_validator("spaces", "channels", mode="before")
     @classmethod
     def _read_places(cls, tables: Any, info: ValidationInfo) -> Any:
@@ -256,6 +268,8 @@ class Settings(BaseSettings):
             spaces=self.spaces,
             channels=self.channels,
             roles=self.role_quotas,
+            ceilings=self.ceilings,
+            person=self.person_quota,
             admins=self.admins,
             zone=_zone(self.timezone),
         )
@@ -277,7 +291,7 @@ def _zone(name: str) -> tzinfo:
 
 def _parsed(table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise UsageError("spaces, channels and quota are tables in henji.toml")
+        raise UsageError("spaces, channels, quota and ceilings are tables in henji.toml")
     return table
 
 

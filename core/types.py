@@ -16,6 +16,10 @@ Role: TypeAlias = Literal["user", "assistant"]
 FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
 
 
+DIRECT = "dm"
+"""The space of direct messages, where a platform has none for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ThreadKey:
     """The place of a conversation. Prints as ``slack:T024:C123:1766.24`` and parses back."""

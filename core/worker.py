@@ -98,6 +98,8 @@ class HeldJob:
     claim: Claim
     dialogue: Dialogue
     published: int = 0
+    spent: int = 0
+    """The tokens of the prompt, and of the reply until now."""
     pending: str = ""
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
     generating: asyncio.Task[FinishReason] | None = None
@@ -461,6 +463,7 @@ class Worker:
                 if held.first_token is None and (chunk.ids or chunk.text):
                     held.first_token = held.seconds
                 held.show(reply.push(chunk.ids, chunk.text))
+                held.spent = len(prompt.ids) + reply.tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
                     return reason
         return "stop"
@@ -481,7 +484,8 @@ class Worker:
         held.fresh.clear()
         text, held.pending = held.pending, ""
         try:
-            result = await self._queue.publish(held.claim, Delta(held.published, text))
+            delta = Delta(held.published, text)
+            result = await self._queue.publish(held.claim, delta, held.spent)
         except StoreUnavailable:
             held.pending = text + held.pending  # with the next, when Redis is back
             return

@@ -74,6 +74,7 @@ TABLE = (
     Key("reports", "reports", "hash", HOUR, "what processes say of themselves"),
     Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
     Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
+    Key("roles", "roles:%s", "hash", 30 * DAY, "a person's roles, by space", personal=True),
     Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a place", personal=True),
     Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
     Key("feedback", "feedback", "stream", 400 * DAY, "opinions of replies, and why", personal=True),

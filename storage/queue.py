@@ -309,8 +309,8 @@ class RedisQueue:
             for claim, verdict in zip(by_bucket[bucket], verdicts, strict=True)
         }
 
-    async def publish(self, claim: Claim, delta: Delta) -> FenceResult:
-        return await self._fenced("publish", claim, event=codec.encode_event(delta))
+    async def publish(self, claim: Claim, delta: Delta, spent: int = 0) -> FenceResult:
+        return await self._fenced("publish", claim, event=codec.encode_event(delta), spent=spent)
 
     async def commit(self, claim: Claim, commit: Commit) -> FenceResult:
         return await self._fenced(

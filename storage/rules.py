@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
@@ -11,7 +12,7 @@ from core.access_policy import Policy
 from core.errors import UsageError
 from core.place_rules import DAY, NO_RULES, Rules, read_rules, scopes
 from core.queue_types import Place
-from core.types import ThreadKey
+from core.types import DIRECT, ThreadKey
 from storage import codec, keys
 from storage.store import Store
 
@@ -38,6 +39,25 @@ class RedisRules:
         await self._run("set_rule", place, scope=str(place), name=name, value=text, by=by)
         if name == "retention_days":
             await self._retain(place)
+
+    async def remember_roles(self, place: Place, person: str, roles: Collection[str]) -> None:
+        known = ",".join(sorted(roles))
+        await self._store.run(
+            "remember_roles",
+            self._roles_bucket(place.platform, person),
+            person=f"{place.platform}:{person}",
+            space=str(place),
+            roles=known,
+        )
+
+    async def roles_by_space(self, platform: str, person: str) -> Sequence[Collection[str]]:
+        bucket = self._roles_bucket(platform, person)
+        name = keys.key("roles", bucket, f"{platform}:{person}")
+        found = await self._store.command("hvals", name)
+        return [tuple(roles.split(",")) if roles else () for roles in found]
+
+    def _roles_bucket(self, platform: str, person: str) -> int:
+        return self._store.bucket(ThreadKey(platform, DIRECT, person, "-"))
 
     async def _stored(self, thread: ThreadKey) -> tuple[Rules, Rules]:
         found = await self._store.run(

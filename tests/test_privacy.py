@@ -36,7 +36,8 @@ LIFETIMES = {
     "job": 4 * DAY, "events": DAY, "delivery": RETENTION, "deliveries": 4 * DAY, "news": 60,
     "seen": 2 * DAY, "told": 60, "edited": 600, "message": RETENTION, "threads": 400 * DAY,
     "person": RETENTION, "asked": RETENTION, "resets": 400 * DAY, "marks": 400 * DAY,
-    "probe": 60, "reports": HOUR, "lease": HOUR, "used": 3 * DAY, "rules": 400 * DAY,
+    "probe": 60, "reports": HOUR, "lease": HOUR, "used": 3 * DAY, "roles": 30 * DAY,
+    "rules": 400 * DAY,
     "audit": 365 * DAY, "feedback": 400 * DAY, "dead": 30 * DAY, "vault": 400 * DAY, "outbox": 900,
 }  # fmt: skip
 """Seconds. What is owed outlives a long week-end without Redis; a mark outlives the words that it

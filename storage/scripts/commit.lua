@@ -18,7 +18,7 @@ local function write_counts()
 end
 
 write_counts()
-if job.day then use(T, job.day, job.author, 'tokens', A.tokens) end
+charge_tokens(T, J, A.tokens)
 keep_reply(T, J, job, A.reply, A.reply_count)
 for _, id in ipairs(A.evict) do drop(T, id) end
 if A.made ~= '' and call('EXISTS', K('delivery', J)) == 1 then

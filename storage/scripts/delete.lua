@@ -27,6 +27,7 @@ local function without(J, job)
   local covers = #rest > 0 and table.concat(rest, '\n') .. '\n' or ''
   call('HSET', K('job', J), 'turn', last, 'covers', covers)
   if meta.running == J then
+    charge_restart(T, J, job)
     call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
     place(T)
   end

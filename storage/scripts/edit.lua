@@ -33,11 +33,24 @@ local function covers(job)
   return job.turn == id or string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
 end
 
+-- No quota is left to answer the new text, and the old one is not asked any more.
+local function refuse_restart(J, job, code, til)
+  call('HSET', K('job', J), 'messages', 0)
+  job.messages, job.charged = 0, nil
+  finish(T, J, job, 'failed', failed(code, 'used up', til))
+  place(T)
+  return { 'refused', '', 0, code, 0, til or 0 }
+end
+
 for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
   local job = job_of(J)
   if covers(job) then
     if meta.running == J then
       -- the same job starts over: its core is fenced, and `Started` empties what was shown
+      local used, til = nil, nil
+      if A.quota then used, til = used_up(T, job.author) end
+      if used then return refuse_restart(J, job, used, til) end
+      charge_restart(T, J, job)
       call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
       call('HDEL', K('job', J), 'cancel') -- who stopped it did not have this in mind
       place(T)

@@ -1,6 +1,7 @@
 -- Adds to the events of a reply that is being written, while it is the caller's to write.
 
 local said = fence(A.thread, A.job, A.gen)
+if said ~= 'fenced' and A.spent > 0 then charge_tokens(A.thread, A.job, A.spent) end
 if said == 'ok' then
   local _, _, platform = places(A.thread)
   emit(A.job, platform, A.event)

@@ -262,7 +262,8 @@ def memory(found: Findings) -> Iterable[str]:
 
 def _must_be_remembered(found: Findings, said: Said) -> bool:
     replies = [reply for reply in found.replies.values() if said.turn.id in reply.prompts]
-    refused = any(isinstance(reply.view.end, Failed) for reply in replies)
+    # one without a reply was refused: see `lost`
+    refused = not replies or any(isinstance(reply.view.end, Failed) for reply in replies)
     reset = any(reset.covers(said.thread) for reset in found.schedule.resets)
     return said.addressed and said.deleting is None and not refused and not reset
 

@@ -98,7 +98,7 @@ end
 -- thread anew.
 local function finish(T, J, job, state, event)
   local _, _, platform = places(T)
-  if state == 'failed' or state == 'dead' then refund(T, job) end
+  if state == 'failed' or state == 'dead' then refund(T, J, job) end
   call('ZREM', K('jobs', T), J)
   call('ZREM', K('deadlines'), J)
   call('HSET', K('job', J), 'state', state)

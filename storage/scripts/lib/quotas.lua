@@ -1,13 +1,15 @@
 -- Quotas.
 --
--- What was used of a day, by person and by channel: in messages when they are taken in, in tokens
--- when they are answered. A message that got no answer is given back.
+-- The messages and tokens used in a day, by a person in a space, by a person everywhere and by a
+-- channel. A message counts when it is taken in, and is given back if there is no answer. Tokens
+-- count as they are published; those of an attempt that a core lost are given back.
 
 local DAY_MS = 24 * 3600 * 1000
 
 local function use(T, day, person, kind, by)
-  local space, channel = places(T)
-  for _, who in ipairs({ 'person ' .. space .. ':' .. person, 'channel ' .. channel }) do
+  local space, channel, platform = places(T)
+  for _, who in ipairs({ 'person ' .. space .. ':' .. person, 'channel ' .. channel,
+    'everywhere ' .. platform .. ':' .. person }) do
     call('HINCRBY', K('used', day), kind .. ' ' .. who, by)
   end
   touch('used', day)
@@ -17,21 +19,48 @@ local function today()
   return string.format('%d', math.floor((now + A.quota.offset_ms) / DAY_MS))
 end
 
-local function refund(T, job)
-  if job.day then use(T, job.day, job.author, 'messages', -(tonumber(job.messages) or 1)) end
+-- `total`: the tokens that the attempt under way has used until now.
+local function charge_tokens(T, J, total)
+  local day, author, charged = unpack(call('HMGET', K('job', J), 'day', 'author', 'charged'))
+  local more = total - (tonumber(charged) or 0)
+  if not day or more <= 0 then return end
+  use(T, day, author, 'tokens', more)
+  call('HSET', K('job', J), 'charged', total)
+end
+
+local function refund_tokens(T, J, job)
+  local charged = tonumber(job.charged) or 0
+  if not job.day or charged <= 0 then return end
+  use(T, job.day, job.author, 'tokens', -charged)
+  call('HDEL', K('job', J), 'charged')
+end
+
+local function refund(T, J, job)
+  if not job.day then return end
+  use(T, job.day, job.author, 'messages', -(tonumber(job.messages) or 1))
+  refund_tokens(T, J, job)
+end
+
+-- The person has the reply begun anew: what was written stays charged, and it is one message more.
+local function charge_restart(T, J, job)
+  if not job.day then return end
+  use(T, job.day, job.author, 'messages', 1)
+  call('HSET', K('job', J), 'messages', 1)
+  call('HDEL', K('job', J), 'charged')
 end
 
 -- The code of the quota that is used up, if one is, and when its day ends.
 local function used_up(T, person)
-  local space, channel = places(T)
+  local space, channel, platform = places(T)
   local who, where, quota = 'person ' .. space .. ':' .. person, 'channel ' .. channel, A.quota
+  local all = 'everywhere ' .. platform .. ':' .. person
   local used = call('HMGET', K('used', today()), 'messages ' .. who, 'tokens ' .. who,
-    'messages ' .. where, 'tokens ' .. where)
-  local limits = { quota.person_messages, quota.person_tokens, quota.channel_messages,
-    quota.channel_tokens }
+    'messages ' .. all, 'tokens ' .. all, 'messages ' .. where, 'tokens ' .. where)
+  local limits = { quota.person_messages, quota.person_tokens, quota.all_messages,
+    quota.all_tokens, quota.channel_messages, quota.channel_tokens }
   for i, most in ipairs(limits) do
     if most > 0 and (tonumber(used[i]) or 0) >= most then
-      return i <= 2 and 'quota' or 'quota_channel', (today() + 1) * DAY_MS - quota.offset_ms
+      return i <= 4 and 'quota' or 'quota_channel', (today() + 1) * DAY_MS - quota.offset_ms
     end
   end
 end

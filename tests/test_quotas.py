@@ -1,0 +1,219 @@
+"""Quotas count what is spent: whatever the person does with the reply, and in all their spaces."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.access import Access
+from core.access_policy import AccessLists, Allowance, Asker, Permit, Policy, Quota
+from core.errors import UsageError
+from core.place_rules import Rules
+from core.queue_types import Claim, Place
+from core.settings import Settings
+from core.types import Delta, Failed, ThreadKey
+from storage import keys
+from storage.audit import RedisAudit
+from storage.rules import RedisRules
+from tests.store_fixture import LANE, THREAD, StoreFixture
+
+QUOTA = Quota(person_messages=100)
+COUNTED = Permit(quota=QUOTA)
+
+
+@pytest.fixture
+async def house(redis: Redis) -> StoreFixture:
+    house = StoreFixture.over(redis, max_attempts=2, backoff=0.0)
+    await house.queue.announce(LANE, "core", 60)
+    return house
+
+
+async def used(house: StoreFixture, kind: str, who: str = "person slack:T1:U1") -> int:
+    (name,) = await house.redis.keys(f"{keys.base(0)}used:*") or [""]
+    return int(await house.redis.hget(name, f"{kind} {who}") or 0) if name else 0
+
+
+async def streamed(house: StoreFixture, text: str = "half a reply", spent: int = 9) -> Claim:
+    """A reply that is being written, of which `spent` tokens are used."""
+    claim = await house.claim()
+    assert await house.queue.publish(claim, Delta(0, text), spent) == "ok"
+    return claim
+
+
+# -- tokens -------------------------------------------------------------------------------------
+
+
+async def test_tokens_count_as_they_are_published_and_once(house: StoreFixture) -> None:
+    await house.say("hello", permit=COUNTED)
+    claim = await streamed(house, "ab", 5)
+    assert await used(house, "tokens") == 5
+    await house.queue.publish(claim, Delta(2, "cd"), 9)
+    await house.queue.publish(claim, Delta(2, "cd"), 9)  # sent twice
+    assert await used(house, "tokens") == 9
+    await house.reply(claim, "abcd efgh ijkl")
+    assert await used(house, "tokens") == 14
+
+
+async def test_a_question_that_is_deleted_has_cost_what_was_written(house: StoreFixture) -> None:
+    await house.say("hello", id="m1", permit=COUNTED)
+    await streamed(house)
+    await house.queue.delete(THREAD, "m1")
+    assert (await used(house, "tokens"), await used(house, "messages")) == (9, 1)
+
+
+async def test_a_reset_does_not_give_tokens_back(house: StoreFixture) -> None:
+    await house.say("hello", permit=COUNTED)
+    await streamed(house)
+    await house.history.reset(THREAD, "U1")
+    assert await used(house, "tokens") == 9
+
+
+async def test_an_edit_during_the_reply_is_a_message_more_and_keeps_the_tokens(
+    house: StoreFixture,
+) -> None:
+    await house.say("hello", id="m1", permit=COUNTED)
+    for revision in ("1", "2", "3"):
+        await streamed(house)
+        receipt = await house.queue.edit(
+            THREAD, "m1", f"hello {revision}", revision, LANE, "adapter", COUNTED
+        )
+        assert receipt.outcome == "queued"
+    assert (await used(house, "messages"), await used(house, "tokens")) == (4, 27)
+
+
+async def test_an_edit_over_the_quota_ends_the_reply_with_its_sentence(
+    house: StoreFixture,
+) -> None:
+    permit = Permit(quota=Quota(person_messages=2))
+    job = (await house.say("hello", id="m1", permit=permit)).job
+    for revision, outcome in (("1", "queued"), ("2", "refused")):
+        await streamed(house)
+        receipt = await house.queue.edit(
+            THREAD, "m1", f"hello {revision}", revision, LANE, "adapter", permit
+        )
+        assert receipt.outcome == outcome
+    end = (await house.events(job))[-1]
+    assert isinstance(end, Failed)
+    assert end.code == "quota"
+    assert await used(house, "messages") == 2
+
+
+async def test_an_attempt_that_a_core_lost_is_not_charged(house: StoreFixture) -> None:
+    await house.say("hello", permit=COUNTED)
+    await streamed(house)
+    await house.redis.zadd(keys.key("leases", 0), {str(THREAD): 1})  # it went away
+    await house.queue.sweep()
+    claim = await streamed(house, spent=4)
+    assert await used(house, "tokens") == 4
+    await house.queue.fail(claim, "internal", "a fault", retry=True)
+    await house.queue.fail(claim, "internal", "a fault", retry=True)
+    assert await used(house, "messages") == 0
+    assert await used(house, "tokens") == 0
+
+
+# -- all spaces ---------------------------------------------------------------------------------
+
+
+async def test_a_person_has_one_quota_over_all_their_spaces(house: StoreFixture) -> None:
+    permit = Permit(quota=Quota(person_messages=5, all_messages=3))
+    outcomes = [
+        await house.say("hello", ThreadKey("slack", f"T{number}", "C1", "1.0"), permit=permit)
+        for number in range(4)
+    ]
+    assert [receipt.outcome for receipt in outcomes] == [*["queued"] * 3, "refused"]
+    assert outcomes[-1].code == "quota"
+    other = await house.say("hello", ThreadKey("slack", "T9", "C1", "1.0"), "U2", permit=permit)
+    assert other.outcome == "queued"
+
+
+def test_the_quota_over_all_spaces_is_the_hosts() -> None:
+    policy = Settings(person_quota=Allowance(messages=7, tokens=900)).policy
+    quota = policy.permit(Rules(), Asker(THREAD, "U1")).quota
+    assert (quota.all_messages, quota.all_tokens) == (7, 900)
+
+
+# -- ceilings -----------------------------------------------------------------------------------
+
+CEILINGS = Rules(person_messages=50, max_new_tokens=256, retention_days=7.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "holds"),
+    [
+        ("person_messages", 10, 10),
+        ("person_messages", 500, 50),
+        ("person_messages", 0, 50),
+        ("person_messages", None, 50),
+        ("max_new_tokens", 4096, 256),
+        ("max_new_tokens", 100, 100),
+        ("max_new_tokens", None, None),
+        ("retention_days", 30.0, 7.0),
+    ],
+)
+def test_no_place_lifts_a_ceiling_of_the_host(
+    name: str, told: float | None, holds: float | None
+) -> None:
+    of_channel = Rules.model_validate({name: told})
+    rules = Policy(ceilings=CEILINGS).rules(THREAD, Rules(), of_channel)
+    assert getattr(rules, name) == holds
+
+
+async def test_an_admin_is_told_of_a_ceiling(house: StoreFixture) -> None:
+    policy = Policy(ceilings=CEILINGS)
+    rulebook = RedisRules(house.store, policy)
+    access = Access(rulebook, RedisAudit(house.store), policy, house.queue.cores)
+    place = Place("slack", "T1", "C1")
+    said = await access.configure(place, "max_new_tokens 4096", "U9", "en")
+    assert "at most 256" in said
+    assert (await rulebook.set_here(place)).max_new_tokens is None
+    assert "512" not in await access.configure(place, "max_new_tokens 200", "U9", "en")
+
+
+def test_only_what_can_be_bounded_has_a_ceiling() -> None:
+    with pytest.raises(UsageError, match="ceilings"):
+        Settings.model_validate({"ceilings": {"temperature": 1.0}})
+
+
+# -- direct messages ----------------------------------------------------------------------------
+
+DIRECT = ThreadKey("discord", "dm", "U1", "1")
+
+
+class Server:
+    """A bot in several servers, which tell it the roles of a person."""
+
+    def __init__(self, house: StoreFixture, policy: Policy) -> None:
+        rulebook, audit = RedisRules(house.store, policy), RedisAudit(house.store)
+        self.access = Access(rulebook, audit, policy, house.queue.cores)
+
+    async def hears(self, server: str, *roles: str) -> None:
+        thread = ThreadKey("discord", server, "1", "2")
+        await self.access.remember_roles(Asker(thread, "U1", roles))
+
+    async def permit(self) -> Permit:
+        return (await self.access.judge(Asker(DIRECT, "U1"), LANE)).permit
+
+
+async def test_a_role_that_is_denied_is_denied_in_direct_messages(house: StoreFixture) -> None:
+    server = Server(house, Policy(access=AccessLists(deny_roles=("banned",))))
+    assert (await server.permit()).refuse == ""
+    await server.hears("G1", "friend")
+    await server.hears("G2", "banned")
+    assert (await server.permit()).refuse == "not_allowed"
+    await server.hears("G2")  # the role was taken away
+    assert (await server.permit()).refuse == ""
+
+
+async def test_in_direct_messages_the_strictest_quota_of_a_persons_spaces_holds(
+    house: StoreFixture,
+) -> None:
+    policy = Policy(
+        everywhere=Rules(person_messages=20),
+        roles={"trial": Allowance(messages=3), "staff": Allowance(messages=0)},
+    )
+    server = Server(house, policy)
+    assert (await server.permit()).quota.person_messages == 20  # no space of theirs is known
+    await server.hears("G1", "staff")
+    assert (await server.permit()).quota.person_messages == 0
+    await server.hears("G2", "trial")
+    assert (await server.permit()).quota.person_messages == 3
