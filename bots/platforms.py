@@ -23,7 +23,7 @@ from core.settings import AnySettings, Settings, load_settings, misspelt_variabl
 
 ROOM = Path(__file__).parent
 
-OpenVault: TypeAlias = Callable[[], AbstractAsyncContextManager[Secrets]]
+OpenSecrets: TypeAlias = Callable[[], AbstractAsyncContextManager[Secrets]]
 """Opens the secrets in Redis, for `examine` of a platform's `setup_checks.py`."""
 
 

@@ -54,8 +54,8 @@ async def end(process: asyncio.subprocess.Process, patience: float) -> None:
         await process.wait()
 
 
-class CoreKeeper:
-    """Keeps a lane served, by a core of its own while there is no other.
+class LocalCore:
+    """The core of a terminal chat, which runs only while no other core serves the lane.
 
     The core has its own process group, so that Ctrl-C in the terminal does not reach it. It stops
     when its standard input ends, so that it never outlives this process.
@@ -72,7 +72,7 @@ class CoreKeeper:
         self._serves = serves
         self._tell = tell
         self._patience = patience
-        self._core: _Core | None = None
+        self._core: _CoreProcess | None = None
 
     async def served(self) -> None:
         """Return when a core serves the lane. `keep` starts one."""
@@ -91,10 +91,10 @@ class CoreKeeper:
         if self._core is not None and self._core.has_ended():
             # its lease on the lane may last a while longer
             self._tell(f"the core {self._core.how_it_ended()}; starting another")
-            self._core = await _Core.start(self._tell)
+            self._core = await _CoreProcess.start(self._tell)
         while not await self._serves():
             if self._core is None:
-                self._core = await _Core.start(self._tell)
+                self._core = await _CoreProcess.start(self._tell)
             elif self._core.has_ended():
                 await self._core.report()
                 self._core = None
@@ -105,7 +105,7 @@ class CoreKeeper:
             await self._core.stop(self._patience)
 
 
-class _Core:
+class _CoreProcess:
     """A `henji core` process, and its log."""
 
     def __init__(self, process: asyncio.subprocess.Process, tell: Callable[[str], None]) -> None:
@@ -116,7 +116,7 @@ class _Core:
         self._starting = True
 
     @classmethod
-    async def start(cls, tell: Callable[[str], None]) -> _Core:
+    async def start(cls, tell: Callable[[str], None]) -> _CoreProcess:
         process = await asyncio.create_subprocess_exec(
             *command("core", "--with-parent"),
             stdin=asyncio.subprocess.PIPE,
@@ -156,9 +156,9 @@ class _Core:
     async def _read(self) -> None:
         if self._process.stderr is not None:
             async for line in self._process.stderr:
-                self._pass_on(line.decode(errors="replace").strip())
+                self._forward(line.decode(errors="replace").strip())
 
-    def _pass_on(self, line: str) -> None:
+    def _forward(self, line: str) -> None:
         """Pass on the progress of loading, and warnings; no other line of the log."""
         try:
             entry = json.loads(line)

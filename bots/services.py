@@ -72,7 +72,7 @@ class Stores:
     rulebook: RedisRules
     audit: RedisAudit
     reports: RedisReports
-    vault: RedisSecrets
+    secrets: RedisSecrets
     feedback: RedisFeedback
     outbox: RedisOutbox
 

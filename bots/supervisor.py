@@ -1,4 +1,4 @@
-"""`henji up`: one process for each part, restarted when it ends."""
+"""`henji up`: runs henji commands as processes, and restarts each when it ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from core.errors import OperatorError, UsageError
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds before the first, second, ... restart in a row of a process that ends soon."""
 
-FIRST_TRIES = 3
-"""Starts after which a process that never worked is given up."""
+MAX_FAST_ENDS = 3
+"""Fast ends in a row after which a process that never worked is given up."""
 
-LASTED = 60.0
+WORKING_SECONDS = 60.0
 """Seconds after which a process counts as working."""
 
 WRONG_USAGE = 2
@@ -28,7 +28,7 @@ WRONG_USAGE = 2
 
 LAST_PORT = 65_535
 
-NOTHING: Mapping[str, Callable[[], Awaitable[None]]] = MappingProxyType({})
+NO_CONDITIONS: Mapping[str, Callable[[], Awaitable[None]]] = MappingProxyType({})
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ async def supervise(
     stop: asyncio.Event,
     patience: float,
     metrics_port: int = 0,
-    before: Mapping[str, Callable[[], Awaitable[None]]] = NOTHING,
+    before: Mapping[str, Callable[[], Awaitable[None]]] = NO_CONDITIONS,
 ) -> None:
     """Run henji commands, each in a process that is restarted when it ends, until `stop`.
 
@@ -51,11 +51,11 @@ async def supervise(
             f"HENJI_METRICS_PORT is {metrics_port}, and {len(names)} processes need a port each: "
             f"the last port is {LAST_PORT}"
         )
-    parts = [
-        _Part(name, _port(metrics_port, at), stop, patience, before.get(name))
+    commands = [
+        _SupervisedCommand(name, _port(metrics_port, at), stop, patience, before.get(name))
         for at, name in enumerate(names)
     ]
-    running = [asyncio.ensure_future(part.run()) for part in parts]
+    running = [asyncio.ensure_future(each.run()) for each in commands]
     try:
         await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
     finally:
@@ -70,7 +70,7 @@ def _port(first: int, at: int) -> Mapping[str, str]:
     return {"HENJI_METRICS_PORT": str(first + at)} if first else {}
 
 
-class _Part:
+class _SupervisedCommand:
     """One command, and its current process."""
 
     def __init__(
@@ -119,9 +119,9 @@ class _Part:
         sentence = f"`henji {self._name}` ended, with status {status}"
         if status == WRONG_USAGE:
             raise UsageError(f"{sentence}: its settings are wrong, see above")
-        self._fast_ends = 1 if seconds > LASTED else self._fast_ends + 1
-        self._worked = self._worked or seconds > LASTED
-        if not self._worked and self._fast_ends >= FIRST_TRIES:
+        self._fast_ends = 1 if seconds > WORKING_SECONDS else self._fast_ends + 1
+        self._worked = self._worked or seconds > WORKING_SECONDS
+        if not self._worked and self._fast_ends >= MAX_FAST_ENDS:
             raise OperatorError(f"{sentence}, {self._fast_ends} times in a row")
         log.warning("a part ended; restarting it", part=self._name, status=status)
 

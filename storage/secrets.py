@@ -1,4 +1,4 @@
-"""What a platform keeps for itself, such as its installations: `core.ports.Vault`."""
+"""The secrets of a platform, such as the tokens of its installations: `core.ports.Secrets`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ class RedisSecrets:
         return found
 
     async def take(self, name: str) -> str | None:
-        """What was kept, for whoever asks first."""
+        """Return a text and delete it."""
         found: str | None = await self._store.command("getdel", keys.key("vault", 0, name))
         return found

@@ -52,7 +52,7 @@ class StoreFixture:
     queue: RedisQueue = field(init=False)
     history: RedisHistory = field(init=False)
     deliveries: RedisDeliveries = field(init=False)
-    vault: RedisSecrets = field(init=False)
+    secrets: RedisSecrets = field(init=False)
     feedback: RedisFeedback = field(init=False)
     outbox: RedisOutbox = field(init=False)
     numbers: Any = field(default_factory=lambda: count(1))
@@ -61,7 +61,7 @@ class StoreFixture:
         self.queue = RedisQueue(self.store)
         self.history = RedisHistory(self.store)
         self.deliveries = RedisDeliveries(self.store)
-        self.vault = RedisSecrets(self.store)
+        self.secrets = RedisSecrets(self.store)
         self.feedback = RedisFeedback(self.store)
         self.outbox = RedisOutbox(self.store)
 

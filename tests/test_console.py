@@ -16,7 +16,7 @@ from bots.console import convert
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
 from bots.platform import Part, Status
-from bots.processes import CoreKeeper
+from bots.processes import LocalCore
 from core.errors import OperatorError
 from core.queue_types import Delivery
 from core.types import Done, ThreadKey, Usage
@@ -275,12 +275,12 @@ async def test_a_core_that_is_killed_at_its_start_is_reported(
 
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("HENJI_ENGINE", "echo")
-    keeper = CoreKeeper(never, print, patience=20)
-    keeping = asyncio.create_task(keeper.keep())
+    local_core = LocalCore(never, print, patience=20)
+    serving = asyncio.create_task(local_core.keep())
     os.kill(await core_under(os.getpid()), signal.SIGKILL)
     with pytest.raises(OperatorError, match=r"^the core died \(Killed\); is there"):
-        await asyncio.wait_for(keeping, 30)
-    await keeper.aclose()
+        await asyncio.wait_for(serving, 30)
+    await local_core.aclose()
 
 
 async def child_of(process: Process) -> int:

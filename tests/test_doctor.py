@@ -72,7 +72,7 @@ async def traces_of_the_test(redis: Redis) -> list[object]:
 async def test_a_test_message_that_is_not_answered_leaves_nothing_behind(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "TRIAL_SECONDS", 0.2)
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.2)
     house = StoreFixture.over(redis)
     await house.queue.announce("echo", "a core that stands still", 60)
     await doctor.answer(load(redis_url=redis_url, engine="echo"), "all")
@@ -162,13 +162,13 @@ def test_an_old_python_is_a_fault() -> None:
     ],
 )
 def test_a_redis_that_would_lose_replies_is_a_fault(fault: dict[str, str | int], what: str) -> None:
-    finding = doctor.judge_redis({**GOOD, **fault}, "at redis://here")
+    finding = doctor.check_redis_info({**GOOD, **fault}, "at redis://here")
     assert finding.state == "fault"
     assert what in finding.what
 
 
 def test_a_healthy_redis_is_named() -> None:
-    finding = doctor.judge_redis(GOOD, "at redis://here")
+    finding = doctor.check_redis_info(GOOD, "at redis://here")
     assert (finding.state, finding.what) == ("ok", "Valkey 9.1.2 at redis://here")
 
 

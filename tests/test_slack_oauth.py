@@ -101,7 +101,7 @@ async def test_an_uninstalled_workspace_is_forgotten(house: SlackDeployment) -> 
     slack = house.slack
     assert await install(house, slack.bot_token) == 200
     slack.event({"type": "app_uninstalled"})
-    installations = Installations(house.storehouse().vault)
+    installations = Installations(house.storehouse().secrets)
 
     async def gone() -> bool:
         team = slack.workspace.team
@@ -128,7 +128,7 @@ async def test_a_revoked_user_token_uninstalls_nothing(house: SlackDeployment) -
     ts = await slack.say("C1", "U1", f"{BOT} hi")
     await house.answered("C1", ts, "echo: hi")
     slack.event({"type": "tokens_revoked", "tokens": {"oauth": [], "bot": [slack.bot_user]}})
-    installations = Installations(house.storehouse().vault)
+    installations = Installations(house.storehouse().secrets)
 
     async def gone() -> bool:
         team = slack.workspace.team
@@ -213,7 +213,7 @@ def by_oauth(house: SlackDeployment, redis_url: str | None = None, **changes: st
 
 
 async def test_an_oauth_state_is_valid_once(redis: Redis) -> None:
-    states = States(StoreFixture.over(redis).vault)
+    states = States(StoreFixture.over(redis).secrets)
     state = await states.async_issue()
     assert await states.async_consume(state)
     assert not await states.async_consume(state)

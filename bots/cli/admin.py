@@ -50,8 +50,8 @@ def threads(platform: str | None, as_json: bool) -> None:
     if platform is not None:
         _know_platform(platform)
 
-    async def work(memory: Stores, _: Settings) -> None:
-        async for found in memory.history.threads(platform):
+    async def work(stores: Stores, _: Settings) -> None:
+        async for found in stores.history.threads(platform):
             if as_json:
                 print_json({**asdict(found), "thread": str(found.thread)})
             else:
@@ -60,7 +60,7 @@ def threads(platform: str | None, as_json: bool) -> None:
                     f"{found.waiting:3} waiting  {found.thread}"
                 )
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(epilog=example("henji admin show slack:T024:C123:1766.24"))
@@ -70,15 +70,15 @@ def show(thread: str, as_json: bool) -> None:
     """Print a conversation."""
     key = _thread(thread)
 
-    async def work(memory: Stores, _: Settings) -> None:
-        turns = await memory.history.turns(key)
+    async def work(stores: Stores, _: Settings) -> None:
+        turns = await stores.history.turns(key)
         if not turns:
             raise OperatorError(f"nothing is remembered of {key}")
-        await memory.audit.append(_place_of(key), _operator(), "read", str(key))
+        await stores.audit.append(_place_of(key), _operator(), "read", str(key))
         for stored in turns:
             _print_turn(key, stored, as_json)
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(
@@ -93,15 +93,15 @@ def reset(where: str) -> None:
     thread = _thread(where) if where.count(":") == 3 else None
     place = None if thread else _place(where)
 
-    async def work(memory: Stores, _: Settings) -> None:
+    async def work(stores: Stores, _: Settings) -> None:
         if thread:
-            number = await memory.history.reset(thread, _operator())
+            number = await stores.history.reset(thread, _operator())
             print_text(f"forgotten: {number} messages of {thread}")
         elif place:
-            await memory.history.reset_place(place, _operator())
+            await stores.history.reset_place(place, _operator())
             print_text(f"forgotten: everything of {where}")
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(epilog=example("henji admin forget --user U42 --in slack:T024"))
@@ -114,16 +114,16 @@ def forget(person: str, place: str) -> None:
     """
     space = _place(place)
 
-    async def work(memory: Stores, settings: Settings) -> None:
-        export = memory.history.export(space, person)
+    async def work(stores: Stores, settings: Settings) -> None:
+        export = stores.history.export(space, person)
         turns = [stored.turn async for _, stored in export]
-        number = await memory.history.forget(space, person, _operator())
+        number = await stores.history.forget(space, person, _operator())
         print_text(f"forgotten: {number} messages")
         words = {digest_of_words(turn.text) for turn in turns if turn.role == "user"}
         for adapter in adapters_with(_adapters(settings), words):
             print_text(f"trained on some of them, and cannot forget: {adapter}")
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 def _adapters(settings: Settings) -> list[Path]:
@@ -141,15 +141,15 @@ def export(person: str, place: str) -> None:
     """Print what a person wrote in a space, and the replies to it, as JSON lines."""
     space = _place(place)
 
-    async def work(memory: Stores, _: Settings) -> None:
-        await memory.audit.append(space, _operator(), "export", person)
-        async for thread, stored in memory.history.export(space, person):
+    async def work(stores: Stores, _: Settings) -> None:
+        await stores.audit.append(space, _operator(), "export", person)
+        async for thread, stored in stores.history.export(space, person):
             _print_turn(thread, stored, as_json=True)
-        for opinion in await memory.feedback.opinions(space):
+        for opinion in await stores.feedback.opinions(space):
             if opinion.by == person:
                 _print_opinion(opinion, as_json=True)
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(epilog=example("henji admin audit slack:T024"))
@@ -160,16 +160,16 @@ def audit(where: str, most: int, as_json: bool) -> None:
     """List who reset, forgot, changed or read what in a place, newest first."""
     place = _place(where)
 
-    async def work(memory: Stores, _: Settings) -> None:
-        for entry in await memory.audit.entries(place, most):
+    async def work(stores: Stores, _: Settings) -> None:
+        for entry in await stores.audit.entries(place, most):
             if as_json:
                 print_json(asdict(entry))
             else:
                 what = f"{entry.act:7}  {entry.place}  {entry.detail}".rstrip()
                 print_text(f"{_time(entry.at)}  {entry.by}  {what}")
-        await memory.audit.append(place, _operator(), "read", "audit")
+        await stores.audit.append(place, _operator(), "read", "audit")
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(
@@ -182,12 +182,12 @@ def feedback(where: str, most: int, as_json: bool) -> None:
     """List the ratings of replies in a place, with reasons, newest first."""
     place = _place(where)
 
-    async def work(memory: Stores, _: Settings) -> None:
-        await memory.audit.append(place, _operator(), "read", "feedback")
-        for opinion in await memory.feedback.opinions(place, most):
+    async def work(stores: Stores, _: Settings) -> None:
+        await stores.audit.append(place, _operator(), "read", "feedback")
+        for opinion in await stores.feedback.opinions(place, most):
             _print_opinion(opinion, as_json)
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(
@@ -210,16 +210,16 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
     text = " ".join(value)
     chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
 
-    async def work(memory: Stores, _: Settings) -> None:
+    async def work(stores: Stores, _: Settings) -> None:
         if text:
-            await memory.rulebook.change(place, name, chosen, _operator())
-        if name == "model" and chosen and not await memory.queue.cores(chosen):
+            await stores.rulebook.change(place, name, chosen, _operator())
+        if name == "model" and chosen and not await stores.queue.cores(chosen):
             click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
-        for rule, found in (await memory.rulebook.set_here(place)).set_here().items():
+        for rule, found in (await stores.rulebook.set_here(place)).set_here().items():
             if name in ("", rule):
                 print_text(f"{rule} = {written(found)}")
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 def _show_effective(place: Place, as_json: bool) -> None:
@@ -229,7 +229,7 @@ def _show_effective(place: Place, as_json: bool) -> None:
         layers = settings.policy.layers(place.any_thread, space, channel)
         print_rows(list(effective_rules(settings, layers)), as_json)
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(epilog=example("henji admin dead"))
@@ -238,8 +238,8 @@ def _show_effective(place: Place, as_json: bool) -> None:
 def dead(most: int, as_json: bool) -> None:
     """List the replies that were given up, newest first."""
 
-    async def work(memory: Stores, _: Settings) -> None:
-        for letter in await memory.queue.dead(most):
+    async def work(stores: Stores, _: Settings) -> None:
+        for letter in await stores.queue.dead(most):
             if as_json:
                 print_json(asdict(letter))
             else:
@@ -248,7 +248,7 @@ def dead(most: int, as_json: bool) -> None:
                     f"{letter.thread}  {letter.message}"
                 )
 
-    _with_memory(work)
+    _with_stores(work)
 
 
 @admin.command(epilog=example("henji admin requeue 0/1766000000000-0"))
@@ -256,19 +256,19 @@ def dead(most: int, as_json: bool) -> None:
 def requeue(letter: str) -> None:
     """Queue a reply again that was given up. `henji admin dead` lists the ids."""
 
-    async def work(memory: Stores, settings: Settings) -> None:
-        found = await _letter(memory, letter)
-        receipt = await memory.queue.requeue(found, settings.job_lane)
+    async def work(stores: Stores, settings: Settings) -> None:
+        found = await _letter(stores, letter)
+        receipt = await stores.queue.requeue(found, settings.job_lane)
         if receipt.outcome != "queued":
             raise OperatorError(f"{letter} was not taken: {receipt.code or receipt.outcome}")
-        await memory.audit.append(_place_of(found.thread), _operator(), "requeue", found.thread)
+        await stores.audit.append(_place_of(found.thread), _operator(), "requeue", found.thread)
         print_text(f"queued again: {receipt.job}")
 
-    _with_memory(work)
+    _with_stores(work)
 
 
-async def _letter(memory: Stores, id_: str) -> DeadLetter:
-    for letter in await memory.queue.dead(10_000):
+async def _letter(stores: Stores, id_: str) -> DeadLetter:
+    for letter in await stores.queue.dead(10_000):
         if letter.id == id_:
             return letter
     raise OperatorError(f"there is no dead letter {id_}: `henji admin dead` lists them")
@@ -280,12 +280,12 @@ admin.add_command(status)
 # -- shared --------------------------------------------------------------------------------------
 
 
-def _with_memory(work: Work) -> None:
+def _with_stores(work: Work) -> None:
     settings = open_settings(log_level="warning")
 
     async def run() -> None:
-        async with open_stores(settings) as memory:
-            await work(memory, settings)
+        async with open_stores(settings) as stores:
+            await work(stores, settings)
 
     asyncio.run(run())
 

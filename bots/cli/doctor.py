@@ -29,12 +29,12 @@ from storage.secrets import RedisSecrets
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
-TRIAL_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
 
 
 State: TypeAlias = Literal["ok", "warning", "fault"]
 Role: TypeAlias = Literal["core", "bot", "all"]
-"""What a host runs: a core, bots, or both."""
+"""The processes of a host: a core, bots, or both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,14 @@ class Check:
 
 
 def role_of(every: AllSettings) -> Role:
-    """What this host is for, by what is installed and set."""
+    """The role of this host, by its installed packages and its settings."""
     has_core = every.core.engine != "torch" or find_spec("torch") is not None
     has_bots = any(settings.has_tokens for settings in every.platforms.values())
     return "bot" if has_bots and not has_core else "all"
 
 
 def checks(every: AllSettings, role: Role) -> list[Check]:
-    """The checks of a host, in the order in which one would fix faults."""
+    """The checks of a host, in the order in which to fix their faults."""
     settings = every.core
     found = [Check("Python", _async(python)), Check("Redis", partial(redis, settings))]
     if role != "bot":
@@ -106,11 +106,11 @@ async def redis(settings: Settings) -> Finding:
             where = f"at {connection.address}"
     except OperatorError as error:
         return Finding("Redis", "fault", str(error))
-    return judge_redis(info, where)
+    return check_redis_info(info, where)
 
 
-def judge_redis(info: dict[str, str | int], where: str) -> Finding:
-    """Judge a server by its ``INFO``."""
+def check_redis_info(info: dict[str, str | int], where: str) -> Finding:
+    """Check a server by its ``INFO``."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     number = str(info.get("valkey_version") or info["redis_version"])
     here = f"{name} {number} {where}"
@@ -148,11 +148,11 @@ async def answer(settings: Settings, role: Role) -> Finding:
     """Send a message through the queue and the model and back, if a core serves."""
     lane = settings.job_lane
     try:
-        async with open_stores(settings) as memory:
-            if not await memory.queue.cores(lane):
-                return await _without_core(memory, lane, role)
-            trial = SmokeTest(memory.queue, memory.history, memory.deliveries, lane)
-            times = await trial.run(TRIAL_SECONDS)
+        async with open_stores(settings) as stores:
+            if not await stores.queue.cores(lane):
+                return await _without_core(stores, lane, role)
+            test = SmokeTest(stores.queue, stores.history, stores.deliveries, lane)
+            times = await test.run(ANSWER_SECONDS)
     except OperatorError:
         return Finding("answer", "warning", "not tried: Redis is down")
     if times.done is None:
@@ -196,7 +196,7 @@ def gpu(settings: Settings) -> Finding:
     if settings.engine != "torch":
         return Finding("GPU", "ok", f"the {settings.engine} engine needs none here")
     if find_spec("torch") is None:
-        return _to_install("GPU", "torch", "core")
+        return _not_installed("GPU", "torch", "core")
     import torch
 
     here = f"torch {version('torch')}"
@@ -207,7 +207,7 @@ def gpu(settings: Settings) -> Finding:
         return Finding("GPU", "ok", f"{here}, {name} with {memory.total_memory / 2**30:.0f} GiB")
     if settings.device.startswith("cuda"):
         return Finding(
-            "GPU", "fault", f"{here} sees no GPU: set HENJI_DEVICE=auto, or its driver up"
+            "GPU", "fault", f"{here} sees no GPU: set HENJI_DEVICE=auto, or update its driver"
         )
     return Finding("GPU", "ok", f"{here} sees none: small models run well on the processor")
 
@@ -217,20 +217,20 @@ async def platform(name: str, settings: PlatformSettings) -> Finding:
     if not settings.has_tokens:
         return Finding(settings.title, "ok", "no tokens, so no bot there")
     if missing := [package for package in settings.packages if find_spec(package) is None]:
-        return _to_install(settings.title, missing[0], name)
+        return _not_installed(settings.title, missing[0], name)
     try:
         setup_checks = import_module(f"bots.{name}.setup_checks")
-        well = await setup_checks.examine(settings, partial(_vault, settings))
+        sentence = await setup_checks.examine(settings, partial(_open_secrets, settings))
     except OperatorError as error:
         return Finding(settings.title, "fault", str(error))
-    return Finding(settings.title, "ok", well)
+    return Finding(settings.title, "ok", sentence)
 
 
 @asynccontextmanager
-async def _vault(settings: Settings) -> AsyncIterator[RedisSecrets]:
+async def _open_secrets(settings: Settings) -> AsyncIterator[RedisSecrets]:
     async with open_stores(settings) as stores:
-        yield stores.vault
+        yield stores.secrets
 
 
-def _to_install(about: str, package: str, extra: str) -> Finding:
+def _not_installed(about: str, package: str, extra: str) -> Finding:
     return Finding(about, "fault", f"{package} is not installed: {install_command(extra)}")

@@ -1,4 +1,4 @@
-"""`henji chat`: wires one conversation, and starts a core if none serves."""
+"""`henji chat`: one conversation in the terminal, with a core of its own if none serves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bots.actions import Actions
 from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, interrupts
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
-from bots.processes import CoreKeeper, stop_on_signals
+from bots.processes import LocalCore, stop_on_signals
 from bots.services import Stores, open_relay, open_stores
 from core.background import first_of
 from core.errors import OperatorError
@@ -32,41 +32,43 @@ async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
     conversation = Conversation(_user(), thread, _language(settings))
     screen = Screen()
     async with AsyncExitStack() as stack:
-        memory = await stack.enter_async_context(open_stores(settings))
-        keeper = _keeper(settings, memory, screen)
-        await stack.enter_async_context(aclosing(keeper))
-        platform = ConsolePlatform(screen.write if text is None else _nowhere, screen.tell)
+        stores = await stack.enter_async_context(open_stores(settings))
+        local_core = _local_core(settings, stores, screen)
+        await stack.enter_async_context(aclosing(local_core))
+        platform = ConsolePlatform(screen.write if text is None else _discard, screen.tell)
         relay = await stack.enter_async_context(
-            open_relay(settings, memory, platform, conversation.locale)
+            open_relay(settings, stores, platform, conversation.locale)
         )
         pressed = await stack.enter_async_context(interrupts())
-        actions = Actions(relay, memory.history, memory.deliveries, memory.feedback)
-        chat = Chat(conversation, relay, actions, platform, memory.history, pressed, keeper.served)
+        actions = Actions(relay, stores.history, stores.deliveries, stores.feedback)
+        chat = Chat(
+            conversation, relay, actions, platform, stores.history, pressed, local_core.served
+        )
         if text is not None:
-            await _until_left(keeper, _once(chat, text, screen))
+            await _run_until_exit(local_core, _once(chat, text, screen))
         else:
-            await _greet(settings, memory, conversation, screen)
-            await _until_left(keeper, _talk(chat, keeper, screen))
+            await _greet(settings, stores, conversation, screen)
+            await _run_until_exit(local_core, _talk(chat, local_core, screen))
 
 
-def _keeper(settings: Settings, memory: Stores, screen: Screen) -> CoreKeeper:
+def _local_core(settings: Settings, stores: Stores, screen: Screen) -> LocalCore:
     async def serves() -> bool:
-        if await memory.queue.cores(settings.job_lane) > 0:
+        if await stores.queue.cores(settings.job_lane) > 0:
             return True
-        await memory.queue.check_writes()  # a core could not say that it serves
+        await stores.queue.check_writes()  # a core could not say that it serves
         return False
 
-    return CoreKeeper(serves, screen.tell, patience=settings.drain_seconds + 5.0)
+    return LocalCore(serves, screen.tell, patience=settings.drain_seconds + 5.0)
 
 
-async def _until_left(keeper: CoreKeeper, work: Coroutine[Any, Any, None]) -> None:
+async def _run_until_exit(local_core: LocalCore, work: Coroutine[Any, Any, None]) -> None:
     """Do `work` while the lane is kept served. A signal, or a core that cannot start, ends it."""
     leave = stop_on_signals((signal.SIGTERM, signal.SIGHUP))
-    keeping = asyncio.ensure_future(keeper.keep())
+    serving = asyncio.ensure_future(local_core.keep())
     working = asyncio.ensure_future(work)
-    await first_of(working, keeping, leave.wait())
-    await asyncio.wait({working, keeping})
-    for task in (working, keeping):
+    await first_of(working, serving, leave.wait())
+    await asyncio.wait({working, serving})
+    for task in (working, serving):
         if not task.cancelled():
             task.result()
 
@@ -75,9 +77,9 @@ async def _once(chat: Chat, text: str, screen: Screen) -> None:
     screen.write(f"{await chat.once(text)}\n")
 
 
-async def _talk(chat: Chat, keeper: CoreKeeper, screen: Screen) -> None:
+async def _talk(chat: Chat, local_core: LocalCore, screen: Screen) -> None:
     with suppress(Interrupt):
-        await chat.uninterrupted(keeper.served())
+        await chat.uninterrupted(local_core.served())
         await chat.talk(_lines(), screen.write)
 
 
@@ -88,13 +90,13 @@ def _lines() -> Lines:
 
 
 async def _greet(
-    settings: Settings, memory: Stores, conversation: Conversation, screen: Screen
+    settings: Settings, stores: Stores, conversation: Conversation, screen: Screen
 ) -> None:
     if settings.engine == "torch" and settings.model == "smollm2":
         screen.tell(strings.say("console_small_model", conversation.locale, model=settings.model))
         screen.tell(f"  {OTHER_MODEL}")
     screen.tell(strings.say("console_commands", conversation.locale))
-    if turns := len(await memory.history.turns(conversation.key)):
+    if turns := len(await stores.history.turns(conversation.key)):
         screen.tell(strings.say("console_remembered", conversation.locale, turns=turns))
 
 
@@ -117,7 +119,7 @@ class Screen:
         print(printable(line), file=sys.stderr, flush=True)
 
 
-def _nowhere(text: str) -> None:
+def _discard(text: str) -> None:
     """`--once` prints the whole reply at its end."""
 
 

@@ -16,7 +16,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bots.discord.settings import PORTAL, DiscordSettings
-from bots.platforms import OpenVault
+from bots.platforms import OpenSecrets
 from core.errors import OperatorError, UsageError
 
 WRONG_TOKEN = (
@@ -70,7 +70,7 @@ def invitation(app: int) -> str:
     )
 
 
-async def examine(settings: DiscordSettings, _: OpenVault) -> str:
+async def examine(settings: DiscordSettings, _: OpenSecrets) -> str:
     """A sentence about a valid token; OperatorError, with what to do, where something is wrong."""
     use_server(settings.discord_api_url, settings.discord_gateway_url)
     token = settings.token()

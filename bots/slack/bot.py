@@ -56,7 +56,7 @@ class Stores(Protocol):
     def deliveries(self) -> Deliveries: ...
 
     @property
-    def vault(self) -> Secrets: ...
+    def secrets(self) -> Secrets: ...
 
     @property
     def feedback(self) -> Feedback: ...
@@ -89,7 +89,7 @@ async def _installed(
     """One workspace, by the token in the settings; or all that install the app."""
     if settings.slack_http_port is None or not settings.slack_by_oauth:
         return None, OneWorkspace(client, await identify(client))
-    many = many_workspaces(settings, stores.vault, client)
+    many = many_workspaces(settings, stores.secrets, client)
     for sentence in await setup_checks.revoked(many):
         log.error(sentence)
     client_id, client_secret = client_credentials(settings)
@@ -99,7 +99,7 @@ async def _installed(
         scopes=SCOPES,
         installation_store=many.installations,
         installation_store_bot_only=True,
-        state_store=States(stores.vault),
+        state_store=States(stores.secrets),
     )
     return AsyncOAuthFlow(client=client, settings=oauth), many
 

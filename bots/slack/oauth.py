@@ -39,8 +39,8 @@ log = structlog.get_logger()
 class Installations(AsyncInstallationStore):
     """The SDK's store of the bot of each workspace."""
 
-    def __init__(self, vault: Secrets) -> None:
-        self._vault = vault
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
 
     @property
     def logger(self) -> Logger:
@@ -53,15 +53,15 @@ class Installations(AsyncInstallationStore):
         fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
         fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
         fields["enterprise"] = bot.enterprise_id
-        await self._vault.put(f"slack:{bot.team_id}", json.dumps(fields))
+        await self._secrets.put(f"slack:{bot.team_id}", json.dumps(fields))
         await self._list({*await self.teams(), str(bot.team_id)})
 
     async def teams(self) -> Sequence[str]:
         """The ids of the workspaces that have the app."""
-        return list(json.loads(await self._vault.get("slack-teams") or "[]"))
+        return list(json.loads(await self._secrets.get("slack-teams") or "[]"))
 
     async def _list(self, teams: Collection[str]) -> None:
-        await self._vault.put("slack-teams", json.dumps(sorted(teams)))
+        await self._secrets.put("slack-teams", json.dumps(sorted(teams)))
 
     async def async_find_bot(
         self,
@@ -70,7 +70,7 @@ class Installations(AsyncInstallationStore):
         team_id: str | None,
         is_enterprise_install: bool | None = False,
     ) -> InstalledBot | None:
-        text = await self._vault.get(f"slack:{team_id}")
+        text = await self._secrets.get(f"slack:{team_id}")
         if text is None:
             return None
         fields = json.loads(text)
@@ -84,15 +84,15 @@ class Installations(AsyncInstallationStore):
         )
 
     async def async_delete_bot(self, *, enterprise_id: str | None, team_id: str | None) -> None:
-        await self._vault.take(f"slack:{team_id}")
+        await self._secrets.take(f"slack:{team_id}")
         await self._list({*await self.teams()} - {team_id})
 
 
 class States(AsyncOAuthStateStore):
     """The states of OAuth flows: each is valid once, for ten minutes."""
 
-    def __init__(self, vault: Secrets) -> None:
-        self._vault = vault
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
 
     @property
     def logger(self) -> Logger:
@@ -100,11 +100,11 @@ class States(AsyncOAuthStateStore):
 
     async def async_issue(self, *args: Any, **kwargs: Any) -> str:
         state = token_urlsafe(24)
-        await self._vault.put(f"slack-state:{state}", "1", STATE_SECONDS)
+        await self._secrets.put(f"slack-state:{state}", "1", STATE_SECONDS)
         return state
 
     async def async_consume(self, state: str) -> bool:
-        return await self._vault.take(f"slack-state:{state}") is not None
+        return await self._secrets.take(f"slack-state:{state}") is not None
 
 
 class ManyWorkspaces:
@@ -176,14 +176,14 @@ class ManyWorkspaces:
 
 
 def many_workspaces(
-    settings: SlackSettings, vault: Secrets, client: AsyncWebClient
+    settings: SlackSettings, secrets: Secrets, client: AsyncWebClient
 ) -> ManyWorkspaces:
     """The workspaces that have installed the app."""
     client_id, client_secret = client_credentials(settings)
     rotator = AsyncTokenRotator(client_id=client_id, client_secret=client_secret, client=client)
     assert client.session is not None  # noqa: S101 -- `web_client` gave it one
     return ManyWorkspaces(
-        Installations(vault), rotator, client.session, settings.slack_api_url, client.timeout
+        Installations(secrets), rotator, client.session, settings.slack_api_url, client.timeout
     )
 
 

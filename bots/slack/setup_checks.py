@@ -9,7 +9,7 @@ from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
-from bots.platforms import OpenVault
+from bots.platforms import OpenSecrets
 from bots.slack.api import error_code, web_client
 from bots.slack.error_codes import bot_token_sentence, missing_scopes
 from bots.slack.manifest import LATER_SCOPES, SCOPES
@@ -156,18 +156,18 @@ async def _check_connections(settings: SlackSettings, client: AsyncWebClient) ->
     return f"; {others} connected" if others else ""
 
 
-async def examine(settings: SlackSettings, vault: OpenVault) -> str:
-    """What is well about the tokens; OperatorError, with what to do, where something is wrong."""
+async def examine(settings: SlackSettings, open_secrets: OpenSecrets) -> str:
+    """A sentence about valid tokens; OperatorError, with what to do, where something is wrong."""
     async with web_client(settings) as client:
         better = await check(settings, client)
         if settings.slack_by_oauth:
-            async with vault() as secrets:
+            async with open_secrets() as secrets:
                 many = many_workspaces(settings, secrets, client)
                 if sentences := await revoked(many):
                     raise OperatorError("; ".join(sentences))
         connected = await _check_connections(settings, client)
-    well = f"the tokens are good at {settings.slack_api_url}{connected}"
-    return f"{well}; {better}" if better else well
+    valid = f"the tokens are good at {settings.slack_api_url}{connected}"
+    return f"{valid}; {better}" if better else valid
 
 
 async def check(settings: SlackSettings, client: AsyncWebClient) -> str:

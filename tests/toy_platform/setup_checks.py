@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bots.platforms import OpenVault
+from bots.platforms import OpenSecrets
 from core.errors import OperatorError
 
 from .settings import ToySettings
 
 
-async def examine(settings: ToySettings, _: OpenVault) -> str:
+async def examine(settings: ToySettings, _: OpenSecrets) -> str:
     """What is well; OperatorError, with what to do, where something is wrong."""
     token = settings.toy_token
     if token is None or not token.get_secret_value().startswith("toy-"):
