@@ -102,6 +102,28 @@ async def test_a_part_that_begins_with_an_indented_list_item_keeps_the_indent(
     assert [line for line in lines if "item" in line] == items.split("\n")
 
 
+async def test_the_bots_own_notices_are_no_turns_where_what_was_said_before_is_read(
+    team: DiscordDeployment, general: str
+) -> None:
+    direct = team.discord.add_direct(ALICE)
+    bot = p.user(p.BOT_ID, "Henji", bot=True)
+    other = p.user("5", "Another", bot=True)
+    for author, text in (
+        (ALICE, "one"),
+        (bot, f"echo: one\n-# {say('cut_short', 'en')}"),
+        (bot, say("files_not_read", "ja")),
+        (bot, say("busy", "en", waiting=7)),
+        (bot, say("cannot_post_here", "en", channel="<#5>")),
+        (other, "beep"),
+    ):
+        said = p.message(p.snowflake(), direct, author, text)
+        team.discord.world.keep(said)
+    await team.discord.says(ALICE, direct, "two")
+    await reply_to(team, direct, "two")
+    thread = ThreadKey("discord", "dm", ALICE["id"], direct)
+    await remembered(team, thread, "one", "echo: one", "two", "echo: two")
+
+
 async def test_a_link_that_unfolds_is_no_edit(team: DiscordDeployment, general: str) -> None:
     said, thread = await talk(team, general)
     sent = len(team.discord.sent("edit"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import discord
@@ -10,6 +11,7 @@ import discord
 from bots.discord import DIRECT, convert
 from bots.discord.api import DiscordApi
 from bots.platform import Incoming
+from bots.strings import is_own_sentence
 from core.types import ThreadKey
 
 MAX_MESSAGES = 100
@@ -35,9 +37,12 @@ class Backfill:
         bot = convert.bot_in(self._client, guild)
         found: list[Incoming] = []
         async for message in self._messages(thread, guild, before, after):
-            if message.type not in convert.WRITTEN_TYPES:
+            own = message.author.id == bot.user and message.type in convert.WRITTEN_TYPES
+            if not own and not convert.is_written_by_person(message):
                 continue
-            if (turn := convert.turn_of(message, bot)).text:
+            turn = convert.turn_of(message, bot)
+            turn = replace(turn, text=model_text(turn.text)) if own else turn
+            if turn.text:
                 roles = convert.roles_of(message.author)
                 found.append(Incoming(thread, turn, addressed=False, roles=roles))
         return sorted(found, key=lambda incoming: int(incoming.turn.id))
@@ -70,3 +75,10 @@ class Backfill:
             return  # made without one, or a forum post, which contains its first message
         if message.created_at > floor:
             yield message
+
+
+def model_text(text: str) -> str:
+    """The model's words in a message of the bot's own; none in a notice."""
+    words, mark, note = text.rpartition("\n-# ")
+    text = words if mark and is_own_sentence(note) else text
+    return "" if is_own_sentence(text) else text

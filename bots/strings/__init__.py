@@ -6,6 +6,7 @@ holds them to that.
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, tzinfo
 from typing import Literal, TypeAlias
@@ -55,6 +56,7 @@ def failure(
     return say(code, locale, time=at, waiting=waiting)
 
 
+_VALUE, _ENDS = re.compile(r"\{\w+\}"), (".", "!", "?", "…", "。", "！", "？", "）", ")")
 _JAPANESE = re.compile(
     r"[\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff々]"  # hiragana, kanji
     r"|[\u30a1-\u30fa][\u30a1-\u30faー]"  # two katakana: one alone may be a face's, as in (ツ)
@@ -74,6 +76,20 @@ def locale_for(setting: str, told: str = "", text: str = "") -> str:
     if setting != "auto":
         return setting
     return language(told) if told else guess(text)
+
+
+@functools.cache
+def _own_sentences() -> re.Pattern[str]:
+    """Every sentence in both languages, with anything for its values; labels are none."""
+    texts = {text for sentences in _SENTENCES.values() for text in sentences.values()}
+    sentences = [text for text in texts if text.endswith(_ENDS) and len(_VALUE.sub("", text)) > 8]
+    patterns = (".+?".join(map(re.escape, _VALUE.split(text))) for text in sentences)
+    return re.compile("|".join(patterns), re.DOTALL)
+
+
+def is_own_sentence(text: str) -> bool:
+    """Whether a text is one of the bot's own sentences, and no model's words."""
+    return len(text) < 2000 and _own_sentences().fullmatch(text) is not None
 
 
 def language(locale: str) -> Locale:
