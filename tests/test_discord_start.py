@@ -93,6 +93,20 @@ async def test_a_guild_that_the_bot_is_not_in_is_named(team: DiscordDeployment) 
     assert "HENJI_DISCORD_GUILD=12345" in told
 
 
+async def test_commands_of_one_server_are_gone_when_its_setting_is(
+    team: DiscordDeployment,
+) -> None:
+    guild = team.discord.add_guild()
+    commands = team.discord.world.commands
+    trial = await team.start_bot(guild=int(guild))
+    assert commands[guild]
+    trial.stop.set()
+    await trial.task
+    await team.start_bot()
+    assert commands[""]
+    await team.discord.until(lambda: commands[guild] == [])
+
+
 @pytest.mark.parametrize(
     ("settings", "count", "most"),
     [

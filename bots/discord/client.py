@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,10 @@ log = structlog.get_logger()
 
 SESSION_EVENTS = frozenset(("READY", "RESUMED"))
 """Without them there is no session: a failure to parse one opens a new connection."""
+
+
+CHECKED_GUILDS = 100
+"""Guilds in which commands of their own are looked for: the setting is for trying the bot."""
 
 
 def intents_for(*, reads: bool) -> discord.Intents:
@@ -64,6 +68,7 @@ class HenjiClient(discord.Client):
         self._began = time.time()
         """When the newest session was opened, in seconds since the epoch."""
 
+        self._removed_guild_commands = False
         self._unreadable: set[str] = set()
         """Types of events that could not be parsed."""
         parsers = self._connection.parsers
@@ -106,6 +111,23 @@ class HenjiClient(discord.Client):
         except (discord.HTTPException, app_commands.AppCommandError) as error:
             log.warning(commands_refused(self.application_id or 0, guild), error=repr(error))
 
+    async def _remove_guild_commands(self, guilds: Sequence[discord.abc.Snowflake]) -> None:
+        """Remove commands that were registered in one guild while the bot was tried there: people
+        would see each of them twice.
+        """
+        if self._context.behaviour.guild is not None or self._removed_guild_commands:
+            return
+        self._removed_guild_commands = True
+        app = self.application_id or 0
+        for guild in guilds:
+            try:
+                await self._context.api.acquire()
+                if await self.http.get_guild_commands(app, guild.id):
+                    await self.http.bulk_upsert_guild_commands(app, guild.id, [])
+                    log.info("removed the commands of one server", guild=guild.id)
+            except discord.HTTPException as error:
+                log.info("a server's commands were not looked at", guild=guild.id, code=error.code)
+
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Wait for a turn to open a session: this bot may have other processes."""
         if self.before_session is not None:
@@ -120,6 +142,7 @@ class HenjiClient(discord.Client):
         metrics.count_gateway_event(PLATFORM, "ready")
         log.info("connected to discord", guilds=len(self.guilds), shard=self.shard_id)
         await self._catch_up.run(self._began)
+        await self._remove_guild_commands(list(self.guilds)[:CHECKED_GUILDS])
 
     async def on_resumed(self) -> None:
         self.connected = True
