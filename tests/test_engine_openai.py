@@ -35,6 +35,8 @@ class Server:
     """Events after which the connection is cut."""
     stalls: bool = False
     """Sends one event and then nothing."""
+    script: list[str] | None = None
+    """The events to send instead."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +58,10 @@ class Server:
     async def _stream(self, request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        if self.script is not None:
+            for line in self.script:
+                await response.write(f"data: {line}\r\n\r\n".encode())
+            return response
         ids = REPLY[: asked["max_tokens"]]
         try:
             for number, id_ in enumerate(ids):
@@ -158,6 +164,97 @@ async def test_text_comes_only_from_a_server_without_ids() -> None:
         chunks = await replied(engine, request_for())
     assert "".join(chunk.text or "" for chunk in chunks) == "<101><102><103><104>"
     assert not any(chunk.ids for chunk in chunks)
+
+
+def event(**choice: Any) -> str:
+    return json.dumps({"choices": [{"index": 0, **choice}]})
+
+
+DIALECTS: dict[str, tuple[list[str], list[int], str, str]] = {
+    "vLLM: ids beside text, and an end with what was held back": (
+        [
+            json.dumps({"choices": [], "usage": None}),
+            event(text="a", token_ids=[1, 2], prompt_token_ids=[7] * 200_000, finish_reason=None),
+            event(text="b", token_ids=[3], finish_reason=None),
+            event(text="\ufffd", token_ids=[], finish_reason="stop"),
+            "[DONE]",
+        ],
+        [1, 2, 3], "", "stop",
+    ),
+    "vLLM of before: no ids": (
+        [event(text="a", finish_reason=None), event(text="", finish_reason="stop"), "[DONE]"],
+        [], "a", "stop",
+    ),
+    "SGLang: ids are null": (
+        [
+            event(text="a", token_ids=None, matched_stop=None, finish_reason=None),
+            event(text="b", token_ids=None, finish_reason=""),
+            event(text="", token_ids=None, finish_reason="stop"),
+            "[DONE]",
+        ],
+        [], "ab", "stop",
+    ),
+    "llama.cpp: no reason in the middle, and an empty error": (
+        [
+            json.dumps({"error": None, "choices": [{"text": "a", "logprobs": None}]}),
+            event(text="b", finish_reason="length"),
+            "[DONE]",
+        ],
+        [], "ab", "length",
+    ),
+    "TGI: reasons of its own": (
+        [event(text="a", finish_reason=""), event(text="b", finish_reason="eos_token"), "[DONE]"],
+        [], "ab", "stop",
+    ),
+    "LocalAI: deltas, and no reason at all": (
+        [event(delta={"content": "a"}), event(delta={"content": "b"}), "[DONE]"],
+        [], "ab", "stop",
+    ),
+    "ollama: everything at once, and no reason": (
+        [event(text="a b c", finish_reason=None), "[DONE]"],
+        [], "a b c", "stop",
+    ),
+    "a server that knows no limit": (
+        [event(token_ids=list(range(1, 9))), event(token_ids=list(range(9, 20)))],
+        list(range(1, 11)), "", "length",
+    ),
+    "a server that knows no limit and gives no ids": (
+        [event(text=str(number)) for number in range(20)],
+        [], "0123456789", "length",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+async def test_the_dialects_of_real_servers_are_understood(
+    dialect: tuple[list[str], list[int], str, str],
+) -> None:
+    events, ids, text, reason = dialect
+    server = Server()
+    async with opened(server) as engine:
+        server.script = events
+        chunks = await replied(engine, request_for())
+    assert [id_ for chunk in chunks for id_ in chunk.ids] == ids
+    assert "".join(chunk.text or "" for chunk in chunks) == text
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [reason]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "[]", "3", "null", '{"choices": 3}', '{"choices": [3]}', '{"choices": [{"text": 3}]}',
+        '{"choices": [{"token_ids": "abc"}]}', '{"choices": [{"token_ids": [null]}]}',
+        '{"error": {"message": "out of memory"}}', '{"object": "error", "message": "no"}',
+        '{"choices": [{"text": "", "finish_reason": "abort"}]}', "not JSON",
+    ],
+)  # fmt: skip
+async def test_an_odd_event_is_an_error_of_one_sentence(odd: str) -> None:
+    server = Server()
+    async with opened(server) as engine:
+        server.script = [event(text="a"), odd]
+        with pytest.raises(EngineError, match="server") as caught:
+            await replied(engine, request_for())
+    assert "\n" not in str(caught.value)
 
 
 async def test_a_server_that_refuses_ids_is_refused_in_one_sentence() -> None:

@@ -24,8 +24,8 @@ from core.types import FinishReason, Sampling
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.25
 """Seconds before the second attempt; each later pause is twice as long."""
-_LINE_BYTES = 1 << 22
-"""The first event repeats the prompt's ids in one line."""
+_LINE_BYTES = 1 << 26
+"""The longest line: the first event may repeat the prompt's ids, or its log probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,6 @@ class OpenAIEngine:
         http = aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, connect=10, sock_read=remote.silence),
-            read_bufsize=_LINE_BYTES,
         )
         try:
             engine = cls(remote, remote.model or await _first_model(http, remote), http)
@@ -176,62 +175,116 @@ class OpenAIEngine:
 
 
 class _RemoteReply:
-    """What has come of one reply, held against the request's own stops."""
+    """One reply so far, held against the request's own stops and length."""
 
     def __init__(self, request: GenerationRequest) -> None:
         self.begun = False
         self.ended = False
         self._request = request
         self._ids: list[int] = []
+        self._texts = 0
+        """Events with text alone: each has at least a token."""
 
-    def read(self, event: Mapping[str, Any]) -> Chunk | None:
-        if "error" in event:
+    def read(self, event: Mapping[str, Any] | None) -> Chunk | None:
+        """The chunk of an event; None: the server says that it has sent everything."""
+        if event is None:
+            self.ended = self.begun  # some servers give no reason
+            return Chunk(finish_reason="stop") if self.begun else None
+        if event.get("error") or event.get("object") == "error":
             raise EngineError(f"the server gave up: {_message(event)}")
         if not event.get("choices"):
             return None
-        choice = event["choices"][0]
-        ids, stopped = self._until_stop(choice.get("token_ids") or [])
-        reason = "stop" if stopped else _reason(choice.get("finish_reason"))
-        text = choice.get("text") or None if "token_ids" not in choice else None
+        try:
+            return self._read_choice(event["choices"][0])
+        except (TypeError, ValueError, LookupError, AttributeError):
+            shown = json.dumps(event)[:200]
+            raise EngineError(f"the server sent an event that makes no sense: {shown}") from None
+
+    def _read_choice(self, choice: Mapping[str, Any]) -> Chunk | None:
+        ids, reason = self._until_end([int(id_) for id_ in choice.get("token_ids") or ()])
+        text = None if self._ids or ids else self._text_of(choice)
+        if text:
+            self._texts += 1
+            reason = "length" if self._texts >= self._request.max_new_tokens else None
+        reason = reason or _reason(choice.get("finish_reason"))
         self.ended = reason is not None
         if not (ids or text or reason):
             return None
         self.begun = True
         return Chunk(ids=ids, text=text, finish_reason=reason)
 
-    def _until_stop(self, ids: list[int]) -> tuple[tuple[int, ...], bool]:
-        """Servers differ in whether a stop id is part of the reply; ours never are."""
+    @staticmethod
+    def _text_of(choice: Mapping[str, Any]) -> str | None:
+        text = choice.get("text") or (choice.get("delta") or {}).get("content") or None
+        if text is not None and not isinstance(text, str):
+            raise TypeError("text is expected")
+        return text
+
+    def _until_end(self, ids: list[int]) -> tuple[tuple[int, ...], FinishReason | None]:
+        """The ids up to a stop or the longest reply, and which of them it was.
+
+        Servers differ in whether a stop id is part of the reply; ours never are.
+        """
         kept: list[int] = []
         for id_ in ids:
             if id_ in self._request.stop_ids:
-                return tuple(kept), True
+                return tuple(kept), "stop"
             kept.append(id_)
             self._ids.append(id_)
             if any(tuple(self._ids[-len(run) :]) == run for run in self._request.stop_sequences):
-                return tuple(kept), True
-        return tuple(kept), False
+                return tuple(kept), "stop"
+            if len(self._ids) >= self._request.max_new_tokens:
+                return tuple(kept), "length"
+        return tuple(kept), None
 
 
-def _reason(given: str | None) -> FinishReason | None:
-    match given:
-        case None | "stop" | "length":
-            return given
+_STOPPED = ("stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "completed")
+_TOO_LONG = ("length", "max_tokens", "max_length", "limit")
+
+
+def _reason(given: object) -> FinishReason | None:
+    """A server's reason in our words; none of them is empty for an event in the middle."""
+    if not given:
+        return None
+    if given in _STOPPED:
+        return "stop"
+    if given in _TOO_LONG:
+        return "length"
     raise EngineError(f"the server ended the reply: {given}")
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:
-    """The server-sent events of a response, up to ``[DONE]``."""
-    async for line in response.content:
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any] | None]:
+    """The server-sent events of a response; None for ``[DONE]``, the last."""
+    async for line in _lines(response):
         if not line.startswith(b"data:"):
             continue
         data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
+            yield None
             return
         try:
             event = json.loads(data)
         except ValueError:
             raise aiohttp.ClientPayloadError("the server sent an event that is not JSON") from None
+        if not isinstance(event, dict):
+            raise aiohttp.ClientPayloadError("the server sent an event that is no JSON object")
         yield event
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of a response: aiohttp's own may not be longer than its buffer."""
+    parts: list[bytes] = []
+    length = 0
+    async for piece in response.content.iter_any():
+        *whole, rest = piece.split(b"\n")
+        for line in whole:
+            yield b"".join((*parts, line))
+            parts, length = [], 0
+        parts.append(rest)
+        length += len(rest)
+        if length > _LINE_BYTES:
+            raise aiohttp.ClientPayloadError("the server sent a line that is too long")
+    yield b"".join(parts)
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:
