@@ -93,6 +93,9 @@ class ReplyDelivery:
     lease: float
     zone: tzinfo = UTC
     """In which the person is told times."""
+    after: ReplyDelivery | None = None
+    """The reply before it in the thread: this one is posted once that one has been."""
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
     view: View = View()
     confirmed: float = field(default_factory=time.monotonic)
     """When the lease was last known to be ours, on this process's clock."""
@@ -206,6 +209,7 @@ class ReplyDelivery:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            await self._wait_for_turn()
             if self._lost:
                 raise LeaseLost
             await self._pace()
@@ -214,6 +218,16 @@ class ReplyDelivery:
             await self._show(view)
             if view.end is not None:
                 return
+
+    async def _wait_for_turn(self) -> None:
+        """Let the thread's reply before this one be written first: its posts may be failing."""
+        while self.after is not None and not self._lost:
+            if self.after.finished.is_set() or self._messages or is_refusal(self.view.end):
+                self.after = None  # and let go of it
+                return
+            await self._show_status(self.view)
+            await first_of(self.after.finished.wait(), self._changed.wait())
+            self._changed.clear()
 
     async def _pace(self) -> None:
         """Wait for the platform's leave, but not to say that the reply has ended."""

@@ -241,6 +241,9 @@ class Relay:
             self._settings.lease,
             self._settings.zone,
         )
+        if delivery.token == OPENED and not delivery.replaces:
+            in_thread = (o for o in self._outgoing.values() if o.delivery.thread == delivery.thread)
+            outgoing.after = next(reversed(list(in_thread)), None)
         self._outgoing[delivery.job] = outgoing
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
         self._spawn(self._bring_out(outgoing))
@@ -259,6 +262,7 @@ class Relay:
         except Exception:
             log.exception("a delivery failed", job=job)
         finally:
+            outgoing.finished.set()
             if self._outgoing.get(job) is outgoing:
                 del self._outgoing[job]
             metrics.DELIVERIES_OPEN.labels(self._platform.name).dec()

@@ -18,7 +18,7 @@ from core.errors import OperatorError, UsageError
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, DiscordDeployment, discord_deployment, words
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment, words
 from tests.local_discord.limits import Limit
 from tests.waiting import until
 
@@ -431,6 +431,22 @@ async def test_of_what_was_sent_twice_past_its_nonce_one_stands(
     await team.start_bot("second")
     await team.discord.until(lambda: team.discord.sent("remove", status=204))
     await the_reply(team, said["id"], "echo: hello")
+
+
+async def test_replies_in_a_thread_keep_their_order_where_a_post_fails(
+    team: DiscordDeployment,
+) -> None:
+    general = await a_channel(team)
+    await team.start_core()
+    await team.start_bot()
+    said = await team.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(team, said["id"], "echo: hello")
+    team.discord.make_trouble("post", times=1, status=500)
+    for person, text in ((ALICE, "one"), (BOB, "two")):
+        await team.discord.says(person, said["id"], f"<@bot> {text}")
+    await team.discord.until(lambda: len(team.discord.replies(said["id"])) == 3)
+    texts = [message["content"] for message in team.discord.replies(said["id"])]
+    assert texts == ["echo: hello", "echo: one", "echo: two"]
 
 
 async def test_a_server_error_is_tried_again(team: DiscordDeployment) -> None:
