@@ -1,0 +1,337 @@
+"""The whole circle on one machine, with the embedded model: `make learn`.
+
+python -m tests.learn FOLDER
+
+Simulated people with a hidden taste vote on duels, the votes become data, `henji align` makes an
+adapter, a core serves it, and held-out prompts tell what has changed. The taste is a rule that
+anybody can check (short words), and a rule is easily gamed: so the table never stands alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from transformers import PreTrainedModel
+
+from core.alignment.examples import Encoded
+from core.alignment.losses import Batch, token_log_probs
+from core.alignment.rollouts import ON_POLICY, Wanted, write
+from core.dialogue import Dialogue
+from core.evaluation.counting import Side, Verdict, count
+from core.evaluation.prompts import Prompt
+from core.evaluation.run_record import Record
+from core.evaluation.scores import RULES, better
+from core.models.catalogue import CATALOGUE, model_directory
+from core.models.weights import load_weights
+from core.settings import Settings
+from core.types import Sampling, Turn
+
+MODEL = CATALOGUE["smollm2"]
+TASTE = RULES["short-words"]
+REPLY = 40
+"""Tokens of an answer, at most: a processor's time is short."""
+SLIP = 0.1
+"""How often a person presses the wrong button."""
+PEOPLE = 3
+CANDIDATES = ((10, 3e-3), (10, 1.5e-3))
+"""Steps and rates to choose from."""
+FALL = 0.7
+"""A candidate whose answers the base finds less likely than its own by more nats a token is not
+chosen, whatever its score."""
+
+TOPICS = (
+    *("rain", "bread", "the moon", "a bicycle", "the sea", "music", "a garden", "winter"),
+    *("a bridge", "tea", "a dream", "the library", "a river", "sleep", "a market", "the wind"),
+    *("a kite", "history", "a train", "friendship", "a mountain", "honey", "a clock", "salt"),
+    *("a candle", "glass", "the forest", "a letter", "coffee", "an island", "paper", "a festival"),
+)
+QUESTIONS = (
+    "What is so good about {}?",
+    "Tell me something about {}.",
+    "How would you explain {} to a friend?",
+)
+TRAINING, DEV = 18, 22
+"""Topics up to these places are for training, and for choosing; the rest is the test."""
+
+
+def questions(start: int, end: int) -> list[Prompt]:
+    texts = [form.format(topic) for topic in TOPICS[start:end] for form in QUESTIONS]
+    return [Prompt(text, (Turn("1", "user", "", text, 0.0),)) for text in texts]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One answer, as ids and as text."""
+
+    ids: Encoded
+    text: str
+
+
+class Workshop:
+    """A folder, the embedded model in it, and a clock."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "henji.toml").touch()
+        self.folder, self._begun = folder, time.monotonic()
+        self.settings = Settings(data_dir=folder / "data", dtype="float32", device="cpu")
+        self.files = model_directory(MODEL, self.settings, self.tell)
+        self.dialogue = Dialogue.load(MODEL, self.files)
+
+    def tell(self, line: str) -> None:
+        """Say a line, with the seconds that have gone by and those of computing."""
+        times = os.times()
+        computed = times.user + times.system + times.children_user + times.children_system
+        gone = time.monotonic() - self._begun
+        print(f"[{gone:4.0f} s, {computed:4.0f} s computed] {line}", flush=True)
+
+    def model(self, adapter: Path | None) -> PreTrainedModel:
+        spec = replace(MODEL, adapter=str(adapter) if adapter else None)
+        return load_weights(
+            spec, self.files, dtype="float32", device="cpu", progress=lambda line: None
+        )
+
+    def answers(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, adapter: Path | None = None
+    ) -> list[Said]:
+        """An answer to each prompt, by our own engine."""
+        ids = [self.dialogue.prompt(prompt.turns, low_water=1.0).ids for prompt in prompts]
+        stop_ids, end = self.dialogue.stop_ids, self.dialogue.end
+        wanted = Wanted(ids, REPLY, stop_ids, end, seed, sampling)
+        return [Said(one, self._read(one)) for one in write(self.model(adapter), wanted)]
+
+    def _read(self, written: Encoded) -> str:
+        reply = self.dialogue.reply()
+        reply.push([ident for ident in written.reply if ident != self.dialogue.end])
+        return reply.finish("stop")[0]
+
+    def henji(self, *words: str, show: Callable[[str], bool], **environment: str) -> str:
+        """Run a henji command; its lines that `show` wants are shown as they come."""
+        told = {
+            "HENJI_CONFIG": str(self.folder / "henji.toml"),
+            "HENJI_DATA_DIR": str(self.folder / "data"),
+            "HENJI_DTYPE": "float32",
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "bots", *words],
+            env={**os.environ, **told, **environment},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            lines = []
+            for line in process.stdout or ():
+                lines.append(line)
+                if show(line):
+                    self.tell(f"  {line.rstrip()}")
+        if process.returncode:
+            sys.exit("".join(lines))
+        return "".join(lines)
+
+
+# -- the circle ------------------------------------------------------------------------------------
+
+
+def duels(shop: Workshop) -> Path:
+    """Two answers to each question, by the same model; who likes which is a matter of taste."""
+    prompts = questions(0, TRAINING)
+    loose = Sampling(temperature=1.0, top_p=0.95)
+    pairs = zip(
+        prompts, shop.answers(prompts, loose, 1000), shop.answers(prompts, loose, 2000), strict=True
+    )
+    chance, path, lines = random.Random(1), shop.folder / "votes.jsonl", []
+    for prompt, a, b in pairs:
+        winner = vote(prompt, a.text, b.text, chance)
+        if winner != "tie":
+            chosen, rejected = (a, b) if winner == "a" else (b, a)
+            lines.append(json.dumps(row(shop, prompt, chosen, rejected)) + "\n")
+    path.write_text("".join(lines))
+    shop.tell(f"{len(prompts)} duels, {PEOPLE} people each: {len(lines)} pairs in {path}")
+    return path
+
+
+def vote(prompt: Prompt, a: str, b: str, chance: random.Random) -> str:
+    """What most of the people say, each of whom slips now and then."""
+    winner = better((TASTE(prompt, a), TASTE(prompt, b)))
+    slips = sum(chance.random() < SLIP for _ in range(PEOPLE))
+    if winner == "tie" or 2 * slips < PEOPLE:
+        return winner
+    return "b" if winner == "a" else "a"
+
+
+def row(shop: Workshop, prompt: Prompt, chosen: Said, rejected: Said) -> dict[str, object]:
+    """A preference as others' tools read it, with the ids that were generated beside it."""
+    return {
+        "prompt": [{"role": "user", "content": prompt.text}],
+        "chosen": [{"role": "assistant", "content": chosen.text}],
+        "rejected": [{"role": "assistant", "content": rejected.text}],
+        "tokens": {
+            "fingerprint": shop.dialogue.fingerprint,
+            "prompt": chosen.ids.prompt,
+            "chosen": chosen.ids.reply,
+            "rejected": rejected.ids.reply,
+        },
+    }
+
+
+def trained(shop: Workshop, votes: Path, steps: int, rate: float) -> Path:
+    out = shop.folder / f"adapter-{rate:g}"
+    shop.tell(f"henji align: {steps} steps of 4 pairs at a rate of {rate:g}")
+    words = ("align", "smollm2", "--data", str(votes), "--method", "dpo", "--out", str(out))
+    more = ("--steps", str(steps), "--rate", str(rate), "--batch", "4", "--layers", "12")
+    shop.henji(*words, *more, "--held-out", "0", show=lambda line: line.startswith("step"))
+    return out
+
+
+# -- what has changed ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An adapter's answers beside the base's, to the same prompts with the same seeds."""
+
+    prompts: Sequence[Prompt]
+    before: Sequence[Said]
+    after: Sequence[Said]
+    kl: float
+    """Nats a reply, of replies that the new model samples freely."""
+    likely: tuple[float, float]
+    """Nats a token under the base: of its own answers, and of the new ones."""
+
+    def verdicts(self) -> list[Verdict]:
+        """Of the new model (a) against the base (b)."""
+        return [
+            Verdict(p.id, better((TASTE(p, new.text), TASTE(p, old.text))), None)
+            for p, old, new in zip(self.prompts, self.before, self.after, strict=True)
+        ]
+
+
+def looked_at(
+    shop: Workshop,
+    prompts: Sequence[Prompt],
+    said: tuple[Sequence[Said], Sequence[Said]],
+    adapter: Path,
+) -> Change:
+    """`said`: the base's answers and the new model's."""
+    before, after = said
+    # a distance between distributions needs replies that nothing but the model has bent
+    free = shop.answers(prompts, ON_POLICY, 9, adapter)
+    base, new = shop.model(None), shop.model(adapter)
+    kl = float((log_probs(new, free) - log_probs(base, free)).sum()) / len(free)
+    likely = (float(log_probs(base, before).mean()), float(log_probs(base, after).mean()))
+    return Change(prompts, before, after, kl, likely)
+
+
+@torch.no_grad()
+def log_probs(model: PreTrainedModel, said: Sequence[Said]) -> torch.Tensor:
+    """Of each reply's tokens, one after another."""
+    found = []
+    for start in range(0, len(said), 8):
+        batch = Batch.of([one.ids for one in said[start : start + 8]], torch.device("cpu"))
+        found.append(token_log_probs(model, batch)[batch.mask])
+    return torch.cat(found)
+
+
+def show(change: Change) -> None:
+    """What must stand beside the table."""
+    answers = list(zip(change.prompts, change.before, change.after, strict=True))
+    rows = (
+        ("letters a word", [(-TASTE(p, old.text), -TASTE(p, new.text)) for p, old, new in answers]),
+        ("different words, share", [(variety(old), variety(new)) for _, old, new in answers]),
+        ("characters", [(len(old.text), len(new.text)) for _, old, new in answers]),
+        ("ended by itself, share", [(ended(old), ended(new)) for _, old, new in answers]),
+    )
+    print("\nbeside the table, on average    before    after")
+    for name, values in rows:
+        before, after = (fmean(column) for column in zip(*values, strict=True))
+        print(f"{name:28} {before:9.2f} {after:8.2f}")
+    print(f"{'nats a token, under the base':28} {change.likely[0]:9.2f} {change.likely[1]:8.2f}")
+    print(f"{'KL to the base, nats a reply':28} {'':9} {change.kl:8.1f}")
+    for prompt, old, new in answers[::9]:
+        print(f"\n{prompt.text}\n  before: {old.text!r}\n  after:  {new.text!r}")
+    print(
+        "\nA win here means shorter words, and nothing else: the people are simulated, and their"
+        "\ntaste is a rule. Whether the answers are better is for the samples to say."
+    )
+
+
+def ended(said: Said) -> bool:
+    return len(said.ids.reply) < REPLY
+
+
+def variety(said: Said) -> float:
+    words = said.text.lower().split()
+    return len(set(words)) / max(1, len(words))
+
+
+def chosen(shop: Workshop, votes: Path) -> Path:
+    """The adapter that the dev prompts speak for: the best of those that still speak English."""
+    prompts = questions(TRAINING, DEV)
+    before = shop.answers(prompts, MODEL.sampling, 7)
+    found: dict[float, Path] = {}
+    for steps, rate in CANDIDATES:
+        adapter = trained(shop, votes, steps, rate)
+        after = shop.answers(prompts, MODEL.sampling, 7, adapter)
+        change = looked_at(shop, prompts, (before, after), adapter)
+        score = count(change.verdicts(), both_orders=False).whole.score
+        value, fall = score.value if score else 0.0, change.likely[0] - change.likely[1]
+        shop.tell(f"on the dev prompts: score {value:.2f}, KL {change.kl:.1f}, fall {fall:.2f}")
+        if fall < FALL:
+            found[value] = adapter
+    if not found:
+        sys.exit("every candidate has lost its language: none is served")
+    return found[max(found)]
+
+
+def compared(shop: Workshop, prompts: Sequence[Prompt]) -> tuple[list[Said], list[Said]]:
+    """`henji compare`: the base's answers and the new model's, which it has printed a table of."""
+    asked, out = shop.folder / "test.jsonl", shop.folder / "compared"
+    rows = ({"id": prompt.id, "prompt": prompt.text} for prompt in prompts)
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("compare", "after", "before", "--prompts", str(asked), "--out", str(out))
+    told = shop.henji(*words, "--judge", "rule:short-words", show=lambda line: False)
+    print(told[told.index("after against before") :])
+    record = Record.read(out)
+    sides: dict[Side, list[Said]] = {"a": [], "b": []}
+    for side, said in sides.items():
+        for prompt in prompts:
+            answer = record.answers[prompt.id, side]
+            ids = shop.dialogue.encode_reply(answer.text)
+            whole = ids if answer.ending == "stop" else ids[:-1]
+            start = shop.dialogue.prompt(prompt.turns, low_water=1.0).ids
+            said.append(Said(Encoded(start, whole), answer.text))
+    return sides["b"], sides["a"]
+
+
+def main() -> int:
+    # two threads on a machine with other work wait for each other more than they compute
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    shop = Workshop(Path(sys.argv[1]))
+    adapter = chosen(shop, duels(shop))
+    shop.tell(f"{adapter.name} is chosen; a core serves it")
+    table = f'source = "smollm2"\nmax_new_tokens = {REPLY}\n'
+    config = f'[models.before]\n{table}[models.after]\n{table}adapter = "{adapter}"\n'
+    (shop.folder / "henji.toml").write_text(config)
+    shop.henji("chat", "--once", "What is so good about the sun?", show=bool, HENJI_MODEL="after")
+    shop.tell("the test prompts, looked at once")
+    prompts = questions(DEV, len(TOPICS))
+    show(looked_at(shop, prompts, compared(shop, prompts), adapter))
+    shop.tell(f"done; {shop.folder / 'compared' / 'report.html'} has every answer")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
