@@ -6,11 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-<<<<<<< HEAD
-.PHONY: help setup chat test lint docs tools images dist audit bench bench-peers bench-vllm kernel golden gpu-check chaos mutants clean
-=======
-.PHONY: help setup chat test lint docs tools images dist audit bench bench-peers bench-vllm kernel learn golden chaos mutants clean
->>>>>>> b94feac (Show the whole circle with make learn)
+.PHONY: help setup chat test lint docs tools images dist audit bench bench-peers bench-vllm kernel learn golden gpu-check chaos mutants clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
