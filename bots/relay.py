@@ -153,10 +153,10 @@ class Relay:
         return await self.access.judge(asker, self._settings.lane)
 
     async def edited(self, asker: Asker, turn: str, text: str, revision: str) -> Receipt:
-        """A person's message reads differently now. Nothing new of one who is not read is taken
-        in, so their message leaves the memory."""
+        """A person's message has a new text. It leaves the memory where no text is left, and where
+        nothing of this person is read."""
         thread, admission = asker.thread, await self.admission(asker)
-        if not admission.permit.read:
+        if not text.strip() or not admission.permit.read:
             await self._queue.delete(thread, turn)
             return Receipt("ignored")
         receipt = await self._queue.edit(

@@ -74,6 +74,15 @@ class ScriptQueue:
     flusher: asyncio.Task[None] | None = None
 
 
+def as_text(packed: str) -> str:
+    """`packed` without lone surrogates, which JSON may carry and UTF-8 may not."""
+    try:
+        packed.encode()
+    except UnicodeEncodeError:
+        return packed.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return packed
+
+
 def read_scripts(preamble: str) -> dict[str, Script]:
     """Name -> script: each file behind the table of keys and what all scripts share."""
     library = "\n".join((FOLDER / "lib" / f"{name}.lua").read_text() for name in LIBRARY)
@@ -111,7 +120,8 @@ class Scripts:
     async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
         """Run a script over the keys that begin with `base`; its error where it raises one."""
         loop = asyncio.get_running_loop()
-        step = Step(name, self._scripts[name], base, dump(arguments), loop.create_future())
+        packed = as_text(dump(arguments))
+        step = Step(name, self._scripts[name], base, packed, loop.create_future())
         thread = arguments.get("thread")
         line = self._lines[1 + hash(thread) % LINES if thread else 0]
         line.steps.append(step)

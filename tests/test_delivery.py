@@ -648,3 +648,14 @@ async def test_a_process_that_lost_its_own_lease_takes_the_reply_up_again(story:
 
 async def _taken_again(story: Story, job: str) -> bool:
     return (await story.house.delivery(job, THREAD)).token > 2
+
+
+async def test_a_message_that_is_edited_to_nothing_is_forgotten_with_its_reply(
+    story: Story,
+) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        claim = await story.house.claim()
+        await relay.edited(Asker(THREAD, "U1"), claim.job.turn, " ", "1")
+        assert await story.house.texts(THREAD) == []
+        assert await story.house.queue.owed(THREAD) == {}

@@ -511,3 +511,12 @@ async def test_a_position_is_told_while_a_reply_waits(house: StoreFixture) -> No
     second = await house.say("two", author="U2")
     assert await house.events(second.job) == [Queued(1)]
     assert await house.queue.positions(THREAD, [job_of(second)]) == [1]
+
+
+async def test_half_a_character_in_a_message_does_not_keep_it_from_being_answered(
+    house: StoreFixture,
+) -> None:
+    receipt = await house.say("a \ud83d b \U0001f600")
+    assert receipt.outcome == "queued"
+    await house.claim()
+    assert await house.texts() == ["a \ufffd b \U0001f600"]

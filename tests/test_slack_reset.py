@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.server import Call
+from tests.waiting import until
 
 BOT = "<@U0HENJI>"
 
@@ -48,3 +49,39 @@ def _readings(house: SlackDeployment, thread: str) -> list[Call]:
     """How often a thread was read from the channel."""
     calls = house.slack.api.calls
     return [c for c in calls if c.method == "conversations.replies" and c.arguments["ts"] == thread]
+
+
+# -- text commands, and edits that make one ------------------------------------------------------
+
+
+async def test_a_stop_that_comes_as_two_events_says_nothing_of_a_reply_that_has_ended(
+    redis: Redis,
+) -> None:
+    async with slack_deployment(redis) as house:
+        await house.core(pace=5)
+        await house.adapter()
+        slack = house.slack
+        ts = await slack.say("C1", "U2", f"{BOT} {'a long question ' * 20}")
+        await slack.until(lambda: slack.replies("C1", ts))
+        await slack.say("C1", "U2", f"{BOT} stop", thread=ts)
+        await slack.until(lambda: any("Stopped" in str(m.blocks) for m in slack.replies("C1", ts)))
+        await slack.say("C1", "U2", f"{BOT} help", thread=ts)
+        await slack.until(lambda: slack.whispers("U2"))
+        assert [("Mention me" in m.text) for m in slack.whispers("U2")] == [True]
+
+
+@pytest.mark.parametrize("text", [BOT, f"{BOT} reset", f"{BOT} help"])
+async def test_a_question_that_is_edited_to_no_question_is_forgotten_and_not_answered(
+    house: SlackDeployment, text: str
+) -> None:
+    slack, store = house.slack, house.storehouse()
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await house.answered("C1", ts, "echo: hi")
+    await slack.edit("C1", ts, text)
+
+    async def is_forgotten() -> bool:
+        return await store.texts(house.key("C1", ts)) == []
+
+    await until(is_forgotten)
+    await house.settled()
+    assert [message.shown for message in slack.replies("C1", ts)] == ["echo: hi"]

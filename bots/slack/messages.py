@@ -129,7 +129,7 @@ class MessageHandler:
         if command == "reset":
             await self._reset(posted)
         elif command == "stop":
-            await self._stop(await self._conversations(posted), posted.user)
+            await self._stop_here(posted)
         elif self._first(posted, command):
             locale = await self._context.users.locale(bot.team, posted.user, posted.text)
             sentence = self.sentence(command, locale, bot)
@@ -169,21 +169,23 @@ class MessageHandler:
                 break
         return found
 
-    async def _stop(
-        self, conversations: Sequence[ThreadKey], user: str, streams: Sequence[str] = ()
-    ) -> None:
-        key = conversations[0]
-        actor = await self._context.actor(key.space, user)
-        outcome = await self._context.actions.stop_here(actor, conversations, streams)
-        if not outcome.done:
-            self._context.report(key, user, outcome)
+    async def _stop_here(self, posted: MessagePosted) -> None:
+        actor = await self._context.actor(posted.key.space, posted.user, posted.user_team)
+        conversations = await self._conversations(posted)
+        outcome = await self._context.actions.stop_here(actor, conversations)
+        if self._first(posted, "stop") and not outcome.done:  # a mention comes as two events
+            self._context.report(posted.key, posted.user, outcome)
 
     async def on_session_stopped(self, stopped: SessionStopped) -> None:
         """Stop the work and end the session: Slack's Stop button has ended only the stream.
 
         If the presser may not stop the reply, it goes on without a stream.
         """
-        await self._stop((stopped.key,), stopped.user, stopped.streams)
+        actor = await self._context.actor(stopped.key.space, stopped.user)
+        key, streams = stopped.key, stopped.streams
+        outcome = await self._context.actions.stop_here(actor, (key,), streams)
+        if not outcome.done:
+            self._context.report(stopped.key, stopped.user, outcome)
         self._context.spawn(self._context.platform.end_session(stopped.key))
 
     # -- storing --------------------------------------------------------------------------------
