@@ -20,30 +20,32 @@ BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        yield house
-        await house.at_rest()
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
-async def asked(house: SlackDeployment, text: str = "一", user: str = "U1") -> tuple[str, Message]:
-    ts = await house.slack.say("C1", user, f"{BOT} {text}")
-    return ts, await house.answered("C1", ts, f"echo: {text}")
+async def asked(
+    deployment: SlackDeployment, text: str = "一", user: str = "U1"
+) -> tuple[str, Message]:
+    ts = await deployment.slack.say("C1", user, f"{BOT} {text}")
+    return ts, await deployment.answered("C1", ts, f"echo: {text}")
 
 
-async def modal(house: SlackDeployment, callback: str) -> Json:
+async def modal(deployment: SlackDeployment, callback: str) -> Json:
     def opened() -> Json | None:
-        views = house.slack.workspace.views.values()
+        views = deployment.slack.workspace.views.values()
         return next((v for v in views if v.get("callback_id") == callback), None)
 
-    view: Json = await house.slack.until(opened)
+    view: Json = await deployment.slack.until(opened)
     return view
 
 
-async def whispered(house: SlackDeployment, user: str, part: str) -> None:
-    slack = house.slack
+async def whispered(deployment: SlackDeployment, user: str, part: str) -> None:
+    slack = deployment.slack
     await slack.until(lambda: any(part in m.text for m in slack.whispers(user)))
 
 
@@ -51,118 +53,122 @@ async def whispered(house: SlackDeployment, user: str, part: str) -> None:
 
 
 async def test_regenerate_answers_again_in_place_and_again_after_a_restart(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    ts, reply = await asked(house)
+    slack = deployment.slack
+    ts, reply = await asked(deployment)
     slack.press("U1", reply, components.REGENERATE)
     await slack.until(lambda: reply.edits == 1 and components.FEEDBACK in reply.buttons())
-    await house.stop("adapter")
-    await house.adapter("another")
+    await deployment.stop("adapter")
+    await deployment.adapter("another")
     slack.press("U1", reply, components.REGENERATE)
     await slack.until(lambda: reply.edits == 2 and components.FEEDBACK in reply.buttons())
     assert slack.replies("C1", ts) == [reply]
-    assert await house.storehouse().texts(house.key("C1", ts)) == ["一", "echo: 一"]
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == ["一", "echo: 一"]
 
 
-async def test_only_the_asker_and_admins_may_regenerate(house: SlackDeployment) -> None:
-    slack = house.slack
-    _, reply = await asked(house)
+async def test_only_the_asker_and_admins_may_regenerate(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    _, reply = await asked(deployment)
     slack.press("U2", reply, components.REGENERATE)
-    await whispered(house, "U2", "Only the person who asked")
+    await whispered(deployment, "U2", "Only the person who asked")
     assert reply.edits == 0
     slack.press("UADMIN", reply, components.REGENERATE)
     await slack.until(lambda: reply.edits == 1)
 
 
-async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(house: SlackDeployment) -> None:
-    slack = house.slack
-    ts, reply = await asked(house)
-    await house.storehouse().history.reset(house.key("C1", ts), "test")
+async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    ts, reply = await asked(deployment)
+    await deployment.stores().history.reset(deployment.key("C1", ts), "test")
     slack.press("U1", reply, components.REGENERATE)
-    await whispered(house, "U1", "もう記憶にない")
+    await whispered(deployment, "U1", "もう記憶にない")
 
 
 async def test_feedback_is_stored_with_model_and_reason(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    _, reply = await asked(house)
-    await house.stop("adapter")
-    await house.adapter("another")  # all that a press needs is in the button
+    slack = deployment.slack
+    _, reply = await asked(deployment)
+    await deployment.stop("adapter")
+    await deployment.adapter("another")  # all that a press needs is in the button
     buttons = reply.buttons()[components.FEEDBACK]
     slack.press("U2", reply, components.FEEDBACK, value=buttons["negative_button"]["value"])
-    view = await modal(house, "henji_reason")
-    feedback, space = house.storehouse().feedback, Place("slack", slack.workspace.team)
+    view = await modal(deployment, "henji_reason")
+    feedback, space = deployment.stores().feedback, Place("slack", slack.workspace.team)
     [opinion] = await feedback.opinions(space)
     assert (opinion.by, opinion.verdict, opinion.reason) == ("U2", "bad", "")
     slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
-    await whispered(house, "U2", "Thank you")
+    await whispered(deployment, "U2", "Thank you")
     [opinion] = await feedback.opinions(space)
     assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
     assert opinion.sampling == CATALOGUE["echo"].sampling
     assert opinion.job == (reply.metadata or {})["event_payload"]["job"]
-    await house.storehouse().history.forget(space, "U2")
+    await deployment.stores().history.forget(space, "U2")
     assert await feedback.opinions(space) == []
 
 
 # -- resets ----------------------------------------------------------------------------------
 
 
-async def test_reset_as_a_word_forgets_the_thread(house: SlackDeployment) -> None:
-    ts, _ = await asked(house)
-    await house.slack.say("C1", "U2", f"{BOT} reset", thread=ts)
-    await whispered(house, "U2", "forgotten")
-    assert await house.storehouse().texts(house.key("C1", ts)) == []
+async def test_reset_as_a_word_forgets_the_thread(deployment: SlackDeployment) -> None:
+    ts, _ = await asked(deployment)
+    await deployment.slack.say("C1", "U2", f"{BOT} reset", thread=ts)
+    await whispered(deployment, "U2", "forgotten")
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
-async def test_a_shortcut_resets_a_thread_after_confirmation(house: SlackDeployment) -> None:
-    slack = house.slack
-    ts, reply = await asked(house)
+async def test_a_shortcut_resets_a_thread_after_confirmation(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    ts, reply = await asked(deployment)
     slack.shortcut("U1", RESET_SHORTCUT, reply)
-    view = await modal(house, "henji_confirm_reset")
+    view = await modal(deployment, "henji_confirm_reset")
     slack.submit("U1", view, {})
-    await whispered(house, "U1", "忘れました")
-    assert await house.storehouse().texts(house.key("C1", ts)) == []
+    await whispered(deployment, "U1", "忘れました")
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
-async def responded(house: SlackDeployment, part: str) -> None:
+async def responded(deployment: SlackDeployment, part: str) -> None:
     """A command was answered, by the address that came with it."""
-    slack = house.slack
+    slack = deployment.slack
     answers = slack.workspace.responses
     await slack.until(lambda: any(part.lower() in r["text"].lower() for r in answers))
 
 
 async def test_the_menu_under_a_reply_resets_its_thread_after_confirmation(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    ts, reply = await asked(house)
+    slack = deployment.slack
+    ts, reply = await asked(deployment)
     slack.press("U2", reply, components.MENU, value="reset")
-    view = await modal(house, "henji_confirm_reset")
+    view = await modal(deployment, "henji_confirm_reset")
     slack.submit("U2", view, {})
-    await whispered(house, "U2", "This conversation is forgotten")
-    assert await house.storehouse().texts(house.key("C1", ts)) == []
+    await whispered(deployment, "U2", "This conversation is forgotten")
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
-async def test_a_channel_is_reset_by_admins_and_refused_to_others(house: SlackDeployment) -> None:
-    slack = house.slack
-    ts, _ = await asked(house)
+async def test_a_channel_is_reset_by_admins_and_refused_to_others(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    ts, _ = await asked(deployment)
     slack.command("U2", "C1", "reset")
-    view = await modal(house, "henji_confirm_reset")
+    view = await modal(deployment, "henji_confirm_reset")
     slack.submit("U2", view, {})
-    await responded(house, "Only admins")
-    assert await house.storehouse().texts(house.key("C1", ts)) != []
+    await responded(deployment, "Only admins")
+    assert await deployment.stores().texts(deployment.key("C1", ts)) != []
     slack.submit("UADMIN", view, {})
-    await responded(house, "消しました")
-    assert await house.storehouse().texts(house.key("C1", ts)) == []
+    await responded(deployment, "消しました")
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
 async def test_the_home_page_explains_the_bot_and_forgets_a_persons_messages(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    ts, _ = await asked(house)
+    slack = deployment.slack
+    ts, _ = await asked(deployment)
     slack.open_home("U1")
     page = await slack.until(lambda: slack.workspace.views.get("U1"))
     assert "echo" in str(page)
@@ -170,53 +176,55 @@ async def test_the_home_page_explains_the_bot_and_forgets_a_persons_messages(
     assert RESET_SPACE not in str(page)
     slack.press_home("U1", FORGET_ME)
     await slack.until(lambda: "消しました" in str(slack.workspace.views["U1"]))
-    assert await house.storehouse().texts(house.key("C1", ts)) == []
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
-async def test_admins_choose_the_scope_of_a_reset_on_the_home_page(house: SlackDeployment) -> None:
-    slack = house.slack
-    ts, _ = await asked(house)
+async def test_admins_choose_the_scope_of_a_reset_on_the_home_page(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    ts, _ = await asked(deployment)
     slack.open_home("UADMIN")
     await slack.until(lambda: RESET_SPACE in str(slack.workspace.views.get("UADMIN")))
     slack.press_home("UADMIN", RESET_CHANNEL)
-    view = await modal(house, "henji_confirm_reset")
+    view = await modal(deployment, "henji_confirm_reset")
     slack.submit("UADMIN", view, {"what": {"what": {"selected_conversation": "C1"}}})
     await slack.until(lambda: "消しました" in str(slack.workspace.views["UADMIN"]))
-    assert await house.storehouse().texts(house.key("C1", ts)) == []
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
 # -- commands --------------------------------------------------------------------------------
 
 
-async def test_a_slash_command_begins_a_thread_of_its_own(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_slash_command_begins_a_thread_of_its_own(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.command("U1", "C1", "ask 今日は?")
     question = await slack.until(
         lambda: next((m for m in slack.workspace.messages.values() if "今日は?" in m.text), None)
     )
     assert question.thread_ts is None
-    await house.answered("C1", question.ts, "echo: 今日は?")
+    await deployment.answered("C1", question.ts, "echo: 今日は?")
 
 
 async def test_a_person_is_told_where_their_question_cannot_be_posted(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     root = await slack.say("C1", "U2", "the numbers are in")
     slack.workspace.without_app.add("C1")
     slack.command("U2", "C1", "ask what now?")
-    await responded(house, "Please invite me")
+    await responded(deployment, "Please invite me")
     slack.shortcut("U2", ASK_SHORTCUT, slack.workspace.messages["C1", root])
-    view = await modal(house, "henji_asked")
+    view = await modal(deployment, "henji_asked")
     slack.submit("U2", view, {"question": {"question": {"value": "what now?"}}})
     await slack.until(lambda: len(slack.workspace.responses) == 2)
     assert "Please invite me" in slack.workspace.responses[1]["text"]
 
 
 async def test_commands_are_acknowledged_before_their_questions_are_posted(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     slack.api.slow |= {"chat.postMessage": 4.0, "users.info": 4.0}
     envelopes = [slack.command("U1", "C1", f"ask {n}") for n in range(6)]
     envelopes += [slack.command("U1", "C1", word) for word in ("help", "config", "reset")]
@@ -226,13 +234,13 @@ async def test_commands_are_acknowledged_before_their_questions_are_posted(
     assert max(e.acknowledged - e.sent for e in envelopes) < 0.5
     slack.api.slow.clear()
     for n in range(6):
-        root = await slack.until(lambda n=n: posted(house, str(n)), within=20)
-        await house.answered("C1", root.ts, f"echo: {n}", within=20)
+        root = await slack.until(lambda n=n: posted(deployment, str(n)), within=20)
+        await deployment.answered("C1", root.ts, f"echo: {n}", within=20)
 
 
-def posted(house: SlackDeployment, part: str) -> Message | None:
+def posted(deployment: SlackDeployment, part: str) -> Message | None:
     """The question that the bot posted for a person."""
-    messages = house.slack.workspace.messages.values()
+    messages = deployment.slack.workspace.messages.values()
     return next((m for m in messages if m.metadata and m.text.endswith(part)), None)
 
 
@@ -240,10 +248,10 @@ def posted(house: SlackDeployment, part: str) -> Message | None:
 async def test_a_question_of_a_killed_process_is_asked_once_by_another(
     redis: Redis, redis_url: str, was_posted: bool
 ) -> None:
-    async with slack_deployment(redis, minute=2) as house:
-        slack = house.slack
-        await house.core()
-        process = await house.adapter_process(redis_url)
+    async with slack_deployment(redis, minute=2) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        process = await deployment.adapter_process(redis_url)
         slack.api.slow["chat.postMessage"] = 60.0
         if not was_posted:
             slack.workspace.without_answer.add("chat.postMessage")
@@ -254,25 +262,25 @@ async def test_a_question_of_a_killed_process_is_asked_once_by_another(
         await process.wait()
         slack.api.slow.clear()
         slack.workspace.without_answer.clear()
-        await house.adapter()
-        root = await slack.until(lambda: posted(house, "今日は?"), within=20)
-        await house.answered("C1", root.ts, "echo: 今日は?", within=20)
+        await deployment.adapter()
+        root = await slack.until(lambda: posted(deployment, "今日は?"), within=20)
+        await deployment.answered("C1", root.ts, "echo: 今日は?", within=20)
         questions = [m for m in slack.workspace.messages.values() if m.text == root.text]
         assert questions == [root]
 
 
 async def test_the_search_for_a_lost_reply_skips_the_posted_question(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    await house.stop("core")
-    await house.storehouse().queue.announce(LANE, "busy", 60)
+    slack = deployment.slack
+    await deployment.stop("core")
+    await deployment.stores().queue.announce(LANE, "busy", 60)
     slack.command("U1", "C1", "ask 今日は?")
     [question] = await slack.until(lambda: slack.called("chat.postMessage"))
     slack.api.lost["chat.postMessage"] = 1
-    await house.core()
+    await deployment.core()
     [root] = [m for m in slack.workspace.messages.values() if m.text == question.arguments["text"]]
-    await house.answered("C1", root.ts, "echo: 今日は?")
+    await deployment.answered("C1", root.ts, "echo: 今日は?")
     assert root.edits == 0
     assert len(slack.replies("C1", root.ts)) == 2  # the question, and one reply
 
@@ -282,44 +290,44 @@ async def test_the_search_for_a_lost_reply_skips_the_posted_question(
     [("help", "mention me"), ("privacy", "30 days"), ("model", "echo"), ("what", "`/henji ask`")],
 )
 async def test_slash_commands_are_answered_privately(
-    house: SlackDeployment, word: str, part: str
+    deployment: SlackDeployment, word: str, part: str
 ) -> None:
-    house.slack.command("U2", "C1", word)
-    await responded(house, part)
+    deployment.slack.command("U2", "C1", word)
+    await responded(deployment, part)
 
 
 @pytest.mark.parametrize(
     ("word", "part"), [("help", "language model"), ("privacy", "30 days"), ("model", "echo")]
 )
 async def test_the_menu_under_a_reply_has_the_commands_too(
-    house: SlackDeployment, word: str, part: str
+    deployment: SlackDeployment, word: str, part: str
 ) -> None:
-    _, reply = await asked(house)
-    house.slack.press("U2", reply, components.MENU, value=word)
-    await whispered(house, "U2", part)
+    _, reply = await asked(deployment)
+    deployment.slack.press("U2", reply, components.MENU, value=word)
+    await whispered(deployment, "U2", part)
 
 
-async def test_commands_work_as_words_inside_threads(house: SlackDeployment) -> None:
-    ts, _ = await asked(house)
-    await house.slack.say("C1", "U2", f"{BOT} help", thread=ts)
-    await whispered(house, "U2", "language model")
-    assert len(house.slack.replies("C1", ts)) == 1
+async def test_commands_work_as_words_inside_threads(deployment: SlackDeployment) -> None:
+    ts, _ = await asked(deployment)
+    await deployment.slack.say("C1", "U2", f"{BOT} help", thread=ts)
+    await whispered(deployment, "U2", "language model")
+    assert len(deployment.slack.replies("C1", ts)) == 1
 
 
-async def test_a_shortcut_asks_about_a_message(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_shortcut_asks_about_a_message(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     root = await slack.say("C1", "U2", "the numbers are in")
     message = slack.workspace.messages["C1", root]
     slack.shortcut("U1", ASK_SHORTCUT, message)
-    view = await modal(house, "henji_asked")
+    view = await modal(deployment, "henji_asked")
     slack.submit("U1", view, {"question": {"question": {"value": "つまり?"}}})
-    await house.answered("C1", root, "echo: つまり?")
-    texts = await house.storehouse().texts(house.key("C1", root))
+    await deployment.answered("C1", root, "echo: つまり?")
+    texts = await deployment.stores().texts(deployment.key("C1", root))
     assert texts == ["the numbers are in", "つまり?", "echo: つまり?"]
 
 
-async def test_the_agent_pane_suggests_what_to_ask(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_the_agent_pane_suggests_what_to_ask(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.open_home("U1", tab="messages")
     prompts = await slack.until(lambda: slack.workspace.prompts.get("DU1"))
     assert len(prompts["prompts"]) == 3

@@ -28,18 +28,18 @@ def logs() -> Iterator[Logs]:
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        yield house
-        await house.at_rest()
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
 async def test_unknown_and_malformed_payloads_are_acknowledged(
-    house: SlackDeployment, logs: Logs
+    deployment: SlackDeployment, logs: Logs
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     slack.event({"type": "star_added", "item": "a secret"})
     slack.event({"type": "message", "text": "a secret"})
     slack.event({"type": "message", "subtype": "message_changed", "channel": "C1"})
@@ -54,38 +54,38 @@ async def test_unknown_and_malformed_payloads_are_acknowledged(
     slack.delivery.send("slash_commands", {"command": "/henji", "text": "a secret"})
     slack.delivery.send("events_api", {"type": "event_callback", "event": "a secret"})
     slack.delivery.send("events_api", {"type": "event_callback"})
-    await house.settled()
+    await deployment.settled()
     assert max(envelope.attempts for envelope in slack.delivery.envelopes) == 1
     assert len([line for line in logs if "malformed" in line["event"]]) >= 3
     assert "a secret" not in str(logs)
 
 
-async def test_a_revoked_token_is_named_at_the_start(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_revoked_token_is_named_at_the_start(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.workspace.installations[slack.bot_token].revoked = True
     with pytest.raises(OperatorError, match=r"was revoked.*Reinstall"):
-        await house.adapter("second")
+        await deployment.adapter("second")
 
 
 async def test_a_token_revoked_at_run_time_is_named_and_later_replies_arrive(
-    house: SlackDeployment, logs: Logs
+    deployment: SlackDeployment, logs: Logs
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     app = slack.workspace.installations[slack.bot_token]
     app.revoked = True
     lost = await slack.say("C1", "U1", f"{BOT} lost")
     await slack.until(lambda: [c for c in slack.called("chat.postMessage") if c.error])
     app.revoked = False
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
     assert slack.replies("C1", lost) == []
     assert "SLACK_BOT_TOKEN was revoked: at api.slack.com/apps" in str(logs)
 
 
 async def test_an_app_token_revoked_at_run_time_is_named(
-    house: SlackDeployment, logs: Logs
+    deployment: SlackDeployment, logs: Logs
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     slack.api.app_token = "xapp-another"
     await slack.delivery.disconnect()
 
@@ -96,43 +96,43 @@ async def test_an_app_token_revoked_at_run_time_is_named(
 
 
 async def test_a_missing_scope_is_named(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        app = house.slack.workspace.installations[house.slack.bot_token]
+    async with slack_deployment(redis) as deployment:
+        app = deployment.slack.workspace.installations[deployment.slack.bot_token]
         app.scopes -= {"users:read"}
         with pytest.raises(OperatorError, match=r"lacks users:read.*OAuth & Permissions"):
-            await house.adapter()
+            await deployment.adapter()
 
 
 async def test_a_wrong_bot_token_is_named(redis: Redis) -> None:
-    async with slack_deployment(redis, slack_bot_token="xoxb-wrong") as house:
+    async with slack_deployment(redis, slack_bot_token="xoxb-wrong") as deployment:
         with pytest.raises(OperatorError, match="SLACK_BOT_TOKEN is not a token"):
-            await house.adapter()
+            await deployment.adapter()
 
 
 async def test_a_bot_token_in_the_place_of_the_app_token_is_named(redis: Redis) -> None:
-    async with slack_deployment(redis, slack_app_token="xoxb-local") as house:
+    async with slack_deployment(redis, slack_app_token="xoxb-local") as deployment:
         with pytest.raises(OperatorError, match=r"SLACK_APP_TOKEN.*app-level token"):
-            await house.adapter()
+            await deployment.adapter()
 
 
 async def test_an_unreachable_slack_is_named(redis: Redis) -> None:
-    async with slack_deployment(redis, slack_api_url="http://127.0.0.1:9/api/") as house:
+    async with slack_deployment(redis, slack_api_url="http://127.0.0.1:9/api/") as deployment:
         with pytest.raises(OperatorError, match=r"cannot be reached at http://127\.0\.0\.1:9/api/"):
-            await house.adapter()
+            await deployment.adapter()
 
 
 async def test_an_outage_of_slack_is_not_blamed_on_the_token(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        house.slack.limits.refuse_next("auth.test")
+    async with slack_deployment(redis) as deployment:
+        deployment.slack.limits.refuse_next("auth.test")
         with pytest.raises(OperatorError, match=r"ratelimited.*try again"):
-            await house.adapter()
+            await deployment.adapter()
 
 
 async def test_an_app_without_socket_mode_says_where_to_turn_it_on(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        house.slack.api.socket_mode = False
+    async with slack_deployment(redis) as deployment:
+        deployment.slack.api.socket_mode = False
         with pytest.raises(OperatorError, match="Enable Socket Mode"):
-            await house.adapter()
+            await deployment.adapter()
 
 
 @pytest.mark.parametrize(

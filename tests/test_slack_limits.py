@@ -24,28 +24,28 @@ LONG = "".join(f"{n}番目の文です。" for n in range(700))
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With a core that writes whole replies at once, and an adapter."""
-    async with slack_deployment(redis, max_new_tokens=20_000) as house:
-        await house.core(tokens=20_000)
-        await house.adapter()
-        yield house
-        await house.at_rest()
+    async with slack_deployment(redis, max_new_tokens=20_000) as deployment:
+        await deployment.core(tokens=20_000)
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
 @pytest.fixture
 async def slow(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With a core that takes seconds for `LONG`, where a minute has 30 seconds."""
-    async with slack_deployment(redis, max_new_tokens=20_000, minute=30) as house:
-        await house.core(pace=3000, tokens=20_000)
-        await house.adapter()
-        yield house
-        await house.at_rest()
+    async with slack_deployment(redis, max_new_tokens=20_000, minute=30) as deployment:
+        await deployment.core(pace=3000, tokens=20_000)
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
-async def whole(house: SlackDeployment, channel: str, ts: str, text: str) -> list[Message]:
+async def whole(deployment: SlackDeployment, channel: str, ts: str, text: str) -> list[Message]:
     """The messages of a reply, once they hold all of it and it has ended."""
-    slack = house.slack
+    slack = deployment.slack
 
     def ended() -> list[Message]:
         parts = slack.replies(channel, ts)
@@ -82,26 +82,26 @@ async def test_a_long_reply_survives_the_end_of_its_stream(slow: SlackDeployment
 
 
 async def test_a_long_reply_survives_a_new_adapter(redis: Redis, redis_url: str) -> None:
-    async with slack_deployment(redis, max_new_tokens=20_000) as house:
-        house.lease = 1.0
-        await house.core(pace=1500, tokens=20_000)
-        process = await house.adapter_process(redis_url)
-        ts = await house.slack.say("C1", "U1", f"{BOT} {LONG}")
-        await house.slack.until(
-            lambda: any(len(m.text) > 1500 for m in house.slack.replies("C1", ts))
+    async with slack_deployment(redis, max_new_tokens=20_000) as deployment:
+        deployment.lease = 1.0
+        await deployment.core(pace=1500, tokens=20_000)
+        process = await deployment.adapter_process(redis_url)
+        ts = await deployment.slack.say("C1", "U1", f"{BOT} {LONG}")
+        await deployment.slack.until(
+            lambda: any(len(m.text) > 1500 for m in deployment.slack.replies("C1", ts))
         )
         process.kill()
         await process.wait()
-        await house.adapter()
-        await whole(house, "C1", ts, f"echo: {LONG}")
+        await deployment.adapter()
+        await whole(deployment, "C1", ts, f"echo: {LONG}")
 
 
-async def test_a_long_reply_without_blocks_is_split_smaller(house: SlackDeployment) -> None:
-    house.slack.methods.layout = False
-    ts = await house.slack.say("C1", "U1", f"{BOT} {LONG}")
-    parts = await whole(house, "C1", ts, f"echo: {LONG}")
+async def test_a_long_reply_without_blocks_is_split_smaller(deployment: SlackDeployment) -> None:
+    deployment.slack.methods.layout = False
+    ts = await deployment.slack.say("C1", "U1", f"{BOT} {LONG}")
+    parts = await whole(deployment, "C1", ts, f"echo: {LONG}")
     assert len(parts) >= 5
-    assert {c.error for c in house.slack.called("chat.postMessage")} == {"", "invalid_blocks"}
+    assert {c.error for c in deployment.slack.called("chat.postMessage")} == {"", "invalid_blocks"}
 
 
 async def test_a_notification_is_cut_within_bytes_and_never_inside_an_entity() -> None:
@@ -141,29 +141,29 @@ async def test_a_reply_that_may_not_be_edited_is_posted_anew(
     reply = await slow.answered("C1", ts, f"echo: {SHORT}")
     await slack.until(lambda: slack.replies("C1", ts) == [reply])
     assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
-    assert await slow.storehouse().texts(slow.key("C1", ts)) == [SHORT, f"echo: {SHORT}"]
+    assert await slow.stores().texts(slow.key("C1", ts)) == [SHORT, f"echo: {SHORT}"]
 
 
 async def test_a_reply_deleted_by_somebody_stops_and_is_not_posted_again(
     redis: Redis,
 ) -> None:
-    async with slack_deployment(redis, minute=30) as house:
-        slack = house.slack
+    async with slack_deployment(redis, minute=30) as deployment:
+        slack = deployment.slack
         slack.methods.streaming = False
-        await house.core(pace=30)
-        await house.adapter()
+        await deployment.core(pace=30)
+        await deployment.adapter()
         ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
         [reply] = await slack.until(lambda: slack.replies("C1", ts))
         reply.deleted = True  # its event is lost
-        await slack.until(lambda: "message_not_found" in errors(house, "chat.update"))
-        await house.at_rest()
+        await slack.until(lambda: "message_not_found" in errors(deployment, "chat.update"))
+        await deployment.at_rest()
         ts = await slack.say("C1", "U1", f"{BOT} hi")
-        await house.answered("C1", ts, "echo: hi")
+        await deployment.answered("C1", ts, "echo: hi")
         assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
 
 
-def errors(house: SlackDeployment, method: str) -> list[str]:
-    return [call.error for call in house.slack.called(method)]
+def errors(deployment: SlackDeployment, method: str) -> list[str]:
+    return [call.error for call in deployment.slack.called(method)]
 
 
 # -- final errors ----------------------------------------------------------------------------
@@ -181,22 +181,22 @@ def errors(house: SlackDeployment, method: str) -> list[str]:
     ],
 )
 async def test_a_person_is_told_at_once_why_slack_refused_the_reply(
-    house: SlackDeployment, error: str
+    deployment: SlackDeployment, error: str
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     slack.refuse("chat.postMessage", error, times=99, channel="C1")
     ts = await slack.say("C1", "U2", f"{BOT} hi")
     await slack.until(lambda: [m for m in slack.whispers("U2") if error in m.text])
     assert slack.replies("C1", ts) == []
-    assert errors(house, "chat.postMessage") == [error]
+    assert errors(deployment, "chat.postMessage") == [error]
 
 
 async def test_a_person_is_told_directly_if_they_have_written_directly_before(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     direct = await slack.say("DU2", "U2", "hello")
-    await house.answered("DU2", direct, "echo: hello")
+    await deployment.answered("DU2", direct, "echo: hello")
     slack.refuse("chat.postMessage", "is_archived", times=99, channel="C1")
     slack.refuse("chat.postEphemeral", "is_archived", times=99, channel="C1")
     for user in ("U1", "U2"):
@@ -207,14 +207,14 @@ async def test_a_person_is_told_directly_if_they_have_written_directly_before(
         return [m.text for m in messages if m.channel == channel and "is_archived" in m.text]
 
     await slack.until(lambda: told("DU2"))
-    await slack.until(lambda: len(errors(house, "chat.postEphemeral")) == 2)
+    await slack.until(lambda: len(errors(deployment, "chat.postEphemeral")) == 2)
     assert told("DU1") == []
 
 
-async def test_a_temporary_error_is_retried(house: SlackDeployment) -> None:
-    house.slack.refuse("chat.postMessage", "internal_error", times=1)
-    ts = await house.slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+async def test_a_temporary_error_is_retried(deployment: SlackDeployment) -> None:
+    deployment.slack.refuse("chat.postMessage", "internal_error", times=1)
+    ts = await deployment.slack.say("C1", "U1", f"{BOT} hi")
+    await deployment.answered("C1", ts, "echo: hi")
 
 
 # -- where streams are refused ---------------------------------------------------------------
@@ -233,29 +233,29 @@ async def test_a_temporary_error_is_retried(house: SlackDeployment) -> None:
 async def test_a_refused_stream_stops_only_the_streams_it_speaks_of(
     redis: Redis, error: str, elsewhere: int, there: int
 ) -> None:
-    async with slack_deployment(redis, minute=30) as house:
-        await house.core(pace=90)
-        await house.adapter()
-        slack = house.slack
+    async with slack_deployment(redis, minute=30) as deployment:
+        await deployment.core(pace=90)
+        await deployment.adapter()
+        slack = deployment.slack
         slack.refuse("chat.startStream", error, channel="C1")
         ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
-        await house.answered("C1", ts, f"echo: {SHORT}")
+        await deployment.answered("C1", ts, f"echo: {SHORT}")
         for channel, started in (("C2", elsewhere), ("C1", there)):
             before = len(slack.called("chat.startStream"))
             ts = await slack.say(channel, "U1", f"{BOT} {SHORT}")
-            await house.answered(channel, ts, f"echo: {SHORT}")
+            await deployment.answered(channel, ts, f"echo: {SHORT}")
             assert len(slack.called("chat.startStream")) - before == started
-        await house.at_rest()
+        await deployment.at_rest()
 
 
 async def test_an_allowed_bot_is_answered_without_a_stream(redis: Redis) -> None:
-    async with slack_deployment(redis, minute=30, slack_allowed_bots={"B1"}) as house:
-        await house.core(pace=90)
-        await house.adapter()
-        ts = await house.slack.say("C1", "", f"{BOT} {SHORT}", bot_id="B1")
-        await house.answered("C1", ts, f"echo: {SHORT}")
-        assert house.slack.called("chat.startStream") == []
-        await house.at_rest()
+    async with slack_deployment(redis, minute=30, slack_allowed_bots={"B1"}) as deployment:
+        await deployment.core(pace=90)
+        await deployment.adapter()
+        ts = await deployment.slack.say("C1", "", f"{BOT} {SHORT}", bot_id="B1")
+        await deployment.answered("C1", ts, f"echo: {SHORT}")
+        assert deployment.slack.called("chat.startStream") == []
+        await deployment.at_rest()
 
 
 # -- the published lists ---------------------------------------------------------------------
@@ -308,50 +308,50 @@ def test_every_call_is_held_to_the_published_arguments(published: dict[str, Any]
 
 async def test_a_streamed_table_is_laid_out_by_an_update_at_the_end(redis: Redis) -> None:
     table = "表：\n\n| 名前 | 値 |\n|---|---|\n| 一 | 二 |\n" + "説明です。" * 12
-    async with slack_deployment(redis, minute=30) as house:
-        await house.core(pace=60)
-        await house.adapter()
-        slack = house.slack
+    async with slack_deployment(redis, minute=30) as deployment:
+        await deployment.core(pace=60)
+        await deployment.adapter()
+        slack = deployment.slack
         ts = await slack.say("C1", "U1", f"{BOT} {table}")
-        reply = await house.answered("C1", ts, f"echo: {table}")
+        reply = await deployment.answered("C1", ts, f"echo: {table}")
         await slack.until(lambda: reply.edits == 1)
-        assert errors(house, "chat.stopStream") == [""]
+        assert errors(deployment, "chat.stopStream") == [""]
         assert slack.replies("C1", ts) == [reply]
-        await house.at_rest()
+        await deployment.at_rest()
 
 
 async def test_bold_beside_japanese_is_streamed_as_bold(redis: Redis) -> None:
     text = "これは**「重要」**です。" * 6
-    async with slack_deployment(redis, minute=30) as house:
-        await house.core(pace=40)
-        await house.adapter()
-        slack = house.slack
+    async with slack_deployment(redis, minute=30) as deployment:
+        await deployment.core(pace=40)
+        await deployment.adapter()
+        slack = deployment.slack
         ts = await slack.say("C1", "U1", f"{BOT} {text}")
         shown = components.markdown(f"echo: {text}")
-        reply = await house.answered("C1", ts, shown)
+        reply = await deployment.answered("C1", ts, shown)
         assert "**\u200b「重要」\u200b**" in reply.shown
         assert slack.called("chat.update") == []
         assert len(slack.called("chat.appendStream")) > 1
-        texts = await house.storehouse().texts(house.key("C1", ts))
+        texts = await deployment.stores().texts(deployment.key("C1", ts))
         assert texts[-1] == f"echo: {text}"
-        await house.at_rest()
+        await deployment.at_rest()
 
 
 # -- apps outside the Marketplace ------------------------------------------------------------
 
 
 async def test_a_distributed_app_reads_what_it_may_and_answers_at_once(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        slack = house.slack
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
         slack.distribute()
-        await house.core()
-        await house.adapter()
+        await deployment.core()
+        await deployment.adapter()
         for channel, read in (("C1", 15), ("C2", 0)):
             root = await slack.say(channel, "U2", "number 0")
             for n in range(1, 20):
                 await slack.say(channel, "U2", f"number {n}", thread=root)
             await slack.say(channel, "U1", f"{BOT} hi", thread=root)
-            await house.answered(channel, root, "echo: hi", within=6)
-            texts = await house.storehouse().texts(house.key(channel, root))
+            await deployment.answered(channel, root, "echo: hi", within=6)
+            texts = await deployment.stores().texts(deployment.key(channel, root))
             assert texts == [*(f"number {n}" for n in range(read)), "hi", "echo: hi"]
-        await house.at_rest()
+        await deployment.at_rest()

@@ -26,19 +26,19 @@ BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With an adapter that has no token of its own."""
-    async with slack_deployment(redis) as house:
-        by_oauth(house)
-        await house.core()
-        await house.http_adapter()
-        yield house
-        assert house.slack.workspace.violations == []
+    async with slack_deployment(redis) as deployment:
+        by_oauth(deployment)
+        await deployment.core()
+        await deployment.http_adapter()
+        yield deployment
+        assert deployment.slack.workspace.violations == []
 
 
-async def install(house: SlackDeployment, code: str) -> int:
+async def install(deployment: SlackDeployment, code: str) -> int:
     """What an admin's browser does; the status of the last page."""
-    base = str(house.slack.delivery.request_url).removesuffix("/slack/events")
+    base = str(deployment.slack.delivery.request_url).removesuffix("/slack/events")
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
         async with browser.get(f"{base}/slack/install") as page:
             cookies = {name: morsel.value for name, morsel in page.cookies.items()}
@@ -50,46 +50,46 @@ async def install(house: SlackDeployment, code: str) -> int:
             return page.status
 
 
-async def test_a_workspace_that_installs_the_app_is_answered(house: SlackDeployment) -> None:
-    slack = house.slack
-    assert await install(house, slack.bot_token) == 200
+async def test_a_workspace_that_installs_the_app_is_answered(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    assert await install(deployment, slack.bot_token) == 200
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
 
 
-async def test_an_expiring_token_is_rotated_before_use(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_an_expiring_token_is_rotated_before_use(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     app = slack.workspace.installations[slack.bot_token]
     app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
-    assert await install(house, slack.bot_token) == 200
+    assert await install(deployment, slack.bot_token) == 200
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
     assert app.token.startswith("xoxe.xoxb-")
     assert list(slack.workspace.installations) == [app.token]
 
 
-async def test_concurrent_calls_rotate_a_token_once(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_concurrent_calls_rotate_a_token_once(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     app = slack.workspace.installations[slack.bot_token]
     app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
-    assert await install(house, slack.bot_token) == 200
+    assert await install(deployment, slack.bot_token) == 200
     asked = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(5)]
     for n, ts in enumerate(asked):
-        await house.answered("C1", ts, f"echo: {n}")
+        await deployment.answered("C1", ts, f"echo: {n}")
     exchanges = [c for c in slack.called("oauth.v2.access") if "refresh_token" in c.arguments]
     assert [c.error for c in exchanges] == [""]
 
 
-async def test_each_workspace_is_answered_with_its_own_token(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_each_workspace_is_answered_with_its_own_token(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.install("T1OTHER", "xoxb-other")
     for token in (slack.bot_token, "xoxb-other"):
-        assert await install(house, token) == 200
+        assert await install(deployment, token) == 200
     slack.person("U8", "Other", team="T1OTHER")
     for team, user in ((slack.workspace.team, "U1"), ("T1OTHER", "U8")):
         slack.workspace.team = team
         ts = await slack.say(f"C{team}", user, f"{BOT} hi")
-        await house.answered(f"C{team}", ts, "echo: hi")
+        await deployment.answered(f"C{team}", ts, "echo: hi")
     posts = slack.called("chat.postMessage")
     assert [(c.arguments["channel"], c.team) for c in posts] == [
         ("CT0HENJI", "T0HENJI"),
@@ -97,11 +97,11 @@ async def test_each_workspace_is_answered_with_its_own_token(house: SlackDeploym
     ]
 
 
-async def test_an_uninstalled_workspace_is_forgotten(house: SlackDeployment) -> None:
-    slack = house.slack
-    assert await install(house, slack.bot_token) == 200
+async def test_an_uninstalled_workspace_is_forgotten(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    assert await install(deployment, slack.bot_token) == 200
     slack.event({"type": "app_uninstalled"})
-    installations = Installations(house.storehouse().secrets)
+    installations = Installations(deployment.stores().secrets)
 
     async def gone() -> bool:
         team = slack.workspace.team
@@ -111,24 +111,24 @@ async def test_an_uninstalled_workspace_is_forgotten(house: SlackDeployment) -> 
 
 
 async def test_a_shared_channel_is_answered_whichever_workspace_its_events_name(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    assert await install(house, slack.bot_token) == 200
+    slack = deployment.slack
+    assert await install(deployment, slack.bot_token) == 200
     slack.named_team = "T0OTHER"
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
 
 
-async def test_a_revoked_user_token_uninstalls_nothing(house: SlackDeployment) -> None:
-    slack = house.slack
-    assert await install(house, slack.bot_token) == 200
+async def test_a_revoked_user_token_uninstalls_nothing(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    assert await install(deployment, slack.bot_token) == 200
     revoked = slack.event({"type": "tokens_revoked", "tokens": {"oauth": ["U1"], "bot": []}})
     await revoked.done.wait()
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
     slack.event({"type": "tokens_revoked", "tokens": {"oauth": [], "bot": [slack.bot_user]}})
-    installations = Installations(house.storehouse().secrets)
+    installations = Installations(deployment.stores().secrets)
 
     async def gone() -> bool:
         team = slack.workspace.team
@@ -137,8 +137,8 @@ async def test_a_revoked_user_token_uninstalls_nothing(house: SlackDeployment) -
     await until(gone)
 
 
-async def test_events_of_an_unknown_workspace_are_ignored(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_events_of_an_unknown_workspace_are_ignored(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     await slack.say("C1", "U1", f"{BOT} hi")
     await slack.delivery.envelopes[0].done.wait()
     assert slack.called("chat.postMessage") == []
@@ -150,19 +150,19 @@ async def test_events_of_an_unknown_workspace_are_ignored(house: SlackDeployment
 async def test_a_workspace_that_uninstalled_the_app_offline_is_named(
     redis: Redis, redis_url: str
 ) -> None:
-    async with slack_deployment(redis) as house:
-        slack = house.slack
-        settings = by_oauth(house, redis_url=redis_url)
-        await house.http_adapter()
-        assert await install(house, slack.bot_token) == 200
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
+        settings = by_oauth(deployment, redis_url=redis_url)
+        await deployment.http_adapter()
+        assert await install(deployment, slack.bot_token) == 200
         assert (await doctor.platform("slack", settings)).state == "ok"
-        await house.stop("adapter")
+        await deployment.stop("adapter")
         slack.workspace.installations[slack.bot_token].revoked = True
         finding = await doctor.platform("slack", settings)
         assert finding.state == "fault"
         assert "T0HENJI any more (token_revoked): an admin of it installs it again" in finding.what
         with capture_logs() as logs:
-            await house.http_adapter("another")
+            await deployment.http_adapter("another")
         assert "T0HENJI any more (token_revoked)" in str(logs)
 
 
@@ -174,17 +174,17 @@ async def test_a_workspace_that_uninstalled_the_app_offline_is_named(
     ],
 )
 async def test_a_wrong_client_is_named(redis: Redis, wrong: dict[str, str], named: str) -> None:
-    async with slack_deployment(redis) as house:
-        finding = await doctor.platform("slack", by_oauth(house, **wrong))
+    async with slack_deployment(redis) as deployment:
+        finding = await doctor.platform("slack", by_oauth(deployment, **wrong))
         assert finding.state == "fault"
         assert named in finding.what
 
 
 async def test_a_port_that_is_taken_is_named(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        await house.http_adapter()
+    async with slack_deployment(redis) as deployment:
+        await deployment.http_adapter()
         with pytest.raises(OperatorError, match=r"cannot be listened on.*HENJI_SLACK_HTTP_PORT"):
-            await house.again()
+            await deployment.again()
 
 
 def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -> None:
@@ -198,17 +198,19 @@ def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -
     assert settings.is_complete
 
 
-def by_oauth(house: SlackDeployment, redis_url: str | None = None, **changes: str) -> SlackSettings:
+def by_oauth(
+    deployment: SlackDeployment, redis_url: str | None = None, **changes: str
+) -> SlackSettings:
     """Settings for several workspaces, also of what the house starts next."""
-    client, secret = house.slack.client
-    house.settings |= {"slack_bot_token": None, "slack_app_token": None}
-    house.settings |= {"slack_client_id": client, "slack_client_secret": secret} | changes
+    client, secret = deployment.slack.client
+    deployment.settings |= {"slack_bot_token": None, "slack_app_token": None}
+    deployment.settings |= {"slack_client_id": client, "slack_client_secret": secret} | changes
     return SlackSettings(
-        slack_api_url=house.slack.api_url,
+        slack_api_url=deployment.slack.api_url,
         slack_http_port=0,
-        slack_signing_secret=SecretStr(house.slack.signing_secret),
+        slack_signing_secret=SecretStr(deployment.slack.signing_secret),
         redis_url=redis_url,
-        **{name: value for name, value in house.settings.items() if value},
+        **{name: value for name, value in deployment.settings.items() if value},
     )
 
 

@@ -22,107 +22,109 @@ BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        yield house
-        await house.at_rest()
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
 # -- once ------------------------------------------------------------------------------------
 
 
-async def test_duplicates_and_lost_acknowledgements_are_one_reply(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_duplicates_and_lost_acknowledgements_are_one_reply(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
     slack.delivery.retry_delays = (0.0, 0.0)
     slack.delivery.acknowledge_seconds = 0.3
     slack.delivery.faults.duplicate = 2
     slack.delivery.faults.lose_acknowledgements = 3
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
-    await house.settled()
+    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.settled()
     assert len(slack.replies("C1", ts)) == 1
     assert max(e.attempts for e in slack.delivery.envelopes) > 1
 
 
-async def test_events_in_the_wrong_order_are_one_conversation(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_events_in_the_wrong_order_are_one_conversation(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.delivery.faults.shuffle = True
     ts = await slack.say("C1", "U1", f"{BOT} hi")
     await slack.edit("C1", ts, f"{BOT} hello")
     slack.delivery.release()
-    await house.answered("C1", ts, "echo: hello")
-    await house.settled()
+    await deployment.answered("C1", ts, "echo: hello")
+    await deployment.settled()
     assert len(slack.replies("C1", ts)) == 1
 
 
-async def test_only_stored_events_are_acknowledged(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_only_stored_events_are_acknowledged(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.delivery.retry_delays = (0.0,) * 100
     slack.delivery.acknowledge_seconds = 0.3
-    await house.redis.config_set("maxmemory", "1")  # Redis takes no writes
+    await deployment.redis.config_set("maxmemory", "1")  # Redis takes no writes
     ts = await slack.say("C1", "U1", f"{BOT} hi")
     try:
         await slack.until(lambda: slack.delivery.envelopes[0].attempts >= 3)
         assert not slack.delivery.envelopes[0].acknowledged
     finally:
-        await house.redis.config_set("maxmemory", "0")
-    await house.answered("C1", ts, "echo: hi", within=20)
-    await house.settled()
+        await deployment.redis.config_set("maxmemory", "0")
+    await deployment.answered("C1", ts, "echo: hi", within=20)
+    await deployment.settled()
     assert len(slack.replies("C1", ts)) == 1
 
 
-async def test_a_lost_connection_loses_no_message(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_lost_connection_loses_no_message(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} one")
-    await house.answered("C1", ts, "echo: one")
-    await house.stop("adapter")
+    await deployment.answered("C1", ts, "echo: one")
+    await deployment.stop("adapter")
     await slack.until(lambda: slack.delivery.sockets == 0)
     slack.delivery.deaf = True  # the events of this time never come
     await slack.say("C1", "U1", "two", thread=ts)
     slack.delivery.deaf = False
-    await house.adapter()
-    await house.answered("C1", ts, "echo: two")
+    await deployment.adapter()
+    await deployment.answered("C1", ts, "echo: two")
 
 
 async def test_a_silently_dropped_connection_loses_no_message(redis: Redis) -> None:
-    async with slack_deployment(redis, minute=3) as house:
-        slack = house.slack
-        await house.core()
-        await house.adapter()
+    async with slack_deployment(redis, minute=3) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.adapter()
         ts = await slack.say("C1", "U1", f"{BOT} one")
-        await house.answered("C1", ts, "echo: one")
+        await deployment.answered("C1", ts, "echo: one")
         slack.delivery.deaf = True  # what is sent while nobody listens is lost
         await slack.delivery.drop()
         await slack.say("C1", "U1", "two", thread=ts)
         slack.delivery.deaf = False
-        await house.answered("C1", ts, "echo: two")
-        await house.at_rest()
+        await deployment.answered("C1", ts, "echo: two")
+        await deployment.at_rest()
 
 
 async def test_an_announced_disconnect_with_a_gap_loses_no_message(redis: Redis) -> None:
-    async with slack_deployment(redis, minute=3) as house:
-        slack = house.slack
-        await house.core()
-        await house.adapter()
+    async with slack_deployment(redis, minute=3) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.adapter()
         ts = await slack.say("C1", "U1", f"{BOT} one")
-        await house.answered("C1", ts, "echo: one")
+        await deployment.answered("C1", ts, "echo: one")
         slack.api.slow["apps.connections.open"] = 1.0
         await slack.delivery.disconnect()
         slack.delivery.deaf = True  # what is sent while nobody listens is lost
         await slack.say("C1", "U1", "two", thread=ts)
         slack.delivery.deaf = False
-        await house.answered("C1", ts, "echo: two")
-        await house.at_rest()
+        await deployment.answered("C1", ts, "echo: two")
+        await deployment.at_rest()
 
 
 async def test_a_second_bot_with_the_same_token_is_noticed(
-    house: SlackDeployment, capsys: pytest.CaptureFixture[str]
+    deployment: SlackDeployment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warning = "other processes use SLACK_APP_TOKEN"
     assert warning not in capsys.readouterr().out
-    await house.adapter("second")
+    await deployment.adapter("second")
     seen = ""
 
     async def warned() -> bool:
@@ -133,14 +135,14 @@ async def test_a_second_bot_with_the_same_token_is_noticed(
     await until(warned)
 
 
-async def test_the_doctor_counts_the_connections(house: SlackDeployment) -> None:
+async def test_the_doctor_counts_the_connections(deployment: SlackDeployment) -> None:
     settings = SlackSettings(
-        slack_bot_token=SecretStr(house.slack.bot_token),
-        slack_app_token=SecretStr(house.slack.app_token),
-        slack_api_url=house.slack.api_url,
+        slack_bot_token=SecretStr(deployment.slack.bot_token),
+        slack_app_token=SecretStr(deployment.slack.app_token),
+        slack_api_url=deployment.slack.api_url,
     )
     assert "; 1 connected" in await setup_checks.examine(settings, no_secrets)
-    await house.adapter("second")
+    await deployment.adapter("second")
     with pytest.raises(OperatorError, match="2 processes are connected"):
         await setup_checks.examine(settings, no_secrets)
 
@@ -149,49 +151,49 @@ def no_secrets() -> AbstractAsyncContextManager[Secrets]:
     raise AssertionError
 
 
-async def test_slow_api_calls_delay_no_acknowledgement(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_slow_api_calls_delay_no_acknowledgement(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.api.slow |= {"users.info": 2.0, "assistant.threads.setStatus": 1.0}
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
     mentions = [e for e in slack.delivery.envelopes if e.payload["event"]["user"] == "U1"]
     assert len(mentions) == 2
     assert max(e.acknowledged - e.sent for e in mentions) < 1.0
 
 
 async def test_an_unreadable_thread_does_not_stop_the_catch_up(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(2)]
     for n, ts in enumerate(threads):
-        await house.answered("C1", ts, f"echo: {n}")
-    await house.stop("adapter")
+        await deployment.answered("C1", ts, f"echo: {n}")
+    await deployment.stop("adapter")
     await slack.until(lambda: slack.delivery.sockets == 0)
     slack.delivery.deaf = True
     for ts in threads:
         await slack.say("C1", "U1", "more", thread=ts)
     slack.delivery.deaf = False
     slack.api.lost["conversations.replies"] = 2  # aiohttp itself tries once more
-    await house.adapter()
-    await house.answered("C1", threads[0], "echo: more")
+    await deployment.adapter()
+    await deployment.answered("C1", threads[0], "echo: more")
     assert len(slack.replies("C1", threads[1])) == 1
 
 
-async def test_two_adapters_share_the_work(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.adapter("second")
+async def test_two_adapters_share_the_work(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    await deployment.adapter("second")
     threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(3)]
     for n, ts in enumerate(threads):
-        await house.answered("C1", ts, f"echo: {n}", within=20)
+        await deployment.answered("C1", ts, f"echo: {n}", within=20)
     assert [len(slack.replies("C1", ts)) for ts in threads] == [1, 1, 1]
 
 
 async def test_without_a_core_the_person_is_told_at_once(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        await house.adapter()
-        ts = await house.slack.say("C1", "U1", f"{BOT} hi")
-        [reply] = await house.slack.until(lambda: house.slack.replies("C1", ts))
+    async with slack_deployment(redis) as deployment:
+        await deployment.adapter()
+        ts = await deployment.slack.say("C1", "U1", f"{BOT} hi")
+        [reply] = await deployment.slack.until(lambda: deployment.slack.replies("C1", ts))
         assert "言語モデルが動いていません" in reply.shown
 
 
@@ -199,11 +201,11 @@ async def test_a_double_post_of_two_processes_is_removed_but_not_the_next_reply(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SlackPlatform, "call_seconds", 1.0)
-    async with slack_deployment(redis) as house:
-        house.lease = 1.0
-        slack = house.slack
-        await house.core()
-        process = await house.adapter_process(redis_url)
+    async with slack_deployment(redis) as deployment:
+        deployment.lease = 1.0
+        slack = deployment.slack
+        await deployment.core()
+        process = await deployment.adapter_process(redis_url)
         slack.methods.streaming = False
         slack.api.slow["chat.postMessage"] = 30.0
         ts = await slack.say("C1", "U1", f"{BOT} hi")
@@ -214,7 +216,7 @@ async def test_a_double_post_of_two_processes_is_removed_but_not_the_next_reply(
         double = replace(reply, ts=slack.workspace.next_ts())  # another's, which had been stopped
         begun = replace(double, ts=slack.workspace.next_ts(), blocks=[], metadata=None)
         slack.workspace.messages |= {("C1", more.ts): more for more in (double, begun)}
-        await house.adapter()
+        await deployment.adapter()
 
         async def closed() -> bool:
             return not await redis.exists("henji:{0}:deliveries:slack")
@@ -227,44 +229,46 @@ async def test_a_double_post_of_two_processes_is_removed_but_not_the_next_reply(
 # -- memory follows the channel --------------------------------------------------------------
 
 
-async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
     first = await slack.say("C1", "U1", f"{BOT} one")
-    await house.answered("C1", first, "echo: one")
+    await deployment.answered("C1", first, "echo: one")
     await slack.delete("C1", first)
     second = await slack.say("C1", "U1", f"{BOT} two")
-    reply = await house.answered("C1", second, "echo: two")
+    reply = await deployment.answered("C1", second, "echo: two")
     await slack.delete("C1", reply.ts)
-    await house.settled()
-    assert await house.storehouse().texts(house.key("C1", first)) == []
-    assert await house.storehouse().texts(house.key("C1", second)) == ["two"]
+    await deployment.settled()
+    assert await deployment.stores().texts(deployment.key("C1", first)) == []
+    assert await deployment.stores().texts(deployment.key("C1", second)) == ["two"]
 
 
 async def test_missed_edits_and_deletions_reach_the_history(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     first = await slack.say("C1", "U1", f"{BOT} one")
-    await house.answered("C1", first, "echo: one")
+    await deployment.answered("C1", first, "echo: one")
     second = await slack.say("C1", "U1", "two", thread=first)
-    await house.answered("C1", first, "echo: two")
-    await house.stop("adapter")
+    await deployment.answered("C1", first, "echo: two")
+    await deployment.stop("adapter")
     await slack.until(lambda: slack.delivery.sockets == 0)
     slack.delivery.deaf = True
     await slack.edit("C1", first, f"{BOT} uno")
     await slack.delete("C1", second)
     slack.delivery.deaf = False
-    await house.adapter()
+    await deployment.adapter()
 
     async def followed() -> bool:
-        return await house.storehouse().texts(house.key("C1", first)) == ["uno", "echo: one"]
+        return await deployment.stores().texts(deployment.key("C1", first)) == ["uno", "echo: one"]
 
     await until(followed)
-    await house.stop("adapter")
+    await deployment.stop("adapter")
     read = len(slack.called("conversations.replies"))
-    await house.adapter()  # reads it again, and changes nothing
+    await deployment.adapter()  # reads it again, and changes nothing
     await slack.until(lambda: len(slack.called("conversations.replies")) > read)
     ts = await slack.say("D9", "U1", "the last")
-    await house.answered("D9", ts, "echo: the last")
+    await deployment.answered("D9", ts, "echo: the last")
     assert [m.shown for m in slack.replies("C1", first)] == ["echo: one", "echo: two"]
     assert await followed()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
-from bots.slack.rate_limits import POST, RateLimiter, Window
+from bots.slack.rate_limits import POST, Bucket, RateLimiter
 
 
-def test_a_window_limits_calls_in_any_span_of_its_length() -> None:
-    window = Window(most=2, seconds=10)
-    assert window.wait(0.0) == 0
-    window.calls.append(0.0)
-    window.calls.append(4.0)
-    assert window.wait(5.0) == 5.0
-    assert window.wait(10.0) == 0
+def test_a_bucket_limits_calls_in_any_span_of_its_length() -> None:
+    bucket = Bucket(most=2, seconds=10)
+    assert bucket.wait(0.0) == 0
+    bucket.calls.append(0.0)
+    bucket.calls.append(4.0)
+    assert bucket.wait(5.0) == 5.0
+    assert bucket.wait(10.0) == 0
 
 
-def test_a_window_stays_blocked_for_retry_after() -> None:
-    window = Window(most=2, seconds=10, blocked_until=7.0)
-    assert window.wait(5.0) == 2.0
+def test_a_bucket_stays_blocked_for_retry_after() -> None:
+    bucket = Bucket(most=2, seconds=10, blocked_until=7.0)
+    assert bucket.wait(5.0) == 2.0
 
 
 async def test_last_updates_are_reserved_from_intermediate_ones() -> None:

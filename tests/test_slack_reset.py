@@ -15,39 +15,39 @@ BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        yield house
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
 
 
 async def test_a_process_that_starts_after_a_reset_reads_nothing_from_before_it(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack, store = house.slack, house.storehouse()
+    slack, store = deployment.slack, deployment.stores()
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
     await slack.say("C1", "U1", f"{BOT} a secret", thread=ts)
-    await house.answered("C1", ts, "echo: a secret")
-    await house.stop("adapter")
-    key = house.key("C1", ts)
+    await deployment.answered("C1", ts, "echo: a secret")
+    await deployment.stop("adapter")
+    key = deployment.key("C1", ts)
     await store.history.reset(key, "U1")
     # days later: what was taken in is not known by its events any more, and the thread went on
-    for name in await house.redis.keys("henji:{0}:seen:*"):
-        await house.redis.delete(name)
-    await house.redis.zincrby("henji:{0}:threads", 3_600_000, str(key))
-    read = len(_readings(house, ts))
-    await house.adapter()
-    await slack.until(lambda: len(_readings(house, ts)) > read)
+    for name in await deployment.redis.keys("henji:{0}:seen:*"):
+        await deployment.redis.delete(name)
+    await deployment.redis.zincrby("henji:{0}:threads", 3_600_000, str(key))
+    read = len(_readings(deployment, ts))
+    await deployment.adapter()
+    await slack.until(lambda: len(_readings(deployment, ts)) > read)
     other = await slack.say("C1", "U1", f"{BOT} hello")
-    await house.answered("C1", other, "echo: hello")
+    await deployment.answered("C1", other, "echo: hello")
     assert await store.texts(key) == []
 
 
-def _readings(house: SlackDeployment, thread: str) -> list[Call]:
+def _readings(deployment: SlackDeployment, thread: str) -> list[Call]:
     """How often a thread was read from the channel."""
-    calls = house.slack.api.calls
+    calls = deployment.slack.api.calls
     return [c for c in calls if c.method == "conversations.replies" and c.arguments["ts"] == thread]
 
 
@@ -57,10 +57,10 @@ def _readings(house: SlackDeployment, thread: str) -> list[Call]:
 async def test_a_stop_that_comes_as_two_events_says_nothing_of_a_reply_that_has_ended(
     redis: Redis,
 ) -> None:
-    async with slack_deployment(redis) as house:
-        await house.core(pace=5)
-        await house.adapter()
-        slack = house.slack
+    async with slack_deployment(redis) as deployment:
+        await deployment.core(pace=5)
+        await deployment.adapter()
+        slack = deployment.slack
         ts = await slack.say("C1", "U2", f"{BOT} {'a long question ' * 20}")
         await slack.until(lambda: slack.replies("C1", ts))
         await slack.say("C1", "U2", f"{BOT} stop", thread=ts)
@@ -72,16 +72,16 @@ async def test_a_stop_that_comes_as_two_events_says_nothing_of_a_reply_that_has_
 
 @pytest.mark.parametrize("text", [BOT, f"{BOT} reset", f"{BOT} help"])
 async def test_a_question_that_is_edited_to_no_question_is_forgotten_and_not_answered(
-    house: SlackDeployment, text: str
+    deployment: SlackDeployment, text: str
 ) -> None:
-    slack, store = house.slack, house.storehouse()
+    slack, store = deployment.slack, deployment.stores()
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
     await slack.edit("C1", ts, text)
 
     async def is_forgotten() -> bool:
-        return await store.texts(house.key("C1", ts)) == []
+        return await store.texts(deployment.key("C1", ts)) == []
 
     await until(is_forgotten)
-    await house.settled()
+    await deployment.settled()
     assert [message.shown for message in slack.replies("C1", ts)] == ["echo: hi"]

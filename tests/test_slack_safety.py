@@ -14,28 +14,28 @@ BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        yield house
-        await house.at_rest()
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
 # -- who is answered -------------------------------------------------------------------------
 
 
-async def test_people_who_talk_among_themselves_are_left_alone(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_people_who_talk_among_themselves_are_left_alone(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} one")
-    await house.answered("C1", ts, "echo: one")
+    await deployment.answered("C1", ts, "echo: one")
     await slack.say("C1", "U2", "what do you think?", thread=ts)
     await slack.say("C1", "U1", "<@U2> fine", thread=ts)
     await slack.say("C1", "U1", "and a thread of people", thread=ts)
-    await house.settled()
+    await deployment.settled()
     assert len(slack.replies("C1", ts)) == 1
     await slack.say("C1", "U1", f"{BOT} two", thread=ts)
-    await house.answered("C1", ts, "echo: two")
+    await deployment.answered("C1", ts, "echo: two")
 
 
 @pytest.mark.parametrize(
@@ -45,93 +45,93 @@ async def test_people_who_talk_among_themselves_are_left_alone(house: SlackDeplo
 async def test_follow_ups_without_a_mention_are_a_setting(
     redis: Redis, follow_ups: str, answered: list[str]
 ) -> None:
-    async with slack_deployment(redis, slack_follow_ups=follow_ups) as house:
-        slack = house.slack
-        await house.core()
-        await house.adapter()
+    async with slack_deployment(redis, slack_follow_ups=follow_ups) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.adapter()
         ts = await slack.say("C1", "U1", f"{BOT} hi")
-        await house.answered("C1", ts, "echo: hi")
+        await deployment.answered("C1", ts, "echo: hi")
         for user, text in (("U1", "more"), ("U2", "and you")):
             await slack.say("C1", user, text, thread=ts)
             if text in answered:
-                await house.answered("C1", ts, f"echo: {text}")
-        await house.settled()
+                await deployment.answered("C1", ts, f"echo: {text}")
+        await deployment.settled()
         expected = ["echo: hi", *(f"echo: {text}" for text in answered)]
         assert [reply.shown for reply in slack.replies("C1", ts)] == expected
-        await house.at_rest()
+        await deployment.at_rest()
 
 
-async def test_other_bots_are_ignored(house: SlackDeployment) -> None:
-    ts = await house.slack.say("C1", "UBOT", f"{BOT} hi", bot_id="B1")
-    await house.settled()
-    assert house.slack.replies("C1", ts) == []
+async def test_other_bots_are_ignored(deployment: SlackDeployment) -> None:
+    ts = await deployment.slack.say("C1", "UBOT", f"{BOT} hi", bot_id="B1")
+    await deployment.settled()
+    assert deployment.slack.replies("C1", ts) == []
 
 
 async def test_allowed_bots_are_not_answered_in_an_endless_loop(redis: Redis) -> None:
-    async with slack_deployment(redis, slack_allowed_bots={"B1"}) as house:
-        await house.core()
-        await house.adapter()
-        slack = house.slack
+    async with slack_deployment(redis, slack_allowed_bots={"B1"}) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        slack = deployment.slack
         ts = await slack.say("C1", "U1", f"{BOT} start")
-        await house.answered("C1", ts, "echo: start")
+        await deployment.answered("C1", ts, "echo: start")
         for n in range(5):
             await slack.say("C1", "UBOT", f"{BOT} {n}", thread=ts, bot_id="B1")
             if n < 3:
-                await house.answered("C1", ts, f"echo: {n}")
-        await house.settled()
+                await deployment.answered("C1", ts, f"echo: {n}")
+        await deployment.settled()
         assert len(slack.replies("C1", ts)) == 4
 
 
-async def test_strangers_of_a_shared_channel_get_a_sentence(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_strangers_of_a_shared_channel_get_a_sentence(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.person("U7", "Stranger", team="T0OTHER", locale="en-US")
     ts = await slack.say("C1", "U7", f"{BOT} hi")
     await slack.until(lambda: slack.whispers("U7"))
     assert "members of the workspace" in slack.whispers("U7")[0].text
-    await house.settled()
+    await deployment.settled()
     assert slack.replies("C1", ts) == []
 
 
 @pytest.mark.parametrize("strangers", ["answer", "ignore"])
 async def test_strangers_are_answered_or_ignored_by_a_setting(redis: Redis, strangers: str) -> None:
-    async with slack_deployment(redis, slack_strangers=strangers) as house:
-        slack = house.slack
-        await house.core()
-        await house.adapter()
+    async with slack_deployment(redis, slack_strangers=strangers) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.adapter()
         slack.person("U7", "Stranger", team="T0OTHER", locale="en-US")
         ts = await slack.say("C1", "U7", f"{BOT} hi")
         if strangers == "answer":
-            await house.answered("C1", ts, "echo: hi")
-        await house.settled()
+            await deployment.answered("C1", ts, "echo: hi")
+        await deployment.settled()
         assert len(slack.replies("C1", ts)) == (strangers == "answer")
         assert slack.whispers("U7") == []
-        await house.at_rest()
+        await deployment.at_rest()
 
 
 @pytest.mark.parametrize(("enterprise", "answered"), [("E0OURS", True), ("E0OTHER", False)])
 async def test_a_colleague_of_the_organization_is_no_stranger(
     redis: Redis, enterprise: str, answered: bool
 ) -> None:
-    async with slack_deployment(redis) as house:
-        slack = house.slack
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
         slack.workspace.enterprise = "E0OURS"
-        await house.core()
-        await house.adapter()
+        await deployment.core()
+        await deployment.adapter()
         slack.person("U7", "Colleague", team="T0SISTER", enterprise=enterprise)
         ts = await slack.say("C1", "U7", f"{BOT} hi")
         if answered:
-            await house.answered("C1", ts, "echo: hi")
+            await deployment.answered("C1", ts, "echo: hi")
         else:
             await slack.until(lambda: slack.whispers("U7"))
             assert slack.replies("C1", ts) == []
-        await house.at_rest()
+        await deployment.at_rest()
 
 
-async def test_an_admin_of_another_workspace_is_no_admin_here(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_an_admin_of_another_workspace_is_no_admin_here(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.person("U7", "Stranger", team="T0OTHER", locale="en-US", admin=True)
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    reply = await house.answered("C1", ts, "echo: hi")
+    reply = await deployment.answered("C1", ts, "echo: hi")
     slack.press("U7", reply, components.REGENERATE)
     await slack.until(
         lambda: any("members of the workspace" in m.text for m in slack.whispers("U7"))
@@ -139,25 +139,25 @@ async def test_an_admin_of_another_workspace_is_no_admin_here(house: SlackDeploy
     assert reply.edits == 0
 
 
-async def test_files_are_acknowledged_as_not_read(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_files_are_acknowledged_as_not_read(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U2", f"{BOT} see this", files=[{"id": "F1"}])
-    await house.answered("C1", ts, "echo: see this")
+    await deployment.answered("C1", ts, "echo: see this")
     await slack.until(lambda: any("cannot read files" in m.text for m in slack.whispers("U2")))
 
 
-async def test_an_empty_mention_is_answered_with_a_hint(house: SlackDeployment) -> None:
-    await house.slack.say("C1", "U2", BOT)
-    await house.slack.until(lambda: house.slack.whispers("U2"))
-    assert "Write your question" in house.slack.whispers("U2")[0].text
+async def test_an_empty_mention_is_answered_with_a_hint(deployment: SlackDeployment) -> None:
+    await deployment.slack.say("C1", "U2", BOT)
+    await deployment.slack.until(lambda: deployment.slack.whispers("U2"))
+    assert "Write your question" in deployment.slack.whispers("U2")[0].text
 
 
 async def test_a_person_is_told_directly_where_the_bot_cannot_post(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     direct = await slack.say("DU2", "U2", "hello")
-    await house.answered("DU2", direct, "echo: hello")
+    await deployment.answered("DU2", direct, "echo: hello")
     slack.workspace.without_app.add("C1")
     ts = await slack.say("C1", "U2", f"{BOT} hi")
 
@@ -173,8 +173,8 @@ async def test_a_person_is_told_directly_where_the_bot_cannot_post(
 # -- what a reply may do ---------------------------------------------------------------------
 
 
-async def test_a_reply_pings_nobody(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_reply_pings_nobody(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("D1", "U1", "&lt;!channel&gt; &lt;@U2&gt; &lt;!subteam^S1&gt;")
     [reply] = await slack.until(
         lambda: [m for m in slack.replies("D1", ts) if m.shown.endswith(">") and m.buttons()]
@@ -186,12 +186,12 @@ async def test_a_reply_pings_nobody(house: SlackDeployment) -> None:
 
 
 async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> None:
-    async with slack_deployment(redis, max_new_tokens=20_000) as house:
-        await house.core(tokens=20_000)
-        await house.adapter()
+    async with slack_deployment(redis, max_new_tokens=20_000) as deployment:
+        await deployment.core(tokens=20_000)
+        await deployment.adapter()
         code = "".join(f"line_{n} = {n}\n" for n in range(900))
-        ts = await house.slack.say("C1", "U1", f"{BOT} see\n```python\n{code}```")
-        slack = house.slack
+        ts = await deployment.slack.say("C1", "U1", f"{BOT} see\n```python\n{code}```")
+        slack = deployment.slack
         parts = await slack.until(
             lambda: [m for m in slack.replies("C1", ts) if m.buttons()] and slack.replies("C1", ts)
         )
@@ -201,8 +201,10 @@ async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> No
         assert slack.workspace.violations == []
 
 
-async def test_a_reply_with_refused_blocks_is_sent_as_plain_text(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_reply_with_refused_blocks_is_sent_as_plain_text(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
     slack.methods.layout = False
     ts = await slack.say("C1", "U1", f"{BOT} 1 &lt; 2")
     await slack.until(lambda: [m.text for m in slack.replies("C1", ts)] == ["echo: 1 &lt; 2"])

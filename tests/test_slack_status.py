@@ -18,37 +18,37 @@ LONG = "すこし長い文章です。" * 12
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With an adapter alone, where a minute has 30 seconds."""
-    async with slack_deployment(redis, minute=30) as house:
-        await house.adapter()
-        yield house
-        await house.at_rest()
+    async with slack_deployment(redis, minute=30) as deployment:
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
-async def a_core_that_is_busy(house: SlackDeployment) -> None:
+async def a_core_that_is_busy(deployment: SlackDeployment) -> None:
     """What is asked is queued, and nobody takes it up."""
-    await house.storehouse().queue.announce(LANE, "busy", 60)
+    await deployment.stores().queue.announce(LANE, "busy", 60)
 
 
 # -- the status ------------------------------------------------------------------------------
 
 
 async def test_deleting_a_waiting_prompt_leaves_no_status(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    await a_core_that_is_busy(house)
+    slack = deployment.slack
+    await a_core_that_is_busy(deployment)
     ts = await slack.say("C1", "U1", f"{BOT} hi")
     await slack.until(slack.standing)
     await slack.delete("C1", ts)
-    await house.at_rest()
+    await deployment.at_rest()
     assert slack.replies("C1", ts) == []
 
 
-async def test_a_waiting_person_sees_their_place_in_the_queue(house: SlackDeployment) -> None:
-    slack = house.slack
-    await a_core_that_is_busy(house)
+async def test_a_waiting_person_sees_their_place_in_the_queue(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    await a_core_that_is_busy(deployment)
     first = await slack.say("C1", "U1", f"{BOT} one")
     await slack.until(slack.standing)
     second = await slack.say("C1", "U1", f"{BOT} two")
@@ -56,14 +56,14 @@ async def test_a_waiting_person_sees_their_place_in_the_queue(house: SlackDeploy
     await slack.delete("C1", first)
     await slack.until(lambda: "順番を待っています(1番目)…" in slack.standing())
     await slack.delete("C1", second)
-    await house.at_rest()
+    await deployment.at_rest()
 
 
 async def test_a_status_is_renewed_before_slack_clears_it(redis: Redis) -> None:
-    async with slack_deployment(redis, minute=0.5) as house:
-        slack = house.slack
-        await house.adapter()
-        await a_core_that_is_busy(house)
+    async with slack_deployment(redis, minute=0.5) as deployment:
+        slack = deployment.slack
+        await deployment.adapter()
+        await a_core_that_is_busy(deployment)
         ts = await slack.say("C1", "U1", f"{BOT} hi")
         statuses = slack.workspace.statuses
         await slack.until(lambda: len(statuses) >= 5)  # longer than a status stands by itself
@@ -71,17 +71,17 @@ async def test_a_status_is_renewed_before_slack_clears_it(redis: Redis) -> None:
         times = [at for _, _, _, at in statuses]
         assert all(later - at < 2 * 0.5 for at, later in itertools.pairwise(times))
         await slack.delete("C1", ts)
-        await house.at_rest()
+        await deployment.at_rest()
 
 
-async def test_a_regenerated_reply_leaves_no_status(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.core()
+async def test_a_regenerated_reply_leaves_no_status(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    await deployment.core()
     ts = await slack.say("C1", "U1", f"{BOT} hi")
-    reply = await house.answered("C1", ts, "echo: hi")
+    reply = await deployment.answered("C1", ts, "echo: hi")
     slack.press("U1", reply, components.REGENERATE)
     await slack.until(lambda: reply.edits == 1)
-    await house.at_rest()
+    await deployment.at_rest()
 
 
 async def test_a_status_waits_for_events_that_are_being_stored() -> None:
@@ -105,60 +105,68 @@ async def test_a_status_waits_for_events_that_are_being_stored() -> None:
 # -- the session -----------------------------------------------------------------------------
 
 
-async def test_a_direct_conversation_has_a_title_and_a_beginner(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.core(pace=90)
+async def test_a_direct_conversation_has_a_title_and_a_beginner(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    await deployment.core(pace=90)
     ts = await slack.say("D1", "U1", f"すこし\n{LONG}")
     await slack.until(lambda: ("D1", ts) in slack.workspace.session_starts)
     title, person = slack.workspace.session_starts["D1", ts]
     assert title.startswith("すこし ")
     assert len(title) == 80
     assert person == "U1"
-    await house.answered("D1", ts, f"echo: すこし\n{LONG}")
-    await house.at_rest()
+    await deployment.answered("D1", ts, f"echo: すこし\n{LONG}")
+    await deployment.at_rest()
 
 
-async def test_a_reply_that_ends_early_leaves_no_stream_open(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.core(pace=40)
+async def test_a_reply_that_ends_early_leaves_no_stream_open(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    await deployment.core(pace=40)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     slack.refuse("chat.appendStream", "not_in_channel")
     slack.refuse("chat.update", "is_inactive", times=99)
     await slack.until(lambda: reply.streaming == "over")
-    await house.at_rest()
+    await deployment.at_rest()
 
 
-async def test_the_session_ends_with_a_reply_whose_stream_expired(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.core(pace=90)
+async def test_the_session_ends_with_a_reply_whose_stream_expired(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    await deployment.core(pace=90)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
     slack.expire_streams()
-    await house.answered("C1", ts, f"echo: {LONG}")
-    await house.at_rest()
+    await deployment.answered("C1", ts, f"echo: {LONG}")
+    await deployment.at_rest()
 
 
-async def test_only_the_asker_and_admins_may_use_slacks_stop_button(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.core(pace=90)
+async def test_only_the_asker_and_admins_may_use_slacks_stop_button(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    await deployment.core(pace=90)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
     slack.stop("U2", "C1", ts)
     await slack.until(lambda: any("Only the person" in m.text for m in slack.whispers("U2")))
-    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}")
     assert slack.replies("C1", ts) == [reply]
 
 
 # -- from another process --------------------------------------------------------------------
 
 
-async def test_a_stop_reaches_the_process_that_writes_the_reply(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.core(pace=40)
+async def test_a_stop_reaches_the_process_that_writes_the_reply(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    await deployment.core(pace=40)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
-    await house.adapter("another")
+    await deployment.adapter("another")
     slack.delivery.newest_socket_only = True
     await slack.say("C1", "U1", f"{BOT} stop", thread=ts)
     await slack.until(lambda: components.CONTINUE in reply.buttons())
@@ -166,13 +174,13 @@ async def test_a_stop_reaches_the_process_that_writes_the_reply(house: SlackDepl
 
 
 async def test_slacks_stop_button_reaches_the_process_that_writes_the_reply(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
-    await house.core(pace=40)
+    slack = deployment.slack
+    await deployment.core(pace=40)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
-    await house.adapter("another")
+    await deployment.adapter("another")
     slack.delivery.newest_socket_only = True
     slack.stop("U1", "C1", ts)
     [reply] = slack.replies("C1", ts)
@@ -180,10 +188,10 @@ async def test_slacks_stop_button_reaches_the_process_that_writes_the_reply(
     assert len(reply.shown) < len(LONG)
 
 
-async def test_a_finished_reply_cannot_be_stopped(house: SlackDeployment) -> None:
-    slack = house.slack
-    await house.core()
+async def test_a_finished_reply_cannot_be_stopped(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
+    await deployment.core()
     ts = await slack.say("C1", "U2", f"{BOT} hi")
-    await house.answered("C1", ts, "echo: hi")
+    await deployment.answered("C1", ts, "echo: hi")
     await slack.say("C1", "U2", f"{BOT} stop", thread=ts)
     await slack.until(lambda: any("Nothing of yours" in m.text for m in slack.whispers("U2")))

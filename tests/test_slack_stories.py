@@ -20,18 +20,18 @@ BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        yield house
-        await house.at_rest()
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
-async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_mention_is_answered_once_in_a_thread_under_it(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} こんにちは")
-    reply = await house.answered("C1", ts, "echo: こんにちは")
+    reply = await deployment.answered("C1", ts, "echo: こんにちは")
     assert slack.replies("C1", ts) == [reply]
     assert not reply.unfurl
     assert set(reply.buttons()) == {components.FEEDBACK, components.REGENERATE, components.MENU}
@@ -39,23 +39,23 @@ async def test_a_mention_is_answered_once_in_a_thread_under_it(house: SlackDeplo
     assert any(status == "考えています…" for _, _, status, _ in slack.workspace.statuses)
 
 
-async def test_a_follow_up_needs_no_mention(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_follow_up_needs_no_mention(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} one")
-    await house.answered("C1", ts, "echo: one")
+    await deployment.answered("C1", ts, "echo: one")
     await slack.say("C1", "U1", "two", thread=ts)
-    await house.answered("C1", ts, "echo: two")
+    await deployment.answered("C1", ts, "echo: two")
 
 
 async def test_a_mention_inside_a_thread_is_answered_with_the_thread_read(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     root = await slack.say("C1", "U2", "the deploy failed")
     await slack.say("C1", "U1", "what now?", thread=root)
     await slack.say("C1", "U1", f"{BOT} help us", thread=root)
-    await house.answered("C1", root, "echo: help us")
-    remembered = await house.storehouse().texts(house.key("C1", root))
+    await deployment.answered("C1", root, "echo: help us")
+    remembered = await deployment.stores().texts(deployment.key("C1", root))
     assert remembered == ["the deploy failed", "what now?", "help us", "echo: help us"]
 
 
@@ -64,10 +64,10 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(
 ) -> None:
     monkeypatch.setattr(SlackPlatform, "part_length", 1500)
     long = "。".join(f"{number}番目の長い文" for number in range(80))
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        slack = house.slack
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        slack = deployment.slack
         ts = await slack.say("C1", "U1", f"{BOT} {long}")
         replies = partial(slack.replies, "C1", ts)
         await slack.until(
@@ -75,37 +75,37 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(
         )
         assert len(replies()) == 2
         await slack.edit("C1", ts, f"{BOT} short")
-        await house.answered("C1", ts, "echo: short")
+        await deployment.answered("C1", ts, "echo: short")
         await slack.until(lambda: len(replies()) == 1)
         await slack.say("C1", "U1", "two", thread=ts)
-        await house.answered("C1", ts, "echo: two")
-        remembered = await house.storehouse().texts(house.key("C1", ts))
+        await deployment.answered("C1", ts, "echo: two")
+        remembered = await deployment.stores().texts(deployment.key("C1", ts))
         assert remembered == ["short", "echo: short", "two", "echo: two"]
 
 
-async def test_a_direct_message_is_answered(house: SlackDeployment) -> None:
-    ts = await house.slack.say("D1", "U1", "hi")
-    await house.answered("D1", ts, "echo: hi")
+async def test_a_direct_message_is_answered(deployment: SlackDeployment) -> None:
+    ts = await deployment.slack.say("D1", "U1", "hi")
+    await deployment.answered("D1", ts, "echo: hi")
 
 
 async def test_the_notice_names_the_model_that_answers_in_that_channel(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        slack = house.slack
-        await house.core()
-        await house.core(name="another", model="house")
-        await house.adapter()
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.core(name="another", model="house")
+        await deployment.adapter()
         place = Place("slack", slack.workspace.team, "C2")
-        await house.rulebook.change(place, "model", "house", "UADMIN")
+        await deployment.rulebook.change(place, "model", "house", "UADMIN")
         for channel, model in (("C1", "echo"), ("C2", "house")):
             ts = await slack.say(channel, "U1", f"{BOT} hi")
-            reply = await house.answered(channel, ts, "echo: hi")
+            reply = await deployment.answered(channel, ts, "echo: hi")
             assert f"AI({model})" in str(reply.blocks)
 
 
 async def test_an_unsigned_request_is_refused_before_it_is_parsed(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        slack = house.slack
-        await house.http_adapter()
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
+        await deployment.http_adapter()
         forged = slack.delivery.signed("{}", secret="wrong")
         hostile = '{"event":{"type":"\\u001b]0;owned\\u0007"}}'
         stamps = {"X-Slack-Request-Timestamp": "nan", "X-Slack-Signature": "v0=é"}
@@ -124,12 +124,12 @@ async def test_an_unsigned_request_is_refused_before_it_is_parsed(redis: Redis) 
 
 
 async def test_events_may_come_by_signed_http(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        slack = house.slack
-        await house.core()
-        await house.http_adapter()
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.http_adapter()
         ts = await slack.say("C1", "U1", f"{BOT} hi")
-        reply = await house.answered("C1", ts, "echo: hi")
+        reply = await deployment.answered("C1", ts, "echo: hi")
         envelope = slack.command("U2", "C1", "model")
         await envelope.done.wait()
         await slack.until(lambda: "echo" in str(slack.workspace.responses))
@@ -156,16 +156,16 @@ async def test_events_may_come_by_signed_http(redis: Redis) -> None:
 
 
 async def test_a_hundred_threads_at_once_are_each_answered_once(redis: Redis) -> None:
-    async with slack_deployment(redis, minute=40) as house:
-        slack = house.slack
-        await house.core()
-        await house.adapter()
+    async with slack_deployment(redis, minute=40) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.adapter()
         asked = {
             await slack.say(f"C{n % 10}", "U1", f"{BOT} {n}"): (f"C{n % 10}", f"echo: {n}")
             for n in range(100)
         }
         for ts, (channel, text) in asked.items():
-            await house.answered(channel, ts, text, within=40)
+            await deployment.answered(channel, ts, text, within=40)
         assert all(len(slack.replies(place[0], ts)) == 1 for ts, place in asked.items())
         assert not [call for call in slack.api.calls if call.error == "ratelimited"]
         assert slack.workspace.violations == []
@@ -174,55 +174,55 @@ async def test_a_hundred_threads_at_once_are_each_answered_once(redis: Redis) ->
 # -- group direct messages, and the top of direct ones ---------------------------------------
 
 
-async def test_a_group_direct_message_is_like_a_channel(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_group_direct_message_is_like_a_channel(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     root = await slack.say("G1", "U2", "the deploy failed")
     ts = await slack.say("G1", "U1", f"{BOT} help us", thread=root)
-    await house.answered("G1", root, "echo: help us")
+    await deployment.answered("G1", root, "echo: help us")
     assert slack.called("conversations.replies")
     await slack.say("G1", "U1", f"{BOT} more", thread=root)
-    await house.answered("G1", root, "echo: more")
+    await deployment.answered("G1", root, "echo: more")
     await slack.edit("G1", ts, f"{BOT} help me")
     remembered = ["the deploy failed", "help me", "echo: help us", "more", "echo: more"]
 
     async def edited() -> bool:
-        return await house.storehouse().texts(house.key("G1", root)) == remembered
+        return await deployment.stores().texts(deployment.key("G1", root)) == remembered
 
     await until(edited)
 
 
 async def test_an_app_without_the_scope_for_group_messages_still_starts(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        slack = house.slack
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
         app = slack.workspace.installations[slack.bot_token]
         app.scopes = app.scopes - {"mpim:history"}
-        await house.core()
-        await house.adapter()
+        await deployment.core()
+        await deployment.adapter()
         ts = await slack.say("C1", "U1", f"{BOT} hi")
-        await house.answered("C1", ts, "echo: hi")
+        await deployment.answered("C1", ts, "echo: hi")
 
 
 async def test_stop_at_the_top_of_a_direct_message_reaches_the_reply(redis: Redis) -> None:
-    async with slack_deployment(redis, minute=30) as house:
-        slack = house.slack
-        await house.core(pace=20)
-        await house.adapter()
+    async with slack_deployment(redis, minute=30) as deployment:
+        slack = deployment.slack
+        await deployment.core(pace=20)
+        await deployment.adapter()
         ts = await slack.say("D1", "U1", "すこし長い文章です。" * 12)
         [reply] = await slack.until(lambda: slack.replies("D1", ts))
         await slack.say("D1", "U1", "stop")
         await slack.until(lambda: components.CONTINUE in reply.buttons())
-        await house.at_rest()
+        await deployment.at_rest()
 
 
 async def test_reset_at_the_top_of_a_direct_message_forgets_all_of_it(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     threads = [await slack.say("D1", "U1", text) for text in ("one", "two")]
     for ts, text in zip(threads, ("one", "two"), strict=True):
-        await house.answered("D1", ts, f"echo: {text}")
+        await deployment.answered("D1", ts, f"echo: {text}")
     await slack.say("D1", "U1", "reset")
     messages = slack.workspace.messages.values()
     await slack.until(lambda: any("記憶を消しました" in m.text for m in messages))
     for ts in threads:
-        assert await house.storehouse().texts(house.key("D1", ts)) == []
+        assert await deployment.stores().texts(deployment.key("D1", ts)) == []

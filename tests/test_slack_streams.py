@@ -16,20 +16,20 @@ LONG = "すこし長い文章です。" * 12
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
     """With a core that takes more than a second for `LONG`, where a minute has 30 seconds."""
-    async with slack_deployment(redis, minute=30) as house:
-        await house.core(pace=90)
-        await house.adapter()
-        yield house
-        await house.at_rest()
+    async with slack_deployment(redis, minute=30) as deployment:
+        await deployment.core(pace=90)
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
-async def test_a_reply_is_streamed_and_its_stream_is_stopped(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_reply_is_streamed_and_its_stream_is_stopped(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
-    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}")
     assert reply.streaming == "over"
     assert slack.replies("C1", ts) == [reply]
     assert len(slack.called("chat.appendStream")) >= 1
@@ -39,60 +39,62 @@ async def test_a_reply_is_streamed_and_its_stream_is_stopped(house: SlackDeploym
 
 
 async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     slack.methods.streaming = False
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     posted = await slack.until(lambda: slack.replies("C1", ts))
     assert components.STOP in posted[0].buttons()
-    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}")
     assert slack.replies("C1", ts) == [reply]
     assert len(slack.called("chat.startStream")) == 1
     assert len(slack.called("chat.update")) >= 2
 
 
-async def test_an_expired_stream_continues_with_updates(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_an_expired_stream_continues_with_updates(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.replies("C1", ts))
     slack.expire_streams()
-    reply = await house.answered("C1", ts, f"echo: {LONG}")
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}")
     assert slack.replies("C1", ts) == [reply]
     assert reply.edits >= 1
 
 
 async def test_a_429_during_a_stream_loses_no_text(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    slack = house.slack
+    slack = deployment.slack
     slack.limits.refuse_next("chat.appendStream", 2)
     slack.limits.refuse_next("chat.stopStream", 1)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    reply = await house.answered("C1", ts, f"echo: {LONG}", within=20)
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}", within=20)
     assert slack.replies("C1", ts) == [reply]
     assert "ratelimited" in [c.error for c in slack.called("chat.stopStream")]
 
 
-async def test_a_post_whose_answer_was_lost_is_not_posted_twice(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_post_whose_answer_was_lost_is_not_posted_twice(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
     slack.methods.streaming = False
     slack.api.lost["chat.postMessage"] = 1
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    reply = await house.answered("C1", ts, f"echo: {LONG}", within=20)
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}", within=20)
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_a_stream_whose_start_answer_was_lost_is_found(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_stream_whose_start_answer_was_lost_is_found(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.api.lost["chat.startStream"] = 1
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    reply = await house.answered("C1", ts, f"echo: {LONG}", within=20)
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}", within=20)
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_stop_ends_the_reply_where_it_stands(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_stop_ends_the_reply_where_it_stands(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     slack.methods.streaming = False
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
@@ -104,11 +106,11 @@ async def test_stop_ends_the_reply_where_it_stands(house: SlackDeployment) -> No
     assert "停止しました。" in str(reply.blocks)
     assert f"echo: {LONG}".startswith(reply.shown)
     assert len(reply.shown) < len(LONG)
-    assert (await house.storehouse().texts(house.key("C1", ts)))[-1] == reply.shown
+    assert (await deployment.stores().texts(deployment.key("C1", ts)))[-1] == reply.shown
 
 
-async def test_slacks_own_stop_button_ends_work_and_session(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_slacks_own_stop_button_ends_work_and_session(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
     slack.stop("U1", "C1", ts)
@@ -118,16 +120,16 @@ async def test_slacks_own_stop_button_ends_work_and_session(house: SlackDeployme
     assert len(reply.shown) < len(LONG)
 
 
-async def test_stop_works_as_a_word(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_stop_works_as_a_word(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     await slack.say("C1", "U1", f"{BOT} 停止", thread=ts)
     await slack.until(lambda: components.CONTINUE in reply.buttons())
 
 
-async def test_a_stopped_reply_is_continued_in_place(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_a_stopped_reply_is_continued_in_place(deployment: SlackDeployment) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     await slack.say("C1", "U1", f"{BOT} stop", thread=ts)
@@ -139,30 +141,32 @@ async def test_a_stopped_reply_is_continued_in_place(house: SlackDeployment) -> 
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_editing_the_newest_prompt_answers_again_in_place(house: SlackDeployment) -> None:
-    slack = house.slack
+async def test_editing_the_newest_prompt_answers_again_in_place(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     await slack.edit("C1", ts, f"{BOT} 短く")
-    await house.answered("C1", ts, "echo: 短く")
+    await deployment.answered("C1", ts, "echo: 短く")
     assert slack.replies("C1", ts) == [reply]
-    assert await house.storehouse().texts(house.key("C1", ts)) == ["短く", "echo: 短く"]
+    assert await deployment.stores().texts(deployment.key("C1", ts)) == ["短く", "echo: 短く"]
 
 
 async def test_a_killed_adapter_leaves_its_replies_to_the_next(
     redis: Redis, redis_url: str
 ) -> None:
-    async with slack_deployment(redis) as house:
-        house.lease = 1.0
-        slack = house.slack
-        await house.core(pace=50)
-        process = await house.adapter_process(redis_url)
+    async with slack_deployment(redis) as deployment:
+        deployment.lease = 1.0
+        slack = deployment.slack
+        await deployment.core(pace=50)
+        process = await deployment.adapter_process(redis_url)
         ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
         [reply] = await slack.until(lambda: slack.replies("C1", ts))
         process.kill()
         await process.wait()
         assert reply.streaming == "open"
-        await house.adapter()
-        await house.answered("C1", ts, f"echo: {LONG}", within=30)
+        await deployment.adapter()
+        await deployment.answered("C1", ts, f"echo: {LONG}", within=30)
         assert slack.replies("C1", ts) == [reply]
         assert slack.workspace.violations == []

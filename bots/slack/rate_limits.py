@@ -43,7 +43,7 @@ ENDINGS = {"chat.startStream": "chat.stopStream", POST: "chat.update"}
 
 
 @dataclass(slots=True)
-class Window:
+class Bucket:
     """At most `most` calls in any `seconds`."""
 
     most: int
@@ -71,8 +71,8 @@ class RateLimiter:
     def __init__(self, minute: float = 60.0, share: float = 1.0) -> None:
         self.minute = minute
         self._share = share
-        self._windows: dict[tuple[str, str], Window] = {}
-        self._posts: dict[tuple[str, str], Window] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._posts: dict[tuple[str, str], Bucket] = {}
         self._promised: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
         """Method and workspace -> the replies that have a call reserved, and since when."""
 
@@ -93,40 +93,40 @@ class RateLimiter:
 
     def wait(self, method: str, team: str, channel: str, spare: float = 0.0) -> float:
         """Seconds until an intermediate call may pass; `spare`: the share to leave free."""
-        window = self._window(method, team, channel)
-        if window.queue.locked():
-            return max(window.wait(_now()), 0.05)
-        reserve = len(self._promised[method, team]) + int(window.most * spare)
-        return window.wait(_now(), reserve)
+        bucket = self._bucket(method, team, channel)
+        if bucket.queue.locked():
+            return max(bucket.wait(_now()), 0.05)
+        reserve = len(self._promised[method, team]) + int(bucket.most * spare)
+        return bucket.wait(_now(), reserve)
 
     def try_acquire(self, method: str, team: str, channel: str) -> bool:
         """Count an intermediate call, if one may pass now."""
         if self.wait(method, team, channel) > 0:
             return False
-        self._window(method, team, channel).calls.append(_now())
+        self._bucket(method, team, channel).calls.append(_now())
         return True
 
     async def acquire(self, method: str, team: str, channel: str) -> None:
         """Wait for room and count a call, ahead of intermediate ones."""
-        window = self._window(method, team, channel)
-        async with window.queue:
-            while seconds := window.wait(_now()):  # noqa: ASYNC110 -- only time helps
+        bucket = self._bucket(method, team, channel)
+        async with bucket.queue:
+            while seconds := bucket.wait(_now()):  # noqa: ASYNC110 -- only time helps
                 await asyncio.sleep(seconds)
-            window.calls.append(_now())
+            bucket.calls.append(_now())
 
     def block(self, method: str, team: str, channel: str, seconds: float) -> None:
         """Let nothing pass for the seconds of a 429."""
-        window = self._window(method, team, channel)
-        window.blocked_until = max(window.blocked_until, _now() + seconds)
+        bucket = self._bucket(method, team, channel)
+        bucket.blocked_until = max(bucket.blocked_until, _now() + seconds)
 
-    def _window(self, method: str, team: str, channel: str) -> Window:
+    def _bucket(self, method: str, team: str, channel: str) -> Bucket:
         if method == POST:
             second = self.minute / POSTS_PER_MINUTE / self._share
-            return self._posts.setdefault((team, channel), Window(1, second))
-        if (method, team) not in self._windows:
+            return self._posts.setdefault((team, channel), Bucket(1, second))
+        if (method, team) not in self._buckets:
             most = int(PER_MINUTE.get(method, 100) * MARGIN * self._share)
-            self._windows[method, team] = Window(max(most, 1), self.minute)
-        return self._windows[method, team]
+            self._buckets[method, team] = Bucket(max(most, 1), self.minute)
+        return self._buckets[method, team]
 
 
 @dataclass(slots=True)

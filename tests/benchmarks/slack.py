@@ -76,21 +76,21 @@ async def _on_a_fresh_server(
 ) -> int:
     with plain_server() as url:
         redis = Redis.from_url(url, decode_responses=True, socket_timeout=None)
-        async with redis, slack_deployment(redis) as house:
-            await house.core(pace=pace)
-            await house.adapter_process(url)
-            await _warm_up(house)
-            return await measure(house)
+        async with redis, slack_deployment(redis) as deployment:
+            await deployment.core(pace=pace)
+            await deployment.adapter_process(url)
+            await _warm_up(deployment)
+            return await measure(deployment)
 
 
-async def _warm_up(house: SlackDeployment) -> None:
+async def _warm_up(deployment: SlackDeployment) -> None:
     """The first message of a process opens its connections."""
-    ts = await house.slack.say("D0", "U1", "hello")
-    await house.answered("D0", ts, "echo: hello")
+    ts = await deployment.slack.say("D0", "U1", "hello")
+    await deployment.answered("D0", ts, "echo: hello")
 
 
-async def _measure(house: SlackDeployment, load: Load) -> int:
-    slack = house.slack
+async def _measure(deployment: SlackDeployment, load: Load) -> int:
+    slack = deployment.slack
     first, began = len(slack.delivery.envelopes), time.monotonic()
     before = len(slack.api.calls)
     text = "、".join(str(n) for n in range(load.length))[: load.length]  # a loop would be cut
@@ -128,9 +128,9 @@ async def _measure(house: SlackDeployment, load: Load) -> int:
     return int(slow or lost > 0 or refused > 0 or len(signs) < load.threads)
 
 
-async def _measure_commands(house: SlackDeployment, number: int) -> int:
+async def _measure_commands(deployment: SlackDeployment, number: int) -> int:
     """Questions by command in one channel, where a post takes 4 s."""
-    slack = house.slack
+    slack = deployment.slack
     slack.api.slow["chat.postMessage"] = POST_SECONDS
     envelopes = [slack.command("U1", "C1", f"ask question {n}") for n in range(number)]
     async with asyncio.timeout(60):

@@ -1,8 +1,9 @@
-"""A Slack of one's own, on loopback, that speaks the real wire protocol.
+"""A local Slack, on loopback, that speaks the real wire protocol.
 
 The unmodified SDK and adapter run against it: only ``SLACK_API_URL`` and the tokens differ. It
-judges what it is sent: what Slack refuses gets Slack's error, and what Slack lets pass but a good
-app does not do (an argument that does not exist, say) is kept in `violations`.
+checks every call: what Slack refuses gets Slack's error, and what a good app does not do (an
+unknown argument, say) is also kept in `violations`. Limits and error lists are data with their
+sources (`limits`, `errors`, `validation`); where reports conflict, the stricter one is held.
 
 Sources: docs.slack.dev (methods, events, limits, agent sessions), and slack_sdk 3.47 and slack_bolt
 1.30 for what really arrives. Where it guesses, the docstring says so.

@@ -1,7 +1,7 @@
-"""How Slack brings events to an app: over one of its sockets, or by signed POST.
+"""How Slack delivers events to an app: over one of its sockets, or by signed POST.
 
-An envelope goes to one socket only. What is not acknowledged within three seconds comes again: at
-once, after a minute and after five, with the number and the reason of the attempt.
+An envelope goes to one socket only. Without an acknowledgement within three seconds it is delivered
+again: at once, after one minute and after five, with the number and the reason of the attempt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RETRY_DELAYS = (0.0, 60.0, 300.0)
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong on the way, on purpose."""
+    """Faults of the delivery, on purpose."""
 
     duplicate: int = 0
     """How many of the next envelopes are delivered twice."""
@@ -40,7 +40,7 @@ class Faults:
 
 @dataclass(slots=True)
 class Envelope:
-    """One payload on its way; `answer` is what the app acknowledged it with."""
+    """One payload; `answer` is the payload of the app's acknowledgement."""
 
     id: str
     kind: Literal["events_api", "interactive", "slash_commands"]
@@ -63,7 +63,7 @@ class Envelope:
 
 
 class Delivery:
-    """The sockets that are open, the address for HTTP, and what is on its way."""
+    """The open sockets, the address for HTTP, and the envelopes."""
 
     def __init__(self, workspace: Workspace, signing_secret: str) -> None:
         self.workspace = workspace
@@ -73,9 +73,9 @@ class Delivery:
         self.acknowledge_seconds = ACKNOWLEDGE_SECONDS
         self.request_url: str | None = None
         self.deaf = False
-        """Nothing is delivered at all: what is sent meanwhile is lost for good."""
+        """Nothing is delivered: what is sent meanwhile is lost for good."""
         self.newest_socket_only = False
-        """All goes to the process that connected last, which is not who holds the replies."""
+        """Everything goes to the process that connected last, which does not hold the replies."""
         self._secret = signing_secret
         self._sockets: list[web.WebSocketResponse] = []
         self._turn = 0
@@ -106,7 +106,7 @@ class Delivery:
         return envelope
 
     def release(self) -> None:
-        """Deliver what was held, the newest first."""
+        """Deliver the held envelopes, newest first."""
         held, self.faults.held, self.faults.shuffle = self.faults.held, [], False
         for envelope in reversed(held):
             self._start(envelope)
@@ -198,7 +198,7 @@ class Delivery:
             await socket.send_str(json.dumps({"type": "disconnect", "reason": reason}))
 
     async def drop(self) -> None:
-        """Cut every socket without a word."""
+        """Drop every socket without a disconnect message."""
         for socket in list(self._sockets):
             self._forget(socket)
             if socket._req is not None and socket._req.transport is not None:
@@ -207,7 +207,7 @@ class Delivery:
     # -- HTTP -------------------------------------------------------------------------------
 
     def signed(self, body: str, secret: str | None = None, age: float = 0.0) -> dict[str, str]:
-        """The headers that prove a request to be Slack's."""
+        """The headers that sign a request."""
         stamp = str(int(time.time() - age))
         key = (secret or self._secret).encode()
         digest = hmac.new(key, f"v0:{stamp}:{body}".encode(), hashlib.sha256).hexdigest()

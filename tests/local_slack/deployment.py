@@ -1,4 +1,4 @@
-"""A team's Henji in the local Slack: adapters and a core with the echo engine, on a real Valkey."""
+"""Henji in the local Slack: adapters and a core with the echo engine, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SlackDeployment:
     def store(self) -> Store:
         return Store(TestConnection(self.redis), lease=self.lease, delivery_lease=self.lease)
 
-    def storehouse(self) -> StoreFixture:
+    def stores(self) -> StoreFixture:
         return StoreFixture(self.redis, self.store())
 
     async def core(
@@ -58,10 +58,10 @@ class SlackDeployment:
     ) -> None:
         """Start a core for the lane of a model; `pace` in characters a second, 0 at once;
         `tokens` the longest reply."""
-        house, stop = self.storehouse(), asyncio.Event()
+        stores, stop = self.stores(), asyncio.Event()
         worker = Worker(
-            house.queue,
-            house.history,
+            stores.queue,
+            stores.history,
             EchoEngine(pace),
             Dialogue.load(
                 replace(
@@ -76,10 +76,10 @@ class SlackDeployment:
             self.rulebook,
         )
         self._tasks[name] = (asyncio.create_task(worker.run(stop)), stop)
-        await until(partial(self._serves, house, model))
+        await until(partial(self._serves, stores, model))
 
-    async def _serves(self, house: StoreFixture, lane: str) -> bool:
-        return await house.queue.cores(lane) > 0
+    async def _serves(self, stores: StoreFixture, lane: str) -> bool:
+        return await stores.queue.cores(lane) > 0
 
     @property
     def rulebook(self) -> RedisRules:
@@ -128,23 +128,22 @@ class SlackDeployment:
         await until(partial(_listens, port))
 
     async def again(self) -> None:
-        """Start what was started last once more, with the same settings, until it ends."""
+        """Start another adapter with the same settings, and wait for its end."""
         task, _ = self._serve("again")
         await task
 
     def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
         stop = asyncio.Event()
-        audit, cores = RedisAudit(self.store()), self.storehouse().queue.cores
+        audit, cores = RedisAudit(self.store()), self.stores().queue.cores
         access = Access(self.rulebook, audit, Policy(), cores)
         terms = RelaySettings(
             LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, access=access
         )
         settings, budget = SlackSettings(**self._settings()), RateLimiter(self.minute)
-        return asyncio.create_task(serve(settings, self.storehouse(), terms, stop, budget)), stop
+        return asyncio.create_task(serve(settings, self.stores(), terms, stop, budget)), stop
 
     async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
-        """An adapter as a process of its own, which can be killed; it has a socket when it is
-        returned."""
+        """Start an adapter in a process that can be killed, and wait for its socket."""
         sockets = self.slack.delivery.sockets
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -191,8 +190,7 @@ class SlackDeployment:
         await self.answered("D9", ts, "echo: the last")
 
     async def at_rest(self) -> None:
-        """Nothing is left behind by the replies that there were: no sign of life in any thread,
-        and nothing that Slack would object to."""
+        """Wait until no status or session is left, and check that Slack had no objection."""
         await self.slack.until(lambda: not self.slack.standing())
         workspace = self.slack.workspace
         ours = (m for m in workspace.messages.values() if m.user == self.slack.bot_user)
@@ -211,14 +209,14 @@ async def _listens(port: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def slack_deployment(redis: Redis, **settings: Any) -> AsyncIterator[SlackDeployment]:
-    """A house with a person in it, before anything is started."""
+    """A deployment with people in it, before anything is started."""
     minute = settings.pop("minute", 60.0)
     async with LocalSlack(minute) as slack:
         slack.person("U1", "花子")
         slack.person("U2", "Taro", locale="en-US")
         slack.person("UADMIN", "長谷川", admin=True)
-        house = SlackDeployment(slack, redis, settings, minute=minute)
+        deployment = SlackDeployment(slack, redis, settings, minute=minute)
         try:
-            yield house
+            yield deployment
         finally:
-            await house.close()
+            await deployment.close()

@@ -1,4 +1,4 @@
-"""What Slack takes as an app's manifest: the names of its parts, and how long they may be.
+"""The schema of an app's manifest: the names of its parts, and their lengths.
 
 After Slack's published schema (slackapi/manifest-schema, version 1.0.0), in words of our own, as
 far as a chat app needs it. `agent_view` is younger than that: its parts are as apps in use have

@@ -346,8 +346,8 @@ class Methods:
         return message.payload() | {"team": team, "user_team": team}
 
     def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:
-        """The message that began the thread comes first, whatever time is asked for: a guess,
-        from what apps are written to expect."""
+        """The thread's first message comes first, whatever time is asked for: a guess, from what
+        apps are written to expect."""
         messages = self.workspace.thread(arguments["channel"], arguments["ts"])
         if not messages:
             raise Refused("thread_not_found")
@@ -376,10 +376,10 @@ class Methods:
 
 
 def _is_plain(arguments: Json) -> bool:
-    """Neither the page behind a link nor a picture is shown."""
+    """Whether a call turns off previews of links and media."""
     return all(arguments.get(f"unfurl_{what}") is False for what in ("links", "media"))
 
 
 def _text_of(arguments: Json) -> str:
-    """What is written in a call: Slack cuts it at 40,000 characters."""
+    """The text of a call: Slack cuts it at 40,000 characters."""
     return str(arguments.get("text") or arguments.get("markdown_text") or "")[:40_000]

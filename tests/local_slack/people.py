@@ -1,4 +1,4 @@
-"""What people do in the local Slack: they write, edit, press, and open pages."""
+"""What people do in the local Slack: write, edit, press buttons, open pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.local_slack.workspace import (
 
 
 class LocalSlack:
-    """The whole of it: start it, let people act, and look at what the channel shows."""
+    """The local Slack: start it, let people act, and look at what the channels show."""
 
     bot_user = "U0HENJI"
     bot_token = "xoxb-local"
@@ -42,7 +42,7 @@ class LocalSlack:
         self.install(self.workspace.team, self.bot_token)
         self.url = ""
         self.named_team = ""
-        """The workspace that events name beside the app's own, as in channels that are shared."""
+        """The workspace that events name in the place of the app's own, as in shared channels."""
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -104,7 +104,7 @@ class LocalSlack:
         )
 
     async def delete(self, channel: str, ts: str) -> None:
-        """A message goes; one that has replies leaves a tombstone, and is told as a change.
+        """Delete a message. One with replies leaves a tombstone and sends `message_changed`.
 
         Observed (matterbridge issue 600, slack-edge pull request 10), not documented.
         """
@@ -240,9 +240,9 @@ class LocalSlack:
         )
 
     def standing(self) -> list[str]:
-        """The signs of life that readers see now: statuses, and sessions in which work goes on.
+        """The statuses that readers see now, and the sessions in ``processing``.
 
-        A status is taken away by a message of the app's in its thread, and by two minutes.
+        A message of the app in its thread clears a status, and so do two minutes.
         """
         newest = {(channel, ts): (said, at) for channel, ts, said, at in self.workspace.statuses}
         oldest = time.monotonic() - 2 * self.limits.minute

@@ -47,7 +47,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class WebApi:
-    """Reads a request, judges it, and answers it."""
+    """Reads a request, checks it, and answers it."""
 
     workspace: Workspace
     methods: Methods
@@ -101,7 +101,7 @@ class WebApi:
             return self._open_connection(token, request), {}
         app = self._installation(token)
         headers = {"x-oauth-scopes": ",".join(sorted(app.scopes))}
-        self._judge(method, arguments, app)
+        self._check(method, arguments, app)
         wait = self._limit(method, arguments, app)
         if wait > 0:
             return {"ok": False, "error": "ratelimited"}, {"Retry-After": f"{max(1, round(wait))}"}
@@ -113,7 +113,7 @@ class WebApi:
         tier = RULES[method].tier
         return self.limits.wait_for(method, tier, app.team, channel, time.monotonic())
 
-    def _judge(self, method: str, arguments: Json, app: Installation) -> None:
+    def _check(self, method: str, arguments: Json, app: Installation) -> None:
         if method not in RULES:
             self.workspace.violations.append(f"there is no method {method}")
             raise Refused("unknown_method")

@@ -1,4 +1,4 @@
-"""What each method takes, and what blocks must be: the judge of everything that is sent.
+"""The arguments of each method, and the rules of blocks: every call is checked against these.
 
 Arguments, scopes and tiers are from each method's reference page; the limits of blocks from the
 Block Kit reference. The 13,200 characters over all blocks are an observation, not documented.
@@ -119,7 +119,7 @@ UNPUBLISHED: Mapping[str, frozenset[str]] = {
 
 
 def faults(method: str, arguments: Json) -> Iterator[str]:
-    """What is wrong with the arguments of a call: names, types, and values from a list."""
+    """The faults in the arguments of a call: names, types and listed values."""
     rule = RULES[method]
     for name, value in arguments.items():
         if name == "team_id":  # Bolt's clients send it with every call, and Slack takes it
@@ -152,7 +152,7 @@ _IN_ACTIONS = {"button", "users_select", "conversations_select", "static_select"
 
 
 def block_faults(blocks: Sequence[Json], most: int = 50) -> Iterator[str]:
-    """What is wrong with the blocks of a message or, with another `most`, of a view."""
+    """The faults in the blocks of a message or, with another `most`, of a view."""
     if len(blocks) > most:
         yield f"{len(blocks)} blocks, where {most} are the most"
     seen: set[str] = set()

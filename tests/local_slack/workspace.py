@@ -1,4 +1,4 @@
-"""What a workspace holds: people, channels and messages."""
+"""The state of the local Slack: people, channels and messages."""
 
 from __future__ import annotations
 
