@@ -1,5 +1,5 @@
--- Keeps what a person thinks of a reply, beside what the core said of how it was written. What they
--- say again stands behind it. Returns how it was written.
+-- Appends a person's rating of a reply, with the model and sampling that the core recorded for the
+-- reply. A later rating by the same person is appended too. Returns that model and sampling.
 
 local made = call('HGET', K('delivery', A.job), 'made') or ''
 call('XADD', K('feedback'), 'MAXLEN', '~', A.most, '*', 'thread', A.thread, 'job', A.job,

@@ -1,4 +1,4 @@
--- A core vouches for its lane for a while; with no time to come, it withdraws.
+-- Announces a core in its lane for a limited time; with a time of 0, removes it.
 
 if A.for_ms > 0 then
   call('ZADD', K('lane', A.lane), now + A.for_ms, A.core)

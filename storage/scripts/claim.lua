@@ -1,6 +1,6 @@
 -- Gives a core the next threads of its lane, each with a lease. Returns a row for each: the job's
--- id and fields, gen, epoch, the milliseconds since it came in, and what is to be read for it where
--- that is little: a longer thread is read by whoever may know most of it already.
+-- id and fields, gen, epoch, the milliseconds since it came in, and the thread's window if it is short.
+-- A core reads a long thread with window.lua, from the version that it has already.
 
 local LITTLE = 16
 

@@ -1,5 +1,5 @@
--- The end of a reply, all at once or not at all: what was read and what was answered become
--- history, old turns fall, the end is published, and the thread goes on to its next job.
+-- Ends a reply atomically: question and reply become history, old turns are evicted, the end is
+-- published, and the thread goes on to its next job.
 
 local T, J = A.thread, A.job
 local said, meta = fence(T, J, A.gen)

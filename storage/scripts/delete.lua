@@ -1,5 +1,5 @@
--- A deleted message leaves the memory: a prompt with the reply it had, a reply alone. What is
--- being answered for it ends. Returns the jobs that ended.
+-- Removes a deleted message from mailbox and history: a question together with its reply, or a reply
+-- alone. Jobs for it end. Returns the jobs that ended.
 
 local T, id = A.thread, A.turn
 local meta = enter(T)

@@ -1,5 +1,5 @@
--- An edited message: its turn changes where it is kept, and if it is the newest prompt, it is
--- answered again in the place of the reply it had. Returns outcome, job, position, code, held.
+-- Changes the stored turn of an edited message. The newest question is answered again, in the place
+-- of its reply. Returns outcome, job, position, code, held.
 
 local T, id = A.thread, A.turn
 local meta = enter(T)

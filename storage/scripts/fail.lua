@@ -1,4 +1,4 @@
--- Ends an attempt that brought nothing: another try later, or a dead letter and a sentence.
+-- Ends a failed attempt: the job is tried again later, or becomes a dead letter and the person is told.
 
 local T, J = A.thread, A.job
 local said = fence(T, J, A.gen)

@@ -1,5 +1,5 @@
--- Forgets what a person wrote in this bucket, a few threads at a time: their turns with the replies
--- these had, their jobs, and the records of both. Returns turns forgotten, and how much is left to do.
+-- Forgets a person in this bucket, a few threads at a time: their turns with the replies to these,
+-- their jobs, and the records of both. Returns turns forgotten, and how much is left to do.
 
 local who = A.space .. ':' .. A.author
 add_mark('person ' .. who)

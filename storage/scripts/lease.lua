@@ -1,5 +1,5 @@
--- Takes, renews or (for no time at all) gives up what one process at a time may hold. Returns 1 if
--- it is the caller's, or was.
+-- Takes or renews a named lease; with a time of 0, gives it up. Returns 1 if the caller holds it, or
+-- held it until now.
 
 local key = K('lease', A.name)
 local holder = call('GET', key)

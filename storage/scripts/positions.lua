@@ -1,4 +1,4 @@
--- Where jobs stand among those that are ready; 0 for one that does not wait.
+-- The positions of jobs in the queue; 0 for one that does not wait.
 
 local at = {}
 for i, J in ipairs(A.jobs) do

@@ -1,4 +1,4 @@
--- Adds to the events of a reply that is being written, while it is the caller's to write.
+-- Appends an event to a reply, if the caller still holds its job.
 
 local said = fence(A.thread, A.job, A.gen)
 if said ~= 'fenced' and A.spent > 0 then charge_tokens(A.thread, A.job, A.spent) end

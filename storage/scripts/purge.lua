@@ -1,4 +1,4 @@
--- Takes away what a reset of a channel or a space has forgotten, some threads at a time. Returns how
+-- Deletes the threads of a channel or a space that was reset, some at a time. Returns how
 -- many turns went, and 1 while there may be more.
 
 local name = A.kind .. ' ' .. A.scope

@@ -1,5 +1,5 @@
--- Writes down which messages a reply has become, or that one is about to be posted. With `close`,
--- the delivery is over. Returns 1, or 0 where it is not the caller's any more.
+-- Records the messages of a reply, or that one is about to be posted. With `close`, the delivery is
+-- over. Returns 1, or 0 if another process has taken the delivery over.
 
 local J = A.job
 local meta = hash(K('delivery', J))

@@ -1,4 +1,4 @@
--- A reply is written anew, or gone on with, in its place. Returns outcome, job, position, code, held.
+-- Opens a job that writes a reply anew in its place, or continues it. Returns outcome, job, position, code, held.
 
 local T, reply = A.thread, A.reply
 local meta = enter(T)

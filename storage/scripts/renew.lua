@@ -1,4 +1,4 @@
--- Renews the leases on all that a core holds in this bucket. Returns a verdict for each.
+-- Renews a core's leases in this bucket. Returns 'ok', 'cancelled' or 'fenced' for each.
 
 local verdicts = {}
 for i, held in ipairs(A.held) do

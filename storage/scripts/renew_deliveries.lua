@@ -1,4 +1,4 @@
--- Renews the leases on deliveries. Returns 1 for each that is still the caller's, else 0.
+-- Renews the leases on deliveries. Returns 1 for each that the caller still holds, else 0.
 
 local still = {}
 for i, held in ipairs(A.held) do

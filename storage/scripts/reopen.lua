@@ -1,5 +1,5 @@
--- A delivery's holder found that it had written after its lease ended, perhaps over newer text. Who
--- was last to write in those messages does it again: its delivery is open for whoever takes it.
+-- Opens the newest delivery to a reply's messages again, so that some process writes them once more.
+-- Called by a holder that wrote after its lease had ended, perhaps over newer text.
 
 local function last_writer(J)
   local newer = call('HGET', K('delivery', J), 'last')

@@ -1,4 +1,4 @@
--- Gives a dead letter another life, as a job of its own. Returns outcome, job, position, code, held.
+-- Queues a dead letter again, as a new job. Returns outcome, job, position, code, held.
 
 local letter = call('XRANGE', K('dead'), A.letter, A.letter)[1]
 if not letter then return { 'ignored', '', 0, '', 0 } end

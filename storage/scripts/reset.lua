@@ -1,6 +1,7 @@
--- Forgets a thread, or raises the number that a channel's or a space's threads are compared with
--- when they are next touched; purge.lua touches the rest. Returns how many turns went.
--- With `only_asker`, a thread in which a reply is owed to somebody else stays as it is: -1.
+-- Forgets a thread; or, for a channel or a space, raises its reset counter. Its threads are compared
+-- with the counter when they are next used, and purge.lua deletes the rest. Returns the number of
+-- turns forgotten. With `only_asker`, returns -1 and changes nothing if a reply is owed to somebody
+-- else in the thread.
 
 local meta = A.thread and enter(A.thread)
 for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread), 0, -1) or {}) do

@@ -1,5 +1,5 @@
--- Gives threads another term, counted from their last message: to what they remember, to which
--- messages that is, and to how each reply was brought out. Returns how many there were.
+-- Gives threads a new retention time, counted from their last message: to their turns, to the records
+-- of their messages, and to their deliveries. Returns the number of threads.
 
 local changed = 0
 for _, row in ipairs(A.threads) do

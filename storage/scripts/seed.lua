@@ -1,6 +1,5 @@
--- Puts what was said before in front of a held thread, and lets it go on. Turns that are known, or
--- that lie behind a reset's mark or are older than anything is kept, stay out. Returns how many were
--- taken.
+-- Puts earlier turns in front of a held thread, and ends the hold. Turns that are known, lie before a
+-- reset's mark, or are older than the retention time are left out. Returns the number taken.
 
 local T = A.thread
 local space, channel = places(T)

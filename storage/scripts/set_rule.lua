@@ -1,5 +1,4 @@
--- Sets a rule of a space or a channel, or with an empty value takes it away, and says so in the
--- audit log.
+-- Sets a rule of a space or a channel, or with an empty value removes it, and writes the audit log.
 
 if A.value == '' then
   call('HDEL', K('rules', A.scope), A.name)

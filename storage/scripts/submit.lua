@@ -1,6 +1,6 @@
--- Takes in a message: knows it again, keeps its turn, and opens a job where an answer is asked for.
--- Returns outcome, job, position, code, and whether the thread is held for what was said before.
--- No job comes with a refusal that is not delivered.
+-- Stores a message: drops duplicates, keeps its turn, and opens a job if it asks for an answer.
+-- Returns outcome, job, position, code, and whether the thread is held until its past is seeded.
+-- A refusal that is not delivered has no job.
 
 local T, id = A.thread, A.turn
 local space, channel = places(T)

@@ -1,6 +1,6 @@
--- What time alone brings about, a few at a time: leases that ended, threads whose time to wait is
--- over, jobs past their deadline. Returns how many of each, what somebody began to take away and did
--- not live to, and whether the append-only file is to be rewritten.
+-- Handles everything that falls due, a few at a time: expired leases, delayed threads that are ready,
+-- jobs past their deadline. Returns the number of each, the purges that a process began and did not
+-- finish, and whether the append-only file is to be rewritten.
 
 local function due(key)
   return call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 32)

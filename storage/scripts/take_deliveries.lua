@@ -1,5 +1,5 @@
--- Gives open deliveries of a platform that nobody holds to the caller, with a lease. One that
--- follows another in the same messages waits for that to be closed.
+-- Leases a platform's open deliveries that nobody holds to the caller. A delivery to the messages of
+-- another reply waits until that reply's delivery is closed.
 
 local taken = {}
 touch('news', A.platform)

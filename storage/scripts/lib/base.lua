@@ -1,10 +1,10 @@
--- What every script stands on. KEYS[1] is the base of the bucket's keys; ARGV[1] a JSON object.
+-- Shared by every script. KEYS[1] is the base of the bucket's keys; ARGV[1] a JSON object.
 
 local call = redis.call
 local B = KEYS[1]
 local A = cjson.decode(ARGV[1])
 
--- What varies in a key's name stands between its head and its tail.
+-- The full name of a key: its pattern with the variable parts filled in.
 local function K(name, first, second)
   if not first then return B .. HEAD[name] end
   if second then first = first .. ':' .. second end
@@ -15,7 +15,7 @@ local function touch(name, ...)
   call('PEXPIRE', K(name, ...), LIFE[name])
 end
 
--- How long a thread and what belongs to it is kept: its place's own term, or everyone's.
+-- The retention time of a thread: that of its place, or the default.
 local terms = {}
 local function term(T)
   terms[T] = terms[T] or tonumber(call('HGET', K('thread', T), 'retention')) or LIFE.thread
@@ -26,7 +26,7 @@ local function keep(T, name, ...)
   call('PEXPIRE', K(name, ...), term(T))
 end
 
--- A person's threads may have different terms: a list of theirs lives as long as the longest.
+-- Retention differs between a person's threads: a list of theirs lives as long as the longest.
 local function keep_longest(T, name, who)
   local key = K(name, who)
   if call('PTTL', key) < term(T) then call('PEXPIRE', key, term(T)) end
@@ -56,7 +56,7 @@ local function hash(key)
   return fields_of(call('HGETALL', key))
 end
 
--- A stored record as a table; one that cannot be read is an empty one, and stops nobody.
+-- A stored record as a table; an empty table if it cannot be read, so that no script fails over it.
 local function decoded(record)
   local readable, value = pcall(cjson.decode, record)
   return readable and type(value) == 'table' and value or {}
@@ -68,7 +68,7 @@ local function split(text, separator)
   return parts
 end
 
--- platform:space:channel:thread -> the names that shares, limits and resets go by
+-- platform:space:channel:thread -> the names used for fair shares, limits and resets
 local placed = {}
 local function places(T)
   local names = placed[T]
@@ -81,7 +81,7 @@ local function places(T)
   return names[1], names[2], names[3]
 end
 
--- The audit log: kept apart from what is remembered, and for a term of its own.
+-- Appends to the audit log, which has a lifetime of its own.
 local function audit(place, by, act, detail)
   local oldest = string.format('%d', now - LIFE.audit)
   call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,

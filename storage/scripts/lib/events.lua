@@ -1,13 +1,13 @@
 -- Reply events.
 
--- A reply's first event: nobody can follow it yet, and who will either opened it or reads it.
+-- Appends a reply's first event. Nobody follows the reply yet, so it goes to no news stream.
 local function emit_first(J, event)
   call('XADD', K('events', J), '*', 'e', event)
   touch('events', J)
 end
 
--- A reply's events stay with it. The news bring each to whoever follows it right now, with its
--- place among them, and are gone after seconds.
+-- Appends an event to the reply's own stream, and to the platform's news stream, which lives for
+-- seconds. A news entry carries the event's index in the reply.
 local function emit(J, platform, event)
   local events = K('events', J)
   local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
@@ -30,7 +30,7 @@ local function first_characters(text, number)
   return text
 end
 
--- What was shown of a reply. A delta that was sent twice stands at the same offset.
+-- The streamed text of a reply. A delta that was sent twice stands at the same offset.
 local function shown_text(J)
   local text, length = '', 0
   for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do

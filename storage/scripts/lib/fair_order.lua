@@ -1,9 +1,9 @@
 -- The fair order.
 --
 -- A tree: lane -> space -> channel -> person -> threads in order of arrival. Each node keeps its
--- children by virtual time; who is served moves back by the cost of what was served, who comes
--- anew enters where the last one served stood: in front of all that were served since, behind all
--- that also wait for their first turn. So shares are equal at each level, whatever waits below.
+-- children by virtual time. A served child moves back by the cost of the reply. A new child enters at
+-- the virtual time of the last one served: in front of all that were served since, behind all that
+-- also wait for their first reply. So shares are equal at each level, whatever waits below.
 
 local function nodes(path)
   local names, node = { '' }, ''
@@ -32,13 +32,13 @@ local function push(lane, path, T, seq)
   touch('waiting', lane)
 end
 
--- Takes T out of the order; it need not be in it.
+-- Removes T from the order, if it is in it.
 local function pull(lane, path, T)
   local names = nodes(path)
   if call('ZREM', K('ready', lane, names[#names]), T) == 1 then call('DECR', K('waiting', lane)) end
 end
 
--- Takes the next thread out of the order. `spent` collects who is served: node, child.
+-- Takes the next thread out of the order. `spent` collects the path: node, child.
 local function descend(lane, node, depth, spent)
   local key = K('ready', lane, node)
   if depth == 3 then return call('ZPOPMIN', key)[1] end
@@ -67,8 +67,7 @@ local function charge(lane, spent, cost)
   touch('clock', lane)
 end
 
--- About how many threads are served until T is: exact for one person alone, else what equal
--- shares come to.
+-- The position of T: exact if one person waits alone, else an estimate from equal shares.
 local function position(lane, path, T)
   local names = nodes(path)
   local rank = call('ZRANK', K('ready', lane, names[4]), T)

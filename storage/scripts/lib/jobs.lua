@@ -1,4 +1,4 @@
--- Threads and their jobs: what is next, and where a thread stands.
+-- Threads and their jobs: the next job, and a thread's state in the order.
 
 -- The keys that a bucket or a platform has one of are renewed by sweep.lua and take_deliveries.lua,
 -- which every process runs again and again.
@@ -8,7 +8,7 @@ local function touch_thread(T, ...)
   call('ZADD', K('threads'), now, T)
 end
 
--- A job's fields. A poisoned one lacks none that the scripts reckon with: it must stop nobody.
+-- A job's fields. Missing numbers of a poisoned record are filled in, so that no script fails over it.
 local function job_of(J)
   local job = hash(K('job', J))
   for _, name in ipairs({ 'author', 'lane', 'turn' }) do job[name] = job[name] or '' end
@@ -44,7 +44,7 @@ local function unplace(T, meta)
   end
 end
 
--- Whether a thread is where it says: Redis may have been away for longer than the order is kept.
+-- Whether a thread is in the order as recorded: the order may have expired while Redis was away.
 local function stands(T, meta)
   if meta.state == 'ready' then
     local leaf = nodes(split(meta.path, '\n'))[4]
@@ -60,8 +60,8 @@ local function wake(lane)
   if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
 end
 
--- Puts a thread where its oldest job says: nowhere, into the order, or aside until `later`. Who
--- knows the thread's numbers, or that job too, spares it to look.
+-- Puts a thread into the order, or aside until `later`, or nowhere, as its oldest job requires. `meta`,
+-- `J` and `job` may be passed if they are known, to save reading them.
 local function place(T, later, meta, J, job)
   meta = meta or hash(K('thread', T))
   if not meta.state then -- it has expired: what waits there ends at its deadline
@@ -94,7 +94,7 @@ local function count(T, person, by)
   end
 end
 
--- The end of a job, whichever: its event, and no trace among what is open. The caller places the
+-- Ends a job: appends its last event and removes it from everything open. The caller then places the
 -- thread anew.
 local function finish(T, J, job, state, event)
   local _, _, platform = places(T)

@@ -1,8 +1,8 @@
--- Marks: what was said before a mark's time is never read from the channel again.
+-- Marks: messages from before a mark's time are never read from the channel again.
 
 local MOST_MARKS, FOLDED = 2048, 512
 
--- The wider place whose mark covers this one's: a mark on it forgets more, and never less.
+-- The wider place whose mark covers this place's: it forgets more, never less.
 local function wider(name)
   local kind, scope = string.match(name, '^(%a+) (.*)$')
   if kind == 'space' then return nil end
@@ -10,7 +10,8 @@ local function wider(name)
   return kind == 'thread' and 'channel ' .. channel or 'space ' .. space
 end
 
--- Too many marks become fewer: the oldest of the narrowest kind there is go into their wider place's.
+-- Keeps the number of marks bounded: the oldest marks of the narrowest kind merge into their wider
+-- place's mark.
 local function fold_marks()
   local marks = hash(K('marks'))
   for _, kind in ipairs({ 'thread', 'person', 'channel' }) do

@@ -1,17 +1,17 @@
--- Replies that are owed: jobs and deliveries as they begin, and what stands against it.
+-- Opens jobs and deliveries, and finds the reason against it, if there is one.
 
--- The token of a delivery that nobody but its opener has held.
+-- The token of a delivery that only its opener has held.
 local OPENED = 1
 
--- Whose messages a reply takes over: those of the last one that was to stand in the same place,
--- though it may have ended without becoming a reply.
+-- The job whose messages a reply takes over: the last one for the same place, even if it ended
+-- without a reply.
 local function predecessor(J, replaces)
   local before = call('HMGET', K('delivery', replaces), 'v', 'last')
   if before[1] then call('HSET', K('delivery', replaces), 'last', J) end
   return before[2] or replaces
 end
 
--- A person's jobs are found again when they want to be forgotten.
+-- Lists a job under its person, so that forget.lua finds it.
 local function list_job(T, J, person)
   local asked = places(T) .. ':' .. person
   if call('ZADD', K('asked', asked), now + term(T), J) == 1 and now % 16 == 0 then
@@ -20,7 +20,7 @@ local function list_job(T, J, person)
   keep_longest(T, 'asked', asked)
 end
 
--- `holder` has the delivery from the start; nobody else looks for it until its lease ends.
+-- Opens a delivery, held by `holder` from the start.
 local function open_delivery(T, J, job)
   local _, _, platform = places(T)
   local after = job.replaces and predecessor(J, job.replaces) or ''
@@ -62,7 +62,7 @@ local function open_job(T, J, job, meta, later)
   return at
 end
 
--- What a person is told instead of getting a reply: a job that ends where it begins.
+-- Opens a job that ends at once with a sentence to the person.
 local function refuse(T, J, job, code, detail, til)
   call('HSET', K('job', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
     'state', 'failed')
@@ -71,8 +71,8 @@ local function refuse(T, J, job, code, detail, til)
   emit_first(J, failed(code, detail, til))
 end
 
--- Why a reply cannot be owed now, if so: a code, what to log or how many wait already, and when it
--- can be asked again.
+-- The reason why no job can be opened now, if there is one: a code, a detail (for the log, or the
+-- number waiting), and when to ask again.
 local function obstacle(T, job)
   if A.refuse and A.refuse ~= '' then return A.refuse, '' end
   local space, channel = places(T)

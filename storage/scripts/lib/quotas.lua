@@ -49,7 +49,7 @@ local function charge_restart(T, J, job)
   call('HDEL', K('job', J), 'charged')
 end
 
--- The code of the quota that is used up, if one is, and when its day ends.
+-- The code of a quota that is used up, if there is one, and the end of its day.
 local function used_up(T, person)
   local space, channel, platform = places(T)
   local who, where, quota = 'person ' .. space .. ':' .. person, 'channel ' .. channel, A.quota

@@ -1,6 +1,6 @@
--- Threads as a whole: a reply that was stopped, a reset, and whose a thread is.
+-- Whole threads: stopped replies, resets, and fencing.
 
--- The end of a stopped reply that no core will end: what was shown is the reply.
+-- Ends a stopped reply that no core holds: the streamed text becomes the reply.
 local function stop(T, J, job)
   local text, record = shown_text(J), ''
   if text ~= '' then
@@ -15,7 +15,7 @@ local function stop(T, J, job)
   }))
 end
 
--- The words of a reply go: at once, or when its delivery, which needs them, is over.
+-- Deletes the text of a reply's events: at once, or after its delivery, which needs it.
 local function forget_events(J)
   local delivery = call('HMGET', K('delivery', J), 'v', 'closed')
   if delivery[1] and not delivery[2] then
@@ -25,12 +25,12 @@ local function forget_events(J)
   end
 end
 
--- The append-only file still holds words that went: the sweep has it rewritten.
+-- Marks the append-only file for a rewrite by the sweep: it still holds deleted text.
 local function rewrite_later()
   call('SET', K('rewrite'), now, 'NX', 'PX', LIFE.rewrite)
 end
 
--- Forgets a thread: what it holds, what is under way, what waits. Returns how many turns went.
+-- Forgets a thread: its turns, its replies in progress, its waiting jobs. Returns the number of turns.
 local function forget_thread(T, by)
   local turns = call('HLEN', K('turns', T))
   for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
@@ -50,15 +50,15 @@ local function forget_thread(T, by)
   return turns
 end
 
--- Another one after each reset of its channel or space.
+-- A thread's era: it changes with each reset of its channel or space.
 local function era_of(T)
   local space, channel = places(T)
   local resets = call('HMGET', K('resets'), space, channel)
   return (resets[1] or '0') .. '.' .. (resets[2] or '0')
 end
 
--- Enters a thread: a reset of its channel or space since the last time takes effect here. Returns
--- its numbers, or nil where there is no such thread; and how many turns went.
+-- Reads a thread, after applying any reset of its channel or space since the last time. Returns its
+-- numbers, or nil if there is no such thread; and the number of turns forgotten.
 local function enter(T)
   local meta = hash(K('thread', T))
   if not meta.state then return nil end
@@ -70,7 +70,7 @@ local function enter(T)
   return hash(K('thread', T)), gone
 end
 
--- Whether the job is still the caller's: 'ok', 'cancelled' or 'fenced'; and the thread's numbers.
+-- Whether the caller still holds the job: 'ok', 'cancelled' or 'fenced'; and the thread's numbers.
 local function fence(T, J, gen)
   local meta = enter(T)
   if not meta or meta.gen ~= tostring(gen) or meta.running ~= J then return 'fenced' end

@@ -1,6 +1,6 @@
 -- Turns in a thread's mailbox and history.
 
--- Changed turns are read again by whoever has an older version; those that are gone, too.
+-- Records turns as changed or removed, so that cores with an older version read them again.
 local function changed(T, ...)
   local ids, scored = { ... }, {}
   local version = call('HINCRBY', K('thread', T), 'version', #ids)
@@ -23,7 +23,7 @@ local function drop(T, id)
   changed(T, id)
 end
 
--- A turn's record, with an edit that overtook it.
+-- A turn's record, with an edit applied that arrived before the message itself.
 local function edited(T, id, record)
   local edit = call('GET', K('edited', T .. ' ' .. id))
   if not edit then return record end
@@ -32,8 +32,8 @@ local function edited(T, id, record)
   return cjson.encode(turn)
 end
 
--- A reply becomes history with what was read for it, or stands where the one stood that it replaces.
--- No record: nothing was shown. No count: it is made for the next prompt.
+-- Moves a reply and its question into the history, or overwrites the reply that it replaces. Without
+-- `record`, nothing was shown; without `count`, the tokens are counted for the next prompt.
 local function keep_reply(T, J, job, record, count)
   local scored, ids = {}, {}
   local function append(score, id)
@@ -84,8 +84,8 @@ local function rows(T, ids, scored)
   return out
 end
 
--- A thread as the next prompt needs it: what changed in the history since the reader's version, or
--- all of it, and the mailbox up to the job's turn, or all of it.
+-- A thread's window for the next prompt: the history's changes since the reader's version, or all of
+-- it, and the mailbox up to the job's turn, or all of it.
 -- Returns version, whether it is all, history rows, mailbox rows.
 local function window(T, meta, since, turn)
   local all = since == 0 or since < tonumber(meta.floor)
