@@ -14,7 +14,7 @@ help:
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the pages that are written from the code"
-	@echo "make audit   known faults of the pinned packages, where their database can be reached"
+	@echo "make audit   known vulnerabilities in pinned packages, where their database can be reached"
 	@echo "make tools   what the tests check docker/ with: Prometheus' promtool, linters"
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
 	@echo "make dist    a release: wheel, images' contexts, bills of materials, checksums, each extra tried"
@@ -98,7 +98,7 @@ golden: setup .venv-peers/align/.ready
 	$(@D)/bin/pip install --quiet --no-deps --requirement $<
 	touch $@
 
-# Known faults of what is installed, where the database of them can be reached.
+# Known vulnerabilities in the installed packages, if their database can be reached.
 audit: setup
 	@$(BIN)/python -m tests.audit .venv-audit
 

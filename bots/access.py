@@ -53,7 +53,7 @@ class Access:
         self._policy = policy
         self._known_roles = Bounded[tuple[str, str, str], frozenset[str]](KEPT_ROLES)
 
-    async def judge(self, asker: Asker, lane: str) -> Admission:
+    async def admit(self, asker: Asker, lane: str) -> Admission:
         """Whether and by which lane this person is answered; `lane` is the usual one.
 
         In a direct message, the roles that they have in their spaces hold.
@@ -80,7 +80,7 @@ class Access:
             await self._rulebook.remember_roles(place, asker.person, roles)
 
     async def rules(self, thread: ThreadKey) -> Rules:
-        """What holds in a thread: `follow_up` is for the adapter to keep."""
+        """The rules of a thread; the adapter applies `follow_up` itself."""
         return await self._rulebook.rules(thread)
 
     def is_admin(self, asker: Asker, *, of_platform: bool) -> bool:
@@ -106,7 +106,7 @@ class Access:
         With ``space`` in front it is about the whole space. The caller has made sure that `by` is
         an admin. `ids` puts ids for the platform's mentions. What is wrong changes nothing.
         """
-        place, words = _meant(place, words)
+        place, words = _parse_place(place, words)
         name, _, text = words.strip().partition(" ")
         try:
             if not name:
@@ -119,7 +119,7 @@ class Access:
             return strings.say("config_wrong", locale, reason=error)
         await self._rulebook.change(place, name, value, by)
         key = "config_unset" if value is None else "config_set"
-        said = strings.say(key, locale, name=name, value=written(value))
+        said = strings.say(key, locale, name=name, value=rule_text(value))
         if name == "model" and value is not None and not await self._cores(value):
             said += f"\n{strings.say('config_unserved', locale, model=value)}"
         return said
@@ -128,7 +128,7 @@ class Access:
         here = (await self._rulebook.set_here(place)).set_here()
         if not here:
             return strings.say("config_nothing", locale, names=", ".join(NAMES))
-        lines = [f"{name} = {written(value)}" for name, value in here.items()]
+        lines = [f"{name} = {rule_text(value)}" for name, value in here.items()]
         return strings.say("config_shown", locale, rules="\n".join(lines))
 
     async def _shown_one(self, place: Place, name: str, locale: str) -> str:
@@ -136,7 +136,7 @@ class Access:
         here = (await self._rulebook.set_here(place)).set_here()
         if name not in here:
             return strings.say("config_not_set", locale, name=name)
-        return strings.say("config_shown", locale, rules=f"{name} = {written(here[name])}")
+        return strings.say("config_shown", locale, rules=f"{name} = {rule_text(here[name])}")
 
     async def audited(self, place: Place, by: str, locale: str, most: int = 15) -> str:
         """The newest entries of the audit log for a place. Reading it is an entry, too."""
@@ -181,20 +181,20 @@ class NoAudit:
         return ()
 
 
-async def _unknown(lane: str) -> int:
+async def _no_cores(lane: str) -> int:
     return 0
 
 
-EVERYBODY = Access(OpenRules(), NoAudit(), Policy(), _unknown)
+EVERYBODY = Access(OpenRules(), NoAudit(), Policy(), _no_cores)
 """Everybody may ask, as much as they like, and no place has rules."""
 
 
-def _meant(place: Place, words: str) -> tuple[Place, str]:
+def _parse_place(place: Place, words: str) -> tuple[Place, str]:
     first, _, rest = words.strip().partition(" ")
     return (replace(place, channel=None), rest) if first == "space" else (place, words)
 
 
-def written(value: Any) -> str:
+def rule_text(value: Any) -> str:
     """A rule's value as a person would type it."""
     match value:
         case None:

@@ -150,7 +150,7 @@ class Relay:
         """Whether and by which lane a person is answered now."""
         if asker.stranger and self._settings.strangers == "answer":
             asker = replace(asker, stranger=False)
-        return await self.access.judge(asker, self._settings.lane)
+        return await self.access.admit(asker, self._settings.lane)
 
     async def edited(self, asker: Asker, turn: str, text: str, revision: str) -> Receipt:
         """A person's message has a new text. It leaves the memory where no text is left, and where

@@ -205,7 +205,7 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_what_cannot_be_meant(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_nulls_and_misused_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[info.field_name or ""]
         if isinstance(value, str) and "\0" in value:
             raise ValueError("there is a null character in it")
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
 
     @field_validator("data_dir")
     @classmethod
-    def _find_home(cls, path: Path) -> Path:
+    def _expand_home(cls, path: Path) -> Path:
         try:
             return path.expanduser().absolute()
         except RuntimeError as error:
@@ -255,7 +255,7 @@ class Settings(BaseSettings):
 
     @field_validator("timezone")
     @classmethod
-    def _know_timezone(cls, name: str) -> str:
+    def _check_timezone(cls, name: str) -> str:
         _zone(name)
         return name
 
@@ -296,7 +296,7 @@ def _parsed(table: Any) -> dict[str, Any]:
 
 
 def is_text(words: str) -> bool:
-    """Whether words that came from outside are text: what could not be decoded is not."""
+    """Whether a string from outside could be decoded; if not, it has lone surrogates."""
     try:
         words.encode()
     except UnicodeEncodeError:
@@ -320,7 +320,7 @@ def load_settings(
 ) -> Settings:
     """The settings of this process; UsageError, one sentence, where one is wrong.
 
-    `known`: the other classes of settings whose variables and keys are no mistakes.
+    `known`: other classes of settings, whose variables and keys are also accepted.
     """
     kinds = (kind, *known)
     _check_config_file({name for each in kinds for name in each.model_fields})
@@ -354,7 +354,7 @@ def source_of(kind: type[Settings], setting: str) -> str:
 def misspelt_variables(kind: type[Settings], known: Collection[type[Settings]]) -> list[str]:
     """A sentence for each variable that is close to one of an unset secret of the class's own.
 
-    `known`: all classes of settings; their variables are no mistakes.
+    `known`: all classes of settings; their variables are also accepted.
     """
     own = _variables_of_secrets(kind) - _variables_of_secrets(Settings)
     unset = {name for name in own if not os.environ.get(name)}
@@ -438,8 +438,7 @@ def _not_json(kind: type[Settings], error: SettingsError) -> str:
 
 
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
-    """What is wrong with which setting, and where it is set. The value is not shown: it may be a
-    secret."""
+    """Names the wrong setting, its fault and its source, but not its value: it may be a secret."""
     fault = error.errors()[0]
     wrong = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch":

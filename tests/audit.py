@@ -1,9 +1,9 @@
-"""Known faults of the pinned packages, where the database of them can be reached: `make audit`.
+"""Known vulnerabilities in pinned packages, if their database can be reached: `make audit`.
 
 python -m tests.audit FOLDER
 
-pip-audit says "no known vulnerabilities" too where it could look nothing up. Here that is said, and
-is no failure: whoever works without a network must be able to go on.
+pip-audit reports "no known vulnerabilities" even if it could not look anything up. That case is
+reported as such here, and is no failure: work without a network must go on.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import venv
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).parents[1]
-TOOL = HOUSE / "docker" / "audit.txt"
-PINNED = HOUSE / "constraints.txt"
+PROJECT = Path(__file__).parents[1]
+TOOL = PROJECT / "docker" / "audit.txt"
+PINNED = PROJECT / "constraints.txt"
 
 
-def judge(report: dict[str, Any]) -> tuple[bool, list[str]]:
-    """Whether all is well, and what to say of pip-audit's report."""
+def summarize(report: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Whether no package is vulnerable, and the lines to print."""
     packages = report["dependencies"]
     looked_up = [package for package in packages if "vulns" in package]
     if not looked_up:
-        return True, ["not audited: the database of known faults cannot be reached"]
+        return True, ["not audited: the database of vulnerabilities cannot be reached"]
     faults = [
         f"{package['name']} {package['version']}: {fault['id']}, mended in "
         f"{', '.join(fault['fix_versions']) or 'no version yet'}"
@@ -44,11 +44,11 @@ def main() -> int:
         words = ("--requirement", PINNED, "--no-deps", "--disable-pip", "--progress-spinner", "off",
                  "--format", "json", "--output", report)  # fmt: skip
         subprocess.run([tool, *words], capture_output=True, timeout=300)
-        well, sentences = judge(json.loads(report.read_text()))
+        safe, sentences = summarize(json.loads(report.read_text()))
     except (OSError, ValueError, subprocess.SubprocessError):
-        well, sentences = True, ["not audited: pip-audit cannot be fetched or does not get through"]
+        safe, sentences = True, ["not audited: pip-audit cannot be fetched or fails"]
     print(*sentences, sep="\n")
-    return not well
+    return not safe
 
 
 def _tool(folder: Path) -> Path:

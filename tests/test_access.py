@@ -35,8 +35,8 @@ class Company:
         self.access = Access(self.rulebook, self.audit, policy, self.house.queue.cores)
 
     async def say(self, text: str, author: str = "U1", thread: ThreadKey = THREAD) -> Receipt:
-        judged = await self.access.judge(Asker(thread, author), LANE)
-        changes = {"permit": judged.permit, "lane": judged.lane, "alone": True}
+        admission = await self.access.admit(Asker(thread, author), LANE)
+        changes = {"permit": admission.permit, "lane": admission.lane, "alone": True}
         return await self.house.say(text, thread, author, **changes)
 
     async def config(self, words: str, place: Place = CHANNEL, locale: str = "en") -> str:
@@ -71,8 +71,8 @@ async def test_one_who_may_not_ask_gets_one_sentence_and_is_not_remembered(
 async def test_what_they_say_to_others_is_not_kept_either(company: Company) -> None:
     await company.say("hello", "U2")
     await company.config("deny_people U1")
-    judged = await company.access.judge(Asker(THREAD, "U1"), LANE)
-    receipt = await company.house.say("psst", addressed=False, permit=judged.permit)
+    admission = await company.access.admit(Asker(THREAD, "U1"), LANE)
+    receipt = await company.house.say("psst", addressed=False, permit=admission.permit)
     assert receipt.outcome == "ignored"
     assert await company.house.texts() == ["hello"]
 
@@ -123,9 +123,9 @@ async def test_a_quota_is_each_persons_own_and_a_channels_is_for_all(company: Co
 
 async def test_a_message_that_comes_twice_counts_once(company: Company) -> None:
     await company.config("person_messages 2")
-    judged = await company.access.judge(Asker(THREAD, "U1"), LANE)
+    admission = await company.access.admit(Asker(THREAD, "U1"), LANE)
     for _ in range(3):
-        await company.house.say("hello", id="m1", permit=judged.permit)
+        await company.house.say("hello", id="m1", permit=admission.permit)
     assert (await company.say("another")).outcome == "queued"
 
 
@@ -304,7 +304,7 @@ async def test_a_press_over_the_quota_is_told_until_when(company: Company) -> No
     await company.config("person_messages 1")
     receipt = await company.say("hello")
     await company.house.reply(await company.house.claim(), "hi")
-    permit = (await company.access.judge(Asker(THREAD, "U1"), LANE)).permit
+    permit = (await company.access.admit(Asker(THREAD, "U1"), LANE)).permit
     assert receipt.job is not None
     pressed = await company.house.queue.regenerate(
         Regeneration(THREAD, receipt.job, "press", "U1", lane=LANE, permit=permit), "adapter"

@@ -191,7 +191,7 @@ class Server:
         await self.access.remember_roles(Asker(thread, "U1", roles))
 
     async def permit(self) -> Permit:
-        return (await self.access.judge(Asker(DIRECT, "U1"), LANE)).permit
+        return (await self.access.admit(Asker(DIRECT, "U1"), LANE)).permit
 
 
 async def test_a_role_that_is_denied_is_denied_in_direct_messages(house: StoreFixture) -> None:

@@ -80,7 +80,7 @@ def test_the_search_finds_one(secret: str) -> None:
 def test_an_audit_fails_where_a_fault_is_known_and_says_where_it_could_not_look(
     packages: list[dict[str, Any]], well: bool, said: str
 ) -> None:
-    judged, sentences = audit.judge({"dependencies": packages})
+    judged, sentences = audit.summarize({"dependencies": packages})
     assert judged == well
     assert said in sentences[0]
 

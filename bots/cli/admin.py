@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import click
 
 from bots import platforms, strings
-from bots.access import UNSET, written
+from bots.access import UNSET, rule_text
 from bots.cli.common import example, open_settings, print_json, print_text
 from bots.cli.settings import effective_rules, print_rows
 from bots.cli.status import status
@@ -217,7 +217,7 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
             click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
         for rule, found in (await stores.rulebook.set_here(place)).set_here().items():
             if name in ("", rule):
-                print_text(f"{rule} = {written(found)}")
+                print_text(f"{rule} = {rule_text(found)}")
 
     _with_stores(work)
 

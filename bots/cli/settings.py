@@ -10,7 +10,7 @@ from typing import Any
 import click
 from pydantic import BaseModel, SecretStr
 
-from bots.access import written
+from bots.access import rule_text
 from bots.cli.common import example, open_all_settings, print_json, print_text
 from bots.platforms import AllSettings
 from core.observe.logs import REDACTED
@@ -105,6 +105,6 @@ def effective_rules(settings: Settings, layers: dict[str, Rules]) -> Iterator[Ro
         found = ((source, getattr(rules, name)) for source, rules in layers.items())
         first = next(((source, value) for source, value in found if value is not None), None)
         if first is not None:
-            yield Row(name, written(first[1]), first[0])
+            yield Row(name, rule_text(first[1]), first[0])
         elif (value := getattr(settings, name, None)) not in (None, ""):
             yield Row(name, str(value), source_of(type(settings), name))

@@ -22,8 +22,8 @@ Check = Callable[[], Awaitable[str]]
 
 log = structlog.get_logger()
 
-_nowhere = logging.getLogger("core.observe.health.requests")
-_nowhere.disabled = True  # the library would log a bad request's own bytes
+_request_log = logging.getLogger("core.observe.health.requests")
+_request_log.disabled = True  # the library would log a bad request's own bytes
 
 
 class Health:
@@ -72,7 +72,7 @@ async def health_pages(host: str, port: int, health: Health) -> AsyncIterator[No
     runner = web.AppRunner(
         health.app(),
         access_log=None,
-        logger=_nowhere,
+        logger=_request_log,
         handle_signals=False,
         keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=0,

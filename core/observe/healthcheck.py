@@ -1,4 +1,4 @@
-"""Ask this machine's process how it is: for a container's health check.
+"""A container's health check: asks the process for one of its health pages.
 
 python -m core.observe.healthcheck [/readyz]
 """
@@ -14,7 +14,7 @@ PORT = "HENJI_METRICS_PORT"
 
 
 def main() -> int:
-    """0 where the page says that all is well."""
+    """0 if the page answers 200."""
     page = sys.argv[1] if len(sys.argv) > 1 else "/healthz"
     try:
         with urlopen(f"http://127.0.0.1:{os.environ[PORT]}{page}", timeout=4) as answer:

@@ -66,7 +66,7 @@ class Redaction:
 
 
 def set_up_logging(settings: Settings, redaction: Redaction | None = None) -> None:
-    """Send the logs of this process, and of its libraries, where the settings say.
+    """Configure the logs of this process and of its libraries by the settings.
 
     `redaction`: by default the secrets of `settings`.
     """
@@ -107,9 +107,11 @@ def _without_content(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {name: value for name, value in event.items() if name not in CONTENT}
 
 
-def _make_harmless(redaction: Redaction, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _sanitize_values(
+    redaction: Redaction, _: WrappedLogger, __: str, event: EventDict
+) -> EventDict:
     """Values come from outside: each is one line, without controls, of limited length."""
-    harmless = {name: _harmless(redaction, name, value) for name, value in event.items()}
+    harmless = {name: _sanitized(redaction, name, value) for name, value in event.items()}
     if harmless.get("level") in ("error", "critical"):
         _newest_error.append((time.time(), _in_one_line(harmless)))
     return harmless
@@ -129,7 +131,7 @@ def _in_one_line(event: Mapping[str, Any]) -> str:
     return f"{event.get('event', '')}: {why}"[:LONGEST_ERROR] if why else str(event.get("event"))
 
 
-def _harmless(redaction: Redaction, name: str, value: Any) -> Any:
+def _sanitized(redaction: Redaction, name: str, value: Any) -> Any:
     match value:
         case str():
             trace = name == "exception"
@@ -139,10 +141,11 @@ def _harmless(redaction: Redaction, name: str, value: Any) -> Any:
             return printable(clipped, keep="\n" if trace else "")
         case Mapping():
             return {
-                printable(str(key)): _harmless(redaction, name, each) for key, each in value.items()
+                printable(str(key)): _sanitized(redaction, name, each)
+                for key, each in value.items()
             }
         case list() | tuple():
-            return [_harmless(redaction, name, each) for each in value]
+            return [_sanitized(redaction, name, each) for each in value]
     return value
 
 
@@ -161,7 +164,7 @@ def _formatter(
         foreign_pre_chain=shared[1:],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            partial(_make_harmless, redaction),
+            partial(_sanitize_values, redaction),
             render,
         ],
     )
