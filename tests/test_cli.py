@@ -67,6 +67,13 @@ def test_every_command_has_help_with_an_example(here: Here) -> None:
         assert re.search(r"Example:\s+\S", ran.out), words
 
 
+@pytest.mark.parametrize("words", [(), ("admin",), ("manifest",)])
+def test_a_group_alone_prints_its_help(here: Here, words: tuple[str, ...]) -> None:
+    ran = here(*words)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith("Usage: ")
+
+
 def test_no_command_is_cut_short_in_the_list_of_commands(here: Here) -> None:
     assert "..." not in here("--help").out.partition("Commands:")[2]
 

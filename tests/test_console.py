@@ -7,14 +7,18 @@ import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from bots.console import convert
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
+from bots.console.screen import Blocks
 from bots.platform import Part, Status
 from bots.processes import LocalCore
 from core.errors import OperatorError
@@ -169,7 +173,7 @@ async def test_a_reply_that_was_cut_is_continued(redis_url: str, redis: Redis) -
         "echo: he",
         "The reply reached its length limit. “Continue” goes on from here.",
         "llo",
-        "me: hello",
+        "you: hello",
         "echo: echo: hello",
     ]
 
@@ -185,7 +189,7 @@ async def test_a_reply_that_fills_the_prompt_is_kept_when_it_is_continued(
         "echo: ab",
         "cdefghij",
         "There is no reply to go on with.",
-        "me: abcdefghijklmnopqrstuv",
+        "you: abcdefghijklmnopqrstuv",
         "echo: echo: abcdefghij",
     ]
 
@@ -351,6 +355,49 @@ async def test_no_reply_acts_on_the_terminal(redis_url: str, redis: Redis) -> No
     hostile = "hi\x1b]0;owned\x07 \x9b2J end"
     async with terminal("chat", "--once", hostile, REDIS_URL=redis_url) as screen:
         await screen.shows(r"hi\\x1b\]0;owned\\x07 \\x9b2J end")
+
+
+async def test_what_is_typed_ahead_stands_in_the_next_prompt(redis_url: str, redis: Redis) -> None:
+    slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}
+    async with terminal("chat", "--plain", **slow) as screen:
+        await screen.shows("ready.*>")
+        screen.type("one two three four five six seven\r")
+        await screen.shows("echo: one")
+        screen.type("\x03")  # no signal: it is not this process's controlling terminal
+        screen.type("ahead")
+        await screen.shows(r"^ two three four five six seven\r\n")  # and nothing between
+        await screen.shows(">.*ahead")
+
+
+MARKDOWN = "# Title\n\nOne **bold** line\nand another\n\n- a\n- b\n\n```py\nx = 1\n\ny = 2\n```\n"
+
+
+async def test_markdown_is_drawn_in_a_terminal_and_nowhere_else(
+    redis_url: str, redis: Redis
+) -> None:
+    there = {"REDIS_URL": redis_url}
+    async with terminal("chat", "--once", MARKDOWN, **there) as screen:
+        await screen.shows(r"One bold line *\r\nand another.* • a *\r\n • b.*x = 1.*y = 2")
+        assert "**" not in screen.seen
+    async with terminal("chat", "--plain", "--once", MARKDOWN, **there) as screen:
+        await screen.shows(r"One \*\*bold\*\* line")
+    assert (await henji("chat", "--once", MARKDOWN, **there)).out == f"echo: {MARKDOWN}"
+
+
+@given(st.text("a`~ \n|-#"), st.lists(st.integers(0, 40)))
+def test_blocks_lose_nothing_however_the_text_comes(text: str, cuts: list[int]) -> None:
+    blocks, ends = Blocks(), sorted({min(cut, len(text)) for cut in (*cuts, 0, len(text))})
+    complete = [block for begin, end in pairwise(ends) for block in blocks.feed(text[begin:end])]
+    at_once = Blocks()
+    assert complete == at_once.feed(text)
+    assert blocks.open == at_once.open
+    assert "".join((*complete, blocks.open)).split() == text.split()
+
+
+def test_a_code_block_is_one_block() -> None:
+    blocks = Blocks()
+    assert blocks.feed("```\na\n\nb\n") == []
+    assert blocks.feed("```\n\nafter") == ["```\na\n\nb\n```\n\n"]
 
 
 @needs_proc

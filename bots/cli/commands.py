@@ -84,16 +84,17 @@ def up() -> None:
     show_default=True,
     help="The conversation's name.",
 )
-def chat(once: str | None, thread: str) -> None:
+@click.option("--plain", is_flag=True, help="Show replies as they are, not as Markdown.")
+def chat(once: str | None, thread: str, plain: bool) -> None:
     """Talk in the terminal.
 
     Starts a core if none serves the model, and stops it at the end. Conversations are remembered
     by name.
     """
-    _chat(once, thread)
+    _chat(once, thread, plain=plain)
 
 
-def _chat(once: str | None, thread: str) -> None:
+def _chat(once: str | None, thread: str, *, plain: bool = False) -> None:
     from bots.console.bot import run_chat
 
     settings = open_settings(log_level="warning")
@@ -102,7 +103,7 @@ def _chat(once: str | None, thread: str) -> None:
     text = read_input(sys.stdin.read) if once == "-" else once
     if text is not None and not text.strip():
         raise UsageError("the text is empty: there is nothing to answer")
-    asyncio.run(run_chat(settings, text, thread))
+    asyncio.run(run_chat(settings, text, thread, plain=plain))
 
 
 with_parent = click.option("--with-parent", is_flag=True, help="Stop when standard input ends.")

@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from bots import platforms
 from bots.cli.commands import henji
@@ -44,6 +45,8 @@ def run() -> int:
         _prepare_streams()
         _check_arguments(sys.argv[1:])
         henji.main(standalone_mode=False)
+    except NoArgsIsHelpError as error:
+        click.echo(error.format_message())
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "henji"
         return _complain(f"{error.format_message()} See `{path} --help`.", 2)

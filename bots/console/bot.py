@@ -17,25 +17,31 @@ from bots.actions import Actions
 from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, interrupts
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
+from bots.console.screen import MarkdownScreen, Screen, new_screen, without_echo
 from bots.processes import LocalCore, stop_on_signals
 from bots.services import Stores, open_relay, open_stores
-from core.background import first_of
+from core.background import cancel, first_of
 from core.errors import OperatorError
-from core.printable import printable
 from core.settings import Settings
 
 OTHER_MODEL = "HENJI_MODEL=rinna-ppo henji chat"
 
 
-async def run_chat(settings: Settings, text: str | None, thread: str) -> None:
-    """Talk in the thread until the person leaves; with `text`, for one reply."""
+async def run_chat(
+    settings: Settings, text: str | None, thread: str, *, plain: bool = False
+) -> None:
+    """Talk in the thread until the person leaves; with `text`, for one reply.
+
+    `plain`: show replies as the model wrote them, not as Markdown.
+    """
     conversation = Conversation(_user(), thread, _language(settings))
-    screen = Screen()
+    screen = new_screen(plain=plain)
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
         local_core = _local_core(settings, stores, screen)
         await stack.enter_async_context(aclosing(local_core))
-        platform = ConsolePlatform(screen.write if text is None else _discard, screen.tell)
+        shown = screen.write_reply if text is None else _discard
+        platform = ConsolePlatform(shown, screen.tell, screen.end_reply)
         relay = await stack.enter_async_context(
             open_relay(settings, stores, platform, conversation.locale)
         )
@@ -74,12 +80,20 @@ async def _run_until_exit(local_core: LocalCore, work: Coroutine[Any, Any, None]
 
 
 async def _once(chat: Chat, text: str, screen: Screen) -> None:
-    screen.write(f"{await chat.once(text)}\n")
+    reply = await chat.once(text)
+    screen.write_reply(reply)
+    screen.end_reply()
+    if not isinstance(screen, MarkdownScreen):
+        screen.write("\n")
 
 
 async def _talk(chat: Chat, local_core: LocalCore, screen: Screen) -> None:
-    with suppress(Interrupt):
-        await chat.uninterrupted(local_core.served())
+    with suppress(Interrupt), without_echo():
+        counting = asyncio.ensure_future(screen.count_seconds())
+        try:
+            await chat.uninterrupted(local_core.served())
+        finally:
+            await cancel(counting)
         await chat.talk(_lines(), screen.write)
 
 
@@ -98,25 +112,6 @@ async def _greet(
     screen.tell(strings.say("console_commands", conversation.locale))
     if turns := len(await stores.history.turns(conversation.key)):
         screen.tell(strings.say("console_remembered", conversation.locale, turns=turns))
-
-
-class Screen:
-    """Replies on standard output, notices on standard error."""
-
-    def __init__(self) -> None:
-        self._in_line = False
-
-    def write(self, text: str) -> None:
-        shown = printable(text, keep="\n\t") if sys.stdout.isatty() else text
-        sys.stdout.write(shown)
-        sys.stdout.flush()
-        if text:
-            self._in_line = not text.endswith("\n")
-
-    def tell(self, line: str) -> None:
-        if self._in_line and sys.stdout.isatty():  # not inside a line of the reply
-            self.write("\n")
-        print(printable(line), file=sys.stderr, flush=True)
 
 
 def _discard(text: str) -> None:

@@ -24,7 +24,8 @@ from bots.relay import Relay
 from core.background import first_of
 from core.errors import OperatorError, StoreUnavailable, UsageError
 from core.ports import History
-from core.types import Done, Job
+from core.printable import printable_block
+from core.types import Done, Job, Turn
 
 T = TypeVar("T")
 
@@ -167,10 +168,14 @@ class Chat:
                 return outcome.sentence(self._conversation.locale)
             case "history":
                 turns = await self._history.turns(self._conversation.key)
-                said = [f"{stored.turn.author}: {stored.turn.text}" for stored in turns]
+                said = [self._line_of(stored.turn) for stored in turns]
                 return "\n".join(said) or self._say("console_no_history")
             case "help":
                 return self._say("console_help")
+
+    def _line_of(self, turn: Turn) -> str:
+        name = self._say("console_you") if turn.role == "user" else turn.author
+        return printable_block(f"{name}: {turn.text}")
 
     def _say(self, key: str) -> str:
         return strings.say(key, self._conversation.locale)

@@ -22,10 +22,17 @@ class ConsolePlatform:
     part_length = 1_000_000
     call_seconds = 1.0
 
-    def __init__(self, write: Callable[[str], None], tell: Callable[[str], None]) -> None:
-        """`write` gets the pieces of a reply's text; `tell` gets a line about it."""
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        tell: Callable[[str], None],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`write` gets the pieces of a reply's text; `tell` gets a line about it;
+        `ended` is called when all of it is written."""
         self._write = write
         self._tell = tell
+        self._ended = ended
         self._ends: dict[str, asyncio.Future[Part]] = {}
         self._shown: dict[str, str] = {}
 
@@ -78,4 +85,5 @@ class ConsolePlatform:
         self._shown[job] = part.text
         if part.end is not None and part.last:
             del self._ends[job], self._shown[job]
+            self._ended()
             end.set_result(part)

@@ -258,6 +258,7 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "console_leave": "Ctrl-C again leaves.",
     "console_nothing_cut": "There is no reply to go on with.",
+    "console_you": "you",
     "console_no_history": "Nothing is remembered of this conversation.",
     "console_remembered": "{turns} messages of this conversation are remembered.",
     **COMPARE_ENGLISH,

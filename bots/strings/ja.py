@@ -259,6 +259,7 @@ JAPANESE: Final[dict[str, str]] = {
     ),
     "console_leave": "もう一度 Ctrl-C を押すと終了します。",
     "console_nothing_cut": "続きを書ける返事はありません。",
+    "console_you": "あなた",
     "console_no_history": "この会話について覚えていることはありません。",
     "console_remembered": "この会話のメッセージを{turns}件覚えています。",
     **COMPARE_JAPANESE,

@@ -1,0 +1,183 @@
+"""What is shown in a terminal: replies on standard output, notices on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+CLEAR_LINE = "\r\x1b[K"
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
+
+class Screen:
+    """Replies as they are, notices in lines of their own."""
+
+    def __init__(self) -> None:
+        self._in_line = False
+        self._counting = False
+
+    def write(self, text: str) -> None:
+        """A piece of text of ours, or of a reply."""
+        shown = printable(text, keep="\n\t") if sys.stdout.isatty() else text
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+        if text:
+            self._in_line = not text.endswith("\n")
+
+    def write_reply(self, text: str) -> None:
+        """The next piece of a reply."""
+        self.write(text)
+
+    def end_reply(self) -> None:
+        """The reply is complete."""
+
+    def tell(self, line: str) -> None:
+        """A notice."""
+        if self._in_line and sys.stdout.isatty():  # not inside a line of the reply
+            self.write("\n")
+        clear = CLEAR_LINE if self._counting else ""
+        print(clear + printable(line), file=sys.stderr, flush=True)
+
+    async def count_seconds(self) -> None:
+        """Count the seconds on the last line of a terminal, until cancelled: something goes on."""
+        if not sys.stderr.isatty():
+            return
+        began, self._counting = time.monotonic(), True
+        try:
+            while True:
+                await asyncio.sleep(1)
+                print(
+                    f"{CLEAR_LINE}… {time.monotonic() - began:.0f} s", end="", file=sys.stderr,
+                    flush=True,
+                )  # fmt: skip
+        finally:
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+            self._counting = False
+
+
+class MarkdownScreen(Screen):
+    """Replies as Markdown, block by block: the newest block is drawn again as it grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks = Blocks()
+        self._live: Live | None = None
+
+    def write_reply(self, text: str) -> None:
+        for block in self._blocks.feed(text):
+            self._draw(block)
+            self._end_block()
+        if self._blocks.open.strip():
+            self._draw(self._blocks.open)
+
+    def end_reply(self) -> None:
+        self._end_block()
+        self._blocks = Blocks()
+
+    def tell(self, line: str) -> None:
+        self._end_block()
+        super().tell(line)
+
+    def _draw(self, block: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.markdown import Markdown
+
+        if self._live is None:
+            console = Console(highlight=False)
+            self._live = Live(
+                console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            )
+            self._live.start()
+        drawn = Markdown(markdown_of(block), hyperlinks=False)
+        self._live.update(drawn, refresh=True)
+
+    def _end_block(self) -> None:
+        if self._live is not None:
+            self._live.vertical_overflow = "visible"
+            self._live.stop()
+            self._live = None
+
+
+class Blocks:
+    """Cuts a growing text into Markdown's blocks at blank lines outside code; pure."""
+
+    def __init__(self) -> None:
+        self.open = ""
+        """The block that may still grow."""
+
+    def feed(self, text: str) -> list[str]:
+        """The blocks that the text completes."""
+        self.open += text
+        complete = []
+        while (end := _end_of_block(self.open)) is not None:
+            block, self.open = self.open[:end], self.open[end:]
+            if block.strip():
+                complete.append(block)
+        return complete
+
+
+def _end_of_block(text: str) -> int | None:
+    """Where the first block ends, after its blank line; None while it may grow."""
+    at, fence, filled = 0, "", False
+    for line in text.splitlines(keepends=True):
+        if not line.endswith("\n"):
+            return None
+        at += len(line)
+        mark = FENCE.match(line)
+        if fence:
+            fence = "" if mark and mark[1].startswith(fence) else fence
+        elif mark:
+            fence = mark[1]
+        elif not line.strip() and filled:
+            return at
+        filled = filled or bool(line.strip())
+    return None
+
+
+def markdown_of(block: str) -> str:
+    """A block with its ends of lines kept: Markdown would join them, and people see one line."""
+    lines, fence = [], ""
+    for line in printable(block, keep="\n\t").split("\n"):
+        mark = FENCE.match(line)
+        if fence:
+            fence = "" if mark and mark[1].startswith(fence) else fence
+        elif mark:
+            fence = mark[1]
+        code = fence or mark or line.startswith("    ")
+        lines.append(line if code or "|" in line else f"{line}  ")
+    return "\n".join(lines)
+
+
+def new_screen(*, plain: bool) -> Screen:
+    """Markdown is drawn in terminals alone, and where rich is installed."""
+    drawn = not plain and sys.stdout.isatty() and find_spec("rich") is not None
+    return MarkdownScreen() if drawn else Screen()
+
+
+@contextmanager
+def without_echo() -> Iterator[None]:
+    """Keep ``^C`` and what is typed ahead out of a reply. The next prompt shows the latter."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = [*before]
+    quiet[3] &= ~(termios.ECHO | termios.ECHOCTL)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
