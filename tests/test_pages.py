@@ -285,7 +285,7 @@ async def test_the_backup_of_the_page_is_restored_by_the_page(tmp_path: Path) ->
 
 OTHERS = {
     "PATH", "HF_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TORCH_INDEX_URL",
-    "COMPOSE_FILE", "COMPOSE_PROFILES", "HENJI_CONFIG", "HOME",
+    "COMPOSE_FILE", "COMPOSE_PROFILES", "HENJI_CONFIG", "HENJI_TEST_DATA", "HOME",
 }  # fmt: skip
 """Variables that others read, or the build."""
 
