@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from redis.asyncio import Redis
 
 from bots.strings import say
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
+from tests.local_discord.deployment import (
+    ALICE,
+    BOB,
+    DiscordDeployment,
+    discord_deployment,
+    words,
+)
 from tests.store_fixture import LANE, StoreFixture
 from tests.waiting import until
 
@@ -122,6 +129,46 @@ async def test_the_bots_own_notices_are_no_turns_where_what_was_said_before_is_r
     await reply_to(team, direct, "two")
     thread = ThreadKey("discord", "dm", ALICE["id"], direct)
     await remembered(team, thread, "one", "echo: one", "two", "echo: two")
+
+
+ALTER = p.user("466", "Alter")
+PROXIED: p.Payload = {"webhook_id": "466", "application_id": "466"}
+"""What a proxy posts for Alice by its webhook, under another name."""
+
+
+@pytest.mark.parametrize("first", ["copy", "deletion"])
+async def test_a_message_that_a_proxy_posts_anew_is_answered_once_as_its_persons(
+    team: DiscordDeployment, first: str
+) -> None:
+    general = team.discord.add_channel(team.discord.add_guild())
+    await team.start_core(tokens_per_second=20)
+    await team.start_bot()
+    original = await team.discord.says(ALICE, general, f"A: <@bot> {words(9)}")
+    if first == "deletion":
+        await team.discord.deletes(original)
+    text = f"<@{p.BOT_ID}> {words(9)}"
+    copy = await team.discord.says(ALTER, general, text, **PROXIED)
+    if first == "copy":
+        await team.discord.deletes(original)
+    await reply_to(team, copy["id"], words(9))
+    thread = ThreadKey("discord", str(team.discord.world.guild_of(general)), general, copy["id"])
+    await remembered(team, thread, words(9), f"echo: {words(9)}")
+    [asked, _] = await team.house.history.turns(thread)
+    assert (asked.turn.author, asked.turn.name) == (ALICE["id"], "Alter")
+    assert len(team.discord.replies(copy["id"])) == 1
+    assert not any(
+        f"echo: A: {words(9)}" == m["content"] for m in team.discord.replies(original["id"])
+    )
+
+
+async def test_a_webhooks_message_that_nobody_deleted_is_ignored(
+    team: DiscordDeployment, general: str
+) -> None:
+    text = f"<@{p.BOT_ID}> hello"
+    await team.discord.says(ALICE, general, f"A: {text}")
+    copy = await team.discord.says(ALTER, general, text, **PROXIED)
+    await talk(team, general)  # whatever was to come of it has come
+    assert team.discord.replies(copy["id"]) == []
 
 
 async def test_a_link_that_unfolds_is_no_edit(team: DiscordDeployment, general: str) -> None:

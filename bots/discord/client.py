@@ -153,7 +153,7 @@ class HenjiClient(discord.Client):
         metrics.count_gateway_event(PLATFORM, "disconnected")
 
     async def on_message(self, message: discord.Message) -> None:
-        await self._messages.handle(message)
+        await self._messages.on_message(message)
 
     async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
         await self._edits.on_edited(event)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
@@ -102,10 +102,10 @@ def thread_in(
     return ThreadKey(PLATFORM, str(guild), str(parent), f"{'!' if private else '@'}{person}")
 
 
-def thread_of(message: discord.Message, answers: Answers) -> ThreadKey:
-    """The conversation that an addressed message belongs to or opens."""
+def thread_of(message: discord.Message, answers: Answers, person: int | None = None) -> ThreadKey:
+    """The conversation that an addressed message of a person's belongs to or opens."""
     guild = message.guild.id if message.guild else None
-    here = thread_in(guild, message.channel, message.author.id)
+    here = thread_in(guild, message.channel, person or message.author.id)
     if guild is None or isinstance(message.channel, discord.Thread) or answers == "reply":
         return here
     return ThreadKey(PLATFORM, str(guild), str(message.channel.id), str(message.id))
@@ -119,21 +119,32 @@ def is_personal(thread: ThreadKey) -> bool:
 # -- messages -----------------------------------------------------------------------------------
 
 
-def incoming(message: discord.Message, bot: Bot, answers: Answers, locale: str) -> Incoming | None:
-    """A message as the relay takes it; None where it does not concern the bot."""
-    if not is_written_by_person(message):
+def incoming(
+    message: discord.Message,
+    bot: Bot,
+    answers: Answers,
+    locale: str,
+    original: discord.Message | None = None,
+) -> Incoming | None:
+    """A message as the relay takes it; None where it does not concern the bot.
+
+    `original`: the deleted message that a proxy has posted this one for: its author is asking.
+    """
+    source = original or message
+    if not is_written_by_person(source):
         return None
-    addressed = is_addressed(message, bot)
+    addressed = is_addressed(message, bot) or is_addressed(source, bot)
     if not addressed and not isinstance(message.channel, discord.Thread):
         return None
-    thread = thread_of(message, answers)
+    author = source.author
+    thread = thread_of(message, answers, author.id)
     return Incoming(
         thread=thread,
-        turn=turn_of(message, bot),
+        turn=replace(turn_of(message, bot), author=str(author.id)),
         addressed=addressed,
         event_ids=(f"message:{message.id}",),
         note=_address_of(message, thread, bot, locale).pack(),
-        roles=roles_of(message.author),
+        roles=roles_of(author),
         has_past=thread.thread != str(message.id) and not is_personal(thread),
     )
 

@@ -61,6 +61,7 @@ class EditHandler:
                 await self._deleted_in_channel(place, str(message))
             else:
                 await self._forget(place, str(message))
+            await self._messages.on_deleted(message)
 
     async def _deleted_in_channel(self, place: ThreadKey, message: str) -> None:
         """A question, the thread that it may have opened, or a reply that found no thread."""

@@ -16,6 +16,7 @@ from bots.discord.api import nonce_for
 from bots.discord.context import Context, within
 from bots.discord.error_codes import LOCKED, MISSING_PERMISSIONS, is_final, reason_for
 from bots.discord.permissions import is_locked
+from bots.discord.proxies import Proxies
 from bots.discord.replies import ReplyAddress
 from bots.follow_ups import is_follow_up
 from bots.platform import Incoming
@@ -34,10 +35,28 @@ class MessageHandler:
         self._context = context
         self._client = client
         self._order = ChannelOrder()
+        self._proxies = Proxies()
 
-    async def handle(self, message: discord.Message) -> None:
-        """A message was written."""
-        incoming = self._incoming(message)
+    async def on_message(self, message: discord.Message) -> None:
+        """A message was written, by a person or by a proxy for one."""
+        if message.webhook_id is not None:
+            if (original := self._proxies.posted(message)) is not None:
+                await self.handle(message, original)
+            return
+        if message.guild is not None and convert.is_written_by_person(message):
+            self._proxies.written(message)
+        await self.handle(message)
+
+    async def on_deleted(self, ident: int) -> None:
+        """A message was deleted: a proxy may have posted it anew."""
+        if (found := self._proxies.deleted(ident)) is not None:
+            await self.handle(*found)
+
+    async def handle(
+        self, message: discord.Message, original: discord.Message | None = None
+    ) -> None:
+        """Store a message, and answer it where it is for the bot; `original`: see `Proxies`."""
+        incoming = self._incoming(message, original)
         if incoming is None:
             return
         async with self._order.turn(message.channel.id):
@@ -96,10 +115,12 @@ class MessageHandler:
         may_open = bot.create_public_threads and bot.send_messages_in_threads
         return wanted if may_open else "reply"
 
-    def _incoming(self, message: discord.Message) -> Incoming | None:
+    def _incoming(
+        self, message: discord.Message, original: discord.Message | None
+    ) -> Incoming | None:
         bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
         locale = self._context.locale_in(message)
-        return convert.incoming(message, bot, self.answers_in(message), locale)
+        return convert.incoming(message, bot, self.answers_in(message), locale, original)
 
     async def _is_follow_up(self, message: discord.Message, incoming: Incoming) -> bool:
         """Whether a message without a mention continues a conversation with the bot."""

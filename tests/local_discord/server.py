@@ -151,6 +151,8 @@ class LocalDiscord:
         message = p.message(
             p.snowflake(at), channel, person, text, guild_id=guild, mentions=mentions, **more
         )
+        if "webhook_id" in message:  # Discord tells no member of one
+            message.pop("member", None)
         await self._tell("MESSAGE_CREATE", self.world.keep(message), channel)
         return message
 

@@ -1,0 +1,73 @@
+"""Messages that a proxy such as PluralKit posts for a person, in place of the person's own.
+
+The proxy posts the words by a webhook, under another name, and deletes the original; either can
+arrive first. A webhook's message is a person's only if that person's own message with these words
+was deleted in the same channel within a few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import discord
+
+from core.bounded import Bounded
+
+WINDOW = 15.0
+"""Seconds between an original, its copy and its deletion."""
+KEPT = 256
+
+
+class Proxies:
+    """The newest messages of people and of webhooks, until they are matched."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._originals: Bounded[int, tuple[float, discord.Message]] = Bounded(KEPT)
+        self._copies: Bounded[int, tuple[float, discord.Message]] = Bounded(KEPT)
+        self._deleted: Bounded[int, None] = Bounded(KEPT)
+
+    def written(self, message: discord.Message) -> None:
+        """A person wrote a message."""
+        self._originals[message.id] = (self._clock(), message)
+
+    def posted(self, message: discord.Message) -> discord.Message | None:
+        """A webhook posted a message: the deleted original that it is a copy of, if known."""
+        for ident in reversed(self._deleted):
+            original = self._recent(self._originals, ident)
+            if original is not None and _is_copy(message, original):
+                self._forget(ident)
+                return original
+        self._copies[message.id] = (self._clock(), message)
+        return None
+
+    def deleted(self, ident: int) -> tuple[discord.Message, discord.Message] | None:
+        """A message was deleted: its copy and the message itself, if the copy is there already."""
+        original = self._recent(self._originals, ident)
+        if original is None:
+            return None
+        for copy in reversed(self._copies):
+            found = self._recent(self._copies, copy)
+            if found is not None and _is_copy(found, original):
+                del self._copies[copy]
+                self._forget(ident)
+                return found, original
+        self._deleted[ident] = None
+        return None
+
+    def _recent(
+        self, kept: Bounded[int, tuple[float, discord.Message]], ident: int
+    ) -> discord.Message | None:
+        at, message = kept.get(ident, (0.0, None))
+        return message if self._clock() - at < WINDOW else None
+
+    def _forget(self, original: int) -> None:
+        self._deleted.pop(original, None)
+        self._originals.pop(original, None)
+
+
+def _is_copy(copy: discord.Message, original: discord.Message) -> bool:
+    """Whether a message has an original's words, without the mark that the proxy acts upon."""
+    words = copy.content.strip()
+    return bool(words) and copy.channel.id == original.channel.id and words in original.content
