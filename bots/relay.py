@@ -43,12 +43,12 @@ class RelaySettings:
     locale: str = "en"
     """For people whose language is not known."""
     take: float = 1.0
-    """How soon a delivery that nobody holds is noticed."""
+    """Seconds between looks for deliveries that no process holds."""
     positions: float = 2.0
     hold: float = 5.0
-    """How long a new thread waits for what was said in it before."""
+    """How long a thread new to the bot waits for its past."""
     zone: tzinfo = UTC
-    """In which people are told times."""
+    """The time zone of times in sentences."""
     access: Access = EVERYBODY
     """Who may ask, and the rules of places."""
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
@@ -57,7 +57,7 @@ class RelaySettings:
 
 
 class Relay:
-    """What an adapter tells about its platform's events, and what delivers its replies."""
+    """Takes a platform's events from its adapter, and delivers its replies."""
 
     def __init__(
         self,
@@ -90,12 +90,12 @@ class Relay:
         return self._settings.strangers == "ignore"
 
     def refusal(self, receipt: Receipt, locale: str) -> str:
-        """What a person reads who pressed or commanded what is refused now."""
+        """The sentence for a person whose press or command is refused."""
         until, zone = receipt.until, self._settings.zone
         return strings.failure(receipt.code, locale, until, zone, receipt.position)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
-        """How follow-ups without a mention are taken in a thread, where its place has a rule."""
+        """The follow-up rule of a thread: that of its place, else `usual`."""
         return (await self.access.rules(thread)).follow_up or usual
 
     # -- what comes in --------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Relay:
         return receipt
 
     async def admission(self, asker: Asker) -> Admission:
-        """Whether and by which lane a person is answered now."""
+        """Whether a person is answered now, and by which lane."""
         if asker.stranger and self._settings.strangers == "answer":
             asker = replace(asker, stranger=False)
         return await self.access.admit(asker, self._settings.lane)
@@ -200,7 +200,7 @@ class Relay:
         return await self._history.reset(thread, by)
 
     async def _backfill(self, thread: ThreadKey, before: str) -> None:
-        """Seed what was said before; whatever happens, the thread is not held any longer."""
+        """Seed a thread's past and end its hold, even if the past cannot be read."""
         try:
             earlier = await self._platform.earlier(thread, before, 0.0)
             turns = [message.turn for message in earlier if await self._is_read(message)]
@@ -211,7 +211,7 @@ class Relay:
             await self._queue.seed(thread, turns)
 
     async def _is_read(self, message: Incoming) -> bool:
-        """The bot's own replies are, and what people say who are not denied."""
+        """Whether a message may be remembered: the bot's own, or of a person who is not denied."""
         if message.turn.role == "assistant":
             return True
         return (await self.admission(_asker_of(message))).permit.read

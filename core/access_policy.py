@@ -191,14 +191,14 @@ class Policy:
         )
 
     def _refusal(self, rules: Rules, asker: Asker) -> str:
-        """The code of the sentence for one who may not ask here; empty for one who may."""
+        """The code of the sentence of refusal; empty if the person may ask here."""
         if asker.stranger:
             return "stranger"
         may = not self.denies(rules, asker) and self.access.admits(asker)
         return "" if may and _lists_of(rules).admits(asker) else "not_allowed"
 
     def denies(self, rules: Rules, asker: Asker) -> bool:
-        """Whether nothing of this person is read here. Allow lists say only who is answered."""
+        """Whether this person's messages are not read here. Allow lists do not matter for that."""
         here = _lists_of(rules)
         closed = rules.enabled is False or asker.stranger
         return closed or self.access.denies(asker) or here.denies(asker)

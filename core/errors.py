@@ -4,7 +4,7 @@
     ├── ChatError                 fit to show to a person in the chat; its code names the sentence
     │   ├── TurnTooLong           one message alone is over what the model can read
     │   └── PromptUnavailable     the prompt of a reply to regenerate is no longer kept
-    └── OperatorError             fit to show to whoever runs the commands; one clear sentence
+    └── OperatorError             fit to show to the operator; one clear sentence
         ├── UsageError            the command line or a setting is wrong (exit status 2)
         ├── ModelError            a model is missing, broken or does not fit together
         ├── StoreUnavailable      Redis does not answer
@@ -49,7 +49,7 @@ class PromptUnavailable(ChatError):
 
 
 class OperatorError(HenjiError):
-    """One clear sentence for whoever runs the commands."""
+    """One clear sentence for the operator."""
 
 
 class UsageError(OperatorError):

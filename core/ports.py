@@ -229,15 +229,15 @@ class RuleBook(Protocol):
     """The rules of places, as they hold at this moment."""
 
     async def rules(self, thread: ThreadKey) -> Rules:
-        """What holds in a thread."""
+        """The rules of a thread."""
         ...
 
     async def set_here(self, place: Place) -> Rules:
-        """What admins have set for a channel or a space itself."""
+        """The rules that admins have set for a channel or a space itself."""
         ...
 
     async def remember_roles(self, place: Place, person: str, roles: Collection[str]) -> None:
-        """Keep which roles a person has in a space, for their direct messages."""
+        """Keep a person's roles in a space: they also hold in direct messages."""
         ...
 
     async def roles_by_space(self, platform: str, person: str) -> Sequence[Collection[str]]:
@@ -255,21 +255,21 @@ class Audit(Protocol):
     async def append(self, place: Place, by: str, act: str, detail: str = "") -> None: ...
 
     async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:
-        """What was done in a channel or a space, the newest first."""
+        """The entries of a channel or a space, newest first."""
         ...
 
 
 class Feedback(Protocol):
-    """What people think of replies, for whoever runs the bot."""
+    """People's ratings of replies, for the operator."""
 
     async def keep(
         self, thread: ThreadKey, job: str, by: str, verdict: Rating, reason: str = ""
     ) -> None:
-        """Keep what a person thinks of a reply; a later opinion of theirs takes its place."""
+        """Store a person's rating of a reply; it replaces an earlier one of theirs."""
         ...
 
     async def opinions(self, place: Place, most: int) -> Sequence[Opinion]:
-        """What was thought of replies in a channel or a space, the newest first."""
+        """The ratings of replies in a channel or a space, newest first."""
         ...
 
 
@@ -280,33 +280,36 @@ class Deliveries(Protocol):
     """Leases on deliveries, and the reply events that they follow."""
 
     async def take(self, platform: str, holder: str) -> Sequence[Delivery]:
-        """Those that nobody holds, now held by `holder`."""
+        """Lease the open deliveries that no process holds to `holder`."""
         ...
 
     async def get(self, thread: ThreadKey, job: str) -> Delivery | None: ...
 
     async def opened(self, thread: ThreadKey, job: str, holder: str) -> Delivery | None:
-        """A delivery that is open, and that `holder` has had from its opening on."""
+        """A delivery that is open and has been held by `holder` alone, else None."""
         ...
 
     async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]:
-        """Job id -> whether it is still held; without those that could not be asked for."""
+        """Job id -> whether it is still held; without those whose bucket is away."""
         ...
 
     async def hand_back(self, held: Sequence[Delivery]) -> None:
-        """End the leases now, for another process to go on."""
+        """End the leases now, so that another process can continue."""
         ...
 
     async def record(
         self, delivery: Delivery, messages: Sequence[str], posting: int | None
     ) -> bool:
-        """Write down what was posted, or is about to be; False where the lease was lost."""
+        """Record the posted messages, and the index of a part about to be posted.
+
+        False if the lease was lost.
+        """
         ...
 
     async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool: ...
 
     async def reopen(self, delivery: Delivery) -> None:
-        """Have the last reply that stands in these messages written again, by whoever takes it."""
+        """Open the newest delivery to these messages again, so that they are written once more."""
         ...
 
     async def closed(self, thread: ThreadKey, job: str) -> bool:
@@ -323,7 +326,7 @@ class Deliveries(Protocol):
         ...
 
     async def listen(self, platform: str) -> None:
-        """Wake the followers of this process, for ever."""
+        """Pass the platform's events on to the followers in this process, for ever."""
         ...
 
     def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:
@@ -332,17 +335,17 @@ class Deliveries(Protocol):
 
 
 class Leases(Protocol):
-    """Roles that one process at a time may have, such as a shard's owner."""
+    """Named leases, each held by one process at a time, such as a shard's."""
 
     async def hold(self, name: str, holder: str, seconds: float) -> bool:
-        """Take or renew a role; False where another process holds it."""
+        """Take or renew a lease; False if another process holds it."""
         ...
 
     async def give_up(self, name: str, holder: str) -> None: ...
 
 
 class Outbox(Protocol):
-    """What a platform has accepted from people and has not yet posted, for a quarter of an hour."""
+    """Questions that a platform has accepted and not yet posted, for a quarter of an hour."""
 
     async def put(self, name: str, id_: str, text: str) -> bool:
         """Keep a text in the box `name`; False where the box is full."""

@@ -69,7 +69,7 @@ class _ConfigFile(TomlConfigSettingsSource):
 
 
 class Settings(BaseSettings):
-    """The settings that every process has, validated. `load_settings` words what is wrong."""
+    """The settings that every process has, validated. `load_settings` names the wrong one."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     job_deadline_seconds: float = Field(default=3600.0, gt=0, le=43_200)
     """Past it a message is answered with a sentence only; what belongs to it is kept for a day."""
     drain_seconds: float = Field(default=20.0, ge=0, le=3600)
-    """How long a core that is told to stop goes on with what it holds."""
+    """How long a core that is told to stop goes on with its jobs."""
     max_waiting: int = Field(default=10_000, ge=1, le=10**9)
     max_waiting_per_channel: int = Field(default=1_000, ge=1, le=10**9)
     max_waiting_per_person: int = Field(default=100, ge=1, le=10**9)
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     timezone: str = "UTC"
     """At its midnight a new day of quotas begins: Asia/Tokyo, say."""
     audit_days: float = Field(default=365.0, ge=1, le=36_500)
-    """How long the record of who reset, forgot, changed or read what is kept."""
+    """The lifetime of the audit log's entries."""
 
     # What people see, and what operators see
     locale: Literal["auto", "ja", "en"] = "auto"

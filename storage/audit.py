@@ -1,4 +1,4 @@
-"""The audit log, who did what to what is remembered: `core.ports.Audit`. One stream a bucket."""
+"""The audit log: `core.ports.Audit`. One stream a bucket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from storage.store import Store
 
 
 class RedisAudit:
-    """Who reset, forgot, changed or read what."""
+    """Entries about resets, deletions, new rules and reading."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

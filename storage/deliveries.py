@@ -1,8 +1,8 @@
 """Replies on their way to the people: `core.ports.Deliveries`.
 
-The events of a reply are its own stream, kept for a day. One reader per bucket follows the
-platform's news, which bring every event but the first to whoever follows its reply in this
-process; who misses one, or starts late, reads the stream.
+The events of a reply are in a stream of its own, kept for a day. One reader per bucket follows the
+platform's news stream, which has every event but the first, and passes each to the follower of its
+reply in this process. A follower that missed one, or started late, reads the reply's own stream.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SECRET = "secret_"  # noqa: S105 -- the prefix of the notes that are not kept
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One event as it happened: the how-manieth of its reply, and its entry in their stream."""
+    """One event from the news stream: its index in the reply, and its id in the reply's stream."""
 
     number: int
     entry: str
@@ -136,7 +136,7 @@ class RedisDeliveries:
         await self._run("reopen", self._store.bucket(delivery.thread), job=delivery.job)
 
     async def closed(self, thread: ThreadKey, job: str) -> bool:
-        """Whether nobody writes to the messages of this reply any more."""
+        """Whether no process writes to the messages of this reply any more."""
         name = self._name("delivery", thread, job)
         return await self._store.command("hget", name, "closed") is not None or not (
             await self._store.command("exists", name)
@@ -188,7 +188,7 @@ class RedisDeliveries:
                 del self._followed[job]
 
     async def listen(self, platform: str) -> None:
-        """Wake the followers of this process, for ever."""
+        """Pass the platform's events on to the followers in this process, for ever."""
         async with asyncio.TaskGroup() as group:
             for bucket in self._store.all_buckets():
                 group.create_task(self._listen(platform, bucket))
@@ -208,9 +208,9 @@ class RedisDeliveries:
             for entry, fields in _entries(answer):
                 last = entry
                 with suppress(codec.Undecodable):  # its follower finds it in the reply's stream
-                    self._tell(fields)
+                    self._pass_on(fields)
 
-    def _tell(self, fields: Mapping[str, str]) -> None:
+    def _pass_on(self, fields: Mapping[str, str]) -> None:
         if news := self._followed.get(fields["j"]):
             event = codec.decode_event(fields["e"])
             news.put_nowait(News(int(fields["n"]), fields["i"], event))

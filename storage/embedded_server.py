@@ -58,15 +58,15 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
     folder = _private(data_dir / "redis")
     socket = _socket_path(folder)
     with _opened(folder / "users.lock") as users:
-        async with _door(folder):
+        async with _door_lock(folder):
             await _ensure_running(folder, socket)
             fcntl.flock(users, fcntl.LOCK_SH)
-        watching = asyncio.create_task(_revive(folder, socket))
+        watching = asyncio.create_task(_restart_when_dead(folder, socket))
         try:
             yield f"unix://{socket}"
         finally:
             await cancel(watching)
-            async with _door(folder):
+            async with _door_lock(folder):
                 if _try_lock(users):
                     await _stop(folder, socket)
 
@@ -93,7 +93,7 @@ def find_binary() -> Path:
 
 
 def _private(folder: Path) -> Path:
-    """`folder`, made where it is missing, entered by nobody else."""
+    """`folder`, created if it is missing, for its user alone."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
@@ -140,7 +140,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 @asynccontextmanager
-async def _door(folder: Path) -> AsyncIterator[None]:
+async def _door_lock(folder: Path) -> AsyncIterator[None]:
     with _opened(folder / "door.lock") as descriptor:
         limit = time.monotonic() + START_SECONDS + STOP_SECONDS
         while not _try_lock(descriptor):
@@ -154,34 +154,34 @@ async def _door(folder: Path) -> AsyncIterator[None]:
 
 
 async def _ensure_running(folder: Path, socket: Path) -> None:
-    """Take up the server, or start it once; returns when it takes commands."""
+    """Join the running server, or start one; return when it takes commands."""
     limit = time.monotonic() + START_SECONDS
     launched = False
     while not await _answers(socket):
         with _opened(folder / "server.lock") as lock:
             dead = _try_lock(lock)
             if (dead and launched) or time.monotonic() > limit:
-                raise StoreUnavailable(f"the embedded Redis does not answer: {_last_words(folder)}")
+                raise StoreUnavailable(f"the embedded Redis does not answer: {_log_tail(folder)}")
             if dead:
                 await _launch(folder, socket, lock)
                 launched = True
         await asyncio.sleep(0.01)
 
 
-async def _revive(folder: Path, socket: Path) -> None:
-    """Start the server again whenever it is found dead; users meanwhile try again by themselves."""
+async def _restart_when_dead(folder: Path, socket: Path) -> None:
+    """Restart the server whenever it is found dead; its users retry meanwhile."""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         with _opened(folder / "server.lock") as lock:
             dead = _try_lock(lock)
         if dead:
             with suppress(StoreUnavailable):
-                async with _door(folder):
+                async with _door_lock(folder):
                     await _ensure_running(folder, socket)
 
 
 async def _launch(folder: Path, socket: Path, lock: int) -> None:
-    """Start the server in the background, in a session of its own, with `lock` in its hands."""
+    """Start the server in the background, in a session of its own; it inherits `lock`."""
     process = await asyncio.create_subprocess_exec(
         *_command(find_binary(), folder, socket),
         stdin=asyncio.subprocess.DEVNULL,
@@ -233,7 +233,7 @@ async def _answers(socket: Path) -> bool:
 
 
 async def _stop(folder: Path, socket: Path) -> None:
-    """Shut the server down; returns when its process has ended, its file written to the end."""
+    """Shut the server down; return when its process has ended and its file is written."""
     async with _client(socket) as client:
         try:
             await client.shutdown(nosave=True)
@@ -246,13 +246,13 @@ async def _stop(folder: Path, socket: Path) -> None:
 
 
 def _client(socket: Path) -> Redis:
-    """One try a command: whether to try again is decided here."""
+    """A client without retries: this file decides when to retry."""
     return TimedRedis(
         unix_socket_path=str(socket), socket_timeout=None, retry=Retry(NoBackoff(), retries=0)
     )
 
 
-def _last_words(folder: Path) -> str:
+def _log_tail(folder: Path) -> str:
     log = folder / "valkey.log"
     text = log.read_text(errors="replace") if log.exists() else ""
     return _last_line(text) or f"there is nothing in {log}"

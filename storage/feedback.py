@@ -1,4 +1,4 @@
-"""What people think of replies: `core.ports.Feedback`. One stream a bucket."""
+"""Ratings of replies: `core.ports.Feedback`. One stream a bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class RedisFeedback:
-    """Thumbs, and why."""
+    """Ratings with their reasons."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class RedisFeedback:
     async def keep(
         self, thread: ThreadKey, job: str, by: str, verdict: Rating, reason: str = ""
     ) -> None:
-        """Keep what a person thinks of a reply; a later opinion of theirs takes its place."""
+        """Store a person's rating of a reply; it replaces an earlier one of theirs."""
         await self._store.run(
             "add_feedback",
             self._store.bucket(thread),
@@ -39,7 +39,7 @@ class RedisFeedback:
         )
 
     async def opinions(self, place: Place, most: int = KEPT) -> Sequence[Opinion]:
-        """What was thought of replies in a channel or a space, the newest first."""
+        """The ratings of replies in a channel or a space, newest first."""
         name = keys.key("feedback", self._store.bucket(place.any_thread))
         rows = await self._store.command("xrevrange", name, "+", "-", KEPT * 2)
         found: dict[tuple[str, str], Opinion] = {}

@@ -70,8 +70,8 @@ class _Copy:
 
 
 def _readable(rows: Iterable[Row], needed: str = "") -> Iterator[StoredTurn]:
-    """The turns of those rows that hold one. A poisoned one is left out, and said in the log:
-    it must not keep its thread from ever being answered again. Undecodable where it is `needed`.
+    """The turns of rows that hold one. A record that cannot be read is left out, with a line in the
+    log, so that its thread can still be answered. Undecodable if that turn is `needed`.
     """
     for id_, _, record, count in rows:
         if record is None:
@@ -89,7 +89,7 @@ def _space(place: Place) -> str:
 
 
 class RedisHistory:
-    """Turns by thread, as whoever may read them sees them."""
+    """The turns of each thread, and their deletion."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -203,7 +203,7 @@ class RedisHistory:
 
 
 async def purge(store: Store, bucket: int, name: str, most: int | None = None) -> int:
-    """Take away what a reset or a forget began to, a few threads a script; how many turns went.
+    """Go on with the deletions of a reset or a forget, a few threads a script; the turns deleted.
 
     `name` is its field in the key ``purges``, `most` the scripts to run; None: until all is gone.
     """

@@ -17,7 +17,7 @@ HOUR = 3600
 DAY = 24 * HOUR
 PROBE = 60
 OWED = 4 * DAY
-"""For what is owed: a long week-end without Redis, after which all that waited must still end."""
+"""For open jobs: they must still end after a long week-end without Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Key:
 
 
 TABLE = (
-    Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by the time they vouch for"),
+    Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by when that ends"),
     Key("ready", "ready:%s:%s", "zset", OWED, "who is next, by channel, person", personal=True),
     Key("clock", "clock:%s", "hash", OWED, "where the last one served stood", personal=True),
     Key("waiting", "waiting:%s", "string", OWED, "how many threads of a lane are ready"),

@@ -1,4 +1,4 @@
-"""What one process at a time may be: `core.ports.Leases`."""
+"""Named leases: `core.ports.Leases`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Runs the Lua scripts: by their hash, and those that are wanted at one time in one round trip.
 
-A few lines of steps are written at one time, each by one task: while Redis works at one, the
-answers to another are read. Steps of one thread stand in one line, and are done in the order in
-which they were wanted. A caller that is cancelled leaves its step to be done or not, but never a
-connection with an answer nobody reads.
+Steps wait in a few queues, each emptied by one task: while Redis runs the steps of one, the answers
+to another are read. Steps of one thread go into one queue, so that they run in the order of their
+calls. If a caller is cancelled, its step may run or not, but no answer stays on a connection.
 """
 
 from __future__ import annotations
@@ -28,13 +27,15 @@ LIBRARY = (
 )  # fmt: skip
 """Files of lib/: each stands on those before it."""
 
-LINES = 2
-"""For the steps of threads. Those of none, claims above all, have a line of their own."""
+QUEUES = 2
+"""For the steps of threads. Those of none, claims above all, have a queue of their own."""
 
 MOST_AT_ONCE = 8
-"""Steps of one line in one round trip."""
+"""Steps of one queue in one round trip."""
 
-PROMISES = frozenset(("submit", "commit", "edit", "delete", "regenerate", "reset", "forget"))
+REPLICATED_SCRIPTS = frozenset(
+    ("submit", "commit", "edit", "delete", "regenerate", "reset", "forget")
+)
 """Steps that somebody relies on once they have returned."""
 
 
@@ -46,7 +47,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """How many replicas must have a promise before it is one, and for how long to wait (ms)."""
+    """The replicas that must have a change before it is acknowledged, and the longest wait (ms)."""
 
     replicas: int = 0
     milliseconds: int = 1000
@@ -68,7 +69,7 @@ class Step:
 
 @dataclass(slots=True)
 class ScriptQueue:
-    """Steps that wait to be sent, and the task that sends them."""
+    """Steps to send, and the task that sends them."""
 
     steps: list[Step] = field(default_factory=list)
     flusher: asyncio.Task[None] | None = None
@@ -89,16 +90,16 @@ def read_scripts(preamble: str) -> dict[str, Script]:
     scripts = {}
     for file in FOLDER.iterdir():
         if file.name.endswith(".lua"):
-            text = preamble + with_what_it_needs(file.read_text(), library)
+            text = preamble + with_needed_definitions(file.read_text(), library)
             sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
             scripts[file.name.removesuffix(".lua")] = Script(sha, text)
     return scripts
 
 
-def with_what_it_needs(script: str, library: str) -> str:
-    """A script behind those definitions of the library that it needs, and that these need.
+def with_needed_definitions(script: str, library: str) -> str:
+    """A script behind the definitions of the library that it needs, directly or not.
 
-    Redis makes every function of a script anew each time it runs it.
+    Redis creates every function of a script at each run.
     """
     for definition in reversed(re.split(r"\n(?=local )", library)):
         name = re.match(r"local (?:function )?(\w+)", definition)
@@ -115,7 +116,7 @@ class Scripts:
         self._client = client
         self._replication = replication
         self._scripts = read_scripts(preamble)
-        self._lines = [ScriptQueue() for _ in range(LINES + 1)]
+        self._queues = [ScriptQueue() for _ in range(QUEUES + 1)]
 
     async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
         """Run a script over the keys that begin with `base`; its error where it raises one."""
@@ -123,16 +124,16 @@ class Scripts:
         packed = as_text(dump(arguments))
         step = Step(name, self._scripts[name], base, packed, loop.create_future())
         thread = arguments.get("thread")
-        line = self._lines[1 + hash(thread) % LINES if thread else 0]
-        line.steps.append(step)
-        if line.flusher is None or line.flusher.done():
+        queue = self._queues[1 + hash(thread) % QUEUES if thread else 0]
+        queue.steps.append(step)
+        if queue.flusher is None or queue.flusher.done():
             # It works for all: nothing of its first caller's (a trace, names in a log) is its own.
-            line.flusher = loop.create_task(self._flush(line), context=Context())
+            queue.flusher = loop.create_task(self._flush(queue), context=Context())
         return await step.answer
 
-    async def _flush(self, line: ScriptQueue) -> None:
-        while line.steps:
-            steps, line.steps = line.steps[:MOST_AT_ONCE], line.steps[MOST_AT_ONCE:]
+    async def _flush(self, queue: ScriptQueue) -> None:
+        while queue.steps:
+            steps, queue.steps = queue.steps[:MOST_AT_ONCE], queue.steps[MOST_AT_ONCE:]
             try:
                 answers = await self._send(steps)
             except Exception as error:  # or those who ask would wait without end
@@ -147,7 +148,9 @@ class Scripts:
 
     async def _send(self, steps: Sequence[Step]) -> Sequence[Any]:
         """The answer or the error of each step; raises where the one step there is does."""
-        waiting = self._replication.replicas and any(step.name in PROMISES for step in steps)
+        waiting = self._replication.replicas and any(
+            step.name in REPLICATED_SCRIPTS for step in steps
+        )
         if len(steps) == 1 and not waiting:
             return [await self._send_one(steps[0])]
         if isinstance(self._client, RedisCluster):  # it takes no EVALSHA in a pipeline
@@ -162,20 +165,22 @@ class Scripts:
         except Exception as error:
             return [error] * len(steps)
         if waiting:
-            answers = self._kept_promises(steps, answers)
+            answers = self._check_replication(steps, answers)
         return [
             await self._load_and_send(step) if isinstance(answer, NoScriptError) else answer
             for step, answer in zip(steps, answers, strict=True)
         ]
 
-    def _kept_promises(self, steps: Sequence[Step], answers: Sequence[Any]) -> Sequence[Any]:
-        """The answers, but an error for a promise that too few replicas have."""
+    def _check_replication(self, steps: Sequence[Step], answers: Sequence[Any]) -> Sequence[Any]:
+        """The answers, with an error for each change that too few replicas have."""
         *answers, reached = answers
         if isinstance(reached, int) and reached >= self._replication.replicas:
             return answers
         late = RedisError(f"only {reached} replicas have it")
         return [
-            late if step.name in PROMISES and not isinstance(answer, Exception) else answer
+            late
+            if step.name in REPLICATED_SCRIPTS and not isinstance(answer, Exception)
+            else answer
             for step, answer in zip(steps, answers, strict=True)
         ]
 

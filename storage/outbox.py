@@ -1,4 +1,4 @@
-"""What a platform has accepted and not yet posted: `core.ports.Outbox`."""
+"""Questions that a platform has accepted and not yet posted: `core.ports.Outbox`."""
 
 from __future__ import annotations
 

@@ -31,18 +31,18 @@ from storage.store import REDIS_FAULTS, Store
 FAULT_SECONDS = 0.2
 
 PURGE_SECONDS = 5.0
-"""So long after its last step, a purge is taken for one whose process died."""
+"""Seconds after a purge's last step until its process counts as dead."""
 PURGE_STEPS = 25
 """Scripts of a dead process's purge in one sweep."""
 REWRITE_SECONDS = 1800.0
-"""So long after words were taken away, the append-only file is written anew: within the hour."""
+"""Seconds from a deletion to the rewrite of the append-only file."""
 
 BULK_COST = 8
-"""What a reply that nobody waits for counts in the fair order."""
+"""The cost of a bulk request in the fair order: that of so many ordinary ones."""
 
 
 class RedisQueue:
-    """Replies that are owed, in the order that is fair."""
+    """Jobs, claimed in the fair order."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -149,7 +149,7 @@ class RedisQueue:
         return len(await self.serving(lane))
 
     async def serving(self, lane: str) -> Sequence[str]:
-        """The names of the cores that are counted on."""
+        """The names of the cores that serve a lane."""
         seconds, micros = await self._store.command("time")
         now = seconds * 1000 + micros // 1000
         name = keys.key("lane", 0, lane)  # every bucket has the same
@@ -273,7 +273,7 @@ class RedisQueue:
                 raise StoreUnavailable(f"Redis takes no writes: {error.__cause__}") from error
 
     async def sweep(self) -> int:
-        """Do what time alone brings about; how many leases had ended.
+        """Handle everything that falls due; the number of leases that had ended.
 
         Goes on with a reset or a forget whose process did not live to its end.
         """

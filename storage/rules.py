@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class RedisRules:
-    """What admins have set, over what henji.toml says."""
+    """The rules that admins have set, combined with those of henji.toml."""
 
     def __init__(self, store: Store, policy: Policy) -> None:
         self._store = store
@@ -70,17 +70,16 @@ class RedisRules:
         return space, channel
 
     async def _retain(self, place: Place) -> None:
-        """Let the new term hold for the threads that there are."""
+        """Give the existing threads of a place the new retention time."""
         bucket = self._store.bucket(place.any_thread)
         names = await self._store.command("zrange", keys.key("threads", bucket), 0, -1)
         there = [name for name in names if name.startswith(f"{place}:")]
         for at in range(0, len(there), 20):
             some = there[at : at + 20]
-            rows = [{"thread": name, "keep_ms": await self._term(name)} for name in some]
+            rows = [{"thread": name, "keep_ms": await self._retention_ms(name)} for name in some]
             await self._store.run("retain", bucket, threads=rows)
 
-    async def _term(self, thread: str) -> int:
-        """Milliseconds."""
+    async def _retention_ms(self, thread: str) -> int:
         days = (await self.rules(ThreadKey.parse(thread))).retention_days
         return round(1000 * (self._store.retention if days is None else days * DAY))
 
@@ -89,7 +88,7 @@ class RedisRules:
 
 
 def _read(fields: dict[str, str], scope: str) -> Rules:
-    """What is stored; one that this release cannot read is left out, and said."""
+    """The stored rules; one that this release cannot read is left out, with a line in the log."""
     rules = NO_RULES
     for name, text in fields.items():
         try:

@@ -1,4 +1,4 @@
-"""What the queue, the history and the deliveries stand on: connections, buckets, and scripts."""
+"""The base of the queue, the history and the deliveries: connections, buckets and scripts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many replies may be owed at once before a person is told to come back."""
+    """The most jobs that may be open at once; over it, a message is refused as busy."""
 
     all: int = 10_000
     channel: int = 1_000
@@ -49,7 +49,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Store:
-    """One Redis, and the terms on which it is used. Times are in seconds."""
+    """One Redis, with the limits and lifetimes of its use. Times are in seconds."""
 
     connection: Connection
     buckets: int = 1
@@ -86,9 +86,9 @@ class Store:
     async def each(
         self, buckets: Iterable[int], step: Callable[[int], Awaitable[T]]
     ) -> tuple[Mapping[int, T], StoreUnavailable | None]:
-        """Take a step in several buckets at once: what came of it, and the fault, if there was one.
+        """Run a step in several buckets at once: answers by bucket, and a fault, if there was one.
 
-        A bucket whose server is away loses nothing of the others: the step is taken there at once,
+        A bucket whose server is away does not hold up the others: their steps run at once,
         though the answers come together. StoreUnavailable where all are away.
         """
         asked = list(buckets)
@@ -106,7 +106,7 @@ class Store:
         return done, fault
 
     async def rewrite_file(self, bucket: int) -> None:
-        """Have the append-only file written anew, without what is gone from Redis since.
+        """Rewrite the append-only file, so that it holds no deleted text.
 
         Not every Redis has such a file, or lets a client ask for it.
         """

@@ -55,7 +55,7 @@ def print_json(value: object) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Show on a terminal what is being done, until it is done."""
+    """Show the name of the work on a terminal while it lasts."""
     if not sys.stderr.isatty():
         yield
         return

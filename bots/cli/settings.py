@@ -91,7 +91,7 @@ def _shown(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Tables without what is not set in them."""
+    """Tables without their unset keys."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     if isinstance(value, dict):

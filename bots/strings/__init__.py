@@ -45,7 +45,7 @@ def say(key: str, locale: str, **values: object) -> str:
 def failure(
     code: str, locale: str, until: float = 0.0, zone: tzinfo = UTC, waiting: int = 0
 ) -> str:
-    """What the person reads when there is no reply; a code that nobody knows is an inner fault.
+    """The sentence of a failure; an unknown code gets the sentence for an internal fault.
 
     `until`: when it can be asked again, in seconds since the epoch, told as a time in `zone`;
     `waiting`: how many others wait already.

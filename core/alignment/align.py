@@ -13,7 +13,7 @@ from core.alignment.examples import Item, encode, read_examples
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
 from core.alignment.options import Options, Work
-from core.alignment.ppo import Terms
+from core.alignment.ppo import PpoSettings
 from core.alignment.ppo_training import REWARD, Policy, ValueHead
 from core.alignment.reward import RewardHead, hidden_size, manifest_of, weights_digest
 from core.alignment.run import Run, in_one_sentence, prepare
@@ -189,8 +189,8 @@ def _improve(run: Run, head: ValueHead, reward: Path, dialogue: Dialogue, parts:
     """PPO against the reward model."""
     trainee, options = parts.trainee, parts.options
     trainee.attach(REWARD, read_adapter(reward))
-    rewards, terms = RewardHead.load(reward, trainee.model.device), Terms(kl=options.kl)
-    policy = Policy(trainee, head, rewards, terms, options, dialogue.stop_ids, dialogue.end)
+    rewards, settings = RewardHead.load(reward, trainee.model.device), PpoSettings(kl=options.kl)
+    policy = Policy(trainee, head, rewards, settings, options, dialogue.stop_ids, dialogue.end)
     policy.fit(run, parts.training)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PpoSettings:
     """The numbers of PPO; these are those that trlx and TRL began with."""
 
     kl: float = 0.1
@@ -43,15 +43,15 @@ def _at_last(mask: Tensor) -> Tensor:
     return (mask & ~following).float()
 
 
-def advantages(rewards: Tensor, values: Tensor, mask: Tensor, terms: Terms) -> Tensor:
+def advantages(rewards: Tensor, values: Tensor, mask: Tensor, settings: PpoSettings) -> Tensor:
     """Generalized advantage estimation (Schulman and others 2016): how much better each token was
     than the value head expected. Behind a reply's last token the value is 0."""
     values = values * mask
     found = torch.zeros_like(rewards)
     later = following = torch.zeros_like(rewards[:, 0])
     for token in range(rewards.shape[1] - 1, -1, -1):
-        error = rewards[:, token] + terms.discount * following - values[:, token]
-        later = (error + terms.discount * terms.smoothing * later) * mask[:, token]
+        error = rewards[:, token] + settings.discount * following - values[:, token]
+        later = (error + settings.discount * settings.smoothing * later) * mask[:, token]
         following = values[:, token]
         found[:, token] = later
     return found

@@ -13,7 +13,7 @@ from core.alignment.examples import Encoded, Item
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
 from core.alignment.options import Options
-from core.alignment.ppo import Terms
+from core.alignment.ppo import PpoSettings
 from core.alignment.reward import RewardHead
 from core.alignment.rollouts import Wanted, write
 from core.alignment.run import Run
@@ -57,7 +57,7 @@ class Policy:
     """The policy; its reference; and beside it the reward model's adapter."""
     values: ValueHead
     rewards: RewardHead
-    terms: Terms
+    settings: PpoSettings
     options: Options
     stop_ids: frozenset[int]
     end: int | None
@@ -111,8 +111,8 @@ class Policy:
             reference = losses.token_log_probs(model, batch)
         with self.trainee.using(REWARD):
             scores = self.rewards(model, batch)
-        rewards = ppo.rewards(scores, policy, reference, batch.mask, self.terms.kl)
-        gains = ppo.advantages(rewards, values, batch.mask, self.terms)
+        rewards = ppo.rewards(scores, policy, reference, batch.mask, self.settings.kl)
+        gains = ppo.advantages(rewards, values, batch.mask, self.settings)
         return policy, values, scores, policy - reference, gains
 
     def _say(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -141,12 +141,14 @@ class Policy:
 
     def _learn_from(self, rollout: Rollout, share: float) -> Numbers:
         new, values = self._say(rollout.batch)
-        mask, terms = rollout.batch.mask, self.terms
-        loss = ppo.policy_loss(new, rollout.log_probs, rollout.gains, mask, terms.clip)
-        value_loss = ppo.value_loss(values, rollout.values, rollout.returns, mask, terms.value_clip)
-        total = (loss + terms.value_weight * value_loss) * share
+        mask, settings = rollout.batch.mask, self.settings
+        loss = ppo.policy_loss(new, rollout.log_probs, rollout.gains, mask, settings.clip)
+        value_loss = ppo.value_loss(
+            values, rollout.values, rollout.returns, mask, settings.value_clip
+        )
+        total = (loss + settings.value_weight * value_loss) * share
         total.backward()  # type: ignore[no-untyped-call]
-        clipped = ppo.clipped_share(new.detach(), rollout.log_probs, mask, terms.clip)
+        clipped = ppo.clipped_share(new.detach(), rollout.log_probs, mask, settings.clip)
         return {
             "loss": loss.item(),
             "value loss": value_loss.item(),

@@ -126,7 +126,7 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], reply: str) -> float:
-        """How good a whole reply to the last of `turns` is; 0 is the mean of what was seen."""
+        """The score of a whole reply to the last of `turns`; 0 is the mean of the training data."""
         prompt = self._dialogue.prompt(turns, low_water=1.0).ids
         encoded = Encoded(tuple(prompt), self._dialogue.encode_reply(reply))
         return float(self._head(self._model, Batch.of([encoded], self._model.device)))

@@ -183,7 +183,7 @@ def _first_difference(name: str, there: Any, here: Any) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """OperatorError, one sentence, where what is written within cannot be."""
+    """Turn an OSError of the writing inside into an OperatorError, one sentence."""
     try:
         yield
     except OSError as error:

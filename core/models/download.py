@@ -117,7 +117,7 @@ def select_files(files: list[HubFile]) -> list[HubFile]:
 
 
 def _begin_partial(directory: Path, commit: str) -> Path:
-    """The directory that is filled with a commit's files; what is there of another's goes."""
+    """The directory to download a commit's files to; files of another commit there are deleted."""
     partial = directory.with_name(f"{directory.name}.partial")
     named = partial / _PARTIAL_COMMIT
     if named.exists() and named.read_text().strip() != commit:
@@ -205,7 +205,7 @@ def _bar(file: HubFile, progress: Progress) -> Any:
 
 
 def _finish(source: str, commit: str, partial: Path, directory: Path) -> None:
-    """Put what was fetched in the place of what was there before."""
+    """Replace the model's directory by the complete download."""
     (partial / _PARTIAL_COMMIT).unlink()
     (partial / PULL_RECORD).write_text(json.dumps({"source": source, "revision": commit}) + "\n")
     before = directory.with_name(f"{directory.name}.before")

@@ -1,4 +1,4 @@
-"""What an adapter was made from: a file beside it, so that it can be told later.
+"""The manifest beside an adapter: the record of its training.
 
 A trained adapter cannot forget. Its manifest holds no words, but digests of them: enough to say
 which adapters hold somebody's.

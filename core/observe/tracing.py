@@ -35,7 +35,7 @@ def set_up_tracing(endpoint: str | None, part: str) -> None:
 
 
 def set_processor(processor: Any, part: str) -> None:
-    """Hand this process's spans to a processor of the OpenTelemetry SDK; None: to nobody."""
+    """Send this process's spans to a processor of the OpenTelemetry SDK; None: drop them."""
     global _provider
     if processor is None:
         _provider = None
@@ -50,7 +50,7 @@ def set_processor(processor: Any, part: str) -> None:
 
 @contextmanager
 def span(job: str, name: str, **attributes_: str | int | float) -> Iterator[None]:
-    """A span of the trace of a reply, around what is done inside; a fault is noted in it."""
+    """A span of a reply's trace, around the work inside; it records an exception."""
     if _provider is None:
         yield
         return
