@@ -19,8 +19,9 @@ from transformers import (
 )
 
 from core.engine.torch.cpu.paged_attention import CpuCache
-from core.errors import EngineError
+from core.errors import EngineError, ModelError
 from tests.test_engine import (
+    CONTEXT,
     alone,
     engine_for,
     gpt_neox,
@@ -53,9 +54,8 @@ async def test_a_model_that_looks_at_its_positions_is_not_traced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its rotations are others once a sequence is longer than those that it was trained with."""
-    known = 32
 
-    def model() -> PreTrainedModel:
+    def model(known: int) -> PreTrainedModel:
         torch.manual_seed(5)
         config = cast("LlamaConfig", llama().config)
         config.max_position_embeddings = known
@@ -64,25 +64,27 @@ async def test_a_model_that_looks_at_its_positions_is_not_traced(
 
     asked = prompts(1)[0][:20]
     with caplog.at_level(logging.INFO):
-        async with engine_for(model()) as engine:
+        async with engine_for(model(CONTEXT)) as engine:
             given = ids_of(await reply(engine, request_for(asked)))
     assert UNTRACED in caplog.text
-    assert len(asked) < known < len(asked) + len(given)
-    assert given == alone(model(), asked, len(given), 1.1)
+    assert given == alone(model(CONTEXT), asked, len(given), 1.1)
+    with pytest.raises(ModelError, match="context_length = 32 is exact"):
+        async with engine_for(model(32)):
+            pass
 
 
 async def test_a_model_whose_trace_gives_something_else_is_not_traced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Counting(GPTNeoXForCausalLM):  # type: ignore[no-untyped-call]
-        """Each time it is asked it gives larger numbers; a trace would give the first for ever."""
+        """Its numbers grow a little with each call; a trace would always give the first."""
 
         asked = 0
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             self.asked += 1
             out = super().forward(*args, **kwargs)
-            out.logits = out.logits * self.asked
+            out.logits = out.logits * (1 + self.asked / 10_000)
             return out
 
     torch.manual_seed(5)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.errors import ModelError
@@ -46,7 +46,7 @@ class CacheShape:
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,
-            heads=getattr(config, "num_key_value_heads", None) or heads,
+            heads=_key_heads(config) or heads,
             size=getattr(config, "head_dim", None) or config.hidden_size // heads,
             dtype=_cache_dtype(model),
         )
@@ -56,22 +56,48 @@ class CacheShape:
         return 2 * self.layers * self.heads * self.size * self.dtype.itemsize
 
 
+def _key_heads(config: PretrainedConfig) -> int | None:
+    """Heads of keys and values; None: as many as of queries."""
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", 0):
+        return 1
+    for name in ("num_key_value_heads", "num_kv_heads"):
+        if found := getattr(config, name, None):
+            return int(found)
+    return None
+
+
 def _cache_dtype(model: PreTrainedModel) -> torch.dtype:
     # the CPU kernel takes no float16
     slow = model.device.type == "cpu" and model.dtype == torch.float16
     return torch.float32 if slow else model.dtype
 
 
-def use_engine_attention(model: PreTrainedModel) -> None:
-    """Make the model attend through the engine; ModelError where that would not be exact."""
+_ROTATIONS_BY_LENGTH = ("dynamic", "longrope")
+"""Kinds of rotations that depend on the longest sequence of a step."""
+
+
+def check_supported(model: PreTrainedModel, context_length: int) -> None:
+    """Raise ModelError where a model's configuration asks for something that is not exact here."""
     if not model._supports_attention_backend:
         kind = type(model).__name__
         raise ModelError(f"{kind} cannot run in the torch engine: its attention is its own")
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
-    if kinds != {"full_attention"} or (window and window < config.max_position_embeddings):
+    reads = min(context_length, config.max_position_embeddings)
+    if kinds != {"full_attention"} or (window and window < reads):
         raise ModelError(f"{config.model_type} cannot run in the torch engine: its window slides")
+    rotations = getattr(config, "rope_parameters", None) or {}
+    original = rotations.get("original_max_position_embeddings") or config.max_position_embeddings
+    if rotations.get("rope_type") in _ROTATIONS_BY_LENGTH and context_length > original:
+        raise ModelError(
+            f"{config.model_type} cannot run in the torch engine with {context_length} tokens: its "
+            f"rotations depend on the longest text of a step. context_length = {original} is exact"
+        )
+
+
+def use_engine_attention(model: PreTrainedModel) -> None:
+    """Make the model attend through the engine."""
     model.set_attn_implementation(ATTENTION_NAME)
 
 

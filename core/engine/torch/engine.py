@@ -17,12 +17,13 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.throughput import Throughput
-from core.engine.torch.attention import CacheShape, use_engine_attention
+from core.engine.torch.attention import CacheShape, check_supported, use_engine_attention
 from core.engine.torch.block_manager import SIZE, BlockManager
 from core.engine.torch.cpu.packed_linear import pack_linears
 from core.engine.torch.model_runner import LaunchedStep, Result, Runner
 from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
+from core.engine.torch.verification import is_possible, reference_of, verify
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
 
@@ -93,12 +94,16 @@ class TorchEngine:
         return engine
 
     def _prepare(self, model: PreTrainedModel, limits: Limits) -> None:
+        check_supported(model, limits.context_length)
+        reference = reference_of(model.train(False))
         use_engine_attention(model)
         if model.device.type == "cpu":
             pack_linears(model, int8=limits.int8_weights)
-        self._model, self._limits = model.train(False), limits
+        self._model, self._limits = model, limits
         self._vocabulary = model.config.get_text_config().vocab_size
         self._reset_cache()
+        if is_possible(limits.context_length, self._scheduler.blocks.count, limits.places):
+            verify(model, self._runner, reference, exact=not limits.int8_weights)
 
     def _reset_cache(self) -> None:
         """Begin with an empty cache and no sequences."""

@@ -20,6 +20,7 @@ from core.engine.torch.block_manager import SIZE
 from core.engine.torch.cache_size import lazy_zeros
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.scheduler import ScheduledChunk
+from core.errors import ModelError
 
 _SCORES = 4 << 20
 """Bytes of attention scores at once: they should fit the CPU's cache."""
@@ -154,6 +155,7 @@ class CpuStep:
         if wanted != cache.pages.dtype:
             query, key, value = (one.to(cache.pages.dtype) for one in (query, key, value))
         one, heads, ids, size = query.shape
+        self._check(query, key, value)
         out = query.new_empty((one, ids, heads, size))
         if decoding := self.decoding:
             cache.attend_decoding(
@@ -166,6 +168,16 @@ class CpuStep:
             known = cache.keep(layer, piece, key[at], value[at])
             cache.attend_piece(piece.mask, query[0, :, piece.ids], known, scale, out[0, piece.ids])
         return out.to(wanted)
+
+    def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """ModelError for shapes that the kernel would read or write outside of its memory."""
+        _, key_heads, _, _, size = self.cache.pages[0].shape
+        wanted = (key_heads, size)
+        for one in (key, value):
+            if (one.shape[1], one.shape[3]) != wanted:
+                raise ModelError(f"its keys or values are of {tuple(one.shape)}, not {wanted}")
+        if query.shape[3] != size or query.shape[1] % key_heads:
+            raise ModelError(f"its queries are of {tuple(query.shape)}, beside keys of {wanted}")
 
 
 def _as_numpy(tensor: Tensor) -> npt.NDArray[Any]:

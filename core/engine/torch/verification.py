@@ -1,0 +1,110 @@
+"""Checks that the engine computes a model as the model itself does, before the first request.
+
+The same weights are used twice: under the model's own attention, and in the engine's steps, with a
+prompt in two pieces, a second sequence beside it, and a single id.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.engine.torch.block_manager import SIZE
+from core.engine.torch.model_runner import Runner, inputs_of
+from core.engine.torch.scheduler import ScheduledChunk
+from core.engine.torch.sequence import Sequence
+from core.engine_types import GenerationRequest
+from core.errors import ModelError, in_brief
+from core.types import Sampling
+
+_LONG, _SHORT, _PIECE = 40, 9, 24
+"""Ids of the two sequences, and of the first piece of the long one."""
+_BLOCKS = 4
+"""That the two sequences take."""
+_SPREAD = {torch.float32: 0.05}
+_SPREAD_OF_HALF = 0.4
+"""The largest difference between two logits, in standard deviations of the model's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The logits of two sequences by the model itself."""
+
+    ids: tuple[list[int], list[int]]
+    logits: tuple[Tensor, Tensor]
+    """(ids, vocabulary), float32, on the host."""
+
+
+def refused(model: PreTrainedModel, reason: str) -> ModelError:
+    """The error for a model that the engine cannot compute exactly."""
+    return ModelError(
+        f"{type(model).__name__} cannot run in the torch engine: {reason}. "
+        "A vLLM server would serve it, through HENJI_ENGINE=openai"
+    )
+
+
+@torch.inference_mode()
+def reference_of(model: PreTrainedModel) -> Reference:
+    """Compute the reference; the model must still have its own attention."""
+    vocabulary = model.config.get_text_config().vocab_size
+    # the first and the last ids are often special
+    every = [5 + index * 7 % max(1, vocabulary - 10) for index in range(_LONG + _SHORT)]
+    ids = every[:_LONG], every[_LONG:]
+    try:
+        logits = [
+            model(input_ids=torch.tensor([one], device=model.device), use_cache=False).logits[0]
+            for one in ids
+        ]
+    except Exception as error:
+        raise refused(model, f"it fails by itself ({in_brief(error)})") from error
+    first, second = (one.float().cpu() for one in logits)
+    return Reference(ids, (first, second))
+
+
+def verify(model: PreTrainedModel, runner: Runner, reference: Reference, *, exact: bool) -> None:
+    """Compare the engine's steps with the reference; ModelError where they fail or differ.
+
+    `exact` False: the weights were rounded, so that the steps need only succeed.
+    """
+    try:
+        compared = list(_compared(runner, reference))
+    except Exception as error:
+        raise refused(model, in_brief(error)) from error
+    spread = _SPREAD.get(model.dtype, _SPREAD_OF_HALF)
+    for ours, theirs in compared if exact else ():
+        difference = float((ours - theirs).abs().max() / theirs.std().clamp(min=1e-6))
+        if not difference <= spread:  # NaN is no agreement either
+            raise refused(model, "its attention has parts that are not known here")
+
+
+@torch.inference_mode()
+def _compared(runner: Runner, reference: Reference) -> Iterator[tuple[Tensor, Tensor]]:
+    """The logits of the engine and of the model, at the last id of each chunk."""
+    long, short = (
+        _sequence(ids, first_block) for ids, first_block in zip(reference.ids, (0, 3), strict=True)
+    )
+    for counts in ({long: _PIECE, short: _SHORT}, {long: _LONG - _PIECE - 1}, {long: 1}):
+        chunks = [ScheduledChunk(sequence, count) for sequence, count in counts.items()]
+        ids, positions, last = inputs_of(chunks)
+        logits = runner._logits(chunks, ids, positions, last).float().cpu()
+        for row, chunk in zip(logits, chunks, strict=True):
+            chunk.sequence.computed += chunk.count
+            of = reference.logits[0 if chunk.sequence is long else 1]
+            yield row, of[chunk.sequence.computed - 1]
+
+
+def _sequence(ids: list[int], first_block: int) -> Sequence:
+    request = GenerationRequest("verification", ids, Sampling(0.0), 1, seed=0)
+    sequence = Sequence.begin(request, emit=lambda _: None, order=first_block, arrived=0)
+    sequence.blocks = array("i", range(first_block, first_block + -(-len(ids) // SIZE)))
+    return sequence
+
+
+def is_possible(context_length: int, blocks: int, places: int) -> bool:
+    """Whether the two sequences fit the engine's limits."""
+    return context_length >= _LONG and blocks >= _BLOCKS and places > 1
