@@ -15,7 +15,7 @@ from bots.slack.platform import SlackPlatform
 from bots.slack.settings import SlackSettings
 from core.errors import OperatorError
 from core.ports import Secrets
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
@@ -227,6 +227,25 @@ async def test_a_double_post_of_two_processes_is_removed_but_not_the_next_reply(
 
 
 # -- memory follows the channel --------------------------------------------------------------
+
+
+async def test_the_search_for_a_lost_reply_skips_the_bots_notices(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    slack.methods.streaming = False
+    await deployment.stop("core")
+    await deployment.stores().queue.announce(LANE, "busy", 60)
+    ts = await slack.say("D1", "U1", "hi", files=[{"id": "F1"}])
+    [notice] = await slack.until(lambda: slack.replies("D1", ts))
+    slack.workspace.without_answer.add("chat.postMessage")
+    calls = len(slack.called("chat.postMessage"))
+    await deployment.core()
+    await slack.until(lambda: len(slack.called("chat.postMessage")) > calls)
+    slack.workspace.without_answer.clear()
+    await deployment.answered("D1", ts, "echo: hi")
+    assert len(slack.replies("D1", ts)) == 2
+    assert notice.edits == 0
 
 
 async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(

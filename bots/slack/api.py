@@ -12,7 +12,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
-from bots.slack.convert import Bot
+from bots.slack.convert import NOTICE_METADATA, Bot
 from bots.slack.error_codes import FINAL, sentence
 from bots.slack.rate_limits import EPHEMERAL, POST, RateLimiter
 from bots.slack.settings import SlackSettings
@@ -107,13 +107,19 @@ class SlackApi:
 async def post_privately(
     api: SlackApi, client: AsyncWebClient, key: ThreadKey, user: str, text: str
 ) -> str:
-    """Send a message that only one person sees, in a thread or, without one, in a channel; its
-    ts."""
+    """Send a message that only one person sees, in a thread or a channel. Returns its ts."""
     place: dict[str, Any] = {"channel": key.channel, "thread_ts": key.thread or None, "text": text}
     if key.channel.startswith("D"):
-        plain: dict[str, Any] = {"unfurl_links": False, "unfurl_media": False}
         posted: Any = await api.call(
-            POST, key.space, key.channel, lambda: client.chat_postMessage(**place, **plain)
+            POST,
+            key.space,
+            key.channel,
+            lambda: client.chat_postMessage(
+                metadata={"event_type": NOTICE_METADATA, "event_payload": {}},
+                unfurl_links=False,
+                unfurl_media=False,
+                **place,
+            ),
         )
         return str(posted["ts"])
     sent: Any = await api.call(

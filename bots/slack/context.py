@@ -15,7 +15,7 @@ from bots.actions import Actions, Actor, Outcome
 from bots.relay import Relay
 from bots.slack.api import SlackApi, Workspaces, post_privately
 from bots.slack.backfill import Backfill
-from bots.slack.components import Block
+from bots.slack.components import Block, shortened
 from bots.slack.platform import SlackPlatform
 from bots.slack.users import Users
 from bots.strings import say
@@ -99,13 +99,13 @@ class Context:
     async def send_privately(self, key: ThreadKey, user: str, text: str) -> None:
         """Send a message that only one person sees and that no history keeps."""
         client = await self.workspaces.client(key.space)
-        await post_privately(self.api, client, key, user, text)
+        await post_privately(self.api, client, key, user, shortened(text))
 
     async def respond(self, team: str, url: str, text: str) -> None:
         """Answer by a command's response_url: it works where the bot is not a member too."""
         client = await self.workspaces.client(team)
         webhook = AsyncWebhookClient(url, session=client.session, logger=client.logger)
-        await webhook.send(text=text, response_type="ephemeral")
+        await webhook.send(text=shortened(text), response_type="ephemeral")
 
     async def tell(self, key: ThreadKey, user: str, sentence: str, **values: object) -> None:
         """Send one of the bot's sentences privately, in the person's language."""

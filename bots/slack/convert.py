@@ -244,6 +244,8 @@ def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | N
 
 REPLY_METADATA = "henji_reply"
 """The metadata type of the bot's replies."""
+NOTICE_METADATA = "henji_notice"
+"""The metadata type of the bot's own sentences in direct channels: no reply is looked for there."""
 QUESTION_METADATA = "henji_question"
 """The metadata type of a question that the bot posted for a person's command."""
 
