@@ -1,7 +1,7 @@
-"""Who may ask, how much, and how the bot answers in a place: decided here for all platforms.
+"""Access, quotas and rules of places, decided once for all platforms.
 
-An adapter's part is to say who asks and which roles they have, to know its own admins, and to
-bring the words of ``/henji config`` or ``/admin config`` here.
+An adapter says who asks and which roles they have, knows its own admins, and passes on the words of
+``/henji config`` or ``/admin config``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ KEPT_ROLES = 10_000
 """People in spaces whose roles a process knows to be stored."""
 
 UNSET = "default"
-"""The word that takes a rule back."""
+"""The value that unsets a rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What the rules say to one message."""
+    """The decision of the rules about one message."""
 
     permit: Permit
     lane: str

@@ -1,4 +1,4 @@
-"""One reply on its way out: its events make a view, and the view is written to the platform.
+"""The delivery of one reply: its events make a view, and the view is written to the platform.
 
 The events are read as fast as they come; the writing goes at the platform's pace and always takes
 the newest view. What was written is recorded before and after each new message, so that another
@@ -38,16 +38,16 @@ from core.types import Cancelled, Delta, Done, Failed, Queued, ReplyEvent, Start
 T = TypeVar("T")
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Between tries of a platform call; the last of them again and again."""
+"""Between tries of a platform call; the last one repeats."""
 
 GIVE_UP_SECONDS = 3600.0
-"""A platform that fails for so long is given up: its reply is left as it stands."""
+"""After this time of failing calls the reply is left as it is."""
 
 log = structlog.get_logger()
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait between tries, until it is time to give up."""
+    """The seconds between tries, until the delivery gives up."""
     end = time.monotonic() + GIVE_UP_SECONDS
     for seconds in chain(RETRY_SECONDS, repeat(RETRY_SECONDS[-1])):
         if time.monotonic() + seconds > end:
@@ -61,14 +61,14 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a person shall see of a reply now."""
+    """What a person should see of a reply now."""
 
     text: str = ""
     status: Status | None = None
     end: Done | Failed | Cancelled | None = None
 
     def after(self, event: ReplyEvent) -> View:
-        """The view when this has happened too."""
+        """The view after one more event."""
         match event:
             case Queued(position):
                 return replace(self, status=Status("queued", position))
@@ -92,25 +92,26 @@ class ReplyDelivery:
     locale: str
     lease: float
     zone: tzinfo = UTC
-    """In which the person is told times."""
+    """The time zone of the times that the person is told."""
     after: ReplyDelivery | None = None
-    """The reply before it in the thread: this one is posted once that one has been."""
+    """The thread's earlier reply: this one is posted after it."""
+    is_refusal: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     view: View = View()
     confirmed: float = field(default_factory=time.monotonic)
-    """When the lease was last known to be ours, on this process's clock."""
+    """The time of the last answer that said that the lease is ours, by this process's clock."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _messages: list[str] = field(default_factory=list)
     _written: dict[int, Part] = field(default_factory=dict)
     _status: Status | None = None
     _lost: bool = False
-    _begun: bool = False
-    """Something of this very reply may stand on the platform."""
-    _doubted: int | None = None
-    """From this part on, what an earlier process posted may stand twice."""
-    _gone: list[str] = field(default_factory=list)
-    """Messages of this reply that were taken away."""
+    _has_written: bool = False
+    """Part of this reply may be on the platform."""
+    _uncertain_from: int | None = None
+    """From this part on, an earlier process may have posted a second copy."""
+    _removed: list[str] = field(default_factory=list)
+    """The messages of this reply that were removed."""
     _part_length: int = 0
     _reposted: set[int] = field(default_factory=set)
     """The parts whose message could not be edited and was posted anew."""
@@ -118,13 +119,13 @@ class ReplyDelivery:
     """Somebody deleted a message of the reply: it stops, and its turn is forgotten."""
 
     async def run(self) -> None:
-        """Bring the reply out, to its end. LeaseLost where another process has taken over."""
+        """Deliver the reply to its end. LeaseLost where another process has taken over."""
         began = time.monotonic()
         reading = asyncio.create_task(self._read())
         try:
-            await self._take_up()
+            await self._load_messages()
             await self._write_until_end()
-            await self._settle(began)
+            await self._repeat_end(began)
         except MessageGone:
             log.info("a reply was deleted while it was written", job=self.delivery.job)
             self.was_deleted = True
@@ -135,14 +136,14 @@ class ReplyDelivery:
         await self._until_stored(lambda: self.deliveries.close(self.delivery, self._messages))
 
     def lose(self) -> None:
-        """Another holder has the delivery: nothing more is to be written here."""
+        """Another process has taken over: write nothing more."""
         self._lost = True
         self._changed.set()
 
     def set_status(self, status: Status) -> None:
         """A new position in the queue, say."""
         if self.view.end is None and not self.view.text:
-            self._see(replace(self.view, status=status))
+            self._set_view(replace(self.view, status=status))
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -151,18 +152,18 @@ class ReplyDelivery:
         while True:
             try:
                 async for event in self.deliveries.follow(delivery):
-                    self._see(self.view.after(event))
+                    self._set_view(self.view.after(event))
             except StoreUnavailable:
                 await asyncio.sleep(0.5)
                 delivery = replace(delivery, position=0)  # all of it is read again
             except Exception:
                 log.exception("cannot follow a reply", job=self.delivery.job)
-                self._see(replace(self.view, end=Failed("internal")))
+                self._set_view(replace(self.view, end=Failed("internal")))
                 return
             else:
                 return
 
-    def _see(self, view: View) -> None:
+    def _set_view(self, view: View) -> None:
         self.view = view
         self._changed.set()
         if view.end is not None:
@@ -170,18 +171,18 @@ class ReplyDelivery:
 
     # -- writing --------------------------------------------------------------------------------
 
-    async def _take_up(self) -> None:
-        """Find the messages there are: an earlier process's, or an earlier reply's."""
+    async def _load_messages(self) -> None:
+        """Find the existing messages, of an earlier process or of the reply that is replaced."""
         self._messages = list(self.delivery.messages)
-        self._begun = bool(self._messages)
+        self._has_written = bool(self._messages)
         if self.delivery.replaces and not self._messages:
             self._messages = list(await self._predecessor(self.delivery.replaces))
-        self._doubted = self.delivery.posting
-        if self._doubted is not None:
+        self._uncertain_from = self.delivery.posting
+        if self._uncertain_from is not None:
             await self._find_unrecorded(len(self._messages))
 
     async def _find_unrecorded(self, index: int) -> None:
-        """The message that an earlier process was about to post: it may be there, or on its way."""
+        """Look for the message that an earlier process was posting: it may still be on its way."""
         began = time.monotonic()
         found = await self._call(lambda: self._find(index))
         if not found:
@@ -189,15 +190,15 @@ class ReplyDelivery:
             found = await self._call(lambda: self._find(index))
         if found:
             self._messages.append(found)
-            self._begun = True
+            self._has_written = True
             await self._record(posting=None)
 
     async def _find(self, index: int) -> str | None:
-        known = replace(self.delivery, messages=(*self._messages, *self._gone))
+        known = replace(self.delivery, messages=(*self._messages, *self._removed))
         return await self.platform.find(known, index)
 
     async def _predecessor(self, job: str) -> Sequence[str]:
-        """The messages of the reply that this one takes the place of, once nobody writes there."""
+        """The messages of the replaced reply, once nobody writes to them."""
         thread = self.delivery.thread
         while not await self._until_stored(lambda: self.deliveries.closed(thread, job)):
             await asyncio.sleep(0.1)
@@ -230,11 +231,11 @@ class ReplyDelivery:
             self._changed.clear()
 
     async def _pace(self) -> None:
-        """Wait for the platform's leave, but not to say that the reply has ended."""
+        """Wait for the rate limits, but not longer than until the reply ends."""
         if not self._ended.is_set() and not self.view.text:
-            return  # a status has a pace of its own
+            return  # a status has its own rate limit
         if is_refusal(self.view.end):
-            return  # it must not take a place of a reply
+            return  # it must not use a reply's place in the rate limits
         if not self._ended.is_set():
             await first_of(self.platform.pace(self.delivery, final=False), self._ended.wait())
         if self._ended.is_set():
@@ -248,7 +249,7 @@ class ReplyDelivery:
         await self._confirm()
         try:
             await self.platform.status(self.delivery, status)
-        except Exception as error:  # a sign of life is not worth losing the reply for
+        except Exception as error:  # a status is not worth losing the reply for
             log.info("no status", job=self.delivery.job, error=repr(error))
 
     async def _show(self, view: View) -> None:
@@ -273,7 +274,7 @@ class ReplyDelivery:
             else:
                 await self._post(part)
         if view.end is not None and parts:
-            await self._take_back(self._messages[len(parts) :])
+            await self._remove_messages(self._messages[len(parts) :])
             del self._messages[len(parts) :]
 
     def _parts(self, view: View) -> list[Part]:
@@ -288,7 +289,7 @@ class ReplyDelivery:
         ]
 
     def _words(self, view: View) -> tuple[str, str]:
-        """The text of the reply, and what the bot itself has to say under it."""
+        """The text of the reply, and the bot's own sentence under it."""
         match view.end:
             case Done(words, finish_reason):
                 note = _NOTES.get(finish_reason)
@@ -302,8 +303,8 @@ class ReplyDelivery:
         return view.text, ""
 
     def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
-        if not self._begun and not shown and (by == "delete" or self._messages):
-            return "", ""  # nobody waits for it, or the reply that was there stays
+        if not self._has_written and not shown and (by == "delete" or self._messages):
+            return "", ""  # nobody waits for it, or the replaced reply stays
         sentence = self._sentence("stopped" if by == "person" else f"ended_by_{by}")
         return (shown, sentence) if shown else (sentence, "")
 
@@ -323,7 +324,7 @@ class ReplyDelivery:
         await self._record(posting=part.index)
         message = await self._post_part(part)
         self._messages.append(message)
-        self._begun = True
+        self._has_written = True
         self._written[part.index] = part
         try:
             await self._record(posting=None)
@@ -332,7 +333,7 @@ class ReplyDelivery:
             raise
 
     async def _withdraw(self, index: int, message: str) -> None:
-        """Take a message away where the next holder of the delivery has posted that part too."""
+        """Remove a message where the next holder of the delivery has posted that part too."""
         thread, job = self.delivery.thread, self.delivery.job
         while True:
             over = await self._until_stored(lambda: self.deliveries.closed(thread, job))
@@ -360,9 +361,9 @@ class ReplyDelivery:
         if self._written.get(part.index) == part:
             return
         message = self._messages[part.index]
-        if not self._begun:  # who takes over shall know that these are no longer another's
+        if not self._has_written:  # so that a takeover knows that these messages are this reply's
             await self._record(posting=None)
-            self._begun = True
+            self._has_written = True
         try:
             await self._call(lambda: self.platform.edit(self.delivery, message, part))
         except EditRefused as refusal:
@@ -380,43 +381,48 @@ class ReplyDelivery:
         self._messages[part.index] = new
         await self._record(posting=None)
         try:
-            await self._take_back([old])
+            await self._remove_messages([old])
         except PlatformRefused as error:
             log.info("an old message stays", job=self.delivery.job, error=str(error))
 
-    async def _take_back(self, messages: Sequence[str]) -> None:
-        """Remove what the reply needs no more; platforms tell of that as of anybody's deletion."""
+    async def _remove_messages(self, messages: Sequence[str]) -> None:
+        """Remove messages that the reply no longer needs.
+
+        They are disowned first: the platform reports it like a deletion by a person.
+        """
         if messages:
             await self._until_stored(lambda: self.deliveries.disown(self.delivery, messages))
         for message in messages:
             await self._call(partial(self.platform.remove, self.delivery, message))
-        self._gone += messages
+        self._removed += messages
 
-    async def _settle(self, began: float) -> None:
-        """After a takeover, a call of the one before may still be under way: say the end again."""
+    async def _repeat_end(self, began: float) -> None:
+        """After a takeover, write the end again: a call of the earlier process may come late."""
         if self.delivery.token == OPENED:
             return
-        unaware = self.lease / 2  # for so long one may not know that its delivery was reopened
+        unaware = (
+            self.lease / 2
+        )  # for so long a process may not know that its delivery was reopened
         await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())
         self._written.clear()
         await self._show(self.view)
-        if self._doubted is not None:
-            for index in range(self._doubted, len(self._messages) + len(self._gone)):
-                await self._take_doubles_away(index)
+        if self._uncertain_from is not None:
+            for index in range(self._uncertain_from, len(self._messages) + len(self._removed)):
+                await self._remove_duplicates(index)
 
-    async def _take_doubles_away(self, index: int) -> None:
-        """Where two have posted a part, the one that died cannot take its own message back."""
+    async def _remove_duplicates(self, index: int) -> None:
+        """Remove second copies of a part: a process that has died cannot do so itself."""
         while double := await self._call(partial(self._find, index)):
             await self._without_lease(partial(self.platform.remove, self.delivery, double))
-            self._gone.append(double)
+            self._removed.append(double)
 
     # -- the lease, and calls that may fail -----------------------------------------------------
 
     async def _record(self, posting: int | None) -> None:
         began = time.monotonic()
         messages = list(self._messages)
-        if self._doubted is not None:  # whoever takes over from here shall look for doubles too
-            posting = self._doubted
+        if self._uncertain_from is not None:  # the next process must look for duplicates too
+            posting = self._uncertain_from
         if not await self._until_stored(
             lambda: self.deliveries.record(self.delivery, messages, posting)
         ):
@@ -424,7 +430,7 @@ class ReplyDelivery:
         self.confirmed = began
 
     async def _confirm(self) -> None:
-        """Make sure of the lease; this process may have been stopped for long."""
+        """Renew the lease if half of it is over: this process may have been paused."""
         began = time.monotonic()
         if began - self.confirmed < self.lease / 2:
             return
@@ -438,12 +444,12 @@ class ReplyDelivery:
         call: Callable[[], Awaitable[T]],
         again: Callable[[], Awaitable[T]] | None = None,
     ) -> T:
-        """Call the platform, holding the lease; `again` where it failed: it may have done it."""
+        """Call the platform under the lease; a retry calls `again`, as the call may have worked."""
         waits = pauses()
         while True:
             await self._confirm()
             try:
-                return await self._in_time(call)
+                return await self._checked(call)
             except (PlatformRefused, LeaseLost):
                 raise
             except Exception as error:
@@ -454,9 +460,9 @@ class ReplyDelivery:
                 await asyncio.sleep(seconds)
             call = again or call
 
-    async def _in_time(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Where the process was stopped in a call until another had the lease, what it did then
-        stands over what the other wrote: whoever is last to write there writes again."""
+    async def _checked(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call. If the lease ended meanwhile and another process took over, it may have
+        overwritten newer text: reopen the delivery, so that its holder writes again."""
         done = await call()
         if time.monotonic() - self.confirmed >= self.lease:
             held = await self._until_stored(lambda: self.deliveries.renew([self.delivery]))

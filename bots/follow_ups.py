@@ -18,7 +18,7 @@ def is_follow_up(rule: str, person: str, turns: Sequence[Turn], *, to_others: bo
 
 
 def speaks_to_bot(person: str, turns: Sequence[Turn]) -> bool:
-    """Nobody else is in the thread, or it was to this person that the bot spoke last."""
+    """Whether nobody else writes in the thread, or the bot's last reply was to this person."""
     asked = [turn.author for turn in turns if turn.role == "user"]
     if set(asked) <= {person}:
         return True

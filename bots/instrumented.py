@@ -1,4 +1,4 @@
-"""A platform whose calls are counted and timed."""
+"""A wrapper that counts and times the calls of a platform."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a platform is to the rest: how its messages come in, and how a reply goes out.
+"""The interface of a platform: the messages that come in, and the protocol for replies.
 
-`relay` does everything that platforms share; a platform only translates. Adding one is a folder
-with a `convert.py` (payload -> `Incoming`, pure) and an adapter that fills `Platform`.
+`relay` does everything that platforms share; a platform only translates. A new platform is a folder
+with a `convert.py` (payload -> `Incoming`, pure) and a class that implements `Platform`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Between a platform and the queue: messages become jobs, reply events become messages.
 
-Knows no platform. One relay serves one platform in one process; several processes share the work
-through leases, and each takes over what another has left behind.
+The relay knows no platform. There is one for each platform in each process. Processes share the
+deliveries by leases, and take over the deliveries of a process that has ended.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ class RelaySettings:
 
     lane: str
     holder: str
-    """This process's name, as the holder of deliveries."""
+    """The name under which this process holds deliveries."""
     lease: float = 15.0
     locale: str = "en"
-    """For people whose language is not known."""
+    """The language for people whose own is not known."""
     take: float = 1.0
     """Seconds between looks for deliveries that no process holds."""
     positions: float = 2.0
+    """Between two updates of the position in the queue."""
     hold: float = 5.0
     """How long a thread new to the bot waits for its past."""
     zone: tzinfo = UTC
@@ -72,7 +73,7 @@ class Relay:
         self._history = history
         self._deliveries = deliveries
         self._settings = settings
-        self._outgoing: dict[str, ReplyDelivery] = {}
+        self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -101,7 +102,7 @@ class Relay:
     # -- what comes in --------------------------------------------------------------------------
 
     async def submit(self, incoming: Incoming) -> Receipt:
-        """Store a message. Once this has returned, an addressed one will be answered."""
+        """Store a message. Once this has returned, an addressed message will be answered."""
         asker = _asker_of(incoming)
         await self.access.remember_roles(asker)
         admission = await self.admission(asker)
@@ -134,12 +135,12 @@ class Relay:
         )
         thread, turn, note = incoming.thread, incoming.turn, incoming.note
         if receipt.job == job and receipt.outcome in ("queued", "refused"):
-            position = max(1, receipt.position) if receipt.outcome == "queued" else 0
-            self._deliver(
-                Delivery(
-                    job, thread, turn.id, turn.author, token=OPENED, position=position, note=note
-                )
+            queued = receipt.outcome == "queued"
+            position = max(1, receipt.position) if queued else 0
+            opened = Delivery(
+                job, thread, turn.id, turn.author, token=OPENED, position=position, note=note
             )
+            self._deliver(opened, is_refusal=not queued)
         else:
             await self._deliver_opened(receipt, job, thread)
         if receipt.new_thread:
@@ -167,13 +168,13 @@ class Relay:
         return receipt
 
     async def deleted(self, thread: ThreadKey, message: str) -> None:
-        """A message of a person's, or of the bot's own, is gone."""
+        """A message of a person or of the bot was deleted."""
         found = await self._deliveries.locate(thread, message)
         place, turn = found or (thread, message)
         await self._queue.delete(place, turn)
 
     async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
-        """Write a reply anew in its place; its lane and its permit are found here."""
+        """Write a reply again in its place. The lane and the permit are added here."""
         admission = await self.admission(Asker(wanted.thread, wanted.author, roles))
         wanted = replace(wanted, lane=admission.lane, permit=admission.permit)
         receipt = await self._queue.regenerate(wanted, self._settings.holder)
@@ -187,16 +188,15 @@ class Relay:
         return await self._queue.cancel(thread, job)
 
     async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
-        """The replies under way in a thread, by any process: job id -> whose question it answers,
-        in order."""
+        """The replies under way in a thread, of all processes: job id -> the asker, in order."""
         return await self._queue.owed(thread)
 
     def delivers(self, job: str) -> bool:
-        """Whether this process brings that reply out now."""
-        return job in self._outgoing
+        """Whether this process delivers that reply now."""
+        return job in self._held
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
-        """Forget a thread; how many turns that were."""
+        """Forget a thread; returns the number of turns."""
         return await self._history.reset(thread, by)
 
     async def _backfill(self, thread: ThreadKey, before: str) -> None:
@@ -219,8 +219,8 @@ class Relay:
     # -- what goes out --------------------------------------------------------------------------
 
     async def _deliver_opened(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
-        """Bring out a reply that this process has opened: just now, or in a call that it says again
-        because the answer was lost."""
+        """Deliver a reply that this process has opened: in this call, or in an earlier one whose
+        answer was lost."""
         if receipt.job != job or self.delivers(job):
             return
         if receipt.outcome in ("queued", "duplicate"):
@@ -228,45 +228,50 @@ class Relay:
             if delivery is not None:
                 self._deliver(delivery)
 
-    def _deliver(self, delivery: Delivery) -> None:
-        if before := self._outgoing.get(delivery.job):
+    def _deliver(self, delivery: Delivery, *, is_refusal: bool = False) -> None:
+        if before := self._held.get(delivery.job):
             if before.delivery.token >= delivery.token:
                 return
             before.lose()  # our own lease had ended
-        outgoing = ReplyDelivery(
+        held = ReplyDelivery(
             delivery,
             self._platform,
             self._deliveries,
             delivery.note.get("locale") or self._settings.locale,
             self._settings.lease,
             self._settings.zone,
+            is_refusal=is_refusal,
         )
         if delivery.token == OPENED and not delivery.replaces:
-            in_thread = (o for o in self._outgoing.values() if o.delivery.thread == delivery.thread)
-            outgoing.after = next(reversed(list(in_thread)), None)
-        self._outgoing[delivery.job] = outgoing
+            held.after = self._newest_in(delivery.thread)
+        self._held[delivery.job] = held
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
-        self._spawn(self._bring_out(outgoing))
+        self._spawn(self._run_delivery(held))
 
-    async def _bring_out(self, outgoing: ReplyDelivery) -> None:
-        job, cancel = outgoing.delivery.job, "failed"
+    def _newest_in(self, thread: ThreadKey) -> ReplyDelivery | None:
+        """The reply before a new one in its thread; nothing waits for a refusal."""
+        in_thread = [held for held in self._held.values() if held.delivery.thread == thread]
+        return next((held for held in reversed(in_thread) if not held.is_refusal), None)
+
+    async def _run_delivery(self, held: ReplyDelivery) -> None:
+        job, ending = held.delivery.job, "failed"
         try:
             with span(job, "deliver", platform=self._platform.name):
-                await outgoing.run()
-            if outgoing.was_deleted:
-                await self._forget(outgoing.delivery)
-            cancel = type(outgoing.view.end).__name__.lower()
+                await held.run()
+            if held.was_deleted:
+                await self._forget(held.delivery)
+            ending = type(held.view.end).__name__.lower()
         except LeaseLost:
-            cancel = "lost"
+            ending = "lost"
             log.info("another process delivers this reply", job=job)
         except Exception:
             log.exception("a delivery failed", job=job)
         finally:
-            outgoing.finished.set()
-            if self._outgoing.get(job) is outgoing:
-                del self._outgoing[job]
+            held.finished.set()
+            if self._held.get(job) is held:
+                del self._held[job]
             metrics.DELIVERIES_OPEN.labels(self._platform.name).dec()
-            metrics.DELIVERIES.labels(self._platform.name, cancel).inc()
+            metrics.DELIVERIES.labels(self._platform.name, ending).inc()
 
     async def _forget(self, delivery: Delivery) -> None:
         """Forget the reply whose message was deleted, and the one that it was to replace."""
@@ -281,7 +286,7 @@ class Relay:
     # -- the process ----------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver, take over, renew, until `stop` is set; then finish, or leave it to others."""
+        """Deliver, take over and renew until `stop` is set; then finish, or hand back."""
         chores = [
             asyncio.create_task(repeat_forever(self._listen, self._settings.take)),
             asyncio.create_task(repeat_forever(self._take, self._settings.take)),
@@ -293,7 +298,7 @@ class Relay:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=self._settings.drain)
         finally:
-            left = [outgoing.delivery for outgoing in self._outgoing.values()]
+            left = [held.delivery for held in self._held.values()]
             await cancel(*chores, *self._tasks)
             with contextlib.suppress(StoreUnavailable):
                 await self._deliveries.hand_back(left)
@@ -308,22 +313,22 @@ class Relay:
             self._deliver(delivery)
 
     async def _renew(self) -> None:
-        held = dict(self._outgoing)
+        deliveries = dict(self._held)
         began = asyncio.get_running_loop().time()
-        still = await self._deliveries.renew([outgoing.delivery for outgoing in held.values()])
+        still = await self._deliveries.renew([held.delivery for held in deliveries.values()])
         for job, holds in still.items():
             if holds:
-                held[job].confirmed = began
+                deliveries[job].confirmed = began
             else:
-                held[job].lose()
+                deliveries[job].lose()
 
     async def _tell_positions(self) -> None:
-        for job, outgoing in list(self._outgoing.items()):
-            status = outgoing.view.status
+        for job, held in list(self._held.items()):
+            status = held.view.status
             if status is not None and status.kind == "queued":
-                positions = await self._queue.positions(outgoing.delivery.thread, [job])
+                positions = await self._queue.positions(held.delivery.thread, [job])
                 if positions[0]:
-                    outgoing.set_status(Status("queued", positions[0]))
+                    held.set_status(Status("queued", positions[0]))
 
 
 def _asker_of(incoming: Incoming) -> Asker:

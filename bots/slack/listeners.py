@@ -113,7 +113,8 @@ class Listeners:
 
     async def _run(self, told: SlashCommand) -> None:
         place = ThreadKey(PLATFORM, told.team, told.channel, "-")
-        refusal = await self._context.refusal(place, told.user)
+        # a command works only in the workspace that the app is installed in: no look-up is needed
+        refusal = await self._context.refusal(place, told.user, told.team)
         if refusal is None:
             await self._commands.on_command(told)
         elif refusal:
