@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import discord
@@ -94,6 +95,38 @@ def test_a_mention_inside_a_thread_is_answered_there(world: World) -> None:
     incoming = taken(world.says(f"hi {MENTION}", where=world.thread))
     assert incoming.thread == ThreadKey("discord", GUILD, GENERAL, str(world.thread.id))
     assert ReplyAddress.unpack(incoming.note).channel == str(world.thread.id)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("@Henji how far is it?", "how far is it?\n\nThe moon, I mean."),
+        (f"{MENTION}, how far?", "how far?\n\nThe moon, I mean."),
+        ("Moon (@henji)", "Moon ()\n\nThe moon, I mean."),
+    ],
+)
+def test_a_post_that_names_the_bot_in_its_title_alone_is_for_it(
+    world: World, name: str, text: str
+) -> None:
+    bot = replace(ME, names=frozenset({"Henji"}))
+    world.thread.name = name
+    message = world.says("The moon, I mean.", where=world.thread, id=str(world.thread.id))
+    incoming = convert.incoming(message, bot, "thread", "en")
+    assert incoming is not None
+    assert (incoming.addressed, incoming.turn.text) == (True, text)
+    assert ReplyAddress.unpack(incoming.note).opens == ""
+    later = world.says("And Mars?", where=world.thread, position=3)
+    assert not convert.is_addressed(later, bot)
+    first = world.says("And Mars?", where=world.thread, position=0)
+    assert convert.is_addressed(first, bot)
+
+
+def test_a_title_with_another_name_is_not_for_the_bot(world: World) -> None:
+    world.thread.name = "@Henjiro how far is it?"
+    message = world.says("The moon.", where=world.thread, id=str(world.thread.id))
+    bot = replace(ME, names=frozenset({"Henji"}))
+    assert not convert.is_addressed(message, bot)
+    assert convert.text_of(message, bot) == "@Henjiro how far is it?\n\nThe moon."
 
 
 def test_a_direct_message_is_always_addressed(world: World) -> None:

@@ -171,6 +171,18 @@ async def test_a_webhooks_message_that_nobody_deleted_is_ignored(
     assert team.discord.replies(copy["id"]) == []
 
 
+async def test_a_post_that_names_the_bot_in_its_title_is_answered_in_it(
+    team: DiscordDeployment, general: str
+) -> None:
+    post = team.discord.add_thread(general, "@Henji how far is the moon?", ALICE["id"])
+    made = {**team.discord.world.channels[post], "newly_created": True}
+    await team.discord.gateway.dispatch("THREAD_CREATE", made, made["guild_id"], 1)
+    await team.discord.says(ALICE, post, "In miles.", id=post)
+    reply = await reply_to(team, post, "how far is the moon?\n\nIn miles.")
+    assert team.discord.sent("thread") == []
+    assert reply["channel_id"] == post
+
+
 async def test_a_link_that_unfolds_is_no_edit(team: DiscordDeployment, general: str) -> None:
     said, thread = await talk(team, general)
     sent = len(team.discord.sent("edit"))

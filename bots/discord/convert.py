@@ -72,13 +72,20 @@ class Bot:
     """Roles that stand for the bot. Discord makes one with the bot's name, which people often
     mention instead of the bot; its other roles are people's too.
     """
+    names: frozenset[str] = frozenset()
+    """As people type it in a thread's name, which has no mentions."""
 
 
 def bot_in(
     client: discord.Client, guild: discord.Guild | None, roles: frozenset[int] = frozenset()
 ) -> Bot:
     """The bot in a guild, or in direct messages; `roles`: others that stand for it."""
-    return bot_of(client.user.id if client.user else 0, guild, roles)
+    user = client.user  # None before the client has logged in
+    found = bot_of(user.id if user else 0, guild, roles)
+    names = {user.name, user.display_name} if user else set()
+    return replace(
+        found, names=frozenset(names | ({guild.me.display_name} if guild and guild.me else set()))
+    )
 
 
 def bot_of(user: int, guild: discord.Guild | None, roles: frozenset[int] = frozenset()) -> Bot:
@@ -165,7 +172,37 @@ def is_addressed(message: discord.Message, bot: Bot) -> bool:
     """Whether the text or the place asks the bot for an answer."""
     if message.guild is None:
         return True
-    return mentions_bot(message.content, bot) or _replies_to_bot(message, bot)
+    if mentions_bot(message.content, bot) or _replies_to_bot(message, bot):
+        return True
+    return opens_thread(message) and names_bot(message.channel, bot)
+
+
+def opens_thread(message: discord.Message) -> bool:
+    """Whether a message is the first in its thread, or the body of a forum's post."""
+    if not isinstance(message.channel, discord.Thread):
+        return False
+    return message.id == message.channel.id or message.position == 0
+
+
+def names_bot(thread: object, bot: Bot) -> bool:
+    """Whether a thread's name is addressed to the bot."""
+    if not isinstance(thread, discord.Thread):
+        return False
+    return any(_mention_by_name(own).search(thread.name) for own in bot.names) or mentions_bot(
+        thread.name, bot
+    )
+
+
+def _mention_by_name(name: str) -> re.Pattern[str]:
+    return re.compile(rf"@{re.escape(name)}(?!\w)[ \t]*[,，、:：]?[ \t]*", re.IGNORECASE)
+
+
+def _title(thread: discord.Thread, bot: Bot) -> str:
+    """A thread's name without the bot's."""
+    name = thread.name
+    for own in sorted(bot.names, key=len, reverse=True):
+        name = _mention_by_name(own).sub("", name)
+    return readable(name, bot, lambda kind, ident: _name_in(thread.guild, kind, ident))
 
 
 def mentions_bot(text: str, bot: Bot) -> bool:
@@ -201,8 +238,16 @@ def turn_of(message: discord.Message, bot: Bot) -> Turn:
 
 
 def text_of(message: discord.Message, bot: Bot) -> str:
-    """The text as people see it: names for ids, and without the mention of the bot."""
-    return readable(message.content, bot, _names(message))
+    """The text as people see it: names for ids, and without the mention of the bot.
+
+    The name of a thread belongs to the message that opens it: a forum's post is often asked there.
+    """
+    text, thread = readable(message.content, bot, _names(message)), message.channel
+    if not isinstance(thread, discord.Thread) or not opens_thread(message):
+        return text
+    if message.id != thread.id and not names_bot(thread, bot):
+        return text
+    return f"{_title(thread, bot)}\n\n{text}".strip()
 
 
 def ids(text: str) -> str:
@@ -256,7 +301,8 @@ def _answered(message: discord.Message) -> discord.Message | None:
 
 
 def _address_of(message: discord.Message, thread: ThreadKey, bot: Bot, locale: str) -> ReplyAddress:
-    opens = message.guild is not None and thread.thread == str(message.id)
+    in_channel = message.guild is not None and not isinstance(message.channel, discord.Thread)
+    opens = in_channel and thread.thread == str(message.id)
     return ReplyAddress(
         channel=thread.thread if opens else str(message.channel.id),
         reply_to=str(message.id),
