@@ -167,6 +167,18 @@ def test_a_redis_that_would_lose_replies_is_a_fault(fault: dict[str, str | int],
     assert what in finding.what
 
 
+async def test_a_redis_that_takes_no_writes_is_a_fault(redis_url: str, redis: Redis) -> None:
+    await redis.config_set("maxmemory", "1")
+    try:
+        finding = await doctor.redis(load(redis_url=redis_url))
+        status = await henji("admin", "status", REDIS_URL=redis_url)
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert finding.state == "fault"
+    assert "takes no writes" in finding.what
+    assert "TAKES NO WRITES" in status.out
+
+
 def test_a_healthy_redis_is_named() -> None:
     finding = doctor.check_redis_info(GOOD, "at redis://here")
     assert (finding.state, finding.what) == ("ok", "Valkey 9.1.2 at redis://here")

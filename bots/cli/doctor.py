@@ -104,9 +104,13 @@ async def redis(settings: Settings) -> Finding:
         async with open_connection(settings) as connection:
             info = await connection.client.info()
             where = f"at {connection.address}"
+        finding = check_redis_info(info, where)
+        if finding.state == "ok":
+            async with open_stores(settings) as stores:
+                await stores.queue.check_writes()
     except OperatorError as error:
         return Finding("Redis", "fault", str(error))
-    return check_redis_info(info, where)
+    return finding
 
 
 def check_redis_info(info: dict[str, str | int], where: str) -> Finding:

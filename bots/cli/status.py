@@ -13,7 +13,7 @@ import click
 from bots.cli.common import example, open_settings, print_json
 from bots.monitoring import REPORT_SECONDS
 from bots.services import Stores, open_stores
-from core.errors import OperatorError
+from core.errors import OperatorError, StoreUnavailable
 from core.printable import printable
 from core.queue_types import Load, ProcessReport, ServerState
 from core.settings import Settings
@@ -36,6 +36,7 @@ class SystemState:
     replies: int
     """In the last minute, of all cores."""
     processes: Sequence[ProcessReport]
+    takes_writes: bool = True
 
 
 @click.command(epilog=example("henji admin status", "henji admin status --watch"))
@@ -74,6 +75,11 @@ async def read_state(stores: Stores, settings: Settings) -> SystemState:
 async def _read_state(stores: Stores, settings: Settings) -> SystemState:
     processes = await stores.reports.reports()
     now = time.time()
+    try:
+        await stores.queue.check_writes()
+        takes_writes = True
+    except StoreUnavailable:
+        takes_writes = False
     lanes = dict.fromkeys((settings.job_lane, *(report.lane for report in processes)))
     return SystemState(
         at=now,
@@ -82,6 +88,7 @@ async def _read_state(stores: Stores, settings: Settings) -> SystemState:
         oldest_wait=await stores.reports.oldest_wait(),
         replies=sum(report.replies for report in processes if not is_silent(report, now)),
         processes=processes,
+        takes_writes=takes_writes,
     )
 
 
@@ -95,8 +102,9 @@ def lines_of(state: SystemState) -> Iterator[str]:
     redis = state.redis
     limit = f" of {_bytes(redis.limit)}" if redis.limit else ", without a limit"
     file = "" if redis.file_ok else ", CANNOT WRITE ITS FILE"
+    writes = "" if state.takes_writes else ", TAKES NO WRITES"
     evicted = f", {redis.evicted} KEYS EVICTED" if redis.evicted else ""
-    yield f"Redis      {redis.name}, {_bytes(redis.memory)}{limit}{file}{evicted}"
+    yield f"Redis      {redis.name}, {_bytes(redis.memory)}{limit}{writes}{file}{evicted}"
     for lane, load in state.lanes.items():
         cores = f"{load.cores} core{'s' * (load.cores != 1)}" if load.cores else "NO CORE"
         yield f"lane       {lane}: {cores}, {load.waiting} waiting"
