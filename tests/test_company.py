@@ -29,7 +29,7 @@ from tests.test_health import HOST, get, sample
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
-PARTS = ("slack", "discord", "core")
+PARTS = ("discord", "slack", "core")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Company:
         """The processes that `henji up` has started, by name."""
         children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
         words = {int(pid): Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
-        return {line[3]: pid for pid, line in words.items() if len(line) > 3}
+        return {line[line.index("bots") + 1]: pid for pid, line in words.items() if "bots" in line}
 
 
 def first_of_free_ports(number: int) -> int:
@@ -240,6 +240,8 @@ async def test_an_admin_sets_a_rule_from_slack_and_it_holds_at_once(company: Com
 
 async def _told(slack: LocalSlack, user: str, words: str) -> str:
     """The answer to a slash command."""
+    before = len(slack.workspace.responses)
     envelope = slack.command(user, "C1", words)
     await asyncio.wait_for(envelope.done.wait(), 20)
-    return str((envelope.answer or {}).get("text", ""))
+    await slack.until(lambda: len(slack.workspace.responses) > before, 20)
+    return str(slack.workspace.responses[before])
