@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from bots.slack.markdown import ZERO_WIDTH_SPACE, has_table, mended, settled
 
-COMMON_MARK = MarkdownIt("commonmark")
+COMMON_MARK = MarkdownIt("commonmark").enable("strikethrough")
 
 
 def bold(text: str) -> list[str]:
@@ -48,6 +48,23 @@ def test_bold_beside_japanese_is_bold(text: str, parts: list[str]) -> None:
     assert mended(text).replace(ZERO_WIDTH_SPACE, "") == text
 
 
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("*「強調」*です", "<em>「強調」</em>です"),
+        ("これは~~「古い」~~です", "これは<s>「古い」</s>です"),
+        ("***「両方」***です", "<em><strong>「両方」</strong></em>です"),
+        ("価格*）と送料*）は別", "価格*）と送料*）は別"),
+        ("5 * 3 * 2", "5 * 3 * 2"),
+        ("* 項目", "<ul>\n<li>項目</li>\n</ul>"),
+    ],
+)
+def test_other_emphasis_is_seen_and_footnotes_stay(text: str, html: str) -> None:
+    seen = COMMON_MARK.render(mended(text)).replace(ZERO_WIDTH_SPACE, "").strip()
+    assert seen.removeprefix("<p>").removesuffix("</p>") == html
+    assert mended(text).replace(ZERO_WIDTH_SPACE, "") == text
+
+
 WORDS = st.text("あ漢aZ1「」（）。、：!?()\"' ", min_size=1, max_size=8)
 PIECES = st.lists(st.tuples(WORDS, st.sampled_from(("plain", "bold", "code"))), max_size=6)
 
@@ -83,7 +100,7 @@ def test_a_growing_line_only_grows(pieces: list[tuple[str, str]], at: int) -> No
     assert mended(line).startswith(mended(settled(line[:at])))
 
 
-@given(st.text("*`「」あa \n\\$[]()|-_"))
+@given(st.text("*~`「」あa \n\\$[]()|-_"))
 def test_no_text_loses_a_letter(text: str) -> None:
     letters = "あa「」"
     kept = [c for c in mended(text) if c in letters]

@@ -2,7 +2,8 @@
 
 Slack reads Markdown by CommonMark's rules, as far as is known. There a `**` next to punctuation
 opens or closes bold only beside a space or more punctuation, which Japanese does not have: in
-``**「先端」**の`` both stay literal. A zero-width space next to the punctuation mends that.
+``**「先端」**の`` both stay literal. The same holds for `*` and `~~`. A zero-width space beside the
+punctuation mends that.
 
 Every function is stable for a growing text: what is appended to the text is only appended to the
 result, apart from unfinished code and formulas.
@@ -19,7 +20,7 @@ from bots.text import outside_code
 
 ZERO_WIDTH_SPACE = "\u200b"
 
-_TOKEN = re.compile(r"\\.|`+|\*{2,}|https?://[^\s<>「」（）、。]+")
+_TOKEN = re.compile(r"\\.|`+|\*+|~~|https?://[^\s<>「」（）、。]+")
 _LIST_ITEM = re.compile(r"[-*+] |\d{1,9}[.)] ")
 _TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)+\|?[ \t]*$")
 _FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$([^$\n]+)\$\$")
@@ -47,8 +48,8 @@ def mended(text: str) -> str:
 
 
 def settled(text: str) -> str:
-    """A growing text without what may still change its meaning: asterisks at its end."""
-    return text.rstrip("*")
+    """A growing text without the marks at its end, whose meaning may still change."""
+    return text.rstrip("*~")
 
 
 def has_table(text: str) -> bool:
@@ -78,24 +79,25 @@ def _as_code(match: re.Match[str]) -> str:
 
 
 def _with_flanks(line: str) -> str:
-    """The line with a zero-width space wherever bold would stay literal without it."""
-    if "**" not in line:
+    """The line with a zero-width space wherever emphasis would stay literal without it."""
+    if "*" not in line and "~~" not in line:
         return line
     tokens = list(_TOKEN.finditer(line))
     inserted: list[int] = []
-    is_open, skip_to = False, 0
+    opened: set[str] = set()
+    skip_to = 0
     for at, token in enumerate(tokens):
         if token.start() < skip_to:
             continue
         if token[0].startswith("`"):
             skip_to = _end_of_code(tokens, at, line)
-        elif token[0].startswith("*"):
+        elif token[0].startswith(("*", "~")):
             before, after = line[: token.start()][-1:], line[token.end() :][:1]
-            if is_open and before.strip():
-                is_open = False
+            if token[0] in opened and before.strip():
+                opened.remove(token[0])
                 inserted += [token.start()] if _is_punctuation(before) else []
-            elif after.strip():
-                is_open = True
+            elif after.strip() and (token[0] != "*" or _opens_anyway(before, after)):
+                opened.add(token[0])
                 inserted += [token.end()] if _is_punctuation(after) else []
     return _insert(line, inserted)
 
@@ -105,6 +107,11 @@ def _end_of_code(tokens: Sequence[re.Match[str]], at: int, line: str) -> int:
     run = tokens[at][0]
     following = tokens[at + 1 : at + 65]
     return next((token.end() for token in following if token[0] == run), len(line))
+
+
+def _opens_anyway(before: str, after: str) -> bool:
+    """Whether CommonMark takes a mark for an opening one; else a single asterisk is a footnote."""
+    return not _is_punctuation(after) or not before.strip() or _is_punctuation(before)
 
 
 def _insert(line: str, places: Sequence[int]) -> str:
