@@ -82,29 +82,29 @@ class Settings(BaseSettings):
 
     # Where things are
     data_dir: Path = Field(default_factory=_data_dir)
-    """The embedded Redis, converted models and the console's name live here."""
+    """The directory of the embedded Redis and of converted models."""
     redis_url: str | None = named("REDIS_URL", "redis_url", default=None)
     """None: the embedded server."""
     buckets: int | None = Field(default=None, ge=1, le=1024)
-    """Hash tags that the keys are spread over; by default 16 on a Cluster, else 1. Every process
-    must have the same, from the first message on."""
+    """Hash tags that the keys are spread over; by default 16 on a Cluster, else 1. It must be the
+    same in every process, and never change."""
     wait_replicas: int = Field(default=0, ge=0, le=100)
-    """Replicas that must have a message, or a reply, before it counts; not on a Cluster."""
+    """Replicas that must have stored a message or a reply before it counts. Not on a Cluster."""
     wait_milliseconds: int = Field(default=1000, ge=1, le=4000)
-    """Less than a command may take."""
+    """How long to wait for them: less than a command may take."""
 
     # The model and its engine
     model: str = Field(default="smollm2", min_length=1)
     """A name of the catalogue, a hub id, or a directory."""
     engine: Literal["torch", "openai", "echo"] = "torch"
     lane: Lane | None = None
-    """The ready queue that a core serves and jobs go to; by default the model's name."""
+    """The queue that jobs go to and a core serves; by default the model's name."""
     system_prompt: str = ""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str = "auto"
     context_length: int | None = Field(default=None, ge=16, le=10**7)
     max_new_tokens: int | None = Field(default=None, ge=1, le=10**7)
-    """The longest reply; by default what the model's card says."""
+    """The longest reply; by default the length on the model's card."""
     temperature: float | None = Field(default=None, ge=0, le=5)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=10**6)
@@ -112,29 +112,29 @@ class Settings(BaseSettings):
     speaker_names: bool = False
     """Write people's names into their turns."""
     low_water: float = Field(default=0.7, gt=0, le=1)
-    """When a prompt is over its budget, old turns go until this part of it is left."""
+    """When a prompt is over its budget, old turns are dropped down to this part of it."""
     echo_tokens_per_second: float = Field(default=0.0, ge=0, le=10**6)
-    """0: at once."""
+    """The speed of the echo engine; 0: no limit."""
     places: int | None = Field(default=None, ge=1, le=4096)
-    """Replies that are written at once; by default 32 on a CPU, 256 on a GPU, 64 on a server."""
+    """Replies generated at the same time; by default 32 on a CPU, 256 on a GPU, 64 on a server."""
     step_tokens: int | None = Field(default=None, ge=16, le=10**6)
     """Tokens the torch engine computes in one step: more is faster for long prompts, fewer keeps
     the replies that stream beside them steady. By default 256 on a CPU, 2048 on a GPU."""
     cache_gb: float | None = Field(default=None, gt=0, le=10_000)
-    """The torch engine's key-value cache; by default a part of the memory that is free."""
+    """The torch engine's key-value cache; by default a part of the free memory."""
     loop_guard: bool | None = None
     """End a reply where the model repeats itself for ever; the default is on for rinna's models."""
     int8_weights: bool = False
     """On a CPU: round the weights to int8, which is faster and a little less exact."""
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Models of one's own: [models.NAME] tables in henji.toml."""
+    """Your own models: [models.NAME] tables in henji.toml."""
 
     # The queue
     lease_seconds: float = Field(default=15.0, ge=0.2, le=3600)
-    """A core that has not renewed for so long has lost its jobs."""
+    """A core loses its jobs when it has not renewed its lease for so long."""
     max_attempts: int = Field(default=3, ge=1, le=100)
     job_deadline_seconds: float = Field(default=3600.0, gt=0, le=43_200)
-    """Past it a message is answered with a sentence only; what belongs to it is kept for a day."""
+    """After so long a message is answered by a sentence, not by the model."""
     drain_seconds: float = Field(default=20.0, ge=0, le=3600)
     """How long a core that is told to stop goes on with its jobs."""
     max_waiting: int = Field(default=10_000, ge=1, le=10**9)
@@ -144,13 +144,13 @@ class Settings(BaseSettings):
     answer_together: bool = True
     """Messages of one person that wait together get one reply."""
     retention_days: float = Field(default=30.0, ge=1, le=400)
-    """A thread that is quiet for so long is forgotten."""
+    """A thread is forgotten after so long without a message."""
 
-    # Who may, and what holds where: see core/place_rules.py
+    # Access, quotas and behaviour: see core/place_rules.py
     access: AccessLists = AccessLists()
     """[access]: allow and deny lists."""
     admins: tuple[Entry, ...] = ()
-    """People and roles who may administer, beside those the platform says: ``slack:U024``."""
+    """Admins beside the platform's own, people or roles: ``slack:U024``."""
     quota: Rules = Rules()
     """[quota]: rules that hold everywhere, such as person_messages = 50."""
     ceilings: Rules = Rules()
@@ -164,33 +164,33 @@ class Settings(BaseSettings):
     channels: dict[str, Rules] = Field(default_factory=dict)
     """[channels."slack:T024:C123"]: the rules of a channel."""
     timezone: str = "UTC"
-    """At its midnight a new day of quotas begins: Asia/Tokyo, say."""
+    """Quotas begin anew at its midnight. Such as Asia/Tokyo."""
     audit_days: float = Field(default=365.0, ge=1, le=36_500)
     """The lifetime of the audit log's entries."""
 
-    # What people see, and what operators see
+    # Language, logs and metrics
     locale: Literal["auto", "ja", "en"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["people", "json"] = "people"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """/healthz, /readyz and /metrics of each process are served here; 0: nowhere."""
+    """The port of /healthz, /readyz and /metrics; 0: none."""
     otlp_endpoint: Url | None = None
-    """A collector that traces are sent to, such as http://localhost:4318/v1/traces."""
+    """A collector of traces, such as http://localhost:4318/v1/traces."""
     log_content: bool = False
-    """Write what people and the model say into the log."""
+    """Write the words of people and of the model into the log."""
 
     # The remote engine
     openai_base_url: Url | None = None
     openai_api_key: SecretStr | None = None
     openai_model: str | None = None
-    """What the server calls the model; by default the first that it lists."""
+    """The server's name of the model; by default the first that it lists."""
     openai_seeds: bool = True
-    """Whether it is told each reply's seed; vLLM 0.32 on a CPU ends at the second at a time."""
+    """Send each reply's seed. vLLM 0.32 on a CPU crashes at a second seeded request."""
 
     # Comparing models
     judge_api_key: SecretStr | None = None
-    """Sent to the server that judges, which is another than the engine's."""
+    """The key of the server that judges."""
 
     @classmethod
     def settings_customise_sources(

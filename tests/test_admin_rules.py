@@ -52,11 +52,15 @@ def test_the_rules_that_hold_in_a_place_are_shown_with_their_sources(
     (tmp_path / "henji.toml").write_text(
         f"""
         top_k = 5
+        [ceilings]
+        max_new_tokens = 100
+        channel_messages = 900
         [quota]
         person_messages = 50
         [spaces."{space}"]
         temperature = 0.9
         top_p = 0.4
+        max_new_tokens = 500
         [channels."{channel}"]
         person_messages = 7
         """
@@ -72,6 +76,8 @@ def test_the_rules_that_hold_in_a_place_are_shown_with_their_sources(
     assert rows["temperature"] == ("0.2", f"an admin, for {space}")
     assert rows["top_p"] == ("0.4", f'[spaces."{space}"]')
     assert rows["top_k"] == ("5", str(tmp_path / "henji.toml"))
+    assert rows["max_new_tokens"] == ("100", "[ceilings]")
+    assert rows["channel_messages"] == ("900", "[ceilings]")
     assert rows["retention_days"] == ("7.0", "HENJI_RETENTION_DAYS")
     assert rows["model"] == ("smollm2", "default")
     everywhere = admin("config", space, "--effective").out

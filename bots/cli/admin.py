@@ -226,8 +226,9 @@ def _show_effective(place: Place, as_json: bool) -> None:
     async def work(stores: Stores, settings: Settings) -> None:
         space = await stores.rulebook.set_here(replace(place, channel=None))
         channel = await stores.rulebook.set_here(place) if place.channel else NO_RULES
-        layers = settings.policy.layers(place.any_thread, space, channel)
-        print_rows(list(effective_rules(settings, layers)), as_json)
+        there = (place.any_thread, space, channel)
+        layers, held = settings.policy.layers(*there), settings.policy.rules(*there)
+        print_rows(list(effective_rules(settings, layers, held)), as_json)
 
     _with_stores(work)
 

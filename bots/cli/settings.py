@@ -99,12 +99,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def effective_rules(settings: Settings, layers: dict[str, Rules]) -> Iterator[Row]:
-    """Each rule of a place, by the first layer that sets it, else by the settings."""
+def effective_rules(settings: Settings, layers: dict[str, Rules], held: Rules) -> Iterator[Row]:
+    """Each rule of a place, by the first layer that sets it, else by the settings.
+
+    `held`: what the layers come to, under the ceilings.
+    """
     for name in NAMES:
         found = ((source, getattr(rules, name)) for source, rules in layers.items())
-        first = next(((source, value) for source, value in found if value is not None), None)
-        if first is not None:
-            yield Row(name, rule_text(first[1]), first[0])
+        source, value = next((pair for pair in found if pair[1] is not None), ("", None))
+        if getattr(held, name) != value:
+            yield Row(name, rule_text(getattr(held, name)), "[ceilings]")
+        elif source:
+            yield Row(name, rule_text(value), source)
         elif (value := getattr(settings, name, None)) not in (None, ""):
             yield Row(name, str(value), source_of(type(settings), name))

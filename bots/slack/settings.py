@@ -31,7 +31,7 @@ class SlackSettings(PlatformSettings):
     )
     slack_api_url: Url = named("SLACK_API_URL", "slack_api_url", default="https://slack.com/api/")
     slack_follow_ups: Literal["always", "alone", "mention"] = "alone"
-    """Messages without a mention in the bot's threads: answered always, only as long as people do
+    """Whether messages without a mention are answered in the bot's threads: always, while people do
     not talk among themselves, or never."""
     slack_strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     """People of other workspaces, in channels shared with them."""
@@ -42,7 +42,7 @@ class SlackSettings(PlatformSettings):
     slack_streaming: bool = True
     """Native streaming, where Slack has room for it."""
     slack_processes: int = Field(default=1, ge=1, le=10)
-    """How many adapters share the workspace's rate limits."""
+    """How many processes share the workspace's rate limits."""
     slack_http_port: int | None = Field(default=None, ge=0, le=65535)
     """Events by HTTP on this port, instead of Socket Mode."""
     slack_http_host: str = "127.0.0.1"
