@@ -244,6 +244,26 @@ def posted(deployment: SlackDeployment, part: str) -> Message | None:
     return next((m for m in messages if m.metadata and m.text.endswith(part)), None)
 
 
+async def test_a_question_that_is_not_stored_is_neither_acknowledged_nor_asked(
+    redis: Redis,
+) -> None:
+    async with slack_deployment(redis, minute=0.3) as deployment:
+        slack = deployment.slack
+        await deployment.core()
+        await deployment.adapter()
+        await redis.config_set("maxmemory", "1")  # Redis takes no writes
+        try:
+            lost = slack.command("U1", "C1", "ask 今日は?")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(lost.done.wait(), 1.0)
+        finally:
+            await redis.config_set("maxmemory", "0")
+        slack.command("U1", "C1", "ask 明日は?")
+        root = await slack.until(lambda: posted(deployment, "明日は?"))
+        await deployment.answered("C1", root.ts, "echo: 明日は?")
+        assert await deployment.stores().outbox.entries("slack") == {}
+
+
 @pytest.mark.parametrize("was_posted", [False, True])
 async def test_a_question_of_a_killed_process_is_asked_once_by_another(
     redis: Redis, redis_url: str, was_posted: bool

@@ -59,11 +59,10 @@ class Questions:
 
     async def accept(self, question: Question) -> None:
         """Store a question; StoreUnavailable where that failed. The rest happens afterwards."""
-        self._mine[question.id] = question
         if await self._keep(question):
+            self._mine[question.id] = question
             self._context.spawn(self._ask(question, asked_before=False))
         else:
-            del self._mine[question.id]
             self._context.spawn(self._tell(question, "busy"))
 
     async def recover(self) -> None:

@@ -1,7 +1,8 @@
 """How Slack delivers events to an app: over one of its sockets, or by signed POST.
 
 An envelope goes to one socket only. Without an acknowledgement within three seconds it is delivered
-again: at once, after one minute and after five, with the number and the reason of the attempt.
+again: at once, after one minute and after five, with the number and the reason of the attempt. That
+is so of events; of commands and presses the person is shown an error.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ class Delivery:
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, envelope: Envelope) -> None:
-        for delay in (0.0, *self.retry_delays):
+        retries = self.retry_delays if envelope.kind == "events_api" else ()
+        for delay in (0.0, *retries):
             await asyncio.sleep(delay)
             envelope.attempts += 1
             copies = 2 if self.faults.duplicate > 0 else 1
