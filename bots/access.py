@@ -6,7 +6,7 @@ An adapter says who asks and which roles they have, knows its own admins, and pa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,8 @@ from bots import strings
 from core.access_policy import Asker, Permit, Policy
 from core.bounded import Bounded
 from core.errors import UsageError
-from core.place_rules import NAMES, NO_RULES, Rules, rule_from_text
+from core.open_rules import OPEN_RULES
+from core.place_rules import NAMES, Rules, rule_from_text
 from core.ports import Audit, RuleBook
 from core.queue_types import AuditEntry, Place
 from core.types import DIRECT, ThreadKey
@@ -152,25 +153,6 @@ class Access:
         return " · ".join(word for word in words if word)
 
 
-class OpenRules:
-    """`core.ports.RuleBook` without rules: nothing is set, and nothing can be."""
-
-    async def rules(self, thread: ThreadKey) -> Rules:
-        return NO_RULES
-
-    async def set_here(self, place: Place) -> Rules:
-        return NO_RULES
-
-    async def remember_roles(self, place: Place, person: str, roles: Collection[str]) -> None:
-        return
-
-    async def roles_by_space(self, platform: str, person: str) -> Sequence[Collection[str]]:
-        return ()
-
-    async def change(self, place: Place, name: str, value: Any, by: str) -> None:
-        raise UsageError("rules are not kept here")
-
-
 class NoAudit:
     """`core.ports.Audit` that keeps nothing."""
 
@@ -185,7 +167,7 @@ async def _no_cores(lane: str) -> int:
     return 0
 
 
-EVERYBODY = Access(OpenRules(), NoAudit(), Policy(), _no_cores)
+EVERYBODY = Access(OPEN_RULES, NoAudit(), Policy(), _no_cores)
 """Everybody may ask, as much as they like, and no place has rules."""
 
 

@@ -31,11 +31,12 @@ from core.errors import (
 )
 from core.observe import metrics
 from core.observe.tracing import span
+from core.open_rules import OPEN_RULES
 from core.place_dialogues import SHORT_TURN, PlaceDialogues
-from core.place_rules import NO_RULES, Rules
+from core.place_rules import Rules
 from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window
-from core.types import Delta, Done, FinishReason, Sampling, ThreadKey, Turn, Usage
+from core.types import Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import missing_counts, reply_to_resume, turns_to_evict, turns_to_read
 
 T = TypeVar("T")
@@ -138,9 +139,8 @@ class Worker:
         engine: Engine,
         dialogue: Dialogue,
         settings: WorkerSettings,
-        rulebook: RuleBook | None = None,
+        rulebook: RuleBook = OPEN_RULES,
     ) -> None:
-        """Without `rulebook`, the model answers everywhere in its usual way."""
         self._queue = queue
         self._history = history
         self._engine = engine
@@ -393,7 +393,7 @@ class Worker:
             held.stop("release")
             await self._queue.release(held.claim)
             return None
-        rules = await self._rules_of(job.thread)
+        rules = await self._rulebook.rules(job.thread)
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
         held.prompt = turns[-1].text
@@ -428,9 +428,6 @@ class Worker:
             return held.dialogue.prompt(turns, low_water=low_water, resume=resume)
 
         return await asyncio.get_running_loop().run_in_executor(self._prompts, build)
-
-    async def _rules_of(self, thread: ThreadKey) -> Rules:
-        return await self._rulebook.rules(thread) if self._rulebook else NO_RULES
 
     async def _stream(self, held: HeldJob, prompt: Prompt, reply: Reply) -> FinishReason | None:
         """Generate and publish; why the reply ended, or None where it is not ours any more."""

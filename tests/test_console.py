@@ -22,7 +22,7 @@ from bots.console.screen import Blocks
 from bots.platform import Part, Status
 from bots.processes import LocalCore
 from core.errors import OperatorError
-from core.queue_types import Delivery
+from core.queue_types import OPENED, Delivery
 from core.types import Done, ThreadKey, Usage
 from tests.processes import exists, finish, henji, in_a_shell, start
 from tests.pseudo_terminal import terminal
@@ -61,7 +61,7 @@ def test_a_line_with_a_slash_is_a_command(line: str, command: str | None) -> Non
     assert convert.command(line) == command
 
 
-DELIVERY = Delivery("j", SEAT.key, "1", "me", token=1)
+DELIVERY = Delivery("j", SEAT.key, "1", "me", token=OPENED)
 DONE = Done("", "stop", Usage(1, 1))
 
 

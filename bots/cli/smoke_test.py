@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from core.ports import Deliveries, History, JobQueue
-from core.queue_types import Delivery, Submission
+from core.queue_types import OPENED, Delivery, Submission
 from core.types import Cancelled, Delta, Done, Failed, Started, ThreadKey, Turn
 
 PLATFORM = "doctor"
@@ -46,7 +46,7 @@ class SmokeTest:
         submission = Submission(thread, turn, addressed=True, lane=self.lane, alone=True)
         receipt = await self.queue.submit(submission, PLATFORM)
         times = Times(time.monotonic() - began)
-        delivery = Delivery(receipt.job or "", thread, turn.id, PLATFORM, token=1)
+        delivery = Delivery(receipt.job or "", thread, turn.id, PLATFORM, token=OPENED)
         listening = asyncio.create_task(self.deliveries.listen(PLATFORM))
         try:
             async with asyncio.timeout(seconds):

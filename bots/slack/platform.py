@@ -46,7 +46,7 @@ from bots.text import closed, split
 from core.bounded import Bounded
 from core.observe import metrics
 from core.ports import History
-from core.queue_types import Delivery
+from core.queue_types import OPENED, Delivery
 from core.types import ThreadKey
 
 PART_LENGTH = 9_600
@@ -343,7 +343,7 @@ class SlackPlatform:
         async with live.lock:
             if part.end is not None and part.last:
                 # an earlier process may have begun a session
-                live.session |= delivery.token > 1 and self._streams.has(delivery)
+                live.session |= delivery.token > OPENED and self._streams.has(delivery)
                 await self._clear_signs(delivery, live)
             else:
                 await self._indicator.hide(delivery.thread, live)
@@ -351,7 +351,7 @@ class SlackPlatform:
     def _is_unchanged(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> bool:
         """Whether a full message needs no edit at its end: its text is the same."""
         same = live.shown.get(message) == part.text and message not in live.streams
-        return same and not part.last and delivery.token == 1
+        return same and not part.last and delivery.token == OPENED
 
     async def _update(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> None:
         thread = delivery.thread
