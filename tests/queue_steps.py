@@ -20,37 +20,37 @@ def job_of(receipt: Receipt) -> str:
     return receipt.job
 
 
-async def lose_lease(house: StoreFixture) -> None:
-    await house.redis.zadd("henji:{0}:leases", {str(THREAD): 1})
-    await house.queue.sweep()
+async def lose_lease(stores: StoreFixture) -> None:
+    await stores.redis.zadd("henji:{0}:leases", {str(THREAD): 1})
+    await stores.queue.sweep()
 
 
-async def answered(house: StoreFixture, text: str, reply: str, id_: str) -> str:
+async def answered(stores: StoreFixture, text: str, reply: str, id_: str) -> str:
     """A message that has its reply; the reply's id."""
-    receipt = await house.say(text, id=id_)
-    await house.reply(await house.claim(), reply)
+    receipt = await stores.say(text, id=id_)
+    await stores.reply(await stores.claim(), reply)
     return job_of(receipt)
 
 
-async def edit(house: StoreFixture, turn: str, text: str, revision: str = "1") -> Receipt:
-    return await house.queue.edit(THREAD, turn, text, revision, LANE, "adapter")
+async def edit(stores: StoreFixture, turn: str, text: str, revision: str = "1") -> Receipt:
+    return await stores.queue.edit(THREAD, turn, text, revision, LANE, "adapter")
 
 
-async def regenerate(house: StoreFixture, reply: str, revision: str = "1") -> Receipt:
-    return await house.queue.regenerate(
+async def regenerate(stores: StoreFixture, reply: str, revision: str = "1") -> Receipt:
+    return await stores.queue.regenerate(
         Regeneration(THREAD, reply, revision, "U1", lane=LANE), "adapter"
     )
 
 
-async def nothing_is_left_open(house: StoreFixture) -> bool:
+async def nothing_is_left_open(stores: StoreFixture) -> bool:
     """No counter, lease, deadline or place in the order outlives the jobs."""
     names = ("leases", "delayed", "deadlines", "open")
-    left = [name for name in names if await house.redis.exists(keys.key(name, 0))]
-    waiting = await house.redis.get(keys.key("waiting", 0, LANE))
+    left = [name for name in names if await stores.redis.exists(keys.key(name, 0))]
+    waiting = await stores.redis.get(keys.key("waiting", 0, LANE))
     assert (left, waiting or "0") == ([], "0")
     return True
 
 
-async def past_deadline(house: StoreFixture, receipt: Receipt) -> None:
-    await house.redis.zadd("henji:{0}:deadlines", {job_of(receipt): 1})
-    await house.queue.sweep()
+async def past_deadline(stores: StoreFixture, receipt: Receipt) -> None:
+    await stores.redis.zadd("henji:{0}:deadlines", {job_of(receipt): 1})
+    await stores.queue.sweep()

@@ -115,14 +115,14 @@ class StoreFixture:
 
 
 @asynccontextmanager
-async def at_work(house: StoreFixture, engine: Engine, **terms: Any) -> AsyncIterator[None]:
+async def at_work(stores: StoreFixture, engine: Engine, **terms: Any) -> AsyncIterator[None]:
     """A core, until it is left: then it is told to stop, and has stopped."""
     stop = asyncio.Event()
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
     settings = WorkerSettings(
         LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **terms}
     )
-    worker = Worker(house.queue, house.history, engine, dialogue, settings)
+    worker = Worker(stores.queue, stores.history, engine, dialogue, settings)
     working = asyncio.create_task(worker.run(stop))
     try:
         yield
@@ -131,16 +131,16 @@ async def at_work(house: StoreFixture, engine: Engine, **terms: Any) -> AsyncIte
         await working
 
 
-async def ends(house: StoreFixture, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
+async def ends(stores: StoreFixture, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
     """How a reply ends, once it has."""
 
     async def ended() -> bool:
-        return isinstance((await house.events(job, thread))[-1], Done | Failed)
+        return isinstance((await stores.events(job, thread))[-1], Done | Failed)
 
     await until(ended)
-    return (await house.events(job, thread))[-1]
+    return (await stores.events(job, thread))[-1]
 
 
-async def shows(house: StoreFixture, job: str | None, thread: ThreadKey = THREAD) -> bool:
+async def shows(stores: StoreFixture, job: str | None, thread: ThreadKey = THREAD) -> bool:
     """Whether something of the reply has been published."""
-    return any(isinstance(event, Delta) for event in await house.events(job, thread))
+    return any(isinstance(event, Delta) for event in await stores.events(job, thread))

@@ -29,15 +29,15 @@ class Company:
     """A workspace with rules: what its people say, and what its admins set."""
 
     def __init__(self, redis: Redis, policy: Policy) -> None:
-        self.house = StoreFixture.over(redis, max_attempts=1)
-        self.rulebook = RedisRules(self.house.store, policy)
-        self.audit = RedisAudit(self.house.store)
-        self.access = Access(self.rulebook, self.audit, policy, self.house.queue.cores)
+        self.stores = StoreFixture.over(redis, max_attempts=1)
+        self.rulebook = RedisRules(self.stores.store, policy)
+        self.audit = RedisAudit(self.stores.store)
+        self.access = Access(self.rulebook, self.audit, policy, self.stores.queue.cores)
 
     async def say(self, text: str, author: str = "U1", thread: ThreadKey = THREAD) -> Receipt:
         admission = await self.access.admit(Asker(thread, author), LANE)
         changes = {"permit": admission.permit, "lane": admission.lane, "alone": True}
-        return await self.house.say(text, thread, author, **changes)
+        return await self.stores.say(text, thread, author, **changes)
 
     async def config(self, words: str, place: Place = CHANNEL, locale: str = "en") -> str:
         return await self.access.configure(place, words, "admin", locale)
@@ -46,7 +46,7 @@ class Company:
 @pytest.fixture
 async def company(redis: Redis) -> Company:
     company = Company(redis, Policy(zone=TOKYO))
-    await company.house.queue.announce(LANE, "core", 60)
+    await company.stores.queue.announce(LANE, "core", 60)
     return company
 
 
@@ -63,8 +63,8 @@ async def test_one_who_may_not_ask_gets_one_sentence_and_is_not_remembered(
     await company.config("deny_people U1")
     receipt = await company.say("hello")
     assert (receipt.outcome, receipt.code) == ("refused", "not_allowed")
-    assert await company.house.events(receipt.job) == [Failed("not_allowed")]
-    assert await company.house.texts() == []
+    assert await company.stores.events(receipt.job) == [Failed("not_allowed")]
+    assert await company.stores.texts() == []
     assert (await company.say("hello", "U2")).outcome == "queued"
 
 
@@ -72,9 +72,9 @@ async def test_what_they_say_to_others_is_not_kept_either(company: Company) -> N
     await company.say("hello", "U2")
     await company.config("deny_people U1")
     admission = await company.access.admit(Asker(THREAD, "U1"), LANE)
-    receipt = await company.house.say("psst", addressed=False, permit=admission.permit)
+    receipt = await company.stores.say("psst", addressed=False, permit=admission.permit)
     assert receipt.outcome == "ignored"
-    assert await company.house.texts() == ["hello"]
+    assert await company.stores.texts() == ["hello"]
 
 
 async def test_a_closed_space_is_opened_for_one_channel(company: Company) -> None:
@@ -104,7 +104,7 @@ async def test_the_end_of_a_quota_is_told_in_the_companys_own_time(company: Comp
     assert (receipt.outcome, receipt.code) == ("refused", "quota")
     midnight = datetime.now(TOKYO).replace(hour=0, minute=0, second=0, microsecond=0)
     assert receipt.until == (midnight + timedelta(days=1)).timestamp()
-    (event,) = await company.house.events(receipt.job)
+    (event,) = await company.stores.events(receipt.job)
     assert event == Failed("quota", "used up", receipt.until)
     assert isinstance(event, Failed)
     assert "00:00 (JST)" in strings.failure(event.code, "en", event.until, TOKYO)
@@ -125,23 +125,23 @@ async def test_a_message_that_comes_twice_counts_once(company: Company) -> None:
     await company.config("person_messages 2")
     admission = await company.access.admit(Asker(THREAD, "U1"), LANE)
     for _ in range(3):
-        await company.house.say("hello", id="m1", permit=admission.permit)
+        await company.stores.say("hello", id="m1", permit=admission.permit)
     assert (await company.say("another")).outcome == "queued"
 
 
 async def test_messages_that_are_answered_together_count_each(company: Company) -> None:
     quota = Permit(quota=Quota(person_messages=2))
-    first = await company.house.say("are you there?", permit=quota)
-    second = await company.house.say("I have a question", permit=quota)
+    first = await company.stores.say("are you there?", permit=quota)
+    second = await company.stores.say("I have a question", permit=quota)
     assert second.job == first.job
-    assert (await company.house.say("and one more", permit=quota)).code == "quota"
+    assert (await company.stores.say("and one more", permit=quota)).code == "quota"
 
 
 async def test_a_message_that_got_no_answer_is_given_back(company: Company) -> None:
     await company.config("person_messages 1")
     await company.say("hello")
-    claim = await company.house.claim()
-    await company.house.queue.fail(claim, "internal", "boom", retry=True)
+    claim = await company.stores.claim()
+    await company.stores.queue.fail(claim, "internal", "boom", retry=True)
     assert (await company.say("hello again")).outcome == "queued"
     assert (await company.say("once more")).code == "quota"
 
@@ -149,9 +149,9 @@ async def test_a_message_that_got_no_answer_is_given_back(company: Company) -> N
 async def test_tokens_count_when_they_were_spent(company: Company) -> None:
     await company.config("person_tokens 100")
     await company.say("a long question")
-    claim = await company.house.claim()
+    claim = await company.stores.claim()
     done = Done("a long answer", "stop", Usage(prompt_tokens=90, reply_tokens=20))
-    await company.house.queue.commit(claim, Commit(done, None, "chars"))
+    await company.stores.queue.commit(claim, Commit(done, None, "chars"))
     assert (await company.say("more")).code == "quota"
     assert (await company.say("more", "U2")).outcome == "queued"
 
@@ -160,16 +160,16 @@ async def test_a_new_day_begins_anew(company: Company) -> None:
     hours_ahead = 24 * 3600 * 1000
     today = Permit(quota=Quota(person_messages=1))
     tomorrow = Permit(quota=Quota(person_messages=1, offset_ms=hours_ahead))
-    await company.house.say("hello", permit=today)
-    assert (await company.house.say("again", permit=today)).code == "quota"
-    assert (await company.house.say("good morning", permit=tomorrow)).outcome == "queued"
+    await company.stores.say("hello", permit=today)
+    assert (await company.stores.say("again", permit=today)).code == "quota"
+    assert (await company.stores.say("good morning", permit=tomorrow)).outcome == "queued"
 
 
 async def test_an_edit_that_asks_again_is_within_the_quota(company: Company) -> None:
     quota = Permit(quota=Quota(person_messages=1))
-    await company.house.say("hello", id="m1", permit=quota)
-    await company.house.reply(await company.house.claim(), "hi")
-    receipt = await company.house.queue.edit(THREAD, "m1", "hello!", "2", LANE, "adapter", quota)
+    await company.stores.say("hello", id="m1", permit=quota)
+    await company.stores.reply(await company.stores.claim(), "hi")
+    receipt = await company.stores.queue.edit(THREAD, "m1", "hello!", "2", LANE, "adapter", quota)
     assert (receipt.outcome, receipt.code) == ("refused", "quota")
     assert receipt.until > datetime.now(UTC).timestamp()
 
@@ -203,11 +203,11 @@ async def test_a_wrong_command_says_so_and_changes_nothing(
 async def test_a_channel_is_answered_by_its_own_model(company: Company) -> None:
     assert "No core serves rinna-ppo now" in await company.config("model rinna-ppo")
     assert (await company.say("hello")).code == "no_core"
-    await company.house.queue.announce("rinna-ppo", "another core", 60)
+    await company.stores.queue.announce("rinna-ppo", "another core", 60)
     receipt = await company.say("hello")
     assert receipt.outcome == "queued"
-    assert await company.house.queue.claim(LANE, "core", 1) == []
-    (claim,) = await company.house.queue.claim("rinna-ppo", "another core", 1)
+    assert await company.stores.queue.claim(LANE, "core", 1) == []
+    (claim,) = await company.stores.queue.claim("rinna-ppo", "another core", 1)
     assert claim.job.id == receipt.job
     assert "\n" not in await company.config("model rinna-ppo")
 
@@ -215,7 +215,7 @@ async def test_a_channel_is_answered_by_its_own_model(company: Company) -> None:
 async def test_a_stored_rule_that_nobody_understands_is_left_out(company: Company) -> None:
     await company.config("temperature 0.1")
     name = "henji:{0}:rules:slack:T1:C1"
-    await company.house.redis.hset(name, mapping={"from_the_future": "1", "top_k": "not json"})
+    await company.stores.redis.hset(name, mapping={"from_the_future": "1", "top_k": "not json"})
     assert await company.rulebook.rules(THREAD) == Rules(temperature=0.1)
 
 
@@ -225,12 +225,12 @@ async def test_a_stored_rule_that_nobody_understands_is_left_out(company: Compan
 async def test_a_place_keeps_its_threads_for_its_own_term(company: Company) -> None:
     await company.config("retention_days 2")
     await company.say("hello")
-    await company.house.reply(await company.house.claim(), "hi")
-    names = [name async for name in company.house.redis.scan_iter("henji:{0}:thread:*")]
+    await company.stores.reply(await company.stores.claim(), "hi")
+    names = [name async for name in company.stores.redis.scan_iter("henji:{0}:thread:*")]
     assert len(names) >= 4
     for name in names:
         if not name.endswith(":jobs"):
-            assert 0 < await company.house.redis.ttl(name) <= 2 * DAY
+            assert 0 < await company.stores.redis.ttl(name) <= 2 * DAY
 
 
 async def test_a_shorter_term_holds_for_threads_that_are_there(company: Company) -> None:
@@ -240,22 +240,22 @@ async def test_a_shorter_term_holds_for_threads_that_are_there(company: Company)
     await company.config("retention_days 2", SPACE)
     await company.config("retention_days 9", Place("slack", "T1", "C2"))
     name = "henji:{0}:thread:%s:turns"
-    assert 1 * DAY < await company.house.redis.ttl(name % THREAD) <= 2 * DAY
-    assert 8 * DAY < await company.house.redis.ttl(name % elsewhere) <= 9 * DAY
+    assert 1 * DAY < await company.stores.redis.ttl(name % THREAD) <= 2 * DAY
+    assert 8 * DAY < await company.stores.redis.ttl(name % elsewhere) <= 9 * DAY
 
 
 async def test_a_shorter_term_holds_for_what_says_which_message_was_whose(company: Company) -> None:
     receipt = await company.say("hello")
-    await company.house.reply(await company.house.claim(), "hi")
-    delivery = await company.house.deliveries.get(THREAD, receipt.job or "")
+    await company.stores.reply(await company.stores.claim(), "hi")
+    delivery = await company.stores.deliveries.get(THREAD, receipt.job or "")
     assert delivery is not None
-    await company.house.deliveries.close(delivery, ("1.1", "1.2"))
+    await company.stores.deliveries.close(delivery, ("1.1", "1.2"))
     await company.config("retention_days 2")
-    names = [name async for name in company.house.redis.scan_iter("henji:{0}:message:*")]
-    names += [name async for name in company.house.redis.scan_iter("henji:{0}:delivery:*")]
+    names = [name async for name in company.stores.redis.scan_iter("henji:{0}:message:*")]
+    names += [name async for name in company.stores.redis.scan_iter("henji:{0}:delivery:*")]
     assert len(names) == 4  # the question's, the reply's two, and how it was brought out
     for name in names:
-        assert 1 * DAY < await company.house.redis.ttl(name) <= 2 * DAY, name
+        assert 1 * DAY < await company.stores.redis.ttl(name) <= 2 * DAY, name
 
 
 # -- who did what -------------------------------------------------------------------------------
@@ -264,10 +264,10 @@ async def test_a_shorter_term_holds_for_what_says_which_message_was_whose(compan
 async def test_what_was_done_is_in_the_audit_log(company: Company) -> None:
     await company.say("hello")
     await company.config("temperature 0.1")
-    await company.house.history.reset(THREAD, "U7")
-    await company.house.history.reset_place(SPACE, "U8")
-    await company.house.history.forget(SPACE, "U1", "U9")
-    await company.house.history.forget(SPACE, "U1")
+    await company.stores.history.reset(THREAD, "U7")
+    await company.stores.history.reset_place(SPACE, "U8")
+    await company.stores.history.forget(SPACE, "U1", "U9")
+    await company.stores.history.forget(SPACE, "U1")
     entries = await company.audit.entries(SPACE, 10)
     assert [(entry.by, entry.act, entry.place, entry.detail) for entry in reversed(entries)] == [
         ("admin", "config", "slack:T1:C1", "temperature 0.1"),
@@ -287,8 +287,8 @@ async def test_reading_the_audit_log_is_written_there(company: Company) -> None:
 
 
 async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
-    house = StoreFixture.over(redis, audit=5 * DAY)
-    audit = RedisAudit(house.store)
+    stores = StoreFixture.over(redis, audit=5 * DAY)
+    audit = RedisAudit(stores.store)
     await audit.append(SPACE, "U1", "read")
     assert 4 * DAY < await redis.ttl("henji:{0}:audit") <= 5 * DAY
     await redis.delete("henji:{0}:audit")
@@ -303,10 +303,10 @@ async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
 async def test_a_press_over_the_quota_is_told_until_when(company: Company) -> None:
     await company.config("person_messages 1")
     receipt = await company.say("hello")
-    await company.house.reply(await company.house.claim(), "hi")
+    await company.stores.reply(await company.stores.claim(), "hi")
     permit = (await company.access.admit(Asker(THREAD, "U1"), LANE)).permit
     assert receipt.job is not None
-    pressed = await company.house.queue.regenerate(
+    pressed = await company.stores.queue.regenerate(
         Regeneration(THREAD, receipt.job, "press", "U1", lane=LANE, permit=permit), "adapter"
     )
     assert (pressed.outcome, pressed.code) == ("refused", "quota")

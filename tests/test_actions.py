@@ -33,42 +33,42 @@ class Office:
     """A workspace in which one thread is talked in."""
 
     def __init__(self, redis: Redis, policy: Policy) -> None:
-        self.house = StoreFixture.over(redis)
+        self.stores = StoreFixture.over(redis)
         access = Access(
-            RedisRules(self.house.store, policy),
-            RedisAudit(self.house.store),
+            RedisRules(self.stores.store, policy),
+            RedisAudit(self.stores.store),
             policy,
-            self.house.queue.cores,
+            self.stores.queue.cores,
         )
         settings = RelaySettings(LANE, "bot", access=access)
         relay = Relay(
             SimulatedPlatform(Board(), "slack"),
-            self.house.queue,
-            self.house.history,
-            self.house.deliveries,
+            self.stores.queue,
+            self.stores.history,
+            self.stores.deliveries,
             settings,
         )
         self.actions = Actions(
-            relay, self.house.history, self.house.deliveries, self.house.feedback
+            relay, self.stores.history, self.stores.deliveries, self.stores.feedback
         )
 
     async def answered(self, text: str = "question", author: str = "U1") -> str:
         """The id of a finished reply."""
-        await self.house.say(text, author=author)
-        claim = await self.house.claim()
-        assert await self.house.reply(claim, "answer") == "ok"
+        await self.stores.say(text, author=author)
+        claim = await self.stores.claim()
+        assert await self.stores.reply(claim, "answer") == "ok"
         return claim.job.id
 
     async def under_way(self, author: str = "U1", thread: ThreadKey = THREAD) -> str:
         """The id of a reply that is being written."""
-        await self.house.say("question", thread, author)
-        return (await self.house.claim()).job.id
+        await self.stores.say("question", thread, author)
+        return (await self.stores.claim()).job.id
 
 
 @pytest.fixture
 async def office(redis: Redis) -> Office:
     office = Office(redis, Policy(admins=("boss", "slack:chief")))
-    await office.house.queue.announce(LANE, "core", 60)
+    await office.stores.queue.announce(LANE, "core", 60)
     return office
 
 
@@ -80,7 +80,7 @@ async def test_the_person_who_asked_and_admins_may_stop_a_reply(office: Office) 
         job = await office.under_way()
         assert (await office.actions.stop(OTHER, THREAD, job)).key == "not_yours"
         assert (await office.actions.stop(actor, THREAD, job)).done
-        await office.house.history.reset(THREAD, "test")
+        await office.stores.history.reset(THREAD, "test")
 
 
 async def test_a_reply_that_has_ended_cannot_be_stopped(office: Office) -> None:
@@ -91,11 +91,11 @@ async def test_a_reply_that_has_ended_cannot_be_stopped(office: Office) -> None:
 async def test_stop_without_a_reply_named_stops_all_of_ones_own(office: Office) -> None:
     apart = ThreadKey("slack", "T1", "C1", "!U1")
     await office.under_way("U2")
-    await office.house.say("and this?", apart, "U1")
-    await office.house.say("and this?", author="U1")
+    await office.stores.say("and this?", apart, "U1")
+    await office.stores.say("and this?", author="U1")
     assert (await office.actions.stop_here(ASKER, [THREAD, apart])).done
     assert (await office.actions.stop_here(ASKER, [THREAD, apart])).key == "not_yours"
-    assert list((await office.house.queue.owed(THREAD)).values()) == ["U2"]
+    assert list((await office.stores.queue.owed(THREAD)).values()) == ["U2"]
 
 
 async def test_an_admin_stops_the_oldest_reply_where_none_is_theirs(office: Office) -> None:
@@ -117,18 +117,18 @@ async def test_a_bystander_cannot_regenerate(office: Office) -> None:
     reply = await office.answered()
     outcome = await office.actions.regenerate(OTHER, THREAD, reply, "press")
     assert outcome.key == "not_yours"
-    assert await office.house.nothing_to_do()
+    assert await office.stores.nothing_to_do()
 
 
 async def test_the_asker_still_governs_a_reply_that_an_admin_regenerated(office: Office) -> None:
     reply = await office.answered()
     assert (await office.actions.regenerate(ADMIN, THREAD, reply, "press")).done
-    claim = await office.house.claim()
+    claim = await office.stores.claim()
     assert claim.job.author == "U9"  # whose share it counts against
-    assert await office.house.queue.owed(THREAD) == {claim.job.id: "U1"}
+    assert await office.stores.queue.owed(THREAD) == {claim.job.id: "U1"}
     assert (await office.actions.stop(OTHER, THREAD, claim.job.id)).key == "not_yours"
     assert (await office.actions.stop(ASKER, THREAD, claim.job.id)).done
-    assert await office.house.reply(claim, "ans", "cancelled") == "ok"
+    assert await office.stores.reply(claim, "ans", "cancelled") == "ok"
     went_on = await office.actions.regenerate(ASKER, THREAD, claim.job.id, "again", resumes=True)
     assert went_on.done
 
@@ -138,7 +138,7 @@ async def test_an_admin_who_regenerated_without_staying_one_does_not_govern(
 ) -> None:
     reply = await office.answered()
     await office.actions.regenerate(ADMIN, THREAD, reply, "press")
-    job = (await office.house.claim()).job.id
+    job = (await office.stores.claim()).job.id
     assert (await office.actions.stop(Actor("U9"), THREAD, job)).key == "not_yours"
 
 
@@ -146,13 +146,13 @@ async def test_each_press_is_one_of_its_own(office: Office) -> None:
     reply = await office.answered()
     for press in ("first", "second"):
         assert (await office.actions.regenerate(ASKER, THREAD, reply, press)).done
-        (waiting,) = await office.house.queue.owed(THREAD)
+        (waiting,) = await office.stores.queue.owed(THREAD)
         assert (await office.actions.stop(ASKER, THREAD, waiting)).done
 
 
 async def test_a_refusal_is_the_sentence_of_the_queue(office: Office) -> None:
     reply = await office.answered()
-    await office.house.queue.withdraw(LANE, "core")
+    await office.stores.queue.withdraw(LANE, "core")
     outcome = await office.actions.regenerate(ASKER, THREAD, reply, "press")
     assert not outcome.done
     assert "No language model" in outcome.sentence("en")
@@ -181,30 +181,30 @@ async def test_a_reset_does_not_end_another_persons_reply(office: Office) -> Non
     job = await office.under_way("U1")
     outcome = await office.actions.reset(OTHER, HERE)
     assert (outcome.done, outcome.key) == (False, "reset_not_yours")
-    assert list(await office.house.queue.owed(THREAD)) == [job]
-    assert await office.house.texts() == ["question"]
+    assert list(await office.stores.queue.owed(THREAD)) == [job]
+    assert await office.stores.texts() == ["question"]
 
 
 async def test_one_who_is_alone_in_a_thread_resets_it_with_their_reply(office: Office) -> None:
     job = await office.under_way("U1")
     assert (await office.actions.reset(ASKER, HERE)).key == "reset_done"
-    assert (await office.house.events(job))[-1] == Cancelled("reset")
+    assert (await office.stores.events(job))[-1] == Cancelled("reset")
     assert (await office.actions.reset(ASKER, HERE)).key == "reset_nothing"
 
 
 async def test_an_admin_resets_a_thread_with_everybodys_replies(office: Office) -> None:
     await office.under_way("U1")
     assert (await office.actions.reset(ADMIN, HERE)).done
-    assert await office.house.queue.owed(THREAD) == {}
+    assert await office.stores.queue.owed(THREAD) == {}
 
 
 async def test_only_admins_reset_what_is_more_than_a_thread(office: Office) -> None:
     await office.answered()
     refused = await office.actions.reset(OTHER, CHANNEL)
     assert refused.sentence("en") == "Only admins can reset this channel."
-    assert await office.house.texts() != []
+    assert await office.stores.texts() != []
     assert (await office.actions.reset(ADMIN, CHANNEL)).sentence("en") == "Forgotten: this channel."
-    assert await office.house.texts() == []
+    assert await office.stores.texts() == []
 
 
 async def test_everybody_may_have_their_own_words_forgotten(office: Office) -> None:
@@ -212,7 +212,7 @@ async def test_everybody_may_have_their_own_words_forgotten(office: Office) -> N
     await office.answered("theirs", "U2")
     outcome = await office.actions.reset(ASKER, Scope("mine", Place("slack", "T1")))
     assert (outcome.done, outcome.turns) == (True, 2)
-    assert await office.house.texts() == ["theirs", "answer"]
+    assert await office.stores.texts() == ["theirs", "answer"]
 
 
 async def test_whoever_asked_is_forgotten_with_what_an_admin_has_regenerated(
@@ -220,9 +220,9 @@ async def test_whoever_asked_is_forgotten_with_what_an_admin_has_regenerated(
 ) -> None:
     reply = await office.answered()
     await office.actions.regenerate(ADMIN, THREAD, reply, "press")
-    job = (await office.house.claim()).job.id
+    job = (await office.stores.claim()).job.id
     await office.actions.reset(ASKER, Scope("mine", Place("slack", "T1")))
-    assert (await office.house.events(job))[-1] == Cancelled("reset")
+    assert (await office.stores.events(job))[-1] == Cancelled("reset")
 
 
 # -- languages ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The mapping that every cache of the house is."""
+"""The mapping behind every cache."""
 
 from __future__ import annotations
 

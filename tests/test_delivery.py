@@ -37,7 +37,7 @@ LONG = " ".join(["word"] * 70)
 class Story:
     """People, a core that is played by hand, and relays in front of one board."""
 
-    house: StoreFixture
+    stores: StoreFixture
     board: Board = field(default_factory=Board)
     number: int = 0
     lease: float = LEASE
@@ -45,15 +45,15 @@ class Story:
     part_length: int = 100
 
     def relay(self, holder: str = "one", wire: Wire = at_once) -> Relay:
-        stand_in = SimulatedPlatform(
+        simulated = SimulatedPlatform(
             self.board,
             part_length=self.part_length,
             call_seconds=self.call_seconds,
             wire=wire,
         )
-        ports = (self.house.queue, self.house.history, self.house.deliveries)
+        ports = (self.stores.queue, self.stores.history, self.stores.deliveries)
         terms = RelaySettings(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
-        return Relay(stand_in, *ports, terms)
+        return Relay(simulated, *ports, terms)
 
     @asynccontextmanager
     async def running(self, holder: str = "one", wire: Wire = at_once) -> AsyncIterator[Relay]:
@@ -73,15 +73,15 @@ class Story:
         return job_of(await relay.submit(Incoming(THREAD, turn, addressed=True)))
 
     async def answer(self, text: str) -> Claim:
-        claim = await self.house.claim()
-        await self.house.reply(claim, text)
+        claim = await self.stores.claim()
+        await self.stores.reply(claim, text)
         return claim
 
     async def shows(self, *messages: str) -> None:
         """Wait until the board reads so, and every delivery is over."""
 
         async def so() -> bool:
-            open_ = await self.house.redis.exists("henji:{0}:deliveries:stand-in")
+            open_ = await self.stores.redis.exists("henji:{0}:deliveries:stand-in")
             return self.board.shown() == list(messages) and not open_
 
         try:
@@ -143,9 +143,9 @@ class Trouble:
 async def story(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Story:
     monkeypatch.setattr(delivery, "RETRY_SECONDS", (0.01, 0.01))
     monkeypatch.setattr(deliveries, "LOOK_AGAIN", 0.2)  # for relays that do not listen
-    house = StoreFixture.over(redis, delivery_lease=LEASE)
-    await house.queue.announce(LANE, "core", 60)
-    return Story(house)
+    stores = StoreFixture.over(redis, delivery_lease=LEASE)
+    await stores.queue.announce(LANE, "core", 60)
+    return Story(stores)
 
 
 # -- what people see ----------------------------------------------------------------------------
@@ -155,12 +155,12 @@ async def test_a_reply_is_posted_once_and_edited_as_it_grows(story: Story) -> No
     wire = Trouble({})
     async with story.running(wire=wire) as relay:
         await story.say(relay, "hello")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "hi"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "hi"))
         await until(lambda: _shown(story, ["hi"]))
-        await story.house.queue.publish(claim, Delta(2, " there"))
+        await story.stores.queue.publish(claim, Delta(2, " there"))
         await until(lambda: _shown(story, ["hi there"]))
-        await story.house.reply(claim, "hi there!")
+        await story.stores.reply(claim, "hi there!")
         await story.shows("hi there!")
     assert wire.called.count("post") == 1
 
@@ -184,14 +184,14 @@ async def test_a_long_reply_is_several_messages_and_a_shorter_one_takes_them_bac
 
 
 async def _settled(story: Story) -> bool:
-    return not await story.house.redis.exists("henji:{0}:deliveries:stand-in")
+    return not await story.stores.redis.exists("henji:{0}:deliveries:stand-in")
 
 
 async def test_a_reply_that_starts_over_keeps_its_message(story: Story) -> None:
     async with story.running() as relay:
         await story.say(relay, "helo", id_="m1")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "helo is no word"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "helo is no word"))
         await until(lambda: _shown(story, ["helo is no word"]))
         await relay.edited(Asker(THREAD, "U1"), "m1", "hello", "1")
         await story.answer("hi")
@@ -222,17 +222,17 @@ async def test_a_reply_without_words_says_so(story: Story) -> None:
 async def test_a_stopped_reply_says_so_under_what_was_shown(story: Story) -> None:
     async with story.running() as relay:
         job = await story.say(relay, "hello")
-        claim = await story.house.claim()
+        claim = await story.stores.claim()
         await relay.stop(THREAD, job)
-        await story.house.reply(claim, "half of", finish="cancelled")
+        await story.stores.reply(claim, "half of", finish="cancelled")
         await story.shows("half of | Stopped.")
 
 
 async def test_a_reset_says_so_in_replies_under_way_and_in_those_that_wait(story: Story) -> None:
     async with story.running() as relay:
         await story.say(relay, "one", id_="m1")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "half of"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "half of"))
         await until(lambda: _shown(story, ["half of"]))
         await story.say(relay, "two")
         await relay.reset(THREAD, "U1")
@@ -245,11 +245,11 @@ async def test_a_reset_of_a_reply_that_starts_over_leaves_no_half_reply_alone(
 ) -> None:
     async with story.running() as relay:
         await story.say(relay, "helo", id_="m1")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "half of"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "half of"))
         await until(lambda: _shown(story, ["half of"]))
         await relay.edited(Asker(THREAD, "U1"), "m1", "hello", "1")
-        await story.house.claim()  # what was shown is empty now
+        await story.stores.claim()  # what was shown is empty now
         await relay.reset(THREAD, "U1")
         await story.shows("This conversation was reset, so the reply ended here.")
 
@@ -281,11 +281,11 @@ async def test_deleting_the_bots_message_forgets_the_reply(story: Story) -> None
         (message,) = story.board.messages
         story.board.take_away(message)
         await relay.deleted(replace(THREAD, thread="-"), message)
-    assert await story.house.texts(THREAD) == ["hello"]
+    assert await story.stores.texts(THREAD) == ["hello"]
 
 
 async def test_without_a_core_the_person_reads_why(story: Story) -> None:
-    await story.house.queue.withdraw(LANE, "core")
+    await story.stores.queue.withdraw(LANE, "core")
     async with story.running() as relay:
         await story.say(relay, "hello")
         await story.shows("No language model is running right now. Please try again in a while.")
@@ -293,9 +293,9 @@ async def test_without_a_core_the_person_reads_why(story: Story) -> None:
 
 async def test_where_too_many_wait_the_person_reads_how_many(story: Story) -> None:
     limits = Limits(person=2)
-    story.house = StoreFixture.over(story.house.redis, delivery_lease=LEASE, limits=limits)
+    story.stores = StoreFixture.over(story.stores.redis, delivery_lease=LEASE, limits=limits)
     for number in range(2):
-        await story.house.say("hi", thread=replace(THREAD, thread=f"other {number}"))
+        await story.stores.say("hi", thread=replace(THREAD, thread=f"other {number}"))
     async with story.running() as relay:
         await story.say(relay, "hello")
         told = [
@@ -311,11 +311,11 @@ async def test_a_new_thread_is_answered_with_what_was_said_in_it_before(story: S
         turn = story.board.say(THREAD, "m1", "U1", "is it?")
         await relay.submit(Incoming(THREAD, turn, addressed=True, has_past=True))
         await until(lambda: _claimable(story))
-    assert await story.house.texts(THREAD) == ["the sky is green", "is it?"]
+    assert await story.stores.texts(THREAD) == ["the sky is green", "is it?"]
 
 
 async def _claimable(story: Story) -> bool:
-    return bool(await story.house.redis.get(f"henji:{{0}}:waiting:{LANE}") == "1")
+    return bool(await story.stores.redis.get(f"henji:{{0}}:waiting:{LANE}") == "1")
 
 
 # -- a platform that fails ----------------------------------------------------------------------
@@ -376,11 +376,11 @@ async def test_a_part_that_is_too_long_is_sent_in_smaller_ones(story: Story, cal
     wire = Trouble({call: ["is too long"]})
     async with story.running(wire=wire) as relay:
         await story.say(relay, "hello")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "a word"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "a word"))
         if call == "edit":
             await until(lambda: _shown(story, ["a word"]))
-        await story.house.reply(claim, "word " * 25 + "end")
+        await story.stores.reply(claim, "word " * 25 + "end")
         await until(lambda: _settled(story))
     assert len(story.board.shown()) == 2
     assert " ".join(story.board.shown()) == "word " * 25 + "end"
@@ -391,14 +391,14 @@ async def test_a_message_that_may_not_be_edited_is_posted_anew_once(story: Story
     wire = Trouble({"edit": ["may not be edited"]})
     async with story.running(wire=wire) as relay:
         await story.say(relay, "hello")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "hi"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "hi"))
         await until(lambda: _shown(story, ["hi"]))
-        await story.house.reply(claim, "hi there")
+        await story.stores.reply(claim, "hi there")
         await story.shows("hi there")
     assert wire.called.count("post") == 2
     assert wire.called.count("remove") == 1
-    assert await story.house.texts(THREAD) == ["hello", "hi there"]
+    assert await story.stores.texts(THREAD) == ["hello", "hi there"]
 
 
 async def test_an_old_message_that_may_not_be_removed_stays(story: Story) -> None:
@@ -406,10 +406,10 @@ async def test_an_old_message_that_may_not_be_removed_stays(story: Story) -> Non
     wire = Trouble({"edit": ["may not be edited"], "remove": ["is refused"]})
     async with story.running(wire=wire) as relay:
         await story.say(relay, "hello")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "hi"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "hi"))
         await until(lambda: _shown(story, ["hi"]))
-        await story.house.reply(claim, "hi there")
+        await story.stores.reply(claim, "hi there")
         await story.shows("hi", "hi there")
 
 
@@ -417,13 +417,13 @@ async def test_a_reply_whose_message_was_deleted_stops_and_is_forgotten(story: S
     wire = Trouble({"edit": ["is deleted"]})
     async with story.running(wire=wire) as relay:
         await story.say(relay, "hello")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "hi"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "hi"))
         await until(lambda: _shown(story, ["hi"]))
-        await story.house.queue.publish(claim, Delta(2, " there"))
+        await story.stores.queue.publish(claim, Delta(2, " there"))
         await until(lambda: _settled(story))
     assert wire.called.count("post") == 1
-    assert await story.house.texts(THREAD) == ["hello"]
+    assert await story.stores.texts(THREAD) == ["hello"]
 
 
 # -- processes that come and go -----------------------------------------------------------------
@@ -432,11 +432,11 @@ async def test_a_reply_whose_message_was_deleted_stops_and_is_forgotten(story: S
 async def test_another_process_edits_the_same_message(story: Story) -> None:
     async with story.running("one") as relay:
         await story.say(relay, "hello")
-        claim = await story.house.claim()
-        await story.house.queue.publish(claim, Delta(0, "hi"))
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "hi"))
         await until(lambda: _shown(story, ["hi"]))
     async with story.running("two"):
-        await story.house.reply(claim, "hi there")
+        await story.stores.reply(claim, "hi there")
         await story.shows("hi there")
     assert len(story.board.messages) == 1
 
@@ -498,11 +498,11 @@ async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> N
     story.board.nonce = False
     asleep, killed = Trouble({"post": posts}), Trouble({"post": ["is held"]})
     await story.say(story.relay("one", asleep), "hello")
-    claim = await story.house.claim()
+    claim = await story.stores.claim()
     if streamed:
-        await story.house.queue.publish(claim, Delta(0, streamed))
+        await story.stores.queue.publish(claim, Delta(0, streamed))
     else:
-        await story.house.reply(claim, "hi")
+        await story.stores.reply(claim, "hi")
     await asleep.reached.wait()
     async with story.running("two", killed):
         await killed.reached.wait()
@@ -511,7 +511,7 @@ async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> N
     *_, posted = story.board.messages.values()
     story.board.post(THREAD, posted.job, posted.part)  # what the killed one had sent
     if streamed:
-        await story.house.reply(claim, "hi")
+        await story.stores.reply(claim, "hi")
 
 
 async def _taken_back(story: Story) -> bool:
@@ -523,13 +523,13 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
     wire = Trouble({"edit": ["is held"]})
     asleep = story.relay("one", wire)
     await story.say(asleep, "hello")
-    claim = await story.house.claim()
-    await story.house.queue.publish(claim, Delta(0, "hi"))
+    claim = await story.stores.claim()
+    await story.stores.queue.publish(claim, Delta(0, "hi"))
     await until(lambda: _shown(story, ["hi"]))
-    await story.house.queue.publish(claim, Delta(2, " th"))
+    await story.stores.queue.publish(claim, Delta(2, " th"))
     await wire.reached.wait()
     async with story.running("two"):
-        await story.house.reply(claim, "hi there")
+        await story.stores.reply(claim, "hi there")
         await story.shows("hi there")
         wire.released.set()
         await wire.landed.wait()
@@ -541,19 +541,19 @@ async def test_nor_does_one_of_who_did_not_know_yet_that_the_delivery_was_opened
 ) -> None:
     """A third had woken up with a late call; whoever had the delivery edits on, and is killed."""
     story.lease, story.call_seconds = 4.0, 0.5
-    story.house = StoreFixture.over(story.house.redis, delivery_lease=story.lease)
+    story.stores = StoreFixture.over(story.stores.redis, delivery_lease=story.lease)
     wire = Trouble({"edit": ["is held"]})
     job = await story.say(story.relay("one", wire), "hello")
-    claim = await story.house.claim()
-    await story.house.queue.publish(claim, Delta(0, "hi"))
+    claim = await story.stores.claim()
+    await story.stores.queue.publish(claim, Delta(0, "hi"))
     await until(lambda: _shown(story, ["hi"]))
     async with story.running("two"):
-        await story.house.deliveries.reopen(await story.house.delivery(job, THREAD))
+        await story.stores.deliveries.reopen(await story.stores.delivery(job, THREAD))
         await until(lambda: _taken_again(story, job))
         await asyncio.sleep(story.call_seconds)
-        await story.house.queue.publish(claim, Delta(2, " th"))
+        await story.stores.queue.publish(claim, Delta(2, " th"))
         await wire.reached.wait()
-        await story.house.reply(claim, "hi there")
+        await story.stores.reply(claim, "hi there")
         await asyncio.sleep(story.call_seconds / 2)
         ((message, shown),) = story.board.messages.items()
         story.board.edit(message, replace(shown.part, text="hi th", end=None))  # it lands
@@ -568,10 +568,10 @@ async def test_who_was_stopped_before_it_looked_lets_be_what_another_has_taken(
         await story.say(relay, "helo", id_="m1")
         await story.answer("what?")
         await story.shows("what?")
-    ports, look = story.house.deliveries, story.house.deliveries.opened
+    ports, look = story.stores.deliveries, story.stores.deliveries.opened
 
     async def late(thread: ThreadKey, job: str, holder: str) -> Delivery | None:
-        await story.house.redis.zadd("henji:{0}:deliveries:stand-in", {job: 1})  # its lease ended
+        await story.stores.redis.zadd("henji:{0}:deliveries:stand-in", {job: 1})  # its lease ended
         assert [taken.job for taken in await ports.take("stand-in", "two")] == [job]
         return await look(thread, job, holder)
 
@@ -599,7 +599,7 @@ async def test_what_is_said_again_because_its_answer_was_lost_is_brought_out_at_
     async with story.running() as relay:
         for step, again in (("submit", say), ("edit", edit), ("regenerate", regenerate)):
             with monkeypatch.context() as cut:
-                cut.setattr(story.house.queue, step, _loses_its_answer(story.house.queue, step))
+                cut.setattr(story.stores.queue, step, _loses_its_answer(story.stores.queue, step))
                 with pytest.raises(StoreUnavailable):
                     await again(relay)
             receipt = await again(relay)
@@ -607,7 +607,7 @@ async def test_what_is_said_again_because_its_answer_was_lost_is_brought_out_at_
             assert receipt.outcome == "duplicate"
             await story.answer(step)
             await story.shows(step)
-            assert (await story.house.delivery(job, THREAD)).token == OPENED  # no lease had to end
+            assert (await story.stores.delivery(job, THREAD)).token == OPENED  # no lease had to end
 
 
 def _loses_its_answer(queue: RedisQueue, step: str) -> Callable[..., Awaitable[Receipt]]:
@@ -639,15 +639,15 @@ async def test_what_came_twice_is_brought_out_by_one(story: Story) -> None:
 async def test_a_process_that_lost_its_own_lease_takes_the_reply_up_again(story: Story) -> None:
     async with story.running("one") as relay:
         job = await story.say(relay, "hello")
-        claim = await story.house.claim()
-        await story.house.redis.hincrby(f"henji:{{0}}:delivery:{job}", "token", 1)  # another's
+        claim = await story.stores.claim()
+        await story.stores.redis.hincrby(f"henji:{{0}}:delivery:{job}", "token", 1)  # another's
         await until(lambda: _taken_again(story, job))
-        await story.house.reply(claim, "hi")
+        await story.stores.reply(claim, "hi")
         await story.shows("hi")
 
 
 async def _taken_again(story: Story, job: str) -> bool:
-    return (await story.house.delivery(job, THREAD)).token > 2
+    return (await story.stores.delivery(job, THREAD)).token > 2
 
 
 async def test_a_message_that_is_edited_to_nothing_is_forgotten_with_its_reply(
@@ -655,7 +655,7 @@ async def test_a_message_that_is_edited_to_nothing_is_forgotten_with_its_reply(
 ) -> None:
     async with story.running() as relay:
         await story.say(relay, "hello")
-        claim = await story.house.claim()
+        claim = await story.stores.claim()
         await relay.edited(Asker(THREAD, "U1"), claim.job.turn, " ", "1")
-        assert await story.house.texts(THREAD) == []
-        assert await story.house.queue.owed(THREAD) == {}
+        assert await story.stores.texts(THREAD) == []
+        assert await story.stores.queue.owed(THREAD) == {}

@@ -23,89 +23,89 @@ LONG = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
 """Its echo takes two messages."""
 
 
-async def a_reply_in_a_thread(team: DiscordDeployment, general: str) -> p.Payload:
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    [reply] = await team.discord.until(lambda: team.discord.replies(said["id"]))
-    await until_it_says(team, said["id"], reply["id"], "echo: hello")
-    return await with_its_buttons(team, reply)
+async def a_reply_in_a_thread(deployment: DiscordDeployment, general: str) -> p.Payload:
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    [reply] = await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
+    await until_it_says(deployment, said["id"], reply["id"], "echo: hello")
+    return await with_its_buttons(deployment, reply)
 
 
 def button(reply: p.Payload, number: int = AGAIN) -> str:
     return str(reply["components"][0]["components"][number]["custom_id"])
 
 
-async def written_anew(team: DiscordDeployment, reply: p.Payload, before: str) -> None:
+async def written_anew(deployment: DiscordDeployment, reply: p.Payload, before: str) -> None:
     """The reply stands there with the buttons of another job."""
 
     def so() -> bool:
         rows = reply["components"]
         return bool(rows) and len(rows[0]["components"]) == 3 and button(reply) != before
 
-    await team.discord.until(so)
+    await deployment.discord.until(so)
 
 
 # -- who may ------------------------------------------------------------------------------------
 
 
 async def test_the_command_writes_the_newest_reply_anew_in_its_place(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    reply = await a_reply_in_a_thread(team, general)
+    reply = await a_reply_in_a_thread(deployment, general)
     before = button(reply)
-    used = await team.discord.uses(ALICE, reply["channel_id"], "regenerate", locale="ja")
-    assert await told(team, used) == say("regenerating", "ja")
-    await written_anew(team, reply, before)
-    assert len(team.discord.replies(reply["channel_id"])) == 1
+    used = await deployment.discord.uses(ALICE, reply["channel_id"], "regenerate", locale="ja")
+    assert await told(deployment, used) == say("regenerating", "ja")
+    await written_anew(deployment, reply, before)
+    assert len(deployment.discord.replies(reply["channel_id"])) == 1
 
 
 async def test_the_command_is_refused_to_others_than_whoever_asked(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    reply = await a_reply_in_a_thread(team, general)
-    used = await team.discord.uses(BOB, reply["channel_id"], "regenerate", permissions=NOBODY)
-    assert await told(team, used) == say("not_yours", "en")
+    reply = await a_reply_in_a_thread(deployment, general)
+    used = await deployment.discord.uses(BOB, reply["channel_id"], "regenerate", permissions=NOBODY)
+    assert await told(deployment, used) == say("not_yours", "en")
 
 
 async def test_what_an_admin_had_written_anew_is_still_the_askers_too(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    reply = await a_reply_in_a_thread(team, general)
+    reply = await a_reply_in_a_thread(deployment, general)
     before = button(reply)
-    pressed = await team.discord.presses(BOB, reply, AGAIN)
-    assert (await answered(team, pressed))["type"] == 6
-    await written_anew(team, reply, before)
+    pressed = await deployment.discord.presses(BOB, reply, AGAIN)
+    assert (await answered(deployment, pressed))["type"] == 6
+    await written_anew(deployment, reply, before)
     before = button(reply)
-    pressed = await team.discord.presses(ALICE, reply, AGAIN, permissions=NOBODY)
-    assert (await answered(team, pressed))["type"] == 6
-    await written_anew(team, reply, before)
+    pressed = await deployment.discord.presses(ALICE, reply, AGAIN, permissions=NOBODY)
+    assert (await answered(deployment, pressed))["type"] == 6
+    await written_anew(deployment, reply, before)
 
 
 async def test_a_reply_that_has_ended_cannot_be_stopped(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    await team.start_core(tokens_per_second=30)
-    used = await team.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
-    message = await the_answer(team, used, "echo: hello")
-    await with_its_buttons(team, message)
+    await deployment.start_core(tokens_per_second=30)
+    used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
+    message = await the_answer(deployment, used, "echo: hello")
+    await with_its_buttons(deployment, message)
     stop = button(message).replace(".a.", ".s.")
     old = {**message, "components": [{"components": [{"custom_id": stop}]}]}
-    pressed = await team.discord.presses(ALICE, old, STOP)
-    assert (await answered(team, pressed))["data"]["content"] == say("too_late", "en")
+    pressed = await deployment.discord.presses(ALICE, old, STOP)
+    assert (await answered(deployment, pressed))["data"]["content"] == say("too_late", "en")
 
 
-async def test_the_stop_command_stops_ones_own_reply(team: DiscordDeployment) -> None:
-    general = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core(tokens_per_second=30)
-    await team.start_bot()
-    used = await team.discord.uses(ALICE, general, "ask", {"prompt": words(100)})
-    where = team.discord.world.messages
-    await answered(team, used)
-    await team.discord.until(lambda: "word" in where[general][used.original]["content"])
-    other = await team.discord.uses(BOB, general, "stop")
-    assert await told(team, other) == say("nothing_to_stop", "en")
-    stop = await team.discord.uses(ALICE, general, "stop", locale="ja")
-    assert await told(team, stop) == say("stopping", "ja")
-    await team.discord.until(
+async def test_the_stop_command_stops_ones_own_reply(deployment: DiscordDeployment) -> None:
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
+    await deployment.start_core(tokens_per_second=30)
+    await deployment.start_bot()
+    used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": words(100)})
+    where = deployment.discord.world.messages
+    await answered(deployment, used)
+    await deployment.discord.until(lambda: "word" in where[general][used.original]["content"])
+    other = await deployment.discord.uses(BOB, general, "stop")
+    assert await told(deployment, other) == say("nothing_to_stop", "en")
+    stop = await deployment.discord.uses(ALICE, general, "stop", locale="ja")
+    assert await told(deployment, stop) == say("stopping", "ja")
+    await deployment.discord.until(
         lambda: say("stopped", "en") in where[general][used.original]["content"]
     )
 
@@ -114,55 +114,55 @@ async def test_the_stop_command_stops_ones_own_reply(team: DiscordDeployment) ->
 
 
 async def test_a_private_reply_is_written_anew_as_the_answer_to_the_command(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    asked = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi", "private": True})
-    await with_its_buttons(team, await the_answer(team, asked, "echo: hi"))
-    used = await team.discord.uses(ALICE, general, "regenerate")
-    assert (await answered(team, used))["data"]["flags"] == EPHEMERAL
-    await the_answer(team, used, "echo: hi")
-    assert team.discord.replies(general) == []
-    assert team.discord.sent("edit") == []
+    asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi", "private": True})
+    await with_its_buttons(deployment, await the_answer(deployment, asked, "echo: hi"))
+    used = await deployment.discord.uses(ALICE, general, "regenerate")
+    assert (await answered(deployment, used))["data"]["flags"] == EPHEMERAL
+    await the_answer(deployment, used, "echo: hi")
+    assert deployment.discord.replies(general) == []
+    assert deployment.discord.sent("edit") == []
 
 
 async def test_where_the_bot_is_a_persons_own_a_reply_is_written_anew_too(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    asked = await team.discord.uses(ALICE, general, "ask", {"prompt": "hi"}, **SOMEBODY)
-    await with_its_buttons(team, await the_answer(team, asked, "echo: hi"))
-    used = await team.discord.uses(ALICE, general, "regenerate", **SOMEBODY)
-    await the_answer(team, used, "echo: hi")
-    assert team.discord.sent("edit") == []
-    assert team.discord.sent("post") == []
+    asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi"}, **SOMEBODY)
+    await with_its_buttons(deployment, await the_answer(deployment, asked, "echo: hi"))
+    used = await deployment.discord.uses(ALICE, general, "regenerate", **SOMEBODY)
+    await the_answer(deployment, used, "echo: hi")
+    assert deployment.discord.sent("edit") == []
+    assert deployment.discord.sent("post") == []
 
 
 async def test_a_long_private_reply_is_written_anew_whole(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    asked = await team.discord.uses(ALICE, general, "ask", {"prompt": LONG, "private": True})
-    await answered(team, asked)
-    where = team.discord.world.messages[general]
-    mine = team.discord.world.interactions[asked.token].messages
-    await team.discord.until(lambda: len(mine) == 2 and where[mine[1]]["components"])
-    last = await with_its_buttons(team, where[mine[1]])
+    asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": LONG, "private": True})
+    await answered(deployment, asked)
+    where = deployment.discord.world.messages[general]
+    mine = deployment.discord.world.interactions[asked.token].messages
+    await deployment.discord.until(lambda: len(mine) == 2 and where[mine[1]]["components"])
+    last = await with_its_buttons(deployment, where[mine[1]])
     last["flags"] = EPHEMERAL
     first_text = where[mine[0]]["content"]
-    pressed = await team.discord.presses(ALICE, last, AGAIN)
-    assert (await answered(team, pressed))["type"] == 6
+    pressed = await deployment.discord.presses(ALICE, last, AGAIN)
+    assert (await answered(deployment, pressed))["type"] == 6
     made = pressed.messages
-    await team.discord.until(lambda: len(made) == 1 and where[made[0]]["components"])
-    await with_its_buttons(team, where[made[0]])
+    await deployment.discord.until(lambda: len(made) == 1 and where[made[0]]["components"])
+    await with_its_buttons(deployment, where[made[0]])
     assert last["content"] == first_text  # the pressed message begins the new reply
     assert "".join(where[ident]["content"] for ident in (last["id"], *made)) == f"echo: {LONG}"
 
 
 async def test_in_an_archived_thread_a_reply_is_written_anew(
-    team: DiscordDeployment, general: str
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    reply = await a_reply_in_a_thread(team, general)
+    reply = await a_reply_in_a_thread(deployment, general)
     before = button(reply)
-    thread = team.discord.world.channels[reply["channel_id"]]
+    thread = deployment.discord.world.channels[reply["channel_id"]]
     thread["thread_metadata"]["archived"] = True
-    await team.discord.presses(ALICE, reply, AGAIN)
-    await written_anew(team, reply, before)
+    await deployment.discord.presses(ALICE, reply, AGAIN)
+    await written_anew(deployment, reply, before)
     assert not thread["thread_metadata"]["archived"]

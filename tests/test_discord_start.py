@@ -23,88 +23,90 @@ from tests.local_discord.server import TOKEN
 REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
 
 
-def settings_for(team: DiscordDeployment, **changes: Any) -> DiscordSettings:
+def settings_for(deployment: DiscordDeployment, **changes: Any) -> DiscordSettings:
     return load(
         DiscordSettings,
         **{
             "discord_bot_token": TOKEN,
-            "discord_api_url": team.discord.api_url,
-            "discord_gateway_url": team.discord.gateway_url,
+            "discord_api_url": deployment.discord.api_url,
+            "discord_gateway_url": deployment.discord.gateway_url,
             "engine": "echo",
             **changes,
         },
     )
 
 
-async def told_at_the_start(team: DiscordDeployment, **changes: Any) -> list[str]:
+async def told_at_the_start(deployment: DiscordDeployment, **changes: Any) -> list[str]:
     """What the log warns of until the bot is connected, and it is served all the same."""
     stop = asyncio.Event()
     terms = RelaySettings(lane=LANE, holder="bot", drain=0.0)
     with capture_logs() as logs:
         serving = asyncio.create_task(
-            bot.serve(settings_for(team, **changes), team.stores(), terms, stop)
+            bot.serve(settings_for(deployment, **changes), deployment.process_stores(), terms, stop)
         )
-        await team.discord.until(lambda: serving.done() or team.discord.gateway.identified)
+        await deployment.discord.until(
+            lambda: serving.done() or deployment.discord.gateway.identified
+        )
         stop.set()
         await serving
     return [str(line["event"]) for line in logs if line["log_level"] == "warning"]
 
 
-async def test_a_bot_that_is_well_is_named_by_the_doctor(team: DiscordDeployment) -> None:
-    guild = int(team.discord.add_guild())
-    finding = await doctor.platform("discord", settings_for(team, discord_guild=guild))
+async def test_a_bot_that_is_well_is_named_by_the_doctor(deployment: DiscordDeployment) -> None:
+    guild = int(deployment.discord.add_guild())
+    finding = await doctor.platform("discord", settings_for(deployment, discord_guild=guild))
     assert (finding.state, finding.what) == ("ok", "the token is that of Henji")
-    assert await told_at_the_start(team) == []
+    assert await told_at_the_start(deployment) == []
 
 
-async def test_a_wrong_token_is_said_to_be_reset(team: DiscordDeployment) -> None:
-    finding = await doctor.platform("discord", settings_for(team, discord_bot_token="wrong"))
+async def test_a_wrong_token_is_said_to_be_reset(deployment: DiscordDeployment) -> None:
+    finding = await doctor.platform("discord", settings_for(deployment, discord_bot_token="wrong"))
     assert (finding.state, finding.what) == ("fault", setup_checks.WRONG_TOKEN)
 
 
 async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis) -> None:
-    async with discord_deployment(redis, message_content=False) as team:
-        finding = await doctor.platform("discord", settings_for(team))
+    async with discord_deployment(redis, message_content=False) as deployment:
+        finding = await doctor.platform("discord", settings_for(deployment))
         assert (finding.state, finding.what) == ("fault", setup_checks.NO_INTENT)
-        assert await told_at_the_start(team) == [setup_checks.NO_INTENT]
+        assert await told_at_the_start(deployment) == [setup_checks.NO_INTENT]
 
 
 async def test_whoever_does_without_the_intent_is_not_told_of_it(redis: Redis) -> None:
-    async with discord_deployment(redis, message_content=False) as team:
+    async with discord_deployment(redis, message_content=False) as deployment:
         off = {"discord_message_content": "off"}
-        assert (await doctor.platform("discord", settings_for(team, **off))).state == "ok"
-        assert await told_at_the_start(team, **off) == []
+        assert (await doctor.platform("discord", settings_for(deployment, **off))).state == "ok"
+        assert await told_at_the_start(deployment, **off) == []
 
 
-async def test_commands_that_cannot_be_registered_are_told(team: DiscordDeployment) -> None:
-    team.discord.make_trouble(**REFUSED)
-    finding = await doctor.platform("discord", settings_for(team))
+async def test_commands_that_cannot_be_registered_are_told(deployment: DiscordDeployment) -> None:
+    deployment.discord.make_trouble(**REFUSED)
+    finding = await doctor.platform("discord", settings_for(deployment))
     assert finding.state == "fault"
-    [told] = await told_at_the_start(team)
+    [told] = await told_at_the_start(deployment)
     assert finding.what == told
     for click in ("Installation page", "applications.commands", "discord.com/oauth2/authorize"):
         assert click in told
 
 
-async def test_a_guild_that_the_bot_is_not_in_is_named(team: DiscordDeployment) -> None:
-    finding = await doctor.platform("discord", settings_for(team, discord_guild=12345))
-    [told] = await told_at_the_start(team, discord_guild=12345)
+async def test_a_guild_that_the_bot_is_not_in_is_named(deployment: DiscordDeployment) -> None:
+    finding = await doctor.platform("discord", settings_for(deployment, discord_guild=12345))
+    [told] = await told_at_the_start(deployment, discord_guild=12345)
     assert finding.what == told
     assert "HENJI_DISCORD_GUILD=12345" in told
 
 
 async def test_commands_of_one_server_are_gone_when_its_setting_is(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    guild = team.discord.add_guild()
-    commands = team.discord.world.commands
-    trial = await team.start_bot(guild=int(guild))
+    guild = deployment.discord.add_guild()
+    commands = deployment.discord.world.commands
+    trial = await deployment.start_bot(guild=int(guild))
     assert commands[guild]
     trial.stop.set()
     await trial.task
-    await team.start_bot()
+    await deployment.start_bot()
     assert commands[""]
-    await team.discord.until(lambda: commands[guild] == [])
+    await deployment.discord.until(lambda: commands[guild] == [])
 
 
 @pytest.mark.parametrize(
@@ -116,9 +118,9 @@ async def test_commands_of_one_server_are_gone_when_its_setting_is(
     ],
 )
 async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_say(
-    team: DiscordDeployment, settings: dict[str, Any], count: int, most: int
+    deployment: DiscordDeployment, settings: dict[str, Any], count: int, most: int
 ) -> None:
-    team.discord.rest.shards = 2
+    deployment.discord.rest.shards = 2
     account = await setup_checks.check_account(TOKEN)
     plan = bot.shard_plan(load(DiscordSettings, **settings), account, "bot")
     assert (plan.count, plan.maximum) == (count, most)
@@ -130,15 +132,15 @@ async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_sa
     ids=["missing", "wrong"],
 )
 async def test_the_command_ends_with_one_sentence(
-    team: DiscordDeployment, redis_url: str, token: Mapping[str, str], sentence: str
+    deployment: DiscordDeployment, redis_url: str, token: Mapping[str, str], sentence: str
 ) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if name != "DISCORD_BOT_TOKEN"},
         **token,
         "REDIS_URL": redis_url,
         "HENJI_ENGINE": "echo",
-        "DISCORD_API_URL": team.discord.api_url,
-        "DISCORD_GATEWAY_URL": team.discord.gateway_url,
+        "DISCORD_API_URL": deployment.discord.api_url,
+        "DISCORD_GATEWAY_URL": deployment.discord.gateway_url,
     }
     henji = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bots", "discord", env=environment, stderr=asyncio.subprocess.PIPE

@@ -25,23 +25,23 @@ from tests.waiting import until
 
 @pytest.fixture(params=["compressed", "plain"])
 async def frames(redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[DiscordDeployment]:
-    """A team whose gateway sends this kind of frames."""
-    async with discord_deployment(redis, compressed=request.param == "compressed") as team:
-        await team.start_core()
-        yield team
+    """A deployment whose gateway sends this kind of frames."""
+    async with discord_deployment(redis, compressed=request.param == "compressed") as deployment:
+        await deployment.start_core()
+        yield deployment
 
 
-async def a_channel(team: DiscordDeployment) -> str:
-    return team.discord.add_channel(team.discord.add_guild())
+async def a_channel(deployment: DiscordDeployment) -> str:
+    return deployment.discord.add_channel(deployment.discord.add_guild())
 
 
-async def the_reply(team: DiscordDeployment, channel: str, text: str) -> p.Payload:
+async def the_reply(deployment: DiscordDeployment, channel: str, text: str) -> p.Payload:
     """The one message of the bot's in a channel, once it says this."""
 
     def said() -> list[p.Payload]:
-        return [m for m in team.discord.replies(channel) if m["content"] == text]
+        return [m for m in deployment.discord.replies(channel) if m["content"] == text]
 
-    found: list[p.Payload] = await team.discord.until(said)
+    found: list[p.Payload] = await deployment.discord.until(said)
     assert len(found) == 1
     return found[0]
 
@@ -59,28 +59,28 @@ UNREADABLE: list[p.Payload] = [
 
 
 async def test_events_that_discord_py_cannot_parse_are_logged_once_and_passed_over(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    bot = await team.start_bot()
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    bot = await deployment.start_bot()
     with capture_logs() as logs:
         for more in (*UNREADABLE, *UNREADABLE):
-            await team.discord.says(ALICE, general, "hi", **more)
-        said = await team.discord.says(ALICE, general, "<@bot> hello")
-        await the_reply(team, said["id"], "echo: hello")
+            await deployment.discord.says(ALICE, general, "hi", **more)
+        said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+        await the_reply(deployment, said["id"], "echo: hello")
     assert not bot.task.done()
-    assert team.discord.gateway.identified == 1
+    assert deployment.discord.gateway.identified == 1
     warned = [line for line in logs if line["log_level"] == "warning"]
     assert [line["type"] for line in warned] == ["MESSAGE_CREATE"]
 
 
 async def test_a_connection_that_fails_in_the_library_is_opened_again(
-    team: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
+    deployment: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
     failures = [ValueError("a defect")]
 
     async def poll(socket: DiscordWebSocket) -> None:
@@ -90,20 +90,20 @@ async def test_a_connection_that_fails_in_the_library_is_opened_again(
 
     received = DiscordWebSocket.poll_event
     monkeypatch.setattr(DiscordWebSocket, "poll_event", poll)
-    await team.discord.says(ALICE, general, "something, for the gateway to be read once more")
-    await team.discord.until(lambda: team.discord.gateway.identified == 2)
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(team, said["id"], "echo: hello")
+    await deployment.discord.says(ALICE, general, "something, for the gateway to be read once more")
+    await deployment.discord.until(lambda: deployment.discord.gateway.identified == 2)
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(deployment, said["id"], "echo: hello")
 
 
 async def test_a_token_that_is_revoked_meanwhile_ends_the_bot_with_a_sentence(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    bot = await team.start_bot()
-    team.discord.rest.token = "another"
-    await team.discord.says(ALICE, general, "<@bot> hello")
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    bot = await deployment.start_bot()
+    deployment.discord.rest.token = "another"
+    await deployment.discord.says(ALICE, general, "<@bot> hello")
     async with asyncio.timeout(20):
         with pytest.raises(OperatorError) as ended:
             await bot.task
@@ -134,203 +134,203 @@ async def test_a_resumed_session_loses_no_message_and_repeats_none(
 
 
 async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    talk = team.discord.add_thread(general)
-    await team.start_core()
-    await team.start_bot()
-    await team.discord.says(ALICE, talk, "<@bot> first")
-    await the_reply(team, talk, "echo: first")
-    await team.discord.gateway.drop(resumable=True)
+    general = await a_channel(deployment)
+    talk = deployment.discord.add_thread(general)
+    await deployment.start_core()
+    await deployment.start_bot()
+    await deployment.discord.says(ALICE, talk, "<@bot> first")
+    await the_reply(deployment, talk, "echo: first")
+    await deployment.discord.gateway.drop(resumable=True)
     texts = [f"<@bot> {n}" if n % 3 else f"aside {n}" for n in range(12)]
     for number, text in enumerate(texts):
         person = p.user(f"70000000000000020{number:02}", f"P{number}")
-        await team.discord.says(person, talk, text)
-    await team.discord.until(lambda: team.discord.gateway.resumed == 1)
+        await deployment.discord.says(person, talk, text)
+    await deployment.discord.until(lambda: deployment.discord.gateway.resumed == 1)
     for number in range(1, 12):
         if number % 3:
-            await the_reply(team, talk, f"echo: {number}")
-    guild = str(team.discord.world.guild_of(general))
+            await the_reply(deployment, talk, f"echo: {number}")
+    guild = str(deployment.discord.world.guild_of(general))
     thread = ThreadKey("discord", guild, general, talk)
-    said = [text for text in await team.house.texts(thread) if not text.startswith("echo")]
+    said = [text for text in await deployment.stores.texts(thread) if not text.startswith("echo")]
     assert said == ["first", *(text.removeprefix("<@bot> ") for text in texts)]
 
 
-async def test_discord_may_ask_to_reconnect(team: DiscordDeployment) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
-    await team.discord.gateway.ask_to_reconnect()
-    await team.discord.until(lambda: team.discord.gateway.resumed == 1)
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(team, said["id"], "echo: hello")
+async def test_discord_may_ask_to_reconnect(deployment: DiscordDeployment) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
+    await deployment.discord.gateway.ask_to_reconnect()
+    await deployment.discord.until(lambda: deployment.discord.gateway.resumed == 1)
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(deployment, said["id"], "echo: hello")
 
 
 async def test_after_a_session_that_is_lost_its_threads_are_caught_up(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
-    said = await team.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(team, said["id"], "echo: one")
-    await team.discord.gateway.drop(resumable=False)
-    await team.discord.says(ALICE, said["id"], "two")
-    await the_reply(team, said["id"], "echo: two")
-    assert team.discord.gateway.identified == 2
-    assert len(team.discord.replies(said["id"])) == 2
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
+    said = await deployment.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(deployment, said["id"], "echo: one")
+    await deployment.discord.gateway.drop(resumable=False)
+    await deployment.discord.says(ALICE, said["id"], "two")
+    await the_reply(deployment, said["id"], "echo: two")
+    assert deployment.discord.gateway.identified == 2
+    assert len(deployment.discord.replies(said["id"])) == 2
 
 
 async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    bot = await team.start_bot()
-    said = await team.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(team, said["id"], "echo: one")
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    bot = await deployment.start_bot()
+    said = await deployment.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(deployment, said["id"], "echo: one")
     bot.stop.set()
     await asyncio.wait_for(bot.task, 10)
-    await team.discord.says(ALICE, said["id"], "two")
-    await team.start_bot("the next")
-    await the_reply(team, said["id"], "echo: two")
+    await deployment.discord.says(ALICE, said["id"], "two")
+    await deployment.start_bot("the next")
+    await the_reply(deployment, said["id"], "echo: two")
 
 
 async def test_what_was_missed_is_found_behind_what_came_first_in_the_new_session(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
-    said = await team.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(team, said["id"], "echo: one")
-    await team.discord.gateway.drop(resumable=False)
-    await team.discord.says(ALICE, said["id"], "two")
-    await team.discord.until(lambda: team.discord.gateway.identified == 2)
-    await team.discord.says(ALICE, said["id"], "three")
-    await the_reply(team, said["id"], "echo: three")
-    await the_reply(team, said["id"], "echo: two")
-    assert len(team.discord.replies(said["id"])) == 3
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
+    said = await deployment.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(deployment, said["id"], "echo: one")
+    await deployment.discord.gateway.drop(resumable=False)
+    await deployment.discord.says(ALICE, said["id"], "two")
+    await deployment.discord.until(lambda: deployment.discord.gateway.identified == 2)
+    await deployment.discord.says(ALICE, said["id"], "three")
+    await the_reply(deployment, said["id"], "echo: three")
+    await the_reply(deployment, said["id"], "echo: two")
+    assert len(deployment.discord.replies(said["id"])) == 3
 
 
 async def test_a_thread_that_was_reset_is_caught_up_from_its_reset_on(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    bot = await team.start_bot()
-    said = await team.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(team, said["id"], "echo: one")
-    used = await team.discord.uses(ALICE, said["id"], "reset")
-    await team.discord.until(lambda: used.answer)
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    bot = await deployment.start_bot()
+    said = await deployment.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(deployment, said["id"], "echo: one")
+    used = await deployment.discord.uses(ALICE, said["id"], "reset")
+    await deployment.discord.until(lambda: used.answer)
     bot.stop.set()
     await asyncio.wait_for(bot.task, 10)
-    await team.discord.says(ALICE, said["id"], "two")
-    await team.start_bot("the next")
-    await the_reply(team, said["id"], "echo: two")
-    texts = [reply["content"] for reply in team.discord.replies(said["id"])]
+    await deployment.discord.says(ALICE, said["id"], "two")
+    await deployment.start_bot("the next")
+    await the_reply(deployment, said["id"], "echo: two")
+    texts = [reply["content"] for reply in deployment.discord.replies(said["id"])]
     assert texts.count("echo: one") == 1
 
 
-async def test_a_lost_session_repeats_no_sentence(team: DiscordDeployment) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
-    said = await team.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(team, said["id"], "echo: one")
-    await team.discord.says(ALICE, said["id"], "<@bot>")
-    await team.discord.until(lambda: len(team.discord.replies(said["id"])) == 2)
-    team.discord.world.nonces.clear()  # Discord remembers them for minutes only
-    await team.discord.gateway.drop(resumable=False)
-    await team.discord.says(ALICE, said["id"], "two")
-    await the_reply(team, said["id"], "echo: two")
-    assert len(team.discord.replies(said["id"])) == 3
+async def test_a_lost_session_repeats_no_sentence(deployment: DiscordDeployment) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
+    said = await deployment.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(deployment, said["id"], "echo: one")
+    await deployment.discord.says(ALICE, said["id"], "<@bot>")
+    await deployment.discord.until(lambda: len(deployment.discord.replies(said["id"])) == 2)
+    deployment.discord.world.nonces.clear()  # Discord remembers them for minutes only
+    await deployment.discord.gateway.drop(resumable=False)
+    await deployment.discord.says(ALICE, said["id"], "two")
+    await the_reply(deployment, said["id"], "echo: two")
+    assert len(deployment.discord.replies(said["id"])) == 3
 
 
 @pytest.mark.parametrize("code", [4004, 4010, 4011, 4012, 4013, 4014])
 async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(
-    team: DiscordDeployment, code: int
+    deployment: DiscordDeployment, code: int
 ) -> None:
-    await a_channel(team)
-    team.discord.gateway.refuse_with = code
+    await a_channel(deployment)
+    deployment.discord.gateway.refuse_with = code
     with pytest.raises((OperatorError, UsageError)) as told:
-        await team.start_bot()
+        await deployment.start_bot()
     assert str(told.value) == setup_checks.CLOSE_CODES[code]
 
 
-async def test_a_wrong_token_is_told_before_anything_starts(team: DiscordDeployment) -> None:
+async def test_a_wrong_token_is_told_before_anything_starts(deployment: DiscordDeployment) -> None:
     with pytest.raises(UsageError, match="Reset Token"):
         await setup_checks.check_account("wrong")
 
 
 async def test_a_missing_intent_is_told_where_it_was_asked_for(redis: Redis) -> None:
-    async with discord_deployment(redis, message_content=False) as team:
-        assert not (await setup_checks.check_account(team.discord.gateway.token)).reads
+    async with discord_deployment(redis, message_content=False) as deployment:
+        assert not (await setup_checks.check_account(deployment.discord.gateway.token)).reads
         with pytest.raises(UsageError, match="Message Content Intent"):
-            await setup_checks.check_account(team.discord.gateway.token, "on")
+            await setup_checks.check_account(deployment.discord.gateway.token, "on")
 
 
 # -- shards -------------------------------------------------------------------------------------
 
 
-async def test_each_shard_hears_of_its_own_guilds(team: DiscordDeployment) -> None:
-    guilds = [team.discord.add_guild(shard_of=shard, shards=2) for shard in range(2)]
-    channels = [team.discord.add_channel(guild) for guild in guilds]
-    await team.start_core()
-    await team.start_bot(plan=ShardPlan(2, 2, "bot", lease=1.0, identify=0.05))
+async def test_each_shard_hears_of_its_own_guilds(deployment: DiscordDeployment) -> None:
+    guilds = [deployment.discord.add_guild(shard_of=shard, shards=2) for shard in range(2)]
+    channels = [deployment.discord.add_channel(guild) for guild in guilds]
+    await deployment.start_core()
+    await deployment.start_bot(plan=ShardPlan(2, 2, "bot", lease=1.0, identify=0.05))
     for channel in channels:
-        said = await team.discord.says(ALICE, channel, "<@bot> hello")
-        await the_reply(team, said["id"], "echo: hello")
-    shards = {session.shard for session in team.discord.gateway.sessions.values()}
+        said = await deployment.discord.says(ALICE, channel, "<@bot> hello")
+        await the_reply(deployment, said["id"], "echo: hello")
+    shards = {session.shard for session in deployment.discord.gateway.sessions.values()}
     assert shards == {(0, 2), (1, 2)}
 
 
 async def test_a_second_process_waits_for_the_shard_and_takes_over_when_it_is_free(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    first = await team.start_bot("first")
-    await team.start_bot("second", connections=0)
-    said = await team.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(team, said["id"], "echo: one")
-    assert team.discord.gateway.identified == 1
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    first = await deployment.start_bot("first")
+    await deployment.start_bot("second", connections=0)
+    said = await deployment.discord.says(ALICE, general, "<@bot> one")
+    await the_reply(deployment, said["id"], "echo: one")
+    assert deployment.discord.gateway.identified == 1
     await first.kill()
-    await team.discord.until(lambda: team.discord.gateway.identified == 2)
-    said = await team.discord.says(ALICE, general, "<@bot> two")
-    await the_reply(team, said["id"], "echo: two")
+    await deployment.discord.until(lambda: deployment.discord.gateway.identified == 2)
+    said = await deployment.discord.says(ALICE, general, "<@bot> two")
+    await the_reply(deployment, said["id"], "echo: two")
 
 
 SHARD_LEASE = keys.key("lease", 0, "discord shard 0")
 
 
 async def test_while_the_lease_cannot_be_renewed_the_connection_stays(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot(plan=ShardPlan(1, 1, "bot", lease=0.3, identify=0.05))
-    await team.house.redis.delete(SHARD_LEASE)
-    await team.house.redis.hset(SHARD_LEASE, "not", "what is expected there")
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot(plan=ShardPlan(1, 1, "bot", lease=0.3, identify=0.05))
+    await deployment.stores.redis.delete(SHARD_LEASE)
+    await deployment.stores.redis.hset(SHARD_LEASE, "not", "what is expected there")
     ends = time.monotonic() + 3 * 0.3
 
     async def has_long_ended() -> bool:
         return time.monotonic() > ends
 
     await until(has_long_ended)
-    await team.house.redis.delete(SHARD_LEASE)
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(team, said["id"], "echo: hello")
-    assert team.discord.gateway.identified == 1
+    await deployment.stores.redis.delete(SHARD_LEASE)
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(deployment, said["id"], "echo: hello")
+    assert deployment.discord.gateway.identified == 1
 
 
-async def test_whoever_has_lost_the_lease_is_not_connected(team: DiscordDeployment) -> None:
-    await a_channel(team)
-    await team.start_bot(plan=ShardPlan(1, 1, "bot", lease=0.3, identify=0.05))
-    await team.house.redis.set(SHARD_LEASE, "another", px=600)
-    [session] = team.discord.gateway.sessions.values()
-    await team.discord.until(lambda: team.discord.gateway.identified == 2)
+async def test_whoever_has_lost_the_lease_is_not_connected(deployment: DiscordDeployment) -> None:
+    await a_channel(deployment)
+    await deployment.start_bot(plan=ShardPlan(1, 1, "bot", lease=0.3, identify=0.05))
+    await deployment.stores.redis.set(SHARD_LEASE, "another", px=600)
+    [session] = deployment.discord.gateway.sessions.values()
+    await deployment.discord.until(lambda: deployment.discord.gateway.identified == 2)
     assert session.socket is not None
     assert session.socket.closed
 
@@ -338,138 +338,142 @@ async def test_whoever_has_lost_the_lease_is_not_connected(team: DiscordDeployme
 # -- the REST -----------------------------------------------------------------------------------
 
 
-async def test_a_long_reply_is_cut_where_discord_ends_a_message(team: DiscordDeployment) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
+async def test_a_long_reply_is_cut_where_discord_ends_a_message(
+    deployment: DiscordDeployment,
+) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
     text = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
-    more = await team.discord.says(ALICE, general, f"<@bot> {text}")
-    await team.discord.until(lambda: len(team.discord.replies(more["id"])) == 2)
-    await team.discord.until(lambda: team.discord.replies(more["id"])[1]["components"])
-    parts = [reply["content"] for reply in team.discord.replies(more["id"])]
+    more = await deployment.discord.says(ALICE, general, f"<@bot> {text}")
+    await deployment.discord.until(lambda: len(deployment.discord.replies(more["id"])) == 2)
+    await deployment.discord.until(lambda: deployment.discord.replies(more["id"])[1]["components"])
+    parts = [reply["content"] for reply in deployment.discord.replies(more["id"])]
     assert "".join(parts) == f"echo: {text}"
-    assert not team.discord.replies(more["id"])[0]["components"]
+    assert not deployment.discord.replies(more["id"])[0]["components"]
 
 
 async def test_edits_keep_to_the_headers_and_the_final_text_arrives(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core(tokens_per_second=200)
-    await team.start_bot()
+    general = await a_channel(deployment)
+    await deployment.start_core(tokens_per_second=200)
+    await deployment.start_bot()
     text = words(100)
-    said = await team.discord.says(ALICE, general, f"<@bot> {text}")
-    await the_reply(team, said["id"], f"echo: {text}")
-    assert team.discord.throttled() == []
-    assert 1 <= len(team.discord.sent("edit")) <= 5
+    said = await deployment.discord.says(ALICE, general, f"<@bot> {text}")
+    await the_reply(deployment, said["id"], f"echo: {text}")
+    assert deployment.discord.throttled() == []
+    assert 1 <= len(deployment.discord.sent("edit")) <= 5
 
 
-async def test_a_429_is_waited_out_and_the_reply_is_whole(team: DiscordDeployment) -> None:
-    general = await a_channel(team)
-    await team.start_core(tokens_per_second=200)
-    await team.start_bot()
-    team.discord.make_trouble("edit", retry_after=0.3)
-    team.discord.make_trouble("post", retry_after=0.3)
-    said = await team.discord.says(ALICE, general, f"<@bot> {words(60)}")
-    await the_reply(team, said["id"], f"echo: {words(60)}")
-    assert len(team.discord.throttled()) == 2
+async def test_a_429_is_waited_out_and_the_reply_is_whole(deployment: DiscordDeployment) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core(tokens_per_second=200)
+    await deployment.start_bot()
+    deployment.discord.make_trouble("edit", retry_after=0.3)
+    deployment.discord.make_trouble("post", retry_after=0.3)
+    said = await deployment.discord.says(ALICE, general, f"<@bot> {words(60)}")
+    await the_reply(deployment, said["id"], f"echo: {words(60)}")
+    assert len(deployment.discord.throttled()) == 2
 
 
 async def test_a_slow_rest_gets_the_newest_text_and_not_every_delta(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core(tokens_per_second=300)
-    await team.start_bot()
-    team.discord.make_trouble("edit", times=100, seconds=0.4)
-    said = await team.discord.says(ALICE, general, f"<@bot> {words(100)}")
-    await the_reply(team, said["id"], f"echo: {words(100)}")
-    texts = [str(request.body["content"]) for request in team.discord.sent("edit")]
+    general = await a_channel(deployment)
+    await deployment.start_core(tokens_per_second=300)
+    await deployment.start_bot()
+    deployment.discord.make_trouble("edit", times=100, seconds=0.4)
+    said = await deployment.discord.says(ALICE, general, f"<@bot> {words(100)}")
+    await the_reply(deployment, said["id"], f"echo: {words(100)}")
+    texts = [str(request.body["content"]) for request in deployment.discord.sent("edit")]
     assert texts == sorted(texts, key=len)
     assert len(texts) <= 6
 
 
 async def test_a_connection_that_breaks_while_a_reply_streams_does_not_stop_it(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core(tokens_per_second=150)
-    await team.start_bot()
-    said = await team.discord.says(ALICE, general, f"<@bot> {words(60)}")
-    await team.discord.until(lambda: team.discord.replies(said["id"]))
-    await team.discord.gateway.drop()
-    await the_reply(team, said["id"], f"echo: {words(60)}")
-    assert len(team.discord.replies(said["id"])) == 1
+    general = await a_channel(deployment)
+    await deployment.start_core(tokens_per_second=150)
+    await deployment.start_bot()
+    said = await deployment.discord.says(ALICE, general, f"<@bot> {words(60)}")
+    await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
+    await deployment.discord.gateway.drop()
+    await the_reply(deployment, said["id"], f"echo: {words(60)}")
+    assert len(deployment.discord.replies(said["id"])) == 1
 
 
-async def test_a_message_whose_answer_was_lost_is_not_sent_twice(team: DiscordDeployment) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    first = await team.start_bot("first")
-    team.discord.make_trouble("post", seconds=30.0, after=True)
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    await team.discord.until(lambda: team.discord.replies(said["id"]))
+async def test_a_message_whose_answer_was_lost_is_not_sent_twice(
+    deployment: DiscordDeployment,
+) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    first = await deployment.start_bot("first")
+    deployment.discord.make_trouble("post", seconds=30.0, after=True)
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
     await first.kill()  # the message stands, and nobody has written it down
-    await team.start_bot("second")
-    await the_reply(team, said["id"], "echo: hello")
-    await team.discord.until(lambda: team.discord.sent("edit"))
-    assert len(team.discord.replies(said["id"])) == 1
+    await deployment.start_bot("second")
+    await the_reply(deployment, said["id"], "echo: hello")
+    await deployment.discord.until(lambda: deployment.discord.sent("edit"))
+    assert len(deployment.discord.replies(said["id"])) == 1
 
 
 async def test_of_what_was_sent_twice_past_its_nonce_one_stands(
-    team: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
+    deployment: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DiscordPlatform, "call_seconds", 1.0)
-    general = await a_channel(team)
-    await team.start_core()
-    first = await team.start_bot("first")
-    team.discord.make_trouble("post", seconds=30.0, after=True)
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    [sent] = await team.discord.until(lambda: team.discord.replies(said["id"]))
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    first = await deployment.start_bot("first")
+    deployment.discord.make_trouble("post", seconds=30.0, after=True)
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    [sent] = await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
     await first.kill()
-    team.discord.world.keep({**sent, "id": p.snowflake()})  # another's, who had been stopped
-    await team.start_bot("second")
-    await team.discord.until(lambda: team.discord.sent("remove", status=204))
-    await the_reply(team, said["id"], "echo: hello")
+    deployment.discord.world.keep({**sent, "id": p.snowflake()})  # another's, who had been stopped
+    await deployment.start_bot("second")
+    await deployment.discord.until(lambda: deployment.discord.sent("remove", status=204))
+    await the_reply(deployment, said["id"], "echo: hello")
 
 
 async def test_replies_in_a_thread_keep_their_order_where_a_post_fails(
-    team: DiscordDeployment,
+    deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(team, said["id"], "echo: hello")
-    team.discord.make_trouble("post", times=1, status=500)
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(deployment, said["id"], "echo: hello")
+    deployment.discord.make_trouble("post", times=1, status=500)
     for person, text in ((ALICE, "one"), (BOB, "two")):
-        await team.discord.says(person, said["id"], f"<@bot> {text}")
-    await team.discord.until(lambda: len(team.discord.replies(said["id"])) == 3)
-    texts = [message["content"] for message in team.discord.replies(said["id"])]
+        await deployment.discord.says(person, said["id"], f"<@bot> {text}")
+    await deployment.discord.until(lambda: len(deployment.discord.replies(said["id"])) == 3)
+    texts = [message["content"] for message in deployment.discord.replies(said["id"])]
     assert texts == ["echo: hello", "echo: one", "echo: two"]
 
 
-async def test_a_server_error_is_tried_again(team: DiscordDeployment) -> None:
-    general = await a_channel(team)
-    await team.start_core()
-    await team.start_bot()
-    team.discord.make_trouble("post", status=502)
-    said = await team.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(team, said["id"], "echo: hello")
+async def test_a_server_error_is_tried_again(deployment: DiscordDeployment) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
+    deployment.discord.make_trouble("post", status=502)
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(deployment, said["id"], "echo: hello")
 
 
-async def test_replies_in_one_channel_share_its_limit(team: DiscordDeployment) -> None:
-    general = await a_channel(team)
-    team.discord.rest.limits.limits = {
-        **team.discord.rest.limits.limits,
+async def test_replies_in_one_channel_share_its_limit(deployment: DiscordDeployment) -> None:
+    general = await a_channel(deployment)
+    deployment.discord.rest.limits.limits = {
+        **deployment.discord.rest.limits.limits,
         "edit": Limit(3, 1.0),
     }
-    await team.start_core(tokens_per_second=400)
-    await team.start_bot(answers="reply")
+    await deployment.start_core(tokens_per_second=400)
+    await deployment.start_bot(answers="reply")
     texts = [f"{number} {words(20)}" for number in range(6)]
     for number, text in enumerate(texts):
         person = p.user(f"70000000000000010{number}", f"P{number}")
-        await team.discord.says(person, general, f"<@bot> {text}")
+        await deployment.discord.says(person, general, f"<@bot> {text}")
     for text in texts:
-        await the_reply(team, general, f"echo: {text}")
-    assert team.discord.throttled() == []
+        await the_reply(deployment, general, f"echo: {text}")
+    assert deployment.discord.throttled() == []

@@ -73,11 +73,11 @@ async def test_a_test_message_that_is_not_answered_leaves_nothing_behind(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.2)
-    house = StoreFixture.over(redis)
-    await house.queue.announce("echo", "a core that stands still", 60)
+    stores = StoreFixture.over(redis)
+    await stores.queue.announce("echo", "a core that stands still", 60)
     await doctor.answer(load(redis_url=redis_url, engine="echo"), "all")
     assert not await traces_of_the_test(redis)
-    assert not await house.queue.claim("echo", "another core", 1)
+    assert not await stores.queue.claim("echo", "another core", 1)
 
 
 async def test_a_bots_host_needs_no_model_but_a_core_somewhere(
@@ -103,10 +103,10 @@ async def test_the_role_of_a_host_is_what_is_installed_and_set(
 async def test_people_who_wait_for_a_core_that_is_down_make_it_a_fault(
     redis_url: str, redis: Redis
 ) -> None:
-    house = StoreFixture.over(redis)
-    await house.queue.announce(LANE, "a core that leaves", 60)
-    await house.say("hello")
-    await house.queue.withdraw(LANE, "a core that leaves")
+    stores = StoreFixture.over(redis)
+    await stores.queue.announce(LANE, "a core that leaves", 60)
+    await stores.say("hello")
+    await stores.queue.withdraw(LANE, "a core that leaves")
     finding = await doctor.answer(load(redis_url=redis_url, engine="echo", lane=LANE), "all")
     assert (finding.state, "1 messages wait" in finding.what) == ("fault", True)
 

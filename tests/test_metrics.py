@@ -61,11 +61,11 @@ class Since:
 
 
 @asynccontextmanager
-async def a_relay(house: StoreFixture, wire: Wire = at_once) -> AsyncIterator[tuple[Relay, Board]]:
+async def a_relay(stores: StoreFixture, wire: Wire = at_once) -> AsyncIterator[tuple[Relay, Board]]:
     board, stop = Board(), asyncio.Event()
     terms = RelaySettings(LANE, "bot", take=0.05, drain=0.05)
     relay = Relay(
-        SimulatedPlatform(board, wire=wire), house.queue, house.history, house.deliveries, terms
+        SimulatedPlatform(board, wire=wire), stores.queue, stores.history, stores.deliveries, terms
     )
     work = asyncio.create_task(relay.run(stop))
     try:
@@ -76,10 +76,10 @@ async def a_relay(house: StoreFixture, wire: Wire = at_once) -> AsyncIterator[tu
 
 
 @asynccontextmanager
-async def a_core(house: StoreFixture, engine: EchoEngine) -> AsyncIterator[Worker]:
+async def a_core(stores: StoreFixture, engine: EchoEngine) -> AsyncIterator[Worker]:
     stop, dialogue = asyncio.Event(), Dialogue.load(CATALOGUE["echo"], None)
     terms = WorkerSettings(LANE, "core", drain=0, renew=0.02)
-    worker = Worker(house.queue, house.history, engine, dialogue, terms)
+    worker = Worker(stores.queue, stores.history, engine, dialogue, terms)
     working = asyncio.create_task(worker.run(stop))
     try:
         yield worker
@@ -93,7 +93,7 @@ async def say(relay: Relay, board: Board, text: str, id_: str) -> None:
 
 
 async def test_what_comes_in_and_every_call_of_the_platform_is_counted(redis: Redis) -> None:
-    house, since, calls = StoreFixture.over(redis), Since(), {"post": 0}
+    stores, since, calls = StoreFixture.over(redis), Since(), {"post": 0}
 
     async def wire(name: str, effect: Callable[[], Awaitable[T]]) -> T:
         if name == "post" and not calls["post"]:
@@ -101,13 +101,13 @@ async def test_what_comes_in_and_every_call_of_the_platform_is_counted(redis: Re
             raise OSError("the line is cut")
         return await effect()
 
-    async with a_relay(house, wire) as (relay, board):
+    async with a_relay(stores, wire) as (relay, board):
         await say(relay, board, "nobody is there", "m0")
-        await house.queue.announce(LANE, "core", 60)
+        await stores.queue.announce(LANE, "core", 60)
         await say(relay, board, "hello", "m1")
         await say(relay, board, "hello", "m1")
-        await house.reply(await house.claim(), "hi")
-        await until(lambda: _closed(house))
+        await stores.reply(await stores.claim(), "hi")
+        await until(lambda: _closed(stores))
     events = {"queued": 1, "duplicate": 1, "refused": 1}
     for outcome, number in events.items():
         assert since("events_total", platform="stand-in", outcome=outcome) == number
@@ -121,34 +121,34 @@ async def test_what_comes_in_and_every_call_of_the_platform_is_counted(redis: Re
     assert now("deliveries_open", platform="stand-in") == 0
 
 
-async def _closed(house: StoreFixture) -> bool:
-    return not await house.redis.exists(keys.key("deliveries", 0, "stand-in"))
+async def _closed(stores: StoreFixture) -> bool:
+    return not await stores.redis.exists(keys.key("deliveries", 0, "stand-in"))
 
 
 async def test_edits_are_counted_as_edits(redis: Redis) -> None:
-    house, since = StoreFixture.over(redis), Since()
-    async with a_relay(house) as (relay, board), a_core(house, EchoEngine(40)):
-        await until(lambda: _served(house))
+    stores, since = StoreFixture.over(redis), Since()
+    async with a_relay(stores) as (relay, board), a_core(stores, EchoEngine(40)):
+        await until(lambda: _served(stores))
         await say(relay, board, "a text of some words", "m1")
-        await until(lambda: _closed(house))
+        await until(lambda: _closed(stores))
     edits = since("platform_calls_total", platform="stand-in", call="edit", outcome="ok")
     assert edits >= 1
     assert since("platform_call_seconds_count", platform="stand-in", call="edit") == edits
 
 
-async def _served(house: StoreFixture) -> bool:
-    return await house.queue.cores(LANE) > 0
+async def _served(stores: StoreFixture) -> bool:
+    return await stores.queue.cores(LANE) > 0
 
 
 @pytest.mark.parametrize("finder", ["bot", "core"])
 async def test_a_takeover_is_counted_by_whoever_finds_the_lease_ended(
     redis: Redis, finder: str
 ) -> None:
-    house, since = StoreFixture.over(redis), Since()
-    await house.queue.announce(LANE, "a core that dies", 60)
-    await house.say("hello")
-    await house.claim()
-    process = a_relay(house) if finder == "bot" else a_core(house, EchoEngine())
+    stores, since = StoreFixture.over(redis), Since()
+    await stores.queue.announce(LANE, "a core that dies", 60)
+    await stores.say("hello")
+    await stores.claim()
+    process = a_relay(stores) if finder == "bot" else a_core(stores, EchoEngine())
     async with process:
         await redis.zadd(keys.key("leases", 0), {"slack:T1:C1:1.0": 1})
         await until(lambda: _counted(since, "takeovers_total"))
@@ -160,10 +160,10 @@ async def _counted(since: Since, name: str, **labels: str) -> bool:
 
 
 async def test_a_core_that_lost_its_job_counts_the_step_that_was_fenced(redis: Redis) -> None:
-    house, since = StoreFixture.over(redis), Since()
-    async with a_core(house, EchoEngine(20)) as worker:
-        await until(lambda: _served(house))
-        await house.say("a long text that takes its time")
+    stores, since = StoreFixture.over(redis), Since()
+    async with a_core(stores, EchoEngine(20)) as worker:
+        await until(lambda: _served(stores))
+        await stores.say("a long text that takes its time")
         await until(lambda: _runs(worker))
         assert now("jobs_running", lane=LANE) == 1
         assert now("engine_running") == 1
@@ -181,13 +181,13 @@ async def _runs(worker: Worker) -> bool:
 
 
 async def test_what_waits_is_owed_and_was_given_up_is_looked_up(redis: Redis) -> None:
-    house = StoreFixture.over(redis, max_attempts=1)
-    watch = Monitor(load_settings(lane=LANE), house.queue, RedisReports(house.store))
-    await house.queue.announce(LANE, "core", 60)
+    stores = StoreFixture.over(redis, max_attempts=1)
+    watch = Monitor(load_settings(lane=LANE), stores.queue, RedisReports(stores.store))
+    await stores.queue.announce(LANE, "core", 60)
     for number in range(3):
-        await house.say("hello", ThreadKey("slack", "T1", "C1", f"{number}.0"))
-    await house.queue.fail(await house.claim(), "internal", "boom", retry=True)
-    await house.claim()
+        await stores.say("hello", ThreadKey("slack", "T1", "C1", f"{number}.0"))
+    await stores.queue.fail(await stores.claim(), "internal", "boom", retry=True)
+    await stores.claim()
     await watch.refresh()
     assert now("jobs_waiting", lane=LANE) == 1
     assert now("replies_owed") == 2
@@ -198,17 +198,17 @@ async def test_what_waits_is_owed_and_was_given_up_is_looked_up(redis: Redis) ->
 
 async def test_slacks_429s_and_streams_that_end_are_counted(redis: Redis) -> None:
     since = Since()
-    async with slack_deployment(redis, minute=30.0) as house:
-        await house.core(pace=100)
-        await house.adapter()
+    async with slack_deployment(redis, minute=30.0) as stores:
+        await stores.core(pace=100)
+        await stores.adapter()
         assert now("gateway_up", platform="slack", shard="0") == 1
         assert metrics.gateways_down() == []
-        slack, text = house.slack, words(15)
+        slack, text = stores.slack, words(15)
         slack.limits.refuse_next("chat.update", 1)
         ts = await slack.say("C1", "U1", f"<@U0HENJI> {text}")
         await slack.until(lambda: slack.replies("C1", ts))
         slack.expire_streams()
-        await house.answered("C1", ts, f"echo: {text}", within=20)
+        await stores.answered("C1", ts, f"echo: {text}", within=20)
     assert since("gateway_events_total", platform="slack", event="hello") == 1
     assert since("stream_fallbacks_total", platform="slack", reason="ended") == 1
     assert since("rate_limited_total", platform="slack", method="chat.update") == 1
@@ -216,9 +216,9 @@ async def test_slacks_429s_and_streams_that_end_are_counted(redis: Redis) -> Non
 
 
 async def test_a_socket_that_is_lost_is_seen_as_down(redis: Redis) -> None:
-    async with slack_deployment(redis) as house:
-        await house.adapter()
-        await house.slack.delivery.drop()
+    async with slack_deployment(redis) as stores:
+        await stores.adapter()
+        await stores.slack.delivery.drop()
         await until(_down)
     assert metrics.gateways_down() == []
 
@@ -233,16 +233,16 @@ async def _down() -> bool:
 
 async def test_discords_connection_and_its_429s_are_counted(redis: Redis) -> None:
     since = Since()
-    async with discord_deployment(redis) as team:
-        channel = team.discord.add_channel(team.discord.add_guild())
-        await team.start_core()
-        bot = await team.start_bot()
+    async with discord_deployment(redis) as deployment:
+        channel = deployment.discord.add_channel(deployment.discord.add_guild())
+        await deployment.start_core()
+        bot = await deployment.start_bot()
         assert metrics.gateways_down() == ["discord"]
         await until(_none_down, 10)
         assert since("gateway_events_total", platform="discord", event="ready") == 1
-        team.discord.make_trouble("post", retry_after=0.05)
-        asked = await team.discord.says(ALICE, channel, "<@bot> hello")
-        await team.discord.until(lambda: team.discord.replies(str(asked["id"])))
+        deployment.discord.make_trouble("post", retry_after=0.05)
+        asked = await deployment.discord.says(ALICE, channel, "<@bot> hello")
+        await deployment.discord.until(lambda: deployment.discord.replies(str(asked["id"])))
         bot.stop.set()
         await bot.task
     assert since("rate_limited_total", platform="discord", method="POST") == 1
@@ -276,8 +276,8 @@ def test_a_scrape_has_them_all() -> None:
 
 
 async def test_a_process_is_not_ready_while_redis_takes_no_writes(redis: Redis) -> None:
-    house = StoreFixture.over(redis)
-    monitor = Monitor(load_settings(lane=LANE), house.queue, RedisReports(house.store))
+    stores = StoreFixture.over(redis)
+    monitor = Monitor(load_settings(lane=LANE), stores.queue, RedisReports(stores.store))
     assert await monitor.ready() == ""
     await redis.config_set("maxmemory", "1")
     try:

@@ -41,12 +41,12 @@ class ListeningEngine(EchoEngine):
 
 
 async def test_a_rule_holds_from_the_next_reply_on(redis: Redis) -> None:
-    house, engine = StoreFixture.over(redis), ListeningEngine()
-    rulebook, stop = RedisRules(house.store, Policy()), asyncio.Event()
+    stores, engine = StoreFixture.over(redis), ListeningEngine()
+    rulebook, stop = RedisRules(stores.store, Policy()), asyncio.Event()
     dialogue = Dialogue.load(ECHO, None)
     worker = Worker(
-        house.queue,
-        house.history,
+        stores.queue,
+        stores.history,
         engine,
         dialogue,
         WorkerSettings(LANE, "core", drain=0),
@@ -54,14 +54,14 @@ async def test_a_rule_holds_from_the_next_reply_on(redis: Redis) -> None:
     )
     working = asyncio.create_task(worker.run(stop))
     try:
-        await until(lambda: _served(house))
-        assert await _reply(house, "first") == ("echo: first", "stop")
+        await until(lambda: _served(stores))
+        assert await _reply(stores, "first") == ("echo: first", "stop")
         place = Place("slack", "T1", "C1")
         await rulebook.change(place, "max_new_tokens", 9, "U9")
         await rulebook.change(place, "temperature", 0.5, "U9")
-        assert await _reply(house, "second") == ("echo: sec", "length")
+        assert await _reply(stores, "second") == ("echo: sec", "length")
         await rulebook.change(place, "max_new_tokens", None, "U9")
-        assert await _reply(house, "third") == ("echo: third", "stop")
+        assert await _reply(stores, "third") == ("echo: third", "stop")
     finally:
         stop.set()
         await working
@@ -70,18 +70,18 @@ async def test_a_rule_holds_from_the_next_reply_on(redis: Redis) -> None:
     assert engine.asked[1].max_new_tokens == 9
 
 
-async def _served(house: StoreFixture) -> bool:
-    return await house.queue.cores(LANE) > 0
+async def _served(stores: StoreFixture) -> bool:
+    return await stores.queue.cores(LANE) > 0
 
 
-async def _reply(house: StoreFixture, text: str) -> tuple[str, str]:
-    receipt = await house.say(text)
+async def _reply(stores: StoreFixture, text: str) -> tuple[str, str]:
+    receipt = await stores.say(text)
 
     async def ended() -> bool:
-        return isinstance((await house.events(receipt.job))[-1], Done)
+        return isinstance((await stores.events(receipt.job))[-1], Done)
 
     await until(ended)
-    done = (await house.events(receipt.job))[-1]
+    done = (await stores.events(receipt.job))[-1]
     assert isinstance(done, Done)
     return done.text, done.finish_reason
 

@@ -13,60 +13,62 @@ from tests.store_fixture import LANE, THREAD, StoreFixture
 
 
 @pytest.fixture
-async def house(redis: Redis) -> StoreFixture:
-    house = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
-    await house.queue.announce(LANE, "core", 60)
-    return house
+async def stores(redis: Redis) -> StoreFixture:
+    stores = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
+    await stores.queue.announce(LANE, "core", 60)
+    return stores
 
 
 @pytest.mark.parametrize("flood_in", ["space", "channel", "person"])
 async def test_who_floods_delays_others_by_no_more_than_what_is_already_answered(
-    house: StoreFixture, flood_in: str
+    stores: StoreFixture, flood_in: str
 ) -> None:
     place = {"space": {"space": "T9"}, "channel": {"channel": "C9"}, "person": {}}[flood_in]
     flood = [replace(THREAD, **place, thread=str(n)) for n in range(1000)]
     limits = Limits(all=2000, channel=2000, person=2000)
-    house = StoreFixture.over(house.redis, limits=limits)
-    await asyncio.gather(*(house.say("flood", thread=t, author="U9") for t in flood))
+    stores = StoreFixture.over(stores.redis, limits=limits)
+    await asyncio.gather(*(stores.say("flood", thread=t, author="U9") for t in flood))
     for question in range(3):
-        await house.queue.claim(LANE, "core", 4)
+        await stores.queue.claim(LANE, "core", 4)
         thread = replace(THREAD, thread=f"question {question}")
-        await house.say("a question", thread=thread, author=f"U{question}")
-        assert (await house.claim()).job.thread == thread
+        await stores.say("a question", thread=thread, author=f"U{question}")
+        assert (await stores.claim()).job.thread == thread
 
 
-async def test_who_waits_is_not_starved_by_ever_new_people(house: StoreFixture) -> None:
+async def test_who_waits_is_not_starved_by_ever_new_people(stores: StoreFixture) -> None:
     for number in range(2):
-        await house.say("hi", thread=replace(THREAD, thread=str(number)), author="U0")
+        await stores.say("hi", thread=replace(THREAD, thread=str(number)), author="U0")
     turns = []
     for number in range(1, 100):
-        await house.say("hi", thread=replace(THREAD, thread=f"of {number}"), author=f"U{number}")
-        turns.append((await house.claim()).job.author)
+        await stores.say("hi", thread=replace(THREAD, thread=f"of {number}"), author=f"U{number}")
+        turns.append((await stores.claim()).job.author)
     assert turns.count("U0") == 2
 
 
-async def test_a_reply_that_nobody_waits_for_counts_as_several(house: StoreFixture) -> None:
+async def test_a_reply_that_nobody_waits_for_counts_as_several(stores: StoreFixture) -> None:
     for number in range(3):
         for author, bulk in (("U1", True), ("U2", False)):
             thread = replace(THREAD, thread=f"{author} {number}")
-            await house.say("hi", thread=thread, author=author, bulk=bulk)
-    order = [(await house.claim()).job.author for _ in range(6)]
+            await stores.say("hi", thread=thread, author=author, bulk=bulk)
+    order = [(await stores.claim()).job.author for _ in range(6)]
     assert order == ["U1", "U2", "U2", "U2", "U1", "U1"]
 
 
-async def test_one_persons_threads_are_answered_in_the_order_they_came(house: StoreFixture) -> None:
+async def test_one_persons_threads_are_answered_in_the_order_they_came(
+    stores: StoreFixture,
+) -> None:
     threads = [replace(THREAD, thread=str(n)) for n in (5, 3, 9, 1)]
-    positions = [(await house.say("hi", thread=thread)).position for thread in threads]
+    positions = [(await stores.say("hi", thread=thread)).position for thread in threads]
     assert positions == [1, 2, 3, 4]
-    assert [(await house.claim()).job.thread for _ in threads] == threads
+    assert [(await stores.claim()).job.thread for _ in threads] == threads
 
 
 async def test_over_the_limit_the_person_is_told_so(redis: Redis) -> None:
-    house = StoreFixture.over(redis, limits=Limits(person=2))
-    await house.queue.announce(LANE, "core", 60)
+    stores = StoreFixture.over(redis, limits=Limits(person=2))
+    await stores.queue.announce(LANE, "core", 60)
     threads = [replace(THREAD, thread=str(n)) for n in range(3)]
-    receipts = [await house.say("hi", thread=thread) for thread in threads]
+    receipts = [await stores.say("hi", thread=thread) for thread in threads]
     assert [receipt.outcome for receipt in receipts] == ["queued", "queued", "refused"]
     assert (receipts[2].code, receipts[2].position) == ("busy", 2)
-    await house.reply(await house.claim(), "hello")
-    assert (await house.say("hi", thread=threads[2])).outcome == "queued"
+    await stores.reply(await stores.claim(), "hello")
+    assert (await stores.say("hi", thread=threads[2])).outcome == "queued"

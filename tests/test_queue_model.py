@@ -53,7 +53,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.redis: Any = Redis.from_url(self.url, decode_responses=True)
-        self.house = StoreFixture.over(
+        self.stores = StoreFixture.over(
             self.redis, lease=60.0, backoff=60.0, max_attempts=MAX_ATTEMPTS, limits=MANY
         )
         self.model = Model()
@@ -61,7 +61,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Every claim that there was, with the model's gen of it."""
         self.number, self.edits, self.sound = 0, 2, True
         self.run(self._empty())
-        self.run(self.house.queue.announce(LANE, "core", 3600))
+        self.run(self.stores.queue.announce(LANE, "core", 3600))
 
     async def _empty(self) -> None:
         await self.redis.flushall()
@@ -94,7 +94,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _submit(self, key: ThreadKey, id_: str, author: str, *, addressed: bool) -> None:
         turn = Turn(id_, "user", author, f"text of {id_}", at=1.0)
         expected = self.model.submit(key, id_, author, turn.text, addressed=addressed)
-        receipt = self.run(self.house.queue.submit(Submission(key, turn, addressed, LANE), "a"))
+        receipt = self.run(self.stores.queue.submit(Submission(key, turn, addressed, LANE), "a"))
         assert (receipt.outcome, receipt.job) == expected
         ready = [thread for thread in self.model.threads.values() if thread.ready]
         assert 0 <= receipt.position <= len(ready)
@@ -109,7 +109,7 @@ class QueueMachine(RuleBasedStateMachine):
             text = thread.texts[id_] if pick == 3 else f"text {revision} of {id_}"
             expected = self.model.edit(key, id_, text, revision)
             receipt = self.run(
-                self.house.queue.edit(key, id_, text, str(revision), LANE, "adapter")
+                self.stores.queue.edit(key, id_, text, str(revision), LANE, "adapter")
             )
             assert (receipt.outcome, receipt.job) == expected
 
@@ -118,7 +118,7 @@ class QueueMachine(RuleBasedStateMachine):
         if ids := [*(id_ for id_, _ in thread.remembered()), *(job.id for job in thread.jobs)]:
             id_ = newest(ids, pick)
             expected = self.model.delete(key, id_)
-            assert list(self.run(self.house.queue.delete(key, id_))) == expected
+            assert list(self.run(self.stores.queue.delete(key, id_))) == expected
 
     def regenerate(self, key: ThreadKey, pick: int, flag: bool) -> None:
         revision = str(flag)
@@ -127,7 +127,7 @@ class QueueMachine(RuleBasedStateMachine):
             reply = newest(replies, pick)
             expected = self.model.regenerate(key, reply, revision)
             receipt = self.run(
-                self.house.queue.regenerate(
+                self.stores.queue.regenerate(
                     Regeneration(key, reply, revision, "U1", lane=LANE), "adapter"
                 )
             )
@@ -137,24 +137,24 @@ class QueueMachine(RuleBasedStateMachine):
         if self.model.jobs:
             id_ = newest(list(self.model.jobs), pick)
             expected = self.model.cancel(id_)
-            assert self.run(self.house.queue.cancel(THREADS[0], id_)) == expected
+            assert self.run(self.stores.queue.cancel(THREADS[0], id_)) == expected
 
     def reset(self, key: ThreadKey, pick: int, flag: bool) -> None:
         expected = self.model.reset(key)
-        assert self.run(self.house.history.reset(key, "U1")) == expected
+        assert self.run(self.stores.history.reset(key, "U1")) == expected
 
     def reset_place(self, key: ThreadKey, pick: int, flag: bool) -> None:
         channel = key.channel if flag else None
         for other in THREADS:
             if channel in (None, other.channel):
                 self.model.reset(other)
-        self.run(self.house.history.reset_place(Place("p", "S", channel), "U1"))
+        self.run(self.stores.history.reset_place(Place("p", "S", channel), "U1"))
 
     # -- cores ----------------------------------------------------------------------------------
 
     def claim(self, key: ThreadKey, pick: int, flag: bool) -> None:
         ready = {key for key, thread in self.model.threads.items() if thread.ready}
-        claims = self.run(self.house.queue.claim(LANE, "core", 1))
+        claims = self.run(self.stores.queue.claim(LANE, "core", 1))
         assert bool(claims) == bool(ready)
         for claim in claims:
             key = claim.job.thread
@@ -166,7 +166,7 @@ class QueueMachine(RuleBasedStateMachine):
             self._read(claim, self.model.thread(key))
 
     def _read(self, claim: Claim, thread: ModelThread) -> None:
-        window = self.run(self.house.history.window(claim))
+        window = self.run(self.stores.history.window(claim))
         assert [stored.turn.id for stored in window.history] == thread.history
         upto = thread.mailbox.index(claim.job.turn) + 1 if claim.job.turn in thread.mailbox else 0
         assert [stored.turn.id for stored in window.mailbox] == thread.mailbox[:upto]
@@ -182,7 +182,7 @@ class QueueMachine(RuleBasedStateMachine):
         claim, verdict = self._pick(pick)
         job = self.model.jobs[claim.job.id]
         delta = Delta(len(job.shown), "言葉 ")
-        assert self.run(self.house.queue.publish(claim, delta)) == verdict
+        assert self.run(self.stores.queue.publish(claim, delta)) == verdict
         if verdict == "ok":
             job.shown += delta.text
 
@@ -194,7 +194,7 @@ class QueueMachine(RuleBasedStateMachine):
         reply = Turn(claim.job.id, "assistant", "henji", text, at=2.0)
         done = Done(text, "cancelled" if stopped else "stop", Usage(0, 0))
         answer = self.run(
-            self.house.queue.commit(claim, Commit(done, reply if text else None, "chars"))
+            self.stores.queue.commit(claim, Commit(done, reply if text else None, "chars"))
         )
         if stopped and verdict == "cancelled":
             verdict = answer
@@ -206,7 +206,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not self.claims:
             return
         claim, verdict = self._pick(pick)
-        answer = self.run(self.house.queue.fail(claim, "internal", "boom", retry=flag))
+        answer = self.run(self.stores.queue.fail(claim, "internal", "boom", retry=flag))
         assert answer == verdict
         if verdict != "fenced":
             self.model.fail(claim.job.thread, claim.job.id, retry=flag)
@@ -215,7 +215,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not self.claims:
             return
         claim, verdict = self._pick(pick)
-        assert self.run(self.house.queue.release(claim)) == verdict
+        assert self.run(self.stores.queue.release(claim)) == verdict
         if verdict != "fenced":
             self.model.release(claim.job.thread, claim.job.id)
 
@@ -223,13 +223,13 @@ class QueueMachine(RuleBasedStateMachine):
         if self.model.thread(key).running:
             self.model.lose_lease(key)
             self.run(self.redis.zadd(keys.key("leases", 0), {str(key): 1}, xx=True))
-            assert self.run(self.house.queue.sweep()) == 1
+            assert self.run(self.stores.queue.sweep()) == 1
 
     def wait_over(self, key: ThreadKey, pick: int, flag: bool) -> None:
         if self.model.thread(key).delayed:
             self.model.thread(key).delayed = False
             self.run(self.redis.zadd(keys.key("delayed", 0), {str(key): 1}, xx=True))
-            self.run(self.house.queue.sweep())
+            self.run(self.stores.queue.sweep())
 
     # -- what both must say ---------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     async def _agree_on(self, key: ThreadKey) -> None:
         thread = self.model.threads[key]
-        turns = await self.house.history.turns(key)
+        turns = await self.stores.history.turns(key)
         assert [(s.turn.id, s.turn.text) for s in turns] == thread.remembered()
         ids = await self.redis.zrange(keys.key("jobs", 0, str(key)), 0, -1)
         assert ids == [job.id for job in thread.jobs]
@@ -273,11 +273,11 @@ class QueueMachine(RuleBasedStateMachine):
         for name in ("leases", "delayed", "deadlines", "open"):
             assert not self.run(self.redis.exists(keys.key(name, 0)))
         for id_, job in self.model.jobs.items():
-            ends = [e for e in self.run(self.house.events(id_, THREADS[0]))
+            ends = [e for e in self.run(self.stores.events(id_, THREADS[0]))
                         if isinstance(e, Done | Failed | Cancelled)]  # fmt: skip
             assert (id_, job.ended, len(ends)) == (id_, job.ended or "open", 1)
-        self.run(self.house.queue.sweep())
-        self.run(self.house.deliveries.take("p", "adapter"))
+        self.run(self.stores.queue.sweep())
+        self.run(self.stores.deliveries.take("p", "adapter"))
         for name in self.run(self.redis.keys()):
             assert self.run(self.redis.ttl(name)) >= 0, name
 

@@ -22,107 +22,107 @@ COUNTED = Permit(quota=QUOTA)
 
 
 @pytest.fixture
-async def house(redis: Redis) -> StoreFixture:
-    house = StoreFixture.over(redis, max_attempts=2, backoff=0.0)
-    await house.queue.announce(LANE, "core", 60)
-    return house
+async def stores(redis: Redis) -> StoreFixture:
+    stores = StoreFixture.over(redis, max_attempts=2, backoff=0.0)
+    await stores.queue.announce(LANE, "core", 60)
+    return stores
 
 
-async def used(house: StoreFixture, kind: str, who: str = "person slack:T1:U1") -> int:
-    (name,) = await house.redis.keys(f"{keys.base(0)}used:*") or [""]
-    return int(await house.redis.hget(name, f"{kind} {who}") or 0) if name else 0
+async def used(stores: StoreFixture, kind: str, who: str = "person slack:T1:U1") -> int:
+    (name,) = await stores.redis.keys(f"{keys.base(0)}used:*") or [""]
+    return int(await stores.redis.hget(name, f"{kind} {who}") or 0) if name else 0
 
 
-async def streamed(house: StoreFixture, text: str = "half a reply", spent: int = 9) -> Claim:
+async def streamed(stores: StoreFixture, text: str = "half a reply", spent: int = 9) -> Claim:
     """A reply that is being written, of which `spent` tokens are used."""
-    claim = await house.claim()
-    assert await house.queue.publish(claim, Delta(0, text), spent) == "ok"
+    claim = await stores.claim()
+    assert await stores.queue.publish(claim, Delta(0, text), spent) == "ok"
     return claim
 
 
 # -- tokens -------------------------------------------------------------------------------------
 
 
-async def test_tokens_count_as_they_are_published_and_once(house: StoreFixture) -> None:
-    await house.say("hello", permit=COUNTED)
-    claim = await streamed(house, "ab", 5)
-    assert await used(house, "tokens") == 5
-    await house.queue.publish(claim, Delta(2, "cd"), 9)
-    await house.queue.publish(claim, Delta(2, "cd"), 9)  # sent twice
-    assert await used(house, "tokens") == 9
-    await house.reply(claim, "abcd efgh ijkl")
-    assert await used(house, "tokens") == 14
+async def test_tokens_count_as_they_are_published_and_once(stores: StoreFixture) -> None:
+    await stores.say("hello", permit=COUNTED)
+    claim = await streamed(stores, "ab", 5)
+    assert await used(stores, "tokens") == 5
+    await stores.queue.publish(claim, Delta(2, "cd"), 9)
+    await stores.queue.publish(claim, Delta(2, "cd"), 9)  # sent twice
+    assert await used(stores, "tokens") == 9
+    await stores.reply(claim, "abcd efgh ijkl")
+    assert await used(stores, "tokens") == 14
 
 
-async def test_a_question_that_is_deleted_has_cost_what_was_written(house: StoreFixture) -> None:
-    await house.say("hello", id="m1", permit=COUNTED)
-    await streamed(house)
-    await house.queue.delete(THREAD, "m1")
-    assert (await used(house, "tokens"), await used(house, "messages")) == (9, 1)
+async def test_a_question_that_is_deleted_has_cost_what_was_written(stores: StoreFixture) -> None:
+    await stores.say("hello", id="m1", permit=COUNTED)
+    await streamed(stores)
+    await stores.queue.delete(THREAD, "m1")
+    assert (await used(stores, "tokens"), await used(stores, "messages")) == (9, 1)
 
 
-async def test_a_reset_does_not_give_tokens_back(house: StoreFixture) -> None:
-    await house.say("hello", permit=COUNTED)
-    await streamed(house)
-    await house.history.reset(THREAD, "U1")
-    assert await used(house, "tokens") == 9
+async def test_a_reset_does_not_give_tokens_back(stores: StoreFixture) -> None:
+    await stores.say("hello", permit=COUNTED)
+    await streamed(stores)
+    await stores.history.reset(THREAD, "U1")
+    assert await used(stores, "tokens") == 9
 
 
 async def test_an_edit_during_the_reply_is_a_message_more_and_keeps_the_tokens(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await house.say("hello", id="m1", permit=COUNTED)
+    await stores.say("hello", id="m1", permit=COUNTED)
     for revision in ("1", "2", "3"):
-        await streamed(house)
-        receipt = await house.queue.edit(
+        await streamed(stores)
+        receipt = await stores.queue.edit(
             THREAD, "m1", f"hello {revision}", revision, LANE, "adapter", COUNTED
         )
         assert receipt.outcome == "queued"
-    assert (await used(house, "messages"), await used(house, "tokens")) == (4, 27)
+    assert (await used(stores, "messages"), await used(stores, "tokens")) == (4, 27)
 
 
 async def test_an_edit_over_the_quota_ends_the_reply_with_its_sentence(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
     permit = Permit(quota=Quota(person_messages=2))
-    job = (await house.say("hello", id="m1", permit=permit)).job
+    job = (await stores.say("hello", id="m1", permit=permit)).job
     for revision, outcome in (("1", "queued"), ("2", "refused")):
-        await streamed(house)
-        receipt = await house.queue.edit(
+        await streamed(stores)
+        receipt = await stores.queue.edit(
             THREAD, "m1", f"hello {revision}", revision, LANE, "adapter", permit
         )
         assert receipt.outcome == outcome
-    end = (await house.events(job))[-1]
+    end = (await stores.events(job))[-1]
     assert isinstance(end, Failed)
     assert end.code == "quota"
-    assert await used(house, "messages") == 2
+    assert await used(stores, "messages") == 2
 
 
-async def test_an_attempt_that_a_core_lost_is_not_charged(house: StoreFixture) -> None:
-    await house.say("hello", permit=COUNTED)
-    await streamed(house)
-    await house.redis.zadd(keys.key("leases", 0), {str(THREAD): 1})  # it went away
-    await house.queue.sweep()
-    claim = await streamed(house, spent=4)
-    assert await used(house, "tokens") == 4
-    await house.queue.fail(claim, "internal", "a fault", retry=True)
-    await house.queue.fail(claim, "internal", "a fault", retry=True)
-    assert await used(house, "messages") == 0
-    assert await used(house, "tokens") == 0
+async def test_an_attempt_that_a_core_lost_is_not_charged(stores: StoreFixture) -> None:
+    await stores.say("hello", permit=COUNTED)
+    await streamed(stores)
+    await stores.redis.zadd(keys.key("leases", 0), {str(THREAD): 1})  # it went away
+    await stores.queue.sweep()
+    claim = await streamed(stores, spent=4)
+    assert await used(stores, "tokens") == 4
+    await stores.queue.fail(claim, "internal", "a fault", retry=True)
+    await stores.queue.fail(claim, "internal", "a fault", retry=True)
+    assert await used(stores, "messages") == 0
+    assert await used(stores, "tokens") == 0
 
 
 # -- all spaces ---------------------------------------------------------------------------------
 
 
-async def test_a_person_has_one_quota_over_all_their_spaces(house: StoreFixture) -> None:
+async def test_a_person_has_one_quota_over_all_their_spaces(stores: StoreFixture) -> None:
     permit = Permit(quota=Quota(person_messages=5, all_messages=3))
     outcomes = [
-        await house.say("hello", ThreadKey("slack", f"T{number}", "C1", "1.0"), permit=permit)
+        await stores.say("hello", ThreadKey("slack", f"T{number}", "C1", "1.0"), permit=permit)
         for number in range(4)
     ]
     assert [receipt.outcome for receipt in outcomes] == [*["queued"] * 3, "refused"]
     assert outcomes[-1].code == "quota"
-    other = await house.say("hello", ThreadKey("slack", "T9", "C1", "1.0"), "U2", permit=permit)
+    other = await stores.say("hello", ThreadKey("slack", "T9", "C1", "1.0"), "U2", permit=permit)
     assert other.outcome == "queued"
 
 
@@ -158,10 +158,10 @@ def test_no_place_lifts_a_ceiling_of_the_host(
     assert getattr(rules, name) == holds
 
 
-async def test_an_admin_is_told_of_a_ceiling(house: StoreFixture) -> None:
+async def test_an_admin_is_told_of_a_ceiling(stores: StoreFixture) -> None:
     policy = Policy(ceilings=CEILINGS)
-    rulebook = RedisRules(house.store, policy)
-    access = Access(rulebook, RedisAudit(house.store), policy, house.queue.cores)
+    rulebook = RedisRules(stores.store, policy)
+    access = Access(rulebook, RedisAudit(stores.store), policy, stores.queue.cores)
     place = Place("slack", "T1", "C1")
     said = await access.configure(place, "max_new_tokens 4096", "U9", "en")
     assert "at most 256" in said
@@ -182,9 +182,9 @@ DIRECT = ThreadKey("discord", "dm", "U1", "1")
 class Server:
     """A bot in several servers, which tell it the roles of a person."""
 
-    def __init__(self, house: StoreFixture, policy: Policy) -> None:
-        rulebook, audit = RedisRules(house.store, policy), RedisAudit(house.store)
-        self.access = Access(rulebook, audit, policy, house.queue.cores)
+    def __init__(self, stores: StoreFixture, policy: Policy) -> None:
+        rulebook, audit = RedisRules(stores.store, policy), RedisAudit(stores.store)
+        self.access = Access(rulebook, audit, policy, stores.queue.cores)
 
     async def hears(self, server: str, *roles: str) -> None:
         thread = ThreadKey("discord", server, "1", "2")
@@ -194,8 +194,8 @@ class Server:
         return (await self.access.admit(Asker(DIRECT, "U1"), LANE)).permit
 
 
-async def test_a_role_that_is_denied_is_denied_in_direct_messages(house: StoreFixture) -> None:
-    server = Server(house, Policy(access=AccessLists(deny_roles=("banned",))))
+async def test_a_role_that_is_denied_is_denied_in_direct_messages(stores: StoreFixture) -> None:
+    server = Server(stores, Policy(access=AccessLists(deny_roles=("banned",))))
     assert (await server.permit()).refuse == ""
     await server.hears("G1", "friend")
     await server.hears("G2", "banned")
@@ -205,13 +205,13 @@ async def test_a_role_that_is_denied_is_denied_in_direct_messages(house: StoreFi
 
 
 async def test_in_direct_messages_the_strictest_quota_of_a_persons_spaces_holds(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
     policy = Policy(
         everywhere=Rules(person_messages=20),
         roles={"trial": Allowance(messages=3), "staff": Allowance(messages=0)},
     )
-    server = Server(house, policy)
+    server = Server(stores, policy)
     assert (await server.permit()).quota.person_messages == 20  # no space of theirs is known
     await server.hears("G1", "staff")
     assert (await server.permit()).quota.person_messages == 0

@@ -27,370 +27,370 @@ SPACE = Place("slack", "T1")
 
 
 @pytest.fixture
-async def house(redis: Redis) -> StoreFixture:
-    house = StoreFixture.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
-    await house.queue.announce(LANE, "core", 60)
-    return house
+async def stores(redis: Redis) -> StoreFixture:
+    stores = StoreFixture.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
+    await stores.queue.announce(LANE, "core", 60)
+    return stores
 
 
 # -- commit -------------------------------------------------------------------------------------
 
 
-async def test_a_commit_after_a_reset_is_refused(house: StoreFixture) -> None:
-    receipt = await house.say("a secret")
-    claim = await house.claim()
-    await house.history.reset(THREAD, "U1")
-    assert await house.reply(claim, "kept?") == "fenced"
-    assert await house.texts() == []
-    assert (await house.events(receipt.job))[-1] == Cancelled("reset")
-    assert await nothing_is_left_open(house)
+async def test_a_commit_after_a_reset_is_refused(stores: StoreFixture) -> None:
+    receipt = await stores.say("a secret")
+    claim = await stores.claim()
+    await stores.history.reset(THREAD, "U1")
+    assert await stores.reply(claim, "kept?") == "fenced"
+    assert await stores.texts() == []
+    assert (await stores.events(receipt.job))[-1] == Cancelled("reset")
+    assert await nothing_is_left_open(stores)
 
 
-async def test_a_reset_after_a_commit_takes_both(house: StoreFixture) -> None:
-    await answered(house, "a secret", "kept?", "m1")
-    assert await house.history.reset(THREAD, "U1") == 2
-    assert await house.texts() == []
+async def test_a_reset_after_a_commit_takes_both(stores: StoreFixture) -> None:
+    await answered(stores, "a secret", "kept?", "m1")
+    assert await stores.history.reset(THREAD, "U1") == 2
+    assert await stores.texts() == []
 
 
 @pytest.mark.parametrize("place", [CHANNEL, SPACE])
 async def test_a_reset_of_a_place_meets_a_commit_a_claim_and_who_waits(
-    house: StoreFixture, place: Place
+    stores: StoreFixture, place: Place
 ) -> None:
     other = replace(THREAD, thread="2.0")
-    await answered(house, "old", "old reply", "m0")
-    running = await house.say("running", author="U1")
-    claim = await house.claim()
-    behind = await house.say("behind it", author="U2")
-    waiting = await house.say("in another thread", thread=other)
-    await house.history.reset_place(place, "U1")
-    assert await house.reply(claim, "kept?") == "fenced"
-    assert await house.nothing_to_do()
-    assert await house.texts() == []
+    await answered(stores, "old", "old reply", "m0")
+    running = await stores.say("running", author="U1")
+    claim = await stores.claim()
+    behind = await stores.say("behind it", author="U2")
+    waiting = await stores.say("in another thread", thread=other)
+    await stores.history.reset_place(place, "U1")
+    assert await stores.reply(claim, "kept?") == "fenced"
+    assert await stores.nothing_to_do()
+    assert await stores.texts() == []
     for receipt in (running, behind, waiting):
-        assert (await house.events(receipt.job))[-1] == Cancelled("reset")
-    assert await nothing_is_left_open(house)
+        assert (await stores.events(receipt.job))[-1] == Cancelled("reset")
+    assert await nothing_is_left_open(stores)
 
 
-async def test_a_reset_of_another_channel_touches_nothing(house: StoreFixture) -> None:
-    await house.say("here")
-    claim = await house.claim()
-    await house.history.reset_place(Place("slack", "T1", "C2"), "U1")
-    assert await house.reply(claim, "there") == "ok"
-    assert await house.texts() == ["here", "there"]
+async def test_a_reset_of_another_channel_touches_nothing(stores: StoreFixture) -> None:
+    await stores.say("here")
+    claim = await stores.claim()
+    await stores.history.reset_place(Place("slack", "T1", "C2"), "U1")
+    assert await stores.reply(claim, "there") == "ok"
+    assert await stores.texts() == ["here", "there"]
 
 
 async def test_a_thread_that_began_after_a_reset_of_its_channel_is_not_reset(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await house.history.reset_place(CHANNEL, "U1")
-    await answered(house, "hello", "hi", "m1")
-    await house.say("more")
-    assert await house.texts() == ["hello", "hi", "more"]
+    await stores.history.reset_place(CHANNEL, "U1")
+    await answered(stores, "hello", "hi", "m1")
+    await stores.say("more")
+    assert await stores.texts() == ["hello", "hi", "more"]
 
 
-async def test_a_late_delta_stands_in_no_later_attempt(house: StoreFixture) -> None:
-    receipt = await house.say("hello")
-    late = await house.claim()
-    await lose_lease(house)
-    claim = await house.claim()
-    assert await house.queue.publish(late, Delta(0, "late")) == "fenced"
-    assert await house.queue.renew([late, claim]) == {job_of(receipt): "ok"}
-    assert await house.queue.fail(late, "internal", "late", retry=False) == "fenced"
-    assert await house.queue.release(late) == "fenced"
-    assert await house.reply(claim, "in time") == "ok"
-    assert Delta(0, "late") not in await house.events(receipt.job)
-    assert await nothing_is_left_open(house)
+async def test_a_late_delta_stands_in_no_later_attempt(stores: StoreFixture) -> None:
+    receipt = await stores.say("hello")
+    late = await stores.claim()
+    await lose_lease(stores)
+    claim = await stores.claim()
+    assert await stores.queue.publish(late, Delta(0, "late")) == "fenced"
+    assert await stores.queue.renew([late, claim]) == {job_of(receipt): "ok"}
+    assert await stores.queue.fail(late, "internal", "late", retry=False) == "fenced"
+    assert await stores.queue.release(late) == "fenced"
+    assert await stores.reply(claim, "in time") == "ok"
+    assert Delta(0, "late") not in await stores.events(receipt.job)
+    assert await nothing_is_left_open(stores)
 
 
 # -- cancel -------------------------------------------------------------------------------------
 
 
-async def test_a_stop_that_meets_the_commit_is_a_stopped_reply(house: StoreFixture) -> None:
-    receipt = await house.say("hello")
-    claim = await house.claim()
-    assert await house.queue.cancel(THREAD, job_of(receipt))
-    assert await house.reply(claim, "all") == "cancelled"
-    assert await house.reply(claim, "all", finish="cancelled") == "ok"
-    assert not await house.queue.cancel(THREAD, job_of(receipt))
-    assert await nothing_is_left_open(house)
+async def test_a_stop_that_meets_the_commit_is_a_stopped_reply(stores: StoreFixture) -> None:
+    receipt = await stores.say("hello")
+    claim = await stores.claim()
+    assert await stores.queue.cancel(THREAD, job_of(receipt))
+    assert await stores.reply(claim, "all") == "cancelled"
+    assert await stores.reply(claim, "all", finish="cancelled") == "ok"
+    assert not await stores.queue.cancel(THREAD, job_of(receipt))
+    assert await nothing_is_left_open(stores)
 
 
 async def test_a_stopped_reply_that_is_handed_back_ends_with_what_was_shown(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    receipt = await house.say("hello")
-    claim = await house.claim()
-    await house.queue.publish(claim, Delta(0, "half of"))
-    await house.queue.cancel(THREAD, job_of(receipt))
-    await house.queue.release(claim)
-    assert await house.nothing_to_do()
-    last = (await house.events(receipt.job))[-1]
+    receipt = await stores.say("hello")
+    claim = await stores.claim()
+    await stores.queue.publish(claim, Delta(0, "half of"))
+    await stores.queue.cancel(THREAD, job_of(receipt))
+    await stores.queue.release(claim)
+    assert await stores.nothing_to_do()
+    last = (await stores.events(receipt.job))[-1]
     assert isinstance(last, Done)
     assert (last.text, last.finish_reason) == ("half of", "cancelled")
-    assert await house.texts() == ["hello", "half of"]
-    assert await nothing_is_left_open(house)
+    assert await stores.texts() == ["hello", "half of"]
+    assert await nothing_is_left_open(stores)
 
 
-async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(house: StoreFixture) -> None:
-    receipt = await house.say("hello")
-    claim = await house.claim()
-    await house.queue.publish(claim, Delta(0, "half of"))
-    await house.queue.cancel(THREAD, job_of(receipt))
-    await house.queue.fail(claim, "internal", "boom", retry=True)
-    assert isinstance((await house.events(receipt.job))[-1], Done)
-    assert await house.queue.dead(10) == []
-    assert await house.texts() == ["hello", "half of"]
+async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(stores: StoreFixture) -> None:
+    receipt = await stores.say("hello")
+    claim = await stores.claim()
+    await stores.queue.publish(claim, Delta(0, "half of"))
+    await stores.queue.cancel(THREAD, job_of(receipt))
+    await stores.queue.fail(claim, "internal", "boom", retry=True)
+    assert isinstance((await stores.events(receipt.job))[-1], Done)
+    assert await stores.queue.dead(10) == []
+    assert await stores.texts() == ["hello", "half of"]
 
 
 async def test_a_stopped_reply_whose_core_died_is_what_the_history_keeps(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    receipt = await house.say("hello")
-    claim = await house.claim()
-    await house.queue.publish(claim, Delta(0, "こん"))
-    await house.queue.publish(claim, Delta(1, "んにち"))  # its answer was lost: it is sent again
-    await house.queue.cancel(THREAD, job_of(receipt))
-    await lose_lease(house)
-    assert await house.texts() == ["hello", "こんにち"]
-    stored = (await house.history.turns(THREAD))[-1]
+    receipt = await stores.say("hello")
+    claim = await stores.claim()
+    await stores.queue.publish(claim, Delta(0, "こん"))
+    await stores.queue.publish(claim, Delta(1, "んにち"))  # its answer was lost: it is sent again
+    await stores.queue.cancel(THREAD, job_of(receipt))
+    await lose_lease(stores)
+    assert await stores.texts() == ["hello", "こんにち"]
+    stored = (await stores.history.turns(THREAD))[-1]
     assert (stored.turn.id, stored.finish_reason) == (receipt.job, "cancelled")
-    await answered(house, "and now?", "this", "m2")
-    assert await house.texts() == ["hello", "こんにち", "and now?", "this"]
+    await answered(stores, "and now?", "this", "m2")
+    assert await stores.texts() == ["hello", "こんにち", "and now?", "this"]
 
 
-async def test_stopping_a_thread_that_is_held_frees_it(house: StoreFixture) -> None:
-    receipt = await house.say("hello", hold=60.0)
-    await house.queue.cancel(THREAD, job_of(receipt))
-    await house.queue.seed(THREAD, [before("m0", "before")])
-    await answered(house, "again", "hi", "m2")
-    assert await house.texts() == ["before", "hello", "again", "hi"]
-    assert await nothing_is_left_open(house)
+async def test_stopping_a_thread_that_is_held_frees_it(stores: StoreFixture) -> None:
+    receipt = await stores.say("hello", hold=60.0)
+    await stores.queue.cancel(THREAD, job_of(receipt))
+    await stores.queue.seed(THREAD, [before("m0", "before")])
+    await answered(stores, "again", "hi", "m2")
+    assert await stores.texts() == ["before", "hello", "again", "hi"]
+    assert await nothing_is_left_open(stores)
 
 
-async def test_stopping_the_second_leaves_the_first_to_its_core(house: StoreFixture) -> None:
-    await house.say("one", author="U1")
-    claim = await house.claim()
-    second = await house.say("two", author="U2")
-    await house.queue.cancel(THREAD, job_of(second))
-    assert await house.reply(claim, "1") == "ok"
-    assert await house.nothing_to_do()
-    assert await nothing_is_left_open(house)
+async def test_stopping_the_second_leaves_the_first_to_its_core(stores: StoreFixture) -> None:
+    await stores.say("one", author="U1")
+    claim = await stores.claim()
+    second = await stores.say("two", author="U2")
+    await stores.queue.cancel(THREAD, job_of(second))
+    assert await stores.reply(claim, "1") == "ok"
+    assert await stores.nothing_to_do()
+    assert await nothing_is_left_open(stores)
 
 
 # -- edits --------------------------------------------------------------------------------------
 
 
-async def test_an_edit_that_follows_a_stop_is_answered(house: StoreFixture) -> None:
-    receipt = await house.say("helo", id="m1")
-    claim = await house.claim()
-    await house.queue.cancel(THREAD, job_of(receipt))
-    await edit(house, "m1", "hello")
-    assert await house.reply(claim, "", finish="cancelled") == "fenced"
-    assert await house.reply(await house.claim(), "hi") == "ok"
-    assert await house.texts() == ["hello", "hi"]
+async def test_an_edit_that_follows_a_stop_is_answered(stores: StoreFixture) -> None:
+    receipt = await stores.say("helo", id="m1")
+    claim = await stores.claim()
+    await stores.queue.cancel(THREAD, job_of(receipt))
+    await edit(stores, "m1", "hello")
+    assert await stores.reply(claim, "", finish="cancelled") == "fenced"
+    assert await stores.reply(await stores.claim(), "hi") == "ok"
+    assert await stores.texts() == ["hello", "hi"]
 
 
-async def test_edits_that_come_in_the_wrong_order_end_with_the_newest(house: StoreFixture) -> None:
-    await house.say("first", id="m1")
-    await edit(house, "m1", "third", revision="3")
-    await edit(house, "m1", "second", revision="2")
-    assert await house.texts() == ["third"]
+async def test_edits_that_come_in_the_wrong_order_end_with_the_newest(stores: StoreFixture) -> None:
+    await stores.say("first", id="m1")
+    await edit(stores, "m1", "third", revision="3")
+    await edit(stores, "m1", "second", revision="2")
+    assert await stores.texts() == ["third"]
 
 
 async def test_an_edit_back_to_the_first_text_is_newer_than_the_one_between(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await house.say("first", id="m1")
-    await edit(house, "m1", "first", revision="3")
-    await edit(house, "m1", "second", revision="2")
-    assert await house.texts() == ["first"]
+    await stores.say("first", id="m1")
+    await edit(stores, "m1", "first", revision="3")
+    await edit(stores, "m1", "second", revision="2")
+    assert await stores.texts() == ["first"]
 
 
 async def test_edits_that_all_overtook_their_message_end_with_the_newest(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await edit(house, "m1", "third", revision="3")
-    await edit(house, "m1", "second", revision="2")
-    await house.say("first", id="m1")
-    assert await house.texts() == ["third"]
+    await edit(stores, "m1", "third", revision="3")
+    await edit(stores, "m1", "second", revision="2")
+    await stores.say("first", id="m1")
+    assert await stores.texts() == ["third"]
 
 
 async def test_an_edit_holds_for_a_copy_of_its_message_that_comes_after_a_reset(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await answered(house, "hello", "hi", "m0")
-    await house.say("helo", id="m1", addressed=False)
-    await edit(house, "m1", "hello")
-    await house.history.reset(THREAD, "U1")
-    await house.say("helo", id="m1")
-    assert await house.texts() == ["hello"]
+    await answered(stores, "hello", "hi", "m0")
+    await stores.say("helo", id="m1", addressed=False)
+    await edit(stores, "m1", "hello")
+    await stores.history.reset(THREAD, "U1")
+    await stores.say("helo", id="m1")
+    assert await stores.texts() == ["hello"]
 
 
 async def test_an_edit_of_one_of_several_messages_starts_their_reply_over(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    first = await house.say("helo", id="m1")
-    await house.say("are you there?", id="m2")
-    claim = await house.claim()
-    receipt = await edit(house, "m1", "hello")
+    first = await stores.say("helo", id="m1")
+    await stores.say("are you there?", id="m2")
+    claim = await stores.claim()
+    receipt = await edit(stores, "m1", "hello")
     assert receipt.job == first.job
-    assert await house.reply(claim, "helo?") == "fenced"
-    claim = await house.claim()
-    window = await house.history.window(claim)
+    assert await stores.reply(claim, "helo?") == "fenced"
+    claim = await stores.claim()
+    window = await stores.history.window(claim)
     assert [stored.turn.text for stored in window.mailbox] == ["hello", "are you there?"]
-    await house.reply(claim, "hi")
-    assert Started(2) in await house.events(first.job)
+    await stores.reply(claim, "hi")
+    assert Started(2) in await stores.events(first.job)
 
 
 async def test_an_edit_that_comes_before_the_past_is_seeded_is_not_lost(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await house.say("and you?", hold=60.0, id="m5")
-    await edit(house, "m1", "as it reads now")
-    await house.queue.seed(THREAD, [before("m1", "as it read before")])
-    assert await house.texts() == ["as it reads now", "and you?"]
+    await stores.say("and you?", hold=60.0, id="m5")
+    await edit(stores, "m1", "as it reads now")
+    await stores.queue.seed(THREAD, [before("m1", "as it read before")])
+    assert await stores.texts() == ["as it reads now", "and you?"]
 
 
 async def test_an_edit_while_the_reply_is_written_anew_starts_that_over(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    reply = await answered(house, "helo", "helo?", "m1")
-    again = await regenerate(house, reply)
-    claim = await house.claim()
-    assert (await edit(house, "m1", "hello")).job == again.job
-    assert await house.reply(claim, "helo!") == "fenced"
-    await house.reply(await house.claim(), "hi")
-    assert await house.texts() == ["hello", "hi"]
+    reply = await answered(stores, "helo", "helo?", "m1")
+    again = await regenerate(stores, reply)
+    claim = await stores.claim()
+    assert (await edit(stores, "m1", "hello")).job == again.job
+    assert await stores.reply(claim, "helo!") == "fenced"
+    await stores.reply(await stores.claim(), "hi")
+    assert await stores.texts() == ["hello", "hi"]
 
 
 async def test_an_edit_after_the_answer_failed_stands_in_the_same_messages(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    reply = await answered(house, "helo", "helo?", "m1")
-    failing = await edit(house, "m1", "hello")
-    await house.queue.fail(await house.claim(), "internal", "boom", retry=False)
-    last = await edit(house, "m1", "hello!", revision="2")
-    assert (await house.delivery(failing.job)).replaces == reply
-    assert (await house.delivery(last.job)).replaces == failing.job
-    assert (await house.claim()).job.replaces == reply
+    reply = await answered(stores, "helo", "helo?", "m1")
+    failing = await edit(stores, "m1", "hello")
+    await stores.queue.fail(await stores.claim(), "internal", "boom", retry=False)
+    last = await edit(stores, "m1", "hello!", revision="2")
+    assert (await stores.delivery(failing.job)).replaces == reply
+    assert (await stores.delivery(last.job)).replaces == failing.job
+    assert (await stores.claim()).job.replaces == reply
 
 
 # -- deletes ------------------------------------------------------------------------------------
 
 
 async def test_deleting_a_prompt_while_its_reply_is_written_anew_takes_both(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    reply = await answered(house, "one", "1", "m1")
-    again = await regenerate(house, reply)
-    claim = await house.claim()
-    assert await house.queue.delete(THREAD, "m1") == [again.job]
-    assert await house.reply(claim, "uno") == "fenced"
-    assert await house.texts() == []
-    assert await nothing_is_left_open(house)
+    reply = await answered(stores, "one", "1", "m1")
+    again = await regenerate(stores, reply)
+    claim = await stores.claim()
+    assert await stores.queue.delete(THREAD, "m1") == [again.job]
+    assert await stores.reply(claim, "uno") == "fenced"
+    assert await stores.texts() == []
+    assert await nothing_is_left_open(stores)
 
 
 async def test_deleting_a_reply_while_it_is_written_anew_leaves_the_prompt(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    reply = await answered(house, "one", "1", "m1")
-    again = await regenerate(house, reply)
-    claim = await house.claim()
-    assert await house.queue.delete(THREAD, reply) == [again.job]
-    assert await house.reply(claim, "uno") == "fenced"
-    assert await house.texts() == ["one"]
-    assert (await regenerate(house, reply, "2")).code == "prompt_gone"
+    reply = await answered(stores, "one", "1", "m1")
+    again = await regenerate(stores, reply)
+    claim = await stores.claim()
+    assert await stores.queue.delete(THREAD, reply) == [again.job]
+    assert await stores.reply(claim, "uno") == "fenced"
+    assert await stores.texts() == ["one"]
+    assert (await regenerate(stores, reply, "2")).code == "prompt_gone"
 
 
 async def test_deleting_what_waits_behind_a_reply_leaves_that_to_its_core(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await house.say("one", author="U1")
-    claim = await house.claim()
-    second = await house.say("two", author="U2", id="m2")
-    assert await house.queue.delete(THREAD, "m2") == [second.job]
-    assert await house.reply(claim, "1") == "ok"
-    assert await house.texts() == ["one", "1"]
-    assert await nothing_is_left_open(house)
+    await stores.say("one", author="U1")
+    claim = await stores.claim()
+    second = await stores.say("two", author="U2", id="m2")
+    assert await stores.queue.delete(THREAD, "m2") == [second.job]
+    assert await stores.reply(claim, "1") == "ok"
+    assert await stores.texts() == ["one", "1"]
+    assert await nothing_is_left_open(stores)
 
 
 async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    receipt = await house.say("one", id="m1")
-    await house.say("two", id="m2")
-    claim = await house.claim()
-    assert await house.queue.delete(THREAD, "m2") == []
-    assert await house.reply(claim, "1 and 2") == "fenced"
-    again = await house.claim()
+    receipt = await stores.say("one", id="m1")
+    await stores.say("two", id="m2")
+    claim = await stores.claim()
+    assert await stores.queue.delete(THREAD, "m2") == []
+    assert await stores.reply(claim, "1 and 2") == "fenced"
+    again = await stores.claim()
     assert (again.job.id, again.job.turn) == (receipt.job, "m1")
-    await house.reply(again, "1")
-    assert await house.texts() == ["one", "1"]
-    assert await nothing_is_left_open(house)
+    await stores.reply(again, "1")
+    assert await stores.texts() == ["one", "1"]
+    assert await nothing_is_left_open(stores)
 
 
-async def test_a_delete_that_overtook_its_message_wins(house: StoreFixture) -> None:
-    await house.queue.delete(THREAD, "m1")
-    assert (await house.say("gone already", id="m1")).outcome == "duplicate"
-    await house.say("and you?", hold=60.0, id="m5")
-    await house.queue.delete(THREAD, "m2")
-    await house.queue.seed(THREAD, [before("m2", "gone too")])
-    assert await house.texts() == ["and you?"]
+async def test_a_delete_that_overtook_its_message_wins(stores: StoreFixture) -> None:
+    await stores.queue.delete(THREAD, "m1")
+    assert (await stores.say("gone already", id="m1")).outcome == "duplicate"
+    await stores.say("and you?", hold=60.0, id="m5")
+    await stores.queue.delete(THREAD, "m2")
+    await stores.queue.seed(THREAD, [before("m2", "gone too")])
+    assert await stores.texts() == ["and you?"]
 
 
 # -- copies, and messages that go together ------------------------------------------------------
 
 
 async def test_an_upgrade_of_chatter_joins_the_reply_that_reads_it_anyway(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await answered(house, "hello", "hi", "m0")
-    await house.say("@henji one", id="m1", addressed=False)
-    second = await house.say("two", id="m2")
-    upgrade = await house.say("@henji one", id="m1")
+    await answered(stores, "hello", "hi", "m0")
+    await stores.say("@henji one", id="m1", addressed=False)
+    second = await stores.say("two", id="m2")
+    upgrade = await stores.say("@henji one", id="m1")
     assert upgrade.job == second.job
-    claim = await house.claim()
-    window = await house.history.window(claim)
+    claim = await stores.claim()
+    window = await stores.history.window(claim)
     assert [stored.turn.text for stored in window.mailbox] == ["@henji one", "two"]
-    await house.reply(claim, "both")
-    assert await house.texts() == ["hello", "hi", "@henji one", "two", "both"]
+    await stores.reply(claim, "both")
+    assert await stores.texts() == ["hello", "hi", "@henji one", "two", "both"]
 
 
 async def test_an_upgrade_of_what_is_being_read_gets_its_own_reply_in_its_place(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    await answered(house, "hello", "hi", "m0")
-    await house.say("@henji one", id="m1", addressed=False, author="U2")
-    await house.say("two", id="m2")
-    claim = await house.claim()
-    upgrade = await house.say("@henji one", id="m1", author="U2")
-    await house.reply(claim, "2")
-    third = await house.say("three", id="m3", author="U2")
+    await answered(stores, "hello", "hi", "m0")
+    await stores.say("@henji one", id="m1", addressed=False, author="U2")
+    await stores.say("two", id="m2")
+    claim = await stores.claim()
+    upgrade = await stores.say("@henji one", id="m1", author="U2")
+    await stores.reply(claim, "2")
+    third = await stores.say("three", id="m3", author="U2")
     assert third.job != upgrade.job
-    claim = await house.claim()
+    claim = await stores.claim()
     assert claim.job.id == upgrade.job
-    await house.reply(claim, "1")
-    await house.reply(await house.claim(), "3")
+    await stores.reply(claim, "1")
+    await stores.reply(await stores.claim(), "3")
     told = ["hello", "hi", "@henji one", "1", "two", "2", "three", "3"]
-    assert await house.texts() == told
+    assert await stores.texts() == told
 
 
-async def test_an_upgrade_of_what_was_read_does_not_join_what_waits(house: StoreFixture) -> None:
-    await answered(house, "hello", "hi", "m0")
-    await house.say("@henji one", id="m1", addressed=False)
-    await answered(house, "two", "2", "m2")
-    waiting = await house.say("three", id="m3")
-    upgrade = await house.say("@henji one", id="m1")
+async def test_an_upgrade_of_what_was_read_does_not_join_what_waits(stores: StoreFixture) -> None:
+    await answered(stores, "hello", "hi", "m0")
+    await stores.say("@henji one", id="m1", addressed=False)
+    await answered(stores, "two", "2", "m2")
+    waiting = await stores.say("three", id="m3")
+    upgrade = await stores.say("@henji one", id="m1")
     assert upgrade.job != waiting.job
-    await house.reply(await house.claim(), "3")
-    await house.reply(await house.claim(), "1")
+    await stores.reply(await stores.claim(), "3")
+    await stores.reply(await stores.claim(), "1")
     told = ["hello", "hi", "@henji one", "1", "two", "2", "three", "3"]
-    assert await house.texts() == told
+    assert await stores.texts() == told
 
 
 async def test_a_person_who_floods_one_thread_fills_no_mailbox_without_end(redis: Redis) -> None:
-    house = StoreFixture.over(redis, limits=Limits(mailbox=5, thread=3))
-    await house.queue.announce(LANE, "core", 60)
-    outcomes = [(await house.say("and")).outcome for _ in range(20)]
+    stores = StoreFixture.over(redis, limits=Limits(mailbox=5, thread=3))
+    await stores.queue.announce(LANE, "core", 60)
+    outcomes = [(await stores.say("and")).outcome for _ in range(20)]
     assert outcomes[-1] == "refused"
-    assert await house.redis.zcard(keys.key("mailbox", 0, str(THREAD))) <= 5 + 3
+    assert await stores.redis.zcard(keys.key("mailbox", 0, str(THREAD))) <= 5 + 3

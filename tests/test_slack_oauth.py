@@ -201,7 +201,7 @@ def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -
 def by_oauth(
     deployment: SlackDeployment, redis_url: str | None = None, **changes: str
 ) -> SlackSettings:
-    """Settings for several workspaces, also of what the house starts next."""
+    """Settings for several workspaces, also of the processes that start next."""
     client, secret = deployment.slack.client
     deployment.settings |= {"slack_bot_token": None, "slack_app_token": None}
     deployment.settings |= {"slack_client_id": client, "slack_client_secret": secret} | changes

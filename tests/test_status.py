@@ -50,8 +50,8 @@ async def reported(redis: Redis) -> bool:
 
 
 async def test_a_killed_process_stays_listed_as_silent(redis_url: str, redis: Redis) -> None:
-    house = StoreFixture.over(redis)
-    reports = RedisReports(house.store)
+    stores = StoreFixture.over(redis)
+    reports = RedisReports(stores.store)
     report = ProcessReport("host-1-abc", "slack", LANE, "0", since=0.0, at=0.0)
     now = (await redis.time())[0]
     await reports.report(replace(report, at=now - 100.0, since=now - 7300.0, error="it broke",
@@ -65,11 +65,11 @@ async def test_a_killed_process_stays_listed_as_silent(redis_url: str, redis: Re
 
 
 async def test_the_oldest_message_that_waits_is_timed(redis: Redis) -> None:
-    house = StoreFixture.over(redis)
-    await house.queue.announce(LANE, "a core", 60)
-    receipt = await house.say("hello")
+    stores = StoreFixture.over(redis)
+    await stores.queue.announce(LANE, "a core", 60)
+    receipt = await stores.say("hello")
     await redis.hincrby(f"henji:{{0}}:job:{receipt.job}", "at", -90_000)
-    assert await RedisReports(house.store).oldest_wait() == pytest.approx(90, abs=5)
+    assert await RedisReports(stores.store).oldest_wait() == pytest.approx(90, abs=5)
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def logging_as_it_was() -> Iterator[None]:
 async def test_a_process_reports_its_newest_error_without_secrets(
     redis: Redis, logging_as_it_was: None
 ) -> None:
-    house, settings = StoreFixture.over(redis), load(lane=LANE, openai_api_key="hidden")
+    stores, settings = StoreFixture.over(redis), load(lane=LANE, openai_api_key="hidden")
     set_up_logging(settings)
-    monitor = Monitor(settings, house.queue, RedisReports(house.store))
+    monitor = Monitor(settings, stores.queue, RedisReports(stores.store))
     structlog.get_logger("bots").error("the platform refused", error="hidden\x1b[2J and more")
     structlog.get_logger("bots").warning("not an error")
     report = await monitor.report("me", "slack")

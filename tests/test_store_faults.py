@@ -36,70 +36,73 @@ async def test_a_full_redis_takes_nothing_and_then_goes_on(
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
-    house = StoreFixture(client, Store(connection))
-    await house.queue.announce(LANE, "core", 60)
-    await house.say("one", id="m1")
-    claim = await house.claim()
+    stores = StoreFixture(client, Store(connection))
+    await stores.queue.announce(LANE, "core", 60)
+    await stores.say("one", id="m1")
+    claim = await stores.claim()
     await client.config_set("maxmemory", "1mb")
     await client.config_set("maxmemory-policy", "noeviction")
     with pytest.raises(StoreUnavailable):
-        await house.say("two", id="m2")
+        await stores.say("two", id="m2")
     with pytest.raises(StoreUnavailable):
-        await house.reply(claim, "1")
+        await stores.reply(claim, "1")
     await client.config_set("maxmemory", "0")
-    assert await house.reply(claim, "1") == "ok"
-    assert (await house.say("two", id="m2")).outcome == "queued"
-    assert await house.texts() == ["one", "1", "two"]
+    assert await stores.reply(claim, "1") == "ok"
+    assert (await stores.say("two", id="m2")).outcome == "queued"
+    assert await stores.texts() == ["one", "1", "two"]
 
 
 async def test_a_bucket_that_redis_refuses_keeps_no_other_from_being_served(
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
-    house = StoreFixture(client, Store(connection, buckets=2, lease=0.5, backoff=0.05))
+    stores = StoreFixture(client, Store(connection, buckets=2, lease=0.5, backoff=0.05))
     threads = [replace(THREAD, space=f"T{n}") for n in range(8)]
     refused, served = (
-        next(thread for thread in threads if house.store.bucket(thread) == bucket)
+        next(thread for thread in threads if stores.store.bucket(thread) == bucket)
         for bucket in range(2)
     )
-    async with aclosing(house.queue), at_work(house, EchoEngine(10), announced_for=0.5, retry=0.02):
-        await until(lambda: served_by(house))
-        held = [await house.say("it goes on for long", thread=one) for one in (refused, served)]
+    async with (
+        aclosing(stores.queue),
+        at_work(stores, EchoEngine(10), announced_for=0.5, retry=0.02),
+    ):
+        await until(lambda: served_by(stores))
+        held = [await stores.say("it goes on for long", thread=one) for one in (refused, served)]
         for receipt, thread in zip(held, (refused, served), strict=True):
-            await until(partial(shows, house, receipt.job, thread))
+            await until(partial(shows, stores, receipt.job, thread))
         await client.acl_setuser("default", enabled=True, reset_keys=True, keys=["henji:{1}:*"])
         # longer than a lease, and than a core is counted on
-        assert isinstance(await ends(house, held[1].job, served), Done)
-        after = await house.say("still there?", thread=served)
+        assert isinstance(await ends(stores, held[1].job, served), Done)
+        after = await stores.say("still there?", thread=served)
         assert after.outcome == "queued"
-        assert isinstance(await ends(house, after.job, served), Done)
+        assert isinstance(await ends(stores, after.job, served), Done)
         await client.acl_setuser("default", enabled=True, keys=["*"])
-        assert isinstance(await ends(house, held[0].job, refused), Done)
+        assert isinstance(await ends(stores, held[0].job, refused), Done)
     for job in (held[1].job, after.job):
-        events = await house.events(job, served)
+        events = await stores.events(job, served)
         assert [event.attempt for event in events if isinstance(event, Started)] == [1]
 
 
-async def served_by(house: StoreFixture) -> bool:
+async def served_by(stores: StoreFixture) -> bool:
     """Whether a core is counted on."""
-    return bool(await house.queue.cores(LANE))
+    return bool(await stores.queue.cores(LANE))
 
 
 async def test_a_reply_that_is_written_while_redis_is_full_comes_when_there_is_room(
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
-    house = StoreFixture(client, Store(connection))
-    await house.queue.announce(LANE, "another core", 60)
-    async with aclosing(house.queue), at_work(house, EchoEngine(100), retry=0.02):
-        receipt = await house.say("hello, is there room?")
-        await until(lambda: shows(house, receipt.job))
+    stores = StoreFixture(client, Store(connection))
+    await stores.queue.announce(LANE, "another core", 60)
+    async with aclosing(stores.queue), at_work(stores, EchoEngine(100), retry=0.02):
+        receipt = await stores.say("hello, is there room?")
+        await until(lambda: shows(stores, receipt.job))
         await client.config_set("maxmemory", "1mb")
         with pytest.raises(StoreUnavailable):  # as an adapter hears it, and tells the person
-            await house.say("and for me?", id="m2", thread=replace(THREAD, thread="2.0"))
+            await stores.say("and for me?", id="m2", thread=replace(THREAD, thread="2.0"))
         await until(lambda: refused(client))
         await client.config_set("maxmemory", "0")
-        end = await ends(house, receipt.job)
+        end = await ends(stores, receipt.job)
     assert isinstance(end, Done)
     assert end.text == "echo: hello, is there room?"
 
@@ -114,13 +117,13 @@ async def test_a_message_counts_only_when_a_replica_has_it(
     primary: tuple[Connection, Redis, int], tmp_path: Path
 ) -> None:
     connection, client, port = primary
-    house = StoreFixture(client, Store(connection, replication=Replication(1, 50)))
-    await house.queue.announce(LANE, "core", 60)
+    stores = StoreFixture(client, Store(connection, replication=Replication(1, 50)))
+    await stores.queue.announce(LANE, "core", 60)
     with pytest.raises(StoreUnavailable, match="only 0 replicas"):
-        await house.say("one", id="m1")
+        await stores.say("one", id="m1")
     folder = tmp_path / "replica"
     folder.mkdir()
     async with running(folder, free_port(), "--replicaof", f"127.0.0.1 {port}") as replica:
         await until(lambda: follows(replica))
-        assert (await house.say("one", id="m1")).outcome == "duplicate"
-        assert (await house.say("two", id="m2")).outcome == "queued"
+        assert (await stores.say("one", id="m1")).outcome == "duplicate"
+        assert (await stores.say("two", id="m2")).outcome == "queued"

@@ -27,22 +27,22 @@ from tests.store_fixture import THREAD, StoreFixture, at_work
 
 
 @asynccontextmanager
-async def answering(house: StoreFixture) -> AsyncIterator[None]:
+async def answering(stores: StoreFixture) -> AsyncIterator[None]:
     """A core that answers by echo, until it is left."""
-    async with aclosing(house.queue), at_work(house, EchoEngine(), retry=0.05):
+    async with aclosing(stores.queue), at_work(stores, EchoEngine(), retry=0.05):
         yield
 
 
-def house_over(connection: Connection, buckets: int = 1) -> StoreFixture:
+def stores_over(connection: Connection, buckets: int = 1) -> StoreFixture:
     store = Store(connection, buckets=buckets, lease=1.0)
     return StoreFixture(connection.client, store)
 
 
-async def said(house: StoreFixture, text: str, thread: ThreadKey) -> Receipt:
+async def said(stores: StoreFixture, text: str, thread: ThreadKey) -> Receipt:
     """A message that is sent again until it is taken in, as an adapter's platform would."""
     while True:
         try:
-            receipt = await house.say(text, thread=thread, id=f"{thread.thread} {text}")
+            receipt = await stores.say(text, thread=thread, id=f"{thread.thread} {text}")
         except StoreUnavailable:
             await asyncio.sleep(0.05)
         else:
@@ -52,9 +52,9 @@ async def said(house: StoreFixture, text: str, thread: ThreadKey) -> Receipt:
             text += "!"
 
 
-async def reply_of(house: StoreFixture, receipt: Receipt, thread: ThreadKey) -> str:
-    delivery = await house.delivery(receipt.job, thread)
-    async for event in house.deliveries.follow(delivery):
+async def reply_of(stores: StoreFixture, receipt: Receipt, thread: ThreadKey) -> str:
+    delivery = await stores.delivery(receipt.job, thread)
+    async for event in stores.deliveries.follow(delivery):
         if isinstance(event, Done):
             return event.text
     raise AssertionError("the reply did not end")
@@ -62,26 +62,26 @@ async def reply_of(house: StoreFixture, receipt: Receipt, thread: ThreadKey) -> 
 
 async def test_a_cluster_serves_conversations_in_many_buckets(tmp_path: Path) -> None:
     async with running_cluster(tmp_path, 3) as url, aclosing(await connect(url)) as connection:
-        house = house_over(connection, buckets=16)
+        stores = stores_over(connection, buckets=16)
         threads = [replace(THREAD, space=f"T{n % 8}", thread=str(n)) for n in range(24)]
-        async with answering(house), asyncio.timeout(30):
-            receipts = [await said(house, "hello", thread) for thread in threads]
+        async with answering(stores), asyncio.timeout(30):
+            receipts = [await said(stores, "hello", thread) for thread in threads]
             for receipt, thread in zip(receipts, threads, strict=True):
-                assert (await reply_of(house, receipt, thread)).startswith("echo: hello")
-                assert len(await house.texts(thread)) >= 2
-        assert len({house.store.bucket(thread) for thread in threads}) > 3
+                assert (await reply_of(stores, receipt, thread)).startswith("echo: hello")
+                assert len(await stores.texts(thread)) >= 2
+        assert len({stores.store.bucket(thread) for thread in threads}) > 3
 
 
-async def goes_on_without(house: StoreFixture, primary: Redis, *beside: Redis) -> None:
+async def goes_on_without(stores: StoreFixture, primary: Redis, *beside: Redis) -> None:
     """A conversation whose Redis falls silent, and those servers with it."""
-    async with answering(house), asyncio.timeout(40):
-        before = await said(house, "one", THREAD)
-        assert (await reply_of(house, before, THREAD)).startswith("echo: one")
+    async with answering(stores), asyncio.timeout(40):
+        before = await said(stores, "one", THREAD)
+        assert (await reply_of(stores, before, THREAD)).startswith("echo: one")
         await primary.wait(1, 2000)  # what is not yet replicated, a fail-over may lose
         async with silent(primary, *beside):
-            after = await said(house, "two", THREAD)
-            assert (await reply_of(house, after, THREAD)).startswith("echo: two")
-            texts = await house.texts()
+            after = await said(stores, "two", THREAD)
+            assert (await reply_of(stores, after, THREAD)).startswith("echo: two")
+            texts = await stores.texts()
     assert texts[0].startswith("one")
     assert texts[1].startswith("echo: one")
     assert texts[-1].startswith("echo: two")
@@ -97,7 +97,7 @@ async def test_after_a_fail_over_the_conversation_goes_on(
         behind_sentinels(tmp_path) as (url, primary, sentinel),
         aclosing(await connect(url)) as connection,
     ):
-        await goes_on_without(house_over(connection), primary, sentinel)
+        await goes_on_without(stores_over(connection), primary, sentinel)
 
 
 async def test_a_cluster_whose_node_falls_silent_goes_on_with_its_replica(
@@ -108,4 +108,4 @@ async def test_a_cluster_whose_node_falls_silent_goes_on_with_its_replica(
         running_cluster_with_a_spare(tmp_path, "henji:{0}") as (url, owner),
         aclosing(await connect(url)) as connection,
     ):
-        await goes_on_without(house_over(connection), owner)
+        await goes_on_without(stores_over(connection), owner)

@@ -28,12 +28,12 @@ def collector() -> Iterator[InMemorySpanExporter]:
 async def test_a_reply_is_one_trace_from_the_mention_to_the_last_edit(
     redis: Redis, collector: InMemorySpanExporter
 ) -> None:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
         for text in ("open sesame", "and again"):
-            ts = await house.slack.say("C1", "U1", f"<@U0HENJI> {text}")
-            await house.answered("C1", ts, f"echo: {text}")
+            ts = await deployment.slack.say("C1", "U1", f"<@U0HENJI> {text}")
+            await deployment.answered("C1", ts, f"echo: {text}")
 
         async def brought_out() -> bool:
             return len(_named(collector, "deliver")) == 2

@@ -75,21 +75,21 @@ async def test_secrets_of_other_programs_are_no_misspelt_tokens(
 async def test_with_tokens_it_answers_on_the_platform_until_it_is_stopped(
     tmp_path: Path, redis: Redis
 ) -> None:
-    async with slack_deployment(redis) as house:
+    async with slack_deployment(redis) as deployment:
         up = await start(
             "up",
             HENJI_DATA_DIR=str(tmp_path),
-            SLACK_BOT_TOKEN=house.slack.bot_token,
-            SLACK_APP_TOKEN=house.slack.app_token,
-            SLACK_API_URL=house.slack.api_url,
+            SLACK_BOT_TOKEN=deployment.slack.bot_token,
+            SLACK_APP_TOKEN=deployment.slack.app_token,
+            SLACK_API_URL=deployment.slack.api_url,
         )
         try:
-            await house.slack.until(lambda: house.slack.delivery.sockets > 0, within=30)
+            await deployment.slack.until(lambda: deployment.slack.delivery.sockets > 0, within=30)
             socket = tmp_path / "redis" / "valkey.sock"
             async with Redis.from_url(f"unix://{socket}", socket_timeout=None) as embedded:
                 await until(lambda: a_core_serves(embedded))
-            ts = await house.slack.say("C1", "U1", "<@U0HENJI> こんにちは")
-            await house.answered("C1", ts, "echo: こんにちは", within=30)
+            ts = await deployment.slack.say("C1", "U1", "<@U0HENJI> こんにちは")
+            await deployment.answered("C1", ts, "echo: こんにちは", within=30)
             up.send_signal(signal.SIGTERM)
             ran = await finish(up)
         finally:
@@ -100,7 +100,7 @@ async def test_with_tokens_it_answers_on_the_platform_until_it_is_stopped(
     for part in ("slack", "core"):
         assert f"part={part}" in ran.err
     assert re.search(r"message .* part=slack .*platform=slack .*thread=slack:T\w+:C1:", ran.err)
-    assert house.slack.bot_token not in ran.err
+    assert deployment.slack.bot_token not in ran.err
     await until(lambda: asyncio.to_thread(lambda: not socket.exists()))
 
 
@@ -124,8 +124,8 @@ async def test_a_core_starts_when_the_lease_of_a_killed_one_is_over(
     """As after a crash of `henji up` itself, when it is started again at once."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("HENJI_ENGINE", "echo")
-    house, stop, killed = StoreFixture.over(redis), asyncio.Event(), process_name()
-    await house.queue.announce("echo", killed, 60)
+    stores, stop, killed = StoreFixture.over(redis), asyncio.Event(), process_name()
+    await stores.queue.announce("echo", killed, 60)
     with capture_logs() as logs:
 
         async def waits() -> bool:
@@ -134,16 +134,16 @@ async def test_a_core_starts_when_the_lease_of_a_killed_one_is_over(
         up = asyncio.create_task(run_all(load(), (), stop))
         await until(waits)
     try:
-        await house.queue.withdraw("echo", killed)
-        await until(lambda: is_served(house), 20)
+        await stores.queue.withdraw("echo", killed)
+        await until(lambda: is_served(stores), 20)
     finally:
         stop.set()
         await up
-    assert not await is_served(house)
+    assert not await is_served(stores)
 
 
-async def is_served(house: StoreFixture) -> bool:
-    return await house.queue.cores("echo") > 0
+async def is_served(stores: StoreFixture) -> bool:
+    return await stores.queue.cores("echo") > 0
 
 
 def test_no_core_is_started_if_another_host_serves() -> None:

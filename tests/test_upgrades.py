@@ -54,36 +54,36 @@ async def _upgrade_within_the_hour(redis: Redis) -> None:
 
 async def _goes_on(redis: Redis) -> None:
     """Everything in the scene is understood: turns, jobs, deliveries, events, letters, rules."""
-    house = StoreFixture.over(redis, max_attempts=3)
-    await house.queue.announce(LANE, "a newer core", 60)
-    assert "日本の首都は?" in await house.texts()
-    await _takes_over_what_was_running(house)
-    rules = await RedisRules(house.store, Policy()).rules(THREAD)
+    stores = StoreFixture.over(redis, max_attempts=3)
+    await stores.queue.announce(LANE, "a newer core", 60)
+    assert "日本の首都は?" in await stores.texts()
+    await _takes_over_what_was_running(stores)
+    rules = await RedisRules(stores.store, Policy()).rules(THREAD)
     assert rules.temperature == 0.2
-    acts = {entry.act for entry in await RedisAudit(house.store).entries(Place("slack", "T9"), 9)}
+    acts = {entry.act for entry in await RedisAudit(stores.store).entries(Place("slack", "T9"), 9)}
     assert acts == {"reset"}
-    (letter,) = await house.queue.dead(10)
+    (letter,) = await stores.queue.dead(10)
     assert (letter.turn, letter.code) == ("m2", "internal")
-    assert (await house.queue.requeue(letter, LANE)).outcome == "queued"
+    assert (await stores.queue.requeue(letter, LANE)).outcome == "queued"
 
 
-async def _takes_over_what_was_running(house: StoreFixture) -> None:
-    await house.redis.zadd(keys.key("leases", 0), {str(THREAD): 1})
-    await house.queue.sweep()
+async def _takes_over_what_was_running(stores: StoreFixture) -> None:
+    await stores.redis.zadd(keys.key("leases", 0), {str(THREAD): 1})
+    await stores.queue.sweep()
     for turn, text in (("m3", "streamed"), ("m4", "waited for")):
-        claim = await house.claim()
+        claim = await stores.claim()
         assert claim.job.turn == turn
-        assert await house.reply(claim, text) == "ok"
-        events = await house.events(claim.job.id)
+        assert await stores.reply(claim, text) == "ok"
+        events = await stores.events(claim.job.id)
         assert isinstance(events[0], Queued)
         assert isinstance(events[-1], Done)
-    await house.redis.zadd(
+    await stores.redis.zadd(
         keys.key("deliveries", 0, "slack"),
-        dict.fromkeys(await house.redis.zrange(keys.key("deliveries", 0, "slack"), 0, -1), 1),
+        dict.fromkeys(await stores.redis.zrange(keys.key("deliveries", 0, "slack"), 0, -1), 1),
     )
-    taken = await house.deliveries.take("slack", "a newer bot")
+    taken = await stores.deliveries.take("slack", "a newer bot")
     assert {delivery.turn for delivery in taken} == {"m1", "m2", "m3", "m4"}
-    assert (await house.texts())[:2] == ["日本の首都は?", "東京です。"]
+    assert (await stores.texts())[:2] == ["日本の首都は?", "東京です。"]
 
 
 def test_events_of_the_first_release_are_read() -> None:
@@ -99,13 +99,13 @@ def test_events_of_the_first_release_are_read() -> None:
 
 
 async def test_a_record_of_a_later_release_is_refused_and_not_guessed_at(redis: Redis) -> None:
-    house = StoreFixture.over(redis)
+    stores = StoreFixture.over(redis)
     record = {"v": "2", "role": "user", "author": "U1", "text": "x", "at": "1.0", "name": ""}
     with pytest.raises(codec.Undecodable, match="version 2"):
         codec.decode_turn("m1", codec.dump(record))
     with pytest.raises(codec.Undecodable, match="version 2"):
         codec.decode_job("j1", {"v": "2"})
-    assert await house.texts() == []
+    assert await stores.texts() == []
 
 
 async def test_a_backup_is_restored_as_the_readme_says(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ async def test_a_backup_is_restored_as_the_readme_says(tmp_path: Path) -> None:
         await redis.bgsave()
         await until(lambda: _saved(redis))
         shutil.copy(home / "dump.rdb", saved)
-        house = StoreFixture.over(redis)
-        await house.history.reset(THREAD, "U1")  # what the backup is for
+        stores = StoreFixture.over(redis)
+        await stores.history.reset(THREAD, "U1")  # what the backup is for
     shutil.copy(saved, anew / "dump.rdb")
     async with running(anew, free_port(), "--appendonly", "no") as redis:
         await redis.config_set("appendonly", "yes")
@@ -163,13 +163,13 @@ async def _rewritten(redis: Redis) -> bool:
 
 
 async def test_usage_without_new_fields_is_read(redis: Redis) -> None:
-    house = StoreFixture.over(redis)
-    await house.queue.announce(LANE, "core", 60)
-    await house.say("hello")
-    claim = await house.claim()
+    stores = StoreFixture.over(redis)
+    await stores.queue.announce(LANE, "core", 60)
+    await stores.say("hello")
+    claim = await stores.claim()
     done = Done("hi", "stop", Usage(1, 1))
-    assert await house.queue.commit(claim, Commit(done, None, "chars")) == "ok"
-    assert (await house.events(claim.job.id))[-1] == done
+    assert await stores.queue.commit(claim, Commit(done, None, "chars")) == "ok"
+    assert (await stores.events(claim.job.id))[-1] == done
 
 
 # -- an upgrade, process by process -------------------------------------------------------------
@@ -230,24 +230,24 @@ async def _serves(queue: RedisQueue) -> bool:
 async def test_the_first_releases_core_writes_what_this_release_regenerates(
     redis: Redis, redis_url: str, first_release: Path
 ) -> None:
-    house = StoreFixture.over(redis)
+    stores = StoreFixture.over(redis)
     async with core_of(first_release, REDIS_URL=redis_url):
-        await until(lambda: _serves(house.queue))
-        asked = await house.say("hello", lane="echo")
-        assert isinstance(await ends(house, asked.job), Done)
+        await until(lambda: _serves(stores.queue))
+        asked = await stores.say("hello", lane="echo")
+        assert isinstance(await ends(stores, asked.job), Done)
         again = Regeneration(THREAD, asked.job or "", "press", "an admin", lane="echo")
-        receipt = await house.queue.regenerate(again, "adapter")
-        assert isinstance(await ends(house, receipt.job), Done)
-        assert (await house.delivery(receipt.job)).governor == "U1"
-        assert await house.texts() == ["hello", "echo: hello"]
+        receipt = await stores.queue.regenerate(again, "adapter")
+        assert isinstance(await ends(stores, receipt.job), Done)
+        assert (await stores.delivery(receipt.job)).governor == "U1"
+        assert await stores.texts() == ["hello", "echo: hello"]
 
 
 async def test_a_reply_that_the_first_release_opened_is_governed_by_its_author(
     redis: Redis,
 ) -> None:
-    house = StoreFixture.over(redis)
+    stores = StoreFixture.over(redis)
     await scene.load(redis, scene.read(RELEASES[0]))
-    owed = await house.queue.owed(THREAD)
+    owed = await stores.queue.owed(THREAD)
     assert set(owed.values()) == {"U1", "U2"}
     for job, asker in owed.items():
-        assert (await house.delivery(job)).governor == asker
+        assert (await stores.delivery(job)).governor == asker

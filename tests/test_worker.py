@@ -36,37 +36,37 @@ OTHER = replace(THREAD, thread="2.0")
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[StoreFixture]:
-    house = StoreFixture.over(redis, lease=60.0, backoff=0.01, max_attempts=2)
-    await house.queue.announce(LANE, "another core", 60)
-    async with aclosing(house.queue):
-        yield house
+async def stores(redis: Redis) -> AsyncIterator[StoreFixture]:
+    stores = StoreFixture.over(redis, lease=60.0, backoff=0.01, max_attempts=2)
+    await stores.queue.announce(LANE, "another core", 60)
+    async with aclosing(stores.queue):
+        yield stores
 
 
 # -- the end of a core --------------------------------------------------------------------------
 
 
-async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(house: StoreFixture) -> None:
-    async with at_work(house, EchoEngine(200), drain=20):
-        receipt = await house.say("hello, and good-bye")
-        await until(lambda: shows(house, receipt.job))
-    assert isinstance((await house.events(receipt.job))[-1], Done)
+async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(stores: StoreFixture) -> None:
+    async with at_work(stores, EchoEngine(200), drain=20):
+        receipt = await stores.say("hello, and good-bye")
+        await until(lambda: shows(stores, receipt.job))
+    assert isinstance((await stores.events(receipt.job))[-1], Done)
 
 
 async def test_what_a_core_cannot_finish_in_time_is_handed_back_at_the_head_of_its_thread(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    async with at_work(house, EchoEngine(SLOW), drain=0.01):
-        first = await house.say(TEXT, author="U1")
-        await until(lambda: shows(house, first.job))
-        await house.say("behind it", author="U2")
-    claim = await house.claim()
+    async with at_work(stores, EchoEngine(SLOW), drain=0.01):
+        first = await stores.say(TEXT, author="U1")
+        await until(lambda: shows(stores, first.job))
+        await stores.say("behind it", author="U2")
+    claim = await stores.claim()
     assert claim.job.id == first.job
     assert claim.attempt == 2  # what was shown is emptied
-    assert await house.redis.hget(keys.key("job", 0, claim.job.id), "attempts") == "1"
+    assert await stores.redis.hget(keys.key("job", 0, claim.job.id), "attempts") == "1"
 
 
-async def test_an_engine_that_hangs_keeps_no_core_from_stopping(house: StoreFixture) -> None:
+async def test_an_engine_that_hangs_keeps_no_core_from_stopping(stores: StoreFixture) -> None:
     class Deaf(EchoEngine):
         async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
             try:
@@ -77,16 +77,16 @@ async def test_an_engine_that_hangs_keeps_no_core_from_stopping(house: StoreFixt
 
     hanging = asyncio.Event()
     async with asyncio.timeout(10):
-        async with at_work(house, Deaf(), drain=0.01, lease=0.05):
-            receipt = await house.say("hello")
-            await until(lambda: shows(house, receipt.job))
+        async with at_work(stores, Deaf(), drain=0.01, lease=0.05):
+            receipt = await stores.say("hello")
+            await until(lambda: shows(stores, receipt.job))
     hanging.set()
 
 
 # -- prompts that take long ----------------------------------------------------------------------
 
 
-async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(house: StoreFixture) -> None:
+async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(stores: StoreFixture) -> None:
     class SlowDialogue(Dialogue):
         def prompt(self, *arguments: Any, **named: Any) -> Prompt:
             time.sleep(0.5)
@@ -94,11 +94,11 @@ async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(house: Stor
 
     slow = SlowDialogue.load(CATALOGUE["echo"], None)
     settings = WorkerSettings(LANE, "core")
-    worker = Worker(house.queue, house.history, EchoEngine(), slow, settings)
+    worker = Worker(stores.queue, stores.history, EchoEngine(), slow, settings)
     stop = asyncio.Event()
     serving = asyncio.create_task(worker.run(stop))
-    receipt = await house.say("hello")
-    end = asyncio.create_task(ends(house, receipt.job))
+    receipt = await stores.say("hello")
+    end = asyncio.create_task(ends(stores, receipt.job))
     lags = [0.0]
     async with asyncio.timeout(10):
         while not end.done():
@@ -113,16 +113,16 @@ async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(house: Stor
 # -- replies that are not wanted ----------------------------------------------------------------
 
 
-async def test_a_reply_is_stopped_within_200_milliseconds(house: StoreFixture) -> None:
+async def test_a_reply_is_stopped_within_200_milliseconds(stores: StoreFixture) -> None:
     """From the press in one process to the end that another is told."""
     took = []
-    adapter = StoreFixture(house.redis, house.store)
-    async with at_work(house, EchoEngine(SLOW), publish=0.15):
+    adapter = StoreFixture(stores.redis, stores.store)
+    async with at_work(stores, EchoEngine(SLOW), publish=0.15):
         for number in range(5):
             receipt = await adapter.say(TEXT, thread=replace(THREAD, thread=f"{number}"))
             thread = replace(THREAD, thread=f"{number}")
             assert receipt.job
-            await until(lambda: shows(house, receipt.job))  # noqa: B023 - awaited at once
+            await until(lambda: shows(stores, receipt.job))  # noqa: B023 - awaited at once
             began = time.monotonic()
             await adapter.queue.cancel(thread, receipt.job)
             end = await ends(adapter, receipt.job, thread)
@@ -153,38 +153,38 @@ class LateNews(RedisQueue):
         return await super().claim(lane, core, most)
 
 
-async def test_a_claim_that_was_lost_takes_no_newer_one_with_it(house: StoreFixture) -> None:
+async def test_a_claim_that_was_lost_takes_no_newer_one_with_it(stores: StoreFixture) -> None:
     """An edit starts a reply over: the same core holds the same job again."""
-    house.queue = queue = LateNews(house.store)
+    stores.queue = queue = LateNews(stores.store)
     queue.free_to_claim.set()
-    async with aclosing(queue), at_work(house, EchoEngine(SLOW), renew=0.001, publish=60):
-        receipt = await house.say(TEXT, id="m1")
-        await until(lambda: _started(house, receipt.job, 1))
+    async with aclosing(queue), at_work(stores, EchoEngine(SLOW), renew=0.001, publish=60):
+        receipt = await stores.say(TEXT, id="m1")
+        await until(lambda: _started(stores, receipt.job, 1))
         queue.free_to_claim.clear()
         await queue.edit(THREAD, "m1", "short", "1", LANE, "adapter")
         await queue.fenced.wait()
         queue.free_to_claim.set()
-        await until(lambda: _started(house, receipt.job, 2))
+        await until(lambda: _started(stores, receipt.job, 2))
         queue.told.set()
-        end = await ends(house, receipt.job)
+        end = await ends(stores, receipt.job)
     assert isinstance(end, Done)
     assert end.text == "echo: short"
 
 
-async def _started(house: StoreFixture, job: str | None, attempt: int) -> bool:
-    return Started(attempt) in await house.events(job)
+async def _started(stores: StoreFixture, job: str | None, attempt: int) -> bool:
+    return Started(attempt) in await stores.events(job)
 
 
 async def test_a_core_whose_clock_is_wrong_answers_all_the_same(
-    house: StoreFixture, monkeypatch: pytest.MonkeyPatch
+    stores: StoreFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for year in (1990, 2090):
         monkeypatch.setattr(time, "time", lambda: (year - 1970) * 365.25 * 86400)  # noqa: B023
-        async with at_work(house, EchoEngine()):
-            receipt = await house.say("hello", thread=replace(THREAD, thread=f"{year}"))
-            end = await ends(house, receipt.job)
+        async with at_work(stores, EchoEngine()):
+            receipt = await stores.say("hello", thread=replace(THREAD, thread=f"{year}"))
+            end = await ends(stores, receipt.job)
         assert isinstance(end, Done)
-        assert await house.redis.zcount(keys.key("lane", 0, LANE), "-inf", "+inf") == 1
+        assert await stores.redis.zcount(keys.key("lane", 0, LANE), "-inf", "+inf") == 1
 
 
 # -- an engine that fails -----------------------------------------------------------------------
@@ -221,80 +221,80 @@ class Poisoned(EchoEngine):
             yield chunk
 
 
-def core(house: StoreFixture, engine: Engine, name: str) -> Worker:
+def core(stores: StoreFixture, engine: Engine, name: str) -> Worker:
     settings = WorkerSettings(LANE, name, sweep=0.02, idle=0.05, publish=0.02, retry=0.05)
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
-    return Worker(house.queue, house.history, engine, dialogue, settings)
+    return Worker(stores.queue, stores.history, engine, dialogue, settings)
 
 
 async def test_a_core_that_cannot_compute_hands_its_jobs_back_and_ends(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    sick, healthy = core(house, Failing(10**9), "sick"), core(house, EchoEngine(200), "healthy")
+    sick, healthy = core(stores, Failing(10**9), "sick"), core(stores, EchoEngine(200), "healthy")
     stop = asyncio.Event()
     jobs = []
     for number in range(40):
         thread = replace(THREAD, thread=f"{number}")
-        jobs.append((thread, await house.say("hello", thread=thread)))
+        jobs.append((thread, await stores.say("hello", thread=thread)))
     async with asyncio.timeout(30):
         with pytest.raises(EngineError, match="this core cannot compute: EngineError: the GPU is"):
             await sick.run(stop)
-        assert await house.queue.cores(LANE) == 1  # the test's own
+        assert await stores.queue.cores(LANE) == 1  # the test's own
         well = asyncio.create_task(healthy.run(stop))
         assert "cannot compute" in sick.fault
-        ended = [await ends(house, receipt.job, thread) for thread, receipt in jobs]
+        ended = [await ends(stores, receipt.job, thread) for thread, receipt in jobs]
         stop.set()
         await well
     assert [type(end) for end in ended] == [Done] * 40
-    assert not await house.queue.dead()
+    assert not await stores.queue.dead()
 
 
-async def test_a_job_that_fails_alone_is_tried_on_another_core_first(house: StoreFixture) -> None:
+async def test_a_job_that_fails_alone_is_tried_on_another_core_first(stores: StoreFixture) -> None:
     stop = asyncio.Event()
     picky, other = Poisoned("poison"), EchoEngine()
     async with asyncio.timeout(30):
-        first = asyncio.create_task(core(house, picky, "picky").run(stop))
-        receipt = await house.say("poison")
-        await until(lambda: _started(house, receipt.job, 1))
-        second = asyncio.create_task(core(house, other, "other").run(stop))
-        end = await ends(house, receipt.job)
+        first = asyncio.create_task(core(stores, picky, "picky").run(stop))
+        receipt = await stores.say("poison")
+        await until(lambda: _started(stores, receipt.job, 1))
+        second = asyncio.create_task(core(stores, other, "other").run(stop))
+        end = await ends(stores, receipt.job)
         stop.set()
         await asyncio.gather(first, second)
     assert isinstance(end, Done)
 
 
-async def test_an_engine_that_fails_once_is_tried_again(house: StoreFixture) -> None:
-    async with at_work(house, Failing(1)):
-        receipt = await house.say("hello")
-        end = await ends(house, receipt.job)
+async def test_an_engine_that_fails_once_is_tried_again(stores: StoreFixture) -> None:
+    async with at_work(stores, Failing(1)):
+        receipt = await stores.say("hello")
+        end = await ends(stores, receipt.job)
     assert isinstance(end, Done)
     assert end.text == "echo: hello"
-    assert Started(2) in await house.events(receipt.job)
+    assert Started(2) in await stores.events(receipt.job)
 
 
 async def test_an_engine_that_fails_on_and_on_ends_in_a_dead_letter_and_a_sentence(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
     engine = Poisoned("hello")
-    async with at_work(house, engine):
-        receipt = await house.say("hello")
-        end = await ends(house, receipt.job)
+    async with at_work(stores, engine):
+        receipt = await stores.say("hello")
+        end = await ends(stores, receipt.job)
         assert end == Failed("internal", "EngineError: the prompt is poisoned")
-        (letter,) = await house.queue.dead()
+        (letter,) = await stores.queue.dead()
         engine.poison = ()
-        again = await house.queue.requeue(letter, LANE)
-        done = await ends(house, again.job)
+        again = await stores.queue.requeue(letter, LANE)
+        done = await ends(stores, again.job)
     assert isinstance(done, Done)
-    assert await house.texts() == ["hello", "echo: hello"]
+    assert await stores.texts() == ["hello", "echo: hello"]
 
 
 async def test_a_prompt_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(
-    house: StoreFixture,
+    stores: StoreFixture,
 ) -> None:
-    poisoned = await house.say("poison")
-    await house.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")
-    async with at_work(house, EchoEngine()):
-        assert isinstance(await ends(house, poisoned.job), Failed)
-        healthy = await house.say("hello")
-        assert isinstance(await ends(house, healthy.job), Done)
-    assert [letter.job for letter in await house.queue.dead()] == [poisoned.job]
+    poisoned = await stores.say("poison")
+    await stores.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")
+    async with at_work(stores, EchoEngine()):
+        assert isinstance(await ends(stores, poisoned.job), Failed)
+        healthy = await stores.say("hello")
+        assert isinstance(await ends(stores, healthy.job), Done)
+    assert [letter.job for letter in await stores.queue.dead()] == [poisoned.job]

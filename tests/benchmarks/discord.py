@@ -30,7 +30,7 @@ from core.models.catalogue import CATALOGUE
 from core.worker import Worker, WorkerSettings
 from tests.benchmarks.server import plain_server
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import LANE, TERMS, DiscordDeployment
+from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.store_fixture import StoreFixture
 
@@ -196,18 +196,18 @@ async def be_adapter(api: str, gateway: str, url: str) -> None:
     setup_checks.use_server(api, gateway)
     seen = await setup_checks.check_account(TOKEN)
     async with Redis.from_url(url, **CLIENT) as redis:
-        stores = DiscordDeployment(None, StoreFixture.over(redis)).stores()  # type: ignore[arg-type]  # no Discord
+        stores = DiscordDeployment(None, StoreFixture.over(redis)).process_stores()  # type: ignore[arg-type]  # no Discord
         plan, relay = ShardPlan(1, 1, "bench"), RelaySettings(lane=LANE, holder="bench")
-        await bot.run(TOKEN, seen, stores, TERMS, relay, plan, asyncio.Event())
+        await bot.run(TOKEN, seen, stores, BEHAVIOUR, relay, plan, asyncio.Event())
 
 
 async def be_core(url: str, pace: float) -> None:
     """A core with the echo engine."""
     async with Redis.from_url(url, **CLIENT) as redis:
-        house = StoreFixture.over(redis)
+        stores = StoreFixture.over(redis)
         dialogue = Dialogue.load(CATALOGUE["echo"], None)
         terms = WorkerSettings(lane=LANE, name="bench")
-        worker = Worker(house.queue, house.history, EchoEngine(pace), dialogue, terms)
+        worker = Worker(stores.queue, stores.history, EchoEngine(pace), dialogue, terms)
         await worker.run(asyncio.Event())
 
 

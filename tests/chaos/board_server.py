@@ -172,7 +172,7 @@ class RemoteRelay:
 
 
 @dataclass
-class RemoteStandIn:
+class RemotePlatform:
     """The adapter's side of a board in another process: `bots.platform.Platform`."""
 
     line: Line

@@ -24,7 +24,7 @@ from storage.connect import Connection
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Store
-from tests.chaos.board_server import Line, RemoteStandIn
+from tests.chaos.board_server import Line, RemotePlatform
 from tests.chaos.schedule import KeptEvents
 
 PLATFORM = "chaos"
@@ -57,7 +57,7 @@ async def adapter(name: str, url: str, socket: str) -> None:
 
     line = Line(reader, writer, answer)
     relay = Relay(
-        RemoteStandIn(line, PLATFORM),
+        RemotePlatform(line, PLATFORM),
         RedisQueue(store),
         RedisHistory(store),
         KeptEvents(store),

@@ -37,7 +37,7 @@ def _without_deaths(faults: Mapping[tuple[str, int], Fault]) -> dict[tuple[str, 
 
 @dataclass
 class Process:
-    """`faults`: to whom (``redis`` or ``platform``) the how-manieth call -> what happens at it."""
+    """`faults`: target (``redis`` or ``platform``) and number of the call -> the fault."""
 
     name: str
     faults: dict[tuple[str, int], Fault] = field(default_factory=dict)
@@ -111,8 +111,8 @@ class Process:
         self.died.set()
         self._awake.clear()
 
-    async def bury(self) -> None:
-        """Take what is left of it off the loop."""
+    async def cancel_tasks(self) -> None:
+        """Cancel its remaining tasks."""
         self.die()
         while left := [task for task in self.tasks if not task.done()]:
             for task in left:

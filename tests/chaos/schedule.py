@@ -153,7 +153,7 @@ class Schedule:
         finally:
             self.over = True
             for process in self.processes:
-                await process.bury()
+                await process.cancel_tasks()
 
     def _heal(self) -> None:
         self.harmless = True
@@ -208,8 +208,10 @@ class Schedule:
         terms = relays.RelaySettings(
             self.lane, process.name, lease=LEASE, take=0.15, positions=0.3, hold=0.2
         )
-        stand_in = SimulatedPlatform(self.board, self.platform, 100, CALL_SECONDS, process.platform)
-        relay = Relay(stand_in, *self._ports(process), terms)
+        simulated = SimulatedPlatform(
+            self.board, self.platform, 100, CALL_SECONDS, process.platform
+        )
+        relay = Relay(simulated, *self._ports(process), terms)
         self.adapters = [a for a in self.adapters if not a.process.dead]
         self.adapters.append(Adapter(process, relay))
         process.start(relay.run(asyncio.Event()))

@@ -33,7 +33,7 @@ from tests.store_fixture import StoreFixture
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
-TERMS = Behaviour(lane=LANE, model="echo")
+BEHAVIOUR = Behaviour(lane=LANE, model="echo")
 
 
 def words(count: int) -> str:
@@ -46,7 +46,7 @@ class DiscordDeployment:
     """People, the bot, and what the bot remembers."""
 
     discord: LocalDiscord
-    house: StoreFixture
+    stores: StoreFixture
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     stops: list[asyncio.Event] = field(default_factory=list)
     bots: list[Bot] = field(default_factory=list)
@@ -54,47 +54,47 @@ class DiscordDeployment:
     @property
     def rulebook(self) -> RedisRules:
         """What admins have set."""
-        return RedisRules(self.house.store, Policy())
+        return RedisRules(self.stores.store, Policy())
 
-    def stores(self) -> Stores:
+    def process_stores(self) -> Stores:
         """Queue, history and deliveries of a process's own, over the one Redis."""
-        house = StoreFixture.over(self.house.redis)
-        leases = RedisLeases(house.store)
-        return Stores(house.queue, house.history, house.deliveries, leases, house.feedback)
+        stores = StoreFixture.over(self.stores.redis)
+        leases = RedisLeases(stores.store)
+        return Stores(stores.queue, stores.history, stores.deliveries, leases, stores.feedback)
 
     async def start_core(
         self, tokens_per_second: float = 0.0, context_length: int = 16_384
     ) -> asyncio.Task[None]:
-        house = StoreFixture.over(self.house.redis)
+        stores = StoreFixture.over(self.stores.redis)
         terms = WorkerSettings(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
         length = context_length
         spec = replace(CATALOGUE["echo"], context_length=length, max_new_tokens=length // 2)
         engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
         stop = asyncio.Event()
         self.stops.append(stop)
-        worker = Worker(house.queue, house.history, engine, dialogue, terms)
+        worker = Worker(stores.queue, stores.history, engine, dialogue, terms)
         task = asyncio.create_task(worker.run(stop), name=f"core {len(self.tasks)}")
         self.tasks.append(task)
-        await self.house.queue.announce(LANE, "the first", 60)
+        await self.stores.queue.announce(LANE, "the first", 60)
         return task
 
     def _access(self, policy: Policy) -> Access:
-        audit, cores = RedisAudit(self.house.store), self.house.queue.cores
-        return Access(RedisRules(self.house.store, policy), audit, policy, cores)
+        audit, cores = RedisAudit(self.stores.store), self.stores.queue.cores
+        return Access(RedisRules(self.stores.store, policy), audit, policy, cores)
 
     async def start_bot(self, name: str = "bot", **changes: Any) -> Bot:
-        """One adapter process, connected; `changes` are of its terms, or the `policy` it keeps."""
+        """One adapter process, connected; `changes` are of its behaviour, or its `policy`."""
         plan = changes.pop("plan", ShardPlan(1, 1, name, lease=1.0, identify=0.05))
         ready = self.discord.gateway.identified + changes.pop("connections", plan.maximum)
         policy = changes.pop("policy", None)
         seen = await setup_checks.check_account(TOKEN)
-        terms = replace(TERMS, reads=seen.reads, **changes)
+        behaviour = replace(BEHAVIOUR, reads=seen.reads, **changes)
         access = self._access(policy) if policy else EVERYBODY
         relay = RelaySettings(
             lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, access=access
         )
         stop = asyncio.Event()
-        running = bot.run(TOKEN, seen, self.stores(), terms, relay, plan, stop)
+        running = bot.run(TOKEN, seen, self.process_stores(), behaviour, relay, plan, stop)
         started = Bot(asyncio.create_task(running, name=name), stop)
         started.task.add_done_callback(lambda _: self.discord.look_again())
         self.tasks.append(started.task)
@@ -108,7 +108,7 @@ class DiscordDeployment:
 
     async def nothing_owed(self) -> bool:
         """Whether no reply is under way."""
-        load = await self.house.queue.load(LANE)
+        load = await self.stores.queue.load(LANE)
         return load.owed == 0
 
     async def close(self) -> None:
@@ -135,13 +135,13 @@ class Bot:
 
 @contextlib.asynccontextmanager
 async def discord_deployment(redis: Redis, **discord: Any) -> AsyncIterator[DiscordDeployment]:
-    """A team without a core or a bot yet."""
+    """A deployment without a core or a bot yet."""
     before = Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY
     async with LocalDiscord(**discord) as local:
         setup_checks.use_server(local.api_url, local.gateway_url)
-        team = DiscordDeployment(local, StoreFixture.over(redis))
+        deployment = DiscordDeployment(local, StoreFixture.over(redis))
         try:
-            yield team
+            yield deployment
         finally:
-            await team.close()
+            await deployment.close()
             Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY = before

@@ -11,17 +11,17 @@ from tests.local_discord.deployment import DiscordDeployment, discord_deployment
 
 
 @pytest.fixture
-async def team(redis: Redis) -> AsyncIterator[DiscordDeployment]:
+async def deployment(redis: Redis) -> AsyncIterator[DiscordDeployment]:
     """The bot, its cores and a Discord on the wire, which at the end must have found no fault."""
-    async with discord_deployment(redis) as team:
-        yield team
-        assert team.discord.faults == []
+    async with discord_deployment(redis) as deployment:
+        yield deployment
+        assert deployment.discord.faults == []
 
 
 @pytest.fixture
-async def general(team: DiscordDeployment) -> str:
+async def general(deployment: DiscordDeployment) -> str:
     """A channel of a guild that the bot is in, connected and with a core."""
-    channel = team.discord.add_channel(team.discord.add_guild())
-    await team.start_core()
-    await team.start_bot()
+    channel = deployment.discord.add_channel(deployment.discord.add_guild())
+    await deployment.start_core()
+    await deployment.start_bot()
     return channel

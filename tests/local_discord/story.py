@@ -19,7 +19,7 @@ from bots.discord.client import HenjiClient
 from bots.discord.context import Context
 from bots.discord.rate_limits import RateLimiter
 from bots.relay import Relay, RelaySettings
-from tests.local_discord.deployment import LANE, TERMS, DiscordDeployment
+from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
 from tests.store_fixture import StoreFixture
 
 SAID = (
@@ -112,15 +112,15 @@ async def a_story(
     redis: Redis, *, reads: bool = True, speed: float = 0.0, **terms: Any
 ) -> AsyncIterator[Story]:
     """`reads`: the Message Content intent is granted; `speed`: of the core, in tokens a second."""
-    team = DiscordDeployment(None, StoreFixture.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
-    await team.start_core(speed)
+    deployment = DiscordDeployment(None, StoreFixture.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
+    await deployment.start_core(speed)
     pace = RateLimiter()
     client = HenjiClient(pace, reads=reads)
     relay = RelaySettings(lane=LANE, holder="bot", take=0.05, positions=0.1, drain=1.0)
-    stores = team.stores()
+    stores = deployment.process_stores()
     envs: list[simcord.Env] = []
-    terms_ = replace(TERMS, reads=reads, **terms)
-    context = new_context(client, pace, stores, terms_, relay, lambda: envs[0].now().timestamp())
+    behaviour = replace(BEHAVIOUR, reads=reads, **terms)
+    context = new_context(client, pace, stores, behaviour, relay, lambda: envs[0].now().timestamp())
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
     actions = Actions(apart, stores.history, stores.deliveries, stores.feedback)
     context = replace(context, relay=apart, actions=actions)
@@ -139,4 +139,4 @@ async def a_story(
             stop.set()
             await relaying
             await context.platform.close()
-            await team.close()
+            await deployment.close()
