@@ -377,7 +377,9 @@ async def test_markdown_is_drawn_in_a_terminal_and_nowhere_else(
 ) -> None:
     there = {"REDIS_URL": redis_url}
     async with terminal("chat", "--once", MARKDOWN, **there) as screen:
-        await screen.shows(r"One bold line *\r\nand another.* • a *\r\n • b.*x = 1.*y = 2")
+        await screen.shows(
+            r"Title *\r\n\r\nOne bold line *\r\nand another.* • a *\r\n • b.*x = 1.*y = 2"
+        )
         assert "**" not in screen.seen
     async with terminal("chat", "--plain", "--once", MARKDOWN, **there) as screen:
         await screen.shows(r"One \*\*bold\*\* line")

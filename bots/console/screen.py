@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 CLEAR_LINE = "\r\x1b[K"
+DRAWN_APART = re.compile(r"\s*([-*+]|\d+[.)]?)(\s|$)|\s*\|")
+"""The beginning of a list or of a table, which rich sets apart by itself."""
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
@@ -74,6 +76,8 @@ class MarkdownScreen(Screen):
         super().__init__()
         self._blocks = Blocks()
         self._live: Live | None = None
+        self._drawn = False
+        """A block of this reply is drawn already."""
 
     def write_reply(self, text: str) -> None:
         for block in self._blocks.feed(text):
@@ -84,7 +88,7 @@ class MarkdownScreen(Screen):
 
     def end_reply(self) -> None:
         self._end_block()
-        self._blocks = Blocks()
+        self._blocks, self._drawn = Blocks(), False
 
     def tell(self, line: str) -> None:
         self._end_block()
@@ -96,6 +100,9 @@ class MarkdownScreen(Screen):
         from rich.markdown import Markdown
 
         if self._live is None:
+            if self._drawn and not DRAWN_APART.match(block):
+                self.write("\n")
+            self._drawn = True
             console = Console(highlight=False)
             self._live = Live(
                 console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
