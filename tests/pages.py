@@ -79,10 +79,10 @@ def commands_in_comments(page: str) -> Iterator[Command]:
             yield from _piped(page, line.strip())
 
 
-def inline(page: str) -> set[str]:
-    """Inline code, outside of blocks."""
+def inline(page: str) -> list[str]:
+    """Inline code, outside of blocks: each once, in the same order in every process."""
     text = re.sub(r"(?ms)^( *)```.*?^\1```$", "", read(page))
-    return set(re.findall(r"`([^`\n]+)`", text))
+    return sorted(set(re.findall(r"`([^`\n]+)`", text)))
 
 
 def _indented(page: str) -> Iterator[str]:
