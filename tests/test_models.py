@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from core.dialogue import Dialogue
+from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.errors import ModelError, OperatorError, UsageError
 from core.models.catalogue import (
     CATALOGUE,
@@ -20,6 +21,7 @@ from core.models.catalogue import (
     is_downloaded,
     model_directory,
 )
+from core.models.files import weight_files
 from core.settings import Settings
 from core.types import Sampling
 from tests import dialogues, tiny_models
@@ -224,3 +226,47 @@ def test_a_bot_s_process_can_find_models_without_torch() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": "hot"}, {"top_k": 1.5}, {"top_p": 0}, {"repetition_penalty": [1]}]
+)
+def test_a_generation_config_with_values_that_cannot_be_meant_is_named(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    directory = tiny_models.llama(tmp_path / "llama")
+    (directory / "generation_config.json").write_text(json.dumps(wrong))
+    with pytest.raises(ModelError, match=r"generation_config\.json says \w+ = .*cannot be meant"):
+        find_model(settings(tmp_path, model=str(directory)))
+
+
+def test_a_context_length_that_no_file_says_comes_from_the_settings(tmp_path: Path) -> None:
+    directory = tiny_models.llama(tmp_path / "llama")
+    config = json.loads((directory / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="set context_length"):
+        find_model(settings(tmp_path, model=str(directory)))
+    assert (
+        find_model(settings(tmp_path, model=str(directory), context_length=77)).context_length == 77
+    )
+    own = {"own": {"source": str(directory), "context_length": 99}}
+    assert find_model(settings(tmp_path, model="own", models=own)).context_length == 99
+
+
+def test_the_ends_of_a_reply_may_stand_in_the_config_alone(tmp_path: Path) -> None:
+    directory = tiny_models.llama(tmp_path / "llama")
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "eos_token_id": [7, 9]}))
+    assert {7, 9} <= HuggingFaceTokenizer.load(directory).stop_ids
+    (directory / "config.json").write_text(json.dumps({**config, "eos_token_id": "</s>"}))
+    with pytest.raises(ModelError, match="eos_token_id"):
+        HuggingFaceTokenizer.load(directory)
+
+
+def test_a_stale_index_beside_a_whole_file_is_not_read(tmp_path: Path) -> None:
+    directory = tiny_models.llama(tmp_path / "llama")
+    index = {"weight_map": {"model.embed_tokens.weight": "model-00001-of-00002.safetensors"}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weight_files(directory) == [directory / "model.safetensors"]

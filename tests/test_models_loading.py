@@ -18,7 +18,7 @@ from core.dialogue import Dialogue
 from core.engine.torch import Limits, TorchEngine
 from core.engine_types import GenerationRequest
 from core.errors import ModelError
-from core.models.catalogue import CATALOGUE, model_directory
+from core.models.catalogue import CATALOGUE, find_model, model_directory
 from core.models.files import check_weights
 from core.models.weights import choose_device, choose_dtype, load_weights
 from core.settings import Settings
@@ -285,3 +285,38 @@ def test_the_embedded_model_is_converted_once_and_answers(home: Path) -> None:
 def test_a_gpu_that_is_not_there_is_named_with_its_setting() -> None:
     with pytest.raises(ModelError, match="the setting device is cuda, which fails"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_quantized_weights_are_refused_with_what_would_serve_them(
+    tmp_path: Path, method: str
+) -> None:
+    directory = tiny_models.llama(tmp_path / "llama")
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4}
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=rf"quantized \({method}\).*HENJI_ENGINE=openai"):
+        load(directory)
+
+
+def test_added_tokens_without_a_row_and_rows_without_a_token_are_no_fault(tmp_path: Path) -> None:
+    """As Gemma 3 has the one, and GPT-OSS the other."""
+    directory = tiny_models.llama(tmp_path / "llama")
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    last = max(
+        [*tokenizer["model"]["vocab"].values(), *(t["id"] for t in tokenizer["added_tokens"])]
+    )
+    tokenizer["added_tokens"].append({
+        "id": last + 1, "content": "<image>", "single_word": False, "lstrip": False,
+        "rstrip": False, "normalized": False, "special": True,
+    })  # fmt: skip
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((directory / "config.json").read_text())
+    for rows, fits in ((last + 1, True), (last + 1_000_000, True), (last - 100, False)):
+        (directory / "config.json").write_text(json.dumps({**config, "vocab_size": rows}))
+        spec = find_model(Settings(model=str(directory), data_dir=tmp_path))
+        if fits:
+            Dialogue.load(spec, directory)
+        else:
+            with pytest.raises(ModelError, match="vocab_size"):
+                Dialogue.load(spec, directory)

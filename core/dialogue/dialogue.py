@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import attrgetter
@@ -62,6 +63,8 @@ class Dialogue:
         self._speaker_names = speaker_names
         self._encoder = Encoder(tokenizer)
         self._cache = PromptCache()
+        self._day = date.today()
+        """The day of the cached prompts, for a format that writes the date."""
         self._token_count = lru_cache(4096)(self._count_tokens)
         self._empty = len(self._encoder.whole(format_.whole([Message("user", "")], "")))
         if self._empty >= spec.prompt_budget:
@@ -142,6 +145,8 @@ class Dialogue:
             raise ValueError("a prompt needs a turn to answer")
         if (tokens := self._fewest_tokens(turns[-1].text)) > self.spec.prompt_budget:
             raise TurnTooLong(tokens, self.spec.prompt_budget)
+        if self._format.dated and (today := date.today()) != self._day:
+            self._cache, self._day = PromptCache(), today
         known = self._find_cached(turns)
         start, cached = known or (self._first_start(turns, low_water, resume), None)
         while True:

@@ -134,39 +134,55 @@ def find_named(name: str, settings: Settings) -> ModelSpec:
         return CATALOGUE[name]
     directory = Path(name).expanduser()
     if directory.is_dir():
-        return _from_directory(name, str(directory), directory)
+        return _from_directory(name, str(directory), directory, settings.context_length)
     if files.is_hub_id(name):
-        return _from_directory(name, name, _pulled(name, name, None, settings))
+        found = _pulled(name, name, None, settings)
+        return _from_directory(name, name, found, settings.context_length)
     raise UsageError(
         f"the setting model is {name}, which is no model: {', '.join(CATALOGUE)}, a [models.NAME] "
         f"table of {config_file()}, a hub id such as org/name, and a directory are"
     )
 
 
-def _from_directory(name: str, source: str, directory: Path) -> ModelSpec:
-    """The spec from a model's own files: its chat template, its limits, its sampling."""
+def _from_directory(name: str, source: str, directory: Path, known: int | None) -> ModelSpec:
+    """The spec from a model's own files: its chat template, its limits, its sampling.
+
+    `known`: the context length of the settings, for files that give none.
+    """
     config = files.read_config(directory)
     defaults = files.read_generation_config(directory)
-    length = files.context_length(config, directory)
+    length = files.context_length(config, directory, known)
     return ModelSpec(
         name=name,
         source=source,
         format=files.detect_format(directory),
         tokenizer=files.detect_tokenizer(directory),
         context_length=length,
-        sampling=_sampling(defaults),
+        sampling=_sampling(defaults, directory / "generation_config.json"),
         max_new_tokens=max(1, min(512, length // 4)),
         shape=_shape(config, directory),
     )
 
 
-def _sampling(defaults: dict[str, Any]) -> Sampling:
+_SENSIBLE: dict[str, Callable[[Any], bool]] = {
+    "temperature": lambda value: value >= 0,
+    "top_p": lambda value: 0 < value <= 1,
+    "top_k": lambda value: isinstance(value, int) and value >= 0,
+    "repetition_penalty": lambda value: value > 0,
+}
+
+
+def _sampling(defaults: dict[str, Any], path: Path) -> Sampling:
     """A model's own generation defaults; a model that names none is sampled at 0.7."""
     known = {
         field.name: defaults[field.name]
         for field in fields(Sampling)
         if defaults.get(field.name) is not None
     }
+    for name, value in known.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not _SENSIBLE[name](value):
+            raise ModelError(f"{path} says {name} = {value!r}, which cannot be meant")
     return Sampling(**{"temperature": 0.7, "top_k": GENERATE_TOP_K, **known})
 
 
@@ -183,7 +199,9 @@ def _from_table(name: str, settings: Settings) -> ModelSpec:
     source = _source_in(name, table)
     table.pop("source")
     revision = table.get("revision")
-    return _with_table(name, _base(name, source, revision, settings), table)
+    given = table.get("context_length")
+    known = given if isinstance(given, int) else settings.context_length
+    return _with_table(name, _base(name, source, revision, settings, known), table)
 
 
 def _source_in(name: str, table: dict[str, Any]) -> str:
@@ -196,15 +214,18 @@ def _source_in(name: str, table: dict[str, Any]) -> str:
     return source
 
 
-def _base(name: str, source: str, revision: str | None, settings: Settings) -> ModelSpec:
+def _base(
+    name: str, source: str, revision: str | None, settings: Settings, known: int | None
+) -> ModelSpec:
     if source in CATALOGUE:
         return replace(CATALOGUE[source], name=name)
     if files.is_hub_id(source) and not Path(source).is_dir():
-        return _from_directory(name, source, _pulled(name, source, revision, settings))
+        found = _pulled(name, source, revision, settings)
+        return _from_directory(name, source, found, known)
     directory = Path(source).expanduser()
     if not directory.is_dir():
         raise ModelError(f"[models.{name}] has source {source}, which is no directory")
-    return _from_directory(name, str(directory), directory)
+    return _from_directory(name, str(directory), directory, known)
 
 
 _TABLE_TYPES: dict[str, type | tuple[type, ...]] = {

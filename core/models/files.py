@@ -21,11 +21,12 @@ from core.errors import ModelError, in_brief
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = (
-    "model.safetensors.index.json",
     "model.safetensors",
-    "pytorch_model.bin.index.json",
+    "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
+"""In transformers' order: an index beside a whole file is stale."""
 SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
 
 
@@ -52,7 +53,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_config(directory: Path) -> dict[str, Any]:
     """``config.json``: the architecture; of a model that also sees or hears, its language part."""
-    config = read_json(directory / "config.json")
+    return _flat(read_json(directory / "config.json"))
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
     inner = config.get("text_config")
     return {**config, **inner} if isinstance(inner, dict) else config
 
@@ -63,8 +67,21 @@ def read_generation_config(directory: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def context_length(config: dict[str, Any], directory: Path) -> int:
-    """Tokens that the model was made to read, from its config."""
+def end_ids(directory: Path) -> list[int]:
+    """The ids that end a reply: those of the generation config, else those of the config."""
+    for name in ("generation_config.json", "config.json"):
+        path = directory / name
+        said = _flat(read_json(path)).get("eos_token_id") if path.exists() else None
+        ids = said if isinstance(said, list) else [] if said is None else [said]
+        if wrong := [ident for ident in ids if type(ident) is not int]:
+            raise ModelError(f"{path} says eos_token_id = {wrong[0]!r}, which is no id")
+        if ids:
+            return ids
+    return []
+
+
+def context_length(config: dict[str, Any], directory: Path, known: int | None = None) -> int:
+    """Tokens that the model was made to read, from its config; `known` where that says nothing."""
     for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
         value = config.get(key)
         if isinstance(value, int):
@@ -73,9 +90,11 @@ def context_length(config: dict[str, Any], directory: Path) -> int:
                     f"{directory / 'config.json'} says {key} = {value}: a model that reads nothing"
                 )
             return value
+    if known:
+        return known
     raise ModelError(
-        f"{directory / 'config.json'} does not say how many tokens the model reads "
-        "(max_position_embeddings)"
+        f"{directory / 'config.json'} does not say how many tokens the model reads: "
+        "set context_length"
     )
 
 

@@ -21,6 +21,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 _LOADING_ERRORS = (
     OSError,
     EOFError,
+    ImportError,
     ValueError,
     RuntimeError,
     KeyError,
@@ -47,7 +48,7 @@ def load_weights(
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
     files = check_weights(directory)
-    read_config(directory)
+    _check_precision(directory)
     size = sum(path.stat().st_size for path in files)
     progress(f"loading {spec.name} ({size / 1e9:.1f} GB) as {str(precision)[6:]} on {place}")
     model = _read(directory, files, precision)
@@ -58,6 +59,17 @@ def load_weights(
     model.to(place)  # type: ignore[arg-type]  # its stub lacks devices
     model.train(mode=False)
     return model
+
+
+def _check_precision(directory: Path) -> None:
+    """Raise ModelError for weights that need a library of their own."""
+    quantized = read_config(directory).get("quantization_config")
+    if isinstance(quantized, dict):
+        method = quantized.get("quant_method", "unknown")
+        raise ModelError(
+            f"{directory / 'config.json'} says that the weights are quantized ({method}), which "
+            "the torch engine does not load; a vLLM server does, through HENJI_ENGINE=openai"
+        )
 
 
 def _merge_adapter(model: PreTrainedModel, spec: ModelSpec, directory: Path) -> None:

@@ -51,6 +51,9 @@ class Format(Protocol):
     append_only: bool
     """A prompt is the concatenation of `first`, any number of `following`, and `tail`."""
 
+    dated: bool
+    """A prompt may have today's date in it."""
+
     def message(self, turn: Turn) -> Message:
         """A turn with the format's marks in its text broken."""
         ...

@@ -41,6 +41,7 @@ class ChatTemplateFormat:
         self.user_first = self.alternates or bool(self._preamble)
         self.append_only = True
         self.append_only = self._only_appends()
+        self.dated = "strftime_now" in tokenizer.template
         self.reply_syntax = self._find_syntax()
 
     def message(self, turn: Turn) -> Message:

@@ -22,6 +22,7 @@ class EchoFormat:
     alternates = False
     user_first = False
     append_only = True
+    dated = False
     reply_syntax = ReplySyntax(stop_ids=frozenset((END, USER, ASSISTANT)), strip=False)
 
     def message(self, turn: Turn) -> Message:

@@ -20,6 +20,7 @@ class PlainFormat:
     alternates = False
     user_first = False
     append_only = True
+    dated = False
 
     def __init__(
         self, tokenizer: Tokenizer, stop_ids: frozenset[int], system_prompt: str, opening: str = ""

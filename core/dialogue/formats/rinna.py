@@ -33,6 +33,7 @@ class RinnaFormat:
     alternates = False
     user_first = False
     append_only = True
+    dated = False
 
     def __init__(self, tokenizer: SentencePieceTokenizer, system_prompt: str) -> None:
         self._normalized = tokenizer.normalized

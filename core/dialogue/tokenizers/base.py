@@ -24,6 +24,8 @@ class Tokenizer(Protocol):
 
     size: int
     """Every id is below it."""
+    needed: int
+    """Rows that the weights must have: `size`, without added tokens that no prompt has."""
     longest: int
     """Characters of its longest piece."""
     controls: Mapping[str, int]

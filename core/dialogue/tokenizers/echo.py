@@ -28,6 +28,7 @@ class CodepointTokenizer:
     """One id a character. It needs no file."""
 
     size = END + 1
+    needed = size
     longest = 1
     controls: Mapping[str, int] = MappingProxyType(_IDS)
     reserved: Sequence[str] = tuple(_IDS)

@@ -15,10 +15,12 @@ from core.dialogue.tokenizers.base import Detokenizer
 from core.dialogue.tokenizers.decoders import WindowDetokenizer, as_table
 from core.dialogue.tokenizers.detokenizer import ByteDetokenizer, ByteTable
 from core.errors import ModelError, in_brief
-from core.models.files import SENTENCEPIECE_FILES, read_generation_config, read_json
+from core.models.files import SENTENCEPIECE_FILES, end_ids, read_json
 
 _RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 """The errors of a chat template, its own and those of unexpected messages."""
+
+_LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError)
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -47,6 +49,9 @@ class HuggingFaceTokenizer:
         self.reserved: Sequence[str] = [*self.controls, *self._byte_pieces()]
         self.cut = _before_controls(list(added.values()))
         self.stop_ids = self._ends_of_sequence()
+        written = [ident for token, ident in self.controls.items() if token in self.template]
+        learned = self._backend.get_vocab_size(with_added_tokens=False)
+        self.needed = max(learned, *(ident + 1 for ident in (*written, *self.stop_ids)))
         self._spelling = as_table(json.loads(self._backend.to_str())["decoder"])
         self._table = self._first = None
         if spelling := self._spelling:
@@ -57,6 +62,7 @@ class HuggingFaceTokenizer:
     def load(cls, directory: Path) -> HuggingFaceTokenizer:
         """The tokenizer in a model's directory; ModelError names it where it cannot be loaded."""
         # importing it takes seconds, which a rinna model does not need
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoTokenizer
 
         _check_files(directory)
@@ -66,7 +72,7 @@ class HuggingFaceTokenizer:
                 local_files_only=True,
                 trust_remote_code=False,  # by default it asks on the terminal
             )
-        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        except (*_LOADING_ERRORS, StrictDataclassError) as error:
             raise ModelError(
                 f"the tokenizer in {directory} cannot be loaded: {in_brief(error)}"
             ) from None
@@ -105,10 +111,9 @@ class HuggingFaceTokenizer:
         return "".join(self.pieces([ident for ident in around if ident not in self.stop_ids]))
 
     def _ends_of_sequence(self) -> frozenset[int]:
-        """The ends of sequence of the tokenizer and of the model's generation config."""
-        said = read_generation_config(self.directory).get("eos_token_id")
-        ids = said if isinstance(said, list) else [said]
-        return frozenset(ident for ident in (*ids, self._wrapped.eos_token_id) if ident is not None)
+        """The ends of sequence of the tokenizer and of the model."""
+        own: int | None = self._wrapped.eos_token_id
+        return frozenset((*end_ids(self.directory), *([] if own is None else [own])))
 
     def _table_of(self, spell: Callable[[str], bytes]) -> ByteTable:
         """The bytes that each id adds to a text; none for a special token or an unknown id."""

@@ -9,16 +9,21 @@ from core.errors import ModelError
 from core.models.catalogue import ModelSpec
 from core.models.files import read_config
 
-_PADDING = {"sentencepiece": 128, "transformers": 4096}
-"""Weights are padded with rows that no token has, up to a multiple of this."""
+_PADDING = 128
+"""Weights of a SentencePiece model are padded with rows up to a multiple of this."""
 
 
 def check_vocabulary(tokenizer: Tokenizer, spec: ModelSpec, directory: Path) -> None:
-    """Raise ModelError where the weights have fewer rows than there are tokens, or far more."""
-    config = read_config(directory)
-    rows = config.get("vocab_size")
-    step = _PADDING[spec.tokenizer]
-    if isinstance(rows, int) and not tokenizer.size <= rows <= -(-tokenizer.size // step) * step:
+    """Raise ModelError where the tokenizer is that of another model.
+
+    A tokenizer of Hugging Face's may have added tokens that the weights have no row for, and the
+    weights many more rows than there are tokens; a SentencePiece model has neither.
+    """
+    rows = read_config(directory).get("vocab_size")
+    if not isinstance(rows, int):
+        return
+    most = -(-tokenizer.size // _PADDING) * _PADDING if spec.tokenizer == "sentencepiece" else rows
+    if not tokenizer.needed <= rows <= most:
         raise ModelError(
             f"{directory / 'config.json'} says vocab_size = {rows}, "
             f"and the tokenizer beside it has {tokenizer.size} tokens"

@@ -28,7 +28,7 @@ class SentencePieceTokenizer:
 
     def __init__(self, model: bytes, context_length: int) -> None:
         self._processor = SentencePieceProcessor(model_proto=model)
-        self.size = self._processor.get_piece_size()
+        self.size = self.needed = self._processor.get_piece_size()
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._written = [self._processor.id_to_piece(ident) for ident in range(self.size)]
         self.longest = max(map(len, self._written))

@@ -103,7 +103,9 @@ class TorchEngine:
         self._vocabulary = model.config.get_text_config().vocab_size
         self._reset_cache()
         if is_possible(limits.context_length, self._scheduler.blocks.count, limits.places):
-            verify(model, self._runner, reference, exact=not limits.int8_weights)
+            most = max(limits.step_tokens, limits.places)
+            exact = not limits.int8_weights
+            verify(model, self._runner, reference, step_tokens=most, exact=exact)
 
     def _reset_cache(self) -> None:
         """Begin with an empty cache and no sequences."""

@@ -66,13 +66,16 @@ def reference_of(model: PreTrainedModel) -> Reference:
     return Reference(ids, (first, second))
 
 
-def verify(model: PreTrainedModel, runner: Runner, reference: Reference, *, exact: bool) -> None:
+def verify(
+    model: PreTrainedModel, runner: Runner, reference: Reference, *, step_tokens: int, exact: bool
+) -> None:
     """Compare the engine's steps with the reference; ModelError where they fail or differ.
 
-    `exact` False: the weights were rounded, so that the steps need only succeed.
+    A step has `step_tokens` ids at most. `exact` False: the weights were rounded, so that the
+    steps need only succeed.
     """
     try:
-        compared = list(_compared(runner, reference))
+        compared = list(_compared(runner, reference, step_tokens))
     except Exception as error:
         raise refused(model, in_brief(error)) from error
     spread = _SPREAD.get(model.dtype, _SPREAD_OF_HALF)
@@ -83,13 +86,18 @@ def verify(model: PreTrainedModel, runner: Runner, reference: Reference, *, exac
 
 
 @torch.inference_mode()
-def _compared(runner: Runner, reference: Reference) -> Iterator[tuple[Tensor, Tensor]]:
+def _compared(
+    runner: Runner, reference: Reference, step_tokens: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The logits of the engine and of the model, at the last id of each chunk."""
     long, short = (
         _sequence(ids, first_block) for ids, first_block in zip(reference.ids, (0, 3), strict=True)
     )
-    for counts in ({long: _PIECE, short: _SHORT}, {long: _LONG - _PIECE - 1}, {long: 1}):
-        chunks = [ScheduledChunk(sequence, count) for sequence, count in counts.items()]
+    piece = min(_PIECE, step_tokens - _SHORT)
+    pieces = [min(step_tokens, _LONG - 1 - at) for at in range(piece, _LONG - 1, step_tokens)]
+    steps = [[(long, piece), (short, _SHORT)], *([(long, count)] for count in (*pieces, 1))]
+    for counts in steps:
+        chunks = [ScheduledChunk(sequence, count) for sequence, count in counts]
         ids, positions, last = inputs_of(chunks)
         logits = runner._logits(chunks, ids, positions, last).float().cpu()
         for row, chunk in zip(logits, chunks, strict=True):
