@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, cast
 
-from core.access_policy import OPEN_PERMIT, Permit
+from core.access_policy import OPEN_PERMIT, Permit, Quota
 from core.background import cancel
 from core.errors import StoreUnavailable
 from core.queue_types import (
@@ -74,7 +75,7 @@ class RedisQueue:
             tell=submission.tell,
             alone=submission.alone or not self._store.answer_together,
             note=codec.dump(dict(submission.note)),
-            **_permitted(submission.permit),
+            **await self._permitted(submission.permit, thread, turn.author),
         )
 
     async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
@@ -102,7 +103,7 @@ class RedisQueue:
         job = Job.id_for(thread, turn, revision)
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), **_permitted(permit),
+            job=job, seed=str(Job.seed_for(job)), **await self._permitted(permit, thread),
         )  # fmt: skip
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -114,7 +115,8 @@ class RedisQueue:
         return await self._ask(
             "regenerate", wanted.thread, holder, reply=wanted.reply, revision=wanted.revision,
             author=wanted.author, lane=wanted.lane, job=job, seed=str(Job.seed_for(job)),
-            resumes=wanted.resumes, **note, **_permitted(wanted.permit),
+            resumes=wanted.resumes, **note,
+            **await self._permitted(wanted.permit, wanted.thread, wanted.author),
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
@@ -343,6 +345,41 @@ class RedisQueue:
     async def release(self, claim: Claim) -> FenceResult:
         return await self._fenced("release", claim)
 
+    async def _permitted(
+        self, permit: Permit, thread: ThreadKey, person: str = ""
+    ) -> dict[str, Any]:
+        """A permit as the scripts take it, with what the person has used in other buckets."""
+        quota = codec.fields(permit.quota)
+        everywhere = permit.quota.all_messages or permit.quota.all_tokens
+        if everywhere and person and self._store.buckets > 1:
+            quota |= await self._used_elsewhere(permit.quota, thread, person)
+        return {
+            "refuse": permit.refuse,
+            "read": permit.read,
+            "quota": quota,
+            "keep_ms": _ms(permit.retention or 0),
+        }
+
+    async def _used_elsewhere(
+        self, quota: Quota, thread: ThreadKey, person: str
+    ) -> Mapping[str, int]:
+        """Messages and tokens of today in the buckets that the script of `thread` cannot read."""
+        day = str(int((time.time() * 1000 + quota.offset_ms) // (keys.DAY * 1000)))
+        who = f"everywhere {thread.platform}:{person}"
+        own = self._store.bucket(thread)
+
+        def step(bucket: int) -> Awaitable[Any]:
+            name = keys.key("used", bucket, day)
+            return self._store.command("hmget", name, f"messages {who}", f"tokens {who}")
+
+        others = [bucket for bucket in self._store.all_buckets() if bucket != own]
+        answers, _ = await self._store.each(others, step)
+        messages, tokens = (
+            sum(max(0, int(used or 0)) for used in column)
+            for column in zip(*answers.values(), strict=True)
+        )
+        return {"elsewhere_messages": messages, "elsewhere_tokens": tokens}
+
     # -- between here and Redis -----------------------------------------------------------------
 
     async def _run(self, script: str, thread: ThreadKey, **arguments: Any) -> Any:
@@ -373,15 +410,6 @@ class RedisQueue:
             script, claim.job.thread, job=claim.job.id, gen=claim.gen, **arguments
         )
         return cast("FenceResult", answer)
-
-
-def _permitted(permit: Permit) -> dict[str, Any]:
-    return {
-        "refuse": permit.refuse,
-        "read": permit.read,
-        "quota": codec.fields(permit.quota),
-        "keep_ms": _ms(permit.retention or 0),
-    }
 
 
 def _ms(seconds: float) -> int:

@@ -126,3 +126,25 @@ async def test_what_is_unimportant_is_left_out_rather_than_kept_waiting(
     limiter.observe("c", headers(3, 5.0), 200)
     assert limiter.try_acquire("c")
     assert not limiter.try_acquire("c")
+
+
+async def test_a_flood_of_notices_puts_no_request_before_a_reply(
+    limiter: RateLimiter, clock: Clock
+) -> None:
+    order: list[str] = []
+
+    async def send(name: str, *, final: bool) -> None:
+        await limiter.acquire("c", final=final)
+        order.append(name)
+
+    limiter.observe("c", headers(0, 5.0), 200)
+    flood = [asyncio.create_task(send("notice", final=False)) for _ in range(100)]
+    reply = asyncio.create_task(send("reply", final=True))
+    await asyncio.sleep(0)
+    clock.now += 5.0
+    limiter.observe("c", headers(5, 5.0), 200)
+    await reply
+    assert order[0] == "reply"
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)

@@ -58,8 +58,10 @@ local function used_up(T, person)
     'messages ' .. all, 'tokens ' .. all, 'messages ' .. where, 'tokens ' .. where)
   local limits = { quota.person_messages, quota.person_tokens, quota.all_messages,
     quota.all_tokens, quota.channel_messages, quota.channel_tokens }
+  -- in other buckets, as the caller has read it
+  local elsewhere = { [3] = quota.elsewhere_messages, [4] = quota.elsewhere_tokens }
   for i, most in ipairs(limits) do
-    if most > 0 and (tonumber(used[i]) or 0) >= most then
+    if most > 0 and (tonumber(used[i]) or 0) + (elsewhere[i] or 0) >= most then
       return i <= 4 and 'quota' or 'quota_channel', (today() + 1) * DAY_MS - quota.offset_ms
     end
   end
