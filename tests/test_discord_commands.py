@@ -48,7 +48,7 @@ async def test_a_private_question_is_seen_by_its_person_alone(
     assert deployment.discord.replies(general) == []
 
 
-async def test_what_was_asked_privately_is_not_remembered_in_the_open(
+async def test_a_private_question_is_not_part_of_the_open_conversation(
     deployment: DiscordDeployment, general: str
 ) -> None:
     used = await deployment.discord.uses(
@@ -290,7 +290,7 @@ async def test_an_admin_resets_a_server_and_its_status_says_so(
 # -- the buttons --------------------------------------------------------------------------------
 
 
-async def test_a_reply_is_stopped_by_whoever_asked_and_by_no_other(
+async def test_only_the_asker_stops_a_reply(
     deployment: DiscordDeployment,
 ) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())
@@ -311,7 +311,7 @@ async def test_a_reply_is_stopped_by_whoever_asked_and_by_no_other(
     assert where[general][used.original]["content"].startswith("echo: word")
 
 
-async def test_a_reply_is_written_anew_in_its_place_from_another_process(
+async def test_another_process_regenerates_a_reply_in_its_place(
     deployment: DiscordDeployment, general: str
 ) -> None:
     said = await deployment.discord.says(ALICE, general, "<@bot> hello")
@@ -335,7 +335,7 @@ async def test_a_reply_is_written_anew_in_its_place_from_another_process(
     assert len(deployment.discord.replies(said["id"])) == 1
 
 
-async def test_a_private_reply_is_written_anew_through_the_presss_own_token(
+async def test_a_private_reply_is_regenerated_by_the_token_of_the_press(
     deployment: DiscordDeployment, general: str
 ) -> None:
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi", "private": True})
@@ -370,7 +370,7 @@ async def test_feedback_is_kept_with_the_reason_that_the_unhappy_are_asked_for(
     assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
 
 
-async def test_a_person_exports_and_has_forgotten_what_they_wrote(
+async def test_a_person_exports_and_deletes_their_messages(
     deployment: DiscordDeployment, general: str
 ) -> None:
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"})

@@ -234,7 +234,7 @@ def test_indentation_of_code_survives_the_names(world: World) -> None:
     [{"author": {**BOB, "bot": True}}, {"webhook_id": "55"}, {"type": 7}],
     ids=["a bot", "a webhook", "a notice"],
 )
-def test_what_no_person_wrote_is_passed_over(world: World, more: dict[str, Any]) -> None:
+def test_messages_that_no_person_wrote_are_ignored(world: World, more: dict[str, Any]) -> None:
     assert convert.incoming(world.says(f"{MENTION} hi", **more), ME, "thread", "ja") is None
 
 
@@ -282,7 +282,7 @@ ids = st.integers(10**15, 2**64 - 1).map(str)
     st.text("0123456789abcdef", min_size=24, max_size=24),
     st.integers(0, 99),
 )
-def test_a_custom_id_says_what_it_was_made_of_and_fits(
+def test_a_custom_id_contains_its_parts_and_fits(
     action: components.Action, space: str, channel: str, thread: str, job: str, index: int
 ) -> None:
     press = components.ButtonId(action, ThreadKey("discord", space, channel, thread), job, index)
@@ -293,7 +293,7 @@ def test_a_custom_id_says_what_it_was_made_of_and_fits(
 @pytest.mark.parametrize(
     "custom_id", ["", "h1.s", "h2.s.a.0.1.1.1", "h1.z.a.0.1.1.1", "h1.s.a.0.?.1.1"]
 )
-def test_a_custom_id_of_another_make_is_none_of_ours(custom_id: str) -> None:
+def test_a_foreign_custom_id_is_ignored(custom_id: str) -> None:
     assert components.ButtonId.parse(custom_id) is None
 
 

@@ -113,7 +113,7 @@ async def test_a_part_that_begins_with_an_indented_list_item_keeps_the_indent(
     assert [line for line in lines if "item" in line] == items.split("\n")
 
 
-async def test_the_bots_own_notices_are_no_turns_where_what_was_said_before_is_read(
+async def test_the_bots_own_notices_are_not_read_as_earlier_turns(
     deployment: DiscordDeployment, general: str
 ) -> None:
     direct = deployment.discord.add_direct(ALICE)
@@ -141,7 +141,7 @@ PROXIED: p.Payload = {"webhook_id": "466", "application_id": "466"}
 
 
 @pytest.mark.parametrize("first", ["copy", "deletion"])
-async def test_a_message_that_a_proxy_posts_anew_is_answered_once_as_its_persons(
+async def test_a_proxied_message_is_answered_once_as_its_persons(
     deployment: DiscordDeployment, first: str
 ) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())
@@ -189,7 +189,7 @@ async def test_a_post_that_names_the_bot_in_its_title_is_answered_in_it(
     assert reply["channel_id"] == post
 
 
-async def test_a_link_that_unfolds_is_no_edit(deployment: DiscordDeployment, general: str) -> None:
+async def test_a_link_preview_is_no_edit(deployment: DiscordDeployment, general: str) -> None:
     said, thread = await talk(deployment, general)
     sent = len(deployment.discord.sent("edit"))
     embeds = [{"type": "link", "url": "https://example.org"}]
@@ -330,7 +330,7 @@ async def test_a_follow_up_in_the_bots_thread_needs_no_mention(
     await remembered(deployment, thread, "one", "echo: one", "two", "echo: two")
 
 
-async def test_what_people_say_to_each_other_in_a_thread_is_kept_and_not_answered(
+async def test_messages_between_people_in_a_thread_are_stored_and_not_answered(
     deployment: DiscordDeployment, general: str
 ) -> None:
     said, thread = await talk(deployment, general)
@@ -371,7 +371,7 @@ async def test_a_direct_message_is_answered_there(
     assert deployment.discord.replies(direct)[0]["message_reference"]
 
 
-async def test_what_was_said_in_a_thread_before_is_read_once(
+async def test_earlier_messages_of_a_thread_are_read_once(
     deployment: DiscordDeployment, general: str
 ) -> None:
     talk_ = deployment.discord.add_thread(general)
@@ -414,7 +414,7 @@ async def test_a_mention_alone_is_asked_what_it_wants(
     assert reply["message_reference"]["message_id"] == said["id"]
 
 
-async def test_a_reply_pings_nobody_and_unfolds_no_link(
+async def test_a_reply_pings_nobody_and_shows_no_link_preview(
     deployment: DiscordDeployment, general: str
 ) -> None:
     text = "@everyone <@&5> https://example.org"

@@ -27,7 +27,7 @@ LONG = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
 # -- Redis --------------------------------------------------------------------------------------
 
 
-async def test_while_redis_is_silent_each_of_a_hundred_is_told_in_time(
+async def test_a_hundred_people_are_told_in_time_that_redis_does_not_answer(
     deployment: DiscordDeployment, general: str
 ) -> None:
     await deployment.stores.redis.client_pause(4000)
@@ -42,7 +42,7 @@ async def test_while_redis_is_silent_each_of_a_hundred_is_told_in_time(
         assert question.acknowledged_after < 2.9
 
 
-async def test_while_redis_is_silent_every_command_and_button_is_told_in_time(
+async def test_every_command_and_button_says_in_time_that_redis_does_not_answer(
     deployment: DiscordDeployment, general: str
 ) -> None:
     asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
@@ -69,7 +69,7 @@ def _said_privately(deployment: DiscordDeployment, used: Interaction) -> str:
 
 
 @pytest.mark.parametrize("command", ["admin status", "admin reset channel"])
-async def test_a_deferred_answer_does_not_think_for_ever_where_redis_fails(
+async def test_a_deferred_answer_ends_with_a_sentence_where_redis_fails(
     deployment: DiscordDeployment, general: str, command: str
 ) -> None:
     for name in ("threads", "resets"):
@@ -78,7 +78,9 @@ async def test_a_deferred_answer_does_not_think_for_ever_where_redis_fails(
     assert await told(deployment, used) == say("store_down", "en")
 
 
-async def test_nor_does_an_export(deployment: DiscordDeployment, general: str) -> None:
+async def test_a_failing_export_is_told_to_its_person(
+    deployment: DiscordDeployment, general: str
+) -> None:
     guild = deployment.discord.world.guild_of(general)
     person = keys.key("person", 0, f"discord:{guild}:{ALICE['id']}")
     await deployment.stores.redis.set(person, "not what is expected there")
@@ -143,7 +145,7 @@ async def test_where_the_bot_may_not_write_a_long_reply_goes_through_the_token(
     assert "".join(where[ident]["content"] for ident in used.messages) == f"echo: {LONG}"
 
 
-async def test_where_the_app_is_only_the_persons_a_long_reply_ends_in_a_file(
+async def test_a_long_reply_of_a_user_installed_app_ends_in_a_file(
     deployment: DiscordDeployment,
 ) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())
@@ -160,7 +162,7 @@ async def test_where_the_app_is_only_the_persons_a_long_reply_ends_in_a_file(
     assert not any("files" in where[ident] for ident in used.messages[:5])
 
 
-async def test_where_the_bot_may_not_write_a_reply_is_written_anew_through_the_token(
+async def test_where_the_bot_may_not_write_a_reply_is_regenerated_by_the_token(
     deployment: DiscordDeployment, general: str
 ) -> None:
     deployment.discord.world.mute.add(general)
@@ -210,7 +212,7 @@ async def test_a_reply_to_a_message_that_cannot_be_read_comes_without_its_refere
     assert "message_reference" not in reply
 
 
-async def test_a_message_that_takes_no_more_edits_is_said_anew_at_the_end(
+async def test_a_message_that_accepts_no_more_edits_is_sent_anew_at_the_end(
     deployment: DiscordDeployment,
 ) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())
@@ -271,7 +273,7 @@ async def test_a_reply_to_a_thread_that_was_locked_meanwhile_is_told_directly(
     )
 
 
-async def test_whoever_never_wrote_to_the_bot_directly_gets_no_direct_message(
+async def test_a_person_who_never_wrote_directly_gets_no_direct_message(
     deployment: DiscordDeployment, general: str
 ) -> None:
     direct = deployment.discord.add_direct(ALICE)
@@ -295,7 +297,7 @@ async def test_a_locked_thread_costs_no_model_call(
     assert await deployment.stores.texts(ThreadKey("discord", guild, general, thread)) == []
 
 
-async def test_a_token_that_discord_does_not_know_any_more_is_done_without(
+async def test_a_reply_continues_without_a_token_that_discord_no_longer_knows(
     deployment: DiscordDeployment, general: str
 ) -> None:
     deployment.discord.make_trouble("webhook", status=404, code=LATE_TOKEN)
@@ -310,9 +312,7 @@ async def test_a_token_that_discord_does_not_know_any_more_is_done_without(
 # -- what people write --------------------------------------------------------------------------
 
 
-async def test_a_file_is_not_passed_over_in_silence(
-    deployment: DiscordDeployment, general: str
-) -> None:
+async def test_a_file_is_named_as_unread(deployment: DiscordDeployment, general: str) -> None:
     file: dict[str, Any] = {
         "id": p.snowflake(), "filename": "a.txt", "size": 1, "url": "http://x", "proxy_url": "http://x",
     }  # fmt: skip
@@ -331,7 +331,7 @@ async def test_a_message_without_text_cannot_be_asked_about(
     assert await told(deployment, used) == say("no_text_there", "en")
 
 
-async def test_whoever_is_asked_why_is_told_who_reads_it(
+async def test_the_question_for_a_reason_says_who_reads_the_answer(
     deployment: DiscordDeployment, general: str
 ) -> None:
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
@@ -359,7 +359,7 @@ async def test_a_chat_without_the_intent_says_to_mention_the_bot_and_says_it_onc
         assert len(deployment.discord.replies(thread)) == 2
 
 
-async def test_a_reply_in_a_channel_needs_no_word_on_how_to_go_on(redis: Redis) -> None:
+async def test_a_reply_in_a_channel_does_not_say_how_to_continue(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as deployment:
         general = deployment.discord.add_channel(deployment.discord.add_guild())
         await deployment.start_core()

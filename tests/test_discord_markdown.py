@@ -70,7 +70,7 @@ pieces = st.sampled_from([*TABLE.split("\n"), "#### a", "---", "word", "$$", "<b
 
 
 @given(st.lists(pieces, max_size=20))
-def test_what_is_rendered_stays_so_when_it_is_rendered_again(lines: list[str]) -> None:
+def test_rendering_twice_is_rendering_once(lines: list[str]) -> None:
     once = rendered("\n".join(lines))
     assert rendered(once) == once
 

@@ -58,9 +58,7 @@ async def test_intermediate_texts_leave_room_for_finished_ones(limiter: RateLimi
     assert [await is_let_through(limiter, final=True) for _ in range(3)] == [True, True, False]
 
 
-async def test_a_window_opens_again_when_its_time_is_over(
-    limiter: RateLimiter, clock: Clock
-) -> None:
+async def test_a_bucket_is_full_again_after_its_window(limiter: RateLimiter, clock: Clock) -> None:
     limiter.observe("c", headers(0, 5.0), 200)
     assert not await is_let_through(limiter, final=True)
     clock.now += 5.0
@@ -85,14 +83,14 @@ async def test_a_finished_text_goes_before_those_that_wait(
     assert order == ["final", "draft"]
 
 
-async def test_whoever_gives_up_waiting_does_not_stand_in_the_way(limiter: RateLimiter) -> None:
+async def test_a_cancelled_request_does_not_block_the_bucket(limiter: RateLimiter) -> None:
     limiter.observe("c", headers(0, 5.0), 200)
     assert not await is_let_through(limiter, final=True)
     limiter.observe("c", {}, 200)
     assert not limiter._buckets["c"].waiting
 
 
-async def test_a_refusal_closes_the_window_for_as_long_as_it_says(
+async def test_a_429_empties_the_bucket_for_as_long_as_it_says(
     limiter: RateLimiter, clock: Clock
 ) -> None:
     limiter.observe("c", headers(3, 5.0), 200)
@@ -120,7 +118,7 @@ async def test_all_channels_together_stay_below_fifty_a_second(
     assert await is_let_through(limiter, GLOBAL, final=True)
 
 
-async def test_what_is_unimportant_is_left_out_rather_than_kept_waiting(
+async def test_an_optional_request_is_skipped_where_the_bucket_is_empty(
     limiter: RateLimiter,
 ) -> None:
     limiter.observe("c", headers(3, 5.0), 200)

@@ -47,7 +47,7 @@ async def written_anew(deployment: DiscordDeployment, reply: p.Payload, before: 
 # -- who may ------------------------------------------------------------------------------------
 
 
-async def test_the_command_writes_the_newest_reply_anew_in_its_place(
+async def test_the_command_regenerates_the_newest_reply_in_its_place(
     deployment: DiscordDeployment, general: str
 ) -> None:
     reply = await a_reply_in_a_thread(deployment, general)
@@ -58,7 +58,7 @@ async def test_the_command_writes_the_newest_reply_anew_in_its_place(
     assert len(deployment.discord.replies(reply["channel_id"])) == 1
 
 
-async def test_the_command_is_refused_to_others_than_whoever_asked(
+async def test_the_command_is_refused_to_everybody_but_the_asker(
     deployment: DiscordDeployment, general: str
 ) -> None:
     reply = await a_reply_in_a_thread(deployment, general)
@@ -66,7 +66,7 @@ async def test_the_command_is_refused_to_others_than_whoever_asked(
     assert await told(deployment, used) == say("not_yours", "en")
 
 
-async def test_what_an_admin_had_written_anew_is_still_the_askers_too(
+async def test_the_asker_still_governs_a_reply_that_an_admin_regenerated(
     deployment: DiscordDeployment, general: str
 ) -> None:
     reply = await a_reply_in_a_thread(deployment, general)
@@ -113,7 +113,7 @@ async def test_the_stop_command_stops_ones_own_reply(deployment: DiscordDeployme
 # -- where only a token reaches -------------------------------------------------------------------
 
 
-async def test_a_private_reply_is_written_anew_as_the_answer_to_the_command(
+async def test_a_private_reply_is_regenerated_as_the_answer_to_the_command(
     deployment: DiscordDeployment, general: str
 ) -> None:
     asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi", "private": True})
@@ -125,7 +125,7 @@ async def test_a_private_reply_is_written_anew_as_the_answer_to_the_command(
     assert deployment.discord.sent("edit") == []
 
 
-async def test_where_the_bot_is_a_persons_own_a_reply_is_written_anew_too(
+async def test_a_reply_of_a_user_installed_app_is_regenerated_too(
     deployment: DiscordDeployment, general: str
 ) -> None:
     asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi"}, **SOMEBODY)
@@ -136,7 +136,7 @@ async def test_where_the_bot_is_a_persons_own_a_reply_is_written_anew_too(
     assert deployment.discord.sent("post") == []
 
 
-async def test_a_long_private_reply_is_written_anew_whole(
+async def test_a_long_private_reply_is_regenerated_whole(
     deployment: DiscordDeployment, general: str
 ) -> None:
     asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": LONG, "private": True})
@@ -156,7 +156,7 @@ async def test_a_long_private_reply_is_written_anew_whole(
     assert "".join(where[ident]["content"] for ident in (last["id"], *made)) == f"echo: {LONG}"
 
 
-async def test_in_an_archived_thread_a_reply_is_written_anew(
+async def test_a_reply_in_an_archived_thread_is_regenerated(
     deployment: DiscordDeployment, general: str
 ) -> None:
     reply = await a_reply_in_a_thread(deployment, general)

@@ -38,7 +38,7 @@ async def says(deployment: DiscordDeployment, channel: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("admins", [(str(BOB["id"]),), (f"discord:{BOB['id']}",)])
-async def test_who_is_on_the_list_administers_without_a_right_of_discords(
+async def test_a_listed_admin_needs_no_permission_of_discord(
     deployment: DiscordDeployment, admins: tuple[str, ...]
 ) -> None:
     general = await a_channel(deployment, Policy(admins=admins))
@@ -54,7 +54,7 @@ async def test_who_is_on_the_list_administers_without_a_right_of_discords(
     assert await told(deployment, used) == say("admins_only", "en")
 
 
-async def test_who_is_on_the_list_may_stop_anothers_reply(deployment: DiscordDeployment) -> None:
+async def test_a_listed_admin_may_stop_another_persons_reply(deployment: DiscordDeployment) -> None:
     general = await a_channel(deployment, Policy(admins=(str(BOB["id"]),)), tokens_per_second=30)
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "word " * 100})
     await answered(deployment, used)
@@ -114,7 +114,7 @@ async def test_a_rule_says_when_a_follow_up_needs_no_mention(deployment: Discord
     assert not any("I agree" in text or "what do you" in text for text in texts)
 
 
-async def test_who_takes_along_what_is_kept_of_them_is_in_the_audit_log(
+async def test_an_export_is_in_the_audit_log(
     deployment: DiscordDeployment,
 ) -> None:
     general = await a_channel(deployment, Policy())

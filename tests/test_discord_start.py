@@ -52,14 +52,16 @@ async def told_at_the_start(deployment: DiscordDeployment, **changes: Any) -> li
     return [str(line["event"]) for line in logs if line["log_level"] == "warning"]
 
 
-async def test_a_bot_that_is_well_is_named_by_the_doctor(deployment: DiscordDeployment) -> None:
+async def test_the_doctor_names_a_working_bot(deployment: DiscordDeployment) -> None:
     guild = int(deployment.discord.add_guild())
     finding = await doctor.platform("discord", settings_for(deployment, discord_guild=guild))
     assert (finding.state, finding.what) == ("ok", "the token is that of Henji")
     assert await told_at_the_start(deployment) == []
 
 
-async def test_a_wrong_token_is_said_to_be_reset(deployment: DiscordDeployment) -> None:
+async def test_a_wrong_token_is_reported_with_where_to_reset_it(
+    deployment: DiscordDeployment,
+) -> None:
     finding = await doctor.platform("discord", settings_for(deployment, discord_bot_token="wrong"))
     assert (finding.state, finding.what) == ("fault", setup_checks.WRONG_TOKEN)
 
@@ -71,7 +73,7 @@ async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis)
         assert await told_at_the_start(deployment) == [setup_checks.NO_INTENT]
 
 
-async def test_whoever_does_without_the_intent_is_not_told_of_it(redis: Redis) -> None:
+async def test_the_missing_intent_is_not_mentioned_where_it_is_switched_off(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as deployment:
         off = {"discord_message_content": "off"}
         assert (await doctor.platform("discord", settings_for(deployment, **off))).state == "ok"

@@ -67,7 +67,7 @@ async def test_a_direct_message_needs_no_mention(redis: Redis) -> None:
         await story.hears(story.alice.user.dm_channel, "echo: hello")
 
 
-async def test_what_was_said_in_a_thread_before_is_read(redis: Redis) -> None:
+async def test_earlier_messages_of_a_thread_are_read(redis: Redis) -> None:
     async with a_story(redis, followups="mention") as story:
         started = await story.bob.send(story.general, "the moon is far")
         thread = await started.create_thread(name="the moon")
@@ -288,7 +288,7 @@ async def test_buttons_work_after_a_restart(redis: Redis) -> None:
         assert len(story.messages(thread)) == 1
 
 
-async def test_only_who_asked_and_admins_may_press(redis: Redis) -> None:
+async def test_only_the_asker_and_admins_may_press(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} hello")
         thread = await story.thread()

@@ -182,7 +182,7 @@ async def test_after_a_session_that_is_lost_its_threads_are_caught_up(
     assert len(deployment.discord.replies(said["id"])) == 2
 
 
-async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(
+async def test_a_starting_bot_catches_up_with_the_messages_it_missed(
     deployment: DiscordDeployment,
 ) -> None:
     general = await a_channel(deployment)
@@ -197,7 +197,7 @@ async def test_a_bot_that_starts_catches_up_what_was_written_while_it_was_away(
     await the_reply(deployment, said["id"], "echo: two")
 
 
-async def test_what_was_missed_is_found_behind_what_came_first_in_the_new_session(
+async def test_missed_messages_are_found_although_a_newer_one_was_stored_first(
     deployment: DiscordDeployment,
 ) -> None:
     general = await a_channel(deployment)
@@ -325,7 +325,7 @@ async def test_while_the_lease_cannot_be_renewed_the_connection_stays(
     assert deployment.discord.gateway.identified == 1
 
 
-async def test_whoever_has_lost_the_lease_is_not_connected(deployment: DiscordDeployment) -> None:
+async def test_a_process_that_lost_the_lease_disconnects(deployment: DiscordDeployment) -> None:
     await a_channel(deployment)
     await deployment.start_bot(plan=ShardPlan(1, 1, "bot", lease=0.3, identify=0.05))
     await deployment.stores.redis.set(SHARD_LEASE, "another", px=600)
@@ -377,7 +377,7 @@ async def test_a_429_is_waited_out_and_the_reply_is_whole(deployment: DiscordDep
     assert len(deployment.discord.throttled()) == 2
 
 
-async def test_a_slow_rest_gets_the_newest_text_and_not_every_delta(
+async def test_a_slow_api_gets_only_the_newest_text(
     deployment: DiscordDeployment,
 ) -> None:
     general = await a_channel(deployment)
@@ -420,7 +420,7 @@ async def test_a_message_whose_answer_was_lost_is_not_sent_twice(
     assert len(deployment.discord.replies(said["id"])) == 1
 
 
-async def test_of_what_was_sent_twice_past_its_nonce_one_stands(
+async def test_a_message_sent_twice_past_its_nonce_is_deleted_once(
     deployment: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DiscordPlatform, "call_seconds", 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -31,7 +32,7 @@ SESSION_EVENTS = frozenset(("READY", "RESUMED"))
 """Without them there is no session: a failure to parse one opens a new connection."""
 
 
-CHECKED_GUILDS = 100
+CHECKED_GUILDS, CHECK_SECONDS = 100, 2.0
 """Guilds in which commands of their own are looked for: the setting is for trying the bot."""
 
 
@@ -121,12 +122,12 @@ class HenjiClient(discord.Client):
         app = self.application_id or 0
         for guild in guilds:
             try:
-                await self._context.api.acquire()
                 if await self.http.get_guild_commands(app, guild.id):
                     await self.http.bulk_upsert_guild_commands(app, guild.id, [])
                     log.info("removed the commands of one server", guild=guild.id)
             except discord.HTTPException as error:
                 log.info("a server's commands were not looked at", guild=guild.id, code=error.code)
+            await asyncio.sleep(CHECK_SECONDS)  # people's questions come first
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Wait for a turn to open a session: this bot may have other processes."""
