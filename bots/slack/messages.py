@@ -61,7 +61,8 @@ class MessageHandler:
         addressed = await self._is_addressed(posted)
         if addressed is None:
             return
-        if addressed and await self._may_use(posted) and await self._was_command(posted, bot):
+        is_special = addressed and not _is_plain_question(posted, bot)
+        if is_special and await self._may_use(posted) and await self._was_command(posted, bot):
             return
         await self._submit(posted, bot, addressed)
 
@@ -221,6 +222,12 @@ class MessageHandler:
         posted = convert.parse_event({"event": {**message, "channel": key.channel}}, bot)
         if isinstance(posted, MessagePosted):
             await self.handle(posted, bot)
+
+
+def _is_plain_question(posted: MessagePosted, bot: Bot) -> bool:
+    """Whether there is nothing to do but to answer: the most of all messages."""
+    is_command = convert.text_command(posted, bot) is not None
+    return not (is_command or posted.files) and bool(convert.readable(posted.text, bot, {}))
 
 
 def _is_at_the_top(posted: MessagePosted) -> bool:
