@@ -57,7 +57,7 @@ def in_thread(number: int) -> ThreadKey:
 # -- who may ------------------------------------------------------------------------------------
 
 
-async def test_one_who_may_not_ask_gets_one_sentence_and_is_not_remembered(
+async def test_a_person_without_access_gets_one_sentence_and_is_not_remembered(
     company: Company,
 ) -> None:
     await company.config("deny_people U1")
@@ -68,7 +68,9 @@ async def test_one_who_may_not_ask_gets_one_sentence_and_is_not_remembered(
     assert (await company.say("hello", "U2")).outcome == "queued"
 
 
-async def test_what_they_say_to_others_is_not_kept_either(company: Company) -> None:
+async def test_unaddressed_messages_of_a_person_without_access_are_not_kept_either(
+    company: Company,
+) -> None:
     await company.say("hello", "U2")
     await company.config("deny_people U1")
     admission = await company.access.admit(Asker(THREAD, "U1"), LANE)
@@ -233,7 +235,7 @@ async def test_a_place_keeps_its_threads_for_its_own_term(company: Company) -> N
             assert 0 < await company.stores.redis.ttl(name) <= 2 * DAY
 
 
-async def test_a_shorter_term_holds_for_threads_that_are_there(company: Company) -> None:
+async def test_a_shorter_retention_applies_to_existing_threads(company: Company) -> None:
     elsewhere = ThreadKey("slack", "T1", "C2", "1.0")
     await company.say("hello")
     await company.say("hello", thread=elsewhere)
@@ -244,7 +246,7 @@ async def test_a_shorter_term_holds_for_threads_that_are_there(company: Company)
     assert 8 * DAY < await company.stores.redis.ttl(name % elsewhere) <= 9 * DAY
 
 
-async def test_a_shorter_term_holds_for_what_says_which_message_was_whose(company: Company) -> None:
+async def test_a_shorter_retention_applies_to_records_of_messages(company: Company) -> None:
     receipt = await company.say("hello")
     await company.stores.reply(await company.stores.claim(), "hi")
     delivery = await company.stores.deliveries.get(THREAD, receipt.job or "")
@@ -261,7 +263,7 @@ async def test_a_shorter_term_holds_for_what_says_which_message_was_whose(compan
 # -- who did what -------------------------------------------------------------------------------
 
 
-async def test_what_was_done_is_in_the_audit_log(company: Company) -> None:
+async def test_resets_and_deletions_are_in_the_audit_log(company: Company) -> None:
     await company.say("hello")
     await company.config("temperature 0.1")
     await company.stores.history.reset(THREAD, "U7")

@@ -133,7 +133,7 @@ async def test_the_asker_still_governs_a_reply_that_an_admin_regenerated(office:
     assert went_on.done
 
 
-async def test_an_admin_who_regenerated_without_staying_one_does_not_govern(
+async def test_a_former_admin_does_not_govern_a_reply_that_they_regenerated(
     office: Office,
 ) -> None:
     reply = await office.answered()
@@ -142,7 +142,7 @@ async def test_an_admin_who_regenerated_without_staying_one_does_not_govern(
     assert (await office.actions.stop(Actor("U9"), THREAD, job)).key == "not_yours"
 
 
-async def test_each_press_is_one_of_its_own(office: Office) -> None:
+async def test_each_press_regenerates_anew(office: Office) -> None:
     reply = await office.answered()
     for press in ("first", "second"):
         assert (await office.actions.regenerate(ASKER, THREAD, reply, press)).done
@@ -185,7 +185,7 @@ async def test_a_reset_does_not_end_another_persons_reply(office: Office) -> Non
     assert await office.stores.texts() == ["question"]
 
 
-async def test_one_who_is_alone_in_a_thread_resets_it_with_their_reply(office: Office) -> None:
+async def test_a_person_alone_in_a_thread_resets_it_with_their_reply(office: Office) -> None:
     job = await office.under_way("U1")
     assert (await office.actions.reset(ASKER, HERE)).key == "reset_done"
     assert (await office.stores.events(job))[-1] == Cancelled("reset")
@@ -215,7 +215,7 @@ async def test_everybody_may_have_their_own_words_forgotten(office: Office) -> N
     assert await office.stores.texts() == ["theirs", "answer"]
 
 
-async def test_whoever_asked_is_forgotten_with_what_an_admin_has_regenerated(
+async def test_resetting_ones_own_words_ends_a_reply_that_an_admin_regenerated(
     office: Office,
 ) -> None:
     reply = await office.answered()

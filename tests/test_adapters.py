@@ -183,7 +183,7 @@ def test_a_manifest_tells_other_weights_under_the_same_name(base: Path, tmp_path
         load(spec_of(other, tmp_path))
 
 
-def test_it_can_be_told_which_adapters_hold_what_somebody_said(tmp_path: Path) -> None:
+def test_adapters_trained_on_a_text_are_found_by_its_digest(tmp_path: Path) -> None:
     for name, words in (("one", ("a", "b")), ("two", ("c",))):
         (tmp_path / name).mkdir()
         Manifest("dpo", "", "", "", None, "", "", (), words).write(tmp_path / name)

@@ -127,7 +127,7 @@ def test_a_system_message_is_the_system_prompt(rinna: Dialogue, tmp_path: Path) 
     assert item.prompt == adapted.prompt([turn], low_water=1.0).ids
 
 
-def test_what_does_not_fit_is_left_out_and_counted(rinna: Dialogue, tmp_path: Path) -> None:
+def test_examples_that_do_not_fit_are_left_out_and_counted(rinna: Dialogue, tmp_path: Path) -> None:
     long = {**PAIR, "chosen": [said("assistant", "長い。" * 500)]}
     told: list[str] = []
     path = written(tmp_path, PAIR, long)

@@ -38,7 +38,7 @@ def test_a_replys_log_probability_is_the_sum_over_its_own_tokens() -> None:
     assert found.tolist() == pytest.approx([log(0.25 * 0.4), log(0.25 * 0.5 * 0.125)])
 
 
-def test_what_stands_beside_a_sequence_in_a_batch_changes_nothing() -> None:
+def test_other_sequences_of_a_batch_change_nothing() -> None:
     alone = losses.token_log_probs(Bigrams(), Batch.of([SHORT], CPU))
     beside = losses.token_log_probs(Bigrams(), Batch.of([LONG, SHORT], CPU))
     assert alone.tolist() == [pytest.approx([log(0.25), log(0.4)])]

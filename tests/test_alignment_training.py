@@ -120,7 +120,7 @@ def test_a_new_adapter_changes_nothing(bench: Bench) -> None:
     assert torch.equal(log_probs(trainee.model), base)
 
 
-def test_what_is_trained_is_what_is_served_and_the_reference_stays(bench: Bench) -> None:
+def test_the_trained_adapter_is_the_served_one_and_the_reference_stays(bench: Bench) -> None:
     base = log_probs(bench.served(None))
     trainee = far(Trainee.begin(bench.served(None), rank=4, alpha=8, layers=1, seed=0))
     trainee.save(bench.folder, str(bench.base), None)
@@ -278,7 +278,7 @@ def test_kto_needs_both_kinds(bench: Bench) -> None:
         bench.align(rated()[::2], method="kto")
 
 
-def test_what_cannot_be_trained_is_refused(bench: Bench) -> None:
+def test_a_training_that_cannot_work_is_refused(bench: Bench) -> None:
     work = bench.work(pairs())
     echo = replace(work, model="echo")
     with pytest.raises(ModelError, match="no weights to train"):
@@ -326,7 +326,7 @@ def test_a_reward_model_tells_what_people_would_choose(bench: Bench) -> None:
     assert head.deviation.item() > 0
 
 
-def test_what_is_no_reward_model_is_refused(bench: Bench) -> None:
+def test_a_folder_without_a_reward_model_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match="ppo needs --reward DIR"):
         bench.align(pairs(), method="ppo")
     policy = bench.align(pairs(), "policy", steps=1)

@@ -272,7 +272,7 @@ def test_a_password_that_is_not_escaped_is_not_shown(
     assert "ret" not in ran.err
 
 
-async def test_what_a_person_wrote_is_forgotten(
+async def test_a_persons_messages_are_forgotten(
     here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await henji("chat", "--once", "mine", REDIS_URL=redis_url, LOGNAME="me")
@@ -283,7 +283,7 @@ async def test_what_a_person_wrote_is_forgotten(
     assert (await asyncio.to_thread(here, "admin", "export", *of_me)).out == ""
 
 
-async def test_whoever_forgets_is_told_which_adapters_were_trained_on_it(
+async def test_forget_names_the_adapters_that_were_trained_on_the_words(
     here: Here, home: Path, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await henji("chat", "--once", "my words", REDIS_URL=redis_url, LOGNAME="me")

@@ -277,7 +277,7 @@ def please(taste: Path, policy: Path) -> None:
         (("ten", "twenty", "--prompts", "q.jsonl", "--raters", "0"), "--raters"),
     ],
 )
-def test_what_cannot_be_compared_is_told_in_one_sentence(
+def test_a_comparison_that_cannot_be_made_is_refused_in_one_sentence(
     compare: Here, folder: Path, words: tuple[str, ...], sentence: str
 ) -> None:
     ran = compare(*words)

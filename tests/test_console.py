@@ -357,7 +357,7 @@ async def test_no_reply_acts_on_the_terminal(redis_url: str, redis: Redis) -> No
         await screen.shows(r"hi\\x1b\]0;owned\\x07 \\x9b2J end")
 
 
-async def test_what_is_typed_ahead_stands_in_the_next_prompt(redis_url: str, redis: Redis) -> None:
+async def test_text_typed_ahead_is_in_the_next_prompt(redis_url: str, redis: Redis) -> None:
     slow = {"REDIS_URL": redis_url, "HENJI_ECHO_TOKENS_PER_SECOND": "10"}
     async with terminal("chat", "--plain", **slow) as screen:
         await screen.shows("ready.*>")

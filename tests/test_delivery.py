@@ -443,9 +443,7 @@ async def test_another_process_edits_the_same_message(story: Story) -> None:
 
 @pytest.mark.parametrize("trouble", ["is held", "answers late"])
 @pytest.mark.parametrize("nonce", [True, False])
-async def test_what_was_posted_and_never_recorded_is_found_again(
-    story: Story, nonce: bool, trouble: str
-) -> None:
+async def test_an_unrecorded_post_is_found_again(story: Story, nonce: bool, trouble: str) -> None:
     """The process is killed in the call, which takes effect all the same (or, held, does not)."""
     story.board.nonce = nonce
     wire = Trouble({"post": [trouble]})
@@ -458,7 +456,7 @@ async def test_what_was_posted_and_never_recorded_is_found_again(
     assert len(story.board.messages) == 1
 
 
-async def test_who_wakes_up_with_a_second_message_takes_it_away(story: Story) -> None:
+async def test_a_paused_process_removes_its_own_second_message(story: Story) -> None:
     """Stopped just before its post was sent, past its lease, on a platform that posts twice."""
     story.board.nonce = False
     wire = Trouble({"post": ["is held"]})
@@ -475,9 +473,9 @@ async def test_who_wakes_up_with_a_second_message_takes_it_away(story: Story) ->
 
 
 @pytest.mark.parametrize("third", ["", "is held"])
-async def test_of_what_two_posted_and_neither_recorded_one_stands(story: Story, third: str) -> None:
-    """One was stopped in front of its post, past its lease; who took over was killed in the same.
-    A third, who may be killed before the end as well, finds the first one's message."""
+async def test_of_two_unrecorded_posts_of_one_part_one_stays(story: Story, third: str) -> None:
+    """One process was paused before its post, past its lease; its successor was killed in its post.
+    A third, which may be killed before the end as well, finds the message of the first."""
     await _posted_twice(story, ["is held"])
     if third:
         wire = Trouble({"edit": [third]})
@@ -487,7 +485,7 @@ async def test_of_what_two_posted_and_neither_recorded_one_stands(story: Story, 
         await story.shows("hi")
 
 
-async def test_of_what_two_posted_nothing_stands_where_the_end_is_shorter(story: Story) -> None:
+async def test_both_unrecorded_posts_go_where_the_final_text_is_shorter(story: Story) -> None:
     await _posted_twice(story, ["", "is held"], streamed=LONG[:150])
     async with story.running("three"):
         await story.shows("hi")
@@ -536,10 +534,10 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
         await story.shows("hi there")
 
 
-async def test_nor_does_one_of_who_did_not_know_yet_that_the_delivery_was_opened_anew(
+async def test_a_late_edit_does_not_stand_in_a_reopened_delivery(
     story: Story,
 ) -> None:
-    """A third had woken up with a late call; whoever had the delivery edits on, and is killed."""
+    """A paused process wrote late, so the delivery was reopened; its holder edits and is killed."""
     story.lease, story.call_seconds = 4.0, 0.5
     story.stores = StoreFixture.over(story.stores.redis, delivery_lease=story.lease)
     wire = Trouble({"edit": ["is held"]})
@@ -560,7 +558,7 @@ async def test_nor_does_one_of_who_did_not_know_yet_that_the_delivery_was_opened
         await story.shows("hi there")
 
 
-async def test_who_was_stopped_before_it_looked_lets_be_what_another_has_taken(
+async def test_a_paused_adapter_leaves_a_delivery_that_another_took_over(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two that write with one token would write over each other."""
@@ -583,7 +581,7 @@ async def test_who_was_stopped_before_it_looked_lets_be_what_another_has_taken(
     assert story.board.shown() == ["what?"]
 
 
-async def test_what_is_said_again_because_its_answer_was_lost_is_brought_out_at_once(
+async def test_a_submit_repeated_after_a_lost_answer_is_delivered_at_once(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def say(relay: Relay) -> Receipt:
@@ -620,7 +618,7 @@ def _loses_its_answer(queue: RedisQueue, step: str) -> Callable[..., Awaitable[R
     return cut
 
 
-async def test_what_came_twice_is_brought_out_by_one(story: Story) -> None:
+async def test_a_message_that_two_processes_receive_is_delivered_by_one(story: Story) -> None:
     """Two processes hear of one message: the second leaves it to the first."""
     async with story.running("one") as one, story.running("two") as two:
         turn = story.board.say(THREAD, "m1", "U1", "hello")

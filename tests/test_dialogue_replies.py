@@ -35,7 +35,7 @@ def test_a_line_end_is_shown_as_one_and_never_as_half_of_its_mark() -> None:
     assert reply.finish("stop") == ("はい。\nそれは\n\n猫です。", "stop")
 
 
-def test_what_only_begins_like_a_line_end_is_shown() -> None:
+def test_text_that_only_begins_like_a_line_end_is_shown() -> None:
     reply, shown = written("rinna", "1 < 2、<b>と<NA>と<N")
     assert "".join(shown) == "1 < 2、<b>と<NA>と"
     assert reply.finish("stop") == ("1 < 2、<b>と<NA>と<N", "stop")
@@ -157,7 +157,7 @@ def test_text_from_a_server_without_ids_is_read_the_same_way() -> None:
     ).map("".join),
     steps=st.data(),
 )
-def test_what_was_shown_is_the_beginning_of_the_reply_however_it_arrives(
+def test_the_shown_text_is_the_beginning_of_the_reply_in_any_pieces(
     kind: str, raw: str, steps: st.DataObject
 ) -> None:
     dialogue = dialogues.shared(kind)
@@ -266,7 +266,7 @@ def test_a_long_paragraph_that_comes_back_ends_the_reply() -> None:
         "    return None\n\n\ndef f(x: int) -> int:\n" * 2,
     ],
 )
-def test_what_only_repeats_a_little_goes_on(text: str) -> None:
+def test_a_little_repetition_does_not_end_a_reply(text: str) -> None:
     assert until_ended(text)[0].finish_reason is None
 
 

@@ -76,7 +76,7 @@ async def test_a_mention_of_a_person_or_a_role_stands_for_its_id(
     await says(deployment, general, say("not_allowed", "en"))
 
 
-async def test_one_who_has_written_directly_before_is_refused_directly(
+async def test_a_refusal_goes_to_a_person_with_a_direct_channel_directly(
     deployment: DiscordDeployment,
 ) -> None:
     general = await a_channel(deployment, Policy())

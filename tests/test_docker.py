@@ -91,7 +91,7 @@ def test_our_services_run_commands_that_there_are(path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.stem)
-def test_what_a_compose_file_names_is_there(path: Path) -> None:
+def test_every_file_that_a_compose_file_names_exists(path: Path) -> None:
     whole = yaml.safe_load(path.read_text())
     for name, service in whole["services"].items():
         assert set(service.get("secrets", ())) <= whole.get("secrets", {}).keys(), name
@@ -409,7 +409,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
         assert name in shown or not name.startswith("henji_"), name
 
 
-def test_what_the_queries_group_by_is_a_label_of_theirs() -> None:
+def test_queries_group_by_labels_that_their_metrics_have() -> None:
     labels = {metric._name: set(metric._labelnames) for metric in vars(metrics).values()
               if hasattr(metric, "_labelnames")}  # fmt: skip
     for text in expressions():

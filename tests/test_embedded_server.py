@@ -60,7 +60,7 @@ def runs(data_dir: Path) -> bool:
     return (data_dir / "redis" / "valkey.sock").exists()
 
 
-async def test_what_was_written_is_there_at_the_next_start(tmp_path: Path) -> None:
+async def test_written_data_is_there_at_the_next_start(tmp_path: Path) -> None:
     async with embedded_server(tmp_path) as url, Redis.from_url(url) as client:
         await client.set("word", "返事")
     assert not runs(tmp_path)

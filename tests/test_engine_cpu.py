@@ -134,7 +134,7 @@ def test_scores_far_apart_and_alike_are_weighed_as_torch_weighs_them() -> None:
         one.computed += 1
 
 
-def test_what_a_page_held_before_is_not_seen() -> None:
+def test_the_earlier_content_of_a_page_is_not_seen() -> None:
     cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), BlockManager(64)
     cache.pages.fill_(torch.nan)
     reference, one = Reference(), begin(0, prompt=30)
@@ -147,7 +147,7 @@ def test_what_a_page_held_before_is_not_seen() -> None:
         one.computed += count
 
 
-def test_what_is_not_finite_does_not_vanish() -> None:
+def test_infinite_and_undefined_numbers_do_not_vanish() -> None:
     cache, blocks = CpuCache(CacheShape(1, 1, SIZE, torch.float32), 64), BlockManager(64)
     one = begin(0, prompt=1)
     grow(one, 1, blocks)

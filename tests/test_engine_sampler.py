@@ -94,7 +94,7 @@ def test_uniform_numbers_are_spread_evenly_over_seeds_and_places() -> None:
     assert torch.histc(numbers, bins=10, min=0, max=1).sub(1_000).abs().max() < 150
 
 
-def test_what_is_asked_for_next_is_the_same_before_the_tokens_are_known() -> None:
+def test_the_next_sampling_is_the_same_before_the_tokens_are_known() -> None:
     sequences = [
         _sequence(Sampling(0.7, repetition_penalty=1.1), [3, 4, 5], seed=1),
         _sequence(Sampling(0.9, top_k=5), [6], seed=2),

@@ -133,7 +133,7 @@ def test_eighty_decisive_verdicts_see_a_better_model_as_often_as_computed_elsewh
     assert statistics.power(80, share) == pytest.approx(seen, abs=0.005)
 
 
-def test_what_a_table_can_show_is_said_in_cases_of_ten() -> None:
+def test_the_power_of_a_table_is_told_in_cases_of_ten() -> None:
     assert seen_of_ten(80, 0.60) == 4
     assert statistics.detectable(80) == 67
     assert statistics.detectable(5) is None

@@ -273,7 +273,7 @@ def test_a_directory_that_is_no_comparison_is_told_in_a_sentence(
         Record.read(tmp_path)
 
 
-def test_what_is_written_is_json_a_line(tmp_path: Path) -> None:
+def test_each_line_of_the_file_is_json(tmp_path: Path) -> None:
     with compared(tmp_path, JAPANESE) as record:
         record.add_verdict(said("a"))
     for name in ("prompts", "answers", "verdicts"):

@@ -109,7 +109,7 @@ def test_the_report_is_one_file_that_asks_for_nothing(record: Record, language: 
     assert not re.search(r"""(?:src|href)=["'](?!data:)|url\(|@import|<script""", text)
 
 
-def test_what_models_and_judges_wrote_is_only_text(record: Record) -> None:
+def test_texts_of_models_and_judges_are_only_text(record: Record) -> None:
     text = page(record)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "&lt;b&gt;はい&lt;/b&gt;" in text

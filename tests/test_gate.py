@@ -215,7 +215,7 @@ async def test_on_slack_each_entry_opens_to_the_person_who_asked(office: Office)
         await office.deployment.settled()
 
 
-async def test_what_a_denied_person_said_before_is_not_read(office: Office) -> None:
+async def test_earlier_messages_of_a_denied_person_are_not_read(office: Office) -> None:
     slack = office.deployment.slack
     ts = await slack.say("C2", OTHER, "the sky is green")
     for user in (DENIED, STRANGER):

@@ -78,7 +78,7 @@ def test_no_module_imports_itself_through_others() -> None:
     graph.prepare()  # CycleError names a circle
 
 
-def test_what_bots_and_storage_meet_in_is_there() -> None:
+def test_the_files_in_which_bots_and_storage_meet_exist() -> None:
     for path in WIRING:
         assert (HOUSE / path).exists()
 

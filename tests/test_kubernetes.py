@@ -89,7 +89,7 @@ def test_every_manifest_is_listed() -> None:
 # -- names and ports ----------------------------------------------------------------------------
 
 
-def test_what_selects_pods_finds_them() -> None:
+def test_every_selector_matches_pods() -> None:
     labels = [w["spec"]["template"]["metadata"]["labels"] for w in WORKLOADS.values()]
     selectors = [s["spec"]["selector"] for s in resources("Service")]
     selectors += [b["spec"]["selector"]["matchLabels"] for b in resources("PodDisruptionBudget")]
@@ -128,7 +128,7 @@ def test_only_our_own_pods_reach_redis() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(WORKLOADS))
-def test_what_is_mounted_is_a_volume_from_what_the_page_makes(name: str) -> None:
+def test_every_mount_is_a_volume_that_the_page_creates(name: str) -> None:
     page = (DOCKER / "README.md").read_text()
     made = set(re.findall(r"kubectl [^\n]*create (?:configmap|secret generic) ([\w-]+)", page))
     assert made == {"company", "redis-scripts", "henji"}

@@ -103,7 +103,7 @@ def test_a_secret_that_no_setting_holds_is_known_by_its_form(
 @pytest.mark.parametrize(
     "text", ["slack:T024:C123:1766.24 12:30", "https://host:8000/v1 by a@b", "Bearer of news"]
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_other_text_than_secrets_stays(text: str) -> None:
     assert AllSettings.load().redaction.redact(text) == text
 
 

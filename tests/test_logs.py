@@ -50,9 +50,7 @@ def test_json_lines_name_the_event_its_level_and_its_values(
 
 
 @pytest.mark.parametrize("form", ["json", "people"])
-def test_what_is_said_is_logged_only_when_asked_for(
-    form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_content_is_logged_only_on_request(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging(load_settings(log_format=form))
     logger().info("replied", text="a confession", prompt="a question")
     quiet = capsys.readouterr().err

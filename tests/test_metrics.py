@@ -92,7 +92,7 @@ async def say(relay: Relay, board: Board, text: str, id_: str) -> None:
     await relay.submit(Incoming(THREAD, board.say(THREAD, id_, "U1", text), addressed=True))
 
 
-async def test_what_comes_in_and_every_call_of_the_platform_is_counted(redis: Redis) -> None:
+async def test_messages_and_calls_of_the_platform_are_counted(redis: Redis) -> None:
     stores, since, calls = StoreFixture.over(redis), Since(), {"post": 0}
 
     async def wire(name: str, effect: Callable[[], Awaitable[T]]) -> T:
@@ -180,7 +180,7 @@ async def _runs(worker: Worker) -> bool:
     return now("engine_running") > 0
 
 
-async def test_what_waits_is_owed_and_was_given_up_is_looked_up(redis: Redis) -> None:
+async def test_waiting_open_and_dead_jobs_are_looked_up(redis: Redis) -> None:
     stores = StoreFixture.over(redis, max_attempts=1)
     watch = Monitor(load_settings(lane=LANE), stores.queue, RedisReports(stores.store))
     await stores.queue.announce(LANE, "core", 60)
@@ -249,7 +249,7 @@ async def test_discords_connection_and_its_429s_are_counted(redis: Redis) -> Non
     assert metrics.gateways_down() == []
 
 
-async def test_what_the_engine_says_of_its_cache_is_shown() -> None:
+async def test_the_engines_cache_metrics_are_shown() -> None:
     twice = [GenerationRequest(id_, range(3, 99), GREEDY, 4, seed=1) for id_ in ("a", "b")]
     torch.manual_seed(0)
     async with engine_for(gpt_neox()) as engine:

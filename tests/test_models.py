@@ -110,7 +110,7 @@ def test_a_short_context_leaves_room_for_a_prompt(tmp_path: Path) -> None:
         ({"model": "some/model"}, "henji models pull some/model"),
     ],
 )
-def test_what_is_no_model_is_told_in_one_sentence(
+def test_an_invalid_model_is_refused_in_one_sentence(
     tmp_path: Path, given: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(OperatorError, match=complaint) as caught:

@@ -248,7 +248,7 @@ def test_a_table_over_a_model_of_the_catalogue_is_fetched_at_the_revision_it_nam
 
 
 @pytest.mark.parametrize("name", ["nope", "echo", "here", "sourceless"])
-def test_what_is_not_on_the_hub_is_nothing_to_pull(tmp_path: Path, name: str) -> None:
+def test_a_model_that_is_not_on_the_hub_cannot_be_pulled(tmp_path: Path, name: str) -> None:
     tables: dict[str, dict[str, Any]] = {"here": {"source": str(tmp_path)}, "sourceless": {}}
     with pytest.raises(UsageError, match=name) as caught:
         pull_model(name, Settings(data_dir=tmp_path, models=tables), None, print)

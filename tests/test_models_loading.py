@@ -63,7 +63,7 @@ def test_safetensors_with_the_old_keys_load_whole(files: Path) -> None:
     assert torch.equal(loaded[name], old[name])
 
 
-def test_it_computes_what_its_config_of_2023_says(files: Path) -> None:
+def test_the_model_computes_by_its_config_of_2023(files: Path) -> None:
     """Full rotary embeddings at base 10,000 and no parallel residual: the first layer by hand."""
     model, weights = load(files), torch.load(files / "pytorch_model.bin")
     ids = torch.tensor([[270, 280, 290, 300]])
@@ -211,7 +211,7 @@ def test_safetensors_that_are_cut_short_are_named(tmp_path: Path) -> None:
         load(directory)
 
 
-def test_what_is_cut_short_is_found_without_reading_it(files: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_found_without_reading_it(files: Path, tmp_path: Path) -> None:
     assert check_weights(files) == [files / "pytorch_model.bin"]
     whole = (files / "pytorch_model.bin").read_bytes()
     (files / "pytorch_model.bin").write_bytes(whole[:-100])

@@ -39,7 +39,7 @@ async def test_a_message_is_queued_answered_and_remembered(stores: StoreFixture)
     assert await stores.nothing_to_do()
 
 
-async def test_who_opened_a_reply_is_told_what_happened_before_it_was_followed(
+async def test_a_follower_that_starts_late_gets_the_events_from_the_first(
     stores: StoreFixture,
 ) -> None:
     receipt = await stores.say("hello")
@@ -360,7 +360,7 @@ async def test_a_reply_whose_prompt_is_gone_is_not_regenerated(stores: StoreFixt
     assert (receipt.outcome, receipt.code) == ("refused", "prompt_gone")
 
 
-async def test_what_comes_while_a_reply_is_written_stands_behind_it(stores: StoreFixture) -> None:
+async def test_a_message_during_a_reply_comes_after_it_in_the_history(stores: StoreFixture) -> None:
     await stores.say("one", author="U1")
     claim = await stores.claim()
     await stores.say("two", author="U2")
@@ -415,14 +415,14 @@ async def test_a_new_thread_waits_for_what_was_said_before(stores: StoreFixture)
     assert texts == ["said 1", "said 2", "said 3", "and you?"]
 
 
-async def test_what_was_said_before_a_reset_is_not_read_again(stores: StoreFixture) -> None:
+async def test_messages_from_before_a_reset_are_not_seeded(stores: StoreFixture) -> None:
     await stores.history.reset(THREAD, "U1")
     await stores.say("and you?", hold=5.0, id="m5")
     await stores.queue.seed(THREAD, [before("m1", "a secret")])
     assert await stores.texts() == ["and you?"]
 
 
-async def test_what_is_older_than_anything_is_kept_is_not_read_again(redis: Redis) -> None:
+async def test_messages_older_than_the_retention_time_are_not_seeded(redis: Redis) -> None:
     """As when the retention of a thread is over, and somebody calls the bot in it again."""
     stores = StoreFixture.over(redis, retention=3600.0)
     await stores.queue.announce(LANE, "core", 60)
@@ -432,7 +432,7 @@ async def test_what_is_older_than_anything_is_kept_is_not_read_again(redis: Redi
     assert await stores.texts() == ["of late", "and you?"]
 
 
-async def test_who_closed_a_delivery_cannot_close_it_again_once_it_was_reopened(
+async def test_a_stale_holder_cannot_close_a_reopened_delivery(
     stores: StoreFixture,
 ) -> None:
     """The answer to its closing may have been lost: it says it again."""

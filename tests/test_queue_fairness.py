@@ -20,7 +20,7 @@ async def stores(redis: Redis) -> StoreFixture:
 
 
 @pytest.mark.parametrize("flood_in", ["space", "channel", "person"])
-async def test_who_floods_delays_others_by_no_more_than_what_is_already_answered(
+async def test_a_flood_delays_others_only_by_the_replies_in_progress(
     stores: StoreFixture, flood_in: str
 ) -> None:
     place = {"space": {"space": "T9"}, "channel": {"channel": "C9"}, "person": {}}[flood_in]
@@ -35,7 +35,7 @@ async def test_who_floods_delays_others_by_no_more_than_what_is_already_answered
         assert (await stores.claim()).job.thread == thread
 
 
-async def test_who_waits_is_not_starved_by_ever_new_people(stores: StoreFixture) -> None:
+async def test_new_people_do_not_starve_those_who_wait(stores: StoreFixture) -> None:
     for number in range(2):
         await stores.say("hi", thread=replace(THREAD, thread=str(number)), author="U0")
     turns = []

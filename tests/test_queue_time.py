@@ -188,7 +188,7 @@ async def test_chatter_keeps_all_of_a_thread_alive(stores: StoreFixture) -> None
     assert min(left) > 60_000
 
 
-async def test_what_is_changed_outside_a_reply_has_a_lifetime_too(stores: StoreFixture) -> None:
+async def test_keys_changed_outside_a_reply_have_a_lifetime_too(stores: StoreFixture) -> None:
     await answered(stores, "one", "1", "m1")
     await stores.history.reset(THREAD, "U1")
     await stores.queue.delete(THREAD, "m1")

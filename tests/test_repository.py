@@ -94,7 +94,7 @@ PAGES = sorted(path for path in files() if path.suffix == ".md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
-def test_what_a_page_links_to_is_there(page: Path) -> None:
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", page.read_text()):
         assert not target or (page.parent / target).exists(), target
 

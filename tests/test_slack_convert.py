@@ -45,7 +45,7 @@ def test_a_message_belongs_to_the_thread_that_it_begins_or_stands_in() -> None:
 
 
 @pytest.mark.parametrize("kind", ["message", "app_mention"])
-def test_who_is_addressed_is_read_from_the_text_and_not_from_the_event(kind: str) -> None:
+def test_addressing_is_read_from_the_text_and_not_from_the_event(kind: str) -> None:
     assert said(type=kind, text="<@UBOT> hi").mentioned
     assert not said(type=kind, text="<@U2> hi").mentioned
     assert said(type=kind, text="<@UBOT|henji> and <@U2>").others == {"U2"}

@@ -53,7 +53,7 @@ async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(stores: StoreF
     assert isinstance((await stores.events(receipt.job))[-1], Done)
 
 
-async def test_what_a_core_cannot_finish_in_time_is_handed_back_at_the_head_of_its_thread(
+async def test_a_stopping_core_hands_unfinished_jobs_back_at_the_head_of_their_threads(
     stores: StoreFixture,
 ) -> None:
     async with at_work(stores, EchoEngine(SLOW), drain=0.01):
