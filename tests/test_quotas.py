@@ -127,12 +127,12 @@ async def test_a_person_has_one_quota_over_all_their_spaces(stores: StoreFixture
 
 
 async def test_the_quota_over_all_spaces_counts_in_every_bucket(redis: Redis) -> None:
-    house = StoreFixture.over(redis, buckets=4)
-    await house.queue.announce(LANE, "core", 60)
+    stores = StoreFixture.over(redis, buckets=4)
+    await stores.queue.announce(LANE, "core", 60)
     permit = Permit(quota=Quota(all_messages=3))
     threads = [ThreadKey("slack", f"T{number}", "C1", "1.0") for number in range(8)]
-    assert len({house.store.bucket(thread) for thread in threads}) > 1
-    said = [await house.say("hello", thread, permit=permit) for thread in threads]
+    assert len({stores.store.bucket(thread) for thread in threads}) > 1
+    said = [await stores.say("hello", thread, permit=permit) for thread in threads]
     assert [receipt.outcome for receipt in said] == [*["queued"] * 3, *["refused"] * 5]
 
 
