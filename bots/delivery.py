@@ -43,6 +43,11 @@ RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 GIVE_UP_SECONDS = 3600.0
 """After this time of failing calls the reply is left as it is."""
 
+NOTE_LENGTH = 120
+"""Every platform has room for so long a note beside a longest part."""
+FILES_NAMED = 3
+"""In a note."""
+
 log = structlog.get_logger()
 
 
@@ -282,6 +287,9 @@ class ReplyDelivery:
         if not words:
             return []
         texts = self.platform.split(self.delivery, words, self._limit)
+        if (over := platform.length_of(note) - NOTE_LENGTH) > 0:
+            room = max(self._limit - over, text.SHORTEST_LIMIT)
+            texts[-1:] = text.split(texts[-1], room, platform.length_of)
         last = len(texts) - 1
         return [
             Part(at, words, at == last, note if at == last else "", view.end)
@@ -291,16 +299,25 @@ class ReplyDelivery:
     def _words(self, view: View) -> tuple[str, str]:
         """The text of the reply, and the bot's own sentence under it."""
         match view.end:
-            case Done(words, finish_reason):
+            case Done(words, finish_reason) as done:
                 note = _NOTES.get(finish_reason)
                 said = strings.say(note, self.locale) if note else ""
-                return (words, said) if words else (said or self._sentence("nothing_said"), "")
+                if not words:
+                    return said or self._sentence("nothing_said"), ""
+                return words, " · ".join(filter(None, (said, *self._memory(done))))
             case Failed(code, detail, until):
                 waiting = int(detail) if code == "busy" and detail.isdecimal() else 0
-                return strings.failure(code, self.locale, until, self.zone, waiting), ""
+                return strings.failure(code, self.locale, until, self.zone, waiting, detail), ""
             case Cancelled(by):
                 return self._cancelled(view.text, by)
         return view.text, ""
+
+    def _memory(self, done: Done) -> Iterator[str]:
+        """What the model has read, and what it no longer can."""
+        for read in done.files[:FILES_NAMED]:
+            yield strings.file_line(read, self.locale)
+        if (more := len(done.files) - FILES_NAMED) > 0:
+            yield strings.say("files_more", self.locale, files=more)
 
     def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
         if not self._has_written and not shown and (by == "delete" or self._messages):

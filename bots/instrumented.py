@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
+from bots.attachments import File
 from bots.platform import Incoming, Part, Platform, PlatformRefused, Status
 from core.observe import metrics
 from core.observe.tracing import span
@@ -46,6 +47,9 @@ class InstrumentedPlatform:
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return await self._count("find", delivery, self._platform.find(delivery, index))
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        return await self._count("fetch", None, self._platform.fetch(thread, file, most))
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._count("earlier", None, self._platform.earlier(thread, before, after))

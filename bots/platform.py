@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from bots.attachments import File
 from core.errors import HenjiError
 from core.queue_types import Delivery
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
@@ -43,6 +44,8 @@ class Incoming:
     """From another organisation that shares the channel."""
     interactive: bool = False
     """Who calls `submit` tells the person of a refusal at once: none is delivered."""
+    files: tuple[File, ...] = ()
+    """The files of the message. Its turn names them; `Platform.fetch` reads them later."""
 
 
 REFUSALS = frozenset({"not_allowed", "stranger", "quota", "quota_channel", "busy"})
@@ -143,6 +146,13 @@ class Platform(Protocol):
         """The message of this part that was posted and not recorded: none of `delivery.messages`.
 
         Where the part has one among those, another is taken away: it must be no guess.
+        """
+        ...
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        """A file's content: at most `most` bytes, and one more where there are more.
+
+        Only from the platform's own hosts. Raises `PlatformRefused` where it is not to be had.
         """
         ...
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import Literal
 
 import structlog
 
-from bots import strings
+from bots import attachments, strings
 from bots.access import EVERYBODY, Access, Admission
+from bots.attachments import Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
+from bots.downloads import read_files, read_past, read_some
 from bots.instrumented import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
 from core.access_policy import Asker
@@ -27,7 +30,12 @@ from core.observe import metrics
 from core.observe.tracing import span
 from core.ports import Deliveries, History, JobQueue
 from core.queue_types import OPENED, Delivery, Receipt, Regeneration, Submission
-from core.types import Job, ThreadKey
+from core.types import Job, ThreadKey, Turn
+
+READING = 4
+"""Messages whose files are read at the same time."""
+FAULT_SECONDS = 0.5
+"""Between two tries to store what was read."""
 
 log = structlog.get_logger()
 
@@ -75,6 +83,7 @@ class Relay:
         self._settings = settings
         self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reading = asyncio.Semaphore(READING)
 
     @property
     def access(self) -> Access:
@@ -107,18 +116,21 @@ class Relay:
         await self.access.remember_roles(asker)
         admission = await self.admission(asker)
         ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
+        waits = bool(attachments.to_read(incoming.files)) and incoming.addressed
+        note = {**incoming.note, **attachments.pack(incoming.files)} if waits else incoming.note
         submission = Submission(
             thread=incoming.thread,
-            turn=incoming.turn,
+            turn=attachments.with_files(incoming.turn, attachments.unread(incoming.files)),
             addressed=incoming.addressed,
             lane=admission.lane,
             permit=admission.permit,
             event_ids=incoming.event_ids,
             revision=incoming.revision,
             hold=self._settings.hold if incoming.has_past else 0.0,
-            alone=incoming.alone,
+            alone=incoming.alone or waits,
             bulk=incoming.bulk,
-            note=incoming.note,
+            note=note,
+            unread=waits,
             tell=not (incoming.interactive or ignored),
         )
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
@@ -133,18 +145,19 @@ class Relay:
             job=receipt.job,
             position=receipt.position,
         )
-        thread, turn, note = incoming.thread, incoming.turn, incoming.note
+        thread, turn = incoming.thread, incoming.turn
+        past = self._spawn(self._backfill(thread, turn.id)) if receipt.new_thread else None
         if receipt.job == job and receipt.outcome in ("queued", "refused"):
             queued = receipt.outcome == "queued"
             position = max(1, receipt.position) if queued else 0
             opened = Delivery(
                 job, thread, turn.id, turn.author, token=OPENED, position=position, note=note
             )
-            self._deliver(opened, is_refusal=not queued)
+            self._deliver(opened, past, is_refusal=not queued)
         else:
             await self._deliver_opened(receipt, job, thread)
-        if receipt.new_thread:
-            self._spawn(self._backfill(incoming.thread, turn.id))
+        if receipt.outcome == "kept" and attachments.to_read(incoming.files):
+            self._spawn(self._read_kept(incoming))
         return receipt
 
     async def admission(self, asker: Asker) -> Admission:
@@ -203,7 +216,9 @@ class Relay:
         """Seed a thread's past and end its hold, even if the past cannot be read."""
         try:
             earlier = await self._platform.earlier(thread, before, 0.0)
-            turns = [message.turn for message in earlier if await self._is_read(message)]
+            read = [message for message in earlier if await self._is_read(message)]
+            said = [(message.turn, message.files) for message in read]
+            turns = await read_past(said, partial(self._platform.fetch, thread))
         except Exception as error:
             log.warning("could not read what was said before", error=repr(error))
             turns = []
@@ -215,6 +230,46 @@ class Relay:
         if message.turn.role == "assistant":
             return True
         return (await self.admission(_asker_of(message))).permit.read
+
+    # -- files ----------------------------------------------------------------------------------
+
+    async def _read_owed(self, delivery: Delivery, past: asyncio.Task[None] | None) -> None:
+        """Read the files of a message that is to be answered, after what was said before it.
+
+        Whoever holds the delivery does it, so that a process that dies leaves it to the next.
+        """
+        if past is not None:
+            await asyncio.wait({past})
+        thread, job = delivery.thread, delivery.job
+        try:
+            async with self._reading:
+                read = await read_files(
+                    attachments.unpack(delivery.note), partial(self._platform.fetch, thread)
+                )
+        except Unreadable as fault:
+            code, name = fault.code, fault.name
+            await self._until_stored(job, lambda: self._queue.turn_away(thread, job, code, name))
+            return
+        turn = attachments.with_files(Turn(delivery.turn, "user", "", "", 0.0), read)
+        await self._until_stored(job, lambda: self._queue.attach(thread, turn, job))
+
+    async def _until_stored(self, job: str, step: Callable[[], Awaitable[bool]]) -> None:
+        """Take a step once Redis is there, for as long as this process has the delivery."""
+        while self.delivers(job):
+            try:
+                await step()
+            except StoreUnavailable:
+                await asyncio.sleep(FAULT_SECONDS)
+            else:
+                return
+
+    async def _read_kept(self, incoming: Incoming) -> None:
+        """Read the files of a message that nobody is asked to answer; at worst they stay named."""
+        async with self._reading:
+            read = await read_some(incoming.files, partial(self._platform.fetch, incoming.thread))
+        turn = attachments.with_files(replace(incoming.turn, text=""), read)
+        with contextlib.suppress(StoreUnavailable):
+            await self._queue.attach(incoming.thread, turn)
 
     # -- what goes out --------------------------------------------------------------------------
 
@@ -228,7 +283,13 @@ class Relay:
             if delivery is not None:
                 self._deliver(delivery)
 
-    def _deliver(self, delivery: Delivery, *, is_refusal: bool = False) -> None:
+    def _deliver(
+        self,
+        delivery: Delivery,
+        past: asyncio.Task[None] | None = None,
+        *,
+        is_refusal: bool = False,
+    ) -> None:
         if before := self._held.get(delivery.job):
             if before.delivery.token >= delivery.token:
                 return
@@ -247,6 +308,8 @@ class Relay:
         self._held[delivery.job] = held
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
         self._spawn(self._run_delivery(held))
+        if attachments.NOTE in delivery.note and not is_refusal:
+            self._spawn(self._read_owed(delivery, past))
 
     def _newest_in(self, thread: ThreadKey) -> ReplyDelivery | None:
         """The reply before a new one in its thread; nothing waits for a refusal."""
@@ -278,10 +341,11 @@ class Relay:
         for turn in filter(None, (delivery.job, delivery.replaces)):
             await self._queue.delete(delivery.thread, turn)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- the process ----------------------------------------------------------------------------
 

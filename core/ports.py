@@ -72,6 +72,16 @@ class JobQueue(Protocol):
         """Put earlier messages in front of a held thread, and end its hold."""
         ...
 
+    async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
+        """Put what was read of a message's files into its turn, and let its job go on; False where
+        the turn is not kept any more, or has them already."""
+        ...
+
+    async def turn_away(self, thread: ThreadKey, job: str, code: str, message: str) -> bool:
+        """End a job that waits for its files with the sentence `code`, and forget its message;
+        False where it does not wait."""
+        ...
+
     async def edit(
         self,
         thread: ThreadKey,

@@ -42,6 +42,8 @@ class Submission:
     tell: bool = True
     """A refusal is delivered to the person, once in a place and a while. False: the caller tells
     it, or nobody does."""
+    unread: bool = False
+    """Its files are still to be read: it is answered once they are there (`JobQueue.attach`)."""
 
 
 @dataclass(frozen=True, slots=True)

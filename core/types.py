@@ -49,6 +49,21 @@ def _printed(key: ThreadKey) -> str:
     return ":".join(quote(part, safe="") for part in parts)
 
 
+BETWEEN_FILES = "\n\n"
+"""Stands in a turn's text between its words and its files, and between two files."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFile:
+    """A file of a message, as it stands in its turn's text."""
+
+    name: str
+    read: bool
+    """Its text is there; else only its name."""
+    length: int
+    """Characters of the turn's text that are this file's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message as the model reads it.
@@ -64,6 +79,10 @@ class Turn:
     at: float
     name: str = ""
     """The author's name in that channel, for formats that write names into the text."""
+    files: tuple[TurnFile, ...] = ()
+    """The files in the text, in order."""
+    below: int = 0
+    """Characters at the end of the text that are the files': an edit of the words leaves them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +151,16 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class FileRead:
+    """How much of a file the model has read, in its tokens."""
+
+    name: str
+    tokens: int = 0
+    whole: int = 0
+    """How many the file has; 0: it was only named."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The reply, whole: it may differ from the deltas (a loop trimmed, say)."""
 
@@ -140,6 +169,8 @@ class Done:
     usage: Usage
     model: str = ""
     """Which model wrote it: not the same in every channel."""
+    files: tuple[FileRead, ...] = ()
+    """The files of the messages that were answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from core.dialogue import Prompt
+from core.dialogue import Dialogue, Prompt
 from core.errors import PromptUnavailable
 from core.queue_types import StoredTurn, Window
-from core.types import Job, Turn
+from core.types import BETWEEN_FILES, FileRead, Job, Turn
 
 
 def turns_to_read(job: Job, window: Window) -> list[Turn]:
@@ -22,6 +22,23 @@ def turns_to_read(job: Job, window: Window) -> list[Turn]:
         if turns[at].id == job.turn:
             return turns[: at + 1]
     raise PromptUnavailable(f"the turn {job.turn} is not kept any more")
+
+
+def files_read(
+    job: Job, turns: Sequence[Turn], window: Window, dialogue: Dialogue
+) -> tuple[FileRead, ...]:
+    """The files of the messages that a reply answers, with their tokens."""
+    new = {stored.turn.id for stored in window.mailbox} | {job.turn}
+    asked = (turn for turn in turns if turn.files and turn.id in new)
+    return tuple(read for turn in asked for read in _files_of(turn, dialogue))
+
+
+def _files_of(turn: Turn, dialogue: Dialogue) -> Iterator[FileRead]:
+    at = len(turn.text) - turn.below
+    for file in turn.files:
+        tokens = len(dialogue.encode_text(turn.text[at : at + file.length])) if file.read else 0
+        yield FileRead(file.name, tokens, tokens)
+        at += file.length + len(BETWEEN_FILES)
 
 
 def reply_to_resume(job: Job, window: Window) -> str:

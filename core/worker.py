@@ -37,7 +37,7 @@ from core.place_rules import Rules
 from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window
 from core.types import Delta, Done, FinishReason, Sampling, Turn, Usage
-from core.window import missing_counts, reply_to_resume, turns_to_evict, turns_to_read
+from core.window import files_read, missing_counts, reply_to_resume, turns_to_evict, turns_to_read
 
 T = TypeVar("T")
 
@@ -414,7 +414,8 @@ class Worker:
             return None
         text, finish_reason = reply.finish(reason)
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
-        done = Done(text, finish_reason, usage, dialogue.spec.name)
+        read = files_read(job, turns, window, dialogue)
+        done = Done(text, finish_reason, usage, dialogue.spec.name, read)
         return await self._commit(held, window, prompt, done)
 
     async def _build_prompt(

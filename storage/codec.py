@@ -16,6 +16,7 @@ from core.types import (
     Delta,
     Done,
     Failed,
+    FileRead,
     FinishReason,
     Job,
     Queued,
@@ -25,6 +26,7 @@ from core.types import (
     Started,
     ThreadKey,
     Turn,
+    TurnFile,
     Usage,
 )
 
@@ -73,8 +75,21 @@ def encode_turn(
         "at": repr(turn.at),
         "answers": answers,
         "finish": finish_reason,
+        **_file_fields(turn.text[len(turn.text) - turn.below :], turn.files),
     }
     return dump({name: value for name, value in record.items() if value is not None})
+
+
+def _file_fields(below: str, files: Sequence[TurnFile]) -> dict[str, str]:
+    """What a record says of the files: scripts count in bytes."""
+    if not files:
+        return {}
+    return {"below": str(len(below.encode())), "files": encode_files(files)}
+
+
+def encode_files(files: Sequence[TurnFile]) -> str:
+    """A turn's files as one string in its record."""
+    return dump([[file.name, file.read, file.length] for file in files])
 
 
 def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
@@ -90,11 +105,18 @@ def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
             text=data["text"],
             at=float(data["at"]),
             name=data["name"],
+            files=tuple(TurnFile(*row) for row in load(data.get("files", "[]"))),
+            below=_characters(data["text"], int(data.get("below", "0"))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Undecodable(f"not a turn: {error!r}") from error
     tokens, fingerprint = decode_count(count)
     return StoredTurn(turn, tokens, fingerprint, data.get("answers"), data.get("finish"))
+
+
+def _characters(text: str, last: int) -> int:
+    """How many characters the last bytes of a text are."""
+    return len(text.encode(errors="surrogatepass")[-last:].decode()) if last else 0
 
 
 def encode_count(tokens: int, fingerprint: str) -> str:
@@ -196,10 +218,10 @@ def _event_fields(event: ReplyEvent) -> dict[str, Any]:
             return {"t": "started", "attempt": attempt}
         case Delta(offset, text):
             return {"t": "delta", "offset": offset, "text": text}
-        case Done(text, finish_reason, usage, model):
-            fields = {name: getattr(usage, name) for name in Usage.__slots__}
-            end = {"finish_reason": finish_reason, "usage": fields, "model": model}
-            return {"t": "done", "text": text, **end}
+        case Done(text, finish_reason, usage, model, files):
+            end = {"finish_reason": finish_reason, "usage": fields(usage), "model": model}
+            read = {"files": [list(fields(file).values()) for file in files]} if files else {}
+            return {"t": "done", "text": text, **end, **read}
         case Failed(code, message, until):
             return {"t": "failed", "code": code, "message": message, "until": until}
         case Cancelled(by):
@@ -218,7 +240,9 @@ def decode_event(text: str) -> ReplyEvent:
                 return Delta(**data)
             case "done":
                 usage = Usage(**data["usage"])
-                return Done(data["text"], data["finish_reason"], usage, data.get("model", ""))
+                files = tuple(FileRead(*row) for row in data.get("files", ()))
+                model = data.get("model", "")
+                return Done(data["text"], data["finish_reason"], usage, model, files)
             case "failed":
                 return Failed(**data)
             case "cancelled":

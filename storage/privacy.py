@@ -23,6 +23,12 @@ a thread's last message on.
 """
 
 FOOT = """\
+## Files that people send
+
+The text of a text file is kept as a part of its message's turn (`turns`), and is forgotten with it.
+The file itself is never kept. Its address is in the reply's `delivery` until that is over. Of
+images and other files the name is kept, in the same place.
+
 ## Beside Redis
 
 - **Redis's own files.** Words that a reset, a forget or a deletion takes away are gone from Redis

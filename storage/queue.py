@@ -71,6 +71,7 @@ class RedisQueue:
             revision=submission.revision,
             lane=submission.lane,
             hold_ms=_ms(submission.hold),
+            unread=submission.unread,
             cost=BULK_COST if submission.bulk else 1,
             tell=submission.tell,
             alone=submission.alone or not self._store.answer_together,
@@ -89,6 +90,18 @@ class RedisQueue:
             for turn in turns[-self._store.limits.mailbox :]
         ]
         await self._run("seed", thread, turns=rows)
+
+    async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
+        below = turn.text[len(turn.text) - turn.below :]
+        files = codec.encode_files(turn.files)
+        answer = await self._run(
+            "attach", thread, turn=turn.id, job=job, text=below, files=files
+        )  # fmt: skip
+        return bool(answer)
+
+    async def turn_away(self, thread: ThreadKey, job: str, code: str, message: str) -> bool:
+        answer = await self._run("turn_away", thread, job=job, code=code, message=message)
+        return bool(answer)
 
     async def edit(
         self,

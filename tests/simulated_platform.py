@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol, TypeVar
 
+from bots.attachments import File
 from bots.platform import Incoming, Part, PlatformRefused, Status
 from bots.text import split
 from core.queue_types import Delivery
@@ -44,6 +45,8 @@ class Board:
     messages: dict[str, Message] = field(default_factory=dict)
     statuses: list[tuple[str, Status]] = field(default_factory=list)
     said: dict[ThreadKey, dict[str, Turn]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    """By address."""
     _numbers: Any = field(default_factory=lambda: count(1))
 
     # -- people ---------------------------------------------------------------------------------
@@ -152,6 +155,14 @@ class SimulatedPlatform:
             return self.board.find(delivery.job, index, delivery.messages)
 
         return await self.wire("find", effect)
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        async def effect() -> bytes:
+            if file.address not in self.board.files:
+                raise PlatformRefused("there is no such file")
+            return self.board.files[file.address][: most + 1]
+
+        return await self.wire("fetch", effect)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         async def effect() -> Sequence[Incoming]:

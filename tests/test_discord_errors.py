@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -310,17 +309,6 @@ async def test_a_reply_continues_without_a_token_that_discord_no_longer_knows(
 
 
 # -- what people write --------------------------------------------------------------------------
-
-
-async def test_a_file_is_named_as_unread(deployment: DiscordDeployment, general: str) -> None:
-    file: dict[str, Any] = {
-        "id": p.snowflake(), "filename": "a.txt", "size": 1, "url": "http://x", "proxy_url": "http://x",
-    }  # fmt: skip
-    said = await deployment.discord.says(ALICE, general, "<@bot> hello", attachments=[file])
-    [note] = await deployment.discord.until(lambda: deployment.discord.replies(general))
-    assert note["content"] == say("files_not_read", "en")
-    [reply] = await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
-    await with_its_buttons(deployment, reply)
 
 
 async def test_a_message_without_text_cannot_be_asked_about(

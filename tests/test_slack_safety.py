@@ -139,13 +139,6 @@ async def test_an_admin_of_another_workspace_is_no_admin_here(deployment: SlackD
     assert reply.edits == 0
 
 
-async def test_files_are_acknowledged_as_not_read(deployment: SlackDeployment) -> None:
-    slack = deployment.slack
-    ts = await slack.say("C1", "U2", f"{BOT} see this", files=[{"id": "F1"}])
-    await deployment.answered("C1", ts, "echo: see this")
-    await slack.until(lambda: any("cannot read files" in m.text for m in slack.whispers("U2")))
-
-
 async def test_an_empty_mention_is_answered_with_a_hint(deployment: SlackDeployment) -> None:
     await deployment.slack.say("C1", "U2", BOT)
     await deployment.slack.until(lambda: deployment.slack.whispers("U2"))

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from bots import strings
-from bots.platform import Incoming, Part, Status
+from bots.attachments import File
+from bots.platform import Incoming, Part, PlatformRefused, Status
 from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey
@@ -65,6 +66,9 @@ class ConsolePlatform:
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return None
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        raise PlatformRefused("a terminal has no files")
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()

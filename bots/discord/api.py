@@ -19,6 +19,7 @@ from discord.http import Route
 from bots.discord.components import Component
 from bots.discord.error_codes import CANNOT_READ_REPLIED, THREAD_EXISTS
 from bots.discord.rate_limits import GLOBAL, RateLimiter, post_key, threads_key, typing_key
+from bots.downloads import download, host_of
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -91,6 +92,10 @@ class DiscordApi:
         """A channel's messages between `before` and `after`, newest first, at most 100."""
         route = Route("GET", _MESSAGES, channel_id=channel)
         return list(await self._request(route, params={"limit": str(HISTORY_LIMIT), **bounds}))
+
+    async def file(self, address: str, most: int) -> bytes:
+        """The content of an attachment (`downloads.download`)."""
+        return await download(address, most, file_hosts())
 
     # -- channels -------------------------------------------------------------------------------
 
@@ -184,6 +189,13 @@ class DiscordApi:
             if error.status == 401 and not error.code:  # an interaction's token has a code
                 self.revoked.set()
             raise
+
+
+def file_hosts() -> frozenset[str]:
+    """Where attachments are: Discord's own hosts, or the server that stands in for Discord."""
+    if host_of(Route.BASE) == "https://discord.com":
+        return frozenset(("https://cdn.discordapp.com", "https://media.discordapp.net"))
+    return frozenset((host_of(Route.BASE),))
 
 
 def message_body(

@@ -40,11 +40,11 @@ class Backfill:
             own = message.author.id == bot.user and message.type in convert.WRITTEN_TYPES
             if not own and not convert.is_written_by_person(message):
                 continue
-            turn = convert.turn_of(message, bot)
+            turn, files = convert.turn_of(message, bot), convert.files_of(message)
             turn = replace(turn, text=model_text(turn.text)) if own else turn
-            if turn.text:
+            if turn.text or files:
                 roles = convert.roles_of(message.author)
-                found.append(Incoming(thread, turn, addressed=False, roles=roles))
+                found.append(Incoming(thread, turn, addressed=False, roles=roles, files=files))
         return sorted(found, key=lambda incoming: int(incoming.turn.id))
 
     async def _messages(

@@ -10,6 +10,7 @@ from discord import app_commands
 from discord.app_commands import locale_str
 
 from bots.actions import Scope
+from bots.attachments import is_question
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
 from bots.discord.context import Context, actor_of, conversations, localized, within
@@ -65,19 +66,34 @@ class CommandHandler:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    @app_commands.rename(prompt=localized("cmd_prompt"), private=localized("cmd_private"))
-    @app_commands.describe(
-        prompt=localized("cmd_prompt_about"), private=localized("cmd_private_about")
+    @app_commands.rename(
+        prompt=localized("cmd_prompt"),
+        private=localized("cmd_private"),
+        file=localized("cmd_file"),
     )
-    async def ask(self, interaction: Interaction, prompt: str, private: bool = False) -> None:
-        await self._context.ask(interaction, prompt, private=private)
+    @app_commands.describe(
+        prompt=localized("cmd_prompt_about"),
+        private=localized("cmd_private_about"),
+        file=localized("cmd_file_about"),
+    )
+    async def ask(
+        self,
+        interaction: Interaction,
+        prompt: str,
+        private: bool = False,
+        file: discord.Attachment | None = None,
+    ) -> None:
+        files = (convert.file_of_attachment(file),) if file else ()
+        await self._context.ask(interaction, prompt, private=private, files=files)
 
     async def ask_about(self, interaction: Interaction, message: discord.Message) -> None:
         text = convert.text_of(message, convert.bot_in(interaction.client, interaction.guild))
-        if not text:
+        files = convert.files_of(message)
+        if not is_question(text, files):
             await self._context.tell(interaction, "no_text_there")
             return
-        await self._context.ask(interaction, f"{message.author.display_name}: {text}")
+        said = f"{message.author.display_name}: {text}".rstrip()
+        await self._context.ask(interaction, said, files=files)
 
     async def model(self, interaction: Interaction) -> None:
         await self._context.tell(interaction, "model", model=self._context.behaviour.model)

@@ -16,6 +16,7 @@ import structlog
 from discord.app_commands import locale_str
 
 from bots.actions import Actions, Actor, Outcome
+from bots.attachments import File, is_question
 from bots.discord import convert
 from bots.discord.api import MESSAGE, DiscordApi, message_body
 from bots.discord.components import Component
@@ -136,7 +137,14 @@ class Context:
 
     # -- questions ------------------------------------------------------------------------------
 
-    async def ask(self, interaction: Interaction, text: str, *, private: bool = False) -> None:
+    async def ask(
+        self,
+        interaction: Interaction,
+        text: str,
+        *,
+        private: bool = False,
+        files: tuple[File, ...] = (),
+    ) -> None:
         """Take a command's question: store it, then acknowledge."""
         locale = self.locale_of(interaction)
         incoming = convert.incoming_command(
@@ -146,8 +154,9 @@ class Context:
             private=private,
             user_installed=is_user_installed(interaction),
             token_only=needs_token(interaction),
+            files=files,
         )
-        if not incoming.turn.text:
+        if not is_question(incoming.turn.text, files):
             await self.tell(interaction, "nothing_asked_here")
             return
         with self.platform.tokens.acknowledging(interaction.token) as acknowledgement:

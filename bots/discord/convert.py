@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 
 import discord
 
+from bots.attachments import File, file_of
 from bots.discord import DIRECT, PLATFORM
 from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming
@@ -153,7 +154,17 @@ def incoming(
         note=_address_of(message, thread, bot, locale).pack(),
         roles=roles_of(author),
         has_past=thread.thread != str(message.id) and not is_personal(thread),
+        files=files_of(message),
     )
+
+
+def files_of(message: discord.Message) -> tuple[File, ...]:
+    """The attachments of a message. Discord makes a long paste one: ``message.txt``."""
+    return tuple(map(file_of_attachment, message.attachments))
+
+
+def file_of_attachment(found: discord.Attachment) -> File:
+    return file_of(found.filename, found.content_type or "", found.size, found.url)
 
 
 def roles_of(author: discord.abc.User) -> tuple[str, ...]:
@@ -260,6 +271,12 @@ def revision_of(message: discord.Message) -> str:
     return str(int(message.edited_at.timestamp() * 1000)) if message.edited_at else ""
 
 
+def _name_without_words(message: discord.Message) -> str:
+    """What a thread is called where its first message has no words."""
+    files = files_of(message)
+    return files[0].name if files else "Henji"
+
+
 def _names(message: discord.Message) -> Names:
     known = {("@", user.id): user.display_name for user in message.mentions}
     known |= {("@&", role.id): role.name for role in message.role_mentions}
@@ -306,7 +323,7 @@ def _address_of(message: discord.Message, thread: ThreadKey, bot: Bot, locale: s
     return ReplyAddress(
         channel=thread.thread if opens else str(message.channel.id),
         reply_to=str(message.id),
-        opens=thread_name(text_of(message, bot), "Henji") if opens else "",
+        opens=thread_name(text_of(message, bot), _name_without_words(message)) if opens else "",
         locale=locale,
     )
 
@@ -394,6 +411,7 @@ def incoming_command(
     private: bool = False,
     user_installed: bool = False,
     token_only: bool = False,
+    files: tuple[File, ...] = (),
 ) -> Incoming:
     """A command as the relay takes it.
 
@@ -417,7 +435,7 @@ def incoming_command(
     past = not is_personal(thread)
     return Incoming(
         thread, turn, addressed=True, note=address.pack(), has_past=past, alone=True,
-        roles=roles_of(interaction.user), interactive=True,
+        roles=roles_of(interaction.user), interactive=True, files=files,
     )  # fmt: skip
 
 

@@ -42,7 +42,9 @@ class EditHandler:
             return
         where, ident = found[0] if found else thread, str(message.id)
         text = convert.text_of(message, bot)
-        if not text:  # nothing is left of it, or the bot may not read the rest
+        if (
+            not text and not message.attachments
+        ):  # nothing is left of it, or the bot may not read the rest
             await self._forget(where, ident)
             return
         asker = Asker(where, str(message.author.id), convert.roles_of(message.author))

@@ -11,6 +11,7 @@ import discord
 import structlog
 
 from bots.actions import Actor
+from bots.attachments import is_question
 from bots.discord import convert
 from bots.discord.api import nonce_for
 from bots.discord.context import Context, within
@@ -77,8 +78,10 @@ class MessageHandler:
             return False
 
     async def _store(self, message: discord.Message, incoming: Incoming) -> Receipt | None:
-        """Store a message; None where it has no text, or the bot cannot answer there."""
-        if not incoming.turn.text or (incoming.addressed and obstacle(message)):
+        """Store a message; None where it has nothing to answer, or the bot cannot answer there."""
+        if not (incoming.turn.text or incoming.files):
+            return None
+        if incoming.addressed and (not _asks(incoming) or obstacle(message)):
             return None
         receipt = await self._context.store(incoming)
         if receipt is None:
@@ -94,11 +97,10 @@ class MessageHandler:
             return
         if self._lacks_threads(message):
             log.warning("the bot may not open threads, so it replies", channel=message.channel.id)
-        if message.attachments:
-            await self._reply(message, "files_not_read")
-        elif not incoming.turn.text:
-            await self._reply(message, "nothing_asked_here")
-        if incoming.turn.text and receipt is None:
+        if not _asks(incoming):
+            key = "files_not_read" if incoming.files else "nothing_asked_here"
+            await self._reply(message, key)
+        elif receipt is None:
             await self._reply(message, "store_down")
         elif receipt and receipt.outcome == "queued" and not self._context.behaviour.reads:
             await self._say_to_mention_again(message, incoming, receipt)
@@ -129,7 +131,7 @@ class MessageHandler:
         usual = self._context.behaviour.followups
         if usual == "auto":
             usual = "always" if own else "alone"
-        if not incoming.turn.text:
+        if not _asks(incoming):
             return False
         try:
             rule = await self._context.relay.follow_ups(incoming.thread, usual)
@@ -194,6 +196,10 @@ class MessageHandler:
         nonce = nonce_for(f"may{message.id}", 0)
         notices = self._context.platform.notices
         await notices.send(str(message.author.id), address, code, nonce)
+
+
+def _asks(incoming: Incoming) -> bool:
+    return is_question(incoming.turn.text, incoming.files)
 
 
 def obstacle(message: discord.Message) -> int | None:

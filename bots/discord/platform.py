@@ -13,6 +13,7 @@ import discord
 import structlog
 
 from bots.actions import can_continue
+from bots.attachments import File
 from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
@@ -490,6 +491,9 @@ class DiscordPlatform:
                 if (button.job, button.index) == (delivery.job, index):
                     return str(message["id"])
         return None
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        return await self.api.file(file.address, most)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)

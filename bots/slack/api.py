@@ -11,6 +11,7 @@ import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.downloads import download, host_of
 from bots.platform import PlatformRefused
 from bots.slack.convert import NOTICE_METADATA, Bot
 from bots.slack.error_codes import FINAL, sentence
@@ -126,6 +127,13 @@ async def post_privately(
         EPHEMERAL, key.space, key.channel, lambda: client.chat_postEphemeral(user=user, **place)
     )
     return str(sent["message_ts"])
+
+
+async def fetch_file(client: AsyncWebClient, address: str, most: int) -> bytes:
+    """The content of a file (`downloads.download`): Slack's own hosts alone get the token."""
+    base = host_of(client.base_url)
+    hosts = frozenset(("https://files.slack.com",) if base == "https://slack.com" else (base,))
+    return await download(address, most, hosts, {"Authorization": f"Bearer {client.token}"})
 
 
 class Workspaces(Protocol):

@@ -90,7 +90,7 @@ async def _installed(
     if settings.slack_http_port is None or not settings.slack_by_oauth:
         return None, OneWorkspace(client, await identify(client))
     many = many_workspaces(settings, stores.secrets, client)
-    for sentence in await setup_checks.revoked(many):
+    for sentence in await setup_checks.to_reinstall(many):
         log.error(sentence)
     client_id, client_secret = client_credentials(settings)
     oauth = AsyncOAuthSettings(

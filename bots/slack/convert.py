@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any, Literal, TypeAlias
 
+from bots.attachments import File, file_of
 from bots.platform import Incoming
 from bots.slack.markdown import ZERO_WIDTH_SPACE
 from bots.slack.rich_text import written
@@ -76,7 +77,7 @@ class MessagePosted:
     """The bot is named in the text."""
     others: frozenset[str] = frozenset()
     """The other users named in the text."""
-    files: bool = False
+    files: tuple[File, ...] = ()
     event_id: str = ""
     edited: str = ""
     """Slack's timestamp of the edit that made this text; empty for the first text."""
@@ -170,10 +171,25 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
         bot_id=message.get("bot_id"),
         mentioned=bot.user in mentions,
         others=frozenset(mentions - {bot.user}),
-        files=bool(message.get("files")),
+        files=files_of(message),
         event_id=str(body.get("event_id", "")),
         edited=str((message.get("edited") or {}).get("ts", "")),
     )
+
+
+def files_of(message: Json) -> tuple[File, ...]:
+    """The files of a message: uploads, snippets and posts. One that the bot may not see, or that is
+    deleted, has no address."""
+    return tuple(map(_file_of, message.get("files") or ()))
+
+
+def _file_of(found: Json) -> File:
+    name = str(found.get("name") or found.get("title") or found.get("id") or "")
+    address = str(found.get("url_private_download") or found.get("url_private") or "")
+    file = file_of(name, str(found.get("mimetype") or ""), int(found.get("size") or 0), address)
+    if found.get("mode") == "external":  # on another company's host
+        return replace(file, kind="other")
+    return file
 
 
 def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted | None:
@@ -219,7 +235,10 @@ def earlier(
 ) -> Incoming | None:
     """A message of a thread's past; None where it is not part of the conversation."""
     turn = _earlier_turn(message, bot, names)
-    return Incoming(thread, turn, addressed=False, stranger=stranger) if turn else None
+    if turn is None:
+        return None
+    files = files_of(message) if turn.role == "user" else ()
+    return Incoming(thread, turn, addressed=False, stranger=stranger, files=files)
 
 
 def team_of(message: Json, bot: Bot) -> str:
@@ -239,7 +258,9 @@ def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | N
     if author is None:
         return None
     words = readable(text, bot, names)
-    return Turn(ts, "user", author, words, float(ts), names.get(author, "")) if words else None
+    if not words and not message.get("files"):
+        return None
+    return Turn(ts, "user", author, words, float(ts), names.get(author, ""))
 
 
 REPLY_METADATA = "henji_reply"
@@ -271,6 +292,7 @@ def incoming(
         note=note,
         has_past=posted.inside,
         stranger=stranger,
+        files=posted.files,
     )
 
 

@@ -18,12 +18,13 @@ SCOPES = (
     "channels:history",
     "chat:write",
     "commands",
+    "files:read",
     "groups:history",
     "im:history",
     "mpim:history",
     "users:read",
 )
-LATER_SCOPES = frozenset({"mpim:history"})
+LATER_SCOPES = {"files:read": "files", "mpim:history": "group direct messages"}
 """Scopes that apps of earlier versions lack: these work without them, in fewer places."""
 EVENTS = (
     "agent_session_stopped",

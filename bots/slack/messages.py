@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bots.actions import Scope
+from bots.attachments import is_question
 from bots.follow_ups import is_follow_up
 from bots.platform import Incoming, Status
 from bots.slack import convert
@@ -118,12 +119,11 @@ class MessageHandler:
         if command is not None:
             await self._run_command(command, posted, bot)
             return True
-        if posted.files and self._first(posted, "files"):
-            self._context.spawn(self._context.tell(posted.key, posted.user, "files_not_read"))
-        if convert.readable(posted.text, bot, {}):
+        if is_question(convert.readable(posted.text, bot, {}), posted.files):
             return False
-        if not posted.files and self._first(posted, "nothing"):
-            self._context.spawn(self._context.tell(posted.key, posted.user, "nothing_asked"))
+        if self._first(posted, "nothing"):
+            key = "files_not_read" if posted.files else "nothing_asked"
+            self._context.spawn(self._context.tell(posted.key, posted.user, key))
         return True
 
     async def _run_command(self, command: TextCommand, posted: MessagePosted, bot: Bot) -> None:

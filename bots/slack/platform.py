@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from slack_sdk.errors import SlackApiError
 
+from bots.attachments import File
 from bots.platform import (
     EditRefused,
     Incoming,
@@ -32,6 +33,7 @@ from bots.slack.api import (
     Refused,
     SlackApi,
     Workspaces,
+    fetch_file,
     post_privately,
 )
 from bots.slack.backfill import Backfill
@@ -440,6 +442,10 @@ class SlackPlatform:
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return await self._backfill.find(delivery, index)
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        client = await self._workspaces.client(thread.space)
+        return await fetch_file(client, file.address, most)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)

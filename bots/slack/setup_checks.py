@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackRequestError
@@ -61,13 +61,16 @@ async def check_bot_token(client: AsyncWebClient) -> str:
         name = error_code(error)
         say = _try_later if name in TRANSIENT else bot_token_sentence
         raise OperatorError(say(name)) from error
-    granted = {scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")}
-    missing = [scope for scope in SCOPES if scope not in granted]
-    if granted == {""}:
-        return ""
-    if set(missing) - LATER_SCOPES:
+    missing = _not_granted(answer.headers)
+    if set(missing) - LATER_SCOPES.keys():
         raise OperatorError(missing_scopes(missing))
-    return f"group direct messages are not read: {missing_scopes(missing)}" if missing else ""
+    without = [LATER_SCOPES[scope] for scope in missing]
+    return f"{' and '.join(without)} are not read: {missing_scopes(missing)}" if missing else ""
+
+
+def _not_granted(headers: Mapping[str, str]) -> Sequence[str]:
+    granted = {scope.strip() for scope in headers.get("x-oauth-scopes", "").split(",")}
+    return [scope for scope in SCOPES if scope not in granted] if granted != {""} else []
 
 
 async def check_app_token(client: AsyncWebClient, token: str) -> None:
@@ -114,12 +117,18 @@ async def check_client(client: AsyncWebClient, settings: SlackSettings) -> None:
             ) from error
 
 
-async def revoked(workspaces: ManyWorkspaces) -> Sequence[str]:
-    """A sentence for each workspace that uninstalled the app while it was not connected."""
+async def to_reinstall(workspaces: ManyWorkspaces) -> Sequence[str]:
+    """A sentence for each workspace that uninstalled the app while it was not connected, or that
+    installed it before it asked for all its scopes."""
     found = []
     for team in await workspaces.teams():
         try:
-            await (await workspaces.client(team)).auth_test()
+            answer = await (await workspaces.client(team)).auth_test()
+            if missing := _not_granted(answer.headers):
+                found.append(
+                    f"the app lacks {', '.join(missing)} in the workspace {team}: an admin of it "
+                    "installs it again at /slack/install of the bot's address"
+                )
         except (SlackApiError, PlatformRefused) as error:
             name = error_code(error) if isinstance(error, SlackApiError) else str(error)
             if name not in TRANSIENT:
@@ -163,7 +172,7 @@ async def examine(settings: SlackSettings, open_secrets: OpenSecrets) -> str:
         if settings.slack_by_oauth:
             async with open_secrets() as secrets:
                 many = many_workspaces(settings, secrets, client)
-                if sentences := await revoked(many):
+                if sentences := await to_reinstall(many):
                     raise OperatorError("; ".join(sentences))
         connected = await _check_connections(settings, client)
     valid = f"the tokens are good at {settings.slack_api_url}{connected}"

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from bots.strings.en import ENGLISH
 from bots.strings.ja import JAPANESE
+from core.types import FileRead
 
 Locale: TypeAlias = Literal["ja", "en"]
 
@@ -30,6 +31,12 @@ FAILURES = frozenset(
         "stranger",
         "quota",
         "quota_channel",
+        "file_binary",
+        "file_empty",
+        "file_failed",
+        "file_gone",
+        "file_too_large",
+        "file_too_many",
     )
 )
 """The codes that a reply may fail with: each is a sentence."""
@@ -43,17 +50,32 @@ def say(key: str, locale: str, **values: object) -> str:
 
 
 def failure(
-    code: str, locale: str, until: float = 0.0, zone: tzinfo = UTC, waiting: int = 0
+    code: str,
+    locale: str,
+    until: float = 0.0,
+    zone: tzinfo = UTC,
+    waiting: int = 0,
+    detail: str = "",
 ) -> str:
     """The sentence of a failure; an unknown code gets the sentence for an internal fault.
 
     `until`: when it can be asked again, in seconds since the epoch, told as a time in `zone`;
-    `waiting`: how many others wait already.
+    `waiting`: how many others wait already; `detail`: the name of the file that cannot be read, or
+    for a message that is too long, a text with its tokens and the most that there may be.
     """
     if code not in FAILURES:
         return say("internal", locale)
     at = f"{datetime.fromtimestamp(until, zone):%H:%M (%Z)}" if until else say("tomorrow", locale)
-    return say(code, locale, time=at, waiting=waiting)
+    numbers = [int(number) for number in re.findall(r"\d+", detail)]
+    if code == "too_long" and len(numbers) == 2:
+        return say("too_long_by", locale, tokens=numbers[0], limit=numbers[1])
+    return say(code, locale, time=at, waiting=waiting, name=detail)
+
+
+def file_line(read: FileRead, locale: str) -> str:
+    """How much of a file was read."""
+    key = "file_read" if read.whole else "file_named"
+    return say(key, locale, name=read.name, tokens=read.tokens, whole=read.whole)
 
 
 _VALUE, _ENDS = re.compile(r"\{\w+\}"), (".", "!", "?", "…", "。", "！", "？", "）", ")")

@@ -27,6 +27,22 @@ ENGLISH: Final[dict[str, str]] = {
     "too_long": (
         "This message is longer than the model can read. Please shorten it and send it again."
     ),
+    "too_long_by": (
+        "This message is longer than the model can read: {tokens:,} tokens, and {limit:,} is the "
+        "most. Please shorten it and send it again."
+    ),
+    "file_binary": "`{name}` is not text that I can read, so I did not answer.",
+    "file_empty": "`{name}` is empty, so I did not answer.",
+    "file_failed": "`{name}` could not be loaded, so I did not answer. Please send it again.",
+    "file_gone": "`{name}` is gone, or is closed to me, so I did not answer.",
+    "file_too_large": (
+        "I read at most 256 KB of text in one message, and `{name}` goes beyond that, "
+        "so I did not answer."
+    ),
+    "file_too_many": (
+        "I read at most 10 text files in one message, and `{name}` is one too many, "
+        "so I did not answer."
+    ),
     "prompt_gone": (
         "The message that this reply answers is not remembered any more, "
         "so it cannot be answered again."
@@ -48,6 +64,10 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "tomorrow": "the start of tomorrow",
     # Under a reply
+    "file_read": "`{name}`: {tokens:,} of {whole:,} tokens",
+    "file_named": "`{name}`: not read",
+    "files_more": "and {files} more files",
+    "oldest_dropped": "The oldest {turns} messages no longer fit.",
     "ai_notice": "Written by AI ({model}): it may be wrong.",
     "stop": "Stop",
     "regenerate": "Regenerate",
@@ -69,7 +89,7 @@ ENGLISH: Final[dict[str, str]] = {
     "too_late": "That reply has ended already.",
     # Where and how to talk
     "mention_again": "To go on in this thread, mention me again: {mention}.",
-    "files_not_read": "I cannot read files: I read only the text of the message.",
+    "files_not_read": "I cannot read that kind of file, only messages and text files.",
     "stranger": "I answer only members of the workspace that runs me.",
     "cannot_post": "I am not allowed to write in {channel}. Please invite me there.",
     "post_refused": (
@@ -158,6 +178,8 @@ ENGLISH: Final[dict[str, str]] = {
     "cmd_prompt_about": "What you want to ask",
     "cmd_private": "private",
     "cmd_private_about": "Only you see the reply",
+    "cmd_file": "file",
+    "cmd_file_about": "A text file to read",
     "cmd_chat": "chat",
     "cmd_chat_about": "Open a thread for a conversation",
     "cmd_reset": "reset",

@@ -27,6 +27,24 @@ JAPANESE: Final[dict[str, str]] = {
     "too_long": (
         "このメッセージはモデルが読める長さを超えています。短くして、もう一度送ってください。"
     ),
+    "too_long_by": (
+        "このメッセージはモデルが読める長さを超えています({tokens:,}トークン、上限は{limit:,}トークン)。"
+        "短くして、もう一度送ってください。"
+    ),
+    "file_binary": "`{name}` は読めるテキストではないため、お答えしていません。",
+    "file_empty": "`{name}` は空のため、お答えしていません。",
+    "file_failed": (
+        "`{name}` を読み込めなかったため、お答えしていません。もう一度送ってください。"
+    ),
+    "file_gone": "`{name}` がなくなったか、読む権限がないため、お答えしていません。",
+    "file_too_large": (
+        "一つのメッセージで読めるテキストは256 KBまでです。`{name}` で超えたため、"
+        "お答えしていません。"
+    ),
+    "file_too_many": (
+        "一つのメッセージで読めるテキストファイルは10個までです。`{name}` で超えたため、"
+        "お答えしていません。"
+    ),
     "prompt_gone": "この返事のもとになったメッセージはもう記憶にないため、答え直せません。",
     "deadline": "時間内に答えられませんでした。もう一度質問してください。",
     "internal": "こちらで問題が起き、記録しました。もう一度質問してください。",
@@ -44,6 +62,10 @@ JAPANESE: Final[dict[str, str]] = {
     ),
     "tomorrow": "明日の0時",
     # Under a reply
+    "file_read": "`{name}`: {whole:,}トークン中{tokens:,}トークンを読みました",
+    "file_named": "`{name}`: 読んでいません",
+    "files_more": "ほかに{files}個のファイル",
+    "oldest_dropped": "古いメッセージ{turns}件は、もう入りきりません。",
     "ai_notice": "AI({model})が書いた文章です。誤りが含まれることがあります。",
     "stop": "停止",
     "regenerate": "書き直す",
@@ -65,7 +87,7 @@ JAPANESE: Final[dict[str, str]] = {
     "too_late": "その返事はすでに終わっています。",
     # Where and how to talk
     "mention_again": "このスレッドで続けるには、もう一度メンションしてください: {mention}",
-    "files_not_read": "ファイルは読めません。メッセージの文章だけを読みます。",
+    "files_not_read": "この種類のファイルは読めません。読めるのは、文章とテキストファイルです。",
     "stranger": "このボットを運用しているワークスペースのメンバーにだけお答えしています。",
     "cannot_post": "{channel} に書き込む権限がありません。チャンネルに招待してください。",
     "post_refused": (
@@ -155,6 +177,8 @@ JAPANESE: Final[dict[str, str]] = {
     "cmd_prompt_about": "聞きたいこと",
     "cmd_private": "非公開",
     "cmd_private_about": "返事を自分だけに表示します",
+    "cmd_file": "ファイル",
+    "cmd_file_about": "読むテキストファイル",
     "cmd_chat": "会話",
     "cmd_chat_about": "会話用のスレッドを開きます",
     "cmd_reset": "リセット",

@@ -22,8 +22,9 @@ if not record then return { 'ignored', '', 0, '', 0 } end
 local turn = decoded(record)
 if not turn.text then return { 'ignored', '', 0, '', 0 } end
 if is_stale(turn.revision) then return { 'duplicate', A.job, 0, '', 0 } end
-local same = turn.text == A.text
-turn.text, turn.revision = A.text, A.revision
+local text = joined(A.text, files_of(turn))
+local same = turn.text == text
+turn.text, turn.revision = text, A.revision
 call('HSET', K('turns', T), id, cjson.encode(turn))
 if same then return { 'duplicate', '', 0, '', 0 } end
 call('HDEL', K('counts', T), id)

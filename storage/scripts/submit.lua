@@ -96,6 +96,7 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = A.note, cost = A.cost,
 }
 if A.alone then job.alone = 1 end
+if A.unread then job.unread = 1 end
 local code, detail, til = obstacle(T, job)
 remember()
 if code then

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from bots.attachments import File
 from bots.platform import Incoming, Part, PlatformRefused, Status
 from bots.text import split
 from core.access_policy import Asker
@@ -204,6 +205,9 @@ class RemotePlatform:
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return cast("str | None", await self._ask("find", delivery, index, delivery.messages))
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        raise PlatformRefused("the board has no files")
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> list[Incoming]:
         async with asyncio.timeout(self.call_seconds):

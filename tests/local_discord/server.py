@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -52,6 +53,7 @@ class LocalDiscord:
         app = web.Application()
         app.router.add_routes(list(self.rest.routes()))
         app.router.add_get("/gw/", self.gateway.serve)
+        app.router.add_get("/attachments/{channel}/{id}/{name}", self._give_file)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -138,6 +140,27 @@ class LocalDiscord:
         self.world.channels[made["id"]] = made
         return str(made["id"])
 
+    # -- files ----------------------------------------------------------------------------------
+
+    def add_file(
+        self, channel: str, name: str, content: bytes, type_: str | None = None, **more: Any
+    ) -> p.Payload:
+        """An upload, as an attachment of a message: its address is signed, and has no login."""
+        ident = p.snowflake()
+        self.world.files[ident] = content
+        place = f"http://127.0.0.1:{self._port}/attachments/{channel}/{ident}/{quote(name)}"
+        address = f"{place}?ex=7fffffff&is=1&hm={'0' * 64}"
+        made = {"id": ident, "filename": name, "size": len(content), "url": address}
+        made |= {"proxy_url": address, "content_type": type_} if type_ else {"proxy_url": address}
+        return made | more
+
+    async def _give_file(self, request: web.Request) -> web.Response:
+        self.world.downloads.append(str(request.rel_url))
+        content = self.world.files.get(request.match_info["id"])
+        if content is None or "hm" not in request.query:
+            return web.Response(status=404, text="This content is no longer available.")
+        return web.Response(body=content, content_type="application/octet-stream")
+
     # -- what people do -------------------------------------------------------------------------
 
     async def says(
@@ -194,14 +217,14 @@ class LocalDiscord:
     ) -> Interaction:
         """A slash command, ``admin reset thread`` for one in groups."""
         name, *path = command.split(" ")
-        given: list[p.Payload] = [
-            {"name": n, "type": 5 if isinstance(v, bool) else 3, "value": v}
-            for n, v in (options or {}).items()
-        ]
+        files = {v["id"]: v for v in (options or {}).values() if isinstance(v, dict)}
+        given: list[p.Payload] = [_option(n, v) for n, v in (options or {}).items()]
         for depth, sub in reversed(list(enumerate(path))):
             group = depth == 0 and len(path) == 2
             given = [{"name": sub, "type": 2 if group else 1, "options": given}]
-        data = {"id": p.snowflake(), "name": name, "type": 1, "options": given}
+        data: p.Payload = {"id": p.snowflake(), "name": name, "type": 1, "options": given}
+        if files:
+            data["resolved"] = {"attachments": files}
         return await self._interacts(2, data, person, channel, **more)
 
     async def asks_about(self, person: p.Payload, message: p.Payload, command: str) -> Interaction:
@@ -283,6 +306,12 @@ class LocalDiscord:
     async def _notify(self) -> None:
         async with self._turn:
             self._turn.notify_all()
+
+
+def _option(name: str, value: Any) -> p.Payload:
+    if isinstance(value, dict):
+        return {"name": name, "type": 11, "value": value["id"]}
+    return {"name": name, "type": 5 if isinstance(value, bool) else 3, "value": value}
 
 
 def _ids() -> Iterator[str]:

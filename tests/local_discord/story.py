@@ -103,8 +103,8 @@ class ApartRelay(Relay):
     not know of.
     """
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        contextvars.Context().run(super()._spawn, work)
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        return contextvars.Context().run(super()._spawn, work)
 
 
 @contextlib.asynccontextmanager

@@ -75,6 +75,9 @@ class World:
     """Channels that the bot may not write in."""
     closed: set[str] = field(default_factory=set)
     """People who take no direct messages."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Uploads by the attachment's id."""
+    downloads: list[str] = field(default_factory=list)
     typing: list[tuple[float, str]] = field(default_factory=list)
     answer_within: float = 3.0
     token_life: float = 900.0

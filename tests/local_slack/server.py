@@ -206,6 +206,21 @@ class WebApi:
             **rotation,
         }
 
+    async def give_file(self, request: web.Request) -> web.Response:
+        """A file, to a token with the scope; anybody else is sent to log in, as people would be."""
+        ident = request.match_info["file"].rpartition("-")[2]
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        app = self.workspace.installations.get(token)
+        content = self.workspace.files.get(ident)
+        if app is None or app.revoked or "files:read" not in app.scopes:
+            answer = web.Response(status=302, headers={"Location": "/login"})
+        elif content is None:
+            answer = web.Response(status=404)
+        else:
+            answer = web.Response(body=content, content_type="text/plain")
+        self.workspace.downloads.append((request.path, str(answer.status)))
+        return answer
+
     async def respond(self, request: web.Request) -> web.Response:
         """A response_url: good for five answers."""
         body: Json = await request.json()
@@ -251,4 +266,5 @@ def application(api: WebApi) -> web.Application:
     app.router.add_route("*", "/api/{method}", api.handle)
     app.router.add_get("/link", api.delivery.socket)
     app.router.add_post("/response/{id}", api.respond)
+    app.router.add_get("/files-pri/{file}/{name:.*}", api.give_file)
     return app

@@ -18,6 +18,7 @@ EVERY_SCOPE = frozenset(
         "channels:history",
         "chat:write",
         "commands",
+        "files:read",
         "groups:history",
         "im:history",
         "im:read",
@@ -143,6 +144,10 @@ class Workspace:
         self.without_answer: set[str] = set()
         """Methods whose calls get no answer and have no effect."""
         self.violations: list[str] = []
+        self.files: dict[str, bytes] = {}
+        """Uploads by the file's id."""
+        self.downloads: list[tuple[str, str]] = []
+        """Path and status of every request for a file."""
         self._changed = asyncio.Condition()
         self._last_ts = 0.0
         self._serial = itertools.count(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from asyncio import StreamWriter
 from collections.abc import Sequence
 
-from bots.platform import Incoming, Part, Status
+from bots.attachments import File
+from bots.platform import Incoming, Part, PlatformRefused, Status
 from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey
@@ -43,6 +44,9 @@ class ToyPlatform:
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return None
+
+    async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        raise PlatformRefused("a line has no files")
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()

@@ -60,8 +60,9 @@ local function wake(lane)
   if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
 end
 
--- Puts a thread into the order, or aside until `later`, or nowhere, as its oldest job requires. `meta`,
--- `J` and `job` may be passed if they are known, to save reading them.
+-- Puts a thread into the order, or aside until `later`, or nowhere, as its oldest job requires. A job
+-- whose files are being read is set aside, at most until its deadline. `meta`, `J` and `job` may be
+-- passed if they are known, to save reading them.
 local function place(T, later, meta, J, job)
   meta = meta or hash(K('thread', T))
   if not meta.state then -- it has expired: what waits there ends at its deadline
@@ -72,6 +73,7 @@ local function place(T, later, meta, J, job)
   unplace(T, meta)
   local gen = meta.state == 'leased' and meta.gen + 1 or meta.gen -- fences whoever held it
   if not J then J, job = head(T) end
+  if J and job.unread then later = job.deadline end
   if not J then
     call('HSET', K('thread', T), 'state', 'idle', 'running', '', 'gen', gen, 'path', '')
   elseif later then

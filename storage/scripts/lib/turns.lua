@@ -23,12 +23,23 @@ local function drop(T, id)
   changed(T, id)
 end
 
+-- What stands below a message's words: its files, `below` bytes of them.
+local function files_of(turn)
+  local below = tonumber(turn.below) or 0
+  return below > 0 and string.sub(turn.text, -below) or ''
+end
+
+-- Words with files below them.
+local function joined(words, files)
+  return words .. (words ~= '' and files ~= '' and '\n\n' or '') .. files
+end
+
 -- A turn's record, with an edit applied that arrived before the message itself.
 local function edited(T, id, record)
   local edit = call('GET', K('edited', T .. ' ' .. id))
   if not edit then return record end
   local turn, newer = cjson.decode(record), decoded(edit)
-  turn.text, turn.revision = newer.text, newer.revision
+  turn.text, turn.revision = joined(newer.text, files_of(turn)), newer.revision
   return cjson.encode(turn)
 end
 

@@ -1,0 +1,245 @@
+"""Files of a message: which are read, as what text, and how they stand in a person's turn.
+
+A text file is part of its person's turn, below their words, set apart by a fence that its own lines
+cannot close. Images and other files are named there, and nothing of them is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Literal, TypeAlias
+
+from core.types import BETWEEN_FILES, Turn, TurnFile
+
+Kind: TypeAlias = Literal["text", "unsure", "image", "other"]
+"""``unsure``: neither name nor type says whether it is text; the content decides."""
+
+MOST_BYTES = 256 * 1024
+"""Of all files of one message together."""
+MOST_FILES = 10
+"""So many files of a message are read; with more text files than that, it is refused."""
+MOST_NAMED = 25
+NAME_LENGTH = 80
+NOTE = "secret_files"
+"""In a delivery's note: the files that are still to be read. An address may open the file to anyone
+who has it, so the store drops it when the delivery is closed."""
+
+
+def _endings(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+TEXT_ENDINGS = _endings(
+    "txt text md markdown rst adoc org tex log out err diff patch csv tsv json jsonl ndjson json5 "
+    "yaml yml toml ini cfg conf properties env xml html htm xhtml css scss less svg sql graphql "
+    "proto py pyi ipynb rb pl pm php js mjs cjs jsx ts tsx vue java kt kts scala groovy gradle c h "
+    "cc cpp cxx hpp hh cs fs go rs swift m mm lua r jl hs ml ex exs erl clj lisp el vim sh bash "
+    "zsh fish ps1 bat cmd tf hcl cmake mk dockerfile makefile lock eml ics vcf srt vtt po strings "
+    "plist"
+)
+IMAGE_ENDINGS = _endings("png jpg jpeg gif webp bmp tif tiff heic heif avif ico")
+OTHER_ENDINGS = _endings(
+    "pdf doc docx xls xlsx ppt pptx odt ods odp pages numbers key epub zip gz tgz bz2 xz 7z rar "
+    "tar zst jar war whl exe dll so dylib bin iso img dmg apk deb rpm mp3 wav ogg flac m4a aac mp4 "
+    "mov avi mkv webm mpg psd ai sketch fig ttf otf woff woff2 sqlite db parquet npy npz pt onnx "
+    "safetensors pyc class o a wasm"
+)
+TEXT_TYPES = re.compile(
+    r"text/|application/(?:[\w.+-]+\+)?(?:json|xml|yaml|toml|sql|javascript|x-sh|x-ndjson)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that hangs on a message, before it is read."""
+
+    name: str
+    """As a person may read it: `clean_name`."""
+    kind: Kind
+    size: int = 0
+    """In bytes, as the platform says; 0: it does not say."""
+    address: str = ""
+    """Where the platform has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A file's text; None where it is only named."""
+
+    file: File
+    text: str | None = None
+
+
+class Unreadable(Exception):
+    """A file that cannot be read: `code` names the sentence, `name` the file."""
+
+    def __init__(self, code: str, name: str) -> None:
+        super().__init__(code)
+        self.code, self.name = code, name
+
+
+# -- names and kinds ----------------------------------------------------------------------------
+
+
+def clean_name(name: str) -> str:
+    """A file's name on one line, without what could mean something where it is shown: at most
+    NAME_LENGTH characters, with its ending."""
+    seen = "".join(" " if _is_unseen(c) or c in "`<>[]【】︻︼" else c for c in name)
+    seen = " ".join(seen.split()) or "file"
+    if len(seen) <= NAME_LENGTH:
+        return seen
+    return f"{seen[: NAME_LENGTH - 17]}…{seen[-16:]}"
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character)[0] in "CZ"
+
+
+def file_of(name: str, type_: str = "", size: int = 0, address: str = "") -> File:
+    """A file from what a platform tells of it; `type_` is its media type, if it has one."""
+    return File(clean_name(name), _kind(name, type_), size, address)
+
+
+def _kind(name: str, type_: str) -> Kind:
+    path = PurePosixPath(name.replace("\\", "/").rsplit("/", 1)[-1].lower())
+    ending = path.suffix.lstrip(".").strip() or path.name
+    if ending in TEXT_ENDINGS:
+        return "text"
+    if ending in IMAGE_ENDINGS or type_.startswith("image/"):
+        return "image"
+    if ending in OTHER_ENDINGS:
+        return "other"
+    if TEXT_TYPES.match(type_):
+        return "text"
+    return "unsure" if not type_ or type_ == "application/octet-stream" else "other"
+
+
+def to_read(files: Iterable[File]) -> tuple[File, ...]:
+    """The files that are read."""
+    return tuple(file for file in files if file.kind in ("text", "unsure"))
+
+
+def is_question(text: str, files: Iterable[File]) -> bool:
+    """Whether a message has anything that can be answered: words, or a file that is read."""
+    return bool(text.strip()) or bool(to_read(files))
+
+
+def check(files: Sequence[File]) -> None:
+    """Raise Unreadable where these are too many, or too large together."""
+    if len(files) > MOST_FILES:
+        raise Unreadable("file_too_many", files[MOST_FILES].name)
+    size = 0
+    for file in files:
+        size += file.size
+        if size > MOST_BYTES:
+            raise Unreadable("file_too_large", file.name)
+
+
+# -- bytes to text ------------------------------------------------------------------------------
+
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
+_HALF_WIDTH = re.compile("[\uff61-\uff9f]")
+_JAPANESE = ("cp932", "euc_jp")
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # but ESC: logs have colours
+_COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
+
+
+def text_of(file: File, content: bytes) -> ReadFile:
+    """A file's content as text. One of an unknown kind that is no text is an ``other`` file.
+
+    Unreadable where it is empty, or where it should be text and is not.
+    """
+    if not content.strip(b"\x00\t\n\r \xef\xbb\xbf\xfe\xff"):
+        raise Unreadable("file_empty", file.name)
+    text = decoded(content)
+    if text is not None and text.strip():
+        return ReadFile(replace(file, kind="text"), text)
+    if file.kind == "unsure":
+        return ReadFile(replace(file, kind="other"))
+    raise Unreadable("file_binary", file.name)
+
+
+def decoded(content: bytes) -> str | None:
+    """Content as text: UTF-8, UTF-16 with a mark, or Japanese where only one reading makes sense;
+    None for anything else."""
+    for text in _readings(content):
+        plain = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+        return None if _CONTROLS.search(plain) else plain
+    return None
+
+
+def _readings(content: bytes) -> Iterable[str]:
+    """The text that content stands for, if it can be told: one or none."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return filter(None, [_strictly(content, "utf-16")])
+    text = _strictly(content, "utf-8-sig")
+    if text is not None:
+        return [text]
+    found = [text for name in _JAPANESE if (text := _strictly(content, name)) is not None]
+    found = [text for text in found if _KANA.search(text)]
+    if len(found) > 1:  # EUC-JP read as Shift_JIS is full of half-width letters
+        found = [text for text in found if not _HALF_WIDTH.search(text)]
+    return found if len(found) == 1 else []
+
+
+def _strictly(content: bytes, encoding: str) -> str | None:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+# -- text in a turn -----------------------------------------------------------------------------
+
+_FENCES = re.compile(r"~{3,}")
+
+
+def with_files(turn: Turn, files: Sequence[ReadFile]) -> Turn:
+    """The turn with its files below the person's words."""
+    if not files:
+        return turn
+    blocks = list(map(_block, files[:MOST_NAMED]))
+    if more := len(files) - MOST_NAMED:
+        blocks += [f"[{more} more files]"] if more > 0 else []
+    below = BETWEEN_FILES.join(blocks)
+    words = turn.text.rstrip()
+    made = tuple(
+        TurnFile(read.file.name, read.text is not None, len(block))
+        for read, block in zip(files, blocks, strict=False)
+    )
+    return replace(turn, text=f"{words}{BETWEEN_FILES}{below}" if words else below,
+                   files=made, below=len(below))  # fmt: skip
+
+
+def unread(files: Iterable[File]) -> tuple[ReadFile, ...]:
+    """The files as named only, for as long as they are not read."""
+    return tuple(map(ReadFile, files))
+
+
+def _block(read: ReadFile) -> str:
+    what = "image" if read.file.kind == "image" else "file"
+    if read.text is None:
+        return f"[{what}: {read.file.name}]"
+    fence = "~" * max(3, *(len(f) + 1 for f in _FENCES.findall(read.text)), 3)
+    return f"[{what}: {read.file.name}]\n{fence}\n{read.text.strip()}\n{fence}"
+
+
+# -- between processes --------------------------------------------------------------------------
+
+
+def pack(files: Sequence[File]) -> Mapping[str, str]:
+    """The files as a part of a delivery's note; nothing where there are none to read."""
+    if not to_read(files):
+        return {}
+    rows = [[file.name, file.kind, file.size, file.address] for file in files]
+    return {NOTE: json.dumps(rows, ensure_ascii=False)}
+
+
+def unpack(note: Mapping[str, str]) -> tuple[File, ...]:
+    """The files that `pack` put into a note."""
+    return tuple(File(*row) for row in json.loads(note.get(NOTE, "[]")))

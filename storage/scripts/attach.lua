@@ -1,0 +1,23 @@
+-- What was read of a message's files takes the place of their names in its turn, and the job that
+-- waited for it goes on. Returns 1, or 0 where there is no such turn.
+
+local T, id, J = A.thread, A.turn, A.job
+local meta = enter(T)
+local record = meta and call('HGET', K('turns', T), id)
+if not record then return 0 end
+local job = job_of(J)
+local turn = decoded(record)
+if not turn.text or turn.read then return 0 end
+
+local named = files_of(turn)
+local words = string.gsub(string.sub(turn.text, 1, #turn.text - #named), '\n\n$', '')
+turn.text, turn.files, turn.read = joined(words, A.text), A.files, '1'
+turn.below = tostring(#A.text)
+call('HSET', K('turns', T), id, cjson.encode(turn))
+call('HDEL', K('counts', T), id)
+changed(T, id)
+keep(T, 'turns', T)
+if not job.unread then return 1 end
+call('HDEL', K('job', J), 'unread')
+if meta.state == 'delayed' and call('ZRANGE', K('jobs', T), 0, 0)[1] == J then place(T) end
+return 1

@@ -1,0 +1,279 @@
+"""Messages with files: read after they are taken in, and never answered without them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pytest
+from redis.asyncio import Redis
+
+from bots import downloads
+from bots.attachments import MOST_BYTES, File, file_of
+from bots.platform import Incoming, PlatformRefused
+from bots.relay import Relay
+from core.access_policy import Asker
+from core.engine.echo import EchoEngine
+from core.errors import StoreUnavailable
+from core.queue_types import Claim, Receipt
+from core.types import Failed, ThreadKey
+from tests.store_fixture import LANE, StoreFixture, at_work
+from tests.test_delivery import THREAD, Story
+from tests.waiting import until
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def story(redis: Redis) -> Story:
+    house = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4)
+    await house.queue.announce(LANE, "core", 60)
+    return Story(house)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "PAUSES", (0.01,))
+    monkeypatch.setattr(downloads, "SECONDS", 0.5)
+
+
+@dataclass
+class SlowFiles:
+    """A wire on which files come only when they are let through."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    let: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, name: str, effect: Callable[[], Awaitable[T]]) -> T:
+        if name == "fetch":
+            self.asked.set()
+            await self.let.wait()
+        return await effect()
+
+
+async def send(
+    story: Story,
+    relay: Relay,
+    text: str,
+    files: Sequence[File],
+    *,
+    id_: str = "m1",
+    addressed: bool = True,
+    thread: ThreadKey = THREAD,
+    has_past: bool = False,
+) -> Receipt:
+    turn = story.board.say(thread, id_, "U1", text)
+    return await relay.submit(
+        Incoming(thread, turn, addressed=addressed, files=tuple(files), has_past=has_past)
+    )
+
+
+def put(story: Story, name: str, content: bytes, size: int | None = None) -> File:
+    """A file on the platform's own host."""
+    address = f"https://files.example.com/{name}"
+    story.board.files[address] = content
+    return file_of(name, "", len(content) if size is None else size, address)
+
+
+async def ended(story: Story) -> list[str]:
+    """What the board shows once every delivery is over."""
+
+    async def over() -> bool:
+        return bool(story.board.shown()) and not await story.house.redis.exists(
+            "henji:{0}:deliveries:stand-in"
+        )
+
+    await until(over, 5)
+    return story.board.shown()
+
+
+async def test_a_question_about_a_paste_is_answered_with_the_paste(story: Story) -> None:
+    paste = put(story, "message.txt", "売上は三割増。".encode("shift_jis"))
+    async with story.running() as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "要約して", [paste])
+        shown = await ended(story)
+    assert shown == [
+        "echo: 要約して\n\n[file: message.txt]\n~~~\n売上は三割増。\n~~~"
+        " | `message.txt`: 35 of 35 tokens"
+    ]
+    assert (await story.house.texts(THREAD))[
+        0
+    ] == "要約して\n\n[file: message.txt]\n~~~\n売上は三割増。\n~~~"
+
+
+async def test_pictures_are_named_to_the_model_and_the_person_is_told_in_the_reply(
+    story: Story,
+) -> None:
+    async with story.running() as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "What is this?", [file_of("plan.png")])
+        assert await ended(story) == [
+            "echo: What is this?\n\n[image: plan.png] | `plan.png`: not read"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "size", "told"),
+    [
+        ("notes.txt", b"PK\x03\x04\x00\x01", None, "`notes.txt` is not text"),
+        ("notes.txt", b"", None, "`notes.txt` is empty"),
+        ("notes.txt", b"x" * (MOST_BYTES + 1), None, "at most 256 KB"),
+        ("liar.txt", b"x" * (MOST_BYTES + 1), 10, "at most 256 KB"),
+    ],
+)
+async def test_what_cannot_be_read_is_named_in_one_sentence_and_not_answered(
+    story: Story, name: str, content: bytes, size: int | None, told: str
+) -> None:
+    file = put(story, name, content, size)
+    async with story.running() as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "Summarise", [file])
+        (shown,) = await ended(story)
+    assert told in shown
+    assert "echo" not in shown
+    assert await story.house.texts(THREAD) == []
+
+
+async def test_a_file_that_is_gone_is_said_to_be(story: Story) -> None:
+    async with story.running() as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "Summarise", [file_of("a.txt", "", 3, "https://gone")])
+        assert (await ended(story))[0].startswith("`a.txt` is gone")
+
+
+async def test_a_host_that_does_not_answer_ends_in_a_sentence(story: Story) -> None:
+    paste = put(story, "a.txt", b"text")
+    async with story.running(wire=SlowFiles()) as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "Summarise", [paste])
+        assert (await ended(story))[0].startswith("`a.txt` could not be loaded")
+
+
+async def test_a_largest_line_is_read_whole(story: Story) -> None:
+    line = b"x" * (MOST_BYTES - 1)
+    async with story.running() as relay:
+        receipt = await send(story, relay, "Count", [put(story, "a.txt", line)])
+        claims: list[Claim] = []
+
+        async def claimed() -> bool:
+            claims.extend(await story.house.queue.claim(LANE, "core", 1))
+            return bool(claims)
+
+        await until(claimed, 5)
+        (claim,) = claims
+        assert claim.job.id == receipt.job
+        window = await story.house.history.window(claim)
+        assert line.decode() in window.mailbox[0].turn.text
+
+
+async def test_nothing_is_answered_before_its_file_is_there(story: Story) -> None:
+    wire = SlowFiles()
+    paste = put(story, "a.txt", b"text")
+    async with story.running(wire=wire) as relay:
+        await send(story, relay, "Summarise", [paste])
+        await wire.asked.wait()
+        assert await story.house.nothing_to_do()
+        await send(story, relay, "and this?", [], id_="m2")  # waits for its turn behind it
+        assert await story.house.nothing_to_do()
+        wire.let.set()
+        async with at_work(story.house, EchoEngine()):
+            shown = await ended(story)
+            await until(lambda: _both(story), 5)
+        assert shown[0].startswith("echo: Summarise\n\n[file: a.txt]")
+
+
+async def _both(story: Story) -> bool:
+    return len(story.board.shown()) == 2
+
+
+async def test_a_process_that_dies_while_it_reads_loses_nothing(story: Story) -> None:
+    stuck, paste = SlowFiles(), put(story, "a.txt", b"the text")
+    dying = story.relay("one", stuck)
+    await send(story, dying, "Summarise", [paste])
+    await stuck.asked.wait()
+    for task in dying._tasks:
+        task.cancel()
+    async with story.running("two"), at_work(story.house, EchoEngine()):
+        (shown,) = await ended(story)
+    assert "the text" in shown
+
+
+async def test_an_edit_of_the_words_leaves_the_file(story: Story) -> None:
+    async with story.running() as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
+        await ended(story)
+        await relay.edited(Asker(THREAD, "U1"), "m1", "Translate", "2")
+        await until(lambda: _remembers(story, "Translate\n\n[file: a.txt]\n~~~\nthe text\n~~~"), 5)
+
+
+async def test_an_edit_that_comes_before_the_file_is_read_keeps_both(story: Story) -> None:
+    wire = SlowFiles()
+    async with story.running(wire=wire) as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
+        await wire.asked.wait()
+        await relay.edited(Asker(THREAD, "U1"), "m1", "", "2")
+        wire.let.set()
+        (shown,) = await ended(story)
+    assert shown.startswith("echo: [file: a.txt]\n~~~\nthe text\n~~~")
+
+
+async def _remembers(story: Story, text: str) -> bool:
+    return text in await story.house.texts(THREAD)
+
+
+async def test_stopping_resetting_and_deleting_end_it_while_it_is_read(story: Story) -> None:
+    wire = SlowFiles()
+    async with story.running(wire=wire) as relay:
+        receipt = await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
+        await wire.asked.wait()
+        assert await relay.stop(THREAD, str(receipt.job))
+        wire.let.set()
+        assert await ended(story) == ["Stopped."]
+        await relay.reset(THREAD, "U1")
+        assert await story.house.texts(THREAD) == []
+
+
+async def test_a_file_that_nobody_asks_about_is_read_too(story: Story) -> None:
+    async with story.running() as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "hello", [])
+        await ended(story)
+        await send(story, relay, "", [put(story, "a.txt", b"the text")], id_="m2", addressed=False)
+        await until(lambda: _remembers(story, "[file: a.txt]\n~~~\nthe text\n~~~"), 5)
+
+
+async def test_a_job_whose_files_never_come_ends_at_its_deadline(redis: Redis) -> None:
+    house = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4, deadline=0.1)
+    await house.queue.announce(LANE, "core", 60)
+    receipt = await house.say("Summarise", unread=True)
+    await asyncio.sleep(0.15)
+    await house.queue.sweep()
+    assert Failed("deadline") in await house.events(receipt.job)
+    assert await house.nothing_to_do()
+
+
+async def test_only_the_platform_s_own_hosts_are_asked() -> None:
+    for address in (
+        "https://example.com/a.txt",
+        "http://cdn.example.com/a.txt",
+        "https://cdn.example.com.evil.org/a.txt",
+        "https://user@cdn.example.com/a.txt",
+        "file:///etc/passwd",
+    ):
+        with pytest.raises(PlatformRefused):
+            await downloads.download(address, 10, frozenset({"https://cdn.example.com"}))
+
+
+async def test_a_store_that_is_away_while_a_file_was_read_is_waited_for(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach, failures = story.house.queue.attach, [1, 2]
+
+    async def flaky(*arguments: object) -> bool:
+        if failures:
+            failures.pop()
+            raise StoreUnavailable("away")
+        return await attach(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(story.house.queue, "attach", flaky)
+    monkeypatch.setattr("bots.relay.FAULT_SECONDS", 0.01)
+    async with story.running() as relay, at_work(story.house, EchoEngine()):
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
+        assert "the text" in (await ended(story))[0]
