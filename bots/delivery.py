@@ -286,10 +286,10 @@ class ReplyDelivery:
         words, note = self._words(view)
         if not words:
             return []
-        texts = self.platform.split(self.delivery, words, self._limit)
-        if (over := platform.length_of(note) - NOTE_LENGTH) > 0:
+        texts = list(self.platform.split(self.delivery, words, self._limit))
+        if (over := len(note) - NOTE_LENGTH) > 0:
             room = max(self._limit - over, text.SHORTEST_LIMIT)
-            texts[-1:] = text.split(texts[-1], room, platform.length_of)
+            texts[-1:] = text.split(texts[-1], room)
         last = len(texts) - 1
         return [
             Part(at, words, at == last, note if at == last else "", view.end)

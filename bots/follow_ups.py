@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bots.quotes import BOT_LABEL
 from core.types import Turn
 
 
@@ -19,7 +20,8 @@ def is_follow_up(rule: str, person: str, turns: Sequence[Turn], *, to_others: bo
 
 def speaks_to_bot(person: str, turns: Sequence[Turn]) -> bool:
     """Whether nobody else writes in the thread, or the bot's last reply was to this person."""
-    asked = [turn.author for turn in turns if turn.role == "user"]
+    by_people = (turn for turn in turns if not turn.text.startswith(BOT_LABEL))
+    asked = [turn.author for turn in by_people if turn.role == "user"]
     if set(asked) <= {person}:
         return True
     return turns[-1].role == "assistant" and asked[-1] == person

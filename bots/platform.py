@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from bots.attachments import File
+from bots.quotes import Quote
 from core.errors import HenjiError
 from core.queue_types import Delivery
 from core.types import Cancelled, Done, Failed, ThreadKey, Turn
@@ -44,6 +45,9 @@ class Incoming:
     """From another organisation that shares the channel."""
     interactive: bool = False
     """Who calls `submit` tells the person of a refusal at once: none is delivered."""
+    quote: Quote | None = None
+    """What the message is a reply to: it stands in front of the turn's text, and is shortened
+    where the thread has it."""
     files: tuple[File, ...] = ()
     """The files of the message. Its turn names them; `Platform.fetch` reads them later."""
 

@@ -20,9 +20,9 @@ from bots import attachments, strings
 from bots.access import EVERYBODY, Access, Admission
 from bots.attachments import Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
-from bots.downloads import read_files, read_past, read_some
 from bots.instrumented import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
+from bots.reading import read_files, read_past, read_some
 from core.access_policy import Asker
 from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
@@ -118,9 +118,10 @@ class Relay:
         ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
         waits = bool(attachments.to_read(incoming.files)) and incoming.addressed
         note = {**incoming.note, **attachments.pack(incoming.files)} if waits else incoming.note
+        turn = await self._pointing(incoming)
         submission = Submission(
             thread=incoming.thread,
-            turn=attachments.with_files(incoming.turn, attachments.unread(incoming.files)),
+            turn=attachments.with_files(turn, attachments.unread(incoming.files)),
             addressed=incoming.addressed,
             lane=admission.lane,
             permit=admission.permit,
@@ -160,17 +161,32 @@ class Relay:
             self._spawn(self._read_kept(incoming))
         return receipt
 
+    async def _pointing(self, incoming: Incoming) -> Turn:
+        """The turn, which only points to what it is a reply to where the thread has that."""
+        quote, turn = incoming.quote, incoming.turn
+        if quote is None or not quote.id or not turn.text.startswith(quote.whole):
+            return turn
+        found = await self._deliveries.locate(incoming.thread, quote.id)
+        if found is None or found[0] != incoming.thread:
+            return turn
+        kept = await self._history.turns(incoming.thread)
+        if not any(stored.turn.id == found[1] for stored in kept):
+            return turn
+        return replace(turn, text=quote.pointer + turn.text.removeprefix(quote.whole))
+
     async def admission(self, asker: Asker) -> Admission:
         """Whether a person is answered now, and by which lane."""
         if asker.stranger and self._settings.strangers == "answer":
             asker = replace(asker, stranger=False)
         return await self.access.admit(asker, self._settings.lane)
 
-    async def edited(self, asker: Asker, turn: str, text: str, revision: str) -> Receipt:
-        """A person's message has a new text. It leaves the memory where no text is left, and where
-        nothing of this person is read."""
+    async def edited(
+        self, asker: Asker, turn: str, text: str, revision: str, *, has_files: bool = False
+    ) -> Receipt:
+        """A person's message has a new text; its files stay. It leaves the memory where nothing is
+        left, and where nothing of this person is read."""
         thread, admission = asker.thread, await self.admission(asker)
-        if not text.strip() or not admission.permit.read:
+        if not (text.strip() or has_files) or not admission.permit.read:
             await self._queue.delete(thread, turn)
             return Receipt("ignored")
         receipt = await self._queue.edit(

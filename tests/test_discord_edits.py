@@ -132,7 +132,9 @@ async def test_the_bots_own_notices_are_not_read_as_earlier_turns(
     await deployment.discord.says(ALICE, direct, "two")
     await reply_to(deployment, direct, "two")
     thread = ThreadKey("discord", "dm", ALICE["id"], direct)
-    await remembered(deployment, thread, "one", "echo: one", "two", "echo: two")
+    await remembered(
+        deployment, thread, "one", "echo: one", "[bot: Another]\nbeep", "two", "echo: two"
+    )
 
 
 ALTER = p.user("466", "Alter")

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 from redis.asyncio import Redis
 
-from bots import downloads
+from bots import downloads, reading
 from bots.attachments import MOST_BYTES, File, file_of
 from bots.platform import Incoming, PlatformRefused
 from bots.relay import Relay
@@ -28,15 +28,15 @@ T = TypeVar("T")
 
 @pytest.fixture
 async def story(redis: Redis) -> Story:
-    house = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4)
-    await house.queue.announce(LANE, "core", 60)
-    return Story(house)
+    stores = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4)
+    await stores.queue.announce(LANE, "core", 60)
+    return Story(stores)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "PAUSES", (0.01,))
-    monkeypatch.setattr(downloads, "SECONDS", 0.5)
+    monkeypatch.setattr(reading, "PAUSES", (0.01,))
+    monkeypatch.setattr(reading, "SECONDS", 0.5)
 
 
 @dataclass
@@ -81,7 +81,7 @@ async def ended(story: Story) -> list[str]:
     """What the board shows once every delivery is over."""
 
     async def over() -> bool:
-        return bool(story.board.shown()) and not await story.house.redis.exists(
+        return bool(story.board.shown()) and not await story.stores.redis.exists(
             "henji:{0}:deliveries:stand-in"
         )
 
@@ -91,14 +91,14 @@ async def ended(story: Story) -> list[str]:
 
 async def test_a_question_about_a_paste_is_answered_with_the_paste(story: Story) -> None:
     paste = put(story, "message.txt", "売上は三割増。".encode("shift_jis"))
-    async with story.running() as relay, at_work(story.house, EchoEngine()):
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "要約して", [paste])
         shown = await ended(story)
     assert shown == [
         "echo: 要約して\n\n[file: message.txt]\n~~~\n売上は三割増。\n~~~"
         " | `message.txt`: 35 of 35 tokens"
     ]
-    assert (await story.house.texts(THREAD))[
+    assert (await story.stores.texts(THREAD))[
         0
     ] == "要約して\n\n[file: message.txt]\n~~~\n売上は三割増。\n~~~"
 
@@ -106,7 +106,7 @@ async def test_a_question_about_a_paste_is_answered_with_the_paste(story: Story)
 async def test_pictures_are_named_to_the_model_and_the_person_is_told_in_the_reply(
     story: Story,
 ) -> None:
-    async with story.running() as relay, at_work(story.house, EchoEngine()):
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "What is this?", [file_of("plan.png")])
         assert await ended(story) == [
             "echo: What is this?\n\n[image: plan.png] | `plan.png`: not read"
@@ -126,23 +126,23 @@ async def test_what_cannot_be_read_is_named_in_one_sentence_and_not_answered(
     story: Story, name: str, content: bytes, size: int | None, told: str
 ) -> None:
     file = put(story, name, content, size)
-    async with story.running() as relay, at_work(story.house, EchoEngine()):
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [file])
         (shown,) = await ended(story)
     assert told in shown
     assert "echo" not in shown
-    assert await story.house.texts(THREAD) == []
+    assert await story.stores.texts(THREAD) == []
 
 
 async def test_a_file_that_is_gone_is_said_to_be(story: Story) -> None:
-    async with story.running() as relay, at_work(story.house, EchoEngine()):
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [file_of("a.txt", "", 3, "https://gone")])
         assert (await ended(story))[0].startswith("`a.txt` is gone")
 
 
 async def test_a_host_that_does_not_answer_ends_in_a_sentence(story: Story) -> None:
     paste = put(story, "a.txt", b"text")
-    async with story.running(wire=SlowFiles()) as relay, at_work(story.house, EchoEngine()):
+    async with story.running(wire=SlowFiles()) as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [paste])
         assert (await ended(story))[0].startswith("`a.txt` could not be loaded")
 
@@ -154,13 +154,13 @@ async def test_a_largest_line_is_read_whole(story: Story) -> None:
         claims: list[Claim] = []
 
         async def claimed() -> bool:
-            claims.extend(await story.house.queue.claim(LANE, "core", 1))
+            claims.extend(await story.stores.queue.claim(LANE, "core", 1))
             return bool(claims)
 
         await until(claimed, 5)
         (claim,) = claims
         assert claim.job.id == receipt.job
-        window = await story.house.history.window(claim)
+        window = await story.stores.history.window(claim)
         assert line.decode() in window.mailbox[0].turn.text
 
 
@@ -170,11 +170,11 @@ async def test_nothing_is_answered_before_its_file_is_there(story: Story) -> Non
     async with story.running(wire=wire) as relay:
         await send(story, relay, "Summarise", [paste])
         await wire.asked.wait()
-        assert await story.house.nothing_to_do()
+        assert await story.stores.nothing_to_do()
         await send(story, relay, "and this?", [], id_="m2")  # waits for its turn behind it
-        assert await story.house.nothing_to_do()
+        assert await story.stores.nothing_to_do()
         wire.let.set()
-        async with at_work(story.house, EchoEngine()):
+        async with at_work(story.stores, EchoEngine()):
             shown = await ended(story)
             await until(lambda: _both(story), 5)
         assert shown[0].startswith("echo: Summarise\n\n[file: a.txt]")
@@ -191,13 +191,13 @@ async def test_a_process_that_dies_while_it_reads_loses_nothing(story: Story) ->
     await stuck.asked.wait()
     for task in dying._tasks:
         task.cancel()
-    async with story.running("two"), at_work(story.house, EchoEngine()):
+    async with story.running("two"), at_work(story.stores, EchoEngine()):
         (shown,) = await ended(story)
     assert "the text" in shown
 
 
 async def test_an_edit_of_the_words_leaves_the_file(story: Story) -> None:
-    async with story.running() as relay, at_work(story.house, EchoEngine()):
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
         await ended(story)
         await relay.edited(Asker(THREAD, "U1"), "m1", "Translate", "2")
@@ -206,17 +206,17 @@ async def test_an_edit_of_the_words_leaves_the_file(story: Story) -> None:
 
 async def test_an_edit_that_comes_before_the_file_is_read_keeps_both(story: Story) -> None:
     wire = SlowFiles()
-    async with story.running(wire=wire) as relay, at_work(story.house, EchoEngine()):
+    async with story.running(wire=wire) as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
         await wire.asked.wait()
-        await relay.edited(Asker(THREAD, "U1"), "m1", "", "2")
+        await relay.edited(Asker(THREAD, "U1"), "m1", "", "2", has_files=True)
         wire.let.set()
         (shown,) = await ended(story)
     assert shown.startswith("echo: [file: a.txt]\n~~~\nthe text\n~~~")
 
 
 async def _remembers(story: Story, text: str) -> bool:
-    return text in await story.house.texts(THREAD)
+    return text in await story.stores.texts(THREAD)
 
 
 async def test_stopping_resetting_and_deleting_end_it_while_it_is_read(story: Story) -> None:
@@ -228,11 +228,11 @@ async def test_stopping_resetting_and_deleting_end_it_while_it_is_read(story: St
         wire.let.set()
         assert await ended(story) == ["Stopped."]
         await relay.reset(THREAD, "U1")
-        assert await story.house.texts(THREAD) == []
+        assert await story.stores.texts(THREAD) == []
 
 
 async def test_a_file_that_nobody_asks_about_is_read_too(story: Story) -> None:
-    async with story.running() as relay, at_work(story.house, EchoEngine()):
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "hello", [])
         await ended(story)
         await send(story, relay, "", [put(story, "a.txt", b"the text")], id_="m2", addressed=False)
@@ -240,13 +240,13 @@ async def test_a_file_that_nobody_asks_about_is_read_too(story: Story) -> None:
 
 
 async def test_a_job_whose_files_never_come_ends_at_its_deadline(redis: Redis) -> None:
-    house = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4, deadline=0.1)
-    await house.queue.announce(LANE, "core", 60)
-    receipt = await house.say("Summarise", unread=True)
+    stores = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4, deadline=0.1)
+    await stores.queue.announce(LANE, "core", 60)
+    receipt = await stores.say("Summarise", unread=True)
     await asyncio.sleep(0.15)
-    await house.queue.sweep()
-    assert Failed("deadline") in await house.events(receipt.job)
-    assert await house.nothing_to_do()
+    await stores.queue.sweep()
+    assert Failed("deadline") in await stores.events(receipt.job)
+    assert await stores.nothing_to_do()
 
 
 async def test_only_the_platform_s_own_hosts_are_asked() -> None:
@@ -264,7 +264,7 @@ async def test_only_the_platform_s_own_hosts_are_asked() -> None:
 async def test_a_store_that_is_away_while_a_file_was_read_is_waited_for(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attach, failures = story.house.queue.attach, [1, 2]
+    attach, failures = story.stores.queue.attach, [1, 2]
 
     async def flaky(*arguments: object) -> bool:
         if failures:
@@ -272,8 +272,8 @@ async def test_a_store_that_is_away_while_a_file_was_read_is_waited_for(
             raise StoreUnavailable("away")
         return await attach(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(story.house.queue, "attach", flaky)
+    monkeypatch.setattr(story.stores.queue, "attach", flaky)
     monkeypatch.setattr("bots.relay.FAULT_SECONDS", 0.01)
-    async with story.running() as relay, at_work(story.house, EchoEngine()):
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
         assert "the text" in (await ended(story))[0]

@@ -21,54 +21,54 @@ READ = f"[file: log.txt]\n~~~\n{PASTE}\n~~~"
 
 
 @pytest.fixture
-async def house(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as house:
-        await house.core()
-        await house.adapter()
-        yield house
-        await house.at_rest()
+async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()
 
 
-async def told(house: SlackDeployment, channel: str, thread: str) -> Message:
+async def told(deployment: SlackDeployment, channel: str, thread: str) -> Message:
     """The one message of the bot in a thread, once there is one."""
-    slack = house.slack
+    slack = deployment.slack
     (message,) = await slack.until(lambda: slack.replies(channel, thread))
     return message  # type: ignore[no-any-return]
 
 
 async def test_a_text_file_is_read_and_the_line_under_the_reply_says_so(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    file = house.slack.upload("log.txt", PASTE.encode())
-    ts = await house.slack.say("C1", "U1", f"{BOT} 要約", files=[file])
-    reply = await house.answered("C1", ts, f"echo: 要約\n\n{READ}")
+    file = deployment.slack.upload("log.txt", PASTE.encode())
+    ts = await deployment.slack.say("C1", "U1", f"{BOT} 要約", files=[file])
+    reply = await deployment.answered("C1", ts, f"echo: 要約\n\n{READ}")
     assert say("file_read", "ja", name="log.txt", tokens=len(READ), whole=len(READ)) in str(
         reply.blocks
     )
 
 
-async def test_a_snippet_alone_is_a_message_in_direct_messages(house: SlackDeployment) -> None:
-    snippet = house.slack.upload("Untitled", PASTE.encode("shift_jis"), mode="snippet")
-    ts = await house.slack.say("D1", "U1", "", files=[snippet])
-    await house.answered("D1", ts, "echo: " + READ.replace("log.txt", "Untitled"))
+async def test_a_snippet_alone_is_a_message_in_direct_messages(deployment: SlackDeployment) -> None:
+    snippet = deployment.slack.upload("Untitled", PASTE.encode("shift_jis"), mode="snippet")
+    ts = await deployment.slack.say("D1", "U1", "", files=[snippet])
+    await deployment.answered("D1", ts, "echo: " + READ.replace("log.txt", "Untitled"))
 
 
 async def test_a_picture_is_named_and_its_person_is_told_in_the_same_reply(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    plan = house.slack.upload("plan.png", b"\x89PNG", "image/png")
-    ts = await house.slack.say("C1", "U1", f"{BOT} What is it?", files=[plan])
-    reply = await house.answered("C1", ts, "echo: What is it?\n\n[image: plan.png]")
+    plan = deployment.slack.upload("plan.png", b"\x89PNG", "image/png")
+    ts = await deployment.slack.say("C1", "U1", f"{BOT} What is it?", files=[plan])
+    reply = await deployment.answered("C1", ts, "echo: What is it?\n\n[image: plan.png]")
     assert say("file_named", "ja", name="plan.png") in str(reply.blocks)
-    assert house.slack.workspace.downloads == []
-    assert house.slack.whispers("U1") == []
+    assert deployment.slack.workspace.downloads == []
+    assert deployment.slack.whispers("U1") == []
 
 
-async def test_a_picture_alone_is_told_and_not_answered(house: SlackDeployment) -> None:
-    plan = house.slack.upload("plan.png", b"\x89PNG", "image/png")
-    await house.slack.say("C1", "U1", BOT, files=[plan])
-    await house.slack.until(lambda: house.slack.whispers("U1"))
-    assert house.slack.whispers("U1")[0].text == say("files_not_read", "ja")
+async def test_a_picture_alone_is_told_and_not_answered(deployment: SlackDeployment) -> None:
+    plan = deployment.slack.upload("plan.png", b"\x89PNG", "image/png")
+    await deployment.slack.say("C1", "U1", BOT, files=[plan])
+    await deployment.slack.until(lambda: deployment.slack.whispers("U1"))
+    assert deployment.slack.whispers("U1")[0].text == say("files_not_read", "ja")
 
 
 @pytest.mark.parametrize(
@@ -77,50 +77,50 @@ async def test_a_picture_alone_is_told_and_not_answered(house: SlackDeployment) 
      ({"id": "F9", "name": "shared.txt", "file_access": "check_file_info"}, "file_gone")],
 )  # fmt: skip
 async def test_a_file_that_is_gone_or_closed_to_the_bot_is_said_to_be(
-    house: SlackDeployment, file: dict[str, str], code: str
+    deployment: SlackDeployment, file: dict[str, str], code: str
 ) -> None:
-    ts = await house.slack.say("D1", "U1", "Summarise", files=[file])
-    note = await told(house, "D1", ts)
+    ts = await deployment.slack.say("D1", "U1", "Summarise", files=[file])
+    note = await told(deployment, "D1", ts)
     assert note.shown == say(code, "ja", name=file["name"])
 
 
-async def test_a_document_of_another_company_is_only_named(house: SlackDeployment) -> None:
+async def test_a_document_of_another_company_is_only_named(deployment: SlackDeployment) -> None:
     file = {
         "id": "F9",
         "name": "Plan.txt",
         "mode": "external",
         "url_private": "https://docs.example",
     }
-    ts = await house.slack.say("C1", "U1", f"{BOT} Summarise", files=[file])
-    await house.answered("C1", ts, "echo: Summarise\n\n[file: Plan.txt]")
+    ts = await deployment.slack.say("C1", "U1", f"{BOT} Summarise", files=[file])
+    await deployment.answered("C1", ts, "echo: Summarise\n\n[file: Plan.txt]")
 
 
-async def test_files_of_a_thread_s_past_are_read_with_it(house: SlackDeployment) -> None:
-    root = await house.slack.say(
-        "C1", "U1", "", files=[house.slack.upload("log.txt", PASTE.encode())]
+async def test_files_of_a_thread_s_past_are_read_with_it(deployment: SlackDeployment) -> None:
+    root = await deployment.slack.say(
+        "C1", "U1", "", files=[deployment.slack.upload("log.txt", PASTE.encode())]
     )
-    await house.slack.say("C1", "U1", f"{BOT} What happened?", thread=root)
-    await house.answered("C1", root, "echo: What happened?")
-    assert (await house.storehouse().texts(house.key("C1", root)))[0] == READ
+    await deployment.slack.say("C1", "U1", f"{BOT} What happened?", thread=root)
+    await deployment.answered("C1", root, "echo: What happened?")
+    assert (await deployment.stores().texts(deployment.key("C1", root)))[0] == READ
 
 
 async def test_without_the_scope_a_sentence_says_that_the_file_is_closed(
-    house: SlackDeployment,
+    deployment: SlackDeployment,
 ) -> None:
-    app = house.slack.workspace.installations[house.slack.bot_token]
+    app = deployment.slack.workspace.installations[deployment.slack.bot_token]
     app.scopes = EVERY_SCOPE - {"files:read"}
-    file = house.slack.upload("log.txt", PASTE.encode())
-    ts = await house.slack.say("D1", "U1", "Summarise", files=[file])
-    assert (await told(house, "D1", ts)).shown == say("file_gone", "ja", name="log.txt")
-    async with web_client(SlackSettings(**house._settings())) as client:
+    file = deployment.slack.upload("log.txt", PASTE.encode())
+    ts = await deployment.slack.say("D1", "U1", "Summarise", files=[file])
+    assert (await told(deployment, "D1", ts)).shown == say("file_gone", "ja", name="log.txt")
+    async with web_client(SlackSettings(**deployment._settings())) as client:
         better = await setup_checks.check_bot_token(client)
     assert "files are not read" in better
     assert re.search(r"files:read.*Reinstall", better)
 
 
-async def test_the_token_is_never_sent_to_another_host(house: SlackDeployment) -> None:
-    file = house.slack.upload("log.txt", PASTE.encode())
+async def test_the_token_is_never_sent_to_another_host(deployment: SlackDeployment) -> None:
+    file = deployment.slack.upload("log.txt", PASTE.encode())
     file["url_private_download"] = "http://127.0.0.2:9/log.txt"
-    ts = await house.slack.say("D1", "U1", "Summarise", files=[file])
-    assert (await told(house, "D1", ts)).shown == say("file_gone", "ja", name="log.txt")
-    assert house.slack.workspace.downloads == []
+    ts = await deployment.slack.say("D1", "U1", "Summarise", files=[file])
+    assert (await told(deployment, "D1", ts)).shown == say("file_gone", "ja", name="log.txt")
+    assert deployment.slack.workspace.downloads == []

@@ -10,6 +10,7 @@ import discord
 
 from bots.discord import DIRECT, convert
 from bots.discord.api import DiscordApi
+from bots.discord.extract import READ_TYPES
 from bots.platform import Incoming
 from bots.strings import is_own_sentence
 from core.types import ThreadKey
@@ -37,8 +38,8 @@ class Backfill:
         bot = convert.bot_in(self._client, guild)
         found: list[Incoming] = []
         async for message in self._messages(thread, guild, before, after):
-            own = message.author.id == bot.user and message.type in convert.WRITTEN_TYPES
-            if not own and not convert.is_written_by_person(message):
+            own = message.author.id == bot.user
+            if message.type not in READ_TYPES:
                 continue
             turn, files = convert.turn_of(message, bot), convert.files_of(message)
             turn = replace(turn, text=model_text(turn.text)) if own else turn

@@ -16,14 +16,23 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, TypeAlias
 
 import discord
 
 from bots.attachments import File, file_of
 from bots.discord import DIRECT, PLATFORM
+from bots.discord.extract import (
+    READ_TYPES,
+    attachments_of,
+    is_automatic,
+    own_words,
+    whole_text,
+)
 from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming
+from bots.quotes import GONE, Quote, joined, quote_of
 from bots.text import characters, without_code
 from core.types import ThreadKey, Turn
 
@@ -139,28 +148,34 @@ def incoming(
     `original`: the deleted message that a proxy has posted this one for: its author is asking.
     """
     source = original or message
-    if not is_written_by_person(source):
+    if message.author.id == bot.user or source.type not in READ_TYPES:
         return None
-    addressed = is_addressed(message, bot) or is_addressed(source, bot)
+    by_person = is_written_by_person(source)
+    addressed = by_person and (is_addressed(message, bot) or is_addressed(source, bot))
     if not addressed and not isinstance(message.channel, discord.Thread):
         return None
     author = source.author
     thread = thread_of(message, answers, author.id)
     return Incoming(
         thread=thread,
-        turn=replace(turn_of(message, bot), author=str(author.id)),
+        turn=replace(
+            turn_of(message, bot),
+            author=str(author.id),
+            text=text_of(message, bot, automatic=not by_person),
+        ),
         addressed=addressed,
         event_ids=(f"message:{message.id}",),
         note=_address_of(message, thread, bot, locale).pack(),
         roles=roles_of(author),
         has_past=thread.thread != str(message.id) and not is_personal(thread),
         files=files_of(message),
+        quote=_quote_in(message, bot),
     )
 
 
 def files_of(message: discord.Message) -> tuple[File, ...]:
     """The attachments of a message. Discord makes a long paste one: ``message.txt``."""
-    return tuple(map(file_of_attachment, message.attachments))
+    return tuple(map(file_of_attachment, attachments_of(message)))
 
 
 def file_of_attachment(found: discord.Attachment) -> File:
@@ -176,7 +191,7 @@ def roles_of(author: discord.abc.User) -> tuple[str, ...]:
 
 def is_written_by_person(message: discord.Message) -> bool:
     """Whether a person wrote it: not a bot, a webhook, or Discord itself."""
-    return message.type in WRITTEN_TYPES and not message.author.bot and message.webhook_id is None
+    return message.type in WRITTEN_TYPES and not is_automatic(message)
 
 
 def is_addressed(message: discord.Message, bot: Bot) -> bool:
@@ -226,7 +241,7 @@ def speaks_to_others(message: discord.Message, bot: Bot) -> bool:
     between_them = (bot.user, message.author.id)
     if any(user.id not in between_them for user in message.mentions):
         return True
-    answered = _answered(message)
+    answered = answered_message(message)
     return answered is not None and answered.author.id not in between_them
 
 
@@ -248,17 +263,45 @@ def turn_of(message: discord.Message, bot: Bot) -> Turn:
     )
 
 
-def text_of(message: discord.Message, bot: Bot) -> str:
-    """The text as people see it: names for ids, and without the mention of the bot.
+def text_of(message: discord.Message, bot: Bot, *, automatic: bool | None = None) -> str:
+    """A message as the model reads it: all of its parts as people see them, behind the message
+    that it is a reply to.
 
     The name of a thread belongs to the message that opens it: a forum's post is often asked there.
+    `automatic`: a bot wrote it; by default as its author is one.
     """
-    text, thread = readable(message.content, bot, _names(message)), message.channel
+    quote, said = _quote_in(message, bot), said_in(message, bot, automatic=automatic)
+    said = joined([_title_over(message, bot), said])
+    if quote is None or (quote is GONE and not said):
+        return said
+    return joined([quote.whole, said])
+
+
+def _title_over(message: discord.Message, bot: Bot) -> str:
+    """The name of the thread that a message opens; empty over any other."""
+    thread = message.channel
     if not isinstance(thread, discord.Thread) or not opens_thread(message):
-        return text
-    if message.id != thread.id and not names_bot(thread, bot):
-        return text
-    return f"{_title(thread, bot)}\n\n{text}".strip()
+        return ""
+    return _title(thread, bot) if message.id == thread.id or names_bot(thread, bot) else ""
+
+
+def said_in(message: discord.Message, bot: Bot, *, automatic: bool | None = None) -> str:
+    """The same without what it is a reply to."""
+    if message.author.id == bot.user:
+        return readable(own_words(message.content), bot, _names(message))
+    read = partial(readable, bot=bot, names=_names(message))
+    return whole_text(message, read, is_automatic(message) if automatic is None else automatic)
+
+
+def _quote_in(message: discord.Message, bot: Bot) -> Quote | None:
+    """The message that a person's message is a reply to."""
+    if message.type is not discord.MessageType.reply or is_automatic(message):
+        return None
+    answered = answered_message(message)
+    if answered is None:
+        return GONE
+    said = joined([said_in(answered, bot), *(f"[file: {f.name}]" for f in files_of(answered))])
+    return quote_of(str(answered.id), answered.author.display_name, said) if said else GONE
 
 
 def ids(text: str) -> str:
@@ -305,11 +348,11 @@ def _names_bot(found: re.Match[str], bot: Bot) -> bool:
 
 
 def _replies_to_bot(message: discord.Message, bot: Bot) -> bool:
-    answered = _answered(message)
+    answered = answered_message(message)
     return answered is not None and answered.author.id == bot.user
 
 
-def _answered(message: discord.Message) -> discord.Message | None:
+def answered_message(message: discord.Message) -> discord.Message | None:
     """The message that this one is a reply to, if it still exists."""
     reference = message.reference
     if reference is None or message.type is not discord.MessageType.reply:
@@ -323,7 +366,7 @@ def _address_of(message: discord.Message, thread: ThreadKey, bot: Bot, locale: s
     return ReplyAddress(
         channel=thread.thread if opens else str(message.channel.id),
         reply_to=str(message.id),
-        opens=thread_name(text_of(message, bot), _name_without_words(message)) if opens else "",
+        opens=thread_name(said_in(message, bot), _name_without_words(message)) if opens else "",
         locale=locale,
     )
 

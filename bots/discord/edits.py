@@ -33,22 +33,22 @@ class EditHandler:
         """A message's text has changed; a link preview that appears in it is no edit."""
         message = event.message
         revision = convert.revision_of(message)
-        if not revision or not convert.is_written_by_person(message):
-            return
         bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
+        if not revision or message.author.id == bot.user:
+            return
         thread = convert.thread_of(message, self._messages.answers_in(message))
         found = await self._context.deliveries.locate(thread, str(message.id))
         if found is None and not convert.may_be_known(message, bot):
             return
         where, ident = found[0] if found else thread, str(message.id)
-        text = convert.text_of(message, bot)
-        if (
-            not text and not message.attachments
-        ):  # nothing is left of it, or the bot may not read the rest
+        text, has_files = convert.text_of(message, bot), bool(convert.files_of(message))
+        if not text and not has_files:  # nothing is left of it, or the bot may not read the rest
             await self._forget(where, ident)
             return
         asker = Asker(where, str(message.author.id), convert.roles_of(message.author))
-        receipt = await self._context.relay.edited(asker, ident, text, revision)
+        receipt = await self._context.relay.edited(
+            asker, ident, text, revision, has_files=has_files
+        )
         mentions_now = _is_recent(message) and convert.is_addressed(message, bot)
         if receipt.outcome == "ignored" and mentions_now:
             await self._messages.handle(message)

@@ -43,6 +43,8 @@ class MessageHandler:
         if message.webhook_id is not None:
             if (original := self._proxies.posted(message)) is not None:
                 await self.handle(message, original)
+            elif not self._proxies.may_be_copy(message):
+                await self.handle(message)
             return
         if message.guild is not None and convert.is_written_by_person(message):
             self._proxies.written(message)
@@ -60,8 +62,11 @@ class MessageHandler:
         incoming = self._incoming(message, original)
         if incoming is None:
             return
+        if original is None:
+            incoming = await self._resumed(message, incoming)
         async with self._order.turn(message.channel.id):
-            if not incoming.addressed and await self._is_follow_up(message, incoming):
+            by_person = convert.is_written_by_person(original or message)
+            if by_person and not incoming.addressed and await self._is_follow_up(message, incoming):
                 incoming = replace(incoming, addressed=True)
             receipt = await self._store(message, incoming)
         if incoming.addressed and not await self._is_refused(incoming, receipt):
@@ -118,11 +123,31 @@ class MessageHandler:
         return wanted if may_open else "reply"
 
     def _incoming(
-        self, message: discord.Message, original: discord.Message | None
+        self,
+        message: discord.Message,
+        original: discord.Message | None,
+        answers: convert.Answers | None = None,
     ) -> Incoming | None:
         bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
         locale = self._context.locale_in(message)
-        return convert.incoming(message, bot, self.answers_in(message), locale, original)
+        answers = answers or self.answers_in(message)
+        return convert.incoming(message, bot, answers, locale, original)
+
+    async def _resumed(self, message: discord.Message, incoming: Incoming) -> Incoming:
+        """A reply to an answer of the person's own `/ask` goes on with that conversation, where it
+        would else open a thread."""
+        answered = convert.answered_message(message)
+        if answered is None or incoming.thread.thread != str(message.id):
+            return incoming
+        guild = message.guild.id if message.guild else None
+        own = convert.thread_in(guild, message.channel, int(incoming.turn.author))
+        try:
+            found = await within(self._context.deliveries.locate(own, str(answered.id)))
+        except StoreUnavailable:
+            return incoming
+        if found is None or found[0] != own:
+            return incoming
+        return self._incoming(message, None, "reply") or incoming
 
     async def _is_follow_up(self, message: discord.Message, incoming: Incoming) -> bool:
         """Whether a message without a mention continues a conversation with the bot."""

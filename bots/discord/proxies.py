@@ -42,6 +42,11 @@ class Proxies:
         self._copies[message.id] = (self._clock(), message)
         return None
 
+    def may_be_copy(self, message: discord.Message) -> bool:
+        """Whether a webhook's message is a copy of one that may yet be deleted."""
+        recent = (self._recent(self._originals, ident) for ident in self._originals)
+        return any(original and _is_copy(message, original) for original in recent)
+
     def deleted(self, ident: int) -> tuple[discord.Message, discord.Message] | None:
         """A message was deleted: its copy and the message itself, if the copy is there already."""
         original = self._recent(self._originals, ident)

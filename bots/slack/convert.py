@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeAlias
 
 from bots.attachments import File, file_of
 from bots.platform import Incoming
+from bots.quotes import joined, of_bot
+from bots.slack.extract import bot_name, carried_by, forwarded_files, words_of
 from bots.slack.markdown import ZERO_WIDTH_SPACE
-from bots.slack.rich_text import written
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]
@@ -78,6 +79,10 @@ class MessagePosted:
     others: frozenset[str] = frozenset()
     """The other users named in the text."""
     files: tuple[File, ...] = ()
+    carried: str = ""
+    """What the message carries beside its words, in Slack's markup: forwards, attachments."""
+    bot_name: str = ""
+    """What a bot calls itself in this message."""
     event_id: str = ""
     edited: str = ""
     """Slack's timestamp of the edit that made this text; empty for the first text."""
@@ -156,7 +161,7 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
     user = message.get("user") or message.get("bot_id") or ""
     if not user or user == bot.user or message.get("bot_id") == bot.bot_id:
         return None
-    text, ts = written(message), str(required(message, "ts"))
+    text, ts = words_of(message), str(required(message, "ts"))
     if not _TS.fullmatch(ts):
         raise Malformed("ts")
     mentions = set(_MENTION.findall(text))
@@ -172,6 +177,8 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
         mentioned=bot.user in mentions,
         others=frozenset(mentions - {bot.user}),
         files=files_of(message),
+        carried=carried_by(message),
+        bot_name=bot_name(message),
         event_id=str(body.get("event_id", "")),
         edited=str((message.get("edited") or {}).get("ts", "")),
     )
@@ -180,7 +187,7 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
 def files_of(message: Json) -> tuple[File, ...]:
     """The files of a message: uploads, snippets and posts. One that the bot may not see, or that is
     deleted, has no address."""
-    return tuple(map(_file_of, message.get("files") or ()))
+    return tuple(map(_file_of, (*(message.get("files") or ()), *forwarded_files(message))))
 
 
 def _file_of(found: Json) -> File:
@@ -196,13 +203,17 @@ def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted
     message, before = required(event, "message"), event.get("previous_message") or {}
     if message.get("subtype") == "tombstone":  # a deleted message that has replies
         return MessageDeleted(_key(event, bot, required(message, "ts")), required(message, "ts"))
-    if not message.get("edited") or written(message) == written(before):
+    if not message.get("edited") or _all_of(message) == _all_of(before):
         return None  # an unfurled link or a new reply count
     posted = _posted(body, message, required(event, "channel"), bot)
     if posted is None:
         return None
-    was_mentioned = bot.user in _MENTION.findall(written(before))
+    was_mentioned = bot.user in _MENTION.findall(words_of(before))
     return MessageEdited(posted, posted.mentioned and not was_mentioned)
+
+
+def _all_of(message: Json) -> tuple[str, str]:
+    return words_of(message), carried_by(message)
 
 
 def _deleted(event: Json, bot: Bot) -> MessageDeleted:
@@ -249,7 +260,7 @@ def team_of(message: Json, bot: Bot) -> str:
 def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | None:
     if message.get("subtype") not in _SAID or not message.get("ts"):
         return None
-    text, ts = written(message), str(message["ts"])
+    text, ts = words_of(message), str(message["ts"])
     if message.get("user") == bot.user:
         ours = (message.get("metadata") or {}).get("event_type") == REPLY_METADATA
         text = unescape(text).replace(WORD_JOINER, "").replace(ZERO_WIDTH_SPACE, "")
@@ -257,10 +268,17 @@ def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | N
     author = message.get("user") or message.get("bot_id")
     if author is None:
         return None
-    words = readable(text, bot, names)
-    if not words and not message.get("files"):
+    by_bot = (bot_name(message) or names.get(author, author)) if message.get("bot_id") else ""
+    words = _whole(text, carried_by(message), by_bot, bot, names)
+    if not words and not files_of(message):
         return None
-    return Turn(ts, "user", author, words, float(ts), names.get(author, ""))
+    return Turn(ts, "user", author, words, float(ts), by_bot or names.get(author, ""))
+
+
+def _whole(text: str, carried: str, by_bot: str, bot: Bot, names: Mapping[str, str]) -> str:
+    """Words and what they carry as the model reads them; a bot's with its name."""
+    said = joined([readable(text, bot, names), readable(carried, bot, names)])
+    return of_bot(by_bot, said) if by_bot else said
 
 
 REPLY_METADATA = "henji_reply"
@@ -281,8 +299,9 @@ def incoming(
     note: Mapping[str, str],
 ) -> Incoming:
     """The message as an `Incoming` for the relay."""
-    words = readable(posted.text, bot, names)
-    name = names.get(posted.user, "")
+    label = "" if addressed else bot_label(posted, names)  # a bot that may ask is as a person
+    words = _whole(posted.text, posted.carried, label, bot, names)
+    name = bot_label(posted, names) or names.get(posted.user, "")
     return Incoming(
         thread=posted.key,
         turn=Turn(posted.ts, "user", posted.user, words, float(posted.ts), name),
@@ -294,6 +313,18 @@ def incoming(
         stranger=stranger,
         files=posted.files,
     )
+
+
+def bot_label(posted: MessagePosted, names: Mapping[str, str]) -> str:
+    """The name of the bot that wrote it; empty for a person's message."""
+    if posted.bot_id is None:
+        return ""
+    return posted.bot_name or names.get(posted.user, posted.user)
+
+
+def whole_text(posted: MessagePosted, bot: Bot, names: Mapping[str, str]) -> str:
+    """Everything in a message that can be read, except its files."""
+    return _whole(posted.text, posted.carried, bot_label(posted, names), bot, names)
 
 
 def readable(text: str, bot: Bot, names: Mapping[str, str]) -> str:

@@ -37,7 +37,9 @@ class EditHandler:
     async def _reworded(self, posted: MessagePosted, bot: Bot) -> None:
         names = await self._context.users.names(bot.team, convert.user_ids_in(posted))
         command = convert.text_command(posted, bot)  # no question any more, and not run either
-        words = "" if command else convert.readable(posted.text, bot, names)
+        words = "" if command else convert.whole_text(posted, bot, names)
         stranger = await self._context.users.is_stranger(bot, posted.user, posted.user_team)
         asker = Asker(posted.key, posted.user, stranger=stranger)
-        await self._context.relay.edited(asker, posted.ts, words, posted.edited)
+        await self._context.relay.edited(
+            asker, posted.ts, words, posted.edited, has_files=bool(posted.files) and not command
+        )

@@ -58,6 +58,7 @@ class MessageHandler:
     async def handle(self, posted: MessagePosted, bot: Bot) -> None:
         """Handle a message, new or caught up."""
         if not self._may_be_answered(posted):
+            await self._keep(posted, bot)
             return
         addressed = await self._is_addressed(posted)
         if addressed is None:
@@ -66,6 +67,11 @@ class MessageHandler:
         if is_special and await self._may_use(posted) and await self._was_command(posted, bot):
             return
         await self._submit(posted, bot, addressed)
+
+    async def _keep(self, posted: MessagePosted, bot: Bot) -> None:
+        """Keep the post of another bot for the thread's next question: it wakes nobody."""
+        if posted.inside and await self._context.history.takes_part(posted.key):
+            await self._submit(posted, bot, addressed=False)
 
     def _first(self, posted: MessagePosted, what: str) -> bool:
         return self._context.is_first_time(posted.key.channel, posted.ts, what)
@@ -119,7 +125,7 @@ class MessageHandler:
         if command is not None:
             await self._run_command(command, posted, bot)
             return True
-        if is_question(convert.readable(posted.text, bot, {}), posted.files):
+        if is_question(convert.whole_text(posted, bot, {}), posted.files):
             return False
         if self._first(posted, "nothing"):
             key = "files_not_read" if posted.files else "nothing_asked"
@@ -194,7 +200,9 @@ class MessageHandler:
     async def _submit(self, posted: MessagePosted, bot: Bot, addressed: bool) -> None:
         users = self._context.users
         names = await users.names(bot.team, convert.user_ids_in(posted))
-        note = {"locale": await users.locale(bot.team, posted.user, posted.text)}
+        note: dict[str, str] = {}
+        if addressed:
+            note["locale"] = await users.locale(bot.team, posted.user, posted.text)
         if posted.user_team != bot.team:
             is_team = posted.user_team.startswith("T")
             note["team"] = posted.user_team if is_team else posted.context_team

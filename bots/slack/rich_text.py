@@ -50,7 +50,7 @@ def _inline(elements: Sequence[Json]) -> str:
 def _element(element: Json) -> str:
     match element.get("type"):
         case "text":
-            text = _escaped(str(element.get("text") or ""))
+            text = escaped(str(element.get("text") or ""))
             return f"`{text}`" if (element.get("style") or {}).get("code") else text
         case "user":
             return f"<@{element['user_id']}>"
@@ -61,14 +61,14 @@ def _element(element: Json) -> str:
         case "broadcast":
             return f"<!{element['range']}>"
         case "link":
-            label = _escaped(str(element.get("text") or ""))
+            label = escaped(str(element.get("text") or ""))
             return f"<{element['url']}|{label}>" if label else f"<{element['url']}>"
         case "emoji":
             return _emoji(element)
         case "date":
-            label = _escaped(str(element.get("fallback") or ""))
+            label = escaped(str(element.get("fallback") or ""))
             return f"<!date^{element['timestamp']}^|{label}>"
-    return _escaped(str(element.get("text") or element.get("value") or ""))
+    return escaped(str(element.get("text") or element.get("value") or ""))
 
 
 def _emoji(element: Json) -> str:
@@ -86,5 +86,6 @@ def _name(element: Json) -> str:
     return f":{element.get('name', '')}:"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as Slack's markup has it."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -79,6 +79,9 @@ class Message:
     edited: str = ""
     """Slack's stamp of a person's last edit."""
     files: list[Json] = field(default_factory=list)
+    attachments: list[Json] = field(default_factory=list)
+    profile: Json | None = None
+    """What a bot's message says of the bot."""
     unfurl: bool = True
 
     @property
@@ -102,6 +105,10 @@ class Message:
             body["blocks"] = self.blocks
         if self.files:
             body |= {"files": self.files, "subtype": "file_share"}
+        if self.attachments:
+            body["attachments"] = self.attachments
+        if self.profile:
+            body |= {"bot_profile": self.profile, "subtype": "bot_message"}
         if self.edited:
             body["edited"] = {"user": self.user, "ts": self.edited}
         if self.tombstone:

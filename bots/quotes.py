@@ -1,0 +1,62 @@
+"""What a turn has of others' words: quotes, forwards, posts of bots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bots.attachments import clean_name
+
+LENGTH = 4_000
+"""Characters of one quoted message."""
+POINTER_LENGTH = 120
+"""Characters that show which message of the thread is meant."""
+BOT_LABEL = "[bot: "
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The message that another is a reply to."""
+
+    id: str
+    """The platform's id of the quoted message."""
+    whole: str
+    """How it stands in front of the words of the reply."""
+    pointer: str
+    """The same where the thread has the message: its beginning, to show which is meant."""
+
+
+GONE = Quote("", "[in reply to a message that cannot be read]", "")
+"""A quote of a message that is deleted, or has nothing that could be read."""
+
+
+def quote_of(id_: str, name: str, text: str) -> Quote:
+    """A quote of a message with this text."""
+    label = f"in reply to {clean_name(name)}"
+    beginning = " ".join(text.split())
+    return Quote(id_, _block(label, text), _block(label, _cut(beginning, POINTER_LENGTH)))
+
+
+def forwarded(text: str, name: str = "") -> str:
+    """A forwarded message with this text; nothing where there is none."""
+    label = f"forwarded from {clean_name(name)}" if name else "forwarded"
+    return _block(label, text) if text.strip() else ""
+
+
+def of_bot(name: str, text: str) -> str:
+    """The post of another bot or of a webhook; nothing where it has no text."""
+    return f"{BOT_LABEL}{clean_name(name)}]\n{text}" if text.strip() else ""
+
+
+def joined(parts: Iterable[str]) -> str:
+    """The parts of a message that are not empty, apart from each other."""
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _block(label: str, text: str) -> str:
+    lines = _cut(text.strip(), LENGTH).split("\n")
+    return "\n".join([f"[{label}]", *(f"> {line}".rstrip() for line in lines)])
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -1,0 +1,140 @@
+"""Replies, forwards and alerts in Discord: what people point at is read with the question."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.strings import say
+from core.types import ThreadKey
+from tests.local_discord import payloads as p
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
+from tests.local_discord.expectations import the_answer, with_its_buttons
+from tests.waiting import until
+
+ALERTS = p.user("800000000000000001", "Watchtower", bot=True)
+FIRING = [{"type": "rich", "title": "Disk full", "fields": [{"name": "host", "value": "db-1"}]}]
+READ = "[bot: Watchtower]\nDisk full\nhost: db-1"
+
+
+@pytest.fixture
+async def talk(redis: Redis) -> AsyncIterator[tuple[DiscordDeployment, str, ThreadKey]]:
+    """A team, and a thread in which the bot has said nothing yet."""
+    async with discord_deployment(redis) as deployment:
+        guild = deployment.discord.add_guild()
+        general = deployment.discord.add_channel(guild)
+        thread = deployment.discord.add_thread(general)
+        await deployment.start_core()
+        await deployment.start_bot()
+        yield deployment, thread, ThreadKey("discord", guild, general, thread)
+        assert deployment.discord.faults == []
+
+
+async def answered(deployment: DiscordDeployment, channel: str, text: str) -> p.Payload:
+    """The bot's newest reply in a channel, once it says this and has ended."""
+    reply = await deployment.discord.until(
+        lambda: next((m for m in deployment.discord.replies(channel) if m["content"] == text), None)
+    )
+    return await with_its_buttons(deployment, reply)
+
+
+async def test_an_alert_in_a_thread_is_read_and_wakes_nobody(
+    talk: tuple[DiscordDeployment, str, ThreadKey],
+) -> None:
+    deployment, thread, key = talk
+    await deployment.discord.says(ALERTS, thread, "", embeds=FIRING)
+    await deployment.discord.says(ALICE, thread, "<@bot> investigate this")
+    await answered(deployment, thread, "echo: investigate this")
+    assert (await deployment.stores.texts(key))[0] == READ
+    await deployment.discord.says(ALERTS, thread, f"<@{p.BOT_ID}> resolved")
+
+    async def kept() -> bool:
+        return "[bot: Watchtower]\nresolved" in await deployment.stores.texts(key)
+
+    await until(kept, 5)
+    assert len(deployment.discord.replies(thread)) == 1
+
+
+async def test_a_mention_as_a_reply_asks_about_the_quoted_message(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    alert = await deployment.discord.says(ALERTS, general, "", embeds=FIRING)
+    asked = await deployment.discord.says(ALICE, general, "<@bot>", answers=alert)
+    quoted = "\n".join(f"> {line}" for line in READ.split("\n"))
+    await answered(deployment, asked["id"], f"echo: [in reply to Watchtower]\n{quoted}")
+
+
+async def test_a_quote_of_what_the_thread_has_is_only_a_pointer(
+    talk: tuple[DiscordDeployment, str, ThreadKey],
+) -> None:
+    deployment, thread, key = talk
+    long = "The disk of db-1 is full. " * 20
+    said = await deployment.discord.says(BOB, thread, long)
+    await deployment.discord.says(ALICE, thread, "<@bot> hello")
+    await answered(deployment, thread, "echo: hello")
+    await deployment.discord.says(ALICE, thread, "<@bot> since when?", answers=said)
+    await deployment.discord.until(lambda: len(deployment.discord.replies(thread)) == 2)
+
+    async def remembered() -> bool:
+        return len(await deployment.stores.texts(key)) == 5
+
+    await until(remembered, 5)
+    question = (await deployment.stores.texts(key))[3]
+    assert question.startswith("[in reply to Bob]\n> The disk of db-1 is full.")
+    assert question.endswith("…\n\nsince when?")
+    assert len(question) < 200
+
+
+async def test_a_deleted_quote_with_nothing_asked_is_no_question(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    gone = {"type": 0, "message_id": p.snowflake(), "channel_id": general}
+    await deployment.discord.says(
+        ALICE, general, "<@bot>", type=19, message_reference=gone, referenced_message=None
+    )
+    [note] = await deployment.discord.until(lambda: deployment.discord.replies(general))
+    assert note["content"] == say("nothing_asked_here", "en")
+
+
+async def test_a_forward_in_direct_messages_is_the_question(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    direct = deployment.discord.add_direct(ALICE)
+    snapshot = {
+        "type": 0, "content": "the disk is full", "embeds": [], "attachments": [], "flags": 0,
+        "timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None, "components": [],
+    }  # fmt: skip
+    await deployment.discord.says(
+        ALICE, direct, "", message_snapshots=[{"message": snapshot}],
+        message_reference={"type": 1, "message_id": "9", "channel_id": general},
+    )  # fmt: skip
+    await answered(deployment, direct, "echo: [forwarded]\n> the disk is full")
+
+
+async def test_a_reply_to_an_answer_of_ask_goes_on_with_that_conversation(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "one"})
+    answer = await the_answer(deployment, used, "echo: one")
+    await with_its_buttons(deployment, answer)
+    guild = str(deployment.discord.world.guild_of(general))
+    key = ThreadKey("discord", guild, general, f"@{ALICE['id']}")
+
+    async def recorded() -> bool:
+        return await deployment.stores.deliveries.locate(key, answer["id"]) is not None
+
+    await until(recorded, 5)
+    await deployment.discord.says(ALICE, general, "<@bot> two", answers=answer)
+    await deployment.discord.until(
+        lambda: any("two" in m["content"] for m in deployment.discord.replies(general))
+    )
+
+    async def remembered() -> bool:
+        return len(await deployment.stores.texts(key)) == 4
+
+    await until(remembered, 5)
+    assert (await deployment.stores.texts(key))[:3] == [
+        "one", "echo: one", "[in reply to Henji]\n> echo: one\n\ntwo",
+    ]  # fmt: skip

@@ -1,0 +1,178 @@
+"""What the model reads of Discord's messages: the shapes are those of real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import discord
+import pytest
+
+from bots.discord import convert
+from bots.discord.convert import Bot
+from tests.local_discord import payloads as p
+
+HENJI = p.user(p.BOT_ID, "Henji", bot=True)
+BOB = p.user("700000000000000002", "Bob")
+ALERTS = p.user("800000000000000001", "Watchtower", bot=True)
+ME = Bot(int(p.BOT_ID))
+
+
+STATE = discord.Client(intents=discord.Intents.none())._connection
+STATE.user = discord.ClientUser(state=STATE, data=HENJI)  # type: ignore[arg-type]
+DIRECT = discord.DMChannel(me=STATE.user, state=STATE, data=p.direct("5", BOB))  # type: ignore[arg-type]
+
+
+def message(author: p.Payload, content: str = "", **more: Any) -> discord.Message:
+    """A message as discord.py makes it of what the gateway sends."""
+    body: Any = p.message(p.snowflake(), "5", author, content, **more)
+    return discord.Message(state=STATE, channel=DIRECT, data=body)
+
+
+def embed(**parts: Any) -> p.Payload:
+    return {"type": "rich", **parts}
+
+
+def field(name: str, value: str) -> p.Payload:
+    return {"name": name, "value": value, "inline": True}
+
+
+def snapshot(content: str = "", **more: Any) -> p.Payload:
+    body = {"type": 0, "content": content, "embeds": [], "attachments": [], "components": []}
+    body |= {"timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None, "flags": 0}
+    return {"message": body | more}
+
+
+def forward(*snapshots: p.Payload) -> p.Payload:
+    reference = {"type": 1, "message_id": "9", "channel_id": "8", "guild_id": "7"}
+    return {"message_snapshots": list(snapshots), "message_reference": reference}
+
+
+def answering(author: p.Payload, content: str, **more: Any) -> p.Payload:
+    return {"answers": p.message("42", "5", author, content, **more)}
+
+
+GONE = {"type": 19, "message_reference": {"type": 0, "message_id": "1", "channel_id": "5"},
+        "referenced_message": None}  # fmt: skip
+FILE = {"id": "1", "filename": "trace.log", "size": 4, "url": "https://x", "proxy_url": "https://x"}
+
+PEOPLE: dict[str, tuple[p.Payload, str, str]] = {
+    "words": ({}, "see there", "see there"),
+    "the preview of a link": (
+        {"embeds": [{"type": "link", "title": "A page", "description": "About it"}]},
+        "https://example.com",
+        "https://example.com",
+    ),
+    "a post that a site shows as rich": (
+        {"embeds": [embed(title="A short post")]}, "https://example.com/1", "https://example.com/1",
+    ),
+    "a forward": (forward(snapshot("the disk is\nfull")), "",
+                  "[forwarded]\n> the disk is\n> full"),
+    "a forward of an alert": (
+        forward(snapshot(embeds=[embed(title="Disk full", fields=[field("host", "db-1")])])), "",
+        "[forwarded]\n> Disk full\n> host: db-1",
+    ),
+    "a forward without text": (forward(snapshot()), "", ""),
+    "a forward of a forward": (forward(snapshot("", message_snapshots=[snapshot("deep")])), "", ""),
+    "a reply to a person": (answering(BOB, "I restarted it"), "why?",
+                            "[in reply to Bob]\n> I restarted it\n\nwhy?"),
+    "a reply to the bot": (
+        answering(HENJI, "Restart it.\n-# `a.txt`: not read"), "why?",
+        "[in reply to Henji]\n> Restart it.\n\nwhy?",
+    ),
+    "a reply to an alert": (
+        answering(ALERTS, "", embeds=[embed(title="Disk full")]), f"<@{p.BOT_ID}>",
+        "[in reply to Watchtower]\n> [bot: Watchtower]\n> Disk full",
+    ),
+    "a reply to a file": (
+        answering(BOB, "", attachments=[FILE]), "read it",
+        "[in reply to Bob]\n> [file: trace.log]\n\nread it",
+    ),
+    "a reply to a deleted message": (
+        GONE, "why?", "[in reply to a message that cannot be read]\n\nwhy?",
+    ),
+    "a bare mention as a reply to a deleted message": (GONE, f"<@{p.BOT_ID}>", ""),
+    "a reply to a message that mentions the bot": (
+        answering(BOB, f"<@{p.BOT_ID}> is down"), "is it?",
+        "[in reply to Bob]\n> is down\n\nis it?",
+    ),
+}  # fmt: skip
+
+BOTS: dict[str, tuple[p.Payload, str, str]] = {
+    "words": ({}, "Deploy finished", "Deploy finished"),
+    "an alert that fires": (
+        {"embeds": [embed(
+            title="[FIRING:1] HighLatency", description="p99 over 2 s on **api**",
+            fields=[field("severity", "critical"), field("region", "tokyo")],
+            footer={"text": "Watchtower · rule 7"},
+        )]}, "",
+        "[FIRING:1] HighLatency\np99 over 2 s on **api**\nseverity: critical\nregion: tokyo\n"
+        "Watchtower · rule 7",
+    ),
+    "a build that failed": (
+        {"embeds": [embed(author={"name": "team/app"}, title="Build 812 failed",
+                          url="https://ci.example.com/812",
+                          fields=[field("Branch", "main"), field("Step", "tests")])]},
+        "",
+        "team/app\nBuild 812 failed\nBranch: main\nStep: tests",
+    ),
+    "an issue that was opened": (
+        {"embeds": [embed(author={"name": "kana"}, title="[app] Issue opened: #12 Login loops",
+                          description="Steps:\n1. log in\n2. wait")]},
+        "",
+        "kana\n[app] Issue opened: #12 Login loops\nSteps:\n1. log in\n2. wait",
+    ),
+    "a calendar of several embeds": (
+        {"embeds": [embed(title="10:00 Stand-up"), embed(title="14:00 Review")]}, "Today:",
+        "Today:\n\n10:00 Stand-up\n\n14:00 Review",
+    ),
+    "a field without a name": (
+        {"embeds": [embed(fields=[field("\u200b", "left"), field("right", "\u200b")])]}, "",
+        "left\nright",
+    ),
+    "fifty fields": (
+        {"embeds": [embed(fields=[field(f"f{n}", str(n)) for n in range(50)])]}, "",
+        "\n".join(f"f{n}: {n}" for n in range(25)),
+    ),
+    "text in components": (
+        {"flags": 1 << 15, "components": [
+            {"type": 17, "id": 1, "components": [{"type": 10, "id": 2, "content": "# Backup"},
+                                                 {"type": 10, "id": 3, "content": "took 4 min"}]}]},
+        "", "# Backup\n\ntook 4 min",
+    ),
+    "the answer to a command": ({"type": 20}, "Uptime: 3 days", "Uptime: 3 days"),
+    "a webhook's own name": (
+        {"webhook_id": "77", "author_": p.user("77", "Ledger")}, "Paid", "Paid",
+    ),
+    "nothing but a picture of a link": ({"embeds": [{"type": "image"}]}, "", ""),
+    "a mention of the bot": ({}, f"<@{p.BOT_ID}> hello", "hello"),
+    "an everyone ping": ({"mention_everyone": True}, "@everyone down", "@everyone down"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", PEOPLE)
+def test_a_person_s_message_reads(shape: str) -> None:
+    more, content, expected = PEOPLE[shape]
+    assert convert.text_of(message(BOB, content, **more), ME) == expected
+
+
+@pytest.mark.parametrize("shape", BOTS)
+def test_a_bot_s_message_reads_with_its_name(shape: str) -> None:
+    more, content, expected = BOTS[shape]
+    author = more.pop("author_", ALERTS)
+    name = author["global_name"]
+    read = convert.text_of(message(author, content, **more), ME)
+    assert read == (f"[bot: {name}]\n{expected}" if expected else "")
+
+
+def test_a_quote_is_shortened_to_what_shows_which_is_meant() -> None:
+    said = message(BOB, "why?", **answering(BOB, "word " * 2000))
+    quote = convert._quote_in(said, ME)
+    assert quote is not None
+    assert len(quote.whole) < 4100
+    assert len(quote.pointer) < 160
+    assert quote.pointer.startswith("[in reply to Bob]\n> word word")
+
+
+def test_the_files_of_a_forward_are_the_message_s() -> None:
+    said = message(BOB, "", **forward(snapshot("look", attachments=[FILE])))
+    assert [file.name for file in convert.files_of(said)] == ["trace.log"]

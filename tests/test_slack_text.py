@@ -1,0 +1,191 @@
+"""What the model reads of Slack's messages: the shapes are those of real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bots.slack import convert
+from bots.slack.convert import Bot, MessagePosted
+from core.types import ThreadKey
+
+BOT = Bot("T1", "U0HENJI", "B0HENJI")
+NAMES = {"U1": "Hana", "U2": "Bob"}
+THREAD = ThreadKey("slack", "T1", "C1", "1.0")
+
+
+def mrkdwn(text: str) -> dict[str, str]:
+    return {"type": "mrkdwn", "text": text}
+
+
+def plain(text: str) -> dict[str, str]:
+    return {"type": "plain_text", "text": text}
+
+
+def rich(text: str) -> dict[str, Any]:
+    said = {"type": "rich_text_section", "elements": [{"type": "text", "text": text}]}
+    return {"type": "rich_text", "elements": [said]}
+
+
+def share(text: str, **more: Any) -> dict[str, Any]:
+    made = {"is_share": True, "is_msg_unfurl": True, "author_name": "Bob", "text": text}
+    return made | {"channel_id": "C2", "ts": "3.0", "footer": "Posted in #ops"} | more
+
+
+PEOPLE: dict[str, tuple[dict[str, Any], str]] = {
+    "words": ({"text": "see &lt;there&gt; <@U2>"}, "see <there> @Bob"),
+    "rich text": ({"text": "fallback", "blocks": [rich("it is & was")]}, "it is & was"),
+    "the preview of a link": (
+        {"text": "<https://example.com>",
+         "attachments": [{"title": "A page", "text": "About it", "from_url": "https://example.com"}]},
+        "https://example.com",
+    ),
+    "a forward without a comment": (
+        {"text": "", "attachments": [share("the disk is\nfull")]},
+        "[forwarded from Bob]\n> the disk is\n> full",
+    ),
+    "a forward with a comment": (
+        {"text": "<@U0HENJI> why?", "attachments": [share("the disk is full")]},
+        "why?\n\n[forwarded from Bob]\n> the disk is full",
+    ),
+    "a forward of blocks": (
+        {"text": "", "attachments": [share("", message_blocks=[
+            {"team": "T1", "channel": "C2", "ts": "3.0",
+             "message": {"blocks": [{"type": "header", "text": plain("Disk full")},
+                                    {"type": "section", "text": mrkdwn("host *db-1*")}]}}])]},
+        "[forwarded from Bob]\n> Disk full\n> host *db-1*",
+    ),
+    "a forward that mentions the bot": (
+        {"text": "look", "attachments": [share("<@U0HENJI> is down")]},
+        "look\n\n[forwarded from Bob]\n> is down",
+    ),
+    "a forward without text": ({"text": "", "attachments": [share("")]}, ""),
+    "a forward of nobody that is known": (
+        {"text": "", "attachments": [share("hello", author_name="")]}, "[forwarded]\n> hello",
+    ),
+    "a name that tries to be markup": (
+        {"text": "", "attachments": [share("hello", author_name="<!channel>] x & y")]},
+        "[forwarded from !channel x & y]\n> hello",
+    ),
+}  # fmt: skip
+
+BOTS: dict[str, tuple[dict[str, Any], str]] = {
+    "words": ({"text": "Deploy finished &amp; checked"}, "Deploy finished & checked"),
+    "an alert in legacy attachments": (
+        {"text": "", "attachments": [
+            {"fallback": "[FIRING] HighLatency", "title": "[FIRING:1] HighLatency",
+             "title_link": "https://alerts.example.com", "text": "p99 over 2 s on *api*",
+             "fields": [{"title": "severity", "value": "critical", "short": True},
+                        {"title": "region", "value": "tokyo", "short": True}],
+             "footer": "rule 7"}]},
+        "[FIRING:1] HighLatency\np99 over 2 s on *api*\nseverity: critical\nregion: tokyo\nrule 7",
+    ),
+    "an attachment that has only a fallback": (
+        {"text": "", "attachments": [{"fallback": "Disk 91 % on db-1"}]}, "Disk 91 % on db-1",
+    ),
+    "a build in blocks": (
+        {"text": "Build 812 failed", "blocks": [
+            {"type": "header", "text": plain("Build 812 failed <main>")},
+            {"type": "section", "text": mrkdwn("*Step*: tests"),
+             "fields": [mrkdwn("*Branch*\nmain"), plain("4 min & 2 s")]},
+            {"type": "divider"},
+            {"type": "context", "elements": [mrkdwn("by <@U1>"), plain("10:04")]},
+            {"type": "actions", "elements": [{"type": "button", "text": plain("Retry")}]}]},
+        "Build 812 failed <main>\n*Step*: tests\n*Branch*\nmain\n4 min & 2 s\nby @Hana 10:04",
+    ),
+    "an issue in an attachment with blocks": (
+        {"text": "", "attachments": [{"color": "#36a64f", "fallback": "[no preview available]",
+         "blocks": [{"type": "section",
+                     "text": mrkdwn("<https://bugs.example.com/12|#12> Login loops")}]}]},
+        "#12 (https://bugs.example.com/12) Login loops",
+    ),
+    "a calendar in rich text": (
+        {"text": "Today", "blocks": [rich("10:00 Stand-up"), rich("14:00 Review")]},
+        "10:00 Stand-up\n14:00 Review",
+    ),
+    "a summary in Markdown": (
+        {"text": "Summary",
+         "blocks": [{"type": "markdown", "text": "# Week 3\n\n- **2** < 3 bugs"}]},
+        "# Week 3\n\n- **2** < 3 bugs",
+    ),
+    "a chart": (
+        {"text": "Chart",
+         "blocks": [{"type": "image", "image_url": "https://x", "alt_text": "CPU by host"}]},
+        "[image: CPU by host]",
+    ),
+    "blocks without a word": (
+        {"text": "Retry?", "blocks": [{"type": "actions", "elements": []}]}, "Retry?",
+    ),
+    "words and an attachment": (
+        {"text": "New ticket", "attachments": [{"pretext": "From the form", "title": "Printer",
+                                                "text": "It is out of ink"}]},
+        "New ticket\n\nFrom the form\nPrinter\nIt is out of ink",
+    ),
+    "fifty fields and more": (
+        {"text": "",
+         "attachments": [{"fields": [{"title": f"f{n}", "value": str(n)} for n in range(60)]}]},
+        "\n".join(f"f{n}: {n}" for n in range(50)),
+    ),
+    "an attachment of another bot with nothing": ({"text": "", "attachments": [{"id": 1}]}, ""),
+}  # fmt: skip
+
+
+def posted(message: dict[str, Any]) -> MessagePosted:
+    event = {"type": "message", "channel": "C1", "ts": "2.0", "thread_ts": "1.0", **message}
+    found = convert.parse_event({"event": event}, BOT)
+    assert isinstance(found, MessagePosted)
+    return found
+
+
+def read_twice(message: dict[str, Any]) -> str:
+    """What is read of a message as it comes; of the past it must read the same."""
+    made = {"addressed": False, "note": {}, "stranger": False}
+    live = convert.incoming(posted(message), BOT, NAMES, **made).turn.text  # type: ignore[arg-type]
+    said = {"type": "message", "ts": "2.0", **message}
+    past = convert.earlier(said, THREAD, BOT, NAMES, stranger=False)
+    assert live == (past.turn.text if past else "")
+    return live
+
+
+@pytest.mark.parametrize("shape", PEOPLE)
+def test_a_person_s_message_reads(shape: str) -> None:
+    message, expected = PEOPLE[shape]
+    assert read_twice({"user": "U1", **message}) == expected
+
+
+@pytest.mark.parametrize("shape", BOTS)
+def test_a_bot_s_message_reads_with_its_name(shape: str) -> None:
+    message, expected = BOTS[shape]
+    by = {"subtype": "bot_message", "bot_id": "B9", "username": "Watchtower"}
+    assert read_twice({**by, **message}) == (f"[bot: Watchtower]\n{expected}" if expected else "")
+
+
+def test_a_bot_is_named_by_its_profile_or_by_its_id() -> None:
+    profile = {"user": "U9", "bot_id": "B9", "bot_profile": {"name": "Ledger"}, "text": "Paid"}
+    assert read_twice(profile) == "[bot: Ledger]\nPaid"
+    assert read_twice({"bot_id": "B9", "text": "Paid"}) == "[bot: B9]\nPaid"
+
+
+def test_a_mention_inside_what_is_forwarded_wakes_nobody() -> None:
+    message = {"user": "U1", "text": "look", "attachments": [share("<@U0HENJI> is down")]}
+    assert not posted(message).mentioned
+
+
+def test_an_alert_that_is_resolved_is_an_edit() -> None:
+    def alert(text: str) -> dict[str, Any]:
+        by = {"user": "U9", "bot_id": "B9", "ts": "2.0", "text": ""}
+        return {**by, "attachments": [{"text": text}]}
+
+    changed: dict[str, Any] = {"type": "message", "subtype": "message_changed", "channel": "C1"}
+    changed |= {"message": {**alert("resolved"), "edited": {"ts": "3.0"}}}
+    changed |= {"previous_message": alert("firing")}
+    found = convert.parse_event({"event": changed}, BOT)
+    assert isinstance(found, convert.MessageEdited)
+    assert convert.whole_text(found.posted, BOT, {}) == "[bot: U9]\nresolved"
+
+
+def test_the_files_of_a_forward_are_the_message_s() -> None:
+    file = {"id": "F1", "name": "trace.log", "url_private": "https://files.slack.com/x"}
+    found = posted({"user": "U1", "text": "", "attachments": [share("look", files=[file])]})
+    assert [file.name for file in found.files] == ["trace.log"]
