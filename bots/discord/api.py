@@ -212,7 +212,7 @@ def message_body(
 
 def _with_file(body: Json, text: str) -> list[dict[str, Any]]:
     """The form of a message with one file, which replaces the files that an edited message has."""
-    described = {**body, "attachments": [{"id": 0, "filename": FILE_NAME}]}
+    described = {**body, "attachments": [{"id": "0", "filename": FILE_NAME}]}
     content = {"value": text.encode(), "filename": FILE_NAME, "content_type": "text/markdown"}
     payload = {"name": "payload_json", "value": json.dumps(described)}
     return [payload, {"name": "files[0]", **content}]
