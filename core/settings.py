@@ -347,7 +347,7 @@ def source_of(kind: type[Settings], setting: str) -> str:
         if os.environ.get(variable):
             return variable
     path = config_file()
-    keys = tomllib.loads(path.read_text()) if path.is_file() else {}
+    keys = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
     return str(path) if setting in keys or name in keys else "default"
 
 
@@ -387,7 +387,7 @@ def _secrets_from_files(kind: type[Settings]) -> dict[str, Any]:
         if os.environ.get(name):
             raise UsageError(f"both {name} and {name}_FILE are set: one of them must go")
         try:
-            found[setting] = Path(path).read_text().strip()
+            found[setting] = Path(path).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{name}_FILE cannot be read: {error}") from None
     return found
@@ -402,7 +402,7 @@ def _check_config_file(known: Set[str]) -> None:
     if path.is_file() and path.stat().st_mode & stat.S_IWOTH:
         raise UsageError(f"every user of this machine can write {path}: run chmod o-w {path}")
     try:
-        keys = tomllib.loads(path.read_text() if path.is_file() else "")
+        keys = tomllib.loads(path.read_text("utf-8") if path.is_file() else "")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

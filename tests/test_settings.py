@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -218,3 +221,20 @@ def test_every_number_has_limits(config: Path, name: str, value: str) -> None:
     with pytest.raises(UsageError, match=rf"^{name} in henji\.toml is wrong: ") as it:
         load()
     assert "\n" not in str(it.value)
+
+
+def test_the_file_is_read_as_utf_8_in_every_locale(tmp_path: Path) -> None:
+    file = tmp_path / "henji.toml"
+    file.write_text('system_prompt = "返事"', encoding="utf-8")
+    program = (
+        "from core.settings import Settings, load_settings, source_of\n"
+        "print(ascii(load_settings().system_prompt), source_of(Settings, 'system_prompt'))"
+    )
+    ascii_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **ascii_locale, "HENJI_CONFIG": str(file)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.stdout, ran.stderr) == (f"{'返事'!a} {file}\n", "")
