@@ -34,3 +34,12 @@ async def test_an_engine_with_int8_weights_answers() -> None:
         await engine.close()
     assert len(ids_of(first)) == 24
     assert again[0].cached_tokens > 0
+
+
+def test_a_row_in_int8_does_not_depend_on_those_beside_it() -> None:
+    torch.manual_seed(5)
+    layer = Int8Linear(torch.nn.Linear(96, 64))
+    rows = torch.randn(7, 96) * torch.logspace(-2, 3, 7)[:, None]
+    together = layer(rows)
+    for row, expected in zip(rows, together, strict=True):
+        assert torch.equal(layer(row[None])[0], expected)

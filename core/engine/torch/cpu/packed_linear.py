@@ -63,10 +63,10 @@ def _packed_product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
 
 
 class Int8Linear(nn.Module):
-    """`nn.Linear` in int8: a scale for each output, and one for all rows of a step's input.
+    """`nn.Linear` in int8: a scale for each output, and one for each row of the input.
 
-    Three to four times as fast as float32 on a processor with VNNI, and about 1 % off; since the
-    input's scale is the whole batch's, a row depends a little on those beside it.
+    torch's operation has one scale for all rows. So each row is divided by its largest number, and
+    a row of -1 and 1 beside them fixes the common range: no row depends on those beside it.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -77,15 +77,26 @@ class Int8Linear(nn.Module):
         with warnings.catch_warnings():  # the interface is deprecated after torch 2.13
             warnings.simplefilter("ignore")
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        self._packed = torch.ops.quantized.linear_prepack(rounded, None)
         bias = None if linear.bias is None else linear.bias.data.float()
-        self._packed = torch.ops.quantized.linear_prepack(rounded, bias)
+        self.register_buffer("_bias", bias, persistent=False)
+        span = torch.zeros(1, weight.shape[1])
+        span[0, 0], span[0, -1] = 1.0, -1.0
+        self.register_buffer("_range", span, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)"""
-        out: Tensor = torch.ops.quantized.linear_dynamic(
-            x.float(), self._packed, reduce_range=_REDUCE_RANGE
-        )
-        return out.to(x.dtype)
+        rows = x.reshape(-1, x.shape[-1]).float()
+        largest = rows.abs().amax(1, keepdim=True).clamp(min=1e-12)
+        whole = torch.cat((rows / largest, self._range))
+        out = torch.ops.quantized.linear_dynamic(whole, self._packed, reduce_range=_REDUCE_RANGE)
+        result: Tensor = out[:-1] * largest
+        if self._bias is not None:
+            result = result + self._bias
+        return result.to(x.dtype).view(*x.shape[:-1], -1)
+
+    _bias: Tensor | None
+    _range: Tensor
 
 
 def pack_linears(model: PreTrainedModel, *, int8: bool = False) -> None:
