@@ -67,7 +67,6 @@ ENGLISH: Final[dict[str, str]] = {
     "file_read": "`{name}`: {tokens:,} of {whole:,} tokens",
     "file_named": "`{name}`: not read",
     "files_more": "and {files} more files",
-    "oldest_dropped": "The oldest {turns} messages no longer fit.",
     "ai_notice": "Written by AI ({model}): it may be wrong.",
     "stop": "Stop",
     "regenerate": "Regenerate",

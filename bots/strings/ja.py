@@ -65,7 +65,6 @@ JAPANESE: Final[dict[str, str]] = {
     "file_read": "`{name}`: {whole:,}トークン中{tokens:,}トークンを読みました",
     "file_named": "`{name}`: 読んでいません",
     "files_more": "ほかに{files}個のファイル",
-    "oldest_dropped": "古いメッセージ{turns}件は、もう入りきりません。",
     "ai_notice": "AI({model})が書いた文章です。誤りが含まれることがあります。",
     "stop": "停止",
     "regenerate": "書き直す",
