@@ -319,9 +319,9 @@ class RedisQueue:
 
         answers, _ = await self._store.each(by_bucket, step)
         return {
-            claim.job.id: verdict
-            for bucket, verdicts in answers.items()
-            for claim, verdict in zip(by_bucket[bucket], verdicts, strict=True)
+            claim.job.id: result
+            for bucket, results in answers.items()
+            for claim, result in zip(by_bucket[bucket], results, strict=True)
         }
 
     async def publish(self, claim: Claim, delta: Delta, spent: int = 0) -> FenceResult:

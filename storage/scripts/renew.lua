@@ -1,8 +1,8 @@
 -- Renews a core's leases in this bucket. Returns 'ok', 'cancelled' or 'fenced' for each.
 
-local verdicts = {}
+local results = {}
 for i, held in ipairs(A.held) do
-  verdicts[i] = fence(held.thread, held.job, held.gen)
-  if verdicts[i] ~= 'fenced' then call('ZADD', K('leases'), now + A.lease_ms, held.thread) end
+  results[i] = fence(held.thread, held.job, held.gen)
+  if results[i] ~= 'fenced' then call('ZADD', K('leases'), now + A.lease_ms, held.thread) end
 end
-return verdicts
+return results

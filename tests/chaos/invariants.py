@@ -77,7 +77,7 @@ class Findings:
 async def gather(schedule: Schedule) -> Findings:
     store = schedule.store
     # lifetimes of what is written all the time are renewed by what living processes repeat
-    await RedisDeliveries(store).take(schedule.platform, "verdict")
+    await RedisDeliveries(store).take(schedule.platform, "the check")
     replies = {id_: await _reply(schedule, id_) for id_ in sorted(schedule.jobs)}
     history = RedisHistory(store)
     remembered = {thread: await history.turns(thread) for thread in schedule.threads}
