@@ -224,6 +224,25 @@ async def test_a_message_that_accepts_no_more_edits_is_sent_anew_at_the_end(
     assert whole["content"] == f"echo: {words(40)}"
 
 
+async def test_a_reply_whose_message_somebody_deleted_stops_and_is_not_posted_again(
+    deployment: DiscordDeployment,
+) -> None:
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
+    await deployment.start_core(tokens_per_second=100)
+    await deployment.start_bot()
+    deployment.discord.make_trouble("edit", times=9, status=404, code=10008)
+    with capture_logs() as logs:
+        said = await deployment.discord.says(ALICE, general, f"<@bot> {words(40)}")
+        await deployment.discord.until(
+            lambda: any("deleted while it was written" in log["event"] for log in logs)
+        )
+        await until(deployment.nothing_owed)
+    assert len(deployment.discord.replies(said["id"])) == 1
+    guild = str(deployment.discord.world.guild_of(general))
+    thread = ThreadKey("discord", guild, general, said["id"])
+    assert all(t.turn.role == "user" for t in await deployment.stores.history.turns(thread))
+
+
 LOCKED, AUTOMOD, HARMFUL_LINK, INVALID_FORM, LATE_TOKEN = 160005, 200000, 240000, 50035, 10062
 
 

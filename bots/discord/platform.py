@@ -35,7 +35,7 @@ from bots.discord.replies import (
     where_to_post,
 )
 from bots.discord.status import StatusIndicator
-from bots.platform import Incoming, Part, PlatformRefused, Status
+from bots.platform import Incoming, MessageGone, Part, PlatformRefused, Status
 from bots.strings import say
 from bots.text import split
 from core.bounded import Bounded
@@ -396,6 +396,9 @@ class DiscordPlatform:
         except discord.HTTPException as error:
             if not is_final(error):
                 raise
+            if error.code == error_codes.UNKNOWN_MESSAGE:  # people deleted it
+                self._close(delivery.job)
+                raise MessageGone(reason_for(error.code)) from error
             await self._give_up(delivery, address, error.code)
             raise PlatformRefused(self._refused[delivery.job]) from error
 
