@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
@@ -70,4 +72,17 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client of the session's server, which is empty: text comes back as `str`."""
     async with Redis.from_url(redis_url, decode_responses=True, socket_timeout=None) as client:
         await client.flushall()
+        usual = await client.config_get("maxmemory")
         yield client
+        await client.config_set("maxmemory", usual["maxmemory"] or "0")  # a test may fill it
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging() -> Iterator[None]:
+    """A command that a test runs in this process sets up logging for itself alone."""
+    loggers = [logging.getLogger(package) for package in ("core", "storage", "bots")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    structlog.reset_defaults()

@@ -130,18 +130,20 @@ async def test_a_refused_stream_is_closed_and_the_reply_arrives(
 
 
 @pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
-async def test_a_reply_that_may_not_be_edited_is_posted_anew(
-    slow: SlackDeployment, error: str
-) -> None:
-    slack = slow.slack
-    slack.methods.streaming = False
-    ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
-    await slack.until(lambda: slack.replies("C1", ts))
-    slack.refuse("chat.update", error)
-    reply = await slow.answered("C1", ts, f"echo: {SHORT}")
-    await slack.until(lambda: slack.replies("C1", ts) == [reply])
-    assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
-    assert await slow.stores().texts(slow.key("C1", ts)) == [SHORT, f"echo: {SHORT}"]
+async def test_a_reply_that_may_not_be_edited_is_posted_anew(redis: Redis, error: str) -> None:
+    async with slack_deployment(redis, minute=30) as deployment:
+        slack = deployment.slack
+        slack.methods.streaming = False
+        await deployment.core(pace=60)
+        await deployment.adapter()
+        ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
+        await slack.until(lambda: slack.replies("C1", ts))
+        slack.refuse("chat.update", error)
+        reply = await deployment.answered("C1", ts, f"echo: {SHORT}", within=30)
+        await slack.until(lambda: slack.replies("C1", ts) == [reply])
+        assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
+        texts = await deployment.stores().texts(deployment.key("C1", ts))
+        assert texts == [SHORT, f"echo: {SHORT}"]
 
 
 async def test_a_reply_deleted_by_somebody_stops_and_is_not_posted_again(

@@ -129,7 +129,8 @@ async def test_a_second_bot_with_the_same_token_is_noticed(
 
     async def warned() -> bool:
         nonlocal seen
-        seen += capsys.readouterr().out
+        said = capsys.readouterr()
+        seen += said.out + said.err
         return warning in seen
 
     await until(warned)
@@ -236,7 +237,8 @@ async def test_the_search_for_a_lost_reply_skips_the_bots_notices(
     slack.methods.streaming = False
     await deployment.stop("core")
     await deployment.stores().queue.announce(LANE, "busy", 60)
-    ts = await slack.say("D1", "U1", "hi", files=[{"id": "F1"}])
+    ts = await slack.say("D1", "U1", "hi")
+    await slack.say("D1", "U1", "help", ts)
     [notice] = await slack.until(lambda: slack.replies("D1", ts))
     slack.workspace.without_answer.add("chat.postMessage")
     calls = len(slack.called("chat.postMessage"))

@@ -222,7 +222,8 @@ def test_a_space_in_front_is_kept_where_other_text_stands_before() -> None:
         assert each.detokenizer(inside=True).push(ids) == " hello"
 
 
-@given(text=texts)
+# The window takes a replacement character in the text itself for half of one.
+@given(text=texts.filter(lambda text: "\ufffd" not in text))
 @example(text="猫</s>猫")
 def test_a_decoder_that_is_no_table_is_streamed_through_a_window(text: str) -> None:
     for kind in ("chatml", "chatml-spaces"):

@@ -86,8 +86,16 @@ def _of_python(text: str) -> Iterator[Edit]:
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Compare(left=left, ops=[operator], comparators=[right]):
-                start, end = span(left)[1], span(right)[0]
-                yield "comparison flipped", start, end, f" {COMPARISONS[type(operator)]} "
+                between = text[span(left)[1] : span(right)[0]]  # with parentheses, it may be
+                found = re.search(r"==|!=|<=|>=|<|>|\bis not\b|\bnot in\b|\bis\b|\bin\b", between)
+                assert found
+                start = span(left)[1] + found.start()
+                yield (
+                    "comparison flipped",
+                    start,
+                    start + len(found[0]),
+                    COMPARISONS[type(operator)],
+                )
             case ast.Expr(value=ast.Call() | ast.Await()):
                 yield "call dropped", *span(node), "pass"
             case ast.Constant(value=int() as number) if not isinstance(number, bool):
