@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from core.engine.torch import engine as torch_engine
+from core.engine.torch import open_torch_engine, verification
 from core.errors import ModelError
+from core.models.catalogue import ModelSpec, find_model
+from core.models.weights import load_weights
+from core.settings import Settings
+from tests import tiny_models
 from tests.test_engine import CONTEXT, VOCABULARY, alone, engine_for, ids_of, reply, request_for
 
 SMALL = {
@@ -88,3 +96,71 @@ async def test_a_model_that_would_be_computed_wrong_is_refused(kind: str) -> Non
     with pytest.raises(ModelError, match="cannot run in the torch engine") as caught:
         await both(tiny(kind, REFUSED[kind]))
     assert "\n" not in str(caught.value)
+
+
+# -- the comparison at the start ------------------------------------------------------------------
+
+
+async def start(settings: Settings, spec: ModelSpec) -> None:
+    def load() -> PreTrainedModel:
+        where = Path(spec.source)
+        return load_weights(spec, where, dtype="float32", device="cpu", progress=print)
+
+    await (await open_torch_engine(settings, spec, load)).close()
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models whose own attention was computed, one for each start."""
+    seen, reference_of = list[str](), verification.reference_of
+
+    def watched(model: PreTrainedModel) -> verification.Reference:
+        seen.append(model.config.model_type)
+        return reference_of(model)
+
+    monkeypatch.setattr(torch_engine, "reference_of", watched)
+    return seen
+
+
+def tiny_settings(tmp_path: Path, **more: Any) -> Settings:
+    files = tiny_models.llama(tmp_path / "model")
+    return Settings(model=str(files), data_dir=tmp_path / "data", cache_gb=0.01, **more)
+
+
+async def test_a_model_is_compared_at_its_first_start_alone(
+    tmp_path: Path, compared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_settings(tmp_path)
+    spec = find_model(settings)
+    for _ in range(3):
+        await start(settings, spec)
+    assert len(compared) == 1
+    await start(settings, replace(spec, context_length=256))
+    assert len(compared) == 2
+    tiny_models.llama(tmp_path / "model", seed=1)  # other weights
+    await start(settings, spec)
+    assert len(compared) == 3
+    monkeypatch.setattr(verification, "version", lambda name: f"{name} of tomorrow")
+    await start(settings, spec)
+    assert len(compared) == 4
+
+
+async def test_a_refused_model_is_refused_again(tmp_path: Path, compared: list[str]) -> None:
+    settings = tiny_settings(tmp_path)
+    files = Path(settings.model)
+    tiny("diffllama", {}).save_pretrained(files)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="cannot run in the torch engine"):
+            await start(settings, find_model(settings))
+    assert len(compared) == 2
+
+
+async def test_a_model_starts_where_the_comparison_cannot_be_kept(
+    tmp_path: Path, compared: list[str]
+) -> None:
+    settings = tiny_settings(tmp_path)
+    settings.data_dir.mkdir()
+    (settings.data_dir / "verified").write_text("a file where a folder should be")
+    for _ in range(2):
+        await start(settings, find_model(settings))
+    assert len(compared) == 2

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from core.engine.torch.cache_size import cache_bytes
 from core.engine.torch.engine import Limits, TorchEngine
-from core.models.catalogue import ModelSpec
+from core.engine.torch.verification import record_path
+from core.models.catalogue import ModelSpec, model_directory
+from core.models.files import weights_fingerprint
+from core.models.manifest import ADAPTER_WEIGHTS
 from core.settings import Settings
 
 __all__ = ["Limits", "TorchEngine", "open_torch_engine"]
@@ -29,4 +34,21 @@ async def open_torch_engine(
             int8_weights=settings.int8_weights,
         )
 
-    return await TorchEngine.open(load, limits_for)
+    def record_for(model: PreTrainedModel) -> Path:
+        directory = model_directory(spec, settings, lambda _: None)
+        return record_path(
+            settings.data_dir / "verified",
+            model,
+            weights=weights_fingerprint(directory),
+            adapter=_adapter_digest(spec.adapter),
+            limits=limits_for(model),
+        )
+
+    return await TorchEngine.open(load, limits_for, record_for)
+
+
+def _adapter_digest(adapter: str | None) -> str | None:
+    if adapter is None:
+        return None
+    weights = Path(adapter).expanduser() / ADAPTER_WEIGHTS
+    return hashlib.sha256(weights.read_bytes()).hexdigest()

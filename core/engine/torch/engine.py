@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Self, TypeAlias
 
 import torch
@@ -23,7 +24,13 @@ from core.engine.torch.cpu.packed_linear import pack_linears
 from core.engine.torch.model_runner import LaunchedStep, Result, Runner
 from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
-from core.engine.torch.verification import is_possible, reference_of, verify
+from core.engine.torch.verification import (
+    is_possible,
+    is_recorded,
+    record,
+    reference_of,
+    verify,
+)
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
 
@@ -74,18 +81,22 @@ class TorchEngine:
             asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Output], _Output]]
         ] = {}
         self._throughput = Throughput()
+        self._record_for: Callable[[PreTrainedModel], Path] | None = None
 
     @classmethod
     async def open(
         cls,
         load: Callable[[], PreTrainedModel],
         limits_for: Callable[[PreTrainedModel], Limits],
+        record_for: Callable[[PreTrainedModel], Path] | None = None,
     ) -> Self:
         """An engine for the model that `load` gives; ModelError where it cannot be served exactly.
 
-        Both are called in the engine's thread.
+        `record_for` gives the file that exists once the model was found to be computed exactly. All
+        three are called in the engine's thread.
         """
         engine, ready = cls(), Future[None]()
+        engine._record_for = record_for
         engine._thread = threading.Thread(
             target=engine._run, args=(load, limits_for, ready), name="engine", daemon=True
         )
@@ -95,17 +106,20 @@ class TorchEngine:
 
     def _prepare(self, model: PreTrainedModel, limits: Limits) -> None:
         check_supported(model, limits.context_length)
-        reference = reference_of(model.train(False))
+        path = self._record_for(model) if self._record_for else None
+        reference = None if is_recorded(path) else reference_of(model.train(False))
         use_engine_attention(model)
         if model.device.type == "cpu":
             pack_linears(model, int8=limits.int8_weights)
         self._model, self._limits = model, limits
         self._vocabulary = model.config.get_text_config().vocab_size
         self._reset_cache()
-        if is_possible(limits.context_length, self._scheduler.blocks.count, limits.places):
+        blocks = self._scheduler.blocks.count
+        if reference and is_possible(limits.context_length, blocks, limits.places):
             most = max(limits.step_tokens, limits.places)
             exact = not limits.int8_weights
             verify(model, self._runner, reference, step_tokens=most, exact=exact)
+            record(path)
 
     def _reset_cache(self) -> None:
         """Begin with an empty cache and no sequences."""

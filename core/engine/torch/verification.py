@@ -1,14 +1,21 @@
 """Checks that the engine computes a model as the model itself does, before the first request.
 
 The same weights are used twice: under the model's own attention, and in the engine's steps, with a
-prompt in two pieces, a second sequence beside it, and a single id.
+prompt in two pieces, a second sequence beside it, and a single id. The result is kept in a file, so
+that only the first start of a model takes the time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +28,8 @@ from core.engine.torch.sequence import Sequence
 from core.engine_types import GenerationRequest
 from core.errors import ModelError, in_brief
 from core.types import Sampling
+
+log = logging.getLogger(__name__)
 
 _LONG, _SHORT, _PIECE = 40, 9, 24
 """Ids of the two sequences, and of the first piece of the long one."""
@@ -116,3 +125,53 @@ def _sequence(ids: list[int], first_block: int) -> Sequence:
 def is_possible(context_length: int, blocks: int, places: int) -> bool:
     """Whether the two sequences fit the engine's limits."""
     return context_length >= _LONG and blocks >= _BLOCKS and places > 1
+
+
+# -- its record -----------------------------------------------------------------------------------
+
+_PACKAGES = ("henji", "torch", "transformers", "numpy")
+
+
+def record_path(directory: Path, model: PreTrainedModel, **facts: Any) -> Path:
+    """The file in `directory` that exists once this model was found to be computed exactly.
+
+    Its name is a digest of `facts`, of the model's configuration and of everything that computes.
+    """
+    known = {
+        **facts,
+        "config": model.config.to_json_string(use_diff=False),
+        "dtype": str(model.dtype),
+        "device": _device(model.device),
+        "versions": [version(name) for name in _PACKAGES],
+        "code": _code(),
+    }
+    told = json.dumps(known, sort_keys=True, default=str).encode()
+    return directory / hashlib.sha256(told).hexdigest()
+
+
+def _device(device: torch.device) -> object:
+    gpu = device.type == "cuda"
+    return torch.cuda.get_device_name(device) if gpu else torch.cpu.get_capabilities()
+
+
+def _code() -> str:
+    """The digest of the engine's own source: a checkout changes without its version."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_recorded(path: Path | None) -> bool:
+    return path is not None and path.exists()
+
+
+def record(path: Path | None) -> None:
+    """Keep that the comparison succeeded; without a place to keep it, the next start compares."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        log.info("the comparison with the model is not kept: %s", in_brief(error))
