@@ -371,9 +371,24 @@ class Outbox(Protocol):
 class Secrets(Protocol):
     """A platform's secrets, such as the tokens of its installations."""
 
-    async def put(self, name: str, text: str, seconds: float | None = None) -> None: ...
+    async def put(self, name: str, text: str, seconds: float = ...) -> None:
+        """Keep a secret for so long; by default for as long as the store keeps secrets."""
+        ...
+
+    async def put_listed(
+        self, name: str, text: str | None, list_: str, entry: str, was: str | None = None
+    ) -> bool:
+        """Keep a secret (None: delete it) and its entry in a list of secrets, in one step.
+
+        With `was`: only if the secret is still that one. Returns whether it was done.
+        """
+        ...
 
     async def get(self, name: str) -> str | None: ...
+
+    async def renew(self, name: str) -> None:
+        """Keep a secret as long as if it had just been put."""
+        ...
 
     async def take(self, name: str) -> str | None:
         """Return a secret and delete it."""

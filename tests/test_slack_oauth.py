@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +14,11 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from slack_sdk.oauth.installation_store import Bot as InstalledBot
 from structlog.testing import capture_logs
 
 from bots.cli import doctor
-from bots.slack.oauth import Installations, States
+from bots.slack.oauth import TEAMS, Installations, States
 from bots.slack.settings import SlackSettings
 from core.errors import OperatorError
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
@@ -220,3 +223,86 @@ async def test_an_oauth_state_is_valid_once(redis: Redis) -> None:
     assert await states.async_consume(state)
     assert not await states.async_consume(state)
     assert not await states.async_consume("never issued")
+
+
+# -- several processes, at the same moment --------------------------------------------------------
+
+
+def installed(team: str, token: str = "xoxb-1", at: float = 1000.0) -> InstalledBot:
+    return InstalledBot(
+        app_id="A1", team_id=team, bot_token=token, bot_id="B1", bot_user_id="U1", installed_at=at
+    )
+
+
+async def token_of(installations: Installations, team: str) -> str | None:
+    found = await installations.async_find_bot(enterprise_id=None, team_id=team)
+    return None if found is None else found.bot_token
+
+
+async def test_concurrent_installs_and_deletes_lose_no_entry(redis: Redis) -> None:
+    processes = [Installations(StoreFixture.over(redis).secrets) for _ in range(3)]
+    old, new = [f"T{n}" for n in range(20)], [f"T{n}" for n in range(20, 40)]
+    for team in old:
+        await processes[0].async_save_bot(installed(team))
+    await asyncio.gather(
+        *(processes[n % 3].async_save_bot(installed(team)) for n, team in enumerate(new)),
+        *(processes[n % 2].async_delete_bot(enterprise_id=None, team_id=t)
+          for n, t in enumerate(old)),
+    )  # fmt: skip
+    assert list(await processes[0].teams()) == new
+    assert [team for team in old + new if await token_of(processes[1], team)] == new
+
+
+async def test_an_installation_of_an_earlier_release_is_rotated_and_deleted(redis: Redis) -> None:
+    secrets = StoreFixture.over(redis).secrets
+    installations = Installations(secrets)
+    record = {
+        "app_id": "A1", "team_id": "T1", "bot_token": "xoxb-1", "bot_id": "B1",
+        "bot_user_id": "U1", "bot_refresh_token": "r", "expires": 1, "installed": 1000.5,
+    }  # fmt: skip
+    await secrets.put("slack:T1", json.dumps(record))
+    await secrets.put("slack-teams", '["T0", "T1"]')
+    assert await installations.replace(installed("T1"), installed("T1", "xoxb-2"))
+    assert await token_of(installations, "T1") == "xoxb-2"
+    await installations.uninstall("T1", 1000)
+    assert list(await installations.teams()) == ["T0"]
+
+
+async def test_a_rotated_token_does_not_replace_a_newer_installation(redis: Redis) -> None:
+    installations = Installations(StoreFixture.over(redis).secrets)
+    await installations.async_save_bot(installed("T1", "xoxb-new"))
+    assert not await installations.replace(installed("T1", "xoxb-1"), installed("T1", "xoxb-2"))
+    assert await token_of(installations, "T1") == "xoxb-new"
+
+
+async def test_a_rotated_token_does_not_bring_a_deleted_installation_back(redis: Redis) -> None:
+    installations = Installations(StoreFixture.over(redis).secrets)
+    await installations.async_save_bot(installed("T1"))
+    await installations.uninstall("T1", 2000)
+    assert not await installations.replace(installed("T1"), installed("T1", "xoxb-2"))
+    assert list(await installations.teams()) == []
+    assert await token_of(installations, "T1") is None
+
+
+async def test_a_late_word_of_an_uninstallation_leaves_the_next_installation(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    assert await install(deployment, slack.bot_token) == 200
+    late = slack.event({"type": "app_uninstalled"}, event_time=int(time.time()) - 60)
+    await late.done.wait()
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await deployment.answered("C1", ts, "echo: hi")
+
+
+async def test_an_installation_in_use_does_not_expire(
+    redis: Redis, deployment: SlackDeployment
+) -> None:
+    slack = deployment.slack
+    assert await install(deployment, slack.bot_token) == 200
+    names = [f"henji:{{0}}:vault:{name}" for name in (f"slack:{slack.workspace.team}", TEAMS)]
+    for name in names:
+        await redis.expire(name, 1000)
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await deployment.answered("C1", ts, "echo: hi")
+    assert all([await redis.ttl(name) > 1000 for name in names])

@@ -143,8 +143,8 @@ class Workspaces(Protocol):
 
     async def bot(self, team: str) -> Bot: ...
 
-    async def forget(self, team: str) -> None:
-        """Forget a workspace that has uninstalled the app."""
+    async def forget(self, team: str, at: float) -> None:
+        """Forget a workspace that uninstalled the app at this time, unless it is there again."""
         ...
 
 
@@ -163,7 +163,7 @@ class OneWorkspace:
         del team
         return self._bot
 
-    async def forget(self, team: str) -> None:
+    async def forget(self, team: str, at: float) -> None:
         """Do nothing: the token is in the settings."""
 
 

@@ -7,6 +7,7 @@ Slack's dictionaries end in this file. Text stays as Slack sends it (``<@U1>``, 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -222,12 +223,13 @@ def _deleted(event: Json, bot: Bot) -> MessageDeleted:
     return MessageDeleted(_key(event, bot, thread), ts)
 
 
-def is_uninstalled(body: Json) -> bool:
-    """Whether the app has left the workspace: a person's revoked token alone does not say so."""
+def uninstalled_at(body: Json) -> float | None:
+    """When the app left the workspace, if this says so: a person's revoked token alone does not."""
     with parsing():
         event = required(body, "event")
         revoked = event.get("type") == "tokens_revoked" and (event.get("tokens") or {}).get("bot")
-        return event.get("type") == "app_uninstalled" or bool(revoked)
+        left = event.get("type") == "app_uninstalled" or revoked
+        return float(body.get("event_time") or math.inf) if left else None
 
 
 def _key(event: Json, bot: Bot, thread: str) -> ThreadKey:

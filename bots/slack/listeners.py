@@ -90,9 +90,9 @@ class Listeners:
                 await self._message_event(body, team, int(retries[0]))
         elif kind == "app_home_opened":
             await self._app_home.on_opened(body, team)
-        elif convert.is_uninstalled(body):
+        elif (at := convert.uninstalled_at(body)) is not None:
             log.error("the app was taken out of a workspace", team=team)
-            await self._context.workspaces.forget(team)
+            await self._context.workspaces.forget(team, at)
         else:
             log.info("an event without a handler", kind=kind)
 

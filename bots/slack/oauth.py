@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from logging import Logger, getLogger
 from secrets import token_urlsafe
 from typing import Any
@@ -27,6 +27,7 @@ from bots.slack.convert import Bot
 from bots.slack.settings import SlackSettings
 from core.ports import Secrets
 
+TEAMS = "slack-teams"
 STATE_SECONDS = 600
 KEPT_SECONDS = 30.0
 """How long a process uses an installation before it reads it again."""
@@ -50,18 +51,29 @@ class Installations(AsyncInstallationStore):
         await self.async_save_bot(installation.to_bot())
 
     async def async_save_bot(self, bot: InstalledBot) -> None:
-        fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
-        fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
-        fields["enterprise"] = bot.enterprise_id
-        await self._secrets.put(f"slack:{bot.team_id}", json.dumps(fields))
-        await self._list({*await self.teams(), str(bot.team_id)})
+        await self._put(str(bot.team_id), _record(bot))
+
+    async def replace(self, old: InstalledBot, new: InstalledBot) -> bool:
+        """Save `new` if `old` is still installed: an admin may have changed that meanwhile."""
+        team = str(old.team_id)
+        text = await self._secrets.get(f"slack:{team}")
+        if text is None or json.loads(text)["bot_token"] != old.bot_token:
+            return False
+        return await self._put(team, _record(new), was=text)
+
+    async def uninstall(self, team: str, at: float) -> None:
+        """Delete what was installed until then (`at`, in whole seconds), and nothing newer."""
+        while text := await self._secrets.get(f"slack:{team}"):
+            newer = int(json.loads(text)["installed"]) > at
+            if newer or await self._put(team, None, was=text):
+                return
+
+    async def _put(self, team: str, record: str | None, was: str | None = None) -> bool:
+        return await self._secrets.put_listed(f"slack:{team}", record, TEAMS, team, was)
 
     async def teams(self) -> Sequence[str]:
         """The ids of the workspaces that have the app."""
-        return list(json.loads(await self._secrets.get("slack-teams") or "[]"))
-
-    async def _list(self, teams: Collection[str]) -> None:
-        await self._secrets.put("slack-teams", json.dumps(sorted(teams)))
+        return list(json.loads(await self._secrets.get(TEAMS) or "[]"))
 
     async def async_find_bot(
         self,
@@ -71,21 +83,30 @@ class Installations(AsyncInstallationStore):
         is_enterprise_install: bool | None = False,
     ) -> InstalledBot | None:
         text = await self._secrets.get(f"slack:{team_id}")
-        if text is None:
-            return None
-        fields = json.loads(text)
-        known = {name: fields[name] for name in _FIELDS}
-        expires, installed = fields["expires"], fields["installed"]
-        return InstalledBot(
-            **known,
-            enterprise_id=fields.get("enterprise"),
-            bot_token_expires_at=expires,
-            installed_at=installed,
-        )
+        return None if text is None else _bot(json.loads(text))
+
+    async def renew(self, team: str) -> None:
+        """Keep an installation that is in use: without token rotation nothing else writes it."""
+        await self._secrets.renew(f"slack:{team}")
+        await self._secrets.renew(TEAMS)
 
     async def async_delete_bot(self, *, enterprise_id: str | None, team_id: str | None) -> None:
-        await self._secrets.take(f"slack:{team_id}")
-        await self._list({*await self.teams()} - {team_id})
+        await self._put(str(team_id), None)
+
+
+def _record(bot: InstalledBot) -> str:
+    fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
+    fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
+    return json.dumps(fields | {"enterprise": bot.enterprise_id})
+
+
+def _bot(fields: Mapping[str, Any]) -> InstalledBot:
+    return InstalledBot(
+        **{name: fields[name] for name in _FIELDS},
+        enterprise_id=fields.get("enterprise"),
+        bot_token_expires_at=fields["expires"],
+        installed_at=fields["installed"],
+    )
 
 
 class States(AsyncOAuthStateStore):
@@ -139,16 +160,17 @@ class ManyWorkspaces:
         """The ids of the workspaces that have the app."""
         return await self.installations.teams()
 
-    async def forget(self, team: str) -> None:
-        """Forget a workspace that has uninstalled the app."""
+    async def forget(self, team: str, at: float) -> None:
+        """Forget a workspace that uninstalled the app at this time, unless it is there again."""
         self._known.pop(team, None)
-        await self.installations.async_delete_bot(enterprise_id=None, team_id=team)
+        await self.installations.uninstall(team, at)
 
     async def _installed(self, team: str) -> InstalledBot:
         async with self._order[team]:  # a refresh token is valid once
             at, known = self._known.get(team, (0.0, None))
             if known is None or time.monotonic() - at >= KEPT_SECONDS:
                 known = await self._rotated(await self._kept(team))
+                await self.installations.renew(team)
                 self._known[team] = (time.monotonic(), known)
             return known
 
@@ -171,8 +193,9 @@ class ManyWorkspaces:
             return now
         if rotated is None:
             return bot
-        await self.installations.async_save_bot(rotated)
-        return rotated
+        if await self.installations.replace(bot, rotated):
+            return rotated
+        return await self._kept(str(bot.team_id))
 
 
 def many_workspaces(

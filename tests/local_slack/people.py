@@ -234,9 +234,9 @@ class LocalSlack:
         for message in self.workspace.messages.values():
             message.stream_until = 0.0
 
-    def event(self, event: Json) -> Envelope:
+    def event(self, event: Json, **changes: Any) -> Envelope:
         """Any event at all, also one that no app knows."""
-        return self._emit(event)
+        return self._emit(event, **changes)
 
     # -- what is seen ----------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class LocalSlack:
     def _own_event(self, event: Json) -> None:
         self._emit(event)
 
-    def _emit(self, event: Json) -> Envelope:
+    def _emit(self, event: Json, **changes: Any) -> Envelope:
         """Deliver an event, if the app's manifest subscribes to it."""
         team, enterprise = self.workspace.team, self.workspace.enterprise
         authorization = {"team_id": team, "user_id": self.bot_user, "is_bot": True}
@@ -314,6 +314,7 @@ class LocalSlack:
             "event_time": int(time.time()),
             "authorizations": [authorization | {"is_enterprise_install": False}],
             "is_ext_shared_channel": False,
+            **changes,
         }
         return self.delivery.send("events_api", payload, is_subscribed=_is_subscribed(event))
 

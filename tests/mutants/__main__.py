@@ -1,51 +1,55 @@
 """`make mutants`: plants mutants, chosen by a seed, and prints those that no test catches.
 
-Each mutant lives in a copy of the tree. Those that nothing can catch, since they change nothing
-that anybody could see, stand in `equivalent.txt` with the reason.
+Each mutant lives in a copy of the tree. The tests are run once without one, to record which code
+each reaches: a mutant is judged by the tests that reach its function, those first that have caught
+the most in the shortest time. A test counts if it fails twice in a row.
+
+Mutants that nothing can catch, since they change nothing that anybody could see, stand in
+`equivalent.txt` with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from random import Random
 
+from storage.lua import read_scripts
+from tests.mutants import reach
 from tests.mutants.make import Mutant, mutants_of
+from tests.mutants.reach import HOUSE, Reach
 
-HOUSE = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
-SECONDS = 600
-"""For the tests of one mutant: one that hangs is caught."""
+HANGS = 120
+"""Seconds that a test may take: one that hangs has caught its mutant."""
 
-CHAOS = ("tests/chaos/test_tasks.py",)
-OF_SCRIPTS = (
+PLACES = ("storage/scripts", "core/worker.py", "bots/delivery.py")
+JUDGES = (
     "tests/test_queue.py", "tests/test_queue_model.py", "tests/test_queue_fairness.py",
     "tests/test_queue_time.py", "tests/test_queue_poison.py", "tests/test_races.py",
     "tests/test_forget.py", "tests/test_privacy.py", "tests/test_leases.py",
     "tests/test_place_rules.py", "tests/test_access.py", "tests/test_actions.py",
-    "tests/test_delivery.py", "tests/test_upgrades.py", *CHAOS,
+    "tests/test_quotas.py", "tests/test_delivery.py", "tests/test_upgrades.py",
+    "tests/test_worker.py", "tests/test_place_dialogues.py", "tests/test_metrics.py",
+    "tests/test_slack_once.py", "tests/chaos/test_tasks.py",
 )  # fmt: skip
-TESTS = {
-    "storage/scripts": OF_SCRIPTS,
-    "core/worker.py": ("tests/test_worker.py", "tests/test_place_dialogues.py",
-                       "tests/test_metrics.py", *CHAOS),
-    "bots/delivery.py": ("tests/test_delivery.py", "tests/test_slack_once.py", *CHAOS),
-}  # fmt: skip
 
 
 def all_mutants() -> list[Mutant]:
     found: list[Mutant] = []
-    for place in TESTS:
+    for place in PLACES:
         whole = HOUSE / place
         for file in sorted(whole.rglob("*.lua")) if whole.is_dir() else [whole]:
             found += mutants_of(file.relative_to(HOUSE), file.read_text())
@@ -73,26 +77,85 @@ def copies(number: int) -> Iterator[Queue[Path]]:
         yield free
 
 
-def is_caught(mutant: Mutant, free: Queue[Path]) -> bool:
-    """Whether a test fails, or never ends, with this mutant in the tree."""
+def run_tests(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    return subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def record(file: Path) -> None:
+    """Run all tests that judge, and write down which code each reaches."""
+    run_tests(HOUSE, "-p", "tests.mutants.reach", "--reach", str(file), *JUDGES)
+
+
+@dataclass
+class Judges:
+    """The tests, by the code that each reaches."""
+
+    tests: Mapping[str, Reach]
+    caught: Counter[str] = field(default_factory=Counter)
+    """How many mutants each test has caught."""
+
+    def __post_init__(self) -> None:
+        self._scripts = {name: script.text for name, script in read_scripts("").items()}
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """The tests that reach a mutant's function, or else its file; the best first."""
+        reached = self._running(mutant) if mutant.file.suffix == ".lua" else self._entering(mutant)
+        return sorted(reached, key=lambda test: (-self._worth(test), self.tests[test].seconds))
+
+    def _worth(self, test: str) -> float:
+        return self.caught[test] / (0.1 + self.tests[test].seconds)
+
+    def _running(self, mutant: Mutant) -> Collection[str]:
+        names = {mutant.file.stem}
+        if mutant.file.parent.name == "lib":
+            text = (HOUSE / mutant.file).read_text()
+            definition = re.findall(r"(?m)^local .*$", text[: mutant.end])[-1]
+            names = {name for name, script in self._scripts.items() if definition in script}
+        return [test for test, row in self.tests.items() if names.intersection(row.scripts)]
+
+    def _entering(self, mutant: Mutant) -> Collection[str]:
+        place = f"{mutant.file}:{mutant.function}"
+        known = any(place in row.functions for row in self.tests.values())
+        if not known:  # beside all functions, or in one that no test enters
+            place = f"{mutant.file}:"
+        return [
+            test
+            for test, row in self.tests.items()
+            if any(
+                name == place or (not known and name.startswith(place)) for name in row.functions
+            )
+        ]
+
+
+def is_caught(mutant: Mutant, judges: Judges, free: Queue[Path]) -> str | None:
+    """The test that fails with this mutant in the tree, if one does."""
     copy = free.get()
     file = copy / mutant.file
     text = file.read_text()
     try:
         file.write_text(mutant.applied(text))
-        tests = next(tests for place, tests in TESTS.items() if str(mutant.file).startswith(place))
-        words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy)}
-        ran = subprocess.run(
-            words, cwd=copy, env=environment, capture_output=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    else:
-        return ran.returncode != 0
+        tests = judges.of(mutant)
+        while tests and (failing := first_failing(copy, tests)):
+            if failing not in tests or first_failing(copy, [failing]):
+                judges.caught[failing] += 1
+                return failing
+            tests = tests[tests.index(failing) + 1 :]
+        return None
     finally:
         file.write_text(text)
         free.put(copy)
+
+
+def first_failing(tree: Path, tests: Sequence[str]) -> str | None:
+    ran = run_tests(tree, "-x", "-o", f"faulthandler_timeout={HANGS}", *tests)
+    if ran.returncode == 0:
+        return None
+    failed = re.findall(r"(?m)^(?:FAILED|ERROR) (.*?)(?: - .*)?$", ran.stdout)
+    return failed[0] if failed else "a test that ended its process"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -100,24 +163,34 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--number", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--reach", type=Path, help="a recording of an earlier run")
+    parser.add_argument("--only", help="only mutants whose line of the list has this text")
     options = parser.parse_args(argv)
-    equivalent = known_equivalent()
-    candidates = [mutant for mutant in all_mutants() if mutant.key not in equivalent]
-    chosen = Random(options.seed).sample(candidates, min(options.number, len(candidates)))
+    chosen = choose(options.number, options.seed, options.only)
     survived: list[Mutant] = []
     with copies(options.at_once) as free, ThreadPoolExecutor(options.at_once) as pool:
-        judged = pool.map(lambda mutant: (mutant, is_caught(mutant, free)), chosen)
-        for number, (mutant, caught) in enumerate(judged, 1):
-            print(
-                f"{number}/{len(chosen)} {'caught' if caught else 'SURVIVED'} {mutant}", flush=True
-            )
-            if not caught:
+        recording = options.reach or free.queue[0].parent / "reach.json"
+        if not recording.exists():
+            record(recording)
+        judges = Judges(reach.read(recording))
+        judged = pool.map(lambda mutant: (mutant, is_caught(mutant, judges, free)), chosen)
+        for number, (mutant, by) in enumerate(judged, 1):
+            print(f"{number}/{len(chosen)} {mutant}: {by or 'SURVIVED'}", flush=True)
+            if not by:
                 survived.append(mutant)
     rules = Counter(mutant.rule for mutant in chosen)
     print(f"\n{len(chosen) - len(survived)} of {len(chosen)} caught: {dict(rules)}")
     for mutant in survived:
         print(mutant.key)
     return bool(survived)
+
+
+def choose(number: int, seed: int, only: str | None) -> Sequence[Mutant]:
+    equivalent = known_equivalent()
+    candidates = [mutant for mutant in all_mutants() if mutant.key not in equivalent]
+    if only:
+        return [mutant for mutant in candidates if only in mutant.key]
+    return Random(seed).sample(candidates, min(number, len(candidates)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ class Mutant:
     """Stands in place of the characters from `start` to `end`."""
     was: str
     """The line as it is, without its indent."""
+    function: int = 0
+    """The line at which the Python function around it begins."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} {self.rule}: {self.was} -> {self.text or '(nothing)'}"
@@ -38,10 +40,22 @@ class Mutant:
 def mutants_of(file: Path, text: str) -> Iterator[Mutant]:
     """Every mutant of a Lua script or a Python module."""
     edits = _of_lua(text) if file.suffix == ".lua" else _of_python(text)
+    begins = {} if file.suffix == ".lua" else _functions(text)
     lines = text.splitlines()
     for rule, start, end, replacement in edits:
         line = text.count("\n", 0, start) + 1
-        yield Mutant(file, line, rule, start, end, replacement, lines[line - 1].strip())
+        was = lines[line - 1].strip()
+        yield Mutant(file, line, rule, start, end, replacement, was, begins.get(line, 0))
+
+
+def _functions(text: str) -> dict[int, int]:
+    """Line -> the first line of the innermost function around it."""
+    begins: dict[int, int] = {}
+    for node in ast.walk(ast.parse(text)):  # an outer function comes before those in it
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            begin = min(line.lineno for line in (node, *node.decorator_list))
+            begins |= dict.fromkeys(range(begin, (node.end_lineno or begin) + 1), begin)
+    return begins
 
 
 Edit = tuple[str, int, int, str]
