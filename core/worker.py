@@ -21,6 +21,7 @@ import structlog
 from core.background import cancel, repeat_forever
 from core.bounded import Bounded
 from core.dialogue import Dialogue, Prompt, Reply
+from core.dialogue.dialogue import SHORT_TURN, PlaceDialogues
 from core.engine_types import GenerationRequest
 from core.errors import (
     ChatError,
@@ -32,7 +33,6 @@ from core.errors import (
 from core.observe import metrics
 from core.observe.tracing import span
 from core.open_rules import OPEN_RULES
-from core.place_dialogues import SHORT_TURN, PlaceDialogues
 from core.place_rules import Rules
 from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from tokenizers import normalizers
 
 from core.dialogue import Dialogue
-from core.dialogue.formats.base import Message
+from core.dialogue.echo import ASSISTANT, END, USER
+from core.dialogue.formats.base import Message, with_name
 from core.dialogue.formats.chat_template import ChatTemplateFormat
 from core.dialogue.formats.rinna import RinnaFormat
-from core.dialogue.formats.speaker_names import with_name
 from core.dialogue.sanitize import MarkBreaker, clean
-from core.dialogue.tokenizers.echo import ASSISTANT, END, USER
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.errors import ModelError

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dialogue import Dialogue, Prompt
-from core.dialogue.encoder import Encoder
 from core.dialogue.formats.base import Format
+from core.dialogue.prompt_cache import Encoder
 from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError, TurnTooLong
 from core.types import Turn

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from core.dialogue.tokenizers.echo import ASSISTANT, END, USER
+from core.dialogue.echo import ASSISTANT, END, USER
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineRefused

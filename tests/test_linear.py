@@ -15,7 +15,7 @@ import pytest
 
 from bots.text import split
 from core.dialogue.loop_detection import first_round
-from core.dialogue.tokenizers.decoders import WindowDetokenizer
+from core.dialogue.tokenizers.detokenizers import WindowDetokenizer
 from core.errors import TurnTooLong
 from tests import dialogues
 from tests.dialogues import user

@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 
 from core.access_policy import Policy
 from core.dialogue import Dialogue
+from core.dialogue.dialogue import MAX_DIALOGUES, PlaceDialogues, spec_with_rules
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.models.catalogue import CATALOGUE
-from core.place_dialogues import MAX_DIALOGUES, PlaceDialogues, spec_with_rules
 from core.place_rules import Rules
 from core.queue_types import Place
 from core.types import Done, Sampling

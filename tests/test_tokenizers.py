@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as HubTokenizer
 from tokenizers import decoders
 
 from core.dialogue.tokenizers.base import Tokenizer
-from core.dialogue.tokenizers.decoders import WindowDetokenizer, as_table
+from core.dialogue.tokenizers.detokenizers import WindowDetokenizer, as_table
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.errors import ModelError

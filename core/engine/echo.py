@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from core.dialogue.tokenizers.echo import ASSISTANT, USER
+from core.dialogue.echo import ASSISTANT, USER
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineRefused
 from core.types import FinishReason

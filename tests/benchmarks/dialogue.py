@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.dialogue import Dialogue
-from core.dialogue.encoder import Encoder
+from core.dialogue.prompt_cache import Encoder
 from core.dialogue.tokenizers.base import Tokenizer
 from core.models.catalogue import CATALOGUE
 from core.types import Turn

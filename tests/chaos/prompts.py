@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from core.dialogue.tokenizers.echo import END, CodepointTokenizer
+from core.dialogue.echo import END, CodepointTokenizer
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.ports import History, JobQueue

@@ -1,12 +1,15 @@
-"""The protocol of the dialogue formats."""
+"""The protocol of the dialogue formats, the names of speakers in the text, and the plain format."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from core.dialogue.sanitize import MarkBreaker, clean, skeleton
 from core.dialogue.thoughts import ThoughtSyntax
+from core.dialogue.tokenizers.base import Tokenizer
 from core.types import Role, Turn
 
 
@@ -73,3 +76,77 @@ class Format(Protocol):
     def whole(self, messages: Sequence[Message], reply: str) -> str:
         """The whole prompt."""
         ...
+
+
+_OPEN, _CLOSE = "【", "】"
+_BRACKETS = re.compile(r"[【︻]([^】︼]*)[】︼]?")
+"""U+FE3B and U+FE3C are the same brackets for vertical writing, which normalization turns."""
+_OTHER_BRACKETS = str.maketrans("【︻】︼", "〔〔〕〕")
+
+
+def with_name(turn: Turn, normalized: Callable[[str], str]) -> Turn:
+    """A user's turn with the name in front, as in ``【田中】こんにちは``.
+
+    Only this function writes such a label at the beginning of a line: one that a person typed, as
+    a reader or the tokenizer sees the line, gets other brackets. A name is one line without such
+    brackets. Replies have no name.
+    """
+    if turn.role != "user":
+        return turn
+    text = "\n".join(_without_label(line, normalized) for line in clean(turn.text).split("\n"))
+    name = re.sub(r"[【】︻︼\s]+", " ", clean(turn.name or turn.author)).strip()
+    return replace(turn, text=f"{_OPEN}{name}{_CLOSE}{text}")
+
+
+def _without_label(line: str, normalized: Callable[[str], str]) -> str:
+    if not _begins_with_label(line, normalized):
+        return line
+    other = _BRACKETS.sub(r"〔\1〕", line, count=1)
+    if _begins_with_label(other, normalized):  # another pair was the first that is seen
+        return line.translate(_OTHER_BRACKETS)
+    return other
+
+
+def _begins_with_label(line: str, normalized: Callable[[str], str]) -> bool:
+    if not _BRACKETS.search(line):
+        return False
+    return any(skeleton(seen).startswith(_OPEN) for seen in (line, normalized(line)))
+
+
+class PlainFormat:
+    """A user's text, the model's continuation, a line end, the next user's text, and so on.
+
+    Text stays text: there are no speakers to forge, and a typed control token gets a space before
+    its last character. A system prompt is the first line.
+    """
+
+    alternates = False
+    user_first = False
+    append_only = True
+    dated = False
+
+    def __init__(
+        self, tokenizer: Tokenizer, stop_ids: frozenset[int], system_prompt: str, opening: str = ""
+    ) -> None:
+        self._break_marks = MarkBreaker(tokenizer.reserved, tokenizer.normalized)
+        system = self._break_marks(clean(system_prompt))
+        self._opening = opening + (system + "\n" if system else "")
+        self.reply_syntax = ReplySyntax(
+            stop_ids=stop_ids, end=min(stop_ids, default=None), strip=False
+        )
+
+    def message(self, turn: Turn) -> Message:
+        return Message(turn.role, self._break_marks(clean(turn.text)))
+
+    def first(self, message: Message) -> str:
+        return self._opening + message.text
+
+    def following(self, message: Message) -> str:
+        return message.text if message.role == "assistant" else "\n" + message.text
+
+    def tail(self, reply: str) -> str:
+        return self._break_marks(clean(reply))
+
+    def whole(self, messages: Sequence[Message], reply: str) -> str:
+        following = "".join(map(self.following, messages[1:]))
+        return self.first(messages[0]) + following + self.tail(reply)

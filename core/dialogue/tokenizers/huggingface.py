@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from core.dialogue.tokenizers.base import Detokenizer
-from core.dialogue.tokenizers.decoders import WindowDetokenizer, as_table
-from core.dialogue.tokenizers.detokenizer import ByteDetokenizer, ByteTable
+from core.dialogue.tokenizers.detokenizers import (
+    ByteDetokenizer,
+    ByteTable,
+    WindowDetokenizer,
+    as_table,
+)
 from core.errors import ModelError, in_brief
 from core.models.files import SENTENCEPIECE_FILES, end_ids, read_json
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
-from core.dialogue.tokenizers.detokenizer import ByteDetokenizer, ByteTable
+from core.dialogue.tokenizers.detokenizers import ByteDetokenizer, ByteTable
 from core.errors import ModelError
 from core.models.files import sentencepiece_file
 

@@ -1,5 +1,7 @@
-"""The echo model's tokenizer: an id is a Unicode code point, and three ids above them all are
-control tokens, so that an engine finds the newest user turn in the ids alone.
+"""The echo model's tokenizer and format.
+
+An id is a Unicode code point, and three ids above them all are control tokens, so that an engine
+finds the newest user turn in the ids alone.
 
 A prompt is ``USER text END ASSISTANT text END USER text END ASSISTANT``. In a rendered string each
 control is written as a lone surrogate, which no person's text has after `sanitize.clean`.
@@ -10,6 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+
+from core.dialogue.formats.base import Message, ReplySyntax
+from core.dialogue.sanitize import clean
+from core.types import Turn
 
 USER = 0x110000
 """Begins a user's turn."""
@@ -63,3 +69,35 @@ class CodepointDetokenizer:
 
     def finish(self) -> str:
         return ""
+
+
+_ROLE_MARKS = {"user": USER_MARK, "assistant": ASSISTANT_MARK}
+
+
+class EchoFormat:
+    """``USER text END ASSISTANT text END ... ASSISTANT``.
+
+    Text stays text: the controls are lone surrogates, which `clean` removes from every text. There
+    is no system prompt.
+    """
+
+    alternates = False
+    user_first = False
+    append_only = True
+    dated = False
+    reply_syntax = ReplySyntax(stop_ids=frozenset((END, USER, ASSISTANT)), strip=False)
+
+    def message(self, turn: Turn) -> Message:
+        return Message(turn.role, clean(turn.text))
+
+    def first(self, message: Message) -> str:
+        return self.following(message)
+
+    def following(self, message: Message) -> str:
+        return f"{_ROLE_MARKS[message.role]}{message.text}{END_MARK}"
+
+    def tail(self, reply: str) -> str:
+        return ASSISTANT_MARK + clean(reply)
+
+    def whole(self, messages: Sequence[Message], reply: str) -> str:
+        return "".join(map(self.following, messages)) + self.tail(reply)
