@@ -183,6 +183,7 @@ def test_the_stream_is_no_more_than_a_character_behind(kind: str, text: str) -> 
 @pytest.mark.parametrize("dummy_prefix", [False, True])
 @given(ids=st.lists(st.integers(0, 419), max_size=30))
 @example(ids=[39])  # the byte of a space
+@example(ids=[1])  # the unknown piece
 @example(ids=[39, 263, 263])
 def test_any_ids_at_all_decode_as_sentencepiece_decodes_them(
     ids: list[int], dummy_prefix: bool

@@ -102,9 +102,11 @@ class SentencePieceTokenizer:
         return piece.replace(_SPACE, " ").encode()
 
     def _first_bytes(self, ident: int) -> bytes:
-        """The same at the beginning of a text: the dummy prefix goes, a space byte stays."""
+        """The same at the beginning of a text: the dummy prefix goes; the space of a byte and
+        that of the unknown piece stay."""
         found = self._table[ident]
-        return found if self._processor.is_byte(ident) else found.removeprefix(b" ")
+        keeps_space = self._processor.is_byte(ident) or self._processor.is_unknown(ident)
+        return found if keeps_space else found.removeprefix(b" ")
 
     # -- where a text may be cut ----------------------------------------------------------------
 
