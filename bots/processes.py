@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -41,6 +42,16 @@ def command(*words: str) -> list[str]:
     With ``-P``, so that no folder `bots` of the working directory is run in its place.
     """
     return [sys.executable, "-P", "-m", "bots", *words]
+
+
+def freeze_loaded() -> None:
+    """Freeze everything that is loaded out of garbage collection.
+
+    A full collection stopped a bot for 0.06 s in a rush of messages, and took 0.14 s of every reply
+    of a core.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def end(process: asyncio.subprocess.Process, patience: float) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import platform as machine
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -25,6 +24,7 @@ from bots.access import Access
 from bots.monitoring import monitored
 from bots.platform import Platform
 from bots.platforms import PlatformSettings
+from bots.processes import freeze_loaded
 from bots.relay import Relay, RelaySettings
 from bots.supervisor import supervise
 from core.access_policy import Policy
@@ -174,9 +174,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
         if model is None:
             return False
         stack.push_async_callback(model.engine.close)
-        # Freeze the loaded model out of garbage collection, which took 0.14 s of every reply.
-        gc.collect()
-        gc.freeze()
+        freeze_loaded()
         log.info("ready", model=spec.name, lane=settings.job_lane)
         terms = WorkerSettings(
             lane=settings.job_lane,
@@ -294,6 +292,7 @@ async def serve_platform(name: str, settings: PlatformSettings, stop: asyncio.Ev
     The platform's `bot.py` has `serve(settings, stores, relay_settings, stop)`.
     """
     bot, process = import_module(f"bots.{name}.bot"), process_name()
+    freeze_loaded()
     async with (
         open_stores(settings) as stores,
         monitored(name, process, settings, stores.queue, stores.reports),

@@ -116,6 +116,8 @@ class _EntryMatcher:
     platform: str
 
     def contains(self, entries: Collection[str], ids: Iterable[str]) -> bool:
+        if not entries:
+            return False
         return any(id_ in entries or f"{self.platform}:{id_}" in entries for id_ in ids)
 
     def allows(self, entries: Collection[str], ids: Iterable[str]) -> bool:
@@ -246,6 +248,8 @@ def _is_over(rules: Rules, name: str, most: float) -> bool:
 
 
 def _lists_of(rules: Rules) -> AccessLists:
+    if not (rules.allow_people or rules.deny_people or rules.allow_roles or rules.deny_roles):
+        return NO_LISTS  # without the cost of a new one for every message
     return AccessLists(
         allow_people=rules.allow_people or (),
         deny_people=rules.deny_people or (),

@@ -12,6 +12,7 @@ import sys
 import structlog
 
 from bots.platforms import load
+from bots.processes import freeze_loaded
 from bots.relay import RelaySettings
 from bots.services import Stores
 from bots.slack.bot import serve
@@ -28,6 +29,7 @@ async def main(redis_url: str, lease: float) -> None:
     settings = load(SlackSettings)
     memory = Stores.over(store, RedisQueue(store), settings.policy)
     terms = RelaySettings("echo", "a process", lease=lease, take=0.1)
+    freeze_loaded()  # as `henji slack` does
     await serve(settings, memory, terms, asyncio.Event())
 
 

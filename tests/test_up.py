@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from bots.services import parts_of, process_name, run_all
 from bots.supervisor import supervise
 from core.errors import UsageError
 from tests.local_slack.deployment import slack_deployment
-from tests.processes import finish, henji, start
+from tests.processes import environment_with, finish, henji, start
 from tests.pseudo_terminal import terminal
 from tests.store_fixture import StoreFixture
 from tests.waiting import until
@@ -156,3 +158,26 @@ def test_no_core_is_started_if_another_host_serves() -> None:
 async def test_too_few_metrics_ports_are_an_error_at_once() -> None:
     with pytest.raises(UsageError, match="HENJI_METRICS_PORT is 65535, and 2 processes need"):
         await supervise(["core", "slack"], asyncio.Event(), patience=20, metrics_port=65_535)
+
+
+FROZEN = """
+import asyncio, gc, sys
+from types import SimpleNamespace
+from bots import services
+from bots.platforms import AllSettings
+
+async def serve(*_):
+    print(gc.get_freeze_count(), len(gc.get_objects()))
+
+services.import_module = lambda name: SimpleNamespace(serve=serve)
+asyncio.run(services.serve_platform("toy", AllSettings.load().core, asyncio.Event()))
+"""
+
+
+async def test_a_bot_takes_what_it_loaded_out_of_garbage_collection(redis_url: str) -> None:
+    """A full collection would stop it for 0.06 s, in a rush of messages."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FROZEN), stdout=PIPE, env=environment_with({"REDIS_URL": redis_url})
+    )
+    frozen, watched = (await finish(process)).out.split()
+    assert int(frozen) > 20 * int(watched)

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 
 from bots.discord import bot, setup_checks
 from bots.discord.shards import ShardPlan
+from bots.processes import freeze_loaded
 from bots.relay import RelaySettings
 from bots.strings import say
 from core.dialogue import Dialogue
@@ -198,6 +199,7 @@ async def be_adapter(api: str, gateway: str, url: str) -> None:
     async with Redis.from_url(url, **CLIENT) as redis:
         stores = DiscordDeployment(None, StoreFixture.over(redis)).process_stores()  # type: ignore[arg-type]  # no Discord
         plan, relay = ShardPlan(1, 1, "bench"), RelaySettings(lane=LANE, holder="bench")
+        freeze_loaded()  # as `henji discord` does
         await bot.run(TOKEN, seen, stores, BEHAVIOUR, relay, plan, asyncio.Event())
 
 
