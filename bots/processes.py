@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from core.errors import OperatorError, StoreUnavailable, UsageError
 
@@ -65,6 +66,16 @@ async def end(process: asyncio.subprocess.Process, patience: float) -> None:
         await process.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a core's start has come."""
+
+    done: int
+    stages: int
+    name: str
+    """What it is at."""
+
+
 class LocalCore:
     """The core of a terminal chat, which runs only while no other core serves the lane.
 
@@ -77,11 +88,14 @@ class LocalCore:
         serves: Callable[[], Awaitable[bool]],
         tell: Callable[[str], None],
         patience: float,
+        progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        """`serves`: whether a core serves the lane. `tell` gets the core's progress and warnings.
-        `patience`: seconds that the core may take to stop."""
+        """`serves`: whether a core serves the lane. `tell` gets what the core says while it starts,
+        and its warnings, `progress` the stages of its start. `patience`: seconds that the core may
+        take to stop."""
         self._serves = serves
         self._tell = tell
+        self._progress = progress
         self._patience = patience
         self._core: _CoreProcess | None = None
 
@@ -102,10 +116,10 @@ class LocalCore:
         if self._core is not None and self._core.has_ended():
             # its lease on the lane may last a while longer
             self._tell(f"the core {self._core.how_it_ended()}; starting another")
-            self._core = await _CoreProcess.start(self._tell)
+            self._core = await _CoreProcess.start(self._tell, self._progress)
         while not await self._serves():
             if self._core is None:
-                self._core = await _CoreProcess.start(self._tell)
+                self._core = await _CoreProcess.start(self._tell, self._progress)
             elif self._core.has_ended():
                 await self._core.report()
                 self._core = None
@@ -119,15 +133,23 @@ class LocalCore:
 class _CoreProcess:
     """A `henji core` process, and its log."""
 
-    def __init__(self, process: asyncio.subprocess.Process, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        tell: Callable[[str], None],
+        progress: Callable[[Progress], None],
+    ) -> None:
         self._process = process
         self._tell = tell
+        self._progress = progress
         self._reading = asyncio.create_task(self._read())
         self._last_line = ""
         self._starting = True
 
     @classmethod
-    async def start(cls, tell: Callable[[str], None]) -> _CoreProcess:
+    async def start(
+        cls, tell: Callable[[str], None], progress: Callable[[Progress], None]
+    ) -> _CoreProcess:
         process = await asyncio.create_subprocess_exec(
             *command("core", "--with-parent"),
             stdin=asyncio.subprocess.PIPE,
@@ -136,7 +158,7 @@ class _CoreProcess:
             env={**os.environ, "HENJI_LOG_FORMAT": "json"},
             start_new_session=True,
         )
-        return cls(process, tell)
+        return cls(process, tell, progress)
 
     def has_ended(self) -> bool:
         return self._process.returncode is not None
@@ -177,7 +199,11 @@ class _CoreProcess:
         except (ValueError, KeyError, TypeError):
             self._last_line = line or self._last_line
             return
-        if level in ("warning", "error") or (level == "info" and self._starting):
+        if "stage" in entry:
+            self._progress(Progress(entry["stage"], entry["stages"], event))
+        elif level in ("warning", "error") or (level == "info" and self._starting):
             why = entry.get("error", "")
             self._tell(f"{event}: {why}" if why else event)
-        self._starting = self._starting and event != "ready"
+        if event == "ready":
+            self._starting = False
+            self._progress(Progress(1, 1, event))

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import platform as machine
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from core.access_policy import Policy
 from core.background import first_of
 from core.dialogue import Dialogue
 from core.engine import open_engine
+from core.engine_types import LOADING_STAGES, LoadingStage
 from core.errors import ModelError, StoreUnavailable
 from core.models.catalogue import ModelSpec, find_model, model_directory
 from core.observe import metrics
@@ -213,9 +214,13 @@ class LoadedModel:
 async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
     """A model's files, its dialogue and its engine. ModelError where they do not go together."""
     directory = None
+    if settings.engine == "torch":
+        _report("files")
     if settings.engine != "echo":
         directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
-    log.info(f"starting {spec.name}")  # the libraries alone take seconds to load
+    log.info(f"starting {spec.name}")
+    if settings.engine == "torch":
+        _report("libraries")
     dialogue = await asyncio.to_thread(
         Dialogue.load,
         spec,
@@ -223,8 +228,23 @@ async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
         system_prompt=settings.system_prompt,
         speaker_names=settings.speaker_names,
     )
-    engine = await open_engine(settings, spec, lambda: _weights(settings, spec, directory))
+    engine = await open_engine(settings, spec, lambda: _weights(settings, spec, directory), _report)
     return LoadedModel(engine, dialogue)
+
+
+STAGES: Mapping[LoadingStage, str] = {
+    "files": "looking for the model's files",
+    "libraries": "reading the libraries",
+    "weights": "reading the weights",
+    "kernels": "compiling the kernels",
+    "trace": "tracing the model",
+    "comparison": "comparing the steps with the model's own",
+}
+
+
+def _report(stage: LoadingStage) -> None:
+    """Log that a stage begins, with its number: a terminal shows a bar."""
+    log.info(STAGES[stage], stage=LOADING_STAGES.index(stage), stages=len(LOADING_STAGES))
 
 
 def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> PreTrainedModel:
@@ -232,6 +252,7 @@ def _weights(settings: Settings, spec: ModelSpec, directory: Path | None) -> Pre
 
     if directory is None:
         raise ModelError(f"the model {spec.name} has no weights to load")
+    _report("weights")
     return load_weights(
         spec, directory, dtype=settings.dtype, device=settings.device, progress=log.info
     )

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from core.types import FinishReason, Sampling
+
+LoadingStage: TypeAlias = Literal["files", "libraries", "weights", "kernels", "trace", "comparison"]
+"""What a core is at until it is ready, with the torch engine."""
+LOADING_STAGES: Sequence[LoadingStage] = get_args(LoadingStage)
+"""In their order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,16 @@ from redis.asyncio import Redis
 from bots.console import convert
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
-from bots.console.screen import Blocks
+from bots.console.screen import Blocks, progress_line
 from bots.platform import Part, Status
-from bots.processes import LocalCore
+from bots.processes import LocalCore, Progress
 from core.errors import OperatorError
 from core.queue_types import OPENED, Delivery
 from core.types import Done, ThreadKey, Usage
 from tests.processes import exists, finish, henji, in_a_shell, start
 from tests.pseudo_terminal import terminal
 from tests.store_fixture import StoreFixture
+from tests.tiny_models import llama
 from tests.waiting import until
 
 needs_proc = pytest.mark.skipif(
@@ -337,6 +338,26 @@ async def test_the_embedded_model_remembers_the_conversation(
 
 
 # -- a person at a terminal ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        (None, "… 3 s"),
+        (Progress(0, 6, "looking"), f"[{'-' * 24}] 3 s, 1/6 looking"),
+        (Progress(1, 1, "ready"), f"[{'#' * 24}] 3 s, 1/1 ready"),
+        (Progress(3, 6, "compiling"), f"[{'#' * 12}{'-' * 12}] 3 s, 4/6 compiling"),
+    ],
+)
+def test_a_bar_shows_how_far_a_start_has_come(progress: Progress | None, line: str) -> None:
+    assert progress_line(progress, 3.4) == line
+
+
+async def test_a_model_that_loads_shows_a_bar(tmp_path: Path, redis_url: str, redis: Redis) -> None:
+    llama(tmp_path / "small")
+    small = {"HENJI_MODEL": str(tmp_path / "small"), "HENJI_ENGINE": "torch"}
+    async with terminal("chat", REDIS_URL=redis_url, **small) as screen:
+        await screen.shows(r"\[#+-+\] \d+ s, 2/6 reading the libraries")
 
 
 async def test_ctrl_c_stops_a_reply_and_twice_leaves(redis_url: str, redis: Redis) -> None:

@@ -22,7 +22,7 @@ from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE
 from core.engine.torch.scheduler import Scheduler
 from core.engine.torch.sequence import Sequence
-from core.engine_types import Chunk, GenerationRequest
+from core.engine_types import LOADING_STAGES, Chunk, GenerationRequest, LoadingStage
 from core.errors import EngineError, EngineRefused, ModelError
 from core.types import Sampling
 
@@ -101,6 +101,15 @@ def request_for(prompt: list[int], sampling: Sampling = GREEDY, **more: Any) -> 
 
 async def reply(engine: TorchEngine, request: GenerationRequest) -> list[Chunk]:
     return [chunk async for chunk in engine.generate(request)]
+
+
+async def test_the_stages_of_a_start_are_told_in_order() -> None:
+    stages: list[LoadingStage] = []
+    limits = Limits(CONTEXT, places=2, step_tokens=64, cache_bytes=1 << 22)
+    engine = await TorchEngine.open(gpt_neox, lambda _: limits, progress=stages.append)
+    await engine.close()
+    assert stages == ["kernels", "trace", "comparison"]
+    assert tuple(stages) == LOADING_STAGES[-3:]
 
 
 def ids_of(chunks: Iterable[Chunk]) -> list[int]:

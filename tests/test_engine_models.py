@@ -106,7 +106,7 @@ async def start(settings: Settings, spec: ModelSpec) -> None:
         where = Path(spec.source)
         return load_weights(spec, where, dtype="float32", device="cpu", progress=print)
 
-    await (await open_torch_engine(settings, spec, load)).close()
+    await (await open_torch_engine(settings, spec, load, print)).close()
 
 
 @pytest.fixture

@@ -332,7 +332,7 @@ async def test_a_model_with_an_adapter_is_asked_for_by_the_adapters_name() -> No
     server, spec = Server(), replace(CATALOGUE["rinna-ppo"], adapter="liked")
     async with serving(server) as url:
         settings = Settings(engine="openai", openai_base_url=url, openai_model="the-model")
-        engine = await open_engine(settings, spec, pytest.fail)
+        engine = await open_engine(settings, spec, pytest.fail, pytest.fail)
         async for _ in engine.generate(request_for()):
             pass
         await engine.close()

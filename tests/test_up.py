@@ -179,5 +179,6 @@ async def test_a_bot_takes_what_it_loaded_out_of_garbage_collection(redis_url: s
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", FROZEN), stdout=PIPE, env=environment_with({"REDIS_URL": redis_url})
     )
-    frozen, watched = (await finish(process)).out.split()
-    assert int(frozen) > 20 * int(watched)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    frozen, watched = out.split()
+    assert int(frozen) > 3 * int(watched)

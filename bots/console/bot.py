@@ -64,7 +64,12 @@ def _local_core(settings: Settings, stores: Stores, screen: Screen) -> LocalCore
         await stores.queue.check_writes()  # a core could not say that it serves
         return False
 
-    return LocalCore(serves, screen.tell, patience=settings.drain_seconds + 5.0)
+    return LocalCore(
+        serves,
+        screen.tell,
+        patience=settings.drain_seconds + 5.0,
+        progress=screen.set_progress,
+    )
 
 
 async def _run_until_exit(local_core: LocalCore, work: Coroutine[Any, Any, None]) -> None:
@@ -89,11 +94,11 @@ async def _once(chat: Chat, text: str, screen: Screen) -> None:
 
 async def _talk(chat: Chat, local_core: LocalCore, screen: Screen) -> None:
     with suppress(Interrupt), without_echo():
-        counting = asyncio.ensure_future(screen.count_seconds())
+        showing = asyncio.ensure_future(screen.show_progress())
         try:
             await chat.uninterrupted(local_core.served())
         finally:
-            await cancel(counting)
+            await cancel(showing)
         await chat.talk(_lines(), screen.write)
 
 

@@ -10,13 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
+from bots.processes import Progress
 from core.printable import printable
 
 if TYPE_CHECKING:
     from rich.live import Live
 
+PROGRESS_SECONDS = 0.5
+BAR_LENGTH = 24
 CLEAR_LINE = "\r\x1b[K"
 DRAWN_APART = re.compile(r"\s*([-*+]|\d+[.)]?)(\s|$)|\s*\|")
 """The beginning of a list or of a table, which rich sets apart by itself."""
@@ -29,6 +33,7 @@ class Screen:
     def __init__(self) -> None:
         self._in_line = False
         self._counting = False
+        self._progress: Progress | None = None
 
     def write(self, text: str) -> None:
         """A piece of text of ours, or of a reply."""
@@ -52,21 +57,34 @@ class Screen:
         clear = CLEAR_LINE if self._counting else ""
         print(clear + printable(line), file=sys.stderr, flush=True)
 
-    async def count_seconds(self) -> None:
-        """Count the seconds on the last line of a terminal, until cancelled: something goes on."""
+    def set_progress(self, progress: Progress) -> None:
+        """The core's start has come so far."""
+        self._progress = progress
+
+    async def show_progress(self) -> None:
+        """Show a bar and the seconds on the last line of a terminal, until cancelled."""
         if not sys.stderr.isatty():
             return
         began, self._counting = time.monotonic(), True
         try:
             while True:
-                await asyncio.sleep(1)
-                print(
-                    f"{CLEAR_LINE}… {time.monotonic() - began:.0f} s", end="", file=sys.stderr,
-                    flush=True,
-                )  # fmt: skip
+                await asyncio.sleep(PROGRESS_SECONDS)
+                width = get_terminal_size().columns - 1
+                line = progress_line(self._progress, time.monotonic() - began)[:width]
+                print(f"{CLEAR_LINE}{line}", end="", file=sys.stderr, flush=True)
         finally:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
             self._counting = False
+
+
+def progress_line(progress: Progress | None, seconds: float) -> str:
+    """A bar, what goes on and for how long; the seconds alone where no stage is known."""
+    if progress is None:
+        return f"… {seconds:.0f} s"
+    full = BAR_LENGTH * progress.done // progress.stages
+    bar = "#" * full + "-" * (BAR_LENGTH - full)
+    number = min(progress.done + 1, progress.stages)
+    return f"[{bar}] {seconds:.0f} s, {number}/{progress.stages} {progress.name}"
 
 
 class MarkdownScreen(Screen):

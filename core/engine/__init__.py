@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from core.engine.echo import EchoEngine
+from core.engine_types import LoadingStage
 from core.errors import UsageError
 from core.models.catalogue import ModelSpec
 from core.ports import Engine
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 
 
 async def open_engine(
-    settings: Settings, spec: ModelSpec, load: Callable[[], PreTrainedModel]
+    settings: Settings,
+    spec: ModelSpec,
+    load: Callable[[], PreTrainedModel],
+    progress: Callable[[LoadingStage], None],
 ) -> Engine:
     """The engine that the settings name, ready for requests.
 
     `load` gives the model's weights where they are to be computed. It is called for the torch
     engine alone, in that engine's thread, which should be the process's only one to compute with
-    torch (see `TorchEngine`). ModelError where the model, or the server, cannot serve.
+    torch (see `TorchEngine`). It tells `progress` of the stages that begin. ModelError where
+    the model, or the server, cannot serve.
     """
     if settings.engine == "echo":
         return EchoEngine(settings.echo_tokens_per_second)
@@ -30,7 +35,7 @@ async def open_engine(
         return await open_remote_engine(settings, spec)
     from core.engine.torch import open_torch_engine
 
-    return await open_torch_engine(settings, spec, load)
+    return await open_torch_engine(settings, spec, load, progress)
 
 
 async def open_remote_engine(settings: Settings, spec: ModelSpec) -> Engine:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from core.engine.torch.cache_size import cache_bytes
 from core.engine.torch.engine import Limits, TorchEngine
 from core.engine.torch.verification import record_path
+from core.engine_types import LoadingStage
 from core.models.catalogue import ModelSpec, model_directory
 from core.models.files import weights_fingerprint
 from core.models.manifest import ADAPTER_WEIGHTS
@@ -20,7 +21,10 @@ __all__ = ["Limits", "TorchEngine", "open_torch_engine"]
 
 
 async def open_torch_engine(
-    settings: Settings, spec: ModelSpec, load: Callable[[], PreTrainedModel]
+    settings: Settings,
+    spec: ModelSpec,
+    load: Callable[[], PreTrainedModel],
+    progress: Callable[[LoadingStage], None],
 ) -> TorchEngine:
     """An engine for the model that `load` gives, within the settings' limits."""
 
@@ -44,7 +48,7 @@ async def open_torch_engine(
             limits=limits_for(model),
         )
 
-    return await TorchEngine.open(load, limits_for, record_for)
+    return await TorchEngine.open(load, limits_for, record_for, progress)
 
 
 def _adapter_digest(adapter: str | None) -> str | None:

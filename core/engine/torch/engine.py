@@ -31,7 +31,7 @@ from core.engine.torch.verification import (
     reference_of,
     verify,
 )
-from core.engine_types import Chunk, EngineStats, GenerationRequest
+from core.engine_types import Chunk, EngineStats, GenerationRequest, LoadingStage
 from core.errors import EngineError, EngineRefused, ModelError
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class TorchEngine:
         ] = {}
         self._throughput = Throughput()
         self._record_for: Callable[[PreTrainedModel], Path] | None = None
+        self._progress: Callable[[LoadingStage], None] = log.debug
 
     @classmethod
     async def open(
@@ -89,14 +90,15 @@ class TorchEngine:
         load: Callable[[], PreTrainedModel],
         limits_for: Callable[[PreTrainedModel], Limits],
         record_for: Callable[[PreTrainedModel], Path] | None = None,
+        progress: Callable[[LoadingStage], None] = log.debug,
     ) -> Self:
         """An engine for the model that `load` gives; ModelError where it cannot be served exactly.
 
-        `record_for` gives the file that exists once the model was found to be computed exactly. All
-        three are called in the engine's thread.
+        `record_for` gives the file that exists once the model was found to be computed exactly.
+        `progress` is told of each stage that begins. All are called in the engine's thread.
         """
         engine, ready = cls(), Future[None]()
-        engine._record_for = record_for
+        engine._record_for, engine._progress = record_for, progress
         engine._thread = threading.Thread(
             target=engine._run, args=(load, limits_for, ready), name="engine", daemon=True
         )
@@ -116,6 +118,7 @@ class TorchEngine:
         self._reset_cache()
         blocks = self._scheduler.blocks.count
         if reference and is_possible(limits.context_length, blocks, limits.places):
+            self._progress("comparison")
             most = max(limits.step_tokens, limits.places)
             exact = not limits.int8_weights
             verify(model, self._runner, reference, step_tokens=most, exact=exact)
@@ -136,12 +139,15 @@ class TorchEngine:
 
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
         model, limits = self._model, self._limits
+        self._progress("kernels")
         if model.device.type != "cuda":
             # Numba is for the CPU alone
             from core.engine.torch.cpu.paged_attention import CpuCache
             from core.engine.torch.cpu.traced_runner import TracedRunner
 
-            return TracedRunner(model, CpuCache(shape, blocks))
+            cache = CpuCache(shape, blocks)
+            self._progress("trace")
+            return TracedRunner(model, cache)
         # Triton is installed with a GPU alone
         from core.engine.torch.gpu.cuda_graphs import GraphRunner
         from core.engine.torch.gpu.paged_attention import PagedCache
