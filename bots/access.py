@@ -13,13 +13,11 @@ from typing import Any
 
 from bots import strings
 from core.access_policy import Asker, Permit, Policy
-from core.bounded import Bounded
 from core.errors import UsageError
-from core.open_rules import OPEN_RULES
 from core.place_rules import NAMES, Rules, rule_from_text
-from core.ports import Audit, RuleBook
+from core.ports import OPEN_RULES, Audit, RuleBook
 from core.queue_types import AuditEntry, Place
-from core.types import DIRECT, ThreadKey
+from core.types import DIRECT, Bounded, ThreadKey
 
 KEPT_ROLES = 10_000
 """People in spaces whose roles a process knows to be stored."""

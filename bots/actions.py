@@ -13,11 +13,12 @@ from typing import Literal, TypeAlias
 import structlog
 
 from bots import strings
+from bots.quotes import BOT_LABEL
 from bots.relay import Relay
 from core.access_policy import Asker
 from core.ports import Deliveries, Feedback, History
 from core.queue_types import Delivery, Place, Rating, Receipt, Regeneration
-from core.types import Done, ThreadKey
+from core.types import Done, ThreadKey, Turn
 
 log = structlog.get_logger()
 
@@ -290,3 +291,22 @@ def _asked_by(
 
 def _oldest(owed: Mapping[ThreadKey, Mapping[str, str]]) -> list[tuple[ThreadKey, str]]:
     return [(thread, job) for thread, jobs in owed.items() for job in jobs][:1]
+
+
+def is_follow_up(rule: str, person: str, turns: Sequence[Turn], *, to_others: bool) -> bool:
+    """Whether a message without a mention is answered in a thread that the bot takes part in.
+
+    `rule` is ``always``, ``alone`` or ``mention``; `to_others`: the message names somebody else.
+    """
+    if to_others or rule == "mention":
+        return False
+    return rule == "always" or speaks_to_bot(person, turns)
+
+
+def speaks_to_bot(person: str, turns: Sequence[Turn]) -> bool:
+    """Whether nobody else writes in the thread, or the bot's last reply was to this person."""
+    by_people = (turn for turn in turns if not turn.text.startswith(BOT_LABEL))
+    asked = [turn.author for turn in by_people if turn.role == "user"]
+    if set(asked) <= {person}:
+        return True
+    return turns[-1].role == "assistant" and asked[-1] == person

@@ -20,7 +20,7 @@ from bots import attachments, strings
 from bots.access import EVERYBODY, Access, Admission
 from bots.attachments import Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
-from bots.instrumented import InstrumentedPlatform
+from bots.monitoring import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
 from bots.reading import read_files, read_past, read_some
 from core.access_policy import Asker

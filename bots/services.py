@@ -24,9 +24,8 @@ from bots.access import Access
 from bots.monitoring import monitored
 from bots.platform import Platform
 from bots.platforms import PlatformSettings
-from bots.processes import freeze_loaded
+from bots.processes import freeze_loaded, supervise
 from bots.relay import Relay, RelaySettings
-from bots.supervisor import supervise
 from core.access_policy import Policy
 from core.background import first_of
 from core.dialogue import Dialogue
@@ -45,12 +44,10 @@ from storage.embedded_server import embedded_server
 from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
 from storage.keys import DAY
-from storage.leases import RedisLeases
 from storage.lua import Replication
-from storage.outbox import RedisOutbox
 from storage.queue import RedisQueue
 from storage.rules import RedisRules
-from storage.secrets import RedisSecrets
+from storage.shared import RedisLeases, RedisOutbox, RedisSecrets
 from storage.status import RedisReports
 from storage.store import Limits, Store
 
@@ -196,7 +193,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
 def _measure(settings: Settings, worker: Worker) -> None:
     worker.measure()
     if settings.engine == "torch":
-        from core.engine.torch.cache_size import gpu_memory
+        from core.engine.torch.block_manager import gpu_memory
         from core.models.weights import choose_device
 
         if memory := gpu_memory(choose_device(settings.device)):

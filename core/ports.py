@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from core.access_policy import OPEN_PERMIT, Permit
 from core.engine_types import Chunk, EngineStats, GenerationRequest
-from core.place_rules import Rules
+from core.errors import UsageError
+from core.place_rules import NO_RULES, Rules
 from core.queue_types import (
     AuditEntry,
     Claim,
@@ -393,3 +394,25 @@ class Secrets(Protocol):
     async def take(self, name: str) -> str | None:
         """Return a secret and delete it."""
         ...
+
+
+class OpenRules:
+    """`core.ports.RuleBook` without rules: nothing is set, and nothing can be."""
+
+    async def rules(self, thread: ThreadKey) -> Rules:
+        return NO_RULES
+
+    async def set_here(self, place: Place) -> Rules:
+        return NO_RULES
+
+    async def remember_roles(self, place: Place, person: str, roles: Collection[str]) -> None:
+        return
+
+    async def roles_by_space(self, platform: str, person: str) -> Sequence[Collection[str]]:
+        return ()
+
+    async def change(self, place: Place, name: str, value: Any, by: str) -> None:
+        raise UsageError("rules are not kept here")
+
+
+OPEN_RULES = OpenRules()

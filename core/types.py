@@ -7,9 +7,10 @@ one, it is Redis's clock.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
 Role: TypeAlias = Literal["user", "assistant"]
@@ -204,3 +205,24 @@ class Sampling:
     """0: all."""
     repetition_penalty: float = 1.0
     """Over prompt and reply, as transformers' RepetitionPenaltyLogitsProcessor has it."""
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Bounded(OrderedDict[K, V]):
+    """At most `most` entries: one that is set anew drops the one that was set longest ago.
+
+    `move_to_end` keeps an entry that was only used.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self._most:
+            self.popitem(last=False)

@@ -19,7 +19,6 @@ from typing import Literal, TypeVar
 import structlog
 
 from core.background import cancel, repeat_forever
-from core.bounded import Bounded
 from core.dialogue import Dialogue, Prompt, Reply
 from core.dialogue.dialogue import SHORT_TURN, PlaceDialogues
 from core.engine_types import GenerationRequest
@@ -32,11 +31,10 @@ from core.errors import (
 )
 from core.observe import metrics
 from core.observe.tracing import span
-from core.open_rules import OPEN_RULES
 from core.place_rules import Rules
-from core.ports import Engine, History, JobQueue, RuleBook
+from core.ports import OPEN_RULES, Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window
-from core.types import Delta, Done, FinishReason, Sampling, Turn, Usage
+from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import files_read, missing_counts, reply_to_resume, turns_to_evict, turns_to_read
 
 T = TypeVar("T")

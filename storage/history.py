@@ -15,9 +15,8 @@ from typing import Any
 
 import structlog
 
-from core.bounded import Bounded
 from core.queue_types import Claim, Place, StoredTurn, ThreadSummary, Window
-from core.types import ThreadKey, Turn
+from core.types import Bounded, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import Store
 

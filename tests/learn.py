@@ -26,12 +26,12 @@ from transformers import PreTrainedModel
 
 from core.alignment.examples import Encoded
 from core.alignment.losses import Batch, token_log_probs
-from core.alignment.rollouts import ON_POLICY, Wanted, write
+from core.alignment.ppo_training import ON_POLICY, Wanted, write
 from core.dialogue import Dialogue
 from core.evaluation.counting import Side, Verdict, count
+from core.evaluation.judges import RULES, better
 from core.evaluation.prompts import Prompt
 from core.evaluation.run_record import Record
-from core.evaluation.scores import RULES, better
 from core.models.catalogue import CATALOGUE, model_directory
 from core.models.weights import load_weights
 from core.settings import Settings

@@ -21,9 +21,8 @@ from storage import codec, keys
 from storage.deliveries import RedisDeliveries
 from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
-from storage.outbox import RedisOutbox
 from storage.queue import RedisQueue
-from storage.secrets import RedisSecrets
+from storage.shared import RedisOutbox, RedisSecrets
 from storage.store import Store
 from tests.waiting import until
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from core.alignment import Method
 from core.alignment.examples import digest, encode, read_examples
-from core.alignment.options import Method
 from core.dialogue import Dialogue
 from core.errors import OperatorError
 from core.models.catalogue import CATALOGUE, find_named

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.alignment import Options, Work
 from core.alignment.align import align
 from core.alignment.examples import Encoded, encode, read_examples
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch, reply_log_probs
-from core.alignment.options import Options, Work
 from core.alignment.reward import RewardHead, Scorer, trained_against
 from core.alignment.run import Run, in_one_sentence
 from core.alignment.train import drawn, split

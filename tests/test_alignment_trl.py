@@ -18,11 +18,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from core.alignment import losses
+from core.alignment import Options, losses
 from core.alignment.examples import Encoded, Example, Item
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
-from core.alignment.options import Options
 from core.alignment.reward import RewardHead
 from core.alignment.train import Dpo, Kto, Reference, Sft
 from tests import tiny_models

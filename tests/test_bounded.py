@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.bounded import Bounded
+from core.types import Bounded
 
 
 def test_the_oldest_entry_makes_room() -> None:

@@ -21,9 +21,8 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from bots.cli import bench, commands, entry_point
-from core.errors import OperatorError, UsageError
-from core.extras import command_for, install_command
+from bots.cli import commands, entry_point
+from core.errors import OperatorError, UsageError, command_for, install_command
 from core.models.manifest import Manifest, digest_of_words
 from tests.processes import Ran, environment_with, finish, henji, in_a_shell, start
 from tests.servers import free_port
@@ -340,14 +339,14 @@ def test_a_checkouts_benchmarks_run_by_name(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "drain.py").write_text("import sys\n\ndef main(argv: list[str]) -> None: ...\n")
     (folder / "measure.py").write_text("def seconds() -> float: ...\n")
-    assert bench.names(tmp_path) == ["drain"]
+    assert commands.benchmark_names(tmp_path) == ["drain"]
     with pytest.raises(UsageError, match="there is no benchmark fast: the benchmarks are drain"):
-        bench.run_benchmarks("fast", (), tmp_path)
+        commands.run_benchmarks("fast", (), tmp_path)
 
 
 def test_an_installed_copy_says_that_benchmarks_need_a_checkout(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="from a checkout"):
-        bench.names(tmp_path)
+        commands.benchmark_names(tmp_path)
 
 
 async def test_a_closed_pipe_is_not_reported_as_a_defect() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bots import supervisor
+from bots import processes
 from core.errors import OperatorError
 from tests.collector import Collector, collecting
 from tests.local_discord.deployment import ALICE
@@ -216,9 +216,9 @@ async def test_a_part_that_never_works_is_given_up(
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://{HOST}:{free_port()}")
     monkeypatch.setenv("HENJI_ENGINE", "echo")
-    monkeypatch.setattr(supervisor, "BACK_OFF", (0.01,))
+    monkeypatch.setattr(processes, "BACK_OFF", (0.01,))
     with pytest.raises(OperatorError, match="`henji core` ended, with status 1, 3 times in a row"):
-        await supervisor.supervise(["core"], asyncio.Event(), patience=20)
+        await processes.supervise(["core"], asyncio.Event(), patience=20)
     sentences = capfd.readouterr().err.splitlines()
     assert sum(line.startswith("henji: Redis at") for line in sentences) == 3
 

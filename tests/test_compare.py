@@ -25,10 +25,10 @@ from bots.cli import entry_point
 from bots.cli.comparison import adapter_details
 from bots.strings.en import ENGLISH
 from core import evaluation
+from core.alignment import Options, Work
 from core.alignment.align import align as train
-from core.alignment.options import Options, Work
 from core.alignment.reward import weights_digest
-from core.evaluation import server_judge
+from core.evaluation import judges
 from core.evaluation.run_record import Record
 from core.models.manifest import ADAPTER_WEIGHTS, Manifest, digest_of_words, read_manifest
 from core.settings import load_settings
@@ -290,7 +290,7 @@ def test_a_comparison_that_cannot_be_made_is_refused_in_one_sentence(
 def test_a_judge_that_is_away_is_told_before_the_models_answer(
     compare: Here, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_judge, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(judges, "_FIRST_PAUSE", 0.001)
     ran = compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "http://127.0.0.1:9/v1")
     assert ran.status == 1
     assert "the judge at http://127.0.0.1:9/v1" in ran.err

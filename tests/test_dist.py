@@ -27,7 +27,7 @@ def test_an_image_can_be_built_from_its_context_alone(image: str) -> None:
     assert wanted == set(COPIED)
     assert {name.partition("/")[0] for name in names} == wanted | {"docker"}
     assert "storage/scripts/commit.lua" in names
-    assert not [name for name in names if "secret" in name.replace("storage/secrets.py", "")]
+    assert not [name for name in names if "secret" in name.replace("storage/shared.py", "")]
 
 
 def test_a_build_is_sent_what_it_copies_and_nothing_else() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from core.errors import OperatorError, UsageError
+from core.evaluation.comparison import is_named, model_names
 from core.evaluation.counting import Verdict
-from core.evaluation.naming import is_named, names_of
 from core.evaluation.prompts import Answer, main_language, read_answers, read_prompts
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 from tests.comparisons import JAPANESE, SETUP, compared, lines, prompt
@@ -144,7 +144,7 @@ def test_published_questions_and_answers_are_read_as_they_are() -> None:
     for model in ("ppo", "sft-v2"):
         file = published_answers() / f"answers-{model}.jsonl"
         answers, _ = read_answers(file, "a", prompts)
-        names = names_of("rinna--japanese-gpt-neox-3.6b-instruction-ppo")
+        names = model_names("rinna--japanese-gpt-neox-3.6b-instruction-ppo")
         assert len(answers) == 80
         assert not any(is_named([a.text], "", names) for a in answers)
 
@@ -168,7 +168,7 @@ def test_published_questions_and_answers_are_read_as_they_are() -> None:
 def test_an_answer_names_its_model_where_it_says_one_of_its_names(
     answer: str, *, named: bool
 ) -> None:
-    names = names_of("base", "team/our-model-7b")
+    names = model_names("base", "team/our-model-7b")
     assert is_named(["fine", answer], "Who are you?", names) == named
 
 

@@ -14,14 +14,20 @@ import pytest
 from aiohttp import web
 
 from core.errors import OperatorError
-from core.evaluation import server_judge
+from core.evaluation import judges
 from core.evaluation.comparison import recount
 from core.evaluation.counting import Table
-from core.evaluation.judging import judge_by_score, judge_by_server
+from core.evaluation.judges import (
+    RULES,
+    JudgeServer,
+    ServerJudge,
+    better,
+    judge_by_score,
+    judge_by_server,
+    read_verdict,
+)
 from core.evaluation.prompts import Prompt
 from core.evaluation.run_record import JudgeConfig, Record
-from core.evaluation.scores import RULES, better
-from core.evaluation.server_judge import JudgeServer, ServerJudge, read_verdict
 from tests.comparisons import JAPANESE, compared, prompt
 
 CONFIG = JudgeConfig("server:test", "server", both_orders=True)
@@ -112,7 +118,7 @@ async def judge_all(record: Record, server: Server, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_judge, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(judges, "_FIRST_PAUSE", 0.001)
 
 
 # -- a server ------------------------------------------------------------------------------------
@@ -141,7 +147,7 @@ async def test_the_judge_is_asked_in_the_language_of_the_prompt(tmp_path: Path) 
     with compared(tmp_path, pairs) as record:
         await judge_all(record, server)
     told = {asked["messages"][0]["content"] for asked in server.requests}
-    assert told == {server_judge.PROMPTS["ja"][0], server_judge.PROMPTS["en"][0]}
+    assert told == {judges.PROMPTS["ja"][0], judges.PROMPTS["en"][0]}
     for asked in server.requests:
         japanese = "時間" in asked["messages"][1]["content"]
         assert ("公平な審判" in asked["messages"][0]["content"]) == japanese

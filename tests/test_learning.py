@@ -16,11 +16,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from core.alignment import Options, Work
 from core.alignment.align import align
 from core.alignment.examples import Encoded
 from core.alignment.losses import Batch, reply_log_probs
-from core.alignment.options import Options, Work
-from core.alignment.rollouts import Wanted, write
+from core.alignment.ppo_training import Wanted, write
 from core.dialogue import Dialogue
 from core.models.adapters import read_adapter
 from core.models.catalogue import find_named

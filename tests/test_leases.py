@@ -6,7 +6,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from storage.leases import RedisLeases
+from storage.shared import RedisLeases
 from tests.store_fixture import StoreFixture
 
 

@@ -14,7 +14,7 @@ import click
 import pytest
 import yaml
 
-from bots.cli import bench
+from bots.cli.commands import benchmark_names
 from bots.cli.commands import henji as henji_command
 from bots.platforms import load, settings_classes
 from bots.strings import en
@@ -88,7 +88,7 @@ def check_henji(words: list[str], command: Command | None = None) -> None:
         with suppress(*(UNSAID if command is not None and command.named else ())):
             group.make_context(group.name, list(words), parent=context.parent)
     if group.name == "bench" and words:
-        assert words[0] in bench.names(HOUSE)
+        assert words[0] in benchmark_names(HOUSE)
 
 
 def check_make(words: list[str], command: Command) -> None:

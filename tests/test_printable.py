@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.printable import printable, printable_block, printable_json
+from core.observe.logs import printable, printable_block, printable_json
 
 ACTIVE = [
     character

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.slack import components, convert, rich_text
+from bots.slack import components, convert, markdown
 from bots.slack.convert import (
     Bot,
     Malformed,
@@ -252,7 +252,7 @@ def test_rich_text_is_read_as_a_person_reads_it() -> None:
             {"type": "broadcast", "range": "here"},
         ),
     )
-    read = convert.readable(rich_text.written(message), BOT, {})
+    read = convert.readable(markdown.written(message), BOT, {})
     assert read.split("\n") == [
         "see `x < 1`", "- one", "- two", "  3. deep", "> said", "> that", "```", "if a:", "    b",
         "```", "🎉:our_own:here (https://a.example/x)@here",
@@ -260,5 +260,5 @@ def test_rich_text_is_read_as_a_person_reads_it() -> None:
 
 
 def test_other_blocks_leave_the_text_as_it_is() -> None:
-    assert rich_text.written({"text": "hi", "blocks": [{"type": "section"}]}) == "hi"
-    assert rich_text.written(rich(section())) == "raw"
+    assert markdown.written({"text": "hi", "blocks": [{"type": "section"}]}) == "hi"
+    assert markdown.written(rich(section())) == "raw"

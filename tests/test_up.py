@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bots.platforms import load
+from bots.processes import supervise
 from bots.services import parts_of, process_name, run_all
-from bots.supervisor import supervise
 from core.errors import UsageError
 from tests.local_slack.deployment import slack_deployment
 from tests.processes import environment_with, finish, henji, start

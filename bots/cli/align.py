@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bots.cli.common import example, open_settings
-from core.alignment.options import Options, Work
+from core.alignment import Options, Work
 from core.errors import UsageError
 
 if TYPE_CHECKING:

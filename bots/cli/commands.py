@@ -32,6 +32,8 @@ from core.errors import OperatorError, UsageError
 
 if TYPE_CHECKING:
     from bots.cli.doctor import Role
+from collections.abc import Sequence
+from pathlib import Path
 
 # Each command imports what it needs when it runs, so that no bot imports torch and `henji --help`
 # is fast.
@@ -221,6 +223,30 @@ def manifest() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(name: str | None, arguments: tuple[str, ...]) -> None:
     """Run one benchmark, or all of them (from a checkout)."""
-    from bots.cli.bench import run_benchmarks
-
     run_benchmarks(name, arguments)
+
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def run_benchmarks(name: str | None, arguments: Sequence[str], checkout: Path = CHECKOUT) -> None:
+    """Run the benchmark `name`, or all of them, with these arguments."""
+    known = benchmark_names(checkout)
+    if name is not None and name not in known:
+        raise UsageError(f"there is no benchmark {name}: the benchmarks are {', '.join(known)}")
+    sys.path.insert(0, str(checkout))
+    for each in [name] if name else known:
+        status = import_module(f"tests.benchmarks.{each}").main(list(arguments))
+        if status:
+            raise OperatorError(f"the benchmark {each} failed")
+
+
+def benchmark_names(checkout: Path) -> list[str]:
+    """The benchmarks' names. OperatorError in an installed copy."""
+    folder = checkout / "tests" / "benchmarks"
+    if not folder.is_dir():
+        raise OperatorError(
+            "benchmarks run from a checkout of henji, and this is an installed copy"
+        )
+    files = folder.glob("[!_]*.py")
+    return sorted(path.stem for path in files if "\ndef main(argv" in path.read_text())

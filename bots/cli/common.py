@@ -13,8 +13,7 @@ import structlog
 
 from bots.platforms import AllSettings
 from core.errors import UsageError
-from core.observe.logs import set_up_logging
-from core.printable import printable_block, printable_json
+from core.observe.logs import printable_block, printable_json, set_up_logging
 from core.settings import Settings, config_file, is_text
 
 log = structlog.get_logger()

@@ -19,26 +19,34 @@ from bots import strings
 from bots.processes import SIGNALS, stop_on_signals
 from bots.services import load_model
 from core.errors import OperatorError, TurnTooLong, UsageError
-from core.evaluation import generation, judging, people_page
+from core.evaluation import people_page
 from core.evaluation.comparison import recount
 from core.evaluation.counting import Side
+from core.evaluation.judges import (
+    PROMPTS,
+    RULES,
+    SIDES,
+    JudgeServer,
+    ServerJudge,
+    judge_by_score,
+    judge_by_server,
+)
 from core.evaluation.prompts import (
     Language,
     Prompt,
     Source,
+    generate_answers,
     main_language,
     read_answers,
     read_prompts,
 )
 from core.evaluation.report import REPORT, report
 from core.evaluation.run_record import JudgeConfig, Record, Setup, writing
-from core.evaluation.scores import RULES
-from core.evaluation.server_judge import PROMPTS, JudgeServer, ServerJudge
 from core.evaluation.summary import Say, table_lines
 from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
 from core.models.files import PULL_RECORD, read_json, weights_fingerprint
 from core.models.manifest import ADAPTER_WEIGHTS, digest_of_words, read_manifest
-from core.printable import printable
+from core.observe.logs import printable
 from core.settings import Settings
 
 
@@ -91,7 +99,7 @@ def judge_again(settings: Settings, options: CompareOptions, directory: Path) ->
     missing = [
         prompt.id
         for prompt in known.prompts
-        for side in judging.SIDES
+        for side in SIDES
         if (prompt.id, side) not in known.answers
     ]
     if missing:
@@ -150,7 +158,7 @@ async def _compare(
         # a judge that is not there is told before two models have answered for hours
         judges = [await _judge(settings, options, setup, name, stack) for name in options.judges]
         record = stack.enter_context(Record.open(directory, setup, prompts))
-        for side, contestant in zip(judging.SIDES, sides, strict=False):
+        for side, contestant in zip(SIDES, sides, strict=False):
             await _answer(settings, record, side, contestant)
         for judge in judges:
             record.begin_judge(judge.config)
@@ -263,7 +271,7 @@ async def _generate(
     model = await load_model(own, spec)
     progress = Progress(f"answers of {spec.name}")
     try:
-        found = generation.answers(model.engine, model.dialogue, missing, side, record.setup.seed)
+        found = generate_answers(model.engine, model.dialogue, missing, side, record.setup.seed)
         async with aclosing(found) as answers:
             async for answer in answers:
                 record.add_answer(answer)
@@ -317,7 +325,7 @@ def _rule(name: str) -> _Judge:
     config = JudgeConfig(f"rule:{name}", "rule", both_orders=False)
 
     async def judge(record: Record) -> None:
-        judging.judge_by_score(record, config, rule, Progress(f"pairs by {config.name}"))
+        judge_by_score(record, config, rule, Progress(f"pairs by {config.name}"))
 
     return _Judge(config, judge)
 
@@ -347,7 +355,7 @@ def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
             except TurnTooLong:
                 return float("nan")
 
-        judging.judge_by_score(record, config, score, Progress(f"pairs by {config.name}"))
+        judge_by_score(record, config, score, Progress(f"pairs by {config.name}"))
 
     return _Judge(config, judge)
 
@@ -370,7 +378,7 @@ async def _server(
     )
 
     async def judge_all(record: Record) -> None:
-        await judging.judge_by_server(record, config, judge, Progress(f"verdicts of {judge.model}"))
+        await judge_by_server(record, config, judge, Progress(f"verdicts of {judge.model}"))
 
     return _Judge(config, judge_all)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,18 +15,20 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from shutil import which
 from typing import Literal, TypeAlias
+from uuid import uuid4
 
-from bots.cli.smoke_test import SmokeTest
 from bots.platforms import AllSettings, PlatformSettings
 from bots.services import Stores, open_connection, open_stores
 from core.engine import open_remote_engine
-from core.errors import OperatorError
-from core.extras import install_command
+from core.errors import OperatorError, install_command
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
 from core.models.embedded import embedded_gguf
+from core.ports import Deliveries, History, JobQueue
+from core.queue_types import OPENED, Delivery, Submission
 from core.settings import Settings
-from storage.secrets import RedisSecrets
+from core.types import Cancelled, Delta, Done, Failed, Started, ThreadKey, Turn
+from storage.shared import RedisSecrets
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
@@ -238,3 +241,67 @@ async def _open_secrets(settings: Settings) -> AsyncIterator[RedisSecrets]:
 
 def _not_installed(about: str, package: str, extra: str) -> Finding:
     return Finding(about, "fault", f"{package} is not installed: {install_command(extra)}")
+
+
+PLATFORM = "doctor"
+"""A platform of its own, which no bot serves."""
+
+QUESTION = "Hello! / こんにちは"
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds from sending the message to each step; None if the step was not reached."""
+
+    stored: float
+    claimed: float | None = None
+    first_text: float | None = None
+    done: float | None = None
+    fault: str = ""
+    """Why there was no reply."""
+
+
+@dataclass
+class SmokeTest:
+    """One test message, and the stores that it passes through."""
+
+    queue: JobQueue
+    history: History
+    deliveries: Deliveries
+    lane: str
+
+    async def run(self, seconds: float) -> Times:
+        """Send it, wait for the reply, and remove both."""
+        thread = ThreadKey(PLATFORM, "local", "trial", uuid4().hex)
+        began = time.monotonic()
+        turn = Turn("1", "user", PLATFORM, QUESTION, time.time())
+        submission = Submission(thread, turn, addressed=True, lane=self.lane, alone=True)
+        receipt = await self.queue.submit(submission, PLATFORM)
+        times = Times(time.monotonic() - began)
+        delivery = Delivery(receipt.job or "", thread, turn.id, PLATFORM, token=OPENED)
+        listening = asyncio.create_task(self.deliveries.listen(PLATFORM))
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._followed(delivery, times, began)
+        except TimeoutError:
+            return Times(times.stored, fault=f"no reply in {seconds:g} s")
+        finally:
+            listening.cancel()
+            await self.history.discard(thread, turn, delivery.job)
+
+    async def _followed(self, delivery: Delivery, times: Times, began: float) -> Times:
+        claimed = first_text = None
+        async for event in self.deliveries.follow(delivery):
+            now = time.monotonic() - began
+            match event:
+                case Started():
+                    claimed = claimed or now
+                case Delta():
+                    first_text = first_text or now
+                case Done():
+                    return Times(times.stored, claimed, first_text or now, now)
+                case Failed(code, message):
+                    return Times(times.stored, claimed, fault=message or code)
+                case Cancelled(by):
+                    return Times(times.stored, claimed, fault=f"it was ended by a {by}")
+        raise AssertionError("a reply's events end with its end")

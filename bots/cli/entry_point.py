@@ -16,10 +16,8 @@ from click.exceptions import NoArgsIsHelpError
 
 from bots import platforms
 from bots.cli.commands import henji
-from core.errors import OperatorError, UsageError
-from core.extras import install_command
-from core.observe.logs import SECRET_PATTERNS, Redaction
-from core.printable import printable
+from core.errors import OperatorError, UsageError, install_command
+from core.observe.logs import SECRET_PATTERNS, Redaction, printable
 from core.settings import is_text
 
 EXTRAS = {

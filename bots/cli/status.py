@@ -14,7 +14,7 @@ from bots.cli.common import example, open_settings, print_json
 from bots.monitoring import REPORT_SECONDS
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, StoreUnavailable
-from core.printable import printable
+from core.observe.logs import printable
 from core.queue_types import Load, ProcessReport, ServerState
 from core.settings import Settings
 

@@ -23,8 +23,8 @@ from bots.platform import Part
 from bots.relay import Relay
 from core.background import first_of
 from core.errors import OperatorError, StoreUnavailable, UsageError
+from core.observe.logs import printable_block
 from core.ports import History
-from core.printable import printable_block
 from core.types import Done, Job, Turn
 
 T = TypeVar("T")

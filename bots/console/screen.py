@@ -14,7 +14,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from bots.processes import Progress
-from core.printable import printable
+from core.observe.logs import printable
 
 if TYPE_CHECKING:
     from rich.live import Live

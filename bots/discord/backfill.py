@@ -10,7 +10,7 @@ import discord
 
 from bots.discord import DIRECT, convert
 from bots.discord.api import DiscordApi
-from bots.discord.extract import READ_TYPES
+from bots.discord.markdown import READ_TYPES
 from bots.platform import Incoming
 from bots.strings import is_own_sentence
 from core.types import ThreadKey

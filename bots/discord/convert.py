@@ -23,7 +23,7 @@ import discord
 
 from bots.attachments import File, file_of
 from bots.discord import DIRECT, PLATFORM
-from bots.discord.extract import (
+from bots.discord.markdown import (
     READ_TYPES,
     attachments_of,
     is_automatic,

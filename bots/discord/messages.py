@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import discord
 import structlog
 
-from bots.actions import Actor
+from bots.actions import Actor, is_follow_up
 from bots.attachments import is_question
 from bots.discord import convert
 from bots.discord.api import nonce_for
@@ -19,7 +19,6 @@ from bots.discord.error_codes import LOCKED, MISSING_PERMISSIONS, is_final, reas
 from bots.discord.permissions import is_locked
 from bots.discord.proxies import Proxies
 from bots.discord.replies import ReplyAddress
-from bots.follow_ups import is_follow_up
 from bots.platform import Incoming
 from bots.strings import say
 from core.errors import StoreUnavailable

@@ -38,10 +38,9 @@ from bots.discord.status import StatusIndicator
 from bots.platform import Incoming, MessageGone, Part, PlatformRefused, Status
 from bots.strings import say
 from bots.text import split
-from core.bounded import Bounded
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery
-from core.types import Done, ThreadKey
+from core.types import Bounded, Done, ThreadKey
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import discord
 
-from core.bounded import Bounded
+from core.types import Bounded
 
 WINDOW = 15.0
 """Seconds between an original, its copy and its deletion."""

@@ -19,9 +19,8 @@ from bots.slack.components import Block, shortened
 from bots.slack.platform import SlackPlatform
 from bots.slack.users import Users
 from bots.strings import say
-from core.bounded import Bounded
 from core.ports import History
-from core.types import ThreadKey
+from core.types import Bounded, ThreadKey
 
 KEPT = 10_000
 

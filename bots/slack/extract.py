@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from bots.attachments import clean_name
 from bots.quotes import joined
-from bots.slack.rich_text import escaped, written
+from bots.slack.markdown import escaped, written
 
 Json: TypeAlias = Mapping[str, Any]
 

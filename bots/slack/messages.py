@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bots.actions import Scope
+from bots.actions import Scope, is_follow_up
 from bots.attachments import is_question
-from bots.follow_ups import is_follow_up
 from bots.platform import Incoming, Status
 from bots.slack import convert
 from bots.slack.components import escape
@@ -17,10 +16,9 @@ from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, MessagePosted, SessionStopped, TextCommand
 from bots.slack.status import title_of
 from bots.strings import failure, say
-from core.bounded import Bounded
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery, Place
-from core.types import ThreadKey, Turn
+from core.types import Bounded, ThreadKey, Turn
 
 LAST_RETRY = 3
 """Slack delivers an event at most four times."""

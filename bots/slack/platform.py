@@ -45,11 +45,10 @@ from bots.slack.status import Intake, StatusIndicator
 from bots.slack.streams import Streams
 from bots.strings import say
 from bots.text import closed, split
-from core.bounded import Bounded
 from core.observe import metrics
 from core.ports import History
 from core.queue_types import OPENED, Delivery
-from core.types import ThreadKey
+from core.types import Bounded, ThreadKey
 
 PART_LENGTH = 9_600
 """In UTF-8 bytes. A stream ends between 10,571 and 10,821 of them (measured: github

@@ -22,9 +22,9 @@ from bots.slack.error_codes import (
     STREAM_IS_OVER,
 )
 from bots.text import closed
-from core.bounded import Bounded
 from core.observe import metrics
 from core.queue_types import Delivery
+from core.types import Bounded
 
 REFUSED_SECONDS = 600.0
 """After a refusal no stream is started there for so long: in the workspace, in the channel, or for

@@ -11,7 +11,7 @@ from bots import strings
 from bots.slack.api import Workspaces
 from bots.slack.convert import Bot
 from bots.slack.rate_limits import RateLimiter
-from core.bounded import Bounded
+from core.types import Bounded
 
 KEPT = 10_000
 KEPT_SECONDS = 3600.0

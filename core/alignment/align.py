@@ -9,10 +9,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from core.alignment import Options, Work
 from core.alignment.examples import Item, encode, read_examples
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
-from core.alignment.options import Options, Work
 from core.alignment.ppo import PpoSettings
 from core.alignment.ppo_training import REWARD, Policy, ValueHead
 from core.alignment.reward import RewardHead, hidden_size, manifest_of, weights_digest

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from core.alignment.options import Method
+from core.alignment import Method
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, TurnTooLong
 from core.models.manifest import digest_of_words, sha256

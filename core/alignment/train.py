@@ -9,11 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.alignment import losses
+from core.alignment import Options, losses
 from core.alignment.examples import Encoded, Item
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
-from core.alignment.options import Options
 from core.alignment.reward import RewardHead
 from core.alignment.run import Run
 

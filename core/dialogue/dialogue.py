@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 import structlog
 
-from core.bounded import Bounded
 from core.dialogue.formats import load_format
 from core.dialogue.formats.base import Format, Message, with_name
 from core.dialogue.prompt_cache import CachedDialogue, Encoder, PromptCache, Segment
@@ -25,7 +24,7 @@ from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError, TurnTooLong
 from core.models.catalogue import ModelSpec
 from core.place_rules import NO_RULES, Rules
-from core.types import Role, Turn
+from core.types import Bounded, Role, Turn
 
 
 @dataclass(frozen=True, slots=True)

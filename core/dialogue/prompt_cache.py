@@ -8,9 +8,8 @@ from functools import lru_cache
 from operator import attrgetter, is_
 from typing import TypeAlias
 
-from core.bounded import Bounded
 from core.dialogue.tokenizers.base import Tokenizer
-from core.types import Turn
+from core.types import Bounded, Turn
 
 EncodedSegment: TypeAlias = tuple[tuple[int, ...], bool]
 """The ids between two cuts, and whether they are the same in any context."""

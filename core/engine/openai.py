@@ -16,8 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from core.engine.throughput import Throughput
-from core.engine_types import Chunk, EngineStats, GenerationRequest
+from core.engine_types import Chunk, EngineStats, GenerationRequest, Throughput
 from core.errors import EngineError, EngineRefused, ModelError
 from core.types import FinishReason, Sampling
 

@@ -21,7 +21,7 @@ from aiohttp import web
 from core.errors import OperatorError
 from core.evaluation.comparison import find_named
 from core.evaluation.counting import Side, Verdict, Winner
-from core.evaluation.judging import answered, other
+from core.evaluation.judges import answered, other
 from core.evaluation.prompts import Answer, Language, Prompt, main_language
 from core.evaluation.report import asset
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UsageError
-from core.extras import install_command
+from core.errors import UsageError, install_command
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

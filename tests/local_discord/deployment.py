@@ -24,8 +24,8 @@ from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
 from core.worker import Worker, WorkerSettings
 from storage.audit import RedisAudit
-from storage.leases import RedisLeases
 from storage.rules import RedisRules
+from storage.shared import RedisLeases
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.store_fixture import StoreFixture

@@ -7,6 +7,7 @@ of each id and the place of its keys and values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -16,6 +17,23 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.errors import ModelError
+
+_LIBRARY = cast("Any", torch.library.Library)("henji", "DEF")
+
+
+def define(
+    schema: str, compute: Callable[..., Tensor], shape: Callable[..., Tensor] | None = None
+) -> None:
+    """Add an operation to `torch.ops.henji`.
+
+    `shape` gives the compiler an empty tensor like the result. The schema marks the arguments that
+    the operation writes to.
+    """
+    _LIBRARY.define(schema)
+    for device, function in (("CUDA", compute), ("CPU", compute), ("Meta", shape)):
+        if function:
+            _LIBRARY.impl(schema.partition("(")[0], function, device)
+
 
 ATTENTION_NAME = "henji"
 

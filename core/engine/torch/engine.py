@@ -17,7 +17,6 @@ from typing import Self, TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.throughput import Throughput
 from core.engine.torch.attention import CacheShape, check_supported, use_engine_attention
 from core.engine.torch.block_manager import SIZE, BlockManager
 from core.engine.torch.cpu.packed_linear import pack_linears
@@ -31,7 +30,7 @@ from core.engine.torch.verification import (
     reference_of,
     verify,
 )
-from core.engine_types import Chunk, EngineStats, GenerationRequest, LoadingStage
+from core.engine_types import Chunk, EngineStats, GenerationRequest, LoadingStage, Throughput
 from core.errors import EngineError, EngineRefused, ModelError
 
 log = logging.getLogger(__name__)

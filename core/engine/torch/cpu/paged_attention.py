@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from core.engine.torch.attention import CacheShape
-from core.engine.torch.block_manager import SIZE
-from core.engine.torch.cache_size import lazy_zeros
+from core.engine.torch.block_manager import SIZE, lazy_zeros
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.scheduler import ScheduledChunk
 from core.errors import ModelError

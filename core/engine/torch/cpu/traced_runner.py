@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from core.engine.torch.attention import define
 from core.engine.torch.cpu.paged_attention import CpuCache, CpuStep
-from core.engine.torch.custom_ops import define
 from core.engine.torch.model_runner import Ints, Runner, logits_of, warm_up_sequence
 from core.engine.torch.scheduler import ScheduledChunk
 from core.types import Sampling

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from core.engine.torch.custom_ops import define
+from core.engine.torch.attention import define
 from core.engine.torch.gpu.triton_kernels import multiply_row
 
 _OUTPUTS = 1

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.torch.attention import CacheShape
+from core.engine.torch.attention import CacheShape, define
 from core.engine.torch.block_manager import SIZE
-from core.engine.torch.custom_ops import define
 from core.engine.torch.gpu.triton_kernels import attend_paged, join_splits, store_paged
 
 TILE = 16

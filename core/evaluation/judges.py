@@ -1,20 +1,29 @@
-"""A judge behind an OpenAI-compatible server: any chat model, both orders, temperature 0."""
+"""Judges of a comparison: verifiable rules, reward models and servers.
+
+Each verdict is kept as it comes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from math import isnan
+from statistics import fmean
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
+from core.dialogue.loop_detection import first_round
 from core.errors import OperatorError, in_brief
-from core.evaluation.prompts import Language, Prompt
+from core.evaluation.counting import Side, Verdict, Winner
+from core.evaluation.prompts import Answer, Language, Prompt
+from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 
 Choice: TypeAlias = Literal["first", "second", "tie", "unreadable"]
 
@@ -177,3 +186,140 @@ class ServerJudge:
 
 class _MayPassError(Exception):
     """A fault that another attempt may not meet."""
+
+
+class Scorer(Protocol):
+    """The better an answer to a prompt is, the higher its score. May compute for long."""
+
+    def __call__(self, prompt: Prompt, text: str) -> float: ...
+
+
+def better(scores: tuple[float, float]) -> Winner:
+    """Whose score is higher; unreadable where one is no number."""
+    a, b = scores
+    if isnan(a) or isnan(b):
+        return "unreadable"
+    winner: Side | None = "a" if a > b else "b" if b > a else None
+    return winner or "tie"
+
+
+_WORD = re.compile(r"[^\W\d_]+")
+_LIST_ITEM = re.compile(r"^\s*(?:[-*・•]|\d+[.．、)])", re.MULTILINE)
+_SENTENCE = re.compile(r"[^。.!?！？\n]+[。.!?！？\n]?")
+_POLITE = re.compile(
+    r"(?:です|ます|でした|ました|ません|ましょう|ください)(?:か|ね|よ|が)?[。.!?！？\s]*$"
+)
+
+
+def _short_words(prompt: Prompt, text: str) -> float:
+    words = [len(word) for word in _WORD.findall(text)]
+    return -fmean(words) if words else -float("inf")
+
+
+def _same_language(prompt: Prompt, text: str) -> float:
+    """The part of the letters that are of the prompt's language."""
+    letters = [unicodedata.name(char, "") for char in text if char.isalpha()]
+    japanese = ("HIRAGANA", "KATAKANA", "CJK", "HALFWIDTH KATAKANA")
+    own = japanese if prompt.language == "ja" else ("LATIN",)
+    return sum(name.startswith(own) for name in letters) / len(letters) if letters else 0.0
+
+
+def _polite(prompt: Prompt, text: str) -> float:
+    """The part of the sentences that end politely, in Japanese."""
+    sentences = [found for found in _SENTENCE.findall(text) if found.strip()]
+    return fmean(bool(_POLITE.search(found)) for found in sentences) if sentences else 0.0
+
+
+RULES: Mapping[str, Scorer] = {
+    "shorter": lambda prompt, text: -len(text),
+    "longer": lambda prompt, text: len(text),
+    "short-words": _short_words,
+    "same-language": _same_language,
+    "polite": _polite,
+    "no-loop": lambda prompt, text: -bool(first_round(text)),
+    "list": lambda prompt, text: min(2, len(_LIST_ITEM.findall(text))),
+}
+"""What can be seen without a judge. A rule is easily gamed: no rule says which answer is better."""
+
+
+T = TypeVar("T")
+
+AT_ONCE = 4
+"""Questions to a server at a time."""
+
+SIDES: tuple[Side, Side] = ("a", "b")
+
+
+def winner_of(choice: Choice, first: Side) -> Winner:
+    """The side whose answer was chosen; `first` is the side that was shown first."""
+    if choice in ("tie", "unreadable"):
+        return choice
+    return first if choice == "first" else other(first)
+
+
+def other(side: Side) -> Side:
+    return "b" if side == "a" else "a"
+
+
+async def judge_by_server(
+    record: Record, config: JudgeConfig, judge: ServerJudge, progress: Callable[[int, int], None]
+) -> None:
+    """Have every pair judged in both orders; those that were judged before are left alone."""
+    known = {(s.verdict.prompt, s.verdict.first) for s in record.verdicts_of(config.name)}
+    asked = [
+        (prompt, pair, first)
+        for prompt, pair in answered(record)
+        for first in SIDES
+        if (prompt.id, first) not in known
+    ]
+
+    async def ask(question: tuple[Prompt, tuple[Answer, Answer], Side]) -> None:
+        prompt, (a, b), first = question
+        shown = (a.text, b.text) if first == "a" else (b.text, a.text)
+        text = await judge.say(prompt, *shown)
+        verdict = Verdict(prompt.id, winner_of(read_verdict(text), first), first)
+        record.add_verdict(StoredVerdict(config.name, verdict, time.time(), text))
+        progress(len(record.verdicts_of(config.name)), 2 * len(answered(record)))
+
+    await _some_at_a_time(AT_ONCE, ask, asked)
+
+
+def judge_by_score(
+    record: Record, config: JudgeConfig, scorer: Scorer, progress: Callable[[int, int], None]
+) -> None:
+    """Have every pair judged by the numbers that its answers get."""
+    known = {stored.verdict.prompt for stored in record.verdicts_of(config.name)}
+    pairs = answered(record)
+    for place, (prompt, (a, b)) in enumerate(pairs, 1):
+        if prompt.id in known:
+            continue
+        scores = (float(scorer(prompt, a.text)), float(scorer(prompt, b.text)))
+        verdict = Verdict(prompt.id, better(scores), None)
+        kept = None if verdict.winner == "unreadable" else scores  # JSON has no such numbers
+        record.add_verdict(StoredVerdict(config.name, verdict, time.time(), scores=kept))
+        progress(place, len(pairs))
+
+
+def answered(record: Record) -> list[tuple[Prompt, tuple[Answer, Answer]]]:
+    """The prompts that both models answered, with the answers."""
+    found = ((prompt, record.both_answers(prompt.id)) for prompt in record.prompts)
+    return [(prompt, pair) for prompt, pair in found if pair is not None]
+
+
+async def _some_at_a_time(
+    most: int, work: Callable[[T], Awaitable[None]], items: Sequence[T]
+) -> None:
+    """Work on all items, `most` of them at once; the first fault ends it."""
+    waiting: Iterable[T] = iter(items)
+
+    async def go_on() -> None:
+        for item in waiting:
+            await work(item)
+
+    workers = [asyncio.create_task(go_on()) for _ in range(most)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
