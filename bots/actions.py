@@ -137,7 +137,7 @@ class Actions:
         """Stop the reply whose button was pressed."""
         if refusal := await self.refusal(actor, thread):
             return refusal
-        asker = (await self._relay.owed(thread)).get(job)
+        asker = (await self._relay.open_jobs(thread)).get(job)
         if asker is None:
             return TOO_LATE
         if not await self._may_govern(actor, thread, asker):
@@ -156,7 +156,7 @@ class Actions:
         for thread in threads:
             if refusal := await self.refusal(actor, thread):
                 return refusal
-        owed = {thread: await self._relay.owed(thread) for thread in threads}
+        owed = {thread: await self._relay.open_jobs(thread) for thread in threads}
         if not any(owed.values()):
             return Outcome("nothing_to_stop")
         meant = await self._located(owed, messages) or _asked_by(actor.person, owed)

@@ -50,7 +50,7 @@ class RelaySettings:
     lease: float = 15.0
     locale: str = "en"
     """The language for people whose own is not known."""
-    take: float = 1.0
+    take_over: float = 1.0
     """Seconds between looks for deliveries that no process holds."""
     positions: float = 2.0
     """Between two updates of the position in the queue."""
@@ -216,9 +216,9 @@ class Relay:
         """Stop a reply; False where it has ended already."""
         return await self._queue.cancel(thread, job)
 
-    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+    async def open_jobs(self, thread: ThreadKey) -> Mapping[str, str]:
         """The replies under way in a thread, of all processes: job id -> the asker, in order."""
-        return await self._queue.owed(thread)
+        return await self._queue.open_jobs(thread)
 
     def delivers(self, job: str) -> bool:
         """Whether this process delivers that reply now."""
@@ -368,8 +368,8 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver, take over and renew until `stop` is set; then finish, or hand back."""
         chores = [
-            asyncio.create_task(repeat_forever(self._listen, self._settings.take)),
-            asyncio.create_task(repeat_forever(self._take, self._settings.take)),
+            asyncio.create_task(repeat_forever(self._listen, self._settings.take_over)),
+            asyncio.create_task(repeat_forever(self._take_over, self._settings.take_over)),
             asyncio.create_task(repeat_forever(self._renew, self._settings.lease / 4)),
             asyncio.create_task(repeat_forever(self._tell_positions, self._settings.positions)),
         ]
@@ -386,10 +386,12 @@ class Relay:
     async def _listen(self) -> None:
         await self._deliveries.listen(self._platform.name)
 
-    async def _take(self) -> None:
+    async def _take_over(self) -> None:
         # without a core, nobody else ends what waits past its deadline
         metrics.TAKEOVERS.inc(await self._queue.sweep())
-        for delivery in await self._deliveries.take(self._platform.name, self._settings.holder):
+        for delivery in await self._deliveries.take_over(
+            self._platform.name, self._settings.holder
+        ):
             self._deliver(delivery)
 
     async def _renew(self) -> None:

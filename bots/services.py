@@ -130,8 +130,8 @@ async def open_relay(
     settings: Settings, stores: Stores, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
     """A relay that delivers inside the context, and finishes what it holds on leaving."""
-    terms = relay_settings(settings, stores, locale)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, terms)
+    options = relay_settings(settings, stores, locale)
+    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, options)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     try:
@@ -174,7 +174,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
         stack.push_async_callback(model.engine.close)
         freeze_loaded()
         log.info("ready", model=spec.name, lane=settings.job_lane)
-        terms = WorkerSettings(
+        options = WorkerSettings(
             lane=settings.job_lane,
             name=name,
             low_water=settings.low_water,
@@ -182,7 +182,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
             drain=settings.drain_seconds,
         )
         worker = Worker(
-            stores.queue, stores.history, model.engine, model.dialogue, terms, stores.rulebook
+            stores.queue, stores.history, model.engine, model.dialogue, options, stores.rulebook
         )
         monitor.measure, monitor.starting = partial(_measure, settings, worker), ""
         monitor.fault = lambda: worker.fault

@@ -48,7 +48,7 @@ class EngineStats:
 
     running: int = 0
     waiting: int = 0
-    places: int = 1
+    slots: int = 1
     """The number of requests that it would take now."""
     cache_used: float = 0.0
     """The part of the key-value cache in use, 0 to 1."""

@@ -104,7 +104,7 @@ class JobQueue(Protocol):
         """Stop a reply; False where it has ended already."""
         ...
 
-    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+    async def open_jobs(self, thread: ThreadKey) -> Mapping[str, str]:
         """The replies that a thread is owed, in order: job id -> whose question it answers."""
         ...
 
@@ -274,7 +274,7 @@ class Feedback(Protocol):
     """People's ratings of replies, for the operator."""
 
     async def keep(
-        self, thread: ThreadKey, job: str, by: str, verdict: Rating, reason: str = ""
+        self, thread: ThreadKey, job: str, by: str, rating: Rating, reason: str = ""
     ) -> None:
         """Store a person's rating of a reply; it replaces an earlier one of theirs."""
         ...
@@ -290,7 +290,7 @@ class Feedback(Protocol):
 class Deliveries(Protocol):
     """Leases on deliveries, and the reply events that they follow."""
 
-    async def take(self, platform: str, holder: str) -> Sequence[Delivery]:
+    async def take_over(self, platform: str, holder: str) -> Sequence[Delivery]:
         """Lease the open deliveries that no process holds to `holder`."""
         ...
 
@@ -348,7 +348,7 @@ class Deliveries(Protocol):
 class Leases(Protocol):
     """Named leases, each held by one process at a time, such as a shard's."""
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+    async def acquire(self, name: str, holder: str, seconds: float) -> bool:
         """Take or renew a lease; False if another process holds it."""
         ...
 
@@ -364,7 +364,7 @@ class Outbox(Protocol):
 
     async def entries(self, name: str) -> Mapping[str, str]: ...
 
-    async def take(self, name: str, id_: str) -> bool:
+    async def remove(self, name: str, id_: str) -> bool:
         """Remove a text; whether it was there."""
         ...
 
@@ -391,7 +391,7 @@ class Secrets(Protocol):
         """Keep a secret as long as if it had just been put."""
         ...
 
-    async def take(self, name: str) -> str | None:
+    async def pop(self, name: str) -> str | None:
         """Return a secret and delete it."""
         ...
 

@@ -258,7 +258,7 @@ class Opinion:
 
     at: float
     by: str
-    verdict: Rating
+    rating: Rating
     reason: str
     thread: ThreadKey
     job: str

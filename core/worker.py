@@ -1,6 +1,6 @@
 """A core: claims jobs, has them answered by the engine, publishes as it goes, commits.
 
-One worker serves one lane. It holds as many jobs as its engine has places for, each under a lease.
+One worker serves one lane. It holds as many jobs as its engine has slots for, each under a lease.
 One call renews all leases; its answer, like that of each publication, says whether a reply is still
 wanted.
 """
@@ -147,7 +147,7 @@ class Worker:
         self._settings = settings
         self._held: dict[str, HeldJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._place_free = asyncio.Event()
+        self._slot_free = asyncio.Event()
         self._prompts = ThreadPoolExecutor(1, "prompts")
         self._is_sick = asyncio.Event()
         self._checking: asyncio.Task[None] | None = None
@@ -224,12 +224,12 @@ class Worker:
 
     async def _claim(self) -> None:
         await asyncio.sleep(max(0.0, self._pause_until - time.monotonic()))
-        places = self._places()
-        if places <= 0:
-            self._place_free.clear()
-            await self._place_free.wait()
+        slots = self._free_slots()
+        if slots <= 0:
+            self._slot_free.clear()
+            await self._slot_free.wait()
             return
-        if await self._claim_some(places) < places:  # that was all there is
+        if await self._claim_some(slots) < slots:  # that was all there is
             await self._queue.wait(self._settings.lane, self._settings.idle)
 
     async def _claim_some(self, most: int) -> int:
@@ -265,11 +265,11 @@ class Worker:
             metrics.FENCED.labels(step).inc()
         held.stop(result)
 
-    def _places(self) -> int:
+    def _free_slots(self) -> int:
         """How many more jobs the engine would take, beside those on their way to it."""
         stats = self._engine.stats()
         on_their_way = len(self._held) - stats.running - stats.waiting
-        return stats.places - max(on_their_way, 0)
+        return stats.slots - max(on_their_way, 0)
 
     async def _finish(self) -> None:
         """Go on with the jobs in hand for a while, and hand back the rest."""
@@ -311,7 +311,7 @@ class Worker:
         finally:
             if self._held.get(claim.job.id) is held:
                 del self._held[claim.job.id]
-            self._place_free.set()
+            self._slot_free.set()
             metrics.JOBS.labels(self._settings.lane, outcome).inc()
 
     # -- a sick engine --------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def decode_opinion(id_: str, fields: Mapping[str, str]) -> Opinion:
         return Opinion(
             at=int(id_.split("-")[0]) / 1000,
             by=fields["by"],
-            verdict=cast("Rating", fields["verdict"]),
+            rating=cast("Rating", fields["verdict"]),
             reason=fields["reason"],
             thread=ThreadKey.parse(fields["thread"]),
             job=fields["job"],

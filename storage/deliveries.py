@@ -54,7 +54,7 @@ class RedisDeliveries:
 
     # -- leases ---------------------------------------------------------------------------------
 
-    async def take(self, platform: str, holder: str, most: int = 100) -> Sequence[Delivery]:
+    async def take_over(self, platform: str, holder: str, most: int = 100) -> Sequence[Delivery]:
         def step(bucket: int) -> Awaitable[Any]:
             return self._run("take_deliveries", bucket, platform=platform, holder=holder, most=most)
 

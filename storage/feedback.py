@@ -24,7 +24,7 @@ class RedisFeedback:
         self._store = store
 
     async def keep(
-        self, thread: ThreadKey, job: str, by: str, verdict: Rating, reason: str = ""
+        self, thread: ThreadKey, job: str, by: str, rating: Rating, reason: str = ""
     ) -> None:
         """Store a person's rating of a reply; it replaces an earlier one of theirs."""
         await self._store.run(
@@ -33,7 +33,7 @@ class RedisFeedback:
             thread=str(thread),
             job=job,
             by=by,
-            verdict=verdict,
+            verdict=rating,
             reason=reason,
             most=KEPT,
         )

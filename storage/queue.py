@@ -135,7 +135,7 @@ class RedisQueue:
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
         return bool(await self._run("cancel", thread, job=job))
 
-    async def owed(self, thread: ThreadKey) -> Mapping[str, str]:
+    async def open_jobs(self, thread: ThreadKey) -> Mapping[str, str]:
         bucket = self._store.bucket(thread)
         jobs = await self._store.command("zrange", keys.key("jobs", bucket, str(thread)), 0, -1)
         names = [keys.key("job", bucket, job) for job in jobs]
@@ -406,14 +406,14 @@ class RedisQueue:
         )
 
     async def _ask_in(self, bucket: int, script: str, holder: str, **arguments: Any) -> Receipt:
-        terms: dict[str, Any] = {
+        common: dict[str, Any] = {
             "holder": holder,
             "limits": codec.fields(self._store.limits),
             "deadline_ms": _ms(self._store.deadline),
             "delivery_ms": _ms(self._store.delivery_lease),
         }
         outcome, job, position, code, new_thread, *until = await self._store.run(
-            script, bucket, **(terms | arguments)
+            script, bucket, **(common | arguments)
         )
         ends = until[0] / 1000 if until else 0.0
         return Receipt(outcome, job or None, position, code, bool(new_thread), ends)

@@ -14,7 +14,7 @@ class RedisLeases:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+    async def acquire(self, name: str, holder: str, seconds: float) -> bool:
         milliseconds = max(1, round(seconds * 1000))
         return bool(
             await self._store.run("lease", 0, name=name, holder=holder, for_ms=milliseconds)
@@ -53,7 +53,7 @@ class RedisSecrets:
     async def renew(self, name: str) -> None:
         await self._store.command("expire", keys.key("vault", 0, name), SECRET_SECONDS)
 
-    async def take(self, name: str) -> str | None:
+    async def pop(self, name: str) -> str | None:
         found: str | None = await self._store.command("getdel", keys.key("vault", 0, name))
         return found
 
@@ -80,6 +80,6 @@ class RedisOutbox:
         found: Mapping[str, str] = await self._store.command("hgetall", keys.key("outbox", 0, name))
         return found
 
-    async def take(self, name: str, id_: str) -> bool:
+    async def remove(self, name: str, id_: str) -> bool:
         """Remove a text; whether it was there."""
         return bool(await self._store.command("hdel", keys.key("outbox", 0, name), id_))

@@ -20,7 +20,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from tests.images import COPIED, HOUSE, install, serves
+from tests.images import COPIED, ROOT, install, serves
 from tests.tools import FETCHED
 
 IMAGES = ("bot", "core")
@@ -28,11 +28,11 @@ EXTRAS = ("", "core", "slack", "discord", "local", "tracing", "align")
 
 
 def git(*words: str) -> str:
-    return subprocess.check_output(["git", *words], cwd=HOUSE, text=True).strip()
+    return subprocess.check_output(["git", *words], cwd=ROOT, text=True).strip()
 
 
 def version() -> str:
-    found: str = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["version"]
+    found: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     return found
 
 
@@ -40,7 +40,7 @@ def build_wheel(dist: Path, made_at: int) -> Path:
     """The wheel of this checkout; the same bytes for the same commit."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(made_at)}
     words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), "."]
-    subprocess.run([sys.executable, *words], cwd=HOUSE, env=environment, check=True)
+    subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, check=True)
     (wheel,) = dist.glob("henji-*.whl")
     return wheel
 
@@ -51,11 +51,11 @@ def context(image: str, made_at: int) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(names):
-            entry = archive.gettarinfo(HOUSE / name, arcname=name)
+            entry = archive.gettarinfo(ROOT / name, arcname=name)
             entry.uid = entry.gid = 0
             entry.uname = entry.gname = ""
             entry.mtime, entry.mode = made_at, 0o755 if entry.mode & 0o100 else 0o644
-            with (HOUSE / name).open("rb") as file:
+            with (ROOT / name).open("rb") as file:
                 archive.addfile(entry, file)
     return gzip.compress(packed.getvalue(), mtime=made_at)
 
@@ -63,7 +63,7 @@ def context(image: str, made_at: int) -> bytes:
 def write_bill(home: Path, file: Path) -> None:
     """What is installed in an environment, in CycloneDX's format."""
     words = ["environment", "--output-reproducible", "--output-format", "JSON"]
-    project = ["--pyproject", str(HOUSE / "pyproject.toml"), "--output-file", str(file)]
+    project = ["--pyproject", str(ROOT / "pyproject.toml"), "--output-file", str(file)]
     subprocess.run(
         [FETCHED / "cyclonedx-py", *words, *project, home / "bin" / "python"], check=True
     )
@@ -85,7 +85,7 @@ def try_extra(extra: str, wheel: Path, home: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
     wanted = f"{wheel}[{extra}]" if extra else str(wheel)
     subprocess.run(
-        [home / "bin/pip", "install", "--quiet", "--constraint", HOUSE / "constraints.txt", wanted],
+        [home / "bin/pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wanted],
         check=True,
     )
     assert said(home, "henji", "--version").endswith(version())

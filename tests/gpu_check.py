@@ -35,7 +35,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepResult:
     step: str
     status: int | None
     """None: it was cut off at its limit."""
@@ -61,7 +61,7 @@ def steps(device: str, out: Path, shape: Sequence[str]) -> list[Step]:
     ]  # fmt: skip
 
 
-def run_step(step: Step) -> Outcome:
+def run_step(step: Step) -> StepResult:
     """Run one step to its end or its limit."""
     began = time.monotonic()
     words = [sys.executable, *step.words]
@@ -76,7 +76,7 @@ def run_step(step: Step) -> Outcome:
     figures = Path(step.figures)
     found = json.loads(figures.read_text()) if step.figures and figures.exists() else None
     seconds = round(time.monotonic() - began, 1)
-    return Outcome(step.name, status, seconds, output.splitlines()[-LAST_LINES:], found)
+    return StepResult(step.name, status, seconds, output.splitlines()[-LAST_LINES:], found)
 
 
 def _text(output: bytes | str | None) -> str:
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     names = ("dtype", "layers", "hidden", "heads", "new")
     shape = [word for name in names for word in (f"--{name}", getattr(options, name))]
-    outcomes: list[Outcome] = []
+    outcomes: list[StepResult] = []
     for step in steps(options.device, options.out, shape):
         outcome = run_step(step)
         outcomes.append(outcome)

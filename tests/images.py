@@ -26,7 +26,7 @@ from tests.local_slack import LocalSlack
 from tests.servers import free_port
 from tests.waiting import until
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 MEGABYTES = {"bot": 100, "core": 1500}
 """The most that an image's packages may take above its base; a core's with torch's CPU build."""
 
@@ -44,9 +44,9 @@ def install(image: str, home: Path) -> None:
     """Do what the Dockerfile does, from a copy of what it copies."""
     with tempfile.TemporaryDirectory() as source:
         for name in COPIED:
-            copy = shutil.copytree if (HOUSE / name).is_dir() else shutil.copy
-            copy(HOUSE / name, Path(source) / name)
-        for step in steps(HOUSE / "docker" / f"{image}.Dockerfile", home):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, Path(source) / name)
+        for step in steps(ROOT / "docker" / f"{image}.Dockerfile", home):
             words = step.replace("python -m", f"{sys.executable} -m", 1)
             subprocess.run(["sh", "-c", words], cwd=source, check=True)
 
@@ -102,9 +102,9 @@ async def serves(commands: Sequence[str], home: Path) -> None:
 
 def commands_of(image: str) -> list[str]:
     """What the compose files start from an image, its own command first."""
-    text = (HOUSE / "docker" / f"{image}.Dockerfile").read_text()
+    text = (ROOT / "docker" / f"{image}.Dockerfile").read_text()
     (own,) = re.findall(r'^CMD \["(\w+)"\]$', text, re.MULTILINE)
-    files = [HOUSE / "docker" / "compose.yaml", *(HOUSE / "docker" / "scale-out").glob("*.yaml")]
+    files = [ROOT / "docker" / "compose.yaml", *(ROOT / "docker" / "scale-out").glob("*.yaml")]
     services = [s for file in files for s in yaml.safe_load(file.read_text())["services"].values()]
     started = {s["command"][0] for s in services if s["image"].startswith(f"henji-{image}:")}
     return [own, *sorted(started - {own})]

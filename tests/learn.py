@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from core.alignment.examples import Encoded
 from core.alignment.losses import Batch, token_log_probs
-from core.alignment.ppo_training import ON_POLICY, Wanted, write
+from core.alignment.ppo_training import ON_POLICY, Wanted, generate_replies
 from core.dialogue import Dialogue
 from core.evaluation.counting import Side, Verdict, count
 from core.evaluation.judges import RULES, better
@@ -71,7 +71,7 @@ def questions(start: int, end: int) -> list[Prompt]:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class WrittenReply:
     """One answer, as ids and as text."""
 
     ids: Encoded
@@ -105,12 +105,15 @@ class Workshop:
 
     def answers(
         self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, adapter: Path | None = None
-    ) -> list[Said]:
+    ) -> list[WrittenReply]:
         """An answer to each prompt, by our own engine."""
         ids = [self.dialogue.prompt(prompt.turns, low_water=1.0).ids for prompt in prompts]
         stop_ids, end = self.dialogue.stop_ids, self.dialogue.end
         wanted = Wanted(ids, REPLY, stop_ids, end, seed, sampling)
-        return [Said(one, self._read(one)) for one in write(self.model(adapter), wanted)]
+        return [
+            WrittenReply(one, self._read(one))
+            for one in generate_replies(self.model(adapter), wanted)
+        ]
 
     def _read(self, written: Encoded) -> str:
         reply = self.dialogue.reply()
@@ -171,7 +174,9 @@ def vote(prompt: Prompt, a: str, b: str, chance: random.Random) -> str:
     return "b" if winner == "a" else "a"
 
 
-def row(shop: Workshop, prompt: Prompt, chosen: Said, rejected: Said) -> dict[str, object]:
+def row(
+    shop: Workshop, prompt: Prompt, chosen: WrittenReply, rejected: WrittenReply
+) -> dict[str, object]:
     """A preference as others' tools read it, with the ids that were generated beside it."""
     return {
         "prompt": [{"role": "user", "content": prompt.text}],
@@ -203,8 +208,8 @@ class Change:
     """An adapter's answers beside the base's, to the same prompts with the same seeds."""
 
     prompts: Sequence[Prompt]
-    before: Sequence[Said]
-    after: Sequence[Said]
+    before: Sequence[WrittenReply]
+    after: Sequence[WrittenReply]
     kl: float
     """Nats a reply, of replies that the new model samples freely."""
     likely: tuple[float, float]
@@ -221,7 +226,7 @@ class Change:
 def looked_at(
     shop: Workshop,
     prompts: Sequence[Prompt],
-    said: tuple[Sequence[Said], Sequence[Said]],
+    said: tuple[Sequence[WrittenReply], Sequence[WrittenReply]],
     adapter: Path,
 ) -> Change:
     """`said`: the base's answers and the new model's."""
@@ -235,7 +240,7 @@ def looked_at(
 
 
 @torch.no_grad()
-def log_probs(model: PreTrainedModel, said: Sequence[Said]) -> torch.Tensor:
+def log_probs(model: PreTrainedModel, said: Sequence[WrittenReply]) -> torch.Tensor:
     """Of each reply's tokens, one after another."""
     found = []
     for start in range(0, len(said), 8):
@@ -267,11 +272,11 @@ def show(change: Change) -> None:
     )
 
 
-def ended(said: Said) -> bool:
+def ended(said: WrittenReply) -> bool:
     return len(said.ids.reply) < REPLY
 
 
-def variety(said: Said) -> float:
+def variety(said: WrittenReply) -> float:
     words = said.text.lower().split()
     return len(set(words)) / max(1, len(words))
 
@@ -295,7 +300,9 @@ def chosen(shop: Workshop, votes: Path) -> Path:
     return found[max(found)]
 
 
-def compared(shop: Workshop, prompts: Sequence[Prompt]) -> tuple[list[Said], list[Said]]:
+def compared(
+    shop: Workshop, prompts: Sequence[Prompt]
+) -> tuple[list[WrittenReply], list[WrittenReply]]:
     """`henji compare`: the base's answers and the new model's, which it has printed a table of."""
     asked, out = shop.folder / "test.jsonl", shop.folder / "compared"
     rows = ({"id": prompt.id, "prompt": prompt.text} for prompt in prompts)
@@ -304,14 +311,14 @@ def compared(shop: Workshop, prompts: Sequence[Prompt]) -> tuple[list[Said], lis
     told = shop.henji(*words, "--judge", "rule:short-words", show=lambda line: False)
     print(told[told.index("after against before") :])
     record = Record.read(out)
-    sides: dict[Side, list[Said]] = {"a": [], "b": []}
+    sides: dict[Side, list[WrittenReply]] = {"a": [], "b": []}
     for side, said in sides.items():
         for prompt in prompts:
             answer = record.answers[prompt.id, side]
             ids = shop.dialogue.encode_reply(answer.text)
             whole = ids if answer.ending == "stop" else ids[:-1]
             start = shop.dialogue.prompt(prompt.turns, low_water=1.0).ids
-            said.append(Said(Encoded(start, whole), answer.text))
+            said.append(WrittenReply(Encoded(start, whole), answer.text))
     return sides["b"], sides["a"]
 
 

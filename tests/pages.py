@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md", "CONTRIBUTING.md", "bots/slack/README.md", "bots/discord/README.md",
     "core/README.md", "storage/README.md", "storage/PRIVACY.md", "docker/README.md",
@@ -46,7 +46,7 @@ class Command:
 
 
 def read(page: str) -> str:
-    return (HOUSE / page).read_text()
+    return (ROOT / page).read_text()
 
 
 def blocks(page: str, language: str) -> Iterator[str]:

@@ -28,9 +28,9 @@ async def main(redis_url: str, lease: float) -> None:
     store = Store(connection, lease=lease, delivery_lease=lease)
     settings = load(SlackSettings)
     memory = Stores.over(store, RedisQueue(store), settings.policy)
-    terms = RelaySettings("echo", "a process", lease=lease, take=0.1)
+    process_settings = RelaySettings("echo", "a process", lease=lease, take_over=0.1)
     freeze_loaded()  # as `henji slack` does
-    await serve(settings, memory, terms, asyncio.Event())
+    await serve(settings, memory, process_settings, asyncio.Event())
 
 
 if __name__ == "__main__":

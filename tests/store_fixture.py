@@ -65,8 +65,8 @@ class StoreFixture:
         self.outbox = RedisOutbox(self.store)
 
     @classmethod
-    def over(cls, redis: Redis, **terms: Any) -> StoreFixture:
-        return cls(redis, Store(TestConnection(redis), **terms))
+    def over(cls, redis: Redis, **options: Any) -> StoreFixture:
+        return cls(redis, Store(TestConnection(redis), **options))
 
     async def say(
         self, text: str, thread: ThreadKey = THREAD, author: str = "U1", **changes: Any
@@ -114,12 +114,12 @@ class StoreFixture:
 
 
 @asynccontextmanager
-async def at_work(stores: StoreFixture, engine: Engine, **terms: Any) -> AsyncIterator[None]:
+async def at_work(stores: StoreFixture, engine: Engine, **options: Any) -> AsyncIterator[None]:
     """A core, until it is left: then it is told to stop, and has stopped."""
     stop = asyncio.Event()
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
     settings = WorkerSettings(
-        LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **terms}
+        LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **options}
     )
     worker = Worker(stores.queue, stores.history, engine, dialogue, settings)
     working = asyncio.create_task(worker.run(stop))

@@ -95,7 +95,7 @@ async def test_stop_without_a_reply_named_stops_all_of_ones_own(office: Office) 
     await office.stores.say("and this?", author="U1")
     assert (await office.actions.stop_here(ASKER, [THREAD, apart])).done
     assert (await office.actions.stop_here(ASKER, [THREAD, apart])).key == "not_yours"
-    assert list((await office.stores.queue.owed(THREAD)).values()) == ["U2"]
+    assert list((await office.stores.queue.open_jobs(THREAD)).values()) == ["U2"]
 
 
 async def test_an_admin_stops_the_oldest_reply_where_none_is_theirs(office: Office) -> None:
@@ -125,7 +125,7 @@ async def test_the_asker_still_governs_a_reply_that_an_admin_regenerated(office:
     assert (await office.actions.regenerate(ADMIN, THREAD, reply, "press")).done
     claim = await office.stores.claim()
     assert claim.job.author == "U9"  # whose share it counts against
-    assert await office.stores.queue.owed(THREAD) == {claim.job.id: "U1"}
+    assert await office.stores.queue.open_jobs(THREAD) == {claim.job.id: "U1"}
     assert (await office.actions.stop(OTHER, THREAD, claim.job.id)).key == "not_yours"
     assert (await office.actions.stop(ASKER, THREAD, claim.job.id)).done
     assert await office.stores.reply(claim, "ans", "cancelled") == "ok"
@@ -146,7 +146,7 @@ async def test_each_press_regenerates_anew(office: Office) -> None:
     reply = await office.answered()
     for press in ("first", "second"):
         assert (await office.actions.regenerate(ASKER, THREAD, reply, press)).done
-        (waiting,) = await office.stores.queue.owed(THREAD)
+        (waiting,) = await office.stores.queue.open_jobs(THREAD)
         assert (await office.actions.stop(ASKER, THREAD, waiting)).done
 
 
@@ -181,7 +181,7 @@ async def test_a_reset_does_not_end_another_persons_reply(office: Office) -> Non
     job = await office.under_way("U1")
     outcome = await office.actions.reset(OTHER, HERE)
     assert (outcome.done, outcome.key) == (False, "reset_not_yours")
-    assert list(await office.stores.queue.owed(THREAD)) == [job]
+    assert list(await office.stores.queue.open_jobs(THREAD)) == [job]
     assert await office.stores.texts() == ["question"]
 
 
@@ -195,7 +195,7 @@ async def test_a_person_alone_in_a_thread_resets_it_with_their_reply(office: Off
 async def test_an_admin_resets_a_thread_with_everybodys_replies(office: Office) -> None:
     await office.under_way("U1")
     assert (await office.actions.reset(ADMIN, HERE)).done
-    assert await office.stores.queue.owed(THREAD) == {}
+    assert await office.stores.queue.open_jobs(THREAD) == {}
 
 
 async def test_only_admins_reset_what_is_more_than_a_thread(office: Office) -> None:

@@ -19,7 +19,7 @@ from core.alignment.lora import Trainee
 from core.alignment.losses import Batch, reply_log_probs
 from core.alignment.reward import RewardHead, Scorer, trained_against
 from core.alignment.run import Run, in_one_sentence
-from core.alignment.train import drawn, split
+from core.alignment.train import draw_batch, split
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
 from core.models.adapters import read_adapter
@@ -294,7 +294,7 @@ def test_a_training_that_cannot_work_is_refused(bench: Bench) -> None:
 
 
 def test_examples_are_drawn_all_before_any_comes_again() -> None:
-    steps = [drawn(step, 3, 7, seed=1) for step in range(7)]
+    steps = [draw_batch(step, 3, 7, seed=1) for step in range(7)]
     order = [place for step in steps for place in step]
     assert [sorted(order[start : start + 7]) for start in (0, 7, 14)] == [list(range(7))] * 3
     assert order[:7] != order[7:14]

@@ -28,7 +28,7 @@ from tests.processes import Ran, environment_with, finish, henji, in_a_shell, st
 from tests.servers import free_port
 from tests.waiting import until
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 Here: TypeAlias = Callable[..., Ran]
 
@@ -102,7 +102,7 @@ async def test_folders_of_the_working_directory_are_not_run(
         stdout=PIPE,
         stderr=PIPE,
         cwd=tmp_path,
-        env=environment_with({"REDIS_URL": redis_url, "PYTHONPATH": str(HOUSE)}),
+        env=environment_with({"REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}),
     )
     ran = await finish(process)
     assert (ran.status, ran.out) == (0, "echo: hello\n")

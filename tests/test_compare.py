@@ -412,13 +412,13 @@ import bots.cli.entry_point, bots.cli.commands, bots.services, bots.slack.bot, b
 print([name for name in sys.modules if name.startswith("core.evaluation")])
 """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=HOUSE
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert out.decode().strip() == "[]"
 
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 
 def test_every_sentence_of_the_table_the_page_and_the_report_is_in_the_strings() -> None:
@@ -449,4 +449,4 @@ def keys_in(path: Path) -> Iterator[str]:
 
 
 def test_no_test_of_ours_leaves_a_comparison_in_the_project() -> None:
-    assert not [name for name in os.listdir(HOUSE) if name.startswith("compare-")]
+    assert not [name for name in os.listdir(ROOT) if name.startswith("compare-")]

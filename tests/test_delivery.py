@@ -52,8 +52,8 @@ class Story:
             wire=wire,
         )
         ports = (self.stores.queue, self.stores.history, self.stores.deliveries)
-        terms = RelaySettings(LANE, holder, lease=self.lease, take=0.05, drain=0.05)
-        return Relay(simulated, *ports, terms)
+        process_settings = RelaySettings(LANE, holder, lease=self.lease, take_over=0.05, drain=0.05)
+        return Relay(simulated, *ports, process_settings)
 
     @asynccontextmanager
     async def running(self, holder: str = "one", wire: Wire = at_once) -> AsyncIterator[Relay]:
@@ -570,7 +570,7 @@ async def test_a_paused_adapter_leaves_a_delivery_that_another_took_over(
 
     async def late(thread: ThreadKey, job: str, holder: str) -> Delivery | None:
         await story.stores.redis.zadd("henji:{0}:deliveries:stand-in", {job: 1})  # its lease ended
-        assert [taken.job for taken in await ports.take("stand-in", "two")] == [job]
+        assert [taken.job for taken in await ports.take_over("stand-in", "two")] == [job]
         return await look(thread, job, holder)
 
     with monkeypatch.context() as stopped:
@@ -656,4 +656,4 @@ async def test_a_message_that_is_edited_to_nothing_is_forgotten_with_its_reply(
         claim = await story.stores.claim()
         await relay.edited(Asker(THREAD, "U1"), claim.job.turn, " ", "1")
         assert await story.stores.texts(THREAD) == []
-        assert await story.stores.queue.owed(THREAD) == {}
+        assert await story.stores.queue.open_jobs(THREAD) == {}

@@ -363,11 +363,11 @@ async def test_feedback_is_kept_with_the_reason_that_the_unhappy_are_asked_for(
     assert (await answered(deployment, bad))["data"]["title"] == say("feedback_title", "ja")
     guild = deployment.discord.world.channels[general]["guild_id"]
     [opinion] = await deployment.process_stores().feedback.opinions(Place("discord", guild), 10)
-    assert (opinion.by, opinion.verdict, opinion.reason) == (BOB["id"], "bad", "")
+    assert (opinion.by, opinion.rating, opinion.reason) == (BOB["id"], "bad", "")
     sent = await deployment.discord.submits(BOB, bad, {"reason": "too short"})
     assert (await answered(deployment, sent))["data"]["content"] == say("feedback_thanks", "en")
     [opinion] = await deployment.process_stores().feedback.opinions(Place("discord", guild), 10)
-    assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
+    assert (opinion.rating, opinion.reason, opinion.model) == ("bad", "too short", "echo")
 
 
 async def test_a_person_exports_and_deletes_their_messages(

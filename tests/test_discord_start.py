@@ -39,10 +39,15 @@ def settings_for(deployment: DiscordDeployment, **changes: Any) -> DiscordSettin
 async def told_at_the_start(deployment: DiscordDeployment, **changes: Any) -> list[str]:
     """What the log warns of until the bot is connected, and it is served all the same."""
     stop = asyncio.Event()
-    terms = RelaySettings(lane=LANE, holder="bot", drain=0.0)
+    process_settings = RelaySettings(lane=LANE, holder="bot", drain=0.0)
     with capture_logs() as logs:
         serving = asyncio.create_task(
-            bot.serve(settings_for(deployment, **changes), deployment.process_stores(), terms, stop)
+            bot.serve(
+                settings_for(deployment, **changes),
+                deployment.process_stores(),
+                process_settings,
+                stop,
+            )
         )
         await deployment.discord.until(
             lambda: serving.done() or deployment.discord.gateway.identified

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import dist
-from tests.images import COPIED, HOUSE
+from tests.images import COPIED, ROOT
 
 
 @pytest.mark.parametrize("image", dist.IMAGES)
@@ -20,9 +20,7 @@ def test_an_image_can_be_built_from_its_context_alone(image: str) -> None:
         names = archive.getnames()
     dockerfile = f"docker/{image}.Dockerfile"
     assert dockerfile in names
-    copied = re.findall(
-        r"^COPY (?!--from)(.*) \S+$", (HOUSE / dockerfile).read_text(), re.MULTILINE
-    )
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / dockerfile).read_text(), re.MULTILINE)
     wanted = {source for line in copied for source in line.split()}
     assert wanted == set(COPIED)
     assert {name.partition("/")[0] for name in names} == wanted | {"docker"}
@@ -31,7 +29,7 @@ def test_an_image_can_be_built_from_its_context_alone(image: str) -> None:
 
 
 def test_a_build_is_sent_what_it_copies_and_nothing_else() -> None:
-    lines = (HOUSE / ".dockerignore").read_text().splitlines()
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == set(COPIED)
@@ -52,7 +50,7 @@ def test_checksums_are_what_sha256sum_checks(tmp_path: Path) -> None:
 
 
 def test_every_extra_for_users_is_tried() -> None:
-    text = (HOUSE / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text()
     section = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
     extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
     assert extras - {"dev"} == set(dist.EXTRAS) - {""}

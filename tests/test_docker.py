@@ -138,10 +138,10 @@ async def test_redis_keeps_what_it_is_given_asks_for_a_password_and_refuses_when
             "save": "",
         }
         await _refuses_when_full(server.client, "2G")
-        stranger = Redis(port=server.port)
+        without_password = Redis(port=server.port)
         with pytest.raises(exceptions.AuthenticationError):
-            await stranger.ping()
-        await stranger.aclose()
+            await without_password.ping()
+        await without_password.aclose()
         assert "sesame" not in server.arguments()
     assert services(DOCKER / "compose.yaml")["redis"]["volumes"][0] == "memory:/data"
 

@@ -79,7 +79,7 @@ def twins(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedMo
 async def engine_for(
     model: PreTrainedModel, kind: type[TorchEngine] = TorchEngine, **limits: Any
 ) -> AsyncIterator[TorchEngine]:
-    limits = {"cache_bytes": 32 << 20, "step_tokens": 64, "places": 8} | limits
+    limits = {"cache_bytes": 32 << 20, "step_tokens": 64, "slots": 8} | limits
     engine = await kind.open(lambda: model, lambda _: Limits(CONTEXT, **limits))
     try:
         yield engine
@@ -105,7 +105,7 @@ async def reply(engine: TorchEngine, request: GenerationRequest) -> list[Chunk]:
 
 async def test_the_stages_of_a_start_are_told_in_order() -> None:
     stages: list[LoadingStage] = []
-    limits = Limits(CONTEXT, places=2, step_tokens=64, cache_bytes=1 << 22)
+    limits = Limits(CONTEXT, slots=2, step_tokens=64, cache_bytes=1 << 22)
     engine = await TorchEngine.open(gpt_neox, lambda _: limits, progress=stages.append)
     await engine.close()
     assert stages == ["kernels", "trace", "comparison"]
@@ -153,10 +153,10 @@ async def test_a_busy_mixed_batch_gives_each_request_what_generate_gives_it_alon
 async def test_closing_the_iterator_frees_the_place_at_the_next_step(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:
-    async with engine_for(twins[0], places=1) as engine:
+    async with engine_for(twins[0], slots=1) as engine:
         stream = engine.generate(request_for([5] * 20, max_new_tokens=400))
         await anext(stream)
-        assert engine.stats().places == 0
+        assert engine.stats().slots == 0
         waiting = asyncio.create_task(reply(engine, request_for([7, 8], max_new_tokens=3)))
         await stream.aclose()
         assert len(ids_of(await asyncio.wait_for(waiting, 20))) == 3
@@ -269,7 +269,7 @@ async def test_a_small_step_gives_the_same_as_a_large_one(
 ) -> None:
     ours, theirs = twins
     asked = prompts(5, seed=4)
-    async with engine_for(ours, step_tokens=16, places=3) as engine:
+    async with engine_for(ours, step_tokens=16, slots=3) as engine:
         replies = await asyncio.gather(*(reply(engine, request_for(one)) for one in asked))
     assert [ids_of(chunks) for chunks in replies] == [alone(theirs, one, 24, 1.1) for one in asked]
 
@@ -365,13 +365,13 @@ async def test_numbers_that_are_not_finite_cost_only_the_request_that_has_them(
 async def test_an_engine_tells_how_much_more_it_takes(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:
-    async with engine_for(twins[0], places=3) as engine:
-        assert engine.stats().places == 3
+    async with engine_for(twins[0], slots=3) as engine:
+        assert engine.stats().slots == 3
         streams = [engine.generate(request_for([5] * 40, max_new_tokens=400)) for _ in range(2)]
         for stream in streams:
             await anext(stream)
         busy = engine.stats()
-        assert (busy.running, busy.waiting, busy.places) == (2, 0, 1)
+        assert (busy.running, busy.waiting, busy.slots) == (2, 0, 1)
         assert 0 < busy.cache_used < 1
         assert busy.tokens_per_second > 0 < busy.time_to_first_token
         for stream in streams:

@@ -41,9 +41,9 @@ class _Uncaptured(Runner):
 
     def __init__(self, model: PreTrainedModel, cache: PagedCache, limits: Limits) -> None:
         compile_blocks(model)
-        places, pages = limits.places, CONTEXT // SIZE
-        self._decoding = DecodeStep(model, cache, places, pages)
-        self._mixed = MixedStep(model, cache, max(limits.step_tokens, places), places, pages)
+        slots, pages = limits.slots, CONTEXT // SIZE
+        self._decoding = DecodeStep(model, cache, slots, pages)
+        self._mixed = MixedStep(model, cache, max(limits.step_tokens, slots), slots, pages)
 
     def _logits(
         self, parts: list[ScheduledChunk], ids: Ints | torch.Tensor, positions: Ints, wanted: Ints
@@ -86,7 +86,7 @@ async def test_pages_give_each_request_what_generate_gives_it_alone(
 ) -> None:
     ours, theirs = twins
     asked = [prompt[:40] for prompt in prompts(4, seed=5)]
-    async with _engine_for(ours, places=3, step_tokens=24) as engine:
+    async with _engine_for(ours, slots=3, step_tokens=24) as engine:
         requests = [request_for(prompt, max_new_tokens=6) for prompt in asked]
         replies = await asyncio.gather(*(reply(engine, one) for one in requests))
         again = await reply(engine, requests[0])
@@ -110,7 +110,7 @@ async def test_a_preempted_request_goes_on_from_fresh_pages(
     asked = [prompt[:24] for prompt in prompts(3, seed=8)]
     shape = CacheShape.of(ours)
     room = 5 * SIZE * shape.bytes_per_token
-    async with _engine_for(ours, places=3, step_tokens=64, cache_bytes=room) as engine:
+    async with _engine_for(ours, slots=3, step_tokens=64, cache_bytes=room) as engine:
         requests = [request_for(prompt, max_new_tokens=10) for prompt in asked]
         replies = await asyncio.gather(*(reply(engine, one) for one in requests))
     assert preempted
@@ -147,7 +147,7 @@ async def test_a_reply_may_end_while_the_next_step_is_under_way(
     asked = [prompt[:20] for prompt in prompts(3, seed=5)]
     expected = [alone(theirs, prompt, 9, 1.1) for prompt in asked]
     last = expected[0].index(expected[0][5])
-    async with _engine_for(ours, places=3, step_tokens=64) as engine:
+    async with _engine_for(ours, slots=3, step_tokens=64) as engine:
         requests = [request_for(prompt, max_new_tokens=9) for prompt in asked]
         stopped = replace(requests[0], stop_ids=frozenset({expected[0][last]}))
         replies = await asyncio.gather(*(reply(engine, one) for one in (stopped, *requests[1:])))
@@ -166,7 +166,7 @@ async def test_a_seed_draws_the_same_reply_alone_and_among_others(
     requests = [
         request_for(prompt, drawn, seed=n, max_new_tokens=5) for n, prompt in enumerate(asked)
     ]
-    async with _engine_for(ours, places=4, step_tokens=64) as engine:
+    async with _engine_for(ours, slots=4, step_tokens=64) as engine:
         together = await asyncio.gather(*(reply(engine, one) for one in requests))
         alone_ = [await reply(engine, one) for one in requests]
     assert [ids_of(chunks) for chunks in together] == [ids_of(chunks) for chunks in alone_]

@@ -319,10 +319,10 @@ async def test_a_silent_server_is_given_up() -> None:
 
 async def test_closing_the_iterator_closes_the_connection() -> None:
     server = Server(stalls=True)
-    async with opened(server, places=4) as engine:
+    async with opened(server, slots=4) as engine:
         stream = engine.generate(request_for())
         assert (await anext(stream)).ids == (101,)
-        assert (engine.stats().running, engine.stats().places) == (1, 3)
+        assert (engine.stats().running, engine.stats().slots) == (1, 3)
         await stream.aclose()
         await asyncio.wait_for(server.left.wait(), 10)
         assert engine.stats().running == 0

@@ -24,7 +24,7 @@ def _book(scheduler: Scheduler, parts: list[ScheduledChunk]) -> None:
 
 
 def test_those_that_go_on_are_planned_before_their_tokens_are_known() -> None:
-    scheduler = Scheduler(BlockManager(16), places=4, step_tokens=64)
+    scheduler = Scheduler(BlockManager(16), slots=4, step_tokens=64)
     first, second = _begin(scheduler, 0), _begin(scheduler, 1, SIZE + 3)
     parts = scheduler.plan()
     held = [len(first.blocks), len(second.blocks)]
@@ -40,7 +40,7 @@ def test_those_that_go_on_are_planned_before_their_tokens_are_known() -> None:
 
 
 def test_nobody_is_planned_ahead_where_somebody_ends_or_could_join() -> None:
-    scheduler = Scheduler(BlockManager(16), places=2, step_tokens=64)
+    scheduler = Scheduler(BlockManager(16), slots=2, step_tokens=64)
     first, second = _begin(scheduler, 0), _begin(scheduler, 1, new=2)
     parts = scheduler.plan()
     assert scheduler.follow(parts)
@@ -62,7 +62,7 @@ def test_nobody_is_planned_ahead_where_somebody_ends_or_could_join() -> None:
 
 
 def test_a_piece_of_a_prompt_and_a_full_cache_are_planned_as_ever() -> None:
-    scheduler = Scheduler(BlockManager(3), places=2, step_tokens=SIZE)
+    scheduler = Scheduler(BlockManager(3), slots=2, step_tokens=SIZE)
     long = _begin(scheduler, 0, 2 * SIZE, new=SIZE)
     piece = scheduler.plan()
     assert scheduler.follow(piece) is None
@@ -70,7 +70,7 @@ def test_a_piece_of_a_prompt_and_a_full_cache_are_planned_as_ever() -> None:
     parts = scheduler.plan()
     following = scheduler.follow(parts)
     assert following is not None
-    full = Scheduler(BlockManager(1), places=2, step_tokens=SIZE)
+    full = Scheduler(BlockManager(1), slots=2, step_tokens=SIZE)
     short = _begin(full, 0, SIZE - 1, new=SIZE)
     parts = full.plan()
     assert full.follow(parts)

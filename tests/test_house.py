@@ -14,7 +14,7 @@ import pytest
 
 from bots.platforms import names, settings_classes
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sentencepiece", "tokenizers", "numba")
 
 ALLOWED = {
@@ -31,7 +31,7 @@ def is_wiring(path: Path) -> bool:
 
 def rooms_known_to(path: Path) -> Iterator[str]:
     """The rooms that a file imports anything from, wherever in the file."""
-    for node in ast.walk(ast.parse((HOUSE / path).read_text())):
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -40,7 +40,7 @@ def rooms_known_to(path: Path) -> Iterator[str]:
 
 
 def files_of(room: str) -> list[Path]:
-    return [path.relative_to(HOUSE) for path in (HOUSE / room).rglob("*.py")]
+    return [path.relative_to(ROOT) for path in (ROOT / room).rglob("*.py")]
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))
@@ -53,7 +53,7 @@ def test_a_room_knows_only_the_rooms_that_the_arrows_lead_to(room: str) -> None:
 
 def modules_imported_by(path: Path) -> Iterator[str]:
     """The modules of ours that a file imports, wherever in the file; not those for types alone."""
-    tree = ast.parse((HOUSE / path).read_text())
+    tree = ast.parse((ROOT / path).read_text())
     for_types = {
         id(inner)
         for node in ast.walk(tree)
@@ -80,7 +80,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 def test_the_files_in_which_bots_and_storage_meet_exist() -> None:
     for path in WIRING:
-        assert (HOUSE / path).exists()
+        assert (ROOT / path).exists()
 
 
 async def test_finding_the_platforms_needs_no_extra() -> None:
@@ -97,7 +97,7 @@ main()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", script, *words),
             stdout=asyncio.subprocess.PIPE,
-            cwd=HOUSE,
+            cwd=ROOT,
         )
         out, _ = await asyncio.wait_for(process.communicate(), 60)
         assert said in out.decode()
@@ -115,7 +115,7 @@ for module in pkgutil.walk_packages(bots.__path__, "bots."):
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=HOUSE
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert out.decode().strip() == "[]"
@@ -123,7 +123,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 
 def platforms_named_in(path: Path) -> Iterator[str]:
     """Where code, rather than a sentence or an example, names a platform of `bots/`."""
-    tree = ast.parse((HOUSE / path).read_text())
+    tree = ast.parse((ROOT / path).read_text())
     for node in ast.walk(tree):
         words = ""
         match node:

@@ -14,7 +14,7 @@ from time import thread_time
 import pytest
 
 from bots.text import split
-from core.dialogue.loop_detection import first_round
+from core.dialogue.loop_detection import first_round_end
 from core.dialogue.tokenizers.detokenizers import WindowDetokenizer
 from core.errors import TurnTooLong
 from tests import dialogues
@@ -154,4 +154,4 @@ def test_a_window_of_ids_does_not_grow_with_characters_that_never_become_whole()
 
 @pytest.mark.parametrize("unit", WORST.values(), ids=WORST)
 def test_the_loop_guard_takes_time_in_proportion_to_a_text(unit: str) -> None:
-    check_linear(first_round, unit)
+    check_linear(first_round_end, unit)

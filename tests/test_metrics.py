@@ -63,9 +63,13 @@ class Since:
 @asynccontextmanager
 async def a_relay(stores: StoreFixture, wire: Wire = at_once) -> AsyncIterator[tuple[Relay, Board]]:
     board, stop = Board(), asyncio.Event()
-    terms = RelaySettings(LANE, "bot", take=0.05, drain=0.05)
+    process_settings = RelaySettings(LANE, "bot", take_over=0.05, drain=0.05)
     relay = Relay(
-        SimulatedPlatform(board, wire=wire), stores.queue, stores.history, stores.deliveries, terms
+        SimulatedPlatform(board, wire=wire),
+        stores.queue,
+        stores.history,
+        stores.deliveries,
+        process_settings,
     )
     work = asyncio.create_task(relay.run(stop))
     try:
@@ -78,8 +82,8 @@ async def a_relay(stores: StoreFixture, wire: Wire = at_once) -> AsyncIterator[t
 @asynccontextmanager
 async def a_core(stores: StoreFixture, engine: EchoEngine) -> AsyncIterator[Worker]:
     stop, dialogue = asyncio.Event(), Dialogue.load(CATALOGUE["echo"], None)
-    terms = WorkerSettings(LANE, "core", drain=0, renew=0.02)
-    worker = Worker(stores.queue, stores.history, engine, dialogue, terms)
+    process_settings = WorkerSettings(LANE, "core", drain=0, renew=0.02)
+    worker = Worker(stores.queue, stores.history, engine, dialogue, process_settings)
     working = asyncio.create_task(worker.run(stop))
     try:
         yield worker

@@ -151,7 +151,7 @@ async def _generated(
     model: Any, dialogue: Dialogue, prompt: tuple[int, ...], sampling: Sampling
 ) -> list[int]:
     """The engine's reply, as the worker asks for one."""
-    limits = Limits(2048, places=1, step_tokens=64, cache_bytes=1 << 24)
+    limits = Limits(2048, slots=1, step_tokens=64, cache_bytes=1 << 24)
     engine = await TorchEngine.open(lambda: model, lambda _: limits)
     request = GenerationRequest(
         id="1",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.mutants.__main__ import JUDGES, all_mutants, known_equivalent
 from tests.mutants.make import mutants_of
-from tests.mutants.reach import HOUSE
+from tests.mutants.reach import ROOT
 
 LUA = """-- a < comment
 local x = 1
@@ -42,7 +42,7 @@ def test_every_python_mutant_is_python() -> None:
     mutants = [mutant for mutant in all_mutants() if mutant.file.suffix == ".py"]
     assert len(mutants) > 200
     for mutant in mutants:
-        ast.parse(mutant.applied((HOUSE / mutant.file).read_text()))
+        ast.parse(mutant.applied((ROOT / mutant.file).read_text()))
 
 
 def test_the_list_of_equivalent_mutants_is_current_and_gives_reasons() -> None:
@@ -53,4 +53,4 @@ def test_the_list_of_equivalent_mutants_is_current_and_gives_reasons() -> None:
 
 
 def test_the_tests_that_judge_mutants_exist() -> None:
-    assert all((HOUSE / test).is_file() for test in JUDGES)
+    assert all((ROOT / test).is_file() for test in JUDGES)

@@ -15,7 +15,7 @@ from tests.processes import Ran, environment_with, finish
 from tests.servers import free_port
 from tests.waiting import until
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree with one folder more."""
     copy = tmp_path_factory.mktemp("tree")
     for room in ("bots", "core", "storage"):
-        shutil.copytree(HOUSE / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(HOUSE / "tests" / "toy_platform", copy / "bots" / "toy")
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests" / "toy_platform", copy / "bots" / "toy")
     return copy
 
 

@@ -22,14 +22,14 @@ from core.observe import metrics
 from core.place_rules import NAMES as RULES
 from core.settings import Settings, environment_name
 from tests.compose_redis import compose_redis
-from tests.pages import HOUSE, PAGES, Command, blocks, commands, commands_in_comments, inline, read
+from tests.pages import PAGES, ROOT, Command, blocks, commands, commands_in_comments, inline, read
 from tests.processes import in_a_shell
 from tests.test_docker import services
 from tests.test_kubernetes import WORKLOADS
 
-DOCKER = HOUSE / "docker"
+DOCKER = ROOT / "docker"
 KINDS: tuple[type[Settings], ...] = (Settings, *settings_classes().values())
-FILES = [str(path.relative_to(HOUSE)) for path in sorted(DOCKER.rglob("*"))
+FILES = [str(path.relative_to(ROOT)) for path in sorted(DOCKER.rglob("*"))
          if path.suffix in (".yaml", ".env", ".Dockerfile")]  # fmt: skip
 EVERY = [command for page in PAGES for command in commands(page)]
 EVERY += [command for file in FILES for command in commands_in_comments(file)]
@@ -88,11 +88,11 @@ def check_henji(words: list[str], command: Command | None = None) -> None:
         with suppress(*(UNSAID if command is not None and command.named else ())):
             group.make_context(group.name, list(words), parent=context.parent)
     if group.name == "bench" and words:
-        assert words[0] in benchmark_names(HOUSE)
+        assert words[0] in benchmark_names(ROOT)
 
 
 def check_make(words: list[str], command: Command) -> None:
-    text = (HOUSE / "Makefile").read_text()
+    text = (ROOT / "Makefile").read_text()
     (targets,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     assert {word for word in words if "=" not in word} <= set(targets.split())
     helped = set(re.findall(r'@echo "make ([\w-]+)', text))
@@ -108,7 +108,7 @@ OPTIONS = {
 
 def check_docker(words: list[str], command: Command) -> None:
     if words[0] == "build":
-        assert all((HOUSE / path).is_file() for path in re.findall(r"-f (\S+)", command.line))
+        assert all((ROOT / path).is_file() for path in re.findall(r"-f (\S+)", command.line))
         return
     assert words[0] == "compose", command
     words = words[1:]
@@ -116,7 +116,7 @@ def check_docker(words: list[str], command: Command) -> None:
     while words[0].startswith("-"):
         option, value, *words = words
         if option == "-f":
-            path = HOUSE / value
+            path = ROOT / value
         else:
             assert option == "--profile"
             profiles.append(value)
@@ -154,9 +154,9 @@ def check_kubectl(words: list[str], command: Command) -> None:
     match verb:
         case "create":
             for path in re.findall(r"--from-file=(\S+)", command.line):
-                assert path == "docker/secrets" or (HOUSE / path).exists()
+                assert path == "docker/secrets" or (ROOT / path).exists()
         case "apply":
-            assert (HOUSE / words[words.index("-k") + 1] / "kustomization.yaml").is_file()
+            assert (ROOT / words[words.index("-k") + 1] / "kustomization.yaml").is_file()
         case "rollout":
             for word in words[1:]:
                 kind, _, name = word.partition("/")
@@ -177,7 +177,7 @@ def check_source(words: list[str], command: Command) -> None:
     """What is copied is there."""
     plain = [word for word in words if not word.startswith("-") and not word.isdigit()]
     if len(plain) > 1:
-        assert plain[0] == "/dev/null" or (HOUSE / plain[0]).exists()
+        assert plain[0] == "/dev/null" or (ROOT / plain[0]).exists()
 
 
 def check_pip(words: list[str], command: Command) -> None:
@@ -185,7 +185,7 @@ def check_pip(words: list[str], command: Command) -> None:
     for extras in re.findall(r"\[([\w,]+)\]", command.line):
         assert set(extras.split(",")) <= project["optional-dependencies"].keys()
     if "--constraint" in words:
-        assert (HOUSE / words[words.index("--constraint") + 1]).is_file()
+        assert (ROOT / words[words.index("--constraint") + 1]).is_file()
 
 
 def check_unit(words: list[str], command: Command) -> None:
@@ -195,7 +195,7 @@ def check_unit(words: list[str], command: Command) -> None:
 
 def check_module(words: list[str], command: Command) -> None:
     module = words[words.index("-m") + 1]
-    path = HOUSE / module.replace(".", "/")
+    path = ROOT / module.replace(".", "/")
     assert module == "venv" or path.with_suffix(".py").is_file() or path.is_dir(), module
 
 
@@ -360,9 +360,9 @@ def _is_path(code: str) -> bool:
 def _check_path(page: str, code: str) -> None:
     if code in SERVED or code.startswith(ELSEWHERE) or any(word in code for word in MADE_UP):
         return
-    places = [HOUSE, (HOUSE / page).parent, HOUSE / "docker" / "kubernetes", HOUSE / "bots/console"]
+    places = [ROOT, (ROOT / page).parent, ROOT / "docker" / "kubernetes", ROOT / "bots/console"]
     there = any((place / code).exists() for place in places)
-    assert there or ("/" not in code and any(HOUSE.glob(f"bots/**/{code}"))), f"no {code}"
+    assert there or ("/" not in code and any(ROOT.glob(f"bots/**/{code}"))), f"no {code}"
 
 
 def _check_name(name: str) -> None:
@@ -370,8 +370,8 @@ def _check_name(name: str) -> None:
     settings = {setting for kind in KINDS for setting in kind.model_fields}
     if name in settings or name in RULES or name in _secrets() or name in LIBRARIES:
         return
-    files = [*(HOUSE / "core").rglob("*.py"), *(HOUSE / "bots").rglob("*.py")]
-    files += [*(HOUSE / "storage").rglob("*.py"), DOCKER / "compose.yaml"]
+    files = [*(ROOT / "core").rglob("*.py"), *(ROOT / "bots").rglob("*.py")]
+    files += [*(ROOT / "storage").rglob("*.py"), DOCKER / "compose.yaml"]
     assert any(re.search(rf"\b{name}", path.read_text()) for path in files), f"nothing is {name}"
 
 
@@ -399,7 +399,7 @@ def test_every_command_of_the_program_is_on_a_page() -> None:
 def test_the_installation_takes_torchs_build_from_the_index_that_is_named() -> None:
     made = subprocess.run(
         ["make", "--dry-run", "--always-make", "setup", "TORCH_INDEX_URL=https://index.example"],
-        cwd=HOUSE, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True,
     ).stdout  # fmt: skip
     first, second, *_ = (line for line in made.splitlines() if "--constraint" in line)
     assert first.endswith("--index-url https://index.example torch")

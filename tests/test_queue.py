@@ -440,7 +440,7 @@ async def test_a_stale_holder_cannot_close_a_reopened_delivery(
     assert await stores.deliveries.close(delivery, ["b1"])
     await stores.deliveries.reopen(delivery)
     assert not await stores.deliveries.close(delivery, ["b1"])
-    assert [d.job for d in await stores.deliveries.take("slack", "other")] == [delivery.job]
+    assert [d.job for d in await stores.deliveries.take_over("slack", "other")] == [delivery.job]
 
 
 async def test_a_dead_letter_can_be_given_another_life(stores: StoreFixture) -> None:
@@ -455,7 +455,7 @@ async def test_a_dead_letter_can_be_given_another_life(stores: StoreFixture) -> 
     assert receipt.outcome == "queued"
     await stores.reply(await stores.claim(), "hi, late")
     assert await stores.texts() == ["hello", "hi, late"]
-    taken = await stores.deliveries.take("slack", "any adapter")
+    taken = await stores.deliveries.take_over("slack", "any adapter")
     assert receipt.job in [delivery.job for delivery in taken]
     assert await stores.queue.dead() == []
 
@@ -492,7 +492,7 @@ async def test_every_key_has_a_lifetime(stores: StoreFixture) -> None:
     await stores.queue.edit(ThreadKey("slack", "T1", "C1", "x"), "m", "t", "1", LANE, "adapter")
     await stores.queue.fail(await stores.claim(), "internal", "boom", retry=False)
     await stores.queue.sweep()
-    await stores.deliveries.take("slack", "adapter")
+    await stores.deliveries.take_over("slack", "adapter")
     forever = [name for name in await stores.redis.keys() if await stores.redis.ttl(name) < 0]
     assert forever == []
     open_ = await stores.redis.hgetall("henji:{0}:open")
@@ -501,10 +501,10 @@ async def test_every_key_has_a_lifetime(stores: StoreFixture) -> None:
 
 async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(stores: StoreFixture) -> None:
     first, second = await stores.say("one"), await stores.say("two", author="U2")
-    assert await stores.queue.owed(THREAD) == {first.job: "U1", second.job: "U2"}
+    assert await stores.queue.open_jobs(THREAD) == {first.job: "U1", second.job: "U2"}
     await stores.reply(await stores.claim(), "1")
     await stores.reply(await stores.claim(), "2")
-    assert await stores.queue.owed(THREAD) == {}
+    assert await stores.queue.open_jobs(THREAD) == {}
 
 
 async def test_a_position_is_told_while_a_reply_waits(stores: StoreFixture) -> None:

@@ -277,7 +277,7 @@ class QueueMachine(RuleBasedStateMachine):
                         if isinstance(e, Done | Failed | Cancelled)]  # fmt: skip
             assert (id_, job.ended, len(ends)) == (id_, job.ended or "open", 1)
         self.run(self.stores.queue.sweep())
-        self.run(self.stores.deliveries.take("p", "adapter"))
+        self.run(self.stores.deliveries.take_over("p", "adapter"))
         for name in self.run(self.redis.keys()):
             assert self.run(self.redis.ttl(name)) >= 0, name
 

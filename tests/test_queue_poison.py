@@ -37,7 +37,7 @@ async def test_a_delivery_that_cannot_be_read_stops_no_other(stores: StoreFixtur
     healthy = await stores.say("hello")
     for receipt in (poisoned, healthy):
         await stores.redis.zadd(keys.key("deliveries", 0, "slack"), {job_of(receipt): 1})
-    assert [d.job for d in await stores.deliveries.take("slack", "other")] == [healthy.job]
+    assert [d.job for d in await stores.deliveries.take_over("slack", "other")] == [healthy.job]
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,6 @@ async def test_keys_changed_outside_a_reply_have_a_lifetime_too(stores: StoreFix
     await stores.say("too long", thread=other)
     await stores.queue.fail(await stores.claim(), "too_long", "", retry=False, forget=True)
     await stores.queue.sweep()
-    await stores.deliveries.take("slack", "adapter")
+    await stores.deliveries.take_over("slack", "adapter")
     forever = [name for name in await stores.redis.keys() if await stores.redis.ttl(name) < 0]
     assert forever == []

@@ -16,7 +16,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from tests import audit
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 SECRETS = {
     "a Slack token": r"xox[abeprs]-\d{9,}-[\w-]{10,}|xapp-\d-[A-Z0-9]{8,}-\d{9,}",
@@ -31,10 +31,10 @@ SECRETS = {
 
 def files() -> list[Path]:
     """What git keeps; in a copy without git, what is there apart from hidden folders."""
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=HOUSE, capture_output=True, text=True)
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
-        return [path for top in HOUSE.glob("[!.]*") for path in [top, *top.rglob("*")]]
-    return [HOUSE / name for name in listing.stdout.split("\0") if name]
+        return [path for top in ROOT.glob("[!.]*") for path in [top, *top.rglob("*")]]
+    return [ROOT / name for name in listing.stdout.split("\0") if name]
 
 
 def test_no_secret_is_in_the_repository() -> None:
@@ -44,7 +44,7 @@ def test_no_secret_is_in_the_repository() -> None:
     for path in found:
         text = path.read_bytes().decode(errors="ignore") if path.is_file() else ""
         for name, form in forms.items():
-            assert not form.search(text), f"{path.relative_to(HOUSE)} has {name}"
+            assert not form.search(text), f"{path.relative_to(ROOT)} has {name}"
 
 
 @pytest.mark.parametrize(
@@ -86,30 +86,30 @@ def test_an_audit_fails_where_a_fault_is_known_and_says_where_it_could_not_look(
 
 
 def test_files_with_settings_and_secrets_of_ones_own_are_ignored() -> None:
-    ignored = (HOUSE / ".gitignore").read_text().splitlines()
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {"henji.toml", "docker/secrets/"} <= set(ignored)
 
 
 PAGES = sorted(path for path in files() if path.suffix == ".md")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", page.read_text()):
         assert not target or (page.parent / target).exists(), target
 
 
 def drawing() -> str:
-    return (HOUSE / "README.md").read_text().partition("## The house")[2].split("```")[1]
+    return (ROOT / "README.md").read_text().partition("## The house")[2].split("```")[1]
 
 
 def drawn_files() -> Iterator[Path]:
     """Every file and folder that the README's drawing of the house names."""
-    room = HOUSE
+    room = ROOT
     for line in drawing().strip().splitlines():
         first, _, rest = line.partition(" ")
         if first:
-            room = HOUSE / first
+            room = ROOT / first
             yield room
         else:
             yield from (room / name for name in re.findall(r"\w+\.(?:py|md)|\w+/", rest))
@@ -125,7 +125,7 @@ def test_the_drawing_of_the_house_names_files_that_exist() -> None:
 @pytest.mark.parametrize("room", ["core", "storage", "bots"])
 def test_every_file_of_a_room_stands_in_the_drawing(room: str) -> None:
     text = drawing()
-    for path in (HOUSE / room).iterdir():
+    for path in (ROOT / room).iterdir():
         if path.name != "__init__.py" and path.suffix == ".py" and path.stem != "__main__":
             assert path.name in text, path
         if path.is_dir() and path.name != "__pycache__":
@@ -133,14 +133,14 @@ def test_every_file_of_a_room_stands_in_the_drawing(room: str) -> None:
 
 
 def test_the_walk_of_a_message_names_files_that_exist() -> None:
-    walk = (HOUSE / "README.md").read_text().partition("## The walk")[2].partition("## Words")[0]
+    walk = (ROOT / "README.md").read_text().partition("## The walk")[2].partition("## Words")[0]
     named = re.findall(r"`((?:core|storage|bots)/[\w./]+)`", walk)
     assert len(named) > 10
-    assert all((HOUSE / name).is_file() for name in named)
+    assert all((ROOT / name).is_file() for name in named)
 
 
 def test_each_room_has_a_page_that_the_readme_leads_to() -> None:
-    readme = (HOUSE / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     for room in ("bots/slack", "bots/discord", "core", "storage", "docker"):
         assert f"({room}/README.md)" in readme
     assert "(storage/PRIVACY.md)" in readme
@@ -178,7 +178,7 @@ def needed(
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 def test_every_package_that_is_installed_is_pinned(python: str) -> None:
-    lines = (HOUSE / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
     pinned = {canonicalize_name(pin.name): pin.specifier for pin in pins}
     for name in needed("henji", EXTRAS, python, set()):

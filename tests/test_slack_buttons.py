@@ -99,11 +99,11 @@ async def test_feedback_is_stored_with_model_and_reason(
     view = await modal(deployment, "henji_reason")
     feedback, space = deployment.stores().feedback, Place("slack", slack.workspace.team)
     [opinion] = await feedback.opinions(space)
-    assert (opinion.by, opinion.verdict, opinion.reason) == ("U2", "bad", "")
+    assert (opinion.by, opinion.rating, opinion.reason) == ("U2", "bad", "")
     slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
     await whispered(deployment, "U2", "Thank you")
     [opinion] = await feedback.opinions(space)
-    assert (opinion.verdict, opinion.reason, opinion.model) == ("bad", "too short", "echo")
+    assert (opinion.rating, opinion.reason, opinion.model) == ("bad", "too short", "echo")
     assert opinion.sampling == CATALOGUE["echo"].sampling
     assert opinion.job == (reply.metadata or {})["event_payload"]["job"]
     await deployment.stores().history.forget(space, "U2")

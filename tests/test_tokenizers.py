@@ -112,16 +112,16 @@ def test_a_tie_between_two_ways_is_not_settled() -> None:
         text
         for character in "w01-ー。"
         for length in range(2, 9)
-        if not spm.settled(text := character * length)
+        if not spm.is_context_free(text := character * length)
     )
-    assert not spm.settled(f"ユーザー: {tied}<")
-    assert spm.settled("ユーザー: 吾輩は猫である<")
+    assert not spm.is_context_free(f"ユーザー: {tied}<")
+    assert spm.is_context_free("ユーザー: 吾輩は猫である<")
 
 
 def test_rounding_alone_decides_between_ways_that_tie() -> None:
-    """The trap that `settled` is for: the same text, behind others, taken apart in another way."""
+    """`is_context_free` exists for this: the same text, behind others, is split in another way."""
     spm = dialogues.shared("rinna").tokenizer
-    tied = [c * n for c in "w01-ー。" for n in range(3, 40) if not spm.settled(c * n)]
+    tied = [c * n for c in "w01-ー。" for n in range(3, 40) if not spm.is_context_free(c * n)]
     alone = {text: spm.encode(f"NL>{text}") for text in tied}
     behind = (("吾輩は猫である。ww" * length) + "<" for length in range(0, 400, 7))
     differs = (
@@ -136,7 +136,7 @@ def test_rounding_alone_decides_between_ways_that_tie() -> None:
 def test_parts_that_are_settled_have_the_ids_of_the_whole(left: str, right: str) -> None:
     spm = tokenizer("rinna")
     before, after = f"ユーザー: {left}<", f"NL>システム: {right}"
-    if spm.settled(before) and spm.settled(after):
+    if spm.is_context_free(before) and spm.is_context_free(after):
         assert spm.encode(before + after) == spm.encode(before) + spm.encode(after)
 
 

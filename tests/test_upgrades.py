@@ -81,7 +81,7 @@ async def _takes_over_what_was_running(stores: StoreFixture) -> None:
         keys.key("deliveries", 0, "slack"),
         dict.fromkeys(await stores.redis.zrange(keys.key("deliveries", 0, "slack"), 0, -1), 1),
     )
-    taken = await stores.deliveries.take("slack", "a newer bot")
+    taken = await stores.deliveries.take_over("slack", "a newer bot")
     assert {delivery.turn for delivery in taken} == {"m1", "m2", "m3", "m4"}
     assert (await stores.texts())[:2] == ["日本の首都は?", "東京です。"]
 
@@ -247,7 +247,7 @@ async def test_a_reply_that_the_first_release_opened_is_governed_by_its_author(
 ) -> None:
     stores = StoreFixture.over(redis)
     await scene.load(redis, scene.read(RELEASES[0]))
-    owed = await stores.queue.owed(THREAD)
+    owed = await stores.queue.open_jobs(THREAD)
     assert set(owed.values()) == {"U1", "U2"}
     for job, asker in owed.items():
         assert (await stores.delivery(job)).governor == asker

@@ -333,7 +333,7 @@ def _print_opinion(opinion: Opinion, as_json: bool) -> None:
         return
     sampling = asdict(opinion.sampling) if opinion.sampling else {}
     made = " ".join([opinion.model, *(f"{name}={value:g}" for name, value in sampling.items())])
-    head = f"{_time(opinion.at)}  {opinion.by}  {opinion.verdict:4}  {opinion.job}  {made}"
+    head = f"{_time(opinion.at)}  {opinion.by}  {opinion.rating:4}  {opinion.job}  {made}"
     print_text(f"{head}  {opinion.reason}".rstrip())
 
 

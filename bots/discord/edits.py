@@ -76,7 +76,7 @@ class EditHandler:
         found = await self._context.deliveries.locate(thread, message)
         await self._context.relay.deleted(thread, message)
         if found:
-            owed = await self._context.queue.owed(found[0])
+            owed = await self._context.queue.open_jobs(found[0])
             await self._context.platform.withdraw(found[0], found[1], owed)
 
     async def on_thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:

@@ -55,7 +55,7 @@ class Bucket:
         reserve = 0 if final else min(RESERVED, self.limit - 1)
         return 0.0 if self.left > reserve else self.resets - now
 
-    def take(self, now: float) -> None:
+    def spend(self, now: float) -> None:
         if now >= self.resets:
             self.left, self.resets = self.limit, now + self.seconds
         self.left -= 1
@@ -75,7 +75,7 @@ class RollingBucket(Bucket):
         room = self.limit - (0 if final else self.limit // 4)
         return 0.0 if len(self.taken) < room else self.taken[-room] + self.seconds - now
 
-    def take(self, now: float) -> None:
+    def spend(self, now: float) -> None:
         self.left = self.limit
         self.taken.append(now)
 
@@ -98,7 +98,7 @@ class RateLimiter:
             while (delay := self._delay(bucket, ticket)) is None or delay > 0:
                 bucket.changed.clear()
                 await _wait(bucket.changed, delay)
-            bucket.take(self._clock())
+            bucket.spend(self._clock())
         finally:
             bucket.waiting.remove(ticket)
             heapq.heapify(bucket.waiting)
@@ -109,7 +109,7 @@ class RateLimiter:
         bucket = self._bucket(key)
         if bucket.waiting or bucket.delay(self._clock(), final=False) > 0:
             return False
-        bucket.take(self._clock())
+        bucket.spend(self._clock())
         return True
 
     def observe(self, key: str, headers: Mapping[str, str], status: int) -> None:

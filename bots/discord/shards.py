@@ -105,7 +105,7 @@ class Shards:
         turn, me = self._plan.identify, f"{self._plan.holder} {next(self._sessions)}"
         while True:
             try:
-                if await self._leases.hold("discord identify", me, turn):
+                if await self._leases.acquire("discord identify", me, turn):
                     return
             except StoreUnavailable:
                 log.warning("redis is away; no session is opened")
@@ -121,7 +121,9 @@ class Shards:
         while True:
             await asyncio.sleep(self._plan.lease / 4)
             try:
-                if not await self._leases.hold(_name(shard), self._plan.holder, self._plan.lease):
+                if not await self._leases.acquire(
+                    _name(shard), self._plan.holder, self._plan.lease
+                ):
                     break
                 reachable = True
             except StoreUnavailable:
@@ -132,7 +134,7 @@ class Shards:
 
     async def _take(self, shard: int) -> bool:
         try:
-            return await self._leases.hold(_name(shard), self._plan.holder, self._plan.lease)
+            return await self._leases.acquire(_name(shard), self._plan.holder, self._plan.lease)
         except StoreUnavailable as error:
             log.warning("redis is away; trying again", error=str(error))
             return False

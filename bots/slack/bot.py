@@ -68,7 +68,7 @@ class Stores(Protocol):
 async def serve(
     settings: SlackSettings,
     stores: Stores,
-    terms: RelaySettings,
+    relay_settings: RelaySettings,
     stop: asyncio.Event,
     limiter: RateLimiter | None = None,
 ) -> None:
@@ -79,7 +79,7 @@ async def serve(
             log.warning(better)
         flow, workspaces = await _installed(settings, stores, client)
         limiter = limiter or RateLimiter(share=1 / settings.slack_processes)
-        context = new_context(settings, stores, terms, workspaces, limiter)
+        context = new_context(settings, stores, relay_settings, workspaces, limiter)
         await _run(settings, stores, context, client, flow, stop)
 
 
@@ -107,7 +107,7 @@ async def _installed(
 def new_context(
     settings: SlackSettings,
     stores: Stores,
-    terms: RelaySettings,
+    relay_settings: RelaySettings,
     workspaces: Workspaces,
     limiter: RateLimiter,
 ) -> Context:
@@ -119,8 +119,8 @@ def new_context(
     platform = SlackPlatform(
         workspaces, api, backfill, stores.history, model, streaming=settings.slack_streaming
     )
-    terms = replace(terms, strangers=settings.slack_strangers)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, terms)
+    relay_settings = replace(relay_settings, strangers=settings.slack_strangers)
+    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
     return Context(
         relay=relay,
         actions=Actions(relay, stores.history, stores.deliveries, stores.feedback),

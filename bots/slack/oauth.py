@@ -125,7 +125,7 @@ class States(AsyncOAuthStateStore):
         return state
 
     async def async_consume(self, state: str) -> bool:
-        return await self._secrets.take(f"slack-state:{state}") is not None
+        return await self._secrets.pop(f"slack-state:{state}") is not None
 
 
 class ManyWorkspaces:

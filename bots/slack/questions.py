@@ -72,7 +72,7 @@ class Questions:
         for id_, text in (await self._outbox.entries(PLATFORM)).items():
             question = Question(**json.loads(text))
             stale = time.time() - question.cared_for > STALE_SECONDS * self._context.second
-            if id_ not in self._mine and stale and await self._outbox.take(PLATFORM, id_):
+            if id_ not in self._mine and stale and await self._outbox.remove(PLATFORM, id_):
                 self._mine[id_] = question
                 await self._keep(question)
                 self._context.spawn(self._ask(question, asked_before=True))
@@ -90,7 +90,7 @@ class Questions:
             await self._tell(question, "cannot_post")
         finally:
             del self._mine[question.id]
-        await self._outbox.take(PLATFORM, question.id)
+        await self._outbox.remove(PLATFORM, question.id)
 
     async def _is_refused(self, question: Question) -> bool:
         """Whether the person may not ask there: then nothing is posted in their name."""

@@ -17,7 +17,7 @@ from core.alignment.ppo import PpoSettings
 from core.alignment.ppo_training import REWARD, Policy, ValueHead
 from core.alignment.reward import RewardHead, hidden_size, manifest_of, weights_digest
 from core.alignment.run import Run, in_one_sentence, prepare
-from core.alignment.train import Numbers, fit, look, objective_for, split
+from core.alignment.train import Numbers, evaluate, fit, objective_for, split
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
 from core.models.adapters import check_base, read_adapter
@@ -179,7 +179,7 @@ def _fit(run: Run, head: RewardHead | None, parts: _Parts) -> Numbers:
     if not parts.held_out:
         return {}
     objective = objective_for(trainee, head, parts.held_out, options)
-    numbers = look(objective, len(parts.held_out), options)
+    numbers = evaluate(objective, len(parts.held_out), options)
     told = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
     parts.tell(f"held out: {told}")
     return {f"held out {name}": value for name, value in numbers.items()}

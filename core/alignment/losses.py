@@ -61,10 +61,10 @@ def token_log_probs(model: nn.Module, batch: Batch) -> Tensor:
     """
     kept = batch.ids.shape[1] - batch.start
     logits = model(input_ids=batch.ids, use_cache=False, logits_to_keep=kept).logits
-    return picked(logits, batch)
+    return log_probs_of(logits, batch)
 
 
-def picked(logits: Tensor, batch: Batch) -> Tensor:
+def log_probs_of(logits: Tensor, batch: Batch) -> Tensor:
     """`token_log_probs` from logits that begin at `batch.start`."""
     scores = logits[:, :-1].float()
     following = batch.ids[:, batch.start + 1 :].unsqueeze(-1)

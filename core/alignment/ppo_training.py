@@ -17,7 +17,7 @@ from core.alignment.losses import Batch
 from core.alignment.ppo import PpoSettings
 from core.alignment.reward import RewardHead
 from core.alignment.run import Run
-from core.alignment.train import Numbers, drawn
+from core.alignment.train import Numbers, draw_batch
 from core.engine.torch import Limits, TorchEngine
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE
@@ -42,7 +42,7 @@ class Wanted:
     sampling: Sampling = ON_POLICY
 
 
-def write(model: PreTrainedModel, wanted: Wanted) -> list[Encoded]:
+def generate_replies(model: PreTrainedModel, wanted: Wanted) -> list[Encoded]:
     """A reply to each prompt. The engine takes the model for itself."""
     return asyncio.run(_generate(model, wanted))
 
@@ -63,7 +63,7 @@ def _limits(model: PreTrainedModel, wanted: Wanted) -> Limits:
     blocks = sum(-(-length // SIZE) + 1 for length in lengths)
     return Limits(
         context_length=max(lengths),
-        places=len(lengths),
+        slots=len(lengths),
         step_tokens=256 if model.device.type == "cpu" else 2048,
         cache_bytes=blocks * SIZE * CacheShape.of(model).bytes_per_token,
     )
@@ -134,24 +134,24 @@ class Policy:
         """Take the steps that are left."""
         while run.step < self.options.steps:
             run.begin_step()
-            places = drawn(run.step, self.options.batch, len(items), self.options.seed)
-            replies = self._write([items[place].prompt for place in places], run.step)
-            rollouts, told = self._look(replies)
+            places = draw_batch(run.step, self.options.batch, len(items), self.options.seed)
+            replies = self._generate_replies([items[place].prompt for place in places], run.step)
+            rollouts, told = self._evaluate_replies(replies)
             learned = self._learn(run, rollouts)
             run.end_step({**told, **learned})
 
-    def _write(self, prompts: Sequence[tuple[int, ...]], step: int) -> list[Encoded]:
+    def _generate_replies(self, prompts: Sequence[tuple[int, ...]], step: int) -> list[Encoded]:
         seed = (self.options.seed * 1_000_003 + step) * 4096
         wanted = Wanted(prompts, self.options.reply, self.stop_ids, self.end, seed)
-        written = write(self.trainee.served(), wanted)
+        written = generate_replies(self.trainee.served(), wanted)
         return [one for one in written if one.reply]
 
     # -- what is known before learning --------------------------------------------------------
 
     @torch.no_grad()
-    def _look(self, replies: Sequence[Encoded]) -> tuple[list[Rollout], Numbers]:
+    def _evaluate_replies(self, replies: Sequence[Encoded]) -> tuple[list[Rollout], Numbers]:
         batches = [Batch.of(some, self.trainee.model.device) for some in self._micro(replies)]
-        found = [self._known(batch) for batch in batches]
+        found = [self._evaluate(batch) for batch in batches]
         masks = [batch.mask for batch in batches]
         spread = _whitened([gains for *_, gains in found], masks)
         rollouts = [
@@ -171,10 +171,10 @@ class Policy:
             "ended": ended,
         }
 
-    def _known(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Log-probabilities, values, scores, distances from the reference, and advantages."""
         model = self.trainee.model
-        policy, values = self._say(batch)
+        policy, values = self._forward(batch)
         with self.trainee.as_reference():
             reference = losses.token_log_probs(model, batch)
         with self.trainee.using(REWARD):
@@ -183,14 +183,14 @@ class Policy:
         gains = ppo.advantages(rewards, values, batch.mask, self.settings)
         return policy, values, scores, policy - reference, gains
 
-    def _say(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The policy's log-probabilities, and the values before each token."""
         kept = batch.ids.shape[1] - batch.start
         out = self.trainee.model(
             input_ids=batch.ids, use_cache=False, logits_to_keep=kept, output_hidden_states=True
         )
         values = self.values(out.hidden_states[-1][:, batch.start : -1])
-        return losses.picked(out.logits, batch), values * batch.mask
+        return losses.log_probs_of(out.logits, batch), values * batch.mask
 
     # -- learning -----------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Policy:
         return sums
 
     def _learn_from(self, rollout: Rollout, share: float) -> Numbers:
-        new, values = self._say(rollout.batch)
+        new, values = self._forward(rollout.batch)
         mask, settings = rollout.batch.mask, self.settings
         loss = ppo.policy_loss(new, rollout.log_probs, rollout.gains, mask, settings.clip)
         value_loss = ppo.value_loss(

@@ -27,7 +27,7 @@ class Objective(Protocol):
         ...
 
 
-def drawn(step: int, batch: int, count: int, seed: int) -> list[int]:
+def draw_batch(step: int, batch: int, count: int, seed: int) -> list[int]:
     """The places of a step's items: all of them in one order after another, each drawn anew."""
     return [_order(place // count, count, seed)[place % count] for place in _places(step, batch)]
 
@@ -77,7 +77,7 @@ def fit(run: Run, objective: Objective, count: int) -> None:
     options = run.options
     while run.step < options.steps:
         run.begin_step()
-        places = drawn(run.step, min(options.batch, count), count, options.seed)
+        places = draw_batch(run.step, min(options.batch, count), count, options.seed)
         numbers: list[tuple[int, Numbers]] = []
         for some in _chunks(places, options.micro):
             loss, told = objective(some)
@@ -90,7 +90,7 @@ def fit(run: Run, objective: Objective, count: int) -> None:
 
 
 @torch.no_grad()
-def look(objective: Objective, count: int, options: Options) -> Numbers:
+def evaluate(objective: Objective, count: int, options: Options) -> Numbers:
     """The numbers of items that were held out."""
     numbers = []
     for some in _chunks(range(count), options.micro):

@@ -54,7 +54,7 @@ class CodepointTokenizer:
     def normalized(self, text: str) -> str:
         return text
 
-    def settled(self, text: str) -> bool:
+    def is_context_free(self, text: str) -> bool:
         return True
 
     def detokenizer(self, *, inside: bool = False) -> CodepointDetokenizer:

@@ -31,7 +31,7 @@ _PARAGRAPH = 120
 """Characters."""
 
 
-def first_round(text: str) -> int | None:
+def first_round_end(text: str) -> int | None:
     """The end of the first round of the loop that `text` has fallen into; None: there is none."""
     before = max(0, len(text) - WINDOW)
     window = text[before:]

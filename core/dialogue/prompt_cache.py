@@ -46,8 +46,8 @@ class Encoder:
 
     def _encode(self, text: str) -> EncodedSegment:
         # a text that is never cut is one segment, in its only context
-        settled = self._tokenizer.cut is None or self._tokenizer.settled(text)
-        return self.whole(text), settled
+        context_free = self._tokenizer.cut is None or self._tokenizer.is_context_free(text)
+        return self.whole(text), context_free
 
 
 _prompt_fields = attrgetter("id", "role", "text", "name")
@@ -70,11 +70,11 @@ class CachedDialogue:
     segments: tuple[Segment, ...] = ()
     ids: tuple[int, ...] = ()
     """The ids before the last cut."""
-    rest: str = ""
+    unencoded: str = ""
     """The text after it: its ids depend on the text that follows."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Turn id -> tokens, for every segment but the last."""
-    settled: bool = True
+    context_free: bool = True
     """Whether every segment has the same ids in any context; if not, the whole is encoded."""
 
     def extend(self, segments: Iterable[Segment], encoder: Encoder) -> CachedDialogue:
@@ -83,15 +83,15 @@ class CachedDialogue:
         done: list[Segment] = []
         ids: list[int] = []
         counts: dict[str, int] = {}
-        rest, settled = self.rest, self.settled
+        unencoded, context_free = self.unencoded, self.context_free
         for segment in segments:
             split, closed = encoder.split(segment.text), None
             if split is None:
-                rest += segment.text
+                unencoded += segment.text
             else:
-                closed, settled_alone = encoder.segment(rest + split[0])
+                closed, alone_context_free = encoder.segment(unencoded + split[0])
                 ids += closed
-                rest, settled = split[1], settled and settled_alone
+                unencoded, context_free = split[1], context_free and alone_context_free
             if last is not None:
                 divided = split is not None and len(split[0]) <= _MARKER_LENGTH
                 counts |= _token_counts(last, closed if divided else None, encoder)
@@ -101,19 +101,22 @@ class CachedDialogue:
             self.turns + tuple(turn for segment in done for turn in segment.turns),
             self.segments + tuple(done),
             self.ids + tuple(ids),
-            rest,
+            unencoded,
             {**self.counts, **counts},
-            settled,
+            context_free,
         )
 
     def finish(self, tail: str, encoder: Encoder) -> tuple[tuple[int, ...], Mapping[str, int]]:
         """The ids of the whole prompt, which ends with `tail`, and every turn's tokens."""
         split = encoder.split(tail)
-        last, end = (self.rest + split[0], split[1]) if split else ("", self.rest + tail)
-        (ids, settled), (end_ids, end_settled) = encoder.segment(last), encoder.segment(end)
+        last, end = (self.unencoded + split[0], split[1]) if split else ("", self.unencoded + tail)
+        (ids, context_free), (end_ids, end_context_free) = (
+            encoder.segment(last),
+            encoder.segment(end),
+        )
         closed = ids if split and len(split[0]) <= _MARKER_LENGTH else None
         counts = {**self.counts, **_token_counts(self.segments[-1], closed, encoder)}
-        if self.settled and settled and end_settled:
+        if self.context_free and context_free and end_context_free:
             return self.ids + (ids + end_ids), counts  # copies the longer tuple once
         return encoder.whole("".join(segment.text for segment in self.segments) + tail), counts
 
@@ -137,8 +140,8 @@ def _token_counts(
     """Turn id -> tokens, for the turns of a segment; `closed` has the ids of the
     segment that ends with it."""
     split = encoder.split(segment.text)
-    settled_alone = closed is None or split is None or len(split[0]) > _MARKER_LENGTH
-    tokens = encoder.count(segment.text) if closed is None or settled_alone else len(closed)
+    alone_context_free = closed is None or split is None or len(split[0]) > _MARKER_LENGTH
+    tokens = encoder.count(segment.text) if closed is None or alone_context_free else len(closed)
     if len(segment.turns) == 1:
         return {segment.turns[0].id: tokens}
     # joined turns share the tokens by length

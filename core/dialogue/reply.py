@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import ReplySyntax
-from core.dialogue.loop_detection import WINDOW, first_round
+from core.dialogue.loop_detection import WINDOW, first_round_end
 from core.dialogue.sanitize import clean
 from core.dialogue.thoughts import overlap
 from core.dialogue.tokenizers.base import Detokenizer
@@ -153,7 +153,7 @@ class Reply:
 
     def _check_for_loop(self) -> None:
         self._checked = len(self._text)
-        end = first_round(self._text)
+        end = first_round_end(self._text)
         if end is not None:
             self._text, self.finish_reason = self._text[:end], "repetition"
 

@@ -51,7 +51,7 @@ async def open_remote_engine(settings: Settings, spec: ModelSpec) -> Engine:
         settings.openai_base_url,
         key=key.get_secret_value() if key else None,
         model=spec.adapter or settings.openai_model,
-        places=settings.places or 64,
+        slots=settings.places or 64,
         seeds=settings.openai_seeds,
     )
     return await OpenAIEngine.open(remote)

@@ -10,7 +10,7 @@ from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineRefused
 from core.types import FinishReason
 
-PLACES = 1_000
+SLOTS = 1_000
 _CHUNK = 64
 """Code points a chunk where no pace is asked for."""
 
@@ -36,8 +36,8 @@ class EchoEngine:
             self._running -= 1
 
     def stats(self) -> EngineStats:
-        places = max(0, PLACES - self._running)
-        return EngineStats(running=self._running, places=places, tokens_per_second=self._pace)
+        slots = max(0, SLOTS - self._running)
+        return EngineStats(running=self._running, slots=slots, tokens_per_second=self._pace)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -36,7 +36,7 @@ class RemoteServer:
     key: str | None = None
     model: str | None = None
     """What the server calls the model; None: the first that it lists."""
-    places: int = 64
+    slots: int = 64
     seeds: bool = True
     """Whether a request says its seed."""
     silence: float = 120.0
@@ -93,7 +93,7 @@ class OpenAIEngine:
         """See `Engine`; of the server's cache nothing is known."""
         return EngineStats(
             running=self._running,
-            places=max(0, self._remote.places - self._running),
+            slots=max(0, self._remote.slots - self._running),
             tokens_per_second=self._throughput.tokens_per_second(time.monotonic()),
             time_to_first_token=self._throughput.first_token,
         )

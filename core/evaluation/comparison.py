@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.dialogue.loop_detection import first_round
+from core.dialogue.loop_detection import first_round_end
 from core.evaluation.counting import Count, Side, Verdict, count, median_length
 from core.evaluation.prompts import Answer
 from core.evaluation.run_record import JudgeConfig, Record
@@ -101,7 +101,7 @@ def _figures(record: Record, side: Side, answered: Sequence[str]) -> Figures:
 
 
 def is_looping(answer: Answer) -> bool:
-    return answer.ending == "repetition" or first_round(answer.text) is not None
+    return answer.ending == "repetition" or first_round_end(answer.text) is not None
 
 
 def _judged(

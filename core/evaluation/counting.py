@@ -24,10 +24,10 @@ from core.evaluation.statistics import (
 
 Side: TypeAlias = Literal["a", "b"]
 Winner: TypeAlias = Literal["a", "b", "tie", "both bad", "unreadable"]
-Outcome: TypeAlias = Literal["win", "tie", "loss"]
+PairResult: TypeAlias = Literal["win", "tie", "loss"]
 """Of A against B."""
 
-SCORE: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+SCORE: Mapping[PairResult, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Pair:
 
     prompt: str
     rater: str
-    outcome: Outcome | None
+    outcome: PairResult | None
     """None: a verdict on it could not be read."""
     contradicts: bool = False
     """Each order was won by another model."""
@@ -64,7 +64,7 @@ class Table:
     losses: int
 
     @classmethod
-    def of(cls, outcomes: Iterable[Outcome | None]) -> Table:
+    def of(cls, outcomes: Iterable[PairResult | None]) -> Table:
         counts = Counter(outcomes)
         return cls(counts["win"], counts["tie"], counts["loss"])
 
@@ -90,7 +90,7 @@ class Count:
     """Everything that is counted of one judge's verdicts."""
 
     whole: ScoredTable
-    shares: Mapping[Outcome, Estimate]
+    shares: Mapping[PairResult, Estimate]
     """The parts that wins, ties and losses are of the whole; empty where nothing was counted."""
     p: float
     """Of the sign test over prompts."""
@@ -189,7 +189,7 @@ def _pair(group: Sequence[Verdict]) -> Pair:
     return Pair(prompt, rater, "tie", winners == {"a", "b"}, winners == {"both bad"})
 
 
-def _shares(pairs: Iterable[Pair], seed: int) -> Mapping[Outcome, Estimate]:
+def _shares(pairs: Iterable[Pair], seed: int) -> Mapping[PairResult, Estimate]:
     known = _outcomes(pairs)
     if not known:
         return {}
@@ -199,7 +199,7 @@ def _shares(pairs: Iterable[Pair], seed: int) -> Mapping[Outcome, Estimate]:
     }
 
 
-def _outcomes(pairs: Iterable[Pair]) -> dict[tuple[str, str], Outcome]:
+def _outcomes(pairs: Iterable[Pair]) -> dict[tuple[str, str], PairResult]:
     return {(p.prompt, p.rater): p.outcome for p in pairs if p.outcome is not None}
 
 
@@ -234,7 +234,7 @@ def _agreements(decisive: Iterable[Verdict]) -> int:
 
 
 def _agreement(pairs: Iterable[Pair]) -> tuple[int, int]:
-    by_prompt: dict[str, list[Outcome]] = {}
+    by_prompt: dict[str, list[PairResult]] = {}
     for pair in pairs:
         if pair.outcome is not None:
             by_prompt.setdefault(pair.prompt, []).append(pair.outcome)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from core.dialogue.loop_detection import first_round
+from core.dialogue.loop_detection import first_round_end
 from core.errors import OperatorError, in_brief
 from core.evaluation.counting import Side, Verdict, Winner
 from core.evaluation.prompts import Answer, Language, Prompt
@@ -236,7 +236,7 @@ RULES: Mapping[str, Scorer] = {
     "short-words": _short_words,
     "same-language": _same_language,
     "polite": _polite,
-    "no-loop": lambda prompt, text: -bool(first_round(text)),
+    "no-loop": lambda prompt, text: -bool(first_round_end(text)),
     "list": lambda prompt, text: min(2, len(_LIST_ITEM.findall(text))),
 }
 """What can be seen without a judge. A rule is easily gamed: no rule says which answer is better."""

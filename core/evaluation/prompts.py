@@ -252,7 +252,7 @@ async def generate_answers(
 
     A prompt that does not fit the model has an empty answer that says so. Raises EngineError.
     """
-    room = asyncio.Semaphore(_AHEAD * max(1, engine.stats().places))
+    room = asyncio.Semaphore(_AHEAD * max(1, engine.stats().slots))
 
     async def answer(prompt: Prompt) -> Answer:
         async with room:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TypeAlias
 
 from core.evaluation.comparison import Comparison, Judged, is_looping
-from core.evaluation.counting import SCORE, Outcome, Pair, Side, Winner, pair_up
+from core.evaluation.counting import SCORE, Pair, PairResult, Side, Winner, pair_up
 from core.evaluation.prompts import Answer, Language, Prompt
 from core.evaluation.run_record import StoredVerdict
 from core.evaluation.statistics import Estimate
@@ -30,8 +30,8 @@ BINS = 24
 _NEARLY_ALL = 0.95
 """The part of the answers that the histogram's bins but the last are for."""
 
-_CLASSES: Mapping[Outcome, str] = {"win": "win", "tie": "even", "loss": "loss"}
-_COLORS: Mapping[Outcome, str] = {"win": "a", "tie": "tie", "loss": "b"}
+_CLASSES: Mapping[PairResult, str] = {"win": "win", "tie": "even", "loss": "loss"}
+_COLORS: Mapping[PairResult, str] = {"win": "a", "tie": "tie", "loss": "b"}
 
 
 def report(say: Say, language: Language, comparison: Comparison) -> str:
@@ -89,7 +89,7 @@ def _outcomes(say: Say, comparison: Comparison, judged: Judged) -> str:
     if not shares:
         return ""
     a, b = comparison.names
-    rows: list[tuple[Outcome, int, str]] = [
+    rows: list[tuple[PairResult, int, str]] = [
         ("win", table.wins, say("compare_show_wins", name=a)),
         ("tie", table.ties, say("compare_tie")),
         ("loss", table.losses, say("compare_show_wins", name=b)),
@@ -292,7 +292,7 @@ def _paired(judged: Judged, stored: Sequence[StoredVerdict]) -> list[Pair]:
     return pair_up([one.verdict for one in stored], both_orders=judged.config.both_orders)
 
 
-def _outcome(pairs: Sequence[Pair]) -> Outcome | None:
+def _outcome(pairs: Sequence[Pair]) -> PairResult | None:
     """Of a prompt, over all who judged it."""
     scores = [SCORE[pair.outcome] for pair in pairs if pair.outcome is not None]
     if not scores:
@@ -313,12 +313,12 @@ def _chip(say: Say, comparison: Comparison, judged: Judged, stored: Sequence[Sto
 def _result(
     say: Say,
     comparison: Comparison,
-    outcome: Outcome | None,
+    outcome: PairResult | None,
     pairs: Sequence[Pair],
     stored: Sequence[StoredVerdict],
 ) -> str:
     a, b = comparison.names
-    names: Mapping[Outcome, str] = {
+    names: Mapping[PairResult, str] = {
         "win": say("compare_show_wins", name=a),
         "tie": say("compare_tie"),
         "loss": say("compare_show_wins", name=b),

@@ -156,7 +156,7 @@ def set_engine(stats: EngineStats) -> None:
     """Set the metrics of the engine."""
     ENGINE_RUNNING.set(stats.running)
     ENGINE_WAITING.set(stats.waiting)
-    ENGINE_PLACES.set(stats.places)
+    ENGINE_PLACES.set(stats.slots)
     ENGINE_SPEED.set(stats.tokens_per_second)
     CACHE_USED.set(stats.cache_used)
     PREFIX_HITS.set(stats.prefix_hit_rate)

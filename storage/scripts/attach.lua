@@ -2,7 +2,7 @@
 -- waited for it goes on. Returns 1, or 0 where there is no such turn.
 
 local T, id, J = A.thread, A.turn, A.job
-local meta = enter(T)
+local meta = load_thread(T)
 local record = meta and call('HGET', K('turns', T), id)
 if not record then return 0 end
 local job = job_of(J)
@@ -15,9 +15,9 @@ turn.text, turn.files, turn.read = joined(words, A.text), A.files, '1'
 turn.below = tostring(#A.text)
 call('HSET', K('turns', T), id, cjson.encode(turn))
 call('HDEL', K('counts', T), id)
-changed(T, id)
-keep(T, 'turns', T)
+record_changes(T, id)
+renew_retention(T, 'turns', T)
 if not job.unread then return 1 end
 call('HDEL', K('job', J), 'unread')
-if meta.state == 'delayed' and call('ZRANGE', K('jobs', T), 0, 0)[1] == J then place(T) end
+if meta.state == 'delayed' and call('ZRANGE', K('jobs', T), 0, 0)[1] == J then schedule(T) end
 return 1

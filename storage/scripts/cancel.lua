@@ -5,8 +5,8 @@ local J = A.job
 local job = job_of(J)
 if job.state == 'waiting' then
   local first = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
-  finish(job.thread, J, job, 'cancelled', cancelled('person'))
-  if first then place(job.thread) end
+  finish_job(job.thread, J, job, 'cancelled', cancelled_event('person'))
+  if first then schedule(job.thread) end
   return 1
 elseif job.state == 'running' then
   call('HSET', K('job', J), 'cancel', 1)

@@ -12,7 +12,7 @@ local function lease(T, meta, J, job)
   local gen = meta.gen + 1
   call('HSET', K('thread', T), 'state', 'leased', 'running', J, 'gen', gen)
   call('ZADD', K('leases'), now + A.lease_ms, T)
-  local _, _, platform = places(T)
+  local _, _, platform = place_names(T)
   emit(J, platform, cjson.encode({ t = 'started', attempt = job.starts }))
   return gen
 end
@@ -20,20 +20,20 @@ end
 -- Redis may have been away over the deadline, and nobody has swept since.
 local function ended_late(T, J, job)
   if (tonumber(job.deadline) or now) >= now then return false end
-  finish(T, J, job, 'failed', failed('deadline'))
-  place(T)
+  finish_job(T, J, job, 'failed', failed_event('deadline'))
+  schedule(T)
   return true
 end
 
 local claims = {}
 while #claims < A.most do
   local spent = {}
-  local T = descend(A.lane, '', 0, spent)
+  local T = pop_next(A.lane, '', 0, spent)
   if not T then break end
   local left = call('DECR', K('waiting', A.lane))
-  local meta = enter(T)
+  local meta = load_thread(T)
   local J, job = nil, nil
-  if meta then J, job = head(T) end
+  if meta then J, job = oldest_job(T) end
   if meta and not J then
     call('HSET', K('thread', T), 'state', 'idle')
   elseif J and not ended_late(T, J, job) then

@@ -2,7 +2,7 @@
 -- published, and the thread goes on to its next job.
 
 local T, J = A.thread, A.job
-local said, meta = fence(T, J, A.gen)
+local said, meta = check_fence(T, J, A.gen)
 if said == 'fenced' or (said == 'cancelled' and not A.stopped) then return said end
 
 local job = job_of(J)
@@ -20,11 +20,11 @@ end
 write_counts()
 charge_tokens(T, J, A.tokens)
 keep_reply(T, J, job, A.reply, A.reply_count)
-for _, id in ipairs(A.evict) do drop(T, id) end
+for _, id in ipairs(A.evict) do drop_turn(T, id) end
 if A.made ~= '' and call('EXISTS', K('delivery', J)) == 1 then
   call('HSET', K('delivery', J), 'made', A.made)
 end
-finish(T, J, job, 'done', A.done)
-place(T, nil, meta)
+finish_job(T, J, job, 'done', A.done)
+schedule(T, nil, meta)
 touch_thread(T, 'turns', 'history', 'counts')
 return 'ok'

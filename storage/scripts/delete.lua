@@ -2,17 +2,17 @@
 -- alone. Jobs for it end. Returns the jobs that ended.
 
 local T, id = A.thread, A.turn
-local meta = enter(T)
+local meta = load_thread(T)
 -- a copy that comes late finds the mark
 call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', LIFE.seen)
 if not meta then return {} end
 
 local ended = {}
-local function stop(J, job)
+local function end_job(J, job)
   local first = call('ZRANGE', K('jobs', T), 0, 0)[1] == J
-  finish(T, J, job, 'cancelled', cancelled('delete'))
+  finish_job(T, J, job, 'cancelled', cancelled_event('delete'))
   ended[#ended + 1] = J
-  if first then place(T) end -- one behind it leaves the first its turn, and its time to wait
+  if first then schedule(T) end -- one behind it leaves the first its turn, and its time to wait
 end
 
 -- A job that covers other messages too goes on without this one.
@@ -23,13 +23,13 @@ local function without(J, job)
   end
   local last = job.turn
   if job.turn == id then last = table.remove(rest) end
-  if not last then return stop(J, job) end
+  if not last then return end_job(J, job) end
   local covers = #rest > 0 and table.concat(rest, '\n') .. '\n' or ''
   call('HSET', K('job', J), 'turn', last, 'covers', covers)
   if meta.running == J then
     charge_restart(T, J, job)
     call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
-    place(T)
+    schedule(T)
   end
 end
 
@@ -39,17 +39,17 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
   if job.turn == id or covered then
     without(J, job)
   elseif J == id or job.replaces == id then
-    stop(J, job)
+    end_job(J, job)
   end
 end
 
 local score = tonumber(call('ZSCORE', K('history', T), id) or 0.5)
 if score % 1 == 0 then -- a prompt; replies stand half-way to the next
   for _, reply in ipairs(call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)) do
-    drop(T, reply)
+    drop_turn(T, reply)
     forget_events(reply)
   end
 end
-drop(T, id)
+drop_turn(T, id)
 call('DEL', K('edited', T .. ' ' .. id))
 return ended

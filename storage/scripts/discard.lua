@@ -2,8 +2,8 @@
 -- log: a test message of ours, which no person wrote.
 
 local T, J = A.thread, A.job
-local space, channel, platform = places(T)
-if enter(T) then forget_thread(T, 'reset') end
+local space, channel, platform = place_names(T)
+if load_thread(T) then forget_thread(T, 'reset') end
 call('DEL', K('thread', T), K('job', J), K('events', J), K('delivery', J), K('seen', T .. ' ' .. A.turn),
   K('message', channel, A.turn))
 call('ZREM', K('threads'), T)

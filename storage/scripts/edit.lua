@@ -2,7 +2,7 @@
 -- of its reply. Returns outcome, job, position, code, held.
 
 local T, id = A.thread, A.turn
-local meta = enter(T)
+local meta = load_thread(T)
 local record = meta and call('HGET', K('turns', T), id)
 
 local function is_stale(revision)
@@ -28,7 +28,7 @@ turn.text, turn.revision = text, A.revision
 call('HSET', K('turns', T), id, cjson.encode(turn))
 if same then return { 'duplicate', '', 0, '', 0 } end
 call('HDEL', K('counts', T), id)
-changed(T, id)
+record_changes(T, id)
 
 local function covers(job)
   return job.turn == id or string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
@@ -38,8 +38,8 @@ end
 local function refuse_restart(J, job, code, til)
   call('HSET', K('job', J), 'messages', 0)
   job.messages, job.charged = 0, nil
-  finish(T, J, job, 'failed', failed(code, 'used up', til))
-  place(T)
+  finish_job(T, J, job, 'failed', failed_event(code, 'used up', til))
+  schedule(T)
   return { 'refused', '', 0, code, 0, til or 0 }
 end
 
@@ -49,12 +49,12 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
     if meta.running == J then
       -- the same job starts over: its core is fenced, and `Started` empties what was shown
       local used, til = nil, nil
-      if A.quota then used, til = used_up(T, job.author) end
+      if A.quota then used, til = exhausted_quota(T, job.author) end
       if used then return refuse_restart(J, job, used, til) end
       charge_restart(T, J, job)
       call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
       call('HDEL', K('job', J), 'cancel') -- who stopped it did not have this in mind
-      place(T)
+      schedule(T)
     end
     return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
   end
@@ -73,6 +73,6 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = before.note or '{}', cost = 1,
   replaces = reply,
 }
-local code, detail, til = obstacle(T, job)
+local code, detail, til = refusal_reason(T, job)
 if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

@@ -1,24 +1,24 @@
 -- Ends a failed attempt: the job is tried again later, or becomes a dead letter and the person is told.
 
 local T, J = A.thread, A.job
-local said = fence(T, J, A.gen)
+local said = check_fence(T, J, A.gen)
 if said == 'fenced' then return said end
 
 local job = job_of(J)
 local attempts = job.attempts
 if A.retry and said == 'cancelled' then
-  stop(T, J, job)
-  place(T)
+  finish_stopped(T, J, job)
+  schedule(T)
 elseif A.retry and attempts < A.max_attempts then
   call('HSET', K('job', J), 'state', 'waiting')
-  place(T, now + A.backoff_ms * 2 ^ (attempts - 1))
+  schedule(T, now + A.backoff_ms * 2 ^ (attempts - 1))
 elseif A.retry then
   give_up(T, J, job, A.code, A.message)
-  place(T)
+  schedule(T)
 else
-  finish(T, J, job, 'failed', failed(A.code, A.message))
+  finish_job(T, J, job, 'failed', failed_event(A.code, A.message))
   -- a message that cannot be answered is not remembered either
-  if A.forget then drop(T, job.turn) end
-  place(T)
+  if A.forget then drop_turn(T, job.turn) end
+  schedule(T)
 end
 return said

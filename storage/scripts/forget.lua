@@ -7,7 +7,7 @@ call('HSET', K('purges'), 'person ' .. who, cjson.encode({ at = now }))
 if A.first then audit(A.space, A.by, 'forget', A.author) end
 for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}) do
   local fields = fields_of(entry[2])
-  if fields.by == A.author and places(fields.thread) == A.space then
+  if fields.by == A.author and place_names(fields.thread) == A.space then
     call('XDEL', K('feedback'), entry[1])
   end
 end
@@ -17,8 +17,8 @@ local function forget_job(J)
   local open = job.thread and (job.state == 'waiting' or job.state == 'running')
   if open then
     local first = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
-    finish(job.thread, J, job, 'cancelled', cancelled('reset'))
-    if first then place(job.thread) end
+    finish_job(job.thread, J, job, 'cancelled', cancelled_event('reset'))
+    if first then schedule(job.thread) end
   end
   local delivery = call('HMGET', K('delivery', J), 'v', 'closed')
   if delivery[1] and not delivery[2] then
@@ -47,16 +47,16 @@ for _, J in ipairs(call('ZRANGE', K('asked', who), 0, 10 * A.most - 1)) do
 end
 for _, entry in ipairs(A.first and call('XRANGE', K('dead'), '-', '+') or {}) do
   local fields = fields_of(entry[2])
-  local space = fields.thread and places(fields.thread)
+  local space = fields.thread and place_names(fields.thread)
   if fields.author == A.author and space == A.space then call('XDEL', K('dead'), entry[1]) end
 end
 
 local forgotten = 0
 for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
   local theirs, turns = {}, {}
-  if enter(T) then theirs, turns = turns_of(T) end
+  if load_thread(T) then theirs, turns = turns_of(T) end
   for _, id in ipairs(theirs) do
-    drop(T, id)
+    drop_turn(T, id)
     call('DEL', K('edited', T .. ' ' .. id))
     if turns[id].role == 'assistant' then forget_job(id) end
   end

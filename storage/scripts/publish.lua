@@ -1,9 +1,9 @@
 -- Appends an event to a reply, if the caller still holds its job.
 
-local said = fence(A.thread, A.job, A.gen)
+local said = check_fence(A.thread, A.job, A.gen)
 if said ~= 'fenced' and A.spent > 0 then charge_tokens(A.thread, A.job, A.spent) end
 if said == 'ok' then
-  local _, _, platform = places(A.thread)
+  local _, _, platform = place_names(A.thread)
   emit(A.job, platform, A.event)
 end
 return said

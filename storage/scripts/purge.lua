@@ -7,7 +7,7 @@ if not purge.cursor then return { 0, 0 } end
 
 if purge.cursor == '0' then
   for _, entry in ipairs(call('XRANGE', K('dead'), '-', '+')) do
-    local space, channel = places(fields_of(entry[2]).thread or '-:-:-')
+    local space, channel = place_names(fields_of(entry[2]).thread or '-:-:-')
     if space == A.scope or channel == A.scope then call('XDEL', K('dead'), entry[1]) end
   end
 end
@@ -16,9 +16,9 @@ local found = call('ZSCAN', K('threads'), purge.cursor, 'COUNT', A.most)
 local gone = 0
 for i = 1, #found[2], 2 do
   local T = found[2][i]
-  local space, channel = places(T)
+  local space, channel = place_names(T)
   if space == A.scope or channel == A.scope then
-    local _, turns = enter(T)
+    local _, turns = load_thread(T)
     gone = gone + (turns or 0)
   end
 end

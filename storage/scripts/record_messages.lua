@@ -4,11 +4,11 @@
 local J = A.job
 local meta = hash(K('delivery', J))
 if meta.token ~= tostring(A.token) then return 0 end
-local _, channel, platform = places(meta.thread)
+local _, channel, platform = place_names(meta.thread)
 call('HSET', K('delivery', J), 'messages', A.messages, 'posting', A.posting)
 for _, message in ipairs(cjson.decode(A.messages)) do
   call('SET', K('message', channel, message), meta.thread .. '\n' .. J, 'PX',
-    term(meta.thread))
+    retention_of(meta.thread))
 end
 if A.close and meta.forgotten then
   call('ZREM', K('deliveries', platform), J)
@@ -22,5 +22,5 @@ elseif A.close then
 else
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
 end
-keep(meta.thread, 'delivery', J)
+renew_retention(meta.thread, 'delivery', J)
 return 1

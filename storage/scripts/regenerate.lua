@@ -1,7 +1,7 @@
 -- Opens a job that writes a reply anew in its place, or continues it. Returns outcome, job, position, code, held.
 
 local T, reply = A.thread, A.reply
-local meta = enter(T)
+local meta = load_thread(T)
 local score = meta and call('ZSCORE', K('history', T), reply)
 if call('EXISTS', K('job', A.job)) == 1 then return { 'duplicate', A.job, 0, '', 0 } end
 for _, J in ipairs(meta and call('ZRANGE', K('jobs', T), 0, -1) or {}) do
@@ -19,6 +19,6 @@ local job = {
   replaces = reply, asker = decoded(call('HGET', K('turns', T), prompt) or '').author,
 }
 if A.resumes then job.resumes = 1 end
-local code, detail, til = obstacle(T, job)
+local code, detail, til = refusal_reason(T, job)
 if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

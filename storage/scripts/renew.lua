@@ -2,7 +2,7 @@
 
 local results = {}
 for i, held in ipairs(A.held) do
-  results[i] = fence(held.thread, held.job, held.gen)
+  results[i] = check_fence(held.thread, held.job, held.gen)
   if results[i] ~= 'fenced' then call('ZADD', K('leases'), now + A.lease_ms, held.thread) end
 end
 return results

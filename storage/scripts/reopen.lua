@@ -9,7 +9,7 @@ end
 local J = last_writer(A.job)
 local T = call('HGET', K('delivery', J), 'thread')
 if T and call('EXISTS', K('events', J)) == 1 then -- else its words were forgotten meanwhile
-  local _, _, platform = places(T)
+  local _, _, platform = place_names(T)
   call('HDEL', K('delivery', J), 'closed')
   call('HINCRBY', K('delivery', J), 'token', 1) -- or who closed it could say so again, and undo this
   call('ZADD', K('deliveries', platform), now, J)

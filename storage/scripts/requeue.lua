@@ -5,7 +5,7 @@ if not letter then return { 'ignored', '', 0, '', 0 } end
 local fields = fields_of(letter[2])
 
 local T = fields.thread
-local meta = enter(T)
+local meta = load_thread(T)
 if not meta or call('HEXISTS', K('turns', T), fields.turn) == 0 then
   return { 'refused', '', 0, 'prompt_gone', 0 }
 end
@@ -14,7 +14,7 @@ local job = {
   deadline = now + A.deadline_ms, note = call('HGET', K('delivery', fields.job), 'note') or '{}',
   cost = 1, asker = decoded(call('HGET', K('turns', T), fields.turn)).author,
 }
-local code, detail, til = obstacle(T, job)
+local code, detail, til = refusal_reason(T, job)
 if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
 call('XDEL', K('dead'), A.letter)
 return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

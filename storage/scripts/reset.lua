@@ -3,7 +3,7 @@
 -- turns forgotten. With `only_asker`, returns -1 and changes nothing if a reply is owed to somebody
 -- else in the thread.
 
-local meta = A.thread and enter(A.thread)
+local meta = A.thread and load_thread(A.thread)
 for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread), 0, -1) or {}) do
   local job = job_of(J)
   if job.state and (job.asker or job.author) ~= A.only_asker then return -1 end
@@ -19,7 +19,7 @@ call('HSET', K('purges'), A.kind .. ' ' .. A.scope, cjson.encode({ cursor = '0',
 -- what is under way or waits ends now, not when its turn would have come
 local gone = 0
 local function forget(T)
-  local _, turns = enter(T)
+  local _, turns = load_thread(T)
   gone = gone + (turns or 0)
 end
 for _, key in ipairs({ 'leases', 'delayed' }) do

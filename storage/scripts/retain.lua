@@ -6,7 +6,7 @@ for _, row in ipairs(A.threads) do
   local T, ms = row.thread, row.keep_ms
   local last = tonumber(call('ZSCORE', K('threads'), T) or now)
   if call('EXISTS', K('thread', T)) == 1 then
-    local left, _, channel = math.max(last + ms - now, 1), places(T)
+    local left, _, channel = math.max(last + ms - now, 1), place_names(T)
     local function live(name, ...)
       call('PEXPIRE', K(name, ...), left)
     end

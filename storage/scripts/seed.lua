@@ -2,14 +2,14 @@
 -- reset's mark, or are older than the retention time are left out. Returns the number taken.
 
 local T = A.thread
-local space, channel = places(T)
-local meta = enter(T)
+local space, channel = place_names(T)
+local meta = load_thread(T)
 if not meta then return 0 end
 
 local first = call('ZRANGE', K('mailbox', T), 0, 0, 'WITHSCORES')
 -- by the platform's clock: what was said so long before the bot was asked
 local asked = decoded(first[1] and call('HGET', K('turns', T), first[1]) or '')
-local oldest = (tonumber(asked.at) or 0) * 1000 - term(T)
+local oldest = (tonumber(asked.at) or 0) * 1000 - retention_of(T)
 
 local function forgotten(turn)
   if turn.at_ms <= oldest then return true end
@@ -28,15 +28,15 @@ if call('ZCARD', K('history', T)) == 0 then
     local unknown = call('EXISTS', K('seen', T .. ' ' .. turn.id)) == 0
     if unknown and not forgotten(turn) then
       call('SET', K('seen', T .. ' ' .. turn.id), 'seeded', 'PX', LIFE.seen)
-      call('HSET', K('turns', T), turn.id, edited(T, turn.id, turn.record))
+      call('HSET', K('turns', T), turn.id, apply_early_edit(T, turn.id, turn.record))
       call('ZADD', K('mailbox', T), from + i - 1, turn.id)
-      call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', term(T))
+      call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', retention_of(T))
       call('ZADD', K('person', space .. ':' .. turn.author), now, T)
-      keep_longest(T, 'person', space .. ':' .. turn.author)
+      extend_retention(T, 'person', space .. ':' .. turn.author)
       taken = taken + 1
     end
   end
   touch_thread(T, 'turns', 'mailbox')
 end
-if meta.state == 'delayed' then place(T) end
+if meta.state == 'delayed' then schedule(T) end
 return taken

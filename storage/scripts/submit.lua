@@ -3,7 +3,7 @@
 -- A refusal that is not delivered has no job.
 
 local T, id = A.thread, A.turn
-local space, channel = places(T)
+local space, channel = place_names(T)
 local seen = K('seen', T .. ' ' .. id)
 
 local function mark(key, value)
@@ -28,17 +28,17 @@ end
 local function make_room()
   if call('ZCARD', K('mailbox', T)) < A.limits.mailbox then return true end
   if call('ZCARD', K('jobs', T)) > 0 then return false end
-  drop(T, call('ZRANGE', K('mailbox', T), 0, 0)[1])
+  drop_turn(T, call('ZRANGE', K('mailbox', T), 0, 0)[1])
   return true
 end
 
 local function keep_turn()
-  if call('HSETNX', K('turns', T), id, edited(T, id, A.record)) == 0 then return end
+  if call('HSETNX', K('turns', T), id, apply_early_edit(T, id, A.record)) == 0 then return end
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
   local message = K('message', channel, id)
-  call('SET', message, T .. '\n' .. id, 'PX', term(T))
+  call('SET', message, T .. '\n' .. id, 'PX', retention_of(T))
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
-  keep_longest(T, 'person', space .. ':' .. A.author)
+  extend_retention(T, 'person', space .. ':' .. A.author)
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 
@@ -63,7 +63,7 @@ local function join(J, job)
   end
   if A.quota and job.day then
     call('HINCRBY', K('job', J), 'messages', 1)
-    use(T, job.day, A.author, 'messages', 1)
+    add_usage(T, job.day, A.author, 'messages', 1)
   end
   return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
 end
@@ -82,7 +82,7 @@ local function is_news(code)
   return call('SET', key, 1, 'NX', 'PX', LIFE.told) and true
 end
 
-local meta = enter(T)
+local meta = load_thread(T)
 if known() then return { 'duplicate', A.job, 0, '', 0 } end
 if not A.addressed then
   if not meta or not A.read or not make_room() then return { 'ignored', '', 0, '', 0 } end
@@ -97,7 +97,7 @@ local job = {
 }
 if A.alone then job.alone = 1 end
 if A.unread then job.unread = 1 end
-local code, detail, til = obstacle(T, job)
+local code, detail, til = refusal_reason(T, job)
 remember()
 if code then
   local J = A.tell and is_news(code) and A.job or ''
@@ -114,7 +114,7 @@ if A.keep_ms ~= (tonumber(meta.retention) or 0) then
     call('HDEL', K('thread', T), 'retention')
   end
 end
-terms[T] = A.keep_ms > 0 and A.keep_ms or LIFE.thread
+retentions[T] = A.keep_ms > 0 and A.keep_ms or LIFE.thread
 local J, waiting = companion()
 if J then return join(J, waiting) end
 keep_turn()

@@ -7,15 +7,15 @@ local function due(key)
 end
 
 local function take_over(T)
-  local J, job = head(T)
+  local J, job = oldest_job(T)
   if J and job.cancel then
-    stop(T, J, job)
+    finish_stopped(T, J, job)
   elseif J and job.attempts >= A.max_attempts then
     give_up(T, J, job, 'internal', 'its core went away ' .. job.attempts .. ' times')
   elseif J then
     call('HSET', K('job', J), 'state', 'waiting')
   end
-  place(T)
+  schedule(T)
 end
 
 local taken_over, over = 0, 0
@@ -23,7 +23,7 @@ for _, T in ipairs(due(K('leases'))) do
   take_over(T)
   taken_over = taken_over + 1
 end
-for _, T in ipairs(due(K('delayed'))) do place(T) end
+for _, T in ipairs(due(K('delayed'))) do schedule(T) end
 for _, J in ipairs(due(K('deadlines'))) do
   local job = job_of(J)
   if job.state == 'running' and not (job.thread and call('ZSCORE', K('leases'), job.thread)) then
@@ -31,8 +31,8 @@ for _, J in ipairs(due(K('deadlines'))) do
   end
   if job.state == 'waiting' and job.thread then
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
-    finish(job.thread, J, job, 'failed', failed('deadline'))
-    if was then place(job.thread) end
+    finish_job(job.thread, J, job, 'failed', failed_event('deadline'))
+    if was then schedule(job.thread) end
     over = over + 1
   else
     call('ZREM', K('deadlines'), J)

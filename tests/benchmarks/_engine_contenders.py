@@ -285,7 +285,7 @@ async def contender(name: str, task: Task) -> AsyncIterator[Contender]:
             int8 = name == "henji int8"
             limits = Limits(task.context, cache_bytes=3 << 30, int8_weights=int8)
             if task.device == "cuda":
-                limits = Limits(task.context, places=256, step_tokens=2048, cache_bytes=40 << 30)
+                limits = Limits(task.context, slots=256, step_tokens=2048, cache_bytes=40 << 30)
             engine = await TorchEngine.open(lambda: model_for(task), lambda _: limits)
             yield Streaming(engine)
             await engine.close()

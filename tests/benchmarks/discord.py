@@ -208,8 +208,8 @@ async def be_core(url: str, pace: float) -> None:
     async with Redis.from_url(url, **CLIENT) as redis:
         stores = StoreFixture.over(redis)
         dialogue = Dialogue.load(CATALOGUE["echo"], None)
-        terms = WorkerSettings(lane=LANE, name="bench")
-        worker = Worker(stores.queue, stores.history, EchoEngine(pace), dialogue, terms)
+        process_settings = WorkerSettings(lane=LANE, name="bench")
+        worker = Worker(stores.queue, stores.history, EchoEngine(pace), dialogue, process_settings)
         await worker.run(asyncio.Event())
 
 

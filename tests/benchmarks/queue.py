@@ -60,7 +60,7 @@ class Engine(EchoEngine):
 
     def stats(self) -> EngineStats:
         stats = super().stats()
-        return EngineStats(running=stats.running, places=max(0, AT_ONCE - stats.running))
+        return EngineStats(running=stats.running, slots=max(0, AT_ONCE - stats.running))
 
 
 class CountingQueue(RedisQueue):
@@ -92,8 +92,8 @@ class Ours:
 
     def worker(self) -> Worker:
         dialogue = Dialogue.load(CATALOGUE["echo"], None)
-        terms = WorkerSettings(lane=LANE, name="core")
-        return Worker(self.queue, self.history, Engine(), dialogue, terms)
+        process_settings = WorkerSettings(lane=LANE, name="core")
+        return Worker(self.queue, self.history, Engine(), dialogue, process_settings)
 
     async def submit(self, number: int) -> Delivery:
         thread = ThreadKey("bench", "T", f"C{number % 50}", str(number))
@@ -185,12 +185,12 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--alone", action="store_true", help="without the other queues")
     options = parser.parse_args(argv)
-    terms = (options.jobs, options.rate, options.seconds)
+    load = (options.jobs, options.rate, options.seconds)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with plain_server() as url:
-        results = [asyncio.run(measure_ours(url, *terms))]
+        results = [asyncio.run(measure_ours(url, *load))]
         if not options.alone:
-            peers = [measure_peer(name, url, *terms) for name in PEERS if found_peers()]
+            peers = [measure_peer(name, url, *load) for name in PEERS if found_peers()]
             results += filter(None, peers)
     sys.stdout.write(report(results) + "\n")
 

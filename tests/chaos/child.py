@@ -38,11 +38,13 @@ def store_at(url: str) -> Store:
 
 async def core(name: str, url: str, socket: str) -> None:
     store = store_at(url)
-    terms = workers.WorkerSettings(
+    process_settings = workers.WorkerSettings(
         LANE, name, lease=LEASE, announced_for=30, publish=0.02, retry=0.1
     )
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
-    worker = Worker(RedisQueue(store), RedisHistory(store), EchoEngine(300), dialogue, terms)
+    worker = Worker(
+        RedisQueue(store), RedisHistory(store), EchoEngine(300), dialogue, process_settings
+    )
     await worker.run(asyncio.Event())
 
 
@@ -50,7 +52,7 @@ async def adapter(name: str, url: str, socket: str) -> None:
     store = store_at(url)
     reader, writer = await asyncio.open_unix_connection(socket)
     writer.write(name.encode() + b"\n")
-    terms = relays.RelaySettings(LANE, name, lease=LEASE, take=0.3, hold=0.3)
+    process_settings = relays.RelaySettings(LANE, name, lease=LEASE, take_over=0.3, hold=0.3)
 
     async def answer(kind: str, arguments: list[Any]) -> Any:
         return await _event(relay, kind, arguments)
@@ -61,7 +63,7 @@ async def adapter(name: str, url: str, socket: str) -> None:
         RedisQueue(store),
         RedisHistory(store),
         KeptEvents(store),
-        terms,
+        process_settings,
     )
     working = asyncio.create_task(relay.run(asyncio.Event()))
     await line.run()

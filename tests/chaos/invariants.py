@@ -16,7 +16,7 @@ from storage import codec
 from storage.deliveries import RedisDeliveries
 from storage.history import RedisHistory
 from tests.chaos.prompts import ReadPrompt
-from tests.chaos.schedule import Said, Schedule, events_of
+from tests.chaos.schedule import Schedule, SentMessage, events_of
 from tests.simulated_platform import Message
 
 FINAL = ("done", "failed", "cancelled", "dead")
@@ -77,7 +77,7 @@ class Findings:
 async def gather(schedule: Schedule) -> Findings:
     store = schedule.store
     # lifetimes of what is written all the time are renewed by what living processes repeat
-    await RedisDeliveries(store).take(schedule.platform, "the check")
+    await RedisDeliveries(store).take_over(schedule.platform, "the check")
     replies = {id_: await _reply(schedule, id_) for id_ in sorted(schedule.jobs)}
     history = RedisHistory(store)
     remembered = {thread: await history.turns(thread) for thread in schedule.threads}
@@ -260,7 +260,7 @@ def memory(found: Findings) -> Iterable[str]:
             yield f"{id_} says {reply.done_text!r}, which answers none of {reply.prompts}"
 
 
-def _must_be_remembered(found: Findings, said: Said) -> bool:
+def _must_be_remembered(found: Findings, said: SentMessage) -> bool:
     replies = [reply for reply in found.replies.values() if said.turn.id in reply.prompts]
     # one without a reply was refused: see `lost`
     refused = not replies or any(isinstance(reply.view.end, Failed) for reply in replies)
@@ -286,7 +286,7 @@ def prompts(found: Findings) -> Iterable[str]:
 
 
 def _faults(
-    found: Findings, prompt: ReadPrompt, said: Said, is_reply: bool, revision: int
+    found: Findings, prompt: ReadPrompt, said: SentMessage, is_reply: bool, revision: int
 ) -> Iterable[str]:
     if said.thread != prompt.thread:
         yield f"which is of {said.thread}"

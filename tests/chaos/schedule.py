@@ -52,7 +52,7 @@ DIALOGUE = Dialogue.load(CATALOGUE["echo"], None)
 
 
 @dataclass
-class Said:
+class SentMessage:
     """A message of a person's, and what became of it on the platform's side."""
 
     turn: Turn
@@ -112,8 +112,8 @@ class Schedule:
         self.platform = f"chaos{seed}"
         self.lane = f"lane{seed}"
         self.board = Board(nonce=self.random.random() < 0.5)
-        self.said: dict[str, Said] = {}
-        self.past: dict[str, Said] = {}
+        self.said: dict[str, SentMessage] = {}
+        self.past: dict[str, SentMessage] = {}
         """Messages from before the bot was there."""
         self.prompts = Prompts()
         self.resets: list[Reset] = []
@@ -195,23 +195,23 @@ class Schedule:
     def _start_core(self) -> None:
         process = self._process("core")
         queue, history, _ = self._ports(process)
-        terms = workers.WorkerSettings(
+        process_settings = workers.WorkerSettings(
             self.lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, announced_for=0.8,
             publish=0.02, idle=0.1, retry=0.05,
         )  # fmt: skip
         engine = RecordingEngine(self.random.choice((0, 300)), self.prompts)
-        worker = Worker(*recorded(self.prompts, queue, history), engine, DIALOGUE, terms)
+        worker = Worker(*recorded(self.prompts, queue, history), engine, DIALOGUE, process_settings)
         process.start(worker.run(asyncio.Event()))
 
     def _start_adapter(self) -> None:
         process = self._process("adapter")
-        terms = relays.RelaySettings(
-            self.lane, process.name, lease=LEASE, take=0.15, positions=0.3, hold=0.2
+        process_settings = relays.RelaySettings(
+            self.lane, process.name, lease=LEASE, take_over=0.15, positions=0.3, hold=0.2
         )
         simulated = SimulatedPlatform(
             self.board, self.platform, 100, CALL_SECONDS, process.platform
         )
-        relay = Relay(simulated, *self._ports(process), terms)
+        relay = Relay(simulated, *self._ports(process), process_settings)
         self.adapters = [a for a in self.adapters if not a.process.dead]
         self.adapters.append(Adapter(process, relay))
         process.start(relay.run(asyncio.Event()))
@@ -237,15 +237,17 @@ class Schedule:
         for number in range(self.random.randint(18, 30)):
             id_ = f"p{number}"
             turn = self.board.say(thread, id_, "U1", _words(self.random, f"{self.seed}.{id_}"))
-            said = Said(turn, thread, False, acknowledged=time.monotonic(), texts=[turn.text])
+            said = SentMessage(
+                turn, thread, False, acknowledged=time.monotonic(), texts=[turn.text]
+            )
             self.past[id_] = said
 
-    def _write(self, random: Random, *, addressed: bool) -> Said:
+    def _write(self, random: Random, *, addressed: bool) -> SentMessage:
         self._number += 1
         thread, author = random.choice(self.threads), random.choice(("U1", "U2"))
         id_ = f"m{self._number}"
         turn = self.board.say(thread, id_, author, _words(random, f"{self.seed}.{id_}"))
-        self.said[id_] = said = Said(turn, thread, addressed, texts=[turn.text])
+        self.said[id_] = said = SentMessage(turn, thread, addressed, texts=[turn.text])
         self.jobs.add(Job.id_for(thread, id_, ""))
         return said
 
@@ -262,7 +264,9 @@ class Schedule:
         await self._event(said, False, 0, random)
         said.acknowledged = time.monotonic()
 
-    async def _event(self, said: Said, addressed: bool, number: int, random: Random) -> Receipt:
+    async def _event(
+        self, said: SentMessage, addressed: bool, number: int, random: Random
+    ) -> Receipt:
         await asyncio.sleep(random.choice((0, 0, 0.05, 0.3)))
         incoming = Incoming(
             said.thread,
@@ -344,7 +348,7 @@ class Schedule:
                 return
             await asyncio.sleep(0.05)
 
-    def _pick(self, random: Random) -> Said | None:
+    def _pick(self, random: Random) -> SentMessage | None:
         return random.choice(list(self.said.values())) if self.said else None
 
     async def _deliver(self, handle: Callable[[Relay], Awaitable[T]], random: Random) -> T:

@@ -37,7 +37,7 @@ CORES, ADAPTERS = 2, 2
 
 
 @dataclass
-class Town:
+class Processes:
     """A Redis, adapters and cores, each a process that may be killed or stopped."""
 
     folder: Path
@@ -96,7 +96,7 @@ class Town:
 class TownSchedule(Schedule):
     """A schedule whose processes are a town's."""
 
-    def __init__(self, seed: int, store: Store, town: Town) -> None:
+    def __init__(self, seed: int, store: Store, town: Processes) -> None:
         super().__init__(seed, store)
         self.town = town
         self.lane, self.platform = LANE, PLATFORM
@@ -142,8 +142,8 @@ class TownSchedule(Schedule):
 
 
 @pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
-    town = Town(tmp_path)
+async def town(tmp_path: Path) -> AsyncIterator[Processes]:
+    town = Processes(tmp_path)
     server = await town.board.serve()
     try:
         await town.start_redis()
@@ -156,7 +156,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
 
 
 async def test_nothing_is_lost_or_doubled_whatever_is_killed(
-    town: Town, request: pytest.FixtureRequest
+    town: Processes, request: pytest.FixtureRequest
 ) -> None:
     first = request.config.getoption("--seed") or 0
     number = request.config.getoption("--schedules")
@@ -168,7 +168,7 @@ async def test_nothing_is_lost_or_doubled_whatever_is_killed(
         assert violations(await gather(schedule)) == [], f"seed {seed}"
 
 
-async def _up(town: Town, store: Store) -> bool:
+async def _up(town: Processes, store: Store) -> bool:
     with contextlib.suppress(StoreUnavailable):
         cores = await store.command("zcard", f"henji:{{0}}:lane:{LANE}")
         return bool(cores == CORES) and len(town.board.lines) == ADAPTERS

@@ -66,13 +66,13 @@ class DiscordDeployment:
         self, tokens_per_second: float = 0.0, context_length: int = 16_384
     ) -> asyncio.Task[None]:
         stores = StoreFixture.over(self.stores.redis)
-        terms = WorkerSettings(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
+        process_settings = WorkerSettings(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
         length = context_length
         spec = replace(CATALOGUE["echo"], context_length=length, max_new_tokens=length // 2)
         engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
         stop = asyncio.Event()
         self.stops.append(stop)
-        worker = Worker(stores.queue, stores.history, engine, dialogue, terms)
+        worker = Worker(stores.queue, stores.history, engine, dialogue, process_settings)
         task = asyncio.create_task(worker.run(stop), name=f"core {len(self.tasks)}")
         self.tasks.append(task)
         await self.stores.queue.announce(LANE, "the first", 60)
@@ -91,7 +91,7 @@ class DiscordDeployment:
         behaviour = replace(BEHAVIOUR, reads=seen.reads, **changes)
         access = self._access(policy) if policy else EVERYBODY
         relay = RelaySettings(
-            lane=LANE, holder=name, take=0.05, positions=0.1, drain=1.0, access=access
+            lane=LANE, holder=name, take_over=0.05, positions=0.1, drain=1.0, access=access
         )
         stop = asyncio.Event()
         running = bot.run(TOKEN, seen, self.process_stores(), behaviour, relay, plan, stop)

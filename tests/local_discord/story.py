@@ -109,17 +109,17 @@ class ApartRelay(Relay):
 
 @contextlib.asynccontextmanager
 async def a_story(
-    redis: Redis, *, reads: bool = True, speed: float = 0.0, **terms: Any
+    redis: Redis, *, reads: bool = True, speed: float = 0.0, **options: Any
 ) -> AsyncIterator[Story]:
     """`reads`: the Message Content intent is granted; `speed`: of the core, in tokens a second."""
     deployment = DiscordDeployment(None, StoreFixture.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
     await deployment.start_core(speed)
     pace = RateLimiter()
     client = HenjiClient(pace, reads=reads)
-    relay = RelaySettings(lane=LANE, holder="bot", take=0.05, positions=0.1, drain=1.0)
+    relay = RelaySettings(lane=LANE, holder="bot", take_over=0.05, positions=0.1, drain=1.0)
     stores = deployment.process_stores()
     envs: list[simcord.Env] = []
-    behaviour = replace(BEHAVIOUR, reads=reads, **terms)
+    behaviour = replace(BEHAVIOUR, reads=reads, **options)
     context = new_context(client, pace, stores, behaviour, relay, lambda: envs[0].now().timestamp())
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
     actions = Actions(apart, stores.history, stores.deliveries, stores.feedback)

@@ -136,11 +136,13 @@ class SlackDeployment:
         stop = asyncio.Event()
         audit, cores = RedisAudit(self.store()), self.stores().queue.cores
         access = Access(self.rulebook, audit, Policy(), cores)
-        terms = RelaySettings(
-            LANE, name, lease=self.lease, take=0.1, positions=0.1, drain=0.5, access=access
+        process_settings = RelaySettings(
+            LANE, name, lease=self.lease, take_over=0.1, positions=0.1, drain=0.5, access=access
         )
         settings, budget = SlackSettings(**self._settings()), RateLimiter(self.minute)
-        return asyncio.create_task(serve(settings, self.stores(), terms, stop, budget)), stop
+        return asyncio.create_task(
+            serve(settings, self.stores(), process_settings, stop, budget)
+        ), stop
 
     async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
         """Start an adapter in a process that can be killed, and wait for its socket."""

@@ -29,7 +29,7 @@ from random import Random
 from storage.lua import read_scripts
 from tests.mutants import reach
 from tests.mutants.make import Mutant, mutants_of
-from tests.mutants.reach import HOUSE, Reach
+from tests.mutants.reach import ROOT, Reach
 
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 HANGS = 120
@@ -50,9 +50,9 @@ JUDGES = (
 def all_mutants() -> list[Mutant]:
     found: list[Mutant] = []
     for place in PLACES:
-        whole = HOUSE / place
+        whole = ROOT / place
         for file in sorted(whole.rglob("*.lua")) if whole.is_dir() else [whole]:
-            found += mutants_of(file.relative_to(HOUSE), file.read_text())
+            found += mutants_of(file.relative_to(ROOT), file.read_text())
     return found
 
 
@@ -71,7 +71,7 @@ def copies(number: int) -> Iterator[Queue[Path]]:
         for at in range(number):
             copy = Path(folder) / str(at)
             for name in ("core", "storage", "bots", "tests", "pyproject.toml"):
-                place = HOUSE / name
+                place = ROOT / name
                 (shutil.copytree if place.is_dir() else shutil.copy)(place, copy / name)
             free.put(copy)
         yield free
@@ -87,7 +87,7 @@ def run_tests(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def record(file: Path) -> None:
     """Run all tests that judge, and write down which code each reaches."""
-    run_tests(HOUSE, "-p", "tests.mutants.reach", "--reach", str(file), *JUDGES)
+    run_tests(ROOT, "-p", "tests.mutants.reach", "--reach", str(file), *JUDGES)
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Judges:
     def _running(self, mutant: Mutant) -> Collection[str]:
         names = {mutant.file.stem}
         if mutant.file.parent.name == "lib":
-            text = (HOUSE / mutant.file).read_text()
+            text = (ROOT / mutant.file).read_text()
             definition = re.findall(r"(?m)^local .*$", text[: mutant.end])[-1]
             names = {name for name, script in self._scripts.items() if definition in script}
         return [test for test, row in self.tests.items() if names.intersection(row.scripts)]

@@ -18,8 +18,8 @@ import pytest
 
 from storage.lua import Scripts
 
-HOUSE = Path(__file__).parents[2]
-HOME = f"{HOUSE}/"
+ROOT = Path(__file__).parents[2]
+HOME = f"{ROOT}/"
 
 
 @dataclass(frozen=True, slots=True)

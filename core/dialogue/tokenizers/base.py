@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
         """The text as the tokenizer normalizes it: with full-width letters narrowed, say."""
         ...
 
-    def settled(self, text: str) -> bool:
+    def is_context_free(self, text: str) -> bool:
         """Whether `text`, between two cuts, has the same ids in any context."""
         ...
 

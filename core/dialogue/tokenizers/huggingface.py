@@ -98,7 +98,7 @@ class HuggingFaceTokenizer:
         normalizer = self._backend.normalizer
         return normalizer.normalize_str(text).replace("\u2581", " ") if normalizer else text
 
-    def settled(self, text: str) -> bool:
+    def is_context_free(self, text: str) -> bool:
         """The library encodes the text between two control tokens by itself."""
         return True
 

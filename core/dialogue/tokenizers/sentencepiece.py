@@ -140,7 +140,7 @@ class SentencePieceTokenizer:
             if not self._processor.is_byte(ident) and not self._processor.is_control(ident)
         )
 
-    def settled(self, text: str) -> bool:
+    def is_context_free(self, text: str) -> bool:
         """False where two ways to take `text` apart score the same, give or take rounding.
 
         SentencePiece adds scores up in single precision from the beginning of what it is given, so

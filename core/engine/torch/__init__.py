@@ -32,7 +32,7 @@ async def open_torch_engine(
         gpu = model.device.type == "cuda"
         return Limits(
             context_length=settings.context_length or spec.context_length,
-            places=settings.places or (256 if gpu else 32),
+            slots=settings.places or (256 if gpu else 32),
             step_tokens=settings.step_tokens or (2048 if gpu else 256),
             cache_bytes=cache_bytes(model.device, settings.cache_gb),
             int8_weights=settings.int8_weights,

@@ -44,7 +44,7 @@ class Limits:
 
     context_length: int
     """Ids of prompt and reply together."""
-    places: int = 32
+    slots: int = 32
     """Requests that run at once."""
     step_tokens: int = 256
     """Ids of one step: replies come first, and long prompts are computed in chunks of the rest."""
@@ -116,9 +116,9 @@ class TorchEngine:
         self._vocabulary = model.config.get_text_config().vocab_size
         self._reset_cache()
         blocks = self._scheduler.blocks.count
-        if reference and is_possible(limits.context_length, blocks, limits.places):
+        if reference and is_possible(limits.context_length, blocks, limits.slots):
             self._progress("comparison")
-            most = max(limits.step_tokens, limits.places)
+            most = max(limits.step_tokens, limits.slots)
             exact = not limits.int8_weights
             verify(model, self._runner, reference, step_tokens=most, exact=exact)
             record(path)
@@ -133,7 +133,7 @@ class TorchEngine:
             size = f"{limits.cache_bytes / 1e9:,.1f} GB"
             raise ModelError(f"no memory for a cache of {size}: lower HENJI_CACHE_GB") from None
         self._scheduler = Scheduler(
-            BlockManager(blocks), places=limits.places, step_tokens=limits.step_tokens
+            BlockManager(blocks), slots=limits.slots, step_tokens=limits.step_tokens
         )
 
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
@@ -154,7 +154,7 @@ class TorchEngine:
         return GraphRunner(
             model,
             PagedCache(shape, blocks, model.device),
-            places=limits.places,
+            slots=limits.slots,
             step_tokens=limits.step_tokens,
             context_length=limits.context_length,
         )
@@ -196,7 +196,7 @@ class TorchEngine:
         return EngineStats(
             running=running,
             waiting=waiting,
-            places=max(0, min(scheduler.places - running, room) - waiting),
+            slots=max(0, min(scheduler.slots - running, room) - waiting),
             cache_used=1 - blocks.idle / blocks.count,
             tokens_per_second=self._throughput.tokens_per_second(time.monotonic()),
             time_to_first_token=self._throughput.first_token,

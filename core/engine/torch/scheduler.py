@@ -30,13 +30,13 @@ def _order(sequence: Sequence) -> int:
 class Scheduler:
     """The waiting and the running requests, oldest first, and their blocks."""
 
-    def __init__(self, blocks: BlockManager, *, places: int, step_tokens: int) -> None:
-        """`places` run at once; a step computes `step_tokens` ids."""
+    def __init__(self, blocks: BlockManager, *, slots: int, step_tokens: int) -> None:
+        """`slots` run at once; a step computes `step_tokens` ids."""
         self.blocks = blocks
-        self.places = places
+        self.slots = slots
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self._step_tokens = max(step_tokens, places)
+        self._step_tokens = max(step_tokens, slots)
         self.prompt_tokens = 0
         self.cached_tokens = 0
 
@@ -67,7 +67,7 @@ class Scheduler:
         None where one of them may end, or where another could join.
         """
         sequences = [chunk.sequence for chunk in chunks]
-        if len(chunks) != len(self.running) or (self.waiting and len(chunks) < self.places):
+        if len(chunks) != len(self.running) or (self.waiting and len(chunks) < self.slots):
             return None
         if not all(chunk.samples and chunk.sequence.goes_on for chunk in chunks):
             return None
@@ -112,7 +112,7 @@ class Scheduler:
 
     def _admit(self) -> Sequence | None:
         """Start the oldest waiting sequence, if its ids and one more block fit."""
-        if not self.waiting or len(self.running) >= self.places:
+        if not self.waiting or len(self.running) >= self.slots:
             return None
         sequence = self.waiting[0]
         # the newest id is always computed: its logits give the next token

@@ -122,9 +122,9 @@ def _sequence(ids: list[int], first_block: int) -> Sequence:
     return sequence
 
 
-def is_possible(context_length: int, blocks: int, places: int) -> bool:
+def is_possible(context_length: int, blocks: int, slots: int) -> bool:
     """Whether the two sequences fit the engine's limits."""
-    return context_length >= _LONG and blocks >= _BLOCKS and places > 1
+    return context_length >= _LONG and blocks >= _BLOCKS and slots > 1
 
 
 # -- its record -----------------------------------------------------------------------------------

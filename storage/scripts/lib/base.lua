@@ -16,20 +16,20 @@ local function touch(name, ...)
 end
 
 -- The retention time of a thread: that of its place, or the default.
-local terms = {}
-local function term(T)
-  terms[T] = terms[T] or tonumber(call('HGET', K('thread', T), 'retention')) or LIFE.thread
-  return terms[T]
+local retentions = {}
+local function retention_of(T)
+  retentions[T] = retentions[T] or tonumber(call('HGET', K('thread', T), 'retention')) or LIFE.thread
+  return retentions[T]
 end
 
-local function keep(T, name, ...)
-  call('PEXPIRE', K(name, ...), term(T))
+local function renew_retention(T, name, ...)
+  call('PEXPIRE', K(name, ...), retention_of(T))
 end
 
 -- Retention differs between a person's threads: a list of theirs lives as long as the longest.
-local function keep_longest(T, name, who)
+local function extend_retention(T, name, who)
   local key = K(name, who)
-  if call('PTTL', key) < term(T) then call('PEXPIRE', key, term(T)) end
+  if call('PTTL', key) < retention_of(T) then call('PEXPIRE', key, retention_of(T)) end
 end
 
 -- Redis's clock is the only one: milliseconds since the epoch.
@@ -69,14 +69,14 @@ local function split(text, separator)
 end
 
 -- platform:space:channel:thread -> the names used for fair shares, limits and resets
-local placed = {}
-local function places(T)
-  local names = placed[T]
+local known_names = {}
+local function place_names(T)
+  local names = known_names[T]
   if not names then
     local platform, space, channel = string.match(T, '^([^:]+):([^:]+):([^:]+)')
     space = platform .. ':' .. space
     names = { space, space .. ':' .. channel, platform }
-    placed[T] = names
+    known_names[T] = names
   end
   return names[1], names[2], names[3]
 end

@@ -14,7 +14,7 @@ local function nodes(path)
   return names
 end
 
-local function push(lane, path, T, seq)
+local function add_to_order(lane, path, T, seq)
   local names = nodes(path)
   for i, child in ipairs(path) do
     local key = K('ready', lane, names[i])
@@ -33,20 +33,20 @@ local function push(lane, path, T, seq)
 end
 
 -- Removes T from the order, if it is in it.
-local function pull(lane, path, T)
+local function remove_from_order(lane, path, T)
   local names = nodes(path)
   if call('ZREM', K('ready', lane, names[#names]), T) == 1 then call('DECR', K('waiting', lane)) end
 end
 
 -- Takes the next thread out of the order. `spent` collects the path: node, child.
-local function descend(lane, node, depth, spent)
+local function pop_next(lane, node, depth, spent)
   local key = K('ready', lane, node)
   if depth == 3 then return call('ZPOPMIN', key)[1] end
   while true do
     local child = call('ZRANGE', key, 0, 0)[1]
     if not child then return nil end
     local below = node == '' and child or node .. '/' .. child
-    local T = descend(lane, below, depth + 1, spent)
+    local T = pop_next(lane, below, depth + 1, spent)
     if T then
       spent[#spent + 1] = { node, child }
       return T

@@ -3,8 +3,8 @@
 -- The keys that a bucket or a platform has one of are renewed by sweep.lua and take_deliveries.lua,
 -- which every process runs again and again.
 local function touch_thread(T, ...)
-  keep(T, 'thread', T)
-  for _, name in ipairs({ ... }) do keep(T, name, T) end
+  renew_retention(T, 'thread', T)
+  for _, name in ipairs({ ... }) do renew_retention(T, name, T) end
   call('ZADD', K('threads'), now, T)
 end
 
@@ -19,7 +19,7 @@ local function job_of(J)
   return job
 end
 
-local function head(T)
+local function oldest_job(T)
   while true do
     local J = call('ZRANGE', K('jobs', T), 0, 0)[1]
     if not J then return nil end
@@ -30,13 +30,13 @@ local function head(T)
 end
 
 local function path_of(T, job)
-  local space, channel = places(T)
+  local space, channel = place_names(T)
   return { space, channel, job.author ~= '' and job.author or '-' }
 end
 
-local function unplace(T, meta)
+local function unschedule(T, meta)
   if meta.state == 'ready' then
-    pull(meta.lane, split(meta.path, '\n'), T)
+    remove_from_order(meta.lane, split(meta.path, '\n'), T)
   elseif meta.state == 'delayed' then
     call('ZREM', K('delayed'), T)
   elseif meta.state == 'leased' then
@@ -45,7 +45,7 @@ local function unplace(T, meta)
 end
 
 -- Whether a thread is in the order as recorded: the order may have expired while Redis was away.
-local function stands(T, meta)
+local function is_scheduled(T, meta)
   if meta.state == 'ready' then
     local leaf = nodes(split(meta.path, '\n'))[4]
     return call('ZSCORE', K('ready', meta.lane, leaf), T)
@@ -54,7 +54,7 @@ local function stands(T, meta)
     or meta.state == 'delayed' and call('ZSCORE', K('delayed'), T)
 end
 
-local function wake(lane)
+local function wake_cores(lane)
   local length = call('LPUSH', K('wake', lane), 1)
   if length == 1 then touch('wake', lane) end
   if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
@@ -63,16 +63,16 @@ end
 -- Puts a thread into the order, or aside until `later`, or nowhere, as its oldest job requires. A job
 -- whose files are being read is set aside, at most until its deadline. `meta`, `J` and `job` may be
 -- passed if they are known, to save reading them.
-local function place(T, later, meta, J, job)
+local function schedule(T, later, meta, J, job)
   meta = meta or hash(K('thread', T))
   if not meta.state then -- it has expired: what waits there ends at its deadline
     call('ZREM', K('leases'), T)
     call('ZREM', K('delayed'), T)
     return
   end
-  unplace(T, meta)
+  unschedule(T, meta)
   local gen = meta.state == 'leased' and meta.gen + 1 or meta.gen -- fences whoever held it
-  if not J then J, job = head(T) end
+  if not J then J, job = oldest_job(T) end
   if J and job.unread then later = job.deadline end
   if not J then
     call('HSET', K('thread', T), 'state', 'idle', 'running', '', 'gen', gen, 'path', '')
@@ -81,16 +81,16 @@ local function place(T, later, meta, J, job)
     call('HSET', K('thread', T), 'state', 'delayed', 'running', '', 'gen', gen)
   else
     local path = path_of(T, job)
-    push(job.lane, path, T, job.arrival)
+    add_to_order(job.lane, path, T, job.arrival)
     call('HSET', K('thread', T), 'state', 'ready', 'running', '', 'gen', gen, 'lane', job.lane,
       'path', table.concat(path, '\n'))
-    wake(job.lane)
+    wake_cores(job.lane)
   end
   return J, job
 end
 
-local function count(T, person, by)
-  local space, channel = places(T)
+local function count_open(T, person, by)
+  local space, channel = place_names(T)
   for _, field in ipairs({ 'all', 'channel ' .. channel, 'person ' .. space .. ':' .. person }) do
     if call('HINCRBY', K('open'), field, by) <= 0 then call('HDEL', K('open'), field) end
   end
@@ -98,29 +98,29 @@ end
 
 -- Ends a job: appends its last event and removes it from everything open. The caller then places the
 -- thread anew.
-local function finish(T, J, job, state, event)
-  local _, _, platform = places(T)
+local function finish_job(T, J, job, state, event)
+  local _, _, platform = place_names(T)
   if state == 'failed' or state == 'dead' then refund(T, J, job) end
   call('ZREM', K('jobs', T), J)
   call('ZREM', K('deadlines'), J)
   call('HSET', K('job', J), 'state', state)
-  count(T, job.author, -1)
+  count_open(T, job.author, -1)
   emit(J, platform, event)
 end
 
 -- `til`: when it can be asked again, in milliseconds, where that is known.
-local function failed(code, message, til)
+local function failed_event(code, message, til)
   local event = { t = 'failed', code = code, message = message or '' }
   event['until'] = (til or 0) / 1000
   return cjson.encode(event)
 end
 
-local function cancelled(by)
+local function cancelled_event(by)
   return cjson.encode({ t = 'cancelled', by = by })
 end
 
 local function give_up(T, J, job, code, message)
   call('XADD', K('dead'), 'MAXLEN', '~', 10000, '*', 'job', J, 'thread', T, 'turn', job.turn or '',
     'author', job.author or '', 'attempts', job.attempts or 0, 'code', code, 'message', message)
-  finish(T, J, job, 'dead', failed(code, message))
+  finish_job(T, J, job, 'dead', failed_event(code, message))
 end

@@ -3,10 +3,10 @@
 local MOST_MARKS, FOLDED = 2048, 512
 
 -- The wider place whose mark covers this place's: it forgets more, never less.
-local function wider(name)
+local function wider_place(name)
   local kind, scope = string.match(name, '^(%a+) (.*)$')
   if kind == 'space' then return nil end
-  local space, channel = places(scope .. ':-')
+  local space, channel = place_names(scope .. ':-')
   return kind == 'thread' and 'channel ' .. channel or 'space ' .. space
 end
 
@@ -22,7 +22,7 @@ local function fold_marks()
     if #names >= FOLDED or kind == 'channel' then
       table.sort(names, function(a, b) return tonumber(marks[a]) < tonumber(marks[b]) end)
       for i = 1, math.min(FOLDED, #names) do
-        local into = wider(names[i])
+        local into = wider_place(names[i])
         marks[into] = math.max(tonumber(marks[into] or 0), tonumber(marks[names[i]]))
         call('HSET', K('marks'), into, string.format('%d', marks[into]))
         call('HDEL', K('marks'), names[i])

@@ -13,21 +13,21 @@ end
 
 -- Lists a job under its person, so that forget.lua finds it.
 local function list_job(T, J, person)
-  local asked = places(T) .. ':' .. person
-  if call('ZADD', K('asked', asked), now + term(T), J) == 1 and now % 16 == 0 then
+  local asked = place_names(T) .. ':' .. person
+  if call('ZADD', K('asked', asked), now + retention_of(T), J) == 1 and now % 16 == 0 then
     call('ZREMRANGEBYSCORE', K('asked', asked), '-inf', now)
   end
-  keep_longest(T, 'asked', asked)
+  extend_retention(T, 'asked', asked)
 end
 
 -- Opens a delivery, held by `holder` from the start.
 local function open_delivery(T, J, job)
-  local _, _, platform = places(T)
+  local _, _, platform = place_names(T)
   local after = job.replaces and predecessor(J, job.replaces) or ''
   call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
     'note', job.note, 'token', OPENED, 'holder', A.holder, 'after', after)
   if job.asker then call('HSET', K('delivery', J), 'asker', job.asker) end
-  keep(T, 'delivery', J)
+  renew_retention(T, 'delivery', J)
   call('ZADD', K('deliveries', platform), now + A.delivery_ms, J)
   call('ZADD', K('replies', T), now, J)
   if now % 16 == 0 then call('ZREMRANGEBYSCORE', K('replies', T), '-inf', now - LIFE.events) end
@@ -42,7 +42,7 @@ local function open_job(T, J, job, meta, later)
   job.arrival, job.at = call('INCR', K('arrivals')), now
   if A.quota then
     job.day, job.messages = today(), 1
-    use(T, job.day, job.author, 'messages', 1)
+    add_usage(T, job.day, job.author, 'messages', 1)
   end
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may hold what can post
@@ -51,11 +51,11 @@ local function open_job(T, J, job, meta, later)
   call('ZADD', K('jobs', T), job.arrival, J)
   touch('jobs', T)
   call('ZADD', K('deadlines'), job.deadline, J)
-  count(T, job.author, 1)
+  count_open(T, job.author, 1)
   if meta.state == 'idle' then
-    place(T, later, meta, J, job)
-  elseif not stands(T, meta) then
-    place(T, later, meta)
+    schedule(T, later, meta, J, job)
+  elseif not is_scheduled(T, meta) then
+    schedule(T, later, meta)
   end
   local at = position(job.lane, path_of(T, job), T)
   emit_first(J, cjson.encode({ t = 'queued', position = math.max(at, 1) }))
@@ -68,18 +68,18 @@ local function refuse(T, J, job, code, detail, til)
     'state', 'failed')
   touch('job', J)
   open_delivery(T, J, job)
-  emit_first(J, failed(code, detail, til))
+  emit_first(J, failed_event(code, detail, til))
 end
 
 -- The reason why no job can be opened now, if there is one: a code, a detail (for the log, or the
 -- number waiting), and when to ask again.
-local function obstacle(T, job)
+local function refusal_reason(T, job)
   if A.refuse and A.refuse ~= '' then return A.refuse, '' end
-  local space, channel = places(T)
+  local space, channel = place_names(T)
   local core = call('ZRANGEBYSCORE', K('lane', job.lane), '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
   if not core then return 'no_core', '' end
   if A.quota then
-    local code, til = used_up(T, job.author)
+    local code, til = exhausted_quota(T, job.author)
     if code then return code, 'used up', til end
   end
   local open = call('HMGET', K('open'), 'all', 'channel ' .. channel,

@@ -6,8 +6,8 @@
 
 local DAY_MS = 24 * 3600 * 1000
 
-local function use(T, day, person, kind, by)
-  local space, channel, platform = places(T)
+local function add_usage(T, day, person, kind, by)
+  local space, channel, platform = place_names(T)
   for _, who in ipairs({ 'person ' .. space .. ':' .. person, 'channel ' .. channel,
     'everywhere ' .. platform .. ':' .. person }) do
     call('HINCRBY', K('used', day), kind .. ' ' .. who, by)
@@ -24,34 +24,34 @@ local function charge_tokens(T, J, total)
   local day, author, charged = unpack(call('HMGET', K('job', J), 'day', 'author', 'charged'))
   local more = total - (tonumber(charged) or 0)
   if not day or more <= 0 then return end
-  use(T, day, author, 'tokens', more)
+  add_usage(T, day, author, 'tokens', more)
   call('HSET', K('job', J), 'charged', total)
 end
 
 local function refund_tokens(T, J, job)
   local charged = tonumber(job.charged) or 0
   if not job.day or charged <= 0 then return end
-  use(T, job.day, job.author, 'tokens', -charged)
+  add_usage(T, job.day, job.author, 'tokens', -charged)
   call('HDEL', K('job', J), 'charged')
 end
 
 local function refund(T, J, job)
   if not job.day then return end
-  use(T, job.day, job.author, 'messages', -(tonumber(job.messages) or 1))
+  add_usage(T, job.day, job.author, 'messages', -(tonumber(job.messages) or 1))
   refund_tokens(T, J, job)
 end
 
 -- The person has the reply begun anew: what was written stays charged, and it is one message more.
 local function charge_restart(T, J, job)
   if not job.day then return end
-  use(T, job.day, job.author, 'messages', 1)
+  add_usage(T, job.day, job.author, 'messages', 1)
   call('HSET', K('job', J), 'messages', 1)
   call('HDEL', K('job', J), 'charged')
 end
 
 -- The code of a quota that is used up, if there is one, and the end of its day.
-local function used_up(T, person)
-  local space, channel, platform = places(T)
+local function exhausted_quota(T, person)
+  local space, channel, platform = place_names(T)
   local who, where, quota = 'person ' .. space .. ':' .. person, 'channel ' .. channel, A.quota
   local all = 'everywhere ' .. platform .. ':' .. person
   local used = call('HMGET', K('used', today()), 'messages ' .. who, 'tokens ' .. who,

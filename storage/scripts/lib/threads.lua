@@ -1,7 +1,7 @@
 -- Whole threads: stopped replies, resets, and fencing.
 
 -- Ends a stopped reply that no core holds: the streamed text becomes the reply.
-local function stop(T, J, job)
+local function finish_stopped(T, J, job)
   local text, record = shown_text(J), ''
   if text ~= '' then
     record = cjson.encode({ v = '1', role = 'assistant', author = job.lane, name = '', text = text,
@@ -10,7 +10,7 @@ local function stop(T, J, job)
   keep_reply(T, J, job, record)
   touch_thread(T, 'turns', 'history', 'counts')
   local usage = { prompt_tokens = 0, reply_tokens = 0, cached_tokens = 0, dropped_turns = 0 }
-  finish(T, J, job, 'done', cjson.encode({
+  finish_job(T, J, job, 'done', cjson.encode({
     t = 'done', text = text, finish_reason = 'cancelled', usage = usage,
   }))
 end
@@ -35,7 +35,7 @@ local function forget_thread(T, by)
   local turns = call('HLEN', K('turns', T))
   for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
     local job = job_of(J)
-    if job.state then finish(T, J, job, 'cancelled', cancelled(by)) end
+    if job.state then finish_job(T, J, job, 'cancelled', cancelled_event(by)) end
   end
   for _, J in ipairs(call('ZRANGE', K('replies', T), 0, -1)) do forget_events(J) end
   for _, id in ipairs(call('SMEMBERS', K('edits', T))) do -- a late copy of the message is edited too
@@ -44,7 +44,7 @@ local function forget_thread(T, by)
   call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
     K('changes', T), K('replies', T), K('edits', T))
   rewrite_later()
-  place(T)
+  schedule(T)
   call('HINCRBY', K('thread', T), 'epoch', 1)
   call('HSET', K('thread', T), 'floor', call('HINCRBY', K('thread', T), 'version', 1))
   return turns
@@ -52,17 +52,17 @@ end
 
 -- A thread's era: it changes with each reset of its channel or space.
 local function era_of(T)
-  local space, channel = places(T)
+  local space, channel = place_names(T)
   local resets = call('HMGET', K('resets'), space, channel)
   return (resets[1] or '0') .. '.' .. (resets[2] or '0')
 end
 
 -- Reads a thread, after applying any reset of its channel or space since the last time. Returns its
 -- numbers, or nil if there is no such thread; and the number of turns forgotten.
-local function enter(T)
+local function load_thread(T)
   local meta = hash(K('thread', T))
   if not meta.state then return nil end
-  terms[T] = tonumber(meta.retention) or LIFE.thread
+  retentions[T] = tonumber(meta.retention) or LIFE.thread
   local era = era_of(T)
   if meta.era == era then return meta, 0 end
   local gone = forget_thread(T, 'reset')
@@ -71,8 +71,8 @@ local function enter(T)
 end
 
 -- Whether the caller still holds the job: 'ok', 'cancelled' or 'fenced'; and the thread's numbers.
-local function fence(T, J, gen)
-  local meta = enter(T)
+local function check_fence(T, J, gen)
+  local meta = load_thread(T)
   if not meta or meta.gen ~= tostring(gen) or meta.running ~= J then return 'fenced' end
   return call('HGET', K('job', J), 'cancel') and 'cancelled' or 'ok', meta
 end

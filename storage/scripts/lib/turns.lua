@@ -1,7 +1,7 @@
 -- Turns in a thread's mailbox and history.
 
 -- Records turns as changed or removed, so that cores with an older version read them again.
-local function changed(T, ...)
+local function record_changes(T, ...)
   local ids, scored = { ... }, {}
   local version = call('HINCRBY', K('thread', T), 'version', #ids)
   for i, id in ipairs(ids) do
@@ -12,15 +12,15 @@ local function changed(T, ...)
     local old = call('ZPOPMIN', K('changes', T), 256)
     call('HSET', K('thread', T), 'floor', old[#old])
   end
-  keep(T, 'changes', T)
+  renew_retention(T, 'changes', T)
 end
 
-local function drop(T, id)
+local function drop_turn(T, id)
   call('ZREM', K('history', T), id)
   call('ZREM', K('mailbox', T), id)
   call('HDEL', K('turns', T), id)
   call('HDEL', K('counts', T), id)
-  changed(T, id)
+  record_changes(T, id)
 end
 
 -- What stands below a message's words: its files, `below` bytes of them.
@@ -35,7 +35,7 @@ local function joined(words, files)
 end
 
 -- A turn's record, with an edit applied that arrived before the message itself.
-local function edited(T, id, record)
+local function apply_early_edit(T, id, record)
   local edit = call('GET', K('edited', T .. ' ' .. id))
   if not edit then return record end
   local turn, newer = cjson.decode(record), decoded(edit)
@@ -55,7 +55,7 @@ local function keep_reply(T, J, job, record, count)
   if job.replaces then
     behind = call('ZSCORE', K('history', T), job.replaces)
     if not behind then return end
-    drop(T, job.replaces)
+    drop_turn(T, job.replaces)
     behind = behind - 0.5
   else
     behind = call('ZSCORE', K('mailbox', T), job.turn)
@@ -75,12 +75,12 @@ local function keep_reply(T, J, job, record, count)
   end
   if #ids == 0 then return end
   call('ZADD', K('history', T), unpack(scored))
-  changed(T, unpack(ids))
+  record_changes(T, unpack(ids))
 end
 
 -- The turns of these ids, or of ids each with its score behind it, as rows of id, score, record and
 -- count; all but the id are false where there is none.
-local function rows(T, ids, scored)
+local function turn_rows(T, ids, scored)
   local out, step = {}, scored and 2 or 1
   for i = 1, #ids, 200 do
     local some = {}
@@ -102,15 +102,15 @@ local function window(T, meta, since, turn)
   local all = since == 0 or since < tonumber(meta.floor)
   local history
   if all then
-    history = rows(T, call('ZRANGE', K('history', T), 0, -1, 'WITHSCORES'), true)
+    history = turn_rows(T, call('ZRANGE', K('history', T), 0, -1, 'WITHSCORES'), true)
   else
-    history = rows(T, call('ZRANGEBYSCORE', K('changes', T), '(' .. since, '+inf'))
+    history = turn_rows(T, call('ZRANGEBYSCORE', K('changes', T), '(' .. since, '+inf'))
   end
   local upto = turn == '' and '+inf' or call('ZSCORE', K('mailbox', T), turn)
   local mailbox = {}
   if upto then
     local ids = call('ZRANGEBYSCORE', K('mailbox', T), '-inf', upto, 'WITHSCORES')
-    mailbox = rows(T, ids, true)
+    mailbox = turn_rows(T, ids, true)
   end
   return { tonumber(meta.version), all and 1 or 0, history, mailbox }
 end

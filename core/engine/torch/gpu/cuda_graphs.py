@@ -39,7 +39,7 @@ class GraphRunner(Runner):
         model: PreTrainedModel,
         cache: PagedCache,
         *,
-        places: int,
+        slots: int,
         step_tokens: int,
         context_length: int,
     ) -> None:
@@ -53,11 +53,11 @@ class GraphRunner(Runner):
             return dict(sorted(graphs.items()))
 
         self._decoding = captured(
-            decode_sizes(places), lambda size: DecodeStep(model, cache, size, pages)
+            decode_sizes(slots), lambda size: DecodeStep(model, cache, size, pages)
         )
         self._mixed = captured(
-            mixed_sizes(max(step_tokens, places)),
-            lambda size: MixedStep(model, cache, size, min(size, places), pages),
+            mixed_sizes(max(step_tokens, slots)),
+            lambda size: MixedStep(model, cache, size, min(size, slots), pages),
         )
         self._warm_up(cache)
 
@@ -78,10 +78,10 @@ class GraphRunner(Runner):
             self.run(some)
 
 
-def decode_sizes(places: int) -> list[int]:
-    """Numbers of sequences to capture, up to `places`."""
-    steps = [1, 2, 4, *range(8, 64, 8), *range(64, places, 32)]
-    return [*(size for size in steps if size < places), places]
+def decode_sizes(slots: int) -> list[int]:
+    """Numbers of sequences to capture, up to `slots`."""
+    steps = [1, 2, 4, *range(8, 64, 8), *range(64, slots, 32)]
+    return [*(size for size in steps if size < slots), slots]
 
 
 def mixed_sizes(most: int) -> list[int]:
