@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -116,10 +116,33 @@ def test_no_text_loses_a_letter(text: str) -> None:
         ("$$\nx\n$$", "```\nx\n```"),
         ("`\\(x\\)`", "`\\(x\\)`"),
         ("costs $5 and $6", "costs $5 and $6"),
+        (r"`f(x)` gives \(x_1\), `g` \(y_1\).", "`f(x)` gives `x_1`, `g` `y_1`."),
+        (r"the code `\(x\)` is \(x\)", r"the code `\(x\)` is `x`"),
+        (r"a lone ` before \(x_1\)", "a lone ` before ``x_1``"),
+        (r"``a ` b`` and $$x_1$$", "``a ` b`` and `x_1`"),
+        (r"\(x\)$$y$$`c`", "`x`\u200b`y`\u200b`c`"),
+        (r"a `` b ` c \(x\) `", r"a `` b ` c \(x\) `"),
     ],
 )
 def test_formulas_stay_readable(text: str, expected: str) -> None:
     assert mended(text) == expected
+
+
+@given(st.lists(st.sampled_from([r"\(x_1\)", "$$y$$", "`c`", "``c ` d``", "`", "a", " "])))
+def test_formulas_beside_code_are_code_and_the_code_stays(parts: list[str]) -> None:
+    line = "".join(parts)
+    assume("```" not in line)  # a block of code may begin within a line
+    code = [span for span in code_in(line) if "(" not in span and "$" not in span]
+    assert all(span in code_in(mended(line)) for span in code)
+    if "`" not in parts and "``" not in line.replace("``c ` d``", ""):
+        formulas = sum(part.startswith(("\\", "$")) for part in parts)
+        assert len(code_in(mended(line))) == len(code) + formulas
+
+
+def code_in(text: str) -> list[str]:
+    """The inline code of a line, as a CommonMark parser sees it."""
+    inline = COMMON_MARK.parse(f"x {text}")
+    return [t.content for block in inline for t in block.children or () if t.type == "code_inline"]
 
 
 def test_a_table_is_one_outside_code_alone() -> None:

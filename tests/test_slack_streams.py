@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from bots.slack import components
+from bots.slack import components, task_cards
+from core.types import Failed
+from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
@@ -170,3 +172,113 @@ async def test_a_killed_adapter_leaves_its_replies_to_the_next(
         await deployment.answered("C1", ts, f"echo: {LONG}", within=30)
         assert slack.replies("C1", ts) == [reply]
         assert slack.workspace.violations == []
+
+
+# -- task cards -----------------------------------------------------------------------------------
+
+
+def titles(chunks: list[task_cards.Chunk]) -> list[str]:
+    return [chunk["title"] for chunk in chunks]
+
+
+def test_a_reply_that_comes_soon_has_no_cards() -> None:
+    assert task_cards.opening([], 9.0, "en") == []
+    assert task_cards.opening([("thinking", 7.0)], 9.0, "en") == []
+
+
+def test_cards_say_how_long_each_step_took() -> None:
+    steps = [("thinking", 1.0), ("queued", 1.2), ("thinking", 14.2)]
+    assert titles(task_cards.opening(steps, 16.2, "en"))[1:] == [
+        "Waited in line: 13 s",
+        "Read and thought: 2 s",
+        "Writing the reply",
+    ]
+    alone = task_cards.opening([("thinking", 1.0), ("queued", 1.2)], 16.2, "ja")
+    assert titles(alone)[1:] == ["順番待ち: 15秒", "返事を書く"]
+
+
+@pytest.fixture
+async def carded(deployment: SlackDeployment, monkeypatch: pytest.MonkeyPatch) -> SlackDeployment:
+    """Every streamed reply has cards."""
+    monkeypatch.setattr(task_cards, "SECONDS", 0.0)
+    monkeypatch.setattr(task_cards, "SHORTEST", 0.0)
+    return deployment
+
+
+def states(message: Message) -> dict[str, str]:
+    return {id_: status for id_, (_, status) in message.cards.items()}
+
+
+async def test_a_late_reply_shows_what_it_waited_for(carded: SlackDeployment) -> None:
+    slack = carded.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.replies("C1", ts))
+    assert states(slack.replies("C1", ts)[0])["writing"] == "in_progress"
+    reply = await carded.answered("C1", ts, f"echo: {LONG}")
+    assert states(reply) == dict.fromkeys(("queued", "thinking", "writing"), "complete")
+    assert slack.replies("C1", ts) == [reply]
+    assert slack.called("chat.update") == []
+
+
+async def test_a_workspace_without_cards_gets_the_stream_alone(carded: SlackDeployment) -> None:
+    slack = carded.slack
+    slack.methods.cards = False
+    for _ in range(2):
+        ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+        reply = await carded.answered("C1", ts, f"echo: {LONG}")
+        assert reply.cards == {}
+    assert [c.error for c in slack.called("chat.startStream")] == ["invalid_chunks", "", ""]
+
+
+@pytest.mark.parametrize("method", ["chat.appendStream", "chat.stopStream"])
+@pytest.mark.parametrize("error", ["invalid_chunks", "streaming_mode_mismatch"])
+async def test_cards_that_are_refused_later_lose_no_text(
+    carded: SlackDeployment, method: str, error: str
+) -> None:
+    slack = carded.slack
+    slack.refuse(method, error)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    reply = await carded.answered("C1", ts, f"echo: {LONG}")
+    assert slack.replies("C1", ts) == [reply]
+    assert reply.streaming == "over"
+    assert states(reply)["writing"] == "complete"
+
+
+async def test_a_stream_ends_though_its_cards_are_refused_to_the_last(
+    carded: SlackDeployment,
+) -> None:
+    slack = carded.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    reply = await slack.until(lambda: slack.replies("C1", ts))
+    slack.methods.cards = False
+    await carded.answered("C1", ts, f"echo: {LONG}")
+    assert reply[0].streaming == "over"
+    assert slack.workspace.violations == ["a stream ended with the card writing in_progress"]
+    slack.workspace.violations.clear()
+
+
+async def test_a_stopped_reply_closes_its_cards(carded: SlackDeployment) -> None:
+    slack = carded.slack
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    (reply,) = await slack.until(lambda: slack.replies("C1", ts))
+    await slack.say("C1", "U1", f"{BOT} stop", thread=ts)
+    await slack.until(lambda: reply.streaming == "over")
+    assert states(reply)["writing"] == "complete"
+
+
+def test_a_reply_that_fails_says_so_in_its_cards() -> None:
+    (card,) = task_cards.ending(Failed("internal"), "en")
+    assert card["status"] == "error"
+
+
+async def test_a_reply_of_two_parts_has_cards_once(carded: SlackDeployment) -> None:
+    slack = carded.slack
+    await carded.stop("core")
+    await carded.core(pace=4000, tokens=20_000)
+    text = "長い文章。" * 900
+    ts = await slack.say("C1", "U1", f"{BOT} {text}")
+    await slack.until(lambda: len(slack.replies("C1", ts)) == 2, within=20)
+    await slack.until(lambda: slack.replies("C1", ts)[1].buttons(), within=20)
+    first, second = slack.replies("C1", ts)
+    assert states(first)["writing"] == "complete"
+    assert second.cards == {}

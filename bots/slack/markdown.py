@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import count, pairwise
 from typing import Any
 
 from bots.text import outside_code
@@ -72,11 +72,43 @@ def _with_formulas(line: str) -> str:
     """Formulas as inline code: Markdown would take their backslashes and underscores away."""
     if "\\" not in line and "$$" not in line:
         return line
-    return _FORMULA.sub(_as_code, line) if "`" not in line else line
+    tokens, parts, at = list(_TOKEN.finditer(line)), list[str](), 0
+    alone = frozenset[int]()
+    """The lengths of backtick runs before, which a run of that length would close."""
+    for index, token in enumerate(tokens):
+        if token.start() < at or not token[0].startswith("`"):
+            continue
+        end = _close_of_code(tokens, index)
+        parts += (*_formulas_as_code(line[at : token.start()], alone), line[token.start() : end])
+        if end is None:
+            parts[-1] = token[0]
+            alone |= {len(token[0])}
+        at = end or token.end()
+    return _apart([*parts, *_formulas_as_code(line[at:], alone)])
 
 
-def _as_code(match: re.Match[str]) -> str:
-    return f"`{next(filter(None, match.groups())).strip()}`"
+def _apart(parts: Iterable[str]) -> str:
+    """The parts, with a zero-width space where two runs of backticks would become one."""
+    joined = ""
+    for part in filter(None, parts):
+        joined += ZERO_WIDTH_SPACE if joined.endswith("`") and part.startswith("`") else ""
+        joined += part
+    return joined
+
+
+def _formulas_as_code(text: str, alone: Set[int]) -> Iterator[str]:
+    """The text in pieces, formulas as code among them."""
+    at = 0
+    for match in _FORMULA.finditer(text):
+        yield text[at : match.start()]
+        yield _as_code(match, alone)
+        at = match.end()
+    yield text[at:]
+
+
+def _as_code(match: re.Match[str], alone: Set[int]) -> str:
+    mark = next("`" * n for n in count(1) if n not in alone)
+    return f"{mark}{next(filter(None, match.groups())).strip()}{mark}"
 
 
 def _with_flanks(line: str) -> str:
@@ -105,9 +137,14 @@ def _with_flanks(line: str) -> str:
 
 def _end_of_code(tokens: Sequence[re.Match[str]], at: int, line: str) -> int:
     """The end of the code that a run of backticks begins; unfinished code ends with the line."""
+    return _close_of_code(tokens, at) or len(line)
+
+
+def _close_of_code(tokens: Sequence[re.Match[str]], at: int) -> int | None:
+    """The end of the code that a run of backticks begins; None where nothing closes it."""
     run = tokens[at][0]
     following = tokens[at + 1 : at + 65]
-    return next((token.end() for token in following if token[0] == run), len(line))
+    return next((token.end() for token in following if token[0] == run), None)
 
 
 def _opens_anyway(before: str, after: str) -> bool:

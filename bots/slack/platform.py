@@ -26,7 +26,7 @@ from bots.platform import (
     PlatformRefused,
     Status,
 )
-from bots.slack import components
+from bots.slack import components, task_cards
 from bots.slack.api import (
     CALL_SECONDS,
     NoRoom,
@@ -118,6 +118,8 @@ class SlackPlatform:
         """Set the status, unless text of the reply is shown already."""
         live = self._of(delivery)
         sentence = say(status.kind, self._locale(delivery), position=status.position)
+        if not live.steps or live.steps[-1][0] != status.kind:
+            live.steps.append((status.kind, time.monotonic()))
         await self.intake.wait_until_stored()
         async with live.lock:
             if not live.shown and not delivery.messages:
@@ -198,7 +200,9 @@ class SlackPlatform:
             metrics.STREAM_FALLBACKS.labels("slack", "no room").inc()
             return None
         text = components.markdown(settled(part.text))
-        message = await self._streams.start(delivery, text)
+        steps = live.steps if part.index == 0 else ()
+        cards = task_cards.opening(steps, time.monotonic(), self._locale(delivery))
+        message = await self._streams.start(delivery, text, cards)
         if message is not None:
             live.streams[message] = text
             self._sent(delivery, part, live, message)

@@ -142,6 +142,8 @@ class LiveReply:
     status: str = ""
     """The status shown in the thread; empty: none."""
     status_at: float = 0.0
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    """The kinds of status that the reply had, and when each began."""
     session: bool = False
     """The thread's agent session is in ``processing``."""
     ended_by_refusal: bool = False

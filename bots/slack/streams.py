@@ -6,6 +6,7 @@ SlackApiError where Slack refuses, NoRoom where the rate limits have no room.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -18,18 +19,22 @@ from bots.slack.convert import is_person
 from bots.slack.error_codes import (
     ABOUT_THE_APP,
     ABOUT_THE_PERSON,
+    CANNOT_DISPLAY,
     CANNOT_POST_HERE,
     STREAM_IS_OVER,
+    WRONG_CALL,
 )
+from bots.slack.task_cards import DISPLAY_MODE, Chunk, ending, text_chunk
 from bots.text import closed
 from core.observe import metrics
 from core.queue_types import Delivery
-from core.types import Bounded
+from core.types import Bounded, ThreadKey
 
 REFUSED_SECONDS = 600.0
 """After a refusal no stream is started there for so long: in the workspace, in the channel, or for
 the person, by the error."""
 KEPT_REFUSALS = 10_000
+KEPT_STREAMS = 10_000
 
 log = structlog.get_logger()
 
@@ -43,6 +48,10 @@ class Streams:
         self._wanted = wanted
         self._refused = Bounded[tuple[str, str], float](KEPT_REFUSALS)
         """Workspace, and channel, person or "" for all of it -> when a stream was refused."""
+        self._without_cards = Bounded[str, float](KEPT_REFUSALS)
+        """Workspace -> when it refused task cards."""
+        self._with_cards = Bounded[tuple[ThreadKey, str], None](KEPT_STREAMS)
+        """The messages whose stream takes chunks alone."""
 
     def has(self, delivery: Delivery) -> bool:
         """Whether a stream may be started for a reply, as far as known."""
@@ -58,8 +67,28 @@ class Streams:
         if scope is not None:
             self._refused[delivery.thread.space, scope] = time.monotonic()
 
-    async def start(self, delivery: Delivery, text: str) -> str | None:
-        """The message of a new stream; None where the workspace will not have it now."""
+    async def start(self, delivery: Delivery, text: str, cards: Sequence[Chunk] = ()) -> str | None:
+        """The message of a new stream; None where the workspace will not have it now.
+
+        A workspace or a client that cannot have the cards gets the text without them.
+        """
+        refused = self._without_cards.get(delivery.thread.space)
+        if refused is not None and time.monotonic() - refused <= REFUSED_SECONDS:
+            cards = ()
+        try:
+            message = await self._start(delivery, _content(text, cards))
+        except (SlackApiError, PlatformRefused) as error:
+            if not cards or error_code(error) not in WRONG_CALL | CANNOT_DISPLAY:
+                self._give_up(delivery, error)
+                return None
+            log.info("no task cards; streaming text alone", error=str(error))
+            self._without_cards[delivery.thread.space] = time.monotonic()
+            return await self.start(delivery, text)
+        if message is not None and cards:
+            self._with_cards[delivery.thread, message] = None
+        return message
+
+    async def _start(self, delivery: Delivery, content: Mapping[str, Any]) -> str | None:
         thread, team = delivery.thread, delivery.thread.space
         client = await self._workspaces.client(team)
         try:
@@ -70,34 +99,40 @@ class Streams:
                 lambda: client.chat_startStream(
                     channel=thread.channel,
                     thread_ts=thread.thread,
-                    markdown_text=text,
                     recipient_team_id=delivery.note.get("team", team),
                     recipient_user_id=delivery.author,
+                    **content,
                 ),
             )
         except NoRoom:
             return None
-        except (SlackApiError, PlatformRefused) as error:
-            # an error that also holds for a post is handled there
-            log.info("no native stream; posting and editing", error=str(error))
-            self._note_refusal(delivery, error_code(error))
-            metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
-            return None
         return str(answer["ts"])
+
+    def _give_up(self, delivery: Delivery, error: Exception) -> None:
+        # an error that also holds for a post is handled there
+        log.info("no native stream; posting and editing", error=str(error))
+        self._note_refusal(delivery, error_code(error))
+        metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
 
     async def append(self, delivery: Delivery, message: str, text: str) -> None:
         if not text:
             return
         thread = delivery.thread
         client = await self._workspaces.client(thread.space)
+        content: dict[str, Any] = (
+            {"chunks": [text_chunk(text)]}
+            if self._has_cards(delivery, message)
+            else {"markdown_text": text}
+        )
         await self._api.call_if_room(
             "chat.appendStream",
             thread.space,
             thread.channel,
-            lambda: client.chat_appendStream(
-                channel=thread.channel, ts=message, markdown_text=text
-            ),
+            lambda: client.chat_appendStream(channel=thread.channel, ts=message, **content),
         )
+
+    def _has_cards(self, delivery: Delivery, message: str) -> bool:
+        return (delivery.thread, message) in self._with_cards
 
     async def stop(
         self,
@@ -113,16 +148,34 @@ class Streams:
         await self._stop(
             delivery,
             message,
-            markdown_text=rest or None,
+            **self._rest(delivery, message, part, rest),
             blocks=under or None,
             metadata=metadata,
             session_status="active" if part.end is not None else "processing",
         )
 
+    def _rest(self, delivery: Delivery, message: str, part: Part, text: str) -> dict[str, Any]:
+        """The last text of a stream, and the last state of its cards."""
+        if not self._has_cards(delivery, message):
+            return {"markdown_text": text or None}
+        cards = ending(part.end, _locale(delivery))
+        return {"chunks": [*([text_chunk(text)] if text else ()), *cards]}
+
     async def end(self, delivery: Delivery, message: str) -> None:
         """Stop a stream as it stands, so that its message can be updated. The reply goes on."""
+        cards: dict[str, Any] = {}
+        if self._has_cards(delivery, message):
+            cards = {"chunks": ending(None, _locale(delivery))}
         try:
-            await self._stop(delivery, message, session_status="processing")
+            await self._end(delivery, message, cards)
+        except Refused:
+            if not cards:
+                raise
+            await self._end(delivery, message, {})  # it must not stay open for its cards
+
+    async def _end(self, delivery: Delivery, message: str, cards: Mapping[str, Any]) -> None:
+        try:
+            await self._stop(delivery, message, session_status="processing", **cards)
         except Refused as error:
             if error.error not in STREAM_IS_OVER:
                 raise
@@ -136,6 +189,17 @@ class Streams:
             thread.channel,
             lambda: client.chat_stopStream(channel=thread.channel, ts=message, **content),
         )
+
+
+def _locale(delivery: Delivery) -> str:
+    return delivery.note.get("locale", "en")
+
+
+def _content(text: str, cards: Sequence[Chunk]) -> dict[str, Any]:
+    """A stream's first text: with cards, everything in it is chunks."""
+    if not cards:
+        return {"markdown_text": text}
+    return {"chunks": [*cards, text_chunk(text)], "task_display_mode": DISPLAY_MODE}
 
 
 def _scope(error: str, delivery: Delivery) -> str | None:

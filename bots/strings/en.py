@@ -8,6 +8,10 @@ ENGLISH: Final[dict[str, str]] = {
     # While a reply is on its way
     "thinking": "Thinking…",
     "queued": "Waiting: {position} in line…",
+    "task_plan": "From the question to the reply",
+    "task_queued": "Waited in line: {seconds} s",
+    "task_thinking": "Read and thought: {seconds} s",
+    "task_writing": "Writing the reply",
     # At the end of a reply
     "stopped": "Stopped.",
     "cut_short": "The reply reached its length limit. “Continue” goes on from here.",

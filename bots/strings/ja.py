@@ -8,6 +8,10 @@ JAPANESE: Final[dict[str, str]] = {
     # While a reply is on its way
     "thinking": "考えています…",
     "queued": "順番を待っています({position}番目)…",
+    "task_plan": "返事ができるまで",
+    "task_queued": "順番待ち: {seconds}秒",
+    "task_thinking": "読んで考える: {seconds}秒",
+    "task_writing": "返事を書く",
     # At the end of a reply
     "stopped": "停止しました。",
     "cut_short": "長さの上限に達しました。「続ける」を押すと続きを書きます。",

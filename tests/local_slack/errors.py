@@ -148,14 +148,17 @@ _OWN: Mapping[str, str] = {
 _EVERYWHERE = frozenset(("invalid_auth", "invalid_arguments", "internal_error"))
 """Any method may return these; not every page lists them."""
 
+# github NousResearch/hermes-agent pull 104173, app-vitals/shipwright pull 3057 (2026-09)
+_MODES = frozenset({"cannot_provide_both_markdown_text_and_chunks", "streaming_mode_mismatch"})
+
 OBSERVED: Mapping[str, frozenset[str]] = {
     # msg_too_long: github seratch/ChatGPT-in-Slack issue 102 (2024-10); thread_not_found: a guess
     "chat.postMessage": frozenset({"thread_not_found", "msg_too_long"}),
     "chat.postEphemeral": frozenset({"thread_not_found"}),
-    "chat.startStream": frozenset({"thread_not_found", "msg_too_long"}),
+    "chat.startStream": frozenset({"thread_not_found", "msg_too_long"}) | _MODES,
     # github CopilotKit/CopilotKit pulls 6064 and 6244, openclaw/openclaw pull 143882 (2026-07)
-    "chat.appendStream": frozenset({"msg_too_long"}),
-    "chat.stopStream": frozenset({"msg_too_long"}),
+    "chat.appendStream": frozenset({"msg_too_long"}) | _MODES,
+    "chat.stopStream": frozenset({"msg_too_long"}) | _MODES,
     # the pages of the other methods with blocks have it
     "chat.update": frozenset({"msg_blocks_too_long"}),
     # the name is a guess

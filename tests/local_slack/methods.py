@@ -12,7 +12,7 @@ from tests.local_slack.limits import (
     STREAM_BYTES,
     TEXT_BYTES,
 )
-from tests.local_slack.validation import block_faults, total_length
+from tests.local_slack.validation import block_faults, chunk_faults, total_length
 from tests.local_slack.workspace import (
     Installation,
     Json,
@@ -40,6 +40,8 @@ class Methods:
     stream_seconds: float = 300.0
     streaming: bool = True
     """Off: a workspace that has no native streaming (a guess of how it refuses)."""
+    cards: bool = True
+    """Off: a workspace that has no task cards (a guess of how it refuses)."""
     page: int = 1000
     """The most messages of a thread in one answer."""
     layout: bool = True
@@ -179,25 +181,27 @@ class Methods:
             ts=self.workspace.next_ts(),
             user=app.bot_user,
             bot_id=app.bot_id,
-            text=self._streamed(arguments),
+            text="",
             thread_ts=arguments["thread_ts"],
             streaming="open",
             stream_until=time.monotonic() + self.stream_seconds,
+            in_chunks="chunks" in arguments,
         )
+        message.text = self._grown(message, self._streamed(arguments, message))
         self._add(message)
         return {"channel": message.channel, "ts": message.ts}
 
     def do_chat_appendStream(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
         message = self._open_stream(arguments, app)
-        text = self._streamed(arguments)
-        if not text:
+        text = self._streamed(arguments, message)
+        if not text and not arguments.get("chunks"):
             raise Refused("no_text")
         message.text = self._grown(message, text)
         return {"channel": message.channel, "ts": message.ts}
 
     def do_chat_stopStream(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
         message = self._open_stream(arguments, app)
-        text = self._grown(message, self._streamed(arguments))
+        text = self._grown(message, self._streamed(arguments, message))
         blocks: list[Json] = arguments.get("blocks", [])
         faults = list(block_faults(blocks))
         if faults:
@@ -207,20 +211,40 @@ class Methods:
         message.blocks = [{"type": "markdown", "text": text}, *blocks]
         message.metadata = arguments.get("metadata")
         message.streaming = "over"
+        self.workspace.violations += [
+            f"a stream ended with the card {id_} {status}"
+            for id_, (_, status) in message.cards.items()
+            if status not in ("complete", "error")
+        ]
         if "session_status" in arguments:
             place = (message.channel, message.thread_ts or "")
             self.workspace.sessions[place] = arguments["session_status"]
         return {"channel": message.channel, "ts": message.ts, "message": message.payload()}
 
-    def _streamed(self, arguments: Json) -> str:
-        chunks = arguments.get("chunks", [])
-        if any(chunk.get("type") != "markdown_text" for chunk in chunks):
+    def _streamed(self, arguments: Json, message: Message) -> str:
+        """The text of a call. Texts and chunks do not go together, in a call or in a stream."""
+        chunks: list[Json] = arguments.get("chunks", [])
+        if "markdown_text" in arguments and "chunks" in arguments:
+            raise Refused("cannot_provide_both_markdown_text_and_chunks")
+        if ("markdown_text" if message.in_chunks else "chunks") in arguments:
+            raise Refused("streaming_mode_mismatch")
+        if not self.cards and chunks:
             raise Refused("invalid_chunks")
-        written = [str(arguments.get("markdown_text", "")), *(str(c["text"]) for c in chunks)]
+        written = [str(arguments.get("markdown_text", ""))]
+        written += [self._chunk(chunk, message) for chunk in chunks]
         text = "".join(written)
         if len(text) > MARKDOWN_CHARACTERS:
             raise Refused("msg_too_long")
         return text
+
+    def _chunk(self, chunk: Json, message: Message) -> str:
+        """The text of a chunk; a task or a plan's title is kept."""
+        if list(chunk_faults(chunk)):
+            self.workspace.violations += chunk_faults(chunk)
+            raise Refused("invalid_chunks")
+        if chunk["type"] == "task_update":
+            message.cards[chunk["id"]] = (chunk["title"], chunk["status"])
+        return str(chunk["text"]) if chunk["type"] == "markdown_text" else ""
 
     def _grown(self, message: Message, text: str) -> str:
         """What a stream holds with `text` appended."""

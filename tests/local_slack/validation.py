@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
         ("channel", "thread_ts"),
         "chat:write",
         2,
+        {"task_display_mode": frozenset(("timeline", "plan"))},
     ),
     "chat.appendStream": Rule(_STREAM | {"ts": str}, ("channel", "ts"), "chat:write", 4),
     "chat.stopStream": Rule(
@@ -168,6 +169,34 @@ def block_faults(blocks: Sequence[Json], most: int = 50) -> Iterator[str]:
         yield from _element_faults(kind, block, seen)
     if sum(len(b["text"]) for b in blocks if b.get("type") == "markdown") > 12_000:
         yield "more than 12,000 characters of Markdown"
+
+
+_CHUNKS = {
+    "markdown_text": ({"text"}, set[str]()),
+    "plan_update": ({"title"}, set[str]()),
+    "task_update": ({"id", "title", "status"}, {"details", "output", "sources"}),
+}
+"""The fields that each chunk must have, and those that it may have: slack_sdk 3.47."""
+_TASK_STATUSES = frozenset(("pending", "in_progress", "complete", "error"))
+TASK_CHARACTERS = 256
+"""Of each text of a task or a plan (github vellum-ai/vellum-assistant pull 37146, 2026-07)."""
+
+
+def chunk_faults(chunk: Json) -> Iterator[str]:
+    """The faults in a chunk of a stream."""
+    kind = chunk.get("type", "")
+    if kind not in _CHUNKS:
+        yield f"no chunk is called {kind!r}"
+        return
+    must, may = _CHUNKS[kind]
+    given = chunk.keys() - {"type"}
+    if not must <= given <= must | may:
+        yield f"a {kind} has {sorted(given)}"
+    if kind == "task_update" and chunk.get("status") not in _TASK_STATUSES:
+        yield f"no task is {chunk.get('status')!r}"
+    texts = [] if kind == "markdown_text" else [chunk[name] for name in given if name != "sources"]
+    if any(not 1 <= len(text) <= TASK_CHARACTERS for text in texts):
+        yield f"a text of a {kind} that is empty or over {TASK_CHARACTERS} characters"
 
 
 def _text_faults(kind: str, block: Json) -> Iterator[str]:

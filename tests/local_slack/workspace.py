@@ -71,6 +71,10 @@ class Message:
     bot_id: str | None = None
     streaming: Literal["no", "open", "over"] = "no"
     stream_until: float = 0.0
+    in_chunks: bool = False
+    """The stream began with chunks, and takes nothing else."""
+    cards: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The title and the status of each task card, by its id."""
     ephemeral_for: str | None = None
     deleted: bool = False
     tombstone: bool = False
