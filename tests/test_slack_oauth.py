@@ -18,6 +18,7 @@ from slack_sdk.oauth.installation_store import Bot as InstalledBot
 from structlog.testing import capture_logs
 
 from bots.cli import doctor
+from bots.slack import components
 from bots.slack.oauth import TEAMS, Installations, States
 from bots.slack.settings import SlackSettings
 from core.errors import OperatorError
@@ -145,6 +146,114 @@ async def test_events_of_an_unknown_workspace_are_ignored(deployment: SlackDeplo
     await slack.say("C1", "U1", f"{BOT} hi")
     await slack.delivery.envelopes[0].done.wait()
     assert slack.called("chat.postMessage") == []
+
+
+# -- an organization that installs the app as a whole ---------------------------------------------
+
+
+@pytest.fixture
+async def organization(deployment: SlackDeployment) -> SlackDeployment:
+    """Two workspaces of one organization, which installed the app."""
+    deployment.slack.install_org_wide("E0OURS")
+    assert await install(deployment, deployment.slack.bot_token) == 200
+    return deployment
+
+
+async def test_each_workspace_of_an_organization_has_its_own_threads(
+    organization: SlackDeployment,
+) -> None:
+    slack = organization.slack
+    for team in ("T0HENJI", "T0SISTER"):
+        slack.workspace.team = team
+        slack.person("U1", "花子", team=team, enterprise="E0OURS")
+        ts = await slack.say(f"C{team}", "U1", f"{BOT} hi")
+        reply = await organization.answered(f"C{team}", ts, "echo: hi")
+        slack.press("U1", reply, components.REGENERATE)
+        await slack.until(lambda reply=reply: reply.edits)
+        turns = await organization.stores().history.turns(organization.key(f"C{team}", ts))
+        assert [stored.turn.text for stored in turns] == ["hi", "echo: hi"]
+    await slack.command("U1", "CT0SISTER", "ask how").done.wait()
+    await slack.until(
+        lambda: any(m.shown == "echo: how" for m in slack.workspace.messages.values())
+    )
+
+
+async def test_in_an_organization_a_colleague_is_no_stranger_and_a_stranger_is(
+    organization: SlackDeployment,
+) -> None:
+    slack = organization.slack
+    slack.person("U7", "Colleague", team="T0SISTER", enterprise="E0OURS", locale="en-US")
+    slack.person("U8", "Stranger", team="T0OTHER", enterprise="E0OTHER", locale="en-US")
+    slack.person("U9", "Stranger", team="T0ALONE", locale="en-US")
+    ts = await slack.say("C1", "U7", f"{BOT} hi")
+    await organization.answered("C1", ts, "echo: hi")
+    for stranger in ("U8", "U9"):
+        ts = await slack.say("C1", stranger, f"{BOT} hi")
+        await slack.until(lambda stranger=stranger: slack.whispers(stranger))
+        assert slack.replies("C1", ts) == []
+
+
+async def test_an_organization_that_uninstalls_the_app_is_not_answered(
+    organization: SlackDeployment,
+) -> None:
+    slack = organization.slack
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await organization.answered("C1", ts, "echo: hi")
+    await slack.event({"type": "app_uninstalled"}, event_time=int(time.time()) + 1).done.wait()
+    installations = Installations(organization.stores().secrets)
+    assert await installations.async_find_bot(enterprise_id="E0OURS", team_id=None) is None
+    assert await installations.teams() == []
+
+
+async def test_a_workspace_can_install_the_app_beside_its_organization(
+    organization: SlackDeployment,
+) -> None:
+    slack = organization.slack
+    ts = await slack.say("C1", "U1", f"{BOT} hi")
+    await organization.answered("C1", ts, "echo: hi")
+    slack.install("T0HENJI", "xoxb-own")
+    assert await install(organization, "xoxb-own") == 200
+    installations = Installations(organization.stores().secrets)
+    assert await installations.organization_of("T0HENJI") == ""
+    found = await installations.async_find_bot(enterprise_id=None, team_id="T0HENJI")
+    assert found is not None
+    assert found.bot_token == "xoxb-own"
+
+
+async def test_an_organization_token_of_an_expiring_kind_is_rotated_once(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    slack.install_org_wide("E0OURS")
+    app = slack.workspace.installations[slack.bot_token]
+    app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
+    assert await install(deployment, slack.bot_token) == 200
+    asked = []
+    for team in ("T0HENJI", "T0SISTER"):
+        slack.workspace.team = team
+        slack.person("U1", "花子", team=team, enterprise="E0OURS")
+        asked.append((f"C{team}", await slack.say(f"C{team}", "U1", f"{BOT} hi")))
+    for channel, ts in asked:
+        await deployment.answered(channel, ts, "echo: hi")
+    exchanges = [c for c in slack.called("oauth.v2.access") if "refresh_token" in c.arguments]
+    assert [c.error for c in exchanges] == [""]
+
+
+async def test_a_token_of_an_organization_serves_all_its_workspaces(redis: Redis) -> None:
+    """By Socket Mode, without OAuth."""
+    async with slack_deployment(redis) as deployment:
+        slack = deployment.slack
+        slack.install_org_wide("E0OURS")
+        await deployment.core()
+        await deployment.adapter()
+        for team in ("T0HENJI", "T0SISTER"):
+            slack.workspace.team = team
+            slack.person("U1", "花子", team=team, enterprise="E0OURS")
+            ts = await slack.say(f"C{team}", "U1", f"{BOT} hi")
+            await deployment.answered(f"C{team}", ts, "echo: hi")
+            key = deployment.key(f"C{team}", ts)
+            assert len(await deployment.stores().history.turns(key)) == 2
+        await deployment.at_rest()
 
 
 # -- what is wrong is said at the start, and by the doctor ----------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import aiohttp
@@ -143,13 +144,17 @@ class Workspaces(Protocol):
 
     async def bot(self, team: str) -> Bot: ...
 
+    async def note_organization(self, team: str, organization: str) -> None:
+        """An event named a workspace and its organization, which may have installed the app."""
+        ...
+
     async def forget(self, team: str, at: float) -> None:
         """Forget a workspace that uninstalled the app at this time, unless it is there again."""
         ...
 
 
 class OneWorkspace:
-    """A company's own app: one workspace, one bot token."""
+    """A company's own app: one bot token, of one workspace or of the whole organization."""
 
     def __init__(self, client: AsyncWebClient, bot: Bot) -> None:
         self._client = client
@@ -160,8 +165,10 @@ class OneWorkspace:
         return self._client
 
     async def bot(self, team: str) -> Bot:
-        del team
-        return self._bot
+        return replace(self._bot, team=team) if self._bot.is_org_wide and team else self._bot
+
+    async def note_organization(self, team: str, organization: str) -> None:
+        """Do nothing: the token is in the settings."""
 
     async def forget(self, team: str, at: float) -> None:
         """Do nothing: the token is in the settings."""
@@ -198,10 +205,12 @@ async def web_client(settings: SlackSettings) -> AsyncIterator[AsyncWebClient]:
 async def identify(client: AsyncWebClient) -> Bot:
     """The bot that the client's token belongs to."""
     answer = await client.auth_test()
+    enterprise = str(answer.get("enterprise_id") or "")
     return Bot(
-        answer["team_id"],
+        str(answer.get("team_id") or enterprise),
         answer["user_id"],
         answer["bot_id"],
         answer.get("user") or "henji",
-        answer.get("enterprise_id") or "",
+        enterprise,
+        is_org_wide=bool(answer.get("is_enterprise_install")),
     )

@@ -60,6 +60,8 @@ class Bot:
     name: str = "henji"
     enterprise: str = ""
     """The Enterprise Grid organization that the workspace is in."""
+    is_org_wide: bool = False
+    """The organization installed the app as a whole, for many workspaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,15 @@ def uninstalled_at(body: Json) -> float | None:
 
 def _key(event: Json, bot: Bot, thread: str) -> ThreadKey:
     return ThreadKey(PLATFORM, bot.team, required(event, "channel"), thread)
+
+
+def workspace_of(body: Json, told: str | None) -> str:
+    """The workspace that an event came from; `told`: by its authorization, which names another one
+    than the body in a shared channel, and none where an organization installed the app."""
+    with parsing():
+        event: Json = body.get("event") or {}
+        found = (told, body.get("context_team_id"), body.get("team_id"), event.get("team"))
+        return str(next(filter(None, found), ""))
 
 
 def required(body: Json, name: str) -> Any:

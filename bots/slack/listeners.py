@@ -83,7 +83,8 @@ class Listeners:
         self, body: dict[str, Any], context: AsyncBoltContext, request: AsyncBoltRequest
     ) -> None:
         kind = str(body["event"].get("type", ""))
-        team = context.team_id or ""  # in a shared channel the body names another team
+        team = convert.workspace_of(body, context.team_id)
+        await self._context.workspaces.note_organization(team, context.enterprise_id or "")
         if kind in MESSAGE_EVENTS:
             retries = request.headers.get("x-slack-retry-num", ["0"])
             with self._context.platform.intake.storing():
@@ -91,6 +92,8 @@ class Listeners:
         elif kind == "app_home_opened":
             await self._app_home.on_opened(body, team)
         elif (at := convert.uninstalled_at(body)) is not None:
+            if context.is_enterprise_install:
+                team = context.enterprise_id or team
             log.error("the app was taken out of a workspace", team=team)
             await self._context.workspaces.forget(team, at)
         else:
@@ -218,8 +221,9 @@ def new_app(context: Context, base_client: AsyncWebClient, signing_secret: str |
     """A Bolt app that authorizes from the known installations, without a call per event."""
 
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult | None:
-        team = team_id or ""
+        team = team_id or enterprise_id or ""
         try:
+            await context.workspaces.note_organization(team, enterprise_id or "")
             client = await context.workspaces.client(team)
             bot = await context.workspaces.bot(team)
         except PlatformRefused:

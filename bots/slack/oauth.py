@@ -51,11 +51,11 @@ class Installations(AsyncInstallationStore):
         await self.async_save_bot(installation.to_bot())
 
     async def async_save_bot(self, bot: InstalledBot) -> None:
-        await self._put(str(bot.team_id), _record(bot))
+        await self._put(home_of(bot), _record(bot))
 
     async def replace(self, old: InstalledBot, new: InstalledBot) -> bool:
         """Save `new` if `old` is still installed: an admin may have changed that meanwhile."""
-        team = str(old.team_id)
+        team = home_of(old)
         text = await self._secrets.get(f"slack:{team}")
         if text is None or json.loads(text)["bot_token"] != old.bot_token:
             return False
@@ -64,7 +64,7 @@ class Installations(AsyncInstallationStore):
     async def uninstall(self, team: str, at: float) -> None:
         """Delete what was installed until then (`at`, in whole seconds), and nothing newer."""
         while text := await self._secrets.get(f"slack:{team}"):
-            newer = int(json.loads(text)["installed"]) > at
+            newer = int(json.loads(text).get("installed", 0)) > at
             if newer or await self._put(team, None, was=text):
                 return
 
@@ -82,8 +82,21 @@ class Installations(AsyncInstallationStore):
         team_id: str | None,
         is_enterprise_install: bool | None = False,
     ) -> InstalledBot | None:
-        text = await self._secrets.get(f"slack:{team_id}")
-        return None if text is None else _bot(json.loads(text))
+        fields = await self._fields(team_id or enterprise_id or "")
+        return _bot(fields) if "bot_token" in fields else None
+
+    async def join(self, team: str, organization: str) -> None:
+        """Remember that a workspace is of an organization that installed the app as a whole."""
+        if await self._fields(organization) and not await self._fields(team):
+            await self._secrets.put(f"slack:{team}", json.dumps({"organization": organization}))
+
+    async def organization_of(self, team: str) -> str:
+        """The organization whose installation a workspace has; empty: its own, or none."""
+        return str((await self._fields(team)).get("organization", ""))
+
+    async def _fields(self, place: str) -> Mapping[str, Any]:
+        text = await self._secrets.get(f"slack:{place}")
+        return {} if text is None else dict(json.loads(text))
 
     async def renew(self, team: str) -> None:
         """Keep an installation that is in use: without token rotation nothing else writes it."""
@@ -94,9 +107,15 @@ class Installations(AsyncInstallationStore):
         await self._put(str(team_id), None)
 
 
+def home_of(bot: InstalledBot) -> str:
+    """The workspace that installed the app, or the organization that did as a whole."""
+    return str(bot.team_id or bot.enterprise_id)
+
+
 def _record(bot: InstalledBot) -> str:
     fields: dict[str, Any] = {name: getattr(bot, name) for name in _FIELDS}
     fields |= {"expires": bot.bot_token_expires_at, "installed": bot.installed_at}
+    fields["is_enterprise_install"] = bool(bot.is_enterprise_install)
     return json.dumps(fields | {"enterprise": bot.enterprise_id})
 
 
@@ -104,6 +123,7 @@ def _bot(fields: Mapping[str, Any]) -> InstalledBot:
     return InstalledBot(
         **{name: fields[name] for name in _FIELDS},
         enterprise_id=fields.get("enterprise"),
+        is_enterprise_install=fields.get("is_enterprise_install", False),
         bot_token_expires_at=fields["expires"],
         installed_at=fields["installed"],
     )
@@ -145,6 +165,8 @@ class ManyWorkspaces:
         self._base_url = base_url
         self._timeout = timeout
         self._known: dict[str, tuple[float, InstalledBot]] = {}
+        self._homes: dict[str, tuple[float, str]] = {}
+        """Workspace -> whose installation it has: its own, or its organization's."""
         self._order: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def client(self, team: str) -> AsyncWebClient:
@@ -163,16 +185,37 @@ class ManyWorkspaces:
     async def forget(self, team: str, at: float) -> None:
         """Forget a workspace that uninstalled the app at this time, unless it is there again."""
         self._known.pop(team, None)
+        self._homes.pop(team, None)
         await self.installations.uninstall(team, at)
 
+    async def note_organization(self, team: str, organization: str) -> None:
+        """An event named a workspace and its organization, which may have installed the app."""
+        if (
+            organization
+            and team not in ("", organization)
+            and not self._is_fresh(self._homes, team)
+        ):
+            await self.installations.join(team, organization)
+
     async def _installed(self, team: str) -> InstalledBot:
-        async with self._order[team]:  # a refresh token is valid once
-            at, known = self._known.get(team, (0.0, None))
-            if known is None or time.monotonic() - at >= KEPT_SECONDS:
-                known = await self._rotated(await self._kept(team))
+        home = await self._home(team)
+        async with self._order[home]:  # a refresh token is valid once
+            if not self._is_fresh(self._known, home):
+                known = await self._rotated(await self._kept(home))
+                await self.installations.renew(home)
+                self._known[home] = (time.monotonic(), known)
+            return self._known[home][1]
+
+    async def _home(self, team: str) -> str:
+        if not self._is_fresh(self._homes, team):
+            home = await self.installations.organization_of(team) or team
+            if home != team:
                 await self.installations.renew(team)
-                self._known[team] = (time.monotonic(), known)
-            return known
+            self._homes[team] = (time.monotonic(), home)
+        return self._homes[team][1]
+
+    def _is_fresh(self, known: Mapping[str, tuple[float, Any]], name: str) -> bool:
+        return name in known and time.monotonic() - known[name][0] < KEPT_SECONDS
 
     async def _kept(self, team: str) -> InstalledBot:
         found = await self.installations.async_find_bot(enterprise_id=None, team_id=team)
@@ -187,7 +230,7 @@ class ManyWorkspaces:
                 bot=bot, minutes_before_expiration=ROTATE_MINUTES
             )
         except SlackTokenRotationError as error:
-            now = await self._kept(str(bot.team_id))
+            now = await self._kept(home_of(bot))
             if now.bot_token == bot.bot_token:
                 log.warning("a token could not be rotated", team=bot.team_id, error=str(error))
             return now
@@ -195,7 +238,7 @@ class ManyWorkspaces:
             return bot
         if await self.installations.replace(bot, rotated):
             return rotated
-        return await self._kept(str(bot.team_id))
+        return await self._kept(home_of(bot))
 
 
 def many_workspaces(

@@ -331,11 +331,11 @@ class Methods:
             "url": "https://local.slack.com/",
             "team": "Local",
             "user": "henji",
-            "team_id": app.team,
+            "team_id": app.org or app.team,
             "user_id": app.bot_user,
             "bot_id": app.bot_id,
             "enterprise_id": self.workspace.enterprise or None,
-            "is_enterprise_install": False,
+            "is_enterprise_install": bool(app.org),
         }
 
     def do_users_info(self, arguments: Json, app: Installation) -> Json:

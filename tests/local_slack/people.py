@@ -71,6 +71,11 @@ class LocalSlack:
         self.workspace.installations[token] = app
         return app
 
+    def install_org_wide(self, organization: str) -> None:
+        """Install the app in a whole organization, instead of in the one workspace."""
+        self.workspace.enterprise, self.workspace.is_org_wide = organization, True
+        self.install("", self.bot_token, org=organization)
+
     def person(self, user: str, name: str, **details: Any) -> Person:
         person = Person(user, name, details.pop("team", self.workspace.team), **details)
         self.workspace.people[user] = person
@@ -191,6 +196,7 @@ class LocalSlack:
         )
 
     def command(self, user: str, channel: str, text: str, command: str = "/henji") -> Envelope:
+        enterprise = self.workspace.enterprise
         return self.delivery.send(
             "slash_commands",
             {
@@ -203,7 +209,8 @@ class LocalSlack:
                 "channel_id": channel,
                 "channel_name": "channel",
                 "api_app_id": "A0HENJI",
-                "is_enterprise_install": "false",
+                "is_enterprise_install": "true" if self.workspace.is_org_wide else "false",
+                **({"enterprise_id": enterprise} if enterprise else {}),
                 "trigger_id": self.workspace.serial("trigger-"),
                 "response_url": f"{self.url}/response/{self.workspace.serial('r')}",
             },
@@ -300,7 +307,14 @@ class LocalSlack:
     def _emit(self, event: Json, **changes: Any) -> Envelope:
         """Deliver an event, if the app's manifest subscribes to it."""
         team, enterprise = self.workspace.team, self.workspace.enterprise
-        authorization = {"team_id": team, "user_id": self.bot_user, "is_bot": True}
+        is_org_wide = self.workspace.is_org_wide
+        authorization = {
+            "enterprise_id": enterprise or None,
+            "team_id": None if is_org_wide else team,
+            "user_id": self.bot_user,
+            "is_bot": True,
+            "is_enterprise_install": is_org_wide,
+        }
         payload = {
             "token": "verification",
             "team_id": self.named_team or team,
@@ -312,7 +326,7 @@ class LocalSlack:
             "type": "event_callback",
             "event_id": self.workspace.serial("Ev"),
             "event_time": int(time.time()),
-            "authorizations": [authorization | {"is_enterprise_install": False}],
+            "authorizations": [authorization],
             "is_ext_shared_channel": False,
             **changes,
         }
@@ -320,9 +334,12 @@ class LocalSlack:
 
     def _interact(self, kind: str, user: str, **body: Any) -> Envelope:
         team = self._team_of(user)
+        is_org_wide, enterprise = self.workspace.is_org_wide, self.workspace.enterprise
         payload = {
             "type": kind,
-            "team": {"id": self.workspace.team, "domain": "local"},
+            "team": None if is_org_wide else {"id": self.workspace.team, "domain": "local"},
+            "enterprise": {"id": enterprise, "name": "Org"} if enterprise else None,
+            "is_enterprise_install": is_org_wide,
             "user": {"id": user, "username": user.lower(), "team_id": team},
             "api_app_id": "A0HENJI",
             "token": "verification",

@@ -199,10 +199,10 @@ class WebApi:
             "token_type": "bot",
             "scope": ",".join(sorted(app.scopes)),
             "bot_user_id": app.bot_user,
-            "team": {"id": app.team, "name": app.team},
-            "enterprise": None,
+            "team": None if app.org else {"id": app.team, "name": app.team},
+            "enterprise": {"id": app.org, "name": app.org} if app.org else None,
             "authed_user": {"id": "U0INSTALLER"},
-            "is_enterprise_install": False,
+            "is_enterprise_install": bool(app.org),
             **rotation,
         }
 

@@ -55,6 +55,8 @@ class Installation:
     revoked: bool = False
     expires_at: float | None = None
     refresh_token: str = ""
+    org: str = ""
+    """The Enterprise Grid organization that installed it as a whole, for all its workspaces."""
 
 
 @dataclass(slots=True)
@@ -137,6 +139,8 @@ class Workspace:
         self.team = team
         self.enterprise = ""
         """The Enterprise Grid organization that the workspace is in."""
+        self.is_org_wide = False
+        """The organization installed the app as a whole: its events authorize no workspace."""
         self.people: dict[str, Person] = {}
         self.messages: dict[tuple[str, str], Message] = {}
         self.installations: dict[str, Installation] = {}
