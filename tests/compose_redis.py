@@ -17,8 +17,8 @@ import yaml
 from redis.asyncio import Redis
 
 from storage.embedded_server import find_binary
+from tests.optional import tool
 from tests.servers import answers, free_port
-from tests.tools import tool
 from tests.waiting import until
 
 DOCKER = Path(__file__).parents[1] / "docker"

@@ -15,7 +15,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
-from tests import published  # noqa: F401 - it reads the environment before it is emptied
+from tests import optional  # noqa: F401 - it reads the environment before it is emptied
 from tests.local_discord import openapi  # noqa: F401 - as does this
 
 pytest_plugins = ["tests.local_discord.fixtures"]

@@ -13,7 +13,7 @@ from core.dialogue import Dialogue
 from core.models.catalogue import CATALOGUE, ModelSpec
 from core.types import Role, Turn
 from tests import tiny_models
-from tests.published import FOLDER
+from tests.optional import FOLDER
 
 RINNA = replace(CATALOGUE["rinna-ppo"], name="tiny-rinna")
 PLAIN = replace(CATALOGUE["rinna"], name="tiny-plain")

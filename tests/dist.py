@@ -21,7 +21,7 @@ import tomllib
 from pathlib import Path
 
 from tests.images import COPIED, ROOT, install, serves
-from tests.tools import FETCHED
+from tests.optional import FETCHED
 
 IMAGES = ("bot", "core")
 EXTRAS = ("", "core", "slack", "discord", "local", "tracing", "align")

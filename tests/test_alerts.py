@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from core.observe import metrics
-from tests.tools import tool
+from tests.optional import tool
 
 MONITORING = Path(__file__).parents[1] / "docker" / "monitoring"
 ALERTS = MONITORING / "alerts.yaml"

@@ -1,4 +1,4 @@
-"""What a process does again and again: no fault ends it, and being told to end does."""
+"""Work that a process repeats, and the mapping behind every cache."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ import pytest
 
 from core import background
 from core.errors import StoreUnavailable
+from core.types import Bounded
+
+
+def test_the_oldest_entry_makes_room() -> None:
+    kept = Bounded[str, int](2)
+    kept["a"], kept["b"] = 1, 2
+    kept["a"] = 3
+    assert kept.setdefault("c", 4) == 4
+    assert dict(kept) == {"a": 3, "c": 4}
+
+
+def test_an_entry_that_was_used_can_be_kept() -> None:
+    kept = Bounded[str, int](2)
+    kept["a"], kept["b"] = 1, 2
+    kept.move_to_end("a")
+    kept["c"] = 3
+    assert list(kept) == ["a", "c"]
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), KeyError("unforeseen")])

@@ -34,8 +34,8 @@ from core.models.manifest import ADAPTER_WEIGHTS, Manifest, digest_of_words, rea
 from core.settings import load_settings
 from tests import tiny_models
 from tests.comparisons import lines, prompt
+from tests.optional import needs_answers, published_answers
 from tests.processes import Ran, finish, henji, start
-from tests.published import needs_answers, published_answers
 from tests.test_alignment_training import pairs
 from tests.test_engine_openai import Server, serving
 

@@ -15,7 +15,7 @@ from core.dialogue import Dialogue, Reply
 from core.models.catalogue import CATALOGUE
 from tests import dialogues, tiny_models
 from tests.dialogues import user
-from tests.published import needs_answers, published_answers
+from tests.optional import needs_answers, published_answers
 
 
 def written(kind: str, raw: str, *, resume: str = "") -> tuple[Reply, list[str]]:

@@ -16,7 +16,7 @@ from core.dialogue import Dialogue, Reply
 from core.types import FinishReason
 from tests import dialogues, tiny_models
 from tests.dialogues import user
-from tests.published import FOLDER
+from tests.optional import FOLDER
 
 PLAIN_TAGS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}"

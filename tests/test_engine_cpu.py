@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import mmap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
+from core.engine.torch import Limits, TorchEngine
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE as PAGE
 from core.engine.torch.block_manager import BlockManager
 from core.engine.torch.cpu import paged_attention
+from core.engine.torch.cpu.packed_linear import Int8Linear, PackedLinear
 from core.engine.torch.cpu.paged_attention import CpuCache
 from core.engine.torch.scheduler import ScheduledChunk
 from core.engine.torch.sequence import Sequence
 from core.engine_types import GenerationRequest
+from core.errors import EngineError, ModelError
 from core.types import Sampling
+from tests.test_engine import (
+    CONTEXT,
+    alone,
+    engine_for,
+    gpt_neox,
+    ids_of,
+    llama,
+    prompts,
+    reply,
+    request_for,
+)
 
 LAYERS, HEADS, KEY_HEADS, SIZE = 2, 6, 3, 8
 SCALE = SIZE**-0.5
@@ -167,3 +192,122 @@ def resident() -> int:
     """Bytes of memory that this process has."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * mmap.PAGESIZE
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 9, 70])
+def test_a_packed_layer_gives_what_it_was_packed_from(rows: int, bias: bool) -> None:
+    torch.manual_seed(1)
+    linear, x = nn.Linear(48, 80, bias=bias), torch.randn(1, rows, 48)
+    with torch.no_grad():
+        expected = linear(x)
+    torch.testing.assert_close(PackedLinear(linear)(x), expected, rtol=1e-5, atol=1e-5)
+    rounded = Int8Linear(linear)(x)
+    assert 0 < (rounded - expected).norm() / expected.norm() < 0.02
+
+
+async def test_an_engine_with_int8_weights_answers() -> None:
+    torch.manual_seed(5)
+    limits = Limits(512, cache_bytes=8 << 20, int8_weights=True)
+    engine = await TorchEngine.open(gpt_neox, lambda _: limits)
+    try:
+        first = await reply(engine, request_for(prompts(1)[0]))
+        again = await reply(engine, request_for(prompts(1)[0]))
+    finally:
+        await engine.close()
+    assert len(ids_of(first)) == 24
+    assert again[0].cached_tokens > 0
+
+
+def test_a_row_in_int8_does_not_depend_on_those_beside_it() -> None:
+    torch.manual_seed(5)
+    layer = Int8Linear(torch.nn.Linear(96, 64))
+    rows = torch.randn(7, 96) * torch.logspace(-2, 3, 7)[:, None]
+    together = layer(rows)
+    for row, expected in zip(rows, together, strict=True):
+        assert torch.equal(layer(row[None])[0], expected)
+
+
+UNTRACED = "the model is not traced"
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["as it is", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("model_of", [gpt_neox, llama])
+async def test_models_are_traced_in_every_precision(
+    model_of: Callable[[], PreTrainedModel],
+    dtype: torch.dtype,
+    int8: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        async with engine_for(cast("Any", model_of()).to(dtype), int8_weights=int8) as engine:
+            assert len(ids_of(await reply(engine, request_for([5, 6, 7])))) == 24
+    assert UNTRACED not in caplog.text
+
+
+async def test_a_model_that_looks_at_its_positions_is_not_traced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its rotations are others once a sequence is longer than those that it was trained with."""
+
+    def model(known: int) -> PreTrainedModel:
+        torch.manual_seed(5)
+        config = cast("LlamaConfig", llama().config)
+        config.max_position_embeddings = known
+        config.rope_parameters = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0}
+        return LlamaForCausalLM(config)
+
+    asked = prompts(1)[0][:20]
+    with caplog.at_level(logging.INFO):
+        async with engine_for(model(CONTEXT)) as engine:
+            given = ids_of(await reply(engine, request_for(asked)))
+    assert UNTRACED in caplog.text
+    assert given == alone(model(CONTEXT), asked, len(given), 1.1)
+    with pytest.raises(ModelError, match="context_length = 32 is exact"):
+        async with engine_for(model(32)):
+            pass
+
+
+async def test_a_model_whose_trace_gives_something_else_is_not_traced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Counting(GPTNeoXForCausalLM):  # type: ignore[no-untyped-call]
+        """Its numbers grow a little with each call; a trace would always give the first."""
+
+        asked = 0
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            self.asked += 1
+            out = super().forward(*args, **kwargs)
+            out.logits = out.logits * (1 + self.asked / 10_000)
+            return out
+
+    torch.manual_seed(5)
+    model = Counting(cast("GPTNeoXConfig", gpt_neox().config))
+    with caplog.at_level(logging.INFO):
+        async with engine_for(model) as engine:
+            assert ids_of(await reply(engine, request_for([5, 6, 7])))
+    assert f"{UNTRACED}, and takes longer for a step: a trace of it gives something" in caplog.text
+
+
+async def test_a_traced_step_that_fails_says_why_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    attend = CpuCache.attend_piece
+
+    def choke(self: CpuCache, mask: Tensor, *others: Any) -> None:
+        if len(mask) == 7:
+            raise MemoryError("no room for seven")
+        attend(self, mask, *others)
+
+    monkeypatch.setattr(CpuCache, "attend_piece", choke)
+    torch.manual_seed(5)
+    with caplog.at_level(logging.INFO):
+        async with engine_for(gpt_neox()) as engine:
+            others = [asyncio.create_task(reply(engine, request_for(one))) for one in prompts(3)]
+            with pytest.raises(EngineError) as failure:
+                await reply(engine, request_for([9] * 7))
+            assert all(ids_of(chunks) for chunks in await asyncio.gather(*others))
+    assert UNTRACED not in caplog.text
+    assert str(failure.value) == "a step failed: RuntimeError: MemoryError: no room for seven"

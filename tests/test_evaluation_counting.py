@@ -27,7 +27,7 @@ from core.evaluation.counting import (
     reads_answers,
     seen_of_ten,
 )
-from tests.published import needs_answers, published_answers
+from tests.optional import needs_answers, published_answers
 
 PPO = Counter(
     {("b", "b"): 60, ("a", "a"): 11, ("a", "b"): 4, ("tie", "b"): 2, ("a", "tie"): 1,

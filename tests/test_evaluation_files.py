@@ -15,7 +15,7 @@ from core.evaluation.counting import Verdict
 from core.evaluation.prompts import Answer, main_language, read_answers, read_prompts
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 from tests.comparisons import JAPANESE, SETUP, compared, lines, prompt
-from tests.published import needs_answers, published_answers
+from tests.optional import needs_answers, published_answers
 
 RULE = JudgeConfig("rule:shorter", "rule", both_orders=False)
 PEOPLE = JudgeConfig("people", "people", both_orders=False)

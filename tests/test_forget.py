@@ -12,8 +12,7 @@ from core.queue_types import Place, Regeneration
 from core.types import Delta
 from storage import queue
 from storage.store import Store
-from tests.queue_steps import before, regenerate
-from tests.store_fixture import LANE, THREAD, StoreFixture
+from tests.store_fixture import LANE, THREAD, StoreFixture, before, regenerate
 
 
 @pytest.fixture

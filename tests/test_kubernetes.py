@@ -14,8 +14,8 @@ import yaml
 from bots.cli.commands import henji
 from core.observe import metrics
 from core.settings import Settings
+from tests.optional import tool
 from tests.test_docker import known_variables, services
-from tests.tools import tool
 
 DOCKER = Path(__file__).parents[1] / "docker"
 FOLDER = DOCKER / "kubernetes"

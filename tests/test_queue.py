@@ -11,11 +11,13 @@ from redis.asyncio import Redis
 
 from core.queue_types import Place, Regeneration
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
-from tests.queue_steps import (
+from tests.store_fixture import (
+    LANE,
+    THREAD,
+    StoreFixture,
     before,
     job_of,
 )
-from tests.store_fixture import LANE, THREAD, StoreFixture
 
 
 @pytest.fixture

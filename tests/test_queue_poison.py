@@ -11,7 +11,10 @@ from core.queue_types import Place
 from core.types import Delta, Failed
 from storage import keys
 from storage.codec import Undecodable
-from tests.queue_steps import (
+from tests.store_fixture import (
+    LANE,
+    THREAD,
+    StoreFixture,
     answered,
     edit,
     job_of,
@@ -19,7 +22,6 @@ from tests.queue_steps import (
     nothing_is_left_open,
     past_deadline,
 )
-from tests.store_fixture import LANE, THREAD, StoreFixture
 
 SPACE = Place("slack", "T1")
 

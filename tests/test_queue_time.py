@@ -11,7 +11,10 @@ from core.queue_types import Claim, Place
 from core.types import Cancelled, Failed
 from storage import keys
 from storage.store import Limits
-from tests.queue_steps import (
+from tests.store_fixture import (
+    LANE,
+    THREAD,
+    StoreFixture,
     answered,
     before,
     job_of,
@@ -19,7 +22,6 @@ from tests.queue_steps import (
     nothing_is_left_open,
     past_deadline,
 )
-from tests.store_fixture import LANE, THREAD, StoreFixture
 
 CHANNEL = Place("slack", "T1", "C1")
 

@@ -11,7 +11,10 @@ from core.queue_types import Place
 from core.types import Cancelled, Delta, Done, Started
 from storage import keys
 from storage.store import Limits
-from tests.queue_steps import (
+from tests.store_fixture import (
+    LANE,
+    THREAD,
+    StoreFixture,
     answered,
     before,
     edit,
@@ -20,7 +23,6 @@ from tests.queue_steps import (
     nothing_is_left_open,
     regenerate,
 )
-from tests.store_fixture import LANE, THREAD, StoreFixture
 
 CHANNEL = Place("slack", "T1", "C1")
 SPACE = Place("slack", "T1")

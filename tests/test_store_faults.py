@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,6 +17,7 @@ from core.errors import StoreUnavailable
 from core.types import Done, Started
 from storage.connect import Connection, connect
 from storage.lua import Replication
+from storage.shared import RedisLeases
 from storage.store import Store
 from tests.servers import follows, free_port, running
 from tests.store_fixture import LANE, THREAD, StoreFixture, at_work, ends, shows
@@ -127,3 +129,28 @@ async def test_a_message_counts_only_when_a_replica_has_it(
         await until(lambda: follows(replica))
         assert (await stores.say("one", id="m1")).outcome == "duplicate"
         assert (await stores.say("two", id="m2")).outcome == "queued"
+
+
+async def test_a_lease_has_one_holder_who_may_renew_it(redis: Redis) -> None:
+    leases = RedisLeases(StoreFixture.over(redis).store)
+    assert await leases.acquire("shard 0", "a", 10)
+    assert await leases.acquire("shard 0", "a", 10)
+    assert not await leases.acquire("shard 0", "b", 10)
+    assert await leases.acquire("shard 1", "b", 10)
+
+
+async def test_a_lease_that_is_given_up_is_the_next_ones_at_once(redis: Redis) -> None:
+    leases = RedisLeases(StoreFixture.over(redis).store)
+    await leases.acquire("shard 0", "a", 10)
+    await leases.give_up("shard 0", "b")
+    assert not await leases.acquire("shard 0", "b", 10)
+    await leases.give_up("shard 0", "a")
+    assert await leases.acquire("shard 0", "b", 10)
+
+
+async def test_a_lease_whose_holder_died_ends_by_itself(redis: Redis) -> None:
+    leases = RedisLeases(StoreFixture.over(redis).store)
+    await leases.acquire("shard 0", "a", 0.05)
+    async with asyncio.timeout(5):
+        while not await leases.acquire("shard 0", "b", 10):
+            pass

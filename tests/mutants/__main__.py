@@ -39,10 +39,10 @@ PLACES = ("storage/scripts", "core/worker.py", "bots/delivery.py")
 JUDGES = (
     "tests/test_queue.py", "tests/test_queue_model.py", "tests/test_queue_fairness.py",
     "tests/test_queue_time.py", "tests/test_queue_poison.py", "tests/test_races.py",
-    "tests/test_forget.py", "tests/test_privacy.py", "tests/test_leases.py",
+    "tests/test_forget.py", "tests/test_privacy.py", "tests/test_store_faults.py",
     "tests/test_place_rules.py", "tests/test_access.py", "tests/test_actions.py",
     "tests/test_quotas.py", "tests/test_delivery.py", "tests/test_upgrades.py",
-    "tests/test_worker.py", "tests/test_place_dialogues.py", "tests/test_metrics.py",
+    "tests/test_worker.py", "tests/test_dialogue_prompts.py", "tests/test_metrics.py",
     "tests/test_slack_once.py", "tests/chaos/test_tasks.py",
 )  # fmt: skip
 

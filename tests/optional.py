@@ -1,4 +1,4 @@
-"""The tools that docker/ is checked with: `make tools` fetches them."""
+"""What some tests need and not every machine has: the tools for docker/, and published answers."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ def tool(name: str) -> str:
     if found is None and os.environ.get("CI"):
         pytest.fail(f"{name} is missing: run `make tools` first")
     return found or pytest.skip(f"{name} is missing: `make tools` fetches it")
+
+
+# read at import: conftest.py takes everything that begins with HENJI_ out of the environment
+FOLDER = os.environ.get("HENJI_TEST_DATA")
+
+needs_answers = pytest.mark.skipif(
+    FOLDER is None, reason="HENJI_TEST_DATA names no folder with the published answers"
+)
+
+
+def published_answers() -> Path:
+    """The folder of the answers, for tests that are marked with `needs_answers`."""
+    return Path(FOLDER or "") / "ja-vicuna-qa"
