@@ -124,6 +124,7 @@ dist: setup .venv-images/.ready
 # Pages that are written from the code.
 docs: setup
 	$(BIN)/python -m storage.privacy
+	$(BIN)/python -m bots.command_tables
 
 # One test runs them all, and is given the time.
 chaos: setup

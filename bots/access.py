@@ -6,24 +6,35 @@ An adapter says who asks and which roles they have, knows its own admins, and pa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from bots import strings
 from core.access_policy import Asker, Permit, Policy
 from core.errors import UsageError
-from core.place_rules import NAMES, Rules, rule_from_text
+from core.place_rules import (
+    NAMES,
+    UNSET,
+    Choice,
+    Persona,
+    Rules,
+    ThreadRules,
+    persona_from_text,
+    rule_from_text,
+)
 from core.ports import OPEN_RULES, Audit, RuleBook
-from core.queue_types import AuditEntry, Place
+from core.queue_types import AuditEntry, Measurement, Place
 from core.types import DIRECT, Bounded, ThreadKey
 
 KEPT_ROLES = 10_000
 """People in spaces whose roles a process knows to be stored."""
 
-UNSET = "default"
-"""The value that unsets a rule."""
+PERSONA = "persona"
+
+Measure: TypeAlias = Callable[[str], Awaitable[Measurement | None]]
+"""The tokens of a system prompt; None where no core can count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,8 @@ class Admission:
     permit: Permit
     lane: str
     """The lane whose model answers here."""
+    names_place: bool = False
+    """The system prompt says what the channel or the bot is called."""
 
 
 class Access:
@@ -57,10 +70,11 @@ class Access:
 
         In a direct message, the roles that they have in their spaces hold.
         """
-        rules = await self._rulebook.rules(asker.thread)
+        here = await self._rulebook.in_thread(asker.thread)
         if asker.thread.space == DIRECT:
             asker = await self._with_roles(asker)
-        return Admission(self._policy.permit(rules, asker), rules.model or lane)
+        permit = self._policy.permit(here.rules, asker)
+        return Admission(permit, here.rules.model or lane, here.names_place)
 
     async def _with_roles(self, asker: Asker) -> Asker:
         spaces = await self._rulebook.roles_by_space(asker.thread.platform, asker.person)
@@ -77,6 +91,21 @@ class Access:
             self._known_roles[key] = roles
             place = Place(thread.platform, thread.space)
             await self._rulebook.remember_roles(place, asker.person, roles)
+
+    async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
+        """Keep what a channel and the bot are called there."""
+        await self._rulebook.remember_names(thread, channel, bot)
+
+    async def in_thread(self, thread: ThreadKey) -> ThreadRules:
+        """The rules of a thread, and what people have chosen for it."""
+        return await self._rulebook.in_thread(thread)
+
+    async def choose(self, thread: ThreadKey, choice: Choice) -> None:
+        await self._rulebook.choose(thread, choice)
+
+    async def is_served(self, lane: str) -> bool:
+        """Whether a core serves a lane now."""
+        return await self._cores(lane) > 0
 
     async def rules(self, thread: ThreadKey) -> Rules:
         """The rules of a thread; the adapter applies `follow_up` itself."""
@@ -99,29 +128,54 @@ class Access:
         by: str,
         locale: str,
         ids: Callable[[str], str] = str,
+        measure: Measure | None = None,
     ) -> str:
         """The answer to ``config``, ``config NAME``, ``config NAME VALUE`` in a place.
 
-        With ``space`` in front it is about the whole space. The caller has made sure that `by` is
-        an admin. `ids` puts ids for the platform's mentions. What is wrong changes nothing.
+        With ``space`` in front it is about the whole space; ``persona NAME RULE VALUE`` sets a rule
+        of a persona. The caller has made sure that `by` is an admin. `ids` puts ids for the
+        platform's mentions, `measure` counts a prompt's tokens. What is wrong changes nothing.
         """
         place, words = _parse_place(place, words)
         name, _, text = words.strip().partition(" ")
         try:
             if not name:
                 return await self._shown(place, locale)
+            if name == PERSONA:
+                return await self._configure_persona(place, text, by, locale, measure)
             if not text.strip():
                 return await self._shown_one(place, name, locale)
             value = rule_from_text(name, None if text.strip() == UNSET else text, ids)
             self._policy.check_ceiling(name, value)
+            warning = await check_prompt(name, value, measure, locale)
         except UsageError as error:
             return strings.say("config_wrong", locale, reason=error)
         await self._rulebook.change(place, name, value, by)
         key = "config_unset" if value is None else "config_set"
         said = strings.say(key, locale, name=name, value=rule_text(value))
-        if name == "model" and value is not None and not await self._cores(value):
-            said += f"\n{strings.say('config_unserved', locale, model=value)}"
-        return said
+        unserved = [lane for lane in _lanes(name, value) if not await self._cores(lane)]
+        told = [strings.say("config_unserved", locale, model=lane) for lane in unserved]
+        return "\n".join(filter(None, (said, *told, warning)))
+
+    async def _configure_persona(
+        self, place: Place, words: str, by: str, locale: str, measure: Measure | None
+    ) -> str:
+        """The answer to ``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME default``."""
+        name, rule, text = [*words.split(maxsplit=2), "", "", ""][:3]
+        known = (await self._rulebook.set_here(place)).personas or {}
+        if not rule or not (text or rule == UNSET):
+            return _shown_persona(name, known, locale)
+        personas = persona_from_text(name, rule, text, known)
+        value = None if UNSET in (rule, text) else getattr(personas[name], rule)
+        self._policy.check_ceiling(rule, value)
+        warning = await check_prompt(rule, value, measure, locale)
+        if rule == UNSET:
+            warning = strings.say("persona_gone", locale)
+        await self._rulebook.change(place, "personas", personas, by)
+        shown = f"{PERSONA} {name}" if rule == UNSET else f"{PERSONA} {name} {rule}"
+        key = "config_unset" if value is None else "config_set"
+        said = strings.say(key, locale, name=shown, value=rule_text(value))
+        return "\n".join(filter(None, (said, warning)))
 
     async def _shown(self, place: Place, locale: str) -> str:
         here = (await self._rulebook.set_here(place)).set_here()
@@ -169,6 +223,37 @@ EVERYBODY = Access(OPEN_RULES, NoAudit(), Policy(), _no_cores)
 """Everybody may ask, as much as they like, and no place has rules."""
 
 
+async def check_prompt(name: str, value: Any, measure: Measure | None, locale: str) -> str:
+    """A warning where a new system prompt could not be measured; else nothing.
+
+    UsageError where it takes more than half of what the model reads.
+    """
+    if name != "system_prompt" or not value or measure is None:
+        return ""
+    measured = await measure(value)
+    if measured is None:
+        return strings.say("config_unmeasured", locale)
+    tokens, most = measured.tokens[0], measured.context // 2
+    if tokens > most:
+        raise UsageError(strings.say("prompt_too_long", locale, tokens=tokens, most=most))
+    return ""
+
+
+def _lanes(name: str, value: Any) -> Sequence[str]:
+    """The lanes that a rule names."""
+    if not value or name not in ("model", "models"):
+        return ()
+    return (value,) if name == "model" else tuple(value)
+
+
+def _shown_persona(name: str, known: Mapping[str, Persona], locale: str) -> str:
+    if name not in known:
+        return strings.say("config_not_set", locale, name=f"{PERSONA} {name}".strip())
+    rules = known[name].set_here().items()
+    lines = [f"{PERSONA} {name} {rule} = {rule_text(value)}" for rule, value in rules]
+    return strings.say("config_shown", locale, rules="\n".join(lines))
+
+
 def _parse_place(place: Place, words: str) -> tuple[Place, str]:
     first, _, rest = words.strip().partition(" ")
     return (replace(place, channel=None), rest) if first == "space" else (place, words)
@@ -183,4 +268,6 @@ def rule_text(value: Any) -> str:
             return "on" if value else "off"
         case tuple():
             return ", ".join(value) or "-"
+        case dict():
+            return ", ".join(value)
     return str(value)

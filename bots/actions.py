@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import Literal, TypeAlias
 
 import structlog
@@ -267,7 +268,10 @@ class Actions:
             return refusal.sentence(locale)
         if not await self.is_admin(actor, place.any_thread):
             return strings.say("admins_only", locale)
-        return await self._relay.access.configure(place, words, actor.person, locale, ids)
+        thread = place.any_thread
+        lane = (await self._relay.access.rules(thread)).model or self._relay.lane
+        measure = partial(self._relay.errands.measured, thread, actor.person, lane)
+        return await self._relay.access.configure(place, words, actor.person, locale, ids, measure)
 
     async def audited(self, actor: Actor, place: Place, locale: str) -> str:
         """The newest entries of a place's audit log."""

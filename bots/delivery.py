@@ -318,6 +318,8 @@ class ReplyDelivery:
             yield strings.file_line(read, self.locale)
         if (more := len(done.files) - FILES_NAMED) > 0:
             yield strings.say("files_more", self.locale, files=more)
+        for name in done.lost:
+            yield strings.say("choice_lost", self.locale, name=name)
 
     def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
         if not self._has_written and not shown and (by == "delete" or self._messages):

@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from bots.attachments import File
-from bots.platform import Incoming, Part, Platform, PlatformRefused, Status
+from bots.platform import Incoming, Part, PlaceNames, Platform, PlatformRefused, Status
 from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
 from core.observe import metrics
@@ -163,6 +163,9 @@ class InstrumentedPlatform:
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         return await self._count("fetch", None, self._platform.fetch(thread, file, most))
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        return await self._count("names", None, self._platform.names(thread))
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._count("earlier", None, self._platform.earlier(thread, before, after))

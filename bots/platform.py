@@ -18,6 +18,14 @@ from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceNames:
+    """What a channel and the bot are called there."""
+
+    channel: str
+    bot: str
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
     """One message as it came from a platform."""
 
@@ -158,6 +166,10 @@ class Platform(Protocol):
 
         Only from the platform's own hosts. Raises `PlatformRefused` where it is not to be had.
         """
+        ...
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        """What the channel and the bot are called there: for system prompts that name them."""
         ...
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
@@ -20,6 +21,7 @@ from bots import attachments, strings
 from bots.access import EVERYBODY, Access, Admission
 from bots.attachments import Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
+from bots.errands import Errands
 from bots.monitoring import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
 from bots.reading import read_files, read_past, read_some
@@ -28,12 +30,18 @@ from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import span
+from core.place_rules import scopes
 from core.ports import Deliveries, History, JobQueue
 from core.queue_types import OPENED, Delivery, Receipt, Regeneration, Submission
-from core.types import Job, ThreadKey, Turn
+from core.types import Bounded, Job, ThreadKey, Turn
 
 READING = 4
 """Messages whose files are read at the same time."""
+KEPT_NAMES = 10_000
+NAMES_SECONDS = 3600.0
+"""After so long the platform is asked for a place's name again."""
+NAMING_SECONDS = 1.0
+"""The longest that a message waits for the name of its channel."""
 FAULT_SECONDS = 0.5
 """Between two tries to store what was read."""
 
@@ -84,11 +92,19 @@ class Relay:
         self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = asyncio.Semaphore(READING)
+        self.errands = Errands(queue, history, deliveries, settings.holder, settings.lease)
+        self._named = Bounded[str, float](KEPT_NAMES)
+        """Channel -> when its name was last asked for, by the monotonic clock."""
 
     @property
     def access(self) -> Access:
         """Who may ask, and the rules of places."""
         return self._settings.access
+
+    @property
+    def lane(self) -> str:
+        """The lane that answers where no place says another."""
+        return self._settings.lane
 
     @property
     def zone(self) -> tzinfo:
@@ -115,6 +131,8 @@ class Relay:
         asker = _asker_of(incoming)
         await self.access.remember_roles(asker)
         admission = await self.admission(asker)
+        if admission.names_place:
+            await self._remember_names(incoming.thread)
         ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
         waits = bool(attachments.to_read(incoming.files)) and incoming.addressed
         note = {**incoming.note, **attachments.pack(incoming.files)} if waits else incoming.note
@@ -160,6 +178,20 @@ class Relay:
         if receipt.outcome == "kept" and attachments.to_read(incoming.files):
             self._spawn(self._read_kept(incoming))
         return receipt
+
+    async def _remember_names(self, thread: ThreadKey) -> None:
+        """Keep what the channel and the bot are called, for the system prompt of their place."""
+        scope, now = scopes(thread)[1], time.monotonic()
+        if now - self._named.get(scope, -NAMES_SECONDS) < NAMES_SECONDS:
+            return
+        self._named[scope] = now
+        try:
+            async with asyncio.timeout(NAMING_SECONDS):
+                names = await self._platform.names(thread)
+        except Exception as error:
+            log.info("a place's name is not known", thread=str(thread), error=repr(error))
+        else:
+            await self.access.remember_names(thread, names.channel, names.bot)
 
     async def _pointing(self, incoming: Incoming) -> Turn:
         """The turn, which only points to what it is a reply to where the thread has that."""
@@ -306,6 +338,9 @@ class Relay:
         *,
         is_refusal: bool = False,
     ) -> None:
+        if delivery.thread.is_errand:  # of a process that ended: nobody waits for it
+            self._spawn(self.errands.remove(delivery))
+            return
         if before := self._held.get(delivery.job):
             if before.delivery.token >= delivery.token:
                 return

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import UsageError
-from core.place_rules import DAY, NO_RULES, QUOTAS, Count, Entry, Rules, scopes
+from core.place_rules import DAY, NO_CHOICE, NO_RULES, QUOTAS, Choice, Count, Entry, Rules, scopes
 from core.types import ThreadKey
 
 
@@ -153,10 +153,16 @@ class Policy:
     admins: Sequence[str] = ()
     zone: tzinfo = UTC
     """Its midnight begins a day."""
+    system_prompt: str = ""
+    """Where no place has one."""
 
-    def rules(self, thread: ThreadKey, of_space: Rules, of_channel: Rules) -> Rules:
-        """What holds in a thread, with what its admins have set for its space and channel."""
-        return self._capped(reduce(Rules.over, self.layers(thread, of_space, of_channel).values()))
+    def rules(
+        self, thread: ThreadKey, of_space: Rules, of_channel: Rules, choice: Choice = NO_CHOICE
+    ) -> Rules:
+        """What holds in a thread, with what its admins have set for its space and channel, and what
+        people have chosen for it."""
+        rules = reduce(Rules.over, self.layers(thread, of_space, of_channel).values())
+        return self._capped(choice.over(rules))
 
     def _capped(self, rules: Rules) -> Rules:
         ceilings = self.ceilings.set_here()

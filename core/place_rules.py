@@ -9,9 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from core.errors import UsageError
 from core.types import Sampling, ThreadKey
@@ -28,10 +36,61 @@ Lane: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s:{}]{1,128}$")
 Count: TypeAlias = Annotated[int, Field(ge=0, le=10**9)]
 
 
-class Rules(BaseModel):
-    """What is set for one place; None: nothing. Quotas are for a day, and 0 is no limit."""
+UNSET = "default"
+"""The value that unsets a rule, and the choice that takes back a choice."""
+
+
+def _is_no_default(name: str) -> str:
+    if name == UNSET:
+        raise ValueError(f"{UNSET} is what a place has without one")
+    return name
+
+
+MOST_OFFERED = 25
+"""Of models and of personas in a place: a picker of Discord shows so many."""
+
+PersonaName: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[^\s:{}]{1,32}$"), AfterValidator(_is_no_default)
+]
+OfferedLane: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[^\s:{}]{1,75}$"), AfterValidator(_is_no_default)
+]
+"""A lane that people can choose: every platform's picker can show its whole name."""
+
+
+class Persona(BaseModel):
+    """How the model answers; None: nothing is said."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    system_prompt: Annotated[str, Field(max_length=8000)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=5, strict=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=10**6)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10, strict=False)] | None = None
+
+    def set_here(self) -> dict[str, Any]:
+        """What is set, by name."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def over_rules(self, rules: Rules) -> Rules:
+        """The rules of a place, where the model answers so."""
+        return rules.model_copy(update={name: getattr(self, name) for name in self.set_here()})
+
+    def sampling(self, default: Sampling) -> Sampling:
+        """How the next token is chosen here."""
+        return Sampling(
+            temperature=_first(self.temperature, default.temperature),
+            top_p=_first(self.top_p, default.top_p),
+            top_k=_first(self.top_k, default.top_k),
+            repetition_penalty=_first(self.repetition_penalty, default.repetition_penalty),
+        )
+
+
+class Rules(Persona):
+    """What is set for one place; None: nothing. Quotas are for a day, and 0 is no limit."""
 
     enabled: bool | None = None
     """False: nobody is answered here."""
@@ -50,43 +109,124 @@ class Rules(BaseModel):
 
     model: Lane | None = None
     """The lane that answers: one that a core of that model serves."""
-    system_prompt: Annotated[str, Field(max_length=8000)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=5, strict=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=10**6)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10, strict=False)] | None = None
-
+    models: Annotated[tuple[OfferedLane, ...], Field(max_length=MOST_OFFERED)] | None = None
+    """The lanes that people may choose for their thread, beside `model`."""
+    personas: Annotated[dict[PersonaName, Persona], Field(max_length=MOST_OFFERED)] | None = None
+    """Named prompts that people may choose for their thread."""
     follow_up: Literal["always", "alone", "mention"] | None = None
     """In a thread that the bot takes part in: answer everything, what one person says while they
     are alone with it, or mentions only."""
     retention_days: Annotated[float, Field(ge=1, le=400, strict=False)] | None = None
     """A thread that is quiet for so long is forgotten."""
 
-    def over(self, below: Rules) -> Rules:
-        """These, and `below` where these say nothing."""
-        return below.model_copy(update=self.set_here())
+    def over(self, below: Self) -> Self:
+        """These, and `below` where these say nothing. Personas of both are there."""
+        found = self.set_here()
+        if self.personas and below.personas:
+            found["personas"] = below.personas | self.personas
+        return below.model_copy(update=found)
 
-    def set_here(self) -> dict[str, Any]:
-        """The rules that are set, by name."""
-        return {name: value for name in NAMES if (value := getattr(self, name)) is not None}
 
-    def sampling(self, default: Sampling) -> Sampling:
-        """How the next token is chosen here."""
-        return Sampling(
-            temperature=_first(self.temperature, default.temperature),
-            top_p=_first(self.top_p, default.top_p),
-            top_k=_first(self.top_k, default.top_k),
-            repetition_penalty=_first(self.repetition_penalty, default.repetition_penalty),
-        )
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The choices that people have made for one thread; empty: what its place has."""
+
+    model: str = ""
+    persona: str = ""
+
+    def over(self, rules: Rules) -> Rules:
+        """The rules in the thread: a choice that its place offers no more does not hold."""
+        persona = (rules.personas or {}).get(self.persona)
+        found = persona.over_rules(rules) if persona else rules
+        chosen = {"model": self.model} if self.model in (rules.models or ()) else {}
+        return found.model_copy(update=chosen)
+
+    def lost(self, rules: Rules) -> tuple[str, ...]:
+        """The choices that the place offers no more."""
+        gone = [self.model] if self.model not in (rules.models or ()) else []
+        gone += [self.persona] if self.persona not in (rules.personas or {}) else []
+        return tuple(filter(None, gone))
+
+
+NO_CHOICE = Choice()
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRules:
+    """The rules of a thread, and the choices among them."""
+
+    rules: Rules
+    choice: Choice = NO_CHOICE
+    names_place: bool = False
+    """The system prompt says what the channel or the bot is called."""
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The choices that the place offers no more."""
+        return self.choice.lost(self.rules)
+
+    @property
+    def kept(self) -> Choice:
+        """The choices that hold."""
+        lost = self.lost
+        held = [
+            name if name not in lost else "" for name in (self.choice.model, self.choice.persona)
+        ]
+        return Choice(*held)
+
+
+DATE, CHANNEL, BOT = "{date}", "{channel}", "{bot}"
+"""What a system prompt may have in it; other braces are left as they are."""
+_SENTENCE = re.compile(r"[^\n。．！？]*?(?:[。．！？]|[.!?](?=\s|$)|\n|$)[^\S\n]*", re.DOTALL)
+
+
+def has_placeholder(prompt: str) -> bool:
+    return any(word in prompt for word in (DATE, CHANNEL, BOT))
+
+
+def filled(prompt: str, date: str, channel: str, bot: str) -> str:
+    """A system prompt with its placeholders filled in.
+
+    The sentences with the date go to its end: what stands before them is the same tomorrow, and
+    stays in the engine's cache.
+    """
+    values = {DATE: date, CHANNEL: channel, BOT: bot}
+    sentences = _SENTENCE.findall(prompt)
+    dated = [sentence for sentence in sentences if DATE in sentence]
+    if dated and dated != sentences[-len(dated) - 1 : -1]:
+        others = "".join(sentence for sentence in sentences if DATE not in sentence)
+        prompt = f"{others.rstrip()}{_gap(others)}{''.join(dated).strip()}"
+    return re.sub(r"\{(?:date|channel|bot)\}", lambda found: values[found[0]], prompt)
+
+
+def _gap(before: str) -> str:
+    """What separates a sentence from those before it."""
+    return "" if not before.strip() or before.rstrip()[-1] in "。．！？" else " "
 
 
 MAX_SHOWN = 60
 """Characters of a wrong value that a sentence repeats."""
 
 NAMES = tuple(Rules.model_fields)
+PERSONA_NAMES = tuple(Persona.model_fields)
 NO_RULES = Rules()
 DAY = 24 * 3600
+
+
+def persona_from_text(name: str, rule: str, text: str, known: Mapping[str, Persona]) -> Any:
+    """The personas of a place with one of them changed, as `Rules.personas`; None: none is left.
+
+    UsageError where that is none. Without a rule, or with `UNSET` for one, the persona goes.
+    """
+    if rule == UNSET:
+        return {other: known[other] for other in known if other != name} or None
+    if rule not in PERSONA_NAMES:
+        raise UsageError(f"{rule or 'nothing'} is no rule of a persona: {', '.join(PERSONA_NAMES)}")
+    value = rule_from_text(rule, None if text == UNSET else text)
+    table = {other: persona.set_here() for other, persona in known.items()}
+    table[name] = table.get(name, {}) | {rule: value}
+    return read_rules({"personas": table}, f"persona {name[:MAX_SHOWN]}").personas
+
 
 QUOTAS = ("person_messages", "person_tokens", "channel_messages", "channel_tokens")
 CEILINGS = (*QUOTAS, "max_new_tokens", "retention_days")
@@ -109,6 +249,14 @@ def read_rules(table: Mapping[str, Any], where: str) -> Rules:
         return Rules.model_validate_json(json.dumps(table))
     except (ValidationError, TypeError, ValueError) as error:
         raise UsageError(f"{where}: {_describe(error)}") from None
+
+
+def read_persona(text: str) -> Persona:
+    """The persona of its JSON; UsageError where it is none."""
+    try:
+        return Persona.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(_describe(error)) from None
 
 
 def rule_from_text(name: str, text: str | None, ids: Callable[[str], str] = str) -> Any:
@@ -151,6 +299,13 @@ def _suggestion(name: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(NAMES)}"
 
 
+_WANTED = {
+    "model": "the name of a model",
+    "models": "the name of a model",
+    "personas": "a name of up to 32 characters without spaces and colons",
+}
+
+
 def _describe(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return "this is no table of rules"
@@ -158,7 +313,9 @@ def _describe(error: Exception) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else ""
     if fault["type"] == "extra_forbidden":
         return f"{name} is no rule{_suggestion(name)}"
+    if fault["loc"] == ("personas",) and fault["type"] == "dict_type":
+        return "personas is wrong: each is set by itself, as in: config persona NAME RULE VALUE"
     if fault["type"] == "string_pattern_mismatch":
-        wanted = "the name of a model" if name == "model" else "an id such as U024 or 8123"
+        wanted = _WANTED.get(name, "an id such as U024 or 8123")
         return f"{name} is wrong: {str(fault['input'])[:MAX_SHOWN]!r} is not {wanted}"
     return f"{name} is wrong: {fault['msg'][:1].lower()}{fault['msg'][1:]}"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from core.access_policy import OPEN_PERMIT, Permit
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import UsageError
-from core.place_rules import NO_RULES, Rules
+from core.place_rules import NO_RULES, Choice, Rules, ThreadRules
 from core.queue_types import (
     AuditEntry,
     Claim,
@@ -240,7 +240,19 @@ class RuleBook(Protocol):
     """The rules of places, as they hold at this moment."""
 
     async def rules(self, thread: ThreadKey) -> Rules:
-        """The rules of a thread."""
+        """The rules of a thread, with what people have chosen for it."""
+        ...
+
+    async def in_thread(self, thread: ThreadKey) -> ThreadRules:
+        """The same, with the choices themselves."""
+        ...
+
+    async def choose(self, thread: ThreadKey, choice: Choice) -> None:
+        """Keep what people have chosen for a thread, as long as the thread."""
+        ...
+
+    async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
+        """Keep what a channel and the bot are called, for system prompts that name them."""
         ...
 
     async def set_here(self, place: Place) -> Rules:
@@ -401,6 +413,15 @@ class OpenRules:
 
     async def rules(self, thread: ThreadKey) -> Rules:
         return NO_RULES
+
+    async def in_thread(self, thread: ThreadKey) -> ThreadRules:
+        return ThreadRules(NO_RULES)
+
+    async def choose(self, thread: ThreadKey, choice: Choice) -> None:
+        raise UsageError("choices are not kept here")
+
+    async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
+        return
 
     async def set_here(self, place: Place) -> Rules:
         return NO_RULES

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from core.access_policy import OPEN_PERMIT, Permit
+from core.place_rules import Persona
 from core.types import (
     Done,
     FinishReason,
@@ -44,6 +45,12 @@ class Submission:
     it, or nobody does."""
     unread: bool = False
     """Its files are still to be read: it is answered once they are there (`JobQueue.attach`)."""
+    measures: bool = False
+    """Count the tokens of the texts in the turn, rather than answer it."""
+    terms: Persona | None = None
+    """How the model answers this turn alone."""
+    counted: bool = True
+    """It is one of the messages that the author may ask; its tokens count in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,14 @@ class Window:
     history: Sequence[StoredTurn]
     mailbox: Sequence[StoredTurn]
     version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The tokens of texts, and of what the model reads and writes at most."""
+
+    tokens: tuple[int, ...]
+    context: int
 
 
 @dataclass(frozen=True, slots=True)

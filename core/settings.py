@@ -272,6 +272,7 @@ class Settings(BaseSettings):
             person=self.person_quota,
             admins=self.admins,
             zone=_zone(self.timezone),
+            system_prompt=self.system_prompt,
         )
 
     @property

@@ -34,6 +34,11 @@ class ThreadKey:
     def __str__(self) -> str:
         return _printed(self)
 
+    @property
+    def is_errand(self) -> bool:
+        """Whether this is no conversation, but a job apart from any."""
+        return self.thread.startswith(ERRAND)
+
     @classmethod
     def parse(cls, text: str) -> ThreadKey:
         """The key that prints as `text`; ValueError where nothing does."""
@@ -49,6 +54,9 @@ def _printed(key: ThreadKey) -> str:
     parts = (key.platform, key.space, key.channel, key.thread)
     return ":".join(quote(part, safe="") for part in parts)
 
+
+ERRAND = "~errand-"
+"""Begins the name of a thread that is no conversation: one job, whose text goes with its end."""
 
 BETWEEN_FILES = "\n\n"
 """Stands in a turn's text between its words and its files, and between two files."""
@@ -105,6 +113,10 @@ class Job:
     """The reply that this one overwrites in place."""
     resumes: bool = False
     """Go on from where the replaced reply stopped, rather than answer anew."""
+    measures: bool = False
+    """Count the tokens of the texts in the turn, rather than answer it."""
+    terms: str = ""
+    """A `core.place_rules.Persona` as JSON, for this job alone; empty: none."""
 
     @staticmethod
     def id_for(thread: ThreadKey, turn: str, revision: str) -> str:
@@ -172,6 +184,8 @@ class Done:
     """Which model wrote it: not the same in every channel."""
     files: tuple[FileRead, ...] = ()
     """The files of the messages that were answered."""
+    lost: tuple[str, ...] = ()
+    """What had been chosen for the thread, and is offered there no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from core.dialogue import Dialogue, Prompt
 from core.errors import PromptUnavailable
+from core.place_rules import Rules, read_persona
 from core.queue_types import StoredTurn, Window
 from core.types import BETWEEN_FILES, FileRead, Job, Turn
 
@@ -22,6 +24,17 @@ def turns_to_read(job: Job, window: Window) -> list[Turn]:
         if turns[at].id == job.turn:
             return turns[: at + 1]
     raise PromptUnavailable(f"the turn {job.turn} is not kept any more")
+
+
+def rules_of(job: Job, rules: Rules) -> Rules:
+    """The rules of a place, with the job's own terms over them."""
+    return read_persona(job.terms).over_rules(rules) if job.terms else rules
+
+
+def measure(dialogue: Dialogue, texts: str) -> str:
+    """The tokens of a JSON list of texts, and the model's context length: a JSON list."""
+    counts = [len(dialogue.encode_text(text)) for text in json.loads(texts)]
+    return json.dumps([dialogue.spec.context_length, *counts])
 
 
 def files_read(

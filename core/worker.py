@@ -35,7 +35,15 @@ from core.place_rules import Rules
 from core.ports import OPEN_RULES, Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window
 from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
-from core.window import files_read, missing_counts, reply_to_resume, turns_to_evict, turns_to_read
+from core.window import (
+    files_read,
+    measure,
+    missing_counts,
+    reply_to_resume,
+    rules_of,
+    turns_to_evict,
+    turns_to_read,
+)
 
 T = TypeVar("T")
 
@@ -391,10 +399,13 @@ class Worker:
             held.stop("release")
             await self._queue.release(held.claim)
             return None
-        rules = await self._rulebook.rules(job.thread)
+        here = await self._rulebook.in_thread(job.thread)
+        rules = rules_of(job, here.rules)
         window = await self._history.window(held.claim)
         turns = turns_to_read(job, window)
         held.prompt = turns[-1].text
+        if job.measures:
+            return await self._measure(held, window, turns[-1].text)
         resume = reply_to_resume(job, window)
         try:
             prompt = await self._build_prompt(held, rules, turns, resume)
@@ -413,8 +424,17 @@ class Worker:
         text, finish_reason = reply.finish(reason)
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
         read = files_read(job, turns, window, dialogue)
-        done = Done(text, finish_reason, usage, dialogue.spec.name, read)
+        done = Done(text, finish_reason, usage, dialogue.spec.name, read, here.lost)
+        if here.lost:
+            await self._rulebook.choose(job.thread, here.kept)
         return await self._commit(held, window, prompt, done)
+
+    async def _measure(self, held: HeldJob, window: Window, text: str) -> Done | None:
+        """Count the tokens of texts: the answer is the measurement."""
+        loop = asyncio.get_running_loop()
+        measured = await loop.run_in_executor(self._prompts, measure, held.dialogue, text)
+        done = Done(measured, "stop", Usage(0, 0), held.dialogue.spec.name)
+        return await self._commit(held, window, Prompt((), 0, {}), done)
 
     async def _build_prompt(
         self, held: HeldJob, rules: Rules, turns: list[Turn], resume: str
@@ -497,7 +517,7 @@ class Worker:
         turn = Turn(job.id, "assistant", dialogue.spec.name, done.text, time.time())
         commit = Commit(
             done=done,
-            reply=turn if done.text else None,
+            reply=turn if done.text and not job.measures else None,
             fingerprint=dialogue.fingerprint,
             counts=counts,
             version=window.version,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from core.errors import HenjiError
+from core.place_rules import Persona
 from core.queue_types import Delivery, Opinion, Rating, StoredTurn
 from core.types import (
     Cancelled,
@@ -149,9 +150,16 @@ def decode_job(id_: str, fields: Mapping[str, str]) -> Job:
             deadline=int(fields["deadline"]) / 1000,
             replaces=fields.get("replaces"),
             resumes="resumes" in fields,
+            measures="measures" in fields,
+            terms=fields.get("terms", ""),
         )
     except (KeyError, ValueError) as error:
         raise Undecodable(f"not a job: {error!r}") from error
+
+
+def encode_terms(terms: Persona | None) -> str:
+    """How the model answers one turn; empty where nothing is said."""
+    return "" if terms is None else dump(terms.set_here())
 
 
 def decode_delivery(id_: str, fields: Mapping[str, str]) -> Delivery:
@@ -218,10 +226,11 @@ def _event_fields(event: ReplyEvent) -> dict[str, Any]:
             return {"t": "started", "attempt": attempt}
         case Delta(offset, text):
             return {"t": "delta", "offset": offset, "text": text}
-        case Done(text, finish_reason, usage, model, files):
+        case Done(text, finish_reason, usage, model, files, lost):
             end = {"finish_reason": finish_reason, "usage": fields(usage), "model": model}
             read = {"files": [list(fields(file).values()) for file in files]} if files else {}
-            return {"t": "done", "text": text, **end, **read}
+            gone = {"lost": list(lost)} if lost else {}
+            return {"t": "done", "text": text, **end, **read, **gone}
         case Failed(code, message, until):
             return {"t": "failed", "code": code, "message": message, "until": until}
         case Cancelled(by):
@@ -241,8 +250,8 @@ def decode_event(text: str) -> ReplyEvent:
             case "done":
                 usage = Usage(**data["usage"])
                 files = tuple(FileRead(*row) for row in data.get("files", ()))
-                model = data.get("model", "")
-                return Done(data["text"], data["finish_reason"], usage, model, files)
+                model, lost = data.get("model", ""), tuple(data.get("lost", ()))
+                return Done(data["text"], data["finish_reason"], usage, model, files, lost)
             case "failed":
                 return Failed(**data)
             case "cancelled":

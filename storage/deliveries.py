@@ -8,6 +8,7 @@ reply in this process. A follower that missed one, or started late, reads the re
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -212,6 +213,9 @@ class RedisDeliveries:
 
     def _pass_on(self, fields: Mapping[str, str]) -> None:
         if news := self._followed.get(fields["j"]):
+            if not fields["e"]:  # an errand's: its stream has the text
+                news.put_nowait(News(sys.maxsize, fields["i"], Queued(0)))
+                return
             event = codec.decode_event(fields["e"])
             news.put_nowait(News(int(fields["n"]), fields["i"], event))
 

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
 
 import structlog
 
 from core.access_policy import Policy
 from core.errors import UsageError
-from core.place_rules import DAY, NO_RULES, Rules, read_rules, scopes
+from core.place_rules import (
+    BOT,
+    CHANNEL,
+    DAY,
+    NO_RULES,
+    Choice,
+    Rules,
+    ThreadRules,
+    filled,
+    has_placeholder,
+    read_rules,
+    scopes,
+)
 from core.queue_types import Place
 from core.types import DIRECT, ThreadKey
 from storage import codec, keys
 from storage.store import Store
+
+_Fields: TypeAlias = Mapping[str, str]
+
+BOT_NAME = "Henji"
+"""Where no platform has said what the bot is called."""
 
 log = structlog.get_logger()
 
@@ -27,15 +45,41 @@ class RedisRules:
         self._policy = policy
 
     async def rules(self, thread: ThreadKey) -> Rules:
-        space, channel = await self._stored(thread)
-        return self._policy.rules(thread, space, channel)
+        return (await self.in_thread(thread)).rules
+
+    async def in_thread(self, thread: ThreadKey) -> ThreadRules:
+        space, channel, choice, names = await self._stored(thread)
+        held = Choice(choice.get("model", ""), choice.get("persona", ""))
+        rules = self._policy.rules(thread, space, channel, held)
+        prompt = self._policy.system_prompt if rules.system_prompt is None else rules.system_prompt
+        if not has_placeholder(prompt):
+            return ThreadRules(rules, held)
+        today = datetime.now(self._policy.zone).date().isoformat()
+        called, bot = names.get("channel", thread.channel), names.get("bot", BOT_NAME)
+        prompted = {"system_prompt": filled(prompt, today, called, bot)}
+        names_place = CHANNEL in prompt or BOT in prompt
+        return ThreadRules(rules.model_copy(update=prompted), held, names_place)
+
+    async def choose(self, thread: ThreadKey, choice: Choice) -> None:
+        await self._store.run(
+            "choose", self._store.bucket(thread), thread=str(thread), **codec.fields(choice)
+        )
+
+    async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
+        await self._store.run(
+            "remember_names",
+            self._store.bucket(thread),
+            scope=scopes(thread)[1],
+            channel=channel,
+            bot=bot,
+        )
 
     async def set_here(self, place: Place) -> Rules:
-        space, channel = await self._stored(place.any_thread)
+        space, channel, _, _ = await self._stored(place.any_thread)
         return channel if place.channel else space
 
     async def change(self, place: Place, name: str, value: Any, by: str) -> None:
-        text = "" if value is None else json.dumps(value, ensure_ascii=False)
+        text = "" if value is None else json.dumps(value, ensure_ascii=False, default=_plain)
         await self._run("set_rule", place, scope=str(place), name=name, value=text, by=by)
         if name == "retention_days":
             await self._retain(place)
@@ -59,15 +103,13 @@ class RedisRules:
     def _roles_bucket(self, platform: str, person: str) -> int:
         return self._store.bucket(ThreadKey(platform, DIRECT, person, "-"))
 
-    async def _stored(self, thread: ThreadKey) -> tuple[Rules, Rules]:
-        found = await self._store.run(
-            "read_rules", self._store.bucket(thread), scopes=list(scopes(thread))
-        )
-        space, channel = (
-            _read(codec.flatten(flat), scope)
-            for flat, scope in zip(found, scopes(thread), strict=True)
-        )
-        return space, channel
+    async def _stored(self, thread: ThreadKey) -> tuple[Rules, Rules, _Fields, _Fields]:
+        """The rules of a thread's space and channel, the choices for it, and names."""
+        where = {"thread": str(thread), "scopes": list(scopes(thread))}
+        found = await self._store.run("read_rules", self._store.bucket(thread), **where)
+        *rules, choice, names = map(codec.flatten, found)
+        space, channel = map(_read, rules, scopes(thread))
+        return space, channel, choice, names
 
     async def _retain(self, place: Place) -> None:
         """Give the existing threads of a place the new retention time."""
@@ -87,7 +129,12 @@ class RedisRules:
         return await self._store.run(script, self._store.bucket(place.any_thread), **arguments)
 
 
-def _read(fields: dict[str, str], scope: str) -> Rules:
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: a persona."""
+    return value.set_here()
+
+
+def _read(fields: _Fields, scope: str) -> Rules:
     """The stored rules; one that this release cannot read is left out, with a line in the log."""
     rules = NO_RULES
     for name, text in fields.items():

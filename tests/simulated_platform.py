@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from bots.attachments import File
-from bots.platform import Incoming, Part, PlatformRefused, Status
+from bots.platform import Incoming, Part, PlaceNames, PlatformRefused, Status
 from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
@@ -163,6 +163,9 @@ class SimulatedPlatform:
             return self.board.files[file.address][: most + 1]
 
         return await self.wire("fetch", effect)
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        return PlaceNames("general", "henji")
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         async def effect() -> Sequence[Incoming]:

@@ -14,6 +14,7 @@ import click
 import pytest
 import yaml
 
+from bots import command_tables
 from bots.cli.commands import benchmark_names
 from bots.cli.commands import henji as henji_command
 from bots.platforms import load, settings_classes
@@ -404,3 +405,13 @@ def test_the_installation_takes_torchs_build_from_the_index_that_is_named() -> N
     first, second, *_ = (line for line in made.splitlines() if "--constraint" in line)
     assert first.endswith("--index-url https://index.example torch")
     assert "--editable" in second
+
+
+# -- the commands of the platforms ----------------------------------------------------------------
+
+
+def test_the_tables_of_commands_are_those_of_the_code() -> None:
+    assert {"slack", "discord"} <= {*command_tables.with_tables()}
+    for name in command_tables.with_tables():
+        page = command_tables.page_of(name).read_text()
+        assert command_tables.rewritten(name, page) == page, "make docs writes it"

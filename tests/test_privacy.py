@@ -38,6 +38,7 @@ LIFETIMES = {
     "person": RETENTION, "asked": RETENTION, "resets": 400 * DAY, "marks": 400 * DAY,
     "probe": 60, "reports": HOUR, "lease": HOUR, "used": 3 * DAY, "roles": 30 * DAY,
     "rules": 400 * DAY,
+    "choice": RETENTION, "names": 30 * DAY,
     "audit": 365 * DAY, "feedback": 400 * DAY, "dead": 30 * DAY, "vault": 400 * DAY, "outbox": 900,
 }  # fmt: skip
 """Seconds. What is owed outlives a long week-end without Redis; a mark outlives the words that it

@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 import click
 
 from bots import platforms, strings
-from bots.access import UNSET, rule_text
+from bots.access import PERSONA, check_prompt, rule_text
 from bots.cli.common import example, open_settings, print_json, print_text
 from bots.cli.settings import effective_rules, print_rows
 from bots.cli.status import status
-from bots.services import Stores, open_stores
+from bots.errands import Errands
+from bots.services import Stores, open_stores, process_name
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
-from core.place_rules import NO_RULES, rule_from_text
+from core.place_rules import NO_RULES, UNSET, persona_from_text, rule_from_text
 from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
 from core.settings import Settings
 from core.types import ThreadKey
@@ -208,10 +210,14 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
         _show_effective(place, as_json)
         return
     text = " ".join(value)
+    if name == PERSONA:
+        _with_stores(partial(_configure_persona, place, value))
+        return
     chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
 
-    async def work(stores: Stores, _: Settings) -> None:
+    async def work(stores: Stores, settings: Settings) -> None:
         if text:
+            await _check_prompt(stores, settings, place, name, chosen)
             await stores.rulebook.change(place, name, chosen, _operator())
         if name == "model" and chosen and not await stores.queue.cores(chosen):
             click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
@@ -220,6 +226,33 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
                 print_text(f"{rule} = {rule_text(found)}")
 
     _with_stores(work)
+
+
+async def _configure_persona(
+    place: Place, words: Sequence[str], stores: Stores, settings: Settings
+) -> None:
+    """``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME default``."""
+    name, rule, *value = [*words, "", ""]
+    text = " ".join(value).strip()
+    known = (await stores.rulebook.set_here(place)).personas or {}
+    if rule and (text or rule == UNSET):
+        known = persona_from_text(name, rule, text, known) or {}
+        if rule == "system_prompt":
+            await _check_prompt(stores, settings, place, rule, known[name].system_prompt)
+        await stores.rulebook.change(place, "personas", known or None, _operator())
+    for line, value_ in known[name].set_here().items() if name in known else ():
+        print_text(f"{PERSONA} {name} {line} = {rule_text(value_)}")
+
+
+async def _check_prompt(
+    stores: Stores, settings: Settings, place: Place, name: str, value: object
+) -> None:
+    """UsageError for a system prompt that takes more than half of what the model reads."""
+    errands = Errands(stores.queue, stores.history, stores.deliveries, process_name())
+    lane = (await stores.rulebook.rules(place.any_thread)).model or settings.job_lane
+    measure = partial(errands.measured, place.any_thread, "operator", lane)
+    if warning := await check_prompt(name, value, measure, "en"):
+        click.echo(warning, err=True)
 
 
 def _show_effective(place: Place, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from bots import strings
 from bots.attachments import File
-from bots.platform import Incoming, Part, PlatformRefused, Status
+from bots.platform import Incoming, Part, PlaceNames, PlatformRefused, Status
 from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey
@@ -69,6 +69,9 @@ class ConsolePlatform:
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         raise PlatformRefused("a terminal has no files")
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        return PlaceNames(thread.channel, "Henji")
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()

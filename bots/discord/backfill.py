@@ -11,7 +11,7 @@ import discord
 from bots.discord import DIRECT, convert
 from bots.discord.api import DiscordApi
 from bots.discord.markdown import READ_TYPES
-from bots.platform import Incoming
+from bots.platform import Incoming, PlaceNames
 from bots.strings import is_own_sentence
 from core.types import ThreadKey
 
@@ -25,6 +25,16 @@ class Backfill:
     def __init__(self, client: discord.Client, api: DiscordApi) -> None:
         self._client = client
         self._api = api
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        """What a channel and the bot are called; a direct message has no name."""
+        user = self._client.user
+        bot = user.display_name if user else "Henji"
+        if thread.space == DIRECT:
+            return PlaceNames(thread.channel, bot)
+        await self._api.acquire()
+        channel = await self._client.fetch_channel(int(thread.channel))
+        return PlaceNames(getattr(channel, "name", "") or thread.channel, bot)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         """The messages in a thread before another and after a time, oldest first.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import discord
 import structlog
@@ -11,11 +12,14 @@ from discord.app_commands import locale_str
 
 from bots.actions import Scope
 from bots.attachments import is_question
+from bots.choices import ChoiceKind, Choices
+from bots.command_tables import Row
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
 from bots.discord.context import Context, actor_of, conversations, localized, within
 from bots.discord.convert import Interaction
 from bots.discord.permissions import is_user_installed, needs_token
+from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy
 from bots.discord.replies import ReplyAddress
 from bots.strings import say
@@ -23,6 +27,8 @@ from bots.strings.ja import JAPANESE
 from core.queue_types import Delivery
 
 log = structlog.get_logger()
+
+PickerChoice: TypeAlias = app_commands.Choice[str]
 
 ANYWHERE = app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True)
 ANYONE = app_commands.AppInstallationType(guild=True, user=True)
@@ -65,6 +71,7 @@ class CommandHandler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._choices = Choices(context.relay, context.actions)
 
     @app_commands.rename(
         prompt=localized("cmd_prompt"),
@@ -95,11 +102,43 @@ class CommandHandler:
         said = f"{message.author.display_name}: {text}".rstrip()
         await self._context.ask(interaction, said, files=files)
 
-    async def model(self, interaction: Interaction) -> None:
-        await self._context.tell(interaction, "model", model=self._context.behaviour.model)
-
     async def help(self, interaction: Interaction) -> None:
         await self._context.tell(interaction, "discord_help", model=self._context.behaviour.model)
+
+    # -- /model, /persona -------------------------------------------------------------------------
+
+    @app_commands.rename(name=localized("cmd_choice"))
+    @app_commands.describe(name=localized("cmd_choice_about"))
+    async def model(self, interaction: Interaction, name: str = "") -> None:
+        await self._choose(interaction, "model", name)
+
+    @app_commands.rename(name=localized("cmd_choice"))
+    @app_commands.describe(name=localized("cmd_choice_about"))
+    async def persona(self, interaction: Interaction, name: str = "") -> None:
+        await self._choose(interaction, "persona", name)
+
+    async def _choose(self, interaction: Interaction, kind: ChoiceKind, name: str) -> None:
+        """Show what answers in the person's conversations here, or have another one answer."""
+        threads, locale = conversations(interaction), self._context.locale_of(interaction)
+        if name:
+            actor = actor_of(interaction)
+            work = self._choices.choose(actor, threads, kind, name.strip(), locale)
+        else:
+            work = self._choices.shown(threads[0], kind, locale)
+        await self._context.answer_privately(interaction, (await within(work))[:MESSAGE_LENGTH])
+
+    async def complete_model(self, interaction: Interaction, typed: str) -> list[PickerChoice]:
+        return await self._completed(interaction, "model", typed)
+
+    async def complete_persona(self, interaction: Interaction, typed: str) -> list[PickerChoice]:
+        return await self._completed(interaction, "persona", typed)
+
+    async def _completed(
+        self, interaction: Interaction, kind: ChoiceKind, typed: str
+    ) -> list[PickerChoice]:
+        thread, locale = conversations(interaction)[0], self._context.locale_of(interaction)
+        offered = await within(self._choices.offered(thread, kind, locale, typed))
+        return [app_commands.Choice(name=o.label, value=o.value) for o in offered]
 
     # -- /chat ----------------------------------------------------------------------------------
 
@@ -197,6 +236,37 @@ class CommandHandler:
                 await self._context.tell_outcome(interaction, outcome)
 
 
+def described() -> Sequence[Row]:
+    """Every command and every entry of a menu, for the page about them."""
+    tree = CommandTree(discord.Client(intents=discord.Intents.none()), _NOWHERE)
+    add_commands(tree, _NOWHERE)
+    commands = [c for c in tree.walk_commands() if isinstance(c, app_commands.Command)]
+    menus = tree.get_commands(type=discord.AppCommandType.message)
+    return [
+        *(_row(command) for command in commands),
+        *(
+            (f"message menu: *{menu.name}*", f"*{_japanese(menu)}*", _about_menu(menu))
+            for menu in menus
+        ),
+    ]
+
+
+def _row(command: app_commands.Command[Any, ..., Any]) -> Row:
+    path: list[Any] = [command]
+    while path[0].parent is not None:
+        path.insert(0, path[0].parent)
+    names = " ".join(part.name for part in path)
+    return f"`/{names}`", f"/{' '.join(map(_japanese, path))}", command.description
+
+
+def _japanese(command: Any) -> str:
+    return JAPANESE[command._locale_name.extras["key"]]
+
+
+def _about_menu(menu: Any) -> str:
+    return say(f"{menu._locale_name.extras['key']}_about", "en")
+
+
 def add_commands(tree: CommandTree, context: Context) -> None:
     """Add everything that people can choose from to the tree."""
     handler, privacy = CommandHandler(context), Privacy(context)
@@ -207,9 +277,11 @@ def add_commands(tree: CommandTree, context: Context) -> None:
         "stop": handler.stop,
         "regenerate": handler.regenerate,
         "model": handler.model,
+        "persona": handler.persona,
         "privacy": privacy.show,
         "help": handler.help,
     }
+    completions = {"model": handler.complete_model, "persona": handler.complete_persona}
     for name, callback in commands.items():
         everywhere = name != "chat"
         command: app_commands.Command[Any, ..., None] = app_commands.Command(
@@ -219,6 +291,8 @@ def add_commands(tree: CommandTree, context: Context) -> None:
             allowed_contexts=ANYWHERE if everywhere else WHERE_THE_BOT_IS,
             allowed_installs=ANYONE if everywhere else GUILDS,
         )
+        if name in completions:
+            command.autocomplete("name")(completions[name])
         tree.add_command(command)
     tree.add_command(
         app_commands.ContextMenu(
@@ -229,6 +303,15 @@ def add_commands(tree: CommandTree, context: Context) -> None:
         )
     )
     tree.add_command(admin_group(context))
+
+
+class _Nowhere:
+    """A context for commands that are only described."""
+
+    relay = actions = None
+
+
+_NOWHERE: Any = _Nowhere()
 
 
 def _may_open_thread(interaction: Interaction) -> bool:

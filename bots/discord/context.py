@@ -131,7 +131,8 @@ class Context:
         person = interaction.user.id
         thread = convert.thread_in(interaction.guild_id, interaction.channel, person)
         refusal = await within(self.actions.refusal(actor_of(interaction), thread))
-        if refusal is not None:
+        completes = interaction.type is discord.InteractionType.autocomplete
+        if refusal is not None and not completes:  # who only types is shown nothing
             await self.tell_outcome(interaction, refusal)
         return refusal is None
 

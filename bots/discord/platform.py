@@ -35,7 +35,7 @@ from bots.discord.replies import (
     where_to_post,
 )
 from bots.discord.status import StatusIndicator
-from bots.platform import Incoming, MessageGone, Part, PlatformRefused, Status
+from bots.platform import Incoming, MessageGone, Part, PlaceNames, PlatformRefused, Status
 from bots.strings import say
 from bots.text import split
 from core.errors import StoreUnavailable
@@ -496,6 +496,9 @@ class DiscordPlatform:
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         return await self.api.file(file.address, most)
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        return await self._backfill.names(thread)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)

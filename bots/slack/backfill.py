@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.platform import Incoming
+from bots.platform import Incoming, PlaceNames
 from bots.slack.api import NoRoom, SlackApi, Workspaces
 from bots.slack.convert import earlier, team_of
 from bots.slack.users import Users
@@ -51,6 +51,24 @@ class Backfill:
             if not message.get("metadata") and not message.get("blocks"):
                 unfinished = str(message["ts"])
         return unfinished if index >= len(delivery.messages) else None
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        """What a channel and the bot are called; a direct message has no name."""
+        bot = await self._workspaces.bot(thread.space)
+        channel = await self.channel(thread)
+        return PlaceNames(str(channel.get("name") or thread.channel), bot.name)
+
+    async def channel(self, thread: ThreadKey) -> Mapping[str, Any]:
+        """What Slack says of a channel."""
+        client = await self._workspaces.client(thread.space)
+        found = await self._api.call(
+            "conversations.info",
+            thread.space,
+            thread.channel,
+            lambda: client.conversations_info(channel=thread.channel),
+        )
+        about: Mapping[str, Any] = found["channel"]
+        return about
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         """The messages before `before`."""

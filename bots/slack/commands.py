@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from bots.choices import KINDS, Choices
+from bots.command_tables import Row
 from bots.slack import components, convert
 from bots.slack.app_home import AppHome
 from bots.slack.context import Context
@@ -14,7 +17,7 @@ from bots.slack.convert import (
     Press,
     SlashCommand,
 )
-from bots.slack.manifest import RESET_SHORTCUT
+from bots.slack.manifest import RESET_SHORTCUT, SHORTCUTS
 from bots.slack.messages import MessageHandler
 from bots.slack.questions import Question, Questions
 from bots.strings import say
@@ -22,12 +25,40 @@ from core.queue_types import Place
 from core.types import ThreadKey
 
 ASKED = "henji_asked"
-ANSWERS = ("help", "privacy", "model")
+CHOSEN = "henji_chosen"
+ANSWERS = ("help", "privacy")
 ADMINISTRATION = ("config", "audit")
 
 
+SLASH = "/henji"
+DESCRIBED = {
+    "ask …": "cmd_ask_about",
+    "reset": "cmd_channel_about",
+    "model": "slack_model_about",
+    "persona": "slack_persona_about",
+    "privacy": "slack_privacy_about",
+    "help": "cmd_help_about",
+    "config …": "cmd_config_about",
+    "audit": "cmd_audit_about",
+}
+"""The words after the slash command, and the sentences that say what they do."""
+
+
+def described() -> Sequence[Row]:
+    """Every command and every shortcut, for the page about them."""
+    commands = [
+        (f"`{SLASH} {word}`", f"`{SLASH} {word}`", say(key, "en"))
+        for word, key in DESCRIBED.items()
+    ]
+    menus = [
+        (f"message menu: *{say(key, 'en')}*", f"*{say(key, 'ja')}*", say(f"{key}_about", "en"))
+        for key in SHORTCUTS.values()
+    ]
+    return [*commands, *menus]
+
+
 class CommandHandler:
-    """``/henji ask|reset|help|privacy|model``: a question begins a thread of its own."""
+    """``/henji ask|reset|help|privacy|model|persona``: a question begins a thread of its own."""
 
     def __init__(
         self, context: Context, messages: MessageHandler, home: AppHome, questions: Questions
@@ -36,6 +67,7 @@ class CommandHandler:
         self._messages = messages
         self._app_home = home
         self._questions = questions
+        self._choices = Choices(context.relay, context.actions)
 
     async def on_command(self, told: SlashCommand) -> None:
         """Accept a command; only the person sees the answer, which comes by its response_url."""
@@ -65,6 +97,10 @@ class CommandHandler:
         if word in ANSWERS or not word:
             bot = await self._context.workspaces.bot(told.team)
             return self._answer(word or "help", locale, bot, told.command)
+        if word in KINDS:
+            channel = ThreadKey(PLATFORM, told.team, told.channel, "-")
+            said = await self._choices.shown(channel, word, locale)
+            return components.escape(f"{said}\n{say('choice_where', locale)}")
         return say("usage_command", locale, command=told.command)
 
     def _answer(self, word: str, locale: str, bot: Bot, command: str) -> str:
@@ -87,11 +123,47 @@ class CommandHandler:
         key = ThreadKey(PLATFORM, press.team, press.channel, press.thread)
         if press.value == "reset":
             await self._app_home.ask(press, "thread", str(key))
+        elif press.value == "model":
+            await self._choose(press, key)
         elif press.value in ANSWERS:
             locale = await self._context.users.locale(press.team, press.user)
             bot = await self._context.workspaces.bot(press.team)
             sentence = self._messages.sentence(press.value, locale, bot)
             self._context.spawn(self._context.send_privately(key, press.user, sentence))
+
+    async def _choose(self, press: Press, key: ThreadKey) -> None:
+        """Open the pickers of the model and the persona; where nothing is offered, say what is."""
+        locale = await self._context.users.locale(press.team, press.user)
+        offered = {
+            kind: await self._choices.offered(key, kind, locale, most=components.MOST_OPTIONS)
+            for kind in KINDS
+        }
+        inputs = [
+            components.picker(kind, say(f"choice_{kind}", locale), options)
+            for kind, options in offered.items()
+            if len(options) > 1
+        ]
+        if inputs:
+            title = say("choice_title", locale)
+            view = components.modal(CHOSEN, title, locale, *inputs, data=str(key))
+            self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
+        else:
+            said = await self._choices.shown(key, "model", locale)
+            told = self._context.send_privately(key, press.user, components.escape(said))
+            self._context.spawn(told)
+
+    async def on_chosen(self, sent: ModalSubmission) -> None:
+        """The pickers were submitted: what is new there holds from now on."""
+        key = convert.thread_of(sent.data)
+        actor = await self._context.actor(key.space, sent.user, sent.user_team)
+        locale = await self._context.users.locale(key.space, sent.user)
+        said = [
+            await self._choices.choose(actor, (key,), kind, sent.values[kind], locale)
+            for kind in KINDS
+            if kind in sent.values
+        ]
+        text = components.escape("\n".join(dict.fromkeys(said)))
+        self._context.spawn(self._context.send_privately(key, sent.user, text))
 
     # -- shortcuts ------------------------------------------------------------------------------
 

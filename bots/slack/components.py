@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from bots.actions import can_continue
+from bots.choices import Option
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed
 from bots.slack.markdown import mended
@@ -25,6 +26,8 @@ MENU = "henji_menu"
 MENU_WORDS = ("help", "privacy", "model", "reset")
 """The entries of the menu under a reply: slash commands do not work in threads."""
 
+MOST_OPTIONS = 100
+"""Of a select."""
 TEXT_BYTES = 4_000
 """The most of `text` in a call, in UTF-8 bytes. Slack documents 4,000 characters for chat.update;
 measured are bytes (github openclaw/openclaw pull 115027, 2026-07)."""
@@ -184,6 +187,18 @@ def question(name: str, label: str, element: Block, *, optional: bool = False) -
         "optional": optional,
         "element": element | {"action_id": name},
     }
+
+
+def picker(name: str, label: str, options: Sequence[Option]) -> Block:
+    """A select of a modal, with the option that holds now."""
+    shown = {o.value: {"text": _text(o.label), "value": o.value} for o in options}
+    now = next((o.value for o in options if o.chosen), options[0].value)
+    select = {
+        "type": "static_select",
+        "options": list(shown.values()),
+        "initial_option": shown[now],
+    }
+    return question(name, label, select)
 
 
 def dangerous_button(action: str, label: str, value: str, ask: str, locale: str) -> Block:

@@ -23,7 +23,7 @@ from bots.slack.markdown import ZERO_WIDTH_SPACE
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]
-TextCommand: TypeAlias = Literal["reset", "help", "privacy", "model", "stop"]
+TextCommand: TypeAlias = Literal["reset", "help", "privacy", "model", "persona", "stop"]
 
 PLATFORM = "slack"
 WORD_JOINER = "\u2060"
@@ -41,6 +41,8 @@ _COMMANDS: Mapping[str, TextCommand] = {
     "プライバシー": "privacy",
     "model": "model",
     "モデル": "model",
+    "persona": "persona",
+    "ペルソナ": "persona",
     "stop": "stop",
     "停止": "stop",
 }
@@ -545,6 +547,7 @@ def _values(view: Json) -> Mapping[str, str]:
         for name, given in inputs.items():
             chosen = given.get("value") or given.get("selected_user")
             chosen = chosen or given.get("selected_conversation")
+            chosen = chosen or (given.get("selected_option") or {}).get("value")
             if chosen:
                 found[name] = str(chosen)
     return found

@@ -28,7 +28,7 @@ from bots.platform import PlatformRefused
 from bots.slack import components, convert
 from bots.slack.app_home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, AppHome
 from bots.slack.button_handlers import REASON, ButtonHandlers
-from bots.slack.commands import ASKED, CommandHandler
+from bots.slack.commands import ASKED, CHOSEN, CommandHandler
 from bots.slack.context import Context
 from bots.slack.convert import (
     PLATFORM,
@@ -42,7 +42,7 @@ from bots.slack.convert import (
     SlashCommand,
 )
 from bots.slack.edits import EditHandler
-from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
+from bots.slack.manifest import SHORTCUTS
 from bots.slack.messages import MessageHandler
 from bots.slack.questions import Questions
 from core.errors import StoreUnavailable
@@ -74,7 +74,7 @@ class Listeners:
     def register(self, app: AsyncApp) -> None:
         app.event(re.compile(r".*"))(self._event)
         app.command(re.compile(r".*"))(self._command)
-        app.shortcut(re.compile(rf"{ASK_SHORTCUT}|{RESET_SHORTCUT}"))(self._shortcut)
+        app.shortcut(re.compile("|".join(SHORTCUTS)))(self._shortcut)
         app.action(re.compile(r".*"))(self._action)
         app.view(re.compile(r".*"))(self._view)
         app.error(on_error)
@@ -166,6 +166,8 @@ class Listeners:
             await self._app_home.on_confirmed(team, sent)
         elif sent.callback == ASKED:
             await self._commands.on_asked(sent)
+        elif sent.callback == CHOSEN:
+            await self._commands.on_chosen(sent)
 
     async def _acknowledged(self, work: Coroutine[Any, Any, None], ack: AsyncAck) -> None:
         """Acknowledge once the work is stored, or when that takes long: a user is looked up, say.

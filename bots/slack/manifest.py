@@ -16,15 +16,22 @@ SCOPES = (
     "app_mentions:read",
     "assistant:write",
     "channels:history",
+    "channels:read",
     "chat:write",
     "commands",
     "files:read",
     "groups:history",
+    "groups:read",
     "im:history",
     "mpim:history",
     "users:read",
 )
-LATER_SCOPES = {"files:read": "files", "mpim:history": "group direct messages"}
+LATER_SCOPES = {
+    "channels:read": "the names of channels",
+    "files:read": "files",
+    "groups:read": "the names of private channels",
+    "mpim:history": "group direct messages",
+}
 """Scopes that apps of earlier versions lack: these work without them, in fewer places."""
 EVENTS = (
     "agent_session_stopped",
@@ -39,6 +46,8 @@ PROMPTS = ("summary", "draft", "ideas")
 """The suggested prompts: keys of sentences."""
 ASK_SHORTCUT = "henji_ask"
 RESET_SHORTCUT = "henji_reset_thread"
+SHORTCUTS = {ASK_SHORTCUT: "shortcut_ask", RESET_SHORTCUT: "shortcut_reset"}
+"""The entries of a message's menu, and the sentences that name them."""
 EVENTS_OF_MANY = ("app_uninstalled", "tokens_revoked")
 
 
@@ -71,7 +80,7 @@ def _features(name: str, locale: str, events: str | None, command: str) -> dict[
     slash = {
         "command": command,
         "description": say("app_description", locale),
-        "usage_hint": "ask … | reset | help | privacy | model",
+        "usage_hint": "ask … | reset | help | privacy | model | persona",
         "should_escape": False,
     }
     return {
@@ -91,10 +100,7 @@ def _features(name: str, locale: str, events: str | None, command: str) -> dict[
                 for prompt in PROMPTS
             ],
         },
-        "shortcuts": [
-            _shortcut(ASK_SHORTCUT, "shortcut_ask", locale),
-            _shortcut(RESET_SHORTCUT, "shortcut_reset", locale),
-        ],
+        "shortcuts": [_shortcut(callback, key, locale) for callback, key in SHORTCUTS.items()],
         "slash_commands": [slash | ({"url": events} if events else {})],
     }
 

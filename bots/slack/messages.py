@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from bots.actions import Scope, is_follow_up
 from bots.attachments import is_question
+from bots.choices import KINDS, Choices
 from bots.platform import Incoming, Status
 from bots.slack import convert
 from bots.slack.components import escape
@@ -37,6 +38,7 @@ class MessageHandler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._choices = Choices(context.relay, context.actions)
         self._bot_turns = Bounded[ThreadKey, int](KEPT_THREADS)
         self._places = asyncio.Semaphore(AT_ONCE)
         self._called = Bounded[ThreadKey, str](KEPT_THREADS)
@@ -137,11 +139,17 @@ class MessageHandler:
             await self._stop_here(posted)
         elif self._first(posted, command):
             locale = await self._context.users.locale(bot.team, posted.user, posted.text)
-            sentence = self.sentence(command, locale, bot)
+            sentence = await self._said(command, posted.key, locale, bot)
             self._context.spawn(self._context.send_privately(posted.key, posted.user, sentence))
 
+    async def _said(self, command: str, key: ThreadKey, locale: str, bot: Bot) -> str:
+        if command not in KINDS:
+            return self.sentence(command, locale, bot)
+        shown = await self._choices.shown(key, command, locale)
+        return escape(f"{shown}\n{say('choice_where', locale)}")
+
     def sentence(self, command: str, locale: str, bot: Bot) -> str:
-        """The answer to help, privacy and model."""
+        """The answer to help and privacy."""
         behaviour = self._context.behaviour
         key = "help_slack" if command == "help" else command
         return say(

@@ -23,6 +23,7 @@ from bots.platform import (
     MessageGone,
     MessageTooLong,
     Part,
+    PlaceNames,
     PlatformRefused,
     Status,
 )
@@ -449,6 +450,9 @@ class SlackPlatform:
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         client = await self._workspaces.client(thread.space)
         return await fetch_file(client, file.address, most)
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        return await self._backfill.names(thread)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)

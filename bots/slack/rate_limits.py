@@ -21,6 +21,8 @@ PER_MINUTE = {
     "chat.delete": 50,
     "agents.sessions.setStatus": 50,
     "conversations.history": 50,
+    "conversations.info": 50,
+    "conversations.members": 100,
     "conversations.replies": 50,
     "chat.appendStream": 100,
     "chat.postEphemeral": 100,

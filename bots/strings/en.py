@@ -110,7 +110,10 @@ ENGLISH: Final[dict[str, str]] = {
         "• “{mention} reset”: forget this thread. “{mention} stop”: stop the reply.\n"
         "• “{mention} privacy”: what I remember. “{mention} model”: what answers here."
     ),
-    "help_command": "`{command} ask …`, `{command} reset`, `{command} privacy`, `{command} model`",
+    "help_command": (
+        "`{command} ask …`, `{command} reset`, `{command} privacy`, "
+        "`{command} model`, `{command} persona`"
+    ),
     "usage_command": "Write `{command} ask` and your question, or `{command} help`.",
     "privacy": (
         "I remember what was said in the threads that I take part in, as much as the model can "
@@ -146,6 +149,29 @@ ENGLISH: Final[dict[str, str]] = {
     "config_set": "From now on, here: {name} = {value}.",
     "config_unset": "{name} is not set here any more.",
     "config_unserved": "No core serves {model} now: until one does, nobody is answered here.",
+    "config_unmeasured": (
+        "No core could count the prompt’s tokens now: it may be longer than the model allows."
+    ),
+    "prompt_too_long": (
+        "the system prompt takes {tokens:,} tokens, and half of what the model reads is {most:,}"
+    ),
+    "persona_gone": "Conversations that use it go on as their place has it, and say so once.",
+    # What people choose
+    "persona": "The persona that answers here: {persona}.",
+    "choice_usual": "the usual one here",
+    "choice_away": "{name} (away)",
+    "choice_offered": "To choose from: {names}.",
+    "choice_lost": "“{name}” is not offered here any more: the usual answers.",
+    "choice_unknown": "“{name}” is not offered here: nothing was changed.",
+    "choice_refused": "{name} is away: no core runs it now. Nothing was changed.",
+    "choice_set": "From now on in this conversation: {name}.",
+    "choice_unset": "From now on in this conversation: the usual one here.",
+    "choice_where": (
+        "In a thread, the menu under a reply (“Which model answers”) changes it for that thread."
+    ),
+    "choice_title": "Who answers here",
+    "choice_model": "Model",
+    "choice_persona": "Persona",
     "config_wrong": "Nothing was changed: {reason}",
     # The home page
     "home_title": "{name}",
@@ -167,7 +193,12 @@ ENGLISH: Final[dict[str, str]] = {
     "prompt_ideas_title": "Find ideas",
     "prompt_ideas": "Please list five ideas for:\n",
     "shortcut_ask": "Ask about this message",
+    "shortcut_ask_about": "Ask the language model about a message",
     "shortcut_reset": "Reset this thread",
+    "shortcut_reset_about": "Forget the conversation in the message’s thread",
+    "slack_model_about": "Which model answers here, and which ones a thread may choose",
+    "slack_persona_about": "Which persona answers here, and which ones a thread may choose",
+    "slack_privacy_about": "What is remembered, and for how long",
     # On Discord
     "moved_here": "Your private reply goes on here, for the command’s time is over.",
     "moved_there": (
@@ -190,7 +221,11 @@ ENGLISH: Final[dict[str, str]] = {
     "cmd_regenerate": "regenerate",
     "cmd_regenerate_about": "Write the newest reply anew",
     "cmd_model": "model",
-    "cmd_model_about": "Which model answers here",
+    "cmd_model_about": "Which model answers here; choose another for this conversation",
+    "cmd_choice": "name",
+    "cmd_choice_about": "What shall answer in this conversation",
+    "cmd_persona": "persona",
+    "cmd_persona_about": "Which persona answers here; choose another for this conversation",
     "cmd_privacy": "privacy",
     "cmd_privacy_about": "What is kept of you; export it, or have it forgotten",
     "cmd_help": "help",
@@ -218,6 +253,7 @@ ENGLISH: Final[dict[str, str]] = {
     "cmd_which": "which",
     "cmd_which_about": "By default the one you are in",
     "cmd_menu_ask": "Ask Henji about this",
+    "cmd_menu_ask_about": "Ask the language model about a message",
     "discord_help": (
         "I answer with a language model that runs on our own machine ({model}).\n"
         "• `/ask`: a question; with `private`, only you see the reply. "

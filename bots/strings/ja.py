@@ -111,7 +111,10 @@ JAPANESE: Final[dict[str, str]] = {
         "• 「{mention} reset」: このスレッドを忘れます。「{mention} stop」: 返事を止めます。\n"
         "• 「{mention} privacy」: 記憶の内容。「{mention} model」: 答えているモデル。"
     ),
-    "help_command": "`{command} ask …`・`{command} reset`・`{command} privacy`・`{command} model`",
+    "help_command": (
+        "`{command} ask …`・`{command} reset`・`{command} privacy`・"
+        "`{command} model`・`{command} persona`"
+    ),
     "usage_command": "`{command} ask` に続けて質問を書くか、`{command} help` をお試しください。",
     "privacy": (
         "参加しているスレッドでの発言を、モデルが読める分だけ、"
@@ -147,6 +150,28 @@ JAPANESE: Final[dict[str, str]] = {
     "config_set": "ここでは今から {name} = {value} です。",
     "config_unset": "{name} の設定をここから外しました。",
     "config_unserved": "今 {model} の core は動いていません。動くまで、ここではお答えできません。",
+    "config_unmeasured": (
+        "今はプロンプトのトークン数を数えられません。モデルの上限を超えているかもしれません。"
+    ),
+    "prompt_too_long": (
+        "システムプロンプトは{tokens:,}トークンで、モデルが読める長さの半分({most:,}トークン)を"
+        "超えています"
+    ),
+    "persona_gone": "使っていた会話は既定の設定に戻り、そのことを一度だけお知らせします。",
+    # What people choose
+    "persona": "ここで答えているペルソナ:{persona}",
+    "choice_usual": "ここの既定",
+    "choice_away": "{name}(停止中)",
+    "choice_offered": "選べるもの:{names}",
+    "choice_lost": "「{name}」はここでは選べなくなりました。既定の設定でお答えします。",
+    "choice_unknown": "「{name}」はここでは選べません。何も変更していません。",
+    "choice_refused": "{name} は停止中で、動いている core がありません。何も変更していません。",
+    "choice_set": "この会話では、これから {name} でお答えします。",
+    "choice_unset": "この会話では、これから既定の設定でお答えします。",
+    "choice_where": "スレッドごとの変更は、返事の下のメニュー(「返事をするモデル」)からできます。",
+    "choice_title": "ここで答えるもの",
+    "choice_model": "モデル",
+    "choice_persona": "ペルソナ",
     "config_wrong": "何も変更していません。理由: {reason}",
     # The home page
     "home_title": "{name} (返事)",
@@ -168,6 +193,11 @@ JAPANESE: Final[dict[str, str]] = {
     "prompt_ideas_title": "アイデアを出す",
     "prompt_ideas": "次のテーマでアイデアを5つ挙げてください:\n",
     "shortcut_ask": "このメッセージについて聞く",
+    "shortcut_ask_about": "メッセージについて言語モデルに質問します",
+    "shortcut_reset_about": "メッセージのスレッドの会話を忘れます",
+    "slack_model_about": "ここで答えているモデルと、スレッドで選べるモデルを表示します",
+    "slack_persona_about": "ここで答えているペルソナと、スレッドで選べるものを表示します",
+    "slack_privacy_about": "記憶する内容と期間を表示します",
     "shortcut_reset": "このスレッドをリセット",
     # On Discord
     "moved_here": "コマンドの有効時間が過ぎるため、非公開の返事の続きはここに書きます。",
@@ -189,7 +219,11 @@ JAPANESE: Final[dict[str, str]] = {
     "cmd_regenerate": "書き直し",
     "cmd_regenerate_about": "最新の返事を書き直します",
     "cmd_model": "モデル",
-    "cmd_model_about": "ここで答えているモデルを表示します",
+    "cmd_model_about": "ここで答えているモデルを表示し、この会話用に選びます",
+    "cmd_choice": "名前",
+    "cmd_choice_about": "この会話で使うもの",
+    "cmd_persona": "ペルソナ",
+    "cmd_persona_about": "ここで答えているペルソナを表示し、この会話用に選びます",
     "cmd_privacy": "プライバシー",
     "cmd_privacy_about": "あなたについての記憶の表示・書き出し・消去",
     "cmd_help": "ヘルプ",
@@ -216,6 +250,7 @@ JAPANESE: Final[dict[str, str]] = {
     "cmd_audit_about": "誰が何を忘れさせたかを表示します",
     "cmd_which": "対象",
     "cmd_which_about": "省略すると今いる場所",
+    "cmd_menu_ask_about": "メッセージについて言語モデルに質問します",
     "cmd_menu_ask": "これについて聞く",
     "discord_help": (
         "自分たちのマシンで動く言語モデル({model})でお答えします。\n"

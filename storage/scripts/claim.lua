@@ -12,8 +12,7 @@ local function lease(T, meta, J, job)
   local gen = meta.gen + 1
   call('HSET', K('thread', T), 'state', 'leased', 'running', J, 'gen', gen)
   call('ZADD', K('leases'), now + A.lease_ms, T)
-  local _, _, platform = place_names(T)
-  emit(J, platform, cjson.encode({ t = 'started', attempt = job.starts }))
+  emit(T, J, cjson.encode({ t = 'started', attempt = job.starts }))
   return gen
 end
 

@@ -2,8 +2,5 @@
 
 local said = check_fence(A.thread, A.job, A.gen)
 if said ~= 'fenced' and A.spent > 0 then charge_tokens(A.thread, A.job, A.spent) end
-if said == 'ok' then
-  local _, _, platform = place_names(A.thread)
-  emit(A.job, platform, A.event)
-end
+if said == 'ok' then emit(A.thread, A.job, A.event) end
 return said

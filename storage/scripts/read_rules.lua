@@ -1,9 +1,13 @@
--- What admins have set for a space and a channel. Returns name, value, ... of each. What holds is
--- asked for with every message, which keeps it alive.
+-- What admins have set for a space and a channel, what people have chosen for a thread, and what the
+-- channel and the bot are called. Returns name, value, ... of each. What holds is asked for with every
+-- message, which keeps it alive.
 
-local found = {}
+local T, found = A.thread, {}
 for i, scope in ipairs(A.scopes) do
   found[i] = call('HGETALL', K('rules', scope))
   if #found[i] > 0 then touch('rules', scope) end
 end
-return found
+local choice = call('HGETALL', K('choice', T))
+if #choice > 0 then renew_retention(T, 'choice', T) end
+local names = call('HGETALL', K('names', A.scopes[#A.scopes]))
+return { found[1], found[2], choice, names }

@@ -18,7 +18,7 @@ for _, row in ipairs(A.threads) do
       end
       live('delivery', id)
     end
-    for _, name in ipairs({ 'thread', 'turns', 'history', 'mailbox', 'counts', 'changes' }) do
+    for _, name in ipairs({ 'thread', 'turns', 'history', 'mailbox', 'counts', 'changes', 'choice' }) do
       live(name, T)
     end
     changed = changed + 1

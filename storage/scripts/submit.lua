@@ -97,6 +97,8 @@ local job = {
 }
 if A.alone then job.alone = 1 end
 if A.unread then job.unread = 1 end
+if A.measures then job.measures = 1 end
+if A.terms and A.terms ~= '' then job.terms = A.terms end
 local code, detail, til = refusal_reason(T, job)
 remember()
 if code then

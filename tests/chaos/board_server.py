@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bots.attachments import File
-from bots.platform import Incoming, Part, PlatformRefused, Status
+from bots.platform import Incoming, Part, PlaceNames, PlatformRefused, Status
 from bots.text import split
 from core.access_policy import Asker
 from core.queue_types import Delivery, Regeneration
@@ -208,6 +208,9 @@ class RemotePlatform:
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         raise PlatformRefused("the board has no files")
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        return PlaceNames(thread.channel, "Henji")
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> list[Incoming]:
         async with asyncio.timeout(self.call_seconds):

@@ -63,19 +63,21 @@ class DiscordDeployment:
         return Stores(stores.queue, stores.history, stores.deliveries, leases, stores.feedback)
 
     async def start_core(
-        self, tokens_per_second: float = 0.0, context_length: int = 16_384
+        self, tokens_per_second: float = 0.0, context_length: int = 16_384, lane: str = LANE
     ) -> asyncio.Task[None]:
         stores = StoreFixture.over(self.stores.redis)
-        process_settings = WorkerSettings(lane=LANE, name=f"core {len(self.tasks)}", drain=0.0)
+        process_settings = WorkerSettings(lane=lane, name=f"core {len(self.tasks)}", drain=0.0)
         length = context_length
         spec = replace(CATALOGUE["echo"], context_length=length, max_new_tokens=length // 2)
         engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
         stop = asyncio.Event()
         self.stops.append(stop)
-        worker = Worker(stores.queue, stores.history, engine, dialogue, process_settings)
+        worker = Worker(
+            stores.queue, stores.history, engine, dialogue, process_settings, self.rulebook
+        )
         task = asyncio.create_task(worker.run(stop), name=f"core {len(self.tasks)}")
         self.tasks.append(task)
-        await self.stores.queue.announce(LANE, "the first", 60)
+        await self.stores.queue.announce(lane, "the first", 60)
         return task
 
     def _access(self, policy: Policy) -> Access:

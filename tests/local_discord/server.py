@@ -227,6 +227,14 @@ class LocalDiscord:
             data["resolved"] = {"attachments": files}
         return await self._interacts(2, data, person, channel, **more)
 
+    async def types(
+        self, person: p.Payload, channel: str, command: str, option: str, text: str, **more: Any
+    ) -> Interaction:
+        """Type into an option of a command that completes what is typed."""
+        given = [{"name": option, "type": 3, "value": text, "focused": True}]
+        data = {"id": p.snowflake(), "name": command, "type": 1, "options": given}
+        return await self._interacts(4, data, person, channel, **more)
+
     async def asks_about(self, person: p.Payload, message: p.Payload, command: str) -> Interaction:
         """The context menu of a message."""
         ident = message["id"]

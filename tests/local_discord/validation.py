@@ -13,7 +13,12 @@ MESSAGE_FIELDS = frozenset(
     {"content", "components", "flags", "allowed_mentions", "embeds", "attachments", "files", "tts"}
 )
 CREATE_FIELDS = MESSAGE_FIELDS | {"nonce", "enforce_nonce", "message_reference"}
-CALLBACKS = {2: frozenset({4, 5, 9}), 3: frozenset({4, 5, 6, 7, 9}), 5: frozenset({4, 5, 6, 7})}
+CALLBACKS = {
+    2: frozenset({4, 5, 9}),
+    3: frozenset({4, 5, 6, 7, 9}),
+    4: frozenset({8}),
+    5: frozenset({4, 5, 6, 7}),
+}
 """Kind of interaction -> the callback types that may answer it."""
 
 
@@ -72,8 +77,19 @@ def callback_faults(kind: int, body: Mapping[str, Any]) -> Iterator[str]:
         yield "a deferred update carries no data"
     elif answer == 9:
         yield from modal_faults(data)
+    elif answer == 8:
+        yield from _completion_faults(data.get("choices", []))
     elif answer in (4, 7):
         yield from message_faults(data, new=answer == 4, interaction=True)
+
+
+def _completion_faults(choices: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Of a completion: 25 choices, names and values of 1 to 100 characters."""
+    if len(choices) > 25:
+        yield f"{len(choices)} choices, where 25 are the most"
+    for choice in choices:
+        if not 1 <= len(choice["name"]) <= 100 or not 1 <= len(str(choice["value"])) <= 100:
+            yield "a choice that is too long, or empty"
 
 
 def command_faults(commands: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -121,6 +121,13 @@ _OWN: Mapping[str, str] = {
         channel_is_limited_access channel_not_found invalid_cursor invalid_metadata_filter_keys
         invalid_ts_latest invalid_ts_oldest not_in_channel
     """,
+    "conversations.info": """
+        channel_is_limited_access channel_not_found
+    """,
+    "conversations.members": """
+        channel_not_found fetch_members_failed invalid_cursor invalid_limit
+        method_not_supported_for_channel_type
+    """,
     "conversations.replies": """
         channel_not_found invalid_cursor invalid_metadata_filter_keys invalid_ts_latest
         invalid_ts_oldest list_record_comment_fetch_failed method_not_supported_for_channel_type

@@ -387,6 +387,25 @@ class Methods:
         cursor = {"next_cursor": str(start + size) if more else ""}
         return {"messages": page, "has_more": more, "response_metadata": cursor}
 
+    def do_conversations_info(self, arguments: Json, app: Installation) -> Json:
+        channel = arguments["channel"]
+        private = self.workspace.members.get(channel) is not None
+        if channel in self.workspace.without_app and private:
+            raise Refused("channel_not_found")
+        kinds = {"is_im": channel.startswith("D"), "is_mpim": channel.startswith("G")}
+        named = {} if channel.startswith("D") else {"name": f"channel-{channel.lower()}"}
+        return {"channel": {"id": channel, "is_private": private, **kinds, **named}}
+
+    def do_conversations_members(self, arguments: Json, app: Installation) -> Json:
+        channel = arguments["channel"]
+        if channel in self.workspace.without_app:
+            raise Refused("channel_not_found")
+        found = sorted(self.workspace.members.get(channel) or self.workspace.people)
+        start, size = int(arguments.get("cursor") or 0), int(arguments.get("limit", 100))
+        more = start + size < len(found)
+        cursor = {"next_cursor": str(start + size) if more else ""}
+        return {"members": found[start : start + size], "response_metadata": cursor}
+
     def do_conversations_history(self, arguments: Json, app: Installation) -> Json:
         """The messages of a channel that begin threads or stand alone, newest first."""
         oldest, size = float(arguments.get("oldest", "0")), int(arguments.get("limit", 100))

@@ -103,6 +103,15 @@ RULES: dict[str, Rule] = {
     ),
     "conversations.history": Rule(_PAGED, ("channel",), "channels:history", 3),
     "conversations.replies": Rule(_PAGED | {"ts": str}, ("channel", "ts"), "channels:history", 3),
+    "conversations.info": Rule(
+        {"channel": str, "include_locale": _FLAG, "include_num_members": _FLAG},
+        ("channel",),
+        "channels:read",
+        3,
+    ),
+    "conversations.members": Rule(
+        {"channel": str, "cursor": str, "limit": _NUMBER}, ("channel",), "channels:read", 4
+    ),
     "users.info": Rule({"user": str, "include_locale": _FLAG}, ("user",), "users:read", 4),
     "views.publish": Rule({"user_id": str, "view": dict, "hash": str}, ("user_id", "view")),
     "views.open": Rule(
@@ -201,6 +210,8 @@ def chunk_faults(chunk: Json) -> Iterator[str]:
 
 def _text_faults(kind: str, block: Json) -> Iterator[str]:
     limits = {"markdown": 12_000, "section": 3_000, "header": 150}
+    if kind == "input" and block["element"]["type"] == "static_select":
+        yield from _option_faults(block["element"]["options"], MOST_IN_SELECT)
     text = block.get("text")
     written = text.get("text") if isinstance(text, dict) else text
     if kind in limits and kind != "section" and not written:
@@ -233,9 +244,12 @@ def _element_faults(kind: str, block: Json, seen: set[str]) -> Iterator[str]:
             yield "more than 2,000 characters as a button's value"
 
 
-def _option_faults(options: Sequence[Json]) -> Iterator[str]:
-    if not 1 <= len(options) <= 5:
-        yield f"{len(options)} options in an overflow menu"
+MOST_IN_SELECT = 100
+
+
+def _option_faults(options: Sequence[Json], most: int = 5) -> Iterator[str]:
+    if not 1 <= len(options) <= most:
+        yield f"{len(options)} options, where {most} are the most"
     for option in options:
         if not 1 <= len(option["text"]["text"]) <= 75 or not 1 <= len(option["value"]) <= 150:
             yield "an option that is too long, or empty"

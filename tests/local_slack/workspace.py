@@ -16,10 +16,12 @@ EVERY_SCOPE = frozenset(
         "app_mentions:read",
         "assistant:write",
         "channels:history",
+        "channels:read",
         "chat:write",
         "commands",
         "files:read",
         "groups:history",
+        "groups:read",
         "im:history",
         "im:read",
         "im:write",
@@ -154,6 +156,8 @@ class Workspace:
         """The home page of each person, and open modals by their id."""
         self.responses: list[Json] = []
         """What was sent to a response_url."""
+        self.members: dict[str, set[str]] = {}
+        """Private channel -> its members."""
         self.without_app: set[str] = set()
         """Channels that the app is no member of."""
         self.without_answer: set[str] = set()

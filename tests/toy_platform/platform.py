@@ -6,7 +6,7 @@ from asyncio import StreamWriter
 from collections.abc import Sequence
 
 from bots.attachments import File
-from bots.platform import Incoming, Part, PlatformRefused, Status
+from bots.platform import Incoming, Part, PlaceNames, PlatformRefused, Status
 from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey
@@ -47,6 +47,9 @@ class ToyPlatform:
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         raise PlatformRefused("a line has no files")
+
+    async def names(self, thread: ThreadKey) -> PlaceNames:
+        return PlaceNames("the counter", "Henji")
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()

@@ -81,6 +81,11 @@ local function place_names(T)
   return names[1], names[2], names[3]
 end
 
+-- Whether a thread is no conversation, but one job apart from any.
+local function is_errand(T)
+  return string.find(T, ':~errand-', 1, true)
+end
+
 -- Appends to the audit log, which has a lifetime of its own.
 local function audit(place, by, act, detail)
   local oldest = string.format('%d', now - LIFE.audit)

@@ -7,14 +7,16 @@ local function emit_first(J, event)
 end
 
 -- Appends an event to the reply's own stream, and to the platform's news stream, which lives for
--- seconds. A news entry carries the event's index in the reply.
-local function emit(J, platform, event)
+-- seconds. A news entry carries the event's index in the reply. The events of an errand are deleted
+-- when it ends, so the news of them have no text: their follower reads the stream.
+local function emit(T, J, event)
+  local _, _, platform = place_names(T)
   local events = K('events', J)
   local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
   local number = call('XLEN', events)
   if number == 1 then touch('events', J) end -- those before it have expired
   call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', number, 'i', entry,
-    'e', event)
+    'e', is_errand(T) and '' or event)
 end
 
 local function characters(text)

@@ -99,13 +99,12 @@ end
 -- Ends a job: appends its last event and removes it from everything open. The caller then places the
 -- thread anew.
 local function finish_job(T, J, job, state, event)
-  local _, _, platform = place_names(T)
   if state == 'failed' or state == 'dead' then refund(T, J, job) end
   call('ZREM', K('jobs', T), J)
   call('ZREM', K('deadlines'), J)
   call('HSET', K('job', J), 'state', state)
   count_open(T, job.author, -1)
-  emit(J, platform, event)
+  emit(T, J, event)
 end
 
 -- `til`: when it can be asked again, in milliseconds, where that is known.

@@ -41,8 +41,8 @@ local function open_job(T, J, job, meta, later)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
   job.arrival, job.at = call('INCR', K('arrivals')), now
   if A.quota then
-    job.day, job.messages = today(), 1
-    add_usage(T, job.day, job.author, 'messages', 1)
+    job.day, job.messages = today(), A.uncounted and 0 or 1
+    add_usage(T, job.day, job.author, 'messages', job.messages)
   end
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may hold what can post
