@@ -75,7 +75,7 @@ class Outcome:
     zone: tzinfo = UTC
 
     def sentence(self, locale: str) -> str:
-        """What the person is told; empty where there is nothing to say."""
+        """The sentence for the person; empty where there is none."""
         receipt = self.receipt
         if receipt is not None and receipt.outcome == "refused":
             return strings.failure(receipt.code, locale, receipt.until, self.zone, receipt.position)
@@ -96,7 +96,7 @@ def can_continue(end: Done) -> bool:
 
 
 class Actions:
-    """Stop, regenerate, continue, rate, reset, configure: each with its check of who may."""
+    """Stop, regenerate, continue, rate, reset, configure: each checks the actor's rights."""
 
     def __init__(
         self, relay: Relay, history: History, deliveries: Deliveries, feedback: Feedback
@@ -106,10 +106,10 @@ class Actions:
         self._deliveries = deliveries
         self._feedback = feedback
 
-    # -- who may --------------------------------------------------------------------------------
+    # -- rights ---------------------------------------------------------------------------------
 
     async def refusal(self, actor: Actor, thread: ThreadKey) -> Outcome | None:
-        """None for one who may use the bot there; else what they are told, which may be nothing.
+        """None for a person who may use the bot there; else the refusal, which may be silent.
 
         The gate before every entry: adapters ask it before they show or post anything, and each
         action asks it by itself.
@@ -129,7 +129,7 @@ class Actions:
         )
 
     async def _may_govern(self, actor: Actor, thread: ThreadKey, asker: str) -> bool:
-        """The person who asked may stop a reply and have it written anew, and so may admins."""
+        """The person who asked, and admins, may stop a reply and regenerate it."""
         return actor.person == asker or await self.is_admin(actor, thread)
 
     # -- replies --------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Actions:
         resumes: bool = False,
         note: Mapping[str, str] | None = None,
     ) -> Outcome:
-        """Write a reply anew in its place, or with `resumes` go on from where it stopped.
+        """Regenerate a reply in its place, or with `resumes` continue it.
 
         `revision` tells one press from another. It counts against the actor's share, and whoever
         asked the question still governs the reply.

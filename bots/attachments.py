@@ -1,4 +1,4 @@
-"""Files of a message: which are read, as what text, and how they stand in a person's turn.
+"""Files of a message: which are read, how they are decoded, and their text in a person's turn.
 
 A text file is part of its person's turn, below their words, set apart by a fence that its own lines
 cannot close. Images and other files are named there, and nothing of them is read.
@@ -174,7 +174,7 @@ def decoded(content: bytes) -> str | None:
 
 
 def _readings(content: bytes) -> Iterable[str]:
-    """The text that content stands for, if it can be told: one or none."""
+    """The decoded text of a file's content, if exactly one encoding fits."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return filter(None, [_strictly(content, "utf-16")])
     text = _strictly(content, "utf-8-sig")

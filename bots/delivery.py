@@ -97,7 +97,7 @@ class ReplyDelivery:
     locale: str
     lease: float
     zone: tzinfo = UTC
-    """The time zone of the times that the person is told."""
+    """The time zone of times in sentences."""
     after: ReplyDelivery | None = None
     """The thread's earlier reply: this one is posted after it."""
     is_refusal: bool = False
@@ -119,7 +119,7 @@ class ReplyDelivery:
     """The messages of this reply that were removed."""
     _part_length: int = 0
     _reposted: set[int] = field(default_factory=set)
-    """The parts whose message could not be edited and was posted anew."""
+    """The parts whose message could not be edited and was posted again."""
     was_deleted: bool = False
     """Somebody deleted a message of the reply: it stops, and its turn is forgotten."""
 
@@ -390,7 +390,7 @@ class ReplyDelivery:
         self._written[part.index] = part
 
     async def _repost(self, part: Part, refusal: EditRefused) -> None:
-        """Post a part anew, once, and remove the message that can no longer be edited."""
+        """Post a part again, once, and remove the message that can no longer be edited."""
         if part.index in self._reposted:
             raise refusal
         log.info("a message is posted anew", job=self.delivery.job, why=str(refusal))

@@ -1,4 +1,4 @@
-"""Files from a platform's own hosts, and from nowhere else."""
+"""Downloads of files, from a platform's own hosts alone."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Monitor:
         metrics.REDIS_UP.set(1)
 
     async def report(self, name: str, part: str) -> ProcessReport:
-        """What this process says of itself."""
+        """The report of this process."""
         error_at, error = newest_error()
         return ProcessReport(
             name=name,

@@ -48,13 +48,13 @@ class Incoming:
     bulk: bool = False
     """A script asks: it counts as several in the order in which people are answered."""
     roles: tuple[str, ...] = ()
-    """The platform's ids of the roles that the author has there, for who may and how much."""
+    """The platform's ids of the author's roles there, for access and quotas."""
     stranger: bool = False
     """From another organisation that shares the channel."""
     interactive: bool = False
     """Who calls `submit` tells the person of a refusal at once: none is delivered."""
     quote: Quote | None = None
-    """What the message is a reply to: it stands in front of the turn's text, and is shortened
+    """The quoted message: it is put in front of the turn's text, and is shortened
     where the thread has it."""
     files: tuple[File, ...] = ()
     """The files of the message. Its turn names them; `Platform.fetch` reads them later."""

@@ -1,4 +1,4 @@
-"""What a turn has of others' words: quotes, forwards, posts of bots."""
+"""Other people's words in a turn: quotes, forwards, posts of bots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bots.attachments import clean_name
 LENGTH = 4_000
 """Characters of one quoted message."""
 POINTER_LENGTH = 120
-"""Characters that show which message of the thread is meant."""
+"""Characters of a pointer to a message of the same thread."""
 BOT_LABEL = "[bot: "
 
 
@@ -21,9 +21,9 @@ class Quote:
     id: str
     """The platform's id of the quoted message."""
     whole: str
-    """How it stands in front of the words of the reply."""
+    """The text in front of the reply's words."""
     pointer: str
-    """The same where the thread has the message: its beginning, to show which is meant."""
+    """The same where the thread has the message: its beginning alone."""
 
 
 GONE = Quote("", "[in reply to a message that cannot be read]", "")

@@ -1,4 +1,4 @@
-"""Reading the files of messages, within bounds of bytes and seconds."""
+"""Reads the files of messages, within limits of bytes and seconds."""
 
 from __future__ import annotations
 

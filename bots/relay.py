@@ -67,7 +67,7 @@ class RelaySettings:
     zone: tzinfo = UTC
     """The time zone of times in sentences."""
     access: Access = EVERYBODY
-    """Who may ask, and the rules of places."""
+    """Access, and the rules of places."""
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     """What becomes of messages from another organisation."""
     drain: float = 5.0
@@ -98,7 +98,7 @@ class Relay:
 
     @property
     def access(self) -> Access:
-        """Who may ask, and the rules of places."""
+        """Access, and the rules of places."""
         return self._settings.access
 
     @property
@@ -274,7 +274,7 @@ class Relay:
             await self._queue.seed(thread, turns)
 
     async def _is_read(self, message: Incoming) -> bool:
-        """Whether a message may be remembered: the bot's own, or of a person who is not denied."""
+        """Whether a message may be remembered: it is the bot's, or its author is not denied."""
         if message.turn.role == "assistant":
             return True
         return (await self.admission(_asker_of(message))).permit.read

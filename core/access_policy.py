@@ -67,8 +67,8 @@ class Table(BaseModel):
 
 
 class AccessLists(Table):
-    """[access]: who may ask. Each entry is an id, or ``platform:id``; with an empty allow list all
-    may who are not denied."""
+    """[access]: who may ask. Each entry is an id, or ``platform:id``. An empty allow list admits
+    everybody who is not denied."""
 
     allow_spaces: tuple[Entry, ...] = ()
     deny_spaces: tuple[Entry, ...] = ()

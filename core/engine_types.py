@@ -61,7 +61,7 @@ class EngineStats:
 _WINDOW = 10.0
 """Seconds that tokens a second are counted over."""
 _NEWEST_WEIGHT = 0.2
-"""The weight of the newest value in a mean of late."""
+"""The weight of the newest value in a moving average."""
 
 
 class Throughput:

@@ -30,7 +30,7 @@ class HenjiError(Exception):
 
 
 class ChatError(HenjiError):
-    """An end of a job that its person is told, through the sentence named `code`."""
+    """An end of a job that is shown to the person as the sentence named `code`."""
 
     code: ClassVar[str] = "internal"
 
@@ -47,7 +47,7 @@ class TurnTooLong(ChatError):
 
 
 class PromptUnavailable(ChatError):
-    """A reply cannot be written anew, for the turn that it answers was evicted."""
+    """A reply cannot be regenerated: the turn that it answers was evicted."""
 
     code = "prompt_gone"
 

@@ -95,7 +95,7 @@ class Rules(Persona):
     enabled: bool | None = None
     """False: nobody is answered here."""
     allow_people: tuple[Ident, ...] | None = None
-    """Only these, and who has one of `allow_roles`."""
+    """Only these people, and those with one of `allow_roles`."""
     deny_people: tuple[Ident, ...] | None = None
     allow_roles: tuple[Ident, ...] | None = None
     deny_roles: tuple[Ident, ...] | None = None

@@ -105,7 +105,7 @@ class JobQueue(Protocol):
         ...
 
     async def open_jobs(self, thread: ThreadKey) -> Mapping[str, str]:
-        """The replies that a thread is owed, in order: job id -> whose question it answers."""
+        """The open jobs of a thread, in order: job id -> the person who asked."""
         ...
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
@@ -151,7 +151,7 @@ class JobQueue(Protocol):
         ...
 
     async def requeue(self, letter: DeadLetter, lane: str) -> Receipt:
-        """Owe the reply again; any adapter of its platform will deliver it."""
+        """Queue the job again; any process of its platform will deliver the reply."""
         ...
 
     async def check_writes(self) -> None:
@@ -171,7 +171,7 @@ class JobQueue(Protocol):
 
 
 class History(Protocol):
-    """What the bot remembers of its threads."""
+    """The stored turns of the bot's threads."""
 
     async def window(self, claim: Claim) -> Window: ...
 
@@ -217,7 +217,7 @@ class History(Protocol):
     async def takes_part(self, thread: ThreadKey) -> bool: ...
 
 
-# -- who may, and who did ----------------------------------------------------------------------
+# -- access, and the audit log -----------------------------------------------------------------
 
 
 class ReportBoard(Protocol):
@@ -273,7 +273,7 @@ class RuleBook(Protocol):
 
 
 class Audit(Protocol):
-    """The log of changes to the history. It has a lifetime of its own."""
+    """The log of changes to the history. It has its own lifetime."""
 
     async def append(self, place: Place, by: str, act: str, detail: str = "") -> None: ...
 

@@ -55,7 +55,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Regeneration:
-    """A reply that shall be written anew in its place, or gone on with."""
+    """The regeneration of a reply in its place, or its continuation."""
 
     thread: ThreadKey
     reply: str
@@ -64,7 +64,7 @@ class Regeneration:
     author: str
     """Who wants it: it counts against their share. Who asked the question governs it."""
     resumes: bool = False
-    """Go on from where the reply stopped, rather than answer anew."""
+    """Continue from where the reply stopped, instead of answering again."""
     note: Mapping[str, str] | None = None
     """For the platform, in place of the note that the reply's delivery had."""
     lane: str = ""
@@ -121,7 +121,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class ProcessReport:
-    """What a process says of itself now and then."""
+    """A process's report about itself, written every few seconds."""
 
     name: str
     """Unique among the processes of a Redis."""
@@ -269,7 +269,7 @@ Rating: TypeAlias = Literal["good", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What a person thinks of a reply."""
+    """A person's rating of a reply."""
 
     at: float
     by: str
@@ -314,5 +314,5 @@ class Delivery:
 
     @property
     def governor(self) -> str:
-        """Who may stop the reply and have it written anew, beside admins."""
+        """The person who may stop and regenerate the reply; admins may too."""
         return self.asker or self.author

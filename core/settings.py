@@ -51,7 +51,7 @@ def _data_dir() -> Path:
 
 
 def named(*names: str, **kwargs: Any) -> Any:
-    """A field whose environment variable has a name of its own, without ``HENJI_``."""
+    """A field whose environment variable has another name, without ``HENJI_``."""
     return Field(validation_alias=AliasChoices(*names), **kwargs)
 
 
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     job_deadline_seconds: float = Field(default=3600.0, gt=0, le=43_200)
     """After so long a message is answered by a sentence, not by the model."""
     drain_seconds: float = Field(default=20.0, ge=0, le=3600)
-    """How long a core that is told to stop goes on with its jobs."""
+    """How long a core goes on with its jobs after it was told to stop."""
     max_waiting: int = Field(default=10_000, ge=1, le=10**9)
     max_waiting_per_channel: int = Field(default=1_000, ge=1, le=10**9)
     max_waiting_per_person: int = Field(default=100, ge=1, le=10**9)
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     channels: dict[str, Rules] = Field(default_factory=dict)
     """[channels."slack:T024:C123"]: the rules of a channel."""
     timezone: str = "UTC"
-    """Quotas begin anew at its midnight. Such as Asia/Tokyo."""
+    """Quotas restart at its midnight. Such as Asia/Tokyo."""
     audit_days: float = Field(default=365.0, ge=1, le=36_500)
     """The lifetime of the audit log's entries."""
 

@@ -64,7 +64,7 @@ BETWEEN_FILES = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class TurnFile:
-    """A file of a message, as it stands in its turn's text."""
+    """A file of a message, as its turn's text has it."""
 
     name: str
     read: bool
@@ -112,7 +112,7 @@ class Job:
     replaces: str | None = None
     """The reply that this one overwrites in place."""
     resumes: bool = False
-    """Go on from where the replaced reply stopped, rather than answer anew."""
+    """Continue from where the replaced reply stopped, instead of answering again."""
     measures: bool = False
     """Count the tokens of the texts in the turn, rather than answer it."""
     terms: str = ""
@@ -157,7 +157,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """`text` stands in the reply from character `offset` on."""
+    """`text` begins at character `offset` of the reply."""
 
     offset: int
     text: str
@@ -226,7 +226,7 @@ V = TypeVar("V")
 
 
 class Bounded(OrderedDict[K, V]):
-    """At most `most` entries: one that is set anew drops the one that was set longest ago.
+    """At most `most` entries: a new entry drops the one that was set longest ago.
 
     `move_to_end` keeps an entry that was only used.
     """

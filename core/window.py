@@ -55,7 +55,7 @@ def _files_of(turn: Turn, dialogue: Dialogue) -> Iterator[FileRead]:
 
 
 def reply_to_resume(job: Job, window: Window) -> str:
-    """The text that a reply goes on from; empty where it begins anew."""
+    """The text that a reply continues; empty where it starts from nothing."""
     if not job.resumes:
         return ""
     return next((s.turn.text for s in window.history if s.turn.id == job.replaces), "")

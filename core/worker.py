@@ -61,7 +61,7 @@ class WorkerSettings:
     """What an over-full prompt is cut down to, as a part of its budget."""
     lease: float = 15.0
     drain: float = 20.0
-    """How long it goes on with what it holds when it is told to stop."""
+    """After a stop: how long jobs in hand may go on."""
     renew: float = 0.1
     """How soon a stopped reply stops, at the latest; leases are far longer."""
     sweep: float = 0.25
@@ -136,7 +136,7 @@ class HeldJob:
 
 
 class Worker:
-    """Answers the jobs of one lane until it is told to stop."""
+    """Answers the jobs of one lane until it is stopped."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Worker:
         """Serve the lane until `stop` is set, then finish the jobs in hand or hand them back.
 
         Raises EngineError where the engine cannot compute: the core has then handed back its jobs
-        and withdrawn from its lane, and its supervisor should start it anew.
+        and withdrawn from its lane, and its supervisor should restart it.
         """
         background = [
             asyncio.create_task(
@@ -224,7 +224,7 @@ class Worker:
             log.warning("took over from a core that went away", jobs=taken_over)
 
     async def _renew(self) -> None:
-        asked = dict(self._held)  # a job may be claimed anew before the answer is here
+        asked = dict(self._held)  # a job may be claimed again before the answer is here
         results = await self._queue.renew([held.claim for held in asked.values()])
         for job, result in results.items():
             if result != "ok":
@@ -241,7 +241,7 @@ class Worker:
             await self._queue.wait(self._settings.lane, self._settings.idle)
 
     async def _claim_some(self, most: int) -> int:
-        """Claim what there is; a claim under way when the worker is told to stop is not lost."""
+        """Claim the jobs that are ready; a claim under way at a stop is not lost."""
         claiming = asyncio.ensure_future(
             self._queue.claim(self._settings.lane, self._settings.name, most)
         )
@@ -439,7 +439,7 @@ class Worker:
     async def _build_prompt(
         self, held: HeldJob, rules: Rules, turns: list[Turn], resume: str
     ) -> Prompt:
-        """The prompt, built in a thread of its own: a long one must not stop the event loop."""
+        """The prompt, built in another thread: a long one must not stop the event loop."""
 
         def build() -> Prompt:
             held.dialogue = self._dialogues.of(rules)

@@ -94,7 +94,7 @@ def encode_files(files: Sequence[TurnFile]) -> str:
 
 
 def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
-    """The turn of a stored record, with the count that stands beside it."""
+    """The turn of a stored record, with its token count."""
     data = load(record)
     try:
         if data["v"] != str(VERSION):

@@ -130,7 +130,7 @@ class Connection:
 
     def blocking(self) -> Client:
         """The client for BLPOP and XREAD of up to BLOCKING_SECONDS: it waits as long as they do,
-        each call on a connection of its own."""
+        each call on its own connection."""
         return self._blocking
 
     async def aclose(self) -> None:

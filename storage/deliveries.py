@@ -1,6 +1,6 @@
 """Replies on their way to the people: `core.ports.Deliveries`.
 
-The events of a reply are in a stream of its own, kept for a day. One reader per bucket follows the
+Each reply has a stream of events, kept for a day. One reader per bucket follows the
 platform's news stream, which has every event but the first, and passes each to the follower of its
 reply in this process. A follower that missed one, or started late, reads the reply's own stream.
 """

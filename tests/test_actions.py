@@ -142,7 +142,7 @@ async def test_a_former_admin_does_not_govern_a_reply_that_they_regenerated(
     assert (await office.actions.stop(Actor("U9"), THREAD, job)).key == "not_yours"
 
 
-async def test_each_press_regenerates_anew(office: Office) -> None:
+async def test_each_press_regenerates_again(office: Office) -> None:
     reply = await office.answered()
     for press in ("first", "second"):
         assert (await office.actions.regenerate(ASKER, THREAD, reply, press)).done
@@ -198,7 +198,7 @@ async def test_an_admin_resets_a_thread_with_everybodys_replies(office: Office) 
     assert await office.stores.queue.open_jobs(THREAD) == {}
 
 
-async def test_only_admins_reset_what_is_more_than_a_thread(office: Office) -> None:
+async def test_only_admins_reset_more_than_a_thread(office: Office) -> None:
     await office.answered()
     refused = await office.actions.reset(OTHER, CHANNEL)
     assert refused.sentence("en") == "Only admins can reset this channel."
@@ -247,7 +247,7 @@ def test_a_text_is_taken_for_the_language_of_its_letters(text: str, language: st
     assert guess(text) == language
 
 
-def test_a_language_is_what_is_set_then_what_the_platform_tells_then_a_guess() -> None:
+def test_a_language_comes_from_the_setting_then_the_platform_then_a_guess() -> None:
     assert locale_for("en", "ja-JP", "はい") == "en"
     assert locale_for("auto", "en-GB", "はい") == "en"
     assert locale_for("auto", "", "はい") == "ja"

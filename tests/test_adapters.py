@@ -136,9 +136,7 @@ def test_an_adapter_of_another_shape_changes_nothing_and_is_refused(
         (lambda halves: halves.clear(), "changes no layer"),
     ],
 )
-def test_weights_that_are_not_whole_are_refused(
-    base: Path, tmp_path: Path, change: Any, said: str
-) -> None:
+def test_incomplete_weights_are_refused(base: Path, tmp_path: Path, change: Any, said: str) -> None:
     trained(base, tmp_path)
     halves = load_file(tmp_path / "adapter_model.safetensors")
     change(halves)

@@ -171,7 +171,7 @@ def test_memory_is_saved_without_changing_a_gradient(bench: Bench) -> None:
 # -- runs ------------------------------------------------------------------------------------------
 
 
-def test_dpo_learns_what_people_chose_and_tells_how_it_goes(bench: Bench) -> None:
+def test_dpo_learns_the_chosen_replies_and_reports_progress(bench: Bench) -> None:
     out = bench.align(pairs(), steps=12, held_out=0.2)
     manifest = read_manifest(out)
     assert manifest is not None
@@ -314,7 +314,7 @@ def test_one_prompts_examples_are_never_on_both_sides(bench: Bench) -> None:
 # -- reward models, and PPO ------------------------------------------------------------------------
 
 
-def test_a_reward_model_tells_what_people_would_choose(bench: Bench) -> None:
+def test_a_reward_model_predicts_the_choice_of_people(bench: Bench) -> None:
     out = bench.align(pairs(), "taste", method="reward", steps=20, held_out=0.2)
     scorer = Scorer.open(out, bench.settings, print)
     turns = [Turn("1", "user", "", "東京は?", 0.0)]
@@ -348,7 +348,7 @@ def test_ppo_says_which_reward_model_it_was_trained_against(bench: Bench) -> Non
     assert set(manifest.result) >= {"reward", "kl", "length", "ended", "loss"}
 
 
-def test_no_gradient_reaches_what_only_looks_on(bench: Bench) -> None:
+def test_no_gradient_reaches_the_reference(bench: Bench) -> None:
     taste = bench.align(pairs(), "taste", method="reward", steps=2)
     trainee = Trainee.begin(bench.served(None), rank=4, alpha=8, layers=None, seed=0)
     trainee.attach("reward", read_adapter(taste))

@@ -65,7 +65,7 @@ def test_half_width_letters_are_read_where_only_shift_jis_has_them() -> None:
 
 
 @pytest.mark.parametrize("content", ["détail été".encode("latin-1"), b"\x8a\x7f\xff\xfa\x01"])
-def test_what_could_be_several_texts_is_none(content: bytes) -> None:
+def test_content_that_several_encodings_fit_is_no_text(content: bytes) -> None:
     assert refusal("note.txt", content) == "file_binary"
 
 
@@ -94,7 +94,7 @@ def zipped() -> bytes:
         (b"text\x00text", "file_binary"),
     ],
 )
-def test_what_calls_itself_text_and_is_none_is_refused(content: bytes, code: str) -> None:
+def test_binary_content_declared_as_text_is_refused(content: bytes, code: str) -> None:
     assert refusal("notes.txt", content) == code
 
 

@@ -115,7 +115,7 @@ def test_the_table_says_all_that_is_needed_to_repeat_it(compare: Here, folder: P
         assert told in repeat
 
 
-def test_counting_anew_gives_the_same_table(compare: Here, folder: Path) -> None:
+def test_recounting_gives_the_same_table(compare: Here, folder: Path) -> None:
     first = compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "rule:shorter")
     (folder / "compare-ten-twenty" / "report.html").unlink()
     (folder / "q.jsonl").unlink()
@@ -124,7 +124,7 @@ def test_counting_anew_gives_the_same_table(compare: Here, folder: Path) -> None
     assert (folder / "compare-ten-twenty" / "report.html").is_file()
 
 
-def test_another_judge_may_judge_what_is_there(compare: Here, folder: Path) -> None:
+def test_another_judge_may_judge_existing_answers(compare: Here, folder: Path) -> None:
     compare("ten", "twenty", "--prompts", "q.jsonl", "--judge", "rule:shorter")
     before = answers_in(folder / "compare-ten-twenty")
     ran = compare("--out", "compare-ten-twenty", "--judge", "rule:longer")

@@ -219,7 +219,7 @@ async def test_a_reply_without_words_says_so(story: Story) -> None:
         await story.shows("The model had nothing to say to that.")
 
 
-async def test_a_stopped_reply_says_so_under_what_was_shown(story: Story) -> None:
+async def test_a_stopped_reply_says_so_under_its_text(story: Story) -> None:
     async with story.running() as relay:
         job = await story.say(relay, "hello")
         claim = await story.stores.claim()
@@ -261,7 +261,7 @@ async def test_a_question_deleted_before_there_was_an_answer_gets_none(story: St
         await story.shows()
 
 
-async def test_a_reply_being_written_anew_that_is_stopped_leaves_the_old_one(
+async def test_a_stopped_regeneration_leaves_the_old_reply(
     story: Story,
 ) -> None:
     async with story.running() as relay:
@@ -305,7 +305,7 @@ async def test_where_too_many_wait_the_person_reads_how_many(story: Story) -> No
         await until(lambda: _shown(story, told))
 
 
-async def test_a_new_thread_is_answered_with_what_was_said_in_it_before(story: Story) -> None:
+async def test_a_new_thread_is_answered_with_its_earlier_messages(story: Story) -> None:
     story.board.say(THREAD, "m0", "U2", "the sky is green")
     async with story.running() as relay:
         turn = story.board.say(THREAD, "m1", "U1", "is it?")
@@ -386,7 +386,7 @@ async def test_a_part_that_is_too_long_is_sent_in_smaller_ones(story: Story, cal
     assert " ".join(story.board.shown()) == "word " * 25 + "end"
 
 
-async def test_a_message_that_may_not_be_edited_is_posted_anew_once(story: Story) -> None:
+async def test_a_message_that_cannot_be_edited_is_posted_again_once(story: Story) -> None:
     story.board.nonce = False
     wire = Trouble({"edit": ["may not be edited"]})
     async with story.running(wire=wire) as relay:
@@ -634,7 +634,7 @@ async def test_a_message_that_two_processes_receive_is_delivered_by_one(story: S
         await story.shows("hi")
 
 
-async def test_a_process_that_lost_its_own_lease_takes_the_reply_up_again(story: Story) -> None:
+async def test_a_process_that_lost_its_lease_takes_over_the_reply_again(story: Story) -> None:
     async with story.running("one") as relay:
         job = await story.say(relay, "hello")
         claim = await story.stores.claim()

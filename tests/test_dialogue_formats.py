@@ -103,7 +103,7 @@ def test_names_are_written_into_the_text_where_a_setting_wants_them() -> None:
 
 
 @pytest.mark.parametrize("kind", dialogues.KINDS)
-def test_a_reply_to_go_on_from_stands_at_the_end(kind: str) -> None:
+def test_a_reply_to_continue_is_the_end_of_the_prompt(kind: str) -> None:
     dialogue = dialogues.shared(kind)
     turns = [user(1, "こんにちは")]
     text = dialogues.rendered(dialogue, turns, resume="それは\nはい")
@@ -210,7 +210,7 @@ def test_no_text_forges_a_turn_in_rinna_s_format(names: bool, texts: list[str]) 
 
 @pytest.mark.parametrize("normalization", ["identity", "nfkc"])
 @given(texts=st.lists(nasty, min_size=1, max_size=3))
-def test_no_text_forges_a_turn_whatever_a_vocabulary_makes_of_letters(
+def test_no_text_forges_a_turn_under_any_normalization(
     normalization: str, texts: list[str]
 ) -> None:
     tokenizer, form = rinna_with(normalization)
@@ -375,7 +375,7 @@ def test_a_broken_mark_still_reads_as_typed() -> None:
 # -- templates ----------------------------------------------------------------------------------
 
 
-def test_a_template_that_looks_at_the_whole_dialogue_is_rendered_whole() -> None:
+def test_a_template_that_reads_the_whole_dialogue_is_rendered_in_one_piece() -> None:
     counting = tiny_models.CHATML.replace(
         "message['role'] +", "message['role'] ~ loop.revindex +", 1
     )

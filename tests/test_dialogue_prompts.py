@@ -413,7 +413,7 @@ def test_a_reply_is_never_so_long_that_no_prompt_fits(wanted: int) -> None:
     assert spec.prompt_budget >= ECHO.context_length // 2 or wanted <= ECHO.max_new_tokens
 
 
-def test_sampling_changes_what_it_names() -> None:
+def test_sampling_changes_only_the_named_values() -> None:
     spec = spec_with_rules(ECHO, Rules(temperature=0.3, repetition_penalty=1.2))
     usual = ECHO.sampling
     assert spec.sampling == Sampling(0.3, usual.top_p, usual.top_k, 1.2)

@@ -61,7 +61,7 @@ def test_a_line_that_only_begins_like_a_speaker_s_is_shown() -> None:
     assert reply.finish_reason is None
 
 
-def test_a_reply_may_end_within_what_might_have_been_a_speaker() -> None:
+def test_a_reply_may_end_within_a_possible_speaker_label() -> None:
     reply, shown = written("rinna", "はい。<NL>ユーザー")
     assert "".join(shown) == "はい。"
     assert reply.finish("stop") == ("はい。\nユーザー", "stop")
@@ -177,7 +177,7 @@ def test_the_shown_text_is_the_beginning_of_the_reply_in_any_pieces(
 # -- going on -----------------------------------------------------------------------------------
 
 
-def test_a_resumed_reply_is_whole_in_the_end() -> None:
+def test_a_resumed_reply_is_complete_at_the_end() -> None:
     reply, shown = written("rinna", "です。<NL>はい。", resume="吾輩は\n猫")
     assert "".join(shown) == "です。\nはい。"
     assert reply.finish("stop") == ("吾輩は\n猫です。\nはい。", "stop")
@@ -200,7 +200,7 @@ def test_a_reply_goes_on_where_it_stopped_wherever_that_was(kind: str) -> None:
     assert places >= 5
 
 
-def test_a_resumed_reply_that_stops_at_once_is_what_it_was() -> None:
+def test_a_resumed_reply_that_stops_at_once_is_unchanged() -> None:
     reply, _ = written("rinna", "", resume="吾輩は猫")
     assert reply.finish("stop") == ("吾輩は猫", "stop")
 
@@ -228,7 +228,7 @@ def until_ended(text: str) -> tuple[Reply, int]:
 SENTENCE = "平均降雪量は、平均降雪量の1%未満になることがあります。"
 
 
-def test_a_sentence_said_again_and_again_ends_the_reply_after_its_first_round() -> None:
+def test_a_repeated_sentence_ends_the_reply_after_its_first_round() -> None:
     reply, count = until_ended("雪の話をします。" + SENTENCE * 40)
     assert count < 8 + 8 * len(SENTENCE)
     assert reply.finish("length") == ("雪の話をします。" + SENTENCE, "repetition")

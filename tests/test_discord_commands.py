@@ -72,7 +72,7 @@ async def test_questions_of_one_person_are_never_answered_together(
         await the_answer(deployment, question, f"echo: question {number}")
 
 
-async def test_an_empty_question_is_told_what_to_do(
+async def test_an_empty_question_gets_instructions(
     deployment: DiscordDeployment, general: str
 ) -> None:
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "  "})

@@ -66,7 +66,7 @@ async def test_editing_the_newest_question_answers_it_again_in_place(
     await remembered(deployment, thread, "another", "echo: another")
 
 
-async def test_editing_an_older_question_changes_only_what_is_remembered(
+async def test_editing_an_older_question_changes_only_the_history(
     deployment: DiscordDeployment, general: str
 ) -> None:
     said, thread = await talk(deployment, general, "two")
@@ -344,7 +344,7 @@ async def test_messages_between_people_in_a_thread_are_stored_and_not_answered(
     )
 
 
-async def test_in_a_thread_of_peoples_own_the_bot_answers_whom_it_spoke_to(
+async def test_in_a_thread_that_people_opened_the_bot_answers_the_person_of_its_last_reply(
     deployment: DiscordDeployment,
 ) -> None:
     theirs = deployment.discord.add_thread(
@@ -407,7 +407,7 @@ async def test_bots_are_not_listened_to(deployment: DiscordDeployment, general: 
     assert said["id"] in deployment.discord.world.channels
 
 
-async def test_a_mention_alone_is_asked_what_it_wants(
+async def test_a_mention_without_text_gets_a_question_back(
     deployment: DiscordDeployment, general: str
 ) -> None:
     said = await deployment.discord.says(ALICE, general, "<@bot>")

@@ -211,7 +211,7 @@ async def test_a_reply_to_a_message_that_cannot_be_read_comes_without_its_refere
     assert "message_reference" not in reply
 
 
-async def test_a_message_that_accepts_no_more_edits_is_sent_anew_at_the_end(
+async def test_a_message_that_accepts_no_more_edits_is_sent_again_at_the_end(
     deployment: DiscordDeployment,
 ) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())
@@ -338,7 +338,7 @@ async def test_a_message_without_text_cannot_be_asked_about(
     assert await told(deployment, used) == say("no_text_there", "en")
 
 
-async def test_the_question_for_a_reason_says_who_reads_the_answer(
+async def test_the_question_for_a_reason_names_the_readers_of_the_answer(
     deployment: DiscordDeployment, general: str
 ) -> None:
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi"})

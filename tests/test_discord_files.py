@@ -72,7 +72,7 @@ async def test_a_picture_alone_is_not_answered_but_told(
     assert await deployment.nothing_owed()
 
 
-async def test_what_is_no_text_is_said_by_its_name_and_not_answered(
+async def test_a_file_that_is_no_text_is_named_and_not_answered(
     deployment: DiscordDeployment, general: str
 ) -> None:
     direct = deployment.discord.add_direct(ALICE)

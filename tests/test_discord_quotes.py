@@ -66,7 +66,7 @@ async def test_a_mention_as_a_reply_asks_about_the_quoted_message(
     await answered(deployment, asked["id"], f"echo: [in reply to Watchtower]\n{quoted}")
 
 
-async def test_a_quote_of_what_the_thread_has_is_only_a_pointer(
+async def test_a_quote_of_a_message_in_the_thread_is_only_a_pointer(
     talk: tuple[DiscordDeployment, str, ThreadKey],
 ) -> None:
     deployment, thread, key = talk

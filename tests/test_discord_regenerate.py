@@ -44,7 +44,7 @@ async def written_anew(deployment: DiscordDeployment, reply: p.Payload, before: 
     await deployment.discord.until(so)
 
 
-# -- who may ------------------------------------------------------------------------------------
+# -- rights -------------------------------------------------------------------------------------
 
 
 async def test_the_command_regenerates_the_newest_reply_in_its_place(
@@ -136,7 +136,7 @@ async def test_a_reply_of_a_user_installed_app_is_regenerated_too(
     assert deployment.discord.sent("post") == []
 
 
-async def test_a_long_private_reply_is_regenerated_whole(
+async def test_every_part_of_a_long_private_reply_is_regenerated(
     deployment: DiscordDeployment, general: str
 ) -> None:
     asked = await deployment.discord.uses(ALICE, general, "ask", {"prompt": LONG, "private": True})

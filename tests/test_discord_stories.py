@@ -19,7 +19,7 @@ from tests.local_discord.story import Story, a_story, button_of
 # -- where people talk --------------------------------------------------------------------------
 
 
-async def test_a_mention_is_answered_in_a_thread_of_its_own(redis: Redis) -> None:
+async def test_a_mention_is_answered_in_a_new_thread(redis: Redis) -> None:
     async with a_story(redis) as story:
         await story.alice.send(story.general, f"{story.mention} hello")
         thread = await story.thread()
@@ -108,7 +108,7 @@ async def test_a_table_is_shown_in_columns(redis: Redis) -> None:
         await story.hears(thread, "echo: look:\n\n```\na    b\n───  ───\none  two\n```")
 
 
-async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> None:
+async def test_a_long_reply_with_code_becomes_complete_messages(redis: Redis) -> None:
     async with a_story(redis) as story:
         code = "```python\n" + "\n".join(f"line_{n} = {n}" for n in range(140)) + "\n```"
         await story.alice.send(story.general, f"{story.mention} look:\n{code}")

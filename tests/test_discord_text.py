@@ -167,7 +167,7 @@ def test_a_bot_s_message_reads_with_its_name(shape: str) -> None:
     assert read == (f"[bot: {name}]\n{expected}" if expected else "")
 
 
-def test_a_quote_is_shortened_to_what_shows_which_is_meant() -> None:
+def test_a_quote_is_shortened_to_a_pointer() -> None:
     said = message(BOB, "why?", **answering(BOB, "word " * 2000))
     quote = convert._quote_in(said, ME)
     assert quote is not None

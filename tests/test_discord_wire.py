@@ -274,7 +274,7 @@ async def test_a_missing_intent_is_told_where_it_was_asked_for(redis: Redis) -> 
 # -- shards -------------------------------------------------------------------------------------
 
 
-async def test_each_shard_hears_of_its_own_guilds(deployment: DiscordDeployment) -> None:
+async def test_each_shard_gets_the_events_of_its_guilds(deployment: DiscordDeployment) -> None:
     guilds = [deployment.discord.add_guild(shard_of=shard, shards=2) for shard in range(2)]
     channels = [deployment.discord.add_channel(guild) for guild in guilds]
     await deployment.start_core()
@@ -366,7 +366,7 @@ async def test_edits_keep_to_the_headers_and_the_final_text_arrives(
     assert 1 <= len(deployment.discord.sent("edit")) <= 5
 
 
-async def test_a_429_is_waited_out_and_the_reply_is_whole(deployment: DiscordDeployment) -> None:
+async def test_a_429_is_waited_out_and_the_reply_is_complete(deployment: DiscordDeployment) -> None:
     general = await a_channel(deployment)
     await deployment.start_core(tokens_per_second=200)
     await deployment.start_bot()

@@ -28,7 +28,7 @@ def test_an_image_can_be_built_from_its_context_alone(image: str) -> None:
     assert not [name for name in names if "secret" in name.replace("storage/shared.py", "")]
 
 
-def test_a_build_is_sent_what_it_copies_and_nothing_else() -> None:
+def test_a_build_context_holds_only_copied_files() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -40,7 +40,7 @@ def test_a_context_of_the_same_commit_is_the_same(image: str) -> None:
     assert dist.context(image, 1_700_000_000) == dist.context(image, 1_700_000_000)
 
 
-def test_checksums_are_what_sha256sum_checks(tmp_path: Path) -> None:
+def test_sha256sum_accepts_the_checksums(tmp_path: Path) -> None:
     (tmp_path / "henji.whl").write_bytes(b"wheel")
     (tmp_path / "SHA256SUMS").write_text(dist.checksums(tmp_path))
     check = ["sha256sum", "--check", "SHA256SUMS"]

@@ -128,7 +128,7 @@ def test_secrets_may_come_from_the_environment_instead(monkeypatch: pytest.Monke
     assert settings.bots == ("discord", "slack")
 
 
-async def test_redis_keeps_what_it_is_given_asks_for_a_password_and_refuses_when_full(
+async def test_redis_persists_data_asks_for_a_password_and_refuses_when_full(
     tmp_path: Path,
 ) -> None:
     async with compose_redis(tmp_path) as server:
@@ -194,7 +194,7 @@ async def test_a_backup_that_cannot_be_read_changes_nothing(tmp_path: Path) -> N
         assert await server.client.get("thread") == "as it was"
 
 
-async def test_redis_behind_sentinels_is_what_its_compose_file_starts(tmp_path: Path) -> None:
+async def test_the_compose_file_starts_redis_behind_sentinels(tmp_path: Path) -> None:
     path = DOCKER / "scale-out" / "redis-sentinel.yaml"
     ports = {name: free_port() for name in ("primary", "replica", "sentinel")}
     there = {"PRIMARY": "127.0.0.1", "PATH": f"{find_binary().parent}:{os.environ['PATH']}"}
@@ -423,7 +423,7 @@ def _family(name: str, labels: dict[str, set[str]]) -> str:
     return name if name in labels else re.sub(r"_(total|bucket|sum|count)$", "", name)
 
 
-def test_alerts_say_what_is_wrong() -> None:
+def test_alerts_name_the_fault() -> None:
     alerts = yaml.safe_load((DOCKER / "monitoring/alerts.yaml").read_text())
     rules = [rule for group in alerts["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules) > 8

@@ -91,7 +91,7 @@ async def test_a_bots_host_needs_no_model_but_a_core_somewhere(
     assert ran.status == 1
 
 
-async def test_the_role_of_a_host_is_what_is_installed_and_set(
+async def test_the_role_of_a_host_follows_from_packages_and_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert doctor.role_of(AllSettings.load()) == "all"
@@ -100,9 +100,7 @@ async def test_the_role_of_a_host_is_what_is_installed_and_set(
     assert doctor.role_of(AllSettings.load(discord_bot_token="a.b.c")) == "bot"
 
 
-async def test_people_who_wait_for_a_core_that_is_down_make_it_a_fault(
-    redis_url: str, redis: Redis
-) -> None:
+async def test_waiting_people_make_a_missing_core_a_fault(redis_url: str, redis: Redis) -> None:
     stores = StoreFixture.over(redis)
     await stores.queue.announce(LANE, "a core that leaves", 60)
     await stores.say("hello")
@@ -127,7 +125,7 @@ async def test_findings_are_json_for_machines(redis_url: str, redis: Redis) -> N
     assert findings[0]["about"] == "Python"
 
 
-async def test_a_person_sees_what_is_being_checked(redis_url: str, redis: Redis) -> None:
+async def test_the_terminal_shows_the_check_in_progress(redis_url: str, redis: Redis) -> None:
     async with terminal("doctor", REDIS_URL=redis_url) as screen:
         await screen.shows("checking Redis …")
         await screen.shows("ok     Redis")

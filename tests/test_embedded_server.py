@@ -85,7 +85,7 @@ async def test_the_server_is_durable_private_and_refuses_rather_than_forgets(
     }
 
 
-async def test_many_who_start_at_once_share_one_server(tmp_path: Path) -> None:
+async def test_processes_that_start_at_once_share_one_server(tmp_path: Path) -> None:
     users = await asyncio.gather(*(another_user(tmp_path) for _ in range(3)))
     async with embedded_server(tmp_path) as url:
         first = await process_id(url)
@@ -112,7 +112,7 @@ async def test_an_interrupt_of_one_users_group_does_not_reach_the_server(tmp_pat
         assert os.getsid(await process_id(url)) != os.getsid(0)
 
 
-async def test_a_killed_server_is_started_again_with_what_it_had(tmp_path: Path) -> None:
+async def test_a_killed_server_is_restarted_with_its_data(tmp_path: Path) -> None:
     async with embedded_server(tmp_path) as url:
         async with Redis.from_url(url) as client:
             await client.set("word", "kept")
@@ -207,7 +207,7 @@ def test_a_server_on_the_path_serves_where_the_wheel_has_none(
     assert server_module.find_binary() == program
 
 
-def test_a_machine_without_any_server_is_told_what_to_do(
+def test_a_machine_without_any_server_gets_instructions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

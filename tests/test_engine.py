@@ -195,7 +195,7 @@ async def test_a_cache_that_does_not_fit_is_refused_with_a_sentence() -> None:
             pass
 
 
-async def test_closing_the_engine_fails_what_is_in_flight(
+async def test_closing_the_engine_fails_requests_in_flight(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:
     async with engine_for(twins[0]) as engine:
@@ -208,7 +208,7 @@ async def test_closing_the_engine_fails_what_is_in_flight(
             await reply(engine, request_for([5]))
 
 
-async def test_the_next_turn_computes_only_what_is_new(
+async def test_the_next_turn_computes_only_new_tokens(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:
     ours, theirs = twins
@@ -295,7 +295,7 @@ def _blocks(model: PreTrainedModel, count: int) -> int:
     return count * SIZE * CacheShape.of(model).bytes_per_token
 
 
-async def test_a_seeded_reply_repeats_itself_whatever_else_is_in_the_batch(
+async def test_a_seeded_reply_is_the_same_in_any_batch(
     twins: tuple[PreTrainedModel, PreTrainedModel],
 ) -> None:
     ours, _ = twins

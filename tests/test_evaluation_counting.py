@@ -156,7 +156,7 @@ def test_a_pair_that_was_seen_in_one_order_only_waits_for_the_other() -> None:
     assert count([Verdict("1", "a", "a")], both_orders=True).whole.score is None
 
 
-def test_a_person_who_judges_again_has_one_verdict_the_later() -> None:
+def test_only_the_last_verdict_of_a_person_on_a_pair_counts() -> None:
     counted = count([Verdict("1", "a", "b", "P1"), Verdict("1", "b", "b", "P1")], both_orders=False)
     assert counted.whole.table == Table(0, 0, 1)
 

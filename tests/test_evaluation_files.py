@@ -194,7 +194,7 @@ def test_a_comparison_comes_back_from_its_directory_as_it_was(tmp_path: Path) ->
     assert (read.setup, read.judges, read.secret) == (SETUP, record.judges, record.secret)
 
 
-def test_a_line_that_was_broken_off_is_no_line_and_the_next_is_whole(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_ignored_and_the_next_one_is_read(tmp_path: Path) -> None:
     with compared(tmp_path, JAPANESE) as record:
         record.begin_judge(RULE)
         record.add_verdict(said("a"))
@@ -206,7 +206,7 @@ def test_a_line_that_was_broken_off_is_no_line_and_the_next_is_whole(tmp_path: P
     assert [s.verdict.winner for s in Record.read(tmp_path).verdicts.values()] == ["a", "b"]
 
 
-def test_a_beginning_that_was_broken_off_is_begun_anew(tmp_path: Path) -> None:
+def test_an_interrupted_start_is_repeated(tmp_path: Path) -> None:
     with compared(tmp_path, JAPANESE):
         pass
     (tmp_path / "run.json").unlink()
@@ -215,7 +215,7 @@ def test_a_beginning_that_was_broken_off_is_begun_anew(tmp_path: Path) -> None:
         assert len(record.answers) == 4
 
 
-def test_a_withdrawn_verdict_is_gone_and_may_be_given_anew(tmp_path: Path) -> None:
+def test_a_withdrawn_verdict_is_gone_and_may_be_given_again(tmp_path: Path) -> None:
     one, two = said("a", "1", "P1", "people"), said("b", "2", "P1", "people")
     with compared(tmp_path, JAPANESE) as record:
         record.begin_judge(PEOPLE)
@@ -256,7 +256,7 @@ def test_two_processes_do_not_write_into_one_directory(tmp_path: Path) -> None:
         pass
 
 
-def test_the_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_the_secret(tmp_path: Path) -> None:
     with compared(tmp_path, JAPANESE):
         pass
     assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o600

@@ -236,7 +236,7 @@ async def test_a_judge_that_is_not_there_is_named_without_its_password() -> None
     assert "secret" not in str(caught.value)
 
 
-async def test_a_run_that_was_broken_off_asks_only_for_what_is_missing(tmp_path: Path) -> None:
+async def test_an_interrupted_run_asks_only_for_missing_verdicts(tmp_path: Path) -> None:
     broken = Server(failures=[401])
     pairs = [(f"Question {n}?", "long answer", "short") for n in range(5)]
     asked = 0

@@ -204,7 +204,7 @@ FAINT = """
 # -- over HTTP -----------------------------------------------------------------------------------
 
 
-async def test_no_model_is_named_and_what_it_wrote_is_only_text(tmp_path: Path) -> None:
+async def test_the_page_names_no_model_and_shows_answers_as_text(tmp_path: Path) -> None:
     async with judging(tmp_path) as scene, person(scene.links["P1"]) as rater:
         pages = [await rater.look(), *[await rater.vote("tie") for _ in JAPANESE]]
         whole = "".join(pages)

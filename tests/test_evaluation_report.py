@@ -72,7 +72,7 @@ async def test_the_report_fits_the_screen_and_can_be_read(
 
 
 @needs_chromium
-async def test_the_pairs_are_chosen_by_who_won(record: Record, tmp_path: Path) -> None:
+async def test_the_pairs_can_be_filtered_by_the_winner(record: Record, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(page(record))
     seen = """[...document.querySelectorAll("article")]
@@ -116,7 +116,7 @@ def test_texts_of_models_and_judges_are_only_text(record: Record) -> None:
     assert "<b>" not in text
 
 
-def test_every_verdict_stands_beside_its_pair(record: Record) -> None:
+def test_every_pair_shows_its_verdicts(record: Record) -> None:
     articles = re.findall(r"<article.*?</article>", page(record), re.DOTALL)
     assert "Judged by judge-70b: rinna-ppo won" in articles[0]
     assert "Judged by people: rinna-ppo won 1, tie 1" in articles[0]
@@ -161,7 +161,7 @@ def judged(
         return told(record)
 
 
-def test_the_table_says_what_it_can_show(tmp_path: Path) -> None:
+def test_the_table_states_its_limits(tmp_path: Path) -> None:
     said = judged(tmp_path / "1", PEOPLE, A * 47 + TIE * 30 + B * 23)
     assert "rinna-ppo won more prompts than chance explains (p = 0.006)." in said
     assert "70 decided prompts see a true 60 % in 4 of 10 cases, and a true" in said

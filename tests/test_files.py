@@ -122,7 +122,7 @@ async def test_pictures_are_named_to_the_model_and_the_person_is_told_in_the_rep
         ("liar.txt", b"x" * (MOST_BYTES + 1), 10, "at most 256 KB"),
     ],
 )
-async def test_what_cannot_be_read_is_named_in_one_sentence_and_not_answered(
+async def test_an_unreadable_file_is_named_in_one_sentence_and_not_answered(
     story: Story, name: str, content: bytes, size: int | None, told: str
 ) -> None:
     file = put(story, name, content, size)
@@ -147,7 +147,7 @@ async def test_a_host_that_does_not_answer_ends_in_a_sentence(story: Story) -> N
         assert (await ended(story))[0].startswith("`a.txt` could not be loaded")
 
 
-async def test_a_largest_line_is_read_whole(story: Story) -> None:
+async def test_a_line_of_the_maximum_length_is_read_completely(story: Story) -> None:
     line = b"x" * (MOST_BYTES - 1)
     async with story.running() as relay:
         receipt = await send(story, relay, "Count", [put(story, "a.txt", line)])
@@ -239,7 +239,7 @@ async def test_a_file_that_nobody_asks_about_is_read_too(story: Story) -> None:
         await until(lambda: _remembers(story, "[file: a.txt]\n~~~\nthe text\n~~~"), 5)
 
 
-async def test_a_job_whose_files_never_come_ends_at_its_deadline(redis: Redis) -> None:
+async def test_a_job_without_its_files_ends_at_its_deadline(redis: Redis) -> None:
     stores = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4, deadline=0.1)
     await stores.queue.announce(LANE, "core", 60)
     receipt = await stores.say("Summarise", unread=True)

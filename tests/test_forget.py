@@ -22,7 +22,7 @@ async def stores(redis: Redis) -> StoreFixture:
     return stores
 
 
-async def test_a_person_who_is_forgotten_leaves_no_word_behind(stores: StoreFixture) -> None:
+async def test_no_word_of_a_forgotten_person_is_left(stores: StoreFixture) -> None:
     await stores.say("my secret", author="U1")
     await stores.reply(await stores.claim(), "what a secret")
     await stores.say("hello", author="U2")
@@ -166,7 +166,7 @@ async def test_the_sweep_goes_on_with_a_reset_whose_process_died(
     assert [n for n, v in held.items() if "secret" in v and ":events:" not in n] == []
 
 
-async def test_the_append_only_file_is_written_anew_after_words_went(
+async def test_the_append_only_file_is_rewritten_after_a_deletion(
     stores: StoreFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewritten: list[int] = []

@@ -189,7 +189,7 @@ async def office(redis: Redis) -> AsyncIterator[Office]:
 
 
 @pytest.mark.parametrize("user", [DENIED, STRANGER])
-async def test_on_slack_no_entry_opens_to_one_who_may_not_ask(office: Office, user: str) -> None:
+async def test_on_slack_every_entry_refuses_a_denied_person(office: Office, user: str) -> None:
     before = await office.state()
     for name, entry in SLACK.items():
         await entry(office, user)
@@ -200,7 +200,7 @@ async def test_on_slack_no_entry_opens_to_one_who_may_not_ask(office: Office, us
         assert words in ("{'type': 'home', 'blocks': []}",) or any(t in words for t in TOLD), words
 
 
-async def test_on_slack_each_entry_opens_to_the_person_who_asked(office: Office) -> None:
+async def test_on_slack_every_entry_admits_the_person_who_asked(office: Office) -> None:
     for name, entry in SLACK.items():
         before, seen = await office.state(), len(office.seen_by(ASKER))
         await entry(office, ASKER)
@@ -226,7 +226,7 @@ async def test_earlier_messages_of_a_denied_person_are_not_read(office: Office) 
     assert texts == ["the sky is green", "is it?", "echo: is it?"]
 
 
-async def test_a_message_of_one_who_is_denied_leaves_the_memory_when_it_is_edited(
+async def test_an_edited_message_of_a_denied_person_is_forgotten(
     office: Office,
 ) -> None:
     slack = office.deployment.slack
@@ -345,7 +345,7 @@ async def _state(deployment: DiscordDeployment, general: str, thread: str) -> di
     }
 
 
-async def test_on_discord_no_entry_opens_to_one_who_is_denied(
+async def test_on_discord_every_entry_refuses_a_denied_person(
     deployment: DiscordDeployment,
 ) -> None:
     general, thread, reply = await _a_thread(deployment)
@@ -358,7 +358,7 @@ async def test_on_discord_no_entry_opens_to_one_who_is_denied(
         assert await _state(deployment, general, thread) == before, name
 
 
-async def test_on_discord_each_entry_opens_to_the_person_who_asked(
+async def test_on_discord_every_entry_admits_the_person_who_asked(
     deployment: DiscordDeployment,
 ) -> None:
     _, thread, reply = await _a_thread(deployment)
@@ -395,7 +395,7 @@ async def test_on_discord_a_denied_person_is_neither_answered_nor_read(
     assert len(refusals) == 1  # the channel is one place, and its thread is in it
 
 
-async def test_on_discord_what_a_denied_person_said_before_is_not_read(
+async def test_on_discord_earlier_messages_of_a_denied_person_are_not_read(
     deployment: DiscordDeployment,
 ) -> None:
     general, _, _ = await _a_thread(deployment)

@@ -60,7 +60,7 @@ async def test_a_process_that_is_not_ready_says_why_and_lives(process: tuple[Pro
     assert (await get(f"{url}/healthz"))[0] == 200
 
 
-async def test_a_scrape_looks_up_what_is_anothers(process: tuple[Process, str]) -> None:
+async def test_a_scrape_reads_shared_numbers(process: tuple[Process, str]) -> None:
     asked, url = process
     await get(f"{url}/metrics")
     status, text = await get(f"{url}/metrics")
@@ -101,7 +101,7 @@ async def test_a_request_that_cannot_be_read_is_refused_and_not_logged(
 
 
 @pytest.mark.parametrize("request_", [b"", b"\r\n\r\n", b"GET /healthz HT"])
-async def test_a_connection_without_a_whole_request_is_closed(
+async def test_a_connection_with_an_incomplete_request_is_closed(
     process: tuple[Process, str], request_: bytes
 ) -> None:
     port = int(process[1].rpartition(":")[2])

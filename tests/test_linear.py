@@ -137,7 +137,7 @@ def test_a_detokenizer_takes_time_in_proportion_to_its_ids(kind: str) -> None:
         check_linear(decode, "x", LONGEST // 10)
 
 
-def test_a_window_of_ids_does_not_grow_with_characters_that_never_become_whole() -> None:
+def test_a_window_of_ids_does_not_grow_with_incomplete_characters() -> None:
     decoded = 0
 
     def decode(ids: object) -> str:

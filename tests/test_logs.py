@@ -75,7 +75,7 @@ def test_content_is_logged_only_on_request(form: str, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("form", ["json", "people"])
-def test_a_secret_is_struck_out_wherever_it_stands(
+def test_a_secret_is_redacted_in_every_position(
     form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = load(
@@ -171,12 +171,12 @@ def test_everything_else_stays(text: str) -> None:
     assert printable(text) == text
 
 
-def test_a_second_line_cannot_pass_for_a_row_of_its_own() -> None:
+def test_a_second_line_cannot_look_like_a_new_row() -> None:
     assert printable_block("a\r\n2026-01-01 forged\rx") == "a\n    2026-01-01 forged\\rx"
 
 
 @given(st.text())
-def test_json_stays_what_it_was(text: str) -> None:
+def test_json_keeps_its_value(text: str) -> None:
     assert json.loads(printable_json({"text": text})) == {"text": text}
 
 

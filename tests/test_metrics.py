@@ -145,7 +145,7 @@ async def _served(stores: StoreFixture) -> bool:
 
 
 @pytest.mark.parametrize("finder", ["bot", "core"])
-async def test_a_takeover_is_counted_by_whoever_finds_the_lease_ended(
+async def test_a_takeover_is_counted_by_the_process_that_finds_the_expired_lease(
     redis: Redis, finder: str
 ) -> None:
     stores, since = StoreFixture.over(redis), Since()

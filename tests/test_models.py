@@ -58,7 +58,7 @@ def test_the_pretrained_model_goes_on_and_the_tuned_ones_talk() -> None:
     }
 
 
-def test_the_memory_of_rinna_s_models_is_what_their_shape_takes() -> None:
+def test_the_memory_of_rinna_s_models_follows_from_their_shape() -> None:
     shape = CATALOGUE["rinna-ppo"].shape
     assert shape is not None
     need = estimate_memory(shape, 2048, "auto")
@@ -122,7 +122,7 @@ def test_an_invalid_model_is_refused_in_one_sentence(
 # -- models of one's own ------------------------------------------------------------------------
 
 
-def test_a_table_changes_what_a_model_of_the_catalogue_says(tmp_path: Path) -> None:
+def test_a_table_overrides_a_model_of_the_catalogue(tmp_path: Path) -> None:
     table = {"source": "rinna-ppo", "temperature": 0.9, "repetition_penalty": 1.0}
     spec = find_model(settings(tmp_path, model="warm", models={"warm": table}))
     assert spec == replace(
@@ -138,7 +138,7 @@ def test_a_table_names_the_format_of_files_that_do_not_say(tmp_path: Path) -> No
     assert model_directory(spec, settings(tmp_path), print) == dialogues.rinna_files()
 
 
-def test_a_directory_s_own_files_say_what_it_is(tmp_path: Path) -> None:
+def test_a_directory_s_files_determine_its_model(tmp_path: Path) -> None:
     directory = tiny_models.llama(tmp_path / "llama", context_length=512)
     said = {"temperature": 0.6, "top_p": 0.95, "eos_token_id": [4, 2], "do_sample": True}
     (directory / "generation_config.json").write_text(json.dumps(said))

@@ -22,7 +22,7 @@ async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
         await deployment.at_rest()
 
 
-# -- who is answered -------------------------------------------------------------------------
+# -- which messages are answered -------------------------------------------------------------
 
 
 async def test_people_who_talk_among_themselves_are_left_alone(deployment: SlackDeployment) -> None:
@@ -178,7 +178,7 @@ async def test_a_reply_pings_nobody(deployment: SlackDeployment) -> None:
     assert "channel" in reply.shown
 
 
-async def test_a_long_reply_with_code_becomes_whole_messages(redis: Redis) -> None:
+async def test_a_long_reply_with_code_becomes_complete_messages(redis: Redis) -> None:
     async with slack_deployment(redis, max_new_tokens=20_000) as deployment:
         await deployment.core(tokens=20_000)
         await deployment.adapter()

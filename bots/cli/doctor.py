@@ -244,7 +244,7 @@ def _not_installed(about: str, package: str, extra: str) -> Finding:
 
 
 PLATFORM = "doctor"
-"""A platform of its own, which no bot serves."""
+"""A platform name that no bot serves."""
 
 QUESTION = "Hello! / こんにちは"
 

@@ -1,4 +1,4 @@
-"""`henji chat`: one conversation in the terminal, with a core of its own if none serves."""
+"""`henji chat`: one conversation in the terminal. It starts a core if none serves the lane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Discord process: everything wired together, until it is told to stop."""
+"""The Discord process: everything wired together, until it is stopped."""
 
 from __future__ import annotations
 

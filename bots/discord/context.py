@@ -127,7 +127,7 @@ class Context:
             log.warning("an answer was refused", status=refused.status, code=refused.code)
 
     async def may_use(self, interaction: Interaction) -> bool:
-        """Whether the person may use the bot there; who may not is told so."""
+        """Whether the person may use the bot there; a refusal is sent to them."""
         person = interaction.user.id
         thread = convert.thread_in(interaction.guild_id, interaction.channel, person)
         refusal = await within(self.actions.refusal(actor_of(interaction), thread))

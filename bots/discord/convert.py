@@ -89,7 +89,7 @@ class Bot:
 def bot_in(
     client: discord.Client, guild: discord.Guild | None, roles: frozenset[int] = frozenset()
 ) -> Bot:
-    """The bot in a guild, or in direct messages; `roles`: others that stand for it."""
+    """The bot in a guild, or in direct messages; `roles`: other roles that address it."""
     user = client.user  # None before the client has logged in
     found = bot_of(user.id if user else 0, guild, roles)
     names = {user.name, user.display_name} if user else set()

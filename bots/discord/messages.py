@@ -50,7 +50,7 @@ class MessageHandler:
         await self.handle(message)
 
     async def on_deleted(self, ident: int) -> None:
-        """A message was deleted: a proxy may have posted it anew."""
+        """A message was deleted: a proxy may have posted it again."""
         if (found := self._proxies.deleted(ident)) is not None:
             await self.handle(*found)
 
@@ -72,7 +72,7 @@ class MessageHandler:
             await self._notify(message, incoming, receipt)
 
     async def _is_refused(self, incoming: Incoming, receipt: Receipt | None) -> bool:
-        """Whether the author may not ask, and is told nothing but the refusal."""
+        """Whether the author is refused."""
         if receipt is not None:
             return receipt.outcome == "refused"
         actor = Actor(incoming.turn.author, incoming.roles)

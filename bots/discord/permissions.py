@@ -1,4 +1,4 @@
-"""What a person may do, and where the bot itself may write: read from an interaction."""
+"""A person's permissions, and the bot's own, read from an interaction."""
 
 from __future__ import annotations
 

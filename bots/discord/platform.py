@@ -62,7 +62,7 @@ follow-ups (developers/docs, interactions/receiving-and-responding, 2026-11).
 
 @dataclass(slots=True)
 class OpenReply:
-    """What this process knows of a reply that it is writing."""
+    """The state of a reply that this process is writing."""
 
     delivery: Delivery
     has_text: bool = False
@@ -79,7 +79,7 @@ class Replaced:
     moved: bool = False
     """It continues in direct messages."""
     messages: dict[int, str] = field(default_factory=dict)
-    """Part -> the message that stands for the recorded one."""
+    """Part -> the message that replaced the recorded one."""
 
 
 class DiscordPlatform:
@@ -329,7 +329,7 @@ class DiscordPlatform:
         return f"{channel}{ELSEWHERE}{await self._post(delivery, channel, part, buttons)}"
 
     async def _send_refusal(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
-        """Directly, to one who has written so before; else in the channel, without a thread."""
+        """As a direct message to a person who has sent one before; else in the channel itself."""
         direct = await self.api.direct_channel(delivery.author)
         key = ThreadKey(PLATFORM, DIRECT, delivery.author, direct)
         if await self.notices.takes_part(key):

@@ -21,7 +21,7 @@ EXPORT, FORGET, CONFIRM = "h1p.export", "h1p.forget", "h1p.sure"
 
 
 class Privacy:
-    """What people may ask about themselves; only they see the answers."""
+    """A person's own data; only they see the answers."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

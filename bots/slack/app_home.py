@@ -50,7 +50,7 @@ class AppHome:
         )
 
     async def publish_refusal(self, team: str, user: str, refusal: str) -> None:
-        """The home page of one who may not use the bot."""
+        """The home page of a person who may not use the bot."""
         client = await self._context.workspaces.client(team)
         blocks = [components.section(refusal)] if refusal else []
         await client.views_publish(user_id=user, view={"type": "home", "blocks": blocks})

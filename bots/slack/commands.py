@@ -58,7 +58,7 @@ def described() -> Sequence[Row]:
 
 
 class CommandHandler:
-    """``/henji ask|reset|help|privacy|model|persona``: a question begins a thread of its own."""
+    """``/henji ask|reset|help|privacy|model|persona``: a question begins a new thread."""
 
     def __init__(
         self, context: Context, messages: MessageHandler, home: AppHome, questions: Questions

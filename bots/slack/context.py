@@ -64,7 +64,7 @@ class Context:
         return Actor(user, manages=partial(self.users.is_admin, team, user), stranger=stranger)
 
     async def refusal(self, key: ThreadKey, user: str, user_team: str = "") -> str | None:
-        """None for one who may use the bot there; else the sentence that tells them, or nothing."""
+        """None for a person who may use the bot there; else the refusal, perhaps empty."""
         actor = await self.actor(key.space, user, user_team)
         refusal = await self.actions.refusal(actor, key)
         if refusal is None:

@@ -135,7 +135,7 @@ ABOUT_THE_APP = frozenset(
         "user_email_unverified",
     }
 )
-"""The app's token, its settings or the workspace stand in the way, wherever it posts."""
+"""The app's token, its settings or the workspace prevent every post."""
 
 WRONG_CALL = frozenset(
     {

@@ -76,7 +76,7 @@ class MessageHandler:
     def _first(self, posted: MessagePosted, what: str) -> bool:
         return self._context.is_first_time(posted.key.channel, posted.ts, what)
 
-    # -- who is answered ------------------------------------------------------------------------
+    # -- which messages are answered ------------------------------------------------------------
 
     def _may_be_answered(self, posted: MessagePosted) -> bool:
         """People yes; other bots only if allowed, with a mention, and not in a loop."""

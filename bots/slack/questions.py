@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a person asked. `thread` is empty where the question begins a thread of its own."""
+    """A person's question. `thread` is empty where it begins a new thread."""
 
     id: str
     team: str

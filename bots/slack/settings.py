@@ -38,7 +38,7 @@ class SlackSettings(PlatformSettings):
     slack_allowed_bots: frozenset[str] = frozenset()
     """Ids of bots that are answered when they mention this one."""
     slack_admins: frozenset[str] = frozenset()
-    """Ids of people who may do what the workspace's admins may."""
+    """Ids of people with the rights of the workspace's admins."""
     slack_streaming: bool = True
     """Native streaming, where Slack has room for it."""
     slack_processes: int = Field(default=1, ge=1, le=10)
@@ -52,7 +52,7 @@ class SlackSettings(PlatformSettings):
 
     @property
     def slack_by_oauth(self) -> bool:
-        """Whether workspaces install the app, each with a token of its own."""
+        """Whether workspaces install the app, each with its own token."""
         return self.slack_client_id is not None and self.slack_client_secret is not None
 
     def require(self) -> None:

@@ -1,4 +1,4 @@
-"""What people liked, into a better model: examples, losses, training, adapters.
+"""Training from people's ratings: examples, losses, training, adapters.
 
 See README.md beside this file.
 """
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be done."""
+    """One alignment: the model, the data, the output folder and the options."""
 
     model: str
     data: Path

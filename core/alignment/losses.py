@@ -17,7 +17,7 @@ from torch.nn import functional
 from core.alignment.examples import Encoded
 
 PADDING = 0
-"""Any id: it stands behind a sequence, where causal attention never looks."""
+"""Any id: it pads a sequence at the end, which causal attention never reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def kto_shift(ratios: Tensor) -> Tensor:
 
 
 def mismatched(sequences: Sequence[Encoded]) -> list[Encoded]:
-    """Each prompt with the reply before its own; the first has the last."""
+    """Each prompt with the reply of the prompt before it; the first with the last reply."""
     replies = [sequences[-1].reply, *(one.reply for one in sequences[:-1])]
     return [Encoded(one.prompt, reply) for one, reply in zip(sequences, replies, strict=True)]
 

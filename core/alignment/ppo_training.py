@@ -30,14 +30,14 @@ ON_POLICY = Sampling(temperature=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What replies are generated for."""
+    """The prompts of a rollout, and how to generate their replies."""
 
     prompts: Sequence[tuple[int, ...]]
     longest: int
     """Tokens of a reply, without its end."""
     stop_ids: frozenset[int]
     end: int | None
-    """What stands behind a reply that the model ended itself."""
+    """The id after a reply that the model ended itself."""
     seed: int
     sampling: Sampling = ON_POLICY
 
@@ -92,7 +92,7 @@ REWARD = "reward"
 
 
 class ValueHead(nn.Module):
-    """What reward is still to come, from the policy's hidden states."""
+    """The reward still to come, estimated from the policy's hidden states."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class ValueHead(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Replies, and all that is known of them before learning; (replies, tokens)."""
+    """Replies with their log-probabilities, values and advantages; (replies, tokens)."""
 
     batch: Batch
     log_probs: Tensor
@@ -119,7 +119,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What takes part in PPO."""
+    """The models and settings of a PPO run."""
 
     trainee: Trainee
     """The policy; its reference; and beside it the reward model's adapter."""
@@ -146,7 +146,7 @@ class Policy:
         written = generate_replies(self.trainee.served(), wanted)
         return [one for one in written if one.reply]
 
-    # -- what is known before learning --------------------------------------------------------
+    # -- evaluation of the replies ------------------------------------------------------------
 
     @torch.no_grad()
     def _evaluate_replies(self, replies: Sequence[Encoded]) -> tuple[list[Rollout], Numbers]:

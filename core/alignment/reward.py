@@ -83,7 +83,7 @@ def hidden_size(model: PreTrainedModel) -> int:
 
 
 def weights_digest(directory: Path) -> str:
-    """What a reward model is known by in the manifests of those that were trained against it."""
+    """The reward model's digest in the manifests of adapters that were trained against it."""
     try:
         return hashlib.sha256((directory / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
     except OSError as error:

@@ -136,7 +136,7 @@ _CHECKPOINT = "checkpoint"
 
 @contextmanager
 def in_one_sentence(advice: str) -> Iterator[None]:
-    """No memory is one clear sentence, wherever it happens."""
+    """Turn an out-of-memory error into one clear sentence."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -277,7 +277,7 @@ class Run:
                 self._optimizer.state[parameter] = mine
 
     def finish(self) -> None:
-        """Nothing is left to go on from."""
+        """Delete the checkpoints."""
         shutil.rmtree(self.directory / _CHECKPOINT, ignore_errors=True)
 
 

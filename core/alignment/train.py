@@ -28,7 +28,7 @@ class Objective(Protocol):
 
 
 def draw_batch(step: int, batch: int, count: int, seed: int) -> list[int]:
-    """The places of a step's items: all of them in one order after another, each drawn anew."""
+    """The indices of a step's items: one random order of all items after another."""
     return [_order(place // count, count, seed)[place % count] for place in _places(step, batch)]
 
 
@@ -104,7 +104,7 @@ def _chunks(places: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def _mean(numbers: Sequence[tuple[int, Mapping[str, float]]]) -> Numbers:
-    """Means, weighted by how many items each stands for; a number need not be in all of them."""
+    """Means, weighted by the number of items; a key may be missing from some."""
     found = {}
     for name in dict.fromkeys(name for _, told in numbers for name in told):
         parts = [(weight, told[name]) for weight, told in numbers if name in told]

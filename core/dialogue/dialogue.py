@@ -57,7 +57,7 @@ class Dialogue:
         self.tokenizer = tokenizer
         self.stop_ids = format_.reply_syntax.stop_ids
         self.end = format_.reply_syntax.end
-        """What stands behind a reply that the model ended itself."""
+        """The id after a reply that the model ended itself."""
         self.stop_sequences: tuple[tuple[int, ...], ...] = ()
         """Empty: the next speaker's line has no fixed ids, so `Reply` ends the reply there."""
         self._format = format_
@@ -97,7 +97,7 @@ class Dialogue:
         return cls(spec, tokenizer, format_, speaker_names=speaker_names)
 
     def encode_text(self, text: str) -> list[int]:
-        """The ids of a text as it stands in a user's turn, without the turn around it."""
+        """The ids of a text in a user's turn, without the turn's markers."""
         message = self._format.message(Turn("", "user", "", text, 0.0))
         return self.tokenizer.encode(message.text)
 

@@ -1,4 +1,4 @@
-"""Notices that a model repeats itself for ever.
+"""Detects that a model repeats itself without end.
 
 Only prose is looked at: no code block, table, list or data, and no line that comes a few dozen
 times, which somebody may have asked for. The limits are set on 160 published answers of rinna's PPO
@@ -101,7 +101,7 @@ def _end_of_round(text: str, start: int, period: int) -> int:
 def _varying_loop(text: str) -> int | None:
     """The end of the first round, where a sentence is repeated with a changed number or name.
 
-    The sentences stand in one paragraph: lines that resemble each other may be a poem or a table.
+    Only one paragraph is searched: similar lines may be a poem or a table.
     """
     window = text[text.rfind("\n") + 1 :][-_PATTERN_WINDOW:]
     if len(window) < _PATTERN_WINDOW or not _is_prose(window):

@@ -58,7 +58,7 @@ class MarkBreaker:
         known = sorted((s for s in both if len(s) > 1), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_loose_pattern, known))) if known else None
         self._other = next(one for one in "?*_~.!$%&" if not any(one in mark for mark in known))
-        """A character of no mark: what it stands for cannot become a mark again."""
+        """A character that is in no mark: its replacement cannot form a mark again."""
 
     def __call__(self, text: str) -> str:
         tries = 0

@@ -42,7 +42,7 @@ class ThoughtSyntax:
     opened: bool = False
     """Whether the prompt ends within a thought."""
     controls: Mapping[str, str] = field(default_factory=dict)
-    """Control token -> the character that stands for it."""
+    """Control token -> its placeholder character."""
 
     def reader(self, *, answering: bool) -> ThoughtReader:
         """A reader of one reply; `answering`: its answer was begun before."""

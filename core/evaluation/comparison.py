@@ -16,7 +16,7 @@ from core.evaluation.run_record import JudgeConfig, Record
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What can be seen of a model's answers without a judge."""
+    """Figures of a model's answers that need no judge."""
 
     answers: int
     median_length: float
@@ -39,7 +39,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything there is to tell."""
+    """A counted comparison."""
 
     record: Record
     answered: Sequence[str]

@@ -1,4 +1,4 @@
-"""From verdicts to the table: win, tie, loss, and what stands beside it. Pure.
+"""From verdicts to the table of wins, ties and losses, with its statistics. Pure.
 
 The score is FastChat's adjusted win rate, (wins + ties / 2) / verdicts. Where a judge saw both
 orders of a pair, the pair is won only if both verdicts agree, and a tie otherwise, as FastChat

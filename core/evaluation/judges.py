@@ -47,7 +47,7 @@ PROMPTS: Mapping[Language, tuple[str, str]] = {
         "【回答B】\n{second}\n【回答Bの終わり】",
     ),
 }
-"""What the judge is told and asked, in the language of the prompt."""
+"""The judge's instructions and question, in the language of the prompt."""
 
 _VERDICT = re.compile(r"\[\[\s*(A|B|C)\s*\]\]")
 _CHOICES: Mapping[str, Choice] = {"A": "first", "B": "second", "C": "tie"}

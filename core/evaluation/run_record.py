@@ -219,7 +219,7 @@ def _write_run(
     secret: str,
     judges: Mapping[str, JudgeConfig],
 ) -> None:
-    """Whole or not at all; for its owner's eyes only, because of the secret."""
+    """Written atomically and readable by its owner alone: it holds a secret."""
     fields = {
         "version": VERSION,
         "started": started,

@@ -1,4 +1,4 @@
-"""A comparison in words: the rows and the sentences that its table and its report share."""
+"""The rows and sentences that a comparison's table and report share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def judged_by(say: Say, judged: Judged) -> str:
 
 
 def judged_rows(say: Say, judged: Judged) -> list[Row]:
-    """What stands beside one judge's table."""
+    """The rows under one judge's table."""
     counted = judged.count
     return [
         *_score_rows(say, counted),
@@ -98,7 +98,7 @@ def show_p(p: float) -> str:
 
 
 def figure_rows(say: Say, comparison: Comparison) -> list[tuple[str, str, str]]:
-    """What can be seen of the answers: a label, and A's and B's value."""
+    """Figures of the answers: a label, and A's and B's value."""
     a, b = comparison.figures
 
     def both(key: str, value: Callable[[Figures], object]) -> tuple[str, str, str]:
@@ -113,11 +113,11 @@ def figure_rows(say: Say, comparison: Comparison) -> list[tuple[str, str, str]]:
     ]
 
 
-# -- what it can and cannot show -----------------------------------------------------------------
+# -- conclusions and their limits ---------------------------------------------------------------
 
 
 def sentences(say: Say, comparison: Comparison, judged: Judged) -> list[str]:
-    """What one judge's table can show, and what it cannot."""
+    """The conclusions that one judge's table allows, and its limits."""
     return [
         *_on_completeness(say, comparison, judged),
         *_on_difference(say, comparison, judged.count),
@@ -184,11 +184,11 @@ def _judged_by_taste(judged: Judged) -> bool:
     return judged.config.kind != "rule" and judged.count.whole.table.total > 0
 
 
-# -- what is needed to repeat it -----------------------------------------------------------------
+# -- how to repeat it ---------------------------------------------------------------------------
 
 
 def repeat_rows(say: Say, comparison: Comparison) -> list[Row]:
-    """Everything that another must have to come to the same table."""
+    """Everything that is needed to get the same table again."""
     setup = comparison.record.setup
     number = len(comparison.record.prompts)
     rows = [

@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """How an adapter came to be."""
+    """The record of an adapter's training."""
 
     method: str
     model: str
@@ -68,7 +68,7 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def digest_of_words(text: str) -> str:
-    """Of what a person said, by which it is found again."""
+    """The digest of a person's text, to find the adapters that were trained on it."""
     return sha256(text)
 
 

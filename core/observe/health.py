@@ -1,4 +1,4 @@
-"""The state of a process over HTTP: `/healthz`, `/readyz` and `/metrics`, on a port of its own."""
+"""The state of a process over HTTP: `/healthz`, `/readyz` and `/metrics`, on a separate port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
--- Keeps or deletes a secret that stands in a list, together with its entry there. With `was`, only
+-- Keeps or deletes a secret that is in a list, together with its entry there. With `was`, only
 -- while the secret is still that one: its reader changes nothing that came meanwhile. Returns 1 or 0.
 
 local key, list = K('vault', A.name), K('vault', A.list)

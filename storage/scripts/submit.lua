@@ -76,7 +76,7 @@ local function begin()
   return meta
 end
 
--- A refusal is told once to a person, in a place and a while: a flood gets one sentence.
+-- A person gets a refusal once in a place and a while: a flood gets one sentence.
 local function is_news(code)
   local key = K('told', channel .. ' ' .. A.author .. ' ' .. code)
   return call('SET', key, 1, 'NX', 'PX', LIFE.told) and true

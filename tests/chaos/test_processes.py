@@ -155,7 +155,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Processes]:
         server.close()
 
 
-async def test_nothing_is_lost_or_doubled_whatever_is_killed(
+async def test_no_reply_is_lost_or_doubled_when_processes_are_killed(
     town: Processes, request: pytest.FixtureRequest
 ) -> None:
     first = request.config.getoption("--seed") or 0

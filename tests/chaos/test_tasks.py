@@ -53,7 +53,7 @@ async def store(redis: Redis, redis_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.mark.usefixtures("quick_retries")
-async def test_nothing_is_lost_or_doubled_whatever_dies(
+async def test_no_reply_is_lost_or_doubled_when_tasks_die(
     redis: Redis, store: Store, seeds: Sequence[int]
 ) -> None:
     asyncio.get_running_loop().set_task_factory(owned)

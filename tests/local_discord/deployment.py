@@ -37,13 +37,13 @@ BEHAVIOUR = Behaviour(lane=LANE, model="echo")
 
 
 def words(count: int) -> str:
-    """A text that does not repeat itself, for a reply to take its time over."""
+    """A text without repetition, for a reply that takes a while."""
     return " ".join(f"word{number}" for number in range(count))
 
 
 @dataclass
 class DiscordDeployment:
-    """People, the bot, and what the bot remembers."""
+    """People, the bot, and its stores."""
 
     discord: LocalDiscord
     stores: StoreFixture
@@ -53,11 +53,11 @@ class DiscordDeployment:
 
     @property
     def rulebook(self) -> RedisRules:
-        """What admins have set."""
+        """The rules that admins have set."""
         return RedisRules(self.stores.store, Policy())
 
     def process_stores(self) -> Stores:
-        """Queue, history and deliveries of a process's own, over the one Redis."""
+        """New stores, as each process has them, on the shared Redis."""
         stores = StoreFixture.over(self.stores.redis)
         leases = RedisLeases(stores.store)
         return Stores(stores.queue, stores.history, stores.deliveries, leases, stores.feedback)
@@ -130,7 +130,7 @@ class Bot:
     stop: asyncio.Event
 
     async def kill(self) -> None:
-        """End it as a crash would: what it holds, it goes on holding until the lease ends."""
+        """End it as a crash would: its leases last until they expire."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""What a test waits to see: answers, in the open and for one person alone."""
+"""Answers that tests wait for: public ones, and those for one person."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from tests.local_discord.deployment import DiscordDeployment
 from tests.local_discord.world import Interaction
 
 NOBODY = "0"
-"""The permissions of somebody who may nothing."""
+"""The permissions of a person who has none."""
 STOP, AGAIN, GOOD, BAD = 0, 0, 1, 2
-"""Where the buttons stand."""
+"""The positions of the buttons under a message."""
 
 
 async def the_answer(deployment: DiscordDeployment, used: Interaction, text: str) -> p.Payload:
-    """The message that a command was answered with, once it says this."""
+    """The message that answers a command, once it has this text."""
     await answered(deployment, used)
     return await until_it_says(deployment, used.channel, used.original, text)
 
@@ -21,21 +21,21 @@ async def the_answer(deployment: DiscordDeployment, used: Interaction, text: str
 async def until_it_says(
     deployment: DiscordDeployment, channel: str, ident: str, text: str
 ) -> p.Payload:
-    """The message, once it says this."""
+    """The message, once it has this text."""
     where = deployment.discord.world.messages[channel]
     await deployment.discord.until(lambda: ident in where and where[ident]["content"] == text)
     return where[ident]
 
 
 async def answered(deployment: DiscordDeployment, used: Interaction) -> p.Payload:
-    """What an interaction was acknowledged with."""
+    """The callback that acknowledged an interaction."""
     await deployment.discord.until(lambda: used.answer)
     assert used.answer is not None
     return used.answer
 
 
 async def told(deployment: DiscordDeployment, used: Interaction) -> str:
-    """The sentence that only the person sees, in an answer or in a deferred one."""
+    """The private sentence of an answer, direct or deferred."""
 
     def text() -> str:
         messages = deployment.discord.world.messages.get(used.channel, {})
@@ -48,7 +48,7 @@ async def told(deployment: DiscordDeployment, used: Interaction) -> str:
 
 
 async def with_its_buttons(deployment: DiscordDeployment, message: p.Payload) -> p.Payload:
-    """A reply that has ended, with what can be done about it under it."""
+    """A finished reply, with its buttons."""
 
     def ended() -> bool:
         rows = message["components"]

@@ -1,4 +1,4 @@
-"""What the tests of the Discord bot may ask for."""
+"""The fixtures of the Discord tests."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Gateway:
         for session in list(self.sessions.values()):
             await session.send({"op": RECONNECT, "d": None})
 
-    # -- what clients send ----------------------------------------------------------------------
+    # -- messages of clients ---------------------------------------------------------------------
 
     async def _received(self, frame: p.Payload, line: Session) -> Session:
         match frame["op"]:

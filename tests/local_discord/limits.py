@@ -44,7 +44,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the limits say to one request."""
+    """The answer of the rate limits to one request."""
 
     headers: Mapping[str, str]
     retry_after: float = 0.0

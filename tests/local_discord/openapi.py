@@ -41,7 +41,7 @@ class OpenApi:
         self._routes = [(_pattern(path), item) for path, item in document["paths"].items()]
 
     def faults(self, method: str, path: str, body: Any) -> Iterator[str]:
-        """What the document says against a request; `path` without the version's prefix."""
+        """The faults of a request by the document; `path` without the version's prefix."""
         operations = [item[method.lower()] for pattern, item in self._routes
                       if pattern.fullmatch(path) and method.lower() in item]  # fmt: skip
         if not operations:

@@ -16,7 +16,7 @@ BOT_ID, APP_ID = "900000000000000001", "900000000000000002"
 EVERYTHING = str((1 << 53) - 1)
 ADMINISTRATOR, MANAGE_THREADS = 1 << 3, 1 << 34
 ORDINARY = str(int(EVERYTHING) & ~ADMINISTRATOR & ~MANAGE_THREADS)
-"""What everybody may do, the bot too."""
+"""The permissions of everybody, including the bot."""
 
 _counter = itertools.count(1)
 

@@ -1,4 +1,4 @@
-"""The REST API: routes, permissions, rate limits, and the faults that a test asks for."""
+"""The REST API: routes, permissions, rate limits, and injected faults."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Request:
 
 @dataclass(slots=True)
 class Trouble:
-    """A fault for requests of one kind: late, refused, or throttled."""
+    """A fault for requests of one kind: a delay, a refusal, or a rate limit."""
 
     kind: str
     times: int = 1
     seconds: float = 0.0
     after: bool = False
-    """Be late with the answer only: what was asked for is done."""
+    """Only the answer is late: the request takes effect."""
     status: int = 0
     code: int = 0
     retry_after: float = 0.0

@@ -1,4 +1,4 @@
-"""The local Discord as a test holds it: start it, be people in it, break it, look at it."""
+"""The local Discord as tests use it: start it, act as people, break it, inspect it."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ class LocalDiscord:
     def gateway_url(self) -> str:
         return f"ws://127.0.0.1:{self._port}/gw/"
 
-    # -- looking --------------------------------------------------------------------------------
+    # -- inspection -----------------------------------------------------------------------------
 
     async def until(self, happened: Callable[[], Any], seconds: float = 10.0) -> Any:
-        """Wait for what is expected, and return it; TimeoutError says what was there instead."""
+        """Wait for a result and return it; TimeoutError shows the state instead."""
         async with self._turn:
             try:
                 await asyncio.wait_for(self._turn.wait_for(happened), seconds)
@@ -86,7 +86,7 @@ class LocalDiscord:
         return happened()
 
     def replies(self, channel: str) -> Sequence[p.Payload]:
-        """What the bot has said in a channel, for all to see."""
+        """The bot's public messages in a channel."""
         return [m for m in self.world.visible(channel) if m["author"]["id"] == p.BOT_ID]
 
     def sent(self, kind: str, status: int = 200) -> Sequence[Request]:
@@ -106,7 +106,7 @@ class LocalDiscord:
         ]
         return "\n".join(["it did not happen; the newest requests were:", *lines])
 
-    # -- breaking -------------------------------------------------------------------------------
+    # -- faults ---------------------------------------------------------------------------------
 
     def make_trouble(self, kind: str, **what: Any) -> Trouble:
         trouble = Trouble(kind, **what)
@@ -161,7 +161,7 @@ class LocalDiscord:
             return web.Response(status=404, text="This content is no longer available.")
         return web.Response(body=content, content_type="application/octet-stream")
 
-    # -- what people do -------------------------------------------------------------------------
+    # -- actions of people ----------------------------------------------------------------------
 
     async def says(
         self, person: p.Payload, channel: str, text: str, *, at: datetime | None = None, **more: Any
@@ -296,7 +296,7 @@ class LocalDiscord:
         return [self.guild(ident) for ident in self.world.guilds]
 
     def guild(self, ident: str) -> p.Payload:
-        """A guild as the gateway tells of it."""
+        """A guild's object in the gateway's events."""
         mine = [c for c in self.world.channels.values() if c.get("guild_id") == ident]
         return p.guild(
             ident,
@@ -306,7 +306,7 @@ class LocalDiscord:
         )
 
     def look_again(self) -> None:
-        """Something has changed: whoever waits shall look."""
+        """Wake everybody who waits for a change."""
         task = asyncio.ensure_future(self._notify())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -47,7 +47,7 @@ class Story:
         return self.env.bot.user.mention
 
     def said(self, channel: Any) -> list[str]:
-        """What the bot has said in a channel, for all to see."""
+        """The bot's public messages in a channel."""
         return [message.content for message in self.messages(channel)]
 
     def messages(self, channel: Any) -> list[discord.Message]:

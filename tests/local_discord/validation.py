@@ -1,4 +1,4 @@
-"""Discord's rules for what a bot sends, each as the sentence of its breach."""
+"""Discord's rules for requests of a bot. A broken rule is reported as a sentence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALLBACKS = {
 def message_faults(
     body: Mapping[str, Any], *, new: bool, interaction: bool = False
 ) -> Iterator[str]:
-    """What is wrong with a message to create (`new`) or with an edit."""
+    """The broken rules of a message to create (`new`) or of an edit."""
     yield from _field_faults(body, CREATE_FIELDS if new and not interaction else MESSAGE_FIELDS)
     yield from _content_faults(body, new=new)
     yield from _flag_faults(int(body.get("flags") or 0), interaction=interaction and new)
@@ -67,7 +67,7 @@ def modal_faults(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def callback_faults(kind: int, body: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the answer to an interaction of this kind."""
+    """The broken rules of the answer to an interaction of this kind."""
     answer, data = body.get("type"), body.get("data") or {}
     if answer not in CALLBACKS[kind]:
         yield f"callback type {answer} cannot answer an interaction of type {kind}"

@@ -1,4 +1,4 @@
-"""What exists in the local Discord: guilds, channels, messages, interactions."""
+"""The state of the local Discord: guilds, channels, messages, interactions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ INVALID_FORM = 50035
 
 @dataclass(slots=True)
 class Interaction:
-    """One use of a command, a button or a modal, and what became of it."""
+    """One use of a command, a button or a modal, with its answers."""
 
     id: str
     token: str
@@ -60,7 +60,7 @@ class Interaction:
 
 @dataclass(slots=True)
 class World:
-    """State alone; who may do what is the REST's business, who hears of it the gateway's."""
+    """State alone: the REST API checks permissions, and the gateway sends events."""
 
     guilds: dict[str, p.Payload] = field(default_factory=dict)
     channels: dict[str, p.Payload] = field(default_factory=dict)
@@ -107,6 +107,6 @@ class World:
         return message
 
     def visible(self, channel: str) -> Sequence[p.Payload]:
-        """What everyone in the channel sees, oldest first."""
+        """The public messages of the channel, oldest first."""
         kept = self.messages.get(channel, {})
         return [kept[i] for i in sorted(kept, key=int) if i not in self.private]

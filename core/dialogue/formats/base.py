@@ -23,12 +23,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ReplySyntax:
-    """How to read the text of a model."""
+    """How to read a model's output."""
 
     stop_ids: frozenset[int]
     """Ids that end a reply."""
     end: int | None = None
-    """The one of them that the format has behind a reply; None: a reply has no end of its own."""
+    """The one that the format puts after a reply; None: the format has no end of reply."""
     newline: str = ""
     """The model's way to write a line end, where it is not a line end."""
     marks: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class ReplySyntax:
     thoughts: ThoughtSyntax | None = None
     """How the model writes its thoughts; None: it has none."""
     thought_ids: Mapping[int, str] = field(default_factory=dict)
-    """Ids of the control tokens around thoughts -> the characters that stand for them."""
+    """Ids of the control tokens around thoughts -> their placeholder characters."""
     strip: bool = True
     """Whether white space around a reply is removed."""
 

@@ -22,7 +22,7 @@ from core.errors import ModelError, in_brief
 from core.models.files import SENTENCEPIECE_FILES, end_ids, read_json
 
 _RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
-"""The errors of a chat template, its own and those of unexpected messages."""
+"""The errors that a chat template may raise, for messages it does not expect too."""
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError)
 

@@ -98,7 +98,7 @@ def check_supported(model: PreTrainedModel, context_length: int) -> None:
     """Raise ModelError where a model's configuration asks for something that is not exact here."""
     if not model._supports_attention_backend:
         kind = type(model).__name__
-        raise ModelError(f"{kind} cannot run in the torch engine: its attention is its own")
+        raise ModelError(f"{kind} cannot run in the torch engine: its attention is unknown")
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)

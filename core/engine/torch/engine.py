@@ -332,7 +332,7 @@ class TorchEngine:
     def _restart(self) -> None:
         in_flight = self._scheduler.sequences
         self._reset_cache()
-        self._fail(in_flight, "the engine had to start anew")
+        self._fail(in_flight, "the engine had to restart")
 
     def _fail(self, sequences: list[Sequence], reason: str) -> None:
         for sequence in sequences:

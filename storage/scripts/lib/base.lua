@@ -86,7 +86,7 @@ local function is_errand(T)
   return string.find(T, ':~errand-', 1, true)
 end
 
--- Appends to the audit log, which has a lifetime of its own.
+-- Appends to the audit log, which has its own lifetime.
 local function audit(place, by, act, detail)
   local oldest = string.format('%d', now - LIFE.audit)
   call('XADD', K('audit'), 'MINID', '=', oldest, '*', 'by', by, 'act', act, 'place', place,

@@ -97,7 +97,7 @@ local function count_open(T, person, by)
 end
 
 -- Ends a job: appends its last event and removes it from everything open. The caller then places the
--- thread anew.
+-- thread again.
 local function finish_job(T, J, job, state, event)
   if state == 'failed' or state == 'dead' then refund(T, J, job) end
   call('ZREM', K('jobs', T), J)

@@ -41,7 +41,7 @@ local function refund(T, J, job)
   refund_tokens(T, J, job)
 end
 
--- The person has the reply begun anew: what was written stays charged, and it is one message more.
+-- The person restarts the reply: the tokens written so far stay charged, and it counts as a new message.
 local function charge_restart(T, J, job)
   if not job.day then return end
   add_usage(T, job.day, job.author, 'messages', 1)

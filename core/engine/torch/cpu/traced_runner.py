@@ -107,7 +107,7 @@ class _EagerModel(nn.Module):
 
 
 class _CurrentStep:
-    """The step that the thread is computing: a trace can hold no step of its own."""
+    """The step that the thread is computing: a trace cannot hold the step itself."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `AttentionStep`."""
