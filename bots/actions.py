@@ -91,8 +91,9 @@ PROMPT_GONE = Outcome("prompt_gone")
 
 
 def can_continue(end: Done) -> bool:
-    """Whether a reply that ended so can be continued: there is text, and more would have come."""
-    return bool(end.text) and end.finish_reason in ("length", "cancelled")
+    """Whether a reply that ended so can be continued: there is text or a thought, and more would
+    have come."""
+    return bool(end.text or end.in_thought) and end.finish_reason in ("length", "cancelled")
 
 
 class Actions:

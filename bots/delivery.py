@@ -70,6 +70,8 @@ class View:
 
     text: str = ""
     status: Status | None = None
+    thinks_since: float = 0.0
+    """When the model began a thought, by the store's clock; 0: it is not thinking."""
     end: Done | Failed | Cancelled | None = None
 
     def after(self, event: ReplyEvent) -> View:
@@ -79,12 +81,17 @@ class View:
                 return replace(self, status=Status("queued", position))
             case Started():
                 return View(status=Status("thinking"))
-            case Delta(offset, new):
-                return View(self.text[:offset] + new)
+            case Delta(offset, new, at):
+                text = self.text[:offset] + new
+                return View(text) if text else self._thinking(at)
             case Done(whole):
                 return View(whole, end=event)
             case Failed() | Cancelled():
                 return View(self.text, end=event)
+
+    def _thinking(self, at: float) -> View:
+        since = self.thinks_since or at
+        return View(status=Status("thinking", seconds=round(at - since)), thinks_since=since)
 
 
 @dataclass
@@ -302,6 +309,8 @@ class ReplyDelivery:
             case Done(words, finish_reason) as done:
                 note = _NOTES.get(finish_reason)
                 said = strings.say(note, self.locale) if note else ""
+                if done.in_thought and finish_reason != "cancelled":
+                    return self._sentence(_THOUGHTS[finish_reason == "stop"]), ""
                 if not words:
                     return said or self._sentence("nothing_said"), ""
                 return words, " · ".join(filter(None, (said, *self._memory(done))))
@@ -498,4 +507,6 @@ class ReplyDelivery:
                 await asyncio.sleep(0.5)
 
 
+_THOUGHTS = ("thought_cut", "thought_over")
+"""Said of a thought without an answer: it can be gone on with, or there is no room for that."""
 _NOTES = {"length": "cut_short", "repetition": "repeated", "cancelled": "stopped"}

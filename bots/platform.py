@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from bots import strings
 from bots.attachments import File
 from bots.quotes import Quote
 from core.errors import HenjiError
@@ -95,6 +96,13 @@ class Status:
 
     kind: Literal["queued", "thinking"]
     position: int = 0
+    seconds: int = 0
+    """For how long the model has been thinking; 0 where it has not begun."""
+
+    def sentence(self, locale: str) -> str:
+        """As people read it."""
+        key = "thinking_for" if self.seconds else self.kind
+        return strings.say(key, locale, position=self.position, seconds=self.seconds)
 
 
 class PlatformRefused(HenjiError):

@@ -71,6 +71,8 @@ class RelaySettings:
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     """What becomes of messages from another organisation."""
     drain: float = 5.0
+    model_host: str = ""
+    """The host of the model's server, as this process's settings have it; empty: none."""
 
 
 class Relay:
@@ -114,6 +116,13 @@ class Relay:
     @property
     def ignores_strangers(self) -> bool:
         return self._settings.strangers == "ignore"
+
+    async def model_hosts(self, place: ThreadKey) -> str:
+        """The hosts that are sent people's words there, beside our own; empty: none."""
+        lane = (await self.access.in_thread(place)).rules.model or self._settings.lane
+        cores = await self._queue.serving(lane)
+        hosts = {core.partition("@")[2] for core in cores} | {self._settings.model_host}
+        return ", ".join(sorted(filter(None, hosts)))
 
     def refusal(self, receipt: Receipt, locale: str) -> str:
         """The sentence for a person whose press or command is refused."""

@@ -152,6 +152,7 @@ def relay_settings(
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
         access=Access(stores.rulebook, stores.audit, policy, stores.queue.cores),
+        model_host=settings.model_host,
     )
 
 
@@ -176,7 +177,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
         log.info("ready", model=spec.name, lane=settings.job_lane)
         options = WorkerSettings(
             lane=settings.job_lane,
-            name=name,
+            name=f"{name}@{settings.model_host}" if settings.model_host else name,
             low_water=settings.low_water,
             lease=settings.lease_seconds,
             drain=settings.drain_seconds,
@@ -213,7 +214,7 @@ async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
     directory = None
     if settings.engine == "torch":
         _report("files")
-    if settings.engine != "echo":
+    if spec.tokenizer != "codepoints":
         directory = await asyncio.to_thread(model_directory, spec, settings, log.info)
     log.info(f"starting {spec.name}")
     if settings.engine == "torch":

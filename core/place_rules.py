@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from core.errors import UsageError
-from core.types import Sampling, ThreadKey
+from core.types import Sampling, Thinking, ThreadKey
 
 Ident: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s,:@<>&|#]{1,64}$")]
 """A platform's id of a person, a role, a channel or a space. A name with an @ is none: a list that
@@ -65,6 +65,9 @@ class Persona(BaseModel):
 
     system_prompt: Annotated[str, Field(max_length=8000)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    max_thinking_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    thinking: Thinking | None = None
+    """Whether a model that can do both thinks before it answers."""
     temperature: Annotated[float, Field(ge=0, le=5, strict=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, strict=False)] | None = None
     top_k: Annotated[int, Field(ge=0, le=10**6)] | None = None
@@ -229,7 +232,7 @@ def persona_from_text(name: str, rule: str, text: str, known: Mapping[str, Perso
 
 
 QUOTAS = ("person_messages", "person_tokens", "channel_messages", "channel_tokens")
-CEILINGS = (*QUOTAS, "max_new_tokens", "retention_days")
+CEILINGS = (*QUOTAS, "max_new_tokens", "max_thinking_tokens", "retention_days")
 """The rules that can have a ceiling."""
 
 

@@ -120,6 +120,11 @@ class JobQueue(Protocol):
 
     async def cores(self, lane: str) -> int: ...
 
+    async def serving(self, lane: str) -> Sequence[str]:
+        """The names of the cores that serve a lane. Behind an ``@``, the host of the model's
+        server, where that is another."""
+        ...
+
     async def load(self, lane: str) -> Load: ...
 
     async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:

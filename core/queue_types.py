@@ -218,6 +218,8 @@ class Commit:
     """Of the window that was read: a count of a turn edited since then is not written."""
     evict: Sequence[str] = ()
     """Old turns that fall from the history."""
+    counts_reply: bool = True
+    """Whether the reply's tokens are those of its turn: a thought before it is none of them."""
     model: str = ""
     """The model and its sampling: kept with the delivery."""
     sampling: Sampling | None = None

@@ -39,6 +39,7 @@ from pydantic_settings import (
 from core.access_policy import AccessLists, Allowance, Policy
 from core.errors import UsageError
 from core.place_rules import CEILINGS, Entry, Lane, Rules, read_rules
+from core.types import Thinking
 
 PREFIX = "HENJI_"
 
@@ -105,6 +106,10 @@ class Settings(BaseSettings):
     context_length: int | None = Field(default=None, ge=16, le=10**7)
     max_new_tokens: int | None = Field(default=None, ge=1, le=10**7)
     """The longest reply; by default the length on the model's card."""
+    max_thinking_tokens: int | None = Field(default=None, ge=1, le=10**7)
+    """The longest thought before a reply; by default a quarter of the context, 4096 at most."""
+    thinking: Thinking | None = None
+    """on or off, for a model whose template has a switch; by default as the template has it."""
     temperature: float | None = Field(default=None, ge=0, le=5)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=10**6)
@@ -154,7 +159,8 @@ class Settings(BaseSettings):
     quota: Rules = Rules()
     """[quota]: rules that hold everywhere, such as person_messages = 50."""
     ceilings: Rules = Rules()
-    """[ceilings]: what no place can lift: quotas, max_new_tokens and retention_days."""
+    """[ceilings]: what no place can lift: quotas, max_new_tokens, max_thinking_tokens and
+    retention_days."""
     person_quota: Allowance = Allowance()
     """[person_quota]: messages and tokens a day for each person, in all spaces together."""
     role_quotas: dict[str, Allowance] = Field(default_factory=dict)
@@ -185,6 +191,11 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = None
     openai_model: str | None = None
     """The server's name of the model; by default the first that it lists."""
+    openai_api: Literal["completions", "llama.cpp", "chat"] = "completions"
+    """How the server is asked: completions and llama.cpp's /completion with token ids, or chat with
+    messages. With chat, context_length counts characters, and the server decides what is text."""
+    openai_timeout: float = Field(default=300.0, gt=0, le=3600)
+    """Seconds without a word from the server after which a reply is given up."""
     openai_seeds: bool = True
     """Send each reply's seed. vLLM 0.32 on a CPU crashes at a second seeded request."""
 
@@ -274,6 +285,13 @@ class Settings(BaseSettings):
             zone=_zone(self.timezone),
             system_prompt=self.system_prompt,
         )
+
+    @property
+    def model_host(self) -> str:
+        """The host that is sent people's words to be answered; empty: this one."""
+        if self.engine != "openai" or not self.openai_base_url:
+            return ""
+        return urlsplit(self.openai_base_url).hostname or ""
 
     @property
     def job_lane(self) -> str:

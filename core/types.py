@@ -15,6 +15,8 @@ from urllib.parse import quote, unquote
 
 Role: TypeAlias = Literal["user", "assistant"]
 FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
+Thinking: TypeAlias = Literal["on", "off", "default"]
+"""Whether a model thinks before it answers; ``default``: as its chat template has it."""
 
 
 DIRECT = "dm"
@@ -92,6 +94,9 @@ class Turn:
     """The files in the text, in order."""
     below: int = 0
     """Characters at the end of the text that are the files': an edit of the words leaves them."""
+    thought: str = ""
+    """Of a reply: the thought that it ended in, or, where the model's template wants it back, the
+    thought before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +162,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """`text` begins at character `offset` of the reply."""
+    """`text` begins at character `offset` of the reply. Empty at its beginning: the model is
+    thinking."""
 
     offset: int
     text: str
+    at: float = 0.0
+    """When it was published, by the store's clock; not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +194,8 @@ class Done:
     """The files of the messages that were answered."""
     lost: tuple[str, ...] = ()
     """What had been chosen for the thread, and is offered there no more."""
+    in_thought: bool = False
+    """It ended within a thought, before any answer."""
 
 
 @dataclass(frozen=True, slots=True)

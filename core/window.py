@@ -17,7 +17,7 @@ def turns_to_read(job: Job, window: Window) -> list[Turn]:
 
     PromptUnavailable where that turn is not kept any more.
     """
-    turns = [stored.turn for stored in window.history]
+    turns = [stored.turn for stored in window.history if not _is_unsaid(stored.turn)]
     if job.replaces is None and window.mailbox:
         return turns + [stored.turn for stored in window.mailbox]
     for at in range(len(turns) - 1, -1, -1):
@@ -37,6 +37,11 @@ def measure(dialogue: Dialogue, texts: str) -> str:
     return json.dumps([dialogue.spec.context_length, *counts])
 
 
+def _is_unsaid(turn: Turn) -> bool:
+    """Whether a reply ended within a thought."""
+    return turn.role == "assistant" and not turn.text
+
+
 def files_read(
     job: Job, turns: Sequence[Turn], window: Window, dialogue: Dialogue
 ) -> tuple[FileRead, ...]:
@@ -54,11 +59,15 @@ def _files_of(turn: Turn, dialogue: Dialogue) -> Iterator[FileRead]:
         at += file.length + len(BETWEEN_FILES)
 
 
-def reply_to_resume(job: Job, window: Window) -> str:
-    """The text that a reply continues; empty where it starts from nothing."""
+def reply_to_resume(job: Job, window: Window) -> tuple[str, str]:
+    """The text that a reply goes on from, or the thought; both empty where it begins anew."""
     if not job.resumes:
-        return ""
-    return next((s.turn.text for s in window.history if s.turn.id == job.replaces), "")
+        return "", ""
+    replies = (stored.turn for stored in window.history if stored.turn.id == job.replaces)
+    before = next(replies, None)
+    if before is None:
+        return "", ""
+    return before.text, "" if before.text else before.thought
 
 
 def missing_counts(window: Window, prompt: Prompt, fingerprint: str) -> dict[str, int]:

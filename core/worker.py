@@ -69,6 +69,8 @@ class WorkerSettings:
     """How long a core that was killed is still counted on."""
     publish: float = 0.15
     """Between two deltas of one reply: a few a second."""
+    thinking: float = 3.0
+    """Between two signs that a reply is still being thought about."""
     idle: float = 1.0
     retry: float = 0.5
     """Between tries while Redis is away."""
@@ -123,9 +125,18 @@ class HeldJob:
         """Since the claim."""
         return time.monotonic() - self.began
 
+    thought_at: float = 0.0
+    """When a sign of thinking was last to be published."""
+
     def show(self, text: str) -> None:
         self.pending += text
         if text:
+            self.fresh.set()
+
+    def show_thinking(self, pause: float) -> None:
+        """Have a delta without text published, unless one was in the last seconds."""
+        if time.monotonic() - self.thought_at >= pause:
+            self.thought_at = time.monotonic()
             self.fresh.set()
 
     def stop(self, end: FenceResult | Literal["release"]) -> None:
@@ -406,17 +417,17 @@ class Worker:
         held.prompt = turns[-1].text
         if job.measures:
             return await self._measure(held, window, turns[-1].text)
-        resume = reply_to_resume(job, window)
+        resume, thought = reply_to_resume(job, window)
         try:
-            prompt = await self._build_prompt(held, rules, turns, resume)
+            prompt = await self._build_prompt(held, rules, turns, resume, thought)
         except TurnTooLong:
-            if not resume:
+            if not (resume or thought):
                 raise
             # it has all the room there is: it stays as it stands, and is not gone on with again
-            done = Done(resume, "stop", Usage(0, 0))
+            done = Done(resume, "stop", Usage(0, 0), in_thought=not resume)
             return await self._commit(held, window, Prompt((), 0, {}), done)
         dialogue = held.dialogue
-        reply = dialogue.reply(resume=resume)
+        reply = dialogue.reply(resume=resume, thought=thought)
         held.show(resume)
         reason = await self._stream(held, prompt, reply)
         if reason is None:
@@ -424,10 +435,11 @@ class Worker:
         text, finish_reason = reply.finish(reason)
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
         read = files_read(job, turns, window, dialogue)
-        done = Done(text, finish_reason, usage, dialogue.spec.name, read, here.lost)
+        in_thought = not text and bool(reply.thought) and finish_reason != "stop"
+        done = Done(text, finish_reason, usage, dialogue.spec.name, read, here.lost, in_thought)
         if here.lost:
             await self._rulebook.choose(job.thread, here.kept)
-        return await self._commit(held, window, prompt, done)
+        return await self._commit(held, window, prompt, done, reply)
 
     async def _measure(self, held: HeldJob, window: Window, text: str) -> Done | None:
         """Count the tokens of texts: the answer is the measurement."""
@@ -437,14 +449,14 @@ class Worker:
         return await self._commit(held, window, Prompt((), 0, {}), done)
 
     async def _build_prompt(
-        self, held: HeldJob, rules: Rules, turns: list[Turn], resume: str
+        self, held: HeldJob, rules: Rules, turns: list[Turn], resume: str, thought: str
     ) -> Prompt:
         """The prompt, built in another thread: a long one must not stop the event loop."""
 
         def build() -> Prompt:
             held.dialogue = self._dialogues.of(rules)
             low_water = self._settings.low_water
-            return held.dialogue.prompt(turns, low_water=low_water, resume=resume)
+            return held.dialogue.prompt(turns, low_water=low_water, resume=resume, thought=thought)
 
         return await asyncio.get_running_loop().run_in_executor(self._prompts, build)
 
@@ -468,7 +480,7 @@ class Worker:
             id=f"{job.id}.{held.claim.gen}",
             prompt=prompt.ids,
             sampling=dialogue.spec.sampling,
-            max_new_tokens=dialogue.spec.max_new_tokens,
+            max_new_tokens=dialogue.longest_reply,
             seed=job.seed,
             stop_ids=dialogue.stop_ids,
             stop_sequences=dialogue.stop_sequences,
@@ -479,6 +491,8 @@ class Worker:
                 if held.first_token is None and (chunk.ids or chunk.text):
                     held.first_token = held.seconds
                 held.show(reply.push(chunk.ids, chunk.text))
+                if reply.is_thinking:
+                    held.show_thinking(self._settings.thinking)
                 held.spent = len(prompt.ids) + reply.tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
                     return reason
@@ -510,14 +524,26 @@ class Worker:
             self._stop(held, result, "publish")
 
     async def _commit(
-        self, held: HeldJob, window: Window, prompt: Prompt, done: Done
+        self,
+        held: HeldJob,
+        window: Window,
+        prompt: Prompt,
+        done: Done,
+        reply: Reply | None = None,
     ) -> Done | None:
+        """Keep a reply. Its thought is kept where it ended in that, and Continue goes on inside it,
+        and where the model's template wants it back."""
         job, dialogue = held.claim.job, held.dialogue
         counts = missing_counts(window, prompt, dialogue.fingerprint)
-        turn = Turn(job.id, "assistant", dialogue.spec.name, done.text, time.time())
+        keeps = done.in_thought or dialogue.keeps_thoughts
+        thought = reply.thought if reply and keeps else ""
+        turn = Turn(
+            job.id, "assistant", dialogue.spec.name, done.text, time.time(), thought=thought
+        )
         commit = Commit(
             done=done,
-            reply=turn if done.text and not job.measures else None,
+            reply=turn if (done.text or thought) and not job.measures else None,
+            counts_reply=reply is None or not reply.thought_tokens,
             fingerprint=dialogue.fingerprint,
             counts=counts,
             version=window.version,
@@ -528,7 +554,7 @@ class Worker:
         result = await self._retry_while_away(lambda: self._queue.commit(held.claim, commit))
         if result == "cancelled":  # stopped between the last token and here
             stopped = replace(done, finish_reason="cancelled")
-            return await self._commit(held, window, prompt, stopped)
+            return await self._commit(held, window, prompt, stopped, reply)
         if result == "fenced":
             self._stop(held, result, "commit")
         return done if result == "ok" else None

@@ -76,6 +76,7 @@ def encode_turn(
         "at": repr(turn.at),
         "answers": answers,
         "finish": finish_reason,
+        "thought": turn.thought or None,
         **_file_fields(turn.text[len(turn.text) - turn.below :], turn.files),
     }
     return dump({name: value for name, value in record.items() if value is not None})
@@ -108,6 +109,7 @@ def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
             name=data["name"],
             files=tuple(TurnFile(*row) for row in load(data.get("files", "[]"))),
             below=_characters(data["text"], int(data.get("below", "0"))),
+            thought=data.get("thought", ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Undecodable(f"not a turn: {error!r}") from error
@@ -224,20 +226,22 @@ def _event_fields(event: ReplyEvent) -> dict[str, Any]:
             return {"t": "queued", "position": position}
         case Started(attempt):
             return {"t": "started", "attempt": attempt}
-        case Delta(offset, text):
+        case Delta(offset, text):  # a release before this one takes no other fields
             return {"t": "delta", "offset": offset, "text": text}
-        case Done(text, finish_reason, usage, model, files, lost):
+        case Done(text, finish_reason, usage, model, files, lost, in_thought):
             end = {"finish_reason": finish_reason, "usage": fields(usage), "model": model}
             read = {"files": [list(fields(file).values()) for file in files]} if files else {}
             gone = {"lost": list(lost)} if lost else {}
-            return {"t": "done", "text": text, **end, **read, **gone}
+            thinking = {"in_thought": True} if in_thought else {}
+            return {"t": "done", "text": text, **end, **read, **gone, **thinking}
         case Failed(code, message, until):
             return {"t": "failed", "code": code, "message": message, "until": until}
         case Cancelled(by):
             return {"t": "cancelled", "by": by}
 
 
-def decode_event(text: str) -> ReplyEvent:
+def decode_event(text: str, entry: str = "") -> ReplyEvent:
+    """An event; `entry` is its id in a stream, which says when it was published."""
     data = load(text)
     try:
         match data.pop("t"):
@@ -246,12 +250,14 @@ def decode_event(text: str) -> ReplyEvent:
             case "started":
                 return Started(**data)
             case "delta":
-                return Delta(**data)
+                return Delta(**data, at=int(entry.partition("-")[0] or 0) / 1000)
             case "done":
                 usage = Usage(**data["usage"])
                 files = tuple(FileRead(*row) for row in data.get("files", ()))
                 model, lost = data.get("model", ""), tuple(data.get("lost", ()))
-                return Done(data["text"], data["finish_reason"], usage, model, files, lost)
+                in_thought = data.get("in_thought", False)
+                end = data["finish_reason"]
+                return Done(data["text"], end, usage, model, files, lost, in_thought)
             case "failed":
                 return Failed(**data)
             case "cancelled":

@@ -182,7 +182,7 @@ class RedisDeliveries:
                 known = number if last == "-" else 0  # they are among what was read
                 for entry, text in list(codec.flatten(missed).items())[known:]:
                     number, last = number + 1, f"({entry}"
-                    yield codec.decode_event(text)
+                    yield codec.decode_event(text, entry)
                 patience = LOOK_AGAIN
         finally:
             if self._followed.get(job) is news:
@@ -216,7 +216,7 @@ class RedisDeliveries:
             if not fields["e"]:  # an errand's: its stream has the text
                 news.put_nowait(News(sys.maxsize, fields["i"], Queued(0)))
                 return
-            event = codec.decode_event(fields["e"])
+            event = codec.decode_event(fields["e"], fields["i"])
             news.put_nowait(News(int(fields["n"]), fields["i"], event))
 
     # -- between here and Redis -----------------------------------------------------------------

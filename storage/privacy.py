@@ -29,6 +29,14 @@ The text of a text file is kept as a part of its message's turn (`turns`), and i
 The file itself is never kept. Its address is in the reply's `delivery` until that is over. Of
 images and other files the name is kept, in the same place.
 
+## A model's thoughts
+
+The thought of a model that thinks before it answers is not kept. There are two exceptions. A
+thought that ended before there was an answer is kept as a part of the reply's turn (`turns`) for as
+long as Continue is offered under it: until the reply is written anew or gone on with, or is
+forgotten. And where a model's own chat template has earlier thoughts in its prompts, each is kept
+with its reply.
+
 ## Beside Redis
 
 - **Redis's own files.** Words that a reset, a forget or a deletion takes away are gone from Redis
@@ -42,7 +50,9 @@ images and other files the name is kept, in the same place.
 - **Logs.** Ids of replies, threads and messages, and of who reset, configured or rated something;
   no words unless `HENJI_LOG_CONTENT` asks for them. For how long is up to whatever keeps your logs.
 - **Metrics and traces.** No person, no channel and no text.
-- **A remote engine** (`HENJI_ENGINE=openai`) is sent each prompt, as numbers of tokens.
+- **A remote engine** (`HENJI_ENGINE=openai`) is sent each prompt: as numbers of tokens, or with
+  `HENJI_OPENAI_API=chat` as messages. `/privacy`, the bot's help, Slack's home page and
+  `henji doctor` name its host.
 - **Slack and Discord** keep their own messages, and what the bot posted there, by their own rules.
 
 ## Whose right is what

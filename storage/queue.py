@@ -338,7 +338,8 @@ class RedisQueue:
             reply=codec.encode_turn(commit.reply, answers=claim.job.turn,
                                     finish_reason=commit.done.finish_reason)
             if commit.reply else "",
-            reply_count=codec.encode_count(commit.done.usage.reply_tokens, commit.fingerprint),
+            reply_count=codec.encode_count(commit.done.usage.reply_tokens, commit.fingerprint)
+            if commit.counts_reply else False,
             counts={
                 id_: codec.encode_count(count, commit.fingerprint)
                 for id_, count in commit.counts.items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from datetime import datetime, tzinfo
 from functools import cache
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import normalizers
 
-from core.dialogue import Dialogue
 from core.dialogue.echo import ASSISTANT, END, USER
 from core.dialogue.formats.base import Message, with_name
 from core.dialogue.formats.chat_template import ChatTemplateFormat
@@ -406,23 +404,3 @@ def test_a_template_that_cannot_be_used_is_named(template: str, complaint: str) 
 
 
 _NAMED = {kind: dialogues.load(kind, speaker_names=True) for kind in ("rinna", "chatml")}
-
-
-def test_the_date_in_a_template_is_that_of_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tomorrow(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Tomorrow:
-            return cls(2999, 1, 1)
-
-        @classmethod
-        def today(cls) -> Tomorrow:
-            return cls(2999, 1, 1)
-
-    files = dialogues.chat_files("{{ strftime_now('%d %m %Y') }}" + tiny_models.CHATML)
-    dialogue = Dialogue.load(dialogues.CHAT, files)
-    turns = said("hello", "hi", "again")
-    assert "2999" not in dialogues.rendered(dialogue, turns[:1])
-    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Tomorrow)
-    assert "2999" not in dialogues.rendered(dialogue, turns)  # it is cached
-    monkeypatch.setattr("core.dialogue.dialogue.date", Tomorrow)
-    assert dialogues.rendered(dialogue, turns).startswith("01 01 2999")

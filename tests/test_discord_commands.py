@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bots.strings import say
+from bots.strings import about, say
 from core.queue_types import Place
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
@@ -216,7 +216,7 @@ async def test_every_command_answers_in_the_persons_language(
     deployment: DiscordDeployment, general: str, command: str, key: str, locale: str
 ) -> None:
     used = await deployment.discord.uses(ALICE, general, command, locale=locale)
-    assert await told(deployment, used) == say(key, locale, model="echo", days="30")
+    assert await told(deployment, used) == about(key, locale, "", model="echo", days="30")
 
 
 async def test_the_commands_are_registered_in_both_languages(
@@ -368,6 +368,15 @@ async def test_feedback_is_kept_with_the_reason_that_the_unhappy_are_asked_for(
     assert (await answered(deployment, sent))["data"]["content"] == say("feedback_thanks", "en")
     [opinion] = await deployment.process_stores().feedback.opinions(Place("discord", guild), 10)
     assert (opinion.rating, opinion.reason, opinion.model) == ("bad", "too short", "echo")
+
+
+@pytest.mark.parametrize("command", ["privacy", "help"])
+async def test_the_host_that_is_sent_people_s_words_is_named(
+    deployment: DiscordDeployment, general: str, command: str
+) -> None:
+    await deployment.stores.queue.announce("echo", "gpu-1@llm.example.com", 60)
+    used = await deployment.discord.uses(ALICE, general, command)
+    assert "at llm.example.com" in await told(deployment, used)
 
 
 async def test_a_person_exports_and_deletes_their_messages(

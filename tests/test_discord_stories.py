@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from bots.discord.client import HenjiClient
 from bots.discord.rate_limits import RateLimiter
-from bots.strings import say
+from bots.strings import about, say
 from core.types import ThreadKey
 from tests.local_discord.deployment import words
 from tests.local_discord.story import Story, a_story, button_of
@@ -226,7 +226,7 @@ async def test_every_other_command_answers_its_person_alone(redis: Redis, locale
             "help": "discord_help",
         }.items():
             used = await story.alice.slash(story.general, command)
-            await story.is_answered(used, say(key, locale, model="echo", days="30"))
+            await story.is_answered(used, about(key, locale, "", model="echo", days="30"))
             assert used.ephemeral
 
 

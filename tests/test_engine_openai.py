@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from core.dialogue import Dialogue
 from core.engine import open_engine
 from core.engine.openai import OpenAIEngine, RemoteServer
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
-from core.models.catalogue import CATALOGUE
+from core.models.catalogue import CATALOGUE, find_model
 from core.settings import Settings
 from core.types import Sampling
+from tests.dialogues import said
 
 REPLY = (101, 102, 103, 104)
 
@@ -37,6 +39,11 @@ class Server:
     """Sends one event and then nothing."""
     script: list[str] | None = None
     """The events to send instead."""
+    answer: web.Response | None = None
+    """What to answer instead."""
+    unknown: tuple[str, ...] = ()
+    """Parameters that it refuses."""
+    paths: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,10 +55,17 @@ class Server:
     async def completions(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()
         self.requests.append(asked)
+        self.paths.append(request.path)
         self.keys.append(request.headers.get("Authorization"))
         if self.failures:
             return web.json_response({"error": {"message": "busy"}}, status=self.failures.pop(0))
-        if not self.takes_ids:
+        for name in self.unknown:
+            if name in asked:
+                said = {"error": {"message": f"Unsupported parameter: '{name}' is not supported"}}
+                return web.json_response(said, status=400)
+        if self.answer is not None:
+            return self.answer
+        if not self.takes_ids and "prompt" in asked:
             return web.json_response({"error": {"message": "text is expected"}}, status=400)
         return await self._stream(request, asked)
 
@@ -62,13 +76,13 @@ class Server:
             for line in self.script:
                 await response.write(f"data: {line}\r\n\r\n".encode())
             return response
-        ids = REPLY[: asked["max_tokens"]]
+        ids = REPLY[: asked.get("max_tokens") or asked.get("n_predict") or 99]
         try:
             for number, id_ in enumerate(ids):
                 if self.breaks_after == number and request.transport is not None:
                     request.transport.abort()
                 await response.write(self._event(id_, "length" if id_ == ids[-1] else None))
-                if self.stalls and asked["max_tokens"] > 1:
+                if self.stalls and len(ids) > 1:
                     await asyncio.Event().wait()
             await response.write(b"data: [DONE]\n\n")
         except (ConnectionError, asyncio.CancelledError):
@@ -88,7 +102,8 @@ async def serving(server: Server) -> AsyncIterator[str]:
     """The server's base URL."""
     app = web.Application()
     app.router.add_get("/v1/models", server.models)
-    app.router.add_post("/v1/completions", server.completions)
+    for path in ("/v1/completions", "/v1/chat/completions", "/completion"):
+        app.router.add_post(path, server.completions)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -170,6 +185,11 @@ def event(**choice: Any) -> str:
     return json.dumps({"choices": [{"index": 0, **choice}]})
 
 
+# As the servers' own threads report their streams, on github: vllm-project/vllm issues 2266 (a
+# reason twice) and 27755, sgl-project/sglang pull 30917 (ids on request), ggml-org/llama.cpp pulls
+# 15001 (ids in) and 10853 (ids out), huggingface/text-generation-inference pulls 2336 (an empty
+# reason), 2344 (`eos_token`) and 2221 (no [DONE]), mudler/LocalAI issues 1194 (no reason) and 5102
+# (an empty one), ollama/ollama pull 6188 (a prompt is a string).
 DIALECTS: dict[str, tuple[list[str], list[int], str, str]] = {
     "vLLM: ids beside text, and an end with what was held back": (
         [
@@ -184,6 +204,19 @@ DIALECTS: dict[str, tuple[list[str], list[int], str, str]] = {
     "vLLM of before: no ids": (
         [event(text="a", finish_reason=None), event(text="", finish_reason="stop"), "[DONE]"],
         [], "a", "stop",
+    ),
+    "vLLM: a reason twice, then what it cost": (
+        [
+            event(text="0", finish_reason=None),
+            event(text="", finish_reason="stop"),
+            json.dumps({"choices": [{"text": "", "finish_reason": "stop"}], "usage": {}}),
+            "[DONE]",
+        ],
+        [], "0", "stop",
+    ),
+    "TGI of before: no [DONE]": (
+        [event(text="a", finish_reason=""), event(text="b", finish_reason="length")],
+        [], "ab", "length",
     ),
     "SGLang: ids are null": (
         [
@@ -237,6 +270,174 @@ async def test_the_dialects_of_real_servers_are_understood(
     assert [id_ for chunk in chunks for id_ in chunk.ids] == ids
     assert "".join(chunk.text or "" for chunk in chunks) == text
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [reason]
+
+
+def delta(reason: str | None = None, **said: Any) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": said, "finish_reason": reason}]})
+
+
+# mistralai's servers send a content in parts (docs.mistral.ai, capabilities/reasoning, 2026)
+CHATS: dict[str, tuple[list[str], str, str]] = {
+    "ollama: a role, deltas, a reason": (
+        [delta(role="assistant", content="a"), delta(content="b"), delta("stop", content="")],
+        "ab", "stop",
+    ),
+    "a hosted one: null in the middle, and the costs behind the reason": (
+        [
+            delta(role="assistant", content="", refusal=None),
+            delta(content="a"),
+            delta("length"),
+            json.dumps({"choices": [], "usage": {"prompt_tokens": 3}}),
+            "[DONE]",
+        ],
+        "a", "length",
+    ),
+    "vLLM: a thought in `reasoning`": (
+        [delta(reasoning="hm"), delta(reasoning=" so"), delta(content="a"), delta("stop")],
+        "<think>hm so</think>a", "stop",
+    ),
+    "SGLang: a thought in `reasoning_content`, and both at once": (
+        [
+            delta(reasoning_content="hm", content=None),
+            delta("stop", reasoning_content="!", content="a"),
+        ],
+        "<think>hm!</think>a", "stop",
+    ),
+    "Mistral: a content in parts": (
+        [
+            delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]),
+            delta(content=[{"type": "text", "text": "a"}]),
+            delta("stop", content=""),
+        ],
+        "<think>hm</think>a", "stop",
+    ),
+    "LocalAI: an empty reason": (
+        [delta("", content="a"), delta("", content="b"), "[DONE]"],
+        "ab", "stop",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", CHATS.values(), ids=CHATS)
+async def test_the_dialects_of_chat_servers_are_understood(
+    dialect: tuple[list[str], str, str],
+) -> None:
+    events, text, reason = dialect
+    server = Server(takes_ids=False, gives_ids=False)
+    async with opened(server, api="chat") as engine:
+        server.script = events
+        chunks = await replied(engine, chat_request())
+    assert "".join(chunk.text or "" for chunk in chunks) == text
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [reason]
+
+
+def chat_request(**more: Any) -> GenerationRequest:
+    spec = find_model(Settings(engine="openai", openai_api="chat", openai_model="m"))
+    dialogue = Dialogue.load(spec, None, system_prompt="Be brief.")
+    prompt = dialogue.prompt(said("Hi", "Hello.", "Bye <|im_end|>"), low_water=0.7)
+    return replace(request_for(**more), prompt=prompt.ids)
+
+
+async def test_a_chat_server_is_sent_messages() -> None:
+    server = Server(takes_ids=False, gives_ids=False)
+    async with opened(server, api="chat", key="sesame") as engine:
+        await replied(engine, chat_request())
+    assert server.paths[-1] == "/v1/chat/completions"
+    asked = server.requests[-1]
+    assert asked["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Bye <|im_end|>"},
+    ]
+    assert not {"prompt", "return_token_ids", "stop_token_ids"} & asked.keys()
+    assert set(server.keys) == {"Bearer sesame"}
+
+
+async def test_a_parameter_that_a_server_does_not_know_is_left_out() -> None:
+    server = Server(gives_ids=False, unknown=("max_tokens", "temperature", "top_k"))
+    async with opened(server, api="chat") as engine:
+        chunks = await replied(engine, chat_request(sampling=Sampling(temperature=0.7, top_k=5)))
+        tries = len(server.requests)
+        await replied(engine, chat_request())
+    assert "".join(chunk.text or "" for chunk in chunks) == "<101><102><103><104>"
+    assert server.requests[-1]["max_completion_tokens"] == 10
+    assert not {"max_tokens", "temperature", "top_k"} & server.requests[-1].keys()
+    assert len(server.requests) == tries + 1
+
+
+async def test_a_refusal_that_only_names_a_parameter_is_told() -> None:
+    server = Server()
+    async with opened(server) as engine:
+        server.answer = web.json_response({"error": "max_tokens is too large: 10"}, status=400)
+        with pytest.raises(EngineRefused, match="too large"):
+            await replied(engine, request_for())
+    assert len(server.requests) == 1
+
+
+async def test_llama_cpp_takes_ids_and_gives_them() -> None:
+    server = Server()
+    async with opened(server, api="llama.cpp") as engine:
+        server.script = [
+            json.dumps({"index": 0, "content": "a", "tokens": [5], "stop": False}),
+            json.dumps({"index": 0, "content": "b", "tokens": [6], "stop": False}),
+            json.dumps({"content": "", "tokens": [], "stop": True, "stop_type": "limit"}),
+        ]
+        chunks = await replied(engine, request_for(sampling=Sampling(repetition_penalty=1.1)))
+    assert server.paths[-1] == "/completion"
+    assert [id_ for chunk in chunks for id_ in chunk.ids] == [5, 6]
+    assert chunks[-1].finish_reason == "length"
+    asked = server.requests[-1]
+    assert (asked["prompt"], asked["n_predict"]) == ([7, 8, 9], 10)
+    assert (asked["repeat_penalty"], asked["repeat_last_n"]) == (1.1, -1)
+    assert (asked["top_k"], asked["min_p"], asked["return_tokens"]) == (0, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda: web.Response(text="<html>hello</html>", content_type="text/html"), "a web page"),
+        (
+            lambda: web.Response(status=301, headers={"Location": "https://other/v1/completions"}),
+            "redirects to https://other/v1/completions",
+        ),
+        (lambda: web.json_response({"error": {"message": "no memory"}}), "no memory"),
+        (lambda: web.json_response({"detail": "Not Found"}, status=404), "Not Found"),
+        (lambda: web.json_response([1]), "no JSON object"),
+        (lambda: web.Response(text="{", content_type="application/json"), "not JSON"),
+        (lambda: web.Response(text=": ping\n\n: ping\n\n"), "broke off"),
+    ],
+)
+async def test_what_is_no_stream_is_told_in_one_sentence(
+    answer: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.engine.openai._FIRST_PAUSE", 0.001)
+    server = Server()
+    async with opened(server) as engine:
+        server.answer = answer()
+        monkeypatch.setattr(Server, "answer", property(lambda _: answer(), lambda *_: None))
+        with pytest.raises((EngineError, EngineRefused), match=told) as caught:
+            await replied(engine, request_for())
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_whole_answer_in_place_of_a_stream_is_read() -> None:
+    whole = {
+        "choices": [{"message": {"content": "Paris.", "reasoning": "hm"}, "finish_reason": "stop"}]
+    }
+    server = Server()
+    async with opened(server, api="chat") as engine:
+        server.answer = web.json_response(whole)
+        chunks = await replied(engine, chat_request())
+    assert "".join(chunk.text or "" for chunk in chunks) == "<think>hm</think>Paris."
+    assert chunks[-1].finish_reason == "stop"
+
+
+async def test_a_thought_of_a_chat_server_is_no_part_of_the_reply() -> None:
+    spec = find_model(Settings(engine="openai", openai_api="chat", openai_model="m"))
+    reply = Dialogue.load(spec, None).reply()
+    shown = "".join(reply.push((), text) for text in ("<think>hm", " so", "</think>Paris", "."))
+    assert (shown, reply.finish("stop")) == ("Paris.", ("Paris.", "stop"))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,8 @@ WRONG = {
     "personas": ("reviewer", "{}", "reviewer temperature 0.2"),
     "system_prompt": ("x" * 8001,),
     "max_new_tokens": ("0", "100001", "long"),
+    "max_thinking_tokens": ("0", "100001", "long"),
+    "thinking": ("maybe", "2", "high"),
     "temperature": ("hot", "-0.1", "5.1", "nan", "inf"),
     "top_p": ("0", "1.1", "all"),
     "top_k": ("-1", "1000001", "2.5"),

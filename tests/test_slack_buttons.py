@@ -316,6 +316,24 @@ async def test_slash_commands_are_answered_privately(
     await responded(deployment, part)
 
 
+@pytest.mark.parametrize("word", ["help", "privacy"])
+async def test_the_host_that_is_sent_people_s_words_is_named(
+    deployment: SlackDeployment, word: str
+) -> None:
+    await deployment.stores().queue.announce("echo", "gpu-1@llm.example.com", 60)
+    deployment.slack.command("U2", "C1", word)
+    await responded(deployment, "at llm.example.com")
+
+
+async def test_the_home_page_names_the_host_that_is_sent_people_s_words(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    await deployment.stores().queue.announce("echo", "gpu-1@llm.example.com", 60)
+    slack.open_home("U2")
+    await slack.until(lambda: "llm.example.com" in str(slack.workspace.views.get("U2")))
+
+
 @pytest.mark.parametrize(
     ("word", "part"), [("help", "language model"), ("privacy", "30 days"), ("model", "echo")]
 )

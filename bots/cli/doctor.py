@@ -148,7 +148,10 @@ async def remote_engine(settings: Settings) -> Finding:
         await engine.close()
     except OperatorError as error:
         return Finding("engine", "fault", str(error))
-    return Finding("engine", "ok", f"{settings.openai_base_url} answers")
+    told = f"{settings.openai_base_url} answers: {settings.model_host} is sent people's words"
+    if settings.openai_api == "chat":
+        told += "; prompts are counted in characters, and the server decides what is text"
+    return Finding("engine", "ok", told)
 
 
 async def answer(settings: Settings, role: Role) -> Finding:
@@ -189,6 +192,8 @@ def model(settings: Settings) -> Finding:
         return Finding("model", "ok", "the echo engine needs none")
     try:
         spec = find_model(settings)
+        if spec.format == "messages":
+            return Finding("model", "ok", f"{spec.name}: the server has it")
         if spec.source == EMBEDDED:
             directory = embedded_gguf().parent
         else:

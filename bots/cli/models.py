@@ -149,7 +149,7 @@ def _tokens(settings: Settings, text: str, *, prompt: bool) -> _Tokens:
     from core.types import Turn
 
     spec = find_model(settings)
-    directory = None if spec.format == "echo" else model_directory(spec, settings, _say)
+    directory = None if spec.tokenizer == "codepoints" else model_directory(spec, settings, _say)
     dialogue = Dialogue.load(
         spec,
         directory,

@@ -41,7 +41,7 @@ async def run_chat(
         local_core = _local_core(settings, stores, screen)
         await stack.enter_async_context(aclosing(local_core))
         shown = screen.write_reply if text is None else _discard
-        platform = ConsolePlatform(shown, screen.tell, screen.end_reply)
+        platform = ConsolePlatform(shown, screen.tell, screen.end_reply, screen.hint)
         relay = await stack.enter_async_context(
             open_relay(settings, stores, platform, conversation.locale)
         )

@@ -102,7 +102,7 @@ class Chat:
             await self._actions.stop(self._me, self._conversation.key, job)
             part = await self.uninterrupted(end)
         cut = isinstance(part.end, Done) and can_continue(part.end)
-        self._cut = (job, part.text) if cut else None
+        self._cut = (job, part.end.text) if cut and isinstance(part.end, Done) else None
         return part
 
     async def once(self, text: str) -> str:
@@ -115,6 +115,8 @@ class Chat:
             raise OperatorError(part.text)
         if part.end.finish_reason == "cancelled":
             raise OperatorError(self._say("stopped"))
+        if part.end.in_thought:
+            raise OperatorError(part.text)
         return part.text
 
     async def uninterrupted(self, work: Awaitable[T]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from bots import strings
 from bots.attachments import File
 from bots.platform import Incoming, Part, PlaceNames, PlatformRefused, Status
 from bots.text import split
@@ -28,9 +27,12 @@ class ConsolePlatform:
         write: Callable[[str], None],
         tell: Callable[[str], None],
         ended: Callable[[], None] = lambda: None,
+        hint: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`write` gets the pieces of a reply's text; `tell` gets a line about it;
-        `ended` is called when all of it is written."""
+        `ended` is called when all of it is written; `hint` gets a line that the next one, or the
+        reply, replaces."""
+        self._hint = hint
         self._write = write
         self._tell = tell
         self._ended = ended
@@ -50,9 +52,13 @@ class ConsolePlatform:
         """A terminal has no limit."""
 
     async def status(self, delivery: Delivery, status: Status) -> None:
-        if status.kind == "queued" and status.position > 1 and delivery.job in self._ends:
-            locale = delivery.note.get("locale", "en")
-            self._tell(strings.say("queued", locale, position=status.position))
+        if delivery.job not in self._ends:
+            return
+        sentence = status.sentence(delivery.note.get("locale", "en"))
+        if status.seconds:
+            self._hint(sentence)
+        elif status.position > 1:
+            self._tell(sentence)
 
     async def post(self, delivery: Delivery, part: Part) -> str:
         self._show(delivery.job, part)

@@ -34,9 +34,22 @@ class Screen:
         self._in_line = False
         self._counting = False
         self._progress: Progress | None = None
+        self._hinted = False
+
+    def hint(self, line: str) -> None:
+        """A notice on the last line of a terminal, until something else is written."""
+        if sys.stderr.isatty():
+            print(f"{CLEAR_LINE}{printable(line)}", end="", file=sys.stderr, flush=True)
+            self._hinted = True
+
+    def _clear_hint(self) -> None:
+        if self._hinted:
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+            self._hinted = False
 
     def write(self, text: str) -> None:
         """A piece of text of ours, or of a reply."""
+        self._clear_hint()
         shown = printable(text, keep="\n\t") if sys.stdout.isatty() else text
         sys.stdout.write(shown)
         sys.stdout.flush()
@@ -52,6 +65,7 @@ class Screen:
 
     def tell(self, line: str) -> None:
         """A notice."""
+        self._clear_hint()
         if self._in_line and sys.stdout.isatty():  # not inside a line of the reply
             self.write("\n")
         clear = CLEAR_LINE if self._counting else ""
@@ -113,6 +127,7 @@ class MarkdownScreen(Screen):
         super().tell(line)
 
     def _draw(self, block: str) -> None:
+        self._clear_hint()
         from rich.console import Console
         from rich.live import Live
         from rich.markdown import Markdown

@@ -22,7 +22,7 @@ from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy
 from bots.discord.replies import ReplyAddress
-from bots.strings import say
+from bots.strings import about, say
 from bots.strings.ja import JAPANESE
 from core.queue_types import Delivery
 
@@ -103,7 +103,10 @@ class CommandHandler:
         await self._context.ask(interaction, said, files=files)
 
     async def help(self, interaction: Interaction) -> None:
-        await self._context.tell(interaction, "discord_help", model=self._context.behaviour.model)
+        hosts = await self._context.model_hosts(interaction)
+        locale, model = self._context.locale_of(interaction), self._context.behaviour.model
+        text = about("discord_help", locale, hosts, model=model)
+        await self._context.answer_privately(interaction, text)
 
     # -- /model, /persona -------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from discord.app_commands import locale_str
 
 from bots.actions import Actions, Actor, Outcome
 from bots.attachments import File, is_question
-from bots.discord import convert
+from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import MESSAGE, DiscordApi, message_body
 from bots.discord.components import Component
 from bots.discord.convert import Interaction
@@ -29,7 +29,7 @@ from bots.strings import locale_for, say
 from bots.strings.en import ENGLISH
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, History, JobQueue
-from core.queue_types import Receipt
+from core.queue_types import Place, Receipt
 from core.types import ThreadKey
 
 log = structlog.get_logger()
@@ -95,6 +95,12 @@ class Context:
     async def tell(self, interaction: Interaction, key: str, **values: object) -> None:
         """Answer an interaction with a sentence that only its person sees."""
         await self.answer_privately(interaction, say(key, self.locale_of(interaction), **values))
+
+    async def model_hosts(self, interaction: Interaction) -> str:
+        """The hosts that are sent what is asked where an interaction was used; empty: none."""
+        space = str(interaction.guild_id or DIRECT)
+        place = Place(PLATFORM, space, str(interaction.channel_id or "-"))
+        return await self.relay.model_hosts(place.any_thread)
 
     async def tell_outcome(self, interaction: Interaction, outcome: Outcome) -> None:
         """Answer an interaction with what came of an action."""

@@ -142,11 +142,12 @@ class DiscordPlatform:
             if not address.token:
                 address = await self._with_thread(delivery, address)
                 self._typing.start(delivery.job, address.channel)
-            waits = status.kind == "queued" and status.position > 1
-            if delivery.messages or not (waits or reply.placeholder):
+            if delivery.messages or not (_is_worth_a_line(status, delivery) or reply.placeholder):
                 return
-            text = say("queued" if waits else "thinking", address.locale, position=status.position)
-            await self._show_placeholder(reply, address, Part(0, text, last=True))
+            next_in_line = status.kind == "queued" and status.position <= 1
+            shown = Status("thinking") if next_in_line else status
+            part = Part(0, shown.sentence(address.locale), last=True)
+            await self._show_placeholder(reply, address, part)
 
     async def _show_placeholder(self, reply: OpenReply, address: ReplyAddress, part: Part) -> None:
         """A line that the reply will replace; not updated where requests are scarce."""
@@ -502,6 +503,13 @@ class DiscordPlatform:
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)
+
+
+def _is_worth_a_line(status: Status, delivery: Delivery) -> bool:
+    """Whether a status is shown as a message: the typing indicator says the rest."""
+    if status.kind == "queued":
+        return status.position > 1
+    return status.seconds > 0 and delivery.replaces is None
 
 
 def _most_parts(delivery: Delivery) -> int | None:

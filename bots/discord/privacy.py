@@ -14,7 +14,7 @@ from bots.discord import DIRECT, PLATFORM
 from bots.discord.components import DANGER, button, row
 from bots.discord.context import Context
 from bots.discord.convert import Interaction
-from bots.strings import say
+from bots.strings import about, say
 from core.queue_types import Place
 
 EXPORT, FORGET, CONFIRM = "h1p.export", "h1p.forget", "h1p.sure"
@@ -32,7 +32,8 @@ class Privacy:
         days = f"{self._context.behaviour.retention_days:g}"
         export = button(EXPORT, say("export_button", locale))
         forget = button(FORGET, say("forget_button", locale), DANGER)
-        text = say("privacy", locale, days=days)
+        hosts = await self._context.model_hosts(interaction)
+        text = about("privacy", locale, hosts, days=days)
         await self._context.answer_privately(interaction, text, (row(export, forget),))
 
     async def on_press(self, interaction: Interaction) -> None:

@@ -62,17 +62,23 @@ class AppHome:
         admin = await self._context.actions.is_admin(actor, ThreadKey(PLATFORM, team, "-", "-"))
         bot = await self._context.workspaces.bot(team)
         client = await self._context.workspaces.client(team)
-        page = [*self._about(locale, bot), *([components.context_block(notice)] if notice else [])]
+        hosts = await self._context.relay.model_hosts(ThreadKey(PLATFORM, team, "-", "-"))
+        page = [
+            *self._about(locale, bot, hosts),
+            *([components.context_block(notice)] if notice else []),
+        ]
         page += [self._forget_button(locale)]
         if admin:
             page += self._admin(locale)
         await client.views_publish(user_id=user, view={"type": "home", "blocks": page})
 
-    def _about(self, locale: str, bot: Bot) -> list[Block]:
+    def _about(self, locale: str, bot: Bot, hosts: str) -> list[Block]:
         behaviour = self._context.behaviour
+        sent = [say("home_host", locale, host=components.escape(hosts))] if hosts else []
         facts = (
             say("home_what", locale),
             say("home_model", locale, model=components.escape(behaviour.model)),
+            *sent,
             say("home_memory", locale, days=f"{behaviour.days:g}"),
             say("ai_notice", locale, model=components.escape(behaviour.model)),
         )

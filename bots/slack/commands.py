@@ -96,16 +96,17 @@ class CommandHandler:
             return await self._administer(told, word, locale)
         if word in ANSWERS or not word:
             bot = await self._context.workspaces.bot(told.team)
-            return self._answer(word or "help", locale, bot, told.command)
+            return await self._answer(word or "help", locale, bot, told)
         if word in KINDS:
             channel = ThreadKey(PLATFORM, told.team, told.channel, "-")
             said = await self._choices.shown(channel, word, locale)
             return components.escape(f"{said}\n{say('choice_where', locale)}")
         return say("usage_command", locale, command=told.command)
 
-    def _answer(self, word: str, locale: str, bot: Bot, command: str) -> str:
-        sentence = self._messages.sentence(word, locale, bot)
-        usage = say("help_command", locale, command=command)
+    async def _answer(self, word: str, locale: str, bot: Bot, told: SlashCommand) -> str:
+        place = Place(PLATFORM, told.team, told.channel).any_thread
+        sentence = await self._messages.sentence(word, locale, bot, place)
+        usage = say("help_command", locale, command=told.command)
         return f"{sentence}\n{usage}" if word == "help" else sentence
 
     async def _administer(self, told: SlashCommand, word: str, locale: str) -> str:
@@ -128,7 +129,7 @@ class CommandHandler:
         elif press.value in ANSWERS:
             locale = await self._context.users.locale(press.team, press.user)
             bot = await self._context.workspaces.bot(press.team)
-            sentence = self._messages.sentence(press.value, locale, bot)
+            sentence = await self._messages.sentence(press.value, locale, bot, key)
             self._context.spawn(self._context.send_privately(key, press.user, sentence))
 
     async def _choose(self, press: Press, key: ThreadKey) -> None:

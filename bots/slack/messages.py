@@ -16,7 +16,7 @@ from bots.slack.components import escape
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, MessagePosted, SessionStopped, TextCommand
 from bots.slack.status import title_of
-from bots.strings import failure, say
+from bots.strings import about, failure, say
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery, Place
 from core.types import Bounded, ThreadKey, Turn
@@ -144,17 +144,18 @@ class MessageHandler:
 
     async def _said(self, command: str, key: ThreadKey, locale: str, bot: Bot) -> str:
         if command not in KINDS:
-            return self.sentence(command, locale, bot)
+            return await self.sentence(command, locale, bot, key)
         shown = await self._choices.shown(key, command, locale)
         return escape(f"{shown}\n{say('choice_where', locale)}")
 
-    def sentence(self, command: str, locale: str, bot: Bot) -> str:
+    async def sentence(self, command: str, locale: str, bot: Bot, place: ThreadKey) -> str:
         """The answer to help and privacy."""
         behaviour = self._context.behaviour
         key = "help_slack" if command == "help" else command
-        return say(
+        return about(
             key,
             locale,
+            escape(await self._context.relay.model_hosts(place)),
             name=bot.name,
             model=escape(behaviour.model),
             mention=f"@{bot.name}",

@@ -118,7 +118,7 @@ class SlackPlatform:
     async def status(self, delivery: Delivery, status: Status) -> None:
         """Set the status, unless text of the reply is shown already."""
         live = self._of(delivery)
-        sentence = say(status.kind, self._locale(delivery), position=status.position)
+        sentence = status.sentence(self._locale(delivery))
         if not live.steps or live.steps[-1][0] != status.kind:
             live.steps.append((status.kind, time.monotonic()))
         await self.intake.wait_until_stored()

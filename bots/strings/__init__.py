@@ -49,6 +49,13 @@ def say(key: str, locale: str, **values: object) -> str:
     return _SENTENCES[language(locale)][key].format(**values)
 
 
+def about(key: str, locale: str, hosts: str, **values: object) -> str:
+    """A sentence about the bot, which says where its model runs: here, or at these hosts."""
+    kind = "host" if hosts else "here"
+    places = {name: say(f"{name}_{kind}", locale, host=hosts) for name in ("runs", "stays")}
+    return say(key, locale, **places, **values)
+
+
 def failure(
     code: str,
     locale: str,

@@ -7,6 +7,7 @@ from typing import Final
 ENGLISH: Final[dict[str, str]] = {
     # While a reply is on its way
     "thinking": "Thinking…",
+    "thinking_for": "Thinking… {seconds} s",
     "queued": "Waiting: {position} in line…",
     "task_plan": "From the question to the reply",
     "task_queued": "Waited in line: {seconds} s",
@@ -16,6 +17,14 @@ ENGLISH: Final[dict[str, str]] = {
     "stopped": "Stopped.",
     "cut_short": "The reply reached its length limit. “Continue” goes on from here.",
     "repeated": "The reply began to repeat itself and was cut there.",
+    "thought_cut": (
+        "The model was still thinking when it reached its limit, so there is no answer yet. "
+        "“Continue” lets it think on."
+    ),
+    "thought_over": (
+        "The model has thought for as long as it can, and found no answer. "
+        "Please ask in another way."
+    ),
     "nothing_said": "The model had nothing to say to that.",
     "ended_by_reset": "This conversation was reset, so the reply ended here.",
     "ended_by_edit": "The question was edited; the reply starts anew.",
@@ -99,12 +108,18 @@ ENGLISH: Final[dict[str, str]] = {
     "nothing_asked": "Yes? Write your question after the mention. “help” shows what I can do.",
     "asked": "{person} asks: {text}",
     # Help
+    "runs_here": "on our own machine",
+    "runs_host": "at {host}",
+    "stays_here": "It stays on our own machine and goes to no other company.",
+    "stays_host": (
+        "It is kept on our own machine. To be answered, it is sent to the model’s server at {host}."
+    ),
     "help": (
-        "I answer with a language model that runs on our own machine. Write to me, and I reply in "
+        "I answer with a language model. Write to me, and I reply in "
         "the same conversation; “reset” forgets it, “stop” stops a reply."
     ),
     "help_slack": (
-        "*{name}* answers with a language model that runs on our own machine ({model}).\n"
+        "*{name}* answers with a language model that runs {runs} ({model}).\n"
         "• Mention me in a channel or a thread, or write to me directly.\n"
         "• In a thread that I take part in, I answer without a mention.\n"
         "• “{mention} reset”: forget this thread. “{mention} stop”: stop the reply.\n"
@@ -117,9 +132,8 @@ ENGLISH: Final[dict[str, str]] = {
     "usage_command": "Write `{command} ask` and your question, or `{command} help`.",
     "privacy": (
         "I remember what was said in the threads that I take part in, as much as the model can "
-        "read, and for at most {days} days after the last message. It stays on our own machine "
-        "and goes to no other company. Messages that are edited or deleted are edited or "
-        "deleted in my memory too."
+        "read, and for at most {days} days after the last message. {stays} "
+        "Messages that are edited or deleted are edited or deleted in my memory too."
     ),
     "model": "The model that answers here is {model}.",
     # Reset
@@ -177,6 +191,7 @@ ENGLISH: Final[dict[str, str]] = {
     "home_title": "{name}",
     "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",
     "home_model": "Model: {model}",
+    "home_host": "The model’s server at {host} is sent what you ask me.",
     "home_memory": "Memory: {days} days after a conversation's last message.",
     "home_forget": "Forget everything I said",
     "home_admin": "For admins",
@@ -255,7 +270,7 @@ ENGLISH: Final[dict[str, str]] = {
     "cmd_menu_ask": "Ask Henji about this",
     "cmd_menu_ask_about": "Ask the language model about a message",
     "discord_help": (
-        "I answer with a language model that runs on our own machine ({model}).\n"
+        "I answer with a language model that runs {runs} ({model}).\n"
         "• `/ask`: a question; with `private`, only you see the reply. "
         "`/chat`: a thread for a conversation.\n"
         "• Mention me in a channel or a thread, or write to me directly.\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import attrgetter
@@ -16,7 +16,7 @@ from typing import TypeAlias
 import structlog
 
 from core.dialogue.formats import load_format
-from core.dialogue.formats.base import Format, Message, with_name
+from core.dialogue.formats.base import Format, Message, NotAppendable, with_name
 from core.dialogue.prompt_cache import CachedDialogue, Encoder, PromptCache, Segment
 from core.dialogue.reply import Reply
 from core.dialogue.tokenizers import check_vocabulary, load_tokenizer
@@ -51,8 +51,16 @@ class Dialogue:
     """
 
     def __init__(
-        self, spec: ModelSpec, tokenizer: Tokenizer, format_: Format, *, speaker_names: bool = False
+        self,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        format_: Format,
+        *,
+        speaker_names: bool = False,
+        system_prompt: str = "",
     ) -> None:
+        """`system_prompt` is that of the format."""
+        spec = replace(spec, max_thinking_tokens=_thinking_tokens(spec, format_))
         self.spec = spec
         self.tokenizer = tokenizer
         self.stop_ids = format_.reply_syntax.stop_ids
@@ -62,10 +70,9 @@ class Dialogue:
         """Empty: the next speaker's line has no fixed ids, so `Reply` ends the reply there."""
         self._format = format_
         self._speaker_names = speaker_names
+        self._system_prompt = system_prompt
         self._encoder = Encoder(tokenizer)
         self._cache = PromptCache()
-        self._day = date.today()
-        """The day of the cached prompts, for a format that writes the date."""
         self._token_count = lru_cache(4096)(self._count_tokens)
         self._empty = len(self._encoder.whole(format_.whole([Message("user", "")], "")))
         if self._empty >= spec.prompt_budget:
@@ -94,7 +101,19 @@ class Dialogue:
         if directory is not None and (directory / "config.json").exists():
             check_vocabulary(tokenizer, spec, directory)
         format_ = load_format(spec, tokenizer, system_prompt)
-        return cls(spec, tokenizer, format_, speaker_names=speaker_names)
+        return cls(
+            spec, tokenizer, format_, speaker_names=speaker_names, system_prompt=system_prompt
+        )
+
+    @property
+    def longest_reply(self) -> int:
+        """Tokens of the longest reply, with the longest thought before it."""
+        return self.spec.max_new_tokens + (self.spec.max_thinking_tokens or 0)
+
+    @property
+    def ignores_thinking(self) -> bool:
+        """Whether the model's template has no switch for the setting `thinking`."""
+        return self.spec.thinking != "default" and not self._format.thinking_switch
 
     def encode_text(self, text: str) -> list[int]:
         """The ids of a text in a user's turn, without the turn's markers."""
@@ -120,41 +139,58 @@ class Dialogue:
         return "" if alone == "a" else "\n"
 
     def with_spec(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
-        """The same dialogue with another sampling, reply length or system prompt.
+        """The same dialogue with another sampling, reply length, system prompt or thinking.
 
         ModelError where the format cannot take that prompt, or the prompt leaves no room.
         """
-        format_ = self._format
-        if system_prompt is not None:
-            format_ = load_format(spec, self.tokenizer, system_prompt)
-        return Dialogue(spec, self.tokenizer, format_, speaker_names=self._speaker_names)
+        format_, wanted = self._format, self._system_prompt
+        if system_prompt is not None or spec.thinking != self.spec.thinking:
+            wanted = wanted if system_prompt is None else system_prompt
+            format_ = load_format(spec, self.tokenizer, wanted)
+        names = self._speaker_names
+        return Dialogue(spec, self.tokenizer, format_, speaker_names=names, system_prompt=wanted)
 
-    def reply(self, *, resume: str = "") -> Reply:
-        """A new reply; `resume` is its text so far."""
+    def reply(self, *, resume: str = "", thought: str = "") -> Reply:
+        """A new reply; `resume` is its text so far, or `thought` its unfinished thought."""
         detokenizer = self.tokenizer.detokenizer(inside=True)  # it follows the prompt
-        guard = self.spec.loop_guard
-        return Reply(detokenizer, self._format.reply_syntax, resume, loop_guard=guard)
+        spec = self.spec
+        return Reply(
+            detokenizer,
+            self._format.reply_syntax,
+            resume,
+            thought,
+            loop_guard=spec.loop_guard,
+            most=(spec.max_new_tokens, spec.max_thinking_tokens or 0),
+        )
 
-    def prompt(self, turns: Sequence[Turn], *, low_water: float, resume: str = "") -> Prompt:
+    @property
+    def keeps_thoughts(self) -> bool:
+        """Whether the model's template has the thoughts of earlier replies in the prompt."""
+        return self._format.keeps_thoughts
+
+    def prompt(
+        self, turns: Sequence[Turn], *, low_water: float, resume: str = "", thought: str = ""
+    ) -> Prompt:
         """The prompt for a reply to the last of `turns`; it fits beside the longest reply.
 
         If not all turns fit, it is cut down to `low_water` of the budget, so that the next prompts
-        begin with the same turn. With `resume`, it ends with the reply so far. Raises TurnTooLong
-        where the last turn alone is over the budget.
+        begin with the same turn. With `resume` or `thought`, it ends with the reply so far. Raises
+        TurnTooLong where the last turn alone is over the budget.
         """
         if not turns:
             raise ValueError("a prompt needs a turn to answer")
         if (tokens := self._fewest_tokens(turns[-1].text)) > self.spec.prompt_budget:
             raise TurnTooLong(tokens, self.spec.prompt_budget)
-        if self._format.dated and (today := date.today()) != self._day:
-            self._cache, self._day = PromptCache(), today
+        if self._format.refresh():
+            self._cache = PromptCache()
         known = self._find_cached(turns)
-        start, cached = known or (self._first_start(turns, low_water, resume), None)
+        start, cached = known or (self._first_start(turns, low_water, resume or thought), None)
         while True:
-            ids, counts, extended = self._build(turns, start, cached, resume)
+            ids, counts, extended = self._build(turns, start, cached, (resume, thought))
             if len(ids) <= self.spec.prompt_budget:
                 break
-            start, cached = self._later_start(turns, start, len(ids), low_water, resume), None
+            room = low_water, resume or thought
+            start, cached = self._later_start(turns, start, len(ids), *room), None
         if extended:
             self._cache.put(extended, known[1] if known else None)
         return Prompt(ids, start, MappingProxyType(counts))
@@ -162,17 +198,29 @@ class Dialogue:
     # -- from turns to ids ------------------------------------------------------------------------
 
     def _build(
-        self, turns: Sequence[Turn], start: int, cached: CachedDialogue | None, resume: str
+        self,
+        turns: Sequence[Turn],
+        start: int,
+        cached: CachedDialogue | None,
+        so_far: tuple[str, str],
     ) -> _BuiltPrompt:
-        """The prompt of the turns from `start` on, of which `cached` holds the first ones."""
-        if not self._format.append_only:
-            groups = list(self._groups(turns[start:]))
-            rendered = self._format.whole(list(map(self._message, groups)), resume)
-            return self._encoder.whole(rendered), self._token_counts(turns[start:]), None
-        cached = cached or CachedDialogue()
+        """The prompt of the turns from `start` on, of which `cached` holds the first ones.
+
+        It ends with the text or the thought of the reply `so_far`.
+        """
+        if self._format.append_only:
+            with suppress(NotAppendable):
+                return self._append(turns, start, cached or CachedDialogue(), so_far)
+        groups = list(self._groups(turns[start:]))
+        rendered = self._format.whole(list(map(self._message, groups)), *so_far)
+        return self._encoder.whole(rendered), self._token_counts(turns[start:]), None
+
+    def _append(
+        self, turns: Sequence[Turn], start: int, cached: CachedDialogue, so_far: tuple[str, str]
+    ) -> _BuiltPrompt:
         segments = self._segments(turns[start + len(cached.turns) :], first=not cached.turns)
         extended = cached.extend(segments, self._encoder)
-        ids, counts = extended.finish(self._format.tail(resume), self._encoder)
+        ids, counts = extended.finish(self._format.tail(*so_far), self._encoder)
         return ids, counts, extended
 
     def _find_cached(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
@@ -202,7 +250,9 @@ class Dialogue:
         if self._speaker_names:
             group = [with_name(turn, self.tokenizer.normalized) for turn in group]
         messages = list(map(self._format.message, group))
-        return Message(messages[0].role, "\n".join(message.text for message in messages))
+        thoughts = "\n".join(message.thought for message in messages if message.thought)
+        text = "\n".join(message.text for message in messages)
+        return Message(messages[0].role, text, thoughts)
 
     # -- what fits ---------------------------------------------------------------------------------
 
@@ -232,7 +282,7 @@ class Dialogue:
         """The oldest turn that fits into `room` tokens with all after it; at least the newest."""
         for place in range(len(turns) - 1, -1, -1):
             turn = turns[place]
-            room -= self._token_count(turn.role, turn.text, turn.name) - joined
+            room -= self._tokens_of(turn) - joined
             if room < 0:
                 return min(place + 1, len(turns) - 1)
         return 0
@@ -249,18 +299,37 @@ class Dialogue:
         return self._empty + (self._encoder.count(resume) if resume else 0)
 
     def _token_counts(self, turns: Sequence[Turn]) -> Mapping[str, int]:
-        return {turn.id: self._token_count(turn.role, turn.text, turn.name) for turn in turns}
+        return {turn.id: self._tokens_of(turn) for turn in turns}
+
+    def _tokens_of(self, turn: Turn) -> int:
+        thought = turn.thought if self.keeps_thoughts else ""
+        return self._token_count(turn.role, turn.text, turn.name, thought)
 
     def _fewest_tokens(self, text: str) -> int:
         """A bound that costs nothing: no token has more characters than the longest piece."""
         return len(text) // self.tokenizer.longest
 
-    def _count_tokens(self, role: Role, text: str, name: str) -> int:
+    def _count_tokens(self, role: Role, text: str, name: str, thought: str) -> int:
         """The tokens of one turn between two others; fewer, where it cannot fit anyway."""
         if (tokens := self._fewest_tokens(text)) > self.spec.prompt_budget:
             return tokens
-        message = self._message([Turn("", role, "", text, 0.0, name)])
-        return len(self._encoder.whole(self._format.following(message)))
+        message = self._message([Turn("", role, "", text, 0.0, name, thought=thought)])
+        try:
+            return len(self._encoder.whole(self._format.following(message)))
+        except NotAppendable:
+            return len(self._encoder.whole(message.thought + message.text))
+
+
+LONGEST_THOUGHT = 4096
+"""Tokens, where nothing else is set and the context is long enough."""
+
+
+def _thinking_tokens(spec: ModelSpec, format_: Format) -> int:
+    """The tokens of the longest thought; 0 for a model that writes none."""
+    if format_.reply_syntax.thoughts is None:
+        return 0
+    default = min(LONGEST_THOUGHT, spec.context_length // 4)
+    return default if spec.max_thinking_tokens is None else spec.max_thinking_tokens
 
 
 MAX_DIALOGUES = 64
@@ -302,13 +371,23 @@ class PlaceDialogues:
         except (ModelError, TurnTooLong) as error:
             log.warning("a place's system prompt does not go with the model", error=str(error))
             return self.default.with_spec(spec, None)
+        if dialogue.ignores_thinking:
+            log.warning(
+                "the model's chat template has no switch for thinking", wanted=spec.thinking
+            )
         return dialogue
 
 
 def spec_with_rules(spec: ModelSpec, rules: Rules) -> ModelSpec:
-    """The spec where these rules hold. A reply is never longer than half the context."""
+    """The spec where these rules hold. A reply is never longer than half the context, and a thought
+    no longer than a quarter; what the model's own settings give may be more."""
+    length, thought = spec.context_length, spec.max_thinking_tokens or 0
     wanted = rules.max_new_tokens or spec.max_new_tokens
-    longest = max(spec.max_new_tokens, spec.context_length // 2)
+    thinking = rules.max_thinking_tokens or thought
     return replace(
-        spec, sampling=rules.sampling(spec.sampling), max_new_tokens=min(wanted, longest)
+        spec,
+        sampling=rules.sampling(spec.sampling),
+        max_new_tokens=min(wanted, max(spec.max_new_tokens, length // 2)),
+        max_thinking_tokens=min(thinking, max(thought, length // 4)),
+        thinking=rules.thinking or spec.thinking,
     )

@@ -23,23 +23,27 @@ ASSISTANT = 0x110001
 """Begins a reply."""
 END = 0x110002
 """Ends a turn; in a reply, the end of sequence."""
+SYSTEM = 0x110003
+"""Begins a system prompt, in the messages for a server."""
 
-USER_MARK, ASSISTANT_MARK, END_MARK = "\ud800", "\ud801", "\ud802"
+USER_MARK, ASSISTANT_MARK, END_MARK, SYSTEM_MARK = "\ud800", "\ud801", "\ud802", "\ud803"
 
-_IDS = {USER_MARK: USER, ASSISTANT_MARK: ASSISTANT, END_MARK: END}
+_IDS = {USER_MARK: USER, ASSISTANT_MARK: ASSISTANT, END_MARK: END, SYSTEM_MARK: SYSTEM}
 _MARKS = {ident: mark for mark, ident in _IDS.items()}
 
 
 class CodepointTokenizer:
     """One id a character. It needs no file."""
 
-    size = END + 1
+    size = SYSTEM + 1
     needed = size
     longest = 1
     controls: Mapping[str, int] = MappingProxyType(_IDS)
     reserved: Sequence[str] = tuple(_IDS)
     fingerprint = "codepoints-1"
-    cut: re.Pattern[str] | None = re.compile(f"(?=[{USER_MARK}{ASSISTANT_MARK}{END_MARK}])")
+    cut: re.Pattern[str] | None = re.compile(
+        f"(?=[{USER_MARK}{ASSISTANT_MARK}{END_MARK}{SYSTEM_MARK}])"
+    )
 
     def encode(self, text: str) -> list[int]:
         return [_IDS.get(character, ord(character)) for character in text]
@@ -48,7 +52,7 @@ class CodepointTokenizer:
         return "".join(chr(ident) for ident in ids if ident not in _MARKS)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        names = {USER: "<user>", ASSISTANT: "<assistant>", END: "<end>"}
+        names = {USER: "<user>", ASSISTANT: "<assistant>", END: "<end>", SYSTEM: "<system>"}
         return [names.get(ident) or chr(ident) for ident in ids]
 
     def normalized(self, text: str) -> str:
@@ -71,6 +75,23 @@ class CodepointDetokenizer:
         return ""
 
 
+def messages_in(prompt: Sequence[int]) -> list[dict[str, str]]:
+    """The messages of a prompt in code points, as chat servers take them; a reply that was begun
+    is the last of them."""
+    roles = {USER: "user", ASSISTANT: "assistant", SYSTEM: "system"}
+    starts = [at for at, ident in enumerate(prompt) if ident in roles]
+    ends = [*starts[1:], len(prompt)]
+    messages = [
+        {
+            "role": roles[prompt[start]],
+            "content": "".join(chr(i) for i in prompt[start + 1 : end] if i not in _MARKS),
+        }
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    begun = messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"]
+    return messages[:-1] if begun else messages
+
+
 _ROLE_MARKS = {"user": USER_MARK, "assistant": ASSISTANT_MARK}
 
 
@@ -84,7 +105,8 @@ class EchoFormat:
     alternates = False
     user_first = False
     append_only = True
-    dated = False
+    keeps_thoughts = False
+    thinking_switch = False
     reply_syntax = ReplySyntax(stop_ids=frozenset((END, USER, ASSISTANT)), strip=False)
 
     def message(self, turn: Turn) -> Message:
@@ -96,8 +118,11 @@ class EchoFormat:
     def following(self, message: Message) -> str:
         return f"{_ROLE_MARKS[message.role]}{message.text}{END_MARK}"
 
-    def tail(self, reply: str) -> str:
+    def tail(self, reply: str, thought: str = "") -> str:
         return ASSISTANT_MARK + clean(reply)
 
-    def whole(self, messages: Sequence[Message], reply: str) -> str:
+    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
         return "".join(map(self.following, messages)) + self.tail(reply)
+
+    def refresh(self) -> bool:
+        return False

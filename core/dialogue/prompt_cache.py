@@ -50,7 +50,7 @@ class Encoder:
         return self.whole(text), context_free
 
 
-_prompt_fields = attrgetter("id", "role", "text", "name")
+_prompt_fields = attrgetter("id", "role", "text", "name", "thought")
 """The fields of a turn that a prompt depends on."""
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 
 from core.dialogue.formats.base import ReplySyntax
 from core.dialogue.loop_detection import WINDOW, first_round_end
 from core.dialogue.sanitize import clean
-from core.dialogue.thoughts import overlap
+from core.dialogue.thoughts import ThoughtReader, overlap
 from core.dialogue.tokenizers.base import Detokenizer
 from core.types import FinishReason
 
@@ -31,17 +32,24 @@ class Reply:
         detokenizer: Detokenizer,
         syntax: ReplySyntax,
         resume: str = "",
+        thought: str = "",
         *,
         loop_guard: bool = False,
+        most: tuple[int, int] = (sys.maxsize, sys.maxsize),
     ) -> None:
-        """`loop_guard`: end the reply where the model repeats itself for ever."""
+        """`loop_guard`: end the reply where the model repeats itself for ever; `most`: tokens of
+        the answer, and of the thought before it."""
         self.tokens = 0
+        self.thought_tokens = 0
+        """Those of them that are not the answer's."""
         self.finish_reason: FinishReason | None = None
         self._detokenizer = detokenizer
         self._syntax = syntax
         self._loop_guard = loop_guard
-        thoughts = syntax.thoughts
-        self._thoughts = thoughts.reader(answering=bool(resume)) if thoughts else None
+        self._most = most
+        self._thoughts: ThoughtReader | None = None
+        if syntax.thoughts:
+            self._thoughts = syntax.thoughts.reader(answering=bool(resume), thought=thought)
         self._pending = ""
         """Decoded text that may be half of a line end."""
         self._old: list[str] = []
@@ -57,16 +65,24 @@ class Reply:
         """Whether the last line cannot become a mark any more."""
         self._checked = 0
         """The length of the text at the last check for a loop."""
+        self._is_cut = False
+        """The reply, or its thought, is as long as it may be."""
 
     def push(self, ids: Sequence[int], text: str | None = None) -> str:
         """Add ids, or text from a server without ids, and return the new text to show.
 
-        Sets `finish_reason` where the reply ends itself.
+        Sets `finish_reason` where the reply ends itself, or its thought is too long.
         """
         if self.finish_reason is not None:
             return ""
-        self.tokens += len(ids) or 1
-        self._append(self._decode(ids) if text is None else text)
+        if self._thoughts is None:
+            self.tokens += len(ids) or 1
+            self._append(self._decode(ids) if text is None else text)
+        elif text is not None:
+            self._push_one(text)
+        else:
+            for ident in ids:  # one may be the first of the answer
+                self._push_one(self._decode([ident]))
         start, self._shown = self._shown, max(self._shown, self._shown_end())
         shown = self._text[start : self._shown]
         self._put_aside()
@@ -74,6 +90,8 @@ class Reply:
 
     def finish(self, reason: FinishReason) -> tuple[str, FinishReason]:
         """The whole reply, and why it ended: `reason`, unless it ended itself before."""
+        if self._is_cut:  # the text that was held back may be shown
+            reason, self.finish_reason = "length", None
         if self.finish_reason is None:
             # an unfinished character is dropped
             self._append(self._detokenizer.finish().rstrip("\ufffd"))
@@ -90,6 +108,23 @@ class Reply:
     def is_thinking(self) -> bool:
         """Whether the model is writing a thought, of which nothing is shown."""
         return self._thoughts is not None and self._thoughts.thinking
+
+    @property
+    def thought(self) -> str:
+        """The thought before the answer, as far as it was written."""
+        return self._thoughts.thought if self._thoughts else ""
+
+    def _push_one(self, text: str) -> None:
+        """Add the text of one token, and end the reply at its longest."""
+        if self.finish_reason is not None:
+            return
+        self.tokens += 1
+        self._append(text)
+        self.thought_tokens += self.is_thinking
+        of_answer, of_thought = self._most
+        over = self.thought_tokens >= of_thought and self.is_thinking
+        if self.finish_reason is None and (over or self.tokens - self.thought_tokens >= of_answer):
+            self.finish_reason, self._is_cut = "length", True
 
     def _decode(self, ids: Sequence[int]) -> str:
         if not self._syntax.thought_ids:

@@ -44,16 +44,39 @@ class ThoughtSyntax:
     controls: Mapping[str, str] = field(default_factory=dict)
     """Control token -> its placeholder character."""
 
-    def reader(self, *, answering: bool) -> ThoughtReader:
-        """A reader of one reply; `answering`: its answer was begun before."""
+    def reader(self, *, answering: bool = False, thought: str = "") -> ThoughtReader:
+        """A reader of one reply. `answering`: its answer was begun before. `thought`: the
+        unfinished thought that it goes on with."""
         if not self.close:
-            return ChannelReader()
-        return TagReader(self, thinking=self.opened and not answering, answering=answering)
+            return ChannelReader(thought, answering=answering)
+        thinking = bool(thought) or (self.opened and not answering)
+        return TagReader(self, thought, thinking=thinking, answering=answering)
 
     @property
     def before_answer(self) -> str:
-        """What ends a thought that the prompt began, in front of an answer to go on with."""
+        """What stands in front of an answer to go on with."""
+        if not self.close:
+            return "<|channel|>final<|message|>"
         return f"\n{self.close}\n\n" if self.opened else ""
+
+    def begin(self, thought: str) -> str:
+        """What stands behind the prompt in front of the rest of a thought."""
+        if not self.close:
+            return f"<|channel|>analysis<|message|>{thought}"
+        return thought if self.opened else f"{self.open}\n{thought}"
+
+    def wrap(self, thought: str) -> str:
+        """A thought between its tags."""
+        return f"{self.open}{thought}{self.close}"
+
+    def split(self, text: str) -> tuple[str, str]:
+        """The thought that stands between tags at the beginning of a stored reply, and the rest:
+        earlier releases kept it there. Empty where there is none."""
+        said = text.lstrip()
+        if not self.close or not said.startswith(self.open) or self.close not in said:
+            return "", text
+        thought, _, answer = said.removeprefix(self.open).partition(self.close)
+        return thought, answer
 
 
 def find_thoughts(template: str, controls: Collection[str], tail: str) -> ThoughtSyntax | None:
@@ -71,11 +94,13 @@ def find_thoughts(template: str, controls: Collection[str], tail: str) -> Though
 class TagReader:
     """Separates a thought between two tags from the answer behind it."""
 
-    def __init__(self, syntax: ThoughtSyntax, *, thinking: bool, answering: bool) -> None:
+    def __init__(
+        self, syntax: ThoughtSyntax, thought: str, *, thinking: bool, answering: bool
+    ) -> None:
         self._syntax = syntax
         self._held = ""
         """The beginning of a reply that may become a tag, or the end of a thought that may."""
-        self._thought: list[str] = []
+        self._thought = [thought]
         self._answered = answering
         self.thinking = thinking
         self.ended = False
@@ -96,12 +121,20 @@ class TagReader:
 
     def finish(self, *, cut: bool) -> str:
         """The rest of the answer. A model that ended, and said nothing outside of its thought, has
-        answered in it; a thought that was `cut` is no answer."""
+        answered in it; the thought of a reply that was `cut` is no answer."""
         rest, self._held = _CONTROLS.sub("", self._held), ""
         if self._answered or (not self.thinking and rest.strip()):
             return rest
-        thought = "".join((*self._thought, rest if self.thinking else "")).strip()
-        return "" if cut and self.thinking else thought or rest
+        if self.thinking:
+            self._thought.append(rest)
+        if cut:
+            return "" if self.thinking else rest
+        return self.thought or rest
+
+    @property
+    def thought(self) -> str:
+        """The thought so far."""
+        return "".join(self._thought).strip()
 
     def _begin(self) -> None:
         said = self._held.lstrip()
@@ -131,13 +164,13 @@ class TagReader:
 class ChannelReader:
     """Separates the messages of other channels from those of the channel ``final``."""
 
-    def __init__(self) -> None:
+    def __init__(self, thought: str, *, answering: bool) -> None:
         self._held = ""
         """A header that is not whole yet."""
-        self._in_header = True
-        self._thought: list[str] = []
-        self._answered = False
-        self.thinking = False
+        self._in_header = not (thought or answering)
+        self._thought = [thought]
+        self._answered = answering
+        self.thinking = bool(thought)
         self.ended = False
 
     def push(self, text: str) -> str:
@@ -152,8 +185,11 @@ class ChannelReader:
 
     def finish(self, *, cut: bool) -> str:
         """The rest of the answer; see `TagReader.finish`."""
-        if self._answered or (cut and self.thinking):
-            return ""
+        return "" if self._answered or cut else self.thought
+
+    @property
+    def thought(self) -> str:
+        """The thoughts so far."""
         return "".join(self._thought).strip()
 
     def _read_header(self) -> bool:
@@ -190,6 +226,9 @@ class ThoughtReader(Protocol):
     """Whether the newest text is a thought."""
     ended: bool
     """Whether the answer has ended by itself."""
+
+    @property
+    def thought(self) -> str: ...
 
     def push(self, text: str) -> str: ...
 

@@ -53,5 +53,7 @@ async def open_remote_engine(settings: Settings, spec: ModelSpec) -> Engine:
         model=spec.adapter or settings.openai_model,
         slots=settings.places or 64,
         seeds=settings.openai_seeds,
+        api=settings.openai_api,
+        silence=settings.openai_timeout,
     )
     return await OpenAIEngine.open(remote)

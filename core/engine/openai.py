@@ -1,21 +1,30 @@
-"""The remote engine: a server that speaks OpenAI's completions and takes token ids.
+"""The remote engine: another server computes the replies.
 
-vLLM does, and those that follow it. The prompt goes out as ids and the reply comes back as ids
+``completions``: a server that speaks OpenAI's completions and takes token ids, as vLLM does and
+those that follow it. The prompt goes out as ids and the reply comes back as ids
 (`return_token_ids`), so that text stays only text: what a person typed cannot become a control
 token on the way. Replies come as text only from a server that gives no ids.
+
+``llama.cpp``: the same through its server's own ``/completion``, which gives ids too.
+
+``chat``: a server that takes messages alone, as ollama and hosted ones. Its own template makes the
+prompt: nothing here knows how many tokens that has, or keeps typed control tokens text.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
+from urllib.parse import urljoin
 
 import aiohttp
 
+from core.dialogue.echo import END, USER, messages_in
 from core.engine_types import Chunk, EngineStats, GenerationRequest, Throughput
 from core.errors import EngineError, EngineRefused, ModelError
 from core.types import FinishReason, Sampling
@@ -23,6 +32,8 @@ from core.types import FinishReason, Sampling
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.25
 """Seconds before the second attempt; each later pause is twice as long."""
+Api: TypeAlias = Literal["completions", "llama.cpp", "chat"]
+
 _LINE_BYTES = 1 << 26
 """The longest line: the first event may repeat the prompt's ids, or its log probabilities."""
 
@@ -39,7 +50,8 @@ class RemoteServer:
     slots: int = 64
     seeds: bool = True
     """Whether a request says its seed."""
-    silence: float = 120.0
+    api: Api = "completions"
+    silence: float = 300.0
     """Seconds without an event after which the server is given up."""
 
 
@@ -56,6 +68,8 @@ class OpenAIEngine:
         self._http = http
         self._running = 0
         self._throughput = Throughput()
+        self._left_out: set[str] = set()
+        """Parameters that the server has said it does not know."""
 
     @classmethod
     async def open(cls, remote: RemoteServer) -> Self:
@@ -66,7 +80,10 @@ class OpenAIEngine:
             timeout=aiohttp.ClientTimeout(total=None, connect=10, sock_read=remote.silence),
         )
         try:
-            engine = cls(remote, remote.model or await _first_model(http, remote), http)
+            listed = remote.model or (
+                "" if remote.api == "llama.cpp" else await _first_model(http, remote)
+            )
+            engine = cls(remote, listed, http)
             await engine._probe()
         except BaseException:
             await http.close()
@@ -103,14 +120,17 @@ class OpenAIEngine:
         await self._http.close()
 
     async def _probe(self) -> None:
-        """Generate one token from one id."""
-        request = GenerationRequest("probe", (0,), Sampling(temperature=0), 1, seed=0)
+        """Generate one token from one id, or from one word."""
+        chats = self._remote.api == "chat"
+        prompt = (USER, *map(ord, "Hi"), END) if chats else (0,)
+        request = GenerationRequest("probe", prompt, Sampling(temperature=0), 1, seed=0)
         try:
             async for _ in self._with_retries(request):
                 pass
         except EngineRefused as error:
+            sent = "a message" if chats else "a prompt of token ids"
             raise ModelError(
-                f"the server at {self._remote.base_url} refuses a prompt of token ids ({error})"
+                f"the server at {self._remote.base_url} refuses {sent} ({error}){_ADVICE[chats]}"
             ) from None
         except EngineError as error:
             raise ModelError(str(error)) from None
@@ -118,7 +138,7 @@ class OpenAIEngine:
     async def _with_retries(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         for attempt in range(_ATTEMPTS):
             try:
-                async for chunk in self._stream(request):
+                async for chunk in self._with_what_it_knows(request):
                     yield chunk
             except _RetryableError as error:
                 if attempt == _ATTEMPTS - 1:
@@ -127,34 +147,55 @@ class OpenAIEngine:
             else:
                 return
 
-    def _body(self, request: GenerationRequest) -> dict[str, Any]:
-        sampling = request.sampling
-        body = {
-            "model": self._model,
-            "prompt": list(request.prompt),
-            "max_tokens": request.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "stream": True,
-            "return_token_ids": True,
-        }
-        if self._remote.seeds:
-            body["seed"] = request.seed
-        # Beyond OpenAI's own words: sent only where they say something.
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1:
-            body["repetition_penalty"] = sampling.repetition_penalty
-        if request.stop_ids:
-            body["stop_token_ids"] = sorted(request.stop_ids)
-        return body
+    async def _with_what_it_knows(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        """One attempt, without the parameters that the server names in its refusal."""
+        while True:
+            body = self._body(request)
+            try:
+                async for chunk in self._stream(request, body):
+                    yield chunk
+            except EngineRefused as error:
+                named = name_of_unknown(str(error), body)
+                if not named:
+                    raise
+                self._left_out.add(named)
+            else:
+                return
 
-    async def _stream(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self._model} if self._model else {}
+        if self._remote.api == "llama.cpp":
+            body |= _llama_cpp_body(request)
+        elif self._remote.api == "chat":
+            body |= {"messages": messages_in(request.prompt), **_common_body(request)}
+        else:
+            body |= {"prompt": list(request.prompt), "return_token_ids": True}
+            body |= _common_body(request)
+            if request.stop_ids:
+                body["stop_token_ids"] = sorted(request.stop_ids)
+        if self._remote.seeds:
+            body["seed"] = (
+                request.seed % 2**31 if self._remote.api != "completions" else request.seed
+            )
+        if "max_tokens" in self._left_out and "max_tokens" in body:
+            body["max_completion_tokens"] = body["max_tokens"]
+        return {name: value for name, value in body.items() if name not in self._left_out}
+
+    @property
+    def _url(self) -> str:
+        base = self._remote.base_url.rstrip("/")
+        if self._remote.api == "llama.cpp":
+            return f"{base.removesuffix('/v1')}/completion"
+        return f"{base}/{'chat/completions' if self._remote.api == 'chat' else 'completions'}"
+
+    async def _stream(
+        self, request: GenerationRequest, body: Mapping[str, Any]
+    ) -> AsyncIterator[Chunk]:
         """One attempt: `_RetryableError` before its first chunk, `EngineError` after it."""
         reply = _RemoteReply(request)
         try:
-            url = f"{self._remote.base_url.rstrip('/')}/completions"
-            async with self._http.post(url, json=self._body(request)) as response:
+            # a client that followed a redirect would ask by GET, or take the key to another host
+            async with self._http.post(self._url, json=body, allow_redirects=False) as response:
                 try:
                     await _check(response)
                     async for event in _events(response):
@@ -173,6 +214,65 @@ class OpenAIEngine:
             raise EngineError(f"{self._remote.base_url}: {sentence}") from None
 
 
+_UNKNOWN = re.compile(
+    r"unsupported|unrecognized|unknown|not (supported|permitted|allowed)|extra", re.I
+)
+
+
+def name_of_unknown(sentence: str, body: Mapping[str, Any]) -> str:
+    """The parameter that a server says it does not know; empty where it says something else."""
+    if not _UNKNOWN.search(sentence):
+        return ""
+    return next((name for name in _OPTIONAL if name in body and name in sentence), "")
+
+
+_ADVICE = (
+    ": llama.cpp's server takes them with HENJI_OPENAI_API=llama.cpp, and a server that takes "
+    "messages alone is served by HENJI_OPENAI_API=chat",
+    "",
+)
+_OPTIONAL = (
+    "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop_token_ids",
+    "return_token_ids",
+)  # fmt: skip
+"""The parameters that a server may not know. ``max_tokens`` has another name for some models."""
+
+
+def _common_body(request: GenerationRequest) -> dict[str, Any]:
+    """What completions and chat have in common."""
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "max_tokens": request.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stream": True,
+    }
+    # beyond OpenAI's own words: sent only where they say something
+    if sampling.top_k:
+        body["top_k"] = sampling.top_k
+    if sampling.repetition_penalty != 1:
+        body["repetition_penalty"] = sampling.repetition_penalty
+    return body
+
+
+def _llama_cpp_body(request: GenerationRequest) -> dict[str, Any]:
+    """llama.cpp's own names. What its server would add by default is turned off."""
+    sampling = request.sampling
+    return {
+        "prompt": list(request.prompt),
+        "n_predict": request.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": 0,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": -1,
+        "stream": True,
+        "return_tokens": True,
+        "cache_prompt": True,
+    }
+
+
 class _RemoteReply:
     """One reply so far, held against the request's own stops and length."""
 
@@ -181,6 +281,8 @@ class _RemoteReply:
         self.ended = False
         self._request = request
         self._ids: list[int] = []
+        self._thinking = False
+        """The server sends a thought, in a field of its own."""
         self._texts = 0
         """Events with text alone: each has at least a token."""
 
@@ -191,6 +293,8 @@ class _RemoteReply:
             return Chunk(finish_reason="stop") if self.begun else None
         if event.get("error") or event.get("object") == "error":
             raise EngineError(f"the server gave up: {_message(event)}")
+        if "content" in event and "choices" not in event:
+            event = {"choices": [_of_llama_cpp(event)]}
         if not event.get("choices"):
             return None
         try:
@@ -212,12 +316,25 @@ class _RemoteReply:
         self.begun = True
         return Chunk(ids=ids, text=text, finish_reason=reason)
 
-    @staticmethod
-    def _text_of(choice: Mapping[str, Any]) -> str | None:
-        text = choice.get("text") or (choice.get("delta") or {}).get("content") or None
-        if text is not None and not isinstance(text, str):
+    def _text_of(self, choice: Mapping[str, Any]) -> str | None:
+        """The text of a choice. A thought in a field of its own gets its tags back."""
+        said = choice.get("delta") or choice.get("message") or {}
+        text = choice.get("text") or said.get("content") or ""
+        thought = next((said[key] for key in _THOUGHT_KEYS if said.get(key)), "")
+        if isinstance(text, list):
+            thought, text = _of_parts(text)
+        if not isinstance(text, str) or not isinstance(thought, str):
             raise TypeError("text is expected")
-        return text
+        return self._with_tags(thought, text) or None
+
+    def _with_tags(self, thought: str, text: str) -> str:
+        written = ""
+        if thought:
+            written = ("" if self._thinking else "<think>") + thought.replace("</think>", "")
+            self._thinking = True
+        if text and self._thinking:
+            written, self._thinking = written + "</think>", False
+        return written + text
 
     def _until_end(self, ids: list[int]) -> tuple[tuple[int, ...], FinishReason | None]:
         """The ids up to a stop or the longest reply, and which of them it was.
@@ -237,6 +354,35 @@ class _RemoteReply:
         return tuple(kept), None
 
 
+_THOUGHT_KEYS = ("reasoning_content", "reasoning")
+"""vLLM renamed the first to the second (its issue 27755); others have either."""
+
+
+def _of_parts(parts: Sequence[Any]) -> tuple[str, str]:
+    """The thought and the text of a content in parts, as Mistral's servers send it."""
+    found = {"thinking": "", "text": ""}
+    for part in parts:
+        kind, inner = part["type"], part.get("thinking", part.get("text"))
+        if isinstance(inner, list):
+            inner = "".join(str(piece.get("text", "")) for piece in inner)
+        if kind in found:
+            found[kind] += inner
+    return found["thinking"], found["text"]
+
+
+def _of_llama_cpp(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An event of llama.cpp's ``/completion`` as a choice."""
+    reason = None
+    if event.get("stop"):
+        limited = event.get("stop_type") == "limit" or event.get("stopped_limit")
+        reason = "length" if limited else "stop"
+    return {
+        "text": event["content"],
+        "token_ids": event.get("tokens") or (),
+        "finish_reason": reason,
+    }
+
+
 _STOPPED = ("stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "completed")
 _TOO_LONG = ("length", "max_tokens", "max_length", "limit")
 
@@ -254,6 +400,10 @@ def _reason(given: object) -> FinishReason | None:
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any] | None]:
     """The server-sent events of a response; None for ``[DONE]``, the last."""
+    if response.content_type == "application/json":  # it does not stream
+        yield _parsed(await response.read())
+        yield None
+        return
     async for line in _lines(response):
         if not line.startswith(b"data:"):
             continue
@@ -261,13 +411,17 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str
         if data == b"[DONE]":
             yield None
             return
-        try:
-            event = json.loads(data)
-        except ValueError:
-            raise aiohttp.ClientPayloadError("the server sent an event that is not JSON") from None
-        if not isinstance(event, dict):
-            raise aiohttp.ClientPayloadError("the server sent an event that is no JSON object")
-        yield event
+        yield _parsed(data)
+
+
+def _parsed(data: bytes) -> Mapping[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError:
+        raise aiohttp.ClientPayloadError("the server sent an event that is not JSON") from None
+    if not isinstance(event, dict):
+        raise aiohttp.ClientPayloadError("the server sent an event that is no JSON object")
+    return event
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -287,6 +441,11 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:
+    if 300 <= response.status < 400:
+        target = urljoin(str(response.url), response.headers.get("Location", ""))
+        raise EngineRefused(f"it redirects to {target}: set HENJI_OPENAI_BASE_URL to that server")
+    if response.status < 300 and response.content_type == "text/html":
+        raise EngineRefused("it answers with a web page: HENJI_OPENAI_BASE_URL ends in /v1, mostly")
     if response.status < 400:
         return
     text = await response.text()

