@@ -29,6 +29,9 @@ for name in list(os.environ):
         del os.environ[name]
 os.environ["HENJI_CONFIG"] = os.devnull
 
+# The processes of a test run share what Numba compiles, so that each kernel is compiled once.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
+
 # How long an example takes says nothing on a machine that does other things beside.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numba
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from core.engine.torch import Limits, TorchEngine
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE as PAGE
 from core.engine.torch.block_manager import BlockManager
-from core.engine.torch.cpu import paged_attention
+from core.engine.torch.cpu import numba_kernels, paged_attention
 from core.engine.torch.cpu.packed_linear import Int8Linear, PackedLinear
 from core.engine.torch.cpu.paged_attention import CpuCache
 from core.engine.torch.scheduler import ScheduledChunk
@@ -270,7 +271,7 @@ async def test_a_model_that_looks_at_its_positions_is_not_traced(
 
 
 async def test_a_model_whose_trace_gives_something_else_is_not_traced(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     class Counting(GPTNeoXForCausalLM):  # type: ignore[no-untyped-call]
         """Its numbers grow a little with each call; a trace would always give the first."""
@@ -283,12 +284,22 @@ async def test_a_model_whose_trace_gives_something_else_is_not_traced(
             out.logits = out.logits * (1 + self.asked / 10_000)
             return out
 
-    torch.manual_seed(5)
-    model = Counting(cast("GPTNeoXConfig", gpt_neox().config))
-    with caplog.at_level(logging.INFO):
-        async with engine_for(model) as engine:
+    def load() -> PreTrainedModel:
+        torch.manual_seed(5)
+        return Counting(cast("GPTNeoXConfig", gpt_neox().config))
+
+    for _ in range(2):  # a second start must not trust the first
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            engine = await TorchEngine.open(
+                load,
+                lambda _: Limits(CONTEXT, cache_bytes=32 << 20),
+                lambda _: tmp_path / "verified",
+            )
             assert ids_of(await reply(engine, request_for([5, 6, 7])))
-    assert f"{UNTRACED}, and takes longer for a step: a trace of it gives something" in caplog.text
+            await engine.close()
+        why = "and takes longer for a step: a trace of it gives something"
+        assert f"{UNTRACED}, {why}" in caplog.text
 
 
 async def test_a_traced_step_that_fails_says_why_in_one_line(
@@ -311,3 +322,47 @@ async def test_a_traced_step_that_fails_says_why_in_one_line(
             assert all(ids_of(chunks) for chunks in await asyncio.gather(*others))
     assert UNTRACED not in caplog.text
     assert str(failure.value) == "a step failed: RuntimeError: MemoryError: no room for seven"
+
+
+def kept_files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.suffix in {".nbi", ".nbc"}]
+
+
+@pytest.fixture
+def fresh_kernels() -> Iterator[None]:
+    """Compile again in this test, and leave no directory to the others."""
+    before = numba_kernels.numba.config.CACHE_DIR
+    numba_kernels.numba.config.CACHE_DIR = ""
+    numba_kernels.keep_paged_for.cache_clear()
+    yield
+    numba_kernels.numba.config.CACHE_DIR = before
+    numba_kernels.keep_paged_for.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_kernels")
+def test_a_compiled_kernel_is_kept_and_loaded_at_the_next_start(tmp_path: Path) -> None:
+    numba_kernels.keep_compiled(tmp_path)
+    compiled = numba_kernels.keep_paged_for(torch.float32)
+    assert {path.suffix for path in kept_files(tmp_path)} == {".nbi", ".nbc"}
+    numba_kernels.keep_paged_for.cache_clear()
+    loaded: Any = numba_kernels.keep_paged_for(torch.float32)
+    assert loaded is not compiled
+    assert sum(loaded.stats.cache_hits.values()) == 1
+
+
+@pytest.mark.usefixtures("fresh_kernels")
+def test_a_broken_kept_kernel_is_compiled_again(tmp_path: Path) -> None:
+    numba_kernels.keep_compiled(tmp_path)
+    numba_kernels.keep_paged_for(torch.float32)
+    for path in kept_files(tmp_path):
+        path.write_bytes(b"")
+    numba_kernels.keep_paged_for.cache_clear()
+    numba_kernels.keep_paged_for(torch.float32)
+    assert not kept_files(tmp_path)  # the next start writes them anew
+
+
+@pytest.mark.usefixtures("fresh_kernels")
+def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    numba_kernels.keep_compiled(tmp_path / "file")
+    assert numba_kernels.keep_paged_for(torch.float32)

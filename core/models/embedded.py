@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from logging import ERROR
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def _convert_gguf(gguf: Path, directory: Path) -> None:
 
     folder, name = os.fspath(gguf.parent), gguf.name
     # the library's own switch misses a progress bar of the GGUF reader
-    with quiet_transformers(), redirect_stderr(io.StringIO()):
+    with quiet_transformers(), redirect_stderr(io.StringIO()), _parsed_once():
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -92,6 +93,23 @@ def _convert_gguf(gguf: Path, directory: Path) -> None:
         )
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Let transformers read a GGUF file's header once.
+
+    It does so for the tokenizer, the configuration and the weights, and makes the table of tensors'
+    names again for each module: two thirds of the time.
+    """
+    import gguf
+
+    usual = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = (cache(one) for one in usual)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = usual
 
 
 @contextmanager

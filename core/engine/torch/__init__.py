@@ -36,6 +36,7 @@ async def open_torch_engine(
             step_tokens=settings.step_tokens or (2048 if gpu else 256),
             cache_bytes=cache_bytes(model.device, settings.cache_gb),
             int8_weights=settings.int8_weights,
+            kernels=settings.data_dir / "kernels",
         )
 
     def record_for(model: PreTrainedModel) -> Path:

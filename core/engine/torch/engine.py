@@ -51,6 +51,8 @@ class Limits:
     cache_bytes: int = 1 << 30
     int8_weights: bool = False
     """On a CPU: see `Int8Linear`."""
+    kernels: Path | None = None
+    """On a CPU: the directory where compiled kernels are kept for the next start."""
 
 
 class TorchEngine:
@@ -80,6 +82,7 @@ class TorchEngine:
             asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[_Output], _Output]]
         ] = {}
         self._throughput = Throughput()
+        self._verified = False
         self._record_for: Callable[[PreTrainedModel], Path] | None = None
         self._progress: Callable[[LoadingStage], None] = log.debug
 
@@ -108,7 +111,8 @@ class TorchEngine:
     def _prepare(self, model: PreTrainedModel, limits: Limits) -> None:
         check_supported(model, limits.context_length)
         path = self._record_for(model) if self._record_for else None
-        reference = None if is_recorded(path) else reference_of(model.train(False))
+        self._verified = is_recorded(path)
+        reference = None if self._verified else reference_of(model.train(False))
         use_engine_attention(model)
         if model.device.type == "cpu":
             pack_linears(model, int8=limits.int8_weights)
@@ -121,7 +125,8 @@ class TorchEngine:
             most = max(limits.step_tokens, limits.slots)
             exact = not limits.int8_weights
             verify(model, self._runner, reference, step_tokens=most, exact=exact)
-            record(path)
+            if self._runner.verified:
+                record(path)
 
     def _reset_cache(self) -> None:
         """Begin with an empty cache and no sequences."""
@@ -141,12 +146,15 @@ class TorchEngine:
         self._progress("kernels")
         if model.device.type != "cuda":
             # Numba is for the CPU alone
+            from core.engine.torch.cpu.numba_kernels import keep_compiled
             from core.engine.torch.cpu.paged_attention import CpuCache
             from core.engine.torch.cpu.traced_runner import TracedRunner
 
+            if limits.kernels:
+                keep_compiled(limits.kernels)
             cache = CpuCache(shape, blocks)
             self._progress("trace")
-            return TracedRunner(model, cache)
+            return TracedRunner(model, cache, compare=not self._verified)
         # Triton is installed with a GPU alone
         from core.engine.torch.gpu.cuda_graphs import GraphRunner
         from core.engine.torch.gpu.paged_attention import PagedCache

@@ -78,6 +78,8 @@ class Runner(ABC):
 
     runs_ahead = False
     """`launch` returns before the step is computed, and `follow` can queue the next one."""
+    verified = True
+    """False after a check of this start that failed, so that the next start must check again."""
 
     def run(self, chunks: list[ScheduledChunk]) -> list[Result]:
         return self.launch(chunks).wait()

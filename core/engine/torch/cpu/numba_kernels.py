@@ -12,8 +12,14 @@ conversations moved as they grow. Numba's wheels contain their compiler; a host 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -25,6 +31,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from core.engine.torch.block_manager import SIZE as PAGE
+from core.errors import in_brief
+
+log = logging.getLogger(__name__)
 
 # torch uses OpenMP's thread pool too: two pools would compete for the cores.
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
@@ -39,6 +48,35 @@ _LEAST = np.float32(-1e30)
 """Less than any score."""
 _OPTIONS: Any = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
 _inlined = njit(forceinline=True, **_OPTIONS)
+
+
+def keep_compiled(directory: Path) -> None:
+    """Keep compiled kernels in `directory`: compiling them takes ten seconds of a processor.
+
+    Numba keeps them apart by its version and the processor; this adds the kernels' source. A
+    directory that is set already, by NUMBA_CACHE_DIR say, stays.
+    """
+    if numba.config.CACHE_DIR:
+        return
+    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    kept = directory / version
+    with contextlib.suppress(OSError):
+        kept.mkdir(parents=True, exist_ok=True)
+    numba.config.CACHE_DIR = str(kept) if os.access(kept, os.W_OK) else ""
+
+
+def _compile(function: Callable[..., None], signature: Any) -> Callable[..., None]:
+    kernel: Callable[..., None]
+    if kept := numba.config.CACHE_DIR:
+        try:
+            kernel = njit(signature, parallel=True, cache=True, **_OPTIONS)(function)
+        except Exception as error:  # a broken file, or a full disk
+            log.info("the compiled kernels cannot be kept: %s", in_brief(error))
+            shutil.rmtree(kept, ignore_errors=True)
+        else:
+            return kernel
+    kernel = njit(signature, parallel=True, **_OPTIONS)(function)
+    return kernel
 
 
 @cache
@@ -80,8 +118,7 @@ def attend_paged_for(dtype: torch.dtype, size: int) -> Callable[..., None]:
         rows, rows, rows, number[:, :, :, :, ::1], rows,
         types.int64[::1], ints[:, ::1], ints[::1], types.float32, types.int64,
     )  # fmt: skip
-    compiled: Callable[..., None] = njit(signature, parallel=True, **_OPTIONS)(attend_paged)
-    return compiled
+    return _compile(attend_paged, signature)
 
 
 @cache
@@ -89,8 +126,7 @@ def keep_paged_for(dtype: torch.dtype) -> Callable[..., None]:
     """The kernel that keeps a piece's keys and values, compiled at once."""
     ids, pages = _NUMBERS[dtype][:, :, :, ::1], _NUMBERS[dtype][:, :, :, :, ::1]
     signature = types.void(ids, pages, types.int32[::1], types.int64, ids)
-    compiled: Callable[..., None] = njit(signature, parallel=True, **_OPTIONS)(_keep_paged)
-    return compiled
+    return _compile(_keep_paged, signature)
 
 
 def _keep_paged(
