@@ -331,11 +331,10 @@ def kept_files(directory: Path) -> list[Path]:
 @pytest.fixture
 def fresh_kernels() -> Iterator[None]:
     """Compile again in this test, and leave no directory to the others."""
-    before = numba_kernels.numba.config.CACHE_DIR
-    numba_kernels.numba.config.CACHE_DIR = ""
     numba_kernels.keep_paged_for.cache_clear()
-    yield
-    numba_kernels.numba.config.CACHE_DIR = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba.config, "CACHE_DIR", "")
+        yield
     numba_kernels.keep_paged_for.cache_clear()
 
 
@@ -365,4 +364,5 @@ def test_a_broken_kept_kernel_is_compiled_again(tmp_path: Path) -> None:
 def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     numba_kernels.keep_compiled(tmp_path / "file")
-    assert numba_kernels.keep_paged_for(torch.float32)
+    kernel: Any = numba_kernels.keep_paged_for(torch.float32)
+    assert kernel.signatures

@@ -104,12 +104,13 @@ def _parsed_once() -> Iterator[None]:
     """
     import gguf
 
-    usual = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = (cache(one) for one in usual)
+    names = "GGUFReader", "get_tensor_name_map"
+    usual = {name: getattr(gguf, name) for name in names}
+    vars(gguf).update({name: cache(function) for name, function in usual.items()})
     try:
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = usual
+        vars(gguf).update(usual)
 
 
 @contextmanager
