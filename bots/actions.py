@@ -19,7 +19,7 @@ from bots.relay import Relay
 from core.access_policy import Asker
 from core.ports import Deliveries, Feedback, History
 from core.queue_types import Delivery, Place, Rating, Receipt, Regeneration
-from core.types import Done, ThreadKey, Turn
+from core.types import Done, Failed, ThreadKey, Turn
 
 log = structlog.get_logger()
 
@@ -94,6 +94,11 @@ def can_continue(end: Done) -> bool:
     """Whether a reply that ended so can be continued: there is text or a thought, and more would
     have come."""
     return bool(end.text or end.in_thought) and end.finish_reason in ("length", "cancelled")
+
+
+def can_begin(end: object) -> bool:
+    """Whether a message was refused as too long, and its beginning can be read."""
+    return isinstance(end, Failed) and end.code == "too_long"
 
 
 class Actions:
@@ -184,9 +189,11 @@ class Actions:
         revision: str,
         *,
         resumes: bool = False,
+        begins: bool = False,
         note: Mapping[str, str] | None = None,
     ) -> Outcome:
-        """Regenerate a reply in its place, or with `resumes` continue it.
+        """Regenerate a reply in its place, or with `resumes` continue it, or with `begins` answer
+        the beginning of the message that it refused as too long.
 
         `revision` tells one press from another. It counts against the actor's share, and whoever
         asked the question still governs the reply.
@@ -198,7 +205,9 @@ class Actions:
             return PROMPT_GONE
         if not await self._may_govern(actor, thread, before.governor):
             return NOT_YOURS
-        wanted = Regeneration(thread, reply, revision, actor.person, resumes=resumes, note=note)
+        wanted = Regeneration(
+            thread, reply, revision, actor.person, resumes=resumes, begins=begins, note=note
+        )
         receipt = await self._relay.regenerate(wanted, actor.roles)
         done = receipt.outcome in ("queued", "duplicate")
         return Outcome("regenerating", done, receipt=receipt, zone=self._relay.zone)
@@ -310,7 +319,7 @@ def is_follow_up(rule: str, person: str, turns: Sequence[Turn], *, to_others: bo
 
 def speaks_to_bot(person: str, turns: Sequence[Turn]) -> bool:
     """Whether nobody else writes in the thread, or the bot's last reply was to this person."""
-    by_people = (turn for turn in turns if not turn.text.startswith(BOT_LABEL))
+    by_people = (t for t in turns if not (t.quoted or t.text.startswith(BOT_LABEL)))
     asked = [turn.author for turn in by_people if turn.role == "user"]
     if set(asked) <= {person}:
         return True

@@ -11,8 +11,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from core.types import BETWEEN_FILES, Turn, TurnFile
 
@@ -28,6 +30,8 @@ NAME_LENGTH = 80
 NOTE = "secret_files"
 """In a delivery's note: the files that are still to be read. An address may open the file to anyone
 who has it, so the store drops it when the delivery is closed."""
+QUOTED = "secret_quoted"
+"""The same of the message that is quoted, behind its id."""
 
 
 def _endings(words: str) -> frozenset[str]:
@@ -65,6 +69,12 @@ class File:
     """In bytes, as the platform says; 0: it does not say."""
     address: str = ""
     """Where the platform has it."""
+
+    @property
+    def source(self) -> str:
+        """Tells a file from another; the same however its address is signed."""
+        named = urlsplit(self.address).path or self.name
+        return sha256(named.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +219,7 @@ def with_files(turn: Turn, files: Sequence[ReadFile]) -> Turn:
     below = BETWEEN_FILES.join(blocks)
     words = turn.text.rstrip()
     made = tuple(
-        TurnFile(read.file.name, read.text is not None, len(block))
+        TurnFile(read.file.name, read.text is not None, len(block), read.file.source)
         for read, block in zip(files, blocks, strict=False)
     )
     return replace(turn, text=f"{words}{BETWEEN_FILES}{below}" if words else below,
@@ -232,12 +242,28 @@ def _block(read: ReadFile) -> str:
 # -- between processes --------------------------------------------------------------------------
 
 
-def pack(files: Sequence[File]) -> Mapping[str, str]:
-    """The files as a part of a delivery's note; nothing where there are none to read."""
-    if not to_read(files):
-        return {}
+def pack(
+    files: Sequence[File], quoted: str = "", its_files: Sequence[File] = ()
+) -> Mapping[str, str]:
+    """The files as a part of a delivery's note; nothing where there are none to read. `quoted`: the
+    message that is quoted, and its files."""
+    note = {}
+    if to_read(its_files):
+        note[QUOTED] = _rows([File(quoted, "other"), *its_files])
+    if to_read(files) or note:
+        note[NOTE] = _rows(files)
+    return note
+
+
+def _rows(files: Sequence[File]) -> str:
     rows = [[file.name, file.kind, file.size, file.address] for file in files]
-    return {NOTE: json.dumps(rows, ensure_ascii=False)}
+    return json.dumps(rows, ensure_ascii=False)
+
+
+def unpack_quoted(note: Mapping[str, str]) -> tuple[str, tuple[File, ...]]:
+    """The quoted message and its files, as `pack` put them into a note; empty without any."""
+    rows = [File(*row) for row in json.loads(note.get(QUOTED, "[]"))]
+    return (rows[0].name, tuple(rows[1:])) if rows else ("", ())
 
 
 def unpack(note: Mapping[str, str]) -> tuple[File, ...]:

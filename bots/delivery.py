@@ -322,7 +322,10 @@ class ReplyDelivery:
         return view.text, ""
 
     def _memory(self, done: Done) -> Iterator[str]:
-        """What the model has read, and what it no longer can."""
+        """What the model no longer reads, and what it has read."""
+        if done.dropped:
+            key = "turn_dropped" if done.dropped == 1 else "turns_dropped"
+            yield strings.say(key, self.locale, turns=done.dropped)
         for read in done.files[:FILES_NAMED]:
             yield strings.file_line(read, self.locale)
         if (more := len(done.files) - FILES_NAMED) > 0:

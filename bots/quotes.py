@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bots.attachments import clean_name
+from bots.attachments import File, clean_name
+from core.types import Turn
 
 LENGTH = 4_000
 """Characters of one quoted message."""
@@ -24,6 +25,16 @@ class Quote:
     """The text in front of the reply's words."""
     pointer: str
     """The same where the thread has the message: its beginning alone."""
+    turn: Turn | None = None
+    """The message as a turn of its own. None for the bot's own messages: a format in which people
+    speak first would drop one at the beginning of a conversation."""
+    roles: tuple[str, ...] = ()
+    """Of its author, for whether they are read."""
+    files: tuple[File, ...] = ()
+
+    def without(self, words: str) -> str:
+        """The words of a reply that begin with this quote, without it."""
+        return words.removeprefix(self.whole).strip()
 
 
 GONE = Quote("", "[in reply to a message that cannot be read]", "")
@@ -35,6 +46,11 @@ def quote_of(id_: str, name: str, text: str) -> Quote:
     label = f"in reply to {clean_name(name)}"
     beginning = " ".join(text.split())
     return Quote(id_, _block(label, text), _block(label, _cut(beginning, POINTER_LENGTH)))
+
+
+def pointing(quote: Quote, text: str) -> str:
+    """A message's text that begins with this quote, with a pointer in its place."""
+    return quote.pointer + text.removeprefix(quote.whole)
 
 
 def forwarded(text: str, name: str = "") -> str:

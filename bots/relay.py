@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from functools import partial
@@ -19,11 +19,12 @@ import structlog
 
 from bots import attachments, strings
 from bots.access import EVERYBODY, Access, Admission
-from bots.attachments import Unreadable
+from bots.attachments import File, Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
 from bots.errands import Errands
 from bots.monitoring import InstrumentedPlatform
 from bots.platform import Incoming, Platform, Status
+from bots.quotes import Quote, pointing
 from bots.reading import read_files, read_past, read_some
 from core.access_policy import Asker
 from core.background import cancel, repeat_forever
@@ -32,7 +33,14 @@ from core.observe import metrics
 from core.observe.tracing import span
 from core.place_rules import scopes
 from core.ports import Deliveries, History, JobQueue
-from core.queue_types import OPENED, Delivery, Receipt, Regeneration, Submission
+from core.queue_types import (
+    OPENED,
+    Delivery,
+    QuotedTurn,
+    Receipt,
+    Regeneration,
+    Submission,
+)
 from core.types import Bounded, Job, ThreadKey, Turn
 
 READING = 4
@@ -44,6 +52,8 @@ NAMING_SECONDS = 1.0
 """The longest that a message waits for the name of its channel."""
 FAULT_SECONDS = 0.5
 """Between two tries to store what was read."""
+EDIT_TRIES = 60
+"""Tries where another process may have the delivery."""
 
 log = structlog.get_logger()
 
@@ -143,12 +153,19 @@ class Relay:
         if admission.names_place:
             await self._remember_names(incoming.thread)
         ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
-        waits = bool(attachments.to_read(incoming.files)) and incoming.addressed
-        note = {**incoming.note, **attachments.pack(incoming.files)} if waits else incoming.note
-        turn = await self._pointing(incoming)
+        said, quote = await self._quoting(incoming)
+        quoted = incoming.quote.files if quote and quote.turn and incoming.quote else ()
+        if attachments.to_read(quoted) and quote and await self._known(incoming.thread, quote.id):
+            quoted = ()
+        to_read = [*attachments.to_read(incoming.files), *attachments.to_read(quoted)]
+        waits = bool(to_read) and incoming.addressed
+        note = dict(incoming.note)
+        if waits:
+            note |= attachments.pack(incoming.files, quote.id if quote else "", quoted)
         submission = Submission(
             thread=incoming.thread,
-            turn=attachments.with_files(turn, attachments.unread(incoming.files)),
+            turn=attachments.with_files(said, attachments.unread(incoming.files)),
+            quote=quote,
             addressed=incoming.addressed,
             lane=admission.lane,
             permit=admission.permit,
@@ -185,7 +202,7 @@ class Relay:
         else:
             await self._deliver_opened(receipt, job, thread)
         if receipt.outcome == "kept" and attachments.to_read(incoming.files):
-            self._spawn(self._read_kept(incoming))
+            self._spawn(self._read_kept(thread, turn.id, incoming.files))
         return receipt
 
     async def _remember_names(self, thread: ThreadKey) -> None:
@@ -202,18 +219,46 @@ class Relay:
         else:
             await self.access.remember_names(thread, names.channel, names.bot)
 
-    async def _pointing(self, incoming: Incoming) -> Turn:
-        """The turn, which only points to what it is a reply to where the thread has that."""
+    async def _quoting(self, incoming: Incoming) -> tuple[Turn, QuotedTurn | None]:
+        """The turn without what it is a reply to, and that.
+
+        The quote stays among the words where nothing else was said, as the quote is what is asked
+        about; where nobody asks; and where its author is not read: then it is the quoter's.
+        """
         quote, turn = incoming.quote, incoming.turn
         if quote is None or not quote.id or not turn.text.startswith(quote.whole):
-            return turn
-        found = await self._deliveries.locate(incoming.thread, quote.id)
-        if found is None or found[0] != incoming.thread:
-            return turn
-        kept = await self._history.turns(incoming.thread)
-        if not any(stored.turn.id == found[1] for stored in kept):
-            return turn
-        return replace(turn, text=quote.pointer + turn.text.removeprefix(quote.whole))
+            return turn, None
+        words = quote.without(turn.text)
+        alone = await self._quoted_turn(incoming, quote) if words and incoming.addressed else None
+        pointer = pointing(quote, turn.text)
+        said = replace(turn, text=words if alone else turn.text)
+        return said, QuotedTurn(quote.id, alone, pointer, turn.text)
+
+    async def _quoted_turn(self, incoming: Incoming, quote: Quote) -> Turn | None:
+        """The quoted message as a turn of its own; None where its author is not read."""
+        if quote.turn is None:
+            return None
+        asker = Asker(incoming.thread, quote.turn.author, quote.roles)
+        if not (await self.admission(asker)).permit.read:
+            return None
+        return attachments.with_files(quote.turn, attachments.unread(quote.files))
+
+    async def _with_quote(self, thread: ThreadKey, quote: Quote | None, text: str) -> str:
+        """The text of an edited message, with what it is a reply to as its turn had that."""
+        if quote is None or not quote.id or not text.startswith(quote.whole):
+            return text
+        known = await self._known(thread, quote.id)
+        if known is None:
+            return text
+        return (quote.without(text) or text) if known.quoted else pointing(quote, text)
+
+    async def _known(self, thread: ThreadKey, message: str) -> Turn | None:
+        """The turn that a thread has of a platform's message."""
+        kept = {stored.turn.id: stored.turn for stored in await self._history.turns(thread)}
+        if message in kept:
+            return kept[message]
+        found = await self._deliveries.locate(thread, message)
+        return kept.get(found[1]) if found and found[0] == thread else None
 
     async def admission(self, asker: Asker) -> Admission:
         """Whether a person is answered now, and by which lane."""
@@ -222,26 +267,58 @@ class Relay:
         return await self.access.admit(asker, self._settings.lane)
 
     async def edited(
-        self, asker: Asker, turn: str, text: str, revision: str, *, has_files: bool = False
+        self,
+        asker: Asker,
+        turn: str,
+        text: str,
+        revision: str,
+        files: Sequence[File] = (),
+        quote: Quote | None = None,
     ) -> Receipt:
-        """A person's message has a new text; its files stay. It leaves the memory where nothing is
+        """A person's message has a new text, or other files. It leaves the memory where nothing is
         left, and where nothing of this person is read."""
         thread, admission = asker.thread, await self.admission(asker)
-        if not (text.strip() or has_files) or not admission.permit.read:
-            await self._queue.delete(thread, turn)
+        if not (text.strip() or files) or not admission.permit.read:
+            await self._delete(thread, turn)
             return Receipt("ignored")
+        for copy in await self._deliveries.quoting(thread, turn):
+            await self._edit_quoted(copy, turn, quote.without(text) if quote else text, revision)
+        text = await self._with_quote(thread, quote, text)
         receipt = await self._queue.edit(
-            thread, turn, text, revision, admission.lane, self._settings.holder, admission.permit
+            thread,
+            turn,
+            text,
+            revision,
+            admission.lane,
+            self._settings.holder,
+            admission.permit,
+            attachments.with_files(_nothing_said(turn), attachments.unread(files)),
+            attachments.pack(files) or None,
         )
         metrics.count_receipt(self._platform.name, receipt)
         await self._deliver_opened(receipt, Job.id_for(thread, turn, revision), thread)
+        if receipt.unread:
+            job = receipt.job or ""
+            read = self._read_edited(thread, turn, job, files) if job else None
+            self._spawn(read or self._read_kept(thread, turn, files))
         return receipt
 
     async def deleted(self, thread: ThreadKey, message: str) -> None:
         """A message of a person or of the bot was deleted."""
         found = await self._deliveries.locate(thread, message)
         place, turn = found or (thread, message)
-        await self._queue.delete(place, turn)
+        await self._delete(place, turn, message)
+
+    async def _delete(self, thread: ThreadKey, turn: str, message: str = "") -> None:
+        """Delete a turn, and the copies of its message where another is a reply to it."""
+        await self._queue.delete(thread, turn)
+        for copy in await self._deliveries.quoting(thread, message or turn):
+            await self._queue.delete(copy, message or turn)
+
+    async def _edit_quoted(self, thread: ThreadKey, turn: str, text: str, revision: str) -> None:
+        """Change a quoted copy of a message: nobody is answered for it."""
+        lane, holder = self._settings.lane, self._settings.holder
+        await self._queue.edit(thread, turn, text, revision, lane, holder)
 
     async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
         """Write a reply again in its place. The lane and the permit are added here."""
@@ -297,22 +374,46 @@ class Relay:
         """
         if past is not None:
             await asyncio.wait({past})
-        thread, job = delivery.thread, delivery.job
+        job, files = delivery.job, attachments.unpack(delivery.note)
+        quoted, its_files = attachments.unpack_quoted(delivery.note)
+        if its_files:
+            step = await self._read(delivery.thread, quoted, job, its_files, quoted)
+            await self._until_stored(step, lambda: self.delivers(job))
+        step = await self._read(delivery.thread, delivery.turn, job, files, quoted)
+        await self._until_stored(step, lambda: self.delivers(job))
+
+    async def _read_edited(
+        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File]
+    ) -> None:
+        """Read the files that an edit gave a message whose reply is under way, in any process."""
+        step = await self._read(thread, turn, job, files)
+        tries = iter(range(EDIT_TRIES))
+        await self._until_stored(step, lambda: next(tries, None) is not None)
+
+    async def _read(
+        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File], quoted: str = ""
+    ) -> Callable[[], Awaitable[bool]]:
+        """Read the files of a message; the step that stores them, or says which cannot be read.
+
+        `quoted`: the message that is quoted; its files leave the job waiting for those of the
+        message itself.
+        """
         try:
             async with self._reading:
-                read = await read_files(
-                    attachments.unpack(delivery.note), partial(self._platform.fetch, thread)
-                )
+                read = await read_files(files, partial(self._platform.fetch, thread))
         except Unreadable as fault:
-            code, name = fault.code, fault.name
-            await self._until_stored(job, lambda: self._queue.turn_away(thread, job, code, name))
-            return
-        turn = attachments.with_files(Turn(delivery.turn, "user", "", "", 0.0), read)
-        await self._until_stored(job, lambda: self._queue.attach(thread, turn, job))
+            named = attachments.with_files(_nothing_said(turn), attachments.unread(files))
+            sources = () if turn == quoted else [file.source for file in named.files]
+            told = (thread, job, fault.code, fault.name, sources, quoted)
+            return partial(self._queue.turn_away, *told)
+        whole = attachments.with_files(_nothing_said(turn), read)
+        return partial(self._queue.attach, thread, whole, "" if turn == quoted else job)
 
-    async def _until_stored(self, job: str, step: Callable[[], Awaitable[bool]]) -> None:
-        """Take a step once Redis is there, for as long as this process has the delivery."""
-        while self.delivers(job):
+    async def _until_stored(
+        self, step: Callable[[], Awaitable[bool]], goes_on: Callable[[], bool]
+    ) -> None:
+        """Take a step once Redis is there, for as long as `goes_on` says so."""
+        while goes_on():
             try:
                 await step()
             except StoreUnavailable:
@@ -320,13 +421,12 @@ class Relay:
             else:
                 return
 
-    async def _read_kept(self, incoming: Incoming) -> None:
+    async def _read_kept(self, thread: ThreadKey, turn: str, files: Sequence[File]) -> None:
         """Read the files of a message that nobody is asked to answer; at worst they stay named."""
         async with self._reading:
-            read = await read_some(incoming.files, partial(self._platform.fetch, incoming.thread))
-        turn = attachments.with_files(replace(incoming.turn, text=""), read)
+            read = await read_some(files, partial(self._platform.fetch, thread))
         with contextlib.suppress(StoreUnavailable):
-            await self._queue.attach(incoming.thread, turn)
+            await self._queue.attach(thread, attachments.with_files(_nothing_said(turn), read))
 
     # -- what goes out --------------------------------------------------------------------------
 
@@ -455,6 +555,11 @@ class Relay:
                 positions = await self._queue.positions(held.delivery.thread, [job])
                 if positions[0]:
                     held.set_status(Status("queued", positions[0]))
+
+
+def _nothing_said(turn: str) -> Turn:
+    """A message without words, to put files into."""
+    return Turn(turn, "user", "", "", 0.0)
 
 
 def _asker_of(incoming: Incoming) -> Asker:

@@ -24,6 +24,7 @@ from core.queue_types import (
     Place,
     ProcessReport,
     Rating,
+    Reach,
     Receipt,
     Regeneration,
     ServerState,
@@ -75,12 +76,21 @@ class JobQueue(Protocol):
 
     async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
         """Put what was read of a message's files into its turn, and let its job go on; False where
-        the turn is not kept any more, or has them already."""
+        the turn is not kept any more, has them already, or has other files by now."""
         ...
 
-    async def turn_away(self, thread: ThreadKey, job: str, code: str, message: str) -> bool:
-        """End a job that waits for its files with the sentence `code`, and forget its message;
-        False where it does not wait."""
+    async def turn_away(
+        self,
+        thread: ThreadKey,
+        job: str,
+        code: str,
+        message: str,
+        sources: Sequence[str] = (),
+        quoted: str = "",
+    ) -> bool:
+        """End a job that waits for its files with the sentence `code`, and forget its message, and
+        the turn `quoted` before it; False where it does not wait, or for other files than those of
+        `sources`."""
         ...
 
     async def edit(
@@ -92,7 +102,13 @@ class JobQueue(Protocol):
         lane: str,
         holder: str,
         permit: Permit = OPEN_PERMIT,
-    ) -> Receipt: ...
+        files: Turn | None = None,
+        note: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """A message has other words. `files`: a turn with its files as they are now, not yet read;
+        None: they are what they were. `note`: with which they are read (`Submission.note`); None:
+        there is none to read."""
+        ...
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
         """Forget a prompt with its reply, or a reply; the jobs that ended with it."""
@@ -181,6 +197,10 @@ class History(Protocol):
     async def window(self, claim: Claim) -> Window: ...
 
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]: ...
+
+    async def reach(self, thread: ThreadKey) -> Reach | None:
+        """How far back the model of the newest reply reads; None where none has said it."""
+        ...
 
     def threads(
         self, platform: str | None = None, since: float = 0.0
@@ -351,6 +371,10 @@ class Deliveries(Protocol):
 
     async def locate(self, place: ThreadKey, message: str) -> tuple[ThreadKey, str] | None:
         """The thread and turn of a platform's message; `place` says platform, space, channel."""
+        ...
+
+    async def quoting(self, place: ThreadKey, message: str) -> Sequence[ThreadKey]:
+        """The other threads that have a platform's message as a quoted turn."""
         ...
 
     async def listen(self, platform: str) -> None:

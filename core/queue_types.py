@@ -22,6 +22,21 @@ FenceResult: TypeAlias = Literal["ok", "cancelled", "fenced"]
 
 
 @dataclass(frozen=True, slots=True)
+class QuotedTurn:
+    """What a message is a reply to, and how the message reads with it."""
+
+    id: str
+    """The platform's id of the quoted message."""
+    turn: Turn | None
+    """The quoted message, as a turn before the message where the thread does not have it; None: it
+    stands among the words."""
+    pointing: str
+    """The message's text where the thread has what it quotes."""
+    quoting: str
+    """The message's text with the quote among its words."""
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A message on its way into the queue."""
 
@@ -43,6 +58,8 @@ class Submission:
     tell: bool = True
     """A refusal is delivered to the person, once in a place and a while. False: the caller tells
     it, or nobody does."""
+    quote: QuotedTurn | None = None
+    """What it is a reply to; the turn's text is without it."""
     unread: bool = False
     """Its files are still to be read: it is answered once they are there (`JobQueue.attach`)."""
     measures: bool = False
@@ -65,6 +82,8 @@ class Regeneration:
     """Who wants it: it counts against their share. Who asked the question governs it."""
     resumes: bool = False
     """Continue from where the reply stopped, instead of answering again."""
+    begins: bool = False
+    """`reply` refused a message that was too long: answer its beginning."""
     note: Mapping[str, str] | None = None
     """For the platform, in place of the note that the reply's delivery had."""
     lane: str = ""
@@ -90,6 +109,8 @@ class Receipt:
     """Held, and waiting to be seeded."""
     until: float = 0.0
     """When what was refused can be asked again, in seconds since the epoch; 0: not known."""
+    unread: bool = False
+    """The message has other files now, which are to be read (`JobQueue.attach`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +205,20 @@ class StoredTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """How far back the model of a thread's newest reply reads."""
+
+    room: int
+    """Tokens of turns that fit into a prompt."""
+    low: int
+    """Those that stay where not all fit."""
+    fingerprint: str
+    """Of the tokenizer that counts."""
+    user_first: bool = False
+    """A prompt begins with a turn of a user."""
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """A thread as its next prompt needs it: the history, then the mailbox up to the job's turn.
 
@@ -220,6 +255,10 @@ class Commit:
     """Old turns that fall from the history."""
     counts_reply: bool = True
     """Whether the reply's tokens are those of its turn: a thought before it is none of them."""
+    reach: Reach | None = None
+    """Of the model in this place; None: not known."""
+    cut: Turn | None = None
+    """The answered turn, where only this beginning of it was read."""
     model: str = ""
     """The model and its sampling: kept with the delivery."""
     sampling: Sampling | None = None

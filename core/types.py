@@ -73,6 +73,8 @@ class TurnFile:
     """Its text is there; else only its name."""
     length: int
     """Characters of the turn's text that are this file's."""
+    source: str = ""
+    """Tells the file from another of the same name; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Turn:
     thought: str = ""
     """Of a reply: the thought that it ended in, or, where the model's template wants it back, the
     thought before it."""
+    quoted: bool = False
+    """Not said in this thread: the turn behind it is a reply to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class Job:
     """Count the tokens of the texts in the turn, rather than answer it."""
     terms: str = ""
     """A `core.place_rules.Persona` as JSON, for this job alone; empty: none."""
+    begins: bool = False
+    """Its message is too long: the beginning of it is read, as much as fits."""
 
     @staticmethod
     def id_for(thread: ThreadKey, turn: str, revision: str) -> str:
@@ -176,6 +182,7 @@ class FileRead:
     """How much of a file the model has read, in its tokens."""
 
     name: str
+    """Empty: the words of the message, where only their beginning was read."""
     tokens: int = 0
     whole: int = 0
     """How many the file has; 0: it was only named."""
@@ -196,6 +203,8 @@ class Done:
     """What had been chosen for the thread, and is offered there no more."""
     in_thought: bool = False
     """It ended within a thought, before any answer."""
+    dropped: int = 0
+    """How many of the oldest turns no longer fit; 0 where the thread was told so before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from core.dialogue import Dialogue, Prompt
 from core.errors import PromptUnavailable
 from core.place_rules import Rules, read_persona
-from core.queue_types import StoredTurn, Window
-from core.types import BETWEEN_FILES, FileRead, Job, Turn
+from core.queue_types import Reach, StoredTurn, Window
+from core.types import BETWEEN_FILES, FileRead, Job, Turn, TurnFile
+
+if TYPE_CHECKING:
+    from core.dialogue import Dialogue, Prompt
 
 
 def turns_to_read(job: Job, window: Window) -> list[Turn]:
@@ -52,10 +56,16 @@ def files_read(
 
 
 def _files_of(turn: Turn, dialogue: Dialogue) -> Iterator[FileRead]:
+    for file, block in zip(turn.files, _blocks(turn), strict=True):
+        tokens = len(dialogue.encode_text(block)) if file.read else 0
+        yield FileRead(file.name, tokens, tokens)
+
+
+def _blocks(turn: Turn) -> Iterator[str]:
+    """The text of each of a turn's files."""
     at = len(turn.text) - turn.below
     for file in turn.files:
-        tokens = len(dialogue.encode_text(turn.text[at : at + file.length])) if file.read else 0
-        yield FileRead(file.name, tokens, tokens)
+        yield turn.text[at : at + file.length]
         at += file.length + len(BETWEEN_FILES)
 
 
@@ -81,3 +91,93 @@ def turns_to_evict(window: Window, number: int) -> Sequence[str]:
     """The ids of the oldest turns, which did not fit."""
     turns = [stored.turn.id for stored in window.history] + [s.turn.id for s in window.mailbox]
     return turns[:number]
+
+
+# -- what would be read now ---------------------------------------------------------------------
+
+
+def read_now(turns: Sequence[StoredTurn], reach: Reach | None) -> list[bool | None]:
+    """Whether each turn would be read if the newest one were answered now, as `Dialogue.prompt`
+    decides; None where that hangs on a turn that no core has counted."""
+    if reach is None:
+        return [None] * len(turns)
+    counts = [_count(stored, reach) for stored in turns]
+    known = [count for count in counts if count is not None]
+    over = sum(known) - len(known) > reach.room  # a turn among others takes up to a token less
+    sure = over or len(known) == len(counts)
+    start = _oldest_that_fits(counts, reach.low) if over or not sure else 0
+    older = None if not sure or (start and counts[start - 1] is None) else False
+    read: list[bool | None] = [True if at >= start else older for at in range(len(turns))]
+    for at in range(start, len(turns) - 1):
+        if not (sure and reach.user_first and turns[at].turn.role == "assistant"):
+            break
+        read[at] = False
+    return read
+
+
+def _count(stored: StoredTurn, reach: Reach) -> int | None:
+    return stored.tokens if stored.fingerprint == reach.fingerprint else None
+
+
+def _oldest_that_fits(counts: Sequence[int | None], room: int) -> int:
+    """The oldest turn that surely fits into `room` with all after it; at least the newest."""
+    for at in range(len(counts) - 1, -1, -1):
+        count = counts[at]
+        room -= count or 0
+        if room < 0 or count is None:
+            return min(at + 1, len(counts) - 1)
+    return 0
+
+
+# -- a message that is too long -----------------------------------------------------------------
+
+
+def beginning(turn: Turn, dialogue: Dialogue, low_water: float) -> Turn:
+    """As much of a turn from its beginning as `Dialogue.fits`; the rest of its files is named."""
+    least, most = 0, len(turn.text)
+    while least < most:  # a try that is far too long is refused by its length alone
+        middle = (least + most + 1) // 2
+        if dialogue.fits(cut(turn, middle), low_water):
+            least = middle
+        else:
+            most = middle - 1
+    return cut(turn, least)
+
+
+def cut(turn: Turn, length: int) -> Turn:
+    """The first `length` characters of a turn, or about as many: the fences of files are closed."""
+    if length >= len(turn.text):
+        return turn
+    words = turn.text[: len(turn.text) - turn.below].removesuffix(BETWEEN_FILES)
+    room = length - len(words)
+    blocks: list[str] = []
+    files: list[TurnFile] = []
+    for file, block in zip(turn.files, _blocks(turn), strict=True):
+        kept = _cut_file(block, room) if file.read else block
+        room -= len(block) + len(BETWEEN_FILES)
+        blocks.append(kept)
+        read = file.read and "\n" in kept
+        files.append(replace(file, read=read, length=len(kept)))
+    below = BETWEEN_FILES.join(blocks)
+    words = words if length >= len(words) else f"{words[:length].rstrip()}…"
+    text = BETWEEN_FILES.join(filter(None, (words, below)))
+    return replace(turn, text=text, files=tuple(files), below=len(below))
+
+
+def _cut_file(block: str, room: int) -> str:
+    """A file's name and the beginning of its text in its fence; the name alone without room."""
+    if len(block) <= room:
+        return block
+    name, fence, rest = block.split("\n", 2)
+    text = rest[: max(room - len(name) - 2 * len(fence) - 5, 0)].rstrip()
+    return f"{name}\n{fence}\n{text}…\n{fence}" if text else name
+
+
+def beginning_read(whole: Turn, read: Turn, dialogue: Dialogue) -> tuple[FileRead, ...]:
+    """How much of a turn was read: of each file, and of its words where they were cut."""
+    files = zip(_files_of(whole, dialogue), _files_of(read, dialogue), strict=True)
+    parts = tuple(replace(of_read, whole=of_whole.whole) for of_whole, of_read in files)
+    all_, kept = (turn.text[: len(turn.text) - turn.below] for turn in (whole, read))
+    if len(kept) >= len(all_):
+        return parts
+    return (FileRead("", *(len(dialogue.encode_text(text)) for text in (kept, all_))), *parts)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 import structlog
@@ -36,6 +37,8 @@ from core.ports import OPEN_RULES, Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Window
 from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import (
+    beginning,
+    beginning_read,
     files_read,
     measure,
     missing_counts,
@@ -79,6 +82,8 @@ class WorkerSettings:
 _FAILED_JOBS = 1000
 _LEFT_TO_OTHERS = 3
 """How often a job that failed on this core is left to another one."""
+_COUNTED = 1_000_000
+"""Characters of a message that is too long, whose tokens are counted for the person."""
 _CHECKS = 3
 _CHECK_SECONDS = 30.0
 
@@ -89,6 +94,13 @@ class _GenerationFailed(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _counted(error: TurnTooLong, turn: Turn, dialogue: Dialogue) -> TurnTooLong:
+    """The error with the turn's real number of tokens: a bound that cost nothing said it."""
+    if len(turn.text) > _COUNTED:
+        return error
+    return TurnTooLong(max(error.tokens, dialogue.count(turn)), error.limit)
 
 
 def _result_of(generating: asyncio.Task[FinishReason]) -> FinishReason:
@@ -116,6 +128,8 @@ class HeldJob:
     cached_tokens: int = 0
     prompt: str = ""
     """What is answered, for a log that is asked to hold it."""
+    cut: Turn | None = None
+    """The beginning of a message that is too long, where that is answered."""
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     """Seconds from the claim to it."""
@@ -434,7 +448,10 @@ class Worker:
             return None
         text, finish_reason = reply.finish(reason)
         usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
-        read = files_read(job, turns, window, dialogue)
+        if held.cut is None:
+            read = files_read(job, turns, window, dialogue)
+        else:
+            read = await self._in_thread(partial(beginning_read, turns[-1], held.cut, dialogue))
         in_thought = not text and bool(reply.thought) and finish_reason != "stop"
         done = Done(text, finish_reason, usage, dialogue.spec.name, read, here.lost, in_thought)
         if here.lost:
@@ -454,11 +471,21 @@ class Worker:
         """The prompt, built in another thread: a long one must not stop the event loop."""
 
         def build() -> Prompt:
-            held.dialogue = self._dialogues.of(rules)
+            dialogue = held.dialogue = self._dialogues.of(rules)
             low_water = self._settings.low_water
-            return held.dialogue.prompt(turns, low_water=low_water, resume=resume, thought=thought)
+            try:
+                return dialogue.prompt(turns, low_water=low_water, resume=resume, thought=thought)
+            except TurnTooLong as error:
+                if not held.claim.job.begins:
+                    raise _counted(error, turns[-1], dialogue) from None
+            held.cut = beginning(turns[-1], dialogue, low_water)
+            return dialogue.prompt([*turns[:-1], held.cut], low_water=low_water)
 
-        return await asyncio.get_running_loop().run_in_executor(self._prompts, build)
+        return await self._in_thread(build)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Do something that may take long on the thread for prompts."""
+        return await asyncio.get_running_loop().run_in_executor(self._prompts, work)
 
     async def _stream(self, held: HeldJob, prompt: Prompt, reply: Reply) -> FinishReason | None:
         """Generate and publish; why the reply ended, or None where it is not ours any more."""
@@ -548,6 +575,8 @@ class Worker:
             counts=counts,
             version=window.version,
             evict=() if job.replaces else turns_to_evict(window, prompt.dropped),
+            reach=dialogue.reach(self._settings.low_water),
+            cut=held.cut,
             model=dialogue.spec.name,
             sampling=dialogue.spec.sampling,
         )

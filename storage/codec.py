@@ -6,12 +6,12 @@ A record of an unknown version, or one that cannot be read, raises `Undecodable`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from core.errors import HenjiError
 from core.place_rules import Persona
-from core.queue_types import Delivery, Opinion, Rating, StoredTurn
+from core.queue_types import Delivery, Opinion, Rating, Reach, StoredTurn
 from core.types import (
     Cancelled,
     Delta,
@@ -77,6 +77,7 @@ def encode_turn(
         "answers": answers,
         "finish": finish_reason,
         "thought": turn.thought or None,
+        "quoted": "1" if turn.quoted else None,
         **_file_fields(turn.text[len(turn.text) - turn.below :], turn.files),
     }
     return dump({name: value for name, value in record.items() if value is not None})
@@ -86,12 +87,41 @@ def _file_fields(below: str, files: Sequence[TurnFile]) -> dict[str, str]:
     """What a record says of the files: scripts count in bytes."""
     if not files:
         return {}
-    return {"below": str(len(below.encode())), "files": encode_files(files)}
+    known = {"sources": encode_sources(files)} if any(file.source for file in files) else {}
+    return {"below": str(len(below.encode())), "files": encode_files(files), **known}
+
+
+def cut_fields(turn: Turn | None) -> Mapping[str, str] | None:
+    """What changes in a turn's record where only its beginning was read; `id` names the turn."""
+    if turn is None:
+        return None
+    below = turn.text[len(turn.text) - turn.below :]
+    return {"id": turn.id, "text": turn.text, "files": "", **_file_fields(below, turn.files)}
+
+
+def unread_fields(turn: Turn, note: Mapping[str, str] | None) -> Mapping[str, str]:
+    """A message's files as they are after an edit, and with what they are read."""
+    below = turn.text[len(turn.text) - turn.below :]
+    sources = encode_sources(turn.files)
+    return {"named": below, "files": encode_files(turn.files), "sources": sources,
+            "note": "" if note is None else dump(dict(note))}  # fmt: skip
 
 
 def encode_files(files: Sequence[TurnFile]) -> str:
     """A turn's files as one string in its record."""
     return dump([[file.name, file.read, file.length] for file in files])
+
+
+def encode_sources(files: Sequence[TurnFile]) -> str:
+    """Beside the files: earlier releases read three values of each."""
+    return dump([file.source for file in files])
+
+
+def _decode_files(files: str, sources: str) -> Iterator[TurnFile]:
+    rows = load(files)
+    known = load(sources) or [""] * len(rows)
+    for (name, read, length), source in zip(rows, known, strict=True):
+        yield TurnFile(name, read, length, source)
 
 
 def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
@@ -107,9 +137,10 @@ def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
             text=data["text"],
             at=float(data["at"]),
             name=data["name"],
-            files=tuple(TurnFile(*row) for row in load(data.get("files", "[]"))),
+            files=tuple(_decode_files(data.get("files", "[]"), data.get("sources", "[]"))),
             below=_characters(data["text"], int(data.get("below", "0"))),
             thought=data.get("thought", ""),
+            quoted="quoted" in data,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Undecodable(f"not a turn: {error!r}") from error
@@ -133,6 +164,18 @@ def decode_count(count: str | None) -> tuple[int | None, str]:
     return int(tokens), fingerprint
 
 
+def encode_reach(reach: Reach | None) -> str:
+    return dump(fields(reach)) if reach else ""
+
+
+def decode_reach(text: str | None) -> Reach | None:
+    """None where there is none, and for one that cannot be read: it is only shown."""
+    try:
+        return Reach(**load(text)) if text else None
+    except (TypeError, Undecodable):
+        return None
+
+
 # -- jobs and deliveries ------------------------------------------------------------------------
 
 
@@ -154,6 +197,7 @@ def decode_job(id_: str, fields: Mapping[str, str]) -> Job:
             resumes="resumes" in fields,
             measures="measures" in fields,
             terms=fields.get("terms", ""),
+            begins="begins" in fields,
         )
     except (KeyError, ValueError) as error:
         raise Undecodable(f"not a job: {error!r}") from error
@@ -228,10 +272,11 @@ def _event_fields(event: ReplyEvent) -> dict[str, Any]:
             return {"t": "started", "attempt": attempt}
         case Delta(offset, text):  # a release before this one takes no other fields
             return {"t": "delta", "offset": offset, "text": text}
-        case Done(text, finish_reason, usage, model, files, lost, in_thought):
+        case Done(text, finish_reason, usage, model, files, lost, in_thought, dropped):
             end = {"finish_reason": finish_reason, "usage": fields(usage), "model": model}
             read = {"files": [list(fields(file).values()) for file in files]} if files else {}
-            gone = {"lost": list(lost)} if lost else {}
+            gone: dict[str, Any] = {"lost": list(lost)} if lost else {}
+            gone |= {"dropped": dropped} if dropped else {}
             thinking = {"in_thought": True} if in_thought else {}
             return {"t": "done", "text": text, **end, **read, **gone, **thinking}
         case Failed(code, message, until):
@@ -255,9 +300,9 @@ def decode_event(text: str, entry: str = "") -> ReplyEvent:
                 usage = Usage(**data["usage"])
                 files = tuple(FileRead(*row) for row in data.get("files", ()))
                 model, lost = data.get("model", ""), tuple(data.get("lost", ()))
-                in_thought = data.get("in_thought", False)
+                in_thought, dropped = data.get("in_thought", False), data.get("dropped", 0)
                 end = data["finish_reason"]
-                return Done(data["text"], end, usage, model, files, lost, in_thought)
+                return Done(data["text"], end, usage, model, files, lost, in_thought, dropped)
             case "failed":
                 return Failed(**data)
             case "cancelled":

@@ -155,6 +155,11 @@ class RedisDeliveries:
         thread, turn = found.split("\n")
         return ThreadKey.parse(thread), turn
 
+    async def quoting(self, place: ThreadKey, message: str) -> Sequence[ThreadKey]:
+        channel = ":".join(str(place).split(":")[:3])
+        name = self._name("quoted", place, channel, message)
+        return [ThreadKey.parse(text) for text in await self._store.command("smembers", name)]
+
     # -- events ---------------------------------------------------------------------------------
 
     async def follow(self, delivery: Delivery) -> AsyncIterator[ReplyEvent]:

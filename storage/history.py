@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from core.queue_types import Claim, Place, StoredTurn, ThreadSummary, Window
+from core.queue_types import Claim, Place, Reach, StoredTurn, ThreadSummary, Window
 from core.types import Bounded, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import Store
@@ -114,6 +114,10 @@ class RedisHistory:
         _, _, history, mailbox = await self._run("window", thread, since=0, turn="")
         return list(_readable(history + mailbox))
 
+    async def reach(self, thread: ThreadKey) -> Reach | None:
+        name = keys.key("thread", self._store.bucket(thread), str(thread))
+        return codec.decode_reach(await self._store.command("hget", name, "reach"))
+
     async def threads(
         self, platform: str | None = None, since: float = 0.0
     ) -> AsyncIterator[ThreadSummary]:
@@ -180,10 +184,18 @@ class RedisHistory:
             for text in await self._store.command("zrange", name, 0, -1):
                 thread = ThreadKey.parse(text)
                 turns = await self.turns(thread)
+                turns = [*turns, *await self._aside(thread)]
                 theirs = {s.turn.id for s in turns if s.turn.author == person}
                 for stored in turns:
                     if stored.turn.id in theirs or stored.answers in theirs:
                         yield thread, stored
+
+    async def _aside(self, thread: ThreadKey) -> Sequence[StoredTurn]:
+        """The messages that were too long, while their beginning may still be asked for."""
+        name = keys.key("aside", self._store.bucket(thread), str(thread))
+        kept = await self._store.command("hgetall", name)
+        rows = [(id_, None, codec.load(text)["record"], None) for id_, text in kept.items()]
+        return list(_readable(rows))
 
     def _buckets(self, place: Place) -> Iterable[int]:
         """Where a place's threads lie: direct messages without a space lie everywhere."""

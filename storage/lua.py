@@ -34,7 +34,17 @@ MOST_AT_ONCE = 8
 """Steps of one queue in one round trip."""
 
 REPLICATED_SCRIPTS = frozenset(
-    ("submit", "commit", "edit", "attach", "delete", "regenerate", "reset", "forget")
+    (
+        "submit",
+        "commit",
+        "edit",
+        "attach",
+        "delete",
+        "regenerate",
+        "read_beginning",
+        "reset",
+        "forget",
+    )
 )
 """Steps that somebody relies on once they have returned."""
 

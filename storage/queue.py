@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any, cast
 
@@ -19,11 +20,12 @@ from core.queue_types import (
     DeadLetter,
     FenceResult,
     Load,
+    QuotedTurn,
     Receipt,
     Regeneration,
     Submission,
 )
-from core.types import Delta, Job, ThreadKey, Turn
+from core.types import BETWEEN_FILES, Delta, Job, ThreadKey, Turn
 from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS
 from storage.history import purge
@@ -79,6 +81,7 @@ class RedisQueue:
             uncounted=not submission.counted,
             alone=submission.alone or not self._store.answer_together,
             note=codec.dump(dict(submission.note)),
+            quote=_quote_fields(turn, submission.quote),
             **await self._permitted(submission.permit, thread, turn.author),
         )
 
@@ -96,14 +99,25 @@ class RedisQueue:
 
     async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
         below = turn.text[len(turn.text) - turn.below :]
-        files = codec.encode_files(turn.files)
+        files, sources = codec.encode_files(turn.files), codec.encode_sources(turn.files)
         answer = await self._run(
-            "attach", thread, turn=turn.id, job=job, text=below, files=files
-        )  # fmt: skip
+            "attach", thread, turn=turn.id, job=job, text=below, files=files, sources=sources
+        )
         return bool(answer)
 
-    async def turn_away(self, thread: ThreadKey, job: str, code: str, message: str) -> bool:
-        answer = await self._run("turn_away", thread, job=job, code=code, message=message)
+    async def turn_away(
+        self,
+        thread: ThreadKey,
+        job: str,
+        code: str,
+        message: str,
+        sources: Sequence[str] = (),
+        quoted: str = "",
+    ) -> bool:
+        known = codec.dump(list(sources)) if sources else ""
+        answer = await self._run(
+            "turn_away", thread, job=job, code=code, message=message, sources=known, quoted=quoted
+        )
         return bool(answer)
 
     async def edit(
@@ -115,11 +129,14 @@ class RedisQueue:
         lane: str,
         holder: str,
         permit: Permit = OPEN_PERMIT,
+        files: Turn | None = None,
+        note: Mapping[str, str] | None = None,
     ) -> Receipt:
         job = Job.id_for(thread, turn, revision)
+        known = {"files": codec.unread_fields(files, note)} if files else {}
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), **await self._permitted(permit, thread),
+            job=job, seed=str(Job.seed_for(job)), **known, **await self._permitted(permit, thread),
         )  # fmt: skip
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -128,8 +145,9 @@ class RedisQueue:
     async def regenerate(self, wanted: Regeneration, holder: str) -> Receipt:
         job = Job.id_for(wanted.thread, wanted.reply, wanted.revision)
         note = {} if wanted.note is None else {"note": codec.dump(dict(wanted.note))}
+        script = "read_beginning" if wanted.begins else "regenerate"
         return await self._ask(
-            "regenerate", wanted.thread, holder, reply=wanted.reply, revision=wanted.revision,
+            script, wanted.thread, holder, reply=wanted.reply, revision=wanted.revision,
             author=wanted.author, lane=wanted.lane, job=job, seed=str(Job.seed_for(job)),
             resumes=wanted.resumes, **note,
             **await self._permitted(wanted.permit, wanted.thread, wanted.author),
@@ -347,7 +365,10 @@ class RedisQueue:
             tokens=commit.done.usage.prompt_tokens + commit.done.usage.reply_tokens,
             version=commit.version,
             evict=commit.evict,
+            cut=codec.cut_fields(commit.cut),
             done=codec.encode_event(commit.done),
+            dropped=commit.done.usage.dropped_turns,
+            reach=codec.encode_reach(commit.reach),
             made=codec.encode_made(commit.model, commit.sampling, claim.job.seed),
         )  # fmt: skip
 
@@ -416,17 +437,38 @@ class RedisQueue:
             "deadline_ms": _ms(self._store.deadline),
             "delivery_ms": _ms(self._store.delivery_lease),
         }
-        outcome, job, position, code, new_thread, *until = await self._store.run(
+        outcome, job, position, code, new_thread, *more = await self._store.run(
             script, bucket, **(common | arguments)
         )
-        ends = until[0] / 1000 if until else 0.0
-        return Receipt(outcome, job or None, position, code, bool(new_thread), ends)
+        until, unread = [*more, 0, 0][:2]
+        held, ends = bool(new_thread), until / 1000
+        return Receipt(outcome, job or None, position, code, held, ends, bool(unread))
 
     async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> FenceResult:
         answer = await self._run(
             script, claim.job.thread, job=claim.job.id, gen=claim.gen, **arguments
         )
         return cast("FenceResult", answer)
+
+
+def _quote_fields(turn: Turn, quote: QuotedTurn | None) -> Mapping[str, Any] | None:
+    """What a message is a reply to, and the message's record as it reads with it."""
+    if quote is None:
+        return None
+    said, below = quote.turn, turn.text[len(turn.text) - turn.below :]
+
+    def record(text: str) -> str:
+        whole = BETWEEN_FILES.join(filter(None, (text, below)))
+        return codec.encode_turn(replace(turn, text=whole))
+
+    return {
+        "id": quote.id,
+        "pointing": record(quote.pointing),
+        "quoting": record(quote.quoting),
+        "record": codec.encode_turn(said) if said else "",
+        "author": said.author if said else "",
+        "at_ms": _ms(said.at) if said else 0,
+    }
 
 
 def _ms(seconds: float) -> int:

@@ -126,3 +126,23 @@ async def test_a_message_without_text_cannot_be_asked_about(
     said = await deployment.discord.says(BOB, general, "", attachments=[plan])
     used = await deployment.discord.asks_about(ALICE, said, "Ask Henji about this")
     assert await told(deployment, used) == say("no_text_there", "en")
+
+
+async def test_an_edit_that_takes_an_attachment_away_is_answered_again_without_it(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    direct = deployment.discord.add_direct(ALICE)
+    paste = deployment.discord.add_file(direct, "message.txt", PASTE.encode())
+    said = await deployment.discord.says(ALICE, direct, "要約", attachments=[paste])
+    reply = await reply_in(deployment, direct)
+    await deployment.discord.edits(said, "要約", attachments=[])
+    await deployment.discord.until(
+        lambda: deployment.discord.replies(direct)[0]["content"] == "echo: 要約"
+    )
+    again = deployment.discord.add_file(direct, "b.txt", b"second")
+    await deployment.discord.edits(said, "訳して", attachments=[again])
+    shown = "echo: 訳して\n\n[file: b.txt]\n```\nsecond\n```"
+    await deployment.discord.until(
+        lambda: deployment.discord.replies(direct)[0]["content"].startswith(shown)
+    )
+    assert deployment.discord.replies(direct)[0]["id"] == reply["id"]

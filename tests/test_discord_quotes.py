@@ -87,6 +87,62 @@ async def test_a_quote_of_a_message_in_the_thread_is_only_a_pointer(
     assert len(question) < 200
 
 
+async def remembers(deployment: DiscordDeployment, key: ThreadKey, *texts: str) -> None:
+    """Wait until the conversation begins so."""
+
+    async def so() -> bool:
+        return (await deployment.stores.texts(key))[: len(texts)] == list(texts)
+
+    try:
+        await until(so, 10)
+    except TimeoutError:
+        pytest.fail(f"remembered: {await deployment.stores.texts(key)}")
+
+
+async def test_a_quote_is_a_turn_before_the_question_and_follows_its_message(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    guild = str(deployment.discord.world.guild_of(general))
+    said = await deployment.discord.says(BOB, general, "I restarted it")
+    keys = []
+    for question in ("why?", "when?"):
+        asked = await deployment.discord.says(ALICE, general, f"<@bot> {question}", answers=said)
+        await answered(deployment, asked["id"], f"echo: {question}")
+        key = ThreadKey("discord", guild, general, asked["id"])
+        await remembers(deployment, key, "I restarted it", question, f"echo: {question}")
+        keys.append(key)
+    first = (await deployment.stores.history.turns(keys[0]))[0].turn
+    assert (first.author, first.name, first.role, first.quoted) == (BOB["id"], "Bob", "user", True)
+    await deployment.discord.edits(said, "I stopped it")
+    for key in keys:
+        await remembers(deployment, key, "I stopped it")
+    await deployment.discord.edits(asked, "<@bot> where?")
+    await answered(deployment, asked["id"], "echo: where?")
+    await remembers(deployment, keys[1], "I stopped it", "where?", "echo: where?")
+    await deployment.discord.deletes(said)
+    await remembers(deployment, keys[0], "why?")
+    await remembers(deployment, keys[1], "where?")
+
+
+async def test_the_file_of_a_quoted_message_is_read(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    guild = str(deployment.discord.world.guild_of(general))
+    paste = deployment.discord.add_file(general, "trace.log", b"disk full")
+    said = await deployment.discord.says(BOB, general, "see", attachments=[paste])
+    asked = await deployment.discord.says(ALICE, general, "<@bot> read it", answers=said)
+    await answered(deployment, asked["id"], "echo: read it\n-# `trace.log`: 35 of 35 tokens")
+    key = ThreadKey("discord", guild, general, asked["id"])
+    read = "see\n\n[file: trace.log]\n~~~\ndisk full\n~~~"
+    await remembers(deployment, key, read, "read it", "echo: read it")
+    broken = deployment.discord.add_file(general, "notes.txt", b"PK\x03\x04\x00")
+    said = await deployment.discord.says(BOB, general, "", attachments=[broken])
+    asked = await deployment.discord.says(ALICE, general, "<@bot> read it", answers=said)
+    [note] = await deployment.discord.until(lambda: deployment.discord.replies(asked["id"]))
+    assert note["content"] == say("file_binary", "en", name="notes.txt")
+    assert await deployment.stores.texts(ThreadKey("discord", guild, general, asked["id"])) == []
+
+
 async def test_a_deleted_quote_with_nothing_asked_is_no_question(
     deployment: DiscordDeployment, general: str
 ) -> None:

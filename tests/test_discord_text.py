@@ -169,7 +169,7 @@ def test_a_bot_s_message_reads_with_its_name(shape: str) -> None:
 
 def test_a_quote_is_shortened_to_a_pointer() -> None:
     said = message(BOB, "why?", **answering(BOB, "word " * 2000))
-    quote = convert._quote_in(said, ME)
+    quote = convert.quote_in(said, ME)
     assert quote is not None
     assert len(quote.whole) < 4100
     assert len(quote.pointer) < 160

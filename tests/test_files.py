@@ -200,7 +200,9 @@ async def test_an_edit_of_the_words_leaves_the_file(story: Story) -> None:
     async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
         await ended(story)
-        await relay.edited(Asker(THREAD, "U1"), "m1", "Translate", "2")
+        await relay.edited(
+            Asker(THREAD, "U1"), "m1", "Translate", "2", [put(story, "a.txt", b"the text")]
+        )
         await until(lambda: _remembers(story, "Translate\n\n[file: a.txt]\n~~~\nthe text\n~~~"), 5)
 
 
@@ -209,7 +211,7 @@ async def test_an_edit_that_comes_before_the_file_is_read_keeps_both(story: Stor
     async with story.running(wire=wire) as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
         await wire.asked.wait()
-        await relay.edited(Asker(THREAD, "U1"), "m1", "", "2", has_files=True)
+        await relay.edited(Asker(THREAD, "U1"), "m1", "", "2", [put(story, "a.txt", b"the text")])
         wire.let.set()
         (shown,) = await ended(story)
     assert shown.startswith("echo: [file: a.txt]\n~~~\nthe text\n~~~")
@@ -277,3 +279,142 @@ async def test_a_store_that_is_away_while_a_file_was_read_is_waited_for(
     async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
         assert "the text" in (await ended(story))[0]
+
+
+# -- other files by an edit ---------------------------------------------------------------------
+
+
+async def answered(story: Story, start: str) -> list[str]:
+    """What the board shows, once a reply begins so and every delivery is over."""
+
+    async def so() -> bool:
+        over = not await story.stores.redis.exists("henji:{0}:deliveries:stand-in")
+        return over and any(text.startswith(start) for text in story.board.shown())
+
+    await until(so, 10)
+    return story.board.shown()
+
+
+async def edit(story: Story, relay: Relay, text: str, *files: File, id_: str = "m1") -> Receipt:
+    story.number += 1
+    revision = str(story.number)
+    return await relay.edited(Asker(THREAD, "U1"), id_, text, revision, files)
+
+
+async def test_a_file_that_an_edit_adds_changes_or_removes_is_read_and_answered_again(
+    story: Story,
+) -> None:
+    first, second = put(story, "a.txt", b"one"), put(story, "b.txt", b"two")
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "Summarise", [])
+        await answered(story, "echo: Summarise")
+        for files, read in (
+            ([first], "[file: a.txt]\n~~~\none\n~~~"),
+            ([second], "[file: b.txt]\n~~~\ntwo\n~~~"),
+            ([second, first], "[file: b.txt]\n~~~\ntwo\n~~~\n\n[file: a.txt]\n~~~\none\n~~~"),
+        ):
+            await edit(story, relay, "Summarise", *files)
+            (shown,) = await answered(story, f"echo: Summarise\n\n{read}")
+            assert f"`{files[0].name}`: " in shown
+            assert (await story.stores.texts(THREAD))[0] == f"Summarise\n\n{read}"
+        await edit(story, relay, "Summarise")
+        await story.shows("echo: Summarise")
+        assert await story.stores.texts(THREAD) == ["Summarise", "echo: Summarise"]
+
+
+async def test_a_file_of_the_same_name_with_another_text_is_read_anew(story: Story) -> None:
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "Summarise", [put(story, "1/a.txt", b"one")])
+        await answered(story, "echo: Summarise")
+        old = story.board.shown()
+        await edit(story, relay, "Summarise", put(story, "1/a.txt?signed=anew", b"one"))
+        assert story.board.shown() == old
+        await edit(story, relay, "Summarise", put(story, "2/a.txt", b"two"))
+        await answered(story, "echo: Summarise\n\n[file: 2/a.txt]\n~~~\ntwo")
+
+
+async def test_an_edit_while_the_old_file_is_loaded_is_answered_with_the_new_one(
+    story: Story,
+) -> None:
+    wire = SlowFiles()
+    async with story.running(wire=wire) as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"one")])
+        await wire.asked.wait()
+        receipt = await edit(story, relay, "Summarise", put(story, "b.txt", b"two"))
+        assert receipt.unread
+        assert await story.stores.nothing_to_do()
+        wire.let.set()
+        (shown,) = await answered(story, "echo")
+    assert shown.startswith("echo: Summarise\n\n[file: b.txt]\n~~~\ntwo\n~~~")
+    assert "one" not in shown
+
+
+async def test_a_file_removed_while_it_is_loaded_holds_nothing_up(story: Story) -> None:
+    wire = SlowFiles()
+    async with story.running(wire=wire) as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"one")])
+        await wire.asked.wait()
+        await edit(story, relay, "Say hello")
+        await answered(story, "echo: Say hello")
+        wire.let.set()
+    assert await story.stores.texts(THREAD) == ["Say hello", "echo: Say hello"]
+
+
+async def test_a_file_removed_while_it_cannot_be_loaded_refuses_nothing(story: Story) -> None:
+    wire = SlowFiles()
+    async with story.running(wire=wire) as relay:
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"")])
+        await wire.asked.wait()
+        await edit(story, relay, "Summarise", put(story, "b.txt", b"two"))
+        wire.let.set()
+        async with at_work(story.stores, EchoEngine()):
+            (shown,) = await answered(story, "echo")
+    assert "two" in shown
+
+
+async def test_an_edit_of_an_older_message_changes_its_turn_alone(story: Story) -> None:
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "first", [])
+        await answered(story, "echo: first")
+        await send(story, relay, "second", [], id_="m2")
+        await answered(story, "echo: second")
+        await edit(story, relay, "first", put(story, "a.txt", b"one"))
+        await until(lambda: _remembers(story, "first\n\n[file: a.txt]\n~~~\none\n~~~"), 5)
+        assert sorted(story.board.shown()) == ["echo: first", "echo: second"]
+
+
+async def test_a_file_that_an_edit_adds_and_that_cannot_be_read_is_said_in_the_reply_s_place(
+    story: Story,
+) -> None:
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "Summarise", [])
+        await answered(story, "echo")
+        await edit(story, relay, "Summarise", put(story, "a.txt", b"PK\x03\x04\x00"))
+        await answered(story, "`a.txt` is not text")
+    assert await story.stores.texts(THREAD) == []
+
+
+async def test_an_edit_that_makes_a_long_file_short_asks_again(story: Story) -> None:
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"x" * 9000)])
+        await answered(story, "This message is longer")
+        await edit(story, relay, "Summarise", put(story, "b.txt", b"short"))
+        await answered(story, "echo: Summarise\n\n[file: b.txt]\n~~~\nshort")
+        assert len(story.board.shown()) == 1
+
+
+async def test_a_process_that_dies_while_it_reads_an_edit_s_file_loses_nothing(
+    story: Story,
+) -> None:
+    stuck = SlowFiles()
+    async with at_work(story.stores, EchoEngine()):
+        async with story.running() as relay:
+            await send(story, relay, "Summarise", [])
+            await answered(story, "echo")
+        dying = story.relay("two", stuck)
+        await edit(story, dying, "Summarise", put(story, "a.txt", b"the text"))
+        await stuck.asked.wait()
+        for task in dying._tasks:
+            task.cancel()
+        async with story.running("three"):
+            await answered(story, "echo: Summarise\n\n[file: a.txt]\n~~~\nthe text")

@@ -124,3 +124,20 @@ async def test_the_token_is_never_sent_to_another_host(deployment: SlackDeployme
     ts = await deployment.slack.say("D1", "U1", "Summarise", files=[file])
     assert (await told(deployment, "D1", ts)).shown == say("file_gone", "ja", name="log.txt")
     assert deployment.slack.workspace.downloads == []
+
+
+async def test_an_edit_that_takes_a_file_away_is_answered_again_without_it(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    file, other = slack.upload("log.txt", PASTE.encode()), slack.upload("b.txt", b"second")
+    ts = await slack.say("D1", "U1", "要約", files=[file])
+    await deployment.answered("D1", ts, f"echo: 要約\n\n{READ}")
+    await slack.edit("D1", ts, files=[file, other])
+    await deployment.answered("D1", ts, f"echo: 要約\n\n{READ}\n\n[file: b.txt]\n~~~\nsecond\n~~~")
+    await slack.edit("D1", ts, files=[{**file, "mode": "tombstone"}, other])
+    await deployment.answered("D1", ts, "echo: 要約\n\n[file: b.txt]\n~~~\nsecond\n~~~")
+    await slack.edit("D1", ts, "訳して")
+    await deployment.answered("D1", ts, "echo: 訳して\n\n[file: b.txt]\n~~~\nsecond\n~~~")
+    assert len(slack.replies("D1", ts)) == 1
+    assert [status for _, status in slack.workspace.downloads] == ["200"] * 4

@@ -27,6 +27,7 @@ from core.place_rules import NO_RULES, UNSET, persona_from_text, rule_from_text
 from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
 from core.settings import Settings
 from core.types import ThreadKey
+from core.window import read_now
 
 Work = Callable[[Stores, Settings], Awaitable[None]]
 
@@ -69,7 +70,10 @@ def threads(platform: str | None, as_json: bool) -> None:
 @click.argument("thread")
 @as_json
 def show(thread: str, as_json: bool) -> None:
-    """Print a conversation."""
+    """Print a conversation, with what the model of its newest reply would read now.
+
+    + is read with the next question, - no longer fits, ? no core has counted yet.
+    """
     key = _thread(thread)
 
     async def work(stores: Stores, _: Settings) -> None:
@@ -77,8 +81,9 @@ def show(thread: str, as_json: bool) -> None:
         if not turns:
             raise OperatorError(f"nothing is remembered of {key}")
         await stores.audit.append(_place_of(key), _operator(), "read", str(key))
-        for stored in turns:
-            _print_turn(key, stored, as_json)
+        read = read_now(turns, await stores.history.reach(key))
+        for stored, is_read in zip(turns, read, strict=True):
+            _print_turn(key, stored, as_json, read=is_read)
 
     _with_stores(work)
 
@@ -352,12 +357,16 @@ def _place_of(thread: ThreadKey | str) -> Place:
     return Place(key.platform, key.space, key.channel)
 
 
-def _print_turn(thread: ThreadKey, stored: StoredTurn, as_json: bool) -> None:
+MARKS = {True: "+", False: "-", None: "?"}
+
+
+def _print_turn(thread: ThreadKey, stored: StoredTurn, as_json: bool, **read: bool | None) -> None:
     turn = stored.turn
     if as_json:
-        print_json({"thread": str(thread), **asdict(turn), "tokens": stored.tokens})
+        print_json({"thread": str(thread), **asdict(turn), "tokens": stored.tokens, **read})
     else:
-        print_text(f"{_time(turn.at)}  {turn.name or turn.author}: {turn.text}")
+        marks = "".join(f"{MARKS[known]} " for known in read.values())
+        print_text(f"{marks}{_time(turn.at)}  {turn.name or turn.author}: {turn.text}")
 
 
 def _print_opinion(opinion: Opinion, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from bots import strings
-from bots.actions import Actions, Actor, Scope, can_continue
+from bots.actions import Actions, Actor, Scope, can_begin, can_continue
 from bots.cli.common import read_input
 from bots.console import convert
 from bots.console.convert import Conversation
@@ -68,6 +68,8 @@ class Chat:
         self._served = served
         self._cut: tuple[str, str] | None = None
         """The newest reply, and its text, if it can be continued."""
+        self._refusal = ""
+        """The newest reply, if it refused a message that is too long."""
         self._stopped = False
         """Ctrl-C stopped the newest reply: another leaves."""
 
@@ -83,14 +85,15 @@ class Chat:
         await self._relay.submit(message)
         return await self._end_of(job, end)
 
-    async def go_on(self, reply: str, text: str) -> Part | None:
-        """Continue a reply that was cut at its length; None if that is impossible."""
+    async def go_on(self, reply: str, text: str = "", *, begins: bool = False) -> Part | None:
+        """Continue a reply that was cut at its length, or with `begins` answer the beginning of the
+        message that it refused; None if that is impossible."""
         await self.uninterrupted(self._served())
         revision = uuid4().hex
         job = Job.id_for(self._conversation.key, reply, revision)
         end = self._platform.expect(job, shown=text)
         outcome = await self._actions.regenerate(
-            self._me, self._conversation.key, reply, revision, resumes=True
+            self._me, self._conversation.key, reply, revision, resumes=not begins, begins=begins
         )
         return await self._end_of(job, end) if outcome.done else None
 
@@ -103,6 +106,7 @@ class Chat:
             part = await self.uninterrupted(end)
         cut = isinstance(part.end, Done) and can_continue(part.end)
         self._cut = (job, part.end.text) if cut and isinstance(part.end, Done) else None
+        self._refusal = job if can_begin(part.end) else ""
         return part
 
     async def once(self, text: str) -> str:
@@ -154,7 +158,7 @@ class Chat:
         try:
             if command := convert.command(line):
                 return await self._run_command(command)
-            return _below(await self.ask(line))
+            return self._below(await self.ask(line))
         except StoreUnavailable:
             return self._say("store_down")
 
@@ -162,7 +166,11 @@ class Chat:
         match command:
             case "continue":
                 part = await self.go_on(*self._cut) if self._cut else None
-                return _below(part) if part else self._say("console_nothing_cut")
+                return self._below(part) if part else self._say("console_nothing_cut")
+            case "beginning":
+                refusal = self._refusal
+                part = await self.go_on(refusal, begins=True) if refusal else None
+                return self._below(part) if part else self._say("console_nothing_refused")
             case "reset":
                 outcome = await self._actions.reset(
                     self._me, Scope.of_thread(self._conversation.key)
@@ -179,13 +187,13 @@ class Chat:
         name = self._say("console_you") if turn.role == "user" else turn.author
         return printable_block(f"{name}: {turn.text}")
 
+    def _below(self, part: Part) -> str:
+        """The text below a finished reply."""
+        note = self._say("console_begin") if can_begin(part.end) else part.note
+        return f"\n{note}\n" if note else "\n"
+
     def _say(self, key: str) -> str:
         return strings.say(key, self._conversation.locale)
-
-
-def _below(part: Part) -> str:
-    """The text below a finished reply."""
-    return f"\n{part.note}\n" if part.note else "\n"
 
 
 @asynccontextmanager

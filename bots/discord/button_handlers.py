@@ -44,7 +44,7 @@ class ButtonHandlers:
         match button.action:
             case "stop":
                 await self._stop(interaction, button)
-            case "regenerate" | "continue":
+            case "regenerate" | "continue" | "begin":
                 await self._regenerate(interaction, button)
             case "good":
                 rated = await self._rate(interaction, button)
@@ -71,6 +71,7 @@ class ButtonHandlers:
                 button.job,
                 str(interaction.id),
                 resumes=button.action == "continue",
+                begins=button.action == "begin",
                 note=self._address(interaction).pack(),
             )
             outcome = await within(work)

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from bots.strings import say
 from core.types import ThreadKey
 
-Action: TypeAlias = Literal["stop", "regenerate", "continue", "good", "bad"]
+Action: TypeAlias = Literal["stop", "regenerate", "continue", "begin", "good", "bad"]
 """`good` and `bad` rate the reply."""
 
 Component: TypeAlias = Mapping[str, Any]
@@ -24,6 +24,7 @@ _ACTIONS: Mapping[str, Action] = {
     "s": "stop",
     "a": "regenerate",
     "m": "continue",
+    "r": "begin",
     "g": "good",
     "b": "bad",
 }
@@ -74,6 +75,11 @@ class ButtonId:
 def streaming(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
     """The Stop button, while the reply is written."""
     return (row(button(ButtonId("stop", thread, job, index), say("stop", locale), DANGER)),)
+
+
+def refused(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
+    """The button under the refusal of a message that is too long."""
+    return (row(button(ButtonId("begin", thread, job, index), say("begin", locale))),)
 
 
 def finished(

@@ -169,7 +169,7 @@ def incoming(
         roles=roles_of(author),
         has_past=thread.thread != str(message.id) and not is_personal(thread),
         files=files_of(message),
-        quote=_quote_in(message, bot),
+        quote=quote_in(message, bot),
     )
 
 
@@ -252,12 +252,16 @@ def may_be_known(message: discord.Message, bot: Bot) -> bool:
 
 def turn_of(message: discord.Message, bot: Bot) -> Turn:
     """A message as a turn, of the bot or of a person."""
-    own = message.author.id == bot.user
+    turn = _turn(message, text_of(message, bot))
+    return replace(turn, role="assistant") if message.author.id == bot.user else turn
+
+
+def _turn(message: discord.Message, text: str) -> Turn:
     return Turn(
         id=str(message.id),
-        role="assistant" if own else "user",
+        role="user",
         author=str(message.author.id),
-        text=text_of(message, bot),
+        text=text,
         at=message.created_at.timestamp(),
         name=message.author.display_name,
     )
@@ -270,7 +274,7 @@ def text_of(message: discord.Message, bot: Bot, *, automatic: bool | None = None
     The name of a thread belongs to the message that opens it: a forum's post is often asked there.
     `automatic`: a bot wrote it; by default as its author is one.
     """
-    quote, said = _quote_in(message, bot), said_in(message, bot, automatic=automatic)
+    quote, said = quote_in(message, bot), said_in(message, bot, automatic=automatic)
     said = joined([_title_over(message, bot), said])
     if quote is None or (quote is GONE and not said):
         return said
@@ -293,15 +297,22 @@ def said_in(message: discord.Message, bot: Bot, *, automatic: bool | None = None
     return whole_text(message, read, is_automatic(message) if automatic is None else automatic)
 
 
-def _quote_in(message: discord.Message, bot: Bot) -> Quote | None:
+def quote_in(message: discord.Message, bot: Bot) -> Quote | None:
     """The message that a person's message is a reply to."""
     if message.type is not discord.MessageType.reply or is_automatic(message):
         return None
     answered = answered_message(message)
     if answered is None:
         return GONE
-    said = joined([said_in(answered, bot), *(f"[file: {f.name}]" for f in files_of(answered))])
-    return quote_of(str(answered.id), answered.author.display_name, said) if said else GONE
+    words, files = said_in(answered, bot), files_of(answered)
+    said = joined([words, *(f"[file: {f.name}]" for f in files)])
+    if not said:
+        return GONE
+    quote = quote_of(str(answered.id), answered.author.display_name, said)
+    if answered.author.id == bot.user:
+        return quote
+    turn = replace(_turn(answered, words), quoted=True)
+    return replace(quote, turn=turn, roles=roles_of(answered.author), files=files)
 
 
 def ids(text: str) -> str:

@@ -30,7 +30,7 @@ class EditHandler:
         self._messages = messages
 
     async def on_edited(self, event: discord.RawMessageUpdateEvent) -> None:
-        """A message's text has changed; a link preview that appears in it is no edit."""
+        """A message has other words or files; a link preview that appears in it is no edit."""
         message = event.message
         revision = convert.revision_of(message)
         bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
@@ -38,17 +38,17 @@ class EditHandler:
             return
         thread = convert.thread_of(message, self._messages.answers_in(message))
         found = await self._context.deliveries.locate(thread, str(message.id))
-        if found is None and not convert.may_be_known(message, bot):
+        known = found is not None or convert.may_be_known(message, bot)
+        if not known and not await self._context.deliveries.quoting(thread, str(message.id)):
             return
         where, ident = found[0] if found else thread, str(message.id)
-        text, has_files = convert.text_of(message, bot), bool(convert.files_of(message))
-        if not text and not has_files:  # nothing is left of it, or the bot may not read the rest
+        text, files = convert.text_of(message, bot), convert.files_of(message)
+        if not text and not files:  # nothing is left of it, or the bot may not read the rest
             await self._forget(where, ident)
             return
         asker = Asker(where, str(message.author.id), convert.roles_of(message.author))
-        receipt = await self._context.relay.edited(
-            asker, ident, text, revision, has_files=has_files
-        )
+        quote = convert.quote_in(message, bot)
+        receipt = await self._context.relay.edited(asker, ident, text, revision, files, quote)
         mentions_now = _is_recent(message) and convert.is_addressed(message, bot)
         if receipt.outcome == "ignored" and mentions_now:
             await self._messages.handle(message)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import discord
 import structlog
 
-from bots.actions import can_continue
+from bots.actions import can_begin, can_continue
 from bots.attachments import File
 from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
@@ -453,6 +453,8 @@ class DiscordPlatform:
         thread, locale = delivery.thread, address.locale
         if part.end is None:
             return components.streaming(thread, delivery.job, part.index, locale)
+        if can_begin(part.end):
+            return components.refused(thread, delivery.job, part.index, locale)
         if not isinstance(part.end, Done):
             return ()
         resumable = can_continue(part.end)

@@ -39,8 +39,14 @@ class ButtonHandlers:
         actor = await self._context.actor(ref.thread.space, press.user, press.user_team)
         if press.action == components.STOP:
             return await actions.stop(actor, ref.thread, ref.job)
-        resumes = press.action == components.CONTINUE
-        return await actions.regenerate(actor, ref.thread, ref.job, press.at, resumes=resumes)
+        return await actions.regenerate(
+            actor,
+            ref.thread,
+            ref.job,
+            press.at,
+            resumes=press.action == components.CONTINUE,
+            begins=press.action == components.BEGIN,
+        )
 
     # -- feedback -------------------------------------------------------------------------------
 

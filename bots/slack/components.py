@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from bots.actions import can_continue
+from bots.actions import can_begin, can_continue
 from bots.choices import Option
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed
@@ -21,6 +21,7 @@ Block: TypeAlias = dict[str, Any]
 STOP = "henji_stop"
 REGENERATE = "henji_regenerate"
 CONTINUE = "henji_continue"
+BEGIN = "henji_begin"
 FEEDBACK = "henji_feedback"
 MENU = "henji_menu"
 MENU_WORDS = ("help", "privacy", "model", "reset")
@@ -86,6 +87,8 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
     if part.end is None:
         return [_actions(_button(STOP, say("stop", locale), ref))]
     notes = [_context(part.note)] if part.note else []
+    if can_begin(part.end):
+        return [*notes, _actions(_button(BEGIN, say("begin", locale), ref))]
     if not isinstance(part.end, Done):
         return notes
     return [

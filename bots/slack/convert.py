@@ -208,13 +208,24 @@ def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted
     message, before = required(event, "message"), event.get("previous_message") or {}
     if message.get("subtype") == "tombstone":  # a deleted message that has replies
         return MessageDeleted(_key(event, bot, required(message, "ts")), required(message, "ts"))
-    if not message.get("edited") or _all_of(message) == _all_of(before):
+    other_files = _standing(message) != _standing(before)
+    reworded = bool(message.get("edited")) and _all_of(message) != _all_of(before)
+    if not (reworded or other_files):
         return None  # an unfurled link or a new reply count
     posted = _posted(body, message, required(event, "channel"), bot)
     if posted is None:
         return None
+    files = tuple(map(_file_of, _standing(message).values()))
+    stamp = str(required(event, "ts")) if other_files else posted.edited  # files have none
+    posted = replace(posted, files=files, edited=stamp)
     was_mentioned = bot.user in _MENTION.findall(words_of(before))
     return MessageEdited(posted, posted.mentioned and not was_mentioned)
+
+
+def _standing(message: Json) -> Mapping[str, Json]:
+    """The files of a message by their ids, without those that were deleted."""
+    found = (*(message.get("files") or ()), *forwarded_files(message))
+    return {str(file.get("id")): file for file in found if file.get("mode") != "tombstone"}
 
 
 def _all_of(message: Json) -> tuple[str, str]:

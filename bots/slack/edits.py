@@ -18,7 +18,8 @@ class EditHandler:
         self._messages = messages
 
     async def on_edited(self, edited: MessageEdited, bot: Bot) -> None:
-        """A person's message has a new text; one that now names the bot is a new question."""
+        """A person's message has a new text, or other files; one that now names the bot is a new
+        question."""
         if edited.newly_mentioned:
             await self._messages.handle(edited.posted, bot)
         else:
@@ -40,6 +41,5 @@ class EditHandler:
         words = "" if command else convert.whole_text(posted, bot, names)
         stranger = await self._context.users.is_stranger(bot, posted.user, posted.user_team)
         asker = Asker(posted.key, posted.user, stranger=stranger)
-        await self._context.relay.edited(
-            asker, posted.ts, words, posted.edited, has_files=bool(posted.files) and not command
-        )
+        files = () if command else posted.files
+        await self._context.relay.edited(asker, posted.ts, words, posted.edited, files)

@@ -51,7 +51,13 @@ from core.types import ThreadKey
 
 MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
 PAGES = (FORGET_ME, RESET_CHANNEL, RESET_USER, RESET_SPACE)
-CONTROLS = (components.STOP, components.REGENERATE, components.CONTINUE, components.FEEDBACK)
+CONTROLS = (
+    components.STOP,
+    components.REGENERATE,
+    components.CONTINUE,
+    components.BEGIN,
+    components.FEEDBACK,
+)
 
 ACKNOWLEDGE_SECONDS = 0.4
 """Slack shows an error to the person after three seconds."""

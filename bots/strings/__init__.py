@@ -82,6 +82,7 @@ def failure(
 def file_line(read: FileRead, locale: str) -> str:
     """How much of a file was read."""
     key = "file_read" if read.whole else "file_named"
+    key = key if read.name else "words_read"
     return say(key, locale, name=read.name, tokens=read.tokens, whole=read.whole)
 
 

@@ -76,12 +76,16 @@ ENGLISH: Final[dict[str, str]] = {
     "tomorrow": "the start of tomorrow",
     # Under a reply
     "file_read": "`{name}`: {tokens:,} of {whole:,} tokens",
+    "turn_dropped": "The oldest message no longer fits.",
+    "turns_dropped": "The oldest {turns} messages no longer fit.",
+    "words_read": "your message: {tokens:,} of {whole:,} tokens",
     "file_named": "`{name}`: not read",
     "files_more": "and {files} more files",
     "ai_notice": "Written by AI ({model}): it may be wrong.",
     "stop": "Stop",
     "regenerate": "Regenerate",
     "continue": "Continue",
+    "begin": "Read the beginning",
     "good": "Good answer",
     "bad": "Bad answer",
     "menu_help": "Help",
@@ -325,6 +329,7 @@ ENGLISH: Final[dict[str, str]] = {
     "console_commands": "/help shows the commands. Ctrl-C stops a reply; twice, it leaves.",
     "console_help": (
         "/continue  go on with a reply that reached its length limit\n"
+        "/beginning answer the beginning of a message that was too long\n"
         "/reset     forget this conversation\n"
         "/history   show what is remembered of it\n"
         "/help      show this\n"
@@ -332,6 +337,8 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "console_leave": "Ctrl-C again leaves.",
     "console_nothing_cut": "There is no reply to go on with.",
+    "console_begin": "/beginning answers the beginning of it.",
+    "console_nothing_refused": "No message was too long.",
     "console_you": "you",
     "console_no_history": "Nothing is remembered of this conversation.",
     "console_remembered": "{turns} messages of this conversation are remembered.",

@@ -71,12 +71,16 @@ JAPANESE: Final[dict[str, str]] = {
     "tomorrow": "明日の0時",
     # Under a reply
     "file_read": "`{name}`: {whole:,}トークン中{tokens:,}トークンを読みました",
+    "turn_dropped": "いちばん古いメッセージは、もう読める長さに入りません。",
+    "turns_dropped": "古いほうから{turns}件のメッセージは、もう読める長さに入りません。",
+    "words_read": "メッセージ: {whole:,}トークン中{tokens:,}トークンを読みました",
     "file_named": "`{name}`: 読んでいません",
     "files_more": "ほかに{files}個のファイル",
     "ai_notice": "AI({model})が書いた文章です。誤りが含まれることがあります。",
     "stop": "停止",
     "regenerate": "書き直す",
     "continue": "続ける",
+    "begin": "はじめの部分を読む",
     "good": "良い回答",
     "bad": "良くない回答",
     "menu_help": "使い方",
@@ -326,6 +330,7 @@ JAPANESE: Final[dict[str, str]] = {
     ),
     "console_help": (
         "/continue  長さの上限に達した返事の続きを書く\n"
+        "/beginning 長すぎたメッセージのはじめの部分に答える\n"
         "/reset     この会話を忘れる\n"
         "/history   覚えている内容を表示する\n"
         "/help      この説明を表示する\n"
@@ -333,6 +338,8 @@ JAPANESE: Final[dict[str, str]] = {
     ),
     "console_leave": "もう一度 Ctrl-C を押すと終了します。",
     "console_nothing_cut": "続きを書ける返事はありません。",
+    "console_begin": "/beginning と入力すると、はじめの部分に答えます。",
+    "console_nothing_refused": "長すぎたメッセージはありません。",
     "console_you": "あなた",
     "console_no_history": "この会話について覚えていることはありません。",
     "console_remembered": "この会話のメッセージを{turns}件覚えています。",

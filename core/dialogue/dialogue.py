@@ -24,6 +24,7 @@ from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError, TurnTooLong
 from core.models.catalogue import ModelSpec
 from core.place_rules import NO_RULES, Rules
+from core.queue_types import Reach
 from core.types import Bounded, Role, Turn
 
 
@@ -194,6 +195,22 @@ class Dialogue:
         if extended:
             self._cache.put(extended, known[1] if known else None)
         return Prompt(ids, start, MappingProxyType(counts))
+
+    def count(self, turn: Turn) -> int:
+        """The tokens of a turn between two others, however long it is."""
+        return len(self._encoder.whole(self._format.following(self._message([turn]))))
+
+    def reach(self, low_water: float) -> Reach:
+        """How much of a conversation fits into a prompt."""
+        room = self.spec.prompt_budget - self._empty
+        low, first = self._low_budget(low_water, ""), self._format.user_first
+        return Reach(room, low, self.fingerprint, first)
+
+    def fits(self, turn: Turn, low_water: float) -> bool:
+        """Whether a turn takes no more than `low_water` of the budget, or half of the room."""
+        room = self.spec.prompt_budget - self._empty
+        most = max(self._low_budget(low_water, ""), room // 2)
+        return self._count_tokens(turn.role, turn.text, turn.name, turn.thought) <= most
 
     # -- from turns to ids ------------------------------------------------------------------------
 

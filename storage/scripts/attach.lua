@@ -1,5 +1,5 @@
 -- What was read of a message's files takes the place of their names in its turn, and the job that
--- waited for it goes on. Returns 1, or 0 where there is no such turn.
+-- waited for it goes on. Returns 1, or 0 where there is no such turn, or it has other files by now.
 
 local T, id, J = A.thread, A.turn, A.job
 local meta = load_thread(T)
@@ -8,6 +8,7 @@ if not record then return 0 end
 local job = job_of(J)
 local turn = decoded(record)
 if not turn.text or turn.read then return 0 end
+if turn.sources and turn.sources ~= A.sources then return 0 end
 
 local named = files_of(turn)
 local words = string.gsub(string.sub(turn.text, 1, #turn.text - #named), '\n\n$', '')

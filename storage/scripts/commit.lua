@@ -17,14 +17,32 @@ local function write_counts()
   end
 end
 
+-- Of a message that was too long, only what was read stays.
+local function write_cut(cut)
+  local record = call('HGET', K('turns', T), cut.id)
+  if not record or tonumber(call('ZSCORE', K('changes', T), cut.id) or 0) > A.version then return end
+  local turn = decoded(record)
+  turn.text, turn.below, turn.files = cut.text, cut.below, cut.files ~= '' and cut.files or nil
+  call('HSET', K('turns', T), cut.id, cjson.encode(turn))
+end
+
+-- The end of the reply. The first time that old turns no longer fit, it says how many.
+local function done_event()
+  if A.dropped == 0 or meta.outgrown then return A.done end
+  call('HSET', K('thread', T), 'outgrown', 1)
+  return string.sub(A.done, 1, -2) .. ',"dropped":' .. A.dropped .. '}'
+end
+
 write_counts()
+if type(A.cut) == 'table' then write_cut(A.cut) end
 charge_tokens(T, J, A.tokens)
 keep_reply(T, J, job, A.reply, A.reply_count)
 for _, id in ipairs(A.evict) do drop_turn(T, id) end
 if A.made ~= '' and call('EXISTS', K('delivery', J)) == 1 then
   call('HSET', K('delivery', J), 'made', A.made)
 end
-finish_job(T, J, job, 'done', A.done)
+if A.reach ~= '' then call('HSET', K('thread', T), 'reach', A.reach) end
+finish_job(T, J, job, 'done', done_event())
 schedule(T, nil, meta)
 touch_thread(T, 'turns', 'history', 'counts')
 return 'ok'

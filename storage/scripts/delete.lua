@@ -51,5 +51,6 @@ if score % 1 == 0 then -- a prompt; replies stand half-way to the next
   end
 end
 drop_turn(T, id)
+call('HDEL', K('aside', T), id)
 call('DEL', K('edited', T .. ' ' .. id))
 return ended

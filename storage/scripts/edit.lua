@@ -1,5 +1,6 @@
--- Changes the stored turn of an edited message. The newest question is answered again, in the place
--- of its reply. Returns outcome, job, position, code, held.
+-- Changes the stored turn of an edited message: its words, and its files where the edit says what they
+-- are now. The newest question is answered again, in the place of its reply. Returns outcome, job,
+-- position, code, held, until, and whether other files are to be read.
 
 local T, id = A.thread, A.turn
 local meta = load_thread(T)
@@ -7,6 +8,63 @@ local record = meta and call('HGET', K('turns', T), id)
 
 local function is_stale(revision)
   return revision and (tonumber(revision) or 0) >= (tonumber(A.revision) or 1)
+end
+
+local function names_of(files)
+  local names = {}
+  for i, file in ipairs(decoded(files or '[]')) do names[i] = file[1] end
+  return table.concat(names, '\n')
+end
+
+-- Whether a message has other files now than its turn; its sources tell, or else their names.
+local function has_other_files(turn)
+  if not A.files then return false end
+  if turn.sources then return turn.sources ~= A.files.sources end
+  return names_of(turn.files) ~= names_of(A.files.files)
+end
+
+-- Edits a turn. Returns whether nothing has changed, whether it has other files, and whether these
+-- are to be read.
+local function reword(turn)
+  local other = has_other_files(turn)
+  local unread = other and A.files.note ~= ''
+  local text = joined(A.text, other and A.files.named or files_of(turn))
+  local same = turn.text == text and not unread
+  turn.text, turn.revision = text, A.revision
+  if other then
+    turn.files, turn.sources, turn.read = A.files.files, A.files.sources, nil
+    turn.below = tostring(#A.files.named)
+  end
+  return same, other, unread
+end
+
+-- A delivery's note with what is to be read, for whoever takes it over.
+local function with_files(note, unread)
+  if not unread then return note or '{}' end
+  local all = decoded(note or '{}')
+  for name, value in pairs(decoded(A.files.note)) do all[name] = value end
+  return cjson.encode(all)
+end
+
+local function new_job(author, note, unread)
+  return {
+    turn = id, revision = A.revision, lane = A.lane, author = author, seed = A.seed,
+    deadline = now + A.deadline_ms, note = with_files(note, unread), cost = 1,
+    unread = unread and 1 or nil,
+  }
+end
+
+-- A message that was too long is asked anew, in the place of the refusal.
+local function ask_again(kept)
+  local turn = decoded(kept.record)
+  if is_stale(turn.revision) then return { 'duplicate', A.job, 0, '', 0 } end
+  local _, _, unread = reword(turn)
+  local job = new_job(turn.author, call('HGET', K('delivery', kept.job), 'note'), unread)
+  job.after = kept.job
+  local code, detail, til = refusal_reason(T, job)
+  if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
+  take_back(T, id, cjson.encode(turn))
+  return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }
 end
 
 -- for a copy of the message that comes later: with what was said before, or after a reset
@@ -17,21 +75,36 @@ if not (before and is_stale(decoded(before).revision)) then
   call('SADD', K('edits', T), id)
   touch('edits', T)
 end
-if not record then return { 'ignored', '', 0, '', 0 } end
+if not record then
+  local kept = meta and aside(T, id)
+  return kept and ask_again(kept) or { 'ignored', '', 0, '', 0 }
+end
 
 local turn = decoded(record)
 if not turn.text then return { 'ignored', '', 0, '', 0 } end
 if is_stale(turn.revision) then return { 'duplicate', A.job, 0, '', 0 } end
-local text = joined(A.text, files_of(turn))
-local same = turn.text == text
-turn.text, turn.revision = text, A.revision
+local same, other, unread = reword(turn)
 call('HSET', K('turns', T), id, cjson.encode(turn))
 if same then return { 'duplicate', '', 0, '', 0 } end
 call('HDEL', K('counts', T), id)
 record_changes(T, id)
+local to_read = unread and 1 or 0
 
 local function covers(job)
   return job.turn == id or string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
+end
+
+-- A job whose message has other files waits until these are read, or waits no longer.
+local function await_files(J, job)
+  if unread then
+    call('HSET', K('job', J), 'unread', 1)
+    local note = call('HGET', K('delivery', J), 'note')
+    call('HSET', K('delivery', J), 'note', with_files(note, true))
+  else
+    call('HDEL', K('job', J), 'unread')
+  end
+  local first = call('ZRANGE', K('jobs', T), 0, 0)[1] == J
+  if first and job.state == 'waiting' then schedule(T) end
 end
 
 -- No quota is left to answer the new text, and the old one is not asked any more.
@@ -46,6 +119,7 @@ end
 for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
   local job = job_of(J)
   if covers(job) then
+    if other then await_files(J, job) end
     if meta.running == J then
       -- the same job starts over: its core is fenced, and `Started` empties what was shown
       local used, til = nil, nil
@@ -56,7 +130,7 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
       call('HDEL', K('job', J), 'cancel') -- who stopped it did not have this in mind
       schedule(T)
     end
-    return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
+    return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0, 0, to_read }
   end
 end
 
@@ -65,14 +139,10 @@ local score = tonumber(call('ZSCORE', K('history', T), id) or -1)
 local reply = call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)[1]
 local newest = call('ZREVRANGE', K('history', T), 0, 0)[1]
 if score < 0 or not reply or reply ~= newest or call('ZCARD', K('jobs', T)) > 0 then
-  return { 'kept', '', 0, '', 0 }
+  return { 'kept', '', 0, '', 0, 0, to_read }
 end
-local before = hash(K('delivery', reply))
-local job = {
-  turn = id, revision = A.revision, lane = A.lane, author = turn.author,
-  seed = A.seed, deadline = now + A.deadline_ms, note = before.note or '{}', cost = 1,
-  replaces = reply,
-}
+local job = new_job(turn.author, call('HGET', K('delivery', reply), 'note'), unread)
+job.replaces = reply
 local code, detail, til = refusal_reason(T, job)
-if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
+if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0, to_read } end
 return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

@@ -17,8 +17,9 @@ elseif A.retry then
   schedule(T)
 else
   finish_job(T, J, job, 'failed', failed_event(A.code, A.message))
-  -- a message that cannot be answered is not remembered either
-  if A.forget then drop_turn(T, job.turn) end
+  -- a message that cannot be answered is not remembered either, nor what is overwritten now
+  if A.forget then put_aside(T, job.turn, J) end
+  if A.forget and job.replaces then drop_turn(T, job.replaces) end
   schedule(T)
 end
 return said

@@ -51,6 +51,15 @@ for _, entry in ipairs(A.first and call('XRANGE', K('dead'), '-', '+') or {}) do
   if fields.author == A.author and space == A.space then call('XDEL', K('dead'), entry[1]) end
 end
 
+local function forget_aside(T)
+  local gone = 0
+  for id, kept in pairs(hash(K('aside', T))) do
+    local record = decoded(kept).record
+    if decoded(record or '').author == A.author then gone = gone + call('HDEL', K('aside', T), id) end
+  end
+  return gone
+end
+
 local forgotten = 0
 for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
   local theirs, turns = {}, {}
@@ -60,7 +69,7 @@ for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
     call('DEL', K('edited', T .. ' ' .. id))
     if turns[id].role == 'assistant' then forget_job(id) end
   end
-  forgotten = forgotten + #theirs
+  forgotten = forgotten + #theirs + forget_aside(T)
   call('ZREM', K('person', who), T)
 end
 if forgotten > 0 then rewrite_later() end

@@ -12,13 +12,7 @@ local asked = decoded(first[1] and call('HGET', K('turns', T), first[1]) or '')
 local oldest = (tonumber(asked.at) or 0) * 1000 - retention_of(T)
 
 local function forgotten(turn)
-  if turn.at_ms <= oldest then return true end
-  local marks = call('HMGET', K('marks'), 'thread ' .. T, 'channel ' .. channel, 'space ' .. space,
-    'person ' .. space .. ':' .. turn.author)
-  for i = 1, 4 do
-    if turn.at_ms <= (tonumber(marks[i]) or 0) then return true end
-  end
-  return false
+  return turn.at_ms <= oldest or is_behind_mark(T, turn.author, turn.at_ms)
 end
 
 local taken = 0

@@ -32,8 +32,40 @@ local function make_room()
   return true
 end
 
+-- Keeps what a message is a reply to, as a turn before it. An edit or a deletion finds it by its
+-- `message`, or where that is another thread's, by `quoted`.
+local function keep_quoted(quote, known)
+  call('HSET', K('turns', T), quote.id, apply_early_edit(T, quote.id, quote.record))
+  call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), quote.id)
+  mark(K('seen', T .. ' ' .. quote.id), 'seeded')
+  call('ZADD', K('person', space .. ':' .. quote.author), now, T)
+  extend_retention(T, 'person', space .. ':' .. quote.author)
+  if known then
+    call('SADD', K('quoted', channel, quote.id), T)
+    renew_retention(T, 'quoted', channel, quote.id)
+  else
+    call('SET', K('message', channel, quote.id), T .. '\n' .. quote.id, 'PX', retention_of(T))
+  end
+end
+
+-- The message as it reads: what it is a reply to is pointed to where the thread has it, stands
+-- before it as a turn, or among its words.
+local function record_of()
+  local quote = type(A.quote) == 'table' and A.quote
+  if not quote then return A.record end
+  local known = call('GET', K('message', channel, quote.id))
+  local where, turn = string.match(known or '', '^(.*)\n(.*)$')
+  local has = call('HEXISTS', K('turns', T), quote.id) == 1
+    or where == T and call('HEXISTS', K('turns', T), turn) == 1
+  if has then return quote.pointing end
+  if quote.record == '' or is_behind_mark(T, quote.author, quote.at_ms) then return quote.quoting end
+  keep_quoted(quote, known)
+  return A.record
+end
+
 local function keep_turn()
-  if call('HSETNX', K('turns', T), id, apply_early_edit(T, id, A.record)) == 0 then return end
+  if call('HEXISTS', K('turns', T), id) == 1 then return end
+  call('HSET', K('turns', T), id, apply_early_edit(T, id, record_of()))
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
   local message = K('message', channel, id)
   call('SET', message, T .. '\n' .. id, 'PX', retention_of(T))

@@ -324,6 +324,8 @@ class Rest:
         changes = _only(body, "content", "components", "flags", "files")
         if changes.get("content"):
             changes["content"] = changes["content"].strip()
+        if "flags" in changes:  # an edit makes nothing public
+            changes["flags"] |= message["flags"] & validation.EPHEMERAL
         message |= {**changes, "edited_timestamp": p.when(p.snowflake())}
         if message["id"] not in self.world.private:
             await self.tell("MESSAGE_UPDATE", message, message["channel_id"])

@@ -179,10 +179,11 @@ class LocalDiscord:
         await self._tell("MESSAGE_CREATE", self.world.keep(message), channel)
         return message
 
-    async def edits(self, message: p.Payload, text: str) -> None:
+    async def edits(self, message: p.Payload, text: str, **more: Any) -> None:
         message |= {
             "content": text.replace("<@bot>", f"<@{p.BOT_ID}>"),
             "edited_timestamp": datetime.now(UTC).isoformat(),
+            **more,
         }
         await self._tell("MESSAGE_UPDATE", message, message["channel_id"])
 

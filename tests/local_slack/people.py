@@ -113,10 +113,15 @@ class LocalSlack:
             "url_private_download": f"{place}/download/{quote(name)}",
         }  # fmt: skip
 
-    async def edit(self, channel: str, ts: str, text: str) -> None:
+    async def edit(
+        self, channel: str, ts: str, text: str | None = None, files: list[Json] | None = None
+    ) -> None:
+        """Edit a message's words, or put other files into it: that leaves no stamp."""
         message = self.workspace.messages[channel, ts]
         before = self._event(message)
-        message.text, message.edited = text, self.workspace.next_ts()
+        if text is not None:
+            message.text, message.edited = text, self.workspace.next_ts()
+        message.files = message.files if files is None else files
         message.edits += 1
         self._emit(
             self._change(message, "message_changed")

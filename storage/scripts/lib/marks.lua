@@ -32,6 +32,17 @@ local function fold_marks()
   end
 end
 
+-- Whether what this person said at that time in a thread was reset or forgotten since.
+local function is_behind_mark(T, author, at_ms)
+  local space, channel = place_names(T)
+  local marks = call('HMGET', K('marks'), 'thread ' .. T, 'channel ' .. channel, 'space ' .. space,
+    'person ' .. space .. ':' .. author)
+  for i = 1, 4 do
+    if at_ms <= (tonumber(marks[i]) or 0) then return true end
+  end
+  return false
+end
+
 -- `name` is a kind and a place: ``thread T``, ``channel C``, ``space S``, ``person S:U``.
 local function add_mark(name)
   call('HSET', K('marks'), name, now)

@@ -23,7 +23,8 @@ end
 -- Opens a delivery, held by `holder` from the start.
 local function open_delivery(T, J, job)
   local _, _, platform = place_names(T)
-  local after = job.replaces and predecessor(J, job.replaces) or ''
+  local before = job.replaces or job.after
+  local after = before and predecessor(J, before) or ''
   call('HSET', K('delivery', J), 'v', 1, 'thread', T, 'turn', job.turn, 'author', job.author,
     'note', job.note, 'token', OPENED, 'holder', A.holder, 'after', after)
   if job.asker then call('HSET', K('delivery', J), 'asker', job.asker) end

@@ -42,10 +42,11 @@ local function forget_thread(T, by)
     call('PEXPIRE', K('edited', T .. ' ' .. id), 60000)
   end
   call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
-    K('changes', T), K('replies', T), K('edits', T))
+    K('aside', T), K('changes', T), K('replies', T), K('edits', T))
   rewrite_later()
   schedule(T)
   call('HINCRBY', K('thread', T), 'epoch', 1)
+  call('HDEL', K('thread', T), 'outgrown')
   call('HSET', K('thread', T), 'floor', call('HINCRBY', K('thread', T), 'version', 1))
   return turns
 end

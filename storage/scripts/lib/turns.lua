@@ -23,6 +23,30 @@ local function drop_turn(T, id)
   record_changes(T, id)
 end
 
+-- Puts a message that was too long aside, for the day in which its beginning may be asked for; `J`
+-- is the job that refused it.
+local function put_aside(T, id, J)
+  local record = call('HGET', K('turns', T), id)
+  drop_turn(T, id)
+  if not record then return end
+  call('HSET', K('aside', T), id, cjson.encode({ job = J, record = record }))
+  call('PEXPIRE', K('aside', T), math.min(LIFE.aside, retention_of(T)))
+end
+
+-- A message that was put aside, with its job; nil if there is none.
+local function aside(T, id)
+  local kept = decoded(call('HGET', K('aside', T), id) or '')
+  return kept.record and kept
+end
+
+-- Puts such a message behind all others of its thread.
+local function take_back(T, id, record)
+  call('HDEL', K('aside', T), id)
+  call('HSET', K('turns', T), id, record)
+  call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), id)
+  touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
+end
+
 -- What stands below a message's words: its files, `below` bytes of them.
 local function files_of(turn)
   local below = tonumber(turn.below) or 0

@@ -1,0 +1,102 @@
+"""What a message is a reply to: a turn before it, a pointer, or among its words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from bots.access import Access
+from bots.platform import Incoming
+from bots.quotes import Quote, quote_of
+from bots.relay import Relay, RelaySettings
+from core.access_policy import Asker, Policy
+from core.queue_types import Place
+from core.types import ThreadKey, Turn
+from storage.audit import RedisAudit
+from storage.rules import RedisRules
+from tests.simulated_platform import Board, SimulatedPlatform
+from tests.store_fixture import LANE, StoreFixture
+
+THREAD = ThreadKey("stand-in", "T1", "C1", "1.0")
+OTHER = replace(THREAD, thread="2.0")
+SAID = Turn("q1", "user", "U2", "I restarted it", 5.0, "Bob", quoted=True)
+
+
+@pytest.fixture
+async def stores(redis: Redis) -> StoreFixture:
+    stores = StoreFixture.over(redis)
+    await stores.queue.announce(LANE, "core", 60)
+    return stores
+
+
+def relay_over(stores: StoreFixture) -> Relay:
+    rulebook = RedisRules(stores.store, Policy())
+    access = Access(rulebook, RedisAudit(stores.store), Policy(), stores.queue.cores)
+    ports = (stores.queue, stores.history, stores.deliveries)
+    return Relay(SimulatedPlatform(Board()), *ports, RelaySettings(LANE, "one", access=access))
+
+
+def quote(turn: Turn | None = SAID) -> Quote:
+    return replace(quote_of("q1", "Bob", SAID.text), turn=turn)
+
+
+async def ask(
+    stores: StoreFixture, words: str = "why?", *, thread: ThreadKey = THREAD, **more: object
+) -> list[str]:
+    """A reply to the quoted message; what the thread remembers."""
+    found = quote()
+    text = f"{found.whole}\n\n{words}".strip()
+    turn = Turn(f"m{next(stores.numbers)}", "user", "U1", text, 9.0)
+    incoming = Incoming(thread, turn, addressed=True, quote=found, alone=True)
+    await relay_over(stores).submit(replace(incoming, **more))  # type: ignore[arg-type]
+    return await stores.texts(thread)
+
+
+INLINE = "[in reply to Bob]\n> I restarted it"
+
+
+async def test_it_is_a_turn_once_and_then_a_pointer(stores: StoreFixture) -> None:
+    assert await ask(stores) == ["I restarted it", "why?"]
+    assert (await ask(stores, "and then?"))[2:] == [f"{INLINE}\n\nand then?"]
+
+
+async def test_without_words_and_without_a_question_it_stays_among_the_words(
+    stores: StoreFixture,
+) -> None:
+    assert await ask(stores, "") == [INLINE]
+    assert (await ask(stores, "hm", addressed=False))[1:] == [f"{INLINE}\n\nhm"]
+
+
+async def test_of_one_who_is_denied_it_is_the_quoter_s(stores: StoreFixture) -> None:
+    rulebook = RedisRules(stores.store, Policy())
+    await rulebook.change(Place("stand-in", "T1"), "deny_people", ["U2"], "admin")
+    assert await ask(stores) == [f"{INLINE}\n\nwhy?"]
+
+
+async def test_a_forgotten_person_s_turn_goes_and_does_not_come_back(stores: StoreFixture) -> None:
+    await ask(stores)
+    await ask(stores, thread=OTHER)
+    assert await stores.history.forget(Place("stand-in", "T1"), "U2") == 2
+    assert await stores.texts(THREAD) == ["why?"]
+    assert await stores.texts(OTHER) == ["why?"]
+    assert (await ask(stores, "again"))[1:] == [f"{INLINE}\n\nagain"]
+
+
+async def test_an_edit_and_a_deletion_reach_every_copy(stores: StoreFixture) -> None:
+    await ask(stores)
+    await ask(stores, thread=OTHER)
+    relay = relay_over(stores)
+    await relay.edited(Asker(THREAD, "U2"), "q1", "I stopped it", "7")
+    assert [(await stores.texts(key))[0] for key in (THREAD, OTHER)] == ["I stopped it"] * 2
+    await relay.deleted(THREAD, "q1")
+    assert [await stores.texts(key) for key in (THREAD, OTHER)] == [["why?"]] * 2
+
+
+async def test_an_edit_of_the_question_keeps_the_quote_apart(stores: StoreFixture) -> None:
+    await ask(stores)
+    (_, question) = await stores.history.turns(THREAD)
+    text = f"{INLINE}\n\nwhere?"
+    await relay_over(stores).edited(Asker(THREAD, "U1"), question.turn.id, text, "7", (), quote())
+    assert await stores.texts(THREAD) == ["I restarted it", "where?"]
