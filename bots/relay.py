@@ -532,7 +532,7 @@ class Relay:
 
     async def _take_over(self) -> None:
         # without a core, nobody else ends what waits past its deadline
-        metrics.TAKEOVERS.inc(await self._queue.sweep())
+        metrics.TAKEOVERS.inc((await self._queue.sweep()).taken_over)
         for delivery in await self._deliveries.take_over(
             self._platform.name, self._settings.holder
         ):

@@ -30,6 +30,7 @@ from core.queue_types import (
     ServerState,
     StoredTurn,
     Submission,
+    Sweep,
     ThreadSummary,
     Window,
 )
@@ -179,8 +180,8 @@ class JobQueue(Protocol):
         """StoreUnavailable, in a sentence, where nothing can be written: memory or disk is full."""
         ...
 
-    async def sweep(self) -> int:
-        """Handle deadlines and expired leases; the number of expired leases."""
+    async def sweep(self) -> Sweep:
+        """Handle deadlines, delayed threads and expired leases."""
         ...
 
     async def release(self, claim: Claim) -> FenceResult:

@@ -141,6 +141,16 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """The result of one look at everything that falls due."""
+
+    taken_over: int
+    """Expired leases."""
+    due_in: float
+    """Seconds until something falls due; infinity for never."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessReport:
     """A process's report about itself, written every few seconds."""
 

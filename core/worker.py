@@ -68,13 +68,15 @@ class WorkerSettings:
     renew: float = 0.1
     """How soon a stopped reply stops, at the latest; leases are far longer."""
     sweep: float = 0.25
+    """Between two looks at what falls due, at least."""
     announced_for: float = 10.0
     """How long a core that was killed is still counted on."""
     publish: float = 0.15
     """Between two deltas of one reply: a few a second."""
     thinking: float = 3.0
     """Between two signs that a reply is still being thought about."""
-    idle: float = 1.0
+    idle: float = 5.0
+    """Between two looks for work without a wake-up, at most: a core may die with one."""
     retry: float = 0.5
     """Between tries while Redis is away."""
 
@@ -181,6 +183,8 @@ class Worker:
         self._held: dict[str, HeldJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
+        self._woken = asyncio.Event()
+        """There may be something new to sweep."""
         self._prompts = ThreadPoolExecutor(1, "prompts")
         self._is_sick = asyncio.Event()
         self._checking: asyncio.Task[None] | None = None
@@ -243,10 +247,16 @@ class Worker:
         )
 
     async def _sweep(self) -> None:
-        taken_over = await self._queue.sweep()
-        metrics.TAKEOVERS.inc(taken_over)
-        if taken_over:
-            log.warning("took over from a core that went away", jobs=taken_over)
+        self._woken.clear()
+        sweep = await self._queue.sweep()
+        metrics.TAKEOVERS.inc(sweep.taken_over)
+        if sweep.taken_over:
+            log.warning("took over from a core that went away", jobs=sweep.taken_over)
+        # of a lease that another core takes now, only a later sweep knows
+        longest = min(self._settings.idle, self._settings.lease / 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(sweep.due_in, longest)):
+                await self._woken.wait()
 
     async def _renew(self) -> None:
         asked = dict(self._held)  # a job may be claimed again before the answer is here
@@ -264,6 +274,7 @@ class Worker:
             return
         if await self._claim_some(slots) < slots:  # that was all there is
             await self._queue.wait(self._settings.lane, self._settings.idle)
+            self._woken.set()
 
     async def _claim_some(self, most: int) -> int:
         """Claim the jobs that are ready; a claim under way at a stop is not lost."""

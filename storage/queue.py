@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
@@ -24,6 +25,7 @@ from core.queue_types import (
     Receipt,
     Regeneration,
     Submission,
+    Sweep,
 )
 from core.types import BETWEEN_FILES, Delta, Job, ThreadKey, Turn
 from storage import codec, keys
@@ -308,8 +310,8 @@ class RedisQueue:
             except StoreUnavailable as error:
                 raise StoreUnavailable(f"Redis takes no writes: {error.__cause__}") from error
 
-    async def sweep(self) -> int:
-        """Handle everything that falls due; the number of leases that had ended.
+    async def sweep(self) -> Sweep:
+        """See `JobQueue`.
 
         Goes on with a reset or a forget whose process did not live to its end.
         """
@@ -321,12 +323,16 @@ class RedisQueue:
             )  # fmt: skip
 
         answers, _ = await self._store.each(self._store.all_buckets(), step)
-        for bucket, (_, _, purges, rewrite) in answers.items():
+        for bucket, (_, _, purges, rewrite, _) in answers.items():
             for name in purges:
                 await purge(self._store, bucket, name, PURGE_STEPS)
             if rewrite:
                 await self._store.rewrite_file(bucket)
-        return sum(taken_over for taken_over, *_ in answers.values())
+        due = [due_ms / 1000 for *_, due_ms in answers.values() if due_ms >= 0]
+        return Sweep(
+            taken_over=sum(taken_over for taken_over, *_ in answers.values()),
+            due_in=min(due, default=math.inf),
+        )
 
     async def renew(self, claims: Sequence[Claim]) -> Mapping[str, FenceResult]:
         by_bucket: dict[int, list[Claim]] = defaultdict(list)

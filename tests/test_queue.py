@@ -130,7 +130,7 @@ async def test_a_core_that_wakes_up_late_is_fenced(stores: StoreFixture) -> None
     receipt = await stores.say("hello")
     late = await stores.claim()
     await stores.redis.zadd("henji:{0}:leases", {str(THREAD): 1})  # its lease ends
-    assert await stores.queue.sweep() == 1
+    assert (await stores.queue.sweep()).taken_over == 1
     claim = await stores.claim()
     assert claim.job.id == receipt.job
     assert await stores.queue.publish(late, Delta(0, "late")) == "fenced"

@@ -223,7 +223,7 @@ class QueueMachine(RuleBasedStateMachine):
         if self.model.thread(key).running:
             self.model.lose_lease(key)
             self.run(self.redis.zadd(keys.key("leases", 0), {str(key): 1}, xx=True))
-            assert self.run(self.stores.queue.sweep()) == 1
+            assert self.run(self.stores.queue.sweep()).taken_over == 1
 
     def wait_over(self, key: ThreadKey, pick: int, flag: bool) -> None:
         if self.model.thread(key).delayed:

@@ -298,3 +298,36 @@ async def test_a_prompt_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(
         healthy = await stores.say("hello")
         assert isinstance(await ends(stores, healthy.job), Done)
     assert [letter.job for letter in await stores.queue.dead()] == [poisoned.job]
+
+
+async def scripts_run(stores: StoreFixture) -> int:
+    statistics = await stores.redis.info("commandstats")
+    return int(statistics.get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def test_an_idle_core_asks_redis_less_than_once_a_second(stores: StoreFixture) -> None:
+    settings, stop = WorkerSettings(LANE, "idle"), asyncio.Event()
+    worker = Worker(
+        stores.queue,
+        stores.history,
+        EchoEngine(),
+        Dialogue.load(CATALOGUE["echo"], None),
+        settings,
+    )
+    working = asyncio.create_task(worker.run(stop))
+    await asyncio.sleep(1.0)  # of the start
+    before = await scripts_run(stores)
+    await asyncio.sleep(6.0)
+    assert 1 <= await scripts_run(stores) - before < 6
+    stop.set()
+    await working
+
+
+async def test_an_idle_core_is_prompt_with_what_falls_due(stores: StoreFixture) -> None:
+    """A held thread is answered when its time is up, though nothing else wakes the core."""
+    async with at_work(stores, EchoEngine(), sweep=0.05, idle=30.0):
+        await asyncio.sleep(0.3)
+        asked = asyncio.get_running_loop().time()
+        receipt = await stores.say("hello", hold=0.7)
+        await ends(stores, receipt.job)
+        assert 0.6 < asyncio.get_running_loop().time() - asked < 5

@@ -1,6 +1,7 @@
 -- Handles everything that falls due, a few at a time: expired leases, delayed threads that are ready,
--- jobs past their deadline. Returns the number of each, the purges that a process began and did not
--- finish, and whether the append-only file is to be rewritten.
+-- jobs past their deadline. Returns the number of expired leases and of late jobs, the purges that a
+-- process began and did not finish, whether the append-only file is to be rewritten, and the
+-- milliseconds until something falls due, or -1 for never.
 
 local function due(key)
   return call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 32)
@@ -56,4 +57,11 @@ end
 local gone_since = call('GET', K('rewrite'))
 local rewrite = gone_since and tonumber(gone_since) < now - A.rewrite_ms
 if rewrite then call('DEL', K('rewrite')) end
-return { taken_over, over, purges, rewrite and 1 or 0 }
+
+local next_due = math.huge
+for _, name in ipairs({ 'leases', 'delayed', 'deadlines' }) do
+  local first = call('ZRANGE', K(name), 0, 0, 'WITHSCORES')
+  next_due = math.min(next_due, tonumber(first[2] or math.huge))
+end
+local due_ms = next_due < math.huge and math.max(0, next_due - now) or -1
+return { taken_over, over, purges, rewrite and 1 or 0, due_ms }

@@ -79,6 +79,7 @@ local function schedule(T, later, meta, J, job)
   elseif later then
     call('ZADD', K('delayed'), later, T)
     call('HSET', K('thread', T), 'state', 'delayed', 'running', '', 'gen', gen)
+    wake_cores(job.lane) -- an idle core learns when it falls due
   else
     local path = path_of(T, job)
     add_to_order(job.lane, path, T, job.arrival)
