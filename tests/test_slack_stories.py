@@ -16,6 +16,7 @@ from core.queue_types import Place
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.waiting import until
 
+CONNECTED = "connected to slack"
 BOT = "<@U0HENJI>"
 
 
@@ -226,3 +227,17 @@ async def test_reset_at_the_top_of_a_direct_message_forgets_all_of_it(
     await slack.until(lambda: any("記憶を消しました" in m.text for m in messages))
     for ts in threads:
         assert await deployment.stores().texts(deployment.key("D1", ts)) == []
+
+
+async def test_the_log_says_which_workspace_the_bot_is_connected_to(redis: Redis) -> None:
+    def lines() -> list[object]:
+        return [(line["workspace"], line["bot"]) for line in logs if line["event"] == CONNECTED]
+
+    async def connected() -> bool:
+        return bool(lines())
+
+    with capture_logs() as logs:
+        async with slack_deployment(redis) as deployment:
+            await deployment.adapter()
+            await until(connected)
+    assert set(lines()) == {("Local", "henji")}

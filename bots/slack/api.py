@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -152,6 +152,10 @@ class Workspaces(Protocol):
         """Forget a workspace that uninstalled the app at this time, unless it is there again."""
         ...
 
+    async def summary(self) -> Mapping[str, object]:
+        """The workspace and the bot, or the number of workspaces, for a log."""
+        ...
+
 
 class OneWorkspace:
     """A company's own app: one bot token, of one workspace or of the whole organization."""
@@ -172,6 +176,10 @@ class OneWorkspace:
 
     async def forget(self, team: str, at: float) -> None:
         """Do nothing: the token is in the settings."""
+
+    async def summary(self) -> Mapping[str, object]:
+        """See `Workspaces`."""
+        return {"workspace": self._bot.workspace or self._bot.team, "bot": self._bot.name}
 
 
 def new_client(
@@ -213,4 +221,5 @@ async def identify(client: AsyncWebClient) -> Bot:
         answer.get("user") or "henji",
         enterprise,
         is_org_wide=bool(answer.get("is_enterprise_install")),
+        workspace=str(answer.get("team") or ""),
     )

@@ -163,6 +163,7 @@ async def _run(
     ]
     try:
         async with _transport(settings, app, flow, catch_up, second):
+            log.info("connected to slack", **await context.workspaces.summary())
             context.spawn(catch_up.run())
             await stop.wait()
         await context.close()

@@ -64,6 +64,8 @@ class Bot:
     """The Enterprise Grid organization that the workspace is in."""
     is_org_wide: bool = False
     """The organization installed the app as a whole, for many workspaces."""
+    workspace: str = ""
+    """Its name."""
 
 
 @dataclass(frozen=True, slots=True)

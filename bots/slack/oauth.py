@@ -178,6 +178,10 @@ class ManyWorkspaces:
         enterprise = found.enterprise_id or ""
         return Bot(team, found.bot_user_id, found.bot_id or "", enterprise=enterprise)
 
+    async def summary(self) -> Mapping[str, object]:
+        """See `Workspaces`."""
+        return {"workspaces": len(await self.teams())}
+
     async def teams(self) -> Sequence[str]:
         """The ids of the workspaces that have the app."""
         return await self.installations.teams()
