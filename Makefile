@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs tools images dist audit bench bench-peers bench-vllm kernel learn golden gpu-check chaos mutants clean
+.PHONY: help setup chat test lint docs architectures tools images dist audit bench bench-peers bench-vllm kernel learn golden gpu-check chaos mutants clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the pages that are written from the code"
+	@echo "make architectures  every causal type of transformers in the engine, tiny: exact or refused, half an hour"
 	@echo "make audit   known vulnerabilities in pinned packages, where their database can be reached"
 	@echo "make tools   what the tests check docker/ with: Prometheus' promtool, linters"
 	@echo "make images  docker/ checked where no engine runs: what each image installs and starts"
@@ -125,6 +126,10 @@ dist: setup .venv-images/.ready
 docs: setup
 	$(BIN)/python -m storage.privacy
 	$(BIN)/python -m bots.command_tables
+
+# Which types of models the engine serves: the table that a pull reads, and the page.
+architectures: setup
+	NUMBA_NUM_THREADS=1 $(BIN)/python -m tests.architectures
 
 # One test runs them all, and is given the time.
 chaos: setup

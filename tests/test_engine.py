@@ -79,8 +79,8 @@ def twins(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedMo
 async def engine_for(
     model: PreTrainedModel, kind: type[TorchEngine] = TorchEngine, **limits: Any
 ) -> AsyncIterator[TorchEngine]:
-    limits = {"cache_bytes": 32 << 20, "step_tokens": 64, "slots": 8} | limits
-    engine = await kind.open(lambda: model, lambda _: Limits(CONTEXT, **limits))
+    usual = {"context_length": CONTEXT, "cache_bytes": 32 << 20, "step_tokens": 64, "slots": 8}
+    engine = await kind.open(lambda: model, lambda _: Limits(**(usual | limits)))
     try:
         yield engine
     finally:

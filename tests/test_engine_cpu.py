@@ -17,13 +17,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
 )
 
 from core.engine.torch import Limits, TorchEngine
-from core.engine.torch.attention import CacheShape
+from core.engine.torch.attention import Attention, CacheShape
 from core.engine.torch.block_manager import SIZE as PAGE
 from core.engine.torch.block_manager import BlockManager
 from core.engine.torch.cpu import numba_kernels, paged_attention
@@ -32,11 +30,10 @@ from core.engine.torch.cpu.paged_attention import CpuCache
 from core.engine.torch.scheduler import ScheduledChunk
 from core.engine.torch.sequence import Sequence
 from core.engine_types import GenerationRequest
-from core.errors import EngineError, ModelError
+from core.errors import EngineError
 from core.types import Sampling
 from tests.test_engine import (
     CONTEXT,
-    alone,
     engine_for,
     gpt_neox,
     ids_of,
@@ -97,7 +94,7 @@ def step(
     outs = []
     for layer in range(LAYERS):
         key, value = new[:, layer, None]
-        outs.append(attention.attend(layer, queries[layer][None], key, value, SCALE)[0])
+        outs.append(attention.attend(layer, queries[layer][None], key, value, Attention(SCALE))[0])
     worst, at = 0.0, 0
     for part in parts:
         ids = slice(at, at + part.count)
@@ -153,7 +150,11 @@ def test_scores_far_apart_and_alike_are_weighed_as_torch_weighs_them() -> None:
         key[0] = score
         step_ = cache.begin([ScheduledChunk(one, 1)])
         out = step_.attend(
-            0, query[None, None, None], key[None, None, None], values[at][None, None, None], 1.0
+            0,
+            query[None, None, None],
+            key[None, None, None],
+            values[at][None, None, None],
+            Attention(1.0),
         )
         weights = torch.tensor(scores[: at + 1]).softmax(0)
         assert torch.allclose(out[0, 0, 0], weights @ values[: at + 1], atol=1e-5)
@@ -167,7 +168,7 @@ def test_the_earlier_content_of_a_page_is_not_seen() -> None:
     for count in (10, 9, 1, 1):
         part = grow(one, count, blocks)
         query, key, value = torch.randn(3, 1, 1, count, SIZE)
-        out = cache.begin([part]).attend(0, query, key, value, SCALE)
+        out = cache.begin([part]).attend(0, query, key, value, Attention(SCALE))
         reference.keep(one, torch.stack((key, value)))
         assert torch.allclose(out[0], reference.attend(one, 0, query[0]), atol=1e-5)
         one.computed += count
@@ -178,7 +179,7 @@ def test_infinite_and_undefined_numbers_do_not_vanish() -> None:
     one = begin(0, prompt=1)
     grow(one, 1, blocks)
     broken = torch.full((1, 1, 1, SIZE), torch.nan)
-    out = cache.begin([ScheduledChunk(one, 1)]).attend(0, broken, broken, broken, 1.0)
+    out = cache.begin([ScheduledChunk(one, 1)]).attend(0, broken, broken, broken, Attention(1.0))
     assert out.isnan().all()
 
 
@@ -245,29 +246,6 @@ async def test_models_are_traced_in_every_precision(
         async with engine_for(cast("Any", model_of()).to(dtype), int8_weights=int8) as engine:
             assert len(ids_of(await reply(engine, request_for([5, 6, 7])))) == 24
     assert UNTRACED not in caplog.text
-
-
-async def test_a_model_that_looks_at_its_positions_is_not_traced(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Its rotations are others once a sequence is longer than those that it was trained with."""
-
-    def model(known: int) -> PreTrainedModel:
-        torch.manual_seed(5)
-        config = cast("LlamaConfig", llama().config)
-        config.max_position_embeddings = known
-        config.rope_parameters = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0}
-        return LlamaForCausalLM(config)
-
-    asked = prompts(1)[0][:20]
-    with caplog.at_level(logging.INFO):
-        async with engine_for(model(CONTEXT)) as engine:
-            given = ids_of(await reply(engine, request_for(asked)))
-    assert UNTRACED in caplog.text
-    assert given == alone(model(CONTEXT), asked, len(given), 1.1)
-    with pytest.raises(ModelError, match="context_length = 32 is exact"):
-        async with engine_for(model(32)):
-            pass
 
 
 async def test_a_model_whose_trace_gives_something_else_is_not_traced(

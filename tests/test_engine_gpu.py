@@ -30,6 +30,7 @@ from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.types import FinishReason, Sampling
 from tests.test_engine import CONTEXT, alone, engine_for, ids_of, prompts, reply, request_for, twins
+from tests.tiny_models import ARCHITECTURES, architecture
 
 __all__ = ["twins"]
 
@@ -41,6 +42,7 @@ class _Uncaptured(Runner):
 
     def __init__(self, model: PreTrainedModel, cache: PagedCache, limits: Limits) -> None:
         compile_blocks(model)
+        self.windows = cache.windows
         slots, pages = limits.slots, CONTEXT // SIZE
         self._decoding = DecodeStep(model, cache, slots, pages)
         self._mixed = MixedStep(model, cache, max(limits.step_tokens, slots), slots, pages)
@@ -170,3 +172,14 @@ async def test_a_seed_draws_the_same_reply_alone_and_among_others(
         together = await asyncio.gather(*(reply(engine, one) for one in requests))
         alone_ = [await reply(engine, one) for one in requests]
     assert [ids_of(chunks) for chunks in together] == [ids_of(chunks) for chunks in alone_]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+async def test_what_people_run_is_computed_exactly(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():  # torch's compiler takes half a minute for each
+        monkeypatch.setitem(globals(), "compile_blocks", lambda _: None)
+    # it is compared with the model's own attention before it is ready
+    async with _engine_for(architecture(name), slots=2, step_tokens=32) as engine:
+        assert not engine.stats().running

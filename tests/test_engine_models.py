@@ -3,99 +3,170 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from core.engine.torch import engine as torch_engine
 from core.engine.torch import open_torch_engine, verification
-from core.errors import ModelError
+from core.engine.torch.attention import CacheShape
+from core.engine.torch.block_manager import GIVEN_BACK, SIZE, BlockManager
+from core.errors import EngineRefused, ModelError
 from core.models.catalogue import ModelSpec, find_model
+from core.models.files import ARCHITECTURES as ARCHITECTURES_FILE
 from core.models.weights import load_weights
 from core.settings import Settings
 from tests import tiny_models
-from tests.test_engine import CONTEXT, VOCABULARY, alone, engine_for, ids_of, reply, request_for
+from tests.architectures import PAGE, Found, examine, kinds, page
+from tests.test_engine import alone, engine_for, ids_of, reply, request_for
+from tests.tiny_models import ARCHITECTURES, architecture
 
-SMALL = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.3,
-    "pad_token_id": 3,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT, "n_inner": 96}
+ASKED = ([5, 9, 200, 31], list(range(10, 90)))
 
-SERVED: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "qwen2": {"use_sliding_window": False},
-    "qwen3": {},
-    "mistral": {"sliding_window": None},
-    "smollm3": {},
-    "olmo2": {},
-    "granite": {},
-    "phi3": {"sliding_window": None},
-    "gpt_neox": {"num_key_value_heads": None},
-    "gpt2": {**GPT2, "num_key_value_heads": None},
-    "starcoder2": {"sliding_window": None},
-    "gpt_bigcode": {**GPT2, "multi_query": True},
-}
 REFUSED: dict[str, dict[str, Any]] = {
-    "gemma2": {"sliding_window": 64},
-    "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 64},
     "diffllama": {},
-    "phi3": {
-        "sliding_window": None,
-        "original_max_position_embeddings": 64,
-        "rope_parameters": {
-            "rope_type": "longrope",
-            "rope_theta": 10000.0,
-            "original_max_position_embeddings": 64,
-            "short_factor": [1.0] * 8,
-            "long_factor": [4.0] * 8,
-        },
-    },
+    "llama4_text": {"attention_chunk_size": 64},
+    "bloom": {},
+    "bert": {"is_decoder": True},
 }
-
-
-def tiny(kind: str, more: dict[str, Any]) -> PreTrainedModel:
-    torch.manual_seed(5)
-    config = AutoConfig.for_model(kind, **{**SMALL, **more})
-    model: Any = cast("Any", AutoModelForCausalLM).from_config(config)
-    return cast("PreTrainedModel", model.float().eval())
 
 
 async def both(model: PreTrainedModel) -> list[list[int]]:
     """The replies to two prompts of different length at once."""
-    asked = ([5, 9, 200, 31], list(range(10, 90)))
     async with engine_for(model) as engine:
-        replies = await asyncio.gather(*(reply(engine, request_for(one)) for one in asked))
+        replies = await asyncio.gather(*(reply(engine, request_for(one)) for one in ASKED))
     return [ids_of(chunks) for chunks in replies]
 
 
-@pytest.mark.parametrize("kind", SERVED)
-async def test_a_model_is_computed_exactly(kind: str) -> None:
-    theirs = tiny(kind, SERVED[kind])
-    given = await both(tiny(kind, SERVED[kind]))
-    expected = [alone(theirs, one, 24, 1.1) for one in ([5, 9, 200, 31], list(range(10, 90)))]
+@pytest.mark.parametrize("name", ARCHITECTURES)
+async def test_a_model_is_computed_exactly(name: str) -> None:
+    given = await both(architecture(name))
+    expected = [alone(architecture(name), one, 24, 1.1) for one in ASKED]
     assert given == expected
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 async def test_a_model_that_would_be_computed_wrong_is_refused(kind: str) -> None:
     with pytest.raises(ModelError, match="cannot run in the torch engine") as caught:
-        await both(tiny(kind, REFUSED[kind]))
+        await both(tiny_models.causal(kind, **REFUSED[kind]))
     assert "\n" not in str(caught.value)
+
+
+# -- the table of all types -----------------------------------------------------------------------
+
+TABLE = json.loads(ARCHITECTURES_FILE.read_text())
+SAMPLE = random.Random(7).sample(
+    sorted(set(TABLE) - {kind for kind, _ in ARCHITECTURES.values()}), 4
+)
+
+
+def test_every_causal_type_of_transformers_is_in_the_table_and_none_is_wrong() -> None:
+    assert set(TABLE) == set(kinds())
+    assert {one["verdict"] for one in TABLE.values()} <= {"exact", "refused", "not built"}
+    assert all(TABLE[kind]["verdict"] != "refused" for kind, _ in ARCHITECTURES.values())
+    assert PAGE.read_text() == page({kind: Found(**one) for kind, one in TABLE.items()})
+
+
+@pytest.mark.parametrize("kind", SAMPLE)
+def test_a_type_is_what_the_table_says(kind: str) -> None:
+    assert examine(kind).verdict == TABLE[kind]["verdict"]
+
+
+# -- rotations ------------------------------------------------------------------------------------
+
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+BY_LENGTH: dict[str, tuple[str, dict[str, Any]]] = {
+    "longrope": ("phi3", {"sliding_window": None, "rope_parameters": tiny_models.LONGROPE}),
+    "dynamic": ("llama", {"max_position_embeddings": 64, "rope_parameters": DYNAMIC}),
+}
+
+
+@pytest.mark.parametrize("name", BY_LENGTH)
+async def test_a_short_text_is_rotated_alike_beside_a_long_one(name: str) -> None:
+    kind, more = BY_LENGTH[name]
+    model = tiny_models.causal(kind, **more)
+    async with engine_for(model) as engine:
+        alone_ = [ids_of(await reply(engine, request_for(one))) for one in ASKED]
+        both_ = await asyncio.gather(*(reply(engine, request_for(one)) for one in ASKED))
+    assert [ids_of(chunks) for chunks in both_] == alone_
+    if name == "longrope":  # its factors are those of every long text
+        long = ASKED[1]
+        assert alone_[1] == alone(tiny_models.causal(kind, **more), long, 24, 1.1)
+
+
+@pytest.mark.parametrize("name", BY_LENGTH)
+async def test_a_context_as_it_was_trained_has_the_rotations_of_short_texts(name: str) -> None:
+    kind, more = BY_LENGTH[name]
+    model = tiny_models.causal(kind, **more)
+    async with engine_for(model, context_length=64) as engine:
+        given = ids_of(await reply(engine, request_for(ASKED[0])))
+    assert given == alone(tiny_models.causal(kind, **more), ASKED[0], 24, 1.1)
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+SLIDING = ["mistral 0.1", "phi 3 mini", "starcoder 2"]
+LONG = [5 + 7 * n % 290 for n in range(300)]
+
+
+@pytest.mark.parametrize("name", SLIDING)
+async def test_a_long_text_takes_no_more_blocks_than_its_window(name: str) -> None:
+    room = 6 * SIZE * CacheShape.of(architecture(name)).bytes_per_token
+    async with engine_for(architecture(name), cache_bytes=room, step_tokens=32) as engine:
+        given = ids_of(await reply(engine, request_for(LONG)))
+        scheduler = engine._scheduler
+        assert scheduler.blocks.idle == scheduler.blocks.count == 6
+    assert given == alone(architecture(name), LONG, 24, 1.1)
+
+
+async def test_a_text_whose_window_does_not_fit_is_refused_by_a_sentence() -> None:
+    room = 2 * SIZE * CacheShape.of(architecture("mistral 0.1")).bytes_per_token
+    async with engine_for(architecture("mistral 0.1"), cache_bytes=room) as engine:
+        with pytest.raises(EngineRefused, match="32 is the most"):
+            await reply(engine, request_for(LONG))
+
+
+@pytest.mark.parametrize("name", ["mistral 0.1", "gemma 3"])
+async def test_conversations_of_a_window_model_go_on_from_their_kept_beginnings(name: str) -> None:
+    """Several at once, in a cache too small for all, with turns that share beginnings."""
+    theirs = architecture(name)
+    room = 24 * SIZE * CacheShape.of(theirs).bytes_per_token
+    known = [LONG[start : start + 60] for start in (0, 0, 90, 7)]
+    known[1] = [*known[1][:40], 9, 9, 9]
+    async with engine_for(architecture(name), cache_bytes=room, step_tokens=24) as engine:
+        cached = 0
+        for turn in range(4):
+            asked = [request_for(one, max_new_tokens=10) for one in known]
+            replies = await asyncio.gather(*(reply(engine, one) for one in asked))
+            for one, chunks in zip(known, replies, strict=True):
+                assert ids_of(chunks) == alone(theirs, one, 10, 1.1)
+                one += [*ids_of(chunks), 11 + turn, 12, 13]
+                cached += chunks[0].cached_tokens
+        assert cached > 200
+        assert engine._scheduler.blocks.idle == engine._scheduler.blocks.count
+
+
+def test_a_prefix_is_found_where_its_window_alone_is_kept() -> None:
+    blocks = BlockManager(8)
+    content = [bytes([n]) for n in range(6)]
+    for digest in content:
+        block = blocks.allocate()
+        blocks.keep(block, digest)
+    assert blocks.match(content) == [0, 1, 2, 3, 4, 5]
+    assert blocks.match(content, needed=2) == [GIVEN_BACK] * 4 + [4, 5]
+    blocks.forget([1])
+    assert blocks.match(content) == [0]
+    assert blocks.match(content, needed=2) == [GIVEN_BACK] * 4 + [4, 5]
+    blocks.forget([4])
+    assert blocks.match(content, needed=2) == [GIVEN_BACK, GIVEN_BACK, 2, 3]
+    blocks.forget([3])
+    assert blocks.match(content, needed=2) == [0]
+    assert blocks.match([b"other"], needed=2) == []
 
 
 # -- the comparison at the start ------------------------------------------------------------------
@@ -114,9 +185,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models whose own attention was computed, one for each start."""
     seen, reference_of = list[str](), verification.reference_of
 
-    def watched(model: PreTrainedModel) -> verification.Reference:
+    def watched(model: PreTrainedModel, shape: CacheShape) -> verification.Reference:
         seen.append(model.config.model_type)
-        return reference_of(model)
+        return reference_of(model, shape)
 
     monkeypatch.setattr(torch_engine, "reference_of", watched)
     return seen
@@ -148,7 +219,7 @@ async def test_a_model_is_compared_at_its_first_start_alone(
 async def test_a_refused_model_is_refused_again(tmp_path: Path, compared: list[str]) -> None:
     settings = tiny_settings(tmp_path)
     files = Path(settings.model)
-    tiny("diffllama", {}).save_pretrained(files)
+    tiny_models.causal("diffllama").save_pretrained(files)
     for _ in range(2):
         with pytest.raises(ModelError, match="cannot run in the torch engine"):
             await start(settings, find_model(settings))

@@ -21,7 +21,12 @@ from core.models.catalogue import (
     is_downloaded,
     model_directory,
 )
-from core.models.files import weight_files
+from core.models.files import (
+    cache_values_per_token,
+    context_length,
+    read_limits,
+    weight_files,
+)
 from core.settings import Settings
 from core.types import Sampling
 from tests import dialogues, tiny_models
@@ -244,6 +249,7 @@ def test_a_context_length_that_no_file_says_comes_from_the_settings(tmp_path: Pa
     directory = tiny_models.llama(tmp_path / "llama")
     config = json.loads((directory / "config.json").read_text())
     del config["max_position_embeddings"]
+    config["model_type"] = "unheard"
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="set context_length"):
         find_model(settings(tmp_path, model=str(directory)))
@@ -252,6 +258,41 @@ def test_a_context_length_that_no_file_says_comes_from_the_settings(tmp_path: Pa
     )
     own = {"own": {"source": str(directory), "context_length": 99}}
     assert find_model(settings(tmp_path, model="own", models=own)).context_length == 99
+
+
+@pytest.mark.parametrize(
+    ("config", "length", "values"),
+    [
+        ({"model_type": "falcon", "hidden_size": 64, "num_attention_heads": 4}, 2048, 0),
+        ({"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4}, 1024, 2 * 2 * 64),
+        (
+            {
+                "model_type": "gemma3",
+                "text_config": {"model_type": "gemma3_text", "hidden_size": 64, "head_dim": 16},
+            },
+            131072,
+            2 * 26 * 4 * 16,
+        ),
+    ],
+    ids=["defaults", "other names", "nested"],
+)
+def test_limits_are_those_that_transformers_takes(
+    tmp_path: Path, config: dict[str, Any], length: int, values: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert context_length(tmp_path) == length
+    if values:
+        assert cache_values_per_token(read_limits(tmp_path)) == values
+    if "text_config" not in config:
+        assert context_length(tmp_path, known=77) == 77  # the settings know better than a default
+
+
+def test_a_setting_helps_where_a_config_says_nonsense(tmp_path: Path) -> None:
+    said = {"model_type": "llama", "max_position_embeddings": 1}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert context_length(tmp_path, known=77) == 77
+    with pytest.raises(ModelError, match="reads nothing"):
+        context_length(tmp_path)
 
 
 def test_the_ends_of_a_reply_may_stand_in_the_config_alone(tmp_path: Path) -> None:

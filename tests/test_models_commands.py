@@ -139,6 +139,40 @@ def test_a_model_is_fetched_and_its_commit_written_down(tmp_path: Path) -> None:
     assert lines[-1] == f"org/tiny is here already, at revision {COMMIT}"
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"model_type": "gpt_neox"}, "the torch engine serves the type gpt_neox"),
+        ({"model_type": "mamba"}, "the torch engine refuses the type mamba: its attention cannot"),
+        ({"model_type": "of_tomorrow"}, "the torch engine does not know the type of_tomorrow"),
+        ({}, "the torch engine does not know the type unknown"),
+        (
+            {"model_type": "llama", "quantization_config": {"quant_method": "awq"}},
+            "the torch engine does not load quantized weights (awq)",
+        ),
+    ],
+)
+def test_a_pull_says_before_the_weights_whether_they_can_be_served(
+    tmp_path: Path, config: dict[str, Any], told: str
+) -> None:
+    lines: list[str] = []
+    files = {**tiny_files(), "config.json": json.dumps(config).encode()}
+    with hub(files) as there:
+        fetch(tmp_path, there, say=lines.append)
+    said = next(n for n, line in enumerate(lines) if told in line)
+    weights = next(n for n, line in enumerate(lines) if "pytorch_model.bin" in line)
+    assert said < weights
+    assert "serves" in lines[said] or "HENJI_ENGINE=openai" in lines[said]
+
+
+def test_a_repository_of_gguf_files_alone_says_what_to_do(tmp_path: Path) -> None:
+    with (
+        hub({"config.json": b"{}", "tiny-Q8_0.gguf": b"GGUF"}) as there,
+        pytest.raises(ModelError, match=r"tiny-Q8_0\.gguf: download one.*henji models pull"),
+    ):
+        fetch(tmp_path, there)
+
+
 def test_a_fetch_that_was_broken_off_goes_on_where_it_was(tmp_path: Path) -> None:
     lines: list[str] = []
     files = {**tiny_files(), "pytorch_model.bin": bytes(24_000_000)}

@@ -18,7 +18,7 @@ from core.dialogue import Dialogue
 from core.engine.torch import Limits, TorchEngine
 from core.engine_types import GenerationRequest
 from core.errors import ModelError
-from core.models.catalogue import CATALOGUE, find_model, model_directory
+from core.models.catalogue import CATALOGUE, find_model, model_directory, pull_model
 from core.models.files import check_weights
 from core.models.weights import choose_device, choose_dtype, load_weights
 from core.settings import Settings
@@ -320,3 +320,47 @@ def test_added_tokens_without_a_row_and_rows_without_a_token_are_no_fault(tmp_pa
         else:
             with pytest.raises(ModelError, match="vocab_size"):
                 Dialogue.load(spec, directory)
+
+
+# -- GGUF files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "far"), [("F16", 1e-3), ("Q8_0", 0.02), ("Q4_0", 0.3)])
+def test_a_gguf_file_is_served_once_it_is_converted(tmp_path: Path, kind: str, far: float) -> None:
+    original = tiny_models.llama(tmp_path / "llama")
+    path = tiny_models.gguf(original, tmp_path / f"tiny-{kind}.gguf", kind)
+    settings = Settings(model=str(path), data_dir=tmp_path)
+    with pytest.raises(ModelError, match=r"`henji models pull .*\.gguf` converts it first"):
+        find_model(settings)
+    converted = pull_model(str(path), settings, None, print)
+    assert pull_model(str(path), settings, None, print) == converted
+    spec = find_model(settings)
+    assert spec.context_length == find_model(Settings(model=str(original))).context_length
+    theirs = dict(
+        load_weights(
+            spec, original, dtype="float32", device="cpu", progress=print
+        ).named_parameters()
+    )
+    ours = dict(
+        load_weights(
+            spec, converted, dtype="float32", device="cpu", progress=print
+        ).named_parameters()
+    )
+    assert set(ours) == set(theirs)
+    for name, weight in ours.items():
+        assert (weight - theirs[name]).abs().max() <= far
+    text = "The capital of Japan is Tokyo. 吾輩は猫である。"
+    plain = replace(spec, format="plain")
+    assert Dialogue.load(plain, converted).encode_text(text) == Dialogue.load(
+        plain, original
+    ).encode_text(text)
+
+
+def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF and no more")
+    settings = Settings(data_dir=tmp_path)
+    with pytest.raises(ModelError, match=r"broken\.gguf cannot be converted: ") as caught:
+        pull_model(str(path), settings, None, print)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.partial"))

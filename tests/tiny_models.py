@@ -3,6 +3,7 @@
 `rinna` writes a GPT-NeoX checkpoint as rinna's lie on the hub: old key names, pickled weights, a
 tokenizer config that names T5Tokenizer, and a SentencePiece model with rinna's options and ids,
 trained on the spot. `llama` writes a Llama with a byte-level tokenizer and a chat template.
+`architecture` makes the kinds of models that people run, with random weights alone.
 """
 
 from __future__ import annotations
@@ -15,8 +16,16 @@ from typing import Any
 
 import sentencepiece
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 _JAPANESE = (
     "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。",
@@ -327,6 +336,147 @@ def llama(
     )
     LlamaForCausalLM(config).save_pretrained(directory)
     return directory
+
+
+def gguf(directory: Path, path: Path, kind: str) -> Path:
+    """The files that `llama` wrote as one GGUF file, its matrices of a kind such as ``Q8_0``."""
+    import gguf as library
+
+    config = json.loads((directory / "config.json").read_text())
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    pieces = tokenizer["model"]["vocab"]
+    controls = {token["id"] for token in tokenizer["added_tokens"]}
+    writer = library.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(pieces, key=pieces.__getitem__))
+    writer.add_token_types([3 if ident in controls else 1 for ident in sorted(pieces.values())])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(config["eos_token_id"])
+    quantized = library.GGMLQuantizationType[kind]
+    for name, tensor in load_file(directory / "model.safetensors").items():
+        numbers = tensor.numpy()
+        if heads := _heads(name, config):  # llama.cpp rotates neighbours, and transformers halves
+            rows = numbers.reshape(heads, 2, -1, numbers.shape[1])
+            numbers = rows.swapaxes(1, 2).reshape(numbers.shape)
+        if numbers.ndim == 1:
+            writer.add_tensor(_gguf_name(name), numbers)
+            continue
+        data = library.quantize(numbers, quantized)
+        writer.add_tensor(_gguf_name(name), data, raw_dtype=quantized)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _heads(name: str, config: dict[str, Any]) -> int:
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+    return next((int(config[key]) for part, key in heads.items() if part in name), 0)
+
+
+def _gguf_name(name: str) -> str:
+    for theirs, ours in (
+        ("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output"),
+        ("model.layers", "blk"), ("self_attn.", "attn_"), ("o_proj", "output"), ("_proj", ""),
+        ("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm"),
+        ("mlp.", "ffn_"),
+    ):  # fmt: skip
+        name = name.replace(theirs, ours)
+    return name
+
+
+# -- architectures --------------------------------------------------------------------------------
+
+_SMALL: dict[str, Any] = {
+    "vocab_size": 307,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "pad_token_id": 3,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512, "n_inner": 96}
+_HALF_SLIDES = {
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 24,
+    "query_pre_attn_scalar": 16,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "original_max_position_embeddings": 64,
+    "short_factor": [1.0] * 8,
+    "long_factor": [4.0] * 8,
+}
+_EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama 3": ("llama", {}),
+    "qwen 2.5": ("qwen2", {"use_sliding_window": False}),
+    "qwen 3": ("qwen3", {}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral 0.1": ("mistral", {"sliding_window": 24}),
+    "mixtral": ("mixtral", {**_EXPERTS, "sliding_window": None}),
+    "gemma 2": ("gemma2", {**_HALF_SLIDES, "attn_logit_softcapping": 3.0}),
+    "gemma 3": ("gemma3_text", _HALF_SLIDES),
+    "gpt-oss": ("gpt_oss", {**_HALF_SLIDES, **_EXPERTS}),
+    "phi 3 mini": ("phi3", {"sliding_window": 24}),
+    "phi 4": ("phi3", {"sliding_window": None}),
+    "smollm 2": ("llama", {"tie_word_embeddings": True}),
+    "smollm 3": ("smollm3", {}),
+    "olmo 2": ("olmo2", {}),
+    "granite 3": ("granite", {}),
+    "gpt-neox": ("gpt_neox", {"num_key_value_heads": None}),
+    "gpt-2": ("gpt2", {**_GPT2, "num_key_value_heads": None}),
+    "starcoder": ("gpt_bigcode", {**_GPT2, "multi_query": True}),
+    "starcoder 2": ("starcoder2", {"sliding_window": 24}),
+    "deepseek 2": (
+        "deepseek_v2",
+        {
+            "q_lora_rank": None,
+            "kv_lora_rank": 32,
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 16,
+            "num_key_value_heads": 4,
+            "first_k_dense_replace": 2,
+        },
+    ),
+}
+"""What people run: the kind of model, and what it has of its own."""
+
+
+def architecture(name: str) -> PreTrainedModel:
+    """One of `ARCHITECTURES`, always with the same weights."""
+    kind, more = ARCHITECTURES[name]
+    return causal(kind, **more)
+
+
+def causal(kind: str, **more: Any) -> PreTrainedModel:
+    """A small model of a kind that transformers has; float32."""
+    torch.manual_seed(5)
+    config = AutoConfig.for_model(kind, **{**_SMALL, **more})
+    make: Any = AutoModelForCausalLM
+    model: PreTrainedModel = make.from_config(config, dtype=torch.float32)
+    model.train(False)
+    return model
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

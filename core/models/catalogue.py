@@ -9,7 +9,13 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from core.errors import ModelError, UsageError
 from core.models import files
-from core.models.embedded import convert_embedded, has_embedded
+from core.models.embedded import (
+    convert_embedded,
+    convert_gguf,
+    gguf_directory,
+    has_embedded,
+    is_gguf,
+)
 from core.settings import Settings, config_file
 from core.types import Sampling, Thinking
 
@@ -122,8 +128,8 @@ CATALOGUE: dict[str, ModelSpec] = {
 def find_model(settings: Settings) -> ModelSpec:
     """The model that the settings name, with their overrides.
 
-    A name of the catalogue, of a ``[models.NAME]`` table in ``henji.toml``, a hub id, or a
-    directory. Raises ModelError or UsageError with one sentence.
+    A name of the catalogue, of a ``[models.NAME]`` table in ``henji.toml``, a hub id, a directory
+    or a GGUF file. Raises ModelError or UsageError with one sentence.
     """
     if settings.engine == "openai" and settings.openai_api == "chat":
         return _with_settings(_behind_chat_server(settings), settings)
@@ -155,6 +161,8 @@ def find_named(name: str, settings: Settings) -> ModelSpec:
     if name in CATALOGUE:
         return CATALOGUE[name]
     directory = Path(name).expanduser()
+    if is_gguf(directory):
+        directory = _converted(name, directory, settings)
     if directory.is_dir():
         return _from_directory(name, str(directory), directory, settings.context_length)
     if files.is_hub_id(name):
@@ -162,7 +170,7 @@ def find_named(name: str, settings: Settings) -> ModelSpec:
         return _from_directory(name, name, found, settings.context_length)
     raise UsageError(
         f"the setting model is {name}, which is no model: {', '.join(CATALOGUE)}, a [models.NAME] "
-        f"table of {config_file()}, a hub id such as org/name, and a directory are"
+        f"table of {config_file()}, a hub id such as org/name, a directory and a GGUF file are"
     )
 
 
@@ -171,9 +179,9 @@ def _from_directory(name: str, source: str, directory: Path, known: int | None) 
 
     `known`: the context length of the settings, for files that give none.
     """
-    config = files.read_config(directory)
+    config = files.read_limits(directory)
     defaults = files.read_generation_config(directory)
-    length = files.context_length(config, directory, known)
+    length = files.context_length(directory, known)
     return ModelSpec(
         name=name,
         source=source,
@@ -245,6 +253,8 @@ def _base(
         found = _pulled(name, source, revision, settings)
         return _from_directory(name, source, found, known)
     directory = Path(source).expanduser()
+    if is_gguf(directory):
+        directory = _converted(name, directory, settings)
     if not directory.is_dir():
         raise ModelError(f"[models.{name}] has source {source}, which is no directory")
     return _from_directory(name, str(directory), directory, known)
@@ -358,7 +368,7 @@ def pull_model(
     *,
     endpoint: str | None = None,
 ) -> Path:
-    """Fetch a model from the hub by its name or hub id; the directory it is in then.
+    """Fetch a model from the hub by its name or hub id, or convert a GGUF file; its directory then.
 
     `endpoint` is the hub's address, where it is another than the library's. Raises
     ModelError or UsageError with one sentence.
@@ -369,6 +379,8 @@ def pull_model(
     source, pinned = _source(name, settings)
     if source == EMBEDDED:
         return convert_embedded(settings.data_dir, progress)
+    if is_gguf(Path(source).expanduser()):
+        return convert_gguf(Path(source).expanduser(), settings.data_dir, progress)
     if not files.is_hub_id(source):
         raise UsageError(f"{name} is no model of the hub's: there is nothing to pull")
     return pull(source, settings.data_dir, revision or pinned, progress, endpoint=endpoint)
@@ -383,7 +395,7 @@ def _source(name: str, settings: Settings) -> tuple[str, str | None]:
         return (spec.source, revision or spec.revision) if spec else (source, revision)
     if name in CATALOGUE:
         return CATALOGUE[name].source, CATALOGUE[name].revision
-    if not files.is_hub_id(name):
+    if not files.is_hub_id(name) and not is_gguf(Path(name).expanduser()):
         known = ", ".join([*CATALOGUE, *settings.models])
         raise UsageError(f"{name} is nothing to pull: {known} are, and hub ids such as org/name")
     return name, None
@@ -415,6 +427,15 @@ def estimate_memory(shape: ModelShape, context_length: int, dtype: str) -> Memor
     """What a model takes in a precision of the settings; ``auto`` is a GPU's, of two bytes."""
     size = _BYTES[dtype]
     return MemoryEstimate(shape.parameters * size, shape.cache_values * context_length * size)
+
+
+def _converted(name: str, gguf: Path, settings: Settings) -> Path:
+    directory = gguf_directory(gguf, settings.data_dir)
+    if not directory.exists():
+        raise ModelError(
+            f"the model {name} is a GGUF file: `henji models pull {name}` converts it first"
+        )
+    return directory
 
 
 def _pulled(name: str, source: str, revision: str | None, settings: Settings) -> Path:

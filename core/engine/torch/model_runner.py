@@ -80,6 +80,8 @@ class Runner(ABC):
     """`launch` returns before the step is computed, and `follow` can queue the next one."""
     verified = True
     """False after a check of this start that failed, so that the next start must check again."""
+    windows: Tensor
+    """(layers,), on the device: the ids that each layer attends to, read at each step."""
 
     def run(self, chunks: list[ScheduledChunk]) -> list[Result]:
         return self.launch(chunks).wait()

@@ -6,7 +6,7 @@ from array import array
 from bisect import insort
 from dataclasses import dataclass
 
-from core.engine.torch.block_manager import SIZE, BlockManager, digests
+from core.engine.torch.block_manager import GIVEN_BACK, SIZE, BlockManager, digests
 from core.engine.torch.sequence import Sequence
 
 
@@ -30,13 +30,19 @@ def _order(sequence: Sequence) -> int:
 class Scheduler:
     """The waiting and the running requests, oldest first, and their blocks."""
 
-    def __init__(self, blocks: BlockManager, *, slots: int, step_tokens: int) -> None:
-        """`slots` run at once; a step computes `step_tokens` ids."""
+    def __init__(
+        self, blocks: BlockManager, *, slots: int, step_tokens: int, window: int | None = None
+    ) -> None:
+        """`slots` run at once; a step computes `step_tokens` ids.
+
+        `window`: how many ids some layer attends to; None: all.
+        """
         self.blocks = blocks
         self.slots = slots
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self._step_tokens = max(step_tokens, slots)
+        self._window = window
         self.prompt_tokens = 0
         self.cached_tokens = 0
 
@@ -55,7 +61,7 @@ class Scheduler:
             if self._reserve(sequence, count, chunks):
                 chunks[sequence.order] = ScheduledChunk(sequence, count)
                 budget -= count
-        while budget and (admitted := self._admit()):
+        while budget and (admitted := self._admit(budget)):
             count = min(admitted.pending, budget)
             chunks[admitted.order] = ScheduledChunk(admitted, count)
             budget -= count
@@ -88,6 +94,23 @@ class Scheduler:
         sequence.digests = digests(sequence.ids, sequence.digests, sequence.computed)
         for number in range(before, len(sequence.digests)):
             self.blocks.keep(sequence.blocks[number], sequence.digests[number])
+        self._give_back(sequence)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        """Release the blocks that every layer's window has passed; they can still be found."""
+        if self._window is None:
+            return
+        passed = max(sequence.passed, (sequence.computed + 1 - self._window) // SIZE)
+        self.blocks.release(sequence.blocks[sequence.passed : passed])
+        for number in range(sequence.passed, passed):
+            sequence.blocks[number] = GIVEN_BACK
+        sequence.passed = passed
+
+    def tokens_held(self, length: int) -> int:
+        """The most tokens of a sequence of `length` that are in blocks at once."""
+        if self._window is None:
+            return length
+        return min(length, self._window + self._step_tokens + 2 * SIZE)
 
     def remove(self, sequence: Sequence) -> None:
         """Remove a sequence that is finished, failed or cancelled."""
@@ -98,7 +121,7 @@ class Scheduler:
 
     def discard(self, sequence: Sequence) -> None:
         """Remove a sequence whose keys and values are wrong: nobody may find them."""
-        self.blocks.forget(sequence.blocks)
+        self.blocks.forget(sequence.blocks[sequence.passed :])
         self.remove(sequence)
 
     @property
@@ -110,25 +133,37 @@ class Scheduler:
         for sequence in [one for one in self.sequences if one.cancelled]:
             self.remove(sequence)
 
-    def _admit(self) -> Sequence | None:
-        """Start the oldest waiting sequence, if its ids and one more block fit."""
+    def _admit(self, budget: int) -> Sequence | None:
+        """Start the oldest waiting sequence, if its ids and one more block fit.
+
+        With a window, the next step's ids suffice.
+        """
         if not self.waiting or len(self.running) >= self.slots:
             return None
         sequence = self.waiting[0]
         # the newest id is always computed: its logits give the next token
         known = digests(sequence.ids, upto=sequence.length - 1)
-        shared = self.blocks.match(known)
-        missing = _blocks_for(sequence.length + 1) - len(shared)
-        if missing > self.blocks.idle - self.blocks.idle_among(shared):
+        shared = self.blocks.match(known, self._needed)
+        passed = shared.count(GIVEN_BACK)
+        upto = sequence.length + 1
+        if self._window is not None:
+            upto = min(upto, len(shared) * SIZE + budget)
+        missing = _blocks_for(upto) - len(shared)
+        if missing > self.blocks.idle - self.blocks.idle_among(shared[passed:]):
             return None
-        self.blocks.share(shared)
+        self.blocks.share(shared[passed:])
         fresh = [self.blocks.allocate() for _ in range(missing)]
-        sequence.blocks = array("i", [*shared, *fresh])
+        sequence.blocks, sequence.passed = array("i", [*shared, *fresh]), passed
         sequence.digests = known[: len(shared)]
         sequence.computed = len(shared) * SIZE
         self._count_prefix(sequence)
         insort(self.running, self.waiting.pop(0), key=_order)
         return sequence
+
+    @property
+    def _needed(self) -> int | None:
+        """Blocks before an id that it attends to; None: all."""
+        return None if self._window is None else _blocks_for(self._window - 1)
 
     def _count_prefix(self, sequence: Sequence) -> None:
         if not sequence.streaming:
@@ -156,8 +191,9 @@ class Scheduler:
 
     def _leave(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self.blocks.release(sequence.blocks)
-        sequence.blocks, sequence.digests, sequence.computed = array("i"), [], 0
+        self.blocks.release(sequence.blocks[sequence.passed :])
+        sequence.blocks, sequence.passed = array("i"), 0
+        sequence.digests, sequence.computed = [], 0
 
 
 def _blocks_for(tokens: int) -> int:

@@ -35,6 +35,8 @@ class Sequence:
     cached: int = 0
     """How many of the prompt's ids were found in the cache when it was first admitted."""
     blocks: array[int] = field(default_factory=lambda: array("i"))
+    passed: int = 0
+    """How many of them, from the first on, are given back: every layer's window is past them."""
     digests: list[bytes] = field(default_factory=list)
     """Of the full blocks, in order; each covers everything before it too."""
     streaming: bool = False

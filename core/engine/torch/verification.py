@@ -12,6 +12,7 @@ import json
 import logging
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +22,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.engine.torch.attention import ALL, CacheShape, refused
 from core.engine.torch.block_manager import SIZE
 from core.engine.torch.model_runner import Runner, inputs_of
 from core.engine.torch.scheduler import ScheduledChunk
 from core.engine.torch.sequence import Sequence
 from core.engine_types import GenerationRequest
-from core.errors import ModelError, in_brief
+from core.errors import in_brief
 from core.types import Sampling
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ _LONG, _SHORT, _PIECE = 40, 9, 24
 """Ids of the two sequences, and of the first piece of the long one."""
 _BLOCKS = 4
 """That the two sequences take."""
+_WINDOW = 20
+"""To which windows are cut meanwhile, so that the long sequence is longer."""
 _SPREAD = {torch.float32: 0.05}
 _SPREAD_OF_HALF = 0.4
 """The largest difference between two logits, in standard deviations of the model's own."""
@@ -49,30 +53,48 @@ class Reference:
     """(ids, vocabulary), float32, on the host."""
 
 
-def refused(model: PreTrainedModel, reason: str) -> ModelError:
-    """The error for a model that the engine cannot compute exactly."""
-    return ModelError(
-        f"{type(model).__name__} cannot run in the torch engine: {reason}. "
-        "A vLLM server would serve it, through HENJI_ENGINE=openai"
-    )
-
-
 @torch.inference_mode()
-def reference_of(model: PreTrainedModel) -> Reference:
+def reference_of(model: PreTrainedModel, shape: CacheShape) -> Reference:
     """Compute the reference; the model must still have its own attention."""
     vocabulary = model.config.get_text_config().vocab_size
     # the first and the last ids are often special
     every = [5 + index * 7 % max(1, vocabulary - 10) for index in range(_LONG + _SHORT)]
     ids = every[:_LONG], every[_LONG:]
     try:
-        logits = [
-            model(input_ids=torch.tensor([one], device=model.device), use_cache=False).logits[0]
-            for one in ids
-        ]
+        with _cut_windows(model, shape):
+            logits = [
+                model(input_ids=torch.tensor([one], device=model.device), use_cache=False).logits[0]
+                for one in ids
+            ]
     except Exception as error:
         raise refused(model, f"it fails by itself ({in_brief(error)})") from error
     first, second = (one.float().cpu() for one in logits)
     return Reference(ids, (first, second))
+
+
+@contextmanager
+def _cut_windows(model: PreTrainedModel, shape: CacheShape) -> Iterator[None]:
+    config = model.config.get_text_config()
+    before: int | None = getattr(config, "sliding_window", None)
+    if before is None or not shape.windows:
+        yield
+        return
+    config.sliding_window = min(before, _WINDOW)
+    try:
+        yield
+    finally:
+        config.sliding_window = before
+
+
+@contextmanager
+def _cut(windows: Tensor) -> Iterator[None]:
+    """Cut those of the engine, which it reads at each step."""
+    before = windows.clone()
+    windows[windows < ALL] = windows[windows < ALL].clamp(max=_WINDOW)
+    try:
+        yield
+    finally:
+        windows.copy_(before)
 
 
 def verify(
@@ -84,14 +106,15 @@ def verify(
     steps need only succeed.
     """
     try:
-        compared = list(_compared(runner, reference, step_tokens))
+        with _cut(runner.windows):
+            compared = list(_compared(runner, reference, step_tokens))
     except Exception as error:
         raise refused(model, in_brief(error)) from error
     spread = _SPREAD.get(model.dtype, _SPREAD_OF_HALF)
     for ours, theirs in compared if exact else ():
         difference = float((ours - theirs).abs().max() / theirs.std().clamp(min=1e-6))
         if not difference <= spread:  # NaN is no agreement either
-            raise refused(model, "its attention has parts that are not known here")
+            raise refused(model, "its attention has parts that are unknown here")
 
 
 @torch.inference_mode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
@@ -15,8 +14,8 @@ _ROWS = 64
 """The number of rows that oneDNN chooses a layout for: it suits one row and hundreds too."""
 
 
-_REDUCE_RANGE = not torch.cpu._is_vnni_supported()
-"""Without VNNI, products are summed in 16 bits: inputs of eight would be 15 % off, of seven 2."""
+_TOP = 127 if torch.cpu._is_vnni_supported() else 63
+"""The largest rounded input. Without VNNI, products are summed in 16 bits: 127 would overflow."""
 
 
 class PackedLinear(nn.Module):
@@ -65,38 +64,61 @@ def _packed_product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
 class Int8Linear(nn.Module):
     """`nn.Linear` in int8: a scale for each output, and one for each row of the input.
 
-    torch's operation has one scale for all rows. So each row is divided by its largest number, and
-    a row of -1 and 1 beside them fixes the common range: no row depends on those beside it.
+    Rows are rounded here, each by its own largest number: no row depends on those beside it.
+    oneDNN's product then has one scale for all of them.
     """
+
+    _weight: Tensor
+    _scales: Tensor
+    _zeros: Tensor
+    _bias: Tensor
+    _middle: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.data.float()
-        scales = weight.abs().amax(1).clamp_(min=1e-12).double() / 127
-        zeros = torch.zeros(len(scales), dtype=torch.long)
-        with warnings.catch_warnings():  # the interface is deprecated after torch 2.13
-            warnings.simplefilter("ignore")
-            rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        self._packed = torch.ops.quantized.linear_prepack(rounded, None)
-        bias = None if linear.bias is None else linear.bias.data.float()
-        self.register_buffer("_bias", bias, persistent=False)
-        span = torch.zeros(1, weight.shape[1])
-        span[0, 0], span[0, -1] = 1.0, -1.0
-        self.register_buffer("_range", span, persistent=False)
+        scales = weight.abs().amax(1).clamp_(min=1e-12) / 127
+        rounded = (weight / scales[:, None]).round_().to(torch.int8)
+        bias = torch.zeros(1) if linear.bias is None else linear.bias.data.float()
+        for name, values in (
+            ("_weight", torch.ops.onednn.qlinear_prepack(rounded, None)),
+            ("_scales", scales / _TOP),
+            ("_zeros", torch.zeros(len(scales), dtype=torch.int32)),
+            ("_bias", bias),
+            # inputs are unsigned, and a conversion to whole numbers cuts their fraction
+            ("_middle", torch.tensor(_TOP + 1.5)),
+        ):
+            self.register_buffer(name, values, persistent=False)
+        self._product = _int8_product()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)"""
         rows = x.reshape(-1, x.shape[-1]).float()
-        largest = rows.abs().amax(1, keepdim=True).clamp(min=1e-12)
-        whole = torch.cat((rows / largest, self._range))
-        out = torch.ops.quantized.linear_dynamic(whole, self._packed, reduce_range=_REDUCE_RANGE)
-        result: Tensor = out[:-1] * largest
-        if self._bias is not None:
-            result = result + self._bias
+        largest = torch.linalg.vector_norm(rows, float("inf"), 1, keepdim=True).clamp_(min=1e-12)
+        rounded = torch.addcmul(self._middle, rows, _TOP / largest).to(torch.uint8)
+        out = self._product(rounded, _TOP + 1, self._weight, self._scales, self._zeros)
+        result: Tensor = torch.addcmul(self._bias, out, largest)
         return result.to(x.dtype).view(*x.shape[:-1], -1)
 
-    _bias: Tensor | None
-    _range: Tensor
+
+@cache
+def _int8_product() -> Callable[..., Tensor]:
+    """torch's product of inputs with a scale of 1 and a packed weight, float32; see above."""
+    graph = torch._C.parse_ir("""
+        graph(%x : Tensor, %zero : int, %weight : Tensor, %scales : Tensor, %zeros : Tensor):
+          %one : float = prim::Constant[value=1.]()
+          %none : int = prim::Constant[value=0]()
+          %float32 : int = prim::Constant[value=6]()
+          %bias : Tensor? = prim::Constant()
+          %then : str = prim::Constant[value="none"]()
+          %by : Scalar?[] = prim::ListConstruct()
+          %how : str = prim::Constant[value=""]()
+          %out : Tensor = onednn::qlinear_pointwise(%x, %one, %zero, %weight, %scales, %zeros,
+            %bias, %one, %none, %float32, %then, %by, %how)
+          return (%out)
+    """)
+    product: Any = torch._C._create_function_from_graph("int8_product", graph)
+    return cast("Callable[..., Tensor]", product)
 
 
 def pack_linears(model: PreTrainedModel, *, int8: bool = False) -> None:

@@ -15,12 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from core.engine.torch.attention import CacheShape
+from core.engine.torch.attention import ALL, Attention, CacheShape, padded
 from core.engine.torch.block_manager import SIZE, lazy_zeros
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.scheduler import ScheduledChunk
 from core.errors import ModelError
 
+_NO_SINKS = np.empty(0, np.float32)
 _SCORES = 4 << 20
 """Bytes of attention scores at once: they should fit the CPU's cache."""
 
@@ -37,6 +38,8 @@ class CpuCache:
         self._keep = keep_paged_for(shape.dtype)
         self._known, self._scores, self._weights = (_ScratchTensor(shape.dtype) for _ in range(3))
         self.shares = min(use_threads(), shape.heads)
+        self.windows = torch.tensor(shape.windows or [ALL] * shape.layers, dtype=torch.int32)
+        """(layers,): the ids that each attends to."""
 
     def keep(self, layer: int, piece: _PromptPiece, key: Tensor, value: Tensor) -> Tensor:
         """Keep a key and a value of (1, key heads, new, size).
@@ -50,7 +53,7 @@ class CpuCache:
         return known if piece.start else new
 
     def attend_piece(
-        self, mask: Tensor, query: Tensor, known: Tensor, scale: float, out: Tensor
+        self, mask: Tensor, query: Tensor, known: Tensor, how: Attention, out: Tensor
     ) -> None:
         """Out (ids, heads, size) of query (heads, ids, size) and known (2, key heads, known, size).
 
@@ -64,23 +67,48 @@ class CpuCache:
         most = max(1, _SCORES // key[:, :, 0].nbytes)
         for first in range(0, query.shape[1], most):
             rows = slice(first, first + most)
-            for heads, into in zip(queries, outs, strict=True):  # each key head has one of these
+            for nth, heads in enumerate(queries):  # each key head has one of these
                 sizes = (len(key), len(mask[rows]), key.shape[1])
                 scores, weights = self._scores.of(*sizes), self._weights.of(*sizes)
-                torch.baddbmm(mask[rows], heads[:, rows], key.mT, alpha=scale, out=scores)
+                _score(heads[:, rows], key, mask[rows], how, scores)
                 torch.softmax(scores, -1, out=weights)
-                into[:, rows] = weights @ value
+                if how.sinks is not None:
+                    weights *= _beside_sinks(scores, how.sinks.view(len(key), -1)[:, nth])
+                outs[nth, :, rows] = weights @ value
 
     def begin(self, chunks: list[ScheduledChunk]) -> CpuStep:
         """A step over these chunks."""
         ends = np.cumsum([chunk.count for chunk in chunks])
+        windows = self.windows.tolist()
         one_id = [row for row, chunk in enumerate(chunks) if chunk.count == 1]
         many_ids = [row for row, chunk in enumerate(chunks) if chunk.count > 1]
         return CpuStep(
             self,
             _DecodingRows.of([chunks[row] for row in one_id], ends[one_id] - 1) if one_id else None,
-            [_PromptPiece.of(chunks[row], int(ends[row]), self.pages.dtype) for row in many_ids],
+            {
+                window: [
+                    _PromptPiece.of(chunks[row], int(ends[row]), self.pages.dtype, window)
+                    for row in many_ids
+                ]
+                for window in set(windows)
+            },
+            windows,
         )
+
+
+def _score(query: Tensor, key: Tensor, mask: Tensor, how: Attention, scores: Tensor) -> None:
+    """Scores (key heads, ids, known) of query (key heads, ids, size)."""
+    if not how.cap:
+        torch.baddbmm(mask, query, key.mT, alpha=how.scale, out=scores)
+        return
+    torch.bmm(query, key.mT, out=scores)
+    scores.mul_(how.scale / how.cap).tanh_().mul_(how.cap).add_(mask)
+
+
+def _beside_sinks(scores: Tensor, sinks: Tensor) -> Tensor:
+    """The part of all weights that is not the sinks'."""
+    total = scores.float().logsumexp(-1, keepdim=True)
+    return torch.sigmoid(total - sinks.float()[:, None, None]).to(scores.dtype)
 
 
 class _ScratchTensor:
@@ -124,18 +152,22 @@ class _PromptPiece:
     ids: slice
     """Their indices in the step."""
     start: int
-    """The number of ids before them."""
+    """The number of ids before them in the pages of `table`."""
     table: npt.NDArray[np.int32]
     """(pages,)"""
     mask: Tensor
     """(new, known), added to the scores; with ids before, whole pages count as known."""
 
     @classmethod
-    def of(cls, chunk: ScheduledChunk, end: int, dtype: torch.dtype) -> _PromptPiece:
+    def of(cls, chunk: ScheduledChunk, end: int, dtype: torch.dtype, window: int) -> _PromptPiece:
+        """The piece as a layer with this window sees it: pages before the window are no part."""
         start, length = chunk.sequence.computed, chunk.sequence.computed + chunk.count
-        table = np.array(chunk.sequence.blocks[: -(-length // SIZE)], np.int32)
-        positions = torch.arange(start, length)
-        hidden = torch.arange(len(table) * SIZE if start else length) > positions[:, None]
+        first = max(0, start + 1 - window) // SIZE
+        table = np.array(chunk.sequence.blocks[first : -(-length // SIZE)], np.int32)
+        start, length = start - first * SIZE, length - first * SIZE
+        positions = torch.arange(start, length)[:, None]
+        keys = torch.arange(len(table) * SIZE if start else length)
+        hidden = (keys > positions) | (keys <= positions - window)
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
         return cls(slice(end - chunk.count, end), start, table, mask)
 
@@ -146,27 +178,44 @@ class CpuStep:
 
     cache: CpuCache
     decoding: _DecodingRows | None
-    pieces: list[_PromptPiece]
+    pieces: dict[int, list[_PromptPiece]]
+    """As layers with each window see them."""
+    windows: list[int]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+    ) -> Tensor:
         """See `AttentionStep`."""
-        cache, wanted = self.cache, query.dtype
+        cache, wanted, size = self.cache, query.dtype, value.shape[3]
         if wanted != cache.pages.dtype:
             query, key, value = (one.to(cache.pages.dtype) for one in (query, key, value))
-        one, heads, ids, size = query.shape
+        query, key, value = padded(cache.pages.shape[-1], query, key, value)
         self._check(query, key, value)
-        out = query.new_empty((one, ids, heads, size))
-        if decoding := self.decoding:
-            cache.attend_decoding(
-                _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer],
-                _as_numpy(out)[0], decoding.at, decoding.tables, decoding.lengths, scale,
-                cache.shares,
-            )  # fmt: skip
-        for piece in self.pieces:
+        out = query.new_empty((1, *query.transpose(1, 2).shape[1:]))
+        if self.decoding:
+            self._decode(self.decoding, layer, query, key, value, how, out)
+        for piece in self.pieces[self.windows[layer]]:
             at = (slice(None), slice(None), piece.ids)
             known = cache.keep(layer, piece, key[at], value[at])
-            cache.attend_piece(piece.mask, query[0, :, piece.ids], known, scale, out[0, piece.ids])
-        return out.to(wanted)
+            cache.attend_piece(piece.mask, query[0, :, piece.ids], known, how, out[0, piece.ids])
+        return out[..., :size].to(wanted)
+
+    def _decode(
+        self,
+        rows: _DecodingRows,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        how: Attention,
+        out: Tensor,
+    ) -> None:
+        cache = self.cache
+        cache.attend_decoding(
+            _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer], _as_numpy(out)[0],
+            rows.at, rows.tables, rows.lengths, self.windows[layer], how.scale, how.cap,
+            _NO_SINKS if how.sinks is None else how.sinks.float().numpy(), cache.shares,
+        )  # fmt: skip
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         """ModelError for shapes that the kernel would read or write outside of its memory."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.engine.torch.attention import define
+from core.engine.torch.attention import Attention, define
 from core.engine.torch.cpu.paged_attention import CpuCache, CpuStep
 from core.engine.torch.model_runner import Ints, Runner, logits_of, warm_up_sequence
 from core.engine.torch.scheduler import ScheduledChunk
@@ -40,7 +40,7 @@ class TracedRunner(Runner):
     def __init__(self, model: PreTrainedModel, cache: CpuCache, *, compare: bool = True) -> None:
         """`compare`: whether to compare the trace with the model, which an earlier start may have
         done."""
-        self._cache = cache
+        self._cache, self.windows = cache, cache.windows
         for module in model.modules():
             if isinstance(module, nn.Embedding):
                 # it matters to gradients alone, and the check of its range cannot be traced
@@ -112,9 +112,13 @@ class _EagerModel(nn.Module):
 class _CurrentStep:
     """The step that the thread is computing: a trace cannot hold the step itself."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+    ) -> Tensor:
         """See `AttentionStep`."""
-        out: Tensor = torch.ops.henji.attend_current(query, key, value, layer, scale)
+        out: Tensor = torch.ops.henji.attend_current(
+            query, key, value, layer, how.scale, how.cap, how.sinks
+        )
         return out
 
 
@@ -130,12 +134,21 @@ def _computing(step: CpuStep) -> Iterator[None]:
         del _current.step
 
 
-def _attend_current(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+def _attend_current(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layer: int,
+    scale: float,
+    cap: float,
+    sinks: Tensor | None,
+) -> Tensor:
     step: CpuStep = _current.step
-    return step.attend(layer, query, key, value, scale)
+    return step.attend(layer, query, key, value, Attention(scale, cap, sinks))
 
 
 define(
-    "attend_current(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor",
+    "attend_current(Tensor query, Tensor key, Tensor value, int layer, float scale, float cap, "
+    "Tensor? sinks) -> Tensor",
     _attend_current,
 )

@@ -43,6 +43,7 @@ class GraphRunner(Runner):
         step_tokens: int,
         context_length: int,
     ) -> None:
+        self.windows = cache.windows
         pages = -(-context_length // SIZE)
         compile_blocks(model)
         pool = torch.cuda.graph_pool_handle()

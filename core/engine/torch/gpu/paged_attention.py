@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.torch.attention import CacheShape, define
+from core.engine.torch.attention import ALL, Attention, CacheShape, define, padded
 from core.engine.torch.block_manager import SIZE
 from core.engine.torch.gpu.triton_kernels import attend_paged, join_splits, store_paged
 
@@ -44,6 +44,10 @@ class PagedCache:
         self.pages = torch.zeros(sizes, dtype=shape.dtype, device=device)
         self.scratch = blocks
         """The page of the padding rows."""
+        windows = shape.windows or [ALL] * shape.layers
+        self.windows = torch.tensor(windows, dtype=torch.int32, device=device)
+        """(layers,): the ids that each attends to."""
+        self.has_windows = bool(shape.windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,24 @@ class PagedStep:
 
     pages: Tensor
     """(2, layers, slots, key heads, size)"""
+    windows: Tensor | None
+    """See `PagedCache`; None: all layers attend to all."""
     layout: Layout
     tile: int
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    @classmethod
+    def of(cls, cache: PagedCache, layout: Layout, tile: int) -> PagedStep:
+        return cls(cache.pages, cache.windows if cache.has_windows else None, layout, tile)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+    ) -> Tensor:
         """See `AttentionStep`."""
         at = self.layout
         out: Tensor = torch.ops.henji.attend_paged(
             query, key, value, self.pages, at.slots, at.tables, at.lengths, at.starts,
-            at.tile_sequence, at.tile_first, layer, scale, self.tile,
+            at.tile_sequence, at.tile_first, self.windows, how.sinks, layer, how.scale, how.cap,
+            self.tile,
         )  # fmt: skip
         return out
 
@@ -76,18 +89,24 @@ def _attend(
     starts: Tensor,
     tile_sequence: Tensor,
     tile_first: Tensor,
+    windows: Tensor | None,
+    sinks: Tensor | None,
     layer: int,
     scale: float,
+    cap: float,
     tile: int,
 ) -> Tensor:
     keys, values = pages[0, layer], pages[1, layer]
-    query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
+    wanted = value.shape[3]
+    query, key, value = (
+        one[0].transpose(0, 1) for one in padded(pages.shape[4], query, key, value)
+    )
     ids, heads, size = query.shape
-    key_heads, padded = keys.shape[1], _power_of_two(size)
+    key_heads, whole = keys.shape[1], _power_of_two(size)
     store_paged[(ids, key_heads)](
         key, value, keys, values, slots,
         key.stride(0), key.stride(1), value.stride(0), value.stride(1), keys.stride(0),
-        SIZE=size, SIZE_PADDED=padded,
+        SIZE=size, SIZE_PADDED=whole,
     )  # fmt: skip
     group = heads // key_heads
     splits = _splits(ids * key_heads) if tile == 1 else 1
@@ -96,15 +115,17 @@ def _attend(
     tops, sums = query.new_empty((2, splits, ids, heads), dtype=torch.float32)
     attend_paged[(len(tile_first), key_heads, splits)](
         query, keys, values, parts, tops, sums, tables, lengths, starts, tile_sequence, tile_first,
-        scale, ids, query.stride(0), query.stride(1), keys.stride(0), tables.stride(0),
-        PAGE=SIZE, SIZE=size, SIZE_PADDED=padded, GROUP=group, TILE=tile,
+        tables if windows is None else windows[layer], tables if sinks is None else sinks,
+        scale, cap, ids, query.stride(0), query.stride(1), keys.stride(0), tables.stride(0),
+        PAGE=SIZE, SIZE=size, SIZE_PADDED=whole, GROUP=group, TILE=tile,
         ROWS=max(16, _power_of_two(group * tile)), KEYS=_KEYS, SPLITS=splits,
+        WINDOW=windows is not None, CAPPED=cap > 0, SINKS=sinks is not None,
     )  # fmt: skip
     if splits > 1:
         join_splits[(ids * heads,)](
-            parts, tops, sums, out, SIZE=size, SIZE_PADDED=padded, SPLITS=splits
+            parts, tops, sums, out, SIZE=size, SIZE_PADDED=whole, SPLITS=splits
         )
-    return out
+    return out[..., :wanted].contiguous()
 
 
 def _splits(programs: int) -> int:
@@ -112,15 +133,15 @@ def _splits(programs: int) -> int:
     return max(1, min(_MOST_SPLITS, _power_of_two(_PROGRAMS // programs + 1) // 2))
 
 
-def _shape_of_attend(query: Tensor, *_: object) -> Tensor:
-    one, heads, ids, size = query.shape
-    return query.new_empty((one, ids, heads, size))
+def _shape_of_attend(query: Tensor, key: Tensor, value: Tensor, *_: object) -> Tensor:
+    one, heads, ids, _size = query.shape
+    return query.new_empty((one, ids, heads, value.shape[3]))
 
 
 define(
     "attend_paged(Tensor query, Tensor key, Tensor value, Tensor(a!) pages, Tensor slots, "
     "Tensor tables, Tensor lengths, Tensor starts, Tensor tile_sequence, Tensor tile_first, "
-    "SymInt layer, float scale, int tile) -> Tensor",
+    "Tensor? windows, Tensor? sinks, SymInt layer, float scale, float cap, int tile) -> Tensor",
     _attend,
     _shape_of_attend,
 )

@@ -89,7 +89,7 @@ class DecodeStep(Step):
             tile_sequence=each[:-1],
             tile_first=torch.zeros(size, dtype=torch.int32, device=device),
         )
-        super().__init__(model, inputs, PagedStep(cache.pages, layout, tile=1))
+        super().__init__(model, inputs, PagedStep.of(cache, layout, tile=1))
         self._scratch = cache.scratch
         self._every = np.arange(size)
         self._written_tables: list[tuple[array[int] | None, int]] = [(None, 0)] * size
@@ -142,7 +142,7 @@ class MixedStep(Step):
         )  # fmt: skip
         there = inputs.device
         layout = Layout(**{name: there[name] for name in Layout.__slots__})
-        super().__init__(model, inputs, PagedStep(cache.pages, layout, TILE))
+        super().__init__(model, inputs, PagedStep.of(cache, layout, TILE))
         inputs.host["slots"][:] = cache.scratch * SIZE
         inputs.send()
         self._scratch = cache.scratch

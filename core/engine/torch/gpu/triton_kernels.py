@@ -51,11 +51,14 @@ def attend_paged(
     tops,  # (SPLITS, ids, heads) float32: with SPLITS, each part's highest score
     sums,  # likewise: the sum of its weights
     tables,  # (sequences, pages): which page holds each stretch of PAGE ids
-    lengths,  # (sequences,): ids to attend to, the step's own included
+    lengths,  # (sequences,): ids of each sequence, the step's own included
     starts,  # (sequences + 1,): where each sequence's ids begin in query
     tile_sequence,  # (tiles,)
     tile_first,  # (tiles,): of the sequence's ids in query, the first of the tile
+    window,  # (): with WINDOW, how many ids each attends to, itself included
+    sinks,  # (heads,): with SINKS, a score beside those of the keys
     scale,
+    cap,  # of scores, with CAPPED
     ids,  # of all sequences
     query_stride_id,
     query_stride_head,
@@ -69,6 +72,9 @@ def attend_paged(
     ROWS: tl.constexpr,  # a power of two, at least 16, at least GROUP * TILE
     KEYS: tl.constexpr,  # keys an iteration
     SPLITS: tl.constexpr,  # programs that share a tile's keys
+    WINDOW: tl.constexpr,
+    CAPPED: tl.constexpr,
+    SINKS: tl.constexpr,
 ):
     tile = tl.program_id(0)
     head = tl.program_id(1)
@@ -93,13 +99,25 @@ def attend_paged(
     )
     q = tl.load(query + at_query, mask=valid[:, None] & inside[None, :], other=0.0)
 
-    best = tl.full([ROWS], float("-inf"), tl.float32)
+    # a finite number, so that a row may see no key of an iteration
+    best = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
+    if SINKS:  # noqa: SIM102  # it is decided at compilation, and the other is not
+        if split == 0:
+            at_sink = sinks + head * GROUP + row % GROUP
+            best = tl.load(at_sink, mask=valid, other=0.0).to(tl.float32)
+            total += 1.0
     mean = tl.zeros([ROWS, SIZE_PADDED], tl.float32)
     end = tl.minimum(length, length - count + first + TILE)
-    share = tl.cdiv(tl.cdiv(end, KEYS), SPLITS) * KEYS
-    end = tl.minimum(end, (split + 1) * share)
-    for begin in range(split * share, end, KEYS):
+    lowest = 0
+    if WINDOW:
+        width = tl.load(window)
+        lowest = tl.maximum(length - count + first - width + 1, 0)
+    begin_page = lowest // PAGE * PAGE  # pages before it are not read
+    share = tl.cdiv(tl.cdiv(end - begin_page, KEYS), SPLITS) * KEYS
+    begin_page += split * share
+    end = tl.minimum(end, begin_page + share)
+    for begin in range(begin_page, end, KEYS):
         key = begin + tl.arange(0, KEYS)
         known = key < end
         page = tl.load(tables + sequence * table_stride + key // PAGE, mask=known, other=0)
@@ -108,7 +126,11 @@ def attend_paged(
         mask = known[:, None] & inside[None, :]
         k = tl.load(keys + at, mask=mask, other=0.0)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if CAPPED:
+            scores = cap * (2.0 * tl.sigmoid(scores * (2.0 / cap)) - 1.0)
         seen = known[None, :] & (key[None, :] <= position[:, None])
+        if WINDOW:
+            seen = seen & (key[None, :] > position[:, None] - width)
         scores = tl.where(seen, scores, float("-inf"))
         higher = tl.maximum(best, tl.max(scores, 1))
         weights = tl.exp(scores - higher[:, None])
