@@ -168,7 +168,7 @@ async def test_a_core_that_dies_while_it_begins_leaves_it_to_the_next(stores: St
     await stores.claim()  # and the core dies
 
     async def taken_over() -> bool:
-        return await stores.queue.sweep() > 0
+        return (await stores.queue.sweep()).taken_over > 0
 
     await until(taken_over, 5)
     async with at_work(stores, EchoEngine()):
