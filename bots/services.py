@@ -226,6 +226,8 @@ async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
         system_prompt=settings.system_prompt,
         speaker_names=settings.speaker_names,
     )
+    if dialogue.ignores_thinking:
+        log.warning("the model's chat template has no switch for thinking", wanted=spec.thinking)
     engine = await open_engine(settings, spec, lambda: _weights(settings, spec, directory), _report)
     return LoadedModel(engine, dialogue)
 

@@ -464,6 +464,12 @@ async def test_a_server_that_refuses_ids_is_refused_in_one_sentence() -> None:
             await OpenAIEngine.open(RemoteServer(url))
 
 
+async def test_an_address_without_its_end_is_told() -> None:
+    async with serving(Server()) as url:
+        with pytest.raises(ModelError, match=r"404.*HENJI_OPENAI_BASE_URL ends in /v1"):
+            await OpenAIEngine.open(RemoteServer(url.removesuffix("/v1")))
+
+
 async def test_a_server_that_is_not_there_is_named() -> None:
     async with serving(Server()) as url:
         pass

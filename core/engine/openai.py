@@ -475,6 +475,9 @@ async def _first_model(http: aiohttp.ClientSession, remote: RemoteServer) -> str
             listed = await response.json(content_type=None)
             return str(listed["data"][0]["id"])
     except (aiohttp.ClientError, TimeoutError, _RetryableError, EngineRefused) as error:
-        raise ModelError(f"no model server answers at {url}: {error}") from None
+        hint = ""
+        if "status 404" in str(error) and not remote.base_url.rstrip("/").endswith("/v1"):
+            hint = "; HENJI_OPENAI_BASE_URL ends in /v1, mostly"
+        raise ModelError(f"no model server answers at {url}: {error}{hint}") from None
     except (ValueError, LookupError, TypeError):
         raise ModelError(f"{url} lists no model") from None

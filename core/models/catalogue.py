@@ -405,6 +405,8 @@ def is_downloaded(spec: ModelSpec, settings: Settings) -> bool:
     """Whether a model's files are on this machine, its adapter's too."""
     if spec.adapter and settings.engine == "torch" and not Path(spec.adapter).expanduser().is_dir():
         return False
+    if spec.format == "messages":
+        return True  # the server has it
     if spec.source == EMBEDDED:
         return has_embedded()
     known = files.find_pulled(settings.data_dir, spec.source, spec.revision)
