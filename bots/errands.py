@@ -42,6 +42,8 @@ class Errand:
     measures: bool = False
     counted: bool = False
     """It is one of the messages that the person may ask."""
+    name: str = ""
+    """By which it can be found, and stopped, from any process: see `thread_of`."""
 
 
 class ErrandFailed(Exception):
@@ -70,11 +72,13 @@ class Errands:
         self._lease = lease
 
     async def measure(
-        self, thread: ThreadKey, person: str, lane: str, texts: Sequence[str]
+        self, thread: ThreadKey, person: str, lane: str, texts: Sequence[str], name: str = ""
     ) -> Measurement:
         """The tokens of texts, by the tokenizer of a lane; ErrandFailed where it has no core."""
         text = json.dumps(texts, ensure_ascii=False)
-        done = await self.run(Errand(thread, person, text, lane, measures=True))
+        done = await self.run(Errand(thread, person, text, lane, measures=True, name=name))
+        if done.finish_reason == "cancelled":
+            raise ErrandFailed(Failed("stopped"))
         context, *counts = json.loads(done.text)
         return Measurement(tuple(counts), context)
 
@@ -93,8 +97,9 @@ class Errands:
 
         ErrandFailed where there is no answer, StoreUnavailable where Redis is away.
         """
-        thread = replace(errand.thread, thread=f"{ERRAND}{uuid4().hex}")
-        turn = Turn("1", "user", errand.person, errand.text, time.time())
+        id_ = uuid4().hex
+        thread = thread_of(errand.thread, errand.name or id_)
+        turn = Turn(id_, "user", errand.person, errand.text, time.time())
         submission = Submission(
             thread,
             turn,
@@ -156,6 +161,11 @@ class Errands:
                 await asyncio.sleep(FAULT_SECONDS)
             else:
                 return
+
+
+def thread_of(thread: ThreadKey, name: str) -> ThreadKey:
+    """The thread of an errand, in the channel of another."""
+    return replace(thread, thread=f"{ERRAND}{name}")
 
 
 def _done(end: ReplyEvent) -> Done:

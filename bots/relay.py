@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import Literal
@@ -80,6 +80,8 @@ class RelaySettings:
     """Access, and the rules of places."""
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     """What becomes of messages from another organisation."""
+    summary_prompts: Mapping[str, str] = field(default_factory=dict)
+    """Lane -> what its model is told before the messages that it sums up."""
     drain: float = 5.0
     model_host: str = ""
     """The host of the model's server, as this process's settings have it; empty: none."""
@@ -117,6 +119,11 @@ class Relay:
     def lane(self) -> str:
         """The lane that answers where no place says another."""
         return self._settings.lane
+
+    @property
+    def summary_prompts(self) -> Mapping[str, str]:
+        """Lane -> what its model is told before the messages that it sums up."""
+        return self._settings.summary_prompts
 
     @property
     def zone(self) -> tzinfo:

@@ -151,6 +151,7 @@ def relay_settings(
         holder=holder or process_name(),
         locale=locale if settings.locale == "auto" else settings.locale,
         zone=policy.zone,
+        summary_prompts=settings.summary_prompts,
         access=Access(stores.rulebook, stores.audit, policy, stores.queue.cores),
         model_host=settings.model_host,
     )

@@ -116,6 +116,9 @@ class Rules(Persona):
     """The lanes that people may choose for their thread, beside `model`."""
     personas: Annotated[dict[PersonaName, Persona], Field(max_length=MOST_OFFERED)] | None = None
     """Named prompts that people may choose for their thread."""
+    summary_prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    """What the model is told before the messages that it sums up."""
+
     follow_up: Literal["always", "alone", "mention"] | None = None
     """In a thread that the bot takes part in: answer everything, what one person says while they
     are alone with it, or mentions only."""

@@ -240,6 +240,11 @@ class History(Protocol):
         """What a person wrote in a space, and the replies to it."""
         ...
 
+    async def marks(self, thread: ThreadKey) -> Mapping[str, float]:
+        """When what was forgotten, in seconds since the epoch: ``thread …``, ``channel …``,
+        ``space …`` and ``person …``, in the part of the store where the thread lies."""
+        ...
+
     async def takes_part(self, thread: ThreadKey) -> bool: ...
 
 

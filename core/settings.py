@@ -169,6 +169,8 @@ class Settings(BaseSettings):
     """[spaces."slack:T024"]: the rules of a Slack workspace or a Discord guild."""
     channels: dict[str, Rules] = Field(default_factory=dict)
     """[channels."slack:T024:C123"]: the rules of a channel."""
+    summary_prompts: dict[str, str] = Field(default_factory=dict)
+    """[summary_prompts]: by lane, what its model is told before the messages that it sums up."""
     timezone: str = "UTC"
     """Quotas restart at its midnight. Such as Asia/Tokyo."""
     audit_days: float = Field(default=365.0, ge=1, le=36_500)

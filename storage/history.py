@@ -7,7 +7,7 @@ reading costs the same in a thread of ten turns and of ten thousand.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count as count_up
@@ -202,6 +202,10 @@ class RedisHistory:
         if place.space == "dm" and place.channel is None:
             return self._store.all_buckets()
         return [self._store.bucket(place.any_thread)]
+
+    async def marks(self, thread: ThreadKey) -> Mapping[str, float]:
+        found = await self._store.command("hgetall", keys.key("marks", self._store.bucket(thread)))
+        return {name: float(at) / 1000 for name, at in found.items()}
 
     async def takes_part(self, thread: ThreadKey) -> bool:
         name = keys.key("thread", self._store.bucket(thread), str(thread))

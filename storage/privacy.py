@@ -37,6 +37,13 @@ long as Continue is offered under it: until the reply is written anew or gone on
 forgotten. And where a model's own chat template has earlier thoughts in its prompts, each is kept
 with its reply.
 
+## Summaries
+
+A summary for one person is read from the platform when it is asked for, and is shown to them alone.
+Its pieces, and the points that the model makes of each, are in the keys of a job that is deleted
+when the piece ends or is stopped, or its process is gone. A forget, and a reset of the channel or
+the space, end it too.
+
 ## Beside Redis
 
 - **Redis's own files.** Words that a reset, a forget or a deletion takes away are gone from Redis

@@ -90,6 +90,7 @@ WRONG = {
                     ("many", "-1", "1.5", "1e3", "9" * 12)),
     "model": ("two words", "a:b", "x" * 129),
     "models": ("a:b", "x" * 76, "default", " ".join(f"m{number}" for number in range(26))),
+    "summary_prompt": ("", "x" * 2001),
     "personas": ("reviewer", "{}", "reviewer temperature 0.2"),
     "system_prompt": ("x" * 8001,),
     "max_new_tokens": ("0", "100001", "long"),

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import discord
 
+from bots.catch_up import Reading
 from bots.discord import DIRECT, convert
-from bots.discord.api import DiscordApi
+from bots.discord.api import HISTORY_LIMIT, DiscordApi
 from bots.discord.markdown import READ_TYPES
-from bots.platform import Incoming, PlaceNames
+from bots.platform import Incoming, PlaceNames, PlatformRefused
 from bots.strings import is_own_sentence
 from core.types import ThreadKey
 
@@ -44,10 +45,23 @@ class Backfill:
         await self._api.acquire()
         if convert.is_personal(thread):
             return ()
-        guild = None if thread.space == DIRECT else self._client.get_guild(int(thread.space))
+        guild = self._guild(thread)
+        messages = self._messages(thread, guild, before, after)
+        return self._read(thread, guild, [message async for message in messages])
+
+    def _guild(self, thread: ThreadKey) -> discord.Guild | None:
+        return None if thread.space == DIRECT else self._client.get_guild(int(thread.space))
+
+    def _read(
+        self,
+        thread: ThreadKey,
+        guild: discord.Guild | None,
+        messages: Sequence[discord.Message],
+    ) -> list[Incoming]:
+        """Messages as the relay takes them, oldest first."""
         bot = convert.bot_in(self._client, guild)
         found: list[Incoming] = []
-        async for message in self._messages(thread, guild, before, after):
+        for message in messages:
             own = message.author.id == bot.user
             if message.type not in READ_TYPES:
                 continue
@@ -57,6 +71,27 @@ class Backfill:
                 roles = convert.roles_of(message.author)
                 found.append(Incoming(thread, turn, addressed=False, roles=roles, files=files))
         return sorted(found, key=lambda incoming: int(incoming.turn.id))
+
+    async def recent(self, place: ThreadKey, after: float, most: int) -> Reading:
+        """The newest messages of a thread or, without one, of a channel; PlatformRefused where the
+        bot may not read there.
+        """
+        guild, guild_id = self._guild(place), None if place.space == DIRECT else int(place.space)
+        where = int(place.thread or place.channel)
+        channel = self._client.get_partial_messageable(where, guild_id=guild_id)
+        found: list[discord.Message] = []
+        try:
+            while len(found) <= most:
+                await self._api.acquire()
+                before = found[-1] if found else None
+                page = [m async for m in channel.history(limit=HISTORY_LIMIT, before=before)]
+                found += [m for m in page if m.created_at.timestamp() > after]
+                if len(page) < HISTORY_LIMIT or page[-1].created_at.timestamp() <= after:
+                    break
+        except (discord.NotFound, discord.Forbidden) as error:
+            raise PlatformRefused(f"Discord refuses to read there: {error.code}") from error
+        messages = self._read(place, guild, found[:most])
+        return Reading(messages, more=len(found) > most)
 
     async def _messages(
         self, thread: ThreadKey, guild: discord.Guild | None, before: str, after: float

@@ -12,6 +12,7 @@ import discord
 import structlog
 
 from bots.actions import Actions
+from bots.catch_up import CatchUp
 from bots.discord.client import HenjiClient
 from bots.discord.context import Behaviour, Context
 from bots.discord.platform import DiscordPlatform
@@ -61,15 +62,17 @@ def new_context(
 
     platform = DiscordPlatform(client, limiter, stop, stores.history.takes_part, clock)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
+    actions = Actions(relay, stores.history, stores.deliveries, stores.feedback)
     return Context(
         behaviour,
         relay,
-        Actions(relay, stores.history, stores.deliveries, stores.feedback),
+        actions,
         platform,
         stores.queue,
         stores.history,
         stores.deliveries,
         platform.api,
+        CatchUp(relay, actions, stores.history),
     )
 
 

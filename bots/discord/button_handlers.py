@@ -18,6 +18,7 @@ from bots.discord.context import Context, actor_of, within
 from bots.discord.convert import Interaction
 from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.replies import ReplyAddress
+from bots.discord.summaries import Summaries
 from core.queue_types import Rating
 
 
@@ -26,10 +27,14 @@ class ButtonHandlers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._summaries = Summaries(context)
 
     async def on_press(self, interaction: Interaction) -> None:
         """A button was pressed, or a modal sent; ids of other kinds are ignored."""
         data: Any = interaction.data or {}
+        if summary := components.SummaryButton.parse(str(data.get("custom_id", ""))):
+            await self._summaries.on_press(interaction, summary)
+            return
         button = ButtonId.parse(str(data.get("custom_id", "")))
         if button is None:
             return

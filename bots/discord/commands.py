@@ -22,6 +22,7 @@ from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy
 from bots.discord.replies import ReplyAddress
+from bots.discord.summaries import Summaries
 from bots.strings import about, say
 from bots.strings.ja import JAPANESE
 from core.queue_types import Delivery
@@ -272,7 +273,7 @@ def _about_menu(menu: Any) -> str:
 
 def add_commands(tree: CommandTree, context: Context) -> None:
     """Add everything that people can choose from to the tree."""
-    handler, privacy = CommandHandler(context), Privacy(context)
+    handler, privacy, summaries = CommandHandler(context), Privacy(context), Summaries(context)
     commands: dict[str, Any] = {
         "ask": handler.ask,
         "chat": handler.chat,
@@ -281,6 +282,7 @@ def add_commands(tree: CommandTree, context: Context) -> None:
         "regenerate": handler.regenerate,
         "model": handler.model,
         "persona": handler.persona,
+        "catchup": summaries.catchup,
         "privacy": privacy.show,
         "help": handler.help,
     }
@@ -297,14 +299,16 @@ def add_commands(tree: CommandTree, context: Context) -> None:
         if name in completions:
             command.autocomplete("name")(completions[name])
         tree.add_command(command)
-    tree.add_command(
-        app_commands.ContextMenu(
-            name=localized("cmd_menu_ask"),
-            callback=handler.ask_about,
-            allowed_contexts=ANYWHERE,
-            allowed_installs=ANYONE,
+    menus = {"cmd_menu_ask": handler.ask_about, "cmd_menu_summary": summaries.of_thread}
+    for key, menu in menus.items():
+        tree.add_command(
+            app_commands.ContextMenu(
+                name=localized(key),
+                callback=menu,
+                allowed_contexts=ANYWHERE,
+                allowed_installs=ANYONE,
+            )
         )
-    )
     tree.add_command(admin_group(context))
 
 

@@ -72,6 +72,37 @@ class ButtonId:
                 return None
 
 
+_SUMMARY = "c1"
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryButton:
+    """The content of a summary's button id: to go on with, or without `most` to stop."""
+
+    place: ThreadKey
+    after: float = 0.0
+    most: int = 0
+
+    def __str__(self) -> str:
+        where = (self.place.space, self.place.channel, self.place.thread or "0")
+        numbers = (str(int(self.after * 1000)), str(self.most))
+        return ".".join((_SUMMARY, *map(_encode, where), *numbers))
+
+    @classmethod
+    def parse(cls, custom_id: str) -> SummaryButton | None:
+        """The id that `str` made; None for any other."""
+        match custom_id.split("."):
+            case [version, space, channel, thread, after, most] if version == _SUMMARY:
+                try:
+                    where = [_decode(part) for part in (space, channel, thread)]
+                    place = ThreadKey("discord", where[0], where[1], where[2].removeprefix("0"))
+                    return cls(place, int(after) / 1000, int(most))
+                except ValueError:
+                    return None
+            case _:
+                return None
+
+
 def streaming(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
     """The Stop button, while the reply is written."""
     return (row(button(ButtonId("stop", thread, job, index), say("stop", locale), DANGER)),)

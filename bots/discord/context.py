@@ -17,6 +17,7 @@ from discord.app_commands import locale_str
 
 from bots.actions import Actions, Actor, Outcome
 from bots.attachments import File, is_question
+from bots.catch_up import CatchUp
 from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import MESSAGE, DiscordApi, message_body
 from bots.discord.components import Component
@@ -77,6 +78,7 @@ class Context:
     history: History
     deliveries: Deliveries
     api: DiscordApi
+    catch_up: CatchUp
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_COMMANDS))
     messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_MESSAGES))
     """Messages use few places, because commands must be acknowledged in time."""

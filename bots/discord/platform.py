@@ -14,6 +14,7 @@ import structlog
 
 from bots.actions import can_begin, can_continue
 from bots.attachments import File
+from bots.catch_up import Reading
 from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
@@ -499,6 +500,10 @@ class DiscordPlatform:
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         return await self.api.file(file.address, most)
+
+    async def recent(self, place: ThreadKey, after: float, most: int) -> Reading:
+        """The newest messages of a place, for a summary."""
+        return await self._backfill.recent(place, after, most)
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return await self._backfill.names(thread)

@@ -222,4 +222,5 @@ async def identify(client: AsyncWebClient) -> Bot:
         enterprise,
         is_org_wide=bool(answer.get("is_enterprise_install")),
         workspace=str(answer.get("team") or ""),
+        url=answer.get("url") or "",
     )

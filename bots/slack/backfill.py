@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.catch_up import Reading
 from bots.platform import Incoming, PlaceNames
 from bots.slack.api import NoRoom, SlackApi, Workspaces
-from bots.slack.convert import earlier, team_of
+from bots.slack.convert import earlier, link_to, team_of
 from bots.slack.users import Users
 from core.queue_types import Delivery
 from core.types import ThreadKey
@@ -19,6 +21,8 @@ MESSAGES = 200
 """At most this many messages of a thread are read: the newest."""
 PAGE = 1000
 """Slack's largest page: each page costs a call, and the newest messages come last."""
+RECENT_SECONDS = 10.0
+"""The longest that a page for a summary waits for the rate limits."""
 EARLIER_SECONDS = 4.0
 """A thread that is new to the bot is held for five seconds until its past is read."""
 
@@ -72,8 +76,14 @@ class Backfill:
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         """The messages before `before`."""
-        bot = await self._workspaces.bot(thread.space)
         messages = await self.replies(thread, f"{after:.6f}", before, within=EARLIER_SECONDS)
+        return await self._read(thread, messages)
+
+    async def _read(
+        self, thread: ThreadKey, messages: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Incoming]:
+        """Messages as the relay takes them."""
+        bot = await self._workspaces.bot(thread.space)
         authors = {str(m["user"]) for m in messages if m.get("user") and not m.get("bot_id")}
         names = await self._users.names(thread.space, authors)
         strangers = {
@@ -115,6 +125,60 @@ class Backfill:
             if not cursor:
                 return found[-MESSAGES:]
 
+    # -- for summaries --------------------------------------------------------------------------
+
+    async def may_read(self, place: ThreadKey, person: str) -> bool:
+        """Whether Slack lets the person read in a channel: as its member, or where it is open."""
+        if place.channel.startswith("D"):
+            return True  # nobody else can name the channel of their direct messages
+        about = await self.channel(place)
+        is_open = not (about.get("is_private") or about.get("is_mpim") or about.get("is_group"))
+        if is_open and not await self._users.is_guest(place.space, person):
+            return True
+        return await self._is_member(place, person)
+
+    async def _is_member(self, place: ThreadKey, person: str) -> bool:
+        client = await self._workspaces.client(place.space)
+        cursor: str | None = None
+
+        def read() -> Awaitable[Any]:
+            return client.conversations_members(channel=place.channel, cursor=cursor, limit=PAGE)
+
+        while True:
+            page = await self._api.call("conversations.members", place.space, place.channel, read)
+            if person in page["members"]:
+                return True
+            cursor = (page.get("response_metadata") or {}).get("next_cursor")
+            if not cursor:
+                return False
+
+    async def recent(self, place: ThreadKey, after: float, most: int) -> Reading:
+        """The newest messages of a thread or, without one, of a channel."""
+        client = await self._workspaces.client(place.space)
+        found: dict[str, Mapping[str, Any]] = {}
+        cursor: str | None = None
+        limited = False
+        while True:
+            try:
+                page = await self._page(client, place, f"{after:.6f}", None, cursor, RECENT_SECONDS)
+            except NoRoom:
+                limited = True
+                break
+            for message in page["messages"]:
+                if float(message["ts"]) > after:
+                    found[message["ts"]] = message
+            cursor = (page.get("response_metadata") or {}).get("next_cursor")
+            if not cursor or (not place.thread and len(found) > most):
+                break
+        newest = [found[ts] for ts in sorted(found, key=float)]
+        thread = place if place.thread else replace(place, thread="-")
+        messages = await self._read(thread, newest[-most:])
+        return Reading(messages, more=len(newest) > most, limited=limited)
+
+    async def links(self, place: ThreadKey) -> Callable[[str], str]:
+        bot = await self._workspaces.bot(place.space)
+        return lambda ts: link_to(bot, place.channel, ts, place.thread)
+
     async def since(self, place: ThreadKey, time: float) -> Sequence[Mapping[str, Any]]:
         """The messages of a thread or, without one, of a channel, since a time."""
         if place.thread:
@@ -143,18 +207,19 @@ class Backfill:
         cursor: str | None,
         within: float | None,
     ) -> Any:
-        return await self._api.call(
-            "conversations.replies",
-            thread.space,
-            thread.channel,
-            lambda: client.conversations_replies(
-                channel=thread.channel,
-                ts=thread.thread,
-                limit=PAGE,
-                include_all_metadata=True,
-                cursor=cursor,
-                oldest=oldest,
-                latest=latest,
-            ),
-            within=within,
-        )
+        bounds: dict[str, Any] = {
+            "channel": thread.channel,
+            "limit": PAGE,
+            "include_all_metadata": True,
+            "cursor": cursor,
+            "oldest": oldest,
+            "latest": latest,
+        }
+
+        def read() -> Awaitable[Any]:
+            if thread.thread:
+                return client.conversations_replies(ts=thread.thread, **bounds)
+            return client.conversations_history(**bounds)
+
+        method = "conversations.replies" if thread.thread else "conversations.history"
+        return await self._api.call(method, thread.space, thread.channel, read, within=within)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bots.catch_up import CatchUp, Offer
 from bots.choices import KINDS, Choices
 from bots.command_tables import Row
 from bots.slack import components, convert
@@ -17,10 +18,11 @@ from bots.slack.convert import (
     Press,
     SlashCommand,
 )
-from bots.slack.manifest import RESET_SHORTCUT, SHORTCUTS
+from bots.slack.manifest import RESET_SHORTCUT, SHORTCUTS, SUMMARY_SHORTCUT
 from bots.slack.messages import MessageHandler
 from bots.slack.questions import Question, Questions
 from bots.strings import say
+from bots.text import split
 from core.queue_types import Place
 from core.types import ThreadKey
 
@@ -33,6 +35,7 @@ ADMINISTRATION = ("config", "audit")
 SLASH = "/henji"
 DESCRIBED = {
     "ask …": "cmd_ask_about",
+    "catchup …": "cmd_catchup_about",
     "reset": "cmd_channel_about",
     "model": "slack_model_about",
     "persona": "slack_persona_about",
@@ -57,6 +60,36 @@ def described() -> Sequence[Row]:
     return [*commands, *menus]
 
 
+RESPONSES = 5
+"""Slack takes so many by one response_url, within half an hour."""
+UPDATES = 3
+"""Of them, for what is said before a summary is there."""
+SUMMARY_LENGTH = 9_000
+"""Characters of one response: all Markdown of a message has 12,000."""
+
+
+class ResponseScreen:
+    """`bots.catch_up.Screen`: an ephemeral message by a response_url."""
+
+    def __init__(self, context: Context, team: str, url: str, locale: str) -> None:
+        self._context = context
+        self._team = team
+        self._url = url
+        self._locale = locale
+        self._sent = 0
+
+    async def show(
+        self, text: str, *, offer: Offer | None = None, stops: ThreadKey | None = None
+    ) -> None:
+        if stops is not None and self._sent >= UPDATES:
+            return
+        for part in split(text, SUMMARY_LENGTH)[: RESPONSES - self._sent]:
+            blocks = components.summary(part, self._locale, offer, stops)
+            replace_ = self._sent > 0 or bool(stops)
+            self._sent += 1
+            await self._context.respond(self._team, self._url, part, blocks, replace=replace_)
+
+
 class CommandHandler:
     """``/henji ask|reset|help|privacy|model|persona``: a question begins a new thread."""
 
@@ -68,6 +101,7 @@ class CommandHandler:
         self._app_home = home
         self._questions = questions
         self._choices = Choices(context.relay, context.actions)
+        self._catch_up = CatchUp(context.relay, context.actions, context.history)
 
     async def on_command(self, told: SlashCommand) -> None:
         """Accept a command; only the person sees the answer, which comes by its response_url."""
@@ -77,14 +111,43 @@ class CommandHandler:
                 told.trigger, told.team, told.channel, "", told.user, told.rest, told.response_url
             )
             await self._questions.accept(question)
+        elif word == "catchup":
+            channel = ThreadKey(PLATFORM, told.team, told.channel, "")
+            await self._summarise(_press_of(told), channel, told.rest)
         elif word == "reset":
-            press = Press(
-                "", "", told.user, told.team, told.trigger,
-                channel=told.channel, response_url=told.response_url,
-            )  # fmt: skip
+            press = _press_of(told)
             await self._app_home.ask(press, "channel", told.channel)
         else:
             self._context.spawn(self._respond(told, word))
+
+    # -- summaries ------------------------------------------------------------------------------
+
+    async def _summarise(
+        self, press: Press, place: ThreadKey, words: str = "", offer: Offer | None = None
+    ) -> None:
+        """Sum a place up for the person; `offer`: what they have accepted."""
+        locale = await self._context.users.locale(press.team, press.user)
+        actor = await self._context.actor(press.team, press.user, press.user_team)
+        screen = ResponseScreen(self._context, press.team, press.response_url, locale)
+        backfill = self._context.backfill
+        if offer is None:
+            work = self._catch_up.ask(actor, place, words, locale, screen, backfill)
+        else:
+            work = self._catch_up.go_on(actor, offer, locale, screen, backfill)
+        self._context.spawn(work)
+
+    async def on_summary(self, press: Press) -> None:
+        """A button of a summary: go on, or stop."""
+        if press.action == components.SUMMARISE:
+            offer = components.offer_in(press.value)
+            if (offer.place.space, offer.place.channel) == (press.team, press.channel):
+                await self._summarise(press, offer.place, offer=offer)
+            return
+        actor = await self._context.actor(press.team, press.user, press.user_team)
+        if not await self._catch_up.stop(actor, components.place_in(press.value)):
+            locale = await self._context.users.locale(press.team, press.user)
+            said = say("catchup_stop_late", locale)
+            self._context.spawn(self._context.respond(press.team, press.response_url, said))
 
     async def _respond(self, told: SlashCommand, word: str) -> None:
         locale = await self._context.users.locale(told.team, told.user, told.rest)
@@ -174,6 +237,9 @@ class CommandHandler:
         if press.action == RESET_SHORTCUT:
             await self._app_home.ask(press, "thread", str(key))
             return
+        if press.action == SUMMARY_SHORTCUT:
+            await self._summarise(press, key, "all")
+            return
         locale = await self._context.users.locale(press.team, press.user)
         element = {"type": "plain_text_input", "multiline": True, "max_length": 3000}
         question = components.question("question", say("shortcut_ask", locale), element)
@@ -188,3 +254,11 @@ class CommandHandler:
         key, text = convert.thread_of(thread), sent.values.get("question", "")
         question = Question(sent.id, key.space, key.channel, key.thread, sent.user, text, url)
         await self._questions.accept(question)
+
+
+def _press_of(told: SlashCommand) -> Press:
+    """A command as a press: without a message."""
+    return Press(
+        "", "", told.user, told.team, told.trigger,
+        channel=told.channel, response_url=told.response_url, user_team=told.team,
+    )  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from bots.actions import can_begin, can_continue
+from bots.catch_up import Offer
 from bots.choices import Option
 from bots.platform import Part
-from bots.slack.convert import WORD_JOINER, Malformed
+from bots.slack.convert import WORD_JOINER, Malformed, parsing
 from bots.slack.markdown import mended
 from bots.strings import say
 from core.queue_types import Delivery
@@ -24,6 +25,8 @@ CONTINUE = "henji_continue"
 BEGIN = "henji_begin"
 FEEDBACK = "henji_feedback"
 MENU = "henji_menu"
+SUMMARISE = "henji_summarise"
+STOP_SUMMARY = "henji_stop_summary"
 MENU_WORDS = ("help", "privacy", "model", "reset")
 """The entries of the menu under a reply: slash commands do not work in threads."""
 
@@ -202,6 +205,41 @@ def picker(name: str, label: str, options: Sequence[Option]) -> Block:
         "initial_option": shown[now],
     }
     return question(name, label, select)
+
+
+def summary(
+    text: str, locale: str, offer: Offer | None = None, stops: ThreadKey | None = None
+) -> list[Block]:
+    """A summary, or what is said of it before: with a button to go on, or to stop."""
+    buttons = []
+    if offer is not None:
+        key = "catchup_go_newest" if offer.newest else "catchup_go"
+        value = f"{offer.after:.6f} {offer.most} {_whole_key(offer.place)}"
+        buttons.append(_button(SUMMARISE, say(key, locale), value))
+    if stops is not None:
+        buttons.append(_button(STOP_SUMMARY, say("stop", locale), _whole_key(stops)))
+    return [
+        {"type": "markdown", "text": markdown(text)},
+        *([_actions(*buttons)] if buttons else []),
+    ]
+
+
+def _whole_key(place: ThreadKey) -> str:
+    return str(replace(place, thread=place.thread or "-"))
+
+
+def place_in(value: str) -> ThreadKey:
+    """The place of a summary's button; a channel has no thread."""
+    with parsing():
+        place = ThreadKey.parse(value)
+        return replace(place, thread="" if place.thread == "-" else place.thread)
+
+
+def offer_in(value: str) -> Offer:
+    """What a button goes on with; Malformed where the value is not of a button of ours."""
+    with parsing():
+        after, most, place = value.split(" ", 2)
+        return Offer(place_in(place), float(after), int(most))
 
 
 def dangerous_button(action: str, label: str, value: str, ask: str, locale: str) -> Block:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -100,11 +100,18 @@ class Context:
         client = await self.workspaces.client(key.space)
         await post_privately(self.api, client, key, user, shortened(text))
 
-    async def respond(self, team: str, url: str, text: str) -> None:
+    async def respond(
+        self, team: str, url: str, text: str, blocks: Sequence[Block] = (), *, replace: bool = False
+    ) -> None:
         """Answer by a command's response_url: it works where the bot is not a member too."""
         client = await self.workspaces.client(team)
         webhook = AsyncWebhookClient(url, session=client.session, logger=client.logger)
-        await webhook.send(text=shortened(text), response_type="ephemeral")
+        await webhook.send(
+            text=shortened(text),
+            blocks=blocks or None,
+            response_type="ephemeral",
+            replace_original=replace or None,
+        )
 
     async def tell(self, key: ThreadKey, user: str, sentence: str, **values: object) -> None:
         """Send one of the bot's sentences privately, in the person's language."""

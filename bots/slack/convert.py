@@ -62,6 +62,8 @@ class Bot:
     name: str = "henji"
     enterprise: str = ""
     """The Enterprise Grid organization that the workspace is in."""
+    url: str = ""
+    """The workspace's address, with a slash at its end; empty: not known."""
     is_org_wide: bool = False
     """The organization installed the app as a whole, for many workspaces."""
     workspace: str = ""
@@ -278,6 +280,15 @@ def earlier(
         return None
     files = files_of(message) if turn.role == "user" else ()
     return Incoming(thread, turn, addressed=False, stranger=stranger, files=files)
+
+
+def link_to(bot: Bot, channel: str, ts: str, thread: str = "") -> str:
+    """The address of a message."""
+    if not bot.url:
+        place = f"team={bot.team}&channel={channel}&message_ts={ts}"
+        return f"https://slack.com/app_redirect?{place}"
+    inside = f"?thread_ts={thread}&cid={channel}" if thread and thread != ts else ""
+    return f"{bot.url}archives/{channel}/p{ts.replace('.', '')}{inside}"
 
 
 def team_of(message: Json, bot: Bot) -> str:

@@ -146,6 +146,8 @@ class Listeners:
             pass
         elif press.action in PAGES:
             await self._app_home.on_press(press)
+        elif press.action in (components.SUMMARISE, components.STOP_SUMMARY):
+            await self._commands.on_summary(press)
         elif press.action == components.MENU:
             await self._commands.on_menu(press)
 

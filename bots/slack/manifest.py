@@ -27,9 +27,9 @@ SCOPES = (
     "users:read",
 )
 LATER_SCOPES = {
-    "channels:read": "the names of channels",
+    "channels:read": "the names of channels, for system prompts and summaries,",
     "files:read": "files",
-    "groups:read": "the names of private channels",
+    "groups:read": "the names of private channels, for the same,",
     "mpim:history": "group direct messages",
 }
 """Scopes that apps of earlier versions lack: these work without them, in fewer places."""
@@ -46,7 +46,12 @@ PROMPTS = ("summary", "draft", "ideas")
 """The suggested prompts: keys of sentences."""
 ASK_SHORTCUT = "henji_ask"
 RESET_SHORTCUT = "henji_reset_thread"
-SHORTCUTS = {ASK_SHORTCUT: "shortcut_ask", RESET_SHORTCUT: "shortcut_reset"}
+SUMMARY_SHORTCUT = "henji_summary"
+SHORTCUTS = {
+    ASK_SHORTCUT: "shortcut_ask",
+    SUMMARY_SHORTCUT: "shortcut_summary",
+    RESET_SHORTCUT: "shortcut_reset",
+}
 """The entries of a message's menu, and the sentences that name them."""
 EVENTS_OF_MANY = ("app_uninstalled", "tokens_revoked")
 
@@ -80,7 +85,7 @@ def _features(name: str, locale: str, events: str | None, command: str) -> dict[
     slash = {
         "command": command,
         "description": say("app_description", locale),
-        "usage_hint": "ask … | reset | help | privacy | model | persona",
+        "usage_hint": "ask … | catchup … | reset | help | privacy | model | persona",
         "should_escape": False,
     }
     return {

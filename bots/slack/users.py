@@ -34,6 +34,8 @@ class User:
     """Their workspace; empty: not known."""
     enterprise: str = ""
     """Their Enterprise Grid organization."""
+    guest: bool = False
+    """They see only the channels that they are invited to."""
     is_stranger: bool = False
     """Slack says that they are of another organization."""
 
@@ -75,6 +77,11 @@ class Users:
         if user in self._admins or (await self._soon(team, user)).admin:
             return True
         return (await self._ask(team, user)).admin
+
+    async def is_guest(self, team: str, user: str) -> bool:
+        """Whether they see only some channels, or are not known."""
+        found = await self._soon(team, user, COLLEAGUE_SECONDS)
+        return found.guest or not found.team
 
     async def is_stranger(self, bot: Bot, user: str, user_team: str = "") -> bool:
         """Whether a user is of another organization; `user_team`: theirs, as the payload says."""
@@ -132,5 +139,6 @@ def _person(user: Mapping[str, object], team: str) -> User:
         admin=here and any(user.get(f"is_{role}") for role in ("admin", "owner")),
         team=home,
         enterprise=enterprise,
+        guest=any(user.get(f"is_{kind}") for kind in ("restricted", "ultra_restricted")),
         is_stranger=is_stranger,
     )

@@ -140,6 +140,52 @@ ENGLISH: Final[dict[str, str]] = {
         "Messages that are edited or deleted are edited or deleted in my memory too."
     ),
     "model": "The model that answers here is {model}.",
+    # Catch me up
+    "catchup_prompt": (
+        "Below is a conversation, one numbered message a line. Summarise it in a few short points: "
+        "decisions, open questions, and who does what. Put the number of a message in square "
+        "brackets behind each point, such as [3]. Add nothing that is not there."
+    ),
+    "catchup_reading": "Reading…",
+    "catchup_progress": "Reading: {done} of {pieces} parts are done…",
+    "catchup_head": "Summary of {messages} messages, [from here on]({link}):",
+    "catchup_parts": "The parts: {links}",
+    "catchup_nothing": "There is nothing new here.",
+    "catchup_no_access": "I could not make sure that both of us may read that, so I did not.",
+    "catchup_running": "A summary for you is being written already: stop that one first.",
+    "catchup_stopped": "Stopped: there is no summary.",
+    "catchup_stop_late": "There is no summary under way.",
+    "catchup_no_span": (
+        "That is no time span that I know. Write `2h`, `3d`, `today`, `2026-11-28`, or "
+        "`since my last message`."
+    ),
+    "catchup_future": "That time is in the future: there is nothing to read yet.",
+    "catchup_large": (
+        "That is long: {messages} messages. A summary takes {pieces} steps and about {tokens:,} "
+        "tokens of what you may use."
+    ),
+    "catchup_too_much": (
+        "That is more than I can sum up at once. The newest {newest} messages would take {pieces} "
+        "steps and about {tokens:,} tokens of what you may use."
+    ),
+    "catchup_limited": (
+        "The platform lets me read only a few messages a minute here: these were the newest "
+        "{messages}."
+    ),
+    "catchup_limited_all": (
+        "The platform lets me read only a few messages a minute here, and I have just read some. "
+        "Please try again in a minute."
+    ),
+    "catchup_go": "Summarise",
+    "catchup_go_newest": "Summarise the newest part",
+    "cmd_catchup": "catchup",
+    "cmd_catchup_about": "Summarise what was said here, for you alone",
+    "cmd_span": "since",
+    "cmd_span_about": "2h, 3d, today, a date, or since my last message (the default)",
+    "cmd_menu_summary": "Summarise thread",
+    "cmd_menu_summary_about": "Summarise the thread of a message, for you alone",
+    "shortcut_summary": "Summarise thread",
+    "shortcut_summary_about": "Summarise the thread of a message, for you alone",
     # Reset
     "reset_not_yours": (
         "Somebody else is waiting for a reply here. Only they and the admins can end it: "

@@ -140,6 +140,50 @@ JAPANESE: Final[dict[str, str]] = {
         "編集・削除されたメッセージは、記憶からも編集・削除されます。"
     ),
     "model": "ここで答えているモデルは {model} です。",
+    # Catch me up
+    "catchup_prompt": (
+        "以下は会話です。一行に一つ、番号付きのメッセージがあります。決まったこと、未解決の質問、"
+        "誰が何をするかを、短い箇条書きで要約してください。各項目の末尾に、もとの"
+        "メッセージの番号を [3] のように書いてください。書かれていないことは加えないでください。"
+    ),
+    "catchup_reading": "読んでいます…",
+    "catchup_progress": "読んでいます({pieces}個のうち{done}個が終わりました)…",
+    "catchup_head": "{messages}件のメッセージの要約([ここから]({link})):",
+    "catchup_parts": "もとの部分:{links}",
+    "catchup_nothing": "新しいメッセージはありません。",
+    "catchup_no_access": "あなたと私の両方が読める場所だと確認できなかったため、読んでいません。",
+    "catchup_running": "あなたの要約を作成中です。先にそちらを停止してください。",
+    "catchup_stopped": "停止しました。要約はありません。",
+    "catchup_stop_late": "作成中の要約はありません。",
+    "catchup_no_span": (
+        "期間として読めませんでした。`2h`・`3d`・`今日`・`2026-11-28`・`前回から` のように"
+        "書いてください。"
+    ),
+    "catchup_future": "その時刻は未来です。まだ読むものがありません。",
+    "catchup_large": (
+        "長い会話です({messages}件)。要約には{pieces}回の処理と、あなたの利用分から約{tokens:,}"
+        "トークンが必要です。"
+    ),
+    "catchup_too_much": (
+        "一度に要約できる量を超えています。新しいほうの{newest}件なら、{pieces}回の処理と、"
+        "あなたの利用分から約{tokens:,}トークンで要約できます。"
+    ),
+    "catchup_limited": (
+        "ここでは一分に読めるメッセージの数が限られているため、新しいほうの{messages}件の要約です。"
+    ),
+    "catchup_limited_all": (
+        "ここでは一分に読めるメッセージの数が限られています。一分後にもう一度お試しください。"
+    ),
+    "catchup_go": "要約する",
+    "catchup_go_newest": "新しい部分を要約する",
+    "cmd_catchup": "要約",
+    "cmd_catchup_about": "ここでの会話を、あなただけに要約します",
+    "cmd_span": "期間",
+    "cmd_span_about": "2h・3d・今日・日付・前回から(既定)",
+    "cmd_menu_summary": "スレッドを要約",
+    "cmd_menu_summary_about": "メッセージのスレッドを、あなただけに要約します",
+    "shortcut_summary": "スレッドを要約",
+    "shortcut_summary_about": "メッセージのスレッドを、あなただけに要約します",
     # Reset
     "reset_not_yours": (
         "ここではほかの人が返事を待っています。その返事を終わらせられるのは、"

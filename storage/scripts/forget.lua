@@ -12,6 +12,12 @@ for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}
   end
 end
 
+-- An errand may have their words in it, whoever asked for it.
+for _, J in ipairs(A.first and call('ZRANGE', K('deadlines'), 0, -1) or {}) do
+  local T = call('HGET', K('job', J), 'thread')
+  if T and is_errand(T) and place_names(T) == A.space then forget_thread(T, 'reset') end
+end
+
 local function forget_job(J)
   local job = job_of(J)
   local open = job.thread and (job.state == 'waiting' or job.state == 'running')

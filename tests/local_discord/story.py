@@ -14,6 +14,7 @@ import simcord
 from redis.asyncio import Redis
 
 from bots.actions import Actions
+from bots.catch_up import CatchUp
 from bots.discord.bot import new_context
 from bots.discord.client import HenjiClient
 from bots.discord.context import Context
@@ -123,7 +124,8 @@ async def a_story(
     context = new_context(client, pace, stores, behaviour, relay, lambda: envs[0].now().timestamp())
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
     actions = Actions(apart, stores.history, stores.deliveries, stores.feedback)
-    context = replace(context, relay=apart, actions=actions)
+    catch_up = CatchUp(apart, actions, stores.history)
+    context = replace(context, relay=apart, actions=actions, catch_up=catch_up)
     client.serve(context)
     stop = asyncio.Event()
     intents = discord.Intents.all() if reads else discord.Intents.default()

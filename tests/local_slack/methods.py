@@ -414,8 +414,11 @@ class Methods:
             for message in self.workspace.channel(arguments["channel"])
             if float(message.ts) > oldest and message.thread_ts in (None, message.ts)
         ]
-        page = [message.payload() for message in reversed(found)][:size]
-        return {"messages": page, "has_more": len(found) > size}
+        start, size = int(arguments.get("cursor") or 0), min(size, self.page)
+        page = [message.payload() for message in reversed(found)][start : start + size]
+        more = len(found) > start + size
+        cursor = {"next_cursor": str(start + size) if more else ""}
+        return {"messages": page, "has_more": more, "response_metadata": cursor}
 
 
 def _is_plain(arguments: Json) -> bool:
