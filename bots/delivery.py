@@ -402,19 +402,28 @@ class ReplyDelivery:
         self._written[part.index] = part
 
     async def _repost(self, part: Part, refusal: EditRefused) -> None:
-        """Post a part again, once, and remove the message that can no longer be edited."""
+        """Post a part again, once, and remove the message that can no longer be edited.
+
+        The parts behind it go too, and are posted again below it.
+        """
         if part.index in self._reposted:
             raise refusal
         log.info("a message is posted anew", job=self.delivery.job, why=str(refusal))
         self._reposted.add(part.index)
         await self._record(posting=part.index)
-        old, new = self._messages[part.index], await self._post_part(part)
-        self._messages[part.index] = new
+        new = await self._post_part(part)
+        old = self._messages[part.index :]
+        self._messages[part.index :] = [new]
         await self._record(posting=None)
+        for message in old:
+            await self._remove_if_possible(message)
+
+    async def _remove_if_possible(self, message: str) -> None:
         try:
-            await self._remove_messages([old])
+            await self._remove_messages([message])
         except PlatformRefused as error:
             log.info("an old message stays", job=self.delivery.job, error=str(error))
+            self._removed.append(message)  # it is not looked for any more
 
     async def _remove_messages(self, messages: Sequence[str]) -> None:
         """Remove messages that the reply no longer needs.

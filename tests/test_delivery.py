@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from bots import delivery
@@ -399,6 +401,65 @@ async def test_a_message_that_cannot_be_edited_is_posted_again_once(story: Story
     assert wire.called.count("post") == 2
     assert wire.called.count("remove") == 1
     assert await story.stores.texts(THREAD) == ["hello", "hi there"]
+
+
+async def test_parts_behind_one_that_is_posted_anew_stay_below_it(story: Story) -> None:
+    story.board.nonce = False
+    wire = Trouble({"edit": ["may not be edited"]})
+    first, second, third = (f"{word} " * 14 + word for word in ("one", "two", "three"))
+    async with story.running(wire=wire) as relay:
+        await story.say(relay, "hello")
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "\n\n".join((first, second, third))))
+        await until(lambda: _length(story, 3))
+        parts = story.board.shown()
+        await story.stores.reply(claim, "\n\n".join((first, second, third)) + ".")
+        await story.shows(*parts[:-1], parts[-1] + ".")
+
+
+async def _length(story: Story, parts: int) -> bool:
+    return len(story.board.shown()) == parts
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "post": st.lists(st.sampled_from(["", "fails", "loses its answer"]), max_size=6),
+            "edit": st.lists(st.sampled_from(["", "fails", "loses its answer"]), max_size=6),
+            "refused": st.integers(0, 8),
+            "find": st.lists(st.sampled_from(["", "fails"]), max_size=2),
+            "remove": st.lists(st.sampled_from(["", "fails", "loses its answer"]), max_size=3),
+        }
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_the_parts_of_a_reply_keep_their_order_whatever_fails(
+    redis_url: str, troubles: dict[str, Any]
+) -> None:
+    edits, refused = troubles["edit"], troubles.pop("refused")
+    troubles["edit"] = [*edits[:refused], "may not be edited", *edits[refused:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "RETRY_SECONDS", (0.01, 0.01))
+        patch.setattr(deliveries, "LOOK_AGAIN", 0.2)
+        asyncio.run(_parts_keep_their_order(redis_url, troubles))
+
+
+async def _parts_keep_their_order(redis_url: str, troubles: dict[str, list[str]]) -> None:
+    text = "\n\n".join(f"{word} " * 14 + word for word in ("one", "two", "three"))
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        await redis.flushall()
+        story = Story(StoreFixture.over(redis, delivery_lease=LEASE))
+        story.board.nonce = False  # a part that is posted anew is a new message
+        await story.stores.queue.announce(LANE, "core", 60)
+        async with story.running(wire=Trouble(troubles)) as relay:
+            await story.say(relay, "hello")
+            claim = await story.stores.claim()
+            for end in (40, 130, len(text)):
+                await story.stores.queue.publish(claim, Delta(0, text[:end]))
+                await asyncio.sleep(0.02)
+            await story.stores.reply(claim, text)
+            await until(lambda: _settled(story))
+        assert " ".join(story.board.shown()).split() == text.split()
 
 
 async def test_an_old_message_that_may_not_be_removed_stays(story: Story) -> None:

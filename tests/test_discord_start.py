@@ -17,7 +17,7 @@ from bots.discord import bot, setup_checks
 from bots.discord.settings import NO_TOKEN, DiscordSettings
 from bots.platforms import load
 from bots.relay import RelaySettings
-from tests.local_discord.deployment import LANE, DiscordDeployment, discord_deployment
+from tests.local_discord.deployment import ALICE, LANE, DiscordDeployment, discord_deployment
 from tests.local_discord.server import TOKEN
 
 REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
@@ -141,6 +141,37 @@ async def test_there_are_as_many_shards_as_discord_recommends_or_the_settings_sa
 async def test_the_command_ends_with_one_sentence(
     deployment: DiscordDeployment, redis_url: str, token: Mapping[str, str], sentence: str
 ) -> None:
+    henji = await start_henji(deployment, redis_url, token)
+    _, said = await henji.communicate()
+    assert said.decode() == f"henji: {sentence}\n"
+    assert henji.returncode == 2
+
+
+@pytest.mark.parametrize("known_from", ["a call", "the gateway"])
+async def test_a_token_that_is_revoked_while_it_runs_ends_the_process(
+    deployment: DiscordDeployment, redis_url: str, known_from: str
+) -> None:
+    discord = deployment.discord
+    general = discord.add_channel(discord.add_guild())
+    await deployment.start_core()
+    henji = await start_henji(deployment, redis_url, {"DISCORD_BOT_TOKEN": TOKEN})
+    await discord.until(lambda: discord.gateway.identified, seconds=60)
+    if known_from == "a call":
+        discord.rest.token = "another"
+        await discord.says(ALICE, general, "<@bot> hello")
+    else:
+        discord.gateway.token = "another"
+        await discord.gateway.drop(resumable=False)
+    _, said = await asyncio.wait_for(henji.communicate(), 60)
+    assert said.decode().endswith(f"henji: {setup_checks.WRONG_TOKEN}\n")
+    assert "Traceback" not in said.decode()
+    assert henji.returncode == 1
+
+
+async def start_henji(
+    deployment: DiscordDeployment, redis_url: str, token: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    """`henji discord`, a process of its own."""
     environment = {
         **{name: value for name, value in os.environ.items() if name != "DISCORD_BOT_TOKEN"},
         **token,
@@ -149,9 +180,8 @@ async def test_the_command_ends_with_one_sentence(
         "DISCORD_API_URL": deployment.discord.api_url,
         "DISCORD_GATEWAY_URL": deployment.discord.gateway_url,
     }
-    henji = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bots", "discord", env=environment, stderr=asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bots", "discord"),
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await henji.communicate()
-    assert said.decode() == f"henji: {sentence}\n"
-    assert henji.returncode == 2

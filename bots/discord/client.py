@@ -88,6 +88,11 @@ class HenjiClient(discord.Client):
                 name = type(error).__name__
                 log.warning("an event cannot be parsed; it is ignored", type=event, error=name)
 
+    def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
+        """Nothing after the end: discord.py says that it is ready up to two seconds late."""
+        if not self.is_closed():
+            super().dispatch(event, *args, **kwargs)
+
     def serve(self, context: Context) -> None:
         """Make the handlers of this connection's events."""
         self._context = context
