@@ -21,6 +21,8 @@ def tool(name: str) -> str:
 
 # read at import: conftest.py takes everything that begins with HENJI_ out of the environment
 FOLDER = os.environ.get("HENJI_TEST_DATA")
+WEB_API = os.environ.get("HENJI_SLACK_WEB_API")
+"""The folder of npm's @slack/web-api."""
 
 needs_answers = pytest.mark.skipif(
     FOLDER is None, reason="HENJI_TEST_DATA names no folder with the published answers"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.errors import PUBLISHED
 from tests.local_slack.validation import RULES, UNPUBLISHED
-from tests.optional import FOLDER
+from tests.optional import FOLDER, WEB_API
 
 BOT = "<@U0HENJI>"
 SHORT = "すこし長い文章です。" * 12
@@ -305,6 +307,86 @@ def test_every_call_is_held_to_the_published_arguments(published: dict[str, Any]
         needed = {name for name, argument in arguments.items() if argument.get("required")}
         wrongly = {"chat.appendStream": {"markdown_text"}}.get(method, set())
         assert needed - set(rule.required) - wrongly == set(), method
+
+
+# -- the types that Slack publishes for Node ---------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument as npm's @slack/web-api declares it."""
+
+    is_required: bool
+    type: str
+
+
+class Declarations:
+    """The interfaces and types of one of its files, and of the file that all share."""
+
+    def __init__(self, folder: Path, group: str) -> None:
+        self._texts: dict[str, str] = {}
+        for name in ("common", group):
+            text = re.sub(r"/\*.*?\*/", "", (folder / f"{name}.d.ts").read_text(), flags=re.DOTALL)
+            for found in re.finditer(r"(?:interface|type) (\w+)(?: extends| =)?", text):
+                self._texts[found[1]] = _declaration(text[found.end() :])
+
+    def arguments(self, name: str) -> dict[str, Argument]:
+        """Every argument of a type; those of an alternative are none that must be there."""
+        return self._of(self._texts[name], is_required=True)
+
+    def _of(self, text: str, *, is_required: bool) -> dict[str, Argument]:
+        body = "".join(re.findall(r"\{(.*?)\}", text, flags=re.DOTALL))
+        head = re.sub(r"\{.*?\}", "", text, flags=re.DOTALL)
+        is_required &= "|" not in head
+        found: dict[str, Argument] = {}
+        for name, part in re.findall(r"\b([A-Z]\w+)(?!\w*<)|(?<=<)([A-Z]\w+)", head):
+            inner = name or part
+            must = is_required and f"<{inner}>" not in head
+            if inner in self._texts:
+                found |= self._of(self._texts[inner], is_required=must)
+        for name, mark, kind in re.findall(r"^\s*(\w+)(\?)?: ([^;{]+)", body, flags=re.MULTILINE):
+            if kind != "never":
+                found[name] = Argument(is_required and not mark, kind)
+        return found
+
+
+def _declaration(text: str) -> str:
+    """What follows a declared name, to the end of the declaration."""
+    depth = 0
+    for at, sign in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if depth == 0 and (sign == ";" or (sign == "}" and text[at + 1 : at + 2] == "\n")):
+            return text[: at + 1]
+    return text
+
+
+UNTYPED: Mapping[str, frozenset[str]] = {
+    # in slack_sdk 3.47 and in the method references, not in @slack/web-api 8.2 (2026)
+    "chat.postMessage": frozenset({"container_id"}),
+}
+IN_PYTHON = {"string": str, "boolean": bool, "number": int}
+
+
+def _python_type(kind: str) -> type:
+    return list if kind.endswith("[]") else IN_PYTHON.get(kind, object)
+
+
+@pytest.mark.parametrize("method", sorted(RULES))
+def test_every_call_is_held_to_the_types_that_slack_publishes(method: str) -> None:
+    """The local Slack refuses any argument outside `RULES`; these are those of @slack/web-api."""
+    if WEB_API is None:
+        pytest.skip("HENJI_SLACK_WEB_API names no folder of npm's @slack/web-api")
+    name = "".join(part[0].upper() + part[1:] for part in method.split(".")) + "Arguments"
+    folder = Path(WEB_API) / "dist" / "types" / "request"
+    typed = Declarations(folder, method.partition(".")[0]).arguments(name)
+    rule = RULES[method]
+    assert set(rule.arguments) - set(typed) - UNTYPED.get(method, frozenset()) == set()
+    needed = {name for name, argument in typed.items() if argument.is_required}
+    assert needed - set(rule.required) == set()
+    for name in rule.arguments.keys() & typed.keys():
+        wanted = _python_type(typed[name].type)
+        ours = rule.arguments[name]
+        assert wanted is object or wanted in (ours if isinstance(ours, tuple) else (ours,)), name
 
 
 # -- layout ----------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ RULES: dict[str, Rule] = {
     ),
     "chat.postEphemeral": Rule(_POST | {"user": str}, ("channel", "user"), "chat:write", 4),
     "chat.update": Rule(
-        _WRITTEN | {"ts": str, "file_ids": str, "metadata": dict, "reply_broadcast": _FLAG},
+        _WRITTEN | {"ts": str, "file_ids": list, "metadata": dict, "reply_broadcast": _FLAG},
         ("channel", "ts"),
         "chat:write",
         3,
