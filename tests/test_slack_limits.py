@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from bots.slack import components, error_codes
+from bots.slack import catchup, components, error_codes
 from bots.slack.rate_limits import POST, Bucket, RateLimiter
 from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
@@ -441,6 +441,66 @@ async def test_a_distributed_app_reads_what_it_may_and_answers_at_once(redis: Re
             texts = await deployment.stores().texts(deployment.key(channel, root))
             assert texts == [*(f"number {n}" for n in range(read)), "hi", "echo: hi"]
         await deployment.at_rest()
+
+
+async def _with_missed_messages(deployment: SlackDeployment, missed: int) -> str:
+    """A thread that the bot takes part in, and what is said there while it is away."""
+    slack = deployment.slack
+    slack.distribute()
+    await deployment.core()
+    await deployment.adapter()
+    root = await slack.say("C1", "U1", f"{BOT} hi")
+    await deployment.answered("C1", root, "echo: hi")
+    await deployment.stop("adapter")
+    slack.delivery.deaf = True
+    for n in range(missed):
+        await slack.say("C1", "U2", f"<@U1> number {n}", thread=root)
+    if missed:
+        await slack.say("C1", "U1", f"{BOT} missed", thread=root)
+    slack.delivery.deaf = False
+    return root
+
+
+async def test_a_distributed_app_catches_up_page_by_page_and_answers_meanwhile(
+    redis: Redis,
+) -> None:
+    async with slack_deployment(redis, minute=1) as deployment:
+        slack = deployment.slack
+        root = await _with_missed_messages(deployment, 32)
+        await deployment.adapter()
+        ts = await slack.say("C2", "U1", f"{BOT} now")
+        await deployment.answered("C2", ts, "echo: now")
+
+        await deployment.answered("C1", root, "echo: missed", within=30)
+        assert len(slack.called("conversations.replies")) > 3
+        assert "ratelimited" in errors(deployment, "conversations.replies")
+        texts = await deployment.stores().texts(deployment.key("C1", root))
+        assert [text for text in texts if "number" in text] == [
+            f"@花子 number {n}" for n in range(32)
+        ]
+
+
+async def test_a_part_of_a_thread_does_not_make_the_rest_deleted(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catchup, "PAGES", 1)
+    async with slack_deployment(redis, minute=1) as deployment:
+        slack = deployment.slack
+        root = await _with_missed_messages(deployment, 0)
+        await deployment.adapter()
+        for n in range(20):
+            await slack.say("C1", "U2", f"<@U1> number {n}", thread=root)
+        await slack.say("C1", "U1", f"{BOT} and", thread=root)
+        await deployment.answered("C1", root, "echo: and")
+        before = await deployment.stores().texts(deployment.key("C1", root))
+        await deployment.stop("adapter")
+        slack.limits.distributed = True
+        await deployment.adapter("again")
+        calls = len(slack.called("conversations.replies"))
+        await slack.until(lambda: len(slack.called("conversations.replies")) > calls, within=10)
+        ts = await slack.say("D9", "U1", "the last")
+        await deployment.answered("D9", ts, "echo: the last")
+        assert await deployment.stores().texts(deployment.key("C1", root)) == before
 
 
 def test_a_bucket_limits_calls_in_any_span_of_its_length() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -107,23 +107,38 @@ class Backfill:
         """The thread's messages between two times (exclusive), oldest first.
 
         `within`: the longest that a page may wait for the rate limits; what was read by then is
-        the answer. An app that is distributed outside Slack's Marketplace gets one page of 15
-        messages a minute (docs.slack.dev, changelog of 2025-05-29).
+        the answer.
+        """
+        found: list[Mapping[str, Any]] = []
+        async for page in self.pages(thread, oldest, latest, within):
+            found += page
+        return found[-MESSAGES:]
+
+    async def pages(
+        self,
+        thread: ThreadKey,
+        oldest: str,
+        latest: str | None = None,
+        within: float | None = None,
+    ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """The same, page by page.
+
+        An app that is distributed outside Slack's Marketplace gets one page of 15 messages a minute
+        (docs.slack.dev, changelog of 2025-05-29).
         """
         client = await self._workspaces.client(thread.space)
-        found: list[Mapping[str, Any]] = []
         cursor: str | None = None
         while True:
             try:
                 page = await self._page(client, thread, oldest, latest, cursor, within)
             except NoRoom:
-                log.info("only a part of a thread was read", messages=len(found))
-                return found[-MESSAGES:]
+                log.info("only a part of a thread was read", thread=str(thread))
+                return
             # Slack always sends the thread's first message too
-            found += [m for m in page["messages"] if float(oldest) < float(m["ts"])]
+            yield [m for m in page["messages"] if float(oldest) < float(m["ts"])]
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
             if not cursor:
-                return found[-MESSAGES:]
+                return
 
     # -- for summaries --------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Sequence
+from math import inf
 
 import structlog
 
@@ -23,6 +24,8 @@ from core.queue_types import ThreadSummary
 from core.types import ThreadKey
 
 THREADS = 50
+PAGES = 10
+"""The most of one thread: an app that Slack lets read a page a minute must come to the others."""
 DAY = 86_400.0
 METHOD = "conversations.replies"
 SKEW = 30.0
@@ -76,16 +79,28 @@ class CatchUp:
         known = known or [f"{summary.last_at - SKEW:.6f}"]
         bot = await self._context.workspaces.bot(key.space)
         await self._wait_for_room(key)
-        found = await self._context.backfill.replies(key, oldest=f"{float(known[0]) - 1e-6:.6f}")
+        found, is_whole = await self._since(key, f"{float(known[0]) - 1e-6:.6f}")
         there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
         for ts in known:  # before new messages: an edit of the newest question is answered again
             if ts in there and there[ts].get("edited"):
                 await self._edits.catch_up(there[ts], key, bot)
-        for ts in _deleted(known, found, there):
+        read_to = inf if is_whole or not found else float(found[-1]["ts"])
+        for ts in _deleted([ts for ts in known if float(ts) <= read_to], found, there):
             await self._context.relay.deleted(key, ts)
         for ts, message in there.items():
             if float(ts) > float(known[-1]):
                 await self._messages.catch_up(message, key, bot)
+
+    async def _since(self, key: ThreadKey, oldest: str) -> tuple[list[Json], bool]:
+        """The first pages of a thread since a time, and whether these are all."""
+        found: list[Json] = []
+        number = 0
+        async for page in self._context.backfill.pages(key, oldest):
+            found += page
+            number += 1
+            if number == PAGES:
+                return found, False
+        return found, True
 
     async def _wait_for_room(self, key: ThreadKey) -> None:
         """Wait until the call leaves enough room for people who ask now."""
