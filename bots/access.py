@@ -16,6 +16,7 @@ from core.access_policy import Asker, Permit, Policy
 from core.errors import UsageError
 from core.place_rules import (
     NAMES,
+    NO_RULES,
     UNSET,
     Choice,
     Persona,
@@ -46,6 +47,7 @@ class Admission:
     """The lane whose model answers here."""
     names_place: bool = False
     """The system prompt says what the channel or the bot is called."""
+    rules: Rules = NO_RULES
 
 
 class Access:
@@ -74,7 +76,7 @@ class Access:
         if asker.thread.space == DIRECT:
             asker = await self._with_roles(asker)
         permit = self._policy.permit(here.rules, asker)
-        return Admission(permit, here.rules.model or lane, here.names_place)
+        return Admission(permit, here.rules.model or lane, here.names_place, here.rules)
 
     async def _with_roles(self, asker: Asker) -> Asker:
         spaces = await self._rulebook.roles_by_space(asker.thread.platform, asker.person)
@@ -115,6 +117,10 @@ class Access:
         """Whether a person may administer; `of_platform`: the platform says they may."""
         return self._policy.is_admin(asker, of_platform=of_platform)
 
+    def permits_training(self, platform: str) -> bool:
+        """Whether the host has cleared what people say on a platform for training."""
+        return self._policy.permits_training(platform)
+
     async def record(self, place: Place, by: str, act: str, detail: str = "") -> None:
         """Write an act into the audit log; resets and new rules do so by themselves."""
         await self._audit.append(place, by, act, detail)
@@ -146,7 +152,7 @@ class Access:
             if not text.strip():
                 return await self._shown_one(place, name, locale)
             value = rule_from_text(name, None if text.strip() == UNSET else text, ids)
-            self._policy.check_ceiling(name, value)
+            self._policy.check(place.platform, name, value)
             warning = await check_prompt(name, value, measure, locale)
         except UsageError as error:
             return strings.say("config_wrong", locale, reason=error)
@@ -155,6 +161,8 @@ class Access:
         said = strings.say(key, locale, name=name, value=rule_text(value))
         unserved = [lane for lane in _lanes(name, value) if not await self._cores(lane)]
         told = [strings.say("config_unserved", locale, model=lane) for lane in unserved]
+        if name == "collect" and value:
+            told.append(strings.say("config_collects", locale))
         return "\n".join(filter(None, (said, *told, warning)))
 
     async def _configure_persona(

@@ -13,13 +13,13 @@ from typing import Literal, TypeAlias
 
 import structlog
 
-from bots import strings
+from bots import duels, strings
 from bots.quotes import BOT_LABEL
 from bots.relay import Relay
 from core.access_policy import Asker
-from core.ports import Deliveries, Feedback, History
+from core.ports import Deliveries, Feedback, History, Preferences
 from core.queue_types import Delivery, Place, Rating, Receipt, Regeneration
-from core.types import Done, Failed, ThreadKey, Turn
+from core.types import Done, Failed, ThreadKey, Turn, Verdict
 
 log = structlog.get_logger()
 
@@ -88,12 +88,14 @@ class Outcome:
 TOO_LATE = Outcome("too_late")
 NOT_YOURS = Outcome("not_yours")
 PROMPT_GONE = Outcome("prompt_gone")
+DUEL_OVER = Outcome("duel_over")
 
 
 def can_continue(end: Done) -> bool:
     """Whether a reply that ended so can be continued: there is text or a thought, and more would
     have come."""
-    return bool(end.text or end.in_thought) and end.finish_reason in ("length", "cancelled")
+    words = bool(end.text or end.in_thought) and end.duel is None
+    return words and end.finish_reason in ("length", "cancelled")
 
 
 def can_begin(end: object) -> bool:
@@ -105,12 +107,18 @@ class Actions:
     """Stop, regenerate, continue, rate, reset, configure: each checks the actor's rights."""
 
     def __init__(
-        self, relay: Relay, history: History, deliveries: Deliveries, feedback: Feedback
+        self,
+        relay: Relay,
+        history: History,
+        deliveries: Deliveries,
+        feedback: Feedback,
+        preferences: Preferences,
     ) -> None:
         self._relay = relay
         self._history = history
         self._deliveries = deliveries
         self._feedback = feedback
+        self._preferences = preferences
 
     # -- rights ---------------------------------------------------------------------------------
 
@@ -231,9 +239,50 @@ class Actions:
         """Keep what a person thinks of a reply."""
         if refusal := await self.refusal(actor, thread):
             return refusal
-        await self._feedback.keep(thread, reply, actor.person, rating, reason)
+        collect = await self._collects(thread)
+        await self._feedback.keep(thread, reply, actor.person, rating, reason, collect=collect)
         log.info("feedback", job=reply, by=actor.person, verdict=rating, reasoned=bool(reason))
         return Outcome("feedback_thanks", done=True)
+
+    async def vote(self, actor: Actor, thread: ThreadKey, job: str, verdict: Verdict) -> Outcome:
+        """Count a person's vote in a duel. Whoever may ask there may vote."""
+        if refusal := await self.refusal(actor, thread):
+            return refusal
+        collect = await self._collects(thread)
+        counted = await self._feedback.vote(thread, job, actor.person, verdict, collect=collect)
+        log.info("vote", job=job, by=actor.person, counted=counted)
+        return Outcome(f"voted_{verdict}", done=True) if counted else DUEL_OVER
+
+    async def _collects(self, thread: ThreadKey) -> bool:
+        return bool((await self._relay.access.rules(thread)).collect)
+
+    # -- training -------------------------------------------------------------------------------
+
+    def may_collect(self, platform: str) -> bool:
+        """Whether what people choose on a platform can be kept to train a model at all."""
+        return self._relay.access.permits_training(platform)
+
+    async def has_opted_out(self, actor: Actor, places: Sequence[Place]) -> bool:
+        found = [await self._preferences.has_opted_out(one, actor.person) for one in places]
+        return all(found)
+
+    async def kept_of(self, actor: Actor, places: Sequence[Place]) -> list[Mapping[str, object]]:
+        """What is kept of a person to train a model."""
+        return [
+            duels.kept_of(sample, actor.person)
+            for place in places
+            async for sample in self._preferences.of_person(place, actor.person)
+        ]
+
+    async def opt_out(self, actor: Actor, places: Sequence[Place], *, out: bool) -> Outcome:
+        """Keep nothing of a person's to train a model any more, or keep it again."""
+        for place in places:
+            if refusal := await self.refusal(actor, place.any_thread):
+                return refusal
+        for place in places:
+            await self._preferences.opt_out(place, actor.person, out=out)
+        log.info("opted out" if out else "opted in", by=actor.person)
+        return Outcome("opted_out" if out else "opted_in", done=True)
 
     # -- forgetting -----------------------------------------------------------------------------
 

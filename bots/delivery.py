@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import structlog
 
-from bots import strings, text
+from bots import duels, strings, text
 from bots.platform import (
     EditRefused,
     MessageGone,
@@ -33,7 +33,7 @@ from core.background import first_of
 from core.errors import StoreUnavailable
 from core.ports import Deliveries
 from core.queue_types import OPENED, Delivery
-from core.types import Cancelled, Delta, Done, Failed, Queued, ReplyEvent, Started
+from core.types import Cancelled, Delta, Done, Duel, Failed, Queued, ReplyEvent, Started
 
 T = TypeVar("T")
 
@@ -293,7 +293,7 @@ class ReplyDelivery:
         words, note = self._words(view)
         if not words:
             return []
-        texts = list(self.platform.split(self.delivery, words, self._limit))
+        texts = self._texts(view.end, words)
         if (over := len(note) - NOTE_LENGTH) > 0:
             room = max(self._limit - over, text.SHORTEST_LIMIT)
             texts[-1:] = text.split(texts[-1], room)
@@ -303,9 +303,24 @@ class ReplyDelivery:
             for at, words in enumerate(texts)
         ]
 
+    def _texts(self, end: object, words: str) -> list[str]:
+        """A text for each message; a duel's answers share one only if all of it fits there."""
+        texts = list(self.platform.split(self.delivery, words, self._limit))
+        if not isinstance(end, Done) or end.duel is None or len(texts) == 1:
+            return texts
+        answers = duels.headed(end.duel)
+        return [
+            text
+            for answer in answers
+            for text in self.platform.split(self.delivery, answer, self._limit)
+        ]
+
     def _words(self, view: View) -> tuple[str, str]:
         """The text of the reply, and the bot's own sentence under it."""
         match view.end:
+            case Done(duel=Duel() as duel) as done:
+                said = duels.note(duel, self.locale)
+                return "\n\n".join(duels.headed(duel)), " · ".join((said, *self._memory(done)))
             case Done(words, finish_reason) as done:
                 note = _NOTES.get(finish_reason)
                 said = strings.say(note, self.locale) if note else ""
@@ -322,7 +337,7 @@ class ReplyDelivery:
         return view.text, ""
 
     def _memory(self, done: Done) -> Iterator[str]:
-        """What the model no longer reads, and what it has read."""
+        """What the model no longer reads, what it has read, and whether that is kept."""
         if done.dropped:
             key = "turn_dropped" if done.dropped == 1 else "turns_dropped"
             yield strings.say(key, self.locale, turns=done.dropped)
@@ -332,6 +347,8 @@ class ReplyDelivery:
             yield strings.say("files_more", self.locale, files=more)
         for name in done.lost:
             yield strings.say("choice_lost", self.locale, name=name)
+        if done.collected:
+            yield self._sentence("collects")
 
     def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
         if not self._has_written and not shown and (by == "delete" or self._messages):

@@ -54,6 +54,8 @@ class Incoming:
     """From another organisation that shares the channel."""
     interactive: bool = False
     """Who calls `submit` tells the person of a refusal at once: none is delivered."""
+    can_vote: bool = False
+    """The reply can have buttons that stay: it may be a duel."""
     quote: Quote | None = None
     """The quoted message: it is put in front of the turn's text, and is shortened
     where the thread has it."""

@@ -95,7 +95,18 @@ def load(kind: type[Settings] = Settings, **overrides: Any) -> Settings:
     for where, platform in _platforms_named(settings):
         if platform not in names():
             raise UsageError(f"{where}: there is no platform {platform}, only {', '.join(names())}")
+    _check_collecting(settings)
     return settings
+
+
+def _check_collecting(settings: Settings) -> None:
+    """UsageError where the file collects at a place whose platform is not cleared for it."""
+    for table in ("spaces", "channels"):
+        for place, rules in getattr(settings, table).items():
+            try:
+                settings.policy.check(place.partition(":")[0], "collect", rules.collect)
+            except UsageError as error:
+                raise UsageError(f'[{table}."{place}"]: {error}') from None
 
 
 def _platforms_named(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -104,6 +115,7 @@ def _platforms_named(settings: Settings) -> Iterator[tuple[str, str]]:
         for place in getattr(settings, table):
             yield f'[{table}."{place}"]', place.partition(":")[0]
     lists = {f"access.{name}": entries for name, entries in settings.access}
+    yield from (("training_permitted", name) for name in settings.training_permitted)
     for where, entries in {**lists, "admins": settings.admins}.items():
         yield from ((where, entry.partition(":")[0]) for entry in entries if ":" in entry)
 

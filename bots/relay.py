@@ -17,7 +17,7 @@ from typing import Literal
 
 import structlog
 
-from bots import attachments, strings
+from bots import attachments, duels, strings
 from bots.access import EVERYBODY, Access, Admission
 from bots.attachments import File, Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
@@ -160,6 +160,7 @@ class Relay:
         if admission.names_place:
             await self._remember_names(incoming.thread)
         ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
+        job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         said, quote = await self._quoting(incoming)
         quoted = incoming.quote.files if quote and quote.turn and incoming.quote else ()
         if attachments.to_read(quoted) and quote and await self._known(incoming.thread, quote.id):
@@ -184,8 +185,8 @@ class Relay:
             note=note,
             unread=waits,
             tell=not (incoming.interactive or ignored),
+            duel=duels.terms_for(admission.rules, job) if incoming.can_vote else None,
         )
-        job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         with span(job, "submit", platform=self._platform.name):
             receipt = await self._queue.submit(submission, self._settings.holder)
         metrics.count_receipt(self._platform.name, receipt)

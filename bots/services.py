@@ -45,6 +45,7 @@ from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
 from storage.keys import DAY
 from storage.lua import Replication
+from storage.preferences import RedisPreferences
 from storage.queue import RedisQueue
 from storage.rules import RedisRules
 from storage.shared import RedisLeases, RedisOutbox, RedisSecrets
@@ -72,20 +73,23 @@ class Stores:
     reports: RedisReports
     secrets: RedisSecrets
     feedback: RedisFeedback
+    preferences: RedisPreferences
     outbox: RedisOutbox
 
     @classmethod
     def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Stores:
+        rulebook = RedisRules(store, policy)
         return cls(
             queue,
             RedisHistory(store),
             RedisDeliveries(store),
             RedisLeases(store),
-            RedisRules(store, policy),
+            rulebook,
             RedisAudit(store),
             RedisReports(store),
             RedisSecrets(store),
             RedisFeedback(store),
+            RedisPreferences(store, rulebook),
             RedisOutbox(store),
         )
 

@@ -11,7 +11,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import UsageError
-from core.place_rules import DAY, NO_CHOICE, NO_RULES, QUOTAS, Choice, Count, Entry, Rules, scopes
+from core.place_rules import (
+    DAY,
+    NO_CHOICE,
+    NO_RULES,
+    QUOTAS,
+    TERMINAL,
+    Choice,
+    Count,
+    Entry,
+    Rules,
+    scopes,
+)
 from core.types import ThreadKey
 
 
@@ -151,6 +162,8 @@ class Policy:
     person: Allowance = NO_ALLOWANCE
     """What a person may ask in all spaces together."""
     admins: Sequence[str] = ()
+    training_permitted: Collection[str] = ()
+    """Platforms whose words the host has cleared for training."""
     zone: tzinfo = UTC
     """Its midnight begins a day."""
     system_prompt: str = ""
@@ -162,6 +175,8 @@ class Policy:
         """What holds in a thread, with what its admins have set for its space and channel, and what
         people have chosen for it."""
         rules = reduce(Rules.over, self.layers(thread, of_space, of_channel).values())
+        if rules.collect and not self.permits_training(thread.platform):
+            rules = rules.model_copy(update={"collect": False})
         return self._capped(choice.over(rules))
 
     def _capped(self, rules: Rules) -> Rules:
@@ -169,6 +184,16 @@ class Policy:
         return rules.model_copy(
             update={name: most for name, most in ceilings.items() if _is_over(rules, name, most)}
         )
+
+    def permits_training(self, platform: str) -> bool:
+        """Whether the host has cleared what people say there for training."""
+        return platform == TERMINAL or platform in self.training_permitted
+
+    def check(self, platform: str, name: str, value: Any) -> None:
+        """UsageError where the host does not let a rule have that value there."""
+        self.check_ceiling(name, value)
+        if name == "collect" and value and not self.permits_training(platform):
+            raise UsageError(training_refused(platform))
 
     def check_ceiling(self, name: str, value: Any) -> None:
         """UsageError where the value of a rule lies over the host's ceiling."""
@@ -243,6 +268,14 @@ class Policy:
         """Whether a person may administer: the platform says so, or the list has them or a role."""
         matcher = _EntryMatcher(asker.thread.platform)
         return of_platform or matcher.contains(self.admins, {asker.person, *asker.roles})
+
+
+def training_refused(platform: str) -> str:
+    """The sentence about a place where collecting is not permitted."""
+    return (
+        f"collect needs training_permitted to name {platform}: its terms restrict training on what "
+        "it hands out, and whoever runs the bot must have cleared that"
+    )
 
 
 def _is_over(rules: Rules, name: str, most: float) -> bool:

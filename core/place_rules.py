@@ -35,6 +35,11 @@ Lane: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s:{}]{1,128}$")
 
 Count: TypeAlias = Annotated[int, Field(ge=0, le=10**9)]
 
+DuelRule: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[^\s:{}]{1,128}:(0|1|0?\.\d{1,6}|1\.0{1,6})$")
+]
+"""``MODEL:SHARE``, as in ``rinna-sft-v2:0.2``."""
+
 
 UNSET = "default"
 """The value that unsets a rule, and the choice that takes back a choice."""
@@ -125,12 +130,29 @@ class Rules(Persona):
     retention_days: Annotated[float, Field(ge=1, le=400, strict=False)] | None = None
     """A thread that is quiet for so long is forgotten."""
 
+    duel: DuelRule | None = None
+    """This share of the questions is also answered by that lane, and people vote. The lane that
+    answers here anyway gives two samples of one model."""
+    duel_votes: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """After so many votes it is told which model wrote which answer."""
+    duel_hours: Annotated[float, Field(gt=0, le=24, strict=False)] | None = None
+    """After so long at the latest."""
+    collect: bool | None = None
+    """What people vote on is kept, to train a model."""
+
     def over(self, below: Self) -> Self:
         """These, and `below` where these say nothing. Personas of both are there."""
         found = self.set_here()
         if self.personas and below.personas:
             found["personas"] = below.personas | self.personas
         return below.model_copy(update=found)
+
+    def duel_with(self) -> tuple[str, float] | None:
+        """The other lane, and its share of the questions."""
+        if self.duel is None:
+            return None
+        lane, _, share = self.duel.rpartition(":")
+        return lane, float(share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +260,11 @@ QUOTAS = ("person_messages", "person_tokens", "channel_messages", "channel_token
 CEILINGS = (*QUOTAS, "max_new_tokens", "max_thinking_tokens", "retention_days")
 """The rules that can have a ceiling."""
 
+DUEL_VOTES, DUEL_HOURS = 3, 12.0
+
+TERMINAL = "console"
+"""The one platform on which collecting needs no leave: its person is the host."""
+
 
 def scopes(thread: ThreadKey) -> tuple[str, str]:
     """What a thread's space and channel are called: ``slack:T024`` and ``slack:T024:C123``."""
@@ -306,6 +333,7 @@ def _suggestion(name: str) -> str:
 
 
 _WANTED = {
+    "duel": "a model and a share, such as rinna-sft-v2:0.2",
     "model": "the name of a model",
     "models": "the name of a model",
     "personas": "a name of up to 32 characters without spaces and colons",

@@ -27,6 +27,7 @@ from core.queue_types import (
     Reach,
     Receipt,
     Regeneration,
+    Sample,
     ServerState,
     StoredTurn,
     Submission,
@@ -39,6 +40,7 @@ from core.types import (
     ReplyEvent,
     ThreadKey,
     Turn,
+    Verdict,
 )
 
 # -- the engine ---------------------------------------------------------------------------------
@@ -302,6 +304,10 @@ class RuleBook(Protocol):
         """Set a rule, or remove it with None."""
         ...
 
+    async def denied(self, thread: ThreadKey, people: Collection[str]) -> Collection[str]:
+        """Those of these people whose messages may not be read there."""
+        ...
+
 
 class Audit(Protocol):
     """The log of changes to the history. It has its own lifetime."""
@@ -317,13 +323,42 @@ class Feedback(Protocol):
     """People's ratings of replies, for the operator."""
 
     async def keep(
-        self, thread: ThreadKey, job: str, by: str, rating: Rating, reason: str = ""
+        self,
+        thread: ThreadKey,
+        job: str,
+        by: str,
+        rating: Rating,
+        reason: str = "",
+        *,
+        collect: bool = False,
     ) -> None:
-        """Store a person's rating of a reply; it replaces an earlier one of theirs."""
+        """Store a person's rating of a reply; it replaces an earlier one of theirs. `collect`: also
+        keep how the reply was made, to train a model."""
+        ...
+
+    async def vote(
+        self, thread: ThreadKey, job: str, by: str, verdict: Verdict, *, collect: bool = False
+    ) -> bool:
+        """Count a person's vote in a duel, in place of an earlier one; False where it is over."""
         ...
 
     async def opinions(self, place: Place, most: int) -> Sequence[Opinion]:
         """The ratings of replies in a channel or a space, newest first."""
+        ...
+
+
+class Preferences(Protocol):
+    """What is kept to train a model, and who lets nothing of theirs be kept."""
+
+    async def opt_out(self, place: Place, person: str, *, out: bool = True) -> None:
+        """Keep nothing with a person's words or votes in a space any more, and drop what is kept;
+        with `out` false, keep it again from now on."""
+        ...
+
+    async def has_opted_out(self, place: Place, person: str) -> bool: ...
+
+    def of_person(self, place: Place, person: str) -> AsyncIterator[Sample]:
+        """The samples in a space with a person's words or votes."""
         ...
 
 
@@ -469,6 +504,9 @@ class OpenRules:
 
     async def change(self, place: Place, name: str, value: Any, by: str) -> None:
         raise UsageError("rules are not kept here")
+
+    async def denied(self, thread: ThreadKey, people: Collection[str]) -> Collection[str]:
+        return ()
 
 
 OPEN_RULES = OpenRules()

@@ -15,6 +15,7 @@ from core.types import (
     Sampling,
     ThreadKey,
     Turn,
+    Verdict,
 )
 
 FenceResult: TypeAlias = Literal["ok", "cancelled", "fenced"]
@@ -34,6 +35,18 @@ class QuotedTurn:
     """The message's text where the thread has what it quotes."""
     quoting: str
     """The message's text with the quote among its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuelTerms:
+    """How a question is answered twice."""
+
+    lane: str
+    """The one that gives the second answer."""
+    votes: int
+    """The models are named after so many."""
+    seconds: float
+    """They are named after this time at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,8 @@ class Submission:
     """How the model answers this turn alone."""
     counted: bool = True
     """It is one of the messages that the author may ask; its tokens count in any case."""
+    duel: DuelTerms | None = None
+    """None: it is answered once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +264,25 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """How a reply was made: what was read and written, as turns and as ids."""
+
+    turns: tuple[Turn, ...]
+    text: str
+    model: str
+    system: str = ""
+    prompt_ids: tuple[int, ...] = ()
+    reply_ids: tuple[int, ...] = ()
+    """With the reply's end, if it has one. Empty where the ids are not the text's."""
+    revision: str = ""
+    adapter: str = ""
+    fingerprint: str = ""
+    """Of the dialogue that made the ids."""
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """The results of a finished job."""
 
@@ -272,6 +306,8 @@ class Commit:
     model: str = ""
     """The model and its sampling: kept with the delivery."""
     sampling: Sampling | None = None
+    trace: Trace | None = None
+    """Where what people vote on is collected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +352,46 @@ class AuditEntry:
 
 
 Rating: TypeAlias = Literal["good", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A reply that people have judged, with how it was made."""
+
+    thread: ThreadKey
+    job: str
+    asker: str
+    authors: tuple[str, ...]
+    """Everybody whose words are in it."""
+    traces: tuple[Trace | None, ...]
+    """One; or a duel's two answers."""
+    votes: Mapping[str, str]
+    """Person -> ``good`` or ``bad``; of a duel ``1``, ``2``, ``tie`` or ``bad``."""
+    replaced: str = ""
+    """The reply that somebody had written anew, and this is the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuelAnswer:
+    """One of the two answers of a duel."""
+
+    model: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDuel:
+    """A duel and its votes."""
+
+    thread: ThreadKey
+    job: str
+    asker: str
+    question: str
+    """The id of its turn."""
+    answers: tuple[DuelAnswer, DuelAnswer]
+    """In the order in which they are shown: A and B."""
+    votes: Mapping[str, Verdict]
+    """By person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,8 @@ class Settings(BaseSettings):
     """[channels."slack:T024:C123"]: the rules of a channel."""
     summary_prompts: dict[str, str] = Field(default_factory=dict)
     """[summary_prompts]: by lane, what its model is told before the messages that it sums up."""
+    training_permitted: tuple[str, ...] = ()
+    """Platforms where the rule `collect` may be set: see core/alignment/README.md first."""
     timezone: str = "UTC"
     """Quotas restart at its midnight. Such as Asia/Tokyo."""
     audit_days: float = Field(default=365.0, ge=1, le=36_500)
@@ -284,6 +286,7 @@ class Settings(BaseSettings):
             ceilings=self.ceilings,
             person=self.person_quota,
             admins=self.admins,
+            training_permitted=self.training_permitted,
             zone=_zone(self.timezone),
             system_prompt=self.system_prompt,
         )

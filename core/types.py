@@ -128,6 +128,15 @@ class Job:
     """A `core.place_rules.Persona` as JSON, for this job alone; empty: none."""
     begins: bool = False
     """Its message is too long: the beginning of it is read, as much as fits."""
+    duel: str = ""
+    """The lane that answers the question a second time; empty: it is answered once."""
+    is_second: bool = False
+    """The first answer of the duel is there, and this is to be the other."""
+
+    @property
+    def sampling_seed(self) -> int:
+        """Two samples of one model must differ."""
+        return self.seed + self.is_second
 
     @staticmethod
     def id_for(thread: ThreadKey, turn: str, revision: str) -> str:
@@ -188,6 +197,24 @@ class FileRead:
     """How many the file has; 0: it was only named."""
 
 
+Verdict: TypeAlias = Literal["a", "tie", "b", "bad"]
+"""A vote in a duel; ``bad``: both answers are."""
+VERDICTS: tuple[Verdict, ...] = ("a", "tie", "b", "bad")
+"""In the order of their buttons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """Two answers to one question, as they are shown."""
+
+    a: str
+    b: str
+    models: tuple[str, ...] = ()
+    """Who wrote A and B; empty until that is told."""
+    votes: tuple[int, ...] = ()
+    """By verdict, once it is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The reply, whole: it may differ from the deltas (a loop trimmed, say)."""
@@ -205,6 +232,10 @@ class Done:
     """It ended within a thought, before any answer."""
     dropped: int = 0
     """How many of the oldest turns no longer fit; 0 where the thread was told so before."""
+    duel: Duel | None = None
+    """It is one of two answers, which people vote on."""
+    collected: bool = False
+    """What people think of it is kept, to train a model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from core.errors import PromptUnavailable
 from core.place_rules import Rules, read_persona
-from core.queue_types import Reach, StoredTurn, Window
-from core.types import BETWEEN_FILES, FileRead, Job, Turn, TurnFile
+from core.queue_types import Reach, StoredTurn, Trace, Window
+from core.types import BETWEEN_FILES, Done, FileRead, Job, Turn, TurnFile
 
 if TYPE_CHECKING:
     from core.dialogue import Dialogue, Prompt
@@ -78,6 +78,25 @@ def reply_to_resume(job: Job, window: Window) -> tuple[str, str]:
     if before is None:
         return "", ""
     return before.text, "" if before.text else before.thought
+
+
+def traced(
+    job: Job, dialogue: Dialogue, turns: Sequence[Turn], prompt: Prompt, done: Done
+) -> Trace:
+    """How a reply was made; the turns are those of its prompt."""
+    spec = dialogue.spec
+    return Trace(
+        turns=tuple(turns),
+        text=done.text,
+        model=spec.name,
+        system=dialogue.system_prompt,
+        prompt_ids=prompt.ids,
+        revision=spec.revision or "",
+        adapter=spec.adapter or "",
+        fingerprint=dialogue.fingerprint,
+        sampling=spec.sampling,
+        seed=job.sampling_seed,
+    )
 
 
 def missing_counts(window: Window, prompt: Prompt, fingerprint: str) -> dict[str, int]:

@@ -34,7 +34,7 @@ from core.observe import metrics
 from core.observe.tracing import span
 from core.place_rules import Rules
 from core.ports import OPEN_RULES, Engine, History, JobQueue, RuleBook
-from core.queue_types import Claim, Commit, FenceResult, Window
+from core.queue_types import Claim, Commit, FenceResult, Trace, Window
 from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import (
     beginning,
@@ -44,6 +44,7 @@ from core.window import (
     missing_counts,
     reply_to_resume,
     rules_of,
+    traced,
     turns_to_evict,
     turns_to_read,
 )
@@ -132,6 +133,10 @@ class HeldJob:
     """What is answered, for a log that is asked to hold it."""
     cut: Turn | None = None
     """The beginning of a message that is too long, where that is answered."""
+    reply_ids: list[int] = field(default_factory=list)
+    """Those that were generated; none where a server gives text alone."""
+    ended_by: FinishReason | None = None
+    """How the engine ended the reply; None where the text was cut before."""
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     """Seconds from the claim to it."""
@@ -464,10 +469,31 @@ class Worker:
         else:
             read = await self._in_thread(partial(beginning_read, turns[-1], held.cut, dialogue))
         in_thought = not text and bool(reply.thought) and finish_reason != "stop"
-        done = Done(text, finish_reason, usage, dialogue.spec.name, read, here.lost, in_thought)
+        done = Done(
+            text, finish_reason, usage, dialogue.spec.name, read, here.lost, in_thought,
+            collected=bool(here.rules.collect),
+        )  # fmt: skip
         if here.lost:
             await self._rulebook.choose(job.thread, here.kept)
+        if not (resume or thought or reply.thought_tokens):
+            trace = await self._trace(held, turns, prompt, done)
+            return await self._commit(held, window, prompt, done, reply, trace)
         return await self._commit(held, window, prompt, done, reply)
+
+    async def _trace(
+        self, held: HeldJob, turns: list[Turn], prompt: Prompt, done: Done
+    ) -> Trace | None:
+        """How the reply was made, where that may be kept; not of one that is no whole answer."""
+        if not done.collected or not done.text or done.finish_reason not in ("stop", "length"):
+            return None
+        trace = traced(held.claim.job, held.dialogue, turns[prompt.dropped :], prompt, done)
+        people = {turn.author for turn in trace.turns if turn.role == "user"}
+        if await self._rulebook.denied(held.claim.job.thread, people):
+            return None
+        if held.ended_by is None or not held.reply_ids or held.dialogue.writes_names:
+            return replace(trace, prompt_ids=())
+        end = held.dialogue.end if held.ended_by == "stop" else None
+        return replace(trace, reply_ids=(*held.reply_ids, *([] if end is None else [end])))
 
     async def _measure(self, held: HeldJob, window: Window, text: str) -> Done | None:
         """Count the tokens of texts: the answer is the measurement."""
@@ -519,7 +545,7 @@ class Worker:
             prompt=prompt.ids,
             sampling=dialogue.spec.sampling,
             max_new_tokens=dialogue.longest_reply,
-            seed=job.seed,
+            seed=job.sampling_seed,
             stop_ids=dialogue.stop_ids,
             stop_sequences=dialogue.stop_sequences,
         )
@@ -528,11 +554,13 @@ class Worker:
                 held.cached_tokens = chunk.cached_tokens or held.cached_tokens
                 if held.first_token is None and (chunk.ids or chunk.text):
                     held.first_token = held.seconds
+                held.reply_ids += chunk.ids
                 held.show(reply.push(chunk.ids, chunk.text))
                 if reply.is_thinking:
                     held.show_thinking(self._settings.thinking)
                 held.spent = len(prompt.ids) + reply.tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
+                    held.ended_by = None if reply.finish_reason else reason
                     return reason
         return "stop"
 
@@ -568,6 +596,7 @@ class Worker:
         prompt: Prompt,
         done: Done,
         reply: Reply | None = None,
+        trace: Trace | None = None,
     ) -> Done | None:
         """Keep a reply. Its thought is kept where it ended in that, and Continue goes on inside it,
         and where the model's template wants it back."""
@@ -590,6 +619,7 @@ class Worker:
             cut=held.cut,
             model=dialogue.spec.name,
             sampling=dialogue.spec.sampling,
+            trace=trace,
         )
         result = await self._retry_while_away(lambda: self._queue.commit(held.claim, commit))
         if result == "cancelled":  # stopped between the last token and here

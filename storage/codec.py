@@ -11,11 +11,22 @@ from typing import Any, cast
 
 from core.errors import HenjiError
 from core.place_rules import Persona
-from core.queue_types import Delivery, Opinion, Rating, Reach, StoredTurn
+from core.queue_types import (
+    Delivery,
+    DuelAnswer,
+    Opinion,
+    Rating,
+    Reach,
+    Sample,
+    StoredDuel,
+    StoredTurn,
+    Trace,
+)
 from core.types import (
     Cancelled,
     Delta,
     Done,
+    Duel,
     Failed,
     FileRead,
     FinishReason,
@@ -29,6 +40,7 @@ from core.types import (
     Turn,
     TurnFile,
     Usage,
+    Verdict,
 )
 
 VERSION = 1
@@ -198,6 +210,8 @@ def decode_job(id_: str, fields: Mapping[str, str]) -> Job:
             measures="measures" in fields,
             terms=fields.get("terms", ""),
             begins="begins" in fields,
+            duel=fields.get("duel", ""),
+            is_second="first" in fields,
         )
     except (KeyError, ValueError) as error:
         raise Undecodable(f"not a job: {error!r}") from error
@@ -257,6 +271,81 @@ def decode_opinion(id_: str, fields: Mapping[str, str]) -> Opinion:
         raise Undecodable(f"not an opinion: {error!r}") from error
 
 
+# -- what people choose -------------------------------------------------------------------------
+
+
+def trace_fields(trace: Trace | None) -> dict[str, Any]:
+    """A trace as commit.lua takes it: whose words it holds, and the record."""
+    if trace is None:
+        return {}
+    authors = dict.fromkeys(turn.author for turn in trace.turns if turn.role == "user")
+    turns = [turn.id for turn in trace.turns]
+    return {"trace": {"turns": turns, "authors": list(authors), "record": encode_trace(trace)}}
+
+
+def encode_trace(trace: Trace) -> str:
+    turns = [[turn.id, turn.role, turn.author, turn.text] for turn in trace.turns]
+    told = fields(trace) | {"turns": turns, "sampling": fields(trace.sampling)}
+    return dump({"v": str(VERSION), **told, "seed": str(trace.seed)})
+
+
+def decode_trace(record: str) -> Trace:
+    data = load(record)
+    try:
+        if data.pop("v") != str(VERSION):
+            raise Undecodable("a trace of another version")
+        turns = (
+            Turn(id_, role, author, text, 0.0) for id_, role, author, text in data.pop("turns")
+        )
+        ids = {name: tuple(data[name]) for name in ("prompt_ids", "reply_ids")}
+        made = {"sampling": Sampling(**data["sampling"]), "seed": int(data["seed"])}
+        return Trace(**{**data, "turns": tuple(turns), **ids, **made})
+    except (KeyError, TypeError, ValueError) as error:
+        raise Undecodable(f"not a trace: {error!r}") from error
+
+
+def decode_sample(thread: ThreadKey, job: str, entry: str, fields: Mapping[str, str]) -> Sample:
+    """What is kept of a reply that people have judged; `entry` is of its thread's list."""
+    holds = load(entry)
+    try:
+        return Sample(
+            thread=thread,
+            job=job,
+            asker=holds["asker"],
+            authors=tuple(holds["authors"]),
+            traces=tuple(decode_trace(fields[name]) for name in ("1", "2") if name in fields),
+            votes=_votes(fields),
+            replaced=fields.get("replaced", ""),
+        )
+    except (KeyError, TypeError) as error:
+        raise Undecodable(f"not a sample: {error!r}") from error
+
+
+def decode_duel(thread: ThreadKey, job: str, entry: str, fields: Mapping[str, str]) -> StoredDuel:
+    """A duel that people have voted, or still vote on."""
+    try:
+        one, two = (_answer(fields[number]) for number in fields["order"])
+        votes = cast("dict[str, Verdict]", _votes(fields))
+        return StoredDuel(thread, job, fields["asker"], fields["question"], (one, two), votes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Undecodable(f"not a duel: {error!r}") from error
+
+
+def _answer(record: str) -> DuelAnswer:
+    data = load(record)
+    return DuelAnswer(data["model"], load(data["record"])["text"])
+
+
+def _votes(fields: Mapping[str, str]) -> dict[str, str]:
+    found = ((name.partition(" "), verdict) for name, verdict in fields.items())
+    return {person: verdict for (kind, _, person), verdict in found if kind == "vote"}
+
+
+def _duel(data: Mapping[str, Any]) -> Duel:
+    models, votes = data.get("models", ()), data.get("votes", ())
+    return Duel(data["a"], data["b"], tuple(models), tuple(votes))
+
+
 # -- reply events -------------------------------------------------------------------------------
 
 
@@ -278,7 +367,8 @@ def _event_fields(event: ReplyEvent) -> dict[str, Any]:
             gone: dict[str, Any] = {"lost": list(lost)} if lost else {}
             gone |= {"dropped": dropped} if dropped else {}
             thinking = {"in_thought": True} if in_thought else {}
-            return {"t": "done", "text": text, **end, **read, **gone, **thinking}
+            kept = {"c": 1} if event.collected else {}
+            return {"t": "done", "text": text, **end, **read, **gone, **thinking, **kept}
         case Failed(code, message, until):
             return {"t": "failed", "code": code, "message": message, "until": until}
         case Cancelled(by):
@@ -302,7 +392,9 @@ def decode_event(text: str, entry: str = "") -> ReplyEvent:
                 model, lost = data.get("model", ""), tuple(data.get("lost", ()))
                 in_thought, dropped = data.get("in_thought", False), data.get("dropped", 0)
                 end = data["finish_reason"]
-                return Done(data["text"], end, usage, model, files, lost, in_thought, dropped)
+                duel, collected = _duel(data["duel"]) if "duel" in data else None, "c" in data
+                more = lost, in_thought, dropped, duel, collected
+                return Done(data["text"], end, usage, model, files, *more)
             case "failed":
                 return Failed(**data)
             case "cancelled":

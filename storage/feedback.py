@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from core.queue_types import Opinion, Place, Rating
-from core.types import ThreadKey
+from core.types import ThreadKey, Verdict
 from storage import codec, keys
 from storage.store import Store
 
@@ -24,7 +24,14 @@ class RedisFeedback:
         self._store = store
 
     async def keep(
-        self, thread: ThreadKey, job: str, by: str, rating: Rating, reason: str = ""
+        self,
+        thread: ThreadKey,
+        job: str,
+        by: str,
+        rating: Rating,
+        reason: str = "",
+        *,
+        collect: bool = False,
     ) -> None:
         """Store a person's rating of a reply; it replaces an earlier one of theirs."""
         await self._store.run(
@@ -36,7 +43,16 @@ class RedisFeedback:
             verdict=rating,
             reason=reason,
             most=KEPT,
+            collect=collect,
         )
+
+    async def vote(
+        self, thread: ThreadKey, job: str, by: str, verdict: Verdict, *, collect: bool = False
+    ) -> bool:
+        """Count a person's vote in a duel, in place of an earlier one; False where it is over."""
+        bucket, name = self._store.bucket(thread), str(thread)
+        given = {"job": job, "by": by, "verdict": verdict, "collect": collect}
+        return bool(await self._store.run("vote", bucket, thread=name, **given))
 
     async def opinions(self, place: Place, most: int = KEPT) -> Sequence[Opinion]:
         """The ratings of replies in a channel or a space, newest first."""

@@ -67,7 +67,7 @@ TABLE = (
     Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
     Key("quoted", "quoted:%s:%s", "set", None, "further threads that have a message as a quote"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
-    Key("person", "person:%s", "zset", None, "threads in which a person wrote", personal=True),
+    Key("person", "person:%s", "zset", None, "threads where they wrote or voted", personal=True),
     Key("asked", "asked:%s", "zset", None, "a person's jobs, by their end", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
     Key("marks", "marks", "hash", 400 * DAY, "when what was forgotten, and whose", personal=True),
@@ -81,6 +81,13 @@ TABLE = (
     Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a place", personal=True),
     Key("names", "names:%s", "hash", 30 * DAY, "what a channel and the bot are called there"),
     Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
+    Key("trace", "trace:%s", "hash", 2 * DAY, "how a reply was made, until a vote", personal=True),
+    Key("sample", "sample:%s", "hash", None, "the same, with what people voted", personal=True),
+    Key("duel", "duel:%s", "hash", None, "two answers to a question, and votes", personal=True),
+    Key("duels", "duels", "zset", OWED, "open duels, by the time they are looked at"),
+    Key("kept", "thread:%s:kept", "hash", None, "whose words these three hold", personal=True),
+    Key("optouts", "optouts", "hash", 400 * DAY, "who lets nothing be kept so", personal=True),
+    Key("salt", "salt", "string", 400 * DAY, "what the digests of people are mixed with"),
     Key("feedback", "feedback", "stream", 400 * DAY, "opinions of replies, and why", personal=True),
     Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
     Key("outbox", "outbox:%s", "hash", 900, "questions not yet posted", personal=True),
@@ -108,6 +115,11 @@ def key(name: str, bucket: int, *parts: str) -> str:
     """The full name of a key, for the few commands that are not scripts."""
     pattern = next(entry.pattern for entry in TABLE if entry.name == name)
     return base(bucket) + pattern % parts
+
+
+def seconds_of(name: str) -> int | None:
+    """The lifetime of a key; None: the retention of its thread."""
+    return next(entry.seconds for entry in TABLE if entry.name == name)
 
 
 def preamble(retention: float, audit: float) -> str:

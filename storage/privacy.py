@@ -49,8 +49,9 @@ the space, end it too.
 - **Redis's own files.** Words that a reset, a forget or a deletion takes away are gone from Redis
   at once. A core has the append-only file rewritten within the hour (`BGREWRITEAOF`), where Redis
   lets it. The embedded server's files are in `HENJI_DATA_DIR/redis`.
-- **Backups and exports.** A backup, a file of `henji admin export` and a folder of `henji compare`
-  keep the words they were made of. Delete them yourself.
+- **Backups and exports.** A backup, a file of `henji admin export` or `henji admin preferences`,
+  a folder of `henji compare` and an adapter of `henji align` keep the words they were made of.
+  Delete them yourself.
 - **Memory of the processes.** A core keeps the threads that it answered last, and their tokens in
   the model's cache, until others push them out or it ends: it reads none of them without asking
   Redis whether they hold. Nothing of it is written to a file.
@@ -71,6 +72,13 @@ the space, end it too.
   the bot never reads that back from the channel.
 - **A person** can take along what they wrote in a space, with the replies to it: `/privacy` in
   Discord, or `henji admin export`.
+- **A person** can have nothing with their words or votes kept to train a model: in Slack on the
+  bot's home page, in Discord with `/privacy`. Samples (`trace`, `sample`) exist only where the rule
+  `collect` is on, which every reply there says. They go with any message, person, thread or place
+  that is forgotten, edited, deleted or reset, and live as long as the reply's memory would. With
+  them goes what people voted on them. Who has opted out stays on that list when forgotten.
+- **Duels** (`duel`) hold the two answers and who voted for which. They go with their question, and
+  with the person who asked; a vote goes with the person who gave it.
 - **Edits and deletions** in the channel are made in the memory too.
 - **A reset** of a thread, a channel or a space takes the words away before it returns. If its
   process dies meanwhile, a core finishes the work within a minute. A reply that is being delivered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
@@ -19,6 +20,7 @@ from core.queue_types import (
     Claim,
     Commit,
     DeadLetter,
+    DuelTerms,
     FenceResult,
     Load,
     QuotedTurn,
@@ -84,6 +86,7 @@ class RedisQueue:
             alone=submission.alone or not self._store.answer_together,
             note=codec.dump(dict(submission.note)),
             quote=_quote_fields(turn, submission.quote),
+            **_duel_terms(submission.duel),
             **await self._permitted(submission.permit, thread, turn.author),
         )
 
@@ -352,7 +355,9 @@ class RedisQueue:
         }
 
     async def publish(self, claim: Claim, delta: Delta, spent: int = 0) -> FenceResult:
-        return await self._fenced("publish", claim, event=codec.encode_event(delta), spent=spent)
+        # of a duel nothing is shown before both answers are there: its speed would name the model
+        event = "" if claim.job.duel else codec.encode_event(delta)
+        return await self._fenced("publish", claim, event=event, spent=spent)
 
     async def commit(self, claim: Claim, commit: Commit) -> FenceResult:
         return await self._fenced(
@@ -376,6 +381,9 @@ class RedisQueue:
             dropped=commit.done.usage.dropped_turns,
             reach=codec.encode_reach(commit.reach),
             made=codec.encode_made(commit.model, commit.sampling, claim.job.seed),
+            model=commit.model,
+            draw=secrets.randbits(2),
+            **codec.trace_fields(commit.trace),
         )  # fmt: skip
 
     async def fail(
@@ -475,6 +483,12 @@ def _quote_fields(turn: Turn, quote: QuotedTurn | None) -> Mapping[str, Any] | N
         "author": said.author if said else "",
         "at_ms": _ms(said.at) if said else 0,
     }
+
+
+def _duel_terms(duel: DuelTerms | None) -> dict[str, Any]:
+    if duel is None:
+        return {}
+    return {"duel": {"lane": duel.lane, "votes": duel.votes, "for_ms": _ms(duel.seconds)}}
 
 
 def _ms(seconds: float) -> int:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from core.access_policy import Policy
+from core.access_policy import Asker, Policy
 from core.errors import UsageError
 from core.place_rules import (
     BOT,
@@ -99,6 +99,19 @@ class RedisRules:
         name = keys.key("roles", bucket, f"{platform}:{person}")
         found = await self._store.command("hvals", name)
         return [tuple(roles.split(",")) if roles else () for roles in found]
+
+    async def denied(self, thread: ThreadKey, people: Collection[str]) -> Collection[str]:
+        """By the lists, and by the roles that the people were last seen with."""
+        rules = await self.rules(thread)
+        askers = [await self._asker(thread, person) for person in people]
+        return [asker.person for asker in askers if self._policy.denies(rules, asker)]
+
+    async def _asker(self, thread: ThreadKey, person: str) -> Asker:
+        name = f"{thread.platform}:{person}"
+        key = keys.key("roles", self._roles_bucket(thread.platform, person), name)
+        space = str(Place(thread.platform, thread.space))
+        known = await self._store.command("hget", key, space)
+        return Asker(thread, person, tuple(known.split(",")) if known else ())
 
     def _roles_bucket(self, platform: str, person: str) -> int:
         return self._store.bucket(ThreadKey(platform, DIRECT, person, "-"))

@@ -2,13 +2,15 @@
 
 python -m tests.learn FOLDER
 
-Simulated people with a hidden taste vote on duels, the votes become data, `henji align` makes an
-adapter, a core serves it, and held-out prompts tell what has changed. The taste is a rule that
-anybody can check (short words), and a rule is easily gamed: so the table never stands alone.
+Simulated people with a hidden taste vote on duels in a local channel, `henji admin preferences`
+makes the votes a data set, `henji align` makes an adapter, a core serves it, and held-out prompts
+tell what has changed. The taste is a rule that anybody can check (short words), and a rule is
+easily gamed: so the table never stands alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -16,34 +18,53 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from bots.actions import Actions, Actor
+from bots.platform import Incoming
+from bots.relay import Relay
+from bots.services import open_relay, open_stores
 from core.alignment.examples import Encoded
 from core.alignment.losses import Batch, token_log_probs
 from core.alignment.ppo_training import ON_POLICY, Wanted, generate_replies
 from core.dialogue import Dialogue
-from core.evaluation.counting import Side, Verdict, count
+from core.errors import StoreUnavailable
+from core.evaluation.counting import Side, count
+from core.evaluation.counting import Verdict as Judgement
 from core.evaluation.judges import RULES, better
 from core.evaluation.prompts import Prompt
 from core.evaluation.run_record import Record
 from core.models.catalogue import CATALOGUE, model_directory
+from core.models.manifest import sha256
 from core.models.weights import load_weights
+from core.queue_types import Place
 from core.settings import Settings
-from core.types import Sampling, Turn
+from core.types import Done, Duel, Sampling, ThreadKey, Turn, Verdict
+from tests.simulated_platform import Board, SimulatedPlatform
+from tests.waiting import until
 
 MODEL = CATALOGUE["smollm2"]
+CHANNEL = Place("console", "learn", "people")
+"""On the platform that needs no leave to collect."""
 TASTE = RULES["short-words"]
 REPLY = 40
 """Tokens of an answer, at most: a processor's time is short."""
 SLIP = 0.1
 """How often a person presses the wrong button."""
 PEOPLE = 3
+RULES_THERE: dict[str, object] = {
+    "duel": "smollm2:1", "duel_votes": PEOPLE, "collect": True, "temperature": 1.0, "top_p": 0.95,
+    "max_new_tokens": REPLY,
+}  # fmt: skip
+"""Two samples of one model, chosen more loosely than usual, for every question in the channel."""
 CANDIDATES = ((10, 3e-3), (10, 1.5e-3))
 """Steps and rates to choose from."""
 FALL = 0.7
@@ -84,9 +105,13 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / "henji.toml").touch()
+        rules = (f"{name} = {json.dumps(value)}\n" for name, value in RULES_THERE.items())
+        (folder / "henji.toml").write_text(f'[channels."{CHANNEL}"]\n{"".join(rules)}')
         self.folder, self._begun = folder, time.monotonic()
-        self.settings = Settings(data_dir=folder / "data", dtype="float32", device="cpu")
+        channels: Any = {str(CHANNEL): RULES_THERE}
+        self.settings = Settings(
+            data_dir=folder / "data", dtype="float32", device="cpu", channels=channels
+        )
         self.files = model_directory(MODEL, self.settings, self.tell)
         self.dialogue = Dialogue.load(MODEL, self.files)
 
@@ -120,16 +145,32 @@ class Workshop:
         reply.push([ident for ident in written.reply if ident != self.dialogue.end])
         return reply.finish("stop")[0]
 
-    def henji(self, *words: str, show: Callable[[str], bool], **environment: str) -> str:
-        """Run a henji command; its lines that `show` wants are shown as they come."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of a henji command."""
         told = {
             "HENJI_CONFIG": str(self.folder / "henji.toml"),
             "HENJI_DATA_DIR": str(self.folder / "data"),
             "HENJI_DTYPE": "float32",
         }
+        return {**os.environ, **told}
+
+    @contextmanager
+    def serving(self, model: str) -> Iterator[None]:
+        """A core that answers, in a process of its own."""
+        environment = {**self.environment, "HENJI_MODEL": model, "HENJI_LOG_LEVEL": "warning"}
+        words = [sys.executable, "-m", "bots", "core"]
+        with subprocess.Popen(words, env=environment) as core:
+            try:
+                yield
+            finally:
+                core.terminate()
+
+    def henji(self, *words: str, show: Callable[[str], bool], **environment: str) -> str:
+        """Run a henji command; its lines that `show` wants are shown as they come."""
         with subprocess.Popen(
             [sys.executable, "-m", "bots", *words],
-            env={**os.environ, **told, **environment},
+            env={**self.environment, **environment},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -148,47 +189,80 @@ class Workshop:
 
 
 def duels(shop: Workshop) -> Path:
-    """Two answers to each question, by the same model; who likes which is a matter of taste."""
-    prompts = questions(0, TRAINING)
-    loose = Sampling(temperature=1.0, top_p=0.95)
-    pairs = zip(
-        prompts, shop.answers(prompts, loose, 1000), shop.answers(prompts, loose, 2000), strict=True
-    )
-    chance, path, lines = random.Random(1), shop.folder / "votes.jsonl", []
-    for prompt, a, b in pairs:
-        winner = vote(prompt, a.text, b.text, chance)
-        if winner != "tie":
-            chosen, rejected = (a, b) if winner == "a" else (b, a)
-            lines.append(json.dumps(row(shop, prompt, chosen, rejected)) + "\n")
-    path.write_text("".join(lines))
-    shop.tell(f"{len(prompts)} duels, {PEOPLE} people each: {len(lines)} pairs in {path}")
+    """People ask in a channel, get two answers, and vote by their taste; a data set of that."""
+    prompts, path = questions(0, TRAINING), shop.folder / "votes.jsonl"
+    with shop.serving("smollm2"):
+        asyncio.run(voted(shop, prompts))
+    words = ("admin", "preferences", str(CHANNEL), "--as", "dpo", "--out", str(path))
+    shop.henji(*words, "--held-out", "0", show=bool)
+    shop.tell(f"{len(prompts)} duels, {PEOPLE} people each")
     return path
 
 
-def vote(prompt: Prompt, a: str, b: str, chance: random.Random) -> str:
-    """What most of the people say, each of whom slips now and then."""
-    winner = better((TASTE(prompt, a), TASTE(prompt, b)))
-    slips = sum(chance.random() < SLIP for _ in range(PEOPLE))
-    if winner == "tie" or 2 * slips < PEOPLE:
-        return winner
-    return "b" if winner == "a" else "a"
+async def voted(shop: Workshop, prompts: Sequence[Prompt]) -> None:
+    """Ask everything in the channel, and vote on each pair of answers."""
+    chance, board = random.Random(1), Board()
+    platform = SimulatedPlatform(board, CHANNEL.platform, part_length=2000)
+    async with (
+        open_stores(shop.settings) as stores,
+        open_relay(shop.settings, stores, platform, "en") as relay,
+    ):
+        opinions = stores.feedback, stores.preferences
+        actions = Actions(relay, stores.history, stores.deliveries, *opinions)
+
+        async def is_served() -> bool:
+            try:
+                return await stores.queue.cores(shop.settings.job_lane) > 0
+            except StoreUnavailable:  # the machine is busy with loading
+                return False
+
+        await until(is_served, seconds=300.0)
+        asked = {prompt.id: await ask(relay, prompt) for prompt in prompts}
+        for prompt in prompts:
+            thread, job = asked[prompt.id]
+            duel = await shown(board, job)
+            for person in range(PEOPLE):
+                verdict = vote(prompt, duel, chance)
+                outcome = await actions.vote(Actor(f"U{person}"), thread, job, verdict)
+                assert outcome.done, outcome.key
+        for _, job in asked.values():
+            await shown(board, job, told=True)
 
 
-def row(
-    shop: Workshop, prompt: Prompt, chosen: WrittenReply, rejected: WrittenReply
-) -> dict[str, object]:
-    """A preference as others' tools read it, with the ids that were generated beside it."""
-    return {
-        "prompt": [{"role": "user", "content": prompt.text}],
-        "chosen": [{"role": "assistant", "content": chosen.text}],
-        "rejected": [{"role": "assistant", "content": rejected.text}],
-        "tokens": {
-            "fingerprint": shop.dialogue.fingerprint,
-            "prompt": chosen.ids.prompt,
-            "chosen": chosen.ids.reply,
-            "rejected": rejected.ids.reply,
-        },
-    }
+async def ask(relay: Relay, prompt: Prompt) -> tuple[ThreadKey, str]:
+    """The thread of a question, and the id of its reply."""
+    ident = sha256(prompt.id)[:16]
+    thread = replace(CHANNEL.any_thread, thread=ident)
+    turn = Turn(ident, "user", "U0", prompt.text, time.time())
+    receipt = await relay.submit(Incoming(thread, turn, addressed=True, can_vote=True))
+    assert receipt.job, receipt
+    return thread, receipt.job
+
+
+async def shown(board: Board, job: str, *, told: bool = False) -> Duel:
+    """The two answers, once they are on the board; `told`: with their models."""
+
+    def duel() -> Duel | None:
+        parts = [message.part for message in board.messages.values() if message.job == job]
+        ends = [part.end for part in parts if isinstance(part.end, Done)]
+        found = next((end.duel for end in ends), None)
+        return found if found and (found.models or not told) else None
+
+    async def there() -> bool:
+        return duel() is not None
+
+    await until(there, seconds=600.0)
+    found = duel()
+    assert found is not None
+    return found
+
+
+def vote(prompt: Prompt, duel: Duel, chance: random.Random) -> Verdict:
+    """What a person says, who slips now and then."""
+    winner = better((TASTE(prompt, duel.a), TASTE(prompt, duel.b)))
+    if winner not in ("a", "b"):
+        return "tie"
+    return "a" if (winner == "a") != (chance.random() < SLIP) else "b"
 
 
 def trained(shop: Workshop, votes: Path, steps: int, rate: float) -> Path:
@@ -215,10 +289,10 @@ class Change:
     likely: tuple[float, float]
     """Nats a token under the base: of its own answers, and of the new ones."""
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[Judgement]:
         """Of the new model (a) against the base (b)."""
         return [
-            Verdict(p.id, better((TASTE(p, new.text), TASTE(p, old.text))), None)
+            Judgement(p.id, better((TASTE(p, new.text), TASTE(p, old.text))), None)
             for p, old, new in zip(self.prompts, self.before, self.after, strict=True)
         ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.models.catalogue import CATALOGUE
 from core.ports import Engine
@@ -22,7 +23,9 @@ from storage import codec, keys
 from storage.deliveries import RedisDeliveries
 from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
+from storage.preferences import RedisPreferences
 from storage.queue import RedisQueue
+from storage.rules import RedisRules
 from storage.shared import RedisOutbox, RedisSecrets
 from storage.store import Store
 from tests.waiting import until
@@ -55,6 +58,9 @@ class StoreFixture:
     secrets: RedisSecrets = field(init=False)
     feedback: RedisFeedback = field(init=False)
     outbox: RedisOutbox = field(init=False)
+    preferences: RedisPreferences = field(init=False)
+    policy: Policy = field(default_factory=Policy)
+    """What henji.toml would say."""
     numbers: Any = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -64,6 +70,7 @@ class StoreFixture:
         self.secrets = RedisSecrets(self.store)
         self.feedback = RedisFeedback(self.store)
         self.outbox = RedisOutbox(self.store)
+        self.preferences = RedisPreferences(self.store, RedisRules(self.store, self.policy))
 
     @classmethod
     def over(cls, redis: Redis, **options: Any) -> StoreFixture:

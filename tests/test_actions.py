@@ -49,7 +49,11 @@ class Office:
             settings,
         )
         self.actions = Actions(
-            relay, self.stores.history, self.stores.deliveries, self.stores.feedback
+            relay,
+            self.stores.history,
+            self.stores.deliveries,
+            self.stores.feedback,
+            self.stores.preferences,
         )
 
     async def answered(self, text: str = "question", author: str = "U1") -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ from core.alignment import Options, losses
 from core.alignment.examples import Encoded, Example, Item
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
+from core.alignment.preferences import Form, choices
+from core.alignment.preferences import rows as rows_of
 from core.alignment.reward import RewardHead
 from core.alignment.train import Dpo, Kto, Reference, Sft
+from core.queue_types import Sample, Trace
+from core.types import ThreadKey, Turn
 from tests import tiny_models
 
 trl = pytest.importorskip("trl", reason="TRL is not here: make golden")
@@ -211,3 +216,62 @@ def test_a_reward_models_loss_is_theirs(tmp_path: Path) -> None:
     replies = [Encoded(pair[0], pair[place]) for place in (1, 2) for pair in PAIRS]
     chosen, rejected = head.raw(scored, Batch.of(replies, torch.device("cpu"))).chunk(2)
     assert torch.allclose(losses.preference(chosen, rejected), theirs, atol=1e-6)
+
+
+# -- data sets of people's choices -----------------------------------------------------------------
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def chosen_by_people(form: Form, path: Path) -> Any:
+    """A file of `henji admin preferences`, as `datasets` reads it."""
+    turns = (Turn("1", "user", "U1", "hello there", 0.0),)
+    one, two = (
+        Trace(turns, text, "m", prompt_ids=(1, 2), reply_ids=(number, 3), fingerprint="f")
+        for number, text in ((7, "a good reply"), (8, "another reply"))
+    )
+    thread = ThreadKey("console", "host", "c", "1")
+    votes: list[dict[str, str]] = [{"U1": "1"}, {"U1": "2"}, {"U2": "1"}, {"U1": "bad"}]
+    kept = [
+        Sample(thread, str(number), "U1", ("U1",), (one, two), vote)
+        for number, vote in enumerate(votes)
+    ]
+    kept.append(
+        Sample(thread, "last", "U1", ("U1",), (replace(one, reply_ids=()),), {"U1": "good"})
+    )
+    lines = [
+        json.dumps(row) + "\n"
+        for choice in choices(kept, weak=False)
+        for row in rows_of(choice, form, {"U1": "digest"})
+    ]
+    path.write_text("".join(lines))
+    cache = str(path.parent / "cache")
+    return datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("form", "trainer", "config", "number"),
+    [("dpo", "DPOTrainer", "DPOConfig", 3), ("kto", "KTOTrainer", "KTOConfig", 9)],
+)
+def test_their_trainers_take_what_people_chose(
+    form: Form, trainer: str, config: str, number: int, tmp_path: Path
+) -> None:
+    data = chosen_by_people(form, tmp_path / "data.jsonl")
+    assert len(data) == number
+    tiny_models.llama(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    tokenizer.pad_token, tokenizer.chat_template = "</s>", TEMPLATE
+    torch.manual_seed(1)
+    model: Any = GPTNeoXForCausalLM(configured())
+    model.resize_token_embeddings(len(tokenizer))
+    trains = getattr(trl, trainer)(
+        model=model,
+        args=arguments(getattr(trl, config), tmp_path / "out", max_steps=1),
+        train_dataset=data,
+        processing_class=tokenizer,
+        peft_config=peft.LoraConfig(r=4, target_modules="all-linear"),
+    )
+    assert 0 < trains.train().training_loss < 10

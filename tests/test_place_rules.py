@@ -72,6 +72,7 @@ def test_a_platforms_mentions_stand_for_ids_in_lists_alone() -> None:
         ("model", "two words", "is not the name of a model"),
         ("deny_people", "slack:U1", "is not an id"),
         ("deny_people", "@taro", "is not an id"),
+        ("duel", "rinna", "is not a model and a share"),
         ("deny_people", "U1 <#C1|general>", "is not an id"),
         ("system_prompt", "x" * 8001, "at most 8000"),
     ],
@@ -102,6 +103,10 @@ WRONG = {
     "repetition_penalty": ("0", "11", "none"),
     "follow_up": ("sometimes", "on", "2"),
     "retention_days": ("0", "401", "forever"),
+    "duel": ("rinna", "rinna:2", "rinna:-0.1", "a b:0.5", ":0.5", "rinna:half", "rinna:1e-3"),
+    "duel_votes": ("0", "1001", "many"),
+    "duel_hours": ("0", "25", "forever"),
+    "collect": ("maybe", "2"),
 }  # fmt: skip
 
 
@@ -122,6 +127,24 @@ def settings_from(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     file.write_text(text)
     monkeypatch.setenv("HENJI_CONFIG", str(file))
     return load().policy
+
+
+@pytest.mark.parametrize("table", ['[spaces."slack:T024"]', '[channels."discord:9042:1"]'])
+def test_collecting_needs_the_hosts_leave(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="training_permitted"):
+        settings_from(f"{table}\ncollect = true", tmp_path, monkeypatch)
+    leave = 'training_permitted = ["slack", "discord"]'
+    policy = settings_from(f"{leave}\n{table}\ncollect = true", tmp_path, monkeypatch)
+    assert policy.permits_training("slack")
+    assert not Policy().permits_training("slack")
+    assert Policy().permits_training("console")
+    with pytest.raises(UsageError, match="there is no platform slak"):
+        settings_from('training_permitted = ["slak"]', tmp_path, monkeypatch)
+    everywhere = Policy(everywhere=Rules(collect=True))
+    thread = ThreadKey("slack", "T1", "C1", "1")
+    assert not everywhere.rules(thread, Rules(), Rules()).collect
 
 
 def test_the_file_makes_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ LIFETIMES = {
     "quoted": RETENTION, "threads": 400 * DAY,
     "person": RETENTION, "asked": RETENTION, "resets": 400 * DAY, "marks": 400 * DAY,
     "probe": 60, "reports": HOUR, "lease": HOUR, "used": 3 * DAY, "roles": 30 * DAY,
-    "rules": 400 * DAY,
+    "rules": 400 * DAY, "trace": 2 * DAY, "sample": RETENTION, "duel": RETENTION, "duels": 4 * DAY,
+    "kept": RETENTION, "optouts": 400 * DAY, "salt": 400 * DAY,
     "choice": RETENTION, "names": 30 * DAY,
     "audit": 365 * DAY, "feedback": 400 * DAY, "dead": 30 * DAY, "vault": 400 * DAY, "outbox": 900,
 }  # fmt: skip

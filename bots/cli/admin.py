@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
 import click
 
-from bots import platforms, strings
+from bots import strings
 from bots.access import PERSONA, check_prompt, rule_text
-from bots.cli.common import example, open_settings, print_json, print_text
+from bots.cli.common import (
+    check_platform,
+    example,
+    open_settings,
+    operator_name,
+    parse_place,
+    print_json,
+    print_text,
+)
+from bots.cli.preferences import read as read_preferences
 from bots.cli.settings import effective_rules, print_rows
 from bots.cli.status import status
+from bots.duels import kept_of
 from bots.errands import Errands
 from bots.services import Stores, open_stores, process_name
+from core.alignment.preferences import Form
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
 from core.place_rules import NO_RULES, UNSET, persona_from_text, rule_from_text
@@ -51,7 +59,7 @@ def admin() -> None:
 def threads(platform: str | None, as_json: bool) -> None:
     """List the conversations, latest first."""
     if platform is not None:
-        _know_platform(platform)
+        check_platform(platform)
 
     async def work(stores: Stores, _: Settings) -> None:
         async for found in stores.history.threads(platform):
@@ -80,7 +88,7 @@ def show(thread: str, as_json: bool) -> None:
         turns = await stores.history.turns(key)
         if not turns:
             raise OperatorError(f"nothing is remembered of {key}")
-        await stores.audit.append(_place_of(key), _operator(), "read", str(key))
+        await stores.audit.append(_place_of(key), operator_name(), "read", str(key))
         read = read_now(turns, await stores.history.reach(key))
         for stored, is_read in zip(turns, read, strict=True):
             _print_turn(key, stored, as_json, read=is_read)
@@ -98,14 +106,14 @@ def reset(where: str) -> None:
     Replies in progress there end with a sentence.
     """
     thread = _thread(where) if where.count(":") == 3 else None
-    place = None if thread else _place(where)
+    place = None if thread else parse_place(where)
 
     async def work(stores: Stores, _: Settings) -> None:
         if thread:
-            number = await stores.history.reset(thread, _operator())
+            number = await stores.history.reset(thread, operator_name())
             print_text(f"forgotten: {number} messages of {thread}")
         elif place:
-            await stores.history.reset_place(place, _operator())
+            await stores.history.reset_place(place, operator_name())
             print_text(f"forgotten: everything of {where}")
 
     _with_stores(work)
@@ -119,15 +127,16 @@ def forget(person: str, place: str) -> None:
 
     An adapter that was trained on it cannot forget: those that hold any of it are named.
     """
-    space = _place(place)
+    space = parse_place(place)
 
     async def work(stores: Stores, settings: Settings) -> None:
         export = stores.history.export(space, person)
         turns = [stored.turn async for _, stored in export]
-        number = await stores.history.forget(space, person, _operator())
+        whom = await stores.preferences.digest(space, person)
+        number = await stores.history.forget(space, person, operator_name())
         print_text(f"forgotten: {number} messages")
         words = {digest_of_words(turn.text) for turn in turns if turn.role == "user"}
-        for adapter in adapters_with(_adapters(settings), words):
+        for adapter in adapters_with(_adapters(settings), words, whom):
             print_text(f"trained on some of them, and cannot forget: {adapter}")
 
     _with_stores(work)
@@ -146,15 +155,17 @@ def _adapters(settings: Settings) -> list[Path]:
 @in_place
 def export(person: str, place: str) -> None:
     """Print what a person wrote in a space, and the replies to it, as JSON lines."""
-    space = _place(place)
+    space = parse_place(place)
 
     async def work(stores: Stores, _: Settings) -> None:
-        await stores.audit.append(space, _operator(), "export", person)
+        await stores.audit.append(space, operator_name(), "export", person)
         async for thread, stored in stores.history.export(space, person):
             _print_turn(thread, stored, as_json=True)
         for opinion in await stores.feedback.opinions(space):
             if opinion.by == person:
                 _print_opinion(opinion, as_json=True)
+        async for sample in stores.preferences.of_person(space, person):
+            print_json(kept_of(sample, person))
 
     _with_stores(work)
 
@@ -165,7 +176,7 @@ def export(person: str, place: str) -> None:
 @as_json
 def audit(where: str, most: int, as_json: bool) -> None:
     """List who reset, forgot, changed or read what in a place, newest first."""
-    place = _place(where)
+    place = parse_place(where)
 
     async def work(stores: Stores, _: Settings) -> None:
         for entry in await stores.audit.entries(place, most):
@@ -174,7 +185,7 @@ def audit(where: str, most: int, as_json: bool) -> None:
             else:
                 what = f"{entry.act:7}  {entry.place}  {entry.detail}".rstrip()
                 print_text(f"{_time(entry.at)}  {entry.by}  {what}")
-        await stores.audit.append(place, _operator(), "read", "audit")
+        await stores.audit.append(place, operator_name(), "read", "audit")
 
     _with_stores(work)
 
@@ -187,12 +198,48 @@ def audit(where: str, most: int, as_json: bool) -> None:
 @as_json
 def feedback(where: str, most: int, as_json: bool) -> None:
     """List the ratings of replies in a place, with reasons, newest first."""
-    place = _place(where)
+    place = parse_place(where)
 
     async def work(stores: Stores, _: Settings) -> None:
-        await stores.audit.append(place, _operator(), "read", "feedback")
+        await stores.audit.append(place, operator_name(), "read", "feedback")
         for opinion in await stores.feedback.opinions(place, most):
             _print_opinion(opinion, as_json)
+
+    _with_stores(work)
+
+
+@admin.command(
+    epilog=example(
+        "henji admin preferences slack:T024:C123 --as dpo --out pairs.jsonl",
+        "henji admin preferences slack:T024 --as kto --out rated.jsonl",
+    )
+)
+@click.argument("where", metavar="PLACE")
+@click.option("--as", "form", type=click.Choice(["dpo", "kto"]), required=True, help="TRL's form.")
+@click.option("--out", type=click.Path(path_type=Path), help="A file; else they are printed.")
+@click.option("--weak", is_flag=True, help="Also from replies that people had written anew.")
+@click.option("--held-out", type=click.FloatRange(0, 0.5), default=0.1, show_default=True)
+def preferences(where: str, form: Form, out: Path | None, weak: bool, held_out: float) -> None:
+    """Write what people chose in a place as a data set for `henji align`, and others' tools.
+
+    Pairs (dpo) are duels that were won; rated replies (kto) are these, both bad, and thumbs. With
+    --out, the share --held-out of the threads goes into a second file, FILE.test.jsonl.
+    """
+    place = parse_place(where)
+
+    async def work(stores: Stores, _: Settings) -> None:
+        data = await read_preferences(
+            stores.preferences, place, form, weak=weak, held_out=held_out if out else 0.0
+        )
+        await stores.audit.append(place, operator_name(), "export", f"preferences {len(data)}")
+        if not len(data):
+            raise OperatorError(f"nothing that gives {form} is kept of {place}: see `collect`")
+        if out is None:
+            for line in data.lines():
+                click.echo(line)
+            return
+        for path in data.write(out):
+            print_text(f"{path}: {len(data.training if path == out else data.test)} examples")
 
     _with_stores(work)
 
@@ -210,7 +257,7 @@ def feedback(where: str, most: int, as_json: bool) -> None:
 @as_json
 def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -> None:
     """Show or set the rules of a space or a channel. They apply at once."""
-    place, (name, *value) = _place(where), words or ("",)
+    place, (name, *value) = parse_place(where), words or ("",)
     if effective:
         _show_effective(place, as_json)
         return
@@ -221,9 +268,11 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
     chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
 
     async def work(stores: Stores, settings: Settings) -> None:
+        if name == "collect":
+            settings.policy.check(place.platform, name, chosen)
         if text:
             await _check_prompt(stores, settings, place, name, chosen)
-            await stores.rulebook.change(place, name, chosen, _operator())
+            await stores.rulebook.change(place, name, chosen, operator_name())
         if name == "model" and chosen and not await stores.queue.cores(chosen):
             click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
         for rule, found in (await stores.rulebook.set_here(place)).set_here().items():
@@ -244,7 +293,7 @@ async def _configure_persona(
         known = persona_from_text(name, rule, text, known) or {}
         if rule == "system_prompt":
             await _check_prompt(stores, settings, place, rule, known[name].system_prompt)
-        await stores.rulebook.change(place, "personas", known or None, _operator())
+        await stores.rulebook.change(place, "personas", known or None, operator_name())
     for line, value_ in known[name].set_here().items() if name in known else ():
         print_text(f"{PERSONA} {name} {line} = {rule_text(value_)}")
 
@@ -300,7 +349,7 @@ def requeue(letter: str) -> None:
         receipt = await stores.queue.requeue(found, settings.job_lane)
         if receipt.outcome != "queued":
             raise OperatorError(f"{letter} was not taken: {receipt.code or receipt.outcome}")
-        await stores.audit.append(_place_of(found.thread), _operator(), "requeue", found.thread)
+        await stores.audit.append(_place_of(found.thread), operator_name(), "requeue", found.thread)
         print_text(f"queued again: {receipt.job}")
 
     _with_stores(work)
@@ -336,22 +385,6 @@ def _thread(text: str) -> ThreadKey:
         raise UsageError(str(error)) from None
 
 
-def _place(text: str) -> Place:
-    parts = [unquote(part) for part in text.split(":")]
-    if len(parts) not in (2, 3) or not all(parts):
-        raise UsageError(
-            f"{text!r} is no place: platform:space or platform:space:channel is expected"
-        )
-    _know_platform(parts[0])
-    return Place(*parts)
-
-
-def _know_platform(name: str) -> None:
-    if name not in platforms.names():
-        known = ", ".join(platforms.names())
-        raise UsageError(f"there is no platform {name}, only {known}")
-
-
 def _place_of(thread: ThreadKey | str) -> Place:
     key = ThreadKey.parse(thread) if isinstance(thread, str) else thread
     return Place(key.platform, key.space, key.channel)
@@ -381,11 +414,3 @@ def _print_opinion(opinion: Opinion, as_json: bool) -> None:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _operator() -> str:
-    """By the user id of this process: the environment can say anything."""
-    try:
-        return f"operator:{pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:  # a container may run as a user id without a name
-        return f"operator:{os.getuid()}"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import click
 import structlog
 
+from bots import platforms
 from bots.platforms import AllSettings
 from core.errors import UsageError
 from core.observe.logs import printable_block, printable_json, set_up_logging
+from core.queue_types import Place
 from core.settings import Settings, config_file, is_text
 
 log = structlog.get_logger()
@@ -40,6 +45,32 @@ def open_all_settings(**quieter: Any) -> AllSettings:
     if path.is_file() and path.stat().st_mode & stat.S_IWGRP:
         log.warning("the group of the settings file can write it", path=str(path))
     return settings
+
+
+def parse_place(text: str) -> Place:
+    """The place of a command line; UsageError where it is none."""
+    parts = [unquote(part) for part in text.split(":")]
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UsageError(
+            f"{text!r} is no place: platform:space or platform:space:channel is expected"
+        )
+    check_platform(parts[0])
+    return Place(*parts)
+
+
+def check_platform(name: str) -> None:
+    """UsageError where there is no such platform."""
+    if name not in platforms.names():
+        known = ", ".join(platforms.names())
+        raise UsageError(f"there is no platform {name}, only {known}")
+
+
+def operator_name() -> str:
+    """The person who runs this command, by the user id: the environment can say anything."""
+    try:
+        return f"operator:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # a container may run as a user id without a name
+        return f"operator:{os.getuid()}"
 
 
 def print_text(text: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bots.cli.common import example, open_settings
+from bots.cli.common import example, open_settings, operator_name, parse_place
 from core.errors import UsageError
 
 _FILE = click.Path(path_type=Path)
@@ -18,6 +18,7 @@ _FILE = click.Path(path_type=Path)
         "henji compare new old --prompts q.jsonl --answers-b old.jsonl --judge http://host:8000/v1",
         "henji compare --out compare-new-old --judge rule:shorter",
         "henji compare --recount compare-new-old",
+        "henji compare rinna-ppo rinna-sft-v2 --from-channel slack:T024:C123",
     )
 )
 @click.argument("a", required=False)
@@ -42,6 +43,12 @@ _FILE = click.Path(path_type=Path)
     default=0,
     help="Of the page for people; by default one that is free.",
 )
+@click.option(
+    "--from-channel",
+    "place",
+    metavar="PLACE",
+    help="Count the votes of duels there: platform:space or platform:space:channel.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**53), default=7, show_default=True)
 @click.option("--out", type=_FILE, metavar="DIR", help="Where all is kept: compare-A-B.")
 @click.option("--recount", type=_FILE, metavar="DIR", help="Count what DIR holds anew.")
@@ -55,6 +62,7 @@ def compare(
     judge_model: str | None,
     raters: int,
     port: int,
+    place: str | None,
     seed: int,
     out: Path | None,
     recount: Path | None,
@@ -66,6 +74,7 @@ def compare(
     goes on where it stopped. Without A and B, more judges judge what the directory has.
     """
     # only this process reads it: a bot has no use for the evaluation
+    from bots.cli.channel_votes import check_names, compare_votes
     from bots.cli.comparison import Candidate, CompareOptions, judge_again, run, show
 
     settings = open_settings(log_level="warning")
@@ -73,6 +82,12 @@ def compare(
         if a or prompts or judges or out:
             raise UsageError("--recount counts what is there: it goes with no other option")
         show(settings, recount)
+        return
+    if place is not None:
+        if prompts or answers_a or answers_b or judges:
+            raise UsageError("--from-channel counts votes: it goes with --out and --seed alone")
+        names = check_names(a, b)
+        compare_votes(settings, names, parse_place(place), operator_name(), seed, out)
         return
     options = CompareOptions(
         judges=judges, judge_model=judge_model, raters=raters, port=port, seed=seed

@@ -46,7 +46,9 @@ async def run_chat(
             open_relay(settings, stores, platform, conversation.locale)
         )
         pressed = await stack.enter_async_context(interrupts())
-        actions = Actions(relay, stores.history, stores.deliveries, stores.feedback)
+        actions = Actions(
+            relay, stores.history, stores.deliveries, stores.feedback, stores.preferences
+        )
         chat = Chat(
             conversation, relay, actions, platform, stores.history, pressed, local_core.served
         )

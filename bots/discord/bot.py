@@ -30,7 +30,7 @@ from bots.discord.setup_checks import (
 from bots.discord.shards import ShardPlan, Shards
 from bots.relay import Relay, RelaySettings
 from core.errors import OperatorError
-from core.ports import Deliveries, Feedback, History, JobQueue, Leases
+from core.ports import Deliveries, Feedback, History, JobQueue, Leases, Preferences
 from core.types import ThreadKey
 
 log = structlog.get_logger()
@@ -45,6 +45,7 @@ class Stores:
     deliveries: Deliveries
     leases: Leases
     feedback: Feedback
+    preferences: Preferences
 
 
 def new_context(
@@ -62,7 +63,7 @@ def new_context(
 
     platform = DiscordPlatform(client, limiter, stop, stores.history.takes_part, clock)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
-    actions = Actions(relay, stores.history, stores.deliveries, stores.feedback)
+    actions = Actions(relay, stores.history, stores.deliveries, stores.feedback, stores.preferences)
     return Context(
         behaviour,
         relay,

@@ -51,12 +51,19 @@ class ButtonHandlers:
                 await self._stop(interaction, button)
             case "regenerate" | "continue" | "begin":
                 await self._regenerate(interaction, button)
+            case "vote_a" | "vote_tie" | "vote_b" | "vote_bad":
+                await self._vote(interaction, button)
             case "good":
                 rated = await self._rate(interaction, button)
                 await self._context.tell_outcome(interaction, rated)
             case "bad":
                 await self._rate(interaction, button)
                 await self._ask_for_reason(interaction, button)
+
+    async def _vote(self, interaction: Interaction, button: ButtonId) -> None:
+        verdict, actor = components.VOTES[button.action], actor_of(interaction)
+        work = self._context.actions.vote(actor, button.thread, button.job, verdict)
+        await self._context.tell_outcome(interaction, await within(work))
 
     async def _stop(self, interaction: Interaction, button: ButtonId) -> None:
         actor = actor_of(interaction)

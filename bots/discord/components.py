@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from bots.strings import say
-from core.types import ThreadKey
+from core.types import ThreadKey, Verdict
 
-Action: TypeAlias = Literal["stop", "regenerate", "continue", "begin", "good", "bad"]
+Action: TypeAlias = Literal[
+    "stop", "regenerate", "continue", "begin", "good", "bad",
+    "vote_a", "vote_tie", "vote_b", "vote_bad",
+]  # fmt: skip
 """`good` and `bad` rate the reply."""
 
 Component: TypeAlias = Mapping[str, Any]
@@ -27,7 +30,18 @@ _ACTIONS: Mapping[str, Action] = {
     "r": "begin",
     "g": "good",
     "b": "bad",
+    "1": "vote_a",
+    "2": "vote_tie",
+    "3": "vote_b",
+    "4": "vote_bad",
 }
+VOTES: Mapping[Action, Verdict] = {
+    "vote_a": "a",
+    "vote_tie": "tie",
+    "vote_b": "b",
+    "vote_bad": "bad",
+}
+"""The buttons of a duel."""
 _LETTERS: Mapping[Action, str] = {action: letter for letter, action in _ACTIONS.items()}
 _DIGITS = string.digits + string.ascii_letters
 _VERSION = "h1"
@@ -114,14 +128,21 @@ def refused(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Co
 
 
 def finished(
-    thread: ThreadKey, job: str, index: int, locale: str, *, resumable: bool
+    thread: ThreadKey, job: str, index: int, locale: str, *, resumable: bool, rated: bool = True
 ) -> Sequence[Component]:
     """The buttons under a finished reply; `resumable`: it can be continued."""
     buttons = [button(ButtonId("regenerate", thread, job, index), say("regenerate", locale))]
     if resumable:
         buttons.append(button(ButtonId("continue", thread, job, index), say("continue", locale)))
-    buttons.append(button(ButtonId("good", thread, job, index), "", emoji="👍"))
-    buttons.append(button(ButtonId("bad", thread, job, index), "", emoji="👎"))
+    if rated:
+        buttons.append(button(ButtonId("good", thread, job, index), "", emoji="👍"))
+        buttons.append(button(ButtonId("bad", thread, job, index), "", emoji="👎"))
+    return (row(*buttons),)
+
+
+def votes(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
+    """The buttons under a duel that people vote on."""
+    buttons = (button(ButtonId(name, thread, job, index), say(name, locale)) for name in VOTES)
     return (row(*buttons),)
 
 

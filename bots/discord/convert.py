@@ -169,6 +169,7 @@ def incoming(
         roles=roles_of(author),
         has_past=thread.thread != str(message.id) and not is_personal(thread),
         files=files_of(message),
+        can_vote=True,
         quote=quote_in(message, bot),
     )
 
@@ -490,6 +491,7 @@ def incoming_command(
     return Incoming(
         thread, turn, addressed=True, note=address.pack(), has_past=past, alone=True,
         roles=roles_of(interaction.user), interactive=True, files=files,
+        can_vote=not (private or token_only or user_installed),
     )  # fmt: skip
 
 

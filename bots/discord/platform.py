@@ -458,8 +458,11 @@ class DiscordPlatform:
             return components.refused(thread, delivery.job, part.index, locale)
         if not isinstance(part.end, Done):
             return ()
-        resumable = can_continue(part.end)
-        return components.finished(thread, delivery.job, part.index, locale, resumable=resumable)
+        duel = part.end.duel
+        if duel and not duel.models:
+            return components.votes(thread, delivery.job, part.index, locale)
+        more = {"resumable": can_continue(part.end), "rated": not duel}
+        return components.finished(thread, delivery.job, part.index, locale, **more)
 
     async def _move(self, delivery: Delivery, address: ReplyAddress) -> None:
         """Let a private reply continue in the person's direct messages."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import discord
 
 from bots.discord import DIRECT, PLATFORM
-from bots.discord.components import DANGER, button, row
-from bots.discord.context import Context
+from bots.discord.components import DANGER, Component, button, row
+from bots.discord.context import Context, actor_of, within
 from bots.discord.convert import Interaction
 from bots.strings import about, say
 from core.queue_types import Place
 
 EXPORT, FORGET, CONFIRM = "h1p.export", "h1p.forget", "h1p.sure"
+OPT_OUT, OPT_IN = "h1p.out", "h1p.in"
 
 
 class Privacy:
@@ -33,8 +34,17 @@ class Privacy:
         export = button(EXPORT, say("export_button", locale))
         forget = button(FORGET, say("forget_button", locale), DANGER)
         hosts = await self._context.model_hosts(interaction)
-        text = about("privacy", locale, hosts, days=days)
-        await self._context.answer_privately(interaction, text, (row(export, forget),))
+        text, buttons = about("privacy", locale, hosts, days=days), [export, forget]
+        if self._context.actions.may_collect(PLATFORM):
+            text += f"\n{say('privacy_training', locale)}"
+            buttons.append(await self._opt_button(interaction, locale))
+        await self._context.answer_privately(interaction, text, (row(*buttons),))
+
+    async def _opt_button(self, interaction: Interaction, locale: str) -> Component:
+        """The button against what is kept for training, or for it."""
+        places, actor = _places(interaction), actor_of(interaction)
+        out = await within(self._context.actions.has_opted_out(actor, places))
+        return button(OPT_IN if out else OPT_OUT, say("opt_in" if out else "opt_out", locale))
 
     async def on_press(self, interaction: Interaction) -> None:
         """One of the buttons above; others are ignored."""
@@ -42,6 +52,11 @@ class Privacy:
         ident = data.get("custom_id")
         if ident == EXPORT:
             await self._export(interaction)
+        elif ident in (OPT_OUT, OPT_IN):
+            work = self._context.actions.opt_out(
+                actor_of(interaction), _places(interaction), out=ident == OPT_OUT
+            )
+            await self._context.tell_outcome(interaction, await work)
         elif ident == FORGET:
             await self._ask_to_confirm(interaction)
         elif ident == CONFIRM:
@@ -64,11 +79,13 @@ class Privacy:
         """Send the person's messages and the replies to them as a JSON file."""
         await interaction.response.defer(ephemeral=True, thinking=True)
         person = str(interaction.user.id)
-        rows = [
+        rows: list[Mapping[str, object]] = [
             {"thread": str(thread), **asdict(stored.turn)}
             for place in _places(interaction)
             async for thread, stored in self._context.history.export(place, person)
         ]
+        actor, places = actor_of(interaction), _places(interaction)
+        rows += await self._context.actions.kept_of(actor, places)
         for place in _places(interaction):
             await self._context.relay.access.record(place, person, "export", person)
         if not rows:

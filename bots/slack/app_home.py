@@ -13,6 +13,7 @@ from core.queue_types import Place
 from core.types import ThreadKey
 
 FORGET_ME = "henji_forget_me"
+OPT_OUT, OPT_IN = "henji_opt_out", "henji_opt_in"
 RESET_CHANNEL = "henji_reset_channel"
 RESET_USER = "henji_reset_user"
 RESET_SPACE = "henji_reset_space"
@@ -68,6 +69,9 @@ class AppHome:
             *([components.context_block(notice)] if notice else []),
         ]
         page += [self._forget_button(locale)]
+        if self._context.actions.may_collect(PLATFORM):
+            out = await self._context.actions.has_opted_out(actor, [Place(PLATFORM, team)])
+            page += self._training(locale, out=out)
         if admin:
             page += self._admin(locale)
         await client.views_publish(user_id=user, view={"type": "home", "blocks": page})
@@ -94,6 +98,12 @@ class AppHome:
             components.dangerous_button(FORGET_ME, label, "mine", ask, locale)
         )
 
+    def _training(self, locale: str, *, out: bool) -> list[Block]:
+        """What may be kept to train a model, and the button against it, or for it."""
+        key = "opt_in" if out else "opt_out"
+        button = components.button(f"henji_{key}", say(key, locale), key)
+        return [components.section(say("privacy_training", locale)), components.actions(button)]
+
     def _admin(self, locale: str) -> list[Block]:
         buttons = (
             components.button(action, say(f"home_reset_{name}", locale), name)
@@ -112,6 +122,14 @@ class AppHome:
         if press.action == FORGET_ME:
             actor = await self._context.actor(press.team, press.user, press.user_team)
             outcome = await self._context.actions.reset(actor, scope(press.team, "mine", ""))
+            self._context.spawn(self._publish_outcome(press.team, press.user, outcome))
+            return
+        if press.action in (OPT_OUT, OPT_IN):
+            actor = await self._context.actor(press.team, press.user, press.user_team)
+            places = [Place(PLATFORM, press.team)]
+            outcome = await self._context.actions.opt_out(
+                actor, places, out=press.action == OPT_OUT
+            )
             self._context.spawn(self._publish_outcome(press.team, press.user, outcome))
             return
         await self.ask(press, press.action.removeprefix("henji_reset_"))

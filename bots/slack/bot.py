@@ -32,7 +32,7 @@ from bots.slack.settings import SlackSettings
 from bots.slack.socket_mode import socket_mode_connection
 from bots.slack.users import Users
 from core.background import cancel, repeat_forever
-from core.ports import Deliveries, Feedback, History, JobQueue, Outbox, Secrets
+from core.ports import Deliveries, Feedback, History, JobQueue, Outbox, Preferences, Secrets
 
 REFRESH_SECONDS = 2.0
 """How often the statuses in threads are refreshed."""
@@ -60,6 +60,9 @@ class Stores(Protocol):
 
     @property
     def feedback(self) -> Feedback: ...
+
+    @property
+    def preferences(self) -> Preferences: ...
 
     @property
     def outbox(self) -> Outbox: ...
@@ -123,7 +126,9 @@ def new_context(
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
     return Context(
         relay=relay,
-        actions=Actions(relay, stores.history, stores.deliveries, stores.feedback),
+        actions=Actions(
+            relay, stores.history, stores.deliveries, stores.feedback, stores.preferences
+        ),
         history=stores.history,
         workspaces=workspaces,
         platform=platform,

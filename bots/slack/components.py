@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from bots.slack.convert import WORD_JOINER, Malformed, parsing
 from bots.slack.markdown import mended
 from bots.strings import say
 from core.queue_types import Delivery
-from core.types import Done, ThreadKey
+from core.types import VERDICTS, Done, ThreadKey, Verdict
 
 Block: TypeAlias = dict[str, Any]
 
@@ -24,6 +24,8 @@ REGENERATE = "henji_regenerate"
 CONTINUE = "henji_continue"
 BEGIN = "henji_begin"
 FEEDBACK = "henji_feedback"
+VOTES: Mapping[str, Verdict] = {f"henji_vote_{verdict}": verdict for verdict in VERDICTS}
+"""The buttons of a duel."""
 MENU = "henji_menu"
 SUMMARISE = "henji_summarise"
 STOP_SUMMARY = "henji_stop_summary"
@@ -94,12 +96,20 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
         return [*notes, _actions(_button(BEGIN, say("begin", locale), ref))]
     if not isinstance(part.end, Done):
         return notes
+    duel = part.end.duel
+    if duel and not duel.models:
+        return [*notes, _context(say("ai_notice_blind", locale)), _votes(ref, locale)]
     return [
         *notes,
         _context(say("ai_notice", locale, model=part.end.model or model)),
-        _feedback(ref, locale),
+        *([] if duel else [_feedback(ref, locale)]),
         _actions(*_regenerate(part.end, ref, locale)),
     ]
+
+
+def _votes(ref: str, locale: str) -> Block:
+    buttons = (_button(name, say(f"vote_{vote}", locale), ref) for name, vote in VOTES.items())
+    return _actions(*buttons)
 
 
 def _regenerate(end: Done, ref: str, locale: str) -> Sequence[Block]:

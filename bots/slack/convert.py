@@ -351,6 +351,7 @@ def incoming(
         has_past=posted.inside,
         stranger=stranger,
         files=posted.files,
+        can_vote=True,
     )
 
 

@@ -26,7 +26,16 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import PlatformRefused
 from bots.slack import components, convert
-from bots.slack.app_home import CONFIRM, FORGET_ME, RESET_CHANNEL, RESET_SPACE, RESET_USER, AppHome
+from bots.slack.app_home import (
+    CONFIRM,
+    FORGET_ME,
+    OPT_IN,
+    OPT_OUT,
+    RESET_CHANNEL,
+    RESET_SPACE,
+    RESET_USER,
+    AppHome,
+)
 from bots.slack.button_handlers import REASON, ButtonHandlers
 from bots.slack.commands import ASKED, CHOSEN, CommandHandler
 from bots.slack.context import Context
@@ -50,13 +59,14 @@ from core.ports import Outbox
 from core.types import ThreadKey
 
 MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
-PAGES = (FORGET_ME, RESET_CHANNEL, RESET_USER, RESET_SPACE)
+PAGES = (FORGET_ME, OPT_OUT, OPT_IN, RESET_CHANNEL, RESET_USER, RESET_SPACE)
 CONTROLS = (
     components.STOP,
     components.REGENERATE,
     components.CONTINUE,
     components.BEGIN,
     components.FEEDBACK,
+    *components.VOTES,
 )
 
 ACKNOWLEDGE_SECONDS = 0.4

@@ -112,7 +112,9 @@ class Questions:
         )
         has_past = bool(place.thread)
         note = {"locale": locale}
-        await self._context.relay.submit(Incoming(key, turn, True, note=note, has_past=has_past))
+        await self._context.relay.submit(
+            Incoming(key, turn, True, note=note, has_past=has_past, can_vote=True)
+        )
 
     async def _posted_before(self, question: Question) -> str | None:
         backfill, since = self._context.backfill, question.cared_for - 2 * STALE_SECONDS

@@ -82,6 +82,20 @@ ENGLISH: Final[dict[str, str]] = {
     "file_named": "`{name}`: not read",
     "files_more": "and {files} more files",
     "ai_notice": "Written by AI ({model}): it may be wrong.",
+    "ai_notice_blind": "Written by AI: it may be wrong.",
+    "collects": "What you think of it may be used to train a model; see “What I remember”.",
+    # Two answers to one question
+    "duel_asks": "Two answers: which is better? Which model wrote which is told in the end.",
+    "duel_votes": "Votes: {votes}",
+    "vote_a": "A",
+    "vote_tie": "Tie",
+    "vote_b": "B",
+    "vote_bad": "Both bad",
+    "voted_a": "You voted for A. You can change that until the models are named.",
+    "voted_tie": "You voted for a tie. You can change that until the models are named.",
+    "voted_b": "You voted for B. You can change that until the models are named.",
+    "voted_bad": "You voted that both are bad. You can change that until the models are named.",
+    "duel_over": "The vote on these answers is over.",
     "stop": "Stop",
     "regenerate": "Regenerate",
     "continue": "Continue",
@@ -139,6 +153,17 @@ ENGLISH: Final[dict[str, str]] = {
         "read, and for at most {days} days after the last message. {stays} "
         "Messages that are edited or deleted are edited or deleted in my memory too."
     ),
+    "privacy_training": (
+        "Where admins have turned it on, replies that people rate, vote on or have written anew "
+        "are kept with the conversation before them, to train a model. Each such reply says so."
+    ),
+    "opt_out": "Keep nothing of mine for training",
+    "opt_in": "Let my words be kept for training",
+    "opted_out": (
+        "From now on, nothing with your words or votes is kept to train a model, and what was kept "
+        "is gone. A model that was trained before cannot forget."
+    ),
+    "opted_in": "From now on, replies to you may be kept to train a model, where admins want it.",
     "model": "The model that answers here is {model}.",
     # Catch me up
     "catchup_prompt": (
@@ -236,6 +261,7 @@ ENGLISH: Final[dict[str, str]] = {
     "choice_title": "Who answers here",
     "choice_model": "Model",
     "choice_persona": "Persona",
+    "config_collects": "Every reply here says so. People can say no under “What I remember”.",
     "config_wrong": "Nothing was changed: {reason}",
     # The home page
     "home_title": "{name}",

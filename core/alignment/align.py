@@ -215,6 +215,7 @@ def _manifest(work: Work, base: _Base, parts: _Parts, numbers: Numbers) -> Manif
     items = [*parts.training, *parts.held_out]
     examples = {item.example.digest for item in items}
     words = {word for item in items for word in item.example.words}
+    authors = {author for item in items for author in item.example.authors}
     rewards = {reward for one in known for reward in one.rewards}
     return Manifest(
         method=parts.options.method,
@@ -226,6 +227,7 @@ def _manifest(work: Work, base: _Base, parts: _Parts, numbers: Numbers) -> Manif
         data=_digest(work.data),
         examples=tuple(sorted(examples.union(*(one.examples for one in known)))),
         words=tuple(sorted(words.union(*(one.words for one in known)))),
+        authors=tuple(sorted(authors.union(*(one.authors for one in known)))),
         options=asdict(parts.options),
         result=dict(numbers),
         rewards=tuple(sorted({weights_digest(work.reward)} | rewards if work.reward else rewards)),

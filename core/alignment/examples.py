@@ -4,7 +4,7 @@ A line of JSON is a preference (`prompt`, `chosen`, `rejected`) or a rated reply
 `completion`, `label`); `prompt` alone is enough where replies are generated. Each is a list of
 ``{"role", "content"}``. A column `tokens` may hold what was read and written as ids
 (``{"fingerprint", "prompt", "chosen", "rejected"}``, or `completion`; replies with their end):
-then those are taken, and nothing is encoded.
+then those are taken, and nothing is encoded. `authors` may hold digests of those who said it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Example:
     """Of the line's conversation."""
     words: tuple[str, ...]
     """Digests of what people said in it."""
+    authors: tuple[str, ...] = ()
+    """Digests of those people, where the line tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,16 @@ class _Line:
         fingerprint, ids = self._ids(row, columns)
         said = [turn.text for turn in prompt if turn.role == "user"]
         words = tuple(map(digest_of_words, said))
-        return Example(system, prompt, replies, liked, ids, fingerprint, digest(row), words)
+        authors = self._authors(row)
+        return Example(
+            system, prompt, replies, liked, ids, fingerprint, digest(row), words, authors
+        )
+
+    def _authors(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        authors = row.get("authors") or []
+        if not isinstance(authors, list) or not all(isinstance(one, str) for one in authors):
+            raise self._wrong("has authors that are no list of digests")
+        return tuple(authors)
 
     def _columns(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """What the method reads of a line; a preference's better reply will do for SFT."""

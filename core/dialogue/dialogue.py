@@ -70,8 +70,10 @@ class Dialogue:
         self.stop_sequences: tuple[tuple[int, ...], ...] = ()
         """Empty: the next speaker's line has no fixed ids, so `Reply` ends the reply there."""
         self._format = format_
-        self._speaker_names = speaker_names
-        self._system_prompt = system_prompt
+        self.writes_names = speaker_names
+        """Whether people's names are in the prompts."""
+        self.system_prompt = system_prompt
+        """As it was set; a format may write one of its own where none is."""
         self._encoder = Encoder(tokenizer)
         self._cache = PromptCache()
         self._token_count = lru_cache(4096)(self._count_tokens)
@@ -144,11 +146,11 @@ class Dialogue:
 
         ModelError where the format cannot take that prompt, or the prompt leaves no room.
         """
-        format_, wanted = self._format, self._system_prompt
+        format_, wanted = self._format, self.system_prompt
         if system_prompt is not None or spec.thinking != self.spec.thinking:
             wanted = wanted if system_prompt is None else system_prompt
             format_ = load_format(spec, self.tokenizer, wanted)
-        names = self._speaker_names
+        names = self.writes_names
         return Dialogue(spec, self.tokenizer, format_, speaker_names=names, system_prompt=wanted)
 
     def reply(self, *, resume: str = "", thought: str = "") -> Reply:
@@ -264,7 +266,7 @@ class Dialogue:
         return ((turn,) for turn in turns)
 
     def _message(self, group: Sequence[Turn]) -> Message:
-        if self._speaker_names:
+        if self.writes_names:
             group = [with_name(turn, self.tokenizer.normalized) for turn in group]
         messages = list(map(self._format.message, group))
         thoughts = "\n".join(message.thought for message in messages if message.thought)

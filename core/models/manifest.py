@@ -44,6 +44,8 @@ class Manifest:
     options: dict[str, Any] = field(default_factory=dict)
     result: dict[str, float] = field(default_factory=dict)
     """The last numbers of the training, and those of the examples that were held out."""
+    authors: tuple[str, ...] = ()
+    """The digest of everybody whose words are in them, where the data set tells."""
     rewards: tuple[str, ...] = ()
     """The reward models that it was trained against, by `weights_digest` of their adapters."""
 
@@ -59,7 +61,7 @@ def read_manifest(directory: Path) -> Manifest | None:
         return None
     told = read_json(path)
     known = {one.name: told[one.name] for one in fields(Manifest) if one.name in told}
-    for name in ("examples", "words", "rewards"):
+    for name in ("examples", "words", "authors", "rewards"):
         known[name] = tuple(known.get(name, ()))
     try:
         return Manifest(**known)
@@ -77,9 +79,11 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def adapters_with(adapters: Iterable[Path], words: Collection[str]) -> Iterator[Path]:
-    """The adapters that were trained on any of these `words`, which are digests."""
+def adapters_with(
+    adapters: Iterable[Path], words: Collection[str], author: str = ""
+) -> Iterator[Path]:
+    """The adapters that were trained on any of these `words`, or on an author's: all digests."""
     for directory in adapters:
         manifest = read_manifest(directory)
-        if manifest and not set(words).isdisjoint(manifest.words):
+        if manifest and (author in manifest.authors or not set(words).isdisjoint(manifest.words)):
             yield directory

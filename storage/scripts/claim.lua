@@ -7,6 +7,7 @@ local LITTLE = 16
 local function lease(T, meta, J, job)
   job.thread = T
   refund_tokens(T, J, job) -- of an attempt that was lost
+  if (meta.duel or '') ~= '' then fix_duel(T, meta.duel) end
   job.state, job.attempts, job.starts = 'running', job.attempts + 1, job.starts + 1
   call('HSET', K('job', J), 'state', job.state, 'attempts', job.attempts, 'starts', job.starts)
   local gen = meta.gen + 1

@@ -33,16 +33,40 @@ local function done_event()
   return string.sub(A.done, 1, -2) .. ',"dropped":' .. A.dropped .. '}'
 end
 
+-- The new reply is a sample, and so is the one that somebody did not want.
+local function keep_regeneration()
+  if opted_out(T, job.author) or not keep_sample(T, job.replaces) then return end
+  if keep_sample(T, J) then call('HSET', K('sample', J), 'replaced', job.replaces) end
+end
+
+local function end_reply(traced)
+  if traced then
+    keep_trace(T, J, job, { A.trace.record })
+    if job.replaces then keep_regeneration() end
+  end
+  keep_reply(T, J, job, A.reply, A.reply_count)
+  for _, id in ipairs(A.evict) do drop_turn(T, id) end
+  if A.made ~= '' and call('EXISTS', K('delivery', J)) == 1 then
+    call('HSET', K('delivery', J), 'made', A.made)
+  end
+  finish_job(T, J, job, 'done', done_event())
+end
+
+local traced = A.trace and may_trace(T, meta) -- before anything of it is changed
+local whole = decoded(A.done).text ~= '' and A.reply ~= '' and not A.stopped
 write_counts()
 if type(A.cut) == 'table' then write_cut(A.cut) end
 charge_tokens(T, J, A.tokens)
-keep_reply(T, J, job, A.reply, A.reply_count)
-for _, id in ipairs(A.evict) do drop_turn(T, id) end
-if A.made ~= '' and call('EXISTS', K('delivery', J)) == 1 then
-  call('HSET', K('delivery', J), 'made', A.made)
+if not job.duel or (not job.first and not (whole and is_served(job.duel))) then
+  end_reply(traced)
+elseif not job.first then
+  begin_second_answer(T, J, job, traced)
+elseif whole and call('EXISTS', K('duel', J)) == 1 then
+  open_duel(T, J, job, traced)
+else
+  settle_alone(T, J, job)
 end
 if A.reach ~= '' then call('HSET', K('thread', T), 'reach', A.reach) end
-finish_job(T, J, job, 'done', done_event())
 schedule(T, nil, meta)
 touch_thread(T, 'turns', 'history', 'counts')
 return 'ok'

@@ -6,6 +6,7 @@ local meta = load_thread(T)
 -- a copy that comes late finds the mark
 call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', LIFE.seen)
 if not meta then return {} end
+drop_kept_of_turn(T, id)
 
 local ended = {}
 local function end_job(J, job)

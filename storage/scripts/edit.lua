@@ -75,7 +75,8 @@ if not (before and is_stale(decoded(before).revision)) then
   call('SADD', K('edits', T), id)
   touch('edits', T)
 end
-if not record then
+if not record then -- it has left the memory, and may stand in what is kept beside it
+  if meta then drop_kept_of_turn(T, id) end
   local kept = meta and aside(T, id)
   return kept and ask_again(kept) or { 'ignored', '', 0, '', 0 }
 end
@@ -89,6 +90,17 @@ if same then return { 'duplicate', '', 0, '', 0 } end
 call('HDEL', K('counts', T), id)
 record_changes(T, id)
 local to_read = unread and 1 or 0
+
+-- The answers of a duel are to another text than the question now has: nobody votes any more.
+local function open_duel_of(id)
+  for J, entry in pairs(hash(K('kept', T))) do
+    local duel = decoded(entry).question == id and hash(K('duel', J)) or {}
+    if duel.state == 'open' then return J, duel end
+  end
+end
+
+local spoilt, duel = open_duel_of(id)
+drop_kept_of_turn(T, id)
 
 local function covers(job)
   return job.turn == id or string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
@@ -120,13 +132,14 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
   local job = job_of(J)
   if covers(job) then
     if other then await_files(J, job) end
-    if meta.running == J then
+    if meta.running == J or job.first then
       -- the same job starts over: its core is fenced, and `Started` empties what was shown
       local used, til = nil, nil
       if A.quota then used, til = exhausted_quota(T, job.author) end
       if used then return refuse_restart(J, job, used, til) end
       charge_restart(T, J, job)
       call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
+      restart_duel(T, J, job)
       call('HDEL', K('job', J), 'cancel') -- who stopped it did not have this in mind
       schedule(T)
     end
@@ -139,10 +152,14 @@ local score = tonumber(call('ZSCORE', K('history', T), id) or -1)
 local reply = call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)[1]
 local newest = call('ZREVRANGE', K('history', T), 0, 0)[1]
 if score < 0 or not reply or reply ~= newest or call('ZCARD', K('jobs', T)) > 0 then
+  if spoilt then reveal(T, spoilt, duel) end
   return { 'kept', '', 0, '', 0, 0, to_read }
 end
 local job = new_job(turn.author, call('HGET', K('delivery', reply), 'note'), unread)
 job.replaces = reply
 local code, detail, til = refusal_reason(T, job)
-if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0, to_read } end
+if code then
+  if spoilt then reveal(T, spoilt, duel) end
+  return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0, to_read }
+end
 return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

@@ -12,6 +12,9 @@ if A.retry and said == 'cancelled' then
 elseif A.retry and attempts < A.max_attempts then
   call('HSET', K('job', J), 'state', 'waiting')
   schedule(T, now + A.backoff_ms * 2 ^ (attempts - 1))
+elseif job.first then -- it has an answer, and goes on as a usual reply
+  settle_alone(T, J, job)
+  schedule(T)
 elseif A.retry then
   give_up(T, J, job, A.code, A.message)
   schedule(T)

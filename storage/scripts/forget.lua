@@ -75,6 +75,7 @@ for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
     call('DEL', K('edited', T .. ' ' .. id))
     if turns[id].role == 'assistant' then forget_job(id) end
   end
+  drop_kept_of_person(T, A.author, true)
   forgotten = forgotten + #theirs + forget_aside(T)
   call('ZREM', K('person', who), T)
 end

@@ -21,4 +21,5 @@ local job = {
 if A.resumes then job.resumes = 1 end
 local code, detail, til = refusal_reason(T, job)
 if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
+close_duel(T, reply, 'over')
 return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }

@@ -18,7 +18,13 @@ for _, row in ipairs(A.threads) do
       end
       live('delivery', id)
     end
-    for _, name in ipairs({ 'thread', 'turns', 'history', 'mailbox', 'counts', 'changes', 'choice' }) do
+    for _, J in ipairs(call('HKEYS', K('kept', T))) do
+      for _, name in ipairs({ 'sample', 'duel' }) do
+        if call('PTTL', K(name, J)) > left then live(name, J) end
+      end
+    end
+    for _, name in ipairs({ 'thread', 'turns', 'history', 'mailbox', 'counts', 'changes', 'choice',
+      'kept' }) do
       live(name, T)
     end
     changed = changed + 1

@@ -128,6 +128,9 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = A.note, cost = A.cost,
 }
 if A.alone then job.alone = 1 end
+if A.duel and is_served(A.duel.lane) then -- else it is a usual reply
+  job.duel, job.votes, job.for_ms, job.alone = A.duel.lane, A.duel.votes, A.duel.for_ms, 1
+end
 if A.unread then job.unread = 1 end
 if A.measures then job.measures = 1 end
 if A.terms and A.terms ~= '' then job.terms = A.terms end

@@ -11,6 +11,8 @@ local function take_over(T)
   local J, job = oldest_job(T)
   if J and job.cancel then
     finish_stopped(T, J, job)
+  elseif J and job.first and job.attempts >= A.max_attempts then
+    settle_alone(T, J, job)
   elseif J and job.attempts >= A.max_attempts then
     give_up(T, J, job, 'internal', 'its core went away ' .. job.attempts .. ' times')
   elseif J then
@@ -32,7 +34,11 @@ for _, J in ipairs(due(K('deadlines'))) do
   end
   if job.state == 'waiting' and job.thread then
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
-    finish_job(job.thread, J, job, 'failed', failed_event('deadline'))
+    if job.first then
+      settle_alone(job.thread, J, job)
+    else
+      finish_job(job.thread, J, job, 'failed', failed_event('deadline'))
+    end
     if was then schedule(job.thread) end
     over = over + 1
   else
@@ -42,11 +48,31 @@ for _, J in ipairs(due(K('deadlines'))) do
   end
 end
 
+-- Nobody gives the second answer any more, or the time for votes is over.
+local function look_at_duel(J)
+  local duel = hash(K('duel', J))
+  local job = duel.state == 'writing' and job_of(J) or {}
+  if not duel.thread or not load_thread(duel.thread) then
+    call('ZREM', K('duels'), J)
+  elseif duel.state == 'open' then
+    reveal(duel.thread, J, duel)
+  elseif job.state == 'waiting' and not is_served(job.lane) then
+    settle_alone(duel.thread, J, job)
+    schedule(duel.thread)
+  elseif job.state == 'waiting' or job.state == 'running' then
+    call('ZADD', K('duels'), now + LOOK_MS, J)
+  else
+    call('ZREM', K('duels'), J)
+  end
+end
+
+for _, J in ipairs(due(K('duels'))) do look_at_duel(J) end
+
 call('ZREMRANGEBYSCORE', K('threads'), '-inf', now - LIFE.threads)
 
 -- These are written all the time: their lifetime is renewed here rather than at each write.
 for _, name in ipairs({ 'leases', 'delayed', 'deadlines', 'open', 'arrivals', 'threads', 'resets',
-  'marks', 'dead', 'purges' }) do
+  'marks', 'dead', 'purges', 'duels', 'optouts', 'salt' }) do
   touch(name)
 end
 
@@ -59,7 +85,7 @@ local rewrite = gone_since and tonumber(gone_since) < now - A.rewrite_ms
 if rewrite then call('DEL', K('rewrite')) end
 
 local next_due = math.huge
-for _, name in ipairs({ 'leases', 'delayed', 'deadlines' }) do
+for _, name in ipairs({ 'leases', 'delayed', 'deadlines', 'duels' }) do
   local first = call('ZRANGE', K(name), 0, 0, 'WITHSCORES')
   next_due = math.min(next_due, tonumber(first[2] or math.huge))
 end

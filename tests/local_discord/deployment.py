@@ -60,21 +60,27 @@ class DiscordDeployment:
         """New stores, as each process has them, on the shared Redis."""
         stores = StoreFixture.over(self.stores.redis)
         leases = RedisLeases(stores.store)
-        return Stores(stores.queue, stores.history, stores.deliveries, leases, stores.feedback)
+        opinions = stores.feedback, stores.preferences
+        return Stores(stores.queue, stores.history, stores.deliveries, leases, *opinions)
 
     async def start_core(
-        self, tokens_per_second: float = 0.0, context_length: int = 16_384, lane: str = LANE
+        self,
+        tokens_per_second: float = 0.0,
+        context_length: int = 16_384,
+        lane: str = LANE,
+        policy: Policy | None = None,
     ) -> asyncio.Task[None]:
         stores = StoreFixture.over(self.stores.redis)
         process_settings = WorkerSettings(lane=lane, name=f"core {len(self.tasks)}", drain=0.0)
         length = context_length
-        spec = replace(CATALOGUE["echo"], context_length=length, max_new_tokens=length // 2)
+        spec = replace(
+            CATALOGUE["echo"], name=lane, context_length=length, max_new_tokens=length // 2
+        )
         engine, dialogue = EchoEngine(tokens_per_second), Dialogue.load(spec, None)
         stop = asyncio.Event()
         self.stops.append(stop)
-        worker = Worker(
-            stores.queue, stores.history, engine, dialogue, process_settings, self.rulebook
-        )
+        rulebook = RedisRules(stores.store, policy) if policy else self.rulebook
+        worker = Worker(stores.queue, stores.history, engine, dialogue, process_settings, rulebook)
         task = asyncio.create_task(worker.run(stop), name=f"core {len(self.tasks)}")
         self.tasks.append(task)
         await self.stores.queue.announce(lane, "the first", 60)

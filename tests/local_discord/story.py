@@ -123,7 +123,7 @@ async def a_story(
     behaviour = replace(BEHAVIOUR, reads=reads, **options)
     context = new_context(client, pace, stores, behaviour, relay, lambda: envs[0].now().timestamp())
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
-    actions = Actions(apart, stores.history, stores.deliveries, stores.feedback)
+    actions = Actions(apart, stores.history, stores.deliveries, stores.feedback, stores.preferences)
     catch_up = CatchUp(apart, actions, stores.history)
     context = replace(context, relay=apart, actions=actions, catch_up=catch_up)
     client.serve(context)

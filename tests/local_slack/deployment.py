@@ -44,6 +44,8 @@ class SlackDeployment:
     settings: dict[str, Any] = field(default_factory=dict)
     lease: float = 15.0
     minute: float = 60.0
+    policy: Policy = field(default_factory=Policy)
+    """What henji.toml would say."""
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
     _tasks: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class SlackDeployment:
     @property
     def rulebook(self) -> RedisRules:
         """The rules of places, as admins set them."""
-        return RedisRules(self.store(), Policy())
+        return RedisRules(self.store(), self.policy)
 
     async def adapter(self, name: str = "adapter") -> None:
         """Start an adapter, and wait for its socket."""
@@ -135,7 +137,7 @@ class SlackDeployment:
     def _serve(self, name: str) -> tuple[asyncio.Task[None], asyncio.Event]:
         stop = asyncio.Event()
         audit, cores = RedisAudit(self.store()), self.stores().queue.cores
-        access = Access(self.rulebook, audit, Policy(), cores)
+        access = Access(self.rulebook, audit, self.policy, cores)
         process_settings = RelaySettings(
             LANE, name, lease=self.lease, take_over=0.1, positions=0.1, drain=0.5, access=access
         )

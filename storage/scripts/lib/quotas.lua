@@ -28,11 +28,12 @@ local function charge_tokens(T, J, total)
   call('HSET', K('job', J), 'charged', total)
 end
 
+-- Those of a duel's first answer stay: the longer reply is charged.
 local function refund_tokens(T, J, job)
-  local charged = tonumber(job.charged) or 0
-  if not job.day or charged <= 0 then return end
-  add_usage(T, job.day, job.author, 'tokens', -charged)
-  call('HDEL', K('job', J), 'charged')
+  local charged, first = tonumber(job.charged) or 0, tonumber(job.first) or 0
+  if not job.day or charged <= first then return end
+  add_usage(T, job.day, job.author, 'tokens', first - charged)
+  call('HSET', K('job', J), 'charged', first)
 end
 
 local function refund(T, J, job)

@@ -2,6 +2,7 @@
 
 -- Ends a stopped reply that no core holds: the streamed text becomes the reply.
 local function finish_stopped(T, J, job)
+  if job.first then return settle_alone(T, J, job) end
   local text, record = shown_text(J), ''
   if text ~= '' then
     record = cjson.encode({ v = '1', role = 'assistant', author = job.lane, name = '', text = text,
@@ -41,6 +42,7 @@ local function forget_thread(T, by)
   for _, id in ipairs(call('SMEMBERS', K('edits', T))) do -- a late copy of the message is edited too
     call('PEXPIRE', K('edited', T .. ' ' .. id), 60000)
   end
+  drop_all_kept(T)
   call('DEL', K('jobs', T), K('turns', T), K('history', T), K('mailbox', T), K('counts', T),
     K('aside', T), K('changes', T), K('replies', T), K('edits', T))
   rewrite_later()
