@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 from core.types import BETWEEN_FILES, Turn, TurnFile
 
-Kind: TypeAlias = Literal["text", "unsure", "image", "other"]
-"""``unsure``: neither name nor type says whether it is text; the content decides."""
+Kind: TypeAlias = Literal["text", "unsure", "image", "link", "other"]
+"""``unsure``: neither name nor type says whether it is text; the content decides. ``link``: a
+message that the words link to; it stands with the files, and is read where that leaks nothing."""
 
 MOST_BYTES = 256 * 1024
 """Of all files of one message together."""
@@ -129,9 +130,14 @@ def _kind(name: str, type_: str) -> Kind:
     return "unsure" if not type_ or type_ == "application/octet-stream" else "other"
 
 
+def linked_message(name: str, address: str) -> File:
+    """A message that a text links to."""
+    return File(clean_name(name), "link", 0, address)
+
+
 def to_read(files: Iterable[File]) -> tuple[File, ...]:
-    """The files that are read."""
-    return tuple(file for file in files if file.kind in ("text", "unsure"))
+    """The files and linked messages that are read."""
+    return tuple(file for file in files if file.kind in ("text", "unsure", "link"))
 
 
 def is_question(text: str, files: Iterable[File]) -> bool:
@@ -232,7 +238,7 @@ def unread(files: Iterable[File]) -> tuple[ReadFile, ...]:
 
 
 def _block(read: ReadFile) -> str:
-    what = "image" if read.file.kind == "image" else "file"
+    what = {"image": "image", "link": "linked message"}.get(read.file.kind, "file")
     if read.text is None:
         return f"[{what}: {read.file.name}]"
     fence = "~" * max(3, *(len(f) + 1 for f in _FENCES.findall(read.text)), 3)

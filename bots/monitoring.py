@@ -167,6 +167,9 @@ class InstrumentedPlatform:
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return await self._count("names", None, self._platform.names(thread))
 
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        return await self._count("linked", None, self._platform.linked(thread, address))
+
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._count("earlier", None, self._platform.earlier(thread, before, after))
 

@@ -180,6 +180,10 @@ class Platform(Protocol):
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
         """What the channel and the bot are called there: for system prompts that name them."""
+
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        """The message that an address links to, where everyone who will see an answer in this
+        thread may read it; None anywhere else. This asks the platform, and never guesses."""
         ...
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:

@@ -30,6 +30,8 @@ SECONDS = 10.0
 PAUSES = (0.5, 2.0)
 """Seconds between tries."""
 
+MOST_LINKS, MOST_LINKED = 3, 16_000
+"""Linked messages of one message that are read, and the bytes of each."""
 PAST_FILES, PAST_SECONDS = 5, 3.0
 """Of what was said before: a thread is held for a few seconds more than this."""
 
@@ -41,9 +43,15 @@ will not give it, OSError where another try may help."""
 async def read_files(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...]:
     """Every file, those of text with their text. Unreadable names the first that cannot be read."""
     wanted = to_read(files)
-    check(wanted)
+    check([file for file in wanted if file.kind != "link"])
     room, read = MOST_BYTES, []
+    links = [file for file in files if file.kind == "link"]
     for file in files:
+        if file.kind == "link":
+            read.append(
+                await _linked(file, fetch) if file in links[:MOST_LINKS] else ReadFile(file)
+            )
+            continue
         if file not in wanted:
             read.append(ReadFile(file))
             continue
@@ -54,6 +62,15 @@ async def read_files(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...
         # a quarter of a megabyte takes milliseconds to decode: others need not wait for it
         read.append(await asyncio.to_thread(text_of, file, content))
     return tuple(read)
+
+
+async def _linked(file: File, fetch: Fetch) -> ReadFile:
+    """A message that the words link to; only named where it cannot be read."""
+    try:
+        content = await _content(file, fetch, MOST_LINKED)
+    except Unreadable:
+        return ReadFile(file)
+    return ReadFile(file, content[:MOST_LINKED].decode(errors="ignore"))
 
 
 async def _content(file: File, fetch: Fetch, most: int) -> bytes:

@@ -23,8 +23,8 @@ from bots.attachments import File, Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
 from bots.errands import Errands
 from bots.monitoring import InstrumentedPlatform
-from bots.platform import Incoming, Platform, Status
-from bots.quotes import Quote, pointing
+from bots.platform import Incoming, Platform, PlatformRefused, Status
+from bots.quotes import BOT_LABEL, Quote, pointing
 from bots.reading import read_files, read_past, read_some
 from core.access_policy import Asker
 from core.background import cancel, repeat_forever
@@ -408,7 +408,7 @@ class Relay:
         """
         try:
             async with self._reading:
-                read = await read_files(files, partial(self._platform.fetch, thread))
+                read = await read_files(files, partial(self._fetch, thread))
         except Unreadable as fault:
             named = attachments.with_files(_nothing_said(turn), attachments.unread(files))
             sources = () if turn == quoted else [file.source for file in named.files]
@@ -416,6 +416,19 @@ class Relay:
             return partial(self._queue.turn_away, *told)
         whole = attachments.with_files(_nothing_said(turn), read)
         return partial(self._queue.attach, thread, whole, "" if turn == quoted else job)
+
+    async def _fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
+        """A file's content, or a linked message's text, in the bounds of `Platform`."""
+        if file.kind != "link":
+            return await self._platform.fetch(thread, file, most)
+        found = await self._platform.linked(thread, file.address)
+        if found is None or not await self._is_read(found):
+            raise PlatformRefused("a linked message is not read here")
+        turn = found.turn
+        if await self._history.is_forgotten(found.thread, turn.author, turn.at):
+            raise PlatformRefused("a linked message is forgotten")
+        by = "" if turn.text.startswith(BOT_LABEL) else f"{turn.name or turn.author}:\n"
+        return f"{by}{turn.text}".strip().encode()
 
     async def _until_stored(
         self, step: Callable[[], Awaitable[bool]], goes_on: Callable[[], bool]
@@ -432,7 +445,7 @@ class Relay:
     async def _read_kept(self, thread: ThreadKey, turn: str, files: Sequence[File]) -> None:
         """Read the files of a message that nobody is asked to answer; at worst they stay named."""
         async with self._reading:
-            read = await read_some(files, partial(self._platform.fetch, thread))
+            read = await read_some(files, partial(self._fetch, thread))
         with contextlib.suppress(StoreUnavailable):
             await self._queue.attach(thread, attachments.with_files(_nothing_said(turn), read))
 

@@ -247,6 +247,10 @@ class History(Protocol):
         ``space …`` and ``person …``, in the part of the store where the thread lies."""
         ...
 
+    async def is_forgotten(self, thread: ThreadKey, author: str, at: float) -> bool:
+        """Whether what a person said in this thread at that time was reset or forgotten since."""
+        ...
+
     async def takes_part(self, thread: ThreadKey) -> bool: ...
 
 

@@ -207,6 +207,15 @@ class RedisHistory:
         found = await self._store.command("hgetall", keys.key("marks", self._store.bucket(thread)))
         return {name: float(at) / 1000 for name, at in found.items()}
 
+    async def is_forgotten(self, thread: ThreadKey, author: str, at: float) -> bool:
+        space = f"{thread.platform}:{thread.space}"
+        channel = ":".join(str(thread).split(":")[:3])
+        names = (f"thread {thread}", f"channel {channel}", f"space {space}",
+                 f"person {space}:{author}")  # fmt: skip
+        marks = keys.key("marks", self._store.bucket(thread))
+        found = await self._store.command("hmget", marks, *names)
+        return any(1000 * at <= int(mark) for mark in found if mark)
+
     async def takes_part(self, thread: ThreadKey) -> bool:
         name = keys.key("thread", self._store.bucket(thread), str(thread))
         return bool(await self._store.command("exists", name))

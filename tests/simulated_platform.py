@@ -47,6 +47,8 @@ class Board:
     said: dict[ThreadKey, dict[str, Turn]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     """By address."""
+    linked: dict[str, Incoming] = field(default_factory=dict)
+    """Messages that may be read, by their link."""
     _numbers: Any = field(default_factory=lambda: count(1))
 
     # -- people ---------------------------------------------------------------------------------
@@ -166,6 +168,12 @@ class SimulatedPlatform:
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return PlaceNames("general", "henji")
+
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        async def effect() -> Incoming | None:
+            return self.board.linked.get(address)
+
+        return await self.wire("linked", effect)
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         async def effect() -> Sequence[Incoming]:

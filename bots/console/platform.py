@@ -79,6 +79,9 @@ class ConsolePlatform:
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return PlaceNames(thread.channel, "Henji")
 
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        return None
+
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import discord
 
@@ -16,6 +17,8 @@ from bots.platform import Incoming, PlaceNames, PlatformRefused
 from bots.strings import is_own_sentence
 from core.types import ThreadKey
 
+NEWS_THREAD, PUBLIC_THREAD, PRIVATE_THREAD = 10, 11, 12
+"""Types of channels."""
 MAX_MESSAGES = 100
 """More than the context of today's models holds."""
 
@@ -93,6 +96,44 @@ class Backfill:
         messages = self._read(place, guild, found[:most])
         return Reading(messages, more=len(found) > most)
 
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        """The message behind a link, where everyone who sees an answer in `thread` may read it.
+
+        It is in the same channel or in the one that the thread is of; or in one of the same server
+        that everybody there may read. A direct message is in no server.
+        """
+        link = convert.LINK.match(address)
+        if link is None:
+            return None
+        guild = None if thread.space == DIRECT else thread.space
+        await self._api.acquire()
+        try:
+            if link["channel"] not in (thread.thread, thread.channel):
+                same = guild is not None and link["guild"] == guild
+                if not (same and await self._is_open(thread.space, link["channel"])):
+                    return None
+            channel = self._client.get_partial_messageable(int(link["channel"]))
+            message = await channel.fetch_message(int(link["message"]))
+        except (discord.NotFound, discord.Forbidden):
+            return None
+        bot = convert.bot_in(self._client, message.guild)
+        turn, roles = convert.turn_of(message, bot), convert.roles_of(message.author)
+        named = [f"[file: {file.name}]" for file in convert.files_of(message)]
+        turn = replace(turn, text="\n\n".join(filter(None, [turn.text, *named])))
+        return Incoming(thread, turn, addressed=False, roles=roles) if turn.text else None
+
+    async def _is_open(self, guild: str, ident: str) -> bool:
+        """Whether everybody in a server may read a channel, or a public thread of it."""
+        http = self._client.http
+        channel: Mapping[str, Any] = await http.get_channel(int(ident))
+        if channel["type"] in (NEWS_THREAD, PUBLIC_THREAD):
+            channel = await http.get_channel(int(channel["parent_id"]))
+        if channel["type"] == PRIVATE_THREAD or channel.get("nsfw"):
+            return False
+        if channel.get("guild_id") != guild:
+            return False
+        return _everybody_reads(guild, channel, await http.get_roles(int(guild)))
+
     async def _messages(
         self, thread: ThreadKey, guild: discord.Guild | None, before: str, after: float
     ) -> AsyncIterator[discord.Message]:
@@ -121,6 +162,15 @@ class Backfill:
             return  # made without one, or a forum post, which contains its first message
         if message.created_at > floor:
             yield message
+
+
+def _everybody_reads(guild: str, channel: Mapping[str, Any], roles: Sequence[Any]) -> bool:
+    """Whether the role that everybody in a server has may read a channel."""
+    everybody = next(discord.Permissions(int(r["permissions"])) for r in roles if r["id"] == guild)
+    for overwrite in channel.get("permission_overwrites", ()):
+        if overwrite["id"] == guild:
+            everybody.handle_overwrite(int(overwrite["allow"]), int(overwrite["deny"]))
+    return everybody.view_channel and everybody.read_message_history
 
 
 def model_text(text: str) -> str:

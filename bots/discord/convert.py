@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 
 import discord
 
-from bots.attachments import File, file_of
+from bots.attachments import File, file_of, linked_message
 from bots.discord import DIRECT, PLATFORM
 from bots.discord.markdown import (
     READ_TYPES,
@@ -168,10 +168,29 @@ def incoming(
         note=_address_of(message, thread, bot, locale).pack(),
         roles=roles_of(author),
         has_past=thread.thread != str(message.id) and not is_personal(thread),
-        files=files_of(message),
+        files=pointed_at(message),
         can_vote=True,
         quote=quote_in(message, bot),
     )
+
+
+LINK = re.compile(
+    r"https://(?:\w+\.)?discord(?:app)?\.com/channels"
+    r"/(?P<guild>@me|\d{1,21})/(?P<channel>\d{1,21})/(?P<message>\d{1,21})"
+)
+"""A link to a message, as Discord copies it."""
+
+
+def links_in(text: str) -> tuple[File, ...]:
+    """The messages that a text links to, outside code."""
+    found = {match[0]: f"{match['channel']}/{match['message']}"
+             for match in LINK.finditer(without_code(text))}  # fmt: skip
+    return tuple(linked_message(name, address) for address, name in found.items())
+
+
+def pointed_at(message: discord.Message) -> tuple[File, ...]:
+    """The files of a message, and the messages that its words link to."""
+    return (*files_of(message), *links_in(message.content))
 
 
 def files_of(message: discord.Message) -> tuple[File, ...]:
@@ -490,7 +509,7 @@ def incoming_command(
     past = not is_personal(thread)
     return Incoming(
         thread, turn, addressed=True, note=address.pack(), has_past=past, alone=True,
-        roles=roles_of(interaction.user), interactive=True, files=files,
+        roles=roles_of(interaction.user), interactive=True, files=(*files, *links_in(text)),
         can_vote=not (private or token_only or user_installed),
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ class EditHandler:
         if not known and not await self._context.deliveries.quoting(thread, str(message.id)):
             return
         where, ident = found[0] if found else thread, str(message.id)
-        text, files = convert.text_of(message, bot), convert.files_of(message)
+        text, files = convert.text_of(message, bot), convert.pointed_at(message)
         if not text and not files:  # nothing is left of it, or the bot may not read the rest
             await self._forget(where, ident)
             return

@@ -511,6 +511,9 @@ class DiscordPlatform:
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return await self._backfill.names(thread)
 
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        return await self._backfill.linked(thread, address)
+
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)
 

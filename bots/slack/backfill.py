@@ -79,6 +79,27 @@ class Backfill:
         messages = await self.replies(thread, f"{after:.6f}", before, within=EARLIER_SECONDS)
         return await self._read(thread, messages)
 
+    async def message(self, thread: ThreadKey, ts: str) -> Incoming | None:
+        """One message of a thread; None where there is none to read."""
+        client = await self._workspaces.client(thread.space)
+        answer = await self._api.call(
+            "conversations.replies",
+            thread.space,
+            thread.channel,
+            lambda: client.conversations_replies(
+                channel=thread.channel,
+                ts=thread.thread,
+                oldest=ts,
+                latest=ts,
+                inclusive=True,
+                limit=1,
+                include_all_metadata=True,
+            ),
+            within=EARLIER_SECONDS,
+        )
+        found = [message for message in answer["messages"] if message["ts"] == ts]
+        return next(iter(await self._read(thread, found)), None)
+
     async def _read(
         self, thread: ThreadKey, messages: Sequence[Mapping[str, Any]]
     ) -> Sequence[Incoming]:

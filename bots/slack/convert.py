@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from html import unescape
 from typing import Any, Literal, TypeAlias
 
-from bots.attachments import File, file_of
+from bots.attachments import File, file_of, linked_message
 from bots.platform import Incoming
 from bots.quotes import joined, of_bot
 from bots.slack.extract import bot_name, carried_by, forwarded_files, words_of
 from bots.slack.markdown import ZERO_WIDTH_SPACE
+from bots.text import without_code
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]
@@ -46,6 +47,13 @@ _COMMANDS: Mapping[str, TextCommand] = {
     "stop": "stop",
     "停止": "stop",
 }
+
+
+LINK = re.compile(
+    r"https://[\w.-]+\.slack\.com/archives/(?P<channel>[CDG][A-Z0-9]+)/p(?P<at>\d{10})(?P<rest>\d{6})"
+    r"(?:\?thread_ts=(?P<root>\d+\.\d+))?"
+)
+"""A link to a message, as Slack copies it; behind `p` is the message's ts."""
 
 
 class Malformed(Exception):
@@ -191,6 +199,14 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
         event_id=str(body.get("event_id", "")),
         edited=str((message.get("edited") or {}).get("ts", "")),
     )
+
+
+def links_in(text: str) -> tuple[File, ...]:
+    """The messages that a text in Slack's markup links to, outside code."""
+    seen = without_code(text)
+    found = {match[0]: f"{match['channel']}/p{match['at']}{match['rest']}"
+             for match in LINK.finditer(seen)}  # fmt: skip
+    return tuple(linked_message(name, address) for address, name in found.items())
 
 
 def files_of(message: Json) -> tuple[File, ...]:
@@ -350,9 +366,14 @@ def incoming(
         note=note,
         has_past=posted.inside,
         stranger=stranger,
-        files=posted.files,
+        files=pointed_at(posted),
         can_vote=True,
     )
+
+
+def pointed_at(posted: MessagePosted) -> tuple[File, ...]:
+    """The files of a message, and the messages that its words link to."""
+    return (*posted.files, *links_in(posted.text))
 
 
 def bot_label(posted: MessagePosted, names: Mapping[str, str]) -> str:

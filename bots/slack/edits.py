@@ -41,5 +41,5 @@ class EditHandler:
         words = "" if command else convert.whole_text(posted, bot, names)
         stranger = await self._context.users.is_stranger(bot, posted.user, posted.user_team)
         asker = Asker(posted.key, posted.user, stranger=stranger)
-        files = () if command else posted.files
+        files = () if command else convert.pointed_at(posted)
         await self._context.relay.edited(asker, posted.ts, words, posted.edited, files)

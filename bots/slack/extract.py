@@ -6,6 +6,7 @@ It is in Slack's own markup, as its words are, until `convert.readable` converts
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from html import unescape
 from typing import Any, TypeAlias
 
 from bots.attachments import clean_name
@@ -39,7 +40,7 @@ def carried_by(message: Json) -> str:
     parts = [
         _shared(attachment) if _is_share(attachment) else _attachment(attachment)
         for attachment in message.get("attachments") or ()
-        if automatic or _is_share(attachment)
+        if _is_forward(attachment, message) or (automatic and not _is_share(attachment))
     ]
     return joined(parts)
 
@@ -53,8 +54,16 @@ def bot_name(message: Json) -> str:
 def forwarded_files(message: Json) -> Iterator[Json]:
     """The files of what a message forwards."""
     for attachment in message.get("attachments") or ():
-        if _is_share(attachment):
+        if _is_forward(attachment, message):
             yield from attachment.get("files") or ()
+
+
+def _is_forward(attachment: Json, message: Json) -> bool:
+    """Whether an attachment is a forwarded message. The preview of a message that the words link to
+    is none: not everyone who will see an answer may be able to read that message."""
+    address = str(attachment.get("from_url") or "")
+    previews = bool(address) and address in unescape(str(message.get("text") or ""))
+    return _is_share(attachment) and (bool(attachment.get("is_share")) or not previews)
 
 
 def _is_share(attachment: Json) -> bool:

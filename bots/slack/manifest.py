@@ -27,7 +27,7 @@ SCOPES = (
     "users:read",
 )
 LATER_SCOPES = {
-    "channels:read": "the names of channels, for system prompts and summaries,",
+    "channels:read": "the names of channels, for system prompts, links and summaries,",
     "files:read": "files",
     "groups:read": "the names of private channels, for the same,",
     "mpim:history": "group direct messages",

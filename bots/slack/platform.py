@@ -38,8 +38,9 @@ from bots.slack.api import (
     post_privately,
 )
 from bots.slack.backfill import Backfill
-from bots.slack.convert import PLATFORM, REPLY_METADATA
+from bots.slack.convert import LINK, PLATFORM, REPLY_METADATA
 from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, TOO_LONG
+from bots.slack.links import Audience
 from bots.slack.markdown import ZERO_WIDTH_SPACE, has_table, mended, settled
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import Intake, StatusIndicator
@@ -84,6 +85,7 @@ class SlackPlatform:
         self._api = api
         self._pacer = ReplyPacer(api.limiter)
         self._backfill = backfill
+        self._audience = Audience(workspaces, api)
         self._history = history
         self._model = model
         self._streams = Streams(workspaces, api, wanted=streaming)
@@ -453,6 +455,17 @@ class SlackPlatform:
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return await self._backfill.names(thread)
+
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        link = LINK.match(address)
+        if link is None or not await self._audience.may_read(thread, link["channel"]):
+            return None
+        ts = f"{link['at']}.{link['rest']}"
+        place = replace(thread, channel=link["channel"], thread=link["root"] or ts)
+        try:
+            return await self._backfill.message(place, ts)
+        except (Refused, NoRoom):
+            return None
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return await self._backfill.earlier(thread, before, after)

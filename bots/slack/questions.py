@@ -18,7 +18,7 @@ import structlog
 from bots.platform import Incoming, PlatformRefused
 from bots.slack import components
 from bots.slack.context import Context
-from bots.slack.convert import PLATFORM, QUESTION_METADATA
+from bots.slack.convert import PLATFORM, QUESTION_METADATA, links_in
 from bots.slack.rate_limits import POST
 from bots.strings import failure, say
 from core.ports import Outbox
@@ -112,9 +112,9 @@ class Questions:
         )
         has_past = bool(place.thread)
         note = {"locale": locale}
-        await self._context.relay.submit(
-            Incoming(key, turn, True, note=note, has_past=has_past, can_vote=True)
-        )
+        files = links_in(question.text)
+        asked = Incoming(key, turn, True, note=note, has_past=has_past, files=files, can_vote=True)
+        await self._context.relay.submit(asked)
 
     async def _posted_before(self, question: Question) -> str | None:
         backfill, since = self._context.backfill, question.cared_for - 2 * STALE_SECONDS

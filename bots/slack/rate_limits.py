@@ -24,6 +24,7 @@ PER_MINUTE = {
     "conversations.info": 50,
     "conversations.members": 100,
     "conversations.replies": 50,
+    "users.list": 20,
     "chat.appendStream": 100,
     "chat.postEphemeral": 100,
     "users.info": 100,

@@ -212,6 +212,9 @@ class RemotePlatform:
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return PlaceNames(thread.channel, "Henji")
 
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        return None
+
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> list[Incoming]:
         async with asyncio.timeout(self.call_seconds):
             rows = await self.line.ask("earlier", str(thread), "", before, after)

@@ -92,6 +92,7 @@ class Rest:
             ("GET", "/applications/{app}/commands", "commands", self._registered),
             ("GET", "/applications/{app}/guilds/{guild}/commands", "commands", self._registered),
             ("GET", chan, "channel", self._channel),
+            ("GET", "/guilds/{guild}/roles", "channel", self._roles),
             ("PATCH", chan, "channel", self._change_channel),
             ("POST", chan + "/typing", "typing", self._typing),
             ("GET", chan + "/messages", "history", self._history),
@@ -224,6 +225,12 @@ class Rest:
 
     async def _channel(self, request: web.Request, body: p.Payload) -> Any:
         return self.world.channel(request.match_info["channel"])
+
+    async def _roles(self, request: web.Request, body: p.Payload) -> Any:
+        guild = request.match_info["guild"]
+        if guild not in self.world.guilds:
+            raise Refusal(*MISSING_ACCESS)
+        return [p.role(guild, "@everyone"), *self.world.guilds[guild]["roles"]]
 
     async def _change_channel(self, request: web.Request, body: p.Payload) -> Any:
         channel = self._writable(request.match_info["channel"])

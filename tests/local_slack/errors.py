@@ -133,6 +133,9 @@ _OWN: Mapping[str, str] = {
         invalid_ts_oldest list_record_comment_fetch_failed method_not_supported_for_channel_type
         thread_not_found
     """,
+    "users.list": """
+        invalid_cursor invalid_limit limit_required
+    """,
     "oauth.v2.access": """
         bad_client_secret bad_redirect_uri cannot_install_an_org_installed_app invalid_client_id
         invalid_code invalid_code_verifier invalid_grant_type invalid_refresh_token no_scopes

@@ -369,6 +369,14 @@ class Methods:
         team = person.team if person else self.workspace.team
         return message.payload() | {"team": team, "user_team": team}
 
+    def do_users_list(self, arguments: Json, app: Installation) -> Json:
+        users = [
+            {"id": person.id, "team_id": person.team, "is_restricted": person.guest}
+            for person in self.workspace.people.values()
+        ]
+        bot = {"id": app.bot_user, "team_id": app.team, "is_bot": True}
+        return {"members": [*users, bot], "response_metadata": {"next_cursor": ""}}
+
     def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:
         """The thread's first message comes first, whatever time is asked for: a guess, from what
         apps are written to expect."""
@@ -376,7 +384,12 @@ class Methods:
         if not messages:
             raise Refused("thread_not_found")
         oldest, latest = arguments.get("oldest", "0"), arguments.get("latest", "9e12")
-        inside = [m for m in messages if float(oldest) < float(m.ts) < float(latest)]
+        ends = arguments.get("inclusive") in (True, "1", "true")
+        inside = [
+            m
+            for m in messages
+            if float(oldest) < float(m.ts) < float(latest) or (ends and m.ts in (oldest, latest))
+        ]
         start, size = int(arguments.get("cursor") or 0), int(arguments.get("limit", 1000))
         size = min(size, self.page)
         root = [] if start else [m for m in messages[:1] if m not in inside]
@@ -393,6 +406,8 @@ class Methods:
         if channel in self.workspace.without_app and private:
             raise Refused("channel_not_found")
         kinds = {"is_im": channel.startswith("D"), "is_mpim": channel.startswith("G")}
+        kinds |= {"is_channel": channel.startswith("C")}
+        kinds |= {"is_ext_shared": channel in self.workspace.shared}
         named = {} if channel.startswith("D") else {"name": f"channel-{channel.lower()}"}
         return {"channel": {"id": channel, "is_private": private, **kinds, **named}}
 

@@ -41,6 +41,8 @@ class Person:
     locale: str = "ja-JP"
     admin: bool = False
     bot: bool = False
+    guest: bool = False
+    """They see only the channels that they are members of."""
     enterprise: str = ""
     """The Enterprise Grid organization, which events may name in the place of the workspace."""
 
@@ -160,6 +162,8 @@ class Workspace:
         """Private channel -> its members."""
         self.without_app: set[str] = set()
         """Channels that the app is no member of."""
+        self.shared: set[str] = set()
+        """Channels with people of other organisations."""
         self.without_answer: set[str] = set()
         """Methods whose calls get no answer and have no effect."""
         self.violations: list[str] = []

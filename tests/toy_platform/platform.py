@@ -51,6 +51,9 @@ class ToyPlatform:
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return PlaceNames("the counter", "Henji")
 
+    async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
+        return None
+
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         return ()
 

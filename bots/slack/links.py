@@ -1,0 +1,112 @@
+"""Who sees an answer: a linked message is read only where all of them may read it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slack_sdk.errors import SlackApiError
+
+from bots.platform import PlatformRefused
+from bots.slack.api import NoRoom, SlackApi, Workspaces
+from core.types import Bounded, ThreadKey
+
+PAGES, PAGE = 5, 1000
+"""Of a channel's members, and of a workspace's users; where there are more, nothing is read."""
+KEPT_SECONDS = 600.0
+"""How long it is remembered who is a guest."""
+WITHIN_SECONDS = 4.0
+"""The longest wait for the rate limits."""
+
+
+class Audience:
+    """Who sees what is said in a channel, as Slack tells."""
+
+    def __init__(self, workspaces: Workspaces, api: SlackApi) -> None:
+        self._workspaces = workspaces
+        self._api = api
+        self._members = Bounded[str, tuple[float, frozenset[str]]](100)
+
+    async def may_read(self, thread: ThreadKey, channel: str) -> bool:
+        """Whether everyone who sees an answer in `thread` may read `channel`.
+
+        It is the same channel; or it is public, and where the answer stands there are only full
+        members of the workspace: guests and other organisations read only what they are in.
+        """
+        if channel == thread.channel:
+            return True
+        try:
+            return await self._is_open(thread, channel)
+        except (SlackApiError, PlatformRefused, NoRoom):
+            return False  # a scope is missing, or Slack does not know the channel
+
+    async def _is_open(self, thread: ThreadKey, channel: str) -> bool:
+        there = await self._info(thread, channel)
+        here = await self._info(thread, thread.channel)
+        of_team = there.get("context_team_id", thread.space) == thread.space
+        public = there.get("is_channel") and not there.get("is_private", True)
+        if not (of_team and public) or _is_shared(here):
+            return False
+        people = await self._people(thread)
+        return bool(people) and people <= await self._full_members(thread)
+
+    async def _info(self, thread: ThreadKey, channel: str) -> Mapping[str, Any]:
+        client = await self._workspaces.client(thread.space)
+        answer = await self._call(
+            "conversations.info", thread, lambda: client.conversations_info(channel=channel)
+        )
+        found: Mapping[str, Any] = answer["channel"]
+        return found
+
+    async def _people(self, thread: ThreadKey) -> frozenset[str]:
+        client = await self._workspaces.client(thread.space)
+
+        def page(cursor: str) -> Any:
+            return client.conversations_members(
+                channel=thread.channel, cursor=cursor or None, limit=PAGE
+            )
+
+        pages = await self._pages("conversations.members", thread, page)
+        return frozenset(member for found in pages for member in found["members"])
+
+    async def _full_members(self, thread: ThreadKey) -> frozenset[str]:
+        at, members = self._members.get(thread.space, (0.0, frozenset[str]()))
+        if at and time.monotonic() - at < KEPT_SECONDS:
+            return members
+        client = await self._workspaces.client(thread.space)
+
+        def page(cursor: str) -> Any:
+            return client.users_list(cursor=cursor or None, limit=PAGE)
+
+        pages = await self._pages("users.list", thread, page)
+        users = [user for found in pages for user in found["members"]]
+        members = frozenset(str(u["id"]) for u in users if _is_full_member(u, thread.space))
+        self._members[thread.space] = (time.monotonic(), members)
+        return members
+
+    async def _pages(self, method: str, thread: ThreadKey, page: Any) -> Sequence[Any]:
+        """Every page of an answer; none where there are too many."""
+        found, cursor = [], ""
+        for _ in range(PAGES):
+            answer = await self._call(method, thread, lambda: page(cursor))  # noqa: B023 -- at once
+            found.append(answer)
+            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
+            if not cursor:
+                return found
+        return ()
+
+    async def _call(self, method: str, thread: ThreadKey, call: Any) -> Any:
+        return await self._api.call(
+            method, thread.space, thread.channel, call, within=WITHIN_SECONDS
+        )
+
+
+def _is_shared(channel: Mapping[str, Any]) -> bool:
+    """Whether people of other organisations are in a channel, or may soon be."""
+    return any(channel.get(f"is_{how}shared") for how in ("ext_", "pending_ext_", "org_"))
+
+
+def _is_full_member(user: Mapping[str, Any], team: str) -> bool:
+    kinds = ("is_restricted", "is_ultra_restricted", "is_stranger")
+    return not any(user.get(kind) for kind in kinds) and user.get("team_id", team) == team
