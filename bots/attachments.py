@@ -27,6 +27,7 @@ MOST_BYTES = 256 * 1024
 MOST_FILES = 10
 """So many files of a message are read; with more text files than that, it is refused."""
 MOST_NAMED = 25
+MOST_IN_SENTENCE = 3
 NAME_LENGTH = 80
 NOTE = "secret_files"
 """In a delivery's note: the files that are still to be read. An address may open the file to anyone
@@ -143,6 +144,12 @@ def to_read(files: Iterable[File]) -> tuple[File, ...]:
 def is_question(text: str, files: Iterable[File]) -> bool:
     """Whether a message has anything that can be answered: words, or a file that is read."""
     return bool(text.strip()) or bool(to_read(files))
+
+
+def names_of(files: Sequence[File]) -> str:
+    """The names of the first files, for a sentence."""
+    named = ", ".join(f"`{file.name}`" for file in files[:MOST_IN_SENTENCE])
+    return f"{named}, …" if len(files) > MOST_IN_SENTENCE else named
 
 
 def check(files: Sequence[File]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 from bots.attachments import File, clean_name
 from core.types import Turn
@@ -62,6 +64,13 @@ def forwarded(text: str, name: str = "") -> str:
 def of_bot(name: str, text: str) -> str:
     """The post of another bot or of a webhook; nothing where it has no text."""
     return f"{BOT_LABEL}{clean_name(name)}]\n{text}" if text.strip() else ""
+
+
+def image(name: str, address: str = "") -> str:
+    """A picture that is seen and not read, by its name, or that at the end of its address; nothing
+    where it has neither."""
+    name = name.strip() or PurePosixPath(urlsplit(address).path).name
+    return f"[image: {clean_name(name)}]" if name or address else ""
 
 
 def joined(parts: Iterable[str]) -> str:

@@ -122,7 +122,7 @@ async def test_the_bots_own_notices_are_not_read_as_earlier_turns(
     for author, text in (
         (ALICE, "one"),
         (bot, f"echo: one\n-# {say('cut_short', 'en')}"),
-        (bot, say("files_not_read", "ja")),
+        (bot, say("files_not_read", "ja", files="`a.png`")),
         (bot, say("busy", "en", waiting=7)),
         (bot, say("cannot_post_here", "en", channel="<#5>")),
         (other, "beep"),

@@ -68,7 +68,7 @@ async def test_a_picture_alone_is_not_answered_but_told(
     plan = deployment.discord.add_file(general, "plan.png", b"\x89PNG\r\n", "image/png")
     await deployment.discord.says(ALICE, general, "<@bot>", attachments=[plan])
     [note] = await deployment.discord.until(lambda: deployment.discord.replies(general))
-    assert note["content"] == say("files_not_read", "en")
+    assert note["content"] == say("files_not_read", "en", files="`plan.png`")
     assert await deployment.nothing_owed()
 
 

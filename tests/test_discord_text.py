@@ -58,8 +58,22 @@ GONE = {"type": 19, "message_reference": {"type": 0, "message_id": "1", "channel
         "referenced_message": None}  # fmt: skip
 FILE = {"id": "1", "filename": "trace.log", "size": 4, "url": "https://x", "proxy_url": "https://x"}
 
+POLL = {
+    "question": {"text": "Lunch?"}, "allow_multiselect": False, "layout_type": 1,
+    "expiry": "2030-01-01T00:00:00+00:00",
+    "answers": [
+        {"answer_id": 1, "poll_media": {"text": "Curry", "emoji": {"id": None, "name": "🍛"}}},
+        {"answer_id": 2, "poll_media": {"text": "Noodles"}},
+    ],
+}  # fmt: skip
+
 PEOPLE: dict[str, tuple[p.Payload, str, str]] = {
     "words": ({}, "see there", "see there"),
+    "a poll": ({"poll": POLL}, "", "[poll]\nLunch?\n- 🍛 Curry\n- Noodles"),
+    "a reply to a poll": (
+        answering(BOB, "", poll=POLL), "which is cheaper?",
+        "[in reply to Bob]\n> [poll]\n> Lunch?\n> - 🍛 Curry\n> - Noodles\n\nwhich is cheaper?",
+    ),
     "the preview of a link": (
         {"embeds": [{"type": "link", "title": "A page", "description": "About it"}]},
         "https://example.com",
@@ -141,6 +155,56 @@ BOTS: dict[str, tuple[p.Payload, str, str]] = {
             {"type": 17, "id": 1, "components": [{"type": 10, "id": 2, "content": "# Backup"},
                                                  {"type": 10, "id": 3, "content": "took 4 min"}]}]},
         "", "# Backup\n\ntook 4 min",
+    ),
+    "a deploy in components": (
+        {"flags": 1 << 15, "components": [
+            {"type": 9, "id": 1, "components": [{"type": 10, "id": 2, "content": "## Deployed 4.2"},
+                                                {"type": 10, "id": 3, "content": "by <@5>"}],
+             "accessory": {"type": 2, "id": 4, "style": 5, "label": "Log", "url": "https://x.org"}},
+            {"type": 14, "id": 5, "divider": True, "spacing": 1},
+            {"type": 12, "id": 6, "items": [
+                {"media": {"url": "https://x.org/a.png"}, "description": "errors [after]"},
+                {"media": {"url": "https://x.org/g/latency.png?x=1"}}]}]},
+        "",
+        "## Deployed 4.2\n\nby @unknown-user\n\n[image: errors after]\n\n[image: latency.png]",
+    ),
+    "a graph of an alert": (
+        {"embeds": [embed(title="CPU above 90 %", image={"url": "https://x.org/render/cpu.png"})]},
+        "", "CPU above 90 %\n[image: cpu.png]",
+    ),
+    "an event of a calendar, with its time": (
+        {"embeds": [embed(title="Review", description="<t:1767348000:t>, room 4",
+                          timestamp="2026-01-02T19:00:00+09:00", footer={"text": "Team"})]},
+        "", "Review\n10:00 UTC, room 4\nTeam · 2026-01-02 10:00 UTC",
+    ),
+    "an uptime alert": (
+        {"embeds": [embed(title="shop is down", timestamp="2026-01-02T10:04:00+00:00",
+                          fields=[field("Check", "https://shop.example.com"),
+                                  field("Reason", "`502`")])]},
+        "",
+        "shop is down\nCheck: https://shop.example.com\nReason: `502`\n2026-01-02 10:04 UTC",
+    ),
+    "an incident of a status page": (
+        {"embeds": [embed(author={"name": "Status"}, title="Cards are slow",
+                          description="**Investigating** - we look into it",
+                          thumbnail={"url": "https://x.org/logo.png"})]},
+        "", "Status\nCards are slow\n**Investigating** - we look into it",
+    ),
+    "a page to who is on call": (
+        {"embeds": [embed(title="P1: db-1", fields=[field("Assigned", "<@&9> <#8>")])]},
+        "<@&9> please look", "@unknown-role please look\n\nP1: db-1\n"
+        "Assigned: @unknown-role #unknown",
+    ),
+    "a review of code": (
+        {"embeds": [embed(author={"name": "kana"}, title="[app] Changes asked for: #31 Retry",
+                          description="```diff\n- sleep(1)\n+ backoff()\n```")]},
+        "",
+        "kana\n[app] Changes asked for: #31 Retry\n```diff\n- sleep(1)\n+ backoff()\n```",
+    ),
+    "a pushed commit": (
+        {"embeds": [embed(title="[app:main] 2 new commits",
+                          description="[`1a2b3c4`](https://x.org/1) Fix retry - kana")]},
+        "", "[app:main] 2 new commits\n[`1a2b3c4`](https://x.org/1) Fix retry - kana",
     ),
     "the answer to a command": ({"type": 20}, "Uptime: 3 days", "Uptime: 3 days"),
     "a webhook's own name": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from html import unescape
 
 import pytest
 from redis.asyncio import Redis
@@ -64,11 +65,34 @@ async def test_a_picture_is_named_and_its_person_is_told_in_the_same_reply(
     assert deployment.slack.whispers("U1") == []
 
 
+async def test_a_canvas_is_named_by_its_title_and_never_loaded(deployment: SlackDeployment) -> None:
+    canvas = deployment.slack.upload("Sprint_notes", b"<html>notes</html>", "text/html")
+    canvas |= {"mimetype": "application/vnd.slack-docs", "filetype": "quip", "mode": "quip"}
+    canvas |= {"title": "Sprint & notes"}
+    ts = await deployment.slack.say("C1", "U1", f"{BOT} Summarise", files=[canvas])
+    reply = await deployment.answered("C1", ts, "echo: Summarise\n\n[file: Sprint & notes]")
+    assert "`Sprint & notes`" in unescape(str(reply.blocks))
+    await deployment.slack.say("C1", "U1", BOT, files=[canvas])
+    await deployment.slack.until(lambda: deployment.slack.whispers("U1"))
+    (told,) = deployment.slack.whispers("U1")
+    assert told.text == say("files_not_read", "ja", files="`Sprint &amp; notes`")
+    assert deployment.slack.workspace.downloads == []
+
+
+async def test_a_pasted_table_alone_is_a_question(deployment: SlackDeployment) -> None:
+    cells = [[{"type": "raw_text", "text": text} for text in row] for row in ("ab", "12")]
+    table = {"fallback": "[no preview available]", "blocks": [{"type": "table", "rows": cells}]}
+    ts = await deployment.slack.say("C1", "U1", BOT, attachments=[table])
+    await deployment.answered("C1", ts, "echo: a | b\n1 | 2")
+
+
 async def test_a_picture_alone_is_told_and_not_answered(deployment: SlackDeployment) -> None:
     plan = deployment.slack.upload("plan.png", b"\x89PNG", "image/png")
     await deployment.slack.say("C1", "U1", BOT, files=[plan])
     await deployment.slack.until(lambda: deployment.slack.whispers("U1"))
-    assert deployment.slack.whispers("U1")[0].text == say("files_not_read", "ja")
+    assert deployment.slack.whispers("U1")[0].text == say(
+        "files_not_read", "ja", files="`plan.png`"
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,41 @@ def share(text: str, **more: Any) -> dict[str, Any]:
     return made | {"channel_id": "C2", "ts": "3.0", "footer": "Posted in #ops"} | more
 
 
+def raw(text: str) -> dict[str, str]:
+    return {"type": "raw_text", "text": text}
+
+
+PRICES = {"type": "table", "rows": [
+    [raw("Name"), raw("Price")],
+    [{"type": "rich_text", "elements": rich("Tea &\nmilk")["elements"]},
+     {"type": "raw_number", "value": 80}],
+    [raw(""), raw("<none>")], [raw(""), raw("")], []]}  # fmt: skip
+AS_TEXT = "Name | Price\nTea & milk | 80\n | <none>"
+
+
 PEOPLE: dict[str, tuple[dict[str, Any], str]] = {
+    "a table that is pasted": (
+        {"text": "<@U0HENJI> which is cheapest?", "blocks": [rich("which is cheapest?")],
+         "attachments": [{"id": 1, "fallback": "[no preview available]", "blocks": [PRICES]}]},
+        f"which is cheapest?\n\n{AS_TEXT}",
+    ),
+    "a table alone": (
+        {"text": "", "attachments": [{"fallback": "[no preview available]", "blocks": [PRICES]}]},
+        AS_TEXT,
+    ),
+    "a table among the blocks": (
+        {"text": "which?", "blocks": [rich("which?"), PRICES]}, f"which?\n{AS_TEXT}",
+    ),
+    "the preview of a link that has a table": (
+        {"text": "<https://example.com>",
+         "attachments": [{"from_url": "https://example.com", "blocks": [PRICES]}]},
+        "https://example.com",
+    ),
+    "a forward of a table": (
+        {"text": "", "attachments": [share("", message_blocks=[
+            {"message": {"blocks": [rich("prices"), PRICES]}}])]},
+        "[forwarded from Bob]\n> prices\n> Name | Price\n> Tea & milk | 80\n>  | <none>",
+    ),
     "words": ({"text": "see &lt;there&gt; <@U2>"}, "see <there> @Bob"),
     "rich text": ({"text": "fallback", "blocks": [rich("it is & was")]}, "it is & was"),
     "the preview of a link": (
@@ -131,6 +165,52 @@ BOTS: dict[str, tuple[dict[str, Any], str]] = {
          "attachments": [{"fields": [{"title": f"f{n}", "value": str(n)} for n in range(60)]}]},
         "\n".join(f"f{n}: {n}" for n in range(50)),
     ),
+    "an attachment without a preview": (
+        {"text": "", "attachments": [{"fallback": "[no preview available]"}]}, "",
+    ),
+    "a graph of an alert, with its time": (
+        {"text": "", "attachments": [
+            {"title": "CPU above 90 %", "image_url": "https://x.example.com/g/cpu%3E.png?at=1",
+             "footer": "Watchtower", "ts": 1767348000}]},
+        "CPU above 90 %\n[image: cpu%3E.png]\nWatchtower · 2026-01-02 10:00 UTC",
+    ),
+    "a time that is none": (
+        {"attachments": [{"title": "Up", "ts": "soon"}, {"title": "Down", "ts": 1e300}]},
+        "Up\n\nDown",
+    ),
+    "an uptime alert": (
+        {"text": "Down", "blocks": [
+            {"type": "alert", "level": "error", "text": mrkdwn("*shop* is down")},
+            {"type": "card", "title": mrkdwn("shop.example.com"), "subtitle": plain("since 10:04"),
+             "body": mrkdwn("HTTP 502 from &lt;2 regions&gt;"),
+             "actions": [{"type": "button", "text": plain("Acknowledge")}]}]},
+        "*shop* is down\nshop.example.com\nsince 10:04\nHTTP 502 from <2 regions>",
+    ),
+    "a deploy with a table of its services": (
+        {"text": "Deployed", "blocks": [{"type": "header", "text": plain("Deployed 4.2")}, PRICES]},
+        f"Deployed 4.2\n{AS_TEXT}",
+    ),
+    "a status page in containers": (
+        {"text": "Status", "blocks": [
+            {"type": "container", "title": plain("Payments"), "subtitle": mrkdwn("_degraded_"),
+             "child_blocks": [{"type": "section", "text": mrkdwn("Cards are slow")},
+                              {"type": "alert", "text": plain("next news at 11:00")}]},
+            {"type": "container", "title": plain("unseen"), "rich_text_title": rich("Mail"),
+             "child_blocks": []},
+            {"type": "carousel", "elements": [{"type": "card", "title": mrkdwn("Search: up")}]}]},
+        "Payments\n_degraded_\nCards are slow\nnext news at 11:00\nMail\nSearch: up",
+    ),
+    "the plan of another agent": (
+        {"text": "Plan", "blocks": [{"type": "plan", "title": "Restore db-1", "tasks": [
+            {"type": "task_card", "task_id": "1", "title": "Find a backup", "status": "complete",
+             "details": rich("of today"), "output": rich("3 found")}]}]},
+        "Restore db-1\nFind a backup\nof today\n3 found",
+    ),
+    "a recording in a review": (
+        {"text": "Demo", "blocks": [{"type": "video", "title": plain("Demo of #12"),
+         "alt_text": "a demo", "description": plain("the new login")}]},
+        "[video: Demo of #12]\nthe new login",
+    ),
     "an attachment of another bot with nothing": ({"text": "", "attachments": [{"id": 1}]}, ""),
 }  # fmt: skip
 
@@ -193,6 +273,26 @@ def test_the_files_of_a_forward_are_the_message_s() -> None:
     file = {"id": "F1", "name": "trace.log", "url_private": "https://files.slack.com/x"}
     found = posted({"user": "U1", "text": "", "attachments": [share("look", files=[file])]})
     assert [file.name for file in found.files] == ["trace.log"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ({"mimetype": "application/vnd.slack-docs", "filetype": "quip", "mode": "quip",
+          "name": "Sprint_notes", "title": "Sprint notes"}, "Sprint notes"),
+        ({"mimetype": "application/vnd.slack-docs", "name": "plan.md", "title": ""}, "plan.md"),
+        ({"mimetype": "text/plain", "filetype": "space", "mode": "space", "name": "-",
+          "title": "Old post"}, "Old post"),
+        ({"mimetype": "application/vnd.slack-list", "filetype": "list", "title": "Tasks"}, "Tasks"),
+    ],
+)  # fmt: skip
+def test_slack_s_own_documents_are_named_by_their_title_and_never_read(
+    file: dict[str, str], name: str
+) -> None:
+    """Behind their addresses are pages of HTML."""
+    found = {"id": "F1", "url_private_download": "https://files.slack.com/x", **file}
+    (read,) = posted({"user": "U1", "text": "look", "files": [found]}).files
+    assert (read.name, read.kind) == (name, "other")
 
 
 COMMON_MARK = MarkdownIt("commonmark").enable("strikethrough")

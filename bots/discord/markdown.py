@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import discord
 
-from bots.quotes import forwarded, joined, of_bot
+from bots.quotes import forwarded, image, joined, of_bot
 from bots.text import block_lines, characters, without_code
 
 TABLE_WIDTH = 56
@@ -191,6 +192,7 @@ def whole_text(message: discord.Message, read: Read, automatic: bool) -> str:
     A person's embeds are previews of links, which come and go: they are not read.
     """
     parts = [read(message.content)]
+    parts += [_poll(message.poll)] if message.poll else []
     parts += [_forwarded(snapshot, read) for snapshot in message.message_snapshots]
     if not automatic:
         return joined(parts)
@@ -212,6 +214,11 @@ def own_words(content: str) -> str:
     return "\n".join(line for line in content.split("\n") if not line.startswith("-# "))
 
 
+def _poll(poll: discord.Poll) -> str:
+    answers = [" ".join(f"{a.emoji or ''} {a.text or ''}".split()) for a in poll.answers]
+    return "\n".join(["[poll]", poll.question or "", *(f"- {answer}" for answer in answers)])
+
+
 def _forwarded(snapshot: discord.MessageSnapshot, read: Read) -> str:
     parts = [read(snapshot.content), *_embeds(snapshot.embeds, read)]
     return forwarded(joined([*parts, *_texts(snapshot.components, read)]))
@@ -223,8 +230,15 @@ def _embeds(embeds: Iterable[discord.Embed], read: Read) -> list[str]:
 
 def _embed(embed: discord.Embed, read: Read) -> str:
     fields = [_field(field, read) for field in embed.fields[:MOST_FIELDS]]
-    lines = [embed.author.name, embed.title, embed.description, *fields, embed.footer.text]
+    lines = [embed.author.name, embed.title, embed.description, *fields]
+    lines += [image("", embed.image.url or ""), _below(embed)]
     return "\n".join(read(line) for line in lines if line and line.strip())
+
+
+def _below(embed: discord.Embed) -> str:
+    """The small print of an embed: its footer and its time."""
+    at = f"{embed.timestamp.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if embed.timestamp else ""
+    return " · ".join(filter(None, (embed.footer.text, at)))
 
 
 def _field(field: Any, read: Read) -> str:
@@ -234,8 +248,10 @@ def _field(field: Any, read: Read) -> str:
 
 
 def _texts(components: Iterable[Any], read: Read) -> Iterator[str]:
-    """The text displays of a message, inside sections and containers too."""
+    """The text displays and pictures of a message, inside sections and containers too."""
     for component in components:
         if isinstance(component, discord.TextDisplay):
             yield read(component.content)
+        if isinstance(component, discord.MediaGalleryComponent):
+            yield from (image(item.description or "", item.media.url) for item in component.items)
         yield from _texts(getattr(component, "children", ()), read)

@@ -11,7 +11,7 @@ import discord
 import structlog
 
 from bots.actions import Actor, is_follow_up
-from bots.attachments import is_question
+from bots.attachments import is_question, names_of
 from bots.discord import convert
 from bots.discord.api import nonce_for
 from bots.discord.context import Context, within
@@ -103,7 +103,7 @@ class MessageHandler:
             log.warning("the bot may not open threads, so it replies", channel=message.channel.id)
         if not _asks(incoming):
             key = "files_not_read" if incoming.files else "nothing_asked_here"
-            await self._reply(message, key)
+            await self._reply(message, key, files=names_of(incoming.files))
         elif receipt is None:
             await self._reply(message, "store_down")
         elif receipt and receipt.outcome == "queued" and not self._context.behaviour.reads:
@@ -200,9 +200,9 @@ class MessageHandler:
         except discord.HTTPException as error:  # the reply itself will meet it, and say so
             log.warning("no word on how to go on", channel=address.channel, code=error.code)
 
-    async def _reply(self, message: discord.Message, key: str) -> None:
+    async def _reply(self, message: discord.Message, key: str, **values: object) -> None:
         """A sentence under a message, once even if the message is delivered again."""
-        text = say(key, self._context.locale_in(message))
+        text = say(key, self._context.locale_in(message), **values)
         nonce = nonce_for(f"{key[:3]}{message.id}", 0)
         channel, ident = str(message.channel.id), str(message.id)
         try:

@@ -215,11 +215,25 @@ def files_of(message: Json) -> tuple[File, ...]:
     return tuple(map(_file_of, (*(message.get("files") or ()), *forwarded_files(message))))
 
 
+_DOCUMENT_MODES = frozenset(("external", "quip", "space", "list"))
+"""Files that are no plain text where Slack has them: on another company's host, canvases, posts of
+old, and lists. Their addresses lead to pages."""
+_DOCUMENT_TYPES = frozenset(("quip", "canvas", "space", "post", "list"))
+
+
+def _is_document(found: Json) -> bool:
+    """Whether a file is one of Slack's own documents, or another company's."""
+    type_ = str(found.get("mimetype") or "")
+    kind = found.get("filetype") in _DOCUMENT_TYPES or found.get("mode") in _DOCUMENT_MODES
+    return kind or type_.startswith("application/vnd.slack-")
+
+
 def _file_of(found: Json) -> File:
-    name = str(found.get("name") or found.get("title") or found.get("id") or "")
+    names = ("title", "name") if _is_document(found) else ("name", "title")
+    name = next((str(found[key]) for key in (*names, "id") if found.get(key)), "")
     address = str(found.get("url_private_download") or found.get("url_private") or "")
     file = file_of(name, str(found.get("mimetype") or ""), int(found.get("size") or 0), address)
-    if found.get("mode") == "external":  # on another company's host
+    if _is_document(found):
         return replace(file, kind="other")
     return file
 

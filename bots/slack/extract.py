@@ -6,25 +6,29 @@ It is in Slack's own markup, as its words are, until `convert.readable` converts
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any, TypeAlias
 
 from bots.attachments import clean_name
-from bots.quotes import joined
+from bots.quotes import image, joined
 from bots.slack.markdown import escaped, written
 
 Json: TypeAlias = Mapping[str, Any]
 
 MOST_FIELDS = 50
 """Of one attachment."""
+NO_PREVIEW = "[no preview available]"
+"""The fallback that Slack gives an attachment without one."""
 
 
 def words_of(message: Json) -> str:
     """What was written: of a bot's message its blocks, if they have text, else its text.
 
-    An app's ``text`` is the notification of what its blocks say: it would stand there twice.
+    An app's ``text`` is the notification of what its blocks say: it would stand there twice. The
+    ``text`` of a person's message has no tables.
     """
-    if message.get("bot_id"):
+    if message.get("bot_id") or any(map(_is_table, message.get("blocks") or ())):
         in_blocks = _blocks(message.get("blocks"))
         if in_blocks:
             return in_blocks
@@ -32,17 +36,26 @@ def words_of(message: Json) -> str:
 
 
 def carried_by(message: Json) -> str:
-    """What a message carries beside its words: what it forwards, and of a bot's all attachments.
+    """What a message carries beside its words: what it forwards, the tables that are pasted into
+    it, and of a bot's all attachments.
 
     A person's other attachments are previews of links, which come and go.
     """
-    automatic = bool(message.get("bot_id"))
-    parts = [
-        _shared(attachment) if _is_share(attachment) else _attachment(attachment)
-        for attachment in message.get("attachments") or ()
-        if _is_forward(attachment, message) or (automatic and not _is_share(attachment))
-    ]
-    return joined(parts)
+    return joined(_carried(attachment, message) for attachment in message.get("attachments") or ())
+
+
+def _carried(attachment: Json, message: Json) -> str:
+    if _is_share(attachment):
+        return _shared(attachment) if _is_forward(attachment, message) else ""
+    if message.get("bot_id"):
+        return _attachment(attachment)
+    if any(attachment.get(name) for name in _OF_PREVIEWS):
+        return ""
+    return _blocks(filter(_is_table, attachment.get("blocks") or ()))
+
+
+_OF_PREVIEWS = ("from_url", "original_url", "app_unfurl_url")
+"""Where the attachment is a preview of a link, and may have a table of an app's."""
 
 
 def bot_name(message: Json) -> str:
@@ -92,10 +105,21 @@ def _attachment(attachment: Json) -> str:
     lines = [
         *(str(attachment.get(name) or "") for name in ("pretext", "author_name", "title", "text")),
         *map(_field, fields),
-        str(attachment.get("footer") or ""),
+        escaped(image("", str(attachment.get("image_url") or ""))),
+        " · ".join(filter(None, (str(attachment.get("footer") or ""), _time(attachment)))),
     ]
     said = "\n".join(line.strip() for line in lines if line.strip())
-    return said or str(attachment.get("fallback") or "")
+    fallback = str(attachment.get("fallback") or "")
+    return said or ("" if fallback == NO_PREVIEW else fallback)
+
+
+def _time(attachment: Json) -> str:
+    """The time that Slack shows behind the footer; empty where there is none."""
+    try:
+        at = datetime.fromtimestamp(float(attachment["ts"]), UTC)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return ""
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def _field(field: Json) -> str:
@@ -112,11 +136,6 @@ def _blocks(blocks: Any) -> str:
 
 def _block(block: Json) -> str:
     match block.get("type"):
-        case "header":
-            return _text(block.get("text"))
-        case "section":
-            texts = [block.get("text"), *(block.get("fields") or ())]
-            return "\n".join(filter(None, map(_text, texts)))
         case "context":
             return " ".join(filter(None, map(_text, block.get("elements") or ())))
         case "markdown":
@@ -126,11 +145,62 @@ def _block(block: Json) -> str:
         case "image":
             name = _text(block.get("title")) or escaped(str(block.get("alt_text") or ""))
             return f"[image: {name}]" if name else ""
-    return ""
+        case "video":
+            name = _text(block.get("title")) or escaped(str(block.get("alt_text") or ""))
+            return "\n".join(filter(None, (f"[video: {name}]", _text(block.get("description")))))
+        case "table":
+            return "\n".join(filter(None, map(_row, block.get("rows") or ())))
+        case "container":
+            title = block.get("rich_text_title") or block.get("title")
+            return _part([title, block.get("subtitle"), block.get("child_blocks")])
+        case kind:
+            parts = (block.get(name) for name in _PARTS.get(str(kind), ()))
+            return "\n".join(filter(None, map(_part, parts)))
+
+
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "header": ("text",),
+    "section": ("text", "fields"),
+    "alert": ("text",),
+    "card": ("title", "subtitle", "body"),
+    "carousel": ("elements",),
+    "plan": ("title", "tasks"),
+    "task_card": ("title", "details", "output"),
+}
+"""The parts of a block that have its words, in the order in which they are shown."""
+
+
+def _part(part: Any) -> str:
+    """A part of a block: a text, a block, or several of either."""
+    if isinstance(part, list):
+        return "\n".join(filter(None, map(_part, part)))
+    is_text = not isinstance(part, Mapping) or part.get("type") in ("mrkdwn", "plain_text")
+    return _text(part) if is_text else _block(part)
+
+
+def _is_table(block: Json) -> bool:
+    return block.get("type") == "table"
+
+
+def _row(cells: Any) -> str:
+    said = [_cell(cell) for cell in cells or ()]
+    return " | ".join(said) if any(said) else ""
+
+
+def _cell(cell: Json) -> str:
+    """A table's cell on one line."""
+    if cell.get("type") == "rich_text":
+        text = written({"blocks": [cell]})
+    else:
+        value = cell.get("value", "")
+        text = escaped(str(cell.get("text") or ("" if value is None else value)))
+    return " ".join(text.split())
 
 
 def _text(text: Any) -> str:
-    """A text object in Slack's markup; a plain one has none."""
+    """A text object in Slack's markup, or a text; a plain one has none."""
+    if isinstance(text, str):
+        return escaped(text.strip())
     if not isinstance(text, Mapping) or "text" not in text:
         return ""
     said = str(text["text"] or "").strip()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bots.actions import Scope, is_follow_up
-from bots.attachments import is_question
+from bots.attachments import is_question, names_of
 from bots.choices import KINDS, Choices
 from bots.platform import Incoming, Status
 from bots.slack import convert
@@ -129,7 +129,8 @@ class MessageHandler:
             return False
         if self._first(posted, "nothing"):
             key = "files_not_read" if posted.files else "nothing_asked"
-            self._context.spawn(self._context.tell(posted.key, posted.user, key))
+            named = escape(names_of(posted.files))
+            self._context.spawn(self._context.tell(posted.key, posted.user, key, files=named))
         return True
 
     async def _run_command(self, command: TextCommand, posted: MessagePosted, bot: Bot) -> None:

@@ -117,7 +117,7 @@ ENGLISH: Final[dict[str, str]] = {
     "too_late": "That reply has ended already.",
     # Where and how to talk
     "mention_again": "To go on in this thread, mention me again: {mention}.",
-    "files_not_read": "I cannot read that kind of file, only messages and text files.",
+    "files_not_read": "I cannot read {files}, only messages and text files.",
     "stranger": "I answer only members of the workspace that runs me.",
     "cannot_post": "I am not allowed to write in {channel}. Please invite me there.",
     "post_refused": (

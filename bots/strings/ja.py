@@ -114,7 +114,7 @@ JAPANESE: Final[dict[str, str]] = {
     "too_late": "その返事はすでに終わっています。",
     # Where and how to talk
     "mention_again": "このスレッドで続けるには、もう一度メンションしてください: {mention}",
-    "files_not_read": "この種類のファイルは読めません。読めるのは、文章とテキストファイルです。",
+    "files_not_read": "{files}は読めません。読めるのは、文章とテキストファイルです。",
     "stranger": "このボットを運用しているワークスペースのメンバーにだけお答えしています。",
     "cannot_post": "{channel} に書き込む権限がありません。チャンネルに招待してください。",
     "post_refused": (
