@@ -93,7 +93,9 @@ async def question(slack: SlackDeployment, channel: str, to: str, ts: str) -> st
         await until(answered, 60)
     except TimeoutError:
         pytest.fail(f"remembered: {await slack.stores().texts(key)}")
-    return (await slack.stores().texts(key))[0]
+    text = (await slack.stores().texts(key))[0]
+    await slack.answered(channel, asked, f"echo: {text}")
+    return text
 
 
 async def test_in_slack_a_link_is_read_only_where_everyone_may_read_it(

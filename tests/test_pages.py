@@ -286,7 +286,8 @@ async def test_the_backup_of_the_page_is_restored_by_the_page(tmp_path: Path) ->
 
 OTHERS = {
     "PATH", "HF_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TORCH_INDEX_URL",
-    "COMPOSE_FILE", "COMPOSE_PROFILES", "HENJI_CONFIG", "HENJI_TEST_DATA", "HOME",
+    "COMPOSE_FILE", "COMPOSE_PROFILES", "HENJI_CONFIG", "HOME",
+    "HENJI_SLACK_WEB_API", "HENJI_TEST_DATA",
 }  # fmt: skip
 """Variables that others read, or the build."""
 
