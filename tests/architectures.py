@@ -15,7 +15,7 @@ import multiprocessing
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -81,6 +81,8 @@ class Found:
 
     verdict: Verdict
     reason: str = ""
+    usual: dict[str, Any] = field(default_factory=dict)
+    """What decides in a configuration, as it is where a model's own does not say it."""
 
 
 def kinds() -> list[str]:
@@ -91,12 +93,12 @@ def kinds() -> list[str]:
 # -- one type -------------------------------------------------------------------------------------
 
 
-def tiny(kind: str) -> PreTrainedModel:
+def tiny(kind: str, *, is_decoder: bool = True) -> PreTrainedModel:
     """A tiny model of this type; the last error where none can be made."""
     errors: list[Exception] = []
     for without in _WITHOUT:
         try:
-            config = _config(kind, without)
+            config = _config(kind, without, is_decoder)
             _check_size(config)
             torch.manual_seed(5)
             return _working(_model(config))
@@ -125,7 +127,7 @@ def _model(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _config(kind: str, without: Iterable[str]) -> PreTrainedConfig:
+def _config(kind: str, without: Iterable[str], is_decoder: bool) -> PreTrainedConfig:
     usual: Any = AutoConfig.for_model(kind)
     sizes = {name: size for name, size in _SIZES.items() if name not in without}
     more = _known(usual, sizes)
@@ -136,7 +138,7 @@ def _config(kind: str, without: Iterable[str]) -> PreTrainedConfig:
         elif isinstance(part, type) and issubclass(part, PreTrainedConfig):
             more[name] = _known(part(), sizes)
     if hasattr(usual, "is_decoder"):
-        more["is_decoder"] = True
+        more["is_decoder"] = is_decoder
     return AutoConfig.for_model(kind, **more)
 
 
@@ -145,9 +147,27 @@ def _known(config: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def examine(kind: str) -> Found:
+    """Run a type in the engine, and find what else decides."""
+    found = _run(kind)
+    return replace(found, usual=usual_of(kind)) if found.verdict == "exact" else found
+
+
+def usual_of(kind: str) -> dict[str, Any]:
+    """See `Found`: whether it is a decoder, and in what kinds of layers it attends."""
+    usual, found = AutoConfig.for_model(kind).get_text_config(), dict[str, Any]()
+    encodes = getattr(usual, "is_decoder", True) is False
+    if encodes and _run(kind, is_decoder=False).verdict != "exact":
+        found["is_decoder"] = False
+    if "chunked_attention" in (getattr(usual, "layer_types", None) or ()):
+        found["layer_types"] = ["chunked_attention"]
+        found["attention_chunk_size"] = usual.attention_chunk_size
+    return found
+
+
+def _run(kind: str, *, is_decoder: bool = True) -> Found:
     """Run a type in the engine, four prompts at once, beside the model itself."""
     try:
-        ours, theirs = tiny(kind), tiny(kind)
+        ours, theirs = (tiny(kind, is_decoder=is_decoder) for _ in range(2))
     except Exception as error:
         return Found("not built", in_brief(error))
     try:
@@ -242,6 +262,10 @@ def page(found: dict[str, Found]) -> str:
         "## Computed exactly",
         "",
         f"{served}.",
+        "",
+        "A model's own configuration may still ask for more: layers other than attention (those of "
+        "a real LFM2 are convolutions), a context longer than a chunk (Llama 4: 8,192), an encoder "
+        "(BERT without `is_decoder`). Such a model is refused, and `henji models pull` says so.",
         "",
         "## Refused before the first request",
         "",

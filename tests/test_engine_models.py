@@ -19,10 +19,11 @@ from core.engine.torch.block_manager import GIVEN_BACK, SIZE, BlockManager
 from core.errors import EngineRefused, ModelError
 from core.models.catalogue import ModelSpec, find_model
 from core.models.files import ARCHITECTURES as ARCHITECTURES_FILE
+from core.models.files import engine_verdict
 from core.models.weights import load_weights
 from core.settings import Settings
 from tests import tiny_models
-from tests.architectures import PAGE, Found, examine, kinds, page
+from tests.architectures import PAGE, Found, examine, kinds, page, usual_of
 from tests.test_engine import alone, engine_for, ids_of, reply, request_for
 from tests.tiny_models import ARCHITECTURES, architecture
 
@@ -32,7 +33,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "diffllama": {},
     "llama4_text": {"attention_chunk_size": 64},
     "bloom": {},
-    "bert": {"is_decoder": True},
+    "bert": {"is_decoder": False, "num_key_value_heads": None},
+    "electra": {"is_decoder": False, "num_key_value_heads": None},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
 }
 
 
@@ -51,10 +54,13 @@ async def test_a_model_is_computed_exactly(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-async def test_a_model_that_would_be_computed_wrong_is_refused(kind: str) -> None:
+async def test_a_model_that_would_be_computed_wrong_is_refused(kind: str, tmp_path: Path) -> None:
+    model = tiny_models.causal(kind, **REFUSED[kind])
     with pytest.raises(ModelError, match="cannot run in the torch engine") as caught:
-        await both(tiny_models.causal(kind, **REFUSED[kind]))
+        await both(model)
     assert "\n" not in str(caught.value)
+    model.config.save_pretrained(tmp_path)
+    assert f"the torch engine refuses the type {kind}" in engine_verdict(tmp_path)
 
 
 # -- the table of all types -----------------------------------------------------------------------
@@ -75,6 +81,11 @@ def test_every_causal_type_of_transformers_is_in_the_table_and_none_is_wrong() -
 @pytest.mark.parametrize("kind", SAMPLE)
 def test_a_type_is_what_the_table_says(kind: str) -> None:
     assert examine(kind).verdict == TABLE[kind]["verdict"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt_neox", "llama4"])
+def test_what_decides_in_a_configuration_is_what_the_table_says(kind: str) -> None:
+    assert usual_of(kind) == TABLE[kind]["usual"]
 
 
 # -- rotations ------------------------------------------------------------------------------------

@@ -139,6 +139,13 @@ def test_a_model_is_fetched_and_its_commit_written_down(tmp_path: Path) -> None:
     assert lines[-1] == f"org/tiny is here already, at revision {COMMIT}"
 
 
+LFM2 = {"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}
+LLAMA_4 = {
+    "model_type": "llama4",
+    "text_config": {"max_position_embeddings": 131072, "layer_types": None},
+}
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [
@@ -149,6 +156,30 @@ def test_a_model_is_fetched_and_its_commit_written_down(tmp_path: Path) -> None:
         (
             {"model_type": "llama", "quantization_config": {"quant_method": "awq"}},
             "the torch engine does not load quantized weights (awq)",
+        ),
+        (LFM2, "refuses the type lfm2: its layers are of the kind conv"),
+        (
+            {"model_type": "lfm2", "num_hidden_layers": 3, "full_attn_idxs": [1]},
+            "refuses the type lfm2: its layers are of the kind conv",
+        ),
+        ({"model_type": "lfm2", "full_attn_idxs": [1]}, "its layers are of the kind conv"),
+        (
+            {"model_type": "lfm2", "num_hidden_layers": 2, "full_attn_idxs": [0, 1]},
+            "the torch engine serves the type lfm2",
+        ),
+        (LLAMA_4, "refuses the type llama4: it attends in chunks. With context_length = 8192"),
+        (
+            {"model_type": "llama4", "text_config": {"max_position_embeddings": 4096}},
+            "the torch engine serves the type llama4",
+        ),
+        ({"model_type": "llama4_text"}, "refuses the type llama4_text: it attends in chunks"),
+        ({"model_type": "bert"}, "the torch engine refuses the type bert: it is an encoder"),
+        ({"model_type": "bert", "is_decoder": False}, "it is an encoder"),
+        ({"model_type": "bert", "is_decoder": True}, "the torch engine serves the type bert"),
+        ({"model_type": "gpt_neox", "is_decoder": False}, "the torch engine serves"),
+        (
+            {"model_type": "llama", "layer_types": 7, "full_attn_idxs": 3},
+            "refuses the type llama: its layers are of the kind 7",
         ),
     ],
 )
@@ -163,6 +194,21 @@ def test_a_pull_says_before_the_weights_whether_they_can_be_served(
     weights = next(n for n, line in enumerate(lines) if "pytorch_model.bin" in line)
     assert said < weights
     assert "serves" in lines[said] or "HENJI_ENGINE=openai" in lines[said]
+
+
+def test_a_pull_knows_the_context_length_of_the_settings(tmp_path: Path) -> None:
+    files = {**tiny_files(), "config.json": json.dumps(LLAMA_4).encode()}
+    table = {"source": "org/tiny", "context_length": 8192}
+    places = [
+        (Settings(data_dir=tmp_path / "a"), "org/tiny", "refuses"),
+        (Settings(data_dir=tmp_path / "b", context_length=8192), "org/tiny", "serves the type"),
+        (Settings(data_dir=tmp_path / "c", models={"mine": table}), "mine", "serves the type"),
+    ]
+    with hub(files) as there:
+        for settings, name, told in places:
+            lines: list[str] = []
+            pull_model(name, settings, None, lines.append, endpoint=there.address)
+            assert any(told in line for line in lines)
 
 
 def test_a_repository_of_gguf_files_alone_says_what_to_do(tmp_path: Path) -> None:

@@ -383,7 +383,15 @@ def pull_model(
         return convert_gguf(Path(source).expanduser(), settings.data_dir, progress)
     if not files.is_hub_id(source):
         raise UsageError(f"{name} is no model of the hub's: there is nothing to pull")
-    return pull(source, settings.data_dir, revision or pinned, progress, endpoint=endpoint)
+    return pull(
+        source,
+        settings.data_dir,
+        revision or pinned,
+        progress,
+        endpoint=endpoint,
+        context_length=settings.context_length
+        or settings.models.get(name, {}).get("context_length"),
+    )
 
 
 def _source(name: str, settings: Settings) -> tuple[str, str | None]:

@@ -52,13 +52,14 @@ def pull(
     progress: Progress,
     *,
     endpoint: str | None = None,
+    context_length: int | None = None,
 ) -> Path:
     """Download a model's files into the data directory, and record their commit.
 
     `revision` None is the downloaded one if there is one, else the head of `main`. `endpoint`
-    replaces the library's address of the hub. The next call resumes an interrupted download. A
-    model of another revision stays until the new one is complete. Raises ModelError with one
-    sentence.
+    replaces the library's address of the hub, and `context_length` is that of the settings. The
+    next call resumes an interrupted download. A model of another revision stays until the new one
+    is complete. Raises ModelError with one sentence.
     """
     directory = pulled_directory(data_dir, source)
     try:
@@ -75,7 +76,9 @@ def pull(
         _check_disk(source, partial, files)
         for number, file in enumerate(files, 1):
             if _is_weights(file) and number > 1 and not _is_weights(files[number - 2]):
-                progress(f"{source}: {engine_verdict(partial)}")  # small files come first
+                progress(
+                    f"{source}: {engine_verdict(partial, context_length)}"
+                )  # small files come first
             progress(f"{number}/{len(files)} {file.name} ({file.size / 1e6:,.1f} MB)")
             _fetch(source, file, commit, partial, endpoint, progress)
         _finish(source, commit, partial, directory)

@@ -12,8 +12,9 @@ import json
 import logging
 import math
 import re
+import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -68,8 +69,11 @@ ARCHITECTURES = Path(__file__).with_name("architectures.json")
 """Which types of models the torch engine serves; `make architectures` writes it."""
 
 
-def engine_verdict(directory: Path) -> str:
-    """Whether the torch engine serves the model, as far as its ``config.json`` tells."""
+def engine_verdict(directory: Path, context_length: int | None = None) -> str:
+    """Whether the torch engine serves the model, as far as its ``config.json`` tells.
+
+    `context_length` is that of the settings; None: the model's own.
+    """
     outer = read_json(directory / "config.json")
     elsewhere = "a vLLM server may serve it, through HENJI_ENGINE=openai"
     if isinstance(quantized := _flat(outer).get("quantization_config"), dict):
@@ -79,11 +83,48 @@ def engine_verdict(directory: Path) -> str:
     found = read_json(ARCHITECTURES).get(kind)
     if found is None:
         return f"the torch engine does not know the type {kind}; {elsewhere}"
+    reason = found["reason"] if found["verdict"] == "refused" else None
+    config = {**found["usual"], **_given(_flat(outer))}
+    if "is_decoder" in found["usual"] and not config["is_decoder"]:
+        reason = "it is an encoder, whose tokens attend to those after them"
+    if reason := reason or unserved_layers(config, context_length or _own_length(config)):
+        return f"the torch engine refuses the type {kind}: {reason}; {elsewhere}"
     if found["verdict"] == "exact":
         return f"the torch engine serves the type {kind}"
-    if found["verdict"] == "refused":
-        return f"the torch engine refuses the type {kind}: {found['reason']}; {elsewhere}"
     return f"whether the torch engine serves the type {kind} shows at its first start"
+
+
+def _given(config: dict[str, Any]) -> dict[str, Any]:
+    """What a configuration says, with the kinds of its layers where it says them by number."""
+    given = {name: value for name, value in config.items() if value is not None}
+    attending, layers = given.get("full_attn_idxs"), given.get("num_hidden_layers")
+    if isinstance(attending, list) and len(attending) != layers:
+        return {"layer_types": ["conv"], **given}
+    return given
+
+
+def _own_length(config: dict[str, Any]) -> int:
+    said = _length_in(config)
+    return said[1] if said else sys.maxsize
+
+
+PARTIAL_LAYERS = {
+    "sliding_attention": "sliding_window",
+    "chunked_attention": "attention_chunk_size",
+}
+"""The kinds of layers that attend to a part, and the length of that part in a configuration."""
+
+
+def unserved_layers(config: Mapping[str, Any], context_length: int) -> str | None:
+    """Why the torch engine cannot compute layers of such a configuration; None: it can."""
+    said, chunk = config.get("layer_types") or (), config.get("attention_chunk_size")
+    kinds = {str(kind) for kind in (said if isinstance(said, list | tuple) else [said])}
+    if unknown := sorted(kinds - {"full_attention", *PARTIAL_LAYERS}):
+        return f"its layers are of the kind {unknown[0]}"
+    chunked = "chunked_attention" in kinds
+    if chunked and isinstance(chunk, int) and 0 < chunk < context_length:
+        return f"it attends in chunks. With context_length = {chunk} it would be served exactly"
+    return None
 
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")

@@ -18,6 +18,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.errors import ModelError, in_brief
+from core.models.files import PARTIAL_LAYERS, unserved_layers
 
 _LIBRARY = cast("Any", torch.library.Library)("henji", "DEF")
 
@@ -127,16 +128,12 @@ def _cache_dtype(model: PreTrainedModel) -> torch.dtype:
     return torch.float32 if slow else model.dtype
 
 
-_WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
-"""The kinds of layers that attend to a part, and the length of that part in a configuration."""
-
-
 def windows_of(config: PretrainedConfig, context_length: int) -> tuple[int, ...]:
     """See `CacheShape`. A window that the context in use never reaches is no window."""
     kinds = getattr(config, "layer_types", None)
     if not kinds:
         kinds = ["sliding_attention"] * config.num_hidden_layers
-    lengths = (getattr(config, _WINDOWS.get(kind, ""), None) for kind in kinds)
+    lengths = (getattr(config, PARTIAL_LAYERS.get(kind, ""), None) for kind in kinds)
     windows = tuple(one if one and one < context_length else ALL for one in lengths)
     return windows if min(windows, default=ALL) < ALL else ()
 
@@ -160,14 +157,9 @@ def _check_supported(model: PreTrainedModel, context_length: int) -> None:
     if not model._supports_attention_backend:
         raise refused(model, "its attention cannot be replaced")
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if unknown := sorted(kinds - {"full_attention", *_WINDOWS}):
-        raise refused(model, f"its layers are of the kind {unknown[0]}")
-    chunk = getattr(config, "attention_chunk_size", None) or ALL
-    if "chunked_attention" in kinds and chunk < context_length:
-        raise refused(
-            model, f"it attends in chunks. With context_length = {chunk} it would be served exactly"
-        )
+    layers = {name: getattr(config, name, None) for name in ("layer_types", "attention_chunk_size")}
+    if reason := unserved_layers(layers, context_length):
+        raise refused(model, reason)
 
 
 def refused(model: PreTrainedModel, reason: str) -> ModelError:
