@@ -422,7 +422,8 @@ class Relay:
         if file.kind != "link":
             return await self._platform.fetch(thread, file, most)
         found = await self._platform.linked(thread, file.address)
-        if found is None or not await self._is_read(found):
+        here = replace(found, thread=thread) if found else None
+        if not (found and here and await self._is_read(found) and await self._is_read(here)):
             raise PlatformRefused("a linked message is not read here")
         turn = found.turn
         if await self._history.is_forgotten(found.thread, turn.author, turn.at):

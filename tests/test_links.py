@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import TypeAlias
 
 import pytest
 from redis.asyncio import Redis
 
+from bots.attachments import linked_message
 from bots.discord import convert as discord_convert
+from bots.platform import Incoming
 from bots.slack import convert as slack_convert
 from bots.slack.extract import carried_by
-from core.types import ThreadKey
+from core.access_policy import Policy
+from core.queue_types import Place
+from core.types import ThreadKey, Turn
+from storage.rules import RedisRules
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.simulated_platform import Board
+from tests.store_fixture import LANE, StoreFixture
+from tests.test_quotes import THREAD, relay_over
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
@@ -63,6 +74,84 @@ def test_the_preview_of_a_linked_message_is_no_forward(
     """Slack's preview shows a message that not everyone in the channel may be able to read."""
     message = {"text": f"look: <{LINK}>", "attachments": [{**attachment, "text": "a secret"}]}
     assert ("a secret" in carried_by(message)) is read
+
+
+# -- what is forgotten, and who is not read -----------------------------------------------------
+
+Before: TypeAlias = Callable[[StoreFixture], Awaitable[None]]
+PLACE = Place("stand-in", "T1")
+THERE = replace(THREAD, channel="C2", thread="7.0")
+
+
+async def reset_thread(stores: StoreFixture) -> None:
+    await stores.history.reset(THERE, "U1")
+
+
+async def reset_channel(stores: StoreFixture) -> None:
+    await stores.history.reset_place(replace(PLACE, channel="C2"), "U1")
+
+
+async def reset_space(stores: StoreFixture) -> None:
+    await stores.history.reset_place(PLACE, "U1")
+
+
+async def forget_author(stores: StoreFixture) -> None:
+    await stores.history.forget(PLACE, "U2")
+
+
+def denied(place: Place) -> Before:
+    async def change(stores: StoreFixture) -> None:
+        rules = RedisRules(stores.store, Policy())
+        await rules.change(place, "deny_people", ["U2"], "admin")
+
+    return change
+
+
+async def nothing(stores: StoreFixture) -> None:
+    pass
+
+
+async def reset_another(stores: StoreFixture) -> None:
+    await stores.history.reset(THREAD, "U1")
+    await stores.history.forget(PLACE, "U3")
+
+
+@pytest.mark.parametrize(
+    ("before", "is_read"),
+    [
+        (nothing, True),
+        (reset_another, True),
+        (reset_thread, False),
+        (reset_channel, False),
+        (reset_space, False),
+        (forget_author, False),
+        (denied(PLACE), False),
+        (denied(replace(PLACE, channel="C1")), False),
+        (denied(replace(PLACE, channel="C2")), False),
+        (denied(replace(PLACE, channel="C3")), True),
+    ],
+)
+async def test_a_linked_message_is_read_unless_it_is_forgotten_or_its_author_not_read(
+    redis: Redis, before: Before, is_read: bool
+) -> None:
+    stores = StoreFixture.over(redis)
+    await stores.queue.announce(LANE, "core", 60)
+    board = Board()
+    relay = relay_over(stores, board)
+    said = Turn("q1", "user", "U2", "the disk is full", time.time() - 5, "Bob")
+    board.linked["there"] = Incoming(THERE, said, addressed=False)
+    await before(stores)
+    asked = Turn("m1", "user", "U1", "why?", time.time())
+    link = linked_message("there", "there")
+    receipt = await relay.submit(Incoming(THREAD, asked, addressed=True, alone=True, files=(link,)))
+    assert receipt.outcome == "queued"
+
+    async def read() -> bool:
+        return not await stores.nothing_to_do()
+
+    await until(read, 10)
+    text = "[linked message: there]" + ("\n~~~\nBob:\nthe disk is full\n~~~" if is_read else "")
+    assert await stores.texts(THREAD) == [f"why?\n\n{text}"]
 
 
 # -- in Slack -----------------------------------------------------------------------------------
@@ -165,3 +254,44 @@ async def test_in_discord_a_link_is_read_only_where_everyone_may_read_it(
     assert unread.endswith(f"[linked message: {secret}/{said[secret]['id']}]")
     assert "disk" not in await question(elsewhere, other)
     assert "disk" not in await question(elsewhere, guild)
+
+
+async def test_in_discord_a_link_leads_nowhere_behind_a_reset_and_works_in_direct_messages(
+    discord: DiscordDeployment,
+) -> None:
+    here = discord.discord
+    guild = here.add_guild()
+    general, public = here.add_channel(guild), here.add_channel(guild, "b")
+    thread, direct = here.add_thread(public), here.add_direct(ALICE)
+    await discord.start_core()
+    await discord.start_bot()
+    said = {c: await here.says(BOB, c, "the disk is full") for c in (public, thread)}
+    mine = await here.says(ALICE, direct, "the disk is full")
+
+    async def read(key: ThreadKey, link: str) -> str:
+        async def answered() -> bool:
+            return any(link in text for text in (await discord.stores.texts(key))[1::2])
+
+        await until(answered, 20)
+        return next(t for t in await discord.stores.texts(key) if link in t)
+
+    async def asked(channel: str) -> str:
+        link = f"{guild}/{channel}/{said[channel]['id']}"
+        text = f"<@bot> what is https://discord.com/channels/{link} ?"
+        question = await here.says(ALICE, general, text)
+        return await read(ThreadKey("discord", guild, general, question["id"]), link)
+
+    async def asked_directly(link: str) -> str:
+        await here.says(ALICE, direct, f"what is https://discord.com/channels/{link} ?")
+        return await read(ThreadKey("discord", "dm", ALICE["id"], direct), link)
+
+    assert "disk" in await asked(thread)
+    assert "disk" in await asked(public)
+    bob = BOB["id"]
+    await discord.stores.history.reset(ThreadKey("discord", guild, public, thread), bob)
+    assert "disk" not in await asked(thread)
+    assert "disk" in await asked(public)
+    await discord.stores.history.reset(ThreadKey("discord", guild, public, f"@{bob}"), bob)
+    assert "disk" not in await asked(public)
+    assert "disk" in await asked_directly(f"@me/{direct}/{mine['id']}")
+    assert "disk" not in await asked_directly(f"{guild}/{public}/{said[public]['id']}")

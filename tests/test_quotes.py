@@ -31,11 +31,13 @@ async def stores(redis: Redis) -> StoreFixture:
     return stores
 
 
-def relay_over(stores: StoreFixture) -> Relay:
+def relay_over(stores: StoreFixture, board: Board | None = None) -> Relay:
     rulebook = RedisRules(stores.store, Policy())
     access = Access(rulebook, RedisAudit(stores.store), Policy(), stores.queue.cores)
     ports = (stores.queue, stores.history, stores.deliveries)
-    return Relay(SimulatedPlatform(Board()), *ports, RelaySettings(LANE, "one", access=access))
+    return Relay(
+        SimulatedPlatform(board or Board()), *ports, RelaySettings(LANE, "one", access=access)
+    )
 
 
 def quote(turn: Turn | None = SAID) -> Quote:

@@ -105,12 +105,13 @@ class Backfill:
         link = convert.LINK.match(address)
         if link is None:
             return None
-        guild = None if thread.space == DIRECT else thread.space
+        parent = thread.channel
         await self._api.acquire()
         try:
             if link["channel"] not in (thread.thread, thread.channel):
-                same = guild is not None and link["guild"] == guild
-                if not (same and await self._is_open(thread.space, link["channel"])):
+                same = thread.space != DIRECT and link["guild"] == thread.space
+                parent = await self._open_channel(thread.space, link["channel"]) if same else ""
+                if not parent:
                     return None
             channel = self._client.get_partial_messageable(int(link["channel"]))
             message = await channel.fetch_message(int(link["message"]))
@@ -120,19 +121,21 @@ class Backfill:
         turn, roles = convert.turn_of(message, bot), convert.roles_of(message.author)
         named = [f"[file: {file.name}]" for file in convert.files_of(message)]
         turn = replace(turn, text="\n\n".join(filter(None, [turn.text, *named])))
-        return Incoming(thread, turn, addressed=False, roles=roles) if turn.text else None
+        place = _place_of(thread, parent, message)
+        return Incoming(place, turn, addressed=False, roles=roles) if turn.text else None
 
-    async def _is_open(self, guild: str, ident: str) -> bool:
-        """Whether everybody in a server may read a channel, or a public thread of it."""
+    async def _open_channel(self, guild: str, ident: str) -> str:
+        """A channel that everybody in a server may read, or that of a public thread; else empty."""
         http = self._client.http
         channel: Mapping[str, Any] = await http.get_channel(int(ident))
         if channel["type"] in (NEWS_THREAD, PUBLIC_THREAD):
             channel = await http.get_channel(int(channel["parent_id"]))
         if channel["type"] == PRIVATE_THREAD or channel.get("nsfw"):
-            return False
+            return ""
         if channel.get("guild_id") != guild:
-            return False
-        return _everybody_reads(guild, channel, await http.get_roles(int(guild)))
+            return ""
+        is_open = _everybody_reads(guild, channel, await http.get_roles(int(guild)))
+        return str(channel["id"]) if is_open else ""
 
     async def _messages(
         self, thread: ThreadKey, guild: discord.Guild | None, before: str, after: float
@@ -162,6 +165,17 @@ class Backfill:
             return  # made without one, or a forum post, which contains its first message
         if message.created_at > floor:
             yield message
+
+
+def _place_of(thread: ThreadKey, parent: str, message: discord.Message) -> ThreadKey:
+    """The conversation of a linked message, for whether it is forgotten there; `parent`: the
+    channel that it is in, or that its thread is of."""
+    where = str(message.channel.id)
+    if where == thread.thread:
+        return thread
+    if where == parent:
+        where = str(message.id) if message.flags.has_thread else f"@{message.author.id}"
+    return replace(thread, channel=parent, thread=where)
 
 
 def _everybody_reads(guild: str, channel: Mapping[str, Any], roles: Sequence[Any]) -> bool:
