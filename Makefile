@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs architectures tools images dist audit bench bench-peers bench-vllm kernel learn golden gpu-check chaos mutants clean
+.PHONY: help setup chat test lint docs architectures tools images dist audit bench bench-peers bench-vllm kernel int8 learn golden gpu-check chaos mutants clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-peers   what the benchmarks compare with"
 	@echo "make bench-vllm    the engine beside a real vLLM on the CPU, 3.5 GB"
 	@echo "make kernel  the GPU's kernels in Triton's interpreter, four minutes and 0.7 GB"
+	@echo "make int8    int8_weights beside float32: tokens that agree, and perplexity, a minute"
 	@echo "make learn   votes make a small model better by a simulated taste, some minutes"
 	@echo "make golden  the losses of alignment beside TRL's own, 0.3 GB"
 	@echo "make gpu-check  the engine's tests and benchmark on a GPU, under ten minutes"
@@ -85,6 +86,10 @@ bench-vllm: setup .venv-peers/vllm/.ready
 # Triton comes with torch for CUDA; where there is no GPU, its interpreter runs the kernels.
 kernel: setup .venv-peers/triton/.ready
 	PYTHONPATH=$$(echo .venv-peers/triton/lib/python3*/site-packages) $(BIN)/pytest tests/test_engine_gpu.py
+
+# How close int8 weights are to float32, with the embedded model.
+int8: setup
+	$(BIN)/python -m tests.int8
 
 # Duels, votes, an adapter, a core that serves it, and what has changed: all with the embedded model.
 learn: setup
