@@ -204,10 +204,42 @@ def _readings(content: bytes) -> Iterable[str]:
     if text is not None:
         return [text]
     found = [text for name in _JAPANESE if (text := _strictly(content, name)) is not None]
+    if len(found) == 1 and _is_half_width(found[0]):
+        return found
     found = [text for text in found if _KANA.search(text)]
     if len(found) > 1:  # EUC-JP read as Shift_JIS is full of half-width letters
         found = [text for text in found if not _HALF_WIDTH.search(text)]
     return found if len(found) == 1 else []
+
+
+_HALF_WIDTH_RUN = re.compile("[\uff61-\uff9f]{2,}")
+_NOT_CYRILLIC = re.compile("[\uff70-\uff7f]")
+_WRONG_KANA = re.compile(
+    "[\uff61-\uff64]"
+    "|(?<![\uff66-\uff9f])[\uff67-\uff70]"
+    "|(?<![\uff73\uff76-\uff84\uff8a-\uff8e])[\uff9e\uff9f]"
+)
+"""Punctuation, a small letter that begins a word, and voicing where there is none."""
+LEAST_HALF_WIDTH = 4
+
+
+def _is_half_width(text: str) -> bool:
+    """Whether a reading is Japanese in half-width letters, as lists of banks and old systems are.
+
+    Latin letters with accents stand alone, Cyrillic ones lack half of the kana, and those of Thai
+    have what no Japanese word has.
+    """
+    half = len(_HALF_WIDTH.findall(text))
+    in_runs = sum(map(len, _HALF_WIDTH_RUN.findall(text)))
+    likely = in_runs >= LEAST_HALF_WIDTH and 4 * in_runs >= 3 * half
+    likely = likely and 8 * len(_NOT_CYRILLIC.findall(text)) >= half
+    rest = [c for c in _HALF_WIDTH.sub("", text) if not c.isascii()]
+    return likely and not _WRONG_KANA.search(text) and all(map(_is_usual, rest))
+
+
+def _is_usual(character: str) -> bool:
+    """Whether a character is a sign or a kanji of JIS level 1."""
+    return b"\xa1" <= character.encode("euc_jp", "replace") < b"\xd0"
 
 
 def _strictly(content: bytes, encoding: str) -> str | None:

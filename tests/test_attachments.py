@@ -64,6 +64,51 @@ def test_half_width_letters_are_read_where_only_shift_jis_has_them() -> None:
     assert content_of("note.txt", text.encode("cp932")) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ｺｰﾄﾞ,ﾒｲ,ﾀﾝｶ\n1,ﾘﾝｺﾞ,120\n2,ﾐｶﾝ,80\n",
+        "商品ｺｰﾄﾞ,品名,単価\n1,林檎,120\n",
+        "ﾔﾏﾀﾞ ﾀﾛｳ,ﾌﾂｳ,1234567\n",
+    ],
+)
+def test_a_table_in_half_width_letters_is_read(text: str) -> None:
+    assert content_of("list.csv", text.encode("cp932")) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("25 °C ±2 », ²·³, ½", "latin-1"),
+        ("Größe;Maß\n1;2\n", "cp1252"),
+        ("ÄÖÜ ÀÉÈ", "latin-1"),
+        ("привет, как дела? чай", "koi8-r"),
+        ("ПРИВЕТ КАК ДЕЛА", "cp1251"),
+        ("商品番号", "euc_jp"),
+        ("ΚΑΛΗΜΕΡΑ ΣΑΣ", "iso8859-7"),
+        ("ราคา 120 บาท", "cp874"),
+        ("会議は三時から", "utf-16-le"),
+        ("会議は三時から", "utf-16-be"),
+        ("hello", "utf-16-be"),
+    ],
+)
+def test_other_encodings_are_not_taken_for_half_width_letters(text: str, encoding: str) -> None:
+    assert refusal("list.csv", text.encode(encoding)) == "file_binary"
+
+
+@pytest.mark.parametrize(
+    ("name", "clean", "kind"),
+    [
+        ("report\u202etxt.exe", "report txt.exe", "other"),
+        ("\u202egnp.txt", "gnp.txt", "text"),
+        ("\u2067plan\u2069.md", "plan .md", "text"),
+    ],
+)
+def test_marks_of_direction_do_not_turn_a_name(name: str, clean: str, kind: str) -> None:
+    file = file_of(name)
+    assert (file.name, file.kind) == (clean, kind)
+
+
 @pytest.mark.parametrize("content", ["détail été".encode("latin-1"), b"\x8a\x7f\xff\xfa\x01"])
 def test_content_that_several_encodings_fit_is_no_text(content: bytes) -> None:
     assert refusal("note.txt", content) == "file_binary"

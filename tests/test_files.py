@@ -349,6 +349,20 @@ async def test_an_edit_while_the_old_file_is_loaded_is_answered_with_the_new_one
     assert "one" not in shown
 
 
+async def test_a_reset_while_an_edit_s_file_is_loaded_leaves_nothing_of_it(story: Story) -> None:
+    wire = SlowFiles()
+    async with story.running(wire=wire) as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "Summarise", [])
+        await answered(story, "echo: Summarise")
+        await edit(story, relay, "Summarise", put(story, "b.txt", b"two"))
+        await wire.asked.wait()
+        await relay.reset(THREAD, "U1")
+        wire.let.set()
+        await ended(story)
+        assert await story.stores.texts(THREAD) == []
+        assert not any("two" in shown for shown in story.board.shown())
+
+
 async def test_a_file_removed_while_it_is_loaded_holds_nothing_up(story: Story) -> None:
     wire = SlowFiles()
     async with story.running(wire=wire) as relay, at_work(story.stores, EchoEngine()):

@@ -150,6 +150,20 @@ async def test_a_reset_a_deletion_and_a_forget_take_it_away(stores: StoreFixture
         await stores.queue.announce(LANE, "core", 60)
 
 
+async def test_a_reset_while_the_beginning_is_answered_leaves_nothing_of_it(
+    stores: StoreFixture,
+) -> None:
+    job, _, actions = await refused(stores)
+    outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", begins=True)
+    assert outcome.done
+    claim = await stores.claim()
+    await stores.history.reset(THREAD, "U1")
+    await stores.reply(claim, "echo")
+    assert await stores.texts() == []
+    left = [name for name in await stores.redis.keys("henji:*") if "aside" in name]
+    assert left == []
+
+
 async def test_a_shortened_message_is_answered_in_the_place_of_the_refusal(
     stores: StoreFixture,
 ) -> None:
