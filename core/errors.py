@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, ClassVar
@@ -96,3 +98,12 @@ def command_for(origin: dict[str, Any], extra: str) -> str:
         return f"pip install 'PATH[{extra}]', with the path of Henji's wheel or checkout"
     editable = origin.get("dir_info", {}).get("editable")
     return f"pip install {'--editable ' * bool(editable)}'{path}[{extra}]'"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the writing inside into an OperatorError, one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be written: {error.strerror}") from None

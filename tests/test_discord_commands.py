@@ -224,8 +224,8 @@ async def test_the_commands_are_registered_in_both_languages(
 ) -> None:
     commands = {c["name"]: c for c in deployment.discord.world.commands[""]}
     assert set(commands) == {
-        "ask", "chat", "reset", "stop", "regenerate", "model", "privacy", "help", "admin",
-        "Ask Henji about this",
+        "ask", "chat", "reset", "stop", "regenerate", "model", "persona", "catchup", "privacy",
+        "help", "admin", "Ask Henji about this", "Summarise thread",
     }  # fmt: skip
     for command in commands.values():
         assert command["name_localizations"]["ja"]

@@ -18,7 +18,7 @@ import click
 from bots import strings
 from bots.processes import SIGNALS, stop_on_signals
 from bots.services import load_model
-from core.errors import OperatorError, TurnTooLong, UsageError
+from core.errors import OperatorError, TurnTooLong, UsageError, writing
 from core.evaluation import people_page
 from core.evaluation.comparison import recount
 from core.evaluation.counting import Side
@@ -41,7 +41,7 @@ from core.evaluation.prompts import (
     read_prompts,
 )
 from core.evaluation.report import REPORT, report
-from core.evaluation.run_record import JudgeConfig, Record, Setup, writing
+from core.evaluation.run_record import JudgeConfig, Record, Setup
 from core.evaluation.summary import Say, table_lines
 from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
 from core.models.files import PULL_RECORD, read_json, weights_fingerprint

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.alignment.preferences import Form, Row, choices, is_held_out, rows
-from core.evaluation.run_record import writing
+from core.errors import writing
 from core.queue_types import Place
 from storage.preferences import RedisPreferences
 

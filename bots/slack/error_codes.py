@@ -180,6 +180,7 @@ WRONG_CALL = frozenset(
         "invalid_trigger_id",
         "invalid_ts_latest",
         "invalid_ts_oldest",
+        "limit_required",
         "markdown_text_conflict",
         "max_file_sharing_exceeded",
         "metadata_must_be_sent_from_app",

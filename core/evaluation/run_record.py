@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from core.errors import OperatorError, UsageError
+from core.errors import OperatorError, UsageError, writing
 from core.evaluation.counting import Side, Verdict
 from core.evaluation.prompts import Answer, Prompt, Source
 from core.types import Turn
@@ -179,15 +179,6 @@ def _first_difference(name: str, there: Any, here: Any) -> str:
 
 
 # -- the files -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of the writing inside into an OperatorError, one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise OperatorError(f"{path} cannot be written: {error.strerror}") from None
 
 
 @contextmanager

@@ -112,7 +112,12 @@ RULES: dict[str, Rule] = {
     "conversations.members": Rule(
         {"channel": str, "cursor": str, "limit": _NUMBER}, ("channel",), "channels:read", 4
     ),
-    "users.list": Rule({"cursor": str, "limit": _NUMBER}, (), "users:read", 2),
+    "users.list": Rule(
+        {"cursor": str, "limit": _NUMBER, "include_locale": _FLAG, "team_id": str},
+        (),
+        "users:read",
+        2,
+    ),
     "users.info": Rule({"user": str, "include_locale": _FLAG}, ("user",), "users:read", 4),
     "views.publish": Rule({"user_id": str, "view": dict, "hash": str}, ("user_id", "view")),
     "views.open": Rule(
