@@ -63,6 +63,12 @@ async def test_a_model_that_would_be_computed_wrong_is_refused(kind: str, tmp_pa
     assert f"the torch engine refuses the type {kind}" in engine_verdict(tmp_path)
 
 
+async def test_int8_weights_are_refused_where_the_exact_ones_are() -> None:
+    with pytest.raises(ModelError, match="parts that are unknown here"):
+        async with engine_for(tiny_models.causal("diffllama"), int8_weights=True):
+            pass
+
+
 # -- the table of all types -----------------------------------------------------------------------
 
 TABLE = json.loads(ARCHITECTURES_FILE.read_text())

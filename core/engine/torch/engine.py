@@ -118,19 +118,23 @@ class TorchEngine:
         self._verified = is_recorded(path)
         reference = None if self._verified else reference_of(model.train(False), shape)
         use_engine_attention(model)
-        if model.device.type == "cpu":
-            pack_linears(model, int8=limits.int8_weights)
+        rounds = limits.int8_weights and model.device.type == "cpu"
+        if model.device.type == "cpu" and not rounds:
+            pack_linears(model)
         self._model, self._limits = model, limits
         self._vocabulary = model.config.get_text_config().vocab_size
         self._reset_cache()
         blocks = self._scheduler.blocks.count
-        if reference and is_possible(limits.context_length, blocks, limits.slots):
+        compares = reference and is_possible(limits.context_length, blocks, limits.slots)
+        if reference and compares:
             self._progress("comparison")
             most = max(limits.step_tokens, limits.slots)
-            exact = not limits.int8_weights
-            verify(model, self._runner, reference, step_tokens=most, exact=exact)
-            if self._runner.verified:
-                record(path)
+            verify(model, self._runner, reference, step_tokens=most)
+        if rounds:  # once the exact weights were compared
+            pack_linears(model, int8=True)
+            self._reset_cache()
+        if compares and self._runner.verified:
+            record(path)
 
     def _reset_cache(self) -> None:
         """Begin with an empty cache and no sequences."""

@@ -98,12 +98,11 @@ def _cut(windows: Tensor) -> Iterator[None]:
 
 
 def verify(
-    model: PreTrainedModel, runner: Runner, reference: Reference, *, step_tokens: int, exact: bool
+    model: PreTrainedModel, runner: Runner, reference: Reference, *, step_tokens: int
 ) -> None:
     """Compare the engine's steps with the reference; ModelError where they fail or differ.
 
-    A step has `step_tokens` ids at most. `exact` False: the weights were rounded, so that the
-    steps need only succeed.
+    A step has `step_tokens` ids at most.
     """
     try:
         with _cut(runner.windows):
@@ -111,7 +110,7 @@ def verify(
     except Exception as error:
         raise refused(model, in_brief(error)) from error
     spread = _SPREAD.get(model.dtype, _SPREAD_OF_HALF)
-    for ours, theirs in compared if exact else ():
+    for ours, theirs in compared:
         difference = float((ours - theirs).abs().max() / theirs.std().clamp(min=1e-6))
         if not difference <= spread:  # NaN is no agreement either
             raise refused(model, "its attention has parts that are unknown here")
