@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs architectures tools images dist audit bench bench-peers bench-vllm kernel int8 learn golden gpu-check chaos mutants clean
+.PHONY: help setup chat test lint docs architectures tools images dist audit bench bench-peers bench-vllm kernel int8 learn golden gpu-check chaos mutants soak clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
@@ -28,6 +28,7 @@ help:
 	@echo "make golden  the losses of alignment beside TRL's own, 0.3 GB"
 	@echo "make gpu-check  the engine's tests and benchmark on a GPU, under ten minutes"
 	@echo "make chaos   the long fault tests"
+	@echo "make soak    an hour of everything that people do, with a plot of the memory; MINUTES=5"
 	@echo "make mutants bugs that are planted, and those of them that no test catches, an hour"
 
 # torch's usual build for Linux brings 5 GB that only a GPU needs.
@@ -147,6 +148,11 @@ gpu-check: setup
 # Plausible bugs, planted one at a time: an hour for 200. Those that no test catches are printed.
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+# Everything that people do, for an hour: .soak/soak.svg has the memory of each process and of Redis.
+MINUTES := 60
+soak: setup
+	$(BIN)/python -m tests.soak .soak $(MINUTES)
 
 clean:
 	rm -rf $(VENV)

@@ -287,14 +287,18 @@ class Actions:
     # -- forgetting -----------------------------------------------------------------------------
 
     async def reset(self, actor: Actor, scope: Scope) -> Outcome:
-        """Forget a thread, a channel, a person or a space, if the actor may."""
+        """Forget a thread, a channel, a person or a space, if the actor may.
+
+        All may have their own words forgotten, also those who may not use the bot: privacy laws
+        give them the right.
+        """
+        if scope.kind == "mine":
+            turns = await self._history.forget(scope.place, actor.person)
+            return Outcome("reset_scope_done", done=True, scope="mine", turns=turns)
         if refusal := await self.refusal(actor, scope.thread or scope.place.any_thread):
             return refusal
         if scope.thread is not None:
             return await self._reset_thread(actor, scope.thread)
-        if scope.kind == "mine":
-            turns = await self._history.forget(scope.place, actor.person)
-            return Outcome("reset_scope_done", done=True, scope="mine", turns=turns)
         if not scope.own and not await self.is_admin(actor, scope.place.any_thread):
             return Outcome("reset_refused", scope=scope.kind)
         turns = await self._forget(actor, scope)

@@ -23,6 +23,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import EqualJitterBackoff, NoBackoff
 
 from core.errors import StoreUnavailable, UsageError
+from storage.store import sentence
 
 Client: TypeAlias = Redis | RedisCluster
 
@@ -148,10 +149,8 @@ async def connect(url: str) -> Connection:
         await connection.client.ping()
     except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
         await connection.aclose()
-        raise StoreUnavailable(
-            f"Redis at {connection.address} does not answer: {_reason(error)}; "
-            "start it, or correct REDIS_URL"
-        ) from None
+        where, remedy = f"Redis at {connection.address}", "; start it, or correct REDIS_URL"
+        raise StoreUnavailable(sentence(error, where, remedy)) from None
     return connection
 
 
@@ -257,7 +256,3 @@ def _of_cluster(address: Address, cluster: type[RedisCluster]) -> Client:
         password=address.password,
         **_options(),
     )
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().rstrip(".") or type(error).__name__

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from redis import exceptions
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
@@ -20,6 +21,26 @@ from storage.lua import NO_REPLICAS, Replication, Scripts
 T = TypeVar("T")
 
 REDIS_FAULTS = (RedisError, RedisClusterException, OSError)
+NO_WRITES: Mapping[str, str] = {
+    "OOM": "its memory is full (see maxmemory)",
+    "MISCONF": "it cannot write its files: is its disk full?",
+    "READONLY": "it is a replica",
+    "NOREPLICAS": "it has too few replicas",
+}
+"""Why Redis refuses to write, by the word that its error begins with."""
+
+
+def sentence(error: BaseException, where: str = "Redis", remedy: str = "") -> str:
+    """What to tell an operator of an error of Redis; `remedy`: where it does not answer."""
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    # redis-py takes the word OOM away
+    code = "OOM" if isinstance(error, exceptions.OutOfMemoryError) else said.partition(" ")[0]
+    code = "READONLY" if isinstance(error, exceptions.ReadOnlyError) else code
+    if code in NO_WRITES:
+        return f"{where} takes no writes: {NO_WRITES[code]}"
+    if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
+        return f"{where} does not answer: {said}{remedy}"
+    return f"{where} refuses: {said}"
 
 
 class Connection(Protocol):
@@ -81,7 +102,7 @@ class Store:
         try:
             return await self._scripts.run(script, keys.base(bucket), arguments)
         except REDIS_FAULTS as error:
-            raise StoreUnavailable(f"Redis did not do {script!r}: {error}") from error
+            raise StoreUnavailable(sentence(error)) from error
 
     async def each(
         self, buckets: Iterable[int], step: Callable[[int], Awaitable[T]]
@@ -123,4 +144,4 @@ class Store:
         try:
             return await getattr(self.connection.client, name)(*arguments)
         except REDIS_FAULTS as error:
-            raise StoreUnavailable(f"Redis did not do {name!r}: {error}") from error
+            raise StoreUnavailable(sentence(error)) from error

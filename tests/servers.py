@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -38,6 +39,7 @@ async def running(folder: Path, port: int, *words: str) -> AsyncIterator[Redis]:
         *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
         *() if "--sentinel" in words else ("--repl-diskless-sync-delay", "0"),
         stdout=asyncio.subprocess.DEVNULL,
+        restore_signals=False,  # a file over its limit is an error, as a full disk is: see below
     )
     client = Redis(port=port, decode_responses=True, socket_timeout=None)
     try:
@@ -135,6 +137,18 @@ async def silent(*servers: Redis) -> AsyncIterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def full_disk(server: Redis) -> AsyncIterator[None]:
+    """A server whose files may not grow, until this is left. It needs no rights and no disk."""
+    pid = int((await server.info("server"))["process_id"])
+    usual = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, usual[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, usual)
 
 
 @asynccontextmanager

@@ -1,11 +1,14 @@
 """One gate: whoever may not ask can neither ask, command nor press, and nobody reads them.
 
-Every entry of both platforms is in the tables below. One walk is by a person who is denied, one by
-a stranger, where there are such; the person who asked walks first, to show that each entry opens.
+Every entry of both platforms is in the tables below. The walks are by a person who is denied, by a
+stranger, where there are such, by the person who asked, by a plain member and by an admin. What is
+stored about oneself is open to all.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,18 +20,20 @@ from bots.slack import components
 from bots.slack.app_home import CONFIRM, FORGET_ME
 from bots.slack.button_handlers import REASON
 from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
-from bots.strings import say
+from bots.strings import about, say
 from core.access_policy import Policy
 from core.queue_types import Place
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, DiscordDeployment
+from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment
+from tests.local_discord.expectations import NOBODY, the_answer
+from tests.local_discord.world import Interaction
 from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
-DENIED, STRANGER, ASKER, OTHER = "U6", "U7", "U1", "U2"
+DENIED, STRANGER, ASKER, OTHER, ADMIN = "U6", "U7", "U1", "U2", "UADMIN"
 TOLD = ("I am not set up to answer you", "I answer only members of the workspace")
 FLOOD = 100
 
@@ -200,19 +205,84 @@ async def test_on_slack_every_entry_refuses_a_denied_person(office: Office, user
         assert words in ("{'type': 'home', 'blocks': []}",) or any(t in words for t in TOLD), words
 
 
-async def test_on_slack_every_entry_admits_the_person_who_asked(office: Office) -> None:
-    for name, entry in SLACK.items():
-        before, seen = await office.state(), len(office.seen_by(ASKER))
-        await entry(office, ASKER)
+SLACK_CLOSED = {
+    "regenerate": "not_yours", "/henji config": "admins_only", "/henji audit": "admins_only"
+}  # fmt: skip
+"""Entries that a plain member finds closed, and what they are told."""
 
-        async def opened(before: object = before, seen: int = seen) -> bool:
-            return await office.state() != before or len(office.seen_by(ASKER)) != seen
+
+@pytest.mark.parametrize("user", [ASKER, OTHER, ADMIN])
+async def test_on_slack_each_entry_opens_to_those_it_is_for(office: Office, user: str) -> None:
+    for name, entry in SLACK.items():
+        before, heard = await office.state(), Counter(office.seen_by(user))
+        await entry(office, user)
+
+        async def opened(before: object = before, heard: Counter[str] = heard) -> bool:
+            return await office.state() != before or Counter(office.seen_by(user)) != heard
 
         try:
             await until(opened)
         except TimeoutError:
             pytest.fail(f"nothing came of {name}")
         await office.deployment.settled()
+        told = Counter(office.seen_by(user)) - heard
+        refused = {key for key in CLOSED_WITH if _in_either(key, str(told))}
+        assert refused == _expected(name, user), (name, told)
+        if name in SLACK_CLOSED and refused:
+            assert await office.state() == before, name
+
+
+CLOSED_WITH = ("not_yours", "admins_only", "not_allowed")
+
+
+def _in_either(key: str, told: str) -> bool:
+    return any(say(key, locale) in told for locale in ("en", "ja"))
+
+
+def _expected(name: str, user: str) -> set[str]:
+    """What a person who is neither denied nor a stranger is refused with, at an entry."""
+    if user == ADMIN or (user == ASKER and name == "regenerate"):
+        return set()
+    return {SLACK_CLOSED[name]} if name in SLACK_CLOSED else set()
+
+
+async def test_on_slack_a_plain_member_resets_no_channel(office: Office) -> None:
+    before = await office.state()
+    await _submits(office, OTHER, CONFIRM, "channel C1\nC1 -\n")
+    await asyncio.sleep(0.5)  # a refusal changes nothing that could be waited for
+    assert await office.state() == before
+    await _submits(office, ADMIN, CONFIRM, "channel C1\nC1 -\n")
+
+    async def reset() -> bool:
+        return await office.state() != before
+
+    await until(reset)
+
+
+@pytest.mark.parametrize("user", [OTHER, STRANGER])
+async def test_on_slack_those_who_may_not_ask_have_their_words_forgotten(
+    office: Office, user: str
+) -> None:
+    slack, stores = office.deployment.slack, office.deployment.stores()
+    slack.workspace.people[STRANGER].team = slack.workspace.team  # still a colleague
+    await slack.say("C1", user, f"{BOT} my secret", thread=office.thread)
+    await office.deployment.answered("C1", office.thread, "echo: my secret")
+    slack.workspace.people[STRANGER].team = "T0OTHER"
+    space = Place("slack", slack.workspace.team)
+    await office.deployment.rulebook.change(space, "deny_people", [user], "admin")
+    await _opens_the_home_page(office, user)
+    await slack.until(lambda: FORGET_ME in str(slack.workspace.views.get(user)))
+    await _presses_home(office, user)
+
+    async def forgotten() -> bool:
+        return "my secret" not in str(await stores.texts(office.key))
+
+    await until(forgotten)
+    done = say("reset_scope_done", "en", scope=say("scope_mine", "en"), turns=2)
+    await slack.until(lambda: done in str(slack.workspace.views[user]))
+    assert FORGET_ME in str(slack.workspace.views[user])
+    assert any(words in str(slack.workspace.views[user]) for words in TOLD)
+    assert await stores.texts(office.key) == ["hi", "echo: hi"]
 
 
 async def test_earlier_messages_of_a_denied_person_are_not_read(office: Office) -> None:
@@ -264,32 +334,38 @@ async def test_on_slack_a_flood_by_one_person_holds_nobody_up(office: Office, us
 # -- Discord ------------------------------------------------------------------------------------
 
 CAROL = p.user("700000000000000003", "Carol")
-DiscordEntry: TypeAlias = Callable[[DiscordDeployment, str, p.Payload, p.Payload], Awaitable[Any]]
-"""The deployment, the thread, its reply, and who comes along."""
+
+
+@dataclass
+class Visit:
+    """Somebody comes along a thread with a question and its reply."""
+
+    deployment: DiscordDeployment
+    thread: str
+    reply: p.Payload
+    person: p.Payload
+    permissions: str = NOBODY
+
+
+DiscordEntry: TypeAlias = Callable[[Visit], Awaitable[Interaction]]
 
 
 def _uses(command: str, **options: Any) -> DiscordEntry:
-    async def use(
-        deployment: DiscordDeployment, thread: str, reply: p.Payload, person: p.Payload
-    ) -> Any:
-        return await deployment.discord.uses(person, thread, command, options)
-
-    return use
+    return lambda visit: visit.deployment.discord.uses(
+        visit.person, visit.thread, command, options, permissions=visit.permissions
+    )
 
 
 def _presses(number: int) -> DiscordEntry:
-    async def press(
-        deployment: DiscordDeployment, thread: str, reply: p.Payload, person: p.Payload
-    ) -> Any:
-        return await deployment.discord.presses(person, reply, number)
-
-    return press
+    return lambda visit: visit.deployment.discord.presses(
+        visit.person, visit.reply, number, permissions=visit.permissions
+    )
 
 
-async def _asks_about(
-    deployment: DiscordDeployment, thread: str, reply: p.Payload, person: p.Payload
-) -> Any:
-    return await deployment.discord.asks_about(person, reply, "Ask Henji about this")
+def _asks_about(visit: Visit) -> Awaitable[Interaction]:
+    return visit.deployment.discord.asks_about(
+        visit.person, visit.reply, "Ask Henji about this", permissions=visit.permissions
+    )
 
 
 DISCORD: dict[str, DiscordEntry] = {
@@ -351,21 +427,79 @@ async def test_on_discord_every_entry_refuses_a_denied_person(
     general, thread, reply = await _a_thread(deployment)
     before = await _state(deployment, general, thread)
     for name, entry in DISCORD.items():
-        used = await entry(deployment, thread, reply, CAROL)
+        used = await entry(Visit(deployment, thread, reply, CAROL, p.EVERYTHING))
         await deployment.discord.until(lambda used=used: used.answer is not None)  # type: ignore[misc]
-        assert say("not_allowed", "en") in str(used.answer), name
+        assert used.answer is not None
+        assert (say("not_allowed", "en") in str(used.answer)) is (name != "/privacy"), name
         assert used.answer["data"]["flags"] & 64, name
         assert await _state(deployment, general, thread) == before, name
 
 
-async def test_on_discord_every_entry_admits_the_person_who_asked(
-    deployment: DiscordDeployment,
+DISCORD_CLOSED = {name: "admins_only" for name in DISCORD if name.startswith("/admin")} | {
+    "regenerate": "not_yours"
+}  # fmt: skip
+"""Entries that a plain member finds closed, and what they are told."""
+
+
+@pytest.mark.parametrize(
+    ("person", "permissions"), [(ALICE, NOBODY), (BOB, NOBODY), (BOB, p.EVERYTHING)]
+)
+async def test_on_discord_each_entry_opens_to_those_it_is_for(
+    deployment: DiscordDeployment, person: p.Payload, permissions: str
 ) -> None:
     _, thread, reply = await _a_thread(deployment)
+
+    def shown() -> p.Payload:
+        return next(m for m in deployment.discord.replies(thread) if m["id"] == reply["id"])
+
     for name, entry in DISCORD.items():
-        used = await entry(deployment, thread, reply, ALICE)
+        before = dict(shown())
+        used = await entry(Visit(deployment, thread, reply, person, permissions))
         await deployment.discord.until(lambda used=used: used.answer is not None)  # type: ignore[misc]
-        assert say("not_allowed", "en") not in str(used.answer), name
+        refused = {key for key in CLOSED_WITH if _in_either(key, str(used.answer))}
+        closed = DISCORD_CLOSED.get(name, "")
+        is_open = permissions == p.EVERYTHING or (person is ALICE and closed == "not_yours")
+        assert refused == ({closed} if closed and not is_open else set()), name
+        if refused:
+            assert shown() == before, name
+
+
+async def test_on_discord_words_of_members_are_read_and_answered(
+    deployment: DiscordDeployment,
+) -> None:
+    general, thread, _ = await _a_thread(deployment)
+    replies = deployment.discord.replies
+    await deployment.discord.says(BOB, thread, "<@bot> inside")
+    await deployment.discord.until(lambda: "echo: inside" in str(replies(thread)))
+    edited = await deployment.discord.says(BOB, thread, "well")
+    await deployment.discord.edits(edited, "<@bot> well?")
+    await deployment.discord.until(lambda: "echo: well?" in str(replies(thread)))
+    asked = await deployment.discord.says(BOB, general, "<@bot> outside")
+    await deployment.discord.until(lambda: "echo: outside" in str(replies(str(asked["id"]))))
+
+
+async def test_on_discord_those_who_may_not_ask_have_their_words_forgotten(
+    deployment: DiscordDeployment,
+) -> None:
+    general, thread, _ = await _a_thread(deployment)
+    guild = str(deployment.discord.world.guild_of(general))
+    key = ThreadKey("discord", guild, general, thread)
+    await deployment.discord.says(BOB, thread, "<@bot> my secret")
+    replies = deployment.discord.replies
+    await deployment.discord.until(lambda: "echo: my secret" in str(replies(thread)))
+    await deployment.rulebook.change(Place("discord", guild), "deny_people", [BOB["id"]], "admin")
+    privacy = about("privacy", "en", "", days="30")
+    shown = await the_answer(
+        deployment, await deployment.discord.uses(BOB, thread, "privacy"), privacy
+    )
+    pressed = await deployment.discord.presses(BOB, shown, 1)
+    sure = await the_answer(deployment, pressed, say("forget_sure", "en"))
+    await deployment.discord.presses(BOB, sure, 0)
+
+    async def forgotten() -> bool:
+        return await deployment.stores.texts(key) == ["hi", "echo: hi"]
+
+    await until(forgotten)
 
 
 async def test_on_discord_a_denied_person_is_neither_answered_nor_read(

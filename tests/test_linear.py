@@ -8,12 +8,22 @@ alone, the best of five. A step over the limit is measured again, up to three ti
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from time import thread_time
+from typing import Any
 
+import discord
 import pytest
 
-from bots.text import split
+from bots.attachments import file_of, text_of, with_files
+from bots.discord import convert as of_discord
+from bots.discord import markdown as for_discord
+from bots.quotes import forwarded, quote_of
+from bots.slack import convert as of_slack
+from bots.slack import extract as slack_extract
+from bots.slack import markdown as for_slack
+from bots.text import closed, split
 from core.dialogue.loop_detection import first_round_end
 from core.dialogue.tokenizers.detokenizers import WindowDetokenizer
 from core.errors import TurnTooLong
@@ -58,7 +68,7 @@ def of_length(unit: str, length: int) -> str:
     return (unit * (length // len(unit) + 1))[:length]
 
 
-def seconds(step: Callable[[str], object], text: str) -> float:
+def seconds(step: Callable[[str], object], text: str, rounds: int = 5) -> float:
     def once() -> float:
         before = thread_time()
         step(text)
@@ -66,22 +76,32 @@ def seconds(step: Callable[[str], object], text: str) -> float:
 
     gc.disable()
     try:
-        return min(once() for _ in range(5))
+        return min(once() for _ in range(rounds))
     finally:
         gc.enable()
 
 
-def check_linear(step: Callable[[str], object], unit: str, longest: int = LONGEST) -> None:
+def check_linear(
+    step: Callable[[str], object], unit: str, longest: int = LONGEST, rounds: int = 5
+) -> None:
     """Doubles a text twice, until it is as long as `longest` or takes long enough to compare."""
+
+    @cache
+    def first_timed(size: int) -> float:
+        return timed(size)
+
+    def timed(size: int) -> float:
+        return seconds(step, of_length(unit, size), rounds)
+
     length = longest // 256
     while length * 4 <= longest:
-        before, after = (seconds(step, of_length(unit, size)) for size in (length, 4 * length))
+        before, after = first_timed(length), first_timed(4 * length)
         tries = 3
         while before > NOISE and after > 9 * before:
             assert tries > 0, f"{4 * length} characters: {before} s, then {after} s"
-            before, after = (seconds(step, of_length(unit, size)) for size in (length, 4 * length))
+            before, after = timed(length), timed(4 * length)
             tries -= 1
-        if before > NOISE and after > 0.08:
+        if before > NOISE and after > 0.04:
             return  # it was compared, and longer ones would only take the test's time
         length *= 2
 
@@ -155,3 +175,113 @@ def test_a_window_of_ids_does_not_grow_with_incomplete_characters() -> None:
 @pytest.mark.parametrize("unit", WORST.values(), ids=WORST)
 def test_the_loop_guard_takes_time_in_proportion_to_a_text(unit: str) -> None:
     check_linear(first_round_end, unit)
+
+
+# -- what comes from the platforms, and what goes to them ----------------------------------------
+
+SLACK_BOT = of_slack.Bot("T1", "U0HENJI", "B1")
+DISCORD_BOT = of_discord.Bot(5, names=frozenset(("Henji",)))
+MARKUP = (
+    "<@U0HENJI|", "<@U2|", "<@U2>", "<#C1|", "<!date^1^", "<!subteam^", "<http://a|", "&lt;",
+    "&", "<", "a", " ", "\n", "<@5> ", "<@!", "<@&6>", "<t:1:", "<t:1:R>", "<:a:", "<:a:1>",
+    "</a:1>", "<id:", "@henji ", "||",
+)  # fmt: skip
+MARKDOWN = (
+    "\\(", "\\[", "$$", "$$a", "$a", "\\(a\\)", "**「", "*a", "~~", "`a", "``", "![a](", "![",
+    "<br", "<br> ", "- ", "> ", "    a\n", "1. a\n", "|a|\n|-|\n\n", "|", "||\n",
+    "#### #", "---\n", "- -",
+    "| a\n|-\n", "\\[\n", "~~~\n", "\t",
+)  # fmt: skip
+
+
+def _posted(text: str) -> of_slack.MessagePosted:
+    body = {"event": _message(text), "event_id": "E1"}
+    found = of_slack.parse_event(body, SLACK_BOT)
+    assert isinstance(found, of_slack.MessagePosted)
+    return found
+
+
+def _message(text: str, **more: Any) -> Mapping[str, Any]:
+    return {"type": "message", "channel": "C1", "ts": "1.0", "user": "U1", "text": text, **more}
+
+
+def _rich(kind: str, text: str) -> Mapping[str, Any]:
+    """A message whose rich text has an element for each two characters."""
+    texts = [{"type": "text", "text": text[at : at + 2]} for at in range(0, len(text), 2)]
+    items = [{"type": "rich_text_section", "elements": [t]} for t in texts]
+    part = {"type": kind, "elements": items if kind == "rich_text_list" else texts}
+    return _message("", blocks=[{"type": "rich_text", "elements": [part]}])
+
+
+def _attached(text: str) -> Mapping[str, Any]:
+    block = {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+    shared = {"is_share": True, "text": text, "author_name": text}
+    old = {"text": text, "fields": [{"title": text, "value": text}]}
+    return _message(text, bot_id="B2", attachments=[shared, old, {"blocks": [block]}])
+
+
+def _embedded(text: str) -> str:
+    embed = discord.Embed(title=text, description=text).add_field(name=text, value=text)
+    return for_discord._embed(embed, _read_discord)
+
+
+def _read_discord(text: str) -> str:
+    return of_discord.readable(text, DISCORD_BOT, lambda kind, ident: "Ann")
+
+
+def _as_file(text: str) -> object:
+    read = text_of(file_of("a.txt", "text/plain"), f"x{text}".encode())
+    return with_files(user(1, "look"), [read])
+
+
+CONVERTERS: Mapping[str, Callable[[str], object]] = {
+    "Slack's message": lambda text: of_slack.whole_text(_posted(text), SLACK_BOT, {"U2": "Ann"}),
+    "Slack's command": lambda text: of_slack.text_command(_posted(text), SLACK_BOT),
+    "Slack's list of people": of_slack.ids,
+    "Slack's attachments": lambda text: slack_extract.carried_by(_attached(text)),
+    "Slack's rich text": lambda text: slack_extract.words_of(_rich("rich_text_section", text)),
+    "Slack's rich quote": lambda text: slack_extract.words_of(_rich("rich_text_quote", text)),
+    "Slack's rich list": lambda text: slack_extract.words_of(_rich("rich_text_list", text)),
+    "to Slack": for_slack.mended,
+    "to Slack, a table": for_slack.has_table,
+    "Discord's message": _read_discord,
+    "Discord's address": lambda text: of_discord.mentions_bot(text, DISCORD_BOT),
+    "Discord's embed": _embedded,
+    "Discord's title": lambda text: of_discord.thread_name(text, "Ann"),
+    "Discord's list of people": of_discord.ids,
+    "Discord's own words": for_discord.own_words,
+    "to Discord": for_discord.rendered,
+    "a growing text": closed,
+    "a quote": lambda text: (quote_of("1", text, text), forwarded(text, text)),
+    "a file": _as_file,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_a_converter_takes_time_in_proportion_to_a_text(name: str) -> None:
+    units = MARKDOWN if name.startswith("to ") else MARKUP
+    for unit in units:
+        try:
+            check_linear(CONVERTERS[name], unit, longest=100_000, rounds=2)
+        except AssertionError as error:
+            pytest.fail(f"of {unit!r}: {error}")
+
+
+WIDE = 1000
+
+
+@pytest.mark.parametrize("name", ["to Slack", "to Slack, a table", "to Discord"])
+def test_a_table_takes_time_in_proportion_to_its_text(name: str) -> None:
+    """Its cells may be far fewer than its columns by its rows."""
+
+    def table(size: int) -> str:
+        return f"{'|a' * size}|\n{'|-' * size}|\n" + "|b|\n" * size
+
+    small, large = (seconds(CONVERTERS[name], table(size), 2) for size in (WIDE, 8 * WIDE))
+    assert large < 24 * small + NOISE
+    for unit in ("x", "- ", "|-", "#", " "):  # a line that nearly is one of another kind
+
+        def line(text: str) -> object:
+            return CONVERTERS[name](f"|a|b|\n|-|-{text}x\n#### {text}x")
+
+        check_linear(line, unit, longest=100_000, rounds=2)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from bots.slack import catchup, components, error_codes
-from bots.slack.rate_limits import POST, Bucket, RateLimiter
+from bots.slack import catchup, components, error_codes, rate_limits
+from bots.slack.rate_limits import EPHEMERAL, POST, Bucket, RateLimiter
 from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.errors import PUBLISHED
@@ -543,3 +544,48 @@ async def test_posts_are_one_a_second_in_each_channel() -> None:
 async def test_several_processes_share_the_tier() -> None:
     limiter = RateLimiter(minute=60, share=0.5)
     assert sum(limiter.try_acquire("chat.update", "T1", "C1") for _ in range(60)) == 22
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next task that waits for a time."""
+
+    _scheduled: list[asyncio.TimerHandle]
+    _ready: list[asyncio.Handle]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        if self._scheduled and not self._ready:
+            self.now = max(self.now, self._scheduled[0].when())
+        super()._run_once()  # type: ignore[misc]
+
+
+def test_a_flood_by_one_person_puts_no_call_before_anothers_reply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred refusals, told privately, and then a reply in the same channel, on the minute."""
+    passed: list[tuple[str, float]] = []
+
+    async def send(name: str, method: str, limiter: RateLimiter) -> None:
+        await limiter.acquire(method, "T1", "C1")
+        passed.append((name, asyncio.get_running_loop().time() - 1000.0))
+
+    async def flood() -> None:
+        limiter = RateLimiter()
+        refusals = [asyncio.create_task(send("no", EPHEMERAL, limiter)) for _ in range(100)]
+        reply = [
+            asyncio.create_task(send(method, method, limiter)) for method in (POST, "chat.update")
+        ]
+        await asyncio.gather(*refusals, *reply)
+
+    with closing(VirtualLoop()) as loop:
+        monkeypatch.setattr(rate_limits, "_now", loop.time)
+        loop.run_until_complete(flood())
+    assert [at for name, at in passed if name != "no"] == [0.0, 0.0]
+    assert sum(at == 0.0 for name, at in passed if name == "no") == 90
+    assert passed[-1][1] == pytest.approx(60.0, abs=1)

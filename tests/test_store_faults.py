@@ -1,4 +1,4 @@
-"""What the store says when Redis is full, or its replicas are behind."""
+"""What the store says when Redis or its disk is full, or its replicas are behind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
@@ -19,7 +20,8 @@ from storage.connect import Connection, connect
 from storage.lua import Replication
 from storage.shared import RedisLeases
 from storage.store import Store
-from tests.servers import follows, free_port, running
+from tests.processes import henji
+from tests.servers import follows, free_port, full_disk, running
 from tests.store_fixture import LANE, THREAD, StoreFixture, at_work, ends, shows
 from tests.waiting import until
 
@@ -109,10 +111,65 @@ async def test_a_reply_that_is_written_while_redis_is_full_comes_when_there_is_r
     assert end.text == "echo: hello, is there room?"
 
 
-async def refused(client: Redis) -> bool:
+async def refused(client: Redis, code: str = "OOM") -> bool:
     """Whether the core, too, has been refused."""
     errors = await client.info("errorstats")
-    return int(errors["errorstat_OOM"]["count"]) > 5
+    return int(errors.get(f"errorstat_{code}", {"count": 0})["count"]) > 5
+
+
+@pytest.fixture
+async def on_disk(tmp_path: Path) -> AsyncIterator[tuple[Redis, str]]:
+    """A server with an append-only file, as people run it, and its URL."""
+    port = free_port()
+    words = ("--appendonly", "yes", "--appendfsync", "everysec")
+    async with running(tmp_path, port, *words) as client:
+        yield client, f"redis://127.0.0.1:{port}"
+
+
+async def refuses(client: Redis) -> bool:
+    """Whether the server has seen that its disk is full: it takes one more write before."""
+    try:
+        await client.set("probe", 1, px=1)
+    except RedisError as error:
+        return "MISCONF" in str(error)
+    return False
+
+
+async def test_a_full_disk_takes_nothing_and_then_goes_on(on_disk: tuple[Redis, str]) -> None:
+    client, url = on_disk
+    async with aclosing(await connect(url)) as connection:
+        stores = StoreFixture(client, Store(connection))
+        await stores.queue.announce(LANE, "another core", 60)
+        async with aclosing(stores.queue), at_work(stores, EchoEngine(100), retry=0.02):
+            receipt = await stores.say("hello, is there room?")
+            await until(lambda: shows(stores, receipt.job))
+            async with full_disk(client):
+                await until(lambda: refuses(client))
+                with pytest.raises(StoreUnavailable):
+                    await stores.say("and for me?", id="m2", thread=replace(THREAD, thread="2.0"))
+                await until(lambda: refused(client, "MISCONF"))
+            end = await ends(stores, receipt.job)
+    assert isinstance(end, Done)
+    assert end.text == "echo: hello, is there room?"
+
+
+async def test_a_chat_says_within_seconds_that_the_disk_is_full_and_then_answers(
+    on_disk: tuple[Redis, str],
+) -> None:
+    client, url = on_disk
+    words = ("chat", "--once", "hello")
+    async with full_disk(client):
+        await until(lambda: refuses(client))
+        async with asyncio.timeout(30):  # most of it is the start of the process
+            ran = await henji(*words, REDIS_URL=url, HENJI_ENGINE="echo")
+    assert ran.status == 1
+    assert "disk" in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+    async def answered() -> bool:
+        return "echo: hello" in (await henji(*words, REDIS_URL=url, HENJI_ENGINE="echo")).out
+
+    await until(answered)
 
 
 async def test_a_message_counts_only_when_a_replica_has_it(

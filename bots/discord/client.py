@@ -20,7 +20,7 @@ from bots.discord.context import Context
 from bots.discord.convert import Interaction
 from bots.discord.edits import EditHandler
 from bots.discord.messages import MessageHandler
-from bots.discord.privacy import Privacy
+from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.rate_limits import RateLimiter, tracing
 from bots.discord.setup_checks import commands_refused
 from core.observe import metrics
@@ -186,9 +186,10 @@ class HenjiClient(discord.Client):
             discord.InteractionType.modal_submit,
         ):
             try:
-                if await self._context.may_use(interaction):
-                    await self._buttons.on_press(interaction)
+                if is_of_privacy(interaction):
                     await self._privacy.on_press(interaction)
+                elif await self._context.may_use(interaction):
+                    await self._buttons.on_press(interaction)
             except Exception as error:
                 await self._context.report_failure(interaction, error)
 

@@ -20,7 +20,7 @@ from bots.discord.context import Context, actor_of, conversations, localized, wi
 from bots.discord.convert import Interaction
 from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.platform import MESSAGE_LENGTH
-from bots.discord.privacy import Privacy
+from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.replies import ReplyAddress
 from bots.discord.summaries import Summaries
 from bots.strings import about, say
@@ -59,7 +59,7 @@ class CommandTree(app_commands.CommandTree[discord.Client]):
 
     async def interaction_check(self, interaction: Interaction, /) -> bool:
         """Before every command: False keeps it from running."""
-        return await self._context.may_use(interaction)
+        return is_of_privacy(interaction) or await self._context.may_use(interaction)
 
     async def on_error(
         self, interaction: Interaction, error: app_commands.AppCommandError, /

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any, TypeAlias
 
 import discord
@@ -23,16 +23,17 @@ TABLE_WIDTH = 56
 """Columns of a code block that a phone in landscape and a narrow window show without wrapping."""
 RULE = "─" * 12
 
-_HEADING = re.compile(r" {0,3}#{4,6}[ \t]+(.*?)[ \t#]*$")
+_HEADING = re.compile(r" {0,3}#{4,6}[ \t]+(.*)$")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
-_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)*(?:[ \t]*\|)?[ \t]*$")
 _CELL_END = re.compile(r"(?<!\\)\|")
 _INLINE = re.compile(
     r"""
-      (?P<break>[ \t]*<br[ \t]*/?>[ \t]*)
-    | !\[(?P<alt>[^\]\n]{0,300})\]\((?P<url>[^)\s]{1,2000})(?:[ \t]+"[^"\n]{0,300}")?\)
-    | \\\((?P<round>[^\n]{1,1000}?)\\\)
-    | \\\[(?P<square>[^\n]{1,1000}?)\\\]
+      (?P<break>(?:(?<![ \t])[ \t]+)?<br[ \t]*/?>[ \t]*)
+    | !\[(?P<alt>[^\]\n]{0,300})\]
+      \((?P<url>(?:[^()\s]|\([^()\s]{0,200}\)){1,2000})(?:[ \t]+"[^"\n]{0,300}")?\)
+    | \\\((?P<round>(?:[^\\\n]|\\(?![()])){1,1000})\\\)
+    | \\\[(?P<square>(?:[^\\\n]|\\(?![\[\]])){1,1000})\\\]
     | \$\$(?P<dollars>[^$\n]{1,1000})\$\$
     | (?<![\w$\\])\$(?P<dollar>[^\s$](?:[^$\n]{0,200}[^\s$\\])?)\$(?![\w$])
     """,
@@ -78,7 +79,8 @@ def _fence(line: str) -> str:
 
 def _prose(line: str) -> str:
     if heading := _HEADING.match(line):
-        return f"**{_inline(heading[1])}**" if heading[1] else ""
+        title = heading[1].rstrip(" \t#")
+        return f"**{_inline(title)}**" if title else ""
     return RULE if _RULE.match(line) else _inline(line)
 
 
@@ -113,7 +115,8 @@ def _table_at(lines: Sequence[tuple[str, str]], at: int) -> list[list[str]]:
     if len(_cells(head)) != len(_cells(rule)):
         return []
     rows = [_cells(head)]
-    for line, kind in lines[at + 2 :]:
+    for number in range(at + 2, len(lines)):
+        line, kind = lines[number]
         if kind != "prose" or "|" not in line:
             break
         rows.append(_cells(line)[: len(rows[0])])
@@ -131,8 +134,9 @@ def _cells(line: str) -> list[str]:
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width in a code block; a list, where that is too wide."""
     plain = [[_PLAIN.sub("", cell).replace("<br>", " ") for cell in row] for row in rows]
-    widths = [max(map(width, column)) for column in zip_longest(*plain, fillvalue="")]
-    if sum(widths) + 2 * (len(widths) - 1) > TABLE_WIDTH:
+    columns = () if len(rows[0]) > TABLE_WIDTH // 2 else zip_longest(*plain, fillvalue="")
+    widths = [max(map(width, column)) for column in columns]
+    if not widths or sum(widths) + 2 * (len(widths) - 1) > TABLE_WIDTH:
         return [_as_item(rows[0], row) for row in rows[1:]] or [" · ".join(rows[0])]
     lines = ["  ".join(_padded(row, widths)).rstrip() for row in plain]
     rule = "  ".join("─" * size for size in widths)
@@ -140,10 +144,10 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _as_item(head: Sequence[str], row: Sequence[str]) -> str:
-    first, *rest = [*row, *[""] * (len(head) - len(row))]
+    first = row[0] if row else ""
     told = [
         f"{name}: {cell}" if name else cell
-        for name, cell in zip(head[1:], rest, strict=True)
+        for name, cell in zip(islice(head, 1, len(row)), row[1:], strict=True)
         if cell
     ]
     return _inline(" · ".join([f"- **{_PLAIN.sub('', first)}**" if first else "-", *told]))

@@ -1,4 +1,7 @@
-"""/privacy: what is stored about a person, to export or to forget."""
+"""/privacy: what is stored about a person, to export or to forget.
+
+It is open to all, also to those who may not use the bot: privacy laws give them the right.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 import discord
 
+from bots.actions import Scope
 from bots.discord import DIRECT, PLATFORM
 from bots.discord.components import DANGER, Component, button, row
 from bots.discord.context import Context, actor_of, within
@@ -17,8 +21,18 @@ from bots.discord.convert import Interaction
 from bots.strings import about, say
 from core.queue_types import Place
 
+COMMAND = "privacy"
 EXPORT, FORGET, CONFIRM = "h1p.export", "h1p.forget", "h1p.sure"
 OPT_OUT, OPT_IN = "h1p.out", "h1p.in"
+
+
+def is_of_privacy(interaction: Interaction) -> bool:
+    """Whether it is the command, or one of its buttons."""
+    data: Any = interaction.data or {}
+    if interaction.type is not discord.InteractionType.application_command:
+        return data.get("custom_id") in (EXPORT, FORGET, CONFIRM, OPT_OUT, OPT_IN)
+    is_slash = data.get("type") == discord.AppCommandType.chat_input.value
+    return is_slash and bool(data.get("name") == COMMAND)
 
 
 class Privacy:
@@ -70,9 +84,9 @@ class Privacy:
 
     async def _forget(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
-        person, turns = str(interaction.user.id), 0
+        actor, turns = actor_of(interaction), 0
         for place in _places(interaction):
-            turns += await self._context.history.forget(place, person)
+            turns += (await self._context.actions.reset(actor, Scope("mine", place))).turns
         await self._context.tell(interaction, "forget_done", turns=turns)
 
     async def _export(self, interaction: Interaction) -> None:

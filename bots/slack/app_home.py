@@ -50,10 +50,13 @@ class AppHome:
             channel_id=channel, title=title, prompts=prompts
         )
 
-    async def publish_refusal(self, team: str, user: str, refusal: str) -> None:
-        """The home page of a person who may not use the bot."""
+    async def publish_refusal(self, team: str, user: str, refusal: str, notice: str = "") -> None:
+        """The home page of one who may not use the bot, but may have their words forgotten."""
+        locale = await self._context.users.locale(team, user)
         client = await self._context.workspaces.client(team)
         blocks = [components.section(refusal)] if refusal else []
+        blocks += [components.context_block(notice)] if notice else []
+        blocks += [self._forget_button(locale)]
         await client.views_publish(user_id=user, view={"type": "home", "blocks": blocks})
 
     async def publish(self, team: str, user: str, notice: str = "") -> None:
@@ -122,7 +125,7 @@ class AppHome:
         if press.action == FORGET_ME:
             actor = await self._context.actor(press.team, press.user, press.user_team)
             outcome = await self._context.actions.reset(actor, scope(press.team, "mine", ""))
-            self._context.spawn(self._publish_outcome(press.team, press.user, outcome))
+            self._context.spawn(self._publish_outcome(press, outcome))
             return
         if press.action in (OPT_OUT, OPT_IN):
             actor = await self._context.actor(press.team, press.user, press.user_team)
@@ -130,14 +133,19 @@ class AppHome:
             outcome = await self._context.actions.opt_out(
                 actor, places, out=press.action == OPT_OUT
             )
-            self._context.spawn(self._publish_outcome(press.team, press.user, outcome))
+            self._context.spawn(self._publish_outcome(press, outcome))
             return
         await self.ask(press, press.action.removeprefix("henji_reset_"))
 
-    async def _publish_outcome(self, team: str, user: str, outcome: Outcome) -> None:
-        await self.publish(
-            team, user, outcome.sentence(await self._context.users.locale(team, user))
-        )
+    async def _publish_outcome(self, press: Press, outcome: Outcome) -> None:
+        team, user = press.team, press.user
+        notice = outcome.sentence(await self._context.users.locale(team, user))
+        place = ThreadKey(PLATFORM, team, "-", "-")
+        refusal = await self._context.refusal(place, user, press.user_team)
+        if refusal is None:
+            await self.publish(team, user, notice)
+        else:
+            await self.publish_refusal(team, user, refusal, notice)
 
     async def ask(self, press: Press, kind: str, what: str = "") -> None:
         """Open the confirmation of a reset; without `what`, a channel or user is chosen there."""

@@ -32,7 +32,7 @@ WORD_JOINER = "\u2060"
 
 _SAID = {None, "file_share", "thread_broadcast", "me_message", "bot_message"}
 _TS = re.compile(r"\d+\.\d+")
-_MENTION = re.compile(r"<@([A-Z0-9]+)(?:\|[^>]*)?>")
+_MENTION = re.compile(r"<@([A-Z0-9]+)(?:\|[^<>]*)?>")
 _COMMANDS: Mapping[str, TextCommand] = {
     "reset": "reset",
     "リセット": "reset",
@@ -404,7 +404,7 @@ def whole_text(posted: MessagePosted, bot: Bot, names: Mapping[str, str]) -> str
 
 def readable(text: str, bot: Bot, names: Mapping[str, str]) -> str:
     """Slack's markup as people read it: names for ids, without the bot's own mention."""
-    text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^>]*)?>[ \t]?", "", text)
+    text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^<>]*)?>[ \t]?", "", text)
     text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
     text = _MARKUP.sub(_read_markup, text)
     return unescape(text).strip()
@@ -434,10 +434,16 @@ def _read_markup(match: re.Match[str]) -> str:
 def _read_special(what: str, label: str) -> str:
     kind, _, details = what.partition("^")
     if kind == "date":
-        at = datetime.fromtimestamp(float(details.partition("^")[0]), UTC)
-        return label or f"{at:%Y-%m-%d %H:%M} UTC"
+        return label or _date(details.partition("^")[0])
     name = label.removeprefix("@") or details or kind
     return f"@{name}"
+
+
+def _date(seconds: str) -> str:
+    try:
+        return f"{datetime.fromtimestamp(float(seconds), UTC):%Y-%m-%d %H:%M} UTC"
+    except (OverflowError, ValueError, OSError):
+        return seconds
 
 
 def ids(text: str) -> str:

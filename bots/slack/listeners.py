@@ -59,7 +59,7 @@ from core.ports import Outbox
 from core.types import ThreadKey
 
 MESSAGE_EVENTS = ("message", "app_mention", "agent_session_stopped")
-PAGES = (FORGET_ME, OPT_OUT, OPT_IN, RESET_CHANNEL, RESET_USER, RESET_SPACE)
+PAGES = (OPT_OUT, OPT_IN, RESET_CHANNEL, RESET_USER, RESET_SPACE)
 CONTROLS = (
     components.STOP,
     components.REGENERATE,
@@ -152,6 +152,8 @@ class Listeners:
     async def _press(self, press: Press) -> None:
         if press.action in CONTROLS:
             await self._buttons.on_press(press)
+        elif press.action in (FORGET_ME, OPT_OUT, OPT_IN):  # open to all
+            await self._app_home.on_press(press)
         elif await self._is_refused(press):
             pass
         elif press.action in PAGES:

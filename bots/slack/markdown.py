@@ -23,8 +23,15 @@ ZERO_WIDTH_SPACE = "\u200b"
 
 _TOKEN = re.compile(r"\\.|`+|\*+|~~|https?://[^\s<>「」（）、。]+")
 _LIST_ITEM = re.compile(r"[-*+] |\d{1,9}[.)] ")
-_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)+\|?[ \t]*$")
-_FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$([^$\n]+)\$\$")
+_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)+(?:[ \t]*\|)?[ \t]*$")
+_FORMULA = re.compile(
+    r"""
+      \\\(((?:[^\\\n]|\\(?![()]))+)\\\)
+    | \\\[((?:[^\\\n]|\\(?![\[\]]))+)\\\]
+    | \$\$([^$\n]+)\$\$
+    """,
+    re.VERBOSE,
+)
 _FORMULA_BEGINS = frozenset(("\\[", "$$"))
 _FORMULA_ENDS = {"\\[": "\\]", "$$": "$$"}
 
@@ -125,7 +132,8 @@ def _with_flanks(line: str) -> str:
         if token[0].startswith("`"):
             skip_to = _end_of_code(tokens, at, line)
         elif token[0].startswith(("*", "~")):
-            before, after = line[: token.start()][-1:], line[token.end() :][:1]
+            before = line[max(0, token.start() - 1) : token.start()]
+            after = line[token.end() : token.end() + 1]
             if token[0] in opened and before.strip():
                 opened.remove(token[0])
                 inserted += [token.start()] if _is_punctuation(before) else []

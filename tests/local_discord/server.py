@@ -236,7 +236,9 @@ class LocalDiscord:
         data = {"id": p.snowflake(), "name": command, "type": 1, "options": given}
         return await self._interacts(4, data, person, channel, **more)
 
-    async def asks_about(self, person: p.Payload, message: p.Payload, command: str) -> Interaction:
+    async def asks_about(
+        self, person: p.Payload, message: p.Payload, command: str, **more: Any
+    ) -> Interaction:
         """The context menu of a message."""
         ident = message["id"]
         data = {
@@ -246,7 +248,7 @@ class LocalDiscord:
             "target_id": ident,
             "resolved": {"messages": {ident: message}},
         }
-        return await self._interacts(2, data, person, message["channel_id"])
+        return await self._interacts(2, data, person, message["channel_id"], **more)
 
     async def presses(
         self, person: p.Payload, message: p.Payload, number: int, **more: Any

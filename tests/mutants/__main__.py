@@ -11,7 +11,7 @@ Mutants that nothing can catch, since they change nothing that anybody could see
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import re
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -28,14 +28,13 @@ from random import Random
 
 from storage.lua import read_scripts
 from tests.mutants import reach
-from tests.mutants.make import Mutant, mutants_of
+from tests.mutants.make import PLACES, Mutant, mutants_of
 from tests.mutants.reach import ROOT, Reach
 
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 HANGS = 120
 """Seconds that a test may take: one that hangs has caught its mutant."""
 
-PLACES = ("storage/scripts", "core/worker.py", "bots/delivery.py")
 JUDGES = (
     "tests/test_queue.py", "tests/test_queue_model.py", "tests/test_queue_fairness.py",
     "tests/test_queue_time.py", "tests/test_queue_poison.py", "tests/test_races.py",
@@ -64,30 +63,50 @@ def known_equivalent() -> dict[str, str]:
 
 
 @contextmanager
-def copies(number: int) -> Iterator[Queue[Path]]:
+def copies(number: int) -> Iterator[Queue[Tests]]:
     """Copies of the tree, to be taken and put back."""
-    with tempfile.TemporaryDirectory() as folder:
-        free: Queue[Path] = Queue()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        free: Queue[Tests] = Queue()
         for at in range(number):
             copy = Path(folder) / str(at)
             for name in ("core", "storage", "bots", "tests", "pyproject.toml"):
                 place = ROOT / name
                 (shutil.copytree if place.is_dir() else shutil.copy)(place, copy / name)
-            free.put(copy)
+            tests = Tests(copy)
+            stack.callback(tests.close)
+            free.put(tests)
         yield free
 
 
-def run_tests(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    return subprocess.run(
-        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
-    )
+class Tests:
+    """A tree with a server that runs its tests."""
 
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
-def record(file: Path) -> None:
-    """Run all tests that judge, and write down which code each reaches."""
-    run_tests(ROOT, "-p", "tests.mutants.reach", "--reach", str(file), *JUDGES)
+    def run(self, *words: str) -> tuple[int, str]:
+        """Pytest's exit status and output."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        asked = [str(self.tree), "-q", "-p", "no:cacheprovider", *words]
+        self._server.stdin.write(json.dumps(asked) + "\n")
+        self._server.stdin.flush()
+        status, output = json.loads(self._server.stdout.readline())
+        return status, output
+
+    def first_failing(self, tests: Sequence[str]) -> str | None:
+        status, output = self.run("-x", "-o", f"faulthandler_timeout={HANGS}", *tests)
+        if status == 0:
+            return None
+        failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+\.py::.*?)(?: - .*)?$", output)
+        return failed[0] if failed else "a test that ended its process"
+
+    def close(self) -> None:
+        self._server.communicate()
 
 
 @dataclass
@@ -131,16 +150,16 @@ class Judges:
         ]
 
 
-def is_caught(mutant: Mutant, judges: Judges, free: Queue[Path]) -> str | None:
+def caught_by(mutant: Mutant, judges: Judges, free: Queue[Tests]) -> str | None:
     """The test that fails with this mutant in the tree, if one does."""
     copy = free.get()
-    file = copy / mutant.file
+    file = copy.tree / mutant.file
     text = file.read_text()
     try:
         file.write_text(mutant.applied(text))
         tests = judges.of(mutant)
-        while tests and (failing := first_failing(copy, tests)):
-            if failing not in tests or first_failing(copy, [failing]):
+        while tests and (failing := copy.first_failing(tests)):
+            if failing not in tests or copy.first_failing([failing]):
                 judges.caught[failing] += 1
                 return failing
             tests = tests[tests.index(failing) + 1 :]
@@ -148,14 +167,6 @@ def is_caught(mutant: Mutant, judges: Judges, free: Queue[Path]) -> str | None:
     finally:
         file.write_text(text)
         free.put(copy)
-
-
-def first_failing(tree: Path, tests: Sequence[str]) -> str | None:
-    ran = run_tests(tree, "-x", "-o", f"faulthandler_timeout={HANGS}", *tests)
-    if ran.returncode == 0:
-        return None
-    failed = re.findall(r"(?m)^(?:FAILED|ERROR) (.*?)(?: - .*)?$", ran.stdout)
-    return failed[0] if failed else "a test that ended its process"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -169,11 +180,12 @@ def main(argv: Sequence[str]) -> int:
     chosen = choose(options.number, options.seed, options.only)
     survived: list[Mutant] = []
     with copies(options.at_once) as free, ThreadPoolExecutor(options.at_once) as pool:
-        recording = options.reach or free.queue[0].parent / "reach.json"
+        recording = options.reach or free.queue[0].tree.parent / "reach.json"
         if not recording.exists():
-            record(recording)
+            reach_words = ("-p", "tests.mutants.reach", "--reach", str(recording))
+            free.queue[0].run(*reach_words, "-o", "faulthandler_timeout=0", *JUDGES)
         judges = Judges(reach.read(recording))
-        judged = pool.map(lambda mutant: (mutant, is_caught(mutant, judges, free)), chosen)
+        judged = pool.map(lambda mutant: (mutant, caught_by(mutant, judges, free)), chosen)
         for number, (mutant, by) in enumerate(judged, 1):
             print(f"{number}/{len(chosen)} {mutant}: {by or 'SURVIVED'}", flush=True)
             if not by:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+PLACES = ("storage/scripts", "core/worker.py", "bots/delivery.py")
+"""The code that mutants are made of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mutant:

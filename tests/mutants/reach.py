@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from storage.lua import Scripts
+from tests.mutants.make import PLACES
 
 ROOT = Path(__file__).parents[2]
 HOME = f"{ROOT}/"
@@ -79,11 +80,9 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
-            ours = [place for place in self._functions.copy() if place[0].startswith(HOME)]
-            functions = sorted(f"{file.removeprefix(HOME)}:{line}" for file, line in ours)
+            entered = [(file.removeprefix(HOME), line) for file, line in self._functions.copy()]
+            functions = sorted(f"{file}:{line}" for file, line in entered if file in PLACES)
             row = Reach(round(report.duration, 3), sorted(self._scripts), functions)
             self._rows[report.nodeid] = row
-
-    def pytest_sessionfinish(self) -> None:
-        rows = {test: asdict(row) for test, row in self._rows.items()}
-        self._file.write_text(json.dumps(rows, indent=0))
+            rows = {test: asdict(row) for test, row in self._rows.items()}
+            self._file.write_text(json.dumps(rows, indent=0))
