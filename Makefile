@@ -60,7 +60,7 @@ lint: setup
 
 # Most of a test's time is waiting: two at a time, each process of tests with a Valkey of its own.
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 bench: setup
 	$(BIN)/henji bench

@@ -143,6 +143,8 @@ async def test_long_answers_become_messages_of_their_own(deployment: SlackDeploy
 
 async def test_a_deleted_duel_takes_no_more_votes(deployment: SlackDeployment) -> None:
     slack, message = deployment.slack, await a_duel(deployment)
+    slack.press("U1", message, A)
+    await whispered(deployment, "U1", "voted_a")  # the bot has recorded its message by then
     await slack.delete("C1", message.ts)
     key = deployment.key("C1", message.thread_ts or "")
     stores = deployment.stores()
