@@ -76,7 +76,7 @@ class LocalDiscord:
 
     # -- inspection -----------------------------------------------------------------------------
 
-    async def until(self, happened: Callable[[], Any], seconds: float = 10.0) -> Any:
+    async def until(self, happened: Callable[[], Any], seconds: float = 30.0) -> Any:
         """Wait for a result and return it; TimeoutError shows the state instead."""
         async with self._turn:
             try:
