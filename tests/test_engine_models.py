@@ -189,12 +189,16 @@ def test_a_prefix_is_found_where_its_window_alone_is_kept() -> None:
 # -- the comparison at the start ------------------------------------------------------------------
 
 
-async def start(settings: Settings, spec: ModelSpec) -> None:
+async def start(settings: Settings, spec: ModelSpec) -> list[str]:
+    """Start an engine and end it: its stages."""
+    stages: list[str] = []
+
     def load() -> PreTrainedModel:
         where = Path(spec.source)
         return load_weights(spec, where, dtype="float32", device="cpu", progress=print)
 
-    await (await open_torch_engine(settings, spec, load, print)).close()
+    await (await open_torch_engine(settings, spec, load, stages.append)).close()
+    return stages
 
 
 @pytest.fixture
@@ -220,8 +224,9 @@ async def test_a_model_is_compared_at_its_first_start_alone(
 ) -> None:
     settings = tiny_settings(tmp_path)
     spec = find_model(settings)
-    for _ in range(3):
-        await start(settings, spec)
+    for start_number in range(3):  # the free memory, and so the cache, is another each time
+        cache = 0.01 + start_number / 1000
+        await start(settings.model_copy(update={"cache_gb": cache}), spec)
     assert len(compared) == 1
     await start(settings, replace(spec, context_length=256))
     assert len(compared) == 2
@@ -231,6 +236,13 @@ async def test_a_model_is_compared_at_its_first_start_alone(
     monkeypatch.setattr(verification, "version", lambda name: f"{name} of tomorrow")
     await start(settings, spec)
     assert len(compared) == 4
+
+
+async def test_int8_weights_are_traced_once_where_the_model_was_compared(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, int8_weights=True)
+    first, second = [await start(settings, find_model(settings)) for _ in range(2)]
+    assert first.count("trace") == 2  # exact, and rounded
+    assert second == ["kernels", "trace"]
 
 
 async def test_a_refused_model_is_refused_again(tmp_path: Path, compared: list[str]) -> None:

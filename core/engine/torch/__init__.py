@@ -41,12 +41,15 @@ async def open_torch_engine(
 
     def record_for(model: PreTrainedModel) -> Path:
         directory = model_directory(spec, settings, lambda _: None)
+        limits = limits_for(model)
+        # not the cache's size: it follows the free memory, which is another at each start
+        computed = (limits.context_length, limits.slots, limits.step_tokens, limits.int8_weights)
         return record_path(
             settings.data_dir / "verified",
             model,
             weights=weights_fingerprint(directory),
             adapter=_adapter_digest(spec.adapter),
-            limits=limits_for(model),
+            limits=computed,
         )
 
     return await TorchEngine.open(load, limits_for, record_for, progress)

@@ -118,9 +118,10 @@ class TorchEngine:
         self._verified = is_recorded(path)
         reference = None if self._verified else reference_of(model.train(False), shape)
         use_engine_attention(model)
-        rounds = limits.int8_weights and model.device.type == "cpu"
-        if model.device.type == "cpu" and not rounds:
-            pack_linears(model)
+        is_cpu = model.device.type == "cpu"
+        rounds_later = is_cpu and limits.int8_weights and reference is not None
+        if is_cpu and not rounds_later:
+            pack_linears(model, int8=limits.int8_weights)
         self._model, self._limits = model, limits
         self._vocabulary = model.config.get_text_config().vocab_size
         self._reset_cache()
@@ -130,7 +131,7 @@ class TorchEngine:
             self._progress("comparison")
             most = max(limits.step_tokens, limits.slots)
             verify(model, self._runner, reference, step_tokens=most)
-        if rounds:  # once the exact weights were compared
+        if rounds_later:  # the exact weights were compared
             pack_linears(model, int8=True)
             self._reset_cache()
         if compares and self._runner.verified:
