@@ -17,6 +17,7 @@ from core.place_rules import Rules
 from core.ports import OPEN_RULES
 from core.queue_types import Claim, Commit, DuelTerms, Place, Receipt, Regeneration
 from core.types import Delta, Done, Duel, Job, ThreadKey, Turn, Usage, Verdict
+from storage import keys
 from storage.preferences import RedisPreferences
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, THREAD, StoreFixture
@@ -251,6 +252,20 @@ async def test_a_second_answer_that_fails_leaves_the_first(
     assert (await end(stores, receipt)).text == "one"
     assert await stores.queue.dead() == []
     assert await remembered(stores) == "one"
+
+
+async def test_a_deadline_between_the_answers_shows_the_one_that_is_there(
+    stores: StoreFixture,
+) -> None:
+    receipt = await ask(stores)
+    await answer(stores, LANE, "one")
+    job = keys.key("job", 0, receipt.job or "")
+    await stores.redis.hset(job, "deadline", "1")
+    await stores.redis.zadd(keys.key("deadlines", 0), {receipt.job or "": 1})
+    assert await stores.queue.claim(OTHER, "core", 1) == []  # before anybody has swept
+    await stores.queue.sweep()
+    assert (await end(stores, receipt)).text == "one"
+    assert await stores.texts() == ["why?", "one"]
 
 
 async def test_a_core_that_dies_in_the_second_answer_is_followed_by_another(

@@ -5,11 +5,7 @@ local J = A.job
 local job = job_of(J)
 if job.state == 'waiting' then
   local first = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
-  if job.first then
-    settle_alone(job.thread, J, job)
-  else
-    finish_job(job.thread, J, job, 'cancelled', cancelled_event('person'))
-  end
+  end_unanswered(job.thread, J, job, 'cancelled', cancelled_event('person'))
   if first then schedule(job.thread) end
   return 1
 elseif job.state == 'running' then

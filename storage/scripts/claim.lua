@@ -17,11 +17,16 @@ local function lease(T, meta, J, job)
   return gen
 end
 
--- Redis may have been away over the deadline, and nobody has swept since.
+-- Redis may have been away over the deadline, and nobody has swept since. A job that has a first
+-- answer is left to the sweep: this script is kept short.
 local function ended_late(T, J, job)
   if (tonumber(job.deadline) or now) >= now then return false end
-  finish_job(T, J, job, 'failed', failed_event('deadline'))
-  schedule(T)
+  if job.first then
+    schedule(T, now)
+  else
+    finish_job(T, J, job, 'failed', failed_event('deadline'))
+    schedule(T)
+  end
   return true
 end
 

@@ -34,11 +34,7 @@ for _, J in ipairs(due(K('deadlines'))) do
   end
   if job.state == 'waiting' and job.thread then
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
-    if job.first then
-      settle_alone(job.thread, J, job)
-    else
-      finish_job(job.thread, J, job, 'failed', failed_event('deadline'))
-    end
+    end_unanswered(job.thread, J, job, 'failed', failed_event('deadline'))
     if was then schedule(job.thread) end
     over = over + 1
   else

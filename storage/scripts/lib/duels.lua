@@ -51,6 +51,12 @@ local function settle_alone(T, J, job)
   finish_job(T, J, job, 'done', answer.done)
 end
 
+-- Ends a job that nobody answers. One whose first answer is there ends with that.
+local function end_unanswered(T, J, job, state, event)
+  if job.first then return settle_alone(T, J, job) end
+  finish_job(T, J, job, state, event)
+end
+
 -- The last event of a duel's reply; `told`: with the models and the votes.
 local function duel_event(duel, told)
   local answers = { decoded(duel['1']), decoded(duel['2']) }
