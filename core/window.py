@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,7 @@ def read_now(turns: Sequence[StoredTurn], reach: Reach | None) -> list[bool | No
     known = [count for count in counts if count is not None]
     over = sum(known) - len(known) > reach.room  # a turn among others takes up to a token less
     sure = over or len(known) == len(counts)
-    start = _oldest_that_fits(counts, reach.low) if over or not sure else 0
+    start = 0 if sure and not over else oldest_that_fits(reversed(counts), len(counts), reach.low)
     older = None if not sure or (start and counts[start - 1] is None) else False
     read: list[bool | None] = [True if at >= start else older for at in range(len(turns))]
     for at in range(start, len(turns) - 1):
@@ -138,13 +138,13 @@ def _count(stored: StoredTurn, reach: Reach) -> int | None:
     return stored.tokens if stored.fingerprint == reach.fingerprint else None
 
 
-def _oldest_that_fits(counts: Sequence[int | None], room: int) -> int:
-    """The oldest turn that surely fits into `room` with all after it; at least the newest."""
-    for at in range(len(counts) - 1, -1, -1):
-        count = counts[at]
+def oldest_that_fits(counts: Iterable[int | None], number: int, room: int) -> int:
+    """The oldest of so many turns that surely fits into `room` tokens with all after it; at least
+    the newest. `counts`: of the newest turn first; None: not known."""
+    for at, count in zip(reversed(range(number)), counts, strict=True):
         room -= count or 0
         if room < 0 or count is None:
-            return min(at + 1, len(counts) - 1)
+            return min(at + 1, number - 1)
     return 0
 
 

@@ -26,6 +26,7 @@ from core.models.catalogue import ModelSpec
 from core.place_rules import NO_RULES, Rules
 from core.queue_types import Reach
 from core.types import Bounded, Role, Turn
+from core.window import oldest_that_fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,13 +299,9 @@ class Dialogue:
         return int(self.spec.prompt_budget * low_water) - self._overhead(resume)
 
     def _oldest_that_fits(self, turns: Sequence[Turn], room: int, *, joined: int = 0) -> int:
-        """The oldest turn that fits into `room` tokens with all after it; at least the newest."""
-        for place in range(len(turns) - 1, -1, -1):
-            turn = turns[place]
-            room -= self._tokens_of(turn) - joined
-            if room < 0:
-                return min(place + 1, len(turns) - 1)
-        return 0
+        """The oldest turn that fits into `room` tokens with all after it; no others are counted."""
+        counts = (self._tokens_of(turn) - joined for turn in reversed(turns))
+        return oldest_that_fits(counts, len(turns), room)
 
     def _valid_start(self, turns: Sequence[Turn], start: int) -> int:
         """`start`, or the next user's turn where the format needs one first."""

@@ -17,7 +17,8 @@ from core.types import Thinking, Turn
 Render: TypeAlias = Callable[[Sequence[Mapping[str, str]], bool], str]
 """Messages to the template's string; True: with the beginning of a reply. May raise ModelError."""
 
-_SYSTEM, _FIRST_QUESTION, _FIRST_ANSWER, _NEXT_QUESTION = "Xs9", "Xq0", "Xa1", "Xq2"
+_SYSTEM, _THOUGHT = "Xs9", "Xt1"
+_FIRST_QUESTION, _FIRST_ANSWER, _NEXT_QUESTION = "Xq0", "Xa1", "Xq2"
 _BRACKETED = re.compile(r"<+[^<>\s]+>+|\[[^\[\]\s]+\]")
 
 
@@ -114,11 +115,9 @@ def _label_lines(marker: str) -> Iterator[str]:
             yield ("\n" if number else "") + label
 
 
-_Q0, _A1, _Q2 = (
-    Message("user", "Xq0"),
-    Message("assistant", "Xa1"),
-    Message("user", "Xq2"),
-)
+_Q0 = Message("user", _FIRST_QUESTION)
+_A1 = Message("assistant", _FIRST_ANSWER)
+_Q2 = Message("user", _NEXT_QUESTION)
 
 SWITCHES: Mapping[str, Mapping[Thinking, Sequence[object]]] = {
     "enable_thinking": {"off": (False,), "on": (True,)},
@@ -183,6 +182,7 @@ class ChatTemplateFormat:
         self.user_first = self.alternates or bool(self._preamble) or not starts_with_reply
         self.append_only = self._only_appends()
         self._dated = "strftime_now" in tokenizer.template
+        self._example = self._render([_Q0, _A1, _Q2], prompt=True) if self._dated else ""
         self.reply_syntax = self._find_syntax()
 
     def message(self, turn: Turn) -> Message:
@@ -223,7 +223,10 @@ class ChatTemplateFormat:
     def refresh(self) -> bool:
         if not self._dated:
             return False
-        before = self._around
+        example = self._render([_Q0, _A1, _Q2], prompt=True)
+        if example == self._example:
+            return False
+        self._example, before = example, self._around
         self._around = _Surroundings(self._find_markers())
         if self.append_only:
             self._around = self._surroundings()
@@ -275,9 +278,9 @@ class ChatTemplateFormat:
         if not self._thoughts:
             return ""
         for key in THOUGHT_KEYS:
-            reply = {"role": "assistant", "content": _A1.text, key: "Xt1"}
-            rows = [{"role": "user", "content": "Xq0"}, reply, {"role": "user", "content": "Xq2"}]
-            if "Xt1" in self._apply_template(rows, True):
+            reply = {**_message("assistant", _FIRST_ANSWER), key: _THOUGHT}
+            rows = [_message("user", _FIRST_QUESTION), reply, _message("user", _NEXT_QUESTION)]
+            if _THOUGHT in self._apply_template(rows, True):
                 return key
         return ""
 
