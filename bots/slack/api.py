@@ -210,6 +210,22 @@ async def web_client(settings: SlackSettings) -> AsyncIterator[AsyncWebClient]:
         )
 
 
+def next_cursor(page: Mapping[str, Any]) -> str | None:
+    """Where the page of an answer that follows this one begins; None for the last."""
+    return (page.get("response_metadata") or {}).get("next_cursor") or None
+
+
+async def all_pages(read: Callable[[str | None], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """The pages of an answer; `read` is given the cursor of each, None for the first."""
+    cursor: str | None = None
+    while True:
+        page = await read(cursor)
+        yield page
+        cursor = next_cursor(page)
+        if cursor is None:
+            return
+
+
 async def identify(client: AsyncWebClient) -> Bot:
     """The bot that the client's token belongs to."""
     answer = await client.auth_test()

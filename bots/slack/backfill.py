@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -11,7 +12,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.catch_up import Reading
 from bots.platform import Incoming, PlaceNames
-from bots.slack.api import NoRoom, SlackApi, Workspaces
+from bots.slack.api import NoRoom, SlackApi, Workspaces, all_pages
 from bots.slack.convert import earlier, link_to, team_of
 from bots.slack.users import Users
 from core.queue_types import Delivery
@@ -148,18 +149,13 @@ class Backfill:
         (docs.slack.dev, changelog of 2025-05-29).
         """
         client = await self._workspaces.client(thread.space)
-        cursor: str | None = None
-        while True:
-            try:
-                page = await self._page(client, thread, oldest, latest, cursor, within)
-            except NoRoom:
-                log.info("only a part of a thread was read", thread=str(thread))
-                return
-            # Slack always sends the thread's first message too
-            yield [m for m in page["messages"] if float(oldest) < float(m["ts"])]
-            cursor = (page.get("response_metadata") or {}).get("next_cursor")
-            if not cursor:
-                return
+        read = partial(self._page, client, thread, oldest, latest, within)
+        try:
+            async for page in all_pages(read):
+                # Slack always sends the thread's first message too
+                yield [m for m in page["messages"] if float(oldest) < float(m["ts"])]
+        except NoRoom:
+            log.info("only a part of a thread was read", thread=str(thread))
 
     # -- for summaries --------------------------------------------------------------------------
 
@@ -175,37 +171,33 @@ class Backfill:
 
     async def _is_member(self, place: ThreadKey, person: str) -> bool:
         client = await self._workspaces.client(place.space)
-        cursor: str | None = None
 
-        def read() -> Awaitable[Any]:
-            return client.conversations_members(channel=place.channel, cursor=cursor, limit=PAGE)
+        def read(cursor: str | None) -> Awaitable[Any]:
+            def members() -> Awaitable[Any]:
+                return client.conversations_members(
+                    channel=place.channel, cursor=cursor, limit=PAGE
+                )
 
-        while True:
-            page = await self._api.call("conversations.members", place.space, place.channel, read)
+            return self._api.call("conversations.members", place.space, place.channel, members)
+
+        async for page in all_pages(read):
             if person in page["members"]:
                 return True
-            cursor = (page.get("response_metadata") or {}).get("next_cursor")
-            if not cursor:
-                return False
+        return False
 
     async def recent(self, place: ThreadKey, after: float, most: int) -> Reading:
         """The newest messages of a thread or, without one, of a channel."""
         client = await self._workspaces.client(place.space)
         found: dict[str, Mapping[str, Any]] = {}
-        cursor: str | None = None
         limited = False
-        while True:
-            try:
-                page = await self._page(client, place, f"{after:.6f}", None, cursor, RECENT_SECONDS)
-            except NoRoom:
-                limited = True
-                break
-            for message in page["messages"]:
-                if float(message["ts"]) > after:
-                    found[message["ts"]] = message
-            cursor = (page.get("response_metadata") or {}).get("next_cursor")
-            if not cursor or (not place.thread and len(found) > most):
-                break
+        read = partial(self._page, client, place, f"{after:.6f}", None, RECENT_SECONDS)
+        try:
+            async for page in all_pages(read):
+                found |= {m["ts"]: m for m in page["messages"] if float(m["ts"]) > after}
+                if not place.thread and len(found) > most:
+                    break
+        except NoRoom:
+            limited = True
         newest = [found[ts] for ts in sorted(found, key=float)]
         thread = place if place.thread else replace(place, thread="-")
         messages = await self._read(thread, newest[-most:])
@@ -240,8 +232,8 @@ class Backfill:
         thread: ThreadKey,
         oldest: str,
         latest: str | None,
-        cursor: str | None,
         within: float | None,
+        cursor: str | None,
     ) -> Any:
         bounds: dict[str, Any] = {
             "channel": thread.channel,

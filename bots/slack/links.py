@@ -9,7 +9,7 @@ from typing import Any
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
-from bots.slack.api import NoRoom, SlackApi, Workspaces
+from bots.slack.api import NoRoom, SlackApi, Workspaces, next_cursor
 from core.types import Bounded, ThreadKey
 
 PAGES, PAGE = 5, 1000
@@ -62,10 +62,8 @@ class Audience:
     async def _people(self, thread: ThreadKey) -> frozenset[str]:
         client = await self._workspaces.client(thread.space)
 
-        def page(cursor: str) -> Any:
-            return client.conversations_members(
-                channel=thread.channel, cursor=cursor or None, limit=PAGE
-            )
+        def page(cursor: str | None) -> Any:
+            return client.conversations_members(channel=thread.channel, cursor=cursor, limit=PAGE)
 
         pages = await self._pages("conversations.members", thread, page)
         return frozenset(member for found in pages for member in found["members"])
@@ -76,8 +74,8 @@ class Audience:
             return members
         client = await self._workspaces.client(thread.space)
 
-        def page(cursor: str) -> Any:
-            return client.users_list(cursor=cursor or None, limit=PAGE)
+        def page(cursor: str | None) -> Any:
+            return client.users_list(cursor=cursor, limit=PAGE)
 
         pages = await self._pages("users.list", thread, page)
         users = [user for found in pages for user in found["members"]]
@@ -87,12 +85,13 @@ class Audience:
 
     async def _pages(self, method: str, thread: ThreadKey, page: Any) -> Sequence[Any]:
         """Every page of an answer; none where there are too many."""
-        found, cursor = [], ""
+        found: list[Any] = []
+        cursor: str | None = None
         for _ in range(PAGES):
             answer = await self._call(method, thread, lambda: page(cursor))  # noqa: B023 -- at once
             found.append(answer)
-            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
-            if not cursor:
+            cursor = next_cursor(answer)
+            if cursor is None:
                 return found
         return ()
 
