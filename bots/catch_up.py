@@ -26,7 +26,7 @@ from bots.relay import Relay
 from bots.strings import Locale, failure, guess, say
 from core.access_policy import Asker, Permit
 from core.errors import StoreUnavailable
-from core.place_rules import Persona, scopes
+from core.place_rules import Persona, marks_on, scopes
 from core.ports import History
 from core.types import Failed, ThreadKey
 
@@ -396,11 +396,9 @@ class CatchUp:
     ) -> str:
         """One answer, from the points of each piece."""
         points: list[str] = []
-        first = True
         for done, piece in enumerate(pieces):
             await progress(done, len(pieces))
-            points.append(await self._points(terms, piece, counted=first))
-            first = False
+            points.append(await self._points(terms, piece, counted=done == 0))
         if len(pieces) == 1:
             return points[0]
         parts = [f"[{_clock(piece[0].at, self._relay.zone)}]({piece[0].link})" for piece in pieces]
@@ -541,11 +539,10 @@ def _mark(marks: Mapping[str, float], place: ThreadKey, message: Incoming) -> fl
     """The newest time of a reset or a forget that hides a message."""
     turn = message.turn
     threads = (place.thread or turn.id, turn.id, f"@{turn.author}")
-    names = [f"thread {replace(place, thread=thread)}" for thread in threads]
-    space, channel = str(_in(place)).split(":")[:2], str(_in(place)).split(":")[:3]
-    names += [f"channel {':'.join(channel)}", f"space {':'.join(space)}"]
-    names.append(f"person {':'.join(space)}:{turn.author}")
-    return max((marks.get(name, 0.0) for name in names), default=0.0)
+    names = {
+        name for thread in threads for name in marks_on(replace(place, thread=thread), turn.author)
+    }
+    return max(marks.get(name, 0.0) for name in names)
 
 
 def _in(place: ThreadKey) -> ThreadKey:

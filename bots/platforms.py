@@ -8,6 +8,7 @@ imported to find out: it must need no package that the platform's extra installs
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -42,9 +43,9 @@ class PlatformSettings(Settings):
     secret_patterns: ClassVar[tuple[re.Pattern[str], ...]] = ()
     """Forms of the platform's secrets, as `core.observe.logs.Redaction` takes them."""
 
+    @abstractmethod
     def require(self) -> None:
         """UsageError for the first setting that is missing, and where it comes from."""
-        raise NotImplementedError
 
     @property
     def has_tokens(self) -> bool:

@@ -272,6 +272,12 @@ def scopes(thread: ThreadKey) -> tuple[str, str]:
     return ":".join(parts[:2]), ":".join(parts[:3])
 
 
+def marks_on(thread: ThreadKey, author: str) -> tuple[str, str, str, str]:
+    """The marks that a reset or a forget may have left on what a person said in a thread."""
+    space, channel = scopes(thread)
+    return f"thread {thread}", f"channel {channel}", f"space {space}", f"person {space}:{author}"
+
+
 def _first(value: Any, default: Any) -> Any:
     return default if value is None else value
 

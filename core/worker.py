@@ -140,14 +140,13 @@ class HeldJob:
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     """Seconds from the claim to it."""
+    thought_at: float = 0.0
+    """When a sign of thinking was last to be published."""
 
     @property
     def seconds(self) -> float:
         """Since the claim."""
         return time.monotonic() - self.began
-
-    thought_at: float = 0.0
-    """When a sign of thinking was last to be published."""
 
     def show(self, text: str) -> None:
         self.pending += text
@@ -497,8 +496,7 @@ class Worker:
 
     async def _measure(self, held: HeldJob, window: Window, text: str) -> Done | None:
         """Count the tokens of texts: the answer is the measurement."""
-        loop = asyncio.get_running_loop()
-        measured = await loop.run_in_executor(self._prompts, measure, held.dialogue, text)
+        measured = await self._in_thread(partial(measure, held.dialogue, text))
         done = Done(measured, "stop", Usage(0, 0), held.dialogue.spec.name)
         return await self._commit(held, window, Prompt((), 0, {}), done)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from core.place_rules import marks_on
 from core.queue_types import Claim, Place, Reach, StoredTurn, ThreadSummary, Window
 from core.types import Bounded, ThreadKey, Turn
 from storage import codec, keys
@@ -208,12 +209,8 @@ class RedisHistory:
         return {name: float(at) / 1000 for name, at in found.items()}
 
     async def is_forgotten(self, thread: ThreadKey, author: str, at: float) -> bool:
-        space = f"{thread.platform}:{thread.space}"
-        channel = ":".join(str(thread).split(":")[:3])
-        names = (f"thread {thread}", f"channel {channel}", f"space {space}",
-                 f"person {space}:{author}")  # fmt: skip
         marks = keys.key("marks", self._store.bucket(thread))
-        found = await self._store.command("hmget", marks, *names)
+        found = await self._store.command("hmget", marks, *marks_on(thread, author))
         return any(1000 * at <= int(mark) for mark in found if mark)
 
     async def takes_part(self, thread: ThreadKey) -> bool:

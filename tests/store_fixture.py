@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.models.catalogue import CATALOGUE
-from core.ports import Engine
+from core.ports import OPEN_RULES, Engine, RuleBook
 from core.queue_types import Claim, Commit, Delivery, Receipt, Regeneration, Submission
 from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
 from core.worker import Worker, WorkerSettings
@@ -122,14 +122,16 @@ class StoreFixture:
 
 
 @asynccontextmanager
-async def at_work(stores: StoreFixture, engine: Engine, **options: Any) -> AsyncIterator[None]:
+async def at_work(
+    stores: StoreFixture, engine: Engine, rulebook: RuleBook = OPEN_RULES, **options: Any
+) -> AsyncIterator[None]:
     """A core, until it is left: then it is told to stop, and has stopped."""
     stop = asyncio.Event()
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
     settings = WorkerSettings(
         LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **options}
     )
-    worker = Worker(stores.queue, stores.history, engine, dialogue, settings)
+    worker = Worker(stores.queue, stores.history, engine, dialogue, settings, rulebook)
     working = asyncio.create_task(worker.run(stop))
     try:
         yield

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
@@ -17,10 +16,9 @@ from core.models.catalogue import CATALOGUE
 from core.place_rules import Rules
 from core.queue_types import Commit, Place, Rating, Receipt, Regeneration, Sample, Trace
 from core.types import Done, ThreadKey, Turn, Usage
-from core.worker import Worker, WorkerSettings
 from storage.rules import RedisRules
 from storage.store import Store
-from tests.store_fixture import LANE, THREAD, StoreFixture, TestConnection, ends
+from tests.store_fixture import LANE, THREAD, StoreFixture, TestConnection, at_work, ends
 
 SPACE, PLACE = Place("slack", "T1"), Place("slack", "T1", "C1")
 COLLECTS = Policy(spaces={"slack:T1": Rules(collect=True)}, training_permitted=("slack",))
@@ -37,18 +35,8 @@ class Collecting(StoreFixture):
     def rulebook(self) -> RedisRules:
         return RedisRules(self.store, self.policy)
 
-    @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        stop = asyncio.Event()
-        terms = WorkerSettings(LANE, "core", sweep=0.05, idle=0.05, publish=0.02)
-        dialogue = Dialogue.load(CATALOGUE["echo"], None)
-        worker = Worker(self.queue, self.history, EchoEngine(), dialogue, terms, self.rulebook)
-        working = asyncio.create_task(worker.run(stop))
-        try:
-            yield
-        finally:
-            stop.set()
-            await working
+    def at_work(self) -> AbstractAsyncContextManager[None]:
+        return at_work(self, EchoEngine(), self.rulebook)
 
     async def ask(self, text: str, author: str = "U1", thread: ThreadKey = THREAD) -> Receipt:
         receipt = await self.say(text, thread, author)
