@@ -87,6 +87,8 @@ _LEFT_TO_OTHERS = 3
 """How often a job that failed on this core is left to another one."""
 _COUNTED = 1_000_000
 """Characters of a message that is too long, whose tokens are counted for the person."""
+_SHORT = 2_000
+"""Characters of turns whose prompt is built sooner (2 ms at most) than handed to a thread."""
 _CHECKS = 3
 _CHECK_SECONDS = 30.0
 
@@ -503,7 +505,7 @@ class Worker:
     async def _build_prompt(
         self, held: HeldJob, rules: Rules, turns: list[Turn], resume: str, thought: str
     ) -> Prompt:
-        """The prompt, built in another thread: a long one must not stop the event loop."""
+        """The prompt; a long one is built in another thread, not to stop the event loop."""
 
         def build() -> Prompt:
             dialogue = held.dialogue = self._dialogues.of(rules)
@@ -516,6 +518,8 @@ class Worker:
             held.cut = beginning(turns[-1], dialogue, low_water)
             return dialogue.prompt([*turns[:-1], held.cut], low_water=low_water)
 
+        if sum(len(turn.text) for turn in turns) <= _SHORT:
+            return build()
         return await self._in_thread(build)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

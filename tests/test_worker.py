@@ -97,7 +97,7 @@ async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(stores: Sto
     worker = Worker(stores.queue, stores.history, EchoEngine(), slow, settings)
     stop = asyncio.Event()
     serving = asyncio.create_task(worker.run(stop))
-    receipt = await stores.say("hello")
+    receipt = await stores.say("a long one. " * 200)
     end = asyncio.create_task(ends(stores, receipt.job))
     lags = [0.0]
     async with asyncio.timeout(10):
