@@ -67,9 +67,9 @@ RULES_THERE: dict[str, object] = {
 """Two samples of one model, chosen more loosely than usual, for every question in the channel."""
 CANDIDATES = ((10, 3e-3), (10, 1.5e-3))
 """Steps and rates to choose from."""
-FALL = 0.7
-"""A candidate whose answers the base finds less likely than its own by more nats a token is not
-chosen, whatever its score."""
+MOST_KL = 10.0
+"""Nats a reply: a candidate that has moved further from the base is not chosen, whatever its score.
+One that repeats itself wins by a rule, and the base finds it likely; KL alone tells."""
 
 TOPICS = (
     *("rain", "bread", "the moon", "a bicycle", "the sea", "music", "a garden", "winter"),
@@ -356,7 +356,7 @@ def variety(said: WrittenReply) -> float:
 
 
 def chosen(shop: Workshop, votes: Path) -> Path:
-    """The adapter that the dev prompts speak for: the best of those that still speak English."""
+    """The adapter that does best on the dev prompts, of those that are still near the base."""
     prompts = questions(TRAINING, DEV)
     before = shop.answers(prompts, MODEL.sampling, 7)
     found: dict[float, Path] = {}
@@ -367,10 +367,10 @@ def chosen(shop: Workshop, votes: Path) -> Path:
         score = count(change.verdicts(), both_orders=False).whole.score
         value, fall = score.value if score else 0.0, change.likely[0] - change.likely[1]
         shop.tell(f"on the dev prompts: score {value:.2f}, KL {change.kl:.1f}, fall {fall:.2f}")
-        if fall < FALL:
+        if change.kl <= MOST_KL:
             found[value] = adapter
     if not found:
-        sys.exit("every candidate has lost its language: none is served")
+        sys.exit("every candidate has moved too far from the base: none is served")
     return found[max(found)]
 
 
