@@ -26,7 +26,7 @@ from core.place_rules import (
     rule_from_text,
 )
 from core.ports import OPEN_RULES, Audit, RuleBook
-from core.queue_types import AuditEntry, Measurement, Place
+from core.queue_types import AuditEntry, Place, TokenCounts
 from core.types import DIRECT, Bounded, ThreadKey
 
 KEPT_ROLES = 10_000
@@ -34,7 +34,7 @@ KEPT_ROLES = 10_000
 
 PERSONA = "persona"
 
-Measure: TypeAlias = Callable[[str], Awaitable[Measurement | None]]
+CountTokens: TypeAlias = Callable[[str], Awaitable[TokenCounts | None]]
 """The tokens of a system prompt; None where no core can count them."""
 
 
@@ -134,13 +134,13 @@ class Access:
         by: str,
         locale: str,
         ids: Callable[[str], str] = str,
-        measure: Measure | None = None,
+        count_tokens: CountTokens | None = None,
     ) -> str:
         """The answer to ``config``, ``config NAME``, ``config NAME VALUE`` in a place.
 
         With ``space`` in front it is about the whole space; ``persona NAME RULE VALUE`` sets a rule
         of a persona. The caller has made sure that `by` is an admin. `ids` puts ids for the
-        platform's mentions, `measure` counts a prompt's tokens. What is wrong changes nothing.
+        platform's mentions, `count_tokens` counts a prompt's tokens. What is wrong changes nothing.
         """
         place, words = _parse_place(place, words)
         name, _, text = words.strip().partition(" ")
@@ -148,12 +148,12 @@ class Access:
             if not name:
                 return await self._shown(place, locale)
             if name == PERSONA:
-                return await self._configure_persona(place, text, by, locale, measure)
+                return await self._configure_persona(place, text, by, locale, count_tokens)
             if not text.strip():
                 return await self._shown_one(place, name, locale)
             value = rule_from_text(name, None if text.strip() == UNSET else text, ids)
             self._policy.check(place.platform, name, value)
-            warning = await check_prompt(name, value, measure, locale)
+            warning = await check_prompt(name, value, count_tokens, locale)
         except UsageError as error:
             return strings.say("config_wrong", locale, reason=error)
         await self._rulebook.change(place, name, value, by)
@@ -166,7 +166,7 @@ class Access:
         return "\n".join(filter(None, (said, *told, warning)))
 
     async def _configure_persona(
-        self, place: Place, words: str, by: str, locale: str, measure: Measure | None
+        self, place: Place, words: str, by: str, locale: str, count_tokens: CountTokens | None
     ) -> str:
         """The answer to ``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME default``."""
         name, rule, text = [*words.split(maxsplit=2), "", "", ""][:3]
@@ -176,7 +176,7 @@ class Access:
         personas = persona_from_text(name, rule, text, known)
         value = None if UNSET in (rule, text) else getattr(personas[name], rule)
         self._policy.check_ceiling(rule, value)
-        warning = await check_prompt(rule, value, measure, locale)
+        warning = await check_prompt(rule, value, count_tokens, locale)
         if rule == UNSET:
             warning = strings.say("persona_gone", locale)
         await self._rulebook.change(place, "personas", personas, by)
@@ -231,17 +231,17 @@ EVERYBODY = Access(OPEN_RULES, NoAudit(), Policy(), _no_cores)
 """Everybody may ask, as much as they like, and no place has rules."""
 
 
-async def check_prompt(name: str, value: Any, measure: Measure | None, locale: str) -> str:
-    """A warning where a new system prompt could not be measured; else nothing.
+async def check_prompt(name: str, value: Any, count_tokens: CountTokens | None, locale: str) -> str:
+    """A warning if the tokens of a new system prompt could not be counted; else an empty string.
 
     UsageError where it takes more than half of what the model reads.
     """
-    if name != "system_prompt" or not value or measure is None:
+    if name != "system_prompt" or not value or count_tokens is None:
         return ""
-    measured = await measure(value)
-    if measured is None:
+    counts = await count_tokens(value)
+    if counts is None:
         return strings.say("config_unmeasured", locale)
-    tokens, most = measured.tokens[0], measured.context // 2
+    tokens, most = counts.tokens[0], counts.context // 2
     if tokens > most:
         raise UsageError(strings.say("prompt_too_long", locale, tokens=tokens, most=most))
     return ""

@@ -98,7 +98,7 @@ def can_continue(end: Done) -> bool:
     return words and end.finish_reason in ("length", "cancelled")
 
 
-def can_begin(end: object) -> bool:
+def can_truncate(end: object) -> bool:
     """Whether a message was refused as too long, and its beginning can be read."""
     return isinstance(end, Failed) and end.code == "too_long"
 
@@ -142,7 +142,7 @@ class Actions:
             asker, of_platform=await actor.manages()
         )
 
-    async def _may_govern(self, actor: Actor, thread: ThreadKey, asker: str) -> bool:
+    async def _may_control(self, actor: Actor, thread: ThreadKey, asker: str) -> bool:
         """The person who asked, and admins, may stop a reply and regenerate it."""
         return actor.person == asker or await self.is_admin(actor, thread)
 
@@ -155,7 +155,7 @@ class Actions:
         asker = (await self._relay.open_jobs(thread)).get(job)
         if asker is None:
             return TOO_LATE
-        if not await self._may_govern(actor, thread, asker):
+        if not await self._may_control(actor, thread, asker):
             return NOT_YOURS
         stopped = await self._relay.stop(thread, job)
         return Outcome("stopping", done=True) if stopped else TOO_LATE
@@ -197,11 +197,11 @@ class Actions:
         revision: str,
         *,
         resumes: bool = False,
-        begins: bool = False,
+        truncates: bool = False,
         note: Mapping[str, str] | None = None,
     ) -> Outcome:
-        """Regenerate a reply in its place, or with `resumes` continue it, or with `begins` answer
-        the beginning of the message that it refused as too long.
+        """Regenerate a reply in its place. `resumes`: continue it. `truncates`: answer the
+        beginning of the message that it refused as too long.
 
         `revision` tells one press from another. It counts against the actor's share, and whoever
         asked the question still governs the reply.
@@ -211,10 +211,10 @@ class Actions:
         before = await self._deliveries.get(thread, reply)
         if before is None:
             return PROMPT_GONE
-        if not await self._may_govern(actor, thread, before.governor):
+        if not await self._may_control(actor, thread, before.owner):
             return NOT_YOURS
         wanted = Regeneration(
-            thread, reply, revision, actor.person, resumes=resumes, begins=begins, note=note
+            thread, reply, revision, actor.person, resumes=resumes, truncates=truncates, note=note
         )
         receipt = await self._relay.regenerate(wanted, actor.roles)
         done = receipt.outcome in ("queued", "duplicate")
@@ -333,8 +333,12 @@ class Actions:
             return strings.say("admins_only", locale)
         thread = place.any_thread
         lane = (await self._relay.access.rules(thread)).model or self._relay.lane
-        measure = partial(self._relay.errands.measured, thread, actor.person, lane)
-        return await self._relay.access.configure(place, words, actor.person, locale, ids, measure)
+        count_tokens = partial(
+            self._relay.one_off_jobs.try_to_count_tokens, thread, actor.person, lane
+        )
+        return await self._relay.access.configure(
+            place, words, actor.person, locale, ids, count_tokens
+        )
 
     async def audited(self, actor: Actor, place: Place, locale: str) -> str:
         """The newest entries of a place's audit log."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from bots.strings import say
 from core.place_rules import DUEL_HOURS, DUEL_VOTES, Rules
-from core.queue_types import DuelTerms, Sample
+from core.queue_types import DuelSettings, Sample
 from core.types import VERDICTS, Duel
 
 _DIGITS = 8
 """Of a job's id, which is a digest: as good as a draw, and the same whenever it is made."""
 
 
-def terms_for(rules: Rules, job: str) -> DuelTerms | None:
+def settings_for(rules: Rules, job: str) -> DuelSettings | None:
     """How the question of a job is answered twice by the rules of its place; None: it is not."""
     wanted = rules.duel_with()
     if wanted is None or int(job[:_DIGITS], 16) >= wanted[1] * 16**_DIGITS:
         return None
     hours = rules.duel_hours or DUEL_HOURS
-    return DuelTerms(wanted[0], rules.duel_votes or DUEL_VOTES, 3600 * hours)
+    return DuelSettings(wanted[0], rules.duel_votes or DUEL_VOTES, 3600 * hours)
 
 
 def headed(duel: Duel) -> tuple[str, str]:

@@ -21,8 +21,8 @@ from bots import attachments, duels, strings
 from bots.access import EVERYBODY, Access, Admission
 from bots.attachments import File, Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
-from bots.errands import Errands
 from bots.monitoring import InstrumentedPlatform
+from bots.one_off_jobs import OneOffJobs
 from bots.platform import Incoming, Platform, PlatformRefused, Status
 from bots.quotes import BOT_LABEL, Quote, pointing
 from bots.reading import read_files, read_past, read_some
@@ -72,7 +72,7 @@ class RelaySettings:
     """Seconds between looks for deliveries that no process holds."""
     positions: float = 2.0
     """Between two updates of the position in the queue."""
-    hold: float = 5.0
+    backfill_wait: float = 5.0
     """How long a thread new to the bot waits for its past."""
     zone: tzinfo = UTC
     """The time zone of times in sentences."""
@@ -106,7 +106,7 @@ class Relay:
         self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = asyncio.Semaphore(READING)
-        self.errands = Errands(queue, history, deliveries, settings.holder, settings.lease)
+        self.one_off_jobs = OneOffJobs(queue, history, deliveries, settings.holder, settings.lease)
         self._named = Bounded[str, float](KEPT_NAMES)
         """Channel -> when its name was last asked for, by the monotonic clock."""
 
@@ -179,13 +179,13 @@ class Relay:
             permit=admission.permit,
             event_ids=incoming.event_ids,
             revision=incoming.revision,
-            hold=self._settings.hold if incoming.has_past else 0.0,
+            backfill_wait=self._settings.backfill_wait if incoming.has_past else 0.0,
             alone=incoming.alone or waits,
             bulk=incoming.bulk,
             note=note,
             unread=waits,
             tell=not (incoming.interactive or ignored),
-            duel=duels.terms_for(admission.rules, job) if incoming.can_vote else None,
+            duel=duels.settings_for(admission.rules, job) if incoming.can_vote else None,
         )
         with span(job, "submit", platform=self._platform.name):
             receipt = await self._queue.submit(submission, self._settings.holder)
@@ -469,8 +469,8 @@ class Relay:
         *,
         is_refusal: bool = False,
     ) -> None:
-        if delivery.thread.is_errand:  # of a process that ended: nobody waits for it
-            self._spawn(self.errands.remove(delivery))
+        if delivery.thread.is_one_off:  # of a process that ended: nobody waits for it
+            self._spawn(self.one_off_jobs.remove(delivery))
             return
         if before := self._held.get(delivery.job):
             if before.delivery.token >= delivery.token:

@@ -38,15 +38,15 @@ class QuotedTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class DuelTerms:
-    """How a question is answered twice."""
+class DuelSettings:
+    """A question is answered twice, and people vote."""
 
     lane: str
-    """The one that gives the second answer."""
+    """Of the second answer."""
     votes: int
-    """The models are named after so many."""
+    """The models are named after so many votes,"""
     seconds: float
-    """They are named after this time at the latest."""
+    """or after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class Submission:
     lane: str
     event_ids: tuple[str, ...] = ()
     revision: str = ""
-    hold: float = 0.0
-    """Seconds that a thread new to the bot waits for its earlier messages; 0 where it has none."""
+    backfill_wait: float = 0.0
+    """Seconds that a thread new to the bot waits for its earlier messages; 0: it has none."""
     bulk: bool = False
     """Sent by a script: it is queued as if several people had asked, so that people come first."""
     alone: bool = False
@@ -75,14 +75,14 @@ class Submission:
     """What it is a reply to; the turn's text is without it."""
     unread: bool = False
     """Its files are still to be read: it is answered once they are there (`JobQueue.attach`)."""
-    measures: bool = False
+    counts_tokens: bool = False
     """Count the tokens of the texts in the turn, rather than answer it."""
-    terms: Persona | None = None
-    """How the model answers this turn alone."""
-    counted: bool = True
-    """It is one of the messages that the author may ask; its tokens count in any case."""
-    duel: DuelTerms | None = None
-    """None: it is answered once."""
+    persona: Persona | None = None
+    """For this reply alone, over the rules of the place."""
+    counts_as_message: bool = True
+    """It counts against the author's quota of messages. Its tokens always count."""
+    duel: DuelSettings | None = None
+    """None: one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ class Regeneration:
     """Who wants it: it counts against their share. Who asked the question governs it."""
     resumes: bool = False
     """Continue from where the reply stopped, instead of answering again."""
-    begins: bool = False
-    """`reply` refused a message that was too long: answer its beginning."""
+    truncates: bool = False
+    """`reply` refused a message as too long: answer the beginning that fits."""
     note: Mapping[str, str] | None = None
     """For the platform, in place of the note that the reply's delivery had."""
     lane: str = ""
@@ -121,7 +121,7 @@ class Receipt:
     """Among those that wait; where that is refused as ``busy``, how many wait already."""
     code: str = ""
     new_thread: bool = False
-    """Held, and waiting to be seeded."""
+    """It waits for its earlier messages (`JobQueue.seed`)."""
     until: float = 0.0
     """When what was refused can be asked again, in seconds since the epoch; 0: not known."""
     unread: bool = False
@@ -130,7 +130,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that a core holds under a lease, fenced by the thread's `gen`."""
+    """A job leased by a core, fenced by the thread's `gen`."""
 
     job: Job
     gen: int
@@ -148,8 +148,8 @@ class Load:
 
     waiting: int
     """Threads of the lane that are ready to be answered."""
-    owed: int
-    """Replies owed, in all lanes."""
+    outstanding: int
+    """Replies that are not finished, in all lanes."""
     cores: int
     dead: int
     """Jobs that were given up."""
@@ -256,7 +256,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class TokenCounts:
     """The tokens of texts, and of what the model reads and writes at most."""
 
     tokens: tuple[int, ...]
@@ -440,6 +440,6 @@ class Delivery:
     """Whose question is answered, where that is not `author`, whom the reply is charged to."""
 
     @property
-    def governor(self) -> str:
+    def owner(self) -> str:
         """The person who may stop and regenerate the reply; admins may too."""
         return self.asker or self.author

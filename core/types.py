@@ -37,9 +37,9 @@ class ThreadKey:
         return _printed(self)
 
     @property
-    def is_errand(self) -> bool:
-        """Whether this is no conversation, but a job apart from any."""
-        return self.thread.startswith(ERRAND)
+    def is_one_off(self) -> bool:
+        """Whether this is the thread of a one-off job, not a conversation."""
+        return self.thread.startswith(ONE_OFF)
 
     @classmethod
     def parse(cls, text: str) -> ThreadKey:
@@ -57,8 +57,8 @@ def _printed(key: ThreadKey) -> str:
     return ":".join(quote(part, safe="") for part in parts)
 
 
-ERRAND = "~errand-"
-"""Begins the name of a thread that is no conversation: one job, whose text goes with its end."""
+ONE_OFF = "~errand-"
+"""Prefix of the threads of one-off jobs, whose text is deleted when they end."""
 
 BETWEEN_FILES = "\n\n"
 """Stands in a turn's text between its words and its files, and between two files."""
@@ -122,12 +122,12 @@ class Job:
     """The reply that this one overwrites in place."""
     resumes: bool = False
     """Continue from where the replaced reply stopped, instead of answering again."""
-    measures: bool = False
+    counts_tokens: bool = False
     """Count the tokens of the texts in the turn, rather than answer it."""
-    terms: str = ""
+    persona: str = ""
     """A `core.place_rules.Persona` as JSON, for this job alone; empty: none."""
-    begins: bool = False
-    """Its message is too long: the beginning of it is read, as much as fits."""
+    truncates: bool = False
+    """The message is too long: only the beginning that fits is read."""
     duel: str = ""
     """The lane that answers the question a second time; empty: it is answered once."""
     is_second: bool = False

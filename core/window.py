@@ -31,11 +31,11 @@ def turns_to_read(job: Job, window: Window) -> list[Turn]:
 
 
 def rules_of(job: Job, rules: Rules) -> Rules:
-    """The rules of a place, with the job's own terms over them."""
-    return read_persona(job.terms).over_rules(rules) if job.terms else rules
+    """The rules of a place, overridden by the job's persona."""
+    return read_persona(job.persona).over_rules(rules) if job.persona else rules
 
 
-def measure(dialogue: Dialogue, texts: str) -> str:
+def count_tokens(dialogue: Dialogue, texts: str) -> str:
     """The tokens of a JSON list of texts, and the model's context length: a JSON list."""
     counts = [len(dialogue.encode_text(text)) for text in json.loads(texts)]
     return json.dumps([dialogue.spec.context_length, *counts])

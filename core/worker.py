@@ -39,8 +39,8 @@ from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import (
     beginning,
     beginning_read,
+    count_tokens,
     files_read,
-    measure,
     missing_counts,
     reply_to_resume,
     rules_of,
@@ -118,7 +118,7 @@ def _result_of(generating: asyncio.Task[FinishReason]) -> FinishReason:
 
 
 @dataclass
-class HeldJob:
+class RunningJob:
     """A job in hand: the text that is not published yet, and what became of its claim."""
 
     claim: Claim
@@ -186,7 +186,7 @@ class Worker:
         self._dialogues = PlaceDialogues(dialogue)
         self._rulebook = rulebook
         self._settings = settings
-        self._held: dict[str, HeldJob] = {}
+        self._running: dict[str, RunningJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
         self._woken = asyncio.Event()
@@ -203,7 +203,7 @@ class Worker:
 
     def measure(self) -> None:
         """Say how this core is, before a scrape."""
-        metrics.JOBS_RUNNING.labels(self._settings.lane).set(len(self._held))
+        metrics.JOBS_RUNNING.labels(self._settings.lane).set(len(self._running))
         metrics.set_engine(self._engine.stats())
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -265,8 +265,8 @@ class Worker:
                 await self._woken.wait()
 
     async def _renew(self) -> None:
-        asked = dict(self._held)  # a job may be claimed again before the answer is here
-        results = await self._queue.renew([held.claim for held in asked.values()])
+        asked = dict(self._running)  # a job may be claimed again before the answer is here
+        results = await self._queue.renew([running.claim for running in asked.values()])
         for job, result in results.items():
             if result != "ok":
                 self._stop(asked[job], result, "renew")
@@ -299,34 +299,34 @@ class Worker:
         return len(claims)
 
     def _start_job(self, claim: Claim) -> None:
-        if earlier := self._held.get(claim.job.id):
+        if earlier := self._running.get(claim.job.id):
             earlier.stop("fenced")  # our own lease had ended
-        held = self._held[claim.job.id] = HeldJob(claim, self._dialogues.default)
+        running = self._running[claim.job.id] = RunningJob(claim, self._dialogues.default)
         if claim.attempt == 1:
             metrics.JOB_WAIT.labels(self._settings.lane).observe(claim.waited)
-        task = asyncio.create_task(self._answer(held))
+        task = asyncio.create_task(self._answer(running))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
-    def _stop(held: HeldJob, result: FenceResult, step: str) -> None:
+    def _stop(running: RunningJob, result: FenceResult, step: str) -> None:
         """Go on no further with a job that `step` said is not wanted, or not ours."""
         if result == "fenced":
             metrics.FENCED.labels(step).inc()
-        held.stop(result)
+        running.stop(result)
 
     def _free_slots(self) -> int:
         """How many more jobs the engine would take, beside those on their way to it."""
         stats = self._engine.stats()
-        on_their_way = len(self._held) - stats.running - stats.waiting
+        on_their_way = len(self._running) - stats.running - stats.waiting
         return stats.slots - max(on_their_way, 0)
 
     async def _finish(self) -> None:
         """Go on with the jobs in hand for a while, and hand back the rest."""
         if self._tasks and not self.fault:
             await asyncio.wait(self._tasks, timeout=self._settings.drain)
-        for held in self._held.values():
-            held.stop("release")
+        for running in self._running.values():
+            running.stop("release")
         if self._tasks:
             # what has not let go by then, of an engine that hangs, say, is another's anyway
             await asyncio.wait(self._tasks, timeout=self._settings.lease)
@@ -334,50 +334,50 @@ class Worker:
 
     # -- one job --------------------------------------------------------------------------------
 
-    async def _answer(self, held: HeldJob) -> None:
+    async def _answer(self, running: RunningJob) -> None:
         """Bring one job to its end. The one place that catches whatever goes wrong with it."""
-        claim, outcome = held.claim, "failed"
+        claim, outcome = running.claim, "failed"
         job = {"job": claim.job.id, "thread": str(claim.job.thread), "attempt": claim.attempt}
         try:
             with span(claim.job.id, "answer", attempt=claim.attempt, waited=claim.waited):
-                done = await self._reply(held)
-            outcome = done.finish_reason if done else held.end
-            self._log_end(held, done, job)
+                done = await self._reply(running)
+            outcome = done.finish_reason if done else running.end
+            self._log_end(running, done, job)
         except ChatError as error:
             outcome = error.code
             log.info("refused", code=error.code, reason=str(error), **job)
-            await self._fail(held, error.code, str(error), forget=isinstance(error, TurnTooLong))
+            await self._fail(running, error.code, str(error), forget=isinstance(error, TurnTooLong))
         except StoreUnavailable as error:
             outcome = "left"
             log.warning("left to whoever takes over", error=str(error), **job)
         except EngineRefused as error:
             log.error("the engine refused", error=str(error), **job)  # noqa: TRY400 -- it is said
-            await self._fail(held, "internal", str(error))
+            await self._fail(running, "internal", str(error))
         except _GenerationFailed as failed:
-            outcome = await self._handle_engine_failure(held, failed, job)
+            outcome = await self._handle_engine_failure(running, failed, job)
         except Exception as error:
             log.exception("failed", **job)
-            await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
+            await self._fail(running, "internal", f"{type(error).__name__}: {error}", retry=True)
         finally:
-            if self._held.get(claim.job.id) is held:
-                del self._held[claim.job.id]
+            if self._running.get(claim.job.id) is running:
+                del self._running[claim.job.id]
             self._slot_free.set()
             metrics.JOBS.labels(self._settings.lane, outcome).inc()
 
     # -- a sick engine --------------------------------------------------------------------------
 
     async def _handle_engine_failure(
-        self, held: HeldJob, failed: _GenerationFailed, job: Mapping[str, object]
+        self, running: RunningJob, failed: _GenerationFailed, job: Mapping[str, object]
     ) -> str:
         """Retry the job, or hand it back if the engine cannot compute at all; the outcome."""
         error = failed.error
         log.error("failed", exc_info=error, **job)
         await self._check_engine()
         if self.fault:
-            await self._queue.release(held.claim)
+            await self._queue.release(running.claim)
             return "release"
-        self._failed_here.setdefault(held.claim.job.id, 0)
-        await self._fail(held, "internal", f"{type(error).__name__}: {error}", retry=True)
+        self._failed_here.setdefault(running.claim.job.id, 0)
+        await self._fail(running, "internal", f"{type(error).__name__}: {error}", retry=True)
         return "failed"
 
     async def _check_engine(self) -> None:
@@ -414,61 +414,67 @@ class Worker:
         self._pause_until = time.monotonic() + self._settings.retry  # the other core claims it
         return True
 
-    def _log_end(self, held: HeldJob, done: Done | None, job: Mapping[str, object]) -> None:
+    def _log_end(self, running: RunningJob, done: Done | None, job: Mapping[str, object]) -> None:
         """The one line that a job leaves in the log; what was said is struck out by default."""
-        waited, seconds = round(held.claim.waited, 3), round(held.seconds, 3)
+        waited, seconds = round(running.claim.waited, 3), round(running.seconds, 3)
         if done is None:
-            log.info("left to others", why=held.end, waited=waited, seconds=seconds, **job)
+            log.info("left to others", why=running.end, waited=waited, seconds=seconds, **job)
             return
-        metrics.count_reply(self._settings.lane, done.usage, held.seconds, held.first_token)
+        metrics.count_reply(self._settings.lane, done.usage, running.seconds, running.first_token)
         usage = {name: getattr(done.usage, name) for name in Usage.__slots__}
-        first = None if held.first_token is None else round(held.first_token, 3)
+        first = None if running.first_token is None else round(running.first_token, 3)
         log.info(
             "replied", finish=done.finish_reason, waited=waited, seconds=seconds,
-            first_token=first, **usage, prompt=held.prompt, reply=done.text, **job,
+            first_token=first, **usage, prompt=running.prompt, reply=done.text, **job,
         )  # fmt: skip
 
     async def _fail(
-        self, held: HeldJob, code: str, message: str, *, retry: bool = False, forget: bool = False
+        self,
+        running: RunningJob,
+        code: str,
+        message: str,
+        *,
+        retry: bool = False,
+        forget: bool = False,
     ) -> None:
         await self._retry_while_away(
-            lambda: self._queue.fail(held.claim, code, message, retry=retry, forget=forget)
+            lambda: self._queue.fail(running.claim, code, message, retry=retry, forget=forget)
         )
 
-    async def _reply(self, held: HeldJob) -> Done | None:
-        job = held.claim.job
+    async def _reply(self, running: RunningJob) -> Done | None:
+        job = running.claim.job
         if await self._should_leave_to_others(job.id):
-            held.stop("release")
-            await self._queue.release(held.claim)
+            running.stop("release")
+            await self._queue.release(running.claim)
             return None
         here = await self._rulebook.in_thread(job.thread)
         rules = rules_of(job, here.rules)
-        window = await self._history.window(held.claim)
+        window = await self._history.window(running.claim)
         turns = turns_to_read(job, window)
-        held.prompt = turns[-1].text
-        if job.measures:
-            return await self._measure(held, window, turns[-1].text)
+        running.prompt = turns[-1].text
+        if job.counts_tokens:
+            return await self._count_tokens(running, window, turns[-1].text)
         resume, thought = reply_to_resume(job, window)
         try:
-            prompt = await self._build_prompt(held, rules, turns, resume, thought)
+            prompt = await self._build_prompt(running, rules, turns, resume, thought)
         except TurnTooLong:
             if not (resume or thought):
                 raise
             # it has all the room there is: it stays as it stands, and is not gone on with again
             done = Done(resume, "stop", Usage(0, 0), in_thought=not resume)
-            return await self._commit(held, window, Prompt((), 0, {}), done)
-        dialogue = held.dialogue
+            return await self._commit(running, window, Prompt((), 0, {}), done)
+        dialogue = running.dialogue
         reply = dialogue.reply(resume=resume, thought=thought)
-        held.show(resume)
-        reason = await self._stream(held, prompt, reply)
+        running.show(resume)
+        reason = await self._stream(running, prompt, reply)
         if reason is None:
             return None
         text, finish_reason = reply.finish(reason)
-        usage = Usage(len(prompt.ids), reply.tokens, held.cached_tokens, prompt.dropped)
-        if held.cut is None:
+        usage = Usage(len(prompt.ids), reply.tokens, running.cached_tokens, prompt.dropped)
+        if running.cut is None:
             read = files_read(job, turns, window, dialogue)
         else:
-            read = await self._in_thread(partial(beginning_read, turns[-1], held.cut, dialogue))
+            read = await self._in_thread(partial(beginning_read, turns[-1], running.cut, dialogue))
         in_thought = not text and bool(reply.thought) and finish_reason != "stop"
         done = Done(
             text, finish_reason, usage, dialogue.spec.name, read, here.lost, in_thought,
@@ -477,46 +483,46 @@ class Worker:
         if here.lost:
             await self._rulebook.choose(job.thread, here.kept)
         if not (resume or thought or reply.thought_tokens):
-            trace = await self._trace(held, turns, prompt, done)
-            return await self._commit(held, window, prompt, done, reply, trace)
-        return await self._commit(held, window, prompt, done, reply)
+            trace = await self._trace(running, turns, prompt, done)
+            return await self._commit(running, window, prompt, done, reply, trace)
+        return await self._commit(running, window, prompt, done, reply)
 
     async def _trace(
-        self, held: HeldJob, turns: list[Turn], prompt: Prompt, done: Done
+        self, running: RunningJob, turns: list[Turn], prompt: Prompt, done: Done
     ) -> Trace | None:
         """How the reply was made, where that may be kept; not of one that is no whole answer."""
         if not done.collected or not done.text or done.finish_reason not in ("stop", "length"):
             return None
-        trace = traced(held.claim.job, held.dialogue, turns[prompt.dropped :], prompt, done)
+        trace = traced(running.claim.job, running.dialogue, turns[prompt.dropped :], prompt, done)
         people = {turn.author for turn in trace.turns if turn.role == "user"}
-        if await self._rulebook.denied(held.claim.job.thread, people):
+        if await self._rulebook.denied(running.claim.job.thread, people):
             return None
-        if held.ended_by is None or not held.reply_ids or held.dialogue.writes_names:
+        if running.ended_by is None or not running.reply_ids or running.dialogue.writes_names:
             return replace(trace, prompt_ids=())
-        end = held.dialogue.end if held.ended_by == "stop" else None
-        return replace(trace, reply_ids=(*held.reply_ids, *([] if end is None else [end])))
+        end = running.dialogue.end if running.ended_by == "stop" else None
+        return replace(trace, reply_ids=(*running.reply_ids, *([] if end is None else [end])))
 
-    async def _measure(self, held: HeldJob, window: Window, text: str) -> Done | None:
+    async def _count_tokens(self, running: RunningJob, window: Window, text: str) -> Done | None:
         """Count the tokens of texts: the answer is the measurement."""
-        measured = await self._in_thread(partial(measure, held.dialogue, text))
-        done = Done(measured, "stop", Usage(0, 0), held.dialogue.spec.name)
-        return await self._commit(held, window, Prompt((), 0, {}), done)
+        counts = await self._in_thread(partial(count_tokens, running.dialogue, text))
+        done = Done(counts, "stop", Usage(0, 0), running.dialogue.spec.name)
+        return await self._commit(running, window, Prompt((), 0, {}), done)
 
     async def _build_prompt(
-        self, held: HeldJob, rules: Rules, turns: list[Turn], resume: str, thought: str
+        self, running: RunningJob, rules: Rules, turns: list[Turn], resume: str, thought: str
     ) -> Prompt:
         """The prompt; a long one is built in another thread, not to stop the event loop."""
 
         def build() -> Prompt:
-            dialogue = held.dialogue = self._dialogues.of(rules)
+            dialogue = running.dialogue = self._dialogues.of(rules)
             low_water = self._settings.low_water
             try:
                 return dialogue.prompt(turns, low_water=low_water, resume=resume, thought=thought)
             except TurnTooLong as error:
-                if not held.claim.job.begins:
+                if not running.claim.job.truncates:
                     raise _counted(error, turns[-1], dialogue) from None
-            held.cut = beginning(turns[-1], dialogue, low_water)
-            return dialogue.prompt([*turns[:-1], held.cut], low_water=low_water)
+            running.cut = beginning(turns[-1], dialogue, low_water)
+            return dialogue.prompt([*turns[:-1], running.cut], low_water=low_water)
 
         if sum(len(turn.text) for turn in turns) <= _SHORT:
             return build()
@@ -526,24 +532,26 @@ class Worker:
         """Do something that may take long on the thread for prompts."""
         return await asyncio.get_running_loop().run_in_executor(self._prompts, work)
 
-    async def _stream(self, held: HeldJob, prompt: Prompt, reply: Reply) -> FinishReason | None:
+    async def _stream(
+        self, running: RunningJob, prompt: Prompt, reply: Reply
+    ) -> FinishReason | None:
         """Generate and publish; why the reply ended, or None where it is not ours any more."""
-        if held.end == "ok":
-            held.generating = asyncio.create_task(self._generate(held, prompt, reply))
-            await self._publish_during(held, held.generating)
-        match held.end:
+        if running.end == "ok":
+            running.generating = asyncio.create_task(self._generate(running, prompt, reply))
+            await self._publish_during(running, running.generating)
+        match running.end:
             case "ok":
-                return _result_of(held.generating) if held.generating else None
+                return _result_of(running.generating) if running.generating else None
             case "cancelled":
                 return "cancelled"
             case "release":
-                await self._queue.release(held.claim)
+                await self._queue.release(running.claim)
         return None
 
-    async def _generate(self, held: HeldJob, prompt: Prompt, reply: Reply) -> FinishReason:
-        dialogue, job = held.dialogue, held.claim.job
+    async def _generate(self, running: RunningJob, prompt: Prompt, reply: Reply) -> FinishReason:
+        dialogue, job = running.dialogue, running.claim.job
         request = GenerationRequest(
-            id=f"{job.id}.{held.claim.gen}",
+            id=f"{job.id}.{running.claim.gen}",
             prompt=prompt.ids,
             sampling=dialogue.spec.sampling,
             max_new_tokens=dialogue.longest_reply,
@@ -553,47 +561,49 @@ class Worker:
         )
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
-                held.cached_tokens = chunk.cached_tokens or held.cached_tokens
-                if held.first_token is None and (chunk.ids or chunk.text):
-                    held.first_token = held.seconds
-                held.reply_ids += chunk.ids
-                held.show(reply.push(chunk.ids, chunk.text))
+                running.cached_tokens = chunk.cached_tokens or running.cached_tokens
+                if running.first_token is None and (chunk.ids or chunk.text):
+                    running.first_token = running.seconds
+                running.reply_ids += chunk.ids
+                running.show(reply.push(chunk.ids, chunk.text))
                 if reply.is_thinking:
-                    held.show_thinking(self._settings.thinking)
-                held.spent = len(prompt.ids) + reply.tokens
+                    running.show_thinking(self._settings.thinking)
+                running.spent = len(prompt.ids) + reply.tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
-                    held.ended_by = None if reply.finish_reason else reason
+                    running.ended_by = None if reply.finish_reason else reason
                     return reason
         return "stop"
 
-    async def _publish_during(self, held: HeldJob, generating: asyncio.Task[FinishReason]) -> None:
+    async def _publish_during(
+        self, running: RunningJob, generating: asyncio.Task[FinishReason]
+    ) -> None:
         fresh: asyncio.Task[bool] | None = None
         while not generating.done():
-            fresh = fresh or asyncio.create_task(held.fresh.wait())
+            fresh = fresh or asyncio.create_task(running.fresh.wait())
             await asyncio.wait({generating, fresh}, return_when=asyncio.FIRST_COMPLETED)
             if not generating.done():
                 fresh = None
-                await self._publish(held)
+                await self._publish(running)
                 await asyncio.wait({generating}, timeout=self._settings.publish)
         if fresh is not None:
             fresh.cancel()
 
-    async def _publish(self, held: HeldJob) -> None:
-        held.fresh.clear()
-        text, held.pending = held.pending, ""
+    async def _publish(self, running: RunningJob) -> None:
+        running.fresh.clear()
+        text, running.pending = running.pending, ""
         try:
-            delta = Delta(held.published, text)
-            result = await self._queue.publish(held.claim, delta, held.spent)
+            delta = Delta(running.published, text)
+            result = await self._queue.publish(running.claim, delta, running.spent)
         except StoreUnavailable:
-            held.pending = text + held.pending  # with the next, when Redis is back
+            running.pending = text + running.pending  # with the next, when Redis is back
             return
-        held.published += len(text)
+        running.published += len(text)
         if result != "ok":
-            self._stop(held, result, "publish")
+            self._stop(running, result, "publish")
 
     async def _commit(
         self,
-        held: HeldJob,
+        running: RunningJob,
         window: Window,
         prompt: Prompt,
         done: Done,
@@ -602,7 +612,7 @@ class Worker:
     ) -> Done | None:
         """Keep a reply. Its thought is kept where it ended in that, and Continue goes on inside it,
         and where the model's template wants it back."""
-        job, dialogue = held.claim.job, held.dialogue
+        job, dialogue = running.claim.job, running.dialogue
         counts = missing_counts(window, prompt, dialogue.fingerprint)
         keeps = done.in_thought or dialogue.keeps_thoughts
         thought = reply.thought if reply and keeps else ""
@@ -611,24 +621,24 @@ class Worker:
         )
         commit = Commit(
             done=done,
-            reply=turn if (done.text or thought) and not job.measures else None,
+            reply=turn if (done.text or thought) and not job.counts_tokens else None,
             counts_reply=reply is None or not reply.thought_tokens,
             fingerprint=dialogue.fingerprint,
             counts=counts,
             version=window.version,
             evict=() if job.replaces else turns_to_evict(window, prompt.dropped),
             reach=dialogue.reach(self._settings.low_water),
-            cut=held.cut,
+            cut=running.cut,
             model=dialogue.spec.name,
             sampling=dialogue.spec.sampling,
             trace=trace,
         )
-        result = await self._retry_while_away(lambda: self._queue.commit(held.claim, commit))
+        result = await self._retry_while_away(lambda: self._queue.commit(running.claim, commit))
         if result == "cancelled":  # stopped between the last token and here
             stopped = replace(done, finish_reason="cancelled")
-            return await self._commit(held, window, prompt, stopped, reply)
+            return await self._commit(running, window, prompt, stopped, reply)
         if result == "fenced":
-            self._stop(held, result, "commit")
+            self._stop(running, result, "commit")
         return done if result == "ok" else None
 
     async def _retry_while_away(self, step: Callable[[], Awaitable[T]]) -> T:

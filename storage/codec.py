@@ -207,9 +207,9 @@ def decode_job(id_: str, fields: Mapping[str, str]) -> Job:
             deadline=int(fields["deadline"]) / 1000,
             replaces=fields.get("replaces"),
             resumes="resumes" in fields,
-            measures="measures" in fields,
-            terms=fields.get("terms", ""),
-            begins="begins" in fields,
+            counts_tokens="measures" in fields,
+            persona=fields.get("terms", ""),
+            truncates="begins" in fields,
             duel=fields.get("duel", ""),
             is_second="first" in fields,
         )
@@ -217,9 +217,9 @@ def decode_job(id_: str, fields: Mapping[str, str]) -> Job:
         raise Undecodable(f"not a job: {error!r}") from error
 
 
-def encode_terms(terms: Persona | None) -> str:
+def encode_persona(persona: Persona | None) -> str:
     """How the model answers one turn; empty where nothing is said."""
-    return "" if terms is None else dump(terms.set_here())
+    return "" if persona is None else dump(persona.set_here())
 
 
 def decode_delivery(id_: str, fields: Mapping[str, str]) -> Delivery:

@@ -20,7 +20,7 @@ from core.queue_types import (
     Claim,
     Commit,
     DeadLetter,
-    DuelTerms,
+    DuelSettings,
     FenceResult,
     Load,
     QuotedTurn,
@@ -76,17 +76,17 @@ class RedisQueue:
             seed=str(Job.seed_for(job)),
             revision=submission.revision,
             lane=submission.lane,
-            hold_ms=_ms(submission.hold),
+            backfill_ms=_ms(submission.backfill_wait),
             unread=submission.unread,
             cost=BULK_COST if submission.bulk else 1,
             tell=submission.tell,
-            measures=submission.measures,
-            terms=codec.encode_terms(submission.terms),
-            uncounted=not submission.counted,
+            measures=submission.counts_tokens,
+            terms=codec.encode_persona(submission.persona),
+            uncounted=not submission.counts_as_message,
             alone=submission.alone or not self._store.answer_together,
             note=codec.dump(dict(submission.note)),
             quote=_quote_fields(turn, submission.quote),
-            **_duel_terms(submission.duel),
+            **_duel_settings(submission.duel),
             **await self._permitted(submission.permit, thread, turn.author),
         )
 
@@ -150,7 +150,7 @@ class RedisQueue:
     async def regenerate(self, wanted: Regeneration, holder: str) -> Receipt:
         job = Job.id_for(wanted.thread, wanted.reply, wanted.revision)
         note = {} if wanted.note is None else {"note": codec.dump(dict(wanted.note))}
-        script = "read_beginning" if wanted.begins else "regenerate"
+        script = "read_beginning" if wanted.truncates else "regenerate"
         return await self._ask(
             script, wanted.thread, holder, reply=wanted.reply, revision=wanted.revision,
             author=wanted.author, lane=wanted.lane, job=job, seed=str(Job.seed_for(job)),
@@ -481,7 +481,7 @@ def _quote_fields(turn: Turn, quote: QuotedTurn | None) -> Mapping[str, Any] | N
     }
 
 
-def _duel_terms(duel: DuelTerms | None) -> dict[str, Any]:
+def _duel_settings(duel: DuelSettings | None) -> dict[str, Any]:
     if duel is None:
         return {}
     return {"duel": {"lane": duel.lane, "votes": duel.votes, "for_ms": _ms(duel.seconds)}}

@@ -400,10 +400,10 @@ async def test_the_prompt_of_a_channel_knows_its_name_in_discord(
 
 
 def test_a_core_counts_each_text_and_says_what_it_reads() -> None:
-    from core.window import measure
+    from core.window import count_tokens
 
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
-    found = json.loads(measure(dialogue, json.dumps(["", "abc", "日本"])))
+    found = json.loads(count_tokens(dialogue, json.dumps(["", "abc", "日本"])))
     assert found == [CATALOGUE["echo"].context_length, 0, 3, 2]
 
 

@@ -15,7 +15,7 @@ from bots.strings import say
 from core.access_policy import Permit, Quota
 from core.place_rules import Rules
 from core.ports import OPEN_RULES
-from core.queue_types import Claim, Commit, DuelTerms, Place, Receipt, Regeneration
+from core.queue_types import Claim, Commit, DuelSettings, Place, Receipt, Regeneration
 from core.types import Delta, Done, Duel, Job, ThreadKey, Turn, Usage, Verdict
 from storage import keys
 from storage.preferences import RedisPreferences
@@ -24,7 +24,7 @@ from tests.store_fixture import LANE, THREAD, StoreFixture
 from tests.waiting import until
 
 OTHER = "other"
-TERMS = DuelTerms(OTHER, 2, 3600.0)
+TERMS = DuelSettings(OTHER, 2, 3600.0)
 PLACE = Place("slack", "T1", "C1")
 
 
@@ -449,13 +449,13 @@ async def test_duels_are_read_with_their_votes(stores: StoreFixture) -> None:
 def test_a_share_of_the_questions_becomes_duels_always_the_same() -> None:
     rules = Rules(duel="rinna:0.25", duel_votes=5, duel_hours=2.0)
     jobs = [Job.id_for(THREAD, str(number), "") for number in range(2000)]
-    drawn = [job for job in jobs if duels.terms_for(rules, job)]
+    drawn = [job for job in jobs if duels.settings_for(rules, job)]
     assert 400 < len(drawn) < 600
-    assert [job for job in jobs if duels.terms_for(rules, job)] == drawn
-    assert duels.terms_for(rules, drawn[0]) == DuelTerms("rinna", 5, 7200.0)
-    assert all(duels.terms_for(Rules(duel="rinna:1"), job) for job in jobs)
-    assert not any(duels.terms_for(Rules(duel="rinna:0"), job) for job in jobs)
-    assert not any(duels.terms_for(Rules(), job) for job in jobs)
+    assert [job for job in jobs if duels.settings_for(rules, job)] == drawn
+    assert duels.settings_for(rules, drawn[0]) == DuelSettings("rinna", 5, 7200.0)
+    assert all(duels.settings_for(Rules(duel="rinna:1"), job) for job in jobs)
+    assert not any(duels.settings_for(Rules(duel="rinna:0"), job) for job in jobs)
+    assert not any(duels.settings_for(Rules(), job) for job in jobs)
 
 
 def test_answers_are_headed_by_letters_and_models_are_named_in_the_end() -> None:

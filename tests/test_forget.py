@@ -200,7 +200,7 @@ async def test_marks_stay_few_and_hide_no_less(stores: StoreFixture) -> None:
         await asyncio.gather(*(stores.history.reset(t, "U9") for t in threads[at : at + 100]))
     assert await stores.redis.hlen("henji:{0}:marks") <= 2048
     for thread in (threads[0], threads[-1]):
-        await stores.say("hello", thread=thread, hold=5.0)
+        await stores.say("hello", thread=thread, backfill_wait=5.0)
         await stores.queue.seed(thread, [before("old", "said before the reset", "U1")])
         assert await stores.texts(thread) == ["hello"]
 
@@ -210,6 +210,6 @@ async def test_marks_of_persons_and_channels_fold_into_their_space(stores: Store
         await stores.history.reset_place(Place("slack", "T1", f"C{number}"), "U9")
     assert await stores.redis.hlen("henji:{0}:marks") <= 2048
     channel = replace(THREAD, channel="C0")
-    await stores.say("hello", thread=channel, hold=5.0)
+    await stores.say("hello", thread=channel, backfill_wait=5.0)
     await stores.queue.seed(channel, [before("old", "said before the reset", "U1")])
     assert await stores.texts(channel) == ["hello"]

@@ -407,7 +407,7 @@ async def test_a_job_past_its_deadline_is_not_claimed_though_nobody_swept(redis:
 
 
 async def test_a_new_thread_waits_for_what_was_said_before(stores: StoreFixture) -> None:
-    receipt = await stores.say("and you?", hold=5.0, id="m5")
+    receipt = await stores.say("and you?", backfill_wait=5.0, id="m5")
     assert receipt.new_thread
     assert await stores.nothing_to_do()
     past = [before(f"m{n}", f"said {n}") for n in range(1, 4)]
@@ -419,7 +419,7 @@ async def test_a_new_thread_waits_for_what_was_said_before(stores: StoreFixture)
 
 async def test_messages_from_before_a_reset_are_not_seeded(stores: StoreFixture) -> None:
     await stores.history.reset(THREAD, "U1")
-    await stores.say("and you?", hold=5.0, id="m5")
+    await stores.say("and you?", backfill_wait=5.0, id="m5")
     await stores.queue.seed(THREAD, [before("m1", "a secret")])
     assert await stores.texts() == ["and you?"]
 
@@ -428,7 +428,7 @@ async def test_messages_older_than_the_retention_time_are_not_seeded(redis: Redi
     """As when the retention of a thread is over, and somebody calls the bot in it again."""
     stores = StoreFixture.over(redis, retention=3600.0)
     await stores.queue.announce(LANE, "core", 60)
-    await stores.say("and you?", hold=5.0, id="m5", at=time.time())
+    await stores.say("and you?", backfill_wait=5.0, id="m5", at=time.time())
     past = [before("m1", "long ago", ago=3601.0), before("m2", "of late", ago=3000.0)]
     await stores.queue.seed(THREAD, past)
     assert await stores.texts() == ["of late", "and you?"]

@@ -69,7 +69,7 @@ async def test_a_deadline_behind_a_running_reply_leaves_that_to_its_core(
 async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
     stores: StoreFixture,
 ) -> None:
-    await stores.say("and you?", hold=60.0, id="m5")
+    await stores.say("and you?", backfill_wait=60.0, id="m5")
     await stores.redis.zadd("henji:{0}:delayed", {str(THREAD): 1})
     await stores.queue.sweep()
     claim = await stores.claim()
@@ -81,14 +81,14 @@ async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
 async def test_of_a_long_past_the_newest_is_seeded(redis: Redis) -> None:
     stores = StoreFixture.over(redis, limits=Limits(mailbox=5))
     await stores.queue.announce(LANE, "core", 60)
-    await stores.say("and you?", hold=60.0, id="m99")
+    await stores.say("and you?", backfill_wait=60.0, id="m99")
     past = [before(f"m{n}", f"said {n}") for n in range(20)]
     await stores.queue.seed(THREAD, past)
     assert await stores.texts() == [*(f"said {n}" for n in range(15, 20)), "and you?"]
 
 
 async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(stores: StoreFixture) -> None:
-    held = await stores.say("and you?", hold=60.0, id="m5")
+    held = await stores.say("and you?", backfill_wait=60.0, id="m5")
     await stores.history.reset_place(CHANNEL, "U1")
     await stores.queue.seed(THREAD, [before("m1", "a secret")])
     assert await stores.texts() == []
@@ -116,7 +116,7 @@ async def test_after_a_week_end_without_redis_what_was_answered_ends_with_a_sent
 
 @pytest.mark.parametrize("state", ["ready", "leased", "delayed"])
 async def test_a_thread_outlives_all_that_was_owed_in_it(stores: StoreFixture, state: str) -> None:
-    await stores.say("before", hold=60.0 if state == "delayed" else 0.0)
+    await stores.say("before", backfill_wait=60.0 if state == "delayed" else 0.0)
     if state == "leased":
         await stores.claim()
     for name in await stores.redis.keys():
@@ -158,7 +158,7 @@ async def _next_claim(stores: StoreFixture, id_: str) -> Claim:
 async def test_a_thread_that_expired_while_a_job_waits_leaves_no_key_behind(
     stores: StoreFixture, held: float
 ) -> None:
-    receipt = await stores.say("hello", hold=held)
+    receipt = await stores.say("hello", backfill_wait=held)
     await expire(stores)
     assert await stores.nothing_to_do()
     await stores.redis.zadd("henji:{0}:delayed", {str(THREAD): 1}, xx=True)

@@ -161,7 +161,7 @@ async def test_a_stopped_reply_whose_core_died_is_what_the_history_keeps(
 
 
 async def test_stopping_a_thread_that_is_held_frees_it(stores: StoreFixture) -> None:
-    receipt = await stores.say("hello", hold=60.0)
+    receipt = await stores.say("hello", backfill_wait=60.0)
     await stores.queue.cancel(THREAD, job_of(receipt))
     await stores.queue.seed(THREAD, [before("m0", "before")])
     await answered(stores, "again", "hi", "m2")
@@ -247,7 +247,7 @@ async def test_an_edit_of_one_of_several_messages_starts_their_reply_over(
 async def test_an_edit_that_comes_before_the_past_is_seeded_is_not_lost(
     stores: StoreFixture,
 ) -> None:
-    await stores.say("and you?", hold=60.0, id="m5")
+    await stores.say("and you?", backfill_wait=60.0, id="m5")
     await edit(stores, "m1", "as it reads now")
     await stores.queue.seed(THREAD, [before("m1", "as it read before")])
     assert await stores.texts() == ["as it reads now", "and you?"]
@@ -334,7 +334,7 @@ async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
 async def test_a_delete_that_overtook_its_message_wins(stores: StoreFixture) -> None:
     await stores.queue.delete(THREAD, "m1")
     assert (await stores.say("gone already", id="m1")).outcome == "duplicate"
-    await stores.say("and you?", hold=60.0, id="m5")
+    await stores.say("and you?", backfill_wait=60.0, id="m5")
     await stores.queue.delete(THREAD, "m2")
     await stores.queue.seed(THREAD, [before("m2", "gone too")])
     assert await stores.texts() == ["and you?"]

@@ -39,6 +39,7 @@ async def test_a_running_core_and_its_replies_are_shown(redis_url: str, redis: R
     assert "owed       0; 0 given up" in table
     assert state["processes"][0]["part"] == "core"
     assert state["lanes"]["echo"]["cores"] == 1
+    assert state["lanes"]["echo"]["owed"] == 0
     assert state["redis"]["memory"] > 0
     after = (await henji("admin", "status", REDIS_URL=redis_url)).out
     assert "lane       echo: NO CORE" in after
@@ -98,7 +99,7 @@ async def test_a_process_reports_its_newest_error_without_secrets(
 
 def test_trouble_is_in_capitals() -> None:
     redis = ServerState("Valkey 9", 2**20, 2**30, evicted=3, file_ok=False)
-    load = Load(waiting=4, owed=5, cores=0, dead=1)
+    load = Load(waiting=4, outstanding=5, cores=0, dead=1)
     state = SystemState(0.0, redis, {"rinna": load}, oldest_wait=90, replies=0, processes=())
     assert list(lines_of(state))[:3] == [
         "Redis      Valkey 9, 1 MiB of 1.0 GiB, CANNOT WRITE ITS FILE, 3 KEYS EVICTED",

@@ -116,9 +116,9 @@ async def test_a_press_twice_reads_it_once_and_only_the_beginning_stays(
 ) -> None:
     job, _, actions = await refused(stores)
     assert await stores.texts() == []
-    first = await actions.regenerate(Actor("U1"), THREAD, job, "p1", begins=True)
-    again = await actions.regenerate(Actor("U1"), THREAD, job, "p1", begins=True)
-    other = await actions.regenerate(Actor("U1"), THREAD, job, "p2", begins=True)
+    first = await actions.regenerate(Actor("U1"), THREAD, job, "p1", truncates=True)
+    again = await actions.regenerate(Actor("U1"), THREAD, job, "p1", truncates=True)
+    other = await actions.regenerate(Actor("U1"), THREAD, job, "p2", truncates=True)
     assert [o.receipt.outcome for o in (first, again, other) if o.receipt] == [
         "queued", "duplicate", "duplicate",
     ]  # fmt: skip
@@ -128,7 +128,7 @@ async def test_a_press_twice_reads_it_once_and_only_the_beginning_stays(
     question, reply = await stores.texts()
     assert len(question) <= 0.7 * ROOM
     assert reply == f"echo: {question}"[: len(reply)]
-    late = await actions.regenerate(Actor("U1"), THREAD, job, "p3", begins=True)
+    late = await actions.regenerate(Actor("U1"), THREAD, job, "p3", truncates=True)
     assert late.sentence("en") == say("prompt_gone", "en")
 
 
@@ -144,7 +144,7 @@ async def test_a_reset_a_deletion_and_a_forget_take_it_away(stores: StoreFixture
         await forget()
         left = [name for name in await stores.redis.keys("henji:*") if "aside" in name]
         assert left == []
-        outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", begins=True)
+        outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", truncates=True)
         assert not outcome.done
         await stores.redis.flushall()
         await stores.queue.announce(LANE, "core", 60)
@@ -154,7 +154,7 @@ async def test_a_reset_while_the_beginning_is_answered_leaves_nothing_of_it(
     stores: StoreFixture,
 ) -> None:
     job, _, actions = await refused(stores)
-    outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", begins=True)
+    outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", truncates=True)
     assert outcome.done
     claim = await stores.claim()
     await stores.history.reset(THREAD, "U1")
@@ -178,7 +178,7 @@ async def test_a_shortened_message_is_answered_in_the_place_of_the_refusal(
 
 async def test_a_core_that_dies_while_it_begins_leaves_it_to_the_next(stores: StoreFixture) -> None:
     job, _, actions = await refused(stores)
-    outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", begins=True)
+    outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", truncates=True)
     await stores.claim()  # and the core dies
 
     async def taken_over() -> bool:

@@ -238,7 +238,7 @@ async def test_the_first_releases_core_writes_what_this_release_regenerates(
         again = Regeneration(THREAD, asked.job or "", "press", "an admin", lane="echo")
         receipt = await stores.queue.regenerate(again, "adapter")
         assert isinstance(await ends(stores, receipt.job), Done)
-        assert (await stores.delivery(receipt.job)).governor == "U1"
+        assert (await stores.delivery(receipt.job)).owner == "U1"
         assert await stores.texts() == ["hello", "echo: hello"]
 
 
@@ -250,4 +250,4 @@ async def test_a_reply_that_the_first_release_opened_is_governed_by_its_author(
     owed = await stores.queue.open_jobs(THREAD)
     assert set(owed.values()) == {"U1", "U2"}
     for job, asker in owed.items():
-        assert (await stores.delivery(job)).governor == asker
+        assert (await stores.delivery(job)).owner == asker

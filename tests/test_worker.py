@@ -328,6 +328,6 @@ async def test_an_idle_core_is_prompt_with_what_falls_due(stores: StoreFixture) 
     async with at_work(stores, EchoEngine(), sweep=0.05, idle=30.0):
         await asyncio.sleep(0.3)
         asked = asyncio.get_running_loop().time()
-        receipt = await stores.say("hello", hold=0.7)
+        receipt = await stores.say("hello", backfill_wait=0.7)
         await ends(stores, receipt.job)
         assert 0.6 < asyncio.get_running_loop().time() - asked < 5

@@ -26,7 +26,7 @@ from bots.cli.preferences import read as read_preferences
 from bots.cli.settings import effective_rules, print_rows
 from bots.cli.status import status
 from bots.duels import kept_of
-from bots.errands import Errands
+from bots.one_off_jobs import OneOffJobs
 from bots.services import Stores, open_stores, process_name
 from core.alignment.preferences import Form
 from core.errors import OperatorError, UsageError
@@ -302,10 +302,10 @@ async def _check_prompt(
     stores: Stores, settings: Settings, place: Place, name: str, value: object
 ) -> None:
     """UsageError for a system prompt that takes more than half of what the model reads."""
-    errands = Errands(stores.queue, stores.history, stores.deliveries, process_name())
+    one_off_jobs = OneOffJobs(stores.queue, stores.history, stores.deliveries, process_name())
     lane = (await stores.rulebook.rules(place.any_thread)).model or settings.job_lane
-    measure = partial(errands.measured, place.any_thread, "operator", lane)
-    if warning := await check_prompt(name, value, measure, "en"):
+    count_tokens = partial(one_off_jobs.try_to_count_tokens, place.any_thread, "operator", lane)
+    if warning := await check_prompt(name, value, count_tokens, "en"):
         click.echo(warning, err=True)
 
 

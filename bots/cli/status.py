@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import click
 
@@ -51,7 +52,7 @@ def status(watch: bool, as_json: bool) -> None:
             while True:
                 state = await read_state(stores, settings)
                 if as_json:
-                    print_json(asdict(state))
+                    print_json(_as_json(state))
                 else:
                     head = HOME_AND_CLEAR if watch else ""
                     click.echo(head + "\n".join(map(printable, lines_of(state))))
@@ -92,6 +93,13 @@ async def _read_state(stores: Stores, settings: Settings) -> SystemState:
     )
 
 
+def _as_json(state: SystemState) -> dict[str, Any]:
+    document = asdict(state)
+    for load in document["lanes"].values():
+        load["owed"] = load.pop("outstanding")
+    return document
+
+
 def is_silent(report: ProcessReport, now: float) -> bool:
     """Whether a process has ended without a word, or is stuck."""
     return now - report.at > SILENT_SECONDS
@@ -110,7 +118,7 @@ def lines_of(state: SystemState) -> Iterator[str]:
         yield f"lane       {lane}: {cores}, {load.waiting} waiting"
     load = next(iter(state.lanes.values()))
     oldest = f", the oldest for {_time(state.oldest_wait)}" if state.oldest_wait else ""
-    yield f"owed       {load.owed}{oldest}; {load.dead} given up"
+    yield f"owed       {load.outstanding}{oldest}; {load.dead} given up"
     yield f"replies    {state.replies} in the last minute"
     yield ""
     yield from _table(state)

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from bots import strings
-from bots.actions import Actions, Actor, Scope, can_begin, can_continue
+from bots.actions import Actions, Actor, Scope, can_continue, can_truncate
 from bots.cli.common import read_input
 from bots.console import convert
 from bots.console.convert import Conversation
@@ -85,15 +85,20 @@ class Chat:
         await self._relay.submit(message)
         return await self._end_of(job, end)
 
-    async def go_on(self, reply: str, text: str = "", *, begins: bool = False) -> Part | None:
-        """Continue a reply that was cut at its length, or with `begins` answer the beginning of the
-        message that it refused; None if that is impossible."""
+    async def go_on(self, reply: str, text: str = "", *, truncates: bool = False) -> Part | None:
+        """Continue a reply that was cut at its length, or with `truncates` answer the beginning of
+        the message that it refused. None if that is impossible."""
         await self.uninterrupted(self._served())
         revision = uuid4().hex
         job = Job.id_for(self._conversation.key, reply, revision)
         end = self._platform.expect(job, shown=text)
         outcome = await self._actions.regenerate(
-            self._me, self._conversation.key, reply, revision, resumes=not begins, begins=begins
+            self._me,
+            self._conversation.key,
+            reply,
+            revision,
+            resumes=not truncates,
+            truncates=truncates,
         )
         return await self._end_of(job, end) if outcome.done else None
 
@@ -106,7 +111,7 @@ class Chat:
             part = await self.uninterrupted(end)
         cut = isinstance(part.end, Done) and can_continue(part.end)
         self._cut = (job, part.end.text) if cut and isinstance(part.end, Done) else None
-        self._refusal = job if can_begin(part.end) else ""
+        self._refusal = job if can_truncate(part.end) else ""
         return part
 
     async def once(self, text: str) -> str:
@@ -169,7 +174,7 @@ class Chat:
                 return self._below(part) if part else self._say("console_nothing_cut")
             case "beginning":
                 refusal = self._refusal
-                part = await self.go_on(refusal, begins=True) if refusal else None
+                part = await self.go_on(refusal, truncates=True) if refusal else None
                 return self._below(part) if part else self._say("console_nothing_refused")
             case "reset":
                 outcome = await self._actions.reset(
@@ -189,7 +194,7 @@ class Chat:
 
     def _below(self, part: Part) -> str:
         """The text below a finished reply."""
-        note = self._say("console_begin") if can_begin(part.end) else part.note
+        note = self._say("console_begin") if can_truncate(part.end) else part.note
         return f"\n{note}\n" if note else "\n"
 
     def _say(self, key: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 import discord
 
-from bots.catch_up import Reading
 from bots.discord import DIRECT, convert
 from bots.discord.api import HISTORY_LIMIT, DiscordApi
 from bots.discord.markdown import READ_TYPES
 from bots.platform import Incoming, PlaceNames, PlatformRefused
 from bots.strings import is_own_sentence
+from bots.summaries import RecentMessages
 from core.types import ThreadKey
 
 NEWS_THREAD, PUBLIC_THREAD, PRIVATE_THREAD = 10, 11, 12
@@ -75,7 +75,7 @@ class Backfill:
                 found.append(Incoming(thread, turn, addressed=False, roles=roles, files=files))
         return sorted(found, key=lambda incoming: int(incoming.turn.id))
 
-    async def recent(self, place: ThreadKey, after: float, most: int) -> Reading:
+    async def recent(self, place: ThreadKey, after: float, most: int) -> RecentMessages:
         """The newest messages of a thread or, without one, of a channel; PlatformRefused where the
         bot may not read there.
         """
@@ -94,7 +94,12 @@ class Backfill:
         except (discord.NotFound, discord.Forbidden) as error:
             raise PlatformRefused(f"Discord refuses to read there: {error.code}") from error
         messages = self._read(place, guild, found[:most])
-        return Reading(messages, more=len(found) > most)
+        if not place.thread:
+            messages = [
+                replace(message, thread=convert.personal_thread(place, message.turn.author))
+                for message in messages
+            ]
+        return RecentMessages(messages, more=len(found) > most)
 
     async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
         """The message behind a link, where everyone who sees an answer in `thread` may read it.
@@ -173,8 +178,10 @@ def _place_of(thread: ThreadKey, parent: str, message: discord.Message) -> Threa
     where = str(message.channel.id)
     if where == thread.thread:
         return thread
-    if where == parent:
-        where = str(message.id) if message.flags.has_thread else f"@{message.author.id}"
+    if where == parent and message.flags.has_thread:
+        where = str(message.id)
+    elif where == parent:
+        return convert.personal_thread(replace(thread, channel=parent), str(message.author.id))
     return replace(thread, channel=parent, thread=where)
 
 

@@ -12,7 +12,6 @@ import discord
 import structlog
 
 from bots.actions import Actions
-from bots.catch_up import CatchUp
 from bots.discord.client import HenjiClient
 from bots.discord.context import Behaviour, Context
 from bots.discord.platform import DiscordPlatform
@@ -29,6 +28,7 @@ from bots.discord.setup_checks import (
 )
 from bots.discord.shards import ShardPlan, Shards
 from bots.relay import Relay, RelaySettings
+from bots.summaries import Summarizer
 from core.errors import OperatorError
 from core.ports import Deliveries, Feedback, History, JobQueue, Leases, Preferences
 from core.types import ThreadKey
@@ -73,7 +73,7 @@ def new_context(
         stores.history,
         stores.deliveries,
         platform.api,
-        CatchUp(relay, actions, stores.history),
+        Summarizer(relay, actions, stores.history),
     )
 
 

@@ -18,7 +18,7 @@ from bots.discord.context import Context, actor_of, within
 from bots.discord.convert import Interaction
 from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.replies import ReplyAddress
-from bots.discord.summaries import Summaries
+from bots.discord.summaries import SummaryHandler
 from core.queue_types import Rating
 
 
@@ -27,7 +27,7 @@ class ButtonHandlers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._summaries = Summaries(context)
+        self._summaries = SummaryHandler(context)
 
     async def on_press(self, interaction: Interaction) -> None:
         """A button was pressed, or a modal sent; ids of other kinds are ignored."""
@@ -83,7 +83,7 @@ class ButtonHandlers:
                 button.job,
                 str(interaction.id),
                 resumes=button.action == "continue",
-                begins=button.action == "begin",
+                truncates=button.action == "begin",
                 note=self._address(interaction).pack(),
             )
             outcome = await within(work)

@@ -22,7 +22,7 @@ from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.replies import ReplyAddress
-from bots.discord.summaries import Summaries
+from bots.discord.summaries import SummaryHandler
 from bots.strings import about, say
 from bots.strings.ja import JAPANESE
 from core.queue_types import Delivery
@@ -273,7 +273,7 @@ def _about_menu(menu: Any) -> str:
 
 def add_commands(tree: CommandTree, context: Context) -> None:
     """Add everything that people can choose from to the tree."""
-    handler, privacy, summaries = CommandHandler(context), Privacy(context), Summaries(context)
+    handler, privacy, summaries = CommandHandler(context), Privacy(context), SummaryHandler(context)
     commands: dict[str, Any] = {
         "ask": handler.ask,
         "chat": handler.chat,

@@ -17,7 +17,6 @@ from discord.app_commands import locale_str
 
 from bots.actions import Actions, Actor, Outcome
 from bots.attachments import File, is_question
-from bots.catch_up import CatchUp
 from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import MESSAGE, DiscordApi, message_body
 from bots.discord.components import Component
@@ -28,6 +27,7 @@ from bots.platform import Incoming
 from bots.relay import Relay
 from bots.strings import locale_for, say
 from bots.strings.en import ENGLISH
+from bots.summaries import Summarizer
 from core.errors import StoreUnavailable
 from core.ports import Deliveries, History, JobQueue
 from core.queue_types import Place, Receipt
@@ -78,7 +78,7 @@ class Context:
     history: History
     deliveries: Deliveries
     api: DiscordApi
-    catch_up: CatchUp
+    summarizer: Summarizer
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_COMMANDS))
     messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_MESSAGES))
     """Messages use few places, because commands must be acknowledged in time."""

@@ -128,6 +128,11 @@ def thread_of(message: discord.Message, answers: Answers, person: int | None = N
     return ThreadKey(PLATFORM, str(guild), str(message.channel.id), str(message.id))
 
 
+def personal_thread(place: ThreadKey, person: str) -> ThreadKey:
+    """A person's conversation in a channel, outside of Discord's threads."""
+    return replace(place, thread=f"@{person}")
+
+
 def is_personal(thread: ThreadKey) -> bool:
     """Whether a conversation is one person's in a channel, not a Discord thread."""
     return thread.thread[0] in "@!"

@@ -12,9 +12,8 @@ from typing import TypeVar
 import discord
 import structlog
 
-from bots.actions import can_begin, can_continue
+from bots.actions import can_continue, can_truncate
 from bots.attachments import File
-from bots.catch_up import Reading
 from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
@@ -38,6 +37,7 @@ from bots.discord.replies import (
 from bots.discord.status import StatusIndicator
 from bots.platform import Incoming, MessageGone, Part, PlaceNames, PlatformRefused, Status
 from bots.strings import say
+from bots.summaries import RecentMessages
 from bots.text import split
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery
@@ -454,7 +454,7 @@ class DiscordPlatform:
         thread, locale = delivery.thread, address.locale
         if part.end is None:
             return components.streaming(thread, delivery.job, part.index, locale)
-        if can_begin(part.end):
+        if can_truncate(part.end):
             return components.refused(thread, delivery.job, part.index, locale)
         if not isinstance(part.end, Done):
             return ()
@@ -504,7 +504,7 @@ class DiscordPlatform:
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
         return await self.api.file(file.address, most)
 
-    async def recent(self, place: ThreadKey, after: float, most: int) -> Reading:
+    async def recent(self, place: ThreadKey, after: float, most: int) -> RecentMessages:
         """The newest messages of a place, for a summary."""
         return await self._backfill.recent(place, after, most)
 

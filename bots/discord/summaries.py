@@ -1,4 +1,4 @@
-"""Summaries on Discord: `/catchup`, the message menu, and the buttons of what they show."""
+"""Summaries on Discord: `/catchup`, the message menu, and their buttons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import discord
 import structlog
 from discord import app_commands
 
-from bots.catch_up import MOST_MESSAGES, CatchUp, Offer
 from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import ORIGINAL
 from bots.discord.components import Component, SummaryButton, button, row
@@ -18,6 +17,7 @@ from bots.discord.context import Context, actor_of, localized
 from bots.discord.convert import Interaction
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.strings import say
+from bots.summaries import MOST_MESSAGES, Offer, Summarizer
 from bots.text import split
 from core.types import ThreadKey
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class InteractionSource:
-    """`bots.catch_up.Source`: what Discord says that the person of an interaction may read."""
+    """A `bots.summaries.MessageSource`, with the permissions of an interaction's person."""
 
     def __init__(self, context: Context, interaction: Interaction) -> None:
         self._context = context
@@ -52,7 +52,7 @@ class InteractionSource:
 
 
 class InteractionScreen:
-    """`bots.catch_up.Screen`: the private answer to an interaction."""
+    """A `bots.summaries.Screen`: the private answer to an interaction."""
 
     def __init__(self, context: Context, interaction: Interaction, locale: str) -> None:
         self._context = context
@@ -82,8 +82,8 @@ class InteractionScreen:
         return ()
 
 
-class Summaries:
-    """What each of them does."""
+class SummaryHandler:
+    """Starts, continues and stops summaries."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -107,28 +107,28 @@ class Summaries:
         if pressed.most:
             offer = Offer(pressed.place, pressed.after, min(pressed.most, MOST_MESSAGES))
             await self._summarise(interaction, pressed.place, "", offer)
-        elif await self._catch_up.stop(actor_of(interaction), pressed.place):
+        elif await self._summarizer.stop(actor_of(interaction), pressed.place):
             await interaction.response.defer()
         else:
             await self._context.tell(interaction, "catchup_stop_late")
 
     @property
-    def _catch_up(self) -> CatchUp:
-        return self._context.catch_up
+    def _summarizer(self) -> Summarizer:
+        return self._context.summarizer
 
     async def _summarise(
         self, interaction: Interaction, place: ThreadKey, since: str, offer: Offer | None = None
     ) -> None:
-        """Acknowledge, and sum the place up beside the other commands."""
+        """Acknowledge, and start the summary as a background task."""
         locale, actor = self._context.locale_of(interaction), actor_of(interaction)
         screen = InteractionScreen(self._context, interaction, locale)
         source = InteractionSource(self._context, interaction)
         if offer is None:
             await interaction.response.defer(ephemeral=True, thinking=True)
-            work = self._catch_up.ask(actor, place, since, locale, screen, source)
+            work = self._summarizer.ask(actor, place, since, locale, screen, source)
         else:
             await interaction.response.defer()
-            work = self._catch_up.go_on(actor, offer, locale, screen, source)
+            work = self._summarizer.go_on(actor, offer, locale, screen, source)
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -140,7 +140,7 @@ class Summaries:
 
 
 def place_of(interaction: Interaction) -> ThreadKey:
-    """Where a command was used: a thread, or a channel, whose thread is empty."""
+    """The place of a command: a thread, or a channel (with an empty thread)."""
     person = interaction.user.id
     key = convert.thread_in(interaction.guild_id, interaction.channel, person)
     if key.space != DIRECT and convert.is_personal(key):

@@ -10,11 +10,11 @@ from typing import Any
 import structlog
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.catch_up import Reading
 from bots.platform import Incoming, PlaceNames
 from bots.slack.api import NoRoom, SlackApi, Workspaces, all_pages
 from bots.slack.convert import earlier, link_to, team_of
 from bots.slack.users import Users
+from bots.summaries import RecentMessages
 from core.queue_types import Delivery
 from core.types import ThreadKey
 
@@ -185,7 +185,7 @@ class Backfill:
                 return True
         return False
 
-    async def recent(self, place: ThreadKey, after: float, most: int) -> Reading:
+    async def recent(self, place: ThreadKey, after: float, most: int) -> RecentMessages:
         """The newest messages of a thread or, without one, of a channel."""
         client = await self._workspaces.client(place.space)
         found: dict[str, Mapping[str, Any]] = {}
@@ -201,7 +201,7 @@ class Backfill:
         newest = [found[ts] for ts in sorted(found, key=float)]
         thread = place if place.thread else replace(place, thread="-")
         messages = await self._read(thread, newest[-most:])
-        return Reading(messages, more=len(newest) > most, limited=limited)
+        return RecentMessages(messages, more=len(newest) > most, limited=limited)
 
     async def links(self, place: ThreadKey) -> Callable[[str], str]:
         bot = await self._workspaces.bot(place.space)

@@ -47,7 +47,7 @@ class ButtonHandlers:
             ref.job,
             press.at,
             resumes=press.action == components.CONTINUE,
-            begins=press.action == components.BEGIN,
+            truncates=press.action == components.BEGIN,
         )
 
     # -- feedback -------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bots.catch_up import CatchUp, Offer
 from bots.choices import KINDS, Choices
 from bots.command_tables import Row
 from bots.slack import components, convert
@@ -22,6 +21,7 @@ from bots.slack.manifest import RESET_SHORTCUT, SHORTCUTS, SUMMARY_SHORTCUT
 from bots.slack.messages import MessageHandler
 from bots.slack.questions import Question, Questions
 from bots.strings import say
+from bots.summaries import Offer, Summarizer
 from bots.text import split
 from core.queue_types import Place
 from core.types import ThreadKey
@@ -69,7 +69,7 @@ SUMMARY_LENGTH = 9_000
 
 
 class ResponseScreen:
-    """`bots.catch_up.Screen`: an ephemeral message by a response_url."""
+    """A `bots.summaries.Screen`: an ephemeral message by a response_url."""
 
     def __init__(self, context: Context, team: str, url: str, locale: str) -> None:
         self._context = context
@@ -101,7 +101,7 @@ class CommandHandler:
         self._app_home = home
         self._questions = questions
         self._choices = Choices(context.relay, context.actions)
-        self._catch_up = CatchUp(context.relay, context.actions, context.history)
+        self._summarizer = Summarizer(context.relay, context.actions, context.history)
 
     async def on_command(self, told: SlashCommand) -> None:
         """Accept a command; only the person sees the answer, which comes by its response_url."""
@@ -131,9 +131,9 @@ class CommandHandler:
         screen = ResponseScreen(self._context, press.team, press.response_url, locale)
         backfill = self._context.backfill
         if offer is None:
-            work = self._catch_up.ask(actor, place, words, locale, screen, backfill)
+            work = self._summarizer.ask(actor, place, words, locale, screen, backfill)
         else:
-            work = self._catch_up.go_on(actor, offer, locale, screen, backfill)
+            work = self._summarizer.go_on(actor, offer, locale, screen, backfill)
         self._context.spawn(work)
 
     async def on_summary(self, press: Press) -> None:
@@ -144,7 +144,7 @@ class CommandHandler:
                 await self._summarise(press, offer.place, offer=offer)
             return
         actor = await self._context.actor(press.team, press.user, press.user_team)
-        if not await self._catch_up.stop(actor, components.place_in(press.value)):
+        if not await self._summarizer.stop(actor, components.place_in(press.value)):
             locale = await self._context.users.locale(press.team, press.user)
             said = say("catchup_stop_late", locale)
             self._context.spawn(self._context.respond(press.team, press.response_url, said))

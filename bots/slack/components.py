@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from bots.actions import can_begin, can_continue
-from bots.catch_up import Offer
+from bots.actions import can_continue, can_truncate
 from bots.choices import Option
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed, parsing
 from bots.slack.markdown import mended
 from bots.strings import say
+from bots.summaries import Offer
 from core.queue_types import Delivery
 from core.types import VERDICTS, Done, ThreadKey, Verdict
 
@@ -92,7 +92,7 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
     if part.end is None:
         return [_actions(_button(STOP, say("stop", locale), ref))]
     notes = [_context(part.note)] if part.note else []
-    if can_begin(part.end):
+    if can_truncate(part.end):
         return [*notes, _actions(_button(BEGIN, say("begin", locale), ref))]
     if not isinstance(part.end, Done):
         return notes

@@ -179,7 +179,7 @@ def set_redis(state: ServerState) -> None:
 def set_load(lane: str, load: Load) -> None:
     """Set the load of a lane."""
     JOBS_WAITING.labels(lane).set(load.waiting)
-    REPLIES_OWED.set(load.owed)
+    REPLIES_OWED.set(load.outstanding)
     CORES.labels(lane).set(load.cores)
     DEAD_LETTERS.set(load.dead)
 

@@ -15,7 +15,7 @@ end
 -- An errand may have their words in it, whoever asked for it.
 for _, J in ipairs(A.first and call('ZRANGE', K('deadlines'), 0, -1) or {}) do
   local T = call('HGET', K('job', J), 'thread')
-  if T and is_errand(T) and place_names(T) == A.space then forget_thread(T, 'reset') end
+  if T and is_one_off(T) and place_names(T) == A.space then forget_thread(T, 'reset') end
 end
 
 local function forget_job(J)

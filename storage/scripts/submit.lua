@@ -141,7 +141,7 @@ if code then
   if J ~= '' then refuse(T, J, job, code, detail, til) end
   return { 'refused', J, tonumber(detail) or 0, code, 0, til or 0 }
 end
-local held = not meta and A.hold_ms > 0
+local held = not meta and A.backfill_ms > 0
 meta = meta or begin()
 -- its place's term may have changed since the last message
 if A.keep_ms ~= (tonumber(meta.retention) or 0) then
@@ -155,5 +155,5 @@ retentions[T] = A.keep_ms > 0 and A.keep_ms or LIFE.thread
 local J, waiting = companion()
 if J then return join(J, waiting) end
 keep_turn()
-local at = open_job(T, A.job, job, meta, held and now + A.hold_ms)
+local at = open_job(T, A.job, job, meta, held and now + A.backfill_ms)
 return { 'queued', A.job, at, '', held and 1 or 0 }

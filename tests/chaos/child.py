@@ -52,7 +52,9 @@ async def adapter(name: str, url: str, socket: str) -> None:
     store = store_at(url)
     reader, writer = await asyncio.open_unix_connection(socket)
     writer.write(name.encode() + b"\n")
-    process_settings = relays.RelaySettings(LANE, name, lease=LEASE, take_over=0.3, hold=0.3)
+    process_settings = relays.RelaySettings(
+        LANE, name, lease=LEASE, take_over=0.3, backfill_wait=0.3
+    )
 
     async def answer(kind: str, arguments: list[Any]) -> Any:
         return await _event(relay, kind, arguments)

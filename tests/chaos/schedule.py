@@ -206,7 +206,7 @@ class Schedule:
     def _start_adapter(self) -> None:
         process = self._process("adapter")
         process_settings = relays.RelaySettings(
-            self.lane, process.name, lease=LEASE, take_over=0.15, positions=0.3, hold=0.2
+            self.lane, process.name, lease=LEASE, take_over=0.15, positions=0.3, backfill_wait=0.2
         )
         simulated = SimulatedPlatform(
             self.board, self.platform, 100, CALL_SECONDS, process.platform

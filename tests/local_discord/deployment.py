@@ -117,7 +117,7 @@ class DiscordDeployment:
     async def nothing_owed(self) -> bool:
         """Whether no reply is under way."""
         load = await self.stores.queue.load(LANE)
-        return load.owed == 0
+        return load.outstanding == 0
 
     async def close(self) -> None:
         for stop in self.stops:

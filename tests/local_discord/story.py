@@ -14,12 +14,12 @@ import simcord
 from redis.asyncio import Redis
 
 from bots.actions import Actions
-from bots.catch_up import CatchUp
 from bots.discord.bot import new_context
 from bots.discord.client import HenjiClient
 from bots.discord.context import Context
 from bots.discord.rate_limits import RateLimiter
 from bots.relay import Relay, RelaySettings
+from bots.summaries import Summarizer
 from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
 from tests.store_fixture import StoreFixture
 
@@ -124,8 +124,8 @@ async def a_story(
     context = new_context(client, pace, stores, behaviour, relay, lambda: envs[0].now().timestamp())
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
     actions = Actions(apart, stores.history, stores.deliveries, stores.feedback, stores.preferences)
-    catch_up = CatchUp(apart, actions, stores.history)
-    context = replace(context, relay=apart, actions=actions, catch_up=catch_up)
+    summarizer = Summarizer(apart, actions, stores.history)
+    context = replace(context, relay=apart, actions=actions, summarizer=summarizer)
     client.serve(context)
     stop = asyncio.Event()
     intents = discord.Intents.all() if reads else discord.Intents.default()

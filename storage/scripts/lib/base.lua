@@ -82,7 +82,7 @@ local function place_names(T)
 end
 
 -- Whether a thread is no conversation, but one job apart from any.
-local function is_errand(T)
+local function is_one_off(T)
   return string.find(T, ':~errand-', 1, true)
 end
 

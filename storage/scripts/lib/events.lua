@@ -16,7 +16,7 @@ local function emit(T, J, event)
   local number = call('XLEN', events)
   if number == 1 then touch('events', J) end -- those before it have expired
   call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', number, 'i', entry,
-    'e', is_errand(T) and '' or event)
+    'e', is_one_off(T) and '' or event)
 end
 
 local function characters(text)

@@ -1,8 +1,8 @@
-"""Catch me up: a summary of a thread or a channel, for the person alone who asks for it.
+"""Summaries of a thread or a channel, shown only to the person who asks.
 
-It is read live from the platform and is added to no conversation. The model sees it in errands
-(`bots.errands`), in pieces of whole messages where it is long: the points of each piece are kept,
-with links to its messages, until they make one answer.
+The messages are read live from the platform and added to no conversation. One-off jobs
+(`bots.one_off_jobs`) summarise them. A long text is cut into pieces of whole messages: the model
+lists the points of each piece, with links to the messages, and then writes one answer from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Protocol, TypeAlias
 import structlog
 
 from bots.actions import Actions, Actor
-from bots.errands import Errand, ErrandFailed, thread_of
+from bots.one_off_jobs import OneOffFailed, OneOffJob, thread_of
 from bots.platform import Incoming, PlatformRefused
 from bots.relay import Relay
 from bots.strings import Locale, failure, guess, say
@@ -31,21 +31,21 @@ from core.ports import History
 from core.types import Failed, ThreadKey
 
 MOST_MESSAGES = 1000
-"""The newest of a place; more are not read in one go."""
+"""The newest of a place that are read for one summary."""
 LARGE, MOST_PIECES = 3, 30
-"""From so many pieces on it is asked first; so many are the most."""
+"""From LARGE pieces on, the person is asked first. MOST_PIECES are summarised at most."""
 MOST_SECONDS = 400 * 24 * 3600.0
-"""How far a span reaches back."""
+"""The longest span."""
 SHARE = 4
-"""A summary takes at most this part of what the model reads."""
+"""A summary's length is at most the context length divided by this."""
 LONGEST = 500
 """Tokens of a summary, at most."""
 MARGIN = 96
 """Tokens for the format around a prompt."""
-MEASURED = 100_000
-"""Characters whose tokens are counted in one errand."""
+BATCH_LENGTH = 100_000
+"""Characters whose tokens one job counts."""
 REDUCTIONS = 4
-"""How often the points of pieces are summed up again."""
+"""How often points are summarised again, at most, to make one answer."""
 
 log = structlog.get_logger()
 
@@ -53,8 +53,8 @@ log = structlog.get_logger()
 # -- the span ------------------------------------------------------------------------------------
 
 
-class WrongSpan(Exception):
-    """`key` names the sentence that says what is wrong."""
+class InvalidSpan(Exception):
+    """`key` names the sentence that tells the person why."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -63,7 +63,7 @@ class WrongSpan(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From when on; `since_last`: since the person's own last message."""
+    """The time after `after`; with `since_last`, after the person's own last message."""
 
     after: float = 0.0
     since_last: bool = False
@@ -78,7 +78,7 @@ _DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M")
 
 
 def span_from_text(text: str, now: float, zone: tzinfo) -> Span:
-    """The span that a person types; nothing is: since their last message. WrongSpan for none."""
+    """The span in a person's words; without any, since their last message. Or InvalidSpan."""
     words = " ".join(text.lower().split())
     if not words or words in _SINCE:
         return Span(since_last=True)
@@ -90,7 +90,7 @@ def span_from_text(text: str, now: float, zone: tzinfo) -> Span:
     if length := _LENGTH.fullmatch(words):
         seconds = int(length[1]) * _UNITS[length[2]]
         if not 0 < seconds <= MOST_SECONDS:
-            raise WrongSpan("catchup_no_span")
+            raise InvalidSpan("catchup_no_span")
         return Span(now - seconds)
     return Span(_time(words, here))
 
@@ -101,46 +101,48 @@ def _time(words: str, here: datetime) -> float:
         with suppress(ValueError):
             found = datetime.strptime(words, form).replace(tzinfo=here.tzinfo)
     if found is None:
-        raise WrongSpan("catchup_no_span")
+        raise InvalidSpan("catchup_no_span")
     if found > here:
-        raise WrongSpan("catchup_future")
+        raise InvalidSpan("catchup_future")
     if here - found > timedelta(seconds=MOST_SECONDS):
-        raise WrongSpan("catchup_no_span")
+        raise InvalidSpan("catchup_no_span")
     return found.timestamp()
 
 
-# -- what a platform does ------------------------------------------------------------------------
+# -- the platform's part -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RecentMessages:
     """The newest messages of a place, oldest first."""
 
     messages: Sequence[Incoming]
     more: bool = False
-    """There are older ones in the span."""
+    """The span has older messages, which were not read."""
     limited: bool = False
-    """The platform's rate limits allowed no more."""
+    """The platform's rate limit ended the reading early."""
 
 
-class Source(Protocol):
-    """A platform, as it is read for a summary. A place is a thread, or a channel where its
+class MessageSource(Protocol):
+    """Reads a platform's messages for a summary. A place is a thread, or a whole channel if its
     `thread` is empty."""
 
     async def may_read(self, place: ThreadKey, person: str) -> bool:
-        """Whether the platform lets the person read there. PlatformRefused: the bot may not."""
+        """Whether the person may read there. PlatformRefused where the bot may not."""
         ...
 
-    async def recent(self, place: ThreadKey, after: float, most: int) -> Reading: ...
+    async def recent(self, place: ThreadKey, after: float, most: int) -> RecentMessages:
+        """The newest messages, each with the conversation that it belongs to."""
+        ...
 
     async def links(self, place: ThreadKey) -> Callable[[str], str]:
-        """From the id of a message there to its address."""
+        """A function from a message's id to its address."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a button of an answer goes on with."""
+    """The summary that a button offers."""
 
     place: ThreadKey
     after: float
@@ -150,7 +152,7 @@ class Offer:
 
 
 class Screen(Protocol):
-    """The message that only the person sees: each call replaces its text."""
+    """A message that only the person sees. Each call replaces its text."""
 
     async def show(
         self, text: str, *, offer: Offer | None = None, stops: ThreadKey | None = None
@@ -161,8 +163,8 @@ class Screen(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One message as the model reads it. `tokens` with its line end."""
+class PromptLine:
+    """One message as the model reads it. `tokens` includes its line end."""
 
     text: str
     link: str
@@ -172,27 +174,27 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a person asks for, and where they see it."""
+class SummaryRequest:
+    """A person's request for a summary, and the message to show it in."""
 
     actor: Actor
     place: ThreadKey
     span: Span
     locale: str
     screen: Screen
-    source: Source
+    source: MessageSource
     most: int = MOST_MESSAGES
-    asked: bool = False
-    """They know what it takes."""
+    accepted: bool = False
+    """The person has accepted its cost."""
 
     @property
-    def errand(self) -> ThreadKey:
-        return _errand_thread(self.place, self.actor.person)
+    def job_thread(self) -> ThreadKey:
+        return _job_thread(self.place, self.actor.person)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for one summary."""
+class Plan:
+    """The prompt, the lengths and the permit of one summary."""
 
     person: str
     place: ThreadKey
@@ -203,13 +205,13 @@ class Terms:
     room: int
     """Tokens of messages in one prompt."""
     hidden: Mapping[str, float]
-    """What had been forgotten when the messages were read."""
+    """The marks of resets and forgets when the messages were read."""
 
 
 Progress: TypeAlias = Callable[[int, int], Awaitable[None]]
 
 
-class CatchUp:
+class Summarizer:
     """Summaries for people, at most one at a time for each."""
 
     def __init__(self, relay: Relay, actions: Actions, history: History) -> None:
@@ -225,25 +227,25 @@ class CatchUp:
         words: str,
         locale: str,
         screen: Screen,
-        source: Source,
+        source: MessageSource,
     ) -> None:
-        """Summarise what was said in a place since the time that a person names."""
+        """Summarise a place since the time in the person's `words`."""
         try:
             span = span_from_text(words, time.time(), self._relay.zone)
-        except WrongSpan as wrong:
-            await screen.show(say(wrong.key, locale))
+        except InvalidSpan as error:
+            await screen.show(say(error.key, locale))
             return
-        wanted = Wanted(actor, place, span, locale=locale, screen=screen, source=source)
-        await self._answer(wanted)
+        request = SummaryRequest(actor, place, span, locale=locale, screen=screen, source=source)
+        await self._answer(request)
 
     async def go_on(
-        self, actor: Actor, offer: Offer, locale: str, screen: Screen, source: Source
+        self, actor: Actor, offer: Offer, locale: str, screen: Screen, source: MessageSource
     ) -> None:
-        """The person has accepted what a large summary takes, or its newest part."""
+        """Summarise after the person has accepted an offer."""
         most = max(1, min(offer.most, MOST_MESSAGES))
         span = Span(offer.after)
         await self._answer(
-            Wanted(actor, offer.place, span, locale, screen, source, most, asked=True)
+            SummaryRequest(actor, offer.place, span, locale, screen, source, most, accepted=True)
         )
 
     async def stop(self, actor: Actor, place: ThreadKey) -> bool:
@@ -252,66 +254,66 @@ class CatchUp:
         if task is not None:
             task.cancel()
             return True
-        errand = _errand_thread(place, actor.person)
-        jobs = await self._relay.open_jobs(errand)
-        return any([await self._relay.stop(errand, job) for job in jobs])
+        thread = _job_thread(place, actor.person)
+        jobs = await self._relay.open_jobs(thread)
+        return any([await self._relay.stop(thread, job) for job in jobs])
 
-    async def _answer(self, wanted: Wanted) -> None:
-        actor, place, screen = wanted.actor, wanted.place, wanted.screen
-        if refusal := await self._actions.refusal(actor, _in(place)):
-            await screen.show(refusal.sentence(wanted.locale))
+    async def _answer(self, request: SummaryRequest) -> None:
+        actor, place, screen = request.actor, request.place, request.screen
+        if refusal := await self._actions.refusal(actor, _any_thread(place)):
+            await screen.show(refusal.sentence(request.locale))
             return
         key = (place.space, actor.person)
-        if key in self._running or await self._relay.open_jobs(wanted.errand):
-            await screen.show(say("catchup_running", wanted.locale))
+        if key in self._running or await self._relay.open_jobs(request.job_thread):
+            await screen.show(say("catchup_running", request.locale))
             return
-        task = self._running[key] = asyncio.ensure_future(self._explained(wanted))
+        task = self._running[key] = asyncio.ensure_future(self._summary_or_reason(request))
         try:
             await asyncio.wait({task})
         finally:
             del self._running[key]
             task.cancel()
-        text = say("catchup_stopped", wanted.locale) if task.cancelled() else task.result()
+        text = say("catchup_stopped", request.locale) if task.cancelled() else task.result()
         if text:
             await screen.show(text)
 
-    async def _explained(self, wanted: Wanted) -> str:
-        """The summary, or the sentence that says why there is none."""
+    async def _summary_or_reason(self, request: SummaryRequest) -> str:
+        """The summary, or a sentence that says why there is none."""
         try:
-            return await self._summary(wanted)
+            return await self._summary(request)
         except PlatformRefused as error:
-            log.info("a place could not be read", place=str(wanted.place), error=str(error))
-            return say("catchup_no_access", wanted.locale)
-        except ErrandFailed as failed:
-            return self._failure(failed.failed, wanted.locale)
+            log.info("a place could not be read", place=str(request.place), error=str(error))
+            return say("catchup_no_access", request.locale)
+        except OneOffFailed as error:
+            return self._failure(error.failed, request.locale)
         except StoreUnavailable:
-            return failure("store_down", wanted.locale)
+            return failure("store_down", request.locale)
 
-    async def _summary(self, wanted: Wanted) -> str:
-        """The answer; empty where the screen offers something."""
-        place, screen, locale = wanted.place, wanted.screen, wanted.locale
-        if not await wanted.source.may_read(place, wanted.actor.person):
+    async def _summary(self, request: SummaryRequest) -> str:
+        """The answer; empty if the screen shows an offer."""
+        place, screen, locale = request.place, request.screen, request.locale
+        if not await request.source.may_read(place, request.actor.person):
             return say("catchup_no_access", locale)
         await screen.show(say("catchup_reading", locale), stops=place)
         hidden = await self._hidden(place)
-        reading = await wanted.source.recent(place, wanted.span.after, wanted.most)
-        if wanted.span.since_last:
-            reading = _since_last(reading, wanted.actor.person)
-        lines = await self._lines(wanted, reading.messages)
+        reading = await request.source.recent(place, request.span.after, request.most)
+        if request.span.since_last:
+            reading = _since_last(reading, request.actor.person)
+        lines = await self._lines(request, reading.messages)
         if not lines:
             limited = reading.limited and not reading.messages
             return say("catchup_limited_all" if limited else "catchup_nothing", locale)
-        terms = replace(await self._terms(wanted.actor, place, lines), hidden=hidden)
-        lines, terms = await self._measured(terms, lines)
-        pieces = list(split_pieces(lines, terms.room))
-        if offer := _offer(pieces, reading, place, asked=wanted.asked):
+        plan = replace(await self._plan(request.actor, place, lines), hidden=hidden)
+        lines, plan = await self._with_tokens(plan, lines)
+        pieces = list(split_pieces(lines, plan.room))
+        if offer := _offer(pieces, reading, place, accepted=request.accepted):
             key = "catchup_too_much" if offer.newest else "catchup_large"
-            cost = _cost(pieces, terms)
+            cost = _cost(pieces, plan)
             text = say(key, locale, newest=offer.most, messages=len(lines), **cost)
             await screen.show(text, offer=offer)
             return ""
         tell = partial(_tell, screen, locale, place)
-        answer = await self._summed_up(terms, pieces, tell, locale)
+        answer = await self._summarize(plan, pieces, tell, locale)
         note = say("catchup_limited", locale, messages=len(lines)) if reading.limited else ""
         head = say("catchup_head", locale, messages=len(lines), link=lines[0].link)
         return "\n\n".join(filter(None, (head, answer, note)))
@@ -322,33 +324,37 @@ class CatchUp:
         waiting = int(failed.message) if failed.message.isdecimal() else 0
         return failure(failed.code, locale, failed.until, self._relay.zone, waiting)
 
-    # -- what is read -----------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------
 
-    async def _lines(self, wanted: Wanted, messages: Sequence[Incoming]) -> list[Line]:
-        """The messages that a summary may have in it, as the model reads them."""
-        place = wanted.place
-        marks = await self._history.marks(_in(place))
-        link = await wanted.source.links(place)
+    async def _lines(
+        self, request: SummaryRequest, messages: Sequence[Incoming]
+    ) -> list[PromptLine]:
+        """The messages that the summary may use, as the model reads them."""
+        place = request.place
+        marks = await self._history.marks(_any_thread(place))
+        link = await request.source.links(place)
         read: dict[str, bool] = {}
         found = []
         for message in messages:
             turn = message.turn
-            if turn.at <= _mark(marks, place, message) or not turn.text.strip():
+            if turn.at <= _hidden_until(marks, message) or not turn.text.strip():
                 continue
             if turn.role == "user" and turn.author not in read:
-                asker = Asker(_in(place), turn.author, message.roles, message.stranger)
+                asker = Asker(_any_thread(place), turn.author, message.roles, message.stranger)
                 read[turn.author] = (await self._relay.admission(asker)).permit.read
             if turn.role == "assistant" or read[turn.author]:
                 name = turn.name or turn.author
                 text = " ".join(turn.text.split())
                 language = guess(text)
-                found.append(Line(f"{name}: {text}", link(turn.id), turn.at, language=language))
+                found.append(
+                    PromptLine(f"{name}: {text}", link(turn.id), turn.at, language=language)
+                )
         return found
 
     async def _hidden(self, place: ThreadKey) -> Mapping[str, float]:
-        """What has been forgotten in a place, and whose."""
-        space, channel = scopes(_in(place))
-        marks = await self._history.marks(_in(place))
+        """The marks of resets and forgets in a place, by name."""
+        space, channel = scopes(_any_thread(place))
+        marks = await self._history.marks(_any_thread(place))
         names = (f"space {space}", f"channel {channel}")
         return {
             name: at
@@ -356,102 +362,107 @@ class CatchUp:
             if name in names or name.startswith(f"person {space}:")
         }
 
-    async def _terms(self, actor: Actor, place: ThreadKey, lines: Sequence[Line]) -> Terms:
-        asker = Asker(_in(place), actor.person, actor.roles, actor.stranger)
+    async def _plan(self, actor: Actor, place: ThreadKey, lines: Sequence[PromptLine]) -> Plan:
+        asker = Asker(_any_thread(place), actor.person, actor.roles, actor.stranger)
         admission = await self._relay.admission(asker)
         if admission.permit.refuse:
-            raise ErrandFailed(Failed(admission.permit.refuse))
+            raise OneOffFailed(Failed(admission.permit.refuse))
         japanese = sum(line.language == "ja" for line in lines)
         language: Locale = "ja" if 2 * japanese >= len(lines) else "en"
-        rules = await self._relay.access.rules(_in(place))
+        rules = await self._relay.access.rules(_any_thread(place))
         own = rules.summary_prompt or self._relay.summary_prompts.get(admission.lane)
         prompt = own or say("catchup_prompt", language)
         reply = rules.max_new_tokens or LONGEST
         permit = admission.permit
-        return Terms(actor.person, place, admission.lane, permit, prompt, reply, 0, {})
+        return Plan(actor.person, place, admission.lane, permit, prompt, reply, 0, {})
 
-    async def _measured(self, terms: Terms, lines: Sequence[Line]) -> tuple[list[Line], Terms]:
-        """The lines with their tokens, cut where one has no room by itself."""
-        texts = [terms.prompt, *(line.text for line in lines)]
+    async def _with_tokens(
+        self, plan: Plan, lines: Sequence[PromptLine]
+    ) -> tuple[list[PromptLine], Plan]:
+        """The lines with their token counts. A line that does not fit into a prompt is cut."""
+        texts = [plan.prompt, *(line.text for line in lines)]
         counts: list[int] = []
         context = 0
         for some in _batches(texts):
-            measured = await self._relay.errands.measure(
-                _in(terms.place), terms.person, terms.lane, some, self._name(terms)
+            measured = await self._relay.one_off_jobs.count_tokens(
+                _any_thread(plan.place), plan.person, plan.lane, some, self._name(plan)
             )
             counts, context = [*counts, *measured.tokens], measured.context
-        reply = max(1, min(terms.reply, LONGEST, context // SHARE))
+        reply = max(1, min(plan.reply, LONGEST, context // SHARE))
         room = max(1, context - reply - counts[0] - MARGIN)
         sized = [
             replace(line, tokens=tokens + 8)  # its number, and the line end
             for line, tokens in zip(lines, counts[1:], strict=True)
         ]
         cut = [_cut(line, room) for line in sized]
-        return cut, replace(terms, reply=reply, room=room)
+        return cut, replace(plan, reply=reply, room=room)
 
-    # -- what the model makes of it ---------------------------------------------------------------
+    # -- generating -------------------------------------------------------------------------------
 
-    async def _summed_up(
-        self, terms: Terms, pieces: Sequence[Sequence[Line]], progress: Progress, locale: str
+    async def _summarize(
+        self, plan: Plan, pieces: Sequence[Sequence[PromptLine]], progress: Progress, locale: str
     ) -> str:
         """One answer, from the points of each piece."""
         points: list[str] = []
         for done, piece in enumerate(pieces):
             await progress(done, len(pieces))
-            points.append(await self._points(terms, piece, counted=done == 0))
+            points.append(await self._points(plan, piece, counts_as_message=done == 0))
         if len(pieces) == 1:
             return points[0]
         parts = [f"[{_clock(piece[0].at, self._relay.zone)}]({piece[0].link})" for piece in pieces]
         await progress(len(pieces), len(pieces))
-        answer = await self._reduced(terms, points)
+        answer = await self._combine(plan, points)
         sources = say("catchup_parts", locale, links=" · ".join(parts))
         return f"{answer}\n\n{sources}"
 
-    async def _points(self, terms: Terms, piece: Sequence[Line], *, counted: bool) -> str:
-        """The points of one piece, with the numbers that the model names made links."""
+    async def _points(
+        self, plan: Plan, piece: Sequence[PromptLine], *, counts_as_message: bool
+    ) -> str:
+        """The points of one piece. Message numbers in the model's text become links."""
         numbered = [f"[{number}] {line.text}" for number, line in enumerate(piece, 1)]
-        text = await self._written(terms, "\n".join(numbered), counted=counted)
+        text = await self._generate(plan, "\n".join(numbered), counts_as_message=counts_as_message)
         return linked(text, [line.link for line in piece])
 
-    async def _reduced(self, terms: Terms, points: Sequence[str]) -> str:
-        """One text of several; as they stand, where they have no room even when summed up."""
+    async def _combine(self, plan: Plan, points: Sequence[str]) -> str:
+        """One text from several; all of them joined if they do not fit after REDUCTIONS rounds."""
         for _ in range(REDUCTIONS):
-            lines = [Line(_unlinked(text), "", 0.0) for text in points]
-            sized, _ = await self._measured(terms, lines)
-            groups = list(split_pieces(sized, terms.room))
+            lines = [PromptLine(_unlinked(text), "", 0.0) for text in points]
+            sized, _ = await self._with_tokens(plan, lines)
+            groups = list(split_pieces(sized, plan.room))
             texts = ["\n\n".join(line.text for line in group) for group in groups]
-            points = [await self._written(terms, text, counted=False) for text in texts]
+            points = [await self._generate(plan, text, counts_as_message=False) for text in texts]
             if len(points) == 1:
                 return points[0]
         return "\n\n".join(points)
 
-    async def _written(self, terms: Terms, text: str, *, counted: bool) -> str:
-        if await self._hidden(terms.place) != terms.hidden:
-            raise ErrandFailed(Failed("ended_by_reset"))  # their words may be among the messages
-        persona = Persona(system_prompt="", max_new_tokens=terms.reply, temperature=0.0)
-        errand = Errand(
-            _in(terms.place),
-            terms.person,
-            f"{terms.prompt}\n\n{text}",
-            terms.lane,
-            terms.permit,
+    async def _generate(self, plan: Plan, text: str, *, counts_as_message: bool) -> str:
+        if await self._hidden(plan.place) != plan.hidden:
+            # the messages may include the forgotten words
+            raise OneOffFailed(Failed("ended_by_reset"))
+        persona = Persona(system_prompt="", max_new_tokens=plan.reply, temperature=0.0)
+        job = OneOffJob(
+            _any_thread(plan.place),
+            plan.person,
+            f"{plan.prompt}\n\n{text}",
+            plan.lane,
+            plan.permit,
             persona,
-            counted=counted,
-            name=self._name(terms),
+            counts_as_message=counts_as_message,
+            name=self._name(plan),
         )
-        done = await self._relay.errands.run(errand)
+        done = await self._relay.one_off_jobs.run(job)
         if done.finish_reason == "cancelled":
-            raise ErrandFailed(Failed("stopped"))
+            raise OneOffFailed(Failed("stopped"))
         return done.text.strip()
 
     @staticmethod
-    def _name(terms: Terms) -> str:
-        return _errand_name(terms.person)
+    def _name(plan: Plan) -> str:
+        return _job_name(plan.person)
 
 
-def split_pieces(lines: Sequence[Line], room: int) -> Iterator[Sequence[Line]]:
-    """The lines in pieces that have room; a line is never in two of them."""
-    piece: list[Line] = []
+def split_pieces(lines: Sequence[PromptLine], room: int) -> Iterator[Sequence[PromptLine]]:
+    """The lines in pieces of at most `room` tokens. No line is split."""
+    piece: list[PromptLine] = []
     left = room
     for line in lines:
         if piece and line.tokens > left:
@@ -464,7 +475,7 @@ def split_pieces(lines: Sequence[Line], room: int) -> Iterator[Sequence[Line]]:
 
 
 def linked(text: str, links: Sequence[str]) -> str:
-    """A text in which the numbers of messages are links to them; others stay as they are."""
+    """The text with the numbers of messages as links. Other numbers stay as they are."""
 
     def link(found: re.Match[str]) -> str:
         number = int(found[1])
@@ -477,8 +488,8 @@ def _unlinked(text: str) -> str:
     return re.sub(r"\s*\[\[\d{1,4}\]\]\([^)\s]*\)", "", text)
 
 
-def _cut(line: Line, room: int) -> Line:
-    """The line, or as much of its beginning as has room by itself."""
+def _cut(line: PromptLine, room: int) -> PromptLine:
+    """The line, cut to `room` tokens."""
     if line.tokens <= room:
         return line
     share = room / line.tokens
@@ -489,7 +500,7 @@ def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     some: list[str] = []
     length = 0
     for text in texts:
-        if some and length + len(text) > MEASURED:
+        if some and length + len(text) > BATCH_LENGTH:
             yield some
             some, length = [], 0
         some.append(text)
@@ -498,26 +509,30 @@ def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _offer(
-    pieces: Sequence[Sequence[Line]], reading: Reading, place: ThreadKey, *, asked: bool
+    pieces: Sequence[Sequence[PromptLine]],
+    reading: RecentMessages,
+    place: ThreadKey,
+    *,
+    accepted: bool,
 ) -> Offer | None:
-    """What is asked before a summary begins: nothing, where it is small or has been asked."""
+    """The question before a summary begins. None if it is small, or already accepted."""
     if reading.more or len(pieces) > MOST_PIECES:
         newest = [line for piece in pieces[-MOST_PIECES:] for line in piece]
-        if not (asked and len(pieces) <= MOST_PIECES):
+        if not (accepted and len(pieces) <= MOST_PIECES):
             return Offer(place, newest[0].at - 0.001, len(newest), newest=True)
-    if len(pieces) >= LARGE and not asked:
+    if len(pieces) >= LARGE and not accepted:
         lines = [line for piece in pieces for line in piece]
         return Offer(place, lines[0].at - 0.001, MOST_MESSAGES)
     return None
 
 
-def _cost(pieces: Sequence[Sequence[Line]], terms: Terms) -> Mapping[str, int]:
-    """What a summary of these takes: the newest of them, where there are too many."""
-    wanted = pieces[-MOST_PIECES:]
-    written = (len(wanted) + 1) * terms.reply
+def _cost(pieces: Sequence[Sequence[PromptLine]], plan: Plan) -> Mapping[str, int]:
+    """The cost of a summary; of the newest pieces if there are too many."""
+    read = pieces[-MOST_PIECES:]
+    written = (len(read) + 1) * plan.reply
     return {
-        "tokens": sum(line.tokens for piece in wanted for line in piece) + written,
-        "pieces": len(wanted),
+        "tokens": sum(line.tokens for piece in read for line in piece) + written,
+        "pieces": len(read),
     }
 
 
@@ -526,8 +541,8 @@ async def _tell(screen: Screen, locale: str, stops: ThreadKey, done: int, pieces
         await screen.show(say("catchup_progress", locale, done=done, pieces=pieces), stops=stops)
 
 
-def _since_last(reading: Reading, person: str) -> Reading:
-    """What comes after the person's own last message, where it was read."""
+def _since_last(reading: RecentMessages, person: str) -> RecentMessages:
+    """The messages after the person's own last one; all if that was not read."""
     authors = [message.turn.author for message in reading.messages]
     if person not in authors:
         return reading
@@ -535,27 +550,25 @@ def _since_last(reading: Reading, person: str) -> Reading:
     return replace(reading, messages=reading.messages[last + 1 :], more=False)
 
 
-def _mark(marks: Mapping[str, float], place: ThreadKey, message: Incoming) -> float:
-    """The newest time of a reset or a forget that hides a message."""
+def _hidden_until(marks: Mapping[str, float], message: Incoming) -> float:
+    """The newest time of a reset or a forget that hides a message, or the thread it opened."""
     turn = message.turn
-    threads = (place.thread or turn.id, turn.id, f"@{turn.author}")
-    names = {
-        name for thread in threads for name in marks_on(replace(place, thread=thread), turn.author)
-    }
+    threads = (message.thread, replace(message.thread, thread=turn.id))
+    names = {name for thread in threads for name in marks_on(thread, turn.author)}
     return max(marks.get(name, 0.0) for name in names)
 
 
-def _in(place: ThreadKey) -> ThreadKey:
-    """A thread of the place, for what holds in all of them."""
+def _any_thread(place: ThreadKey) -> ThreadKey:
+    """A thread key for the rules of a place."""
     return place if place.thread else replace(place, thread="-")
 
 
-def _errand_name(person: str) -> str:
+def _job_name(person: str) -> str:
     return f"catchup-{person}"
 
 
-def _errand_thread(place: ThreadKey, person: str) -> ThreadKey:
-    return thread_of(_in(place), _errand_name(person))
+def _job_thread(place: ThreadKey, person: str) -> ThreadKey:
+    return thread_of(_any_thread(place), _job_name(person))
 
 
 def _clock(at: float, zone: tzinfo) -> str:

@@ -1,7 +1,7 @@
-"""Errands: jobs apart from any conversation, whose text leaves Redis when they end.
+"""One-off jobs: prompts outside of any conversation. Their text leaves Redis when they end.
 
-An errand has a thread of its own in the channel that it is for, so that rules, quotas and fair
-shares count it. Nobody sees it: whoever takes over its delivery removes it.
+Each job gets a new thread in its channel, so that the channel's rules, quotas and fair shares
+apply. Its reply is never posted: a process that takes over its delivery removes the job.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
 from core.place_rules import Persona
 from core.ports import Deliveries, History, JobQueue
-from core.queue_types import OPENED, Delivery, Measurement, Receipt, Submission
-from core.types import ERRAND, Cancelled, Done, Failed, ReplyEvent, ThreadKey, Turn
+from core.queue_types import OPENED, Delivery, Receipt, Submission, TokenCounts
+from core.types import ONE_OFF, Cancelled, Done, Failed, ReplyEvent, ThreadKey, Turn
 
-MEASURE_SECONDS = 10.0
+COUNT_SECONDS = 10.0
 FAULT_SECONDS = 0.5
 GIVE_UP_SECONDS = 60.0
-"""Tries to remove an errand while Redis is away; then whoever takes it over does so."""
+"""For removing a job while Redis is away. The process that takes it over tries again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """A text for a lane's model. `thread` names the channel, and any thread there."""
+class OneOffJob:
+    """A prompt for a lane's model. `thread` is any thread of the channel."""
 
     thread: ThreadKey
     person: str
     text: str
     lane: str
     permit: Permit = OPEN_PERMIT
-    terms: Persona | None = None
-    measures: bool = False
-    counted: bool = False
-    """It is one of the messages that the person may ask."""
+    persona: Persona | None = None
+    counts_tokens: bool = False
+    counts_as_message: bool = False
+    """It counts against the person's quota of messages."""
     name: str = ""
-    """By which it can be found, and stopped, from any process: see `thread_of`."""
+    """Names the job's thread (`thread_of`), so that any process can find and stop it."""
 
 
-class ErrandFailed(Exception):
+class OneOffFailed(Exception):
     """There is no answer: `failed` says why."""
 
     def __init__(self, failed: Failed) -> None:
@@ -54,8 +54,8 @@ class ErrandFailed(Exception):
         self.failed = failed
 
 
-class Errands:
-    """Sends errands, and removes them at their end."""
+class OneOffJobs:
+    """Submits one-off jobs, waits for their replies and removes them."""
 
     def __init__(
         self,
@@ -71,53 +71,53 @@ class Errands:
         self._holder = holder
         self._lease = lease
 
-    async def measure(
+    async def count_tokens(
         self, thread: ThreadKey, person: str, lane: str, texts: Sequence[str], name: str = ""
-    ) -> Measurement:
-        """The tokens of texts, by the tokenizer of a lane; ErrandFailed where it has no core."""
+    ) -> TokenCounts:
+        """The tokens of texts, by the tokenizer of a lane; OneOffFailed where it has no core."""
         text = json.dumps(texts, ensure_ascii=False)
-        done = await self.run(Errand(thread, person, text, lane, measures=True, name=name))
+        done = await self.run(OneOffJob(thread, person, text, lane, counts_tokens=True, name=name))
         if done.finish_reason == "cancelled":
-            raise ErrandFailed(Failed("stopped"))
+            raise OneOffFailed(Failed("stopped"))
         context, *counts = json.loads(done.text)
-        return Measurement(tuple(counts), context)
+        return TokenCounts(tuple(counts), context)
 
-    async def measured(
+    async def try_to_count_tokens(
         self, thread: ThreadKey, person: str, lane: str, text: str
-    ) -> Measurement | None:
+    ) -> TokenCounts | None:
         """The tokens of one text; None where no core counts them soon."""
         try:
-            async with asyncio.timeout(MEASURE_SECONDS):
-                return await self.measure(thread, person, lane, [text])
-        except (ErrandFailed, TimeoutError):
+            async with asyncio.timeout(COUNT_SECONDS):
+                return await self.count_tokens(thread, person, lane, [text])
+        except (OneOffFailed, TimeoutError):
             return None
 
-    async def run(self, errand: Errand) -> Done:
-        """Have the model answer. A call that is cancelled ends the errand at once.
+    async def run(self, job: OneOffJob) -> Done:
+        """The model's reply. Cancelling the call ends the job at once.
 
-        ErrandFailed where there is no answer, StoreUnavailable where Redis is away.
+        OneOffFailed where there is no answer, StoreUnavailable where Redis is away.
         """
         id_ = uuid4().hex
-        thread = thread_of(errand.thread, errand.name or id_)
-        turn = Turn(id_, "user", errand.person, errand.text, time.time())
+        thread = thread_of(job.thread, job.name or id_)
+        turn = Turn(id_, "user", job.person, job.text, time.time())
         submission = Submission(
             thread,
             turn,
             addressed=True,
-            lane=errand.lane,
+            lane=job.lane,
             bulk=True,
             alone=True,
-            permit=errand.permit,
+            permit=job.permit,
             tell=False,
-            measures=errand.measures,
-            terms=errand.terms,
-            counted=errand.counted,
+            counts_tokens=job.counts_tokens,
+            persona=job.persona,
+            counts_as_message=job.counts_as_message,
         )
         receipt = await self._submit(submission)
         if receipt.outcome != "queued" or receipt.job is None:
             waiting = str(receipt.position) if receipt.code == "busy" else ""
-            raise ErrandFailed(Failed(receipt.code or "internal", waiting, receipt.until))
-        delivery = Delivery(receipt.job, thread, turn.id, errand.person, token=OPENED)
+            raise OneOffFailed(Failed(receipt.code or "internal", waiting, receipt.until))
+        delivery = Delivery(receipt.job, thread, turn.id, job.person, token=OPENED)
         renewing = asyncio.create_task(
             repeat_forever(partial(self._renew, delivery), self._lease / 4)
         )
@@ -131,7 +131,7 @@ class Errands:
         await self._deliveries.renew([delivery])
 
     async def _submit(self, submission: Submission) -> Receipt:
-        """A call that is cancelled meanwhile leaves nothing behind."""
+        """Submit; a call that is cancelled meanwhile leaves nothing behind."""
         submitting = asyncio.ensure_future(self._queue.submit(submission, self._holder))
         try:
             return await asyncio.shield(submitting)
@@ -151,7 +151,7 @@ class Errands:
                 await asyncio.sleep(FAULT_SECONDS)
 
     async def remove(self, delivery: Delivery) -> None:
-        """Remove an errand's text and its job, at whatever stage it is."""
+        """Remove a job and its text, at any stage."""
         turn = Turn(delivery.turn, "user", delivery.author, "", 0.0)
         until = time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < until:
@@ -164,8 +164,8 @@ class Errands:
 
 
 def thread_of(thread: ThreadKey, name: str) -> ThreadKey:
-    """The thread of an errand, in the channel of another."""
-    return replace(thread, thread=f"{ERRAND}{name}")
+    """The thread of a one-off job, in the channel of `thread`."""
+    return replace(thread, thread=f"{ONE_OFF}{name}")
 
 
 def _done(end: ReplyEvent) -> Done:
@@ -173,5 +173,5 @@ def _done(end: ReplyEvent) -> Done:
         case Done() as done:
             return done
         case Failed() as failed:
-            raise ErrandFailed(failed)
-    raise ErrandFailed(Failed("ended_by_reset"))
+            raise OneOffFailed(failed)
+    raise OneOffFailed(Failed("ended_by_reset"))

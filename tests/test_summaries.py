@@ -13,24 +13,24 @@ from zoneinfo import ZoneInfo
 import pytest
 from redis.asyncio import Redis
 
-from bots.catch_up import (
+from bots.discord.components import SummaryButton
+from bots.one_off_jobs import thread_of
+from bots.relay import Relay, RelaySettings
+from bots.slack import components
+from bots.slack.manifest import SUMMARY_SHORTCUT
+from bots.strings import say
+from bots.summaries import (
     MOST_PIECES,
-    Line,
+    InvalidSpan,
     Offer,
-    Reading,
+    PromptLine,
+    RecentMessages,
     Span,
-    WrongSpan,
     _offer,
     linked,
     span_from_text,
     split_pieces,
 )
-from bots.discord.components import SummaryButton
-from bots.errands import thread_of
-from bots.relay import Relay, RelaySettings
-from bots.slack import components
-from bots.slack.manifest import SUMMARY_SHORTCUT
-from bots.strings import say
 from core.access_policy import Policy
 from core.queue_types import Place, Submission
 from core.types import ThreadKey, Turn
@@ -86,7 +86,7 @@ def test_a_span_is_typed(text: str, span: Span) -> None:
     ],
 )
 def test_what_is_no_span_has_its_sentence(text: str, key: str) -> None:
-    with pytest.raises(WrongSpan) as wrong:
+    with pytest.raises(InvalidSpan) as wrong:
         span_from_text(text, NOON, TOKYO)
     assert wrong.value.key == key
     assert say(key, "ja")
@@ -95,8 +95,8 @@ def test_what_is_no_span_has_its_sentence(text: str, key: str) -> None:
 # -- pieces --------------------------------------------------------------------------------------
 
 
-def lines(*tokens: int) -> list[Line]:
-    return [Line(f"m{at}", f"link{at}", float(at), count) for at, count in enumerate(tokens)]
+def lines(*tokens: int) -> list[PromptLine]:
+    return [PromptLine(f"m{at}", f"link{at}", float(at), count) for at, count in enumerate(tokens)]
 
 
 def test_pieces_have_whole_messages_in_order_and_fit() -> None:
@@ -113,17 +113,17 @@ def test_numbers_of_messages_become_links_and_others_stay() -> None:
 
 def test_a_large_one_is_asked_first_and_too_much_offers_its_newest_part() -> None:
     some, many = [lines(1)] * 5, [lines(1)] * (MOST_PIECES + 5)
-    assert _offer(some[:2], Reading(()), PLACE, asked=False) is None
-    large = _offer(some, Reading(()), PLACE, asked=False)
+    assert _offer(some[:2], RecentMessages(()), PLACE, accepted=False) is None
+    large = _offer(some, RecentMessages(()), PLACE, accepted=False)
     assert large is not None
     assert not large.newest
-    assert _offer(some, Reading(()), PLACE, asked=True) is None
-    newest = _offer(many, Reading(()), PLACE, asked=False)
+    assert _offer(some, RecentMessages(()), PLACE, accepted=True) is None
+    newest = _offer(many, RecentMessages(()), PLACE, accepted=False)
     assert newest == Offer(PLACE, -0.001, MOST_PIECES, newest=True)
-    assert _offer(some, Reading((), more=True), PLACE, asked=False) == Offer(
+    assert _offer(some, RecentMessages((), more=True), PLACE, accepted=False) == Offer(
         PLACE, -0.001, 5, newest=True
     )
-    assert _offer(some, Reading((), more=True), PLACE, asked=True) is None
+    assert _offer(some, RecentMessages((), more=True), PLACE, accepted=True) is None
 
 
 @pytest.mark.parametrize("thread", ["", "1766.24"])
@@ -157,7 +157,7 @@ async def slack(redis: Redis) -> AsyncIterator[SlackDeployment]:
 
 
 async def left_in(redis: Redis, text: str) -> list[str]:
-    """The keys that still hold a text, and those of errands."""
+    """The keys that still hold a text, and those of one-off jobs."""
     every = [entry async for entry in _entries(redis)]
     return [name for name, held in every if "errand" in name or text in held]
 
@@ -335,8 +335,8 @@ async def test_a_summary_whose_process_died_is_removed_by_the_next(redis: Redis)
     stores = StoreFixture.over(redis, delivery_lease=0.1)
     await stores.queue.announce(LANE, "core", 60)
     turn = Turn("1", "user", "U2", "somebody's words", 1.0)
-    errand = Submission(thread_of(THREAD, "catchup-U2"), turn, addressed=True, lane=LANE)
-    assert (await stores.queue.submit(errand, "dead")).outcome == "queued"
+    job = Submission(thread_of(THREAD, "catchup-U2"), turn, addressed=True, lane=LANE)
+    assert (await stores.queue.submit(job, "dead")).outcome == "queued"
     board = Board()
     settings = RelaySettings(LANE, "next", take_over=0.02)
     relay = Relay(
