@@ -18,16 +18,14 @@ from core.place_rules import (
     NAMES,
     NO_RULES,
     UNSET,
-    Choice,
     Persona,
     Rules,
-    ThreadRules,
     persona_from_text,
     rule_from_text,
 )
-from core.ports import OPEN_RULES, Audit, RuleBook
+from core.ports import Audit, RuleBook
 from core.queue_types import AuditEntry, Place, TokenCounts
-from core.types import DIRECT, Bounded, ThreadKey
+from core.types import DIRECT, Bounded
 
 KEPT_ROLES = 10_000
 """People in spaces whose roles a process knows to be stored."""
@@ -62,7 +60,7 @@ class Access:
     ) -> None:
         """`cores` says how many cores serve a lane."""
         self._cores = cores
-        self._rulebook = rulebook
+        self.rulebook = rulebook
         self._audit = audit
         self._policy = policy
         self._known_roles = Bounded[tuple[str, str, str], frozenset[str]](KEPT_ROLES)
@@ -72,14 +70,14 @@ class Access:
 
         In a direct message, the roles that they have in their spaces hold.
         """
-        here = await self._rulebook.in_thread(asker.thread)
+        here = await self.rulebook.in_thread(asker.thread)
         if asker.thread.space == DIRECT:
             asker = await self._with_roles(asker)
         permit = self._policy.permit(here.rules, asker)
         return Admission(permit, here.rules.model or lane, here.names_place, here.rules)
 
     async def _with_roles(self, asker: Asker) -> Asker:
-        spaces = await self._rulebook.roles_by_space(asker.thread.platform, asker.person)
+        spaces = await self.rulebook.roles_by_space(asker.thread.platform, asker.person)
         roles = {role for roles in spaces for role in roles}
         return replace(asker, roles=tuple(roles), elsewhere=tuple(spaces))
 
@@ -92,26 +90,11 @@ class Access:
         if self._known_roles.get(key) != roles:
             self._known_roles[key] = roles
             place = Place(thread.platform, thread.space)
-            await self._rulebook.remember_roles(place, asker.person, roles)
-
-    async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
-        """Keep what a channel and the bot are called there."""
-        await self._rulebook.remember_names(thread, channel, bot)
-
-    async def in_thread(self, thread: ThreadKey) -> ThreadRules:
-        """The rules of a thread, and what people have chosen for it."""
-        return await self._rulebook.in_thread(thread)
-
-    async def choose(self, thread: ThreadKey, choice: Choice) -> None:
-        await self._rulebook.choose(thread, choice)
+            await self.rulebook.remember_roles(place, asker.person, roles)
 
     async def is_served(self, lane: str) -> bool:
         """Whether a core serves a lane now."""
         return await self._cores(lane) > 0
-
-    async def rules(self, thread: ThreadKey) -> Rules:
-        """The rules of a thread; the adapter applies `follow_up` itself."""
-        return await self._rulebook.rules(thread)
 
     def is_admin(self, asker: Asker, *, of_platform: bool) -> bool:
         """Whether a person may administer; `of_platform`: the platform says they may."""
@@ -156,7 +139,7 @@ class Access:
             warning = await check_prompt(name, value, count_tokens, locale)
         except UsageError as error:
             return strings.say("config_wrong", locale, reason=error)
-        await self._rulebook.change(place, name, value, by)
+        await self.rulebook.change(place, name, value, by)
         key = "config_unset" if value is None else "config_set"
         said = strings.say(key, locale, name=name, value=rule_text(value))
         unserved = [lane for lane in _lanes(name, value) if not await self._cores(lane)]
@@ -170,7 +153,7 @@ class Access:
     ) -> str:
         """The answer to ``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME default``."""
         name, rule, text = [*words.split(maxsplit=2), "", "", ""][:3]
-        known = (await self._rulebook.set_here(place)).personas or {}
+        known = (await self.rulebook.set_here(place)).personas or {}
         if not rule or not (text or rule == UNSET):
             return _shown_persona(name, known, locale)
         personas = persona_from_text(name, rule, text, known)
@@ -179,14 +162,14 @@ class Access:
         warning = await check_prompt(rule, value, count_tokens, locale)
         if rule == UNSET:
             warning = strings.say("persona_gone", locale)
-        await self._rulebook.change(place, "personas", personas, by)
+        await self.rulebook.change(place, "personas", personas, by)
         shown = f"{PERSONA} {name}" if rule == UNSET else f"{PERSONA} {name} {rule}"
         key = "config_unset" if value is None else "config_set"
         said = strings.say(key, locale, name=shown, value=rule_text(value))
         return "\n".join(filter(None, (said, warning)))
 
     async def _shown(self, place: Place, locale: str) -> str:
-        here = (await self._rulebook.set_here(place)).set_here()
+        here = (await self.rulebook.set_here(place)).set_here()
         if not here:
             return strings.say("config_nothing", locale, names=", ".join(NAMES))
         lines = [f"{name} = {rule_text(value)}" for name, value in here.items()]
@@ -194,7 +177,7 @@ class Access:
 
     async def _shown_one(self, place: Place, name: str, locale: str) -> str:
         rule_from_text(name, None)
-        here = (await self._rulebook.set_here(place)).set_here()
+        here = (await self.rulebook.set_here(place)).set_here()
         if name not in here:
             return strings.say("config_not_set", locale, name=name)
         return strings.say("config_shown", locale, rules=f"{name} = {rule_text(here[name])}")
@@ -211,24 +194,6 @@ class Access:
         at = datetime.fromtimestamp(entry.at, self._policy.zone)
         words = (f"{at:%Y-%m-%d %H:%M}", entry.by, entry.act, entry.place, entry.detail)
         return " · ".join(word for word in words if word)
-
-
-class NoAudit:
-    """`core.ports.Audit` that keeps nothing."""
-
-    async def append(self, place: Place, by: str, act: str, detail: str = "") -> None:
-        return
-
-    async def entries(self, place: Place, most: int) -> Sequence[AuditEntry]:
-        return ()
-
-
-async def _no_cores(lane: str) -> int:
-    return 0
-
-
-EVERYBODY = Access(OPEN_RULES, NoAudit(), Policy(), _no_cores)
-"""Everybody may ask, as much as they like, and no place has rules."""
 
 
 async def check_prompt(name: str, value: Any, count_tokens: CountTokens | None, locale: str) -> str:

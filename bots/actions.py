@@ -130,7 +130,7 @@ class Actions:
         """
         asker = Asker(thread, actor.person, actor.roles, actor.stranger)
         code = (await self._relay.admission(asker)).permit.refuse
-        if code == "stranger" and self._relay.ignores_strangers:
+        if code == "stranger" and self._relay.settings.strangers == "ignore":
             return Outcome()
         return Outcome(code) if code else None
 
@@ -218,7 +218,7 @@ class Actions:
         )
         receipt = await self._relay.regenerate(wanted, actor.roles)
         done = receipt.outcome in ("queued", "duplicate")
-        return Outcome("regenerating", done, receipt=receipt, zone=self._relay.zone)
+        return Outcome("regenerating", done, receipt=receipt, zone=self._relay.settings.zone)
 
     async def newest_reply(self, threads: Sequence[ThreadKey]) -> Delivery | None:
         """The reply in these conversations that was finished last."""
@@ -254,7 +254,7 @@ class Actions:
         return Outcome(f"voted_{verdict}", done=True) if counted else DUEL_OVER
 
     async def _collects(self, thread: ThreadKey) -> bool:
-        return bool((await self._relay.access.rules(thread)).collect)
+        return bool((await self._relay.access.rulebook.rules(thread)).collect)
 
     # -- training -------------------------------------------------------------------------------
 
@@ -332,7 +332,7 @@ class Actions:
         if not await self.is_admin(actor, place.any_thread):
             return strings.say("admins_only", locale)
         thread = place.any_thread
-        lane = (await self._relay.access.rules(thread)).model or self._relay.lane
+        lane = (await self._relay.access.rulebook.rules(thread)).model or self._relay.settings.lane
         count_tokens = partial(
             self._relay.one_off_jobs.try_to_count_tokens, thread, actor.person, lane
         )

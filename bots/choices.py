@@ -49,7 +49,7 @@ class Choices:
         most: int = MOST_SHOWN,
     ) -> Sequence[Option]:
         """The options of a picker, the place's own first: those with the letters that are typed."""
-        here = await self._relay.access.in_thread(thread)
+        here = await self._relay.access.rulebook.in_thread(thread)
         now = getattr(here.kept, kind)
         names = [name for name in _names(here, kind) if typed.lower() in name.lower()]
         usual = [Option(UNSET, say("choice_usual", locale), not now)] if typed in UNSET else []
@@ -66,8 +66,8 @@ class Choices:
 
     async def shown(self, thread: ThreadKey, kind: ChoiceKind, locale: str) -> str:
         """What answers in a thread, and what can be chosen there."""
-        here = await self._relay.access.in_thread(thread)
-        model = here.rules.model or self._relay.lane
+        here = await self._relay.access.rulebook.in_thread(thread)
+        model = here.rules.model or self._relay.settings.lane
         persona = here.kept.persona or say("choice_usual", locale)
         said = say(kind, locale, model=model, persona=persona)
         names = [await self._label(kind, name, locale) for name in _names(here, kind)]
@@ -82,14 +82,14 @@ class Choices:
         for thread in threads:
             if refusal := await self._actions.refusal(actor, thread):
                 return refusal.sentence(locale)
-        here = await self._relay.access.in_thread(threads[0])
+        here = await self._relay.access.rulebook.in_thread(threads[0])
         if name != UNSET and name not in _names(here, kind):
             return say("choice_unknown", locale, name=name[:LABEL_LENGTH])
         if kind == "model" and name != UNSET and not await self._relay.access.is_served(name):
             return say("choice_refused", locale, name=name)
         for thread in threads:
-            kept = (await self._relay.access.in_thread(thread)).kept
-            await self._relay.access.choose(thread, _changed(kept, kind, name))
+            kept = (await self._relay.access.rulebook.in_thread(thread)).kept
+            await self._relay.access.rulebook.choose(thread, _changed(kept, kind, name))
         return say("choice_unset" if name == UNSET else "choice_set", locale, name=name)
 
 

@@ -29,7 +29,7 @@ from bots.platform import (
     Status,
     is_refusal,
 )
-from core.background import first_of
+from core.background import first_of, retry_while_away
 from core.errors import StoreUnavailable
 from core.ports import Deliveries
 from core.queue_types import OPENED, Delivery
@@ -145,7 +145,7 @@ class ReplyDelivery:
             log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
         finally:
             reading.cancel()
-        await self._until_stored(lambda: self.deliveries.close(self.delivery, self._messages))
+        await retry_while_away(lambda: self.deliveries.close(self.delivery, self._messages))
 
     def lose(self) -> None:
         """Another process has taken over: write nothing more."""
@@ -212,10 +212,10 @@ class ReplyDelivery:
     async def _predecessor(self, job: str) -> Sequence[str]:
         """The messages of the replaced reply, once nobody writes to them."""
         thread = self.delivery.thread
-        while not await self._until_stored(lambda: self.deliveries.closed(thread, job)):
+        while not await retry_while_away(lambda: self.deliveries.closed(thread, job)):
             await asyncio.sleep(0.1)
             await self._confirm()
-        before = await self._until_stored(lambda: self.deliveries.get(thread, job))
+        before = await retry_while_away(lambda: self.deliveries.get(thread, job))
         return before.messages if before else ()
 
     async def _write_until_end(self) -> None:
@@ -384,8 +384,8 @@ class ReplyDelivery:
         """Remove a message where the next holder of the delivery has posted that part too."""
         thread, job = self.delivery.thread, self.delivery.job
         while True:
-            over = await self._until_stored(lambda: self.deliveries.closed(thread, job))
-            now = await self._until_stored(lambda: self.deliveries.get(thread, job))
+            over = await retry_while_away(lambda: self.deliveries.closed(thread, job))
+            now = await retry_while_away(lambda: self.deliveries.get(thread, job))
             if now is None or message in now.messages:
                 return
             if over or len(now.messages) > index:
@@ -448,7 +448,7 @@ class ReplyDelivery:
         They are disowned first: the platform reports it like a deletion by a person.
         """
         if messages:
-            await self._until_stored(lambda: self.deliveries.disown(self.delivery, messages))
+            await retry_while_away(lambda: self.deliveries.disown(self.delivery, messages))
         for message in messages:
             await self._call(partial(self.platform.remove, self.delivery, message))
         self._removed += messages
@@ -480,7 +480,7 @@ class ReplyDelivery:
         messages = list(self._messages)
         if self._uncertain_from is not None:  # the next process must look for duplicates too
             posting = self._uncertain_from
-        if not await self._until_stored(
+        if not await retry_while_away(
             lambda: self.deliveries.record(self.delivery, messages, posting)
         ):
             raise LeaseLost
@@ -491,7 +491,7 @@ class ReplyDelivery:
         began = time.monotonic()
         if began - self.confirmed < self.lease / 2:
             return
-        held = await self._until_stored(lambda: self.deliveries.renew([self.delivery]))
+        held = await retry_while_away(lambda: self.deliveries.renew([self.delivery]))
         if not held[self.delivery.job]:
             raise LeaseLost
         self.confirmed = began
@@ -522,18 +522,10 @@ class ReplyDelivery:
         overwritten newer text: reopen the delivery, so that its holder writes again."""
         done = await call()
         if time.monotonic() - self.confirmed >= self.lease:
-            held = await self._until_stored(lambda: self.deliveries.renew([self.delivery]))
+            held = await retry_while_away(lambda: self.deliveries.renew([self.delivery]))
             if not held[self.delivery.job]:
-                await self._until_stored(lambda: self.deliveries.reopen(self.delivery))
+                await retry_while_away(lambda: self.deliveries.reopen(self.delivery))
         return done
-
-    async def _until_stored(self, step: Callable[[], Awaitable[T]]) -> T:
-        """The answer of a step in the store, tried again while the store is away."""
-        while True:
-            try:
-                return await step()
-            except StoreUnavailable:
-                await asyncio.sleep(0.5)
 
 
 _THOUGHTS = ("thought_cut", "thought_over")

@@ -16,15 +16,14 @@ from functools import partial
 from uuid import uuid4
 
 from core.access_policy import OPEN_PERMIT, Permit
-from core.background import cancel, repeat_forever
+from core.background import cancel, repeat_forever, retry_while_away
 from core.errors import StoreUnavailable
 from core.place_rules import Persona
 from core.ports import Deliveries, History, JobQueue
 from core.queue_types import OPENED, Delivery, Receipt, Submission, TokenCounts
-from core.types import ONE_OFF, Cancelled, Done, Failed, ReplyEvent, ThreadKey, Turn
+from core.types import ONE_OFF, Done, Failed, ReplyEvent, ThreadKey, Turn
 
 COUNT_SECONDS = 10.0
-FAULT_SECONDS = 0.5
 GIVE_UP_SECONDS = 60.0
 """For removing a job while Redis is away. The process that takes it over tries again."""
 
@@ -142,25 +141,21 @@ class OneOffJobs:
             raise
 
     async def _end(self, delivery: Delivery) -> ReplyEvent:
-        while True:
-            try:
-                async for event in self._deliveries.follow(delivery):
-                    if isinstance(event, Done | Failed | Cancelled):
-                        return event
-            except StoreUnavailable:
-                await asyncio.sleep(FAULT_SECONDS)
+        async def last_event() -> ReplyEvent:
+            events = [event async for event in self._deliveries.follow(delivery)]
+            return events[-1]
+
+        return await retry_while_away(last_event)
 
     async def remove(self, delivery: Delivery) -> None:
         """Remove a job and its text, at any stage."""
         turn = Turn(delivery.turn, "user", delivery.author, "", 0.0)
         until = time.monotonic() + GIVE_UP_SECONDS
-        while time.monotonic() < until:
-            try:
-                await self._history.discard(delivery.thread, turn, delivery.job)
-            except StoreUnavailable:
-                await asyncio.sleep(FAULT_SECONDS)
-            else:
-                return
+        with suppress(StoreUnavailable):
+            await retry_while_away(
+                lambda: self._history.discard(delivery.thread, turn, delivery.job),
+                lambda: time.monotonic() < until,
+            )
 
 
 def thread_of(thread: ThreadKey, name: str) -> ThreadKey:

@@ -53,15 +53,6 @@ class PlatformSettings(Settings):
         own = set(secret_settings(type(self))) - set(secret_settings(Settings))
         return any(getattr(self, name) is not None for name in own)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the process could start."""
-        try:
-            self.require()
-        except UsageError:
-            return False
-        return True
-
 
 def names() -> tuple[str, ...]:
     """Every platform: the first part of the name of a place or of a person."""

@@ -18,7 +18,7 @@ from typing import Literal
 import structlog
 
 from bots import attachments, duels, strings
-from bots.access import EVERYBODY, Access, Admission
+from bots.access import Access, Admission
 from bots.attachments import File, Unreadable
 from bots.delivery import LeaseLost, ReplyDelivery
 from bots.monitoring import InstrumentedPlatform
@@ -27,7 +27,7 @@ from bots.platform import Incoming, Platform, PlatformRefused, Status
 from bots.quotes import BOT_LABEL, Quote, pointing
 from bots.reading import read_files, read_past, read_some
 from core.access_policy import Asker
-from core.background import cancel, repeat_forever
+from core.background import cancel, repeat_forever, retry_while_away
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import span
@@ -50,8 +50,6 @@ NAMES_SECONDS = 3600.0
 """After so long the platform is asked for a place's name again."""
 NAMING_SECONDS = 1.0
 """The longest that a message waits for the name of its channel."""
-FAULT_SECONDS = 0.5
-"""Between two tries to store what was read."""
 EDIT_TRIES = 60
 """Tries where another process may have the delivery."""
 
@@ -63,8 +61,11 @@ class RelaySettings:
     """How a relay works. Times in seconds."""
 
     lane: str
+    """Answers where the rules of a place name no other."""
     holder: str
-    """The name under which this process holds deliveries."""
+    """The name under which this process leases deliveries."""
+    access: Access
+    """Access, and the rules of places."""
     lease: float = 15.0
     locale: str = "en"
     """The language for people whose own is not known."""
@@ -76,8 +77,6 @@ class RelaySettings:
     """How long a thread new to the bot waits for its past."""
     zone: tzinfo = UTC
     """The time zone of times in sentences."""
-    access: Access = EVERYBODY
-    """Access, and the rules of places."""
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     """What becomes of messages from another organisation."""
     summary_prompts: Mapping[str, str] = field(default_factory=dict)
@@ -102,7 +101,8 @@ class Relay:
         self._queue = queue
         self._history = history
         self._deliveries = deliveries
-        self._settings = settings
+        self.settings = settings
+        self.access = settings.access
         self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = asyncio.Semaphore(READING)
@@ -110,45 +110,21 @@ class Relay:
         self._named = Bounded[str, float](KEPT_NAMES)
         """Channel -> when its name was last asked for, by the monotonic clock."""
 
-    @property
-    def access(self) -> Access:
-        """Access, and the rules of places."""
-        return self._settings.access
-
-    @property
-    def lane(self) -> str:
-        """The lane that answers where no place says another."""
-        return self._settings.lane
-
-    @property
-    def summary_prompts(self) -> Mapping[str, str]:
-        """Lane -> what its model is told before the messages that it sums up."""
-        return self._settings.summary_prompts
-
-    @property
-    def zone(self) -> tzinfo:
-        """The time zone in which people are told times."""
-        return self._settings.zone
-
-    @property
-    def ignores_strangers(self) -> bool:
-        return self._settings.strangers == "ignore"
-
     async def model_hosts(self, place: ThreadKey) -> str:
         """The hosts that are sent people's words there, beside our own; empty: none."""
-        lane = (await self.access.in_thread(place)).rules.model or self._settings.lane
+        lane = (await self.access.rulebook.rules(place)).model or self.settings.lane
         cores = await self._queue.serving(lane)
-        hosts = {core.partition("@")[2] for core in cores} | {self._settings.model_host}
+        hosts = {core.partition("@")[2] for core in cores} | {self.settings.model_host}
         return ", ".join(sorted(filter(None, hosts)))
 
     def refusal(self, receipt: Receipt, locale: str) -> str:
         """The sentence for a person whose press or command is refused."""
-        until, zone = receipt.until, self._settings.zone
+        until, zone = receipt.until, self.settings.zone
         return strings.failure(receipt.code, locale, until, zone, receipt.position)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
         """The follow-up rule of a thread: that of its place, else `usual`."""
-        return (await self.access.rules(thread)).follow_up or usual
+        return (await self.access.rulebook.rules(thread)).follow_up or usual
 
     # -- what comes in --------------------------------------------------------------------------
 
@@ -159,7 +135,7 @@ class Relay:
         admission = await self.admission(asker)
         if admission.names_place:
             await self._remember_names(incoming.thread)
-        ignored = admission.permit.refuse == "stranger" and self.ignores_strangers
+        ignored = admission.permit.refuse == "stranger" and self.settings.strangers == "ignore"
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         said, quote = await self._quoting(incoming)
         quoted = incoming.quote.files if quote and quote.turn and incoming.quote else ()
@@ -179,7 +155,7 @@ class Relay:
             permit=admission.permit,
             event_ids=incoming.event_ids,
             revision=incoming.revision,
-            backfill_wait=self._settings.backfill_wait if incoming.has_past else 0.0,
+            backfill_wait=self.settings.backfill_wait if incoming.has_past else 0.0,
             alone=incoming.alone or waits,
             bulk=incoming.bulk,
             note=note,
@@ -188,7 +164,7 @@ class Relay:
             duel=duels.settings_for(admission.rules, job) if incoming.can_vote else None,
         )
         with span(job, "submit", platform=self._platform.name):
-            receipt = await self._queue.submit(submission, self._settings.holder)
+            receipt = await self._queue.submit(submission, self.settings.holder)
         metrics.count_receipt(self._platform.name, receipt)
         log.info(
             "message",
@@ -225,7 +201,7 @@ class Relay:
         except Exception as error:
             log.info("a place's name is not known", thread=str(thread), error=repr(error))
         else:
-            await self.access.remember_names(thread, names.channel, names.bot)
+            await self.access.rulebook.remember_names(thread, names.channel, names.bot)
 
     async def _quoting(self, incoming: Incoming) -> tuple[Turn, QuotedTurn | None]:
         """The turn without what it is a reply to, and that.
@@ -270,9 +246,9 @@ class Relay:
 
     async def admission(self, asker: Asker) -> Admission:
         """Whether a person is answered now, and by which lane."""
-        if asker.stranger and self._settings.strangers == "answer":
+        if asker.stranger and self.settings.strangers == "answer":
             asker = replace(asker, stranger=False)
-        return await self.access.admit(asker, self._settings.lane)
+        return await self.access.admit(asker, self.settings.lane)
 
     async def edited(
         self,
@@ -298,7 +274,7 @@ class Relay:
             text,
             revision,
             admission.lane,
-            self._settings.holder,
+            self.settings.holder,
             admission.permit,
             attachments.with_files(_nothing_said(turn), attachments.unread(files)),
             attachments.pack(files) or None,
@@ -325,14 +301,14 @@ class Relay:
 
     async def _edit_quoted(self, thread: ThreadKey, turn: str, text: str, revision: str) -> None:
         """Change a quoted copy of a message: nobody is answered for it."""
-        lane, holder = self._settings.lane, self._settings.holder
+        lane, holder = self.settings.lane, self.settings.holder
         await self._queue.edit(thread, turn, text, revision, lane, holder)
 
     async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
         """Write a reply again in its place. The lane and the permit are added here."""
         admission = await self.admission(Asker(wanted.thread, wanted.author, roles))
         wanted = replace(wanted, lane=admission.lane, permit=admission.permit)
-        receipt = await self._queue.regenerate(wanted, self._settings.holder)
+        receipt = await self._queue.regenerate(wanted, self.settings.holder)
         metrics.count_receipt(self._platform.name, receipt)
         job = Job.id_for(wanted.thread, wanted.reply, wanted.revision)
         await self._deliver_opened(receipt, job, wanted.thread)
@@ -434,14 +410,10 @@ class Relay:
     async def _until_stored(
         self, step: Callable[[], Awaitable[bool]], goes_on: Callable[[], bool]
     ) -> None:
-        """Take a step once Redis is there, for as long as `goes_on` says so."""
-        while goes_on():
-            try:
-                await step()
-            except StoreUnavailable:
-                await asyncio.sleep(FAULT_SECONDS)
-            else:
-                return
+        """Take a step, retried while Redis is away and `goes_on` says so."""
+        if goes_on():
+            with contextlib.suppress(StoreUnavailable):
+                await retry_while_away(step, goes_on)
 
     async def _read_kept(self, thread: ThreadKey, turn: str, files: Sequence[File]) -> None:
         """Read the files of a message that nobody is asked to answer; at worst they stay named."""
@@ -458,7 +430,7 @@ class Relay:
         if receipt.job != job or self.delivers(job):
             return
         if receipt.outcome in ("queued", "duplicate"):
-            delivery = await self._deliveries.opened(thread, job, self._settings.holder)
+            delivery = await self._deliveries.opened(thread, job, self.settings.holder)
             if delivery is not None:
                 self._deliver(delivery)
 
@@ -480,9 +452,9 @@ class Relay:
             delivery,
             self._platform,
             self._deliveries,
-            delivery.note.get("locale") or self._settings.locale,
-            self._settings.lease,
-            self._settings.zone,
+            delivery.note.get("locale") or self.settings.locale,
+            self.settings.lease,
+            self.settings.zone,
             is_refusal=is_refusal,
         )
         if delivery.token == OPENED and not delivery.replaces:
@@ -534,15 +506,15 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver, take over and renew until `stop` is set; then finish, or hand back."""
         chores = [
-            asyncio.create_task(repeat_forever(self._listen, self._settings.take_over)),
-            asyncio.create_task(repeat_forever(self._take_over, self._settings.take_over)),
-            asyncio.create_task(repeat_forever(self._renew, self._settings.lease / 4)),
-            asyncio.create_task(repeat_forever(self._tell_positions, self._settings.positions)),
+            asyncio.create_task(repeat_forever(self._listen, self.settings.take_over)),
+            asyncio.create_task(repeat_forever(self._take_over, self.settings.take_over)),
+            asyncio.create_task(repeat_forever(self._renew, self.settings.lease / 4)),
+            asyncio.create_task(repeat_forever(self._tell_positions, self.settings.positions)),
         ]
         try:
             await stop.wait()
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=self._settings.drain)
+                await asyncio.wait(self._tasks, timeout=self.settings.drain)
         finally:
             left = [held.delivery for held in self._held.values()]
             await cancel(*chores, *self._tasks)
@@ -555,9 +527,7 @@ class Relay:
     async def _take_over(self) -> None:
         # without a core, nobody else ends what waits past its deadline
         metrics.TAKEOVERS.inc((await self._queue.sweep()).taken_over)
-        for delivery in await self._deliveries.take_over(
-            self._platform.name, self._settings.holder
-        ):
+        for delivery in await self._deliveries.take_over(self._platform.name, self.settings.holder):
             self._deliver(delivery)
 
     async def _renew(self) -> None:

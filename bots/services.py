@@ -26,6 +26,7 @@ from bots.platform import Platform
 from bots.platforms import PlatformSettings
 from bots.processes import freeze_loaded, supervise
 from bots.relay import Relay, RelaySettings
+from core import ports
 from core.access_policy import Policy
 from core.background import first_of
 from core.dialogue import Dialogue
@@ -61,36 +62,33 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(ports.Stores):
     """Everything that is stored in Redis."""
 
     queue: RedisQueue
     history: RedisHistory
     deliveries: RedisDeliveries
-    leases: RedisLeases
+    feedback: RedisFeedback
+    preferences: RedisPreferences
     rulebook: RedisRules
     audit: RedisAudit
     reports: RedisReports
-    secrets: RedisSecrets
-    feedback: RedisFeedback
-    preferences: RedisPreferences
-    outbox: RedisOutbox
 
     @classmethod
     def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Stores:
         rulebook = RedisRules(store, policy)
         return cls(
-            queue,
-            RedisHistory(store),
-            RedisDeliveries(store),
-            RedisLeases(store),
-            rulebook,
-            RedisAudit(store),
-            RedisReports(store),
-            RedisSecrets(store),
-            RedisFeedback(store),
-            RedisPreferences(store, rulebook),
-            RedisOutbox(store),
+            queue=queue,
+            history=RedisHistory(store),
+            deliveries=RedisDeliveries(store),
+            leases=RedisLeases(store),
+            secrets=RedisSecrets(store),
+            outbox=RedisOutbox(store),
+            feedback=RedisFeedback(store),
+            preferences=RedisPreferences(store, rulebook),
+            rulebook=rulebook,
+            audit=RedisAudit(store),
+            reports=RedisReports(store),
         )
 
 

@@ -231,7 +231,7 @@ class Summarizer:
     ) -> None:
         """Summarise a place since the time in the person's `words`."""
         try:
-            span = span_from_text(words, time.time(), self._relay.zone)
+            span = span_from_text(words, time.time(), self._relay.settings.zone)
         except InvalidSpan as error:
             await screen.show(say(error.key, locale))
             return
@@ -322,7 +322,7 @@ class Summarizer:
         if failed.code in ("stopped", "ended_by_reset"):
             return say("catchup_stopped", locale)
         waiting = int(failed.message) if failed.message.isdecimal() else 0
-        return failure(failed.code, locale, failed.until, self._relay.zone, waiting)
+        return failure(failed.code, locale, failed.until, self._relay.settings.zone, waiting)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -369,8 +369,8 @@ class Summarizer:
             raise OneOffFailed(Failed(admission.permit.refuse))
         japanese = sum(line.language == "ja" for line in lines)
         language: Locale = "ja" if 2 * japanese >= len(lines) else "en"
-        rules = await self._relay.access.rules(_any_thread(place))
-        own = rules.summary_prompt or self._relay.summary_prompts.get(admission.lane)
+        rules = await self._relay.access.rulebook.rules(_any_thread(place))
+        own = rules.summary_prompt or self._relay.settings.summary_prompts.get(admission.lane)
         prompt = own or say("catchup_prompt", language)
         reply = rules.max_new_tokens or LONGEST
         permit = admission.permit
@@ -409,7 +409,10 @@ class Summarizer:
             points.append(await self._points(plan, piece, counts_as_message=done == 0))
         if len(pieces) == 1:
             return points[0]
-        parts = [f"[{_clock(piece[0].at, self._relay.zone)}]({piece[0].link})" for piece in pieces]
+        parts = [
+            f"[{_clock(piece[0].at, self._relay.settings.zone)}]({piece[0].link})"
+            for piece in pieces
+        ]
         await progress(len(pieces), len(pieces))
         answer = await self._combine(plan, points)
         sources = say("catchup_parts", locale, links=" · ".join(parts))

@@ -1,17 +1,18 @@
-"""Work that a process repeats beside its main task."""
+"""Background work: repeating, retrying, cancelling."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from core.errors import StoreUnavailable
 
-log = structlog.get_logger()
+T = TypeVar("T")
 
+log = structlog.get_logger()
 
 CANCEL_AGAIN_SECONDS = 10.0
 """Seconds after which a task that has not ended is cancelled again."""
@@ -22,7 +23,7 @@ async def repeat_forever(
 ) -> None:
     """Do `work` for ever, `seconds` apart; log a failure once and wait `retry` after it.
 
-    No exception ends it: a core that stopped claiming but still announced its lane would be worse.
+    No exception ends it: a core must not stop claiming while it still announces its lane.
     """
     fault: Exception | None = None
     while True:
@@ -48,6 +49,24 @@ def _log_failure(error: Exception) -> None:
         log.error("a chore failed; trying again", exc_info=error)
 
 
+async def retry_while_away(
+    step: Callable[[], Awaitable[T]],
+    goes_on: Callable[[], bool] = lambda: True,
+    pause: float = 0.5,
+) -> T:
+    """The result of a step in the store, retried while the store is away.
+
+    StoreUnavailable once `goes_on` says no.
+    """
+    while True:
+        try:
+            return await step()
+        except StoreUnavailable:
+            if not goes_on():
+                raise
+            await asyncio.sleep(pause)
+
+
 async def cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks, and return when they have ended.
 
@@ -60,8 +79,8 @@ async def cancel(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def first_of(*works: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Wait for whichever ends first, cancel the others, and return it: of several that have ended,
-    the one named first. A work that is a future comes back as itself."""
+    """Wait for the first to end, cancel the others, and return it. If several have ended, return the
+    one named first. A future is returned as itself."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.access_policy import OPEN_PERMIT, Permit
 from core.engine_types import Chunk, EngineStats, GenerationRequest
-from core.errors import UsageError
-from core.place_rules import NO_RULES, Choice, Rules, ThreadRules
+from core.place_rules import Choice, Rules, ThreadRules
 from core.queue_types import (
     AuditEntry,
     Claim,
@@ -64,7 +64,7 @@ class Engine(Protocol):
 
 
 class JobQueue(Protocol):
-    """The queue of owed replies, shared by all processes. Every method is one atomic step.
+    """The queue of replies to write, shared by all processes. Every method is one atomic step.
 
     Raises `StoreUnavailable` where Redis does not answer or does not take writes.
     """
@@ -74,7 +74,7 @@ class JobQueue(Protocol):
     async def submit(self, submission: Submission, holder: str) -> Receipt: ...
 
     async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
-        """Put earlier messages in front of a held thread, and end its hold."""
+        """Put the earlier messages of a thread in front, and end its wait for them."""
         ...
 
     async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
@@ -482,35 +482,15 @@ class Secrets(Protocol):
         ...
 
 
-class OpenRules:
-    """`core.ports.RuleBook` without rules: nothing is set, and nothing can be."""
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores of a platform's bot."""
 
-    async def rules(self, thread: ThreadKey) -> Rules:
-        return NO_RULES
-
-    async def in_thread(self, thread: ThreadKey) -> ThreadRules:
-        return ThreadRules(NO_RULES)
-
-    async def choose(self, thread: ThreadKey, choice: Choice) -> None:
-        raise UsageError("choices are not kept here")
-
-    async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
-        return
-
-    async def set_here(self, place: Place) -> Rules:
-        return NO_RULES
-
-    async def remember_roles(self, place: Place, person: str, roles: Collection[str]) -> None:
-        return
-
-    async def roles_by_space(self, platform: str, person: str) -> Sequence[Collection[str]]:
-        return ()
-
-    async def change(self, place: Place, name: str, value: Any, by: str) -> None:
-        raise UsageError("rules are not kept here")
-
-    async def denied(self, thread: ThreadKey, people: Collection[str]) -> Collection[str]:
-        return ()
-
-
-OPEN_RULES = OpenRules()
+    queue: JobQueue
+    history: History
+    deliveries: Deliveries
+    leases: Leases
+    secrets: Secrets
+    outbox: Outbox
+    feedback: Feedback
+    preferences: Preferences

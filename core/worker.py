@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from core.background import cancel, repeat_forever
+from core.background import cancel, repeat_forever, retry_while_away
 from core.dialogue import Dialogue, Prompt, Reply
 from core.dialogue.dialogue import SHORT_TURN, PlaceDialogues
 from core.engine_types import GenerationRequest
@@ -33,7 +33,7 @@ from core.errors import (
 from core.observe import metrics
 from core.observe.tracing import span
 from core.place_rules import Rules
-from core.ports import OPEN_RULES, Engine, History, JobQueue, RuleBook
+from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Trace, Window
 from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import (
@@ -178,7 +178,7 @@ class Worker:
         engine: Engine,
         dialogue: Dialogue,
         settings: WorkerSettings,
-        rulebook: RuleBook = OPEN_RULES,
+        rulebook: RuleBook,
     ) -> None:
         self._queue = queue
         self._history = history
@@ -642,12 +642,6 @@ class Worker:
         return done if result == "ok" else None
 
     async def _retry_while_away(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step that ends a job; while Redis is away, for as long as the lease may hold."""
+        """Take a step that ends a job, retried for as long as the lease may last."""
         until = time.monotonic() + self._settings.lease
-        while True:
-            try:
-                return await step()
-            except StoreUnavailable:
-                if time.monotonic() > until:
-                    raise
-                await asyncio.sleep(self._settings.retry)
+        return await retry_while_away(step, lambda: time.monotonic() <= until, self._settings.retry)

@@ -20,6 +20,7 @@ from bots.slack.settings import SlackSettings
 from storage.connect import connect
 from storage.queue import RedisQueue
 from storage.store import Store
+from tests.open_access import EVERYBODY
 
 
 async def main(redis_url: str, lease: float) -> None:
@@ -28,7 +29,9 @@ async def main(redis_url: str, lease: float) -> None:
     store = Store(connection, lease=lease, delivery_lease=lease)
     settings = load(SlackSettings)
     memory = Stores.over(store, RedisQueue(store), settings.policy)
-    process_settings = RelaySettings("echo", "a process", lease=lease, take_over=0.1)
+    process_settings = RelaySettings(
+        "echo", "a process", lease=lease, take_over=0.1, access=EVERYBODY
+    )
     freeze_loaded()  # as `henji slack` does
     await serve(settings, memory, process_settings, asyncio.Event())
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.models.catalogue import CATALOGUE
-from core.ports import OPEN_RULES, Engine, RuleBook
+from core.ports import Engine, RuleBook
 from core.queue_types import Claim, Commit, Delivery, Receipt, Regeneration, Submission
 from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
 from core.worker import Worker, WorkerSettings
@@ -28,6 +28,7 @@ from storage.queue import RedisQueue
 from storage.rules import RedisRules
 from storage.shared import RedisOutbox, RedisSecrets
 from storage.store import Store
+from tests.open_access import OPEN_RULES
 from tests.waiting import until
 
 LANE = "test"

@@ -23,6 +23,7 @@ from core.types import Delta, ThreadKey
 from storage import deliveries
 from storage.queue import RedisQueue
 from storage.store import Limits
+from tests.open_access import EVERYBODY
 from tests.simulated_platform import Board, SimulatedPlatform, Wire, at_once
 from tests.store_fixture import LANE, StoreFixture
 from tests.waiting import until
@@ -54,7 +55,9 @@ class Story:
             wire=wire,
         )
         ports = (self.stores.queue, self.stores.history, self.stores.deliveries)
-        process_settings = RelaySettings(LANE, holder, lease=self.lease, take_over=0.05, drain=0.05)
+        process_settings = RelaySettings(
+            LANE, holder, lease=self.lease, take_over=0.05, drain=0.05, access=EVERYBODY
+        )
         return Relay(simulated, *ports, process_settings)
 
     @asynccontextmanager

@@ -19,6 +19,7 @@ from bots.platforms import load
 from bots.relay import RelaySettings
 from tests.local_discord.deployment import ALICE, LANE, DiscordDeployment, discord_deployment
 from tests.local_discord.server import TOKEN
+from tests.open_access import EVERYBODY
 
 REFUSED: dict[str, Any] = {"kind": "commands", "times": 9, "status": 403, "code": 50001}
 
@@ -39,7 +40,7 @@ def settings_for(deployment: DiscordDeployment, **changes: Any) -> DiscordSettin
 async def told_at_the_start(deployment: DiscordDeployment, **changes: Any) -> list[str]:
     """What the log warns of until the bot is connected, and it is served all the same."""
     stop = asyncio.Event()
-    process_settings = RelaySettings(lane=LANE, holder="bot", drain=0.0)
+    process_settings = RelaySettings(lane=LANE, holder="bot", drain=0.0, access=EVERYBODY)
     with capture_logs() as logs:
         serving = asyncio.create_task(
             bot.serve(

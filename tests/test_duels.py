@@ -14,11 +14,11 @@ from bots.relay import Relay, RelaySettings
 from bots.strings import say
 from core.access_policy import Permit, Quota
 from core.place_rules import Rules
-from core.ports import OPEN_RULES
 from core.queue_types import Claim, Commit, DuelSettings, Place, Receipt, Regeneration
 from core.types import Delta, Done, Duel, Job, ThreadKey, Turn, Usage, Verdict
 from storage import keys
 from storage.preferences import RedisPreferences
+from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, THREAD, StoreFixture
 from tests.waiting import until
@@ -470,7 +470,7 @@ def test_answers_are_headed_by_letters_and_models_are_named_in_the_end() -> None
 async def test_answers_too_long_for_one_message_have_their_own(stores: StoreFixture) -> None:
     board = Board()
     platform = SimulatedPlatform(board, "slack", part_length=100)
-    settings = RelaySettings(LANE, "bot", lease=0.4, take_over=0.05)
+    settings = RelaySettings(LANE, "bot", lease=0.4, take_over=0.05, access=EVERYBODY)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, settings)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))

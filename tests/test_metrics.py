@@ -28,6 +28,7 @@ from storage import keys
 from storage.status import RedisReports
 from tests.local_discord.deployment import ALICE, discord_deployment, words
 from tests.local_slack.deployment import slack_deployment
+from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.simulated_platform import Board, SimulatedPlatform, Wire, at_once
 from tests.store_fixture import LANE, StoreFixture
 from tests.test_engine import GREEDY, engine_for, gpt_neox
@@ -63,7 +64,7 @@ class Since:
 @asynccontextmanager
 async def a_relay(stores: StoreFixture, wire: Wire = at_once) -> AsyncIterator[tuple[Relay, Board]]:
     board, stop = Board(), asyncio.Event()
-    process_settings = RelaySettings(LANE, "bot", take_over=0.05, drain=0.05)
+    process_settings = RelaySettings(LANE, "bot", take_over=0.05, drain=0.05, access=EVERYBODY)
     relay = Relay(
         SimulatedPlatform(board, wire=wire),
         stores.queue,
@@ -83,7 +84,9 @@ async def a_relay(stores: StoreFixture, wire: Wire = at_once) -> AsyncIterator[t
 async def a_core(stores: StoreFixture, engine: EchoEngine) -> AsyncIterator[Worker]:
     stop, dialogue = asyncio.Event(), Dialogue.load(CATALOGUE["echo"], None)
     process_settings = WorkerSettings(LANE, "core", drain=0, renew=0.02)
-    worker = Worker(stores.queue, stores.history, engine, dialogue, process_settings)
+    worker = Worker(
+        stores.queue, stores.history, engine, dialogue, process_settings, rulebook=OPEN_RULES
+    )
     working = asyncio.create_task(worker.run(stop))
     try:
         yield worker

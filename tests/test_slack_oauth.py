@@ -307,7 +307,7 @@ def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -
         slack_signing_secret=SecretStr("3"),
     )
     assert settings.has_tokens
-    assert settings.is_complete
+    settings.require()
 
 
 def by_oauth(

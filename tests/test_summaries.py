@@ -39,6 +39,7 @@ from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.validation import block_faults
 from tests.local_slack.workspace import Json
+from tests.open_access import EVERYBODY
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, THREAD, StoreFixture
 from tests.waiting import until
@@ -338,7 +339,7 @@ async def test_a_summary_whose_process_died_is_removed_by_the_next(redis: Redis)
     job = Submission(thread_of(THREAD, "catchup-U2"), turn, addressed=True, lane=LANE)
     assert (await stores.queue.submit(job, "dead")).outcome == "queued"
     board = Board()
-    settings = RelaySettings(LANE, "next", take_over=0.02)
+    settings = RelaySettings(LANE, "next", take_over=0.02, access=EVERYBODY)
     relay = Relay(
         SimulatedPlatform(board, "slack"), stores.queue, stores.history, stores.deliveries, settings
     )

@@ -30,6 +30,7 @@ from tests.local_discord.deployment import ALICE, discord_deployment
 from tests.local_discord.deployment import LANE as DISCORD_LANE
 from tests.local_slack.deployment import LANE as SLACK_LANE
 from tests.local_slack.deployment import slack_deployment
+from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, THREAD, StoreFixture, ends
 from tests.test_chat_templates import STRIPPED, WANTED, load
@@ -77,7 +78,9 @@ async def thinking(
     """A core at work with this model; `pause` between two signs of thinking."""
     stop = asyncio.Event()
     settings = WorkerSettings(lane, "core", idle=0.05, publish=0.01, thinking=pause)
-    worker = Worker(stores.queue, stores.history, engine, engine.model, settings)
+    worker = Worker(
+        stores.queue, stores.history, engine, engine.model, settings, rulebook=OPEN_RULES
+    )
     working = asyncio.create_task(worker.run(stop))
     await until(partial(_serves, stores, lane))
     try:
@@ -268,7 +271,7 @@ async def relayed(stores: StoreFixture, board: Board) -> AsyncIterator[Relay]:
     relay = Relay(
         SimulatedPlatform(board, part_length=400),
         *ports,
-        RelaySettings(LANE, "one", take_over=0.05),
+        RelaySettings(LANE, "one", take_over=0.05, access=EVERYBODY),
     )
     stop = asyncio.Event()
     work = asyncio.create_task(relay.run(stop))

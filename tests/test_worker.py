@@ -25,6 +25,7 @@ from core.worker import Worker, WorkerSettings
 from storage import keys
 from storage.queue import RedisQueue
 from storage.store import Store
+from tests.open_access import OPEN_RULES
 from tests.store_fixture import LANE, THREAD, StoreFixture, at_work, ends, shows
 from tests.waiting import until
 
@@ -94,7 +95,7 @@ async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(stores: Sto
 
     slow = SlowDialogue.load(CATALOGUE["echo"], None)
     settings = WorkerSettings(LANE, "core")
-    worker = Worker(stores.queue, stores.history, EchoEngine(), slow, settings)
+    worker = Worker(stores.queue, stores.history, EchoEngine(), slow, settings, rulebook=OPEN_RULES)
     stop = asyncio.Event()
     serving = asyncio.create_task(worker.run(stop))
     receipt = await stores.say("a long one. " * 200)
@@ -224,7 +225,7 @@ class Poisoned(EchoEngine):
 def core(stores: StoreFixture, engine: Engine, name: str) -> Worker:
     settings = WorkerSettings(LANE, name, sweep=0.02, idle=0.05, publish=0.02, retry=0.05)
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
-    return Worker(stores.queue, stores.history, engine, dialogue, settings)
+    return Worker(stores.queue, stores.history, engine, dialogue, settings, rulebook=OPEN_RULES)
 
 
 async def test_a_core_that_cannot_compute_hands_its_jobs_back_and_ends(
@@ -313,6 +314,7 @@ async def test_an_idle_core_asks_redis_less_than_once_a_second(stores: StoreFixt
         EchoEngine(),
         Dialogue.load(CATALOGUE["echo"], None),
         settings,
+        rulebook=OPEN_RULES,
     )
     working = asyncio.create_task(worker.run(stop))
     await asyncio.sleep(1.0)  # of the start

@@ -81,7 +81,7 @@ class AdminCommandHandler:
         if not await self._is_allowed(interaction):
             return
         context = self._context
-        load = await within(context.queue.load(context.behaviour.lane))
+        load = await within(context.queue.load(context.relay.settings.lane))
         threads = await within(self._count_threads(str(interaction.guild_id)), MESSAGE_SECONDS)
         await context.tell(
             interaction,

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import discord
 import structlog
@@ -30,22 +29,10 @@ from bots.discord.shards import ShardPlan, Shards
 from bots.relay import Relay, RelaySettings
 from bots.summaries import Summarizer
 from core.errors import OperatorError
-from core.ports import Deliveries, Feedback, History, JobQueue, Leases, Preferences
+from core.ports import Stores
 from core.types import ThreadKey
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The stores that the bot uses."""
-
-    queue: JobQueue
-    history: History
-    deliveries: Deliveries
-    leases: Leases
-    feedback: Feedback
-    preferences: Preferences
 
 
 def new_context(
@@ -101,7 +88,6 @@ def shard_plan(settings: DiscordSettings, account: Account, holder: str) -> Shar
 def behaviour_of(settings: DiscordSettings, account: Account) -> Behaviour:
     """How the bot behaves, from the settings and from what Discord grants."""
     return Behaviour(
-        lane=settings.job_lane,
         model=settings.job_lane,
         answers=settings.discord_answers,
         followups=settings.discord_followups,

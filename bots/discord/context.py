@@ -51,7 +51,6 @@ T = TypeVar("T")
 class Behaviour:
     """How the bot behaves on Discord."""
 
-    lane: str
     model: str
     """The model's name, for people."""
     answers: convert.Answers = "thread"

@@ -80,14 +80,14 @@ class AppHome:
         await client.views_publish(user_id=user, view={"type": "home", "blocks": page})
 
     def _about(self, locale: str, bot: Bot, hosts: str) -> list[Block]:
-        behaviour = self._context.behaviour
+        settings = self._context.settings
         sent = [say("home_host", locale, host=components.escape(hosts))] if hosts else []
         facts = (
             say("home_what", locale),
-            say("home_model", locale, model=components.escape(behaviour.model)),
+            say("home_model", locale, model=components.escape(settings.job_lane)),
             *sent,
-            say("home_memory", locale, days=f"{behaviour.days:g}"),
-            say("ai_notice", locale, model=components.escape(behaviour.model)),
+            say("home_memory", locale, days=f"{settings.retention_days:g}"),
+            say("ai_notice", locale, model=components.escape(settings.job_lane)),
         )
         return [
             components.header(say("home_title", locale, name=bot.name)),

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import structlog
 from slack_bolt.async_app import AsyncApp
@@ -21,7 +20,7 @@ from bots.slack import setup_checks
 from bots.slack.api import OneWorkspace, SlackApi, Workspaces, identify, web_client
 from bots.slack.backfill import Backfill
 from bots.slack.catchup import CatchUp
-from bots.slack.context import Behaviour, Context
+from bots.slack.context import Context
 from bots.slack.http_mode import web_server
 from bots.slack.listeners import Listeners, new_app
 from bots.slack.manifest import SCOPES
@@ -32,7 +31,7 @@ from bots.slack.settings import SlackSettings
 from bots.slack.socket_mode import socket_mode_connection
 from bots.slack.users import Users
 from core.background import cancel, repeat_forever
-from core.ports import Deliveries, Feedback, History, JobQueue, Outbox, Preferences, Secrets
+from core.ports import Stores
 
 REFRESH_SECONDS = 2.0
 """How often the statuses in threads are refreshed."""
@@ -41,31 +40,6 @@ RECOVER_SECONDS = 20.0
 
 
 log = structlog.get_logger()
-
-
-class Stores(Protocol):
-    """The stores of this process."""
-
-    @property
-    def queue(self) -> JobQueue: ...
-
-    @property
-    def history(self) -> History: ...
-
-    @property
-    def deliveries(self) -> Deliveries: ...
-
-    @property
-    def secrets(self) -> Secrets: ...
-
-    @property
-    def feedback(self) -> Feedback: ...
-
-    @property
-    def preferences(self) -> Preferences: ...
-
-    @property
-    def outbox(self) -> Outbox: ...
 
 
 async def serve(
@@ -118,9 +92,13 @@ def new_context(
     api = SlackApi(limiter)
     users = Users(workspaces, limiter, settings.locale, settings.slack_admins)
     backfill = Backfill(workspaces, api, users)
-    model = settings.job_lane
     platform = SlackPlatform(
-        workspaces, api, backfill, stores.history, model, streaming=settings.slack_streaming
+        workspaces,
+        api,
+        backfill,
+        stores.history,
+        settings.job_lane,
+        streaming=settings.slack_streaming,
     )
     relay_settings = replace(relay_settings, strangers=settings.slack_strangers)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
@@ -135,12 +113,7 @@ def new_context(
         users=users,
         api=api,
         backfill=backfill,
-        behaviour=Behaviour(
-            model=model,
-            days=settings.retention_days,
-            follow_ups=settings.slack_follow_ups,
-            allowed_bots=settings.slack_allowed_bots,
-        ),
+        settings=settings,
         second=limiter.minute / 60,
     )
 

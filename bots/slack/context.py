@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from slack_sdk.webhook.async_client import AsyncWebhookClient
@@ -17,6 +17,7 @@ from bots.slack.api import SlackApi, Workspaces, post_privately
 from bots.slack.backfill import Backfill
 from bots.slack.components import Block, shortened
 from bots.slack.platform import SlackPlatform
+from bots.slack.settings import SlackSettings
 from bots.slack.users import Users
 from bots.strings import say
 from core.ports import History
@@ -25,18 +26,6 @@ from core.types import Bounded, ThreadKey
 KEPT = 10_000
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """How the bot behaves in Slack."""
-
-    model: str
-    """The model's name, as people are told."""
-    days: float
-    """Days without a message until a conversation is forgotten."""
-    follow_ups: Literal["always", "alone", "mention"] = "alone"
-    allowed_bots: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -51,7 +40,7 @@ class Context:
     users: Users
     api: SlackApi
     backfill: Backfill
-    behaviour: Behaviour
+    settings: SlackSettings
     second: float = 1.0
     """Shorter in tests."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)

@@ -84,7 +84,7 @@ class MessageHandler:
         if posted.bot_id is None:
             turns.pop(posted.key, None)
             return True
-        allowed = self._context.behaviour.allowed_bots
+        allowed = self._context.settings.slack_allowed_bots
         if not ({posted.bot_id, posted.user} & allowed and posted.mentioned):
             return False
         turns[posted.key] = turns.get(posted.key, 0) + self._first(posted, "bot")
@@ -105,7 +105,7 @@ class MessageHandler:
         turns = [stored.turn for stored in await self._context.history.turns(posted.key)]
         if self._was_overtaken(posted, turns):
             return None  # the backfill reads it
-        usual = self._context.behaviour.follow_ups
+        usual = self._context.settings.slack_follow_ups
         rule = await self._context.relay.follow_ups(posted.key, usual)
         return is_follow_up(rule, posted.user, turns, to_others=bool(posted.others))
 
@@ -151,16 +151,16 @@ class MessageHandler:
 
     async def sentence(self, command: str, locale: str, bot: Bot, place: ThreadKey) -> str:
         """The answer to help and privacy."""
-        behaviour = self._context.behaviour
+        settings = self._context.settings
         key = "help_slack" if command == "help" else command
         return about(
             key,
             locale,
             escape(await self._context.relay.model_hosts(place)),
             name=bot.name,
-            model=escape(behaviour.model),
+            model=escape(settings.job_lane),
             mention=f"@{bot.name}",
-            days=f"{behaviour.days:g}",
+            days=f"{settings.retention_days:g}",
         )
 
     async def _reset(self, posted: MessagePosted) -> None:

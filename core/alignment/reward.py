@@ -98,12 +98,6 @@ def manifest_of(directory: Path) -> Manifest:
     return manifest
 
 
-def trained_against(adapter: Path, reward: Path) -> bool:
-    """Whether a policy's adapter was trained against this reward model: then it is no judge."""
-    manifest = read_manifest(adapter)
-    return manifest is not None and weights_digest(reward) in manifest.rewards
-
-
 class Scorer:
     """A reward model by itself, as a judge of replies."""
 

@@ -33,6 +33,7 @@ from tests.benchmarks.server import plain_server
 from tests.local_discord import payloads as p
 from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
 from tests.local_discord.server import TOKEN, LocalDiscord
+from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.store_fixture import StoreFixture
 
 WORDS = "、".join(f"{number}番目の言葉" for number in range(20))
@@ -198,7 +199,10 @@ async def be_adapter(api: str, gateway: str, url: str) -> None:
     seen = await setup_checks.check_account(TOKEN)
     async with Redis.from_url(url, **CLIENT) as redis:
         stores = DiscordDeployment(None, StoreFixture.over(redis)).process_stores()  # type: ignore[arg-type]  # no Discord
-        plan, relay = ShardPlan(1, 1, "bench"), RelaySettings(lane=LANE, holder="bench")
+        plan, relay = (
+            ShardPlan(1, 1, "bench"),
+            RelaySettings(lane=LANE, holder="bench", access=EVERYBODY),
+        )
         freeze_loaded()  # as `henji discord` does
         await bot.run(TOKEN, seen, stores, BEHAVIOUR, relay, plan, asyncio.Event())
 
@@ -209,7 +213,14 @@ async def be_core(url: str, pace: float) -> None:
         stores = StoreFixture.over(redis)
         dialogue = Dialogue.load(CATALOGUE["echo"], None)
         process_settings = WorkerSettings(lane=LANE, name="bench")
-        worker = Worker(stores.queue, stores.history, EchoEngine(pace), dialogue, process_settings)
+        worker = Worker(
+            stores.queue,
+            stores.history,
+            EchoEngine(pace),
+            dialogue,
+            process_settings,
+            rulebook=OPEN_RULES,
+        )
         await worker.run(asyncio.Event())
 
 

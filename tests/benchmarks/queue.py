@@ -35,6 +35,7 @@ from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.store import Limits, Store
 from tests.benchmarks.server import plain_server
+from tests.open_access import OPEN_RULES
 
 LANE = "bench"
 AT_ONCE = 64
@@ -93,7 +94,9 @@ class Ours:
     def worker(self) -> Worker:
         dialogue = Dialogue.load(CATALOGUE["echo"], None)
         process_settings = WorkerSettings(lane=LANE, name="core")
-        return Worker(self.queue, self.history, Engine(), dialogue, process_settings)
+        return Worker(
+            self.queue, self.history, Engine(), dialogue, process_settings, rulebook=OPEN_RULES
+        )
 
     async def submit(self, number: int) -> Delivery:
         thread = ThreadKey("bench", "T", f"C{number % 50}", str(number))

@@ -26,6 +26,7 @@ from storage.queue import RedisQueue
 from storage.store import Store
 from tests.chaos.board_server import Line, RemotePlatform
 from tests.chaos.schedule import KeptEvents
+from tests.open_access import EVERYBODY, OPEN_RULES
 
 PLATFORM = "chaos"
 LANE = "chaos"
@@ -43,7 +44,12 @@ async def core(name: str, url: str, socket: str) -> None:
     )
     dialogue = Dialogue.load(CATALOGUE["echo"], None)
     worker = Worker(
-        RedisQueue(store), RedisHistory(store), EchoEngine(300), dialogue, process_settings
+        RedisQueue(store),
+        RedisHistory(store),
+        EchoEngine(300),
+        dialogue,
+        process_settings,
+        rulebook=OPEN_RULES,
     )
     await worker.run(asyncio.Event())
 
@@ -53,7 +59,12 @@ async def adapter(name: str, url: str, socket: str) -> None:
     reader, writer = await asyncio.open_unix_connection(socket)
     writer.write(name.encode() + b"\n")
     process_settings = relays.RelaySettings(
-        LANE, name, lease=LEASE, take_over=0.3, backfill_wait=0.3
+        LANE,
+        name,
+        lease=LEASE,
+        take_over=0.3,
+        backfill_wait=0.3,
+        access=EVERYBODY,
     )
 
     async def answer(kind: str, arguments: list[Any]) -> Any:

@@ -32,6 +32,7 @@ from storage.queue import RedisQueue
 from storage.store import Store
 from tests.chaos.process import Gated, Process, some_faults
 from tests.chaos.prompts import Prompts, RecordingEngine, recorded
+from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.simulated_platform import Board, SimulatedPlatform
 
 T = TypeVar("T")
@@ -200,13 +201,25 @@ class Schedule:
             publish=0.02, idle=0.1, retry=0.05,
         )  # fmt: skip
         engine = RecordingEngine(self.random.choice((0, 300)), self.prompts)
-        worker = Worker(*recorded(self.prompts, queue, history), engine, DIALOGUE, process_settings)
+        worker = Worker(
+            *recorded(self.prompts, queue, history),
+            engine,
+            DIALOGUE,
+            process_settings,
+            rulebook=OPEN_RULES,
+        )
         process.start(worker.run(asyncio.Event()))
 
     def _start_adapter(self) -> None:
         process = self._process("adapter")
         process_settings = relays.RelaySettings(
-            self.lane, process.name, lease=LEASE, take_over=0.15, positions=0.3, backfill_wait=0.2
+            self.lane,
+            process.name,
+            lease=LEASE,
+            take_over=0.15,
+            positions=0.3,
+            backfill_wait=0.2,
+            access=EVERYBODY,
         )
         simulated = SimulatedPlatform(
             self.board, self.platform, 100, CALL_SECONDS, process.platform

@@ -12,9 +12,8 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 from redis.asyncio import Redis
 
-from bots.access import EVERYBODY, Access
+from bots.access import Access
 from bots.discord import bot, setup_checks
-from bots.discord.bot import Stores
 from bots.discord.context import Behaviour
 from bots.discord.shards import ShardPlan
 from bots.relay import RelaySettings
@@ -28,12 +27,13 @@ from storage.rules import RedisRules
 from storage.shared import RedisLeases
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord
+from tests.open_access import EVERYBODY
 from tests.store_fixture import StoreFixture
 
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
-BEHAVIOUR = Behaviour(lane=LANE, model="echo")
+BEHAVIOUR = Behaviour(model="echo")
 
 
 def words(count: int) -> str:
@@ -59,9 +59,16 @@ class DiscordDeployment:
     def process_stores(self) -> Stores:
         """New stores, as each process has them, on the shared Redis."""
         stores = StoreFixture.over(self.stores.redis)
-        leases = RedisLeases(stores.store)
-        opinions = stores.feedback, stores.preferences
-        return Stores(stores.queue, stores.history, stores.deliveries, leases, *opinions)
+        return Stores(
+            stores.queue,
+            stores.history,
+            stores.deliveries,
+            RedisLeases(stores.store),
+            stores.secrets,
+            stores.outbox,
+            stores.feedback,
+            stores.preferences,
+        )
 
     async def start_core(
         self,

@@ -21,6 +21,7 @@ from bots.discord.rate_limits import RateLimiter
 from bots.relay import Relay, RelaySettings
 from bots.summaries import Summarizer
 from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
+from tests.open_access import EVERYBODY
 from tests.store_fixture import StoreFixture
 
 SAID = (
@@ -117,7 +118,9 @@ async def a_story(
     await deployment.start_core(speed)
     pace = RateLimiter()
     client = HenjiClient(pace, reads=reads)
-    relay = RelaySettings(lane=LANE, holder="bot", take_over=0.05, positions=0.1, drain=1.0)
+    relay = RelaySettings(
+        lane=LANE, holder="bot", take_over=0.05, positions=0.1, drain=1.0, access=EVERYBODY
+    )
     stores = deployment.process_stores()
     envs: list[simcord.Env] = []
     behaviour = replace(BEHAVIOUR, reads=reads, **options)

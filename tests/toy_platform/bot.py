@@ -5,28 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import StreamReader, StreamWriter
-from typing import Protocol
 from uuid import uuid4
 
 from bots.relay import Relay, RelaySettings
-from core.ports import Deliveries, History, JobQueue
+from core.ports import Stores
 
 from .convert import incoming
 from .platform import ToyPlatform
 from .settings import ToySettings
-
-
-class Stores(Protocol):
-    """What the toy remembers with."""
-
-    @property
-    def queue(self) -> JobQueue: ...
-
-    @property
-    def history(self) -> History: ...
-
-    @property
-    def deliveries(self) -> Deliveries: ...
 
 
 async def serve(
