@@ -79,8 +79,8 @@ async def cancel(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def first_of(*works: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Wait for the first to end, cancel the others, and return it. If several have ended, return the
-    one named first. A future is returned as itself."""
+    """Wait for the first to end, cancel the others, and return it; of several, the one named first.
+    A future is returned as itself."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

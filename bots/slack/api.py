@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from core.types import ThreadKey
 
 CONNECTIONS = 100
 CALL_SECONDS = 15.0
+WITHOUT_PREVIEWS = {"unfurl_links": False, "unfurl_media": False}
 
 
 class Refused(PlatformRefused):
@@ -46,95 +47,6 @@ def error_code(error: Exception) -> str:
     if error.response.status_code == 429:
         return "ratelimited"
     return str(error.response.get("error", "")) if isinstance(error.response.data, dict) else ""
-
-
-class SlackApi:
-    """Makes calls, each counted against the rate limit of its method and workspace."""
-
-    def __init__(self, limiter: RateLimiter) -> None:
-        self.limiter = limiter
-
-    async def call(
-        self,
-        method: str,
-        team: str,
-        channel: str,
-        call: Callable[[], Awaitable[Any]],
-        *,
-        within: float | None = None,
-    ) -> Any:
-        """Call as soon as the rate limits allow; NoRoom where that is not `within` so many seconds.
-
-        These seconds are of `RateLimiter.minute`.
-        """
-        while True:
-            wait = self.limiter.wait(method, team, channel)
-            if within is not None and wait > within * self.limiter.minute / 60:
-                raise NoRoom(method)
-            await self.limiter.acquire(method, team, channel)
-            try:
-                return await self._checked(call)
-            except SlackApiError as error:
-                self._note_rate_limit(error, method, team, channel)
-
-    async def call_if_room(
-        self, method: str, team: str, channel: str, call: Callable[[], Awaitable[Any]]
-    ) -> Any:
-        """Call if there is room now; NotNow if not."""
-        if not self.limiter.try_acquire(method, team, channel):
-            raise NoRoom(method)
-        try:
-            return await self._checked(call)
-        except SlackApiError as error:
-            self._note_rate_limit(error, method, team, channel)
-            raise NoRoom(method) from None
-
-    async def _checked(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            return await call()
-        except SlackApiError as error:
-            if (name := error_code(error)) in FINAL:
-                raise Refused(name, str(error.response.get("needed") or "")) from error
-            raise
-
-    def _note_rate_limit(self, error: SlackApiError, method: str, team: str, channel: str) -> None:
-        """Note a 429; raise every other error again."""
-        if error_code(error) != "ratelimited":
-            raise error
-        metrics.RATE_LIMITED.labels("slack", method).inc()
-        seconds = float(error.response.headers.get("Retry-After", 1))
-        self.limiter.block(method, team, channel, seconds)
-
-
-async def post_privately(
-    api: SlackApi, client: AsyncWebClient, key: ThreadKey, user: str, text: str
-) -> str:
-    """Send a message that only one person sees, in a thread or a channel. Returns its ts."""
-    place: dict[str, Any] = {"channel": key.channel, "thread_ts": key.thread or None, "text": text}
-    if key.channel.startswith("D"):
-        posted: Any = await api.call(
-            POST,
-            key.space,
-            key.channel,
-            lambda: client.chat_postMessage(
-                metadata={"event_type": NOTICE_METADATA, "event_payload": {}},
-                unfurl_links=False,
-                unfurl_media=False,
-                **place,
-            ),
-        )
-        return str(posted["ts"])
-    sent: Any = await api.call(
-        EPHEMERAL, key.space, key.channel, lambda: client.chat_postEphemeral(user=user, **place)
-    )
-    return str(sent["message_ts"])
-
-
-async def fetch_file(client: AsyncWebClient, address: str, most: int) -> bytes:
-    """The content of a file (`downloads.download`): Slack's own hosts alone get the token."""
-    base = host_of(client.base_url)
-    hosts = frozenset(("https://files.slack.com",) if base == "https://slack.com" else (base,))
-    return await download(address, most, hosts, {"Authorization": f"Bearer {client.token}"})
 
 
 class Workspaces(Protocol):
@@ -182,6 +94,89 @@ class OneWorkspace:
         return {"workspace": self._bot.workspace or self._bot.team, "bot": self._bot.name}
 
 
+class SlackApi:
+    """Calls Slack's methods in the workspace of a place, within the rate limits."""
+
+    def __init__(self, workspaces: Workspaces, limiter: RateLimiter) -> None:
+        self._workspaces = workspaces
+        self.limiter = limiter
+
+    async def call(
+        self, method: str, place: ThreadKey, *, within: float | None = None, **arguments: Any
+    ) -> Any:
+        """Call a method, such as ``chat.update``, as soon as the rate limits allow.
+
+        `within`: raise NoRoom instead of waiting longer, in seconds of `RateLimiter.minute`.
+        """
+        team, channel = place.space, place.channel
+        while True:
+            wait = self.limiter.wait(method, team, channel)
+            if within is not None and wait > within * self.limiter.minute / 60:
+                raise NoRoom(method)
+            await self.limiter.acquire(method, team, channel)
+            try:
+                return await self._send(method, team, arguments)
+            except SlackApiError as error:
+                self._note_rate_limit(error, method, team, channel)
+
+    async def call_if_room(self, method: str, place: ThreadKey, **arguments: Any) -> Any:
+        """Call a method now; NoRoom if the rate limits do not allow it."""
+        team, channel = place.space, place.channel
+        if not self.limiter.try_acquire(method, team, channel):
+            raise NoRoom(method)
+        try:
+            return await self._send(method, team, arguments)
+        except SlackApiError as error:
+            self._note_rate_limit(error, method, team, channel)
+            raise NoRoom(method) from None
+
+    async def pages(
+        self, method: str, place: ThreadKey, *, within: float | None = None, **arguments: Any
+    ) -> AsyncIterator[Any]:
+        """The pages of an answer, one call each."""
+        cursor: str | None = None
+        while True:
+            page = await self.call(method, place, within=within, cursor=cursor, **arguments)
+            yield page
+            cursor = (page.get("response_metadata") or {}).get("next_cursor")
+            if not cursor:
+                return
+
+    async def post_privately(self, place: ThreadKey, user: str, text: str) -> str:
+        """Send a message that only one person sees, in a thread or a channel. Returns its ts."""
+        content = {"channel": place.channel, "thread_ts": place.thread or None, "text": text}
+        if not place.channel.startswith("D"):
+            sent = await self.call(EPHEMERAL, place, user=user, **content)
+            return str(sent["message_ts"])
+        notice = {"event_type": NOTICE_METADATA, "event_payload": {}}
+        posted = await self.call(POST, place, metadata=notice, **WITHOUT_PREVIEWS, **content)
+        return str(posted["ts"])
+
+    async def file(self, team: str, address: str, most: int) -> bytes:
+        """A file's content (`downloads.download`). Only Slack's own hosts get the token."""
+        client = await self._workspaces.client(team)
+        base = host_of(client.base_url)
+        hosts = frozenset(("https://files.slack.com",) if base == "https://slack.com" else (base,))
+        return await download(address, most, hosts, {"Authorization": f"Bearer {client.token}"})
+
+    async def _send(self, method: str, team: str, arguments: Mapping[str, Any]) -> Any:
+        client = await self._workspaces.client(team)
+        try:
+            return await getattr(client, method.replace(".", "_"))(**arguments)
+        except SlackApiError as error:
+            if (name := error_code(error)) in FINAL:
+                raise Refused(name, str(error.response.get("needed") or "")) from error
+            raise
+
+    def _note_rate_limit(self, error: SlackApiError, method: str, team: str, channel: str) -> None:
+        """Note a 429; raise every other error again."""
+        if error_code(error) != "ratelimited":
+            raise error
+        metrics.RATE_LIMITED.labels("slack", method).inc()
+        seconds = float(error.response.headers.get("Retry-After", 1))
+        self.limiter.block(method, team, channel, seconds)
+
+
 def new_client(
     token: str | None, base_url: str, session: aiohttp.ClientSession, timeout: int
 ) -> AsyncWebClient:
@@ -208,22 +203,6 @@ async def web_client(settings: SlackSettings) -> AsyncIterator[AsyncWebClient]:
             session,
             timeout=int(CALL_SECONDS - 5),
         )
-
-
-def next_cursor(page: Mapping[str, Any]) -> str | None:
-    """Where the page of an answer that follows this one begins; None for the last."""
-    return (page.get("response_metadata") or {}).get("next_cursor") or None
-
-
-async def all_pages(read: Callable[[str | None], Awaitable[Any]]) -> AsyncIterator[Any]:
-    """The pages of an answer; `read` is given the cursor of each, None for the first."""
-    cursor: str | None = None
-    while True:
-        page = await read(cursor)
-        yield page
-        cursor = next_cursor(page)
-        if cursor is None:
-            return
 
 
 async def identify(client: AsyncWebClient) -> Bot:

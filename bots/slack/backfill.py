@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import structlog
-from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.platform import Incoming, PlaceNames
-from bots.slack.api import NoRoom, SlackApi, Workspaces, all_pages
+from bots.slack.api import NoRoom, SlackApi, Workspaces
 from bots.slack.convert import earlier, link_to, team_of
 from bots.slack.users import Users
 from bots.summaries import RecentMessages
@@ -64,14 +62,8 @@ class Backfill:
         return PlaceNames(str(channel.get("name") or thread.channel), bot.name)
 
     async def channel(self, thread: ThreadKey) -> Mapping[str, Any]:
-        """What Slack says of a channel."""
-        client = await self._workspaces.client(thread.space)
-        found = await self._api.call(
-            "conversations.info",
-            thread.space,
-            thread.channel,
-            lambda: client.conversations_info(channel=thread.channel),
-        )
+        """Slack's description of a channel."""
+        found = await self._api.call("conversations.info", thread, channel=thread.channel)
         about: Mapping[str, Any] = found["channel"]
         return about
 
@@ -82,21 +74,17 @@ class Backfill:
 
     async def message(self, thread: ThreadKey, ts: str) -> Incoming | None:
         """One message of a thread; None where there is none to read."""
-        client = await self._workspaces.client(thread.space)
         answer = await self._api.call(
             "conversations.replies",
-            thread.space,
-            thread.channel,
-            lambda: client.conversations_replies(
-                channel=thread.channel,
-                ts=thread.thread,
-                oldest=ts,
-                latest=ts,
-                inclusive=True,
-                limit=1,
-                include_all_metadata=True,
-            ),
+            thread,
             within=EARLIER_SECONDS,
+            channel=thread.channel,
+            ts=thread.thread,
+            oldest=ts,
+            latest=ts,
+            inclusive=True,
+            limit=1,
+            include_all_metadata=True,
         )
         found = [message for message in answer["messages"] if message["ts"] == ts]
         return next(iter(await self._read(thread, found)), None)
@@ -148,10 +136,8 @@ class Backfill:
         An app that is distributed outside Slack's Marketplace gets one page of 15 messages a minute
         (docs.slack.dev, changelog of 2025-05-29).
         """
-        client = await self._workspaces.client(thread.space)
-        read = partial(self._page, client, thread, oldest, latest, within)
         try:
-            async for page in all_pages(read):
+            async for page in self._pages(thread, oldest, latest, within):
                 # Slack always sends the thread's first message too
                 yield [m for m in page["messages"] if float(oldest) < float(m["ts"])]
         except NoRoom:
@@ -170,29 +156,18 @@ class Backfill:
         return await self._is_member(place, person)
 
     async def _is_member(self, place: ThreadKey, person: str) -> bool:
-        client = await self._workspaces.client(place.space)
-
-        def read(cursor: str | None) -> Awaitable[Any]:
-            def members() -> Awaitable[Any]:
-                return client.conversations_members(
-                    channel=place.channel, cursor=cursor, limit=PAGE
-                )
-
-            return self._api.call("conversations.members", place.space, place.channel, members)
-
-        async for page in all_pages(read):
+        members = {"channel": place.channel, "limit": PAGE}
+        async for page in self._api.pages("conversations.members", place, **members):
             if person in page["members"]:
                 return True
         return False
 
     async def recent(self, place: ThreadKey, after: float, most: int) -> RecentMessages:
         """The newest messages of a thread or, without one, of a channel."""
-        client = await self._workspaces.client(place.space)
         found: dict[str, Mapping[str, Any]] = {}
         limited = False
-        read = partial(self._page, client, place, f"{after:.6f}", None, RECENT_SECONDS)
         try:
-            async for page in all_pages(read):
+            async for page in self._pages(place, f"{after:.6f}", None, RECENT_SECONDS):
                 found |= {m["ts"]: m for m in page["messages"] if float(m["ts"]) > after}
                 if not place.thread and len(found) > most:
                     break
@@ -211,43 +186,28 @@ class Backfill:
         """The messages of a thread or, without one, of a channel, since a time."""
         if place.thread:
             return await self.replies(place, oldest=f"{time:.6f}")
-        client = await self._workspaces.client(place.space)
         page = await self._api.call(
             "conversations.history",
-            place.space,
-            place.channel,
-            lambda: client.conversations_history(
-                channel=place.channel,
-                oldest=f"{time:.6f}",
-                limit=MESSAGES,
-                include_all_metadata=True,
-            ),
+            place,
+            channel=place.channel,
+            oldest=f"{time:.6f}",
+            limit=MESSAGES,
+            include_all_metadata=True,
         )
         found: Sequence[Mapping[str, Any]] = page["messages"]
         return found
 
-    async def _page(
-        self,
-        client: AsyncWebClient,
-        thread: ThreadKey,
-        oldest: str,
-        latest: str | None,
-        within: float | None,
-        cursor: str | None,
-    ) -> Any:
-        bounds: dict[str, Any] = {
-            "channel": thread.channel,
+    def _pages(
+        self, place: ThreadKey, oldest: str, latest: str | None, within: float | None
+    ) -> AsyncIterator[Any]:
+        arguments: dict[str, Any] = {
+            "channel": place.channel,
             "limit": PAGE,
             "include_all_metadata": True,
-            "cursor": cursor,
             "oldest": oldest,
             "latest": latest,
         }
-
-        def read() -> Awaitable[Any]:
-            if thread.thread:
-                return client.conversations_replies(ts=thread.thread, **bounds)
-            return client.conversations_history(**bounds)
-
-        method = "conversations.replies" if thread.thread else "conversations.history"
-        return await self._api.call(method, thread.space, thread.channel, read, within=within)
+        if not place.thread:
+            return self._api.pages("conversations.history", place, within=within, **arguments)
+        arguments["ts"] = place.thread
+        return self._api.pages("conversations.replies", place, within=within, **arguments)

@@ -89,16 +89,11 @@ def new_context(
     limiter: RateLimiter,
 ) -> Context:
     """What the handlers share, and the relay with its platform."""
-    api = SlackApi(limiter)
+    api = SlackApi(workspaces, limiter)
     users = Users(workspaces, limiter, settings.locale, settings.slack_admins)
     backfill = Backfill(workspaces, api, users)
     platform = SlackPlatform(
-        workspaces,
-        api,
-        backfill,
-        stores.history,
-        settings.job_lane,
-        streaming=settings.slack_streaming,
+        api, backfill, stores.history, settings.job_lane, streaming=settings.slack_streaming
     )
     relay_settings = replace(relay_settings, strangers=settings.slack_strangers)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)

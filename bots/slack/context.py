@@ -13,7 +13,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.actions import Actions, Actor, Outcome
 from bots.relay import Relay
-from bots.slack.api import SlackApi, Workspaces, post_privately
+from bots.slack.api import SlackApi, Workspaces
 from bots.slack.backfill import Backfill
 from bots.slack.components import Block, shortened
 from bots.slack.platform import SlackPlatform
@@ -86,8 +86,7 @@ class Context:
 
     async def send_privately(self, key: ThreadKey, user: str, text: str) -> None:
         """Send a message that only one person sees and that no history keeps."""
-        client = await self.workspaces.client(key.space)
-        await post_privately(self.api, client, key, user, shortened(text))
+        await self.api.post_privately(key, user, shortened(text))
 
     async def respond(
         self, team: str, url: str, text: str, blocks: Sequence[Block] = (), *, replace: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
-from bots.slack.api import NoRoom, SlackApi, Workspaces, next_cursor
+from bots.slack.api import NoRoom, SlackApi
 from core.types import Bounded, ThreadKey
 
 PAGES, PAGE = 5, 1000
@@ -23,8 +23,7 @@ WITHIN_SECONDS = 4.0
 class Audience:
     """Who sees what is said in a channel, as Slack tells."""
 
-    def __init__(self, workspaces: Workspaces, api: SlackApi) -> None:
-        self._workspaces = workspaces
+    def __init__(self, api: SlackApi) -> None:
         self._api = api
         self._members = Bounded[str, tuple[float, frozenset[str]]](100)
 
@@ -52,53 +51,34 @@ class Audience:
         return bool(people) and people <= await self._full_members(thread)
 
     async def _info(self, thread: ThreadKey, channel: str) -> Mapping[str, Any]:
-        client = await self._workspaces.client(thread.space)
-        answer = await self._call(
-            "conversations.info", thread, lambda: client.conversations_info(channel=channel)
+        answer = await self._api.call(
+            "conversations.info", thread, within=WITHIN_SECONDS, channel=channel
         )
         found: Mapping[str, Any] = answer["channel"]
         return found
 
     async def _people(self, thread: ThreadKey) -> frozenset[str]:
-        client = await self._workspaces.client(thread.space)
-
-        def page(cursor: str | None) -> Any:
-            return client.conversations_members(channel=thread.channel, cursor=cursor, limit=PAGE)
-
-        pages = await self._pages("conversations.members", thread, page)
+        pages = await self._pages("conversations.members", thread, channel=thread.channel)
         return frozenset(member for found in pages for member in found["members"])
 
     async def _full_members(self, thread: ThreadKey) -> frozenset[str]:
         at, members = self._members.get(thread.space, (0.0, frozenset[str]()))
         if at and time.monotonic() - at < KEPT_SECONDS:
             return members
-        client = await self._workspaces.client(thread.space)
-
-        def page(cursor: str | None) -> Any:
-            return client.users_list(cursor=cursor, limit=PAGE)
-
-        pages = await self._pages("users.list", thread, page)
-        users = [user for found in pages for user in found["members"]]
+        users = [u for page in await self._pages("users.list", thread) for u in page["members"]]
         members = frozenset(str(u["id"]) for u in users if _is_full_member(u, thread.space))
         self._members[thread.space] = (time.monotonic(), members)
         return members
 
-    async def _pages(self, method: str, thread: ThreadKey, page: Any) -> Sequence[Any]:
-        """Every page of an answer; none where there are too many."""
+    async def _pages(self, method: str, thread: ThreadKey, **arguments: Any) -> Sequence[Any]:
+        """Every page of an answer; none if there are too many."""
         found: list[Any] = []
-        cursor: str | None = None
-        for _ in range(PAGES):
-            answer = await self._call(method, thread, lambda: page(cursor))  # noqa: B023 -- at once
-            found.append(answer)
-            cursor = next_cursor(answer)
-            if cursor is None:
-                return found
-        return ()
-
-    async def _call(self, method: str, thread: ThreadKey, call: Any) -> Any:
-        return await self._api.call(
-            method, thread.space, thread.channel, call, within=WITHIN_SECONDS
-        )
+        pages = self._api.pages(method, thread, within=WITHIN_SECONDS, limit=PAGE, **arguments)
+        async for page in pages:
+            if len(found) == PAGES:
+                return ()
+            found.append(page)
+        return found
 
 
 def _is_shared(channel: Mapping[str, Any]) -> bool:

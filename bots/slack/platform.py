@@ -30,12 +30,10 @@ from bots.platform import (
 from bots.slack import components, task_cards
 from bots.slack.api import (
     CALL_SECONDS,
+    WITHOUT_PREVIEWS,
     NoRoom,
     Refused,
     SlackApi,
-    Workspaces,
-    fetch_file,
-    post_privately,
 )
 from bots.slack.backfill import Backfill
 from bots.slack.convert import LINK, PLATFORM, REPLY_METADATA
@@ -73,7 +71,6 @@ class SlackPlatform:
 
     def __init__(
         self,
-        workspaces: Workspaces,
         api: SlackApi,
         backfill: Backfill,
         history: History,
@@ -81,15 +78,14 @@ class SlackPlatform:
         *,
         streaming: bool = True,
     ) -> None:
-        self._workspaces = workspaces
         self._api = api
         self._pacer = ReplyPacer(api.limiter)
         self._backfill = backfill
-        self._audience = Audience(workspaces, api)
+        self._audience = Audience(api)
         self._history = history
         self._model = model
-        self._streams = Streams(workspaces, api, wanted=streaming)
-        self._indicator = StatusIndicator(workspaces, api)
+        self._streams = Streams(api, wanted=streaming)
+        self._indicator = StatusIndicator(api)
         self.intake = Intake()
         self._live = Bounded[str, LiveReply](KEPT_REPLIES)
         self._open = Bounded[str, Delivery](KEPT_REPLIES)
@@ -189,11 +185,9 @@ class SlackPlatform:
     async def _post_privately(self, delivery: Delivery, part: Part) -> str:
         """For only the person who asked to see. Slack shows it in a thread only if that exists."""
         thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
         begins = thread.thread == delivery.turn
         place = replace(thread, thread="") if begins else thread
-        text = components.escape(part.text)
-        return await post_privately(self._api, client, place, delivery.author, text)
+        return await self._api.post_privately(place, delivery.author, components.escape(part.text))
 
     async def _stream(self, delivery: Delivery, part: Part, live: LiveReply) -> str | None:
         """Start a native stream, if the part will grow and the rate limits allow it."""
@@ -215,21 +209,16 @@ class SlackPlatform:
 
     async def _post(self, delivery: Delivery, part: Part, live: LiveReply) -> str:
         thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
 
         async def send(**content: Any) -> Any:
             return await self._api.call(
                 POST,
-                thread.space,
-                thread.channel,
-                lambda: client.chat_postMessage(
-                    channel=thread.channel,
-                    thread_ts=thread.thread,
-                    metadata=_metadata(delivery, part),
-                    unfurl_links=False,
-                    unfurl_media=False,
-                    **content,
-                ),
+                thread,
+                channel=thread.channel,
+                thread_ts=thread.thread,
+                metadata=_metadata(delivery, part),
+                **WITHOUT_PREVIEWS,
+                **content,
             )
 
         try:
@@ -266,17 +255,16 @@ class SlackPlatform:
     async def _tell_person(self, delivery: Delivery, refusal: Refused) -> None:
         """Tell the person why there is no reply: where they asked, else in a direct message."""
         key, person = delivery.thread, delivery.author
-        client = await self._workspaces.client(key.space)
         invite = "cannot_post" if refusal.error in NOT_A_MEMBER else "post_refused"
         channel = f"<#{key.channel}>"
         sentence = say(invite, self._locale(delivery), channel=channel, error=refusal.error)
         with contextlib.suppress(SlackApiError, PlatformRefused):
             try:
-                await post_privately(self._api, client, key, person, sentence)
+                await self._api.post_privately(key, person, sentence)
             except (SlackApiError, PlatformRefused):
                 if direct := await self._direct_channel(key.space, person):
                     place = replace(key, channel=direct, thread="")
-                    await post_privately(self._api, client, place, person, sentence)
+                    await self._api.post_privately(place, person, sentence)
 
     async def _direct_channel(self, team: str, person: str) -> str | None:
         """The channel in which the person has written to the bot directly, if it is remembered."""
@@ -363,15 +351,14 @@ class SlackPlatform:
 
     async def _update(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> None:
         thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
         call = self._api.call_if_room if part.end is None and part.last else self._api.call
 
         async def update() -> Any:
             content = self._content(delivery, part, live)
-            return await client.chat_update(channel=thread.channel, ts=message, **content)
+            return await call("chat.update", thread, channel=thread.channel, ts=message, **content)
 
         try:
-            await call("chat.update", thread.space, thread.channel, update)
+            await update()
         except Refused as refusal:
             if refusal.error == "streaming_state_conflict":
                 await self._streams.end(delivery, message)  # an earlier process began it
@@ -379,7 +366,8 @@ class SlackPlatform:
             else:
                 _check_message(refusal)
                 self._change_form(part, live, refusal)
-            await self._api.call("chat.update", thread.space, thread.channel, update)
+            call = self._api.call
+            await update()
         self._sent(delivery, part, live, message)
 
     async def _continue_stream(
@@ -438,20 +426,13 @@ class SlackPlatform:
 
     async def remove(self, delivery: Delivery, message: str) -> None:
         thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
-        await self._api.call(
-            "chat.delete",
-            thread.space,
-            thread.channel,
-            lambda: client.chat_delete(channel=thread.channel, ts=message),
-        )
+        await self._api.call("chat.delete", thread, channel=thread.channel, ts=message)
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         return await self._backfill.find(delivery, index)
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
-        client = await self._workspaces.client(thread.space)
-        return await fetch_file(client, file.address, most)
+        return await self._api.file(thread.space, file.address, most)
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
         return await self._backfill.names(thread)

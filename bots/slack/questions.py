@@ -11,12 +11,12 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import structlog
 
 from bots.platform import Incoming, PlatformRefused
 from bots.slack import components
+from bots.slack.api import WITHOUT_PREVIEWS
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, QUESTION_METADATA, links_in
 from bots.slack.rate_limits import POST
@@ -126,21 +126,16 @@ class Questions:
     async def _post(self, question: Question, locale: str) -> str:
         """Post the question where all can see it, in the person's name."""
         place = question.place
-        client = await self._context.workspaces.client(place.space)
         text = components.escape(question.text)
         shown = say("asked", locale, person=f"<@{question.user}>", text=text)
-        answer: Any = await self._context.api.call(
+        answer = await self._context.api.call(
             POST,
-            place.space,
-            place.channel,
-            lambda: client.chat_postMessage(
-                channel=place.channel,
-                thread_ts=place.thread or None,
-                text=components.shortened(shown),
-                metadata={"event_type": QUESTION_METADATA, "event_payload": _payload(question)},
-                unfurl_links=False,
-                unfurl_media=False,
-            ),
+            place,
+            channel=place.channel,
+            thread_ts=place.thread or None,
+            text=components.shortened(shown),
+            metadata={"event_type": QUESTION_METADATA, "event_payload": _payload(question)},
+            **WITHOUT_PREVIEWS,
         )
         return str(answer["ts"])
 

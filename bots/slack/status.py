@@ -16,7 +16,7 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
-from bots.slack.api import NoRoom, SlackApi, Workspaces
+from bots.slack.api import NoRoom, SlackApi
 from bots.slack.convert import is_person
 from bots.slack.rate_limits import LiveReply
 from core.types import ThreadKey
@@ -36,8 +36,7 @@ log = structlog.get_logger()
 class StatusIndicator:
     """Sets and clears statuses and sessions. The caller holds the reply's `lock`."""
 
-    def __init__(self, workspaces: Workspaces, api: SlackApi) -> None:
-        self._workspaces = workspaces
+    def __init__(self, api: SlackApi) -> None:
         self._api = api
 
     # -- the status -----------------------------------------------------------------------------
@@ -68,17 +67,13 @@ class StatusIndicator:
             await self.show(thread, live, sentence)
 
     async def _set(self, thread: ThreadKey, sentence: str) -> None:
-        client = await self._workspaces.client(thread.space)
         await self._api.call_if_room(
             STATUS,
-            thread.space,
-            thread.channel,
-            lambda: client.assistant_threads_setStatus(
-                channel_id=thread.channel,
-                thread_ts=thread.thread,
-                status=sentence,
-                loading_messages=[sentence] if sentence else None,
-            ),
+            thread,
+            channel_id=thread.channel,
+            thread_ts=thread.thread,
+            status=sentence,
+            loading_messages=[sentence] if sentence else None,
         )
 
     # -- the session ----------------------------------------------------------------------------
@@ -91,32 +86,15 @@ class StatusIndicator:
         if is_person(person):
             more["initiator_user_id"] = person
         with contextlib.suppress(NoRoom, SlackApiError, PlatformRefused):
-            client = await self._workspaces.client(thread.space)
-            await self._api.call_if_room(
-                SESSION,
-                thread.space,
-                thread.channel,
-                lambda: client.agents_sessions_setStatus(
-                    channel_id=thread.channel,
-                    thread_ts=thread.thread,
-                    status="processing",
-                    **more,
-                ),
-            )
+            place = {"channel_id": thread.channel, "thread_ts": thread.thread}
+            await self._api.call_if_room(SESSION, thread, status="processing", **place, **more)
             live.session = True
 
     async def end_session(self, thread: ThreadKey) -> None:
         """End ``processing``, whichever process began it."""
-        client = await self._workspaces.client(thread.space)
+        place = {"channel_id": thread.channel, "thread_ts": thread.thread}
         try:
-            await self._api.call(
-                SESSION,
-                thread.space,
-                thread.channel,
-                lambda: client.agents_sessions_setStatus(
-                    channel_id=thread.channel, thread_ts=thread.thread, status="active"
-                ),
-            )
+            await self._api.call(SESSION, thread, status="active", **place)
         except Exception as error:  # the reply matters more
             log.info("a session was left open", error=repr(error))
 

@@ -13,7 +13,7 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused
-from bots.slack.api import NoRoom, Refused, SlackApi, Workspaces, error_code
+from bots.slack.api import NoRoom, Refused, SlackApi, error_code
 from bots.slack.components import Block
 from bots.slack.convert import is_person
 from bots.slack.error_codes import (
@@ -42,8 +42,7 @@ log = structlog.get_logger()
 class Streams:
     """The workspaces' streams."""
 
-    def __init__(self, workspaces: Workspaces, api: SlackApi, *, wanted: bool = True) -> None:
-        self._workspaces = workspaces
+    def __init__(self, api: SlackApi, *, wanted: bool = True) -> None:
         self._api = api
         self._wanted = wanted
         self._refused = Bounded[tuple[str, str], float](KEPT_REFUSALS)
@@ -89,20 +88,16 @@ class Streams:
         return message
 
     async def _start(self, delivery: Delivery, content: Mapping[str, Any]) -> str | None:
-        thread, team = delivery.thread, delivery.thread.space
-        client = await self._workspaces.client(team)
+        thread = delivery.thread
         try:
             answer = await self._api.call_if_room(
                 "chat.startStream",
-                team,
-                thread.channel,
-                lambda: client.chat_startStream(
-                    channel=thread.channel,
-                    thread_ts=thread.thread,
-                    recipient_team_id=delivery.note.get("team", team),
-                    recipient_user_id=delivery.author,
-                    **content,
-                ),
+                thread,
+                channel=thread.channel,
+                thread_ts=thread.thread,
+                recipient_team_id=delivery.note.get("team", thread.space),
+                recipient_user_id=delivery.author,
+                **content,
             )
         except NoRoom:
             return None
@@ -118,17 +113,13 @@ class Streams:
         if not text:
             return
         thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
         content: dict[str, Any] = (
             {"chunks": [text_chunk(text)]}
             if self._has_cards(delivery, message)
             else {"markdown_text": text}
         )
         await self._api.call_if_room(
-            "chat.appendStream",
-            thread.space,
-            thread.channel,
-            lambda: client.chat_appendStream(channel=thread.channel, ts=message, **content),
+            "chat.appendStream", thread, channel=thread.channel, ts=message, **content
         )
 
     def _has_cards(self, delivery: Delivery, message: str) -> bool:
@@ -182,12 +173,8 @@ class Streams:
 
     async def _stop(self, delivery: Delivery, message: str, **content: Any) -> None:
         thread = delivery.thread
-        client = await self._workspaces.client(thread.space)
         await self._api.call(
-            "chat.stopStream",
-            thread.space,
-            thread.channel,
-            lambda: client.chat_stopStream(channel=thread.channel, ts=message, **content),
+            "chat.stopStream", thread, channel=thread.channel, ts=message, **content
         )
 
 

@@ -21,6 +21,7 @@ from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
+from core.ports import Stores
 from core.worker import Worker, WorkerSettings
 from storage.audit import RedisAudit
 from storage.rules import RedisRules
