@@ -131,7 +131,7 @@ dist: setup .venv-images/.ready
 # Pages that are written from the code.
 docs: setup
 	$(BIN)/python -m storage.privacy
-	$(BIN)/python -m bots.command_tables
+	$(BIN)/python -m tests.pages
 
 # Which types of models the engine serves: the table that a pull reads, and the page.
 architectures: setup

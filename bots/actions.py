@@ -327,11 +327,9 @@ class Actions:
         self, actor: Actor, place: Place, words: str, locale: str, ids: Callable[[str], str] = str
     ) -> str:
         """The answer to ``config …`` in a place: see `Access.configure`."""
-        if refusal := await self.refusal(actor, place.any_thread):
-            return refusal.sentence(locale)
-        if not await self.is_admin(actor, place.any_thread):
-            return strings.say("admins_only", locale)
         thread = place.any_thread
+        if (refused := await self._refuse_others(actor, thread, locale)) is not None:
+            return refused
         lane = (await self._relay.access.rulebook.rules(thread)).model or self._relay.settings.lane
         count_tokens = partial(
             self._relay.one_off_jobs.try_to_count_tokens, thread, actor.person, lane
@@ -342,11 +340,15 @@ class Actions:
 
     async def audited(self, actor: Actor, place: Place, locale: str) -> str:
         """The newest entries of a place's audit log."""
-        if refusal := await self.refusal(actor, place.any_thread):
-            return refusal.sentence(locale)
-        if not await self.is_admin(actor, place.any_thread):
-            return strings.say("admins_only", locale)
+        if (refused := await self._refuse_others(actor, place.any_thread, locale)) is not None:
+            return refused
         return await self._relay.access.audited(place, actor.person, locale)
+
+    async def _refuse_others(self, actor: Actor, thread: ThreadKey, locale: str) -> str | None:
+        """None for an admin; else the refusal, which may be silent."""
+        if refusal := await self.refusal(actor, thread):
+            return refusal.sentence(locale)
+        return None if await self.is_admin(actor, thread) else strings.say("admins_only", locale)
 
 
 def _asked_by(

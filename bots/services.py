@@ -38,19 +38,16 @@ from core.observe import metrics
 from core.ports import Engine
 from core.settings import Settings
 from core.worker import Worker, WorkerSettings
-from storage.audit import RedisAudit
 from storage.connect import Connection, connect
 from storage.deliveries import RedisDeliveries
 from storage.embedded_server import embedded_server
-from storage.feedback import RedisFeedback
+from storage.feedback import RedisFeedback, RedisPreferences
 from storage.history import RedisHistory
 from storage.keys import DAY
 from storage.lua import Replication
-from storage.preferences import RedisPreferences
 from storage.queue import RedisQueue
-from storage.rules import RedisRules
-from storage.shared import RedisLeases, RedisOutbox, RedisSecrets
-from storage.status import RedisReports
+from storage.rules import RedisAudit, RedisRules
+from storage.shared import RedisLeases, RedisOutbox, RedisReports, RedisSecrets
 from storage.store import Limits, Store
 
 if TYPE_CHECKING:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import structlog
 
-from core.queue_types import Opinion, Place, Rating
-from core.types import ThreadKey, Verdict
+from core.ports import RuleBook
+from core.queue_types import Opinion, Place, Rating, Sample, StoredDuel
+from core.types import DIRECT, ThreadKey, Verdict
 from storage import codec, keys
 from storage.store import Store
 
@@ -71,3 +77,106 @@ class RedisFeedback:
             ):
                 found.setdefault((opinion.job, opinion.by), opinion)
         return list(found.values())[:most]
+
+
+AT_ONCE = 20
+"""Threads of one script."""
+
+log = structlog.get_logger()
+
+
+class RedisPreferences:
+    """Samples and duels, read by place or by person, and who opted out."""
+
+    def __init__(self, store: Store, rulebook: RuleBook) -> None:
+        self._store = store
+        self._rulebook = rulebook
+
+    # -- opting out -----------------------------------------------------------------------------
+
+    async def opt_out(self, place: Place, person: str, *, out: bool = True) -> None:
+        whom = {"space": _space(place), "person": person, "out": out, "most": AT_ONCE}
+        for bucket in self._buckets(place):
+            done, went = 0, AT_ONCE
+            while went == AT_ONCE:
+                went = await self._store.run("opt_out", bucket, **{"from": done}, **whom)
+                done += went
+
+    async def has_opted_out(self, place: Place, person: str) -> bool:
+        name = keys.key("optouts", self._store.bucket(place.any_thread))
+        return bool(await self._store.command("hexists", name, f"{_space(place)} {person}"))
+
+    async def digest(self, place: Place, person: str) -> str:
+        """A name for a person that says nothing to who has not this store."""
+        name = keys.key("salt", self._store.bucket(place.any_thread))
+        life = keys.seconds_of("salt")
+        await self._store.command("set", name, secrets.token_hex(16), life, None, True)  # NX
+        salt = await self._store.command("get", name)
+        whom = f"{_space(place)}:{person}".encode()
+        return hmac.new(salt.encode(), whom, hashlib.sha256).hexdigest()[:32]
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def samples(self, place: Place) -> AsyncIterator[Sample]:
+        """The samples of a channel or a space, without those that an author has forbidden."""
+        async for thread in self._threads(place):
+            for sample in await self._samples_of(thread):
+                yield sample
+
+    async def duels(self, place: Place) -> AsyncIterator[StoredDuel]:
+        """The duels of a channel or a space that have two answers."""
+        async for thread in self._threads(place):
+            for job, entry, fields in await self._kept(thread, "duel"):
+                if "order" in fields:
+                    try:
+                        yield codec.decode_duel(thread, job, entry, fields)
+                    except codec.Undecodable as error:
+                        log.warning("a duel is not understood", job=job, error=str(error))
+
+    async def of_person(self, place: Place, person: str) -> AsyncIterator[Sample]:
+        for bucket in self._buckets(place):
+            name = keys.key("person", bucket, f"{_space(place)}:{person}")
+            for text in await self._store.command("zrange", name, 0, -1):
+                for sample in await self._samples_of(ThreadKey.parse(text)):
+                    if person in sample.authors or person in sample.votes:
+                        yield sample
+
+    async def _samples_of(self, thread: ThreadKey) -> list[Sample]:
+        found = []
+        rows = await self._kept(thread, "sample")
+        if rows:
+            rows = await self._kept(thread, "sample", await self._denied(thread, rows))
+        for job, entry, fields in rows:
+            try:
+                found.append(codec.decode_sample(thread, job, entry, fields))
+            except codec.Undecodable as error:
+                log.warning("a sample is not understood", job=job, error=str(error))
+        return found
+
+    async def _denied(self, thread: ThreadKey, rows: Iterable[tuple[str, str, Any]]) -> list[str]:
+        people = {person for _, entry, _ in rows for person in codec.load(entry)["authors"]}
+        return list(await self._rulebook.denied(thread, people))
+
+    async def _kept(
+        self, thread: ThreadKey, key: str, denied: Iterable[str] = ()
+    ) -> list[tuple[str, str, dict[str, str]]]:
+        rows = await self._store.run(
+            "read_kept", self._store.bucket(thread), thread=str(thread), key=key,
+            denied=list(denied),
+        )  # fmt: skip
+        return [(job, entry, codec.flatten(flat)) for job, entry, flat in rows]
+
+    async def _threads(self, place: Place) -> AsyncIterator[ThreadKey]:
+        for bucket in self._buckets(place):
+            for name in await self._store.command("zrange", keys.key("threads", bucket), 0, -1):
+                if name.startswith(f"{place}:"):
+                    yield ThreadKey.parse(name)
+
+    def _buckets(self, place: Place) -> Iterable[int]:
+        if place.space == DIRECT and place.channel is None:
+            return self._store.all_buckets()
+        return [self._store.bucket(place.any_thread)]
+
+
+def _space(place: Place) -> str:
+    return str(replace(place, channel=None))

@@ -1,10 +1,13 @@
-"""State that the processes of a platform share: leases, secrets, and questions not yet posted."""
+"""State that processes share: leases, secrets, questions not yet posted, and their reports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 
-from storage import keys
+from core.queue_types import ProcessReport, ServerState
+from storage import codec, keys
 from storage.store import Store
 
 
@@ -83,3 +86,57 @@ class RedisOutbox:
     async def remove(self, name: str, id_: str) -> bool:
         """Remove a text; whether it was there."""
         return bool(await self._store.command("hdel", keys.key("outbox", 0, name), id_))
+
+
+REPORT_FIELDS = tuple(field.name for field in fields(ProcessReport))
+REPORTS = keys.key("reports", 0)
+
+
+class RedisReports:
+    """`core.ports.ReportBoard`: a hash in the first bucket, with a field for each process."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def report(self, report: ProcessReport) -> None:
+        await self._store.command("hset", REPORTS, report.name, codec.dump(asdict(report)))
+        await self._store.command("expire", REPORTS, keys.HOUR)
+
+    async def withdraw(self, name: str) -> None:
+        await self._store.command("hdel", REPORTS, name)
+
+    async def reports(self) -> Sequence[ProcessReport]:
+        found = []
+        for name, text in (await self._store.command("hgetall", REPORTS)).items():
+            values = codec.load(text)
+            report = ProcessReport(**{key: values[key] for key in REPORT_FIELDS if key in values})
+            if time.time() - report.at > keys.HOUR:
+                await self._store.command("hdel", REPORTS, name)
+            else:
+                found.append(report)
+        return sorted(found, key=lambda report: (report.part, report.name))
+
+    async def oldest_wait(self) -> float:
+        """Seconds since the arrival of the oldest message that is owed a reply; 0: none is."""
+        oldest = 0.0
+        for bucket in self._store.all_buckets():
+            first = await self._store.command("zrange", keys.key("deadlines", bucket), 0, 0)
+            for job in first:
+                at = await self._store.command("hget", keys.key("job", bucket, job), "at")
+                oldest = max(oldest, time.time() - int(at) / 1000) if at else oldest
+        return oldest
+
+    async def server(self) -> ServerState:
+        """Of a Cluster, its default node."""
+        info = await self._store.command("info")
+        if "redis_version" not in info:  # a Cluster answers by node
+            info = next(iter(info.values()))
+        valkey = info.get("valkey_version")
+        return ServerState(
+            name=f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}",
+            memory=int(info.get("used_memory", 0)),
+            limit=int(info.get("maxmemory", 0)),
+            evicted=int(info.get("evicted_keys", 0)),
+            file_ok=info.get("aof_last_write_status", "ok") == "ok"
+            and info.get("rdb_last_bgsave_status", "ok") == "ok",
+        )

@@ -1,12 +1,15 @@
-"""What a page says to a machine: its commands, and every piece of inline code."""
+"""The parts of a page that a machine can check or write: commands, inline code, tables."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+
+from bots import platforms
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -105,3 +108,36 @@ def _piped(page: str, line: str, *, named: bool = False) -> Iterator[Command]:
 def _without_options(code: str) -> str:
     """`config PLACE [NAME [VALUE]]` -> `config PLACE NAME VALUE`; `admin ...` -> `admin`."""
     return re.sub(r" (\.\.\.|…)(?= |$)", " ", re.sub(r"[\[\]]", "", code)).strip()
+
+
+# -- the tables of commands, which `make docs` writes into the platforms' READMEs ------------------
+
+BEGIN, END = "<!-- commands: by make docs -->", "<!-- end of commands -->"
+
+
+def table(rows: Sequence[tuple[str, str, str]]) -> str:
+    """The rows as a Markdown table: a command in English, in Japanese, and what it does."""
+    lines = [f"| {command} | {japanese} | {about} |" for command, japanese, about in rows]
+    return "\n".join(("| command | in Japanese | what it does |", "|---|---|---|", *lines))
+
+
+def page_of(platform: str) -> Path:
+    return ROOT / "bots" / platform / "README.md"
+
+
+def rewritten(platform: str, page: str) -> str:
+    """The page with the platform's table as the code has it."""
+    rows = import_module(f"bots.{platform}.commands").described()
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}"
+
+
+def with_tables() -> Sequence[str]:
+    """The platforms whose page has a table of commands."""
+    pages = {name: page_of(name) for name in platforms.names()}
+    return [name for name, page in pages.items() if page.is_file() and BEGIN in page.read_text()]
+
+
+if __name__ == "__main__":
+    for name in with_tables():
+        page_of(name).write_text(rewritten(name, page_of(name).read_text()))

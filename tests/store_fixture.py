@@ -21,9 +21,8 @@ from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey,
 from core.worker import Worker, WorkerSettings
 from storage import codec, keys
 from storage.deliveries import RedisDeliveries
-from storage.feedback import RedisFeedback
+from storage.feedback import RedisFeedback, RedisPreferences
 from storage.history import RedisHistory
-from storage.preferences import RedisPreferences
 from storage.queue import RedisQueue
 from storage.rules import RedisRules
 from storage.shared import RedisOutbox, RedisSecrets

@@ -16,8 +16,7 @@ from core.access_policy import Asker, Permit, Policy, Quota
 from core.place_rules import DAY, Rules
 from core.queue_types import Commit, Place, Receipt, Regeneration
 from core.types import Done, Failed, ThreadKey, Usage
-from storage.audit import RedisAudit
-from storage.rules import RedisRules
+from storage.rules import RedisAudit, RedisRules
 from tests.store_fixture import LANE, THREAD, StoreFixture
 
 CHANNEL = Place("slack", "T1", "C1")

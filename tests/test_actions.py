@@ -12,8 +12,7 @@ from bots.strings import guess, locale_for
 from core.access_policy import Policy
 from core.queue_types import Place
 from core.types import Cancelled, Done, FinishReason, ThreadKey, Usage
-from storage.audit import RedisAudit
-from storage.rules import RedisRules
+from storage.rules import RedisAudit, RedisRules
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, THREAD, StoreFixture
 

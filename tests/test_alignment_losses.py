@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.alignment import losses, ppo
+from core.alignment import losses
 from core.alignment.examples import Encoded
 from core.alignment.losses import Batch
 
@@ -92,7 +92,7 @@ def test_a_reward_model_loses_a_bit_where_it_cannot_tell() -> None:
 #
 # Two replies: one of two tokens with score 1, one of a single token with score -1.
 
-SETTINGS = ppo.PpoSettings(
+SETTINGS = losses.PpoSettings(
     kl=0.1, clip=0.2, value_clip=0.2, value_weight=0.1, discount=1.0, smoothing=0.5
 )
 MASK = torch.tensor([[True, True], [True, False]])
@@ -113,15 +113,15 @@ def close(found: Tensor, wanted: Tensor) -> bool:
 
 
 def test_distance_is_paid_for_at_each_token_and_the_score_comes_with_the_last() -> None:
-    assert close(ppo.rewards(SCORES, OLD, REFERENCE, MASK, SETTINGS.kl), REWARDS)
+    assert close(losses.rewards(SCORES, OLD, REFERENCE, MASK, SETTINGS.kl), REWARDS)
 
 
 def test_advantages_are_summed_from_the_end() -> None:
-    assert close(ppo.advantages(REWARDS, VALUES, MASK, SETTINGS), ADVANTAGES)
+    assert close(losses.advantages(REWARDS, VALUES, MASK, SETTINGS), ADVANTAGES)
 
 
 def test_whitened_advantages_have_mean_0_and_variance_1_over_the_tokens() -> None:
-    found = ppo.whitened(ADVANTAGES, MASK)
+    found = losses.whitened(ADVANTAGES, MASK)
     # mean 0.8 / 3; deviations 0.7/3, 1.3/3, -2/3; variance 6.18 / 27
     spread = (6.18 / 27) ** 0.5
     wanted = torch.tensor([[0.7 / 3, 1.3 / 3], [-2 / 3, 0.0]]) / spread
@@ -132,14 +132,14 @@ def test_a_ratio_out_of_bounds_gains_nothing_more() -> None:
     new = OLD + torch.tensor([[log(1.5), log(0.9)], [log(0.5), 5.0]])
     gains = torch.tensor([[0.5, -1.0], [-0.4, 9.0]])
     # 1.2 x 0.5 (clipped), 0.9 x -1, 0.8 x -0.4 (clipped): the smaller gain each time
-    found = ppo.policy_loss(new, OLD, gains, MASK, SETTINGS.clip)
+    found = losses.policy_loss(new, OLD, gains, MASK, SETTINGS.clip)
     assert found.item() == pytest.approx(-(0.6 - 0.9 - 0.32) / 3)
-    assert ppo.clipped_share(new, OLD, MASK, SETTINGS.clip).item() == pytest.approx(2 / 3)
+    assert losses.clipped_share(new, OLD, MASK, SETTINGS.clip).item() == pytest.approx(2 / 3)
 
 
 def test_a_clipped_token_has_no_gradient() -> None:
     new = (OLD + torch.tensor([[log(1.5), 0.0], [0.0, 0.0]])).requires_grad_()
-    ppo.policy_loss(new, OLD, torch.ones_like(OLD), MASK, SETTINGS.clip).backward()  # type: ignore[no-untyped-call]
+    losses.policy_loss(new, OLD, torch.ones_like(OLD), MASK, SETTINGS.clip).backward()  # type: ignore[no-untyped-call]
     assert new.grad is not None
     assert new.grad.tolist() == [[0.0, pytest.approx(-1 / 3)], [pytest.approx(-1 / 3), 0.0]]
 
@@ -149,5 +149,5 @@ def test_a_value_that_moved_too_far_is_held_to_where_it_may_be() -> None:
     assert close(returns, torch.tensor([[0.7, 1.1], [-1.0, 0.0]]))
     new = torch.tensor([[0.7, 0.5], [-0.7, 0.0]])
     # errors: max(0, 0.7 - 0.4) = 0.3; 0.6 (moved by 0.1); 0.3 (moved by 0.1)
-    found = ppo.value_loss(new, VALUES, returns, MASK, SETTINGS.value_clip)
+    found = losses.value_loss(new, VALUES, returns, MASK, SETTINGS.value_clip)
     assert found.item() == pytest.approx(0.5 * (0.09 + 0.36 + 0.09) / 3)

@@ -8,7 +8,7 @@ from bots.strings import say
 from core.access_policy import Policy
 from core.place_rules import Rules
 from core.queue_types import Place
-from storage.preferences import RedisPreferences
+from storage.feedback import RedisPreferences
 from storage.rules import RedisRules
 from tests.local_discord import payloads as p
 from tests.local_discord.deployment import ALICE, BOB, LANE, DiscordDeployment

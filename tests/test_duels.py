@@ -17,7 +17,7 @@ from core.place_rules import Rules
 from core.queue_types import Claim, Commit, DuelSettings, Place, Receipt, Regeneration
 from core.types import Delta, Done, Duel, Job, ThreadKey, Turn, Usage, Verdict
 from storage import keys
-from storage.preferences import RedisPreferences
+from storage.feedback import RedisPreferences
 from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, THREAD, StoreFixture

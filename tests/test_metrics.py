@@ -25,7 +25,7 @@ from core.settings import load_settings
 from core.types import ThreadKey
 from core.worker import Worker, WorkerSettings
 from storage import keys
-from storage.status import RedisReports
+from storage.shared import RedisReports
 from tests.local_discord.deployment import ALICE, discord_deployment, words
 from tests.local_slack.deployment import slack_deployment
 from tests.open_access import EVERYBODY, OPEN_RULES

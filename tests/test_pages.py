@@ -14,7 +14,6 @@ import click
 import pytest
 import yaml
 
-from bots import command_tables
 from bots.cli.commands import benchmark_names
 from bots.cli.commands import henji as henji_command
 from bots.platforms import load, settings_classes
@@ -23,7 +22,19 @@ from core.observe import metrics
 from core.place_rules import NAMES as RULES
 from core.settings import Settings, environment_name
 from tests.compose_redis import compose_redis
-from tests.pages import PAGES, ROOT, Command, blocks, commands, commands_in_comments, inline, read
+from tests.pages import (
+    PAGES,
+    ROOT,
+    Command,
+    blocks,
+    commands,
+    commands_in_comments,
+    inline,
+    page_of,
+    read,
+    rewritten,
+    with_tables,
+)
 from tests.processes import in_a_shell
 from tests.test_docker import services
 from tests.test_kubernetes import WORKLOADS
@@ -412,7 +423,7 @@ def test_the_installation_takes_torchs_build_from_the_index_that_is_named() -> N
 
 
 def test_the_tables_of_commands_are_those_of_the_code() -> None:
-    assert {"slack", "discord"} <= {*command_tables.with_tables()}
-    for name in command_tables.with_tables():
-        page = command_tables.page_of(name).read_text()
-        assert command_tables.rewritten(name, page) == page, "make docs writes it"
+    assert {"slack", "discord"} <= {*with_tables()}
+    for name in with_tables():
+        page = page_of(name).read_text()
+        assert rewritten(name, page) == page, "make docs writes it"

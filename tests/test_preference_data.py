@@ -17,7 +17,7 @@ from core.models.manifest import Manifest
 from core.queue_types import Sample, Trace
 from core.types import ThreadKey, Turn
 from storage import codec
-from storage.preferences import RedisPreferences
+from storage.feedback import RedisPreferences
 from storage.rules import RedisRules
 from tests.processes import in_a_shell
 from tests.store_fixture import THREAD, StoreFixture

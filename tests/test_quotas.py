@@ -13,8 +13,7 @@ from core.queue_types import Claim, Place
 from core.settings import Settings
 from core.types import Delta, Failed, ThreadKey
 from storage import keys
-from storage.audit import RedisAudit
-from storage.rules import RedisRules
+from storage.rules import RedisAudit, RedisRules
 from tests.store_fixture import LANE, THREAD, StoreFixture
 
 QUOTA = Quota(person_messages=100)

@@ -14,8 +14,7 @@ from bots.relay import Relay, RelaySettings
 from core.access_policy import Asker, Policy
 from core.queue_types import Place
 from core.types import ThreadKey, Turn
-from storage.audit import RedisAudit
-from storage.rules import RedisRules
+from storage.rules import RedisAudit, RedisRules
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, StoreFixture
 

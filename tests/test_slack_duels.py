@@ -14,7 +14,7 @@ from core.access_policy import Policy
 from core.place_rules import Rules
 from core.queue_types import Place
 from storage import codec
-from storage.preferences import RedisPreferences
+from storage.feedback import RedisPreferences
 from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.waiting import until

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from bots.slack import components, task_cards
+from bots.slack import components, streams
 from core.types import Failed
 from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
@@ -177,31 +177,31 @@ async def test_a_killed_adapter_leaves_its_replies_to_the_next(
 # -- task cards -----------------------------------------------------------------------------------
 
 
-def titles(chunks: list[task_cards.Chunk]) -> list[str]:
+def titles(chunks: list[streams.Chunk]) -> list[str]:
     return [chunk["title"] for chunk in chunks]
 
 
 def test_a_reply_that_comes_soon_has_no_cards() -> None:
-    assert task_cards.opening([], 9.0, "en") == []
-    assert task_cards.opening([("thinking", 7.0)], 9.0, "en") == []
+    assert streams.opening([], 9.0, "en") == []
+    assert streams.opening([("thinking", 7.0)], 9.0, "en") == []
 
 
 def test_cards_say_how_long_each_step_took() -> None:
     steps = [("thinking", 1.0), ("queued", 1.2), ("thinking", 14.2)]
-    assert titles(task_cards.opening(steps, 16.2, "en"))[1:] == [
+    assert titles(streams.opening(steps, 16.2, "en"))[1:] == [
         "Waited in line: 13 s",
         "Read and thought: 2 s",
         "Writing the reply",
     ]
-    alone = task_cards.opening([("thinking", 1.0), ("queued", 1.2)], 16.2, "ja")
+    alone = streams.opening([("thinking", 1.0), ("queued", 1.2)], 16.2, "ja")
     assert titles(alone)[1:] == ["順番待ち: 15秒", "返事を書く"]
 
 
 @pytest.fixture
 async def carded(deployment: SlackDeployment, monkeypatch: pytest.MonkeyPatch) -> SlackDeployment:
     """Every streamed reply has cards."""
-    monkeypatch.setattr(task_cards, "SECONDS", 0.0)
-    monkeypatch.setattr(task_cards, "SHORTEST", 0.0)
+    monkeypatch.setattr(streams, "CARD_SECONDS", 0.0)
+    monkeypatch.setattr(streams, "SHORTEST_STEP", 0.0)
     return deployment
 
 
@@ -267,7 +267,7 @@ async def test_a_stopped_reply_closes_its_cards(carded: SlackDeployment) -> None
 
 
 def test_a_reply_that_fails_says_so_in_its_cards() -> None:
-    (card,) = task_cards.ending(Failed("internal"), "en")
+    (card,) = streams.ending(Failed("internal"), "en")
     assert card["status"] == "error"
 
 

@@ -18,7 +18,7 @@ from bots.monitoring import Monitor
 from bots.platforms import load
 from core.observe.logs import set_up_logging
 from core.queue_types import Load, ProcessReport, ServerState
-from storage.status import RedisReports
+from storage.shared import RedisReports
 from tests.processes import finish, henji, start
 from tests.pseudo_terminal import terminal
 from tests.store_fixture import LANE, StoreFixture

@@ -16,10 +16,9 @@ from core.access_policy import Policy
 from core.queue_types import Commit, Place, Regeneration
 from core.types import Cancelled, Done, Failed, Queued, Started, Usage
 from storage import codec, keys
-from storage.audit import RedisAudit
 from storage.embedded_server import embedded_server
 from storage.queue import RedisQueue
-from storage.rules import RedisRules
+from storage.rules import RedisAudit, RedisRules
 from tests.fixtures import scene
 from tests.processes import finish, start_in
 from tests.servers import free_port, running

@@ -22,13 +22,12 @@ from bots.cli.common import (
     print_json,
     print_text,
 )
-from bots.cli.preferences import read as read_preferences
 from bots.cli.settings import effective_rules, print_rows
 from bots.cli.status import status
 from bots.duels import kept_of
 from bots.one_off_jobs import OneOffJobs
 from bots.services import Stores, open_stores, process_name
-from core.alignment.preferences import Form
+from core.alignment.preferences import Form, data_set
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
 from core.place_rules import NO_RULES, UNSET, persona_from_text, rule_from_text
@@ -228,9 +227,10 @@ def preferences(where: str, form: Form, out: Path | None, weak: bool, held_out: 
     place = parse_place(where)
 
     async def work(stores: Stores, _: Settings) -> None:
-        data = await read_preferences(
-            stores.preferences, place, form, weak=weak, held_out=held_out if out else 0.0
-        )
+        samples = [sample async for sample in stores.preferences.samples(place)]
+        people = {person for sample in samples for person in sample.authors}
+        digests = {person: await stores.preferences.digest(place, person) for person in people}
+        data = data_set(samples, form, digests, weak=weak, held_out=held_out if out else 0.0)
         await stores.audit.append(place, operator_name(), "export", f"preferences {len(data)}")
         if not len(data):
             raise OperatorError(f"nothing that gives {form} is kept of {place}: see `collect`")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bots.cli.common import example, open_settings
+from bots.cli.common import example, open_settings, print_status
 from core.alignment import Options, Work
 from core.errors import UsageError
 
@@ -23,10 +23,6 @@ _TRAIN = ""
 """What --reward is without a folder."""
 
 _count = click.IntRange(min=1)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @click.command(
@@ -73,10 +69,10 @@ def align(**given: Any) -> None:
     # a bot's image has no torch in it, and one without the extra has no peft
     from core.alignment.align import align as train
 
-    train(work, settings, _say)
+    train(work, settings, print_status)
     click.echo(work.out)
     if work.options.method != "reward":
-        _say(_how_to_serve(work, settings))
+        print_status(_how_to_serve(work, settings))
 
 
 def _work(given: dict[str, Any], settings: Settings) -> Work:

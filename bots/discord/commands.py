@@ -13,12 +13,18 @@ from discord.app_commands import locale_str
 from bots.actions import Scope
 from bots.attachments import is_question
 from bots.choices import ChoiceKind, Choices
-from bots.command_tables import Row
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
-from bots.discord.context import Context, actor_of, conversations, localized, within
+from bots.discord.context import (
+    Context,
+    actor_of,
+    conversations,
+    is_user_installed,
+    localized,
+    needs_token,
+    within,
+)
 from bots.discord.convert import Interaction
-from bots.discord.permissions import is_user_installed, needs_token
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.replies import ReplyAddress
@@ -240,7 +246,7 @@ class CommandHandler:
                 await self._context.tell_outcome(interaction, outcome)
 
 
-def described() -> Sequence[Row]:
+def described() -> Sequence[tuple[str, str, str]]:
     """Every command and every entry of a menu, for the page about them."""
     tree = CommandTree(discord.Client(intents=discord.Intents.none()), _NOWHERE)
     add_commands(tree, _NOWHERE)
@@ -255,7 +261,7 @@ def described() -> Sequence[Row]:
     ]
 
 
-def _row(command: app_commands.Command[Any, ..., Any]) -> Row:
+def _row(command: app_commands.Command[Any, ..., Any]) -> tuple[str, str, str]:
     path: list[Any] = [command]
     while path[0].parent is not None:
         path.insert(0, path[0].parent)

@@ -8,12 +8,13 @@ memory until it ends. Discord accepts 100 characters of id, so numbers are writt
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from bots.actions import can_continue, can_truncate
 from bots.strings import say
-from core.types import ThreadKey, Verdict
+from core.types import Cancelled, Done, Failed, ThreadKey, Verdict
 
 Action: TypeAlias = Literal[
     "stop", "regenerate", "continue", "begin", "good", "bad",
@@ -117,33 +118,33 @@ class SummaryButton:
                 return None
 
 
-def streaming(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
-    """The Stop button, while the reply is written."""
-    return (row(button(ButtonId("stop", thread, job, index), say("stop", locale), DANGER)),)
+_EMOJI: Mapping[Action, str] = {"good": "👍", "bad": "👎"}
 
 
-def refused(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
-    """The button under the refusal of a message that is too long."""
-    return (row(button(ButtonId("begin", thread, job, index), say("begin", locale))),)
-
-
-def finished(
-    thread: ThreadKey, job: str, index: int, locale: str, *, resumable: bool, rated: bool = True
+def reply_buttons(
+    actions: Iterable[Action], thread: ThreadKey, job: str, index: int, locale: str
 ) -> Sequence[Component]:
-    """The buttons under a finished reply; `resumable`: it can be continued."""
-    buttons = [button(ButtonId("regenerate", thread, job, index), say("regenerate", locale))]
-    if resumable:
-        buttons.append(button(ButtonId("continue", thread, job, index), say("continue", locale)))
-    if rated:
-        buttons.append(button(ButtonId("good", thread, job, index), "", emoji="👍"))
-        buttons.append(button(ButtonId("bad", thread, job, index), "", emoji="👎"))
+    """A row of buttons under a part of a reply."""
+    buttons = []
+    for action in actions:
+        ident, emoji = ButtonId(action, thread, job, index), _EMOJI.get(action, "")
+        style = DANGER if action == "stop" else SECONDARY
+        buttons.append(button(ident, "" if emoji else say(action, locale), style, emoji=emoji))
     return (row(*buttons),)
 
 
-def votes(thread: ThreadKey, job: str, index: int, locale: str) -> Sequence[Component]:
-    """The buttons under a duel that people vote on."""
-    buttons = (button(ButtonId(name, thread, job, index), say(name, locale)) for name in VOTES)
-    return (row(*buttons),)
+def actions_of(end: Done | Failed | Cancelled | None) -> Sequence[Action]:
+    """The buttons under the last part of a reply that ended so, or is being written."""
+    if end is None:
+        return ("stop",)
+    if can_truncate(end):
+        return ("begin",)
+    if not isinstance(end, Done):
+        return ()
+    if end.duel and not end.duel.models:
+        return tuple(VOTES)
+    rating: Sequence[Action] = () if end.duel else ("good", "bad")
+    return ("regenerate", *(["continue"] if can_continue(end) else []), *rating)
 
 
 def reason_modal(button: ButtonId, locale: str) -> Mapping[str, Any]:

@@ -14,9 +14,8 @@ from bots.actions import Actor, is_follow_up
 from bots.attachments import is_question, names_of
 from bots.discord import convert
 from bots.discord.api import nonce_for
-from bots.discord.context import Context, within
+from bots.discord.context import Context, is_locked, within
 from bots.discord.error_codes import LOCKED, MISSING_PERMISSIONS, is_final, reason_for
-from bots.discord.permissions import is_locked
 from bots.discord.proxies import Proxies
 from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming

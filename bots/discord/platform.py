@@ -12,7 +12,6 @@ from typing import TypeVar
 import discord
 import structlog
 
-from bots.actions import can_continue, can_truncate
 from bots.attachments import File
 from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
@@ -109,7 +108,7 @@ class DiscordPlatform:
         self._typing = StatusIndicator(self.api.typing)
         self._expiry = TokenExpiry(stop, self._move, clock)
         self._open: dict[str, OpenReply] = {}
-        self._replaced: dict[str, Replaced] = {}
+        self._replaced = Bounded[str, Replaced](MAX_REPLACED)
         self._refused: Bounded[str, str] = Bounded(MAX_REPLACED)
         """Reply -> why Discord refuses it for good."""
         self.tokens = InteractionTokens()
@@ -436,10 +435,7 @@ class DiscordPlatform:
         self._open.pop(job, None)
 
     def _replacement(self, delivery: Delivery) -> Replaced:
-        replaced = self._replaced.setdefault(delivery.job, Replaced())
-        while len(self._replaced) > MAX_REPLACED:
-            del self._replaced[next(iter(self._replaced))]
-        return replaced
+        return self._replaced.setdefault(delivery.job, Replaced())
 
     def _has_moved(self, delivery: Delivery) -> bool:
         replaced = self._replaced.get(delivery.job)
@@ -448,21 +444,12 @@ class DiscordPlatform:
     def _buttons(
         self, delivery: Delivery, address: ReplyAddress, part: Part
     ) -> Sequence[Component]:
-        """Stop while the reply is written; at its end, the buttons of a finished reply."""
-        if not part.last:
+        """Buttons stand under the last part alone."""
+        actions = components.actions_of(part.end) if part.last else ()
+        if not actions:
             return ()
-        thread, locale = delivery.thread, address.locale
-        if part.end is None:
-            return components.streaming(thread, delivery.job, part.index, locale)
-        if can_truncate(part.end):
-            return components.refused(thread, delivery.job, part.index, locale)
-        if not isinstance(part.end, Done):
-            return ()
-        duel = part.end.duel
-        if duel and not duel.models:
-            return components.votes(thread, delivery.job, part.index, locale)
-        more = {"resumable": can_continue(part.end), "rated": not duel}
-        return components.finished(thread, delivery.job, part.index, locale, **more)
+        locale = address.locale
+        return components.reply_buttons(actions, delivery.thread, delivery.job, part.index, locale)
 
     async def _move(self, delivery: Delivery, address: ReplyAddress) -> None:
         """Let a private reply continue in the person's direct messages."""

@@ -25,7 +25,7 @@ from bots.strings import say
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.queue_types import Delivery
-from core.types import ThreadKey
+from core.types import Bounded, ThreadKey
 
 log = structlog.get_logger()
 
@@ -197,7 +197,7 @@ class InteractionTokens:
 
     def __init__(self) -> None:
         self._pending: dict[str, asyncio.Future[None]] = {}
-        self._invalid: dict[str, None] = {}
+        self._invalid = Bounded[str, None](MAX_INVALID)
 
     @contextlib.contextmanager
     def acknowledging(self, token: str) -> Iterator[Acknowledgement]:
@@ -219,8 +219,6 @@ class InteractionTokens:
     def mark_invalid(self, token: str) -> None:
         """Discord does not accept this token, now or later."""
         self._invalid[token_key(token)] = None
-        while len(self._invalid) > MAX_INVALID:
-            del self._invalid[next(iter(self._invalid))]
 
     async def address_of(self, delivery: Delivery) -> ReplyAddress:
         """A delivery's address, once its token is acknowledged; without the token if invalid."""

@@ -16,7 +16,7 @@ import structlog
 
 from bots.platform import PlatformRefused
 from bots.slack.context import Context
-from bots.slack.convert import PLATFORM, Json
+from bots.slack.convert import PLATFORM, Bot, Json, MessagePosted, parse_event
 from bots.slack.edits import EditHandler
 from bots.slack.messages import MessageHandler
 from core.errors import StoreUnavailable
@@ -82,14 +82,15 @@ class CatchUp:
         found, is_whole = await self._since(key, f"{float(known[0]) - 1e-6:.6f}")
         there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
         for ts in known:  # before new messages: an edit of the newest question is answered again
-            if ts in there and there[ts].get("edited"):
-                await self._edits.catch_up(there[ts], key, bot)
+            edited = ts in there and there[ts].get("edited")
+            if edited and (posted := _posted(there[ts], key, bot)):
+                await self._edits.apply(posted, bot)
         read_to = inf if is_whole or not found else float(found[-1]["ts"])
         for ts in _deleted([ts for ts in known if float(ts) <= read_to], found, there):
             await self._context.relay.deleted(key, ts)
         for ts, message in there.items():
-            if float(ts) > float(known[-1]):
-                await self._messages.catch_up(message, key, bot)
+            if float(ts) > float(known[-1]) and (posted := _posted(message, key, bot)):
+                await self._messages.handle(posted, bot)
 
     async def _since(self, key: ThreadKey, oldest: str) -> tuple[list[Json], bool]:
         """The first pages of a thread since a time, and whether these are all."""
@@ -107,6 +108,12 @@ class CatchUp:
         limiter = self._context.api.limiter
         while seconds := limiter.wait(METHOD, key.space, key.channel, spare=SPARE):  # noqa: ASYNC110
             await asyncio.sleep(seconds)
+
+
+def _posted(message: Json, key: ThreadKey, bot: Bot) -> MessagePosted | None:
+    """A message of a thread, as if its event had come."""
+    posted = parse_event({"event": {**message, "channel": key.channel}}, bot)
+    return posted if isinstance(posted, MessagePosted) else None
 
 
 def _deleted(known: Sequence[str], found: Sequence[Json], there: Collection[str]) -> Sequence[str]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bots.choices import KINDS, Choices
-from bots.command_tables import Row
 from bots.slack import components, convert
 from bots.slack.app_home import AppHome
 from bots.slack.context import Context
@@ -47,7 +46,7 @@ DESCRIBED = {
 """The words after the slash command, and the sentences that say what they do."""
 
 
-def described() -> Sequence[Row]:
+def described() -> Sequence[tuple[str, str, str]]:
     """Every command and every shortcut, for the page about them."""
     commands = [
         (f"`{SLASH} {word}`", f"`{SLASH} {word}`", say(key, "en"))

@@ -7,7 +7,6 @@ from bots.slack.context import Context
 from bots.slack.convert import Bot, MessageDeleted, MessageEdited, MessagePosted
 from bots.slack.messages import MessageHandler
 from core.access_policy import Asker
-from core.types import ThreadKey
 
 
 class EditHandler:
@@ -23,19 +22,14 @@ class EditHandler:
         if edited.newly_mentioned:
             await self._messages.handle(edited.posted, bot)
         else:
-            await self._reworded(edited.posted, bot)
+            await self.apply(edited.posted, bot)
 
     async def on_deleted(self, deleted: MessageDeleted) -> None:
         """A message is gone: a person's, or the bot's own."""
         await self._context.relay.deleted(deleted.key, deleted.ts)
 
-    async def catch_up(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
-        """Apply an edit that may have been missed; a known one changes nothing."""
-        posted = convert.parse_event({"event": {**message, "channel": key.channel}}, bot)
-        if isinstance(posted, MessagePosted):
-            await self._reworded(posted, bot)
-
-    async def _reworded(self, posted: MessagePosted, bot: Bot) -> None:
+    async def apply(self, posted: MessagePosted, bot: Bot) -> None:
+        """Store an edited message; an edit that is stored already changes nothing."""
         names = await self._context.users.names(bot.team, convert.user_ids_in(posted))
         command = convert.text_command(posted, bot)  # no question any more, and not run either
         words = "" if command else convert.whole_text(posted, bot, names)

@@ -142,7 +142,7 @@ WRONG_CALL = frozenset(
         "as_user_not_supported",
         "attachment_payload_limit_exceeded",
         "blocked_file_type",
-        "cannot_provide_both_markdown_text_and_chunks",  # seen: see `task_cards`
+        "cannot_provide_both_markdown_text_and_chunks",  # seen: see `streams`
         "deprecated_endpoint",
         "draft_already_deleted",
         "draft_already_sent",
@@ -200,7 +200,7 @@ WRONG_CALL = frozenset(
         "slack_connect_blocked_file_type",
         "slack_connect_clip_sharing_blocked",
         "slack_connect_file_upload_sharing_blocked",
-        "streaming_mode_mismatch",  # seen: see `task_cards`
+        "streaming_mode_mismatch",  # seen: see `streams`
         "thread_ts_not_allowed",
         "thread_ts_required",
         "too_many_attachments",

@@ -233,12 +233,6 @@ class MessageHandler:
         if incoming.thread.channel.startswith("D") and not incoming.has_past:
             await self._context.platform.begin_session(delivery, title_of(turn.text))
 
-    async def catch_up(self, message: convert.Json, key: ThreadKey, bot: Bot) -> None:
-        """Handle a missed message as if its event had come."""
-        posted = convert.parse_event({"event": {**message, "channel": key.channel}}, bot)
-        if isinstance(posted, MessagePosted):
-            await self.handle(posted, bot)
-
 
 def _is_plain_question(posted: MessagePosted, bot: Bot) -> bool:
     """Whether there is nothing to do but to answer: the most of all messages."""

@@ -27,7 +27,7 @@ from bots.platform import (
     PlatformRefused,
     Status,
 )
-from bots.slack import components, task_cards
+from bots.slack import components, streams
 from bots.slack.api import (
     CALL_SECONDS,
     WITHOUT_PREVIEWS,
@@ -198,7 +198,7 @@ class SlackPlatform:
             return None
         text = components.markdown(settled(part.text))
         steps = live.steps if part.index == 0 else ()
-        cards = task_cards.opening(steps, time.monotonic(), self._locale(delivery))
+        cards = streams.opening(steps, time.monotonic(), self._locale(delivery))
         message = await self._streams.start(delivery, text, cards)
         if message is not None:
             live.streams[message] = text

@@ -274,7 +274,6 @@ ENGLISH: Final[dict[str, str]] = {
     "home_reset_channel": "Reset a channel",
     "home_reset_user": "Reset a person",
     "home_reset_space": "Reset the workspace",
-    "forget_unavailable": "That cannot be done from here yet. Please ask an admin.",
     # First words
     "prompt_greeting": "What would you like to talk about?",
     "prompt_summary_title": "Summarise a text",

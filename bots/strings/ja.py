@@ -275,7 +275,6 @@ JAPANESE: Final[dict[str, str]] = {
     "home_reset_channel": "チャンネルをリセット",
     "home_reset_user": "特定の人をリセット",
     "home_reset_space": "ワークスペースをリセット",
-    "forget_unavailable": "まだここからは実行できません。管理者に依頼してください。",
     # First words
     "prompt_greeting": "何についてお話ししましょうか。",
     "prompt_summary_title": "文章を要約する",

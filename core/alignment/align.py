@@ -12,8 +12,7 @@ from typing import Any
 from core.alignment import Options, Work
 from core.alignment.examples import Item, encode, read_examples
 from core.alignment.lora import Trainee
-from core.alignment.losses import Batch
-from core.alignment.ppo import PpoSettings
+from core.alignment.losses import Batch, PpoSettings
 from core.alignment.ppo_training import REWARD, Policy, ValueHead
 from core.alignment.reward import RewardHead, hidden_size, manifest_of, weights_digest
 from core.alignment.run import Run, in_one_sentence, prepare

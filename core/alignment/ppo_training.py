@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.alignment import Options, losses, ppo
+from core.alignment import Options, losses
 from core.alignment.examples import Encoded, Item
 from core.alignment.lora import Trainee
-from core.alignment.losses import Batch
-from core.alignment.ppo import PpoSettings
+from core.alignment.losses import Batch, PpoSettings
 from core.alignment.reward import RewardHead
 from core.alignment.run import Run
 from core.alignment.train import Numbers, draw_batch
@@ -179,8 +178,8 @@ class Policy:
             reference = losses.token_log_probs(model, batch)
         with self.trainee.using(REWARD):
             scores = self.rewards(model, batch)
-        rewards = ppo.rewards(scores, policy, reference, batch.mask, self.settings.kl)
-        gains = ppo.advantages(rewards, values, batch.mask, self.settings)
+        rewards = losses.rewards(scores, policy, reference, batch.mask, self.settings.kl)
+        gains = losses.advantages(rewards, values, batch.mask, self.settings)
         return policy, values, scores, policy - reference, gains
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -210,13 +209,13 @@ class Policy:
     def _learn_from(self, rollout: Rollout, share: float) -> Numbers:
         new, values = self._forward(rollout.batch)
         mask, settings = rollout.batch.mask, self.settings
-        loss = ppo.policy_loss(new, rollout.log_probs, rollout.gains, mask, settings.clip)
-        value_loss = ppo.value_loss(
+        loss = losses.policy_loss(new, rollout.log_probs, rollout.gains, mask, settings.clip)
+        value_loss = losses.value_loss(
             values, rollout.values, rollout.returns, mask, settings.value_clip
         )
         total = (loss + settings.value_weight * value_loss) * share
         total.backward()  # type: ignore[no-untyped-call]
-        clipped = ppo.clipped_share(new.detach(), rollout.log_probs, mask, settings.clip)
+        clipped = losses.clipped_share(new.detach(), rollout.log_probs, mask, settings.clip)
         return {
             "loss": loss.item(),
             "value loss": value_loss.item(),
@@ -231,7 +230,7 @@ class Policy:
 def _whitened(gains: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     """Advantages with mean 0 and variance 1 over the tokens of a whole step."""
     flat = torch.cat([one[mask] for one, mask in zip(gains, masks, strict=True)]).unsqueeze(0)
-    white = ppo.whitened(flat, torch.ones_like(flat, dtype=torch.bool)).squeeze(0)
+    white = losses.whitened(flat, torch.ones_like(flat, dtype=torch.bool)).squeeze(0)
     found, start = [], 0
     for one, mask in zip(gains, masks, strict=True):
         spread = torch.zeros_like(one)

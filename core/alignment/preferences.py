@@ -1,4 +1,4 @@
-"""What people chose, as data sets in TRL's two conversational formats. Pure.
+"""What people chose, as data sets in TRL's two conversational formats.
 
 A row names nobody. Beside the conversation it has `tokens`, the ids that were read and written,
 where the two replies were made from the same ones; and `authors`, digests by which an adapter's
@@ -8,13 +8,17 @@ manifest later tells whose words are in it.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from core.errors import writing
 from core.queue_types import Sample, Trace
 from core.types import ThreadKey
 
@@ -129,3 +133,56 @@ def is_held_out(thread: ThreadKey, share: float) -> bool:
     """Whether a thread's examples are for the test: all of them are, or none."""
     part = int(hashlib.sha256(str(thread).encode()).hexdigest()[:8], 16) % _PARTS
     return part < share * _PARTS
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Examples, split by thread."""
+
+    training: list[Row] = field(default_factory=list)
+    test: list[Row] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.training) + len(self.test)
+
+    def write(self, out: Path) -> list[Path]:
+        """Write a file for training and one for the test; the paths of those that are not empty.
+
+        Only their owner can read them.
+        """
+        files = {out: self.training, out.with_suffix(f".test{out.suffix}"): self.test}
+        for path, found in files.items():
+            with writing(path):
+                _write(path, found)
+        return [path for path, found in files.items() if found]
+
+    def lines(self) -> Iterator[str]:
+        return _lines([*self.training, *self.test])
+
+
+def data_set(
+    samples: Iterable[Sample],
+    form: Form,
+    digests: Mapping[str, str],
+    *,
+    weak: bool,
+    held_out: float,
+) -> DataSet:
+    """The examples in samples; `held_out`: the share of threads that are kept for the test."""
+    data = DataSet()
+    for choice in choices(samples, weak=weak):
+        is_test = is_held_out(choice.sample.thread, held_out)
+        (data.test if is_test else data.training).extend(rows(choice, form, digests))
+    return data
+
+
+def _write(path: Path, found: Iterable[Row]) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"{line}\n" for line in _lines(found))
+
+
+def _lines(found: Iterable[Row]) -> Iterator[str]:
+    return (json.dumps(row, ensure_ascii=False) for row in found)

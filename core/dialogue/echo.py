@@ -1,4 +1,4 @@
-"""The echo model's tokenizer and format.
+"""The tokenizer and format of the echo model, and the format for servers that take messages.
 
 An id is a Unicode code point, and three ids above them all are control tokens, so that an engine
 finds the newest user turn in the ids alone.
@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from core.dialogue.formats.base import Message, ReplySyntax
 from core.dialogue.sanitize import clean
+from core.dialogue.thoughts import ThoughtSyntax
 from core.types import Turn
 
 USER = 0x110000
@@ -126,3 +127,26 @@ class EchoFormat:
 
     def refresh(self) -> bool:
         return False
+
+
+class MessagesFormat(EchoFormat):
+    """``SYSTEM text END USER text END ASSISTANT text END ... ASSISTANT``, in code points.
+
+    The server's own chat template makes a prompt of the messages: text stays text only as far as
+    that template and its tokenizer keep it so. Roles alternate, as the templates of many servers
+    insist.
+    """
+
+    alternates = True
+    user_first = True
+    reply_syntax = ReplySyntax(stop_ids=frozenset(), thoughts=ThoughtSyntax("<think>", "</think>"))
+
+    def __init__(self, system_prompt: str) -> None:
+        system = clean(system_prompt)
+        self._system = f"{SYSTEM_MARK}{system}{END_MARK}" if system else ""
+
+    def first(self, message: Message) -> str:
+        return self._system + self.following(message)
+
+    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
+        return self._system + super().whole(messages, reply, thought)

@@ -23,8 +23,7 @@ from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
 from core.ports import Stores
 from core.worker import Worker, WorkerSettings
-from storage.audit import RedisAudit
-from storage.rules import RedisRules
+from storage.rules import RedisAudit, RedisRules
 from storage.shared import RedisLeases
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord

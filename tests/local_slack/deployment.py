@@ -25,8 +25,7 @@ from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
 from core.types import ThreadKey
 from core.worker import Worker, WorkerSettings
-from storage.audit import RedisAudit
-from storage.rules import RedisRules
+from storage.rules import RedisAudit, RedisRules
 from storage.store import Store
 from tests.local_slack import LocalSlack, Message
 from tests.store_fixture import StoreFixture, TestConnection

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from core.dialogue.echo import EchoFormat
+from core.dialogue.echo import EchoFormat, MessagesFormat
 from core.dialogue.formats.base import Format, PlainFormat
-from core.dialogue.formats.messages import MessagesFormat
 from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError
 from core.models.catalogue import ModelSpec
