@@ -1,4 +1,4 @@
-"""What people may do to conversations, and what they are told: decided once for all platforms.
+"""The actions of people on conversations, and their answers: decided once for all platforms.
 
 An adapter reads who acts (`Actor`) and on what, calls one action, and renders the `Outcome`.
 """
@@ -27,32 +27,32 @@ ScopeKind: TypeAlias = Literal["thread", "channel", "user", "space", "mine"]
 
 
 async def nobody() -> bool:
-    """For platforms without admins of their own."""
+    """For platforms that know no admins."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a person, and what the platform says of them where they act."""
+    """The person who acts, with the platform's facts about them in that place."""
 
     person: str
     roles: tuple[str, ...] = ()
     manages: Callable[[], Awaitable[bool]] = nobody
-    """Whether the platform calls them an admin there; asked only where it decides something."""
+    """Whether the platform says they are an admin there; called only where it matters."""
     stranger: bool = False
     """From another organisation that shares the channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a reset forgets."""
+    """The scope of a reset."""
 
     kind: ScopeKind
     place: Place
     thread: ThreadKey | None = None
     person: str = ""
     own: bool = False
-    """Nobody but the actor and the bot is there."""
+    """Only the actor and the bot are there."""
 
     @classmethod
     def of_thread(cls, thread: ThreadKey) -> Scope:
@@ -62,16 +62,16 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an action, and the sentence that says so."""
+    """The result of an action, and its sentence."""
 
     key: str = ""
-    """In `bots.strings`; empty where there is nothing to say."""
+    """In `bots.strings`; empty: no sentence."""
     done: bool = False
     scope: ScopeKind | None = None
     turns: int = 0
     """How many turns were forgotten."""
     receipt: Receipt | None = None
-    """The queue's answer, where it was asked."""
+    """The queue's answer, if there is one."""
     zone: tzinfo = UTC
 
     def sentence(self, locale: str) -> str:
@@ -92,8 +92,7 @@ DUEL_OVER = Outcome("duel_over")
 
 
 def can_continue(end: Done) -> bool:
-    """Whether a reply that ended so can be continued: there is text or a thought, and more would
-    have come."""
+    """Whether a reply with this end can be continued: it has text or a thought, and was cut off."""
     words = bool(end.text or end.in_thought) and end.duel is None
     return words and end.finish_reason in ("length", "cancelled")
 
@@ -125,8 +124,7 @@ class Actions:
     async def refusal(self, actor: Actor, thread: ThreadKey) -> Outcome | None:
         """None for a person who may use the bot there; else the refusal, which may be silent.
 
-        The gate before every entry: adapters ask it before they show or post anything, and each
-        action asks it by itself.
+        Adapters call it before they show or post anything. Each action calls it as well.
         """
         asker = Asker(thread, actor.person, actor.roles, actor.stranger)
         code = (await self._relay.admission(asker)).permit.refuse
@@ -135,7 +133,7 @@ class Actions:
         return Outcome(code) if code else None
 
     async def is_admin(self, actor: Actor, thread: ThreadKey) -> bool:
-        """By the platform, by the settings' list, or by a role that is on it."""
+        """Whether the platform, or the list in the settings (people and roles), says so."""
         asker = Asker(thread, actor.person, actor.roles)
         access = self._relay.access
         return access.is_admin(asker, of_platform=False) or access.is_admin(
@@ -163,31 +161,31 @@ class Actions:
     async def stop_here(
         self, actor: Actor, threads: Sequence[ThreadKey], messages: Sequence[str] = ()
     ) -> Outcome:
-        """Stop what is being written in conversations.
+        """Stop replies under way in conversations: those that `messages` belong to.
 
-        That is the replies that `messages` belong to; where none is named, the actor's own; where
-        there are none, the oldest, if the actor is an admin.
+        Without such messages, the actor's own replies; without any, the oldest reply, if the actor
+        is an admin.
         """
         for thread in threads:
             if refusal := await self.refusal(actor, thread):
                 return refusal
-        owed = {thread: await self._relay.open_jobs(thread) for thread in threads}
-        if not any(owed.values()):
+        open_jobs = {thread: await self._relay.open_jobs(thread) for thread in threads}
+        if not any(open_jobs.values()):
             return Outcome("nothing_to_stop")
-        meant = await self._located(owed, messages) or _asked_by(actor.person, owed)
-        outcomes = [await self.stop(actor, *reply) for reply in meant or _oldest(owed)]
+        meant = await self._located(open_jobs, messages) or _asked_by(actor.person, open_jobs)
+        outcomes = [await self.stop(actor, *reply) for reply in meant or _oldest(open_jobs)]
         return next((outcome for outcome in outcomes if outcome.done), outcomes[0])
 
     async def _located(
-        self, owed: Mapping[ThreadKey, Mapping[str, str]], messages: Sequence[str]
+        self, open_jobs: Mapping[ThreadKey, Mapping[str, str]], messages: Sequence[str]
     ) -> list[tuple[ThreadKey, str]]:
         """The replies under way that the platform's messages belong to."""
         found = [
             await self._deliveries.locate(thread, message)
-            for thread in owed
+            for thread in open_jobs
             for message in messages
         ]
-        return [reply for reply in found if reply and reply[1] in owed.get(reply[0], ())]
+        return [reply for reply in found if reply and reply[1] in open_jobs.get(reply[0], ())]
 
     async def regenerate(
         self,
@@ -203,8 +201,8 @@ class Actions:
         """Regenerate a reply in its place. `resumes`: continue it. `truncates`: answer the
         beginning of the message that it refused as too long.
 
-        `revision` tells one press from another. It counts against the actor's share, and whoever
-        asked the question still governs the reply.
+        `revision` tells one press from another. The reply is charged to the actor; the person who
+        asked the question may still stop and regenerate it.
         """
         if refusal := await self.refusal(actor, thread):
             return refusal
@@ -236,7 +234,7 @@ class Actions:
     async def rate(
         self, actor: Actor, thread: ThreadKey, reply: str, rating: Rating, reason: str = ""
     ) -> Outcome:
-        """Keep what a person thinks of a reply."""
+        """Store a person's rating of a reply."""
         if refusal := await self.refusal(actor, thread):
             return refusal
         collect = await self._collects(thread)
@@ -245,7 +243,7 @@ class Actions:
         return Outcome("feedback_thanks", done=True)
 
     async def vote(self, actor: Actor, thread: ThreadKey, job: str, verdict: Verdict) -> Outcome:
-        """Count a person's vote in a duel. Whoever may ask there may vote."""
+        """Count a person's vote in a duel. Everybody who may ask there may vote."""
         if refusal := await self.refusal(actor, thread):
             return refusal
         collect = await self._collects(thread)
@@ -259,7 +257,7 @@ class Actions:
     # -- training -------------------------------------------------------------------------------
 
     def may_collect(self, platform: str) -> bool:
-        """Whether what people choose on a platform can be kept to train a model at all."""
+        """Whether the operator lets people's choices on a platform be kept to train a model."""
         return self._relay.access.permits_training(platform)
 
     async def has_opted_out(self, actor: Actor, places: Sequence[Place]) -> bool:
@@ -267,7 +265,7 @@ class Actions:
         return all(found)
 
     async def kept_of(self, actor: Actor, places: Sequence[Place]) -> list[Mapping[str, object]]:
-        """What is kept of a person to train a model."""
+        """A person's data that is kept to train a model."""
         return [
             duels.kept_of(sample, actor.person)
             for place in places
@@ -275,7 +273,7 @@ class Actions:
         ]
 
     async def opt_out(self, actor: Actor, places: Sequence[Place], *, out: bool) -> Outcome:
-        """Keep nothing of a person's to train a model any more, or keep it again."""
+        """Stop keeping a person's data to train a model, or allow it again."""
         for place in places:
             if refusal := await self.refusal(actor, place.any_thread):
                 return refusal
@@ -289,8 +287,8 @@ class Actions:
     async def reset(self, actor: Actor, scope: Scope) -> Outcome:
         """Forget a thread, a channel, a person or a space, if the actor may.
 
-        All may have their own words forgotten, also those who may not use the bot: privacy laws
-        give them the right.
+        Everybody may have their own words forgotten, even without access to the bot: privacy laws
+        require it.
         """
         if scope.kind == "mine":
             turns = await self._history.forget(scope.place, actor.person)
@@ -306,7 +304,7 @@ class Actions:
         return Outcome("reset_scope_done", done=True, scope=scope.kind, turns=turns)
 
     async def _reset_thread(self, actor: Actor, thread: ThreadKey) -> Outcome:
-        """Whoever may not stop the replies under way does not end them by a reset either."""
+        """A reset needs the right to stop the replies under way, which it ends."""
         turns = await self._history.reset_own(thread, actor.person)
         if turns is None:
             if not await self.is_admin(actor, thread):
@@ -352,18 +350,18 @@ class Actions:
 
 
 def _asked_by(
-    person: str, owed: Mapping[ThreadKey, Mapping[str, str]]
+    person: str, open_jobs: Mapping[ThreadKey, Mapping[str, str]]
 ) -> list[tuple[ThreadKey, str]]:
     return [
         (thread, job)
-        for thread, jobs in owed.items()
+        for thread, jobs in open_jobs.items()
         for job, asker in jobs.items()
         if asker == person
     ]
 
 
-def _oldest(owed: Mapping[ThreadKey, Mapping[str, str]]) -> list[tuple[ThreadKey, str]]:
-    return [(thread, job) for thread, jobs in owed.items() for job in jobs][:1]
+def _oldest(open_jobs: Mapping[ThreadKey, Mapping[str, str]]) -> list[tuple[ThreadKey, str]]:
+    return [(thread, job) for thread, jobs in open_jobs.items() for job in jobs][:1]
 
 
 def is_follow_up(rule: str, person: str, turns: Sequence[Turn], *, to_others: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Other people's words in a turn: quotes, forwards, posts of bots."""
+"""Words of others in a turn: quotes, forwarded messages, posts of bots."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Quote:
     whole: str
     """The text in front of the reply's words."""
     pointer: str
-    """The same where the thread has the message: its beginning alone."""
+    """The same if the thread already has the message: only its beginning."""
     turn: Turn | None = None
-    """The message as a turn of its own. None for the bot's own messages: a format in which people
+    """The message as a separate turn. None for the bot's messages: a format in which people
     speak first would drop one at the beginning of a conversation."""
     roles: tuple[str, ...] = ()
-    """Of its author, for whether they are read."""
+    """The author's roles, to check whether their messages may be read."""
     files: tuple[File, ...] = ()
 
     def without(self, words: str) -> str:
-        """The words of a reply that begin with this quote, without it."""
+        """A reply's words without this quote at their beginning."""
         return words.removeprefix(self.whole).strip()
 
 
@@ -51,30 +51,30 @@ def quote_of(id_: str, name: str, text: str) -> Quote:
 
 
 def pointing(quote: Quote, text: str) -> str:
-    """A message's text that begins with this quote, with a pointer in its place."""
+    """A message's text with the pointer in place of this quote."""
     return quote.pointer + text.removeprefix(quote.whole)
 
 
 def forwarded(text: str, name: str = "") -> str:
-    """A forwarded message with this text; nothing where there is none."""
+    """A forwarded message; empty without text."""
     label = f"forwarded from {clean_name(name)}" if name else "forwarded"
     return _block(label, text) if text.strip() else ""
 
 
 def of_bot(name: str, text: str) -> str:
-    """The post of another bot or of a webhook; nothing where it has no text."""
+    """The post of another bot or of a webhook; empty without text."""
     return f"{BOT_LABEL}{clean_name(name)}]\n{text}" if text.strip() else ""
 
 
 def image(name: str, address: str = "") -> str:
-    """A picture that is seen and not read, by its name, or that at the end of its address; nothing
-    where it has neither."""
+    """A picture, which is named but not read, by its name or the end of its address; empty if it
+    has neither."""
     name = name.strip() or PurePosixPath(urlsplit(address).path).name
     return f"[image: {clean_name(name)}]" if name or address else ""
 
 
 def joined(parts: Iterable[str]) -> str:
-    """The parts of a message that are not empty, apart from each other."""
+    """The non-empty parts of a message, separated by blank lines."""
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 

@@ -68,22 +68,22 @@ class RelaySettings:
     """Access, and the rules of places."""
     lease: float = 15.0
     locale: str = "en"
-    """The language for people whose own is not known."""
+    """The language for people whose language is unknown."""
     take_over: float = 1.0
     """Seconds between looks for deliveries that no process holds."""
     positions: float = 2.0
     """Between two updates of the position in the queue."""
     backfill_wait: float = 5.0
-    """How long a thread new to the bot waits for its past."""
+    """How long a thread new to the bot waits for its earlier messages."""
     zone: tzinfo = UTC
     """The time zone of times in sentences."""
     strangers: Literal["answer", "sentence", "ignore"] = "sentence"
-    """What becomes of messages from another organisation."""
+    """How messages from another organisation are handled."""
     summary_prompts: Mapping[str, str] = field(default_factory=dict)
-    """Lane -> what its model is told before the messages that it sums up."""
+    """Lane -> the prompt that comes before the messages of a summary."""
     drain: float = 5.0
     model_host: str = ""
-    """The host of the model's server, as this process's settings have it; empty: none."""
+    """The host of the model's server in this process's settings; empty: none."""
 
 
 class Relay:
@@ -111,7 +111,7 @@ class Relay:
         """Channel -> when its name was last asked for, by the monotonic clock."""
 
     async def model_hosts(self, place: ThreadKey) -> str:
-        """The hosts that are sent people's words there, beside our own; empty: none."""
+        """Other hosts that people's words in a place are sent to; empty: none."""
         lane = (await self.access.rulebook.rules(place)).model or self.settings.lane
         cores = await self._queue.serving(lane)
         hosts = {core.partition("@")[2] for core in cores} | {self.settings.model_host}
@@ -126,7 +126,7 @@ class Relay:
         """The follow-up rule of a thread: that of its place, else `usual`."""
         return (await self.access.rulebook.rules(thread)).follow_up or usual
 
-    # -- what comes in --------------------------------------------------------------------------
+    # -- incoming -------------------------------------------------------------------------------
 
     async def submit(self, incoming: Incoming) -> Receipt:
         """Store a message. Once this has returned, an addressed message will be answered."""
@@ -190,7 +190,7 @@ class Relay:
         return receipt
 
     async def _remember_names(self, thread: ThreadKey) -> None:
-        """Keep what the channel and the bot are called, for the system prompt of their place."""
+        """Store the names of the channel and the bot, for the system prompt of their place."""
         scope, now = scopes(thread)[1], time.monotonic()
         if now - self._named.get(scope, -NAMES_SECONDS) < NAMES_SECONDS:
             return
@@ -204,10 +204,11 @@ class Relay:
             await self.access.rulebook.remember_names(thread, names.channel, names.bot)
 
     async def _quoting(self, incoming: Incoming) -> tuple[Turn, QuotedTurn | None]:
-        """The turn without what it is a reply to, and that.
+        """The turn without its quote, and the quote.
 
-        The quote stays among the words where nothing else was said, as the quote is what is asked
-        about; where nobody asks; and where its author is not read: then it is the quoter's.
+        The quote stays in the turn's text if there are no other words, since the question is about
+        it; if nobody asks; and if its author's messages are not read, since it counts as the
+        quoter's words then.
         """
         quote, turn = incoming.quote, incoming.turn
         if quote is None or not quote.id or not turn.text.startswith(quote.whole):
@@ -219,7 +220,7 @@ class Relay:
         return said, QuotedTurn(quote.id, alone, pointer, turn.text)
 
     async def _quoted_turn(self, incoming: Incoming, quote: Quote) -> Turn | None:
-        """The quoted message as a turn of its own; None where its author is not read."""
+        """The quoted message as a separate turn; None if its author's messages are not read."""
         if quote.turn is None:
             return None
         asker = Asker(incoming.thread, quote.turn.author, quote.roles)
@@ -228,7 +229,7 @@ class Relay:
         return attachments.with_files(quote.turn, attachments.unread(quote.files))
 
     async def _with_quote(self, thread: ThreadKey, quote: Quote | None, text: str) -> str:
-        """The text of an edited message, with what it is a reply to as its turn had that."""
+        """The text of an edited message, with its quote in the form that its turn had."""
         if quote is None or not quote.id or not text.startswith(quote.whole):
             return text
         known = await self._known(thread, quote.id)
@@ -259,8 +260,8 @@ class Relay:
         files: Sequence[File] = (),
         quote: Quote | None = None,
     ) -> Receipt:
-        """A person's message has a new text, or other files. It leaves the memory where nothing is
-        left, and where nothing of this person is read."""
+        """A person's message has a new text, or other files. It is forgotten if it is empty now, or
+        if this person's messages are not read."""
         thread, admission = asker.thread, await self.admission(asker)
         if not (text.strip() or files) or not admission.permit.read:
             await self._delete(thread, turn)
@@ -294,7 +295,7 @@ class Relay:
         await self._delete(place, turn, message)
 
     async def _delete(self, thread: ThreadKey, turn: str, message: str = "") -> None:
-        """Delete a turn, and the copies of its message where another is a reply to it."""
+        """Delete a turn, and its copies as a quote in other threads."""
         await self._queue.delete(thread, turn)
         for copy in await self._deliveries.quoting(thread, message or turn):
             await self._queue.delete(copy, message or turn)
@@ -305,7 +306,7 @@ class Relay:
         await self._queue.edit(thread, turn, text, revision, lane, holder)
 
     async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
-        """Write a reply again in its place. The lane and the permit are added here."""
+        """Regenerate a reply in its place. The lane and the permit are added here."""
         admission = await self.admission(Asker(wanted.thread, wanted.author, roles))
         wanted = replace(wanted, lane=admission.lane, permit=admission.permit)
         receipt = await self._queue.regenerate(wanted, self.settings.holder)
@@ -331,7 +332,7 @@ class Relay:
         return await self._history.reset(thread, by)
 
     async def _backfill(self, thread: ThreadKey, before: str) -> None:
-        """Seed a thread's past and end its hold, even if the past cannot be read."""
+        """Seed a thread with its earlier messages. If they cannot be read, seed it with none."""
         try:
             earlier = await self._platform.earlier(thread, before, 0.0)
             read = [message for message in earlier if await self._is_read(message)]
@@ -351,10 +352,11 @@ class Relay:
 
     # -- files ----------------------------------------------------------------------------------
 
-    async def _read_owed(self, delivery: Delivery, past: asyncio.Task[None] | None) -> None:
-        """Read the files of a message that is to be answered, after what was said before it.
+    async def _read_files(self, delivery: Delivery, past: asyncio.Task[None] | None) -> None:
+        """Read the files of a message that waits for an answer, after the thread's earlier
+        messages.
 
-        Whoever holds the delivery does it, so that a process that dies leaves it to the next.
+        The process that holds the delivery does this, so that a takeover continues it.
         """
         if past is not None:
             await asyncio.wait({past})
@@ -369,7 +371,7 @@ class Relay:
     async def _read_edited(
         self, thread: ThreadKey, turn: str, job: str, files: Sequence[File]
     ) -> None:
-        """Read the files that an edit gave a message whose reply is under way, in any process."""
+        """Read the files that an edit gave a message. Its reply may be under way in any process."""
         step = await self._read(thread, turn, job, files)
         tries = iter(range(EDIT_TRIES))
         await self._until_stored(step, lambda: next(tries, None) is not None)
@@ -377,10 +379,11 @@ class Relay:
     async def _read(
         self, thread: ThreadKey, turn: str, job: str, files: Sequence[File], quoted: str = ""
     ) -> Callable[[], Awaitable[bool]]:
-        """Read the files of a message; the step that stores them, or says which cannot be read.
+        """Read the files of a message. Returns the step that stores them, or that refuses the
+        message.
 
-        `quoted`: the message that is quoted; its files leave the job waiting for those of the
-        message itself.
+        `quoted`: the id of the quoted message. Storing its files does not start the job, which
+        also waits for the files of the message itself.
         """
         try:
             async with self._reading:
@@ -394,7 +397,7 @@ class Relay:
         return partial(self._queue.attach, thread, whole, "" if turn == quoted else job)
 
     async def _fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
-        """A file's content, or a linked message's text, in the bounds of `Platform`."""
+        """A file's content, or a linked message's text."""
         if file.kind != "link":
             return await self._platform.fetch(thread, file, most)
         found = await self._platform.linked(thread, file.address)
@@ -416,16 +419,16 @@ class Relay:
                 await retry_while_away(step, goes_on)
 
     async def _read_kept(self, thread: ThreadKey, turn: str, files: Sequence[File]) -> None:
-        """Read the files of a message that nobody is asked to answer; at worst they stay named."""
+        """Read the files of a message that needs no answer. On failure they are only named."""
         async with self._reading:
             read = await read_some(files, partial(self._fetch, thread))
         with contextlib.suppress(StoreUnavailable):
             await self._queue.attach(thread, attachments.with_files(_nothing_said(turn), read))
 
-    # -- what goes out --------------------------------------------------------------------------
+    # -- outgoing -------------------------------------------------------------------------------
 
     async def _deliver_opened(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
-        """Deliver a reply that this process has opened: in this call, or in an earlier one whose
+        """Deliver a reply that this process has opened, in this call or in an earlier one whose
         answer was lost."""
         if receipt.job != job or self.delivers(job):
             return
@@ -463,10 +466,10 @@ class Relay:
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
         self._spawn(self._run_delivery(held))
         if attachments.NOTE in delivery.note and not is_refusal:
-            self._spawn(self._read_owed(delivery, past))
+            self._spawn(self._read_files(delivery, past))
 
     def _newest_in(self, thread: ThreadKey) -> ReplyDelivery | None:
-        """The reply before a new one in its thread; nothing waits for a refusal."""
+        """The newest other reply in a thread. Refusals do not count: nothing waits for them."""
         in_thread = [held for held in self._held.values() if held.delivery.thread == thread]
         return next((held for held in reversed(in_thread) if not held.is_refusal), None)
 
@@ -491,7 +494,7 @@ class Relay:
             metrics.DELIVERIES.labels(self._platform.name, ending).inc()
 
     async def _forget(self, delivery: Delivery) -> None:
-        """Forget the reply whose message was deleted, and the one that it was to replace."""
+        """Forget a reply whose message was deleted, and the reply that it replaces."""
         for turn in filter(None, (delivery.job, delivery.replaces)):
             await self._queue.delete(delivery.thread, turn)
 
@@ -505,7 +508,7 @@ class Relay:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver, take over and renew until `stop` is set; then finish, or hand back."""
-        chores = [
+        background = [
             asyncio.create_task(repeat_forever(self._listen, self.settings.take_over)),
             asyncio.create_task(repeat_forever(self._take_over, self.settings.take_over)),
             asyncio.create_task(repeat_forever(self._renew, self.settings.lease / 4)),
@@ -517,7 +520,7 @@ class Relay:
                 await asyncio.wait(self._tasks, timeout=self.settings.drain)
         finally:
             left = [held.delivery for held in self._held.values()]
-            await cancel(*chores, *self._tasks)
+            await cancel(*background, *self._tasks)
             with contextlib.suppress(StoreUnavailable):
                 await self._deliveries.hand_back(left)
 
@@ -525,7 +528,7 @@ class Relay:
         await self._deliveries.listen(self._platform.name)
 
     async def _take_over(self) -> None:
-        # without a core, nobody else ends what waits past its deadline
+        # without a core, only this ends messages that are past their deadline
         metrics.TAKEOVERS.inc((await self._queue.sweep()).taken_over)
         for delivery in await self._deliveries.take_over(self._platform.name, self.settings.holder):
             self._deliver(delivery)

@@ -1,6 +1,6 @@
-"""Wires the rooms together: Redis behind the queue, the model behind the core, a platform's relay.
+"""Connects the parts: Redis with the queue, the model with the core, a platform with its relay.
 
-Beside `bots/cli`, the one place that imports both `bots` and `storage`.
+Apart from `bots/cli`, the only module that imports both `bots` and `storage`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """The stores over a connection of their own."""
+    """The stores, on a new connection."""
     async with open_connection(settings) as connection:
         store = Store(
             connection,
@@ -128,7 +128,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
 async def open_relay(
     settings: Settings, stores: Stores, platform: Platform, locale: str
 ) -> AsyncIterator[Relay]:
-    """A relay that delivers inside the context, and finishes what it holds on leaving."""
+    """A relay that delivers while the context is open, and finishes its deliveries on leaving."""
     options = relay_settings(settings, stores, locale)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, options)
     stop = asyncio.Event()

@@ -7,7 +7,7 @@ with its language; so is a spoiler, and a quote is quoted again. It never cuts i
 alone is longer than a message.
 
 A reply grows while it is shown, so every cut is decided from the text that fits into that message
-alone: appending to the text moves only what stands in the last part.
+alone: appending to the text changes only the last part.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def closed(text: str) -> str:
 
 
 def outside_code(text: str) -> Iterator[tuple[str, bool]]:
-    """Each line, and whether it stands outside code blocks and is not their fence."""
+    """Each line, and whether it is prose: outside code blocks, and not a fence."""
     for _, line, inside in _lines(text, None):
         yield line, inside is None and not _is_mark(line)
 

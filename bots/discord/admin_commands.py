@@ -1,8 +1,8 @@
-"""/admin: for people who manage the server, and the admins of the settings.
+"""/admin: for people who manage the server, and the admins in the settings.
 
-It has a file of its own beside `commands.py` because it is a gate of its own: Discord hides the
-group from everybody who does not manage the server, a server's settings can show it to others, and
-so each command checks again.
+It is apart from `commands.py` because it has a separate gate. Discord hides the group from people
+who do not manage the server, but a server's settings can show it to others, so each command checks
+again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ChannelOption: TypeAlias = app_commands.Transform[app_commands.AppCommandChannel
 
 
 class AdminCommandHandler:
-    """What an admin's commands do."""
+    """The commands of admins."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

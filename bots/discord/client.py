@@ -33,7 +33,7 @@ SESSION_EVENTS = frozenset(("READY", "RESUMED"))
 
 
 CHECKED_GUILDS, CHECK_SECONDS = 100, 2.0
-"""Guilds in which commands of their own are looked for: the setting is for trying the bot."""
+"""How many guilds are checked for commands that were registered there while trying the bot."""
 
 
 def intents_for(*, reads: bool) -> discord.Intents:

@@ -74,7 +74,7 @@ class CommandTree(app_commands.CommandTree[discord.Client]):
 
 
 class CommandHandler:
-    """What each command does."""
+    """The commands of people."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -128,7 +128,7 @@ class CommandHandler:
         await self._choose(interaction, "persona", name)
 
     async def _choose(self, interaction: Interaction, kind: ChoiceKind, name: str) -> None:
-        """Show what answers in the person's conversations here, or have another one answer."""
+        """Show or change the model or persona of the person's conversations here."""
         threads, locale = conversations(interaction), self._context.locale_of(interaction)
         if name:
             actor = actor_of(interaction)
@@ -202,8 +202,8 @@ class CommandHandler:
         await self._context.tell_outcome(interaction, outcome)
 
     async def regenerate(self, interaction: Interaction) -> None:
-        """Write the newest reply anew: in its place, if the bot can write there; else as the answer
-        to the command.
+        """Regenerate the newest reply in its place, or as the answer to the command if the bot
+        cannot write there.
         """
         threads = conversations(interaction)
         reply = await within(self._context.actions.newest_reply(threads))
@@ -220,7 +220,7 @@ class CommandHandler:
             await self._context.tell_outcome(interaction, outcome)
 
     async def _regenerate_by_token(self, interaction: Interaction, reply: Delivery) -> None:
-        """The old message is out of reach: the new reply is this command's answer."""
+        """Regenerate as this command's answer: the old message is out of reach."""
         private = ReplyAddress.unpack(reply.note).private
         address = convert.token_address(
             interaction,
@@ -248,8 +248,8 @@ class CommandHandler:
 
 def described() -> Sequence[tuple[str, str, str]]:
     """Every command and every entry of a menu, for the page about them."""
-    tree = CommandTree(discord.Client(intents=discord.Intents.none()), _NOWHERE)
-    add_commands(tree, _NOWHERE)
+    tree = CommandTree(discord.Client(intents=discord.Intents.none()), _NO_CONTEXT)
+    add_commands(tree, _NO_CONTEXT)
     commands = [c for c in tree.walk_commands() if isinstance(c, app_commands.Command)]
     menus = tree.get_commands(type=discord.AppCommandType.message)
     return [
@@ -318,13 +318,13 @@ def add_commands(tree: CommandTree, context: Context) -> None:
     tree.add_command(admin_group(context))
 
 
-class _Nowhere:
-    """A context for commands that are only described."""
+class _NoContext:
+    """A context for commands that are listed, not run."""
 
     relay = actions = None
 
 
-_NOWHERE: Any = _Nowhere()
+_NO_CONTEXT: Any = _NoContext()
 
 
 def _may_open_thread(interaction: Interaction) -> bool:

@@ -79,8 +79,8 @@ class Bot:
 
     user: int
     roles: frozenset[int] = frozenset()
-    """Roles that stand for the bot. Discord makes one with the bot's name, which people often
-    mention instead of the bot; its other roles are people's too.
+    """Roles whose mention addresses the bot. Discord makes one with the bot's name, which people
+    often mention instead of the bot; people may have the bot's other roles, too.
     """
     names: frozenset[str] = frozenset()
     """As people type it in a thread's name, which has no mentions."""

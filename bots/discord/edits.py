@@ -76,8 +76,8 @@ class EditHandler:
         found = await self._context.deliveries.locate(thread, message)
         await self._context.relay.deleted(thread, message)
         if found:
-            owed = await self._context.queue.open_jobs(found[0])
-            await self._context.platform.withdraw(found[0], found[1], owed)
+            open_jobs = await self._context.queue.open_jobs(found[0])
+            await self._context.platform.withdraw(found[0], found[1], open_jobs)
 
     async def on_thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
         guild, parent, ident = str(event.guild_id), str(event.parent_id), str(event.thread_id)

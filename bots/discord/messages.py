@@ -1,4 +1,4 @@
-"""Messages that people write: which the bot answers, and what it says where it cannot."""
+"""Messages from people: which ones the bot answers, and its sentences where it cannot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class MessageHandler:
-    """Stores messages, from the gateway or from a channel's history."""
+    """Stores messages from the gateway or from a channel's history."""
 
     def __init__(self, context: Context, client: discord.Client) -> None:
         self._context = context
@@ -61,7 +61,7 @@ class MessageHandler:
         if incoming is None:
             return
         if original is None:
-            incoming = await self._resumed(message, incoming)
+            incoming = await self._in_own_conversation(message, incoming)
         async with self._order.turn(message.channel.id):
             by_person = convert.is_written_by_person(original or message)
             if by_person and not incoming.addressed and await self._is_follow_up(message, incoming):
@@ -94,7 +94,7 @@ class MessageHandler:
     async def _notify(
         self, message: discord.Message, incoming: Incoming, receipt: Receipt | None
     ) -> None:
-        """Say what the person must know beside the reply, or instead of it."""
+        """Tell the person about obstacles, in addition to the reply or instead of it."""
         if code := obstacle(message):
             await self._report_obstacle(message, code)
             return
@@ -131,9 +131,9 @@ class MessageHandler:
         answers = answers or self.answers_in(message)
         return convert.incoming(message, bot, answers, locale, original)
 
-    async def _resumed(self, message: discord.Message, incoming: Incoming) -> Incoming:
-        """A reply to an answer of the person's own `/ask` goes on with that conversation, where it
-        would else open a thread."""
+    async def _in_own_conversation(self, message: discord.Message, incoming: Incoming) -> Incoming:
+        """The message in the person's `/ask` conversation, if it replies to an answer there; else
+        unchanged. It would open a thread otherwise."""
         answered = convert.answered_message(message)
         if answered is None or incoming.thread.thread != str(message.id):
             return incoming
@@ -179,7 +179,7 @@ class MessageHandler:
     async def _say_to_mention_again(
         self, message: discord.Message, incoming: Incoming, receipt: Receipt
     ) -> None:
-        """Once a thread, where the bot cannot read messages that do not mention it."""
+        """Say once a thread that the bot reads only messages that mention it."""
         address, thread = ReplyAddress.unpack(incoming.note), message.channel
         user = self._client.user
         if not address.opens:
@@ -239,8 +239,8 @@ def obstacle(message: discord.Message) -> int | None:
 
 
 @dataclass(slots=True)
-class _Line:
-    """The messages of one channel that are being stored, or wait for it."""
+class _ChannelQueue:
+    """The messages of one channel that are stored now or wait for it."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     length: int = 0
@@ -249,22 +249,22 @@ class _Line:
 class ChannelOrder:
     """Stores each channel's messages in their order.
 
-    discord.py handles every event in a task of its own, and tasks overtake one another: after a
+    discord.py handles each event in a separate task, and tasks overtake one another: after a
     RESUME, a whole conversation comes at once.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[int, _Line] = {}
+        self._queues: dict[int, _ChannelQueue] = {}
 
     @contextlib.asynccontextmanager
     async def turn(self, channel: int) -> AsyncIterator[None]:
         """Wait for the channel's earlier messages."""
-        line = self._lines.setdefault(channel, _Line())
-        line.length += 1
+        queue = self._queues.setdefault(channel, _ChannelQueue())
+        queue.length += 1
         try:
-            async with line.lock:
+            async with queue.lock:
                 yield
         finally:
-            line.length -= 1
-            if not line.length:
-                del self._lines[channel]
+            queue.length -= 1
+            if not queue.length:
+                del self._queues[channel]

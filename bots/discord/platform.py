@@ -49,7 +49,7 @@ T = TypeVar("T")
 MESSAGE_LENGTH = 2000
 """Characters of a bot's message: Discord counts code points, as Python does."""
 ROOM_FOR_NOTE = 120
-"""Of them, kept for a sentence of the bot's own under the last part."""
+"""Of them, reserved for the bot's sentence under the last part."""
 CALL_SECONDS = 15.0
 """The longest call: discord.py waits for rate limits inside a request."""
 TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
@@ -73,7 +73,7 @@ class OpenReply:
 
 
 @dataclass(slots=True)
-class Replaced:
+class ReplacedMessages:
     """A reply whose recorded messages are out of reach, kept until its end has been confirmed."""
 
     moved: bool = False
@@ -108,7 +108,7 @@ class DiscordPlatform:
         self._typing = StatusIndicator(self.api.typing)
         self._expiry = TokenExpiry(stop, self._move, clock)
         self._open: dict[str, OpenReply] = {}
-        self._replaced = Bounded[str, Replaced](MAX_REPLACED)
+        self._replaced = Bounded[str, ReplacedMessages](MAX_REPLACED)
         self._refused: Bounded[str, str] = Bounded(MAX_REPLACED)
         """Reply -> why Discord refuses it for good."""
         self.tokens = InteractionTokens()
@@ -142,7 +142,7 @@ class DiscordPlatform:
             if not address.token:
                 address = await self._with_thread(delivery, address)
                 self._typing.start(delivery.job, address.channel)
-            if delivery.messages or not (_is_worth_a_line(status, delivery) or reply.placeholder):
+            if delivery.messages or not (_shows_placeholder(status, delivery) or reply.placeholder):
                 return
             next_in_line = status.kind == "queued" and status.position <= 1
             shown = Status("thinking") if next_in_line else status
@@ -150,7 +150,8 @@ class DiscordPlatform:
             await self._show_placeholder(reply, address, part)
 
     async def _show_placeholder(self, reply: OpenReply, address: ReplyAddress, part: Part) -> None:
-        """A line that the reply will replace; not updated where requests are scarce."""
+        """Show a line that the reply will replace. It is updated only if the rate limits allow
+        it."""
         if not reply.placeholder:
             reply.placeholder = await self._send(reply.delivery, address, part)
             return
@@ -160,13 +161,13 @@ class DiscordPlatform:
         if all(self._limiter.try_acquire(key) for key in keys):
             await self._update(reply.delivery, address, reply.placeholder, part)
 
-    async def withdraw(self, thread: ThreadKey, turn: str, owed: Collection[str]) -> None:
+    async def withdraw(self, thread: ThreadKey, turn: str, open_jobs: Collection[str]) -> None:
         """A question was deleted: remove the placeholder of its reply, unless that reply also
         answers others.
         """
         for reply in list(self._open.values()):
             delivery = reply.delivery
-            if reply.has_text or delivery.job in owed:
+            if reply.has_text or delivery.job in open_jobs:
                 continue
             if (delivery.thread, delivery.turn) == (thread, turn):
                 self._close(delivery.job)
@@ -413,7 +414,7 @@ class DiscordPlatform:
         with contextlib.suppress(StoreUnavailable):
             await self._stop(delivery.thread, delivery.job)
 
-    # -- what is known of each reply --------------------------------------------------------------
+    # -- open replies -----------------------------------------------------------------------------
 
     def _reply(self, delivery: Delivery) -> OpenReply:
         return self._open.setdefault(delivery.job, OpenReply(delivery))
@@ -434,8 +435,8 @@ class DiscordPlatform:
         self._expiry.cancel(job)
         self._open.pop(job, None)
 
-    def _replacement(self, delivery: Delivery) -> Replaced:
-        return self._replaced.setdefault(delivery.job, Replaced())
+    def _replacement(self, delivery: Delivery) -> ReplacedMessages:
+        return self._replaced.setdefault(delivery.job, ReplacedMessages())
 
     def _has_moved(self, delivery: Delivery) -> bool:
         replaced = self._replaced.get(delivery.job)
@@ -444,7 +445,7 @@ class DiscordPlatform:
     def _buttons(
         self, delivery: Delivery, address: ReplyAddress, part: Part
     ) -> Sequence[Component]:
-        """Buttons stand under the last part alone."""
+        """Only the last part has buttons."""
         actions = components.actions_of(part.end) if part.last else ()
         if not actions:
             return ()
@@ -461,7 +462,7 @@ class DiscordPlatform:
         text = say("moved_there", address.locale)
         await self.api.edit_by_token(address.app, address.token, ORIGINAL, text)
 
-    # -- what was said --------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         address = await self.tokens.address_of(delivery)
@@ -474,7 +475,7 @@ class DiscordPlatform:
 
     async def _find_in(self, channel: str, delivery: Delivery, index: int) -> str | None:
         """The message with this reply's buttons: its newest part always has some."""
-        replaced = self._replaced.get(delivery.job, Replaced())
+        replaced = self._replaced.get(delivery.job, ReplacedMessages())
         known = {*delivery.messages, *replaced.messages.values()}
         try:
             messages = await self.api.history(channel, after=delivery.turn)
@@ -505,8 +506,8 @@ class DiscordPlatform:
         return await self._backfill.earlier(thread, before, after)
 
 
-def _is_worth_a_line(status: Status, delivery: Delivery) -> bool:
-    """Whether a status is shown as a message: the typing indicator says the rest."""
+def _shows_placeholder(status: Status, delivery: Delivery) -> bool:
+    """Whether a status is shown as a message; for others the typing indicator is enough."""
     if status.kind == "queued":
         return status.position > 1
     return status.seconds > 0 and delivery.replaces is None
@@ -527,7 +528,7 @@ def whole_text(delivery: Delivery, part: Part) -> str:
 
 
 def text_of(part: Part) -> str:
-    """A part as Discord shows it, the bot's own sentence in small print."""
+    """A part as Discord shows it, with the bot's sentence in small print."""
     text = part.text if part.text.strip() else "…"  # Discord refuses a message that shows nothing
     if text[0].isspace():  # Discord trims messages: an indented list item would lose its indent
         text = f"\u200b\n{text}"

@@ -50,7 +50,7 @@ def say(key: str, locale: str, **values: object) -> str:
 
 
 def about(key: str, locale: str, hosts: str, **values: object) -> str:
-    """A sentence about the bot, which says where its model runs: here, or at these hosts."""
+    """A sentence about the bot that says where its model runs: here, or at these hosts."""
     kind = "host" if hosts else "here"
     places = {name: say(f"{name}_{kind}", locale, host=hosts) for name in ("runs", "stays")}
     return say(key, locale, **places, **values)
@@ -95,14 +95,14 @@ _JAPANESE = re.compile(
 
 
 def guess(text: str) -> Locale:
-    """The language that a text is written in, by its letters. Marks such as ``・`` and ``ー`` are
-    none: they stand in faces and in English, too."""
+    """The language of a text, by its letters. Marks such as ``・`` and ``ー`` do not count: they
+    occur in emoticons and in English texts, too."""
     return "ja" if _JAPANESE.search(text) else "en"
 
 
 def locale_for(setting: str, told: str = "", text: str = "") -> str:
-    """The language to speak to a person: what is set, else what their platform tells of them, else
-    what they write."""
+    """The language for a person: the setting, else the platform's language for them, else the
+    language of their text."""
     if setting != "auto":
         return setting
     return language(told) if told else guess(text)
@@ -110,7 +110,7 @@ def locale_for(setting: str, told: str = "", text: str = "") -> str:
 
 @functools.cache
 def _own_sentences() -> re.Pattern[str]:
-    """Every sentence in both languages, with anything for its values; labels are none."""
+    """A pattern of every sentence in both languages, with any values. Labels are left out."""
     texts = {text for sentences in _SENTENCES.values() for text in sentences.values()}
     sentences = [text for text in texts if text.endswith(_ENDS) and len(_VALUE.sub("", text)) > 8]
     patterns = (".+?".join(map(re.escape, _VALUE.split(text))) for text in sentences)
@@ -118,7 +118,7 @@ def _own_sentences() -> re.Pattern[str]:
 
 
 def is_own_sentence(text: str) -> bool:
-    """Whether a text is one of the bot's own sentences, and no model's words."""
+    """Whether a text is one of the bot's sentences, not written by a model."""
     return len(text) < 2000 and _own_sentences().fullmatch(text) is not None
 
 
