@@ -1,6 +1,6 @@
 """Access, quotas and rules of places, decided once for all platforms.
 
-An adapter says who asks and which roles they have, knows its own admins, and passes on the words of
+An adapter names the person and their roles, knows the platform's admins, and passes on the words of
 ``/henji config`` or ``/admin config``.
 """
 
@@ -28,23 +28,23 @@ from core.queue_types import AuditEntry, Place, TokenCounts
 from core.types import DIRECT, Bounded
 
 KEPT_ROLES = 10_000
-"""People in spaces whose roles a process knows to be stored."""
+"""The number of people whose stored roles a process remembers."""
 
 PERSONA = "persona"
 
 CountTokens: TypeAlias = Callable[[str], Awaitable[TokenCounts | None]]
-"""The tokens of a system prompt; None where no core can count them."""
+"""Counts the tokens of a system prompt; None if no core can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The decision of the rules about one message."""
+    """The decision about one message."""
 
     permit: Permit
     lane: str
     """The lane whose model answers here."""
     names_place: bool = False
-    """The system prompt says what the channel or the bot is called."""
+    """The system prompt contains the name of the channel or of the bot."""
     rules: Rules = NO_RULES
 
 
@@ -58,7 +58,7 @@ class Access:
         policy: Policy,
         cores: Callable[[str], Awaitable[int]],
     ) -> None:
-        """`cores` says how many cores serve a lane."""
+        """`cores` counts the cores that serve a lane."""
         self._cores = cores
         self.rulebook = rulebook
         self._audit = audit
@@ -66,9 +66,9 @@ class Access:
         self._known_roles = Bounded[tuple[str, str, str], frozenset[str]](KEPT_ROLES)
 
     async def admit(self, asker: Asker, lane: str) -> Admission:
-        """Whether and by which lane this person is answered; `lane` is the usual one.
+        """Whether this person is answered, and by which lane; `lane` is the default.
 
-        In a direct message, the roles that they have in their spaces hold.
+        In a direct message, their roles from all their spaces apply.
         """
         here = await self.rulebook.in_thread(asker.thread)
         if asker.thread.space == DIRECT:
@@ -82,7 +82,7 @@ class Access:
         return replace(asker, roles=tuple(roles), elsewhere=tuple(spaces))
 
     async def remember_roles(self, asker: Asker) -> None:
-        """Keep the roles of one who writes in a space, where they are not known already."""
+        """Store the roles of a person who writes in a space, if they are new."""
         thread = asker.thread
         if thread.space == DIRECT or not (asker.roles or self._known_roles):
             return  # a platform without roles
@@ -101,11 +101,11 @@ class Access:
         return self._policy.is_admin(asker, of_platform=of_platform)
 
     def permits_training(self, platform: str) -> bool:
-        """Whether the host has cleared what people say on a platform for training."""
+        """Whether the operator permits training on messages of a platform."""
         return self._policy.permits_training(platform)
 
     async def record(self, place: Place, by: str, act: str, detail: str = "") -> None:
-        """Write an act into the audit log; resets and new rules do so by themselves."""
+        """Add an entry to the audit log. Resets and new rules are added without this."""
         await self._audit.append(place, by, act, detail)
 
     # -- commands -------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ class Access:
     ) -> str:
         """The answer to ``config``, ``config NAME``, ``config NAME VALUE`` in a place.
 
-        With ``space`` in front it is about the whole space; ``persona NAME RULE VALUE`` sets a rule
-        of a persona. The caller has made sure that `by` is an admin. `ids` puts ids for the
-        platform's mentions, `count_tokens` counts a prompt's tokens. What is wrong changes nothing.
+        ``space`` in front means the whole space; ``persona NAME RULE VALUE`` sets a rule of a
+        persona. The caller has checked that `by` is an admin. `ids` replaces the platform's
+        mentions by ids. An invalid value changes nothing.
         """
         place, words = _parse_place(place, words)
         name, _, text = words.strip().partition(" ")
@@ -183,7 +183,7 @@ class Access:
         return strings.say("config_shown", locale, rules=f"{name} = {rule_text(here[name])}")
 
     async def audited(self, place: Place, by: str, locale: str, most: int = 15) -> str:
-        """The newest entries of the audit log for a place. Reading it is an entry, too."""
+        """The newest entries of the audit log for a place. Reading it adds an entry."""
         entries = await self._audit.entries(place, most)
         await self._audit.append(place, by, "read", "audit")
         if not entries:
@@ -199,7 +199,7 @@ class Access:
 async def check_prompt(name: str, value: Any, count_tokens: CountTokens | None, locale: str) -> str:
     """A warning if the tokens of a new system prompt could not be counted; else an empty string.
 
-    UsageError where it takes more than half of what the model reads.
+    UsageError if it takes more than half of the context.
     """
     if name != "system_prompt" or not value or count_tokens is None:
         return ""

@@ -1,7 +1,7 @@
-"""Files of a message: which are read, how they are decoded, and their text in a person's turn.
+"""Files of a message: which are read, how they are decoded, and their text in a turn.
 
-A text file is part of its person's turn, below their words, set apart by a fence that its own lines
-cannot close. Images and other files are named there, and nothing of them is read.
+The text of a file is a part of the person's turn, below their words, in a fence that its lines
+cannot close. Images and other files are only named there.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from urllib.parse import urlsplit
 from core.types import BETWEEN_FILES, Turn, TurnFile
 
 Kind: TypeAlias = Literal["text", "unsure", "image", "link", "other"]
-"""``unsure``: neither name nor type says whether it is text; the content decides. ``link``: a
-message that the words link to; it stands with the files, and is read where that leaks nothing."""
+"""``unsure``: neither name nor type shows whether it is text, so the content decides. ``link``: a
+linked message, handled like a file. It is read only if that leaks nothing."""
 
 MOST_BYTES = 256 * 1024
 """Of all files of one message together."""
 MOST_FILES = 10
-"""So many files of a message are read; with more text files than that, it is refused."""
+"""The most files of a message that are read. A message with more text files is refused."""
 MOST_NAMED = 25
 MOST_IN_SENTENCE = 3
 NAME_LENGTH = 80
 NOTE = "secret_files"
-"""In a delivery's note: the files that are still to be read. An address may open the file to anyone
-who has it, so the store drops it when the delivery is closed."""
+"""In a delivery's note: the files that are still to be read. Anyone with an address may be able to
+open the file, so the store drops it when the delivery is closed."""
 QUOTED = "secret_quoted"
-"""The same of the message that is quoted, behind its id."""
+"""The same for the quoted message, after its id."""
 
 
 def _endings(words: str) -> frozenset[str]:
@@ -62,26 +62,26 @@ TEXT_TYPES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that hangs on a message, before it is read."""
+    """A file of a message, before it is read."""
 
     name: str
-    """As a person may read it: `clean_name`."""
+    """Cleaned by `clean_name`."""
     kind: Kind
     size: int = 0
-    """In bytes, as the platform says; 0: it does not say."""
+    """Bytes, by the platform; 0: unknown."""
     address: str = ""
-    """Where the platform has it."""
+    """Its address on the platform."""
 
     @property
     def source(self) -> str:
-        """Tells a file from another; the same however its address is signed."""
+        """Identifies the file, whatever signature its address has."""
         named = urlsplit(self.address).path or self.name
         return sha256(named.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """A file's text; None where it is only named."""
+    """A file with its text; None: it is only named."""
 
     file: File
     text: str | None = None
@@ -99,8 +99,8 @@ class Unreadable(Exception):
 
 
 def clean_name(name: str) -> str:
-    """A file's name on one line, without what could mean something where it is shown: at most
-    NAME_LENGTH characters, with its ending."""
+    """A file's name on one line, without control characters and markup: at most NAME_LENGTH
+    characters, with its ending."""
     seen = "".join(" " if _is_unseen(c) or c in "`<>[]【】︻︼" else c for c in name)
     seen = " ".join(seen.split()) or "file"
     if len(seen) <= NAME_LENGTH:
@@ -113,7 +113,7 @@ def _is_unseen(character: str) -> bool:
 
 
 def file_of(name: str, type_: str = "", size: int = 0, address: str = "") -> File:
-    """A file from what a platform tells of it; `type_` is its media type, if it has one."""
+    """A file from the platform's description; `type_`: its media type, if it has one."""
     return File(clean_name(name), _kind(name, type_), size, address)
 
 
@@ -142,7 +142,7 @@ def to_read(files: Iterable[File]) -> tuple[File, ...]:
 
 
 def is_question(text: str, files: Iterable[File]) -> bool:
-    """Whether a message has anything that can be answered: words, or a file that is read."""
+    """Whether a message can be answered: it has words, or a file that is read."""
     return bool(text.strip()) or bool(to_read(files))
 
 
@@ -153,7 +153,7 @@ def names_of(files: Sequence[File]) -> str:
 
 
 def check(files: Sequence[File]) -> None:
-    """Raise Unreadable where these are too many, or too large together."""
+    """Raise Unreadable for too many files, or too many bytes."""
     if len(files) > MOST_FILES:
         raise Unreadable("file_too_many", files[MOST_FILES].name)
     size = 0
@@ -173,9 +173,9 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
 
 
 def text_of(file: File, content: bytes) -> ReadFile:
-    """A file's content as text. One of an unknown kind that is no text is an ``other`` file.
+    """A file's content as text. An ``unsure`` file without text becomes ``other``.
 
-    Unreadable where it is empty, or where it should be text and is not.
+    Unreadable if the file is empty, or is not text although its kind says so.
     """
     if not content.strip(b"\x00\t\n\r \xef\xbb\xbf\xfe\xff"):
         raise Unreadable("file_empty", file.name)
@@ -188,22 +188,22 @@ def text_of(file: File, content: bytes) -> ReadFile:
 
 
 def decoded(content: bytes) -> str | None:
-    """Content as text: UTF-8, UTF-16 with a mark, or Japanese where only one reading makes sense;
-    None for anything else."""
-    for text in _readings(content):
+    """Content as text: UTF-8, UTF-16 with a byte order mark, or a Japanese encoding if only one
+    fits; else None."""
+    for text in _decodings(content):
         plain = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
         return None if _CONTROLS.search(plain) else plain
     return None
 
 
-def _readings(content: bytes) -> Iterable[str]:
+def _decodings(content: bytes) -> Iterable[str]:
     """The decoded text of a file's content, if exactly one encoding fits."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return filter(None, [_strictly(content, "utf-16")])
-    text = _strictly(content, "utf-8-sig")
+        return filter(None, [_decode_strictly(content, "utf-16")])
+    text = _decode_strictly(content, "utf-8-sig")
     if text is not None:
         return [text]
-    found = [text for name in _JAPANESE if (text := _strictly(content, name)) is not None]
+    found = [text for name in _JAPANESE if (text := _decode_strictly(content, name)) is not None]
     if len(found) == 1 and _is_half_width(found[0]):
         return found
     found = [text for text in found if _KANA.search(text)]
@@ -219,30 +219,30 @@ _WRONG_KANA = re.compile(
     "|(?<![\uff66-\uff9f])[\uff67-\uff70]"
     "|(?<![\uff73\uff76-\uff84\uff8a-\uff8e])[\uff9e\uff9f]"
 )
-"""Punctuation, a small letter that begins a word, and voicing where there is none."""
+"""Punctuation, a small kana at the beginning of a word, and impossible voicing marks."""
 LEAST_HALF_WIDTH = 4
 
 
 def _is_half_width(text: str) -> bool:
-    """Whether a reading is Japanese in half-width letters, as lists of banks and old systems are.
+    """Whether a decoded text is Japanese in half-width kana, as from banks and old systems.
 
-    Latin letters with accents stand alone, Cyrillic ones lack half of the kana, and those of Thai
-    have what no Japanese word has.
+    Wrongly decoded accented Latin letters come alone, Cyrillic text lacks half of the kana, and
+    Thai has sequences that no Japanese word has.
     """
     half = len(_HALF_WIDTH.findall(text))
     in_runs = sum(map(len, _HALF_WIDTH_RUN.findall(text)))
     likely = in_runs >= LEAST_HALF_WIDTH and 4 * in_runs >= 3 * half
     likely = likely and 8 * len(_NOT_CYRILLIC.findall(text)) >= half
     rest = [c for c in _HALF_WIDTH.sub("", text) if not c.isascii()]
-    return likely and not _WRONG_KANA.search(text) and all(map(_is_usual, rest))
+    return likely and not _WRONG_KANA.search(text) and all(map(_is_common, rest))
 
 
-def _is_usual(character: str) -> bool:
-    """Whether a character is a sign or a kanji of JIS level 1."""
+def _is_common(character: str) -> bool:
+    """Whether a character is a symbol or a kanji of JIS level 1."""
     return b"\xa1" <= character.encode("euc_jp", "replace") < b"\xd0"
 
 
-def _strictly(content: bytes, encoding: str) -> str | None:
+def _decode_strictly(content: bytes, encoding: str) -> str | None:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
@@ -272,7 +272,7 @@ def with_files(turn: Turn, files: Sequence[ReadFile]) -> Turn:
 
 
 def unread(files: Iterable[File]) -> tuple[ReadFile, ...]:
-    """The files as named only, for as long as they are not read."""
+    """The files, only named: they are not read yet."""
     return tuple(map(ReadFile, files))
 
 
@@ -290,8 +290,8 @@ def _block(read: ReadFile) -> str:
 def pack(
     files: Sequence[File], quoted: str = "", its_files: Sequence[File] = ()
 ) -> Mapping[str, str]:
-    """The files as a part of a delivery's note; nothing where there are none to read. `quoted`: the
-    message that is quoted, and its files."""
+    """The files as entries of a delivery's note; empty if none is to be read. `quoted`: the id of
+    the quoted message, with its files."""
     note = {}
     if to_read(its_files):
         note[QUOTED] = _rows([File(quoted, "other"), *its_files])

@@ -1,7 +1,7 @@
-"""What people choose for one thread: the model that answers, and its persona.
+"""People's choices for one thread: the model that answers, and its persona.
 
-Admins say with the rules `models` and `personas` what is offered in a place. Without a choice, the
-thread has what its place has.
+Admins set the options of a place with the rules `models` and `personas`. Without a choice, a thread
+uses the defaults of its place.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from core.types import ThreadKey
 ChoiceKind: TypeAlias = Literal["model", "persona"]
 KINDS: tuple[ChoiceKind, ...] = ("model", "persona")
 MOST_SHOWN = 25
-"""Options of a picker, where its platform says no other number."""
+"""Options of a picker, unless the platform has another limit."""
 LABEL_LENGTH = 75
-"""Characters: every platform's picker shows so many."""
+"""Characters that every platform's picker shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Option:
 
 
 class Choices:
-    """What is offered for a thread, and the choosing."""
+    """Offers and stores choices for threads."""
 
     def __init__(self, relay: Relay, actions: Actions) -> None:
         self._relay = relay
@@ -48,7 +48,7 @@ class Choices:
         typed: str = "",
         most: int = MOST_SHOWN,
     ) -> Sequence[Option]:
-        """The options of a picker, the place's own first: those with the letters that are typed."""
+        """The options of a picker, the default first, filtered by the typed letters."""
         here = await self._relay.access.rulebook.in_thread(thread)
         now = getattr(here.kept, kind)
         names = [name for name in _names(here, kind) if typed.lower() in name.lower()]
@@ -65,7 +65,7 @@ class Choices:
         return say("choice_away", locale, name=name)[:LABEL_LENGTH]
 
     async def shown(self, thread: ThreadKey, kind: ChoiceKind, locale: str) -> str:
-        """What answers in a thread, and what can be chosen there."""
+        """A sentence with the current model or persona of a thread, and its options."""
         here = await self._relay.access.rulebook.in_thread(thread)
         model = here.rules.model or self._relay.settings.lane
         persona = here.kept.persona or say("choice_usual", locale)
@@ -78,7 +78,7 @@ class Choices:
     async def choose(
         self, actor: Actor, threads: Sequence[ThreadKey], kind: ChoiceKind, name: str, locale: str
     ) -> str:
-        """Choose for conversations, or take a choice back with `UNSET`; what the person is told."""
+        """Choose for conversations, or go back to the default with `UNSET`; the answer."""
         for thread in threads:
             if refusal := await self._actions.refusal(actor, thread):
                 return refusal.sentence(locale)

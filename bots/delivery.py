@@ -1,8 +1,8 @@
-"""The delivery of one reply: its events make a view, and the view is written to the platform.
+"""The delivery of one reply: its events become a view, which is written to the platform.
 
-The events are read as fast as they come; the writing goes at the platform's pace and always takes
-the newest view. What was written is recorded before and after each new message, so that another
-process can go on from there.
+Events are read as fast as they come. Writing follows the platform's rate limits and always takes
+the newest view. Each new message is recorded before and after it is posted, so that another process
+can continue.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from core.types import Cancelled, Delta, Done, Duel, Failed, Queued, ReplyEvent,
 T = TypeVar("T")
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Between tries of a platform call; the last one repeats."""
+"""Seconds between tries of a platform call; the last value repeats."""
 
 GIVE_UP_SECONDS = 3600.0
-"""After this time of failing calls the reply is left as it is."""
+"""When calls have failed for this long, the reply stays as it is."""
 
 NOTE_LENGTH = 120
-"""Every platform has room for so long a note beside a longest part."""
+"""Characters of a note that fit under a part of full length on every platform."""
 FILES_NAMED = 3
 """In a note."""
 
@@ -61,17 +61,17 @@ def pauses() -> Iterator[float]:
 
 
 class LeaseLost(Exception):
-    """Another process has the delivery now."""
+    """Another process has taken over the delivery."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a person should see of a reply now."""
+    """The state of a reply that a person should see now."""
 
     text: str = ""
     status: Status | None = None
     thinks_since: float = 0.0
-    """When the model began a thought, by the store's clock; 0: it is not thinking."""
+    """The start of the current thought, by the store's clock; 0: the model is not thinking."""
     end: Done | Failed | Cancelled | None = None
 
     def after(self, event: ReplyEvent) -> View:
@@ -96,7 +96,7 @@ class View:
 
 @dataclass
 class ReplyDelivery:
-    """A delivery that this process holds."""
+    """A delivery that this process has leased."""
 
     delivery: Delivery
     platform: Platform
@@ -106,12 +106,12 @@ class ReplyDelivery:
     zone: tzinfo = UTC
     """The time zone of times in sentences."""
     after: ReplyDelivery | None = None
-    """The thread's earlier reply: this one is posted after it."""
+    """The thread's earlier reply, which must be posted first."""
     is_refusal: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     view: View = View()
     confirmed: float = field(default_factory=time.monotonic)
-    """The time of the last answer that said that the lease is ours, by this process's clock."""
+    """When the lease was last confirmed, by this process's clock."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _messages: list[str] = field(default_factory=list)
@@ -119,19 +119,19 @@ class ReplyDelivery:
     _status: Status | None = None
     _lost: bool = False
     _has_written: bool = False
-    """Part of this reply may be on the platform."""
+    """A part of this reply may have been posted."""
     _uncertain_from: int | None = None
-    """From this part on, an earlier process may have posted a second copy."""
+    """The first part that an earlier process may have posted a second time."""
     _removed: list[str] = field(default_factory=list)
     """The messages of this reply that were removed."""
     _part_length: int = 0
     _reposted: set[int] = field(default_factory=set)
     """The parts whose message could not be edited and was posted again."""
     was_deleted: bool = False
-    """Somebody deleted a message of the reply: it stops, and its turn is forgotten."""
+    """Somebody deleted a message of the reply: it is stopped, and its turn is forgotten."""
 
     async def run(self) -> None:
-        """Deliver the reply to its end. LeaseLost where another process has taken over."""
+        """Deliver the whole reply. LeaseLost if another process has taken over."""
         began = time.monotonic()
         reading = asyncio.create_task(self._read())
         try:
@@ -153,7 +153,7 @@ class ReplyDelivery:
         self._changed.set()
 
     def set_status(self, status: Status) -> None:
-        """A new position in the queue, say."""
+        """Show a new status, such as a new position in the queue."""
         if self.view.end is None and not self.view.text:
             self._set_view(replace(self.view, status=status))
 
@@ -167,7 +167,7 @@ class ReplyDelivery:
                     self._set_view(self.view.after(event))
             except StoreUnavailable:
                 await asyncio.sleep(0.5)
-                delivery = replace(delivery, position=0)  # all of it is read again
+                delivery = replace(delivery, position=0)  # read all events again
             except Exception:
                 log.exception("cannot follow a reply", job=self.delivery.job)
                 self._set_view(replace(self.view, end=Failed("internal")))
@@ -184,7 +184,7 @@ class ReplyDelivery:
     # -- writing --------------------------------------------------------------------------------
 
     async def _load_messages(self) -> None:
-        """Find the existing messages, of an earlier process or of the reply that is replaced."""
+        """Find messages that exist already, from an earlier process or from the replaced reply."""
         self._messages = list(self.delivery.messages)
         self._has_written = bool(self._messages)
         if self.delivery.replaces and not self._messages:
@@ -194,7 +194,7 @@ class ReplyDelivery:
             await self._find_unrecorded(len(self._messages))
 
     async def _find_unrecorded(self, index: int) -> None:
-        """Look for the message that an earlier process was posting: it may still be on its way."""
+        """Look for a message that an earlier process was posting. It may still arrive."""
         began = time.monotonic()
         found = await self._call(lambda: self._find(index))
         if not found:
@@ -210,7 +210,7 @@ class ReplyDelivery:
         return await self.platform.find(known, index)
 
     async def _predecessor(self, job: str) -> Sequence[str]:
-        """The messages of the replaced reply, once nobody writes to them."""
+        """The messages of the replaced reply, once no process writes to them."""
         thread = self.delivery.thread
         while not await retry_while_away(lambda: self.deliveries.closed(thread, job)):
             await asyncio.sleep(0.1)
@@ -233,10 +233,10 @@ class ReplyDelivery:
                 return
 
     async def _wait_for_turn(self) -> None:
-        """Let the thread's reply before this one be written first: its posts may be failing."""
+        """Wait until the thread's earlier reply is written: its posts may be failing."""
         while self.after is not None and not self._lost:
             if self.after.finished.is_set() or self._messages or is_refusal(self.view.end):
-                self.after = None  # and let go of it
+                self.after = None  # no longer needed
                 return
             await self._show_status(self.view)
             await first_of(self.after.finished.wait(), self._changed.wait())
@@ -247,7 +247,7 @@ class ReplyDelivery:
         if not self._ended.is_set() and not self.view.text:
             return  # a status has its own rate limit
         if is_refusal(self.view.end):
-            return  # it must not use a reply's place in the rate limits
+            return  # a refusal must not use up a reply's rate limit
         if not self._ended.is_set():
             await first_of(self.platform.pace(self.delivery, final=False), self._ended.wait())
         if self._ended.is_set():
@@ -261,11 +261,11 @@ class ReplyDelivery:
         await self._confirm()
         try:
             await self.platform.status(self.delivery, status)
-        except Exception as error:  # a status is not worth losing the reply for
+        except Exception as error:  # the reply matters more than its status
             log.info("no status", job=self.delivery.job, error=repr(error))
 
     async def _show(self, view: View) -> None:
-        """Make the messages say what the view says, in smaller parts where they are too long."""
+        """Write the view into the messages, in smaller parts if they are too long."""
         while True:
             try:
                 return await self._show_parts(self._parts(view), view)
@@ -304,7 +304,7 @@ class ReplyDelivery:
         ]
 
     def _texts(self, end: object, words: str) -> list[str]:
-        """A text for each message; a duel's answers share one only if all of it fits there."""
+        """The text of each message. A duel's answers share a message only if both fit into it."""
         texts = list(self.platform.split(self.delivery, words, self._limit))
         if not isinstance(end, Done) or end.duel is None or len(texts) == 1:
             return texts
@@ -316,11 +316,13 @@ class ReplyDelivery:
         ]
 
     def _words(self, view: View) -> tuple[str, str]:
-        """The text of the reply, and the bot's own sentence under it."""
+        """The text of the reply, and the bot's sentence under it."""
         match view.end:
             case Done(duel=Duel() as duel) as done:
                 said = duels.note(duel, self.locale)
-                return "\n\n".join(duels.headed(duel)), " · ".join((said, *self._memory(done)))
+                return "\n\n".join(duels.headed(duel)), " · ".join(
+                    (said, *self._memory_notes(done))
+                )
             case Done(words, finish_reason) as done:
                 note = _NOTES.get(finish_reason)
                 said = strings.say(note, self.locale) if note else ""
@@ -328,7 +330,7 @@ class ReplyDelivery:
                     return self._sentence(_THOUGHTS[finish_reason == "stop"]), ""
                 if not words:
                     return said or self._sentence("nothing_said"), ""
-                return words, " · ".join(filter(None, (said, *self._memory(done))))
+                return words, " · ".join(filter(None, (said, *self._memory_notes(done))))
             case Failed(code, detail, until):
                 waiting = int(detail) if code == "busy" and detail.isdecimal() else 0
                 return strings.failure(code, self.locale, until, self.zone, waiting, detail), ""
@@ -336,8 +338,8 @@ class ReplyDelivery:
                 return self._cancelled(view.text, by)
         return view.text, ""
 
-    def _memory(self, done: Done) -> Iterator[str]:
-        """What the model no longer reads, what it has read, and whether that is kept."""
+    def _memory_notes(self, done: Done) -> Iterator[str]:
+        """Sentences about dropped turns, files, lost choices, and collection for training."""
         if done.dropped:
             key = "turn_dropped" if done.dropped == 1 else "turns_dropped"
             yield strings.say(key, self.locale, turns=done.dropped)
@@ -381,7 +383,7 @@ class ReplyDelivery:
             raise
 
     async def _withdraw(self, index: int, message: str) -> None:
-        """Remove a message where the next holder of the delivery has posted that part too."""
+        """Remove a message if the delivery's next holder has posted that part as well."""
         thread, job = self.delivery.thread, self.delivery.job
         while True:
             over = await retry_while_away(lambda: self.deliveries.closed(thread, job))
@@ -409,7 +411,7 @@ class ReplyDelivery:
         if self._written.get(part.index) == part:
             return
         message = self._messages[part.index]
-        if not self._has_written:  # so that a takeover knows that these messages are this reply's
+        if not self._has_written:  # so that a takeover knows these messages
             await self._record(posting=None)
             self._has_written = True
         try:
@@ -421,7 +423,7 @@ class ReplyDelivery:
     async def _repost(self, part: Part, refusal: EditRefused) -> None:
         """Post a part again, once, and remove the message that can no longer be edited.
 
-        The parts behind it go too, and are posted again below it.
+        The later parts are removed as well, and posted again below it.
         """
         if part.index in self._reposted:
             raise refusal
@@ -440,12 +442,13 @@ class ReplyDelivery:
             await self._remove_messages([message])
         except PlatformRefused as error:
             log.info("an old message stays", job=self.delivery.job, error=str(error))
-            self._removed.append(message)  # it is not looked for any more
+            self._removed.append(message)  # `find` must ignore it
 
     async def _remove_messages(self, messages: Sequence[str]) -> None:
         """Remove messages that the reply no longer needs.
 
-        They are disowned first: the platform reports it like a deletion by a person.
+        They are disowned first, because the platform reports the removal like a deletion by a
+        person.
         """
         if messages:
             await retry_while_away(lambda: self.deliveries.disown(self.delivery, messages))
@@ -454,7 +457,8 @@ class ReplyDelivery:
         self._removed += messages
 
     async def _repeat_end(self, began: float) -> None:
-        """After a takeover, write the end again: a call of the earlier process may come late."""
+        """Write the end again after a takeover: a late call of the earlier process may overwrite
+        it."""
         if self.delivery.token == OPENED:
             return
         unaware = (
@@ -468,17 +472,17 @@ class ReplyDelivery:
                 await self._remove_duplicates(index)
 
     async def _remove_duplicates(self, index: int) -> None:
-        """Remove second copies of a part: a process that has died cannot do so itself."""
+        """Remove second copies of a part, which a dead process cannot remove."""
         while double := await self._call(partial(self._find, index)):
             await self._without_lease(partial(self.platform.remove, self.delivery, double))
             self._removed.append(double)
 
-    # -- the lease, and calls that may fail -----------------------------------------------------
+    # -- the lease, and calls -------------------------------------------------------------------
 
     async def _record(self, posting: int | None) -> None:
         began = time.monotonic()
         messages = list(self._messages)
-        if self._uncertain_from is not None:  # the next process must look for duplicates too
+        if self._uncertain_from is not None:  # a next process must look for duplicates, too
             posting = self._uncertain_from
         if not await retry_while_away(
             lambda: self.deliveries.record(self.delivery, messages, posting)
@@ -487,7 +491,7 @@ class ReplyDelivery:
         self.confirmed = began
 
     async def _confirm(self) -> None:
-        """Renew the lease if half of it is over: this process may have been paused."""
+        """Renew the lease if half of it has passed: this process may have been paused."""
         began = time.monotonic()
         if began - self.confirmed < self.lease / 2:
             return
@@ -501,7 +505,8 @@ class ReplyDelivery:
         call: Callable[[], Awaitable[T]],
         again: Callable[[], Awaitable[T]] | None = None,
     ) -> T:
-        """Call the platform under the lease; a retry calls `again`, as the call may have worked."""
+        """Call the platform while the lease is ours. A retry calls `again`: the call may have
+        worked."""
         waits = pauses()
         while True:
             await self._confirm()
@@ -518,8 +523,8 @@ class ReplyDelivery:
             call = again or call
 
     async def _checked(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call. If the lease ended meanwhile and another process took over, it may have
-        overwritten newer text: reopen the delivery, so that its holder writes again."""
+        """Make a call. If the lease ended meanwhile and another process took over, the call may
+        have overwritten newer text: reopen the delivery, so that its holder writes again."""
         done = await call()
         if time.monotonic() - self.confirmed >= self.lease:
             held = await retry_while_away(lambda: self.deliveries.renew([self.delivery]))
@@ -529,5 +534,5 @@ class ReplyDelivery:
 
 
 _THOUGHTS = ("thought_cut", "thought_over")
-"""Said of a thought without an answer: it can be gone on with, or there is no room for that."""
+"""For a thought without an answer: it can be continued, or there is no room for that."""
 _NOTES = {"length": "cut_short", "repetition": "repeated", "cancelled": "stopped"}

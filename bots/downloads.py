@@ -1,4 +1,4 @@
-"""Downloads of files, from a platform's own hosts alone."""
+"""Downloads of files, only from a platform's hosts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ async def download(
     hosts: frozenset[str],
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The content of an address at one of `hosts`: at most `most` bytes, and one more where there
-    are more.
+    """The content of an address at one of `hosts`: at most `most` bytes, and one more if it is
+    longer.
 
-    A host is ``https://cdn.example.com``: its scheme, and its port if that is unusual. Redirects
-    are not followed: they could lead anywhere, with the headers. PlatformRefused where the address
-    is another host's, or the host does not give the file; OSError where another try may help.
+    A host is written as ``https://cdn.example.com``, with its scheme and any unusual port.
+    Redirects are not followed: they could send the headers anywhere. PlatformRefused for another
+    host, or if the host refuses the file; OSError if a retry may help.
     """
     if host_of(address) not in hosts:
         raise PlatformRefused("a file is not on the platform's own host")

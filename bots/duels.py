@@ -1,4 +1,4 @@
-"""Duels: which questions are answered twice, what people read of the answers, and what is kept."""
+"""Duels: which questions are answered twice, and the texts around the answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from core.queue_types import DuelSettings, Sample
 from core.types import VERDICTS, Duel
 
 _DIGITS = 8
-"""Of a job's id, which is a digest: as good as a draw, and the same whenever it is made."""
+"""Of a job's id. It is a digest, so it serves as a repeatable random number."""
 
 
 def settings_for(rules: Rules, job: str) -> DuelSettings | None:
-    """How the question of a job is answered twice by the rules of its place; None: it is not."""
+    """The duel of a job's question, by the rules of its place; None: a single answer."""
     wanted = rules.duel_with()
     if wanted is None or int(job[:_DIGITS], 16) >= wanted[1] * 16**_DIGITS:
         return None
@@ -21,13 +21,13 @@ def settings_for(rules: Rules, job: str) -> DuelSettings | None:
 
 
 def headed(duel: Duel) -> tuple[str, str]:
-    """The two answers as Markdown, each under its letter, and its model once that is told."""
+    """The two answers as Markdown, each under its letter, with its model once that is revealed."""
     names = [f" · {name}" for name in duel.models] or ["", ""]
     return f"**A{names[0]}**\n\n{duel.a}", f"**B{names[1]}**\n\n{duel.b}"
 
 
 def note(duel: Duel, locale: str) -> str:
-    """The sentence under the answers: the question to people, and in the end the votes."""
+    """The sentence under the answers: a question to people; at the end, the votes."""
     if not duel.models:
         return say("duel_asks", locale)
     counts = (f"{say(f'vote_{verdict}', locale)} {number}"
@@ -36,7 +36,7 @@ def note(duel: Duel, locale: str) -> str:
 
 
 def kept_of(sample: Sample, person: str) -> dict[str, object]:
-    """What a sample holds of a person: what they said in it, the replies, and their vote."""
+    """A person's data in a sample: their messages, the replies to them, and their vote."""
     turns = {turn.id: turn for trace in sample.traces if trace for turn in trace.turns}
     said = [turn.text for turn in turns.values() if turn.author == person]
     replies = [trace.text for trace in sample.traces if trace] if sample.asker == person else []

@@ -1,4 +1,4 @@
-"""The health pages of a process, and its reports to Redis about itself."""
+"""The health pages of a process, its reports to Redis, and the metrics of platform calls."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Monitor:
         self._since = time.time()
         self._replies: deque[tuple[float, int]] = deque()
         self.starting = ""
-        """Why the process is not ready yet, in a few words; empty when it is."""
+        """Why the process is not ready yet, in a few words; empty: it is ready."""
         self.measure: Callable[[], None] = lambda: None
-        """Updates the metrics that only this process knows."""
+        """Updates the metrics of this process."""
         self.fault: Callable[[], str] = lambda: ""
-        """Why this process cannot do its work any more; empty if it can."""
+        """Why this process can no longer work; empty: it can."""
 
     async def ready(self) -> str:
-        """Why this process cannot serve now; empty if it can."""
+        """Why this process cannot serve now; empty: it can."""
         if self.starting:
             return self.starting
         if fault := self.fault():
@@ -124,7 +124,7 @@ async def monitored(
             yield monitor
         finally:
             await cancel(reporting)
-        with suppress(StoreUnavailable):  # one that fails stays listed, with its error
+        with suppress(StoreUnavailable):  # a failed process stays listed, with its error
             await board.withdraw(name)
 
 
@@ -132,7 +132,7 @@ T = TypeVar("T")
 
 
 class InstrumentedPlatform:
-    """The same platform, with `metrics.CALLS` and `metrics.CALL_SECONDS` kept."""
+    """A platform whose calls are counted and timed (`metrics.CALLS`, `metrics.CALL_SECONDS`)."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform

@@ -1,4 +1,4 @@
-"""The interface of a platform: the messages that come in, and the protocol for replies.
+"""The interface of a platform: incoming messages, and the protocol for replies.
 
 `relay` does everything that platforms share; a platform only translates. A new platform is a folder
 with a `convert.py` (payload -> `Incoming`, pure) and a class that implements `Platform`.
@@ -20,7 +20,7 @@ from core.types import Cancelled, Done, Failed, ThreadKey, Turn
 
 @dataclass(frozen=True, slots=True)
 class PlaceNames:
-    """What a channel and the bot are called there."""
+    """The names of a channel and of the bot in it."""
 
     channel: str
     bot: str
@@ -33,29 +33,29 @@ class Incoming:
     thread: ThreadKey
     turn: Turn
     addressed: bool
-    """The bot is asked for an answer: read from the text and the place, never from the kind of
+    """The message asks for an answer: read from the text and the place, never from the kind of
     event."""
     event_ids: tuple[str, ...] = ()
-    """Ids that this very event may come again under."""
+    """Ids under which the same event may be delivered again."""
     revision: str = ""
     """The platform's stamp of this edit of the message; empty for its first form."""
     note: Mapping[str, str] = field(default_factory=dict)
-    """What this platform will want to know when it delivers. ``locale`` is the person's language;
-    what can post or must not be kept has a name that begins with ``secret_``."""
+    """The platform's values for the delivery. ``locale`` is the person's language. A value that can
+    post, or must not be kept, has a name that begins with ``secret_``."""
     has_past: bool = False
-    """Something was said in this thread before, which `Platform.earlier` can read."""
+    """The thread has earlier messages, which `Platform.earlier` can read."""
     alone: bool = False
     """Never answered together with other messages of this person."""
     bulk: bool = False
-    """A script asks: it counts as several in the order in which people are answered."""
+    """Sent by a script: it is queued as if several people had asked, so that people come first."""
     roles: tuple[str, ...] = ()
     """The platform's ids of the author's roles there, for access and quotas."""
     stranger: bool = False
     """From another organisation that shares the channel."""
     interactive: bool = False
-    """Who calls `submit` tells the person of a refusal at once: none is delivered."""
+    """The caller of `submit` tells the person about a refusal: none is delivered."""
     can_vote: bool = False
-    """The reply can have buttons that stay: it may be a duel."""
+    """The reply can have lasting buttons: it may be a duel."""
     quote: Quote | None = None
     """The quoted message: it is put in front of the turn's text, and is shortened
     where the thread has it."""
@@ -64,31 +64,31 @@ class Incoming:
 
 
 REFUSALS = frozenset({"not_allowed", "stranger", "quota", "quota_channel", "busy"})
-"""The codes of messages that are not taken because of who asks, or how much."""
+"""The codes of messages that are refused because of access or quotas."""
 
 
 def is_refusal(end: object) -> bool:
-    """Whether a reply ended because its message was not taken."""
+    """Whether a reply ended because its message was refused."""
     return isinstance(end, Failed) and end.code in REFUSALS
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One message's worth of a reply: its text as it shall stand now, in standard Markdown."""
+    """One message of a reply: its complete current text, in standard Markdown."""
 
     index: int
     """The first message of a reply has index 0."""
     text: str
     last: bool
-    """Controls stand under the last part only."""
+    """Only the last part has buttons."""
     note: str = ""
-    """A sentence of the bot's own, to stand apart from the model's words under the last part."""
+    """The bot's sentence under the last part, set apart from the model's words."""
     end: Done | Failed | Cancelled | None = None
-    """How the reply ended; None while more may come."""
+    """The end of the reply; None while more may come."""
 
     @property
     def private(self) -> bool:
-        """A refusal: only the person who asked sees it, where the platform can do so."""
+        """A refusal, which only the person who asked should see."""
         return is_refusal(self.end)
 
 
@@ -99,20 +99,20 @@ class Status:
     kind: Literal["queued", "thinking"]
     position: int = 0
     seconds: int = 0
-    """For how long the model has been thinking; 0 where it has not begun."""
+    """The time that the model has been thinking; 0: it is not thinking."""
 
     def sentence(self, locale: str) -> str:
-        """As people read it."""
+        """The sentence for people."""
         key = "thinking_for" if self.seconds else self.kind
         return strings.say(key, locale, position=self.position, seconds=self.seconds)
 
 
 class PlatformRefused(HenjiError):
-    """The platform will not do it, however often it is asked: the channel is gone, say."""
+    """The platform refuses for good: the channel is gone, for example."""
 
 
 class MessageTooLong(PlatformRefused):
-    """The platform takes no message of this length; `limit` is the next to try."""
+    """The message is too long for the platform; `limit` is the next length to try."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"a message is too long: parts of {limit} come next")
@@ -124,29 +124,28 @@ class EditRefused(PlatformRefused):
 
 
 class MessageGone(PlatformRefused):
-    """The message was deleted, by somebody else than the bot."""
+    """The message was deleted, and not by the bot."""
 
 
 class Platform(Protocol):
-    """What `relay` asks of a platform. A method that raises is tried again, with back-off, unless
-    it raised `PlatformRefused`.
+    """The methods that `relay` calls. A method that raises is retried with back-off, unless it
+    raised `PlatformRefused`.
 
-    `post` and `edit` get the whole text of a part; a platform with native streaming appends what
-    is new by itself. `pace` returns when the next update of a delivery may be sent, so that the
-    text sent after it is the newest there is; `final` is never made to wait for other replies'
-    intermediate updates.
+    `post` and `edit` get the whole text of a part; a platform with native streaming finds and
+    appends the new text. `pace` returns when the next update of a delivery may be sent, so that
+    the newest text is sent. A `final` update never waits for intermediate updates of others.
     """
 
     name: str
     part_length: int
-    """The most that one message holds, as the platform counts."""
+    """The longest message, as the platform counts."""
     call_seconds: float
-    """No call of the platform is under way for longer than this."""
+    """The longest time that a call of the platform takes."""
 
     def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
-        """The messages that a reply becomes, each at most `limit` long, by `bots.text.split`.
+        """The texts of a reply's messages, each at most `limit` long, by `bots.text.split`.
 
-        Markdown that the platform does not show is replaced before.
+        Markdown that the platform cannot show is replaced first.
         """
         ...
 
@@ -161,29 +160,29 @@ class Platform(Protocol):
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None: ...
 
     async def remove(self, delivery: Delivery, message: str) -> None:
-        """Take away a message that a shorter reply does not need any more."""
+        """Remove a message that the reply no longer needs."""
         ...
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
-        """The message of this part that was posted and not recorded: none of `delivery.messages`.
+        """A message of this part that was posted but is not in `delivery.messages`.
 
-        Where the part has one among those, another is taken away: it must be no guess.
+        Return only a message with our marker: a second copy of a recorded part is deleted.
         """
         ...
 
     async def fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
-        """A file's content: at most `most` bytes, and one more where there are more.
+        """A file's content: at most `most` bytes, and one more if it is longer.
 
-        Only from the platform's own hosts. Raises `PlatformRefused` where it is not to be had.
+        Only from the platform's hosts. Raises `PlatformRefused` if the file is not available.
         """
         ...
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
-        """What the channel and the bot are called there: for system prompts that name them."""
+        """The names of the channel and the bot there, for system prompts."""
 
     async def linked(self, thread: ThreadKey, address: str) -> Incoming | None:
-        """The message that an address links to, where everyone who will see an answer in this
-        thread may read it; None anywhere else. This asks the platform, and never guesses."""
+        """The message behind a link, if everyone who sees an answer in this thread may read it;
+        else None. The platform is asked about the permissions."""
         ...
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:

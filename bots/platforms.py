@@ -1,8 +1,8 @@
-"""The platforms that there are, found by looking into the folders of `bots/`.
+"""Finds the platforms by looking into the folders of `bots/`.
 
-A folder with a `platform.py` is a platform. One with a `settings.py` too has a process of its own:
-`henji NAME` runs its `bot.py`, and `henji up` and `henji doctor` know it. Only `settings.py` is
-imported to find out: it must need no package that the platform's extra installs.
+A folder with a `platform.py` is a platform. With a `settings.py` it has a process: `henji NAME`
+runs its `bot.py`, and `henji up` and `henji doctor` know it. Finding it imports only `settings.py`,
+which must need no package of the platform's extra.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ OpenSecrets: TypeAlias = Callable[[], AbstractAsyncContextManager[Secrets]]
 
 
 class PlatformSettings(Settings):
-    """The settings of a platform's process: those of every process, and the platform's own.
+    """The settings of a platform's process: the common ones, and the platform's.
 
     `bots/NAME/settings.py` has the subclass ``NameSettings``.
     """
 
     title: ClassVar[str]
-    """The platform's name as people write it."""
+    """The platform's name for people."""
     example: ClassVar[str]
     """A command line that starts the process, for its help."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -92,7 +92,7 @@ def load(kind: type[Settings] = Settings, **overrides: Any) -> Settings:
 
 
 def _check_collecting(settings: Settings) -> None:
-    """UsageError where the file collects at a place whose platform is not cleared for it."""
+    """UsageError if the file sets `collect` on a platform that is not permitted for training."""
     for table in ("spaces", "channels"):
         for place, rules in getattr(settings, table).items():
             try:
@@ -130,7 +130,7 @@ class AllSettings:
         return cls(one(Settings), {name: one(kind) for name, kind in settings_classes().items()})
 
     def with_defaults(self, **values: Any) -> AllSettings:
-        """The same, with these values for the settings that nobody set."""
+        """The same, with these values for settings that are not set."""
         unset = {
             name: value for name, value in values.items() if name not in self.core.model_fields_set
         }
@@ -162,7 +162,7 @@ class AllSettings:
 
     @property
     def redaction(self) -> Redaction:
-        """What is struck out of logs."""
+        """The secrets to remove from logs."""
         return Redaction.of(*self.platforms.values(), patterns=secret_patterns())
 
 

@@ -1,4 +1,4 @@
-"""Child processes: signals, ending them, and the core that a terminal chat starts."""
+"""Child processes: signals, `henji up`'s supervisor, and the core of a terminal chat."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ async def end(process: asyncio.subprocess.Process, patience: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a core's start has come."""
+    """The progress of a core's start."""
 
     done: int
     stages: int
     name: str
-    """What it is at."""
+    """The current stage."""
 
 
 class LocalCore:
@@ -95,9 +95,9 @@ class LocalCore:
         patience: float,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        """`serves`: whether a core serves the lane. `tell` gets what the core says while it starts,
-        and its warnings, `progress` the stages of its start. `patience`: seconds that the core may
-        take to stop."""
+        """`serves`: whether a core serves the lane. `tell` gets the core's log lines while it
+        starts, and its warnings; `progress` gets the stages of its start. `patience`: seconds that
+        the core may take to stop."""
         self._serves = serves
         self._tell = tell
         self._progress = progress
@@ -110,7 +110,8 @@ class LocalCore:
             await asyncio.sleep(0.05)
 
     async def keep(self) -> None:
-        """Keep the lane served, for ever. OperatorError, in its words, if a core cannot start."""
+        """Keep the lane served, for ever. OperatorError, with the core's sentence, if it cannot
+        start."""
         await self._ensure()
         while True:
             await asyncio.sleep(1.0)
@@ -197,7 +198,7 @@ class _CoreProcess:
                 self._forward(line.decode(errors="replace").strip())
 
     def _forward(self, line: str) -> None:
-        """Pass on the progress of loading, and warnings; no other line of the log."""
+        """Pass on the progress of loading and warnings, but no other line of the log."""
         try:
             entry = json.loads(line)
             event, level = entry["event"], entry["level"]
@@ -215,13 +216,13 @@ class _CoreProcess:
 
 
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Seconds before the first, second, ... restart in a row of a process that ends soon."""
+"""Seconds before each restart of a process that keeps ending soon; the last value repeats."""
 
 MAX_FAST_ENDS = 3
-"""Fast ends in a row after which a process that never worked is given up."""
+"""A process that never worked is given up after so many fast ends in a row."""
 
 WORKING_SECONDS = 60.0
-"""Seconds after which a process counts as working."""
+"""A process that ran this long counts as working."""
 
 WRONG_USAGE = 2
 """The exit status of a process whose settings are wrong: a restart cannot help."""
@@ -311,7 +312,7 @@ class _SupervisedCommand:
         )
 
     async def _ended(self, process: asyncio.subprocess.Process) -> bool:
-        """True if it ended by itself, False if everything is to stop."""
+        """True if the process ended, False if everything is to stop."""
         return await self._unless_stopped(process.wait())
 
     def _check_exit(self, status: int, seconds: float) -> None:

@@ -26,22 +26,22 @@ from core.types import Turn
 log = structlog.get_logger()
 
 SECONDS = 10.0
-"""For one try at one file."""
+"""For one try to read one file."""
 PAUSES = (0.5, 2.0)
 """Seconds between tries."""
 
 MOST_LINKS, MOST_LINKED = 3, 16_000
-"""Linked messages of one message that are read, and the bytes of each."""
+"""Of one message: linked messages that are read, and the bytes of each."""
 PAST_FILES, PAST_SECONDS = 5, 3.0
-"""Of what was said before: a thread is held for a few seconds more than this."""
+"""For earlier messages: a thread waits a few seconds longer than this."""
 
 Fetch: TypeAlias = Callable[[File, int], Awaitable[bytes]]
-"""A file's content, and at most one byte more than are wanted. PlatformRefused where the platform
-will not give it, OSError where another try may help."""
+"""A file's content, up to one byte more than the limit. PlatformRefused if the platform refuses,
+OSError if a retry may help."""
 
 
 async def read_files(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...]:
-    """Every file, those of text with their text. Unreadable names the first that cannot be read."""
+    """All files, text files with their text. Unreadable names the first that cannot be read."""
     wanted = to_read(files)
     check([file for file in wanted if file.kind != "link"])
     room, read = MOST_BYTES, []
@@ -59,13 +59,13 @@ async def read_files(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...
         room -= len(content)
         if room < 0:
             raise Unreadable("file_too_large", file.name)
-        # a quarter of a megabyte takes milliseconds to decode: others need not wait for it
+        # decoding may take milliseconds: do not block the event loop
         read.append(await asyncio.to_thread(text_of, file, content))
     return tuple(read)
 
 
 async def _linked(file: File, fetch: Fetch) -> ReadFile:
-    """A message that the words link to; only named where it cannot be read."""
+    """A linked message; only named if it cannot be read."""
     try:
         content = await _content(file, fetch, MOST_LINKED)
     except Unreadable:
@@ -90,7 +90,7 @@ async def _content(file: File, fetch: Fetch, most: int) -> bytes:
 
 
 async def read_some(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...]:
-    """The same for files of the past: one that cannot be read is only named."""
+    """The same, but a file that cannot be read is only named."""
     read: list[ReadFile] = []
     for file in files:
         try:
@@ -101,7 +101,8 @@ async def read_some(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...]
 
 
 async def read_past(said: Sequence[tuple[Turn, Sequence[File]]], fetch: Fetch) -> list[Turn]:
-    """Earlier turns, oldest first, with their files: the newest few are read, within seconds."""
+    """Earlier turns with their files, oldest first. Only the newest files are read, in a few
+    seconds."""
     every = [file for _, files in said for file in to_read(files)]
     reading = {
         file: asyncio.ensure_future(read_some([file], fetch)) for file in every[-PAST_FILES:]
