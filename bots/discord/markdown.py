@@ -1,8 +1,8 @@
-"""A model's Markdown, made to look right in Discord. Pure, and outside code only.
+"""Makes a model's Markdown look right in Discord, and reads Discord's messages. Pure.
 
 Discord shows no tables, rules, images, HTML, formulas, or headings below the third level, and ends
-a code block at the first three backticks. What it does not show becomes what it does. The same text
-gives the same result however it grew.
+a code block at the first three backticks. They are replaced by Markdown that it shows. Code is left
+alone. The same text gives the same result however it grew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bots.quotes import forwarded, image, joined, of_bot
 from bots.text import block_lines, characters, without_code
 
 TABLE_WIDTH = 56
-"""Columns of a code block that a phone in landscape and a narrow window show without wrapping."""
+"""Columns of a code block that fit on a phone in landscape and in a narrow window."""
 RULE = "─" * 12
 
 _HEADING = re.compile(r" {0,3}#{4,6}[ \t]+(.*)$")
@@ -45,7 +45,7 @@ _PLAIN = re.compile(r"\*\*|__|~~|`")
 
 
 def rendered(text: str) -> str:
-    """The text with what Discord shows in place of what it does not."""
+    """The text in Markdown that Discord shows."""
     return "\n".join(_blocks(list(block_lines(text))))
 
 
@@ -107,7 +107,7 @@ def _shown(found: re.Match[str]) -> str:
 
 
 def _table_at(lines: Sequence[tuple[str, str]], at: int) -> list[list[str]]:
-    """The rows of the table that begins at a line, the head first; none where there is none."""
+    """The rows of the table that begins at a line, head first; empty if none begins there."""
     head, kind = lines[at]
     rule, below = lines[at + 1] if at + 1 < len(lines) else ("", "")
     if kind != "prose" or below != "prose" or "|" not in head or not _TABLE_RULE.match(rule):
@@ -132,7 +132,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width in a code block; a list, where that is too wide."""
+    """Columns of equal width in a code block; a list if that is too wide."""
     plain = [[_PLAIN.sub("", cell).replace("<br>", " ") for cell in row] for row in rows]
     columns = () if len(rows[0]) > TABLE_WIDTH // 2 else zip_longest(*plain, fillvalue="")
     widths = [max(map(width, column)) for column in columns]
@@ -170,7 +170,7 @@ def _columns(character: str) -> int:
 
 
 MOST_FIELDS = 25
-"""Of one embed, as Discord has it."""
+"""Discord's limit for one embed."""
 READ_TYPES = frozenset(
     {
         discord.MessageType.default,
@@ -182,7 +182,7 @@ READ_TYPES = frozenset(
 """Messages with something to read: joins, pins and boosts have other types."""
 
 Read: TypeAlias = Callable[[str], str]
-"""Discord's markup as people see it."""
+"""Converts Discord's markup to the text that people see."""
 
 
 def is_automatic(message: discord.Message) -> bool:
@@ -191,9 +191,9 @@ def is_automatic(message: discord.Message) -> bool:
 
 
 def whole_text(message: discord.Message, read: Read, automatic: bool) -> str:
-    """Everything in a message that can be read, except its files; `automatic`: of a bot's.
+    """All text of a message, except its files; `automatic`: a bot wrote it.
 
-    A person's embeds are previews of links, which come and go: they are not read.
+    A person's embeds are previews of links, which come and go: they are left out.
     """
     parts = [read(message.content)]
     parts += [_poll(message.poll)] if message.poll else []
@@ -206,7 +206,7 @@ def whole_text(message: discord.Message, read: Read, automatic: bool) -> str:
 
 
 def attachments_of(message: discord.Message) -> Sequence[discord.Attachment]:
-    """The attachments of a message and of what it forwards."""
+    """The attachments of a message and of its forwarded messages."""
     forwarded_ones = (
         found for snapshot in message.message_snapshots for found in snapshot.attachments
     )
@@ -214,7 +214,7 @@ def attachments_of(message: discord.Message) -> Sequence[discord.Attachment]:
 
 
 def own_words(content: str) -> str:
-    """The words of a reply of the bot's, without the small print under them."""
+    """The text of the bot's reply, without the small print under it."""
     return "\n".join(line for line in content.split("\n") if not line.startswith("-# "))
 
 

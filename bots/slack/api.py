@@ -39,7 +39,7 @@ class NoRoom(Exception):
 
 
 def error_code(error: Exception) -> str:
-    """Slack's error code; empty where there is none: the answer is no JSON, say."""
+    """Slack's error code; empty without one, for example if the answer is not JSON."""
     if isinstance(error, Refused):
         return error.error
     if not isinstance(error, SlackApiError):

@@ -51,7 +51,7 @@ class AppHome:
         )
 
     async def publish_refusal(self, team: str, user: str, refusal: str, notice: str = "") -> None:
-        """The home page of one who may not use the bot, but may have their words forgotten."""
+        """The home page of a person who may not use the bot, but may have their words forgotten."""
         locale = await self._context.users.locale(team, user)
         client = await self._context.workspaces.client(team)
         blocks = [components.section(refusal)] if refusal else []
@@ -102,7 +102,7 @@ class AppHome:
         )
 
     def _training(self, locale: str, *, out: bool) -> list[Block]:
-        """What may be kept to train a model, and the button against it, or for it."""
+        """The section about training data, with the button to opt out or in."""
         key = "opt_in" if out else "opt_out"
         button = components.button(f"henji_{key}", say(key, locale), key)
         return [components.section(say("privacy_training", locale)), components.actions(button)]
@@ -163,7 +163,7 @@ class AppHome:
         self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
 
     async def on_confirmed(self, team: str, sent: ModalSubmission) -> None:
-        """The confirmation was submitted: reset, and tell the person what came of it."""
+        """The confirmation was submitted: reset, and tell the person the result."""
         first, place, url = [*sent.data.split("\n"), "", ""][:3]
         kind, _, what = first.partition(" ")
         meant = scope(team, kind, what or sent.values.get("what", ""))

@@ -25,13 +25,13 @@ from core.types import ThreadKey
 
 THREADS = 50
 PAGES = 10
-"""The most of one thread: an app that Slack lets read a page a minute must come to the others."""
+"""Of one thread, at most: an app that may read one page a minute must reach the other threads."""
 DAY = 86_400.0
 METHOD = "conversations.replies"
 SKEW = 30.0
 """Seconds by which the store's clock and Slack's may differ."""
 SPARE = 1 / 3
-"""The share of the calls that catching up leaves free."""
+"""The share of the rate limit that catching up leaves free."""
 
 log = structlog.get_logger()
 
@@ -81,7 +81,9 @@ class CatchUp:
         await self._wait_for_room(key)
         found, is_whole = await self._since(key, f"{float(known[0]) - 1e-6:.6f}")
         there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
-        for ts in known:  # before new messages: an edit of the newest question is answered again
+        for (
+            ts
+        ) in known:  # before new messages, because an edit of the newest question is answered again
             edited = ts in there and there[ts].get("edited")
             if edited and (posted := _posted(there[ts], key, bot)):
                 await self._edits.apply(posted, bot)

@@ -43,7 +43,7 @@ DESCRIBED = {
     "config …": "cmd_config_about",
     "audit": "cmd_audit_about",
 }
-"""The words after the slash command, and the sentences that say what they do."""
+"""The words after the slash command, and the keys of their descriptions."""
 
 
 def described() -> Sequence[tuple[str, str, str]]:
@@ -60,9 +60,9 @@ def described() -> Sequence[tuple[str, str, str]]:
 
 
 RESPONSES = 5
-"""Slack takes so many by one response_url, within half an hour."""
+"""Messages that Slack takes by one response_url, within half an hour."""
 UPDATES = 3
-"""Of them, for what is said before a summary is there."""
+"""Of them, for progress before the summary."""
 SUMMARY_LENGTH = 9_000
 """Characters of one response: all Markdown of a message has 12,000."""
 
@@ -124,7 +124,7 @@ class CommandHandler:
     async def _summarise(
         self, press: Press, place: ThreadKey, words: str = "", offer: Offer | None = None
     ) -> None:
-        """Sum a place up for the person; `offer`: what they have accepted."""
+        """Summarise a place for the person; `offer`: the offer that they accepted."""
         locale = await self._context.users.locale(press.team, press.user)
         actor = await self._context.actor(press.team, press.user, press.user_team)
         screen = ResponseScreen(self._context, press.team, press.response_url, locale)
@@ -136,7 +136,7 @@ class CommandHandler:
         self._context.spawn(work)
 
     async def on_summary(self, press: Press) -> None:
-        """A button of a summary: go on, or stop."""
+        """A button of a summary: continue, or stop."""
         if press.action == components.SUMMARISE:
             offer = components.offer_in(press.value)
             if (offer.place.space, offer.place.channel) == (press.team, press.channel):
@@ -216,7 +216,7 @@ class CommandHandler:
             self._context.spawn(told)
 
     async def on_chosen(self, sent: ModalSubmission) -> None:
-        """The pickers were submitted: what is new there holds from now on."""
+        """The pickers were submitted: store the new choices."""
         key = convert.thread_of(sent.data)
         actor = await self._context.actor(key.space, sent.user, sent.user_team)
         locale = await self._context.users.locale(key.space, sent.user)

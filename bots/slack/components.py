@@ -1,4 +1,4 @@
-"""The blocks of messages, modals and pages: text, AI notice, buttons. Pure."""
+"""The blocks of messages, modals and pages: text, notices, buttons. Pure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def without_pings(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """A reply's text as Slack gets it: without pings, and with bold and formulas mended."""
+    """A reply's text for Slack: without pings, with emphasis and formulas fixed."""
     return mended(without_pings(text))
 
 
@@ -64,7 +64,7 @@ class ReplyRef:
 
     @classmethod
     def parse(cls, value: str) -> ReplyRef:
-        """Malformed where the value is not of a button of ours."""
+        """Malformed if the value is not from our buttons."""
         try:
             job, author, thread = value.split(" ", 2)
             return cls(job, author, ThreadKey.parse(thread))
@@ -85,7 +85,7 @@ def reply(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
 
 
 def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block]:
-    """The blocks under the text of a part: none but under the last part."""
+    """The blocks under the text of a part. Only the last part has some."""
     if not part.last:
         return []
     ref = str(ref_of(delivery))
@@ -158,13 +158,13 @@ def escape(text: str) -> str:
 def notification(text: str) -> str:
     """The text of a message for notifications and screen readers, beside its blocks.
 
-    Escaped, and cut to what Slack takes of `text` in chat.update, whatever the blocks hold.
+    Escaped, and cut to Slack's limit for `text` in chat.update.
     """
     return shortened(escape(text))
 
 
 def shortened(written: str) -> str:
-    """Escaped text, cut to what Slack takes of `text` in one call."""
+    """Escaped text, cut to Slack's limit for `text`."""
     if len(written.encode()) <= TEXT_BYTES:
         return written
     cut = written.encode()[: TEXT_BYTES - len("…".encode())].decode(errors="ignore")
@@ -206,7 +206,7 @@ def question(name: str, label: str, element: Block, *, optional: bool = False) -
 
 
 def picker(name: str, label: str, options: Sequence[Option]) -> Block:
-    """A select of a modal, with the option that holds now."""
+    """A select of a modal, with the current option selected."""
     shown = {o.value: {"text": _text(o.label), "value": o.value} for o in options}
     now = next((o.value for o in options if o.chosen), options[0].value)
     select = {
@@ -220,7 +220,7 @@ def picker(name: str, label: str, options: Sequence[Option]) -> Block:
 def summary(
     text: str, locale: str, offer: Offer | None = None, stops: ThreadKey | None = None
 ) -> list[Block]:
-    """A summary, or what is said of it before: with a button to go on, or to stop."""
+    """A summary, or a message before it, with a button to continue or to stop."""
     buttons = []
     if offer is not None:
         key = "catchup_go_newest" if offer.newest else "catchup_go"
@@ -239,14 +239,14 @@ def _whole_key(place: ThreadKey) -> str:
 
 
 def place_in(value: str) -> ThreadKey:
-    """The place of a summary's button; a channel has no thread."""
+    """The place in a summary button's value; a channel has an empty thread."""
     with parsing():
         place = ThreadKey.parse(value)
         return replace(place, thread="" if place.thread == "-" else place.thread)
 
 
 def offer_in(value: str) -> Offer:
-    """What a button goes on with; Malformed where the value is not of a button of ours."""
+    """The offer in a button's value; Malformed if the value is not from our buttons."""
     with parsing():
         after, most, place = value.split(" ", 2)
         return Offer(place_in(place), float(after), int(most))

@@ -1,4 +1,4 @@
-"""What the handlers share: stores, Slack's API, and private messages to one person."""
+"""Shared by the handlers: stores, Slack's API, and private messages to one person."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Context:
-    """What the handlers share."""
+    """Everything that the handlers share."""
 
     relay: Relay
     actions: Actions
@@ -107,7 +107,7 @@ class Context:
         await self.send_privately(key, user, say(sentence, locale, **values))
 
     def report(self, key: ThreadKey, user: str, outcome: Outcome) -> None:
-        """Tell a person, in the background, what came of an action."""
+        """Tell a person the result of an action, in the background."""
         self.spawn(self._report(key, user, outcome))
 
     async def _report(self, key: ThreadKey, user: str, outcome: Outcome) -> None:

@@ -57,7 +57,7 @@ LINK = re.compile(
 
 
 class Malformed(Exception):
-    """A payload without a required field; the message names the field."""
+    """A payload lacks a required field, which the error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class MessagePosted:
     """The other users named in the text."""
     files: tuple[File, ...] = ()
     carried: str = ""
-    """What the message carries beside its words, in Slack's markup: forwards, attachments."""
+    """Its attached text, in Slack's markup: forwarded messages, attachments."""
     bot_name: str = ""
-    """What a bot calls itself in this message."""
+    """The bot's name in this message."""
     event_id: str = ""
     edited: str = ""
     """Slack's timestamp of the edit that made this text; empty for the first text."""
@@ -143,7 +143,7 @@ SlackEvent: TypeAlias = MessagePosted | MessageEdited | MessageDeleted | Session
 
 
 def parse_event(body: Json, bot: Bot) -> SlackEvent | None:
-    """The event as data; None for an event that does not concern the bot."""
+    """The event as data; None if it does not concern the bot."""
     with parsing():
         return _parse_event(body, bot)
 
@@ -210,14 +210,14 @@ def links_in(text: str) -> tuple[File, ...]:
 
 
 def files_of(message: Json) -> tuple[File, ...]:
-    """The files of a message: uploads, snippets and posts. One that the bot may not see, or that is
-    deleted, has no address."""
+    """The files of a message: uploads, snippets and posts. A file that is deleted, or that the bot
+    may not see, has no address."""
     return tuple(map(_file_of, (*(message.get("files") or ()), *forwarded_files(message))))
 
 
 _DOCUMENT_MODES = frozenset(("external", "quip", "space", "list"))
-"""Files that are no plain text where Slack has them: on another company's host, canvases, posts of
-old, and lists. Their addresses lead to pages."""
+"""Files whose address leads to a page, not to text: on another company's host, canvases, old posts,
+and lists."""
 _DOCUMENT_TYPES = frozenset(("quip", "canvas", "space", "post", "list"))
 
 
@@ -242,27 +242,27 @@ def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted
     message, before = required(event, "message"), event.get("previous_message") or {}
     if message.get("subtype") == "tombstone":  # a deleted message that has replies
         return MessageDeleted(_key(event, bot, required(message, "ts")), required(message, "ts"))
-    other_files = _standing(message) != _standing(before)
-    reworded = bool(message.get("edited")) and _all_of(message) != _all_of(before)
+    other_files = _existing_files(message) != _existing_files(before)
+    reworded = bool(message.get("edited")) and _whole_text_of(message) != _whole_text_of(before)
     if not (reworded or other_files):
         return None  # an unfurled link or a new reply count
     posted = _posted(body, message, required(event, "channel"), bot)
     if posted is None:
         return None
-    files = tuple(map(_file_of, _standing(message).values()))
+    files = tuple(map(_file_of, _existing_files(message).values()))
     stamp = str(required(event, "ts")) if other_files else posted.edited  # files have none
     posted = replace(posted, files=files, edited=stamp)
     was_mentioned = bot.user in _MENTION.findall(words_of(before))
     return MessageEdited(posted, posted.mentioned and not was_mentioned)
 
 
-def _standing(message: Json) -> Mapping[str, Json]:
-    """The files of a message by their ids, without those that were deleted."""
+def _existing_files(message: Json) -> Mapping[str, Json]:
+    """The files of a message by their ids, without deleted ones."""
     found = (*(message.get("files") or ()), *forwarded_files(message))
     return {str(file.get("id")): file for file in found if file.get("mode") != "tombstone"}
 
 
-def _all_of(message: Json) -> tuple[str, str]:
+def _whole_text_of(message: Json) -> tuple[str, str]:
     return words_of(message), carried_by(message)
 
 
@@ -273,7 +273,8 @@ def _deleted(event: Json, bot: Bot) -> MessageDeleted:
 
 
 def uninstalled_at(body: Json) -> float | None:
-    """When the app left the workspace, if this says so: a person's revoked token alone does not."""
+    """When the app was removed from the workspace; None for other events. A person's revoked token
+    does not count."""
     with parsing():
         event = required(body, "event")
         revoked = event.get("type") == "tokens_revoked" and (event.get("tokens") or {}).get("bot")
@@ -286,8 +287,8 @@ def _key(event: Json, bot: Bot, thread: str) -> ThreadKey:
 
 
 def workspace_of(body: Json, told: str | None) -> str:
-    """The workspace that an event came from; `told`: by its authorization, which names another one
-    than the body in a shared channel, and none where an organization installed the app."""
+    """The workspace of an event. `told`: by its authorization, which differs from the body in a
+    shared channel, and is None if an organization installed the app."""
     with parsing():
         event: Json = body.get("event") or {}
         found = (told, body.get("context_team_id"), body.get("team_id"), event.get("team"))
@@ -304,7 +305,7 @@ def required(body: Json, name: str) -> Any:
 def earlier(
     message: Json, thread: ThreadKey, bot: Bot, names: Mapping[str, str], *, stranger: bool
 ) -> Incoming | None:
-    """A message of a thread's past; None where it is not part of the conversation."""
+    """An earlier message of a thread; None if it is not part of the conversation."""
     turn = _earlier_turn(message, bot, names)
     if turn is None:
         return None
@@ -345,7 +346,7 @@ def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | N
 
 
 def _whole(text: str, carried: str, by_bot: str, bot: Bot, names: Mapping[str, str]) -> str:
-    """Words and what they carry as the model reads them; a bot's with its name."""
+    """A message's words and attached text as the model reads them; a bot's with its name."""
     said = joined([readable(text, bot, names), readable(carried, bot, names)])
     return of_bot(by_bot, said) if by_bot else said
 
@@ -353,7 +354,7 @@ def _whole(text: str, carried: str, by_bot: str, bot: Bot, names: Mapping[str, s
 REPLY_METADATA = "henji_reply"
 """The metadata type of the bot's replies."""
 NOTICE_METADATA = "henji_notice"
-"""The metadata type of the bot's own sentences in direct channels: no reply is looked for there."""
+"""The metadata type of the bot's sentences in direct channels, which are not replies."""
 QUESTION_METADATA = "henji_question"
 """The metadata type of a question that the bot posted for a person's command."""
 
@@ -398,7 +399,7 @@ def bot_label(posted: MessagePosted, names: Mapping[str, str]) -> str:
 
 
 def whole_text(posted: MessagePosted, bot: Bot, names: Mapping[str, str]) -> str:
-    """Everything in a message that can be read, except its files."""
+    """All text of a message, except its files."""
     return _whole(posted.text, posted.carried, bot_label(posted, names), bot, names)
 
 
@@ -482,7 +483,7 @@ class Press:
     """Slack's timestamp of the press: it tells two presses apart."""
     channel: str = ""
     message: str = ""
-    """The ts of the message that the button stands under."""
+    """The ts of the message with the button."""
     thread: str = ""
     response_url: str = ""
     user_team: str = ""
@@ -519,7 +520,7 @@ class ModalSubmission:
     """A submitted modal."""
 
     id: str
-    """What tells it from another: Slack's trigger."""
+    """Slack's trigger, which is unique."""
     callback: str
     data: str
     """The `data` that the modal was opened with."""

@@ -10,15 +10,15 @@ from core.access_policy import Asker
 
 
 class EditHandler:
-    """Carries edits and deletions of messages over into the history."""
+    """Applies edits and deletions to the stored messages."""
 
     def __init__(self, context: Context, messages: MessageHandler) -> None:
         self._context = context
         self._messages = messages
 
     async def on_edited(self, edited: MessageEdited, bot: Bot) -> None:
-        """A person's message has a new text, or other files; one that now names the bot is a new
-        question."""
+        """A person's message has a new text, or other files. If it now mentions the bot, it is a
+        new question."""
         if edited.newly_mentioned:
             await self._messages.handle(edited.posted, bot)
         else:
@@ -31,7 +31,7 @@ class EditHandler:
     async def apply(self, posted: MessagePosted, bot: Bot) -> None:
         """Store an edited message; an edit that is stored already changes nothing."""
         names = await self._context.users.names(bot.team, convert.user_ids_in(posted))
-        command = convert.text_command(posted, bot)  # no question any more, and not run either
+        command = convert.text_command(posted, bot)  # no longer a question, and not run either
         words = "" if command else convert.whole_text(posted, bot, names)
         stranger = await self._context.users.is_stranger(bot, posted.user, posted.user_team)
         asker = Asker(posted.key, posted.user, stranger=stranger)

@@ -1,4 +1,4 @@
-"""What Slack's error codes mean: final, temporary or about one place, and one sentence each."""
+"""The classes and sentences of Slack's error codes."""
 
 from __future__ import annotations
 
@@ -228,7 +228,9 @@ FINAL = (
 def bot_token_sentence(error: str) -> str:
     """What to do about a bot token that Slack refuses."""
     fault = BOT_TOKEN_FAULTS.get(error, f"is refused by Slack ({error})")
-    return f"SLACK_BOT_TOKEN {fault}: {APP}: Install App > Reinstall to Workspace, and copy it anew"
+    return (
+        f"SLACK_BOT_TOKEN {fault}: {APP}: Install App > Reinstall to Workspace, and copy it again"
+    )
 
 
 def missing_scopes(scopes: Sequence[str]) -> str:

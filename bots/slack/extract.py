@@ -1,6 +1,6 @@
 """The text of a message beside its words: forwards, and the attachments and blocks of bots. Pure.
 
-It is in Slack's own markup, as its words are, until `convert.readable` converts it.
+It stays in Slack's markup until `convert.readable` converts it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ NO_PREVIEW = "[no preview available]"
 
 
 def words_of(message: Json) -> str:
-    """What was written: of a bot's message its blocks, if they have text, else its text.
+    """The words of a message: the blocks of a bot's message, if they have text, else its text.
 
-    An app's ``text`` is the notification of what its blocks say: it would stand there twice. The
-    ``text`` of a person's message has no tables.
+    An app's ``text`` is the notification for its blocks: reading both would repeat the words. The
+    ``text`` of a person's message lacks tables.
     """
     if message.get("bot_id") or any(map(_is_table, message.get("blocks") or ())):
         in_blocks = _blocks(message.get("blocks"))
@@ -36,8 +36,8 @@ def words_of(message: Json) -> str:
 
 
 def carried_by(message: Json) -> str:
-    """What a message carries beside its words: what it forwards, the tables that are pasted into
-    it, and of a bot's all attachments.
+    """The attached text of a message: forwarded messages, pasted tables, and all attachments of a
+    bot's message.
 
     A person's other attachments are previews of links, which come and go.
     """
@@ -55,25 +55,25 @@ def _carried(attachment: Json, message: Json) -> str:
 
 
 _OF_PREVIEWS = ("from_url", "original_url", "app_unfurl_url")
-"""Where the attachment is a preview of a link, and may have a table of an app's."""
+"""Keys of an attachment that is the preview of a link. It may have a table from an app."""
 
 
 def bot_name(message: Json) -> str:
-    """What a bot's message calls its author; empty where it is a person's, or has no name."""
+    """The name of a bot's message; empty for a person's, or without a name."""
     profile = message.get("bot_profile") or {}
     return str(message.get("username") or profile.get("name") or "")
 
 
 def forwarded_files(message: Json) -> Iterator[Json]:
-    """The files of what a message forwards."""
+    """The files of forwarded messages."""
     for attachment in message.get("attachments") or ():
         if _is_forward(attachment, message):
             yield from attachment.get("files") or ()
 
 
 def _is_forward(attachment: Json, message: Json) -> bool:
-    """Whether an attachment is a forwarded message. The preview of a message that the words link to
-    is none: not everyone who will see an answer may be able to read that message."""
+    """Whether an attachment is a forwarded message. The preview of a linked message is not one:
+    not everyone who sees the answer may be able to read the linked message."""
     address = str(attachment.get("from_url") or "")
     previews = bool(address) and address in unescape(str(message.get("text") or ""))
     return _is_share(attachment) and (bool(attachment.get("is_share")) or not previews)
@@ -84,7 +84,7 @@ def _is_share(attachment: Json) -> bool:
 
 
 def _shared(attachment: Json) -> str:
-    """A forwarded message; nothing of one without text."""
+    """A forwarded message; empty without text."""
     from_blocks = [
         _blocks((found.get("message") or {}).get("blocks"))
         for found in attachment.get("message_blocks") or ()
@@ -114,7 +114,7 @@ def _attachment(attachment: Json) -> str:
 
 
 def _time(attachment: Json) -> str:
-    """The time that Slack shows behind the footer; empty where there is none."""
+    """The time that Slack shows after the footer; empty without one."""
     try:
         at = datetime.fromtimestamp(float(attachment["ts"]), UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
@@ -167,7 +167,7 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "plan": ("title", "tasks"),
     "task_card": ("title", "details", "output"),
 }
-"""The parts of a block that have its words, in the order in which they are shown."""
+"""The parts of a block that contain text, in the order shown."""
 
 
 def _part(part: Any) -> str:
@@ -198,7 +198,7 @@ def _cell(cell: Json) -> str:
 
 
 def _text(text: Any) -> str:
-    """A text object in Slack's markup, or a text; a plain one has none."""
+    """A text or a text object, in Slack's markup."""
     if isinstance(text, str):
         return escaped(text.strip())
     if not isinstance(text, Mapping) or "text" not in text:

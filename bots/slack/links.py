@@ -1,4 +1,4 @@
-"""Who sees an answer: a linked message is read only where all of them may read it."""
+"""Checks links: a linked message is read only if everyone who sees the answer may read it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bots.slack.api import NoRoom, SlackApi
 from core.types import Bounded, ThreadKey
 
 PAGES, PAGE = 5, 1000
-"""Of a channel's members, and of a workspace's users; where there are more, nothing is read."""
+"""Of a channel's members, and of a workspace's users. With more pages, nothing is read."""
 KEPT_SECONDS = 600.0
-"""How long it is remembered who is a guest."""
+"""How long the list of full members is kept."""
 WITHIN_SECONDS = 4.0
 """The longest wait for the rate limits."""
 
 
 class Audience:
-    """Who sees what is said in a channel, as Slack tells."""
+    """The people who see messages in a channel."""
 
     def __init__(self, api: SlackApi) -> None:
         self._api = api
@@ -30,8 +30,8 @@ class Audience:
     async def may_read(self, thread: ThreadKey, channel: str) -> bool:
         """Whether everyone who sees an answer in `thread` may read `channel`.
 
-        It is the same channel; or it is public, and where the answer stands there are only full
-        members of the workspace: guests and other organisations read only what they are in.
+        It is the same channel; or it is public, and only full members of the workspace are in the
+        answer's channel. Guests and other organisations can read only their channels.
         """
         if channel == thread.channel:
             return True

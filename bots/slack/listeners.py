@@ -1,4 +1,4 @@
-"""The Bolt app: which handler gets which payload, and how errors are answered.
+"""The Bolt app: the handler of each payload, and the answers to errors.
 
 With `process_before_response`, Bolt acknowledges an event after its listener has returned, so
 everything acknowledged is stored. An event whose listener raised is delivered again.
@@ -103,7 +103,7 @@ class Listeners:
         await self._context.workspaces.note_organization(team, context.enterprise_id or "")
         if kind in MESSAGE_EVENTS:
             retries = request.headers.get("x-slack-retry-num", ["0"])
-            with self._context.platform.intake.storing():
+            with self._context.platform.pending_events.storing():
                 await self._message_event(body, team, int(retries[0]))
         elif kind == "app_home_opened":
             await self._app_home.on_opened(body, team)
@@ -164,7 +164,7 @@ class Listeners:
             await self._commands.on_menu(press)
 
     async def _is_refused(self, press: Press) -> bool:
-        """Whether who pressed may not use the bot; they are told so."""
+        """Whether the person may not use the bot; a refusal is sent to them."""
         key = ThreadKey(PLATFORM, press.team, press.channel or "-", press.thread or "-")
         refusal = await self._context.refusal(key, press.user, press.user_team)
         if refusal is None:
@@ -190,9 +190,9 @@ class Listeners:
             await self._commands.on_chosen(sent)
 
     async def _acknowledged(self, work: Coroutine[Any, Any, None], ack: AsyncAck) -> None:
-        """Acknowledge once the work is stored, or when that takes long: a user is looked up, say.
+        """Acknowledge when the work is done, or after ACKNOWLEDGE_SECONDS.
 
-        An error within that time is raised before the acknowledgement.
+        An error before that is raised instead of the acknowledgement.
         """
         task = asyncio.ensure_future(work)
         done, _ = await asyncio.wait({task}, timeout=ACKNOWLEDGE_SECONDS)
@@ -226,7 +226,7 @@ async def on_error(error: Exception, body: dict[str, Any]) -> BoltResponse:
 
 
 def _where(error: Exception) -> str:
-    """The line that failed, to tell a bug of ours from a malformed payload."""
+    """The line that failed, to tell our bug from a malformed payload."""
     steps = traceback.extract_tb(error.__traceback__)
     return f"{Path(steps[-1].filename).name}:{steps[-1].lineno}" if steps else ""
 

@@ -1,12 +1,12 @@
-"""A model's Markdown, made to look right in Slack. Pure, and outside code only.
+"""Makes a model's Markdown look right in Slack. Pure. Code is left alone.
 
 Slack reads Markdown by CommonMark's rules, as far as is known. There a `**` next to punctuation
 opens or closes bold only beside a space or more punctuation, which Japanese does not have: in
 ``**「先端」**の`` both stay literal. The same holds for `*` and `~~`. A zero-width space beside the
 punctuation mends that.
 
-Every function is stable for a growing text: what is appended to the text is only appended to the
-result, apart from unfinished code and formulas.
+Every function is stable for a growing text: appending to the text only appends to the result, apart
+from unfinished code and formulas.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FORMULA_ENDS = {"\\[": "\\]", "$$": "$$"}
 
 
 def mended(text: str) -> str:
-    """The text with bold that CommonMark sees, and with formulas as code."""
+    """The text with emphasis that CommonMark recognises, and with formulas as code."""
     lines: list[str] = []
     ends = ""  # what ends the formula that is open
     for line, is_prose in outside_code(text):
@@ -56,12 +56,12 @@ def mended(text: str) -> str:
 
 
 def settled(text: str) -> str:
-    """A growing text without the marks at its end, whose meaning may still change."""
+    """A growing text without the marks at its end: their meaning may still change."""
     return text.rstrip("*~")
 
 
 def has_table(text: str) -> bool:
-    """Whether a table stands outside code."""
+    """Whether there is a table outside code."""
     above = ""
     for line, is_prose in outside_code(text):
         if is_prose and "|" in above and _TABLE_RULE.match(line):
@@ -174,7 +174,7 @@ Json = Mapping[str, Any]
 
 
 def written(message: Json) -> str:
-    """The text of a message: of its rich text, where it is nothing but that."""
+    """The text of a message; from its rich text if it has no other blocks."""
     blocks = message.get("blocks") or []
     if blocks and all(block.get("type") == "rich_text" for block in blocks):
         parts = [part for block in blocks for part in block.get("elements") or ()]
@@ -247,5 +247,5 @@ def _name(element: Json) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as Slack's markup has it."""
+    """Text escaped for Slack's markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -30,7 +30,7 @@ SEARCHED_THREADS = 500
 CONVERSATION_SECONDS = 86_400.0
 """How far back replies under way in a direct channel are looked for."""
 AT_ONCE = 16
-"""How many messages are stored at the same time: more would only take more connections."""
+"""Messages stored at the same time: more would only use more connections."""
 
 
 class MessageHandler:
@@ -69,7 +69,7 @@ class MessageHandler:
         await self._submit(posted, bot, addressed)
 
     async def _keep(self, posted: MessagePosted, bot: Bot) -> None:
-        """Keep the post of another bot for the thread's next question: it wakes nobody."""
+        """Store another bot's post for the thread's next question, without an answer."""
         if posted.inside and await self._context.history.takes_part(posted.key):
             await self._submit(posted, bot, addressed=False)
 
@@ -91,7 +91,7 @@ class MessageHandler:
         return turns[posted.key] <= BOT_TURNS
 
     async def _may_use(self, posted: MessagePosted) -> bool:
-        """False: the message is submitted all the same, and refused there."""
+        """False: the message is still submitted, and refused there."""
         actor = await self._context.actor(posted.key.space, posted.user, posted.user_team)
         return await self._context.actions.refusal(actor, posted.key) is None
 
@@ -170,7 +170,8 @@ class MessageHandler:
             self._context.report(posted.key, posted.user, outcome)
 
     async def _conversations(self, posted: MessagePosted) -> Sequence[ThreadKey]:
-        """What a command is about: its thread, or at the top of a direct channel all of these."""
+        """The conversations of a command: its thread, or all threads at the top of a direct
+        channel."""
         if not _is_at_the_top(posted):
             return (posted.key,)
         found, seen = [posted.key], 0
@@ -192,9 +193,9 @@ class MessageHandler:
             self._context.report(posted.key, posted.user, outcome)
 
     async def on_session_stopped(self, stopped: SessionStopped) -> None:
-        """Stop the work and end the session: Slack's Stop button has ended only the stream.
+        """Stop the reply and end the session: Slack's Stop button has only ended the stream.
 
-        If the presser may not stop the reply, it goes on without a stream.
+        If the person may not stop the reply, it continues without a stream.
         """
         actor = await self._context.actor(stopped.key.space, stopped.user)
         key, streams = stopped.key, stopped.streams
@@ -235,7 +236,7 @@ class MessageHandler:
 
 
 def _is_plain_question(posted: MessagePosted, bot: Bot) -> bool:
-    """Whether there is nothing to do but to answer: the most of all messages."""
+    """Whether a message is a question without files, like most messages."""
     is_command = convert.text_command(posted, bot) is not None
     return not (is_command or posted.files) and bool(convert.readable(posted.text, bot, {}))
 
@@ -245,7 +246,7 @@ def _is_at_the_top(posted: MessagePosted) -> bool:
 
 
 def _reset_scope(posted: MessagePosted) -> Scope:
-    """The thread of the message; at the top of a direct channel all of the channel."""
+    """The thread of the message; the whole channel at the top of a direct channel."""
     place = Place(PLATFORM, posted.key.space)
     if _is_at_the_top(posted):
         return Scope("channel", replace(place, channel=posted.key.channel), own=True)

@@ -1,8 +1,8 @@
-"""The `Platform` that the relay writes to: native streams while there is room, else edits.
+"""The `Platform` that the relay writes to.
 
-A reply is streamed while the rate limits allow another stream; else it is posted once and edited.
-The sent text is kept in memory only to send less. A process that does not know a message's state
-learns it from Slack's answer.
+A reply is streamed if the rate limits allow another stream; else it is posted once and edited. The
+sent text is kept in memory only to send less. A process that does not know a message's state learns
+it from Slack's answer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, 
 from bots.slack.links import Audience
 from bots.slack.markdown import ZERO_WIDTH_SPACE, has_table, mended, settled
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
-from bots.slack.status import Intake, StatusIndicator
+from bots.slack.status import PendingEvents, StatusIndicator
 from bots.slack.streams import Streams
 from bots.strings import say
 from bots.text import closed, split
@@ -86,7 +86,7 @@ class SlackPlatform:
         self._model = model
         self._streams = Streams(api, wanted=streaming)
         self._indicator = StatusIndicator(api)
-        self.intake = Intake()
+        self.pending_events = PendingEvents()
         self._live = Bounded[str, LiveReply](KEPT_REPLIES)
         self._open = Bounded[str, Delivery](KEPT_REPLIES)
         """Replies whose status may need a refresh."""
@@ -95,7 +95,8 @@ class SlackPlatform:
         return split(text, limit, self.length_of)
 
     def length_of(self, text: str) -> int:
-        """UTF-8 bytes, with what `components.markdown` adds; formulas count as they stand."""
+        """UTF-8 bytes, including the additions of `components.markdown`; formulas count
+        unchanged."""
         written = components.without_pings(text)
         spaces = mended(written).count(ZERO_WIDTH_SPACE) - written.count(ZERO_WIDTH_SPACE)
         return len(written.encode()) + spaces * len(ZERO_WIDTH_SPACE.encode())
@@ -103,7 +104,7 @@ class SlackPlatform:
     # -- pace ---------------------------------------------------------------------------------
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
-        """Wait for room, but not for the end of a reply: its call waits by itself."""
+        """Wait for the rate limits. The end of a reply does not wait here, but in its call."""
         live = self._of(delivery)
         if final:
             live.ended = True
@@ -119,7 +120,7 @@ class SlackPlatform:
         sentence = status.sentence(self._locale(delivery))
         if not live.steps or live.steps[-1][0] != status.kind:
             live.steps.append((status.kind, time.monotonic()))
-        await self.intake.wait_until_stored()
+        await self.pending_events.wait_until_stored()
         async with live.lock:
             if not live.shown and not delivery.messages:
                 await self._indicator.show(delivery.thread, live, sentence)
@@ -156,14 +157,15 @@ class SlackPlatform:
             await self._indicator.end_session(delivery.thread)
 
     async def begin_session(self, delivery: Delivery, title: str) -> None:
-        """Tell Slack of a new conversation: its title, who began it, and that work is under way."""
+        """Start the session of a new conversation: its title, its initiator, and that work has
+        begun."""
         live = self._of(delivery)
         async with live.lock:
             if not live.session and not live.ended:
                 await self._indicator.start_session(delivery.thread, live, delivery.author, title)
 
     async def end_session(self, key: ThreadKey) -> None:
-        """End the session after Slack's Stop button: Slack does not do so by itself."""
+        """End the session after Slack's Stop button, which does not end it."""
         for job, delivery in self._open.items():
             if delivery.thread == key and job in self._live:
                 self._live[job].session = False
@@ -178,12 +180,12 @@ class SlackPlatform:
         if part.private and not delivery.thread.channel.startswith("D"):
             return await self._post_privately(delivery, part)
         live = self._of(delivery)
-        async with live.lock, self._told_of_refusal(delivery, live):
+        async with live.lock, self._reporting_refusals(delivery, live):
             message = await self._stream(delivery, part, live)
             return message or await self._post(delivery, part, live)
 
     async def _post_privately(self, delivery: Delivery, part: Part) -> str:
-        """For only the person who asked to see. Slack shows it in a thread only if that exists."""
+        """Post for the person who asked alone. Slack shows it in a thread only if that exists."""
         thread = delivery.thread
         begins = thread.thread == delivery.turn
         place = replace(thread, thread="") if begins else thread
@@ -232,8 +234,8 @@ class SlackPlatform:
         return message
 
     @contextlib.asynccontextmanager
-    async def _told_of_refusal(self, delivery: Delivery, live: LiveReply) -> AsyncIterator[None]:
-        """Where a refusal ends the reply: tell the person, and let its status be cleared."""
+    async def _reporting_refusals(self, delivery: Delivery, live: LiveReply) -> AsyncIterator[None]:
+        """If a refusal ends the reply, tell the person, and have its status cleared."""
         try:
             yield
         except (EditRefused, MessageTooLong):
@@ -267,7 +269,7 @@ class SlackPlatform:
                     await self._api.post_privately(place, person, sentence)
 
     async def _direct_channel(self, team: str, person: str) -> str | None:
-        """The channel in which the person has written to the bot directly, if it is remembered."""
+        """The person's direct channel with the bot, if a conversation there is stored."""
         seen = 0
         async for summary in self._history.threads(PLATFORM, 0.0):
             key, seen = summary.thread, seen + 1
@@ -280,9 +282,9 @@ class SlackPlatform:
         return None
 
     def _change_form(self, part: Part, live: LiveReply, refusal: Refused) -> None:
-        """Let the next call send the part in another form: smaller, or as plain text.
+        """Prepare to send the part in another form: smaller, or as plain text.
 
-        Raises `refusal` where no other form helps.
+        Raises `refusal` if no other form helps.
         """
         if refusal.error in TOO_LONG:
             raise MessageTooLong(self.length_of(part.text) // 2) from refusal
@@ -299,7 +301,7 @@ class SlackPlatform:
         return {"text": components.notification(part.text), "blocks": written}
 
     def _plain(self, part: Part) -> str:
-        """The part as text alone; MessageTooLong where Slack would refuse it."""
+        """The part as plain text; MessageTooLong if Slack would refuse it."""
         text = components.escape(part.text)
         size = len(text.encode())
         if size > components.TEXT_BYTES:
@@ -322,9 +324,9 @@ class SlackPlatform:
 
     async def edit(self, delivery: Delivery, message: str, part: Part) -> None:
         if part.private and not delivery.thread.channel.startswith("D"):
-            return  # it cannot be edited, and says the same
+            return  # it cannot be edited, and its text is the same
         live = self._of(delivery)
-        async with self._told_of_refusal(delivery, live):
+        async with self._reporting_refusals(delivery, live):
             await self._edit(delivery, message, part, live)
 
     async def _edit(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> None:
@@ -345,7 +347,7 @@ class SlackPlatform:
                 await self._indicator.hide(delivery.thread, live)
 
     def _is_unchanged(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> bool:
-        """Whether a full message needs no edit at its end: its text is the same."""
+        """Whether a finished message needs no edit, because its text is the same."""
         same = live.shown.get(message) == part.text and message not in live.streams
         return same and not part.last and delivery.token == OPENED
 
@@ -373,9 +375,9 @@ class SlackPlatform:
     async def _continue_stream(
         self, delivery: Delivery, message: str, part: Part, live: LiveReply
     ) -> bool:
-        """Append to a stream, or stop it; False where the message needs chat.update instead."""
+        """Append to a stream, or stop it; False if the message needs chat.update instead."""
         over = part.end is not None or not part.last
-        before, now = live.streams[message], components.markdown(_grown(part))
+        before, now = live.streams[message], components.markdown(_settled_text(part))
         if not now.startswith(before):
             live.streams.pop(message)
             return False
@@ -403,7 +405,7 @@ class SlackPlatform:
     async def _leave_stream(
         self, delivery: Delivery, message: str, part: Part, live: LiveReply, refusal: Refused
     ) -> None:
-        """Close a stream that refused text, so that chat.update or a new message goes on."""
+        """Close a stream that refused text, so that chat.update or a new message can continue."""
         _check_message(refusal)
         if refusal.error in STREAM_IS_OVER:
             return
@@ -466,13 +468,13 @@ def _metadata(delivery: Delivery, part: Part) -> dict[str, Any]:
     }
 
 
-def _grown(part: Part) -> str:
-    """The text of a part; while it grows, without what may still change its meaning."""
+def _settled_text(part: Part) -> str:
+    """The text of a part; while it grows, without marks at its end."""
     return part.text if part.end is not None or not part.last else settled(part.text)
 
 
 def _check_message(refusal: Refused) -> None:
-    """MessageGone or EditRefused, where an error says so of the message."""
+    """Raise MessageGone or EditRefused if the error is about the message."""
     if refusal.error == "message_not_found":
         raise MessageGone(str(refusal)) from refusal
     if refusal.error in CANNOT_EDIT:

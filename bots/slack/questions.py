@@ -1,8 +1,8 @@
-"""Questions put by a command or a shortcut: stored, acknowledged, posted, and then submitted.
+"""Questions from a command or a shortcut: stored, acknowledged, posted, and then submitted.
 
-Slack wants an acknowledgement within three seconds, and a post may wait for the rate limits longer
-than that. So a question is kept in the outbox until it is submitted under its message's id. If the
-process ends in between, another one looks for the message and goes on.
+Slack wants an acknowledgement within three seconds, but a post may wait longer for the rate limits.
+So a question stays in the outbox until it is submitted under its message's id. If the process ends
+in between, another one looks for the message and continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.ports import Outbox
 from core.types import ThreadKey, Turn
 
 STALE_SECONDS = 90.0
-"""A question that no process has cared for so long is taken over."""
+"""After this time without a sign from its process, a question is taken over."""
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Question:
     text: str
     response_url: str = ""
     cared_for: float = 0.0
-    """When a process last said that it works on it, by the clock."""
+    """When a process last marked it as being worked on."""
 
     @property
     def place(self) -> ThreadKey:
@@ -66,7 +66,7 @@ class Questions:
             self._context.spawn(self._tell(question, "busy"))
 
     async def recover(self) -> None:
-        """Care for the questions of this process, and take over those of processes that ended."""
+        """Mark the questions of this process, and take over those of processes that ended."""
         for question in list(self._mine.values()):
             await self._keep(question)
         for id_, text in (await self._outbox.entries(PLATFORM)).items():
@@ -93,7 +93,7 @@ class Questions:
         await self._outbox.remove(PLATFORM, question.id)
 
     async def _is_refused(self, question: Question) -> bool:
-        """Whether the person may not ask there: then nothing is posted in their name."""
+        """Whether the person may not ask there. Then nothing is posted in their name."""
         key = replace(question.place, thread=question.thread or "-")
         refusal = await self._context.refusal(key, question.user)
         if refusal:
@@ -124,7 +124,7 @@ class Questions:
         return None
 
     async def _post(self, question: Question, locale: str) -> str:
-        """Post the question where all can see it, in the person's name."""
+        """Post the question visibly, in the person's name."""
         place = question.place
         text = components.escape(question.text)
         shown = say("asked", locale, person=f"<@{question.user}>", text=text)
@@ -140,7 +140,7 @@ class Questions:
         return str(answer["ts"])
 
     async def _tell(self, question: Question, key: str) -> None:
-        """Tell the person, by the answer's address if there is one, why nothing was asked."""
+        """Tell the person why the question was not submitted, by its response_url if it has one."""
         locale = await self._context.users.locale(question.team, question.user, question.text)
         channel = say("scope_channel", locale)
         known = key == "busy"

@@ -36,7 +36,7 @@ POSTS_PER_MINUTE = 60
 """One a second in each channel."""
 MARGIN = 0.9
 PROMISE_SECONDS = 900.0
-"""A reservation lapses after this time: another process may have taken over the reply."""
+"""A reservation expires after this time: another process may have taken over the reply."""
 FIRST_PAUSE = 0.5
 """A reply that finishes within this time is posted once."""
 PAUSE = 1.0
@@ -139,23 +139,23 @@ class LiveReply:
     began: float = field(default_factory=time.monotonic)
     updated: float = 0.0
     streams: dict[str, str] = field(default_factory=dict)
-    """The messages that are open streams, with the Markdown that they hold."""
+    """The messages that are open streams, with their Markdown."""
     shown: dict[str, str] = field(default_factory=dict)
     """Message -> the text that Slack has confirmed."""
     status: str = ""
     """The status shown in the thread; empty: none."""
     status_at: float = 0.0
     steps: list[tuple[str, float]] = field(default_factory=list)
-    """The kinds of status that the reply had, and when each began."""
+    """The reply's statuses so far, and when each began."""
     session: bool = False
     """The thread's agent session is in ``processing``."""
     ended_by_refusal: bool = False
     plain: bool = False
     """Slack refused its blocks: it is written as text alone."""
     ended: bool = False
-    """This process has the end of the reply."""
+    """This process has received the end of the reply."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Keeps a status from arriving after the reply, where it would stay for minutes."""
+    """Prevents that a status is set after the reply, where it would stay for minutes."""
 
 
 class ReplyPacer:

@@ -113,7 +113,7 @@ async def check_client(client: AsyncWebClient, settings: SlackSettings) -> None:
         if name in CLIENT_FAULTS:
             raise OperatorError(
                 f"{CLIENT_FAULTS[name]} is not that of an app that Slack knows: {APP}: Basic "
-                "Information > App Credentials, and copy it anew"
+                "Information > App Credentials, and copy it again"
             ) from error
 
 

@@ -1,8 +1,7 @@
-"""Signs of life: the status in a thread, and the session that gives Slack's own Stop button.
+"""The status in a thread, and the session that shows Slack's Stop button.
 
-Slack takes a status away when the app posts there, and after two minutes. It does neither where a
-message is only updated, and it never ends a session by itself: whatever is put up here is taken
-down here.
+Slack clears a status when the app posts in the thread, and after two minutes, but not when a
+message is only updated. It never ends a session. So every status and session is also cleared here.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ STATUS = "assistant.threads.setStatus"
 SESSION = "agents.sessions.setStatus"
 TITLE_LENGTH = 80
 STATUS_SECONDS = 90.0
-"""Then a status is set again: Slack takes it away after 120."""
+"""When a status is set again: Slack clears it after 120."""
 
 INTAKE_SECONDS = 0.5
 """The longest that a status waits for events to be stored."""
@@ -99,8 +98,8 @@ class StatusIndicator:
             log.info("a session was left open", error=repr(error))
 
 
-class Intake:
-    """Counts the events that are being stored; statuses wait for them."""
+class PendingEvents:
+    """Counts the events that are being stored, so that statuses can wait for them."""
 
     def __init__(self) -> None:
         self._events = 0

@@ -31,8 +31,8 @@ from core.queue_types import Delivery
 from core.types import Bounded, Done, ReplyEvent, ThreadKey
 
 REFUSED_SECONDS = 600.0
-"""After a refusal no stream is started there for so long: in the workspace, in the channel, or for
-the person, by the error."""
+"""How long no stream is started after a refusal: in the workspace, in the channel, or for the
+person, depending on the error."""
 KEPT_REFUSALS = 10_000
 KEPT_STREAMS = 10_000
 
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 class Streams:
-    """The workspaces' streams."""
+    """The streams of this process."""
 
     def __init__(self, api: SlackApi, *, wanted: bool = True) -> None:
         self._api = api
@@ -50,10 +50,10 @@ class Streams:
         self._without_cards = Bounded[str, float](KEPT_REFUSALS)
         """Workspace -> when it refused task cards."""
         self._with_cards = Bounded[tuple[ThreadKey, str], None](KEPT_STREAMS)
-        """The messages whose stream takes chunks alone."""
+        """The messages whose stream takes only chunks."""
 
     def has(self, delivery: Delivery) -> bool:
-        """Whether a stream may be started for a reply, as far as known."""
+        """Whether a stream may be started for a reply, by the known refusals."""
         thread, person = delivery.thread, delivery.author
         if not self._wanted or not is_person(person):
             return False  # a bot has no user to stream to
@@ -67,9 +67,9 @@ class Streams:
             self._refused[delivery.thread.space, scope] = time.monotonic()
 
     async def start(self, delivery: Delivery, text: str, cards: Sequence[Chunk] = ()) -> str | None:
-        """The message of a new stream; None where the workspace will not have it now.
+        """Start a stream. Returns its message, or None if that is not possible now.
 
-        A workspace or a client that cannot have the cards gets the text without them.
+        If the task cards are refused, the text is streamed without them.
         """
         refused = self._without_cards.get(delivery.thread.space)
         if refused is not None and time.monotonic() - refused <= REFUSED_SECONDS:
@@ -104,7 +104,7 @@ class Streams:
         return str(answer["ts"])
 
     def _give_up(self, delivery: Delivery, error: Exception) -> None:
-        # an error that also holds for a post is handled there
+        # an error that affects posts, too, is handled there
         log.info("no native stream; posting and editing", error=str(error))
         self._note_refusal(delivery, error_code(error))
         metrics.STREAM_FALLBACKS.labels("slack", "refused").inc()
@@ -153,7 +153,7 @@ class Streams:
         return {"chunks": [*([text_chunk(text)] if text else ()), *cards]}
 
     async def end(self, delivery: Delivery, message: str) -> None:
-        """Stop a stream as it stands, so that its message can be updated. The reply goes on."""
+        """Stop a stream, so that its message can be updated. The reply continues."""
         cards: dict[str, Any] = {}
         if self._has_cards(delivery, message):
             cards = {"chunks": ending(None, _locale(delivery))}
@@ -190,7 +190,8 @@ def _content(text: str, cards: Sequence[Chunk]) -> dict[str, Any]:
 
 
 def _scope(error: str, delivery: Delivery) -> str | None:
-    """Where an error stands against other streams: a channel, a person, "" for all; or nowhere."""
+    """The scope in which an error prevents other streams: a channel, a person, "" for the whole
+    workspace; None: it does not."""
     if error in CANNOT_POST_HERE:
         return delivery.thread.channel
     if error in ABOUT_THE_PERSON:
@@ -212,11 +213,11 @@ Step: TypeAlias = tuple[str, float]
 """The kind of a status, and when it began."""
 
 DISPLAY_MODE = "plan"
-"""All tasks in one block that people can fold."""
+"""All tasks in one collapsible block."""
 CARD_SECONDS = 3.0
-"""A reply that comes sooner needs no explanation."""
+"""A faster reply gets no cards."""
 SHORTEST_STEP = 1.0
-"""A step that took less is left out."""
+"""Shorter steps are left out."""
 KINDS = ("queued", "thinking")
 WRITING = "writing"
 
@@ -227,7 +228,7 @@ def text_chunk(text: str) -> Chunk:
 
 
 def opening(steps: Sequence[Step], now: float, locale: str) -> list[Chunk]:
-    """The cards that a stream begins with; none where the reply came soon."""
+    """The cards at the beginning of a stream; none if the reply came soon."""
     if not steps or now - steps[0][1] < CARD_SECONDS:
         return []
     took = _seconds(steps, now)
@@ -244,7 +245,7 @@ def opening(steps: Sequence[Step], now: float, locale: str) -> list[Chunk]:
 
 
 def ending(end: ReplyEvent | None, locale: str) -> list[Chunk]:
-    """The last state of the cards: none may go on when their stream ends."""
+    """The final state of the cards: none may stay in progress when the stream ends."""
     is_whole = end is None or isinstance(end, Done)
     done = "complete" if is_whole else "error"
     return [_task(WRITING, say("task_writing", locale), done)]

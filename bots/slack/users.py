@@ -16,16 +16,16 @@ from core.types import Bounded
 KEPT = 10_000
 KEPT_SECONDS = 3600.0
 LOOKUP_SECONDS = 0.15
-"""The longest that a message waits for unknown names; Slack wants it acknowledged in three."""
+"""The longest that a message waits for unknown names: Slack wants an acknowledgement in 3 s."""
 COLLEAGUE_SECONDS = 1.5
-"""The same where Slack does not say in the event whether its author is a colleague."""
+"""The same if the event does not say whether its author belongs to the organization."""
 AT_ONCE = 16
 """How many users are looked up at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """What Slack says of a user."""
+    """Slack's data of a user."""
 
     name: str = ""
     locale: str = ""
@@ -35,7 +35,7 @@ class User:
     enterprise: str = ""
     """Their Enterprise Grid organization."""
     guest: bool = False
-    """They see only the channels that they are invited to."""
+    """They see only channels that they are invited to."""
     is_stranger: bool = False
     """Slack says that they are of another organization."""
 
@@ -62,7 +62,7 @@ class Users:
         self._asking: dict[tuple[str, str], asyncio.Task[User]] = {}
 
     async def names(self, team: str, users: Iterable[str]) -> Mapping[str, str]:
-        """The names that are known, or found in time."""
+        """The names that are cached, or found in time."""
         wanted = list(users)
         found = await asyncio.gather(*(self._soon(team, user) for user in wanted))
         return {user: p.name for user, p in zip(wanted, found, strict=True) if p.name}
@@ -73,13 +73,13 @@ class Users:
         return strings.locale_for(self._locale, told, text)
 
     async def is_admin(self, team: str, user: str) -> bool:
-        """Whether they are an admin. A "no" is checked with Slack again."""
+        """Whether they are an admin. A cached "no" is checked with Slack again."""
         if user in self._admins or (await self._soon(team, user)).admin:
             return True
         return (await self._ask(team, user)).admin
 
     async def is_guest(self, team: str, user: str) -> bool:
-        """Whether they see only some channels, or are not known."""
+        """Whether they are a guest, or unknown."""
         found = await self._soon(team, user, COLLEAGUE_SECONDS)
         return found.guest or not found.team
 
@@ -111,7 +111,7 @@ class Users:
         return self._asking[key]
 
     async def _ask(self, team: str, user: str) -> User:
-        """Look a user up; an empty `User` where that fails."""
+        """Look a user up; an empty `User` if that fails."""
         if not self._limiter.try_acquire("users.info", team, ""):
             return User()
         client = await self._workspaces.client(team)
