@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import components
-from bots.slack.status import Intake
+from bots.slack.status import PendingEvents
 from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
 
 BOT = "<@U0HENJI>"
@@ -85,20 +85,20 @@ async def test_a_regenerated_reply_leaves_no_status(deployment: SlackDeployment)
 
 
 async def test_a_status_waits_for_events_that_are_being_stored() -> None:
-    intake, seen = Intake(), []
+    pending, seen = PendingEvents(), []
 
     async def sign() -> None:
-        await intake.wait_until_stored()
+        await pending.wait_until_stored()
         seen.append("sign")
 
     await sign()
-    with intake.storing():
+    with pending.storing():
         later = asyncio.create_task(sign())
         await asyncio.sleep(0)
         seen.append("event")
     await later
     assert seen == ["sign", "event", "sign"]
-    with intake.storing():
+    with pending.storing():
         await sign()  # but not for ever
 
 

@@ -34,8 +34,8 @@ class Refused(PlatformRefused):
         self.error = error
 
 
-class NoRoom(Exception):
-    """The rate limits had no room for a call that may be left out."""
+class RateLimited(Exception):
+    """The rate limits do not allow an optional call now."""
 
 
 def error_code(error: Exception) -> str:
@@ -106,29 +106,29 @@ class SlackApi:
     ) -> Any:
         """Call a method, such as ``chat.update``, as soon as the rate limits allow.
 
-        `within`: raise NoRoom instead of waiting longer, in seconds of `RateLimiter.minute`.
+        `within`: raise RateLimited instead of waiting longer, in seconds of `RateLimiter.minute`.
         """
         team, channel = place.space, place.channel
         while True:
             wait = self.limiter.wait(method, team, channel)
             if within is not None and wait > within * self.limiter.minute / 60:
-                raise NoRoom(method)
+                raise RateLimited(method)
             await self.limiter.acquire(method, team, channel)
             try:
                 return await self._send(method, team, arguments)
             except SlackApiError as error:
                 self._note_rate_limit(error, method, team, channel)
 
-    async def call_if_room(self, method: str, place: ThreadKey, **arguments: Any) -> Any:
-        """Call a method now; NoRoom if the rate limits do not allow it."""
+    async def try_call(self, method: str, place: ThreadKey, **arguments: Any) -> Any:
+        """Call a method now; RateLimited if the rate limits do not allow it."""
         team, channel = place.space, place.channel
         if not self.limiter.try_acquire(method, team, channel):
-            raise NoRoom(method)
+            raise RateLimited(method)
         try:
             return await self._send(method, team, arguments)
         except SlackApiError as error:
             self._note_rate_limit(error, method, team, channel)
-            raise NoRoom(method) from None
+            raise RateLimited(method) from None
 
     async def pages(
         self, method: str, place: ThreadKey, *, within: float | None = None, **arguments: Any

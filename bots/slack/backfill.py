@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from bots.platform import Incoming, PlaceNames
-from bots.slack.api import NoRoom, SlackApi, Workspaces
+from bots.slack.api import RateLimited, SlackApi, Workspaces
 from bots.slack.convert import earlier, link_to, team_of
 from bots.slack.users import Users
 from bots.summaries import RecentMessages
@@ -140,7 +140,7 @@ class Backfill:
             async for page in self._pages(thread, oldest, latest, within):
                 # Slack always sends the thread's first message too
                 yield [m for m in page["messages"] if float(oldest) < float(m["ts"])]
-        except NoRoom:
+        except RateLimited:
             log.info("only a part of a thread was read", thread=str(thread))
 
     # -- for summaries --------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Backfill:
                 found |= {m["ts"]: m for m in page["messages"] if float(m["ts"]) > after}
                 if not place.thread and len(found) > most:
                     break
-        except NoRoom:
+        except RateLimited:
             limited = True
         newest = [found[ts] for ts in sorted(found, key=float)]
         thread = place if place.thread else replace(place, thread="-")

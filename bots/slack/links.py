@@ -9,7 +9,7 @@ from typing import Any
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
-from bots.slack.api import NoRoom, SlackApi
+from bots.slack.api import RateLimited, SlackApi
 from core.types import Bounded, ThreadKey
 
 PAGES, PAGE = 5, 1000
@@ -37,7 +37,7 @@ class Audience:
             return True
         try:
             return await self._is_open(thread, channel)
-        except (SlackApiError, PlatformRefused, NoRoom):
+        except (SlackApiError, PlatformRefused, RateLimited):
             return False  # a scope is missing, or Slack does not know the channel
 
     async def _is_open(self, thread: ThreadKey, channel: str) -> bool:

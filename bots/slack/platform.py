@@ -31,7 +31,7 @@ from bots.slack import components, streams
 from bots.slack.api import (
     CALL_SECONDS,
     WITHOUT_PREVIEWS,
-    NoRoom,
+    RateLimited,
     Refused,
     SlackApi,
 )
@@ -336,7 +336,7 @@ class SlackPlatform:
             return
         try:
             await self._update(delivery, message, part, live)
-        except NoRoom:
+        except RateLimited:
             return  # a later edit has this text too
         async with live.lock:
             if part.end is not None and part.last:
@@ -353,7 +353,7 @@ class SlackPlatform:
 
     async def _update(self, delivery: Delivery, message: str, part: Part, live: LiveReply) -> None:
         thread = delivery.thread
-        call = self._api.call_if_room if part.end is None and part.last else self._api.call
+        call = self._api.try_call if part.end is None and part.last else self._api.call
 
         async def update() -> Any:
             content = self._content(delivery, part, live)
@@ -386,7 +386,7 @@ class SlackPlatform:
                 await self._stop(delivery, message, part, now[len(before) :], live)
             else:
                 await self._streams.append(delivery, message, now[len(before) :])
-        except NoRoom:
+        except RateLimited:
             return True
         except Exception as error:
             live.streams.pop(message, None)  # its text is unknown now: update it whole
@@ -447,7 +447,7 @@ class SlackPlatform:
         place = replace(thread, channel=link["channel"], thread=link["root"] or ts)
         try:
             return await self._backfill.message(place, ts)
-        except (Refused, NoRoom):
+        except (Refused, RateLimited):
             return None
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:

@@ -15,7 +15,7 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import PlatformRefused
-from bots.slack.api import NoRoom, SlackApi
+from bots.slack.api import RateLimited, SlackApi
 from bots.slack.convert import is_person
 from bots.slack.rate_limits import LiveReply
 from core.types import ThreadKey
@@ -44,7 +44,7 @@ class StatusIndicator:
         """Set the status, if the rate limits allow it now."""
         if live.status == sentence:
             return
-        with contextlib.suppress(NoRoom):
+        with contextlib.suppress(RateLimited):
             await self._set(thread, sentence)
             live.status, live.status_at = sentence, time.monotonic()
 
@@ -66,7 +66,7 @@ class StatusIndicator:
             await self.show(thread, live, sentence)
 
     async def _set(self, thread: ThreadKey, sentence: str) -> None:
-        await self._api.call_if_room(
+        await self._api.try_call(
             STATUS,
             thread,
             channel_id=thread.channel,
@@ -84,9 +84,9 @@ class StatusIndicator:
         more = {"title": title} if title else {}
         if is_person(person):
             more["initiator_user_id"] = person
-        with contextlib.suppress(NoRoom, SlackApiError, PlatformRefused):
+        with contextlib.suppress(RateLimited, SlackApiError, PlatformRefused):
             place = {"channel_id": thread.channel, "thread_ts": thread.thread}
-            await self._api.call_if_room(SESSION, thread, status="processing", **place, **more)
+            await self._api.try_call(SESSION, thread, status="processing", **place, **more)
             live.session = True
 
     async def end_session(self, thread: ThreadKey) -> None:

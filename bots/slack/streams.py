@@ -1,6 +1,6 @@
 """Native streams, and the task cards above their text, within the rate limits.
 
-Raises SlackApiError where Slack refuses, NoRoom where the rate limits do not allow a call.
+Raises SlackApiError where Slack refuses, RateLimited where the rate limits do not allow a call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.platform import Part, PlatformRefused
-from bots.slack.api import NoRoom, Refused, SlackApi, error_code
+from bots.slack.api import RateLimited, Refused, SlackApi, error_code
 from bots.slack.components import Block
 from bots.slack.convert import is_person
 from bots.slack.error_codes import (
@@ -90,7 +90,7 @@ class Streams:
     async def _start(self, delivery: Delivery, content: Mapping[str, Any]) -> str | None:
         thread = delivery.thread
         try:
-            answer = await self._api.call_if_room(
+            answer = await self._api.try_call(
                 "chat.startStream",
                 thread,
                 channel=thread.channel,
@@ -99,7 +99,7 @@ class Streams:
                 recipient_user_id=delivery.author,
                 **content,
             )
-        except NoRoom:
+        except RateLimited:
             return None
         return str(answer["ts"])
 
@@ -118,7 +118,7 @@ class Streams:
             if self._has_cards(delivery, message)
             else {"markdown_text": text}
         )
-        await self._api.call_if_room(
+        await self._api.try_call(
             "chat.appendStream", thread, channel=thread.channel, ts=message, **content
         )
 
