@@ -60,12 +60,12 @@ def freeze_loaded() -> None:
     gc.freeze()
 
 
-async def end(process: asyncio.subprocess.Process, patience: float) -> None:
-    """Terminate a process; after `patience` seconds, kill it."""
+async def end(process: asyncio.subprocess.Process, stop_timeout: float) -> None:
+    """Terminate a process; after `stop_timeout` seconds, kill it."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), patience)
+        await asyncio.wait_for(process.wait(), stop_timeout)
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -92,16 +92,16 @@ class LocalCore:
         self,
         serves: Callable[[], Awaitable[bool]],
         tell: Callable[[str], None],
-        patience: float,
+        stop_timeout: float,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         """`serves`: whether a core serves the lane. `tell` gets the core's log lines while it
-        starts, and its warnings; `progress` gets the stages of its start. `patience`: seconds that
-        the core may take to stop."""
+        starts, and its warnings; `progress` gets the stages of its start. `stop_timeout`: seconds
+        that the core may take to stop."""
         self._serves = serves
         self._tell = tell
         self._progress = progress
-        self._patience = patience
+        self._stop_timeout = stop_timeout
         self._core: _CoreProcess | None = None
 
     async def served(self) -> None:
@@ -133,7 +133,7 @@ class LocalCore:
 
     async def aclose(self) -> None:
         if self._core is not None:
-            await self._core.stop(self._patience)
+            await self._core.stop(self._stop_timeout)
 
 
 class _CoreProcess:
@@ -188,8 +188,8 @@ class _CoreProcess:
         sentence = self._last_line.removeprefix("henji: ") or f"the core {self.how_it_ended()}"
         raise UsageError(sentence) if status == 2 else OperatorError(sentence)
 
-    async def stop(self, patience: float) -> None:
-        await end(self._process, patience)
+    async def stop(self, stop_timeout: float) -> None:
+        await end(self._process, stop_timeout)
         await self._reading
 
     async def _read(self) -> None:
@@ -237,14 +237,14 @@ log = structlog.get_logger()
 async def supervise(
     names: Sequence[str],
     stop: asyncio.Event,
-    patience: float,
+    stop_timeout: float,
     metrics_port: int = 0,
     before: Mapping[str, Callable[[], Awaitable[None]]] = NO_CONDITIONS,
 ) -> None:
     """Run henji commands, each in a process that is restarted when it ends, until `stop`.
 
-    Then all are terminated, and killed after `patience` seconds. Each serves its metrics on its own
-    port, from `metrics_port` on. `before`: what the first start of a command waits for.
+    Then all are terminated, and killed after `stop_timeout` seconds. Each serves its metrics on its
+    own port, from `metrics_port` on. `before`: what the first start of a command waits for.
     OperatorError if one cannot start: its settings are wrong, or it never worked.
     """
     if metrics_port and metrics_port + len(names) - 1 > LAST_PORT:
@@ -253,7 +253,7 @@ async def supervise(
             f"the last port is {LAST_PORT}"
         )
     commands = [
-        _SupervisedCommand(name, _port(metrics_port, at), stop, patience, before.get(name))
+        _SupervisedCommand(name, _port(metrics_port, at), stop, stop_timeout, before.get(name))
         for at, name in enumerate(names)
     ]
     running = [asyncio.ensure_future(each.run()) for each in commands]
@@ -279,13 +279,13 @@ class _SupervisedCommand:
         name: str,
         environment: Mapping[str, str],
         stop: asyncio.Event,
-        patience: float,
+        stop_timeout: float,
         before: Callable[[], Awaitable[None]] | None,
     ) -> None:
         self._name = name
         self._environment = {**os.environ, **environment}
         self._stop = stop
-        self._patience = patience
+        self._stop_timeout = stop_timeout
         self._before = before
         self._worked = False
         self._fast_ends = 0
@@ -297,7 +297,7 @@ class _SupervisedCommand:
             began = time.monotonic()
             process = await self._start()
             if not await self._ended(process):
-                await end(process, self._patience)
+                await end(process, self._stop_timeout)
                 return
             self._check_exit(process.returncode or 0, time.monotonic() - began)
             pause = BACK_OFF[min(self._fast_ends, len(BACK_OFF)) - 1]

@@ -24,17 +24,17 @@ FenceResult: TypeAlias = Literal["ok", "cancelled", "fenced"]
 
 @dataclass(frozen=True, slots=True)
 class QuotedTurn:
-    """What a message is a reply to, and how the message reads with it."""
+    """The message that another replies to, and the other's text in each form."""
 
     id: str
     """The platform's id of the quoted message."""
     turn: Turn | None
-    """The quoted message, as a turn before the message where the thread does not have it; None: it
-    stands among the words."""
+    """The quoted message, which becomes a turn before the message if the thread lacks it; None: it
+    stays in the message's text."""
     pointing: str
-    """The message's text where the thread has what it quotes."""
+    """The message's text if the thread has the quoted message."""
     quoting: str
-    """The message's text with the quote among its words."""
+    """The message's text with the whole quote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ class Submission:
     """Kept in the delivery for the platform."""
     permit: Permit = OPEN_PERMIT
     tell: bool = True
-    """A refusal is delivered to the person, once in a place and a while. False: the caller tells
-    it, or nobody does."""
+    """Deliver a refusal to the person, once in a while in each place. False: the caller tells them,
+    or nobody does."""
     quote: QuotedTurn | None = None
-    """What it is a reply to; the turn's text is without it."""
+    """The message that it replies to, which is not in the turn's text."""
     unread: bool = False
-    """Its files are still to be read: it is answered once they are there (`JobQueue.attach`)."""
+    """Its files are not read yet: it is answered after `JobQueue.attach`."""
     counts_tokens: bool = False
-    """Count the tokens of the texts in the turn, rather than answer it."""
+    """Count the tokens of the texts in the turn instead of answering it."""
     persona: Persona | None = None
     """For this reply alone, over the rules of the place."""
     counts_as_message: bool = True
@@ -94,13 +94,13 @@ class Regeneration:
     revision: str
     """Tells one press of the button from another."""
     author: str
-    """Who wants it: it counts against their share. Who asked the question governs it."""
+    """The person who wants it, who is charged. The asker of the question may still stop it."""
     resumes: bool = False
     """Continue from where the reply stopped, instead of answering again."""
     truncates: bool = False
     """`reply` refused a message as too long: answer the beginning that fits."""
     note: Mapping[str, str] | None = None
-    """For the platform, in place of the note that the reply's delivery had."""
+    """For the platform, instead of the note of the reply's delivery."""
     lane: str = ""
     permit: Permit = OPEN_PERMIT
 
@@ -109,23 +109,23 @@ class Regeneration:
 class Receipt:
     """The result of a submission, an edit or a press of a button.
 
-    ``queued``: a reply is owed. ``kept``: a message nobody is asked to answer. ``ignored``: such a
-    message in a thread the bot has no part in, or a press that came too late. ``duplicate``: it
-    was here before. ``refused``: the delivery ends at once with the sentence `code`.
+    ``queued``: a reply will come. ``kept``: stored, without an answer. ``ignored``: not stored, as
+    the thread is not the bot's, or a press that came too late. ``duplicate``: it came before.
+    ``refused``: the delivery ends at once with the sentence `code`.
     """
 
     outcome: Literal["queued", "kept", "ignored", "duplicate", "refused"]
     job: str | None = None
-    """None where a refusal is not delivered: it was told a moment ago, or the caller tells it."""
+    """None if a refusal is not delivered: the person was just told, or the caller tells them."""
     position: int = 0
-    """Among those that wait; where that is refused as ``busy``, how many wait already."""
+    """In the queue; for a refusal as ``busy``, the number of waiting messages."""
     code: str = ""
     new_thread: bool = False
     """It waits for its earlier messages (`JobQueue.seed`)."""
     until: float = 0.0
-    """When what was refused can be asked again, in seconds since the epoch; 0: not known."""
+    """When a refused message can be sent again, in seconds since the epoch; 0: unknown."""
     unread: bool = False
-    """The message has other files now, which are to be read (`JobQueue.attach`)."""
+    """The message has new files, which must be read (`JobQueue.attach`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +139,15 @@ class Claim:
     waited: float = 0.0
     """Seconds since the message came in."""
     window: Any = field(default=None, compare=False, repr=False)
-    """What the store has read for it already, for `History.window` alone; None: nothing."""
+    """The window, if the store has read it already; only for `History.window`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The work that waits, and the cores that do it."""
+    """The waiting work, and the cores of a lane."""
 
     waiting: int
-    """Threads of the lane that are ready to be answered."""
+    """Threads of the lane that are ready."""
     outstanding: int
     """Replies that are not finished, in all lanes."""
     cores: int
@@ -157,12 +157,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The result of one look at everything that falls due."""
+    """The result of one sweep over everything that is due."""
 
     taken_over: int
     """Expired leases."""
     due_in: float
-    """Seconds until something falls due; infinity for never."""
+    """Seconds until something is due; infinity: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +177,9 @@ class ProcessReport:
     version: str
     since: float
     at: float
-    """When it started, and when it said this."""
+    """The times of its start and of this report."""
     state: str = ""
-    """Why it cannot serve; empty if it can."""
+    """Why it cannot serve; empty: it can."""
     replies: int = 0
     """Replies that a core committed in the last minute."""
     error: str = ""
@@ -219,7 +219,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class StoredTurn:
-    """A turn as the store has it: `tokens` counted by the tokenizer `fingerprint`, or None."""
+    """A stored turn. `tokens`: counted by the tokenizer `fingerprint`, or None."""
 
     turn: Turn
     tokens: int | None = None
@@ -231,12 +231,12 @@ class StoredTurn:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far back the model of a thread's newest reply reads."""
+    """How far back the model of a thread's newest reply can read."""
 
     room: int
     """Tokens of turns that fit into a prompt."""
     low: int
-    """Those that stay where not all fit."""
+    """The tokens that are kept when not all fit."""
     fingerprint: str
     """Of the tokenizer that counts."""
     user_first: bool = False
@@ -245,9 +245,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A thread as its next prompt needs it: the history, then the mailbox up to the job's turn.
+    """The turns for a thread's next prompt: the history, then the mailbox up to the job's turn.
 
-    `history` is the store's own copy: it holds until the thread's window is asked for again.
+    `history` is the store's copy. It is valid until the thread's window is read again.
     """
 
     history: Sequence[StoredTurn]
@@ -257,7 +257,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """The tokens of texts, and of what the model reads and writes at most."""
+    """The number of tokens of each text, and the model's context length."""
 
     tokens: tuple[int, ...]
     context: int
@@ -265,7 +265,7 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How a reply was made: what was read and written, as turns and as ids."""
+    """The record of a generation: its input and output, as turns and as ids."""
 
     turns: tuple[Turn, ...]
     text: str
@@ -273,7 +273,7 @@ class Trace:
     system: str = ""
     prompt_ids: tuple[int, ...] = ()
     reply_ids: tuple[int, ...] = ()
-    """With the reply's end, if it has one. Empty where the ids are not the text's."""
+    """With the end token, if there is one. Empty if the ids do not match the text."""
     revision: str = ""
     adapter: str = ""
     fingerprint: str = ""
@@ -288,26 +288,26 @@ class Commit:
 
     done: Done
     reply: Turn | None
-    """None where nothing was shown."""
+    """None if no text was shown."""
     fingerprint: str
     """Of the tokenizer that counted."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Turn id -> tokens, for turns whose count was missing or foreign."""
     version: int = 0
-    """Of the window that was read: a count of a turn edited since then is not written."""
+    """Of the window that was read: counts of turns that were edited since are dropped."""
     evict: Sequence[str] = ()
-    """Old turns that fall from the history."""
+    """Old turns that are removed from the history."""
     counts_reply: bool = True
-    """Whether the reply's tokens are those of its turn: a thought before it is none of them."""
+    """Whether the reply's tokens are its turn's: the tokens of a thought are not."""
     reach: Reach | None = None
-    """Of the model in this place; None: not known."""
+    """Of the model in this place; None: unknown."""
     cut: Turn | None = None
-    """The answered turn, where only this beginning of it was read."""
+    """The answered turn, if only this beginning of it was read."""
     model: str = ""
     """The model and its sampling: kept with the delivery."""
     sampling: Sampling | None = None
     trace: Trace | None = None
-    """Where what people vote on is collected."""
+    """Set where votes are collected for training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +330,12 @@ class Place:
 
     @property
     def any_thread(self) -> ThreadKey:
-        """A thread that lies there, for what holds in all of them."""
+        """A thread key for the rules of this place."""
         return ThreadKey(self.platform, self.space, self.channel or "-", "-")
+
+    @property
+    def whole_space(self) -> Place:
+        return Place(self.platform, self.space)
 
     def __str__(self) -> str:
         return ":".join(str(self.any_thread).split(":")[: 3 if self.channel else 2])
@@ -339,11 +343,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who did what, where, when."""
+    """An entry of the audit log."""
 
     at: float
     by: str
-    """A person's id, or ``operator:`` and the name of who ran a command."""
+    """A person's id, or ``operator:`` and a user name."""
     act: str
     """``reset``, ``forget``, ``config``, ``read``, ``export``, ``requeue``."""
     place: str
@@ -356,19 +360,19 @@ Rating: TypeAlias = Literal["good", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A reply that people have judged, with how it was made."""
+    """A reply that people have judged, with the record of its generation."""
 
     thread: ThreadKey
     job: str
     asker: str
     authors: tuple[str, ...]
-    """Everybody whose words are in it."""
+    """All people whose words are in it."""
     traces: tuple[Trace | None, ...]
     """One; or a duel's two answers."""
     votes: Mapping[str, str]
     """Person -> ``good`` or ``bad``; of a duel ``1``, ``2``, ``tie`` or ``bad``."""
     replaced: str = ""
-    """The reply that somebody had written anew, and this is the result."""
+    """The reply that was regenerated into this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +410,7 @@ class Opinion:
     job: str
     """The reply's id."""
     model: str
-    """Which model wrote it; empty where that is not known any more."""
+    """The model that wrote it; empty: no longer known."""
     sampling: Sampling | None
     seed: int | None
 
@@ -424,20 +428,20 @@ class Delivery:
     turn: str
     author: str
     token: int
-    """Fences this holder against the next."""
+    """The fencing token of this holder."""
     messages: tuple[str, ...] = ()
     """The platform's ids of the messages of this reply, in order."""
     posting: int | None = None
-    """The part that a process was about to post when it last wrote: it may be there. Where that
-    part is among the messages, it may be there twice."""
+    """The part that a process was about to post: it may have been posted. If it is among the
+    messages, it may have been posted twice."""
     position: int = 0
-    """Its place in the queue when this process opened it; 0: read its events so far."""
+    """Its position in the queue when this process opened it; 0: read its events from the stream."""
     note: Mapping[str, str] = field(default_factory=dict)
-    """The platform's own values; those named ``secret_…`` are deleted at the close."""
+    """The platform's values; those named ``secret_…`` are deleted when the delivery is closed."""
     replaces: str | None = None
     """The reply whose messages this one takes over."""
     asker: str = ""
-    """Whose question is answered, where that is not `author`, whom the reply is charged to."""
+    """The person who asked the question, if not `author`, who is charged."""
 
     @property
     def owner(self) -> str:

@@ -1,4 +1,4 @@
-"""Our types as versioned JSON, and back. Nothing else knows what a stored record looks like.
+"""Our types as versioned JSON, and back. Only this module knows the stored form.
 
 A record of an unknown version, or one that cannot be read, raises `Undecodable`.
 """
@@ -51,11 +51,11 @@ class Undecodable(HenjiError):
 
 
 dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Compact JSON with the text as it is; one encoder, for every step of every job needs it."""
+"""Compact JSON with unescaped text. One encoder, because every step of every job uses it."""
 
 
 def load(text: str) -> Any:
-    """JSON of ours; Undecodable where it is none."""
+    """Parse our JSON; Undecodable if it is invalid."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -63,12 +63,12 @@ def load(text: str) -> Any:
 
 
 def fields(record: Any) -> dict[str, Any]:
-    """A frozen record of plain values as a dictionary: `asdict` would copy each value, deeply."""
+    """A frozen record of plain values as a dictionary, without the deep copies of `asdict`."""
     return {name: getattr(record, name) for name in record.__slots__}
 
 
 def flatten(pairs: Sequence[str]) -> dict[str, str]:
-    """A hash as a script returns it, as a dictionary."""
+    """A hash from a script (field, value, ...) as a dictionary."""
     return dict(zip(pairs[::2], pairs[1::2], strict=True))
 
 
@@ -78,7 +78,7 @@ def flatten(pairs: Sequence[str]) -> dict[str, str]:
 def encode_turn(
     turn: Turn, *, answers: str | None = None, finish_reason: FinishReason | None = None
 ) -> str:
-    """Strings only, for scripts that change one field must not round a number."""
+    """All values are strings, so that a script that changes one field rounds no number."""
     record = {
         "v": str(VERSION),
         "role": turn.role,
@@ -96,7 +96,7 @@ def encode_turn(
 
 
 def _file_fields(below: str, files: Sequence[TurnFile]) -> dict[str, str]:
-    """What a record says of the files: scripts count in bytes."""
+    """A record's fields about files. Scripts count in bytes."""
     if not files:
         return {}
     known = {"sources": encode_sources(files)} if any(file.source for file in files) else {}
@@ -104,7 +104,7 @@ def _file_fields(below: str, files: Sequence[TurnFile]) -> dict[str, str]:
 
 
 def cut_fields(turn: Turn | None) -> Mapping[str, str] | None:
-    """What changes in a turn's record where only its beginning was read; `id` names the turn."""
+    """The changed fields of a turn's record if only its beginning was read, with its `id`."""
     if turn is None:
         return None
     below = turn.text[len(turn.text) - turn.below :]
@@ -112,7 +112,7 @@ def cut_fields(turn: Turn | None) -> Mapping[str, str] | None:
 
 
 def unread_fields(turn: Turn, note: Mapping[str, str] | None) -> Mapping[str, str]:
-    """A message's files as they are after an edit, and with what they are read."""
+    """A message's files after an edit, with the note for reading them."""
     below = turn.text[len(turn.text) - turn.below :]
     sources = encode_sources(turn.files)
     return {"named": below, "files": encode_files(turn.files), "sources": sources,
@@ -125,7 +125,7 @@ def encode_files(files: Sequence[TurnFile]) -> str:
 
 
 def encode_sources(files: Sequence[TurnFile]) -> str:
-    """Beside the files: earlier releases read three values of each."""
+    """Apart from the files, because earlier releases expect three values for each."""
     return dump([file.source for file in files])
 
 
@@ -161,7 +161,7 @@ def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
 
 
 def _characters(text: str, last: int) -> int:
-    """How many characters the last bytes of a text are."""
+    """The number of characters in the last bytes of a text."""
     return len(text.encode(errors="surrogatepass")[-last:].decode()) if last else 0
 
 
@@ -181,7 +181,7 @@ def encode_reach(reach: Reach | None) -> str:
 
 
 def decode_reach(text: str | None) -> Reach | None:
-    """None where there is none, and for one that cannot be read: it is only shown."""
+    """None without one, and for an unreadable one: it is only shown."""
     try:
         return Reach(**load(text)) if text else None
     except (TypeError, Undecodable):
@@ -218,7 +218,7 @@ def decode_job(id_: str, fields: Mapping[str, str]) -> Job:
 
 
 def encode_persona(persona: Persona | None) -> str:
-    """How the model answers one turn; empty where nothing is said."""
+    """The persona of one job; empty: none."""
     return "" if persona is None else dump(persona.set_here())
 
 
@@ -246,7 +246,7 @@ def decode_delivery(id_: str, fields: Mapping[str, str]) -> Delivery:
 
 
 def encode_made(model: str, sampling: Sampling | None, seed: int) -> str:
-    """By which model, and how its tokens were chosen; empty where that was not said."""
+    """The model and sampling of a reply; empty if unknown."""
     if sampling is None:
         return ""
     return dump({"model": model, "sampling": fields(sampling), "seed": str(seed)})
@@ -271,11 +271,11 @@ def decode_opinion(id_: str, fields: Mapping[str, str]) -> Opinion:
         raise Undecodable(f"not an opinion: {error!r}") from error
 
 
-# -- what people choose -------------------------------------------------------------------------
+# -- samples and duels --------------------------------------------------------------------------
 
 
 def trace_fields(trace: Trace | None) -> dict[str, Any]:
-    """A trace as commit.lua takes it: whose words it holds, and the record."""
+    """A trace for commit.lua: its turns, its authors, and the record."""
     if trace is None:
         return {}
     authors = dict.fromkeys(turn.author for turn in trace.turns if turn.role == "user")
@@ -305,7 +305,7 @@ def decode_trace(record: str) -> Trace:
 
 
 def decode_sample(thread: ThreadKey, job: str, entry: str, fields: Mapping[str, str]) -> Sample:
-    """What is kept of a reply that people have judged; `entry` is of its thread's list."""
+    """The sample of a reply that people have judged; `entry`: from its thread's list."""
     holds = load(entry)
     try:
         return Sample(
@@ -322,7 +322,7 @@ def decode_sample(thread: ThreadKey, job: str, entry: str, fields: Mapping[str, 
 
 
 def decode_duel(thread: ThreadKey, job: str, entry: str, fields: Mapping[str, str]) -> StoredDuel:
-    """A duel that people have voted, or still vote on."""
+    """A duel, open or decided."""
     try:
         one, two = (_answer(fields[number]) for number in fields["order"])
         votes = cast("dict[str, Verdict]", _votes(fields))

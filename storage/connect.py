@@ -28,16 +28,16 @@ from storage.store import sentence
 Client: TypeAlias = Redis | RedisCluster
 
 COMMAND_SECONDS = 5.0
-"""No command of ours is slow: a server that is silent for so long does not answer."""
+"""All our commands are fast: a server that is silent for this long is away."""
 
 CONNECT_SECONDS = 2.0
-"""For a connection; shorter than a command's, so that another server can be tried within that."""
+"""For connecting; shorter than for a command, so that another server can be tried in time."""
 
 SENTINEL_SECONDS = 1.0
-"""For a sentinel: where the first is silent, the next one is asked within one command's time."""
+"""For a sentinel: if it is silent, the next one is asked within a command's time."""
 
 BLOCKING_SECONDS = 5.0
-"""The longest that a blocking read asks to wait."""
+"""The longest wait of a blocking read."""
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 SENTINEL_PORT = 26379
@@ -45,10 +45,10 @@ REDIS_PORT = 6379
 
 
 async def _timed(answer: Awaitable[Any], seconds: float) -> Any:
-    """A command as a whole is given a time, rather than each use of the socket.
+    """Await a whole command with a timeout, instead of each use of the socket.
 
-    redis-py gives the sending its `socket_timeout` through asyncio.wait_for, which up to Python
-    3.11 swallows a cancellation that meets the end of the sending: a loop would then not stop.
+    redis-py applies `socket_timeout` to the sending with asyncio.wait_for, which up to Python 3.11
+    can swallow a cancellation at the end of the sending: a loop would then not stop.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -58,15 +58,15 @@ async def _timed(answer: Awaitable[Any], seconds: float) -> Any:
 
 
 class TimedRedis(Redis):
-    """A client whose commands each end in time, also where they are cancelled."""
+    """A client with a timeout for each whole command, which can always be cancelled."""
 
-    def patience(self) -> float:
+    def command_timeout(self) -> float:
         """Seconds that a command may take."""
         return COMMAND_SECONDS
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         answer = super().execute_command(*words, **options)  # type: ignore[no-untyped-call]  # theirs
-        return await _timed(answer, self.patience())
+        return await _timed(answer, self.command_timeout())
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         return _TimedPipeline(
@@ -75,7 +75,7 @@ class TimedRedis(Redis):
 
 
 class _TimedPipeline(Pipeline):
-    """Its commands go another way than a client's, and all in one time."""
+    """One timeout for all commands of a pipeline."""
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         answers: list[Any] = await _timed(super().execute(raise_on_error), COMMAND_SECONDS)
@@ -83,44 +83,43 @@ class _TimedPipeline(Pipeline):
 
 
 class _BlockingRedis(TimedRedis):
-    """A server that dies without a word would otherwise be waited for without end."""
+    """For blocking reads: a longer timeout, so that a silent server is not waited for forever."""
 
-    def patience(self) -> float:
+    def command_timeout(self) -> float:
         return BLOCKING_SECONDS + COMMAND_SECONDS
 
 
-class _AskedSentinel(TimedRedis):
-    def patience(self) -> float:
+class _SentinelClient(TimedRedis):
+    def command_timeout(self) -> float:
         return SENTINEL_SECONDS
 
 
 class _TimedCluster(RedisCluster):
-    def patience(self) -> float:
+    def command_timeout(self) -> float:
         return COMMAND_SECONDS
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         try:
-            return await _timed(super().execute_command(*words, **options), self.patience())
+            return await _timed(super().execute_command(*words, **options), self.command_timeout())
         except exceptions.TimeoutError:
-            # its own errors make redis-py ask which node has what by now; ours has passed it by
+            # make redis-py read the cluster's layout again, as it does after its own errors
             self._initialize = True
             raise
 
 
 class _BlockingCluster(_TimedCluster):
-    def patience(self) -> float:
+    def command_timeout(self) -> float:
         return BLOCKING_SECONDS + COMMAND_SECONDS
 
 
 class Connection:
     """The clients of one store. Text comes back as `str`.
 
-    A command whose answer was lost is sent again, a few times, with back-off: it may then have
-    been carried out twice.
+    A command whose answer was lost is retried a few times with back-off, so it may run twice.
     """
 
     def __init__(self, url: str) -> None:
-        """UsageError where `url` is none; nothing is sent yet."""
+        """UsageError for an invalid `url`; nothing is sent yet."""
         self.address = Address.parse(url)
         self.client: Client = _client(self.address, TimedRedis, _TimedCluster)
         self._blocking: Client = _client(self.address, _BlockingRedis, _BlockingCluster)
@@ -143,7 +142,7 @@ class Connection:
 
 
 async def connect(url: str) -> Connection:
-    """A connection that has answered; StoreUnavailable, one sentence, where it does not."""
+    """A connection that has answered; else StoreUnavailable, one sentence."""
     connection = Connection(url)
     try:
         await connection.client.ping()
@@ -174,7 +173,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """UsageError where `url` is not one of the five forms."""
+        """UsageError if `url` has none of the five forms."""
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
             raise UsageError(
@@ -238,9 +237,9 @@ def _behind_sentinels(address: Address, plain: type[Redis]) -> Client:
         db=int(db or 0),
         **_options(),
     )
-    once = Retry(NoBackoff(), retries=0)  # rather the next one than the same again
+    once = Retry(NoBackoff(), retries=0)  # rather ask the next sentinel than the same one again
     sentinel.sentinels = [
-        _AskedSentinel(host=host, port=port, socket_timeout=None, retry=once)
+        _SentinelClient(host=host, port=port, socket_timeout=None, retry=once)
         for host, port in address.hosts
     ]
     primary: Redis = sentinel.master_for(name, redis_class=plain)

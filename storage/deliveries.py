@@ -1,4 +1,4 @@
-"""Replies on their way to the people: `core.ports.Deliveries`.
+"""Replies on their way to people: `core.ports.Deliveries`.
 
 Each reply has a stream of events, kept for a day. One reader per bucket follows the
 platform's news stream, which has every event but the first, and passes each to the follower of its
@@ -27,10 +27,10 @@ from storage.store import REDIS_FAULTS, Store
 log = structlog.get_logger()
 
 LOOK_AGAIN = 2.0
-"""Seconds after which a follower looks by itself: news are a hint, the stream is the truth."""
+"""Seconds after which a follower reads the reply's stream: the news stream may miss events."""
 
 FIRST_LOOK = 0.25
-"""As long where the reply may have gone on before anybody followed it."""
+"""The same for a reply that may have events from before it was followed."""
 
 NEWS_AT_ONCE = 1000
 
@@ -84,12 +84,12 @@ class RedisDeliveries:
         return cast("Mapping[str, str]", await self._store.command("hgetall", name))
 
     async def renew(self, held: Sequence[Delivery]) -> Mapping[str, bool]:
-        return await self._hold(held, self._store.delivery_lease)
+        return await self._set_lease(held, self._store.delivery_lease)
 
     async def hand_back(self, held: Sequence[Delivery]) -> None:
-        await self._hold(held, 0)
+        await self._set_lease(held, 0)
 
-    async def _hold(self, held: Sequence[Delivery], seconds: float) -> Mapping[str, bool]:
+    async def _set_lease(self, held: Sequence[Delivery], seconds: float) -> Mapping[str, bool]:
         by_bucket: dict[int, list[Delivery]] = defaultdict(list)
         for delivery in held:
             by_bucket[self._store.bucket(delivery.thread)].append(delivery)
@@ -173,22 +173,22 @@ class RedisDeliveries:
     async def _events(self, delivery: Delivery) -> AsyncGenerator[ReplyEvent, None]:
         bucket, job = self._store.bucket(delivery.thread), delivery.job
         news = self._followed[job] = asyncio.Queue()
-        number, last, patience = 0, "-", 0.0
+        number, last, wait = 0, "-", 0.0
         try:
             if delivery.position:
-                number, patience = 1, FIRST_LOOK
+                number, wait = 1, FIRST_LOOK
                 yield Queued(delivery.position)
             while True:
-                while (new := await _next(news, patience)) and new.number <= number + 1:
+                while (new := await _next(news, wait)) and new.number <= number + 1:
                     if new.number == number + 1:
                         number, last = new.number, f"({new.entry}"
                         yield new.event
                 missed = await self._store.run("events", bucket, job=job, after=last)
-                known = number if last == "-" else 0  # they are among what was read
+                known = number if last == "-" else 0  # they are among the events read
                 for entry, text in list(codec.flatten(missed).items())[known:]:
                     number, last = number + 1, f"({entry}"
                     yield codec.decode_event(text, entry)
-                patience = LOOK_AGAIN
+                wait = LOOK_AGAIN
         finally:
             if self._followed.get(job) is news:
                 del self._followed[job]
@@ -200,7 +200,7 @@ class RedisDeliveries:
                 group.create_task(self._listen(platform, bucket))
 
     async def _listen(self, platform: str, bucket: int) -> None:
-        # from the last seconds' first on: what happens between two reads must not be missed
+        # from the oldest entry on: nothing between two reads may be missed
         name, last = keys.key("news", bucket, platform), "0"
         milliseconds = round(1000 * BLOCKING_SECONDS)
         while True:
@@ -209,16 +209,16 @@ class RedisDeliveries:
                     {name: last}, count=NEWS_AT_ONCE, block=milliseconds
                 )
             except REDIS_FAULTS:
-                await asyncio.sleep(0.5)  # the followers look by themselves meanwhile
+                await asyncio.sleep(0.5)  # the followers read the streams meanwhile
                 continue
             for entry, fields in _entries(answer):
                 last = entry
-                with suppress(codec.Undecodable):  # its follower finds it in the reply's stream
+                with suppress(codec.Undecodable):  # its follower reads it in the reply's stream
                     self._pass_on(fields)
 
     def _pass_on(self, fields: Mapping[str, str]) -> None:
         if news := self._followed.get(fields["j"]):
-            if not fields["e"]:  # an errand's: its stream has the text
+            if not fields["e"]:  # of a one-off job: its stream has the text
                 news.put_nowait(News(sys.maxsize, fields["i"], Queued(0)))
                 return
             event = codec.decode_event(fields["e"], fields["i"])

@@ -1,12 +1,13 @@
-"""The embedded server: a Valkey of the user's own, when no ``REDIS_URL`` is given.
+"""The embedded server: a Valkey for one user, when no ``REDIS_URL`` is given.
 
 It listens on a Unix socket in a folder that only its user can enter: with a TCP port, another
-user of the machine could read conversations. Three locked files in that folder keep it whole, and
-since a lock dies with its process, kill -9 at any point leaves nothing to clean up:
+user of the machine could read conversations. Three locked files in that folder coordinate the
+processes. A lock ends with its process, so kill -9 at any point leaves nothing to clean up:
 
-- ``door.lock`` is held for a moment by whoever starts, joins or leaves;
-- ``users.lock`` is shared by all users: who can have it alone is the last, and stops the server;
-- ``server.lock`` is inherited by the server, so that two never write to one folder.
+- ``door.lock`` is held briefly by each process that starts, joins or leaves the server;
+- ``users.lock`` is shared by all users: the process that can lock it alone is the last one, and
+  stops the server;
+- ``server.lock`` is inherited by the server, so that two servers never write to one folder.
 """
 
 from __future__ import annotations
@@ -37,28 +38,27 @@ SOCKET_PATH_LIMIT = 100
 """Bytes: 104 on macOS and 108 on Linux, with the zero at the end."""
 
 MEMORY_PART = 0.6
-"""Of the memory there is: beyond it the server refuses writes instead of being killed."""
+"""The share of the memory above which the server refuses writes instead of being killed."""
 START_SECONDS = 60.0
 """Reading a large append-only file takes a while."""
 
 STOP_SECONDS = 30.0
 
 WATCH_SECONDS = 1.0
-"""Between looks at whether the server lives."""
+"""Between checks whether the server runs."""
 
 
 @asynccontextmanager
 async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
-    """The URL of the running server, for as long as it is used.
+    """The URL of the running server, while it is used.
 
-    Starts it where it does not run, also where it dies under its users; takes it up where it does;
-    and stops it after its last user. Raises StoreUnavailable where it cannot be started or does
-    not answer.
+    Starts the server if it does not run, or dies while in use; joins it if it runs; and stops it
+    after its last user. Raises StoreUnavailable if it cannot be started or does not answer.
     """
-    folder = _private(data_dir / "redis")
+    folder = _private_folder(data_dir / "redis")
     socket = _socket_path(folder)
     with _opened(folder / "users.lock") as users:
-        async with _door_lock(folder):
+        async with _startup_lock(folder):
             await _ensure_running(folder, socket)
             fcntl.flock(users, fcntl.LOCK_SH)
         watching = asyncio.create_task(_restart_when_dead(folder, socket))
@@ -66,7 +66,7 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
             yield f"unix://{socket}"
         finally:
             await cancel(watching)
-            async with _door_lock(folder):
+            async with _startup_lock(folder):
                 if _try_lock(users):
                     await _stop(folder, socket)
 
@@ -92,13 +92,13 @@ def find_binary() -> Path:
 # -- files and locks ----------------------------------------------------------------------------
 
 
-def _private(folder: Path) -> Path:
-    """`folder`, created if it is missing, for its user alone."""
+def _private_folder(folder: Path) -> Path:
+    """`folder`, created if it is missing, accessible only to its user."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise StoreUnavailable(f"{folder} is not a folder of this user's own")
+            raise StoreUnavailable(f"{folder} does not belong to this user")
         folder.chmod(0o700)
     except OSError as error:
         raise StoreUnavailable(
@@ -109,11 +109,11 @@ def _private(folder: Path) -> Path:
 
 
 def _socket_path(folder: Path) -> Path:
-    """Where the server listens, through a short link where the folder's own path is too long."""
+    """The server's socket, through a short link if the folder's path is too long."""
     socket = folder / "valkey.sock"
     if len(os.fsencode(socket)) <= SOCKET_PATH_LIMIT:
         return socket
-    links = _private(Path(tempfile.gettempdir()) / f"henji-{os.getuid()}")
+    links = _private_folder(Path(tempfile.gettempdir()) / f"henji-{os.getuid()}")
     link = links / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     if not link.is_symlink():
         link.symlink_to(folder, target_is_directory=True)
@@ -131,7 +131,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Whether this process now has the file alone."""
+    """Lock a file for this process alone; whether that worked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -140,7 +140,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 @asynccontextmanager
-async def _door_lock(folder: Path) -> AsyncIterator[None]:
+async def _startup_lock(folder: Path) -> AsyncIterator[None]:
     with _opened(folder / "door.lock") as descriptor:
         limit = time.monotonic() + START_SECONDS + STOP_SECONDS
         while not _try_lock(descriptor):
@@ -176,7 +176,7 @@ async def _restart_when_dead(folder: Path, socket: Path) -> None:
             dead = _try_lock(lock)
         if dead:
             with suppress(StoreUnavailable):
-                async with _door_lock(folder):
+                async with _startup_lock(folder):
                     await _ensure_running(folder, socket)
 
 
@@ -187,7 +187,7 @@ async def _launch(folder: Path, socket: Path, lock: int) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={"LC_ALL": "C"},  # no secret of ours, and no locale that it would refuse to start with
+        env={"LC_ALL": "C"},  # without our secrets, and without a locale that it might refuse
         pass_fds=(lock,),
         start_new_session=True,
     )
@@ -228,7 +228,7 @@ async def _answers(socket: Path) -> bool:
     async with _client(socket) as client:
         try:
             return bool(await client.ping())
-        except RedisError:  # not there, or still reading its file
+        except RedisError:  # not running, or still reading its file
             return False
 
 
@@ -238,7 +238,7 @@ async def _stop(folder: Path, socket: Path) -> None:
         try:
             await client.shutdown(nosave=True)
         except RedisError:
-            return  # dead already, or hanging: the next user sees which
+            return  # dead or hanging: the next user finds out
     limit = time.monotonic() + STOP_SECONDS
     with _opened(folder / "server.lock") as lock:
         while not _try_lock(lock) and time.monotonic() < limit:  # noqa: ASYNC110 - another process
@@ -246,7 +246,7 @@ async def _stop(folder: Path, socket: Path) -> None:
 
 
 def _client(socket: Path) -> Redis:
-    """A client without retries: this file decides when to retry."""
+    """A client without retries: this module decides when to retry."""
     return TimedRedis(
         unix_socket_path=str(socket), socket_timeout=None, retry=Retry(NoBackoff(), retries=0)
     )

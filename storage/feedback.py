@@ -1,4 +1,4 @@
-"""Ratings of replies: `core.ports.Feedback`. One stream a bucket."""
+"""Ratings and votes of people (`core.ports.Feedback`), and the samples kept for training."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from core.ports import RuleBook
 from core.queue_types import Opinion, Place, Rating, Sample, StoredDuel
-from core.types import DIRECT, ThreadKey, Verdict
+from core.types import ThreadKey, Verdict
 from storage import codec, keys
 from storage.store import Store
 
@@ -24,7 +23,7 @@ log = structlog.get_logger()
 
 
 class RedisFeedback:
-    """Ratings with their reasons."""
+    """Ratings with their reasons, in one stream a bucket."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -82,11 +81,9 @@ class RedisFeedback:
 AT_ONCE = 20
 """Threads of one script."""
 
-log = structlog.get_logger()
-
 
 class RedisPreferences:
-    """Samples and duels, read by place or by person, and who opted out."""
+    """`core.ports.Preferences`: samples and duels, by place or by person, and who opted out."""
 
     def __init__(self, store: Store, rulebook: RuleBook) -> None:
         self._store = store
@@ -95,8 +92,8 @@ class RedisPreferences:
     # -- opting out -----------------------------------------------------------------------------
 
     async def opt_out(self, place: Place, person: str, *, out: bool = True) -> None:
-        whom = {"space": _space(place), "person": person, "out": out, "most": AT_ONCE}
-        for bucket in self._buckets(place):
+        whom = {"space": place.whole_space, "person": person, "out": out, "most": AT_ONCE}
+        for bucket in self._store.buckets_of(place):
             done, went = 0, AT_ONCE
             while went == AT_ONCE:
                 went = await self._store.run("opt_out", bucket, **{"from": done}, **whom)
@@ -104,15 +101,15 @@ class RedisPreferences:
 
     async def has_opted_out(self, place: Place, person: str) -> bool:
         name = keys.key("optouts", self._store.bucket(place.any_thread))
-        return bool(await self._store.command("hexists", name, f"{_space(place)} {person}"))
+        return bool(await self._store.command("hexists", name, f"{place.whole_space} {person}"))
 
     async def digest(self, place: Place, person: str) -> str:
-        """A name for a person that says nothing to who has not this store."""
+        """A pseudonym of a person, which only this store can compute."""
         name = keys.key("salt", self._store.bucket(place.any_thread))
         life = keys.seconds_of("salt")
         await self._store.command("set", name, secrets.token_hex(16), life, None, True)  # NX
         salt = await self._store.command("get", name)
-        whom = f"{_space(place)}:{person}".encode()
+        whom = f"{place.whole_space}:{person}".encode()
         return hmac.new(salt.encode(), whom, hashlib.sha256).hexdigest()[:32]
 
     # -- reading --------------------------------------------------------------------------------
@@ -134,8 +131,8 @@ class RedisPreferences:
                         log.warning("a duel is not understood", job=job, error=str(error))
 
     async def of_person(self, place: Place, person: str) -> AsyncIterator[Sample]:
-        for bucket in self._buckets(place):
-            name = keys.key("person", bucket, f"{_space(place)}:{person}")
+        for bucket in self._store.buckets_of(place):
+            name = keys.key("person", bucket, f"{place.whole_space}:{person}")
             for text in await self._store.command("zrange", name, 0, -1):
                 for sample in await self._samples_of(ThreadKey.parse(text)):
                     if person in sample.authors or person in sample.votes:
@@ -167,16 +164,7 @@ class RedisPreferences:
         return [(job, entry, codec.flatten(flat)) for job, entry, flat in rows]
 
     async def _threads(self, place: Place) -> AsyncIterator[ThreadKey]:
-        for bucket in self._buckets(place):
+        for bucket in self._store.buckets_of(place):
             for name in await self._store.command("zrange", keys.key("threads", bucket), 0, -1):
                 if name.startswith(f"{place}:"):
                     yield ThreadKey.parse(name)
-
-    def _buckets(self, place: Place) -> Iterable[int]:
-        if place.space == DIRECT and place.channel is None:
-            return self._store.all_buckets()
-        return [self._store.bucket(place.any_thread)]
-
-
-def _space(place: Place) -> str:
-    return str(replace(place, channel=None))

@@ -1,14 +1,13 @@
-"""What the bot remembers of its threads: `core.ports.History`.
+"""The stored turns of threads: `core.ports.History`.
 
-A core that answers in a thread again asks only for what has changed since it last looked: the
-reading costs the same in a thread of ten turns and of ten thousand.
+A core that answers in a thread again reads only the changes since its last read: the cost is the
+same for ten turns and for ten thousand.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count as count_up
 from typing import Any
@@ -24,13 +23,13 @@ from storage.store import Store
 log = structlog.get_logger()
 
 KEPT_THREADS = 1024
-"""Threads that one process keeps in memory, the least lately read going first."""
+"""Threads that one process caches; the least recently read one is dropped first."""
 
 Row = tuple[str, str | None, str | None, str | None]
 
 
-class _Copy:
-    """This process's copy of one thread's history, in order, at a version."""
+class _CachedThread:
+    """The cached history of one thread, in order, at a version."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -38,7 +37,7 @@ class _Copy:
         self._scores: list[float] = []
         self._score_of: dict[str, float] = {}
 
-    def bring_to(self, version: int, rows: Iterable[Row], all_: int) -> None:
+    def update(self, version: int, rows: Iterable[Row], all_: int) -> None:
         if all_:
             self.clear()
         for row in rows:
@@ -51,7 +50,7 @@ class _Copy:
         self._score_of.clear()
 
     def apply(self, row: Row) -> None:
-        """Take over one changed turn: new, edited, or gone."""
+        """Apply one changed turn: new, edited, or removed."""
         id_, score, record, _ = row
         self._remove(id_)
         if score is None or record is None:
@@ -70,8 +69,8 @@ class _Copy:
 
 
 def _readable(rows: Iterable[Row], needed: str = "") -> Iterator[StoredTurn]:
-    """The turns of rows that hold one. A record that cannot be read is left out, with a line in the
-    log, so that its thread can still be answered. Undecodable if that turn is `needed`.
+    """The turns in rows. An unreadable record is left out and logged, so that its thread can still
+    be answered; but Undecodable for the turn `needed`.
     """
     for id_, _, record, count in rows:
         if record is None:
@@ -84,16 +83,12 @@ def _readable(rows: Iterable[Row], needed: str = "") -> Iterator[StoredTurn]:
             log.warning("a turn is poisoned", turn=id_, error=str(error))
 
 
-def _space(place: Place) -> str:
-    return str(replace(place, channel=None))
-
-
 class RedisHistory:
     """The turns of each thread, and their deletion."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._copies = Bounded[ThreadKey, _Copy](KEPT_THREADS)
+        self._cached = Bounded[ThreadKey, _CachedThread](KEPT_THREADS)
 
     async def window(self, claim: Claim) -> Window:
         thread = claim.job.thread
@@ -102,13 +97,13 @@ class RedisHistory:
             "window", thread, since=copy.version, turn=claim.job.turn
         )
         if version >= copy.version or not version:  # else another window was newer
-            copy.bring_to(version, history, all_)
+            copy.update(version, history, all_)
         unread = tuple(_readable(mailbox, needed=claim.job.turn))
         return Window(copy.turns, unread, version)
 
-    def _copy(self, thread: ThreadKey) -> _Copy:
-        copy = self._copies.setdefault(thread, _Copy())
-        self._copies.move_to_end(thread)
+    def _copy(self, thread: ThreadKey) -> _CachedThread:
+        copy = self._cached.setdefault(thread, _CachedThread())
+        self._cached.move_to_end(thread)
         return copy
 
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]:
@@ -160,7 +155,7 @@ class RedisHistory:
         scope = str(place)
         kind = "channel" if place.channel else "space"
         forgotten = 0
-        for bucket in self._buckets(place):
+        for bucket in self._store.buckets_of(place):
             forgotten += int(
                 await self._store.run("reset", bucket, kind=kind, scope=scope, place=scope, by=by)
             )
@@ -168,20 +163,22 @@ class RedisHistory:
         return forgotten
 
     async def forget(self, place: Place, person: str, by: str = "") -> int:
-        whom = {"space": _space(place), "author": person, "by": by or person}
+        whom = {"space": place.whole_space, "author": person, "by": by or person}
         forgotten = 0
-        for bucket in self._buckets(place):
+        for bucket in self._store.buckets_of(place):
             number, left = await self._store.run("forget", bucket, most=20, first=True, **whom)
             forgotten += number
             if left:
-                forgotten += await purge(self._store, bucket, f"person {_space(place)}:{person}")
+                forgotten += await purge(
+                    self._store, bucket, f"person {place.whole_space}:{person}"
+                )
         return forgotten
 
     async def export(
         self, place: Place, person: str
     ) -> AsyncIterator[tuple[ThreadKey, StoredTurn]]:
-        for bucket in self._buckets(place):
-            name = keys.key("person", bucket, f"{_space(place)}:{person}")
+        for bucket in self._store.buckets_of(place):
+            name = keys.key("person", bucket, f"{place.whole_space}:{person}")
             for text in await self._store.command("zrange", name, 0, -1):
                 thread = ThreadKey.parse(text)
                 turns = await self.turns(thread)
@@ -192,17 +189,11 @@ class RedisHistory:
                         yield thread, stored
 
     async def _aside(self, thread: ThreadKey) -> Sequence[StoredTurn]:
-        """The messages that were too long, while their beginning may still be asked for."""
+        """The messages that were too long, as long as their beginning can be answered."""
         name = keys.key("aside", self._store.bucket(thread), str(thread))
         kept = await self._store.command("hgetall", name)
         rows = [(id_, None, codec.load(text)["record"], None) for id_, text in kept.items()]
         return list(_readable(rows))
-
-    def _buckets(self, place: Place) -> Iterable[int]:
-        """Where a place's threads lie: direct messages without a space lie everywhere."""
-        if place.space == "dm" and place.channel is None:
-            return self._store.all_buckets()
-        return [self._store.bucket(place.any_thread)]
 
     async def marks(self, thread: ThreadKey) -> Mapping[str, float]:
         found = await self._store.command("hgetall", keys.key("marks", self._store.bucket(thread)))
@@ -224,9 +215,10 @@ class RedisHistory:
 
 
 async def purge(store: Store, bucket: int, name: str, most: int | None = None) -> int:
-    """Go on with the deletions of a reset or a forget, a few threads a script; the turns deleted.
+    """Continue the deletions of a reset or a forget, a few threads a script. Returns the number of
+    deleted turns.
 
-    `name` is its field in the key ``purges``, `most` the scripts to run; None: until all is gone.
+    `name`: its field in the key ``purges``. `most`: the number of scripts; None: until the end.
     """
     kind, _, scope = name.partition(" ")
     if kind == "person":

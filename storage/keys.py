@@ -1,6 +1,6 @@
-"""Every key in Redis: its name, its lifetime, and what it holds. Nothing else names a key.
+"""Every key in Redis: its name, its lifetime, and its content. Only this module names keys.
 
-All keys of one bucket share a hash tag, so that one script may decide over them on a Cluster too;
+All keys of one bucket share a hash tag, so that one script may use them on a Cluster, too;
 bucket = hash(platform and space) modulo the number of buckets. A Lua script gets this table as its
 preamble (`preamble`), and builds names with ``K(name, ...)``, lifetimes with ``touch(name, ...)``.
 """
@@ -16,8 +16,8 @@ from core.types import ThreadKey
 HOUR = 3600
 DAY = 24 * HOUR
 PROBE = 60
-OWED = 4 * DAY
-"""For open jobs: they must still end after a long week-end without Redis."""
+OPEN = 4 * DAY
+"""For open jobs: they must still end after a long weekend without Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,68 +28,68 @@ class Key:
     pattern: str
     kind: str
     seconds: int | None
-    """Lifetime since the last write; None: the retention of its thread."""
+    """The lifetime after the last write; None: the retention of its thread."""
     holds: str
     personal: bool = False
-    """Whether people's words or ids are in it."""
+    """Whether it contains people's words or ids."""
 
 
 TABLE = (
-    Key("lane", "lane:%s", "zset", HOUR, "cores that serve a lane, by when that ends"),
-    Key("ready", "ready:%s:%s", "zset", OWED, "who is next, by channel, person", personal=True),
-    Key("clock", "clock:%s", "hash", OWED, "where the last one served stood", personal=True),
-    Key("waiting", "waiting:%s", "string", OWED, "how many threads of a lane are ready"),
-    Key("wake", "wake:%s", "list", HOUR, "one element for each core that should look for work"),
-    Key("leases", "leases", "zset", OWED, "threads being answered, by the end of their lease"),
-    Key("delayed", "delayed", "zset", OWED, "threads that wait for a time, by that time"),
-    Key("deadlines", "deadlines", "zset", OWED, "open jobs, by the time they are given up"),
-    Key("arrivals", "arrivals", "string", 400 * DAY, "how many jobs have come in"),
-    Key("open", "open", "hash", OWED, "replies owed: in all, by channel, by person", personal=True),
+    Key("lane", "lane:%s", "zset", HOUR, "the cores of a lane, by the end of their announcement"),
+    Key("ready", "ready:%s:%s", "zset", OPEN, "waiting threads, by channel, person", personal=True),
+    Key("clock", "clock:%s", "hash", OPEN, "virtual time of the last one served", personal=True),
+    Key("waiting", "waiting:%s", "string", OPEN, "how many threads of a lane are ready"),
+    Key("wake", "wake:%s", "list", HOUR, "one element for each core to wake"),
+    Key("leases", "leases", "zset", OPEN, "threads being answered, by the end of their lease"),
+    Key("delayed", "delayed", "zset", OPEN, "threads that wait until a time, by that time"),
+    Key("deadlines", "deadlines", "zset", OPEN, "open jobs, by their deadline"),
+    Key("arrivals", "arrivals", "string", 400 * DAY, "the number of jobs so far"),
+    Key("open", "open", "hash", OPEN, "open replies: in all, by channel, by person", personal=True),
     Key("thread", "thread:%s", "hash", None, "a thread's numbers: gen, epoch, sequence, state"),
     Key("turns", "thread:%s:turns", "hash", None, "turns by id, as JSON", personal=True),
-    Key("history", "thread:%s:history", "zset", None, "ids of the turns remembered, in order"),
-    Key("mailbox", "thread:%s:mailbox", "zset", None, "ids of the turns not yet read, in order"),
+    Key("history", "thread:%s:history", "zset", None, "ids of the remembered turns, in order"),
+    Key("mailbox", "thread:%s:mailbox", "zset", None, "ids of the unread turns, in order"),
     Key("aside", "thread:%s:aside", "hash", DAY, "messages that were too long", personal=True),
-    Key("counts", "thread:%s:counts", "hash", None, "token counts by turn, and whose"),
-    Key("changes", "thread:%s:changes", "zset", None, "ids of turns that changed, by version"),
+    Key("counts", "thread:%s:counts", "hash", None, "token counts by turn, with the tokenizer"),
+    Key("changes", "thread:%s:changes", "zset", None, "ids of changed turns, by version"),
     Key("choice", "thread:%s:choice", "hash", None, "a thread's chosen model and persona"),
-    Key("replies", "thread:%s:replies", "zset", DAY, "a thread's newest replies, by their begin"),
-    Key("edits", "thread:%s:edits", "set", 600, "ids of messages that an edit overtook"),
-    Key("jobs", "thread:%s:jobs", "zset", OWED, "a thread's open jobs, in order"),
-    Key("job", "job:%s", "hash", OWED, "a reply that is owed, and how it ended", personal=True),
+    Key("replies", "thread:%s:replies", "zset", DAY, "a thread's newest replies, by their start"),
+    Key("edits", "thread:%s:edits", "set", 600, "ids of messages whose edit came first"),
+    Key("jobs", "thread:%s:jobs", "zset", OPEN, "a thread's open jobs, in order"),
+    Key("job", "job:%s", "hash", OPEN, "a reply to write, and its end", personal=True),
     Key("events", "events:%s", "stream", DAY, "the events of one reply", personal=True),
     Key("delivery", "delivery:%s", "hash", None, "a reply's messages, its asker", personal=True),
-    Key("deliveries", "deliveries:%s", "zset", OWED, "a platform's open deliveries, by lease"),
+    Key("deliveries", "deliveries:%s", "zset", OPEN, "a platform's open deliveries, by lease"),
     Key("news", "news:%s", "stream", 60, "a platform's events of the last seconds", personal=True),
-    Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was taken in"),
+    Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was stored"),
     Key("told", "told:%s", "string", 60, "a refusal that a person was told", personal=True),
     Key("edited", "edited:%s", "string", 600, "an edit that overtook its message", personal=True),
-    Key("message", "message:%s:%s", "string", None, "which turn a platform's message belongs to"),
-    Key("quoted", "quoted:%s:%s", "set", None, "further threads that have a message as a quote"),
+    Key("message", "message:%s:%s", "string", None, "the turn of a platform's message"),
+    Key("quoted", "quoted:%s:%s", "set", None, "other threads that quote a message"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
     Key("person", "person:%s", "zset", None, "threads where they wrote or voted", personal=True),
     Key("asked", "asked:%s", "zset", None, "a person's jobs, by their end", personal=True),
-    Key("resets", "resets", "hash", 400 * DAY, "how often a channel or a space was reset"),
-    Key("marks", "marks", "hash", 400 * DAY, "when what was forgotten, and whose", personal=True),
-    Key("purges", "purges", "hash", 400 * DAY, "what is being taken away, whose", personal=True),
-    Key("rewrite", "rewrite", "string", 30 * DAY, "when words went that a file may still hold"),
-    Key("probe", "probe", "string", PROBE, "that Redis takes writes"),
-    Key("reports", "reports", "hash", HOUR, "what processes say of themselves"),
-    Key("lease", "lease:%s", "string", HOUR, "which process is the only one of a kind"),
-    Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used of a day", personal=True),
+    Key("resets", "resets", "hash", 400 * DAY, "the number of resets of a channel or a space"),
+    Key("marks", "marks", "hash", 400 * DAY, "times of resets and forgets", personal=True),
+    Key("purges", "purges", "hash", 400 * DAY, "deletions under way, by scope", personal=True),
+    Key("rewrite", "rewrite", "string", 30 * DAY, "when text that a file may contain was deleted"),
+    Key("probe", "probe", "string", PROBE, "a test that Redis takes writes"),
+    Key("reports", "reports", "hash", HOUR, "the reports of processes"),
+    Key("lease", "lease:%s", "string", HOUR, "the process that holds a named lease"),
+    Key("used", "used:%s", "hash", 3 * DAY, "messages and tokens used in a day", personal=True),
     Key("roles", "roles:%s", "hash", 30 * DAY, "a person's roles, by space", personal=True),
-    Key("rules", "rules:%s", "hash", 400 * DAY, "what admins set for a place", personal=True),
-    Key("names", "names:%s", "hash", 30 * DAY, "what a channel and the bot are called there"),
-    Key("audit", "audit", "stream", 365 * DAY, "who did what to it all", personal=True),
+    Key("rules", "rules:%s", "hash", 400 * DAY, "rules that admins set for a place", personal=True),
+    Key("names", "names:%s", "hash", 30 * DAY, "the names of a channel and of the bot there"),
+    Key("audit", "audit", "stream", 365 * DAY, "the audit log: who did what", personal=True),
     Key("trace", "trace:%s", "hash", 2 * DAY, "how a reply was made, until a vote", personal=True),
-    Key("sample", "sample:%s", "hash", None, "the same, with what people voted", personal=True),
+    Key("sample", "sample:%s", "hash", None, "the same, with people's votes", personal=True),
     Key("duel", "duel:%s", "hash", None, "two answers to a question, and votes", personal=True),
-    Key("duels", "duels", "zset", OWED, "open duels, by the time they are looked at"),
-    Key("kept", "thread:%s:kept", "hash", None, "whose words these three hold", personal=True),
-    Key("optouts", "optouts", "hash", 400 * DAY, "who lets nothing be kept so", personal=True),
-    Key("salt", "salt", "string", 400 * DAY, "what the digests of people are mixed with"),
-    Key("feedback", "feedback", "stream", 400 * DAY, "opinions of replies, and why", personal=True),
-    Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, and why", personal=True),
+    Key("duels", "duels", "zset", OPEN, "open duels, by the time of their next check"),
+    Key("kept", "thread:%s:kept", "hash", None, "people whose words these contain", personal=True),
+    Key("optouts", "optouts", "hash", 400 * DAY, "people who opted out of this", personal=True),
+    Key("salt", "salt", "string", 400 * DAY, "the salt of the digests of people"),
+    Key("feedback", "feedback", "stream", 400 * DAY, "ratings, with their reasons", personal=True),
+    Key("dead", "dead", "stream", 30 * DAY, "jobs that were given up, with reasons", personal=True),
     Key("outbox", "outbox:%s", "hash", 900, "questions not yet posted", personal=True),
     Key("vault", "vault:%s", "string", 400 * DAY, "a platform's tokens, and whose", personal=True),
 )  # fmt: skip
@@ -98,7 +98,7 @@ TABLE = (
 def bucket_of(thread: ThreadKey, buckets: int) -> int:
     """The bucket that a thread's keys lie in.
 
-    Where a platform has no space for direct messages (`dm`), each channel is on its own.
+    If a platform has no space for direct messages (`dm`), each channel has its bucket.
     """
     space = f"{thread.platform}:{thread.space}"
     if thread.space == "dm":
@@ -107,7 +107,7 @@ def bucket_of(thread: ThreadKey, buckets: int) -> int:
 
 
 def base(bucket: int) -> str:
-    """What every key of a bucket begins with."""
+    """The prefix of every key of a bucket."""
     return f"henji:{{{bucket}}}:"
 
 
@@ -125,7 +125,7 @@ def seconds_of(name: str) -> int | None:
 def preamble(retention: float, audit: float) -> str:
     """The table in Lua, as the head of every script.
 
-    `retention` of threads where their place has none of its own, and of the audit log, in seconds.
+    `retention` of threads without a rule for their place, and of the audit log, in seconds.
     """
     seconds = {entry.name: entry.seconds or retention for entry in TABLE} | {"audit": audit}
     parts = {entry.name: entry.pattern.split("%s") for entry in TABLE}

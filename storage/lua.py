@@ -1,8 +1,9 @@
-"""Runs the Lua scripts: by their hash, and those that are wanted at one time in one round trip.
+"""Runs the Lua scripts by their hash, several in one round trip.
 
-Steps wait in a few queues, each emptied by one task: while Redis runs the steps of one, the answers
-to another are read. Steps of one thread go into one queue, so that they run in the order of their
-calls. If a caller is cancelled, its step may run or not, but no answer stays on a connection.
+Steps wait in a few queues, each sent by one task: while Redis runs the steps of one queue, the
+answers of another are read. Steps of one thread go into one queue, so that they run in the order of
+their calls. If a caller is cancelled, its step may or may not run, but no answer stays on a
+connection.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ LIBRARY = (
     "base", "events", "fair_order", "quotas", "jobs", "turns", "kept", "duels", "threads", "marks",
     "new_jobs",
 )  # fmt: skip
-"""Files of lib/: each stands on those before it."""
+"""Files of lib/: each uses only those before it."""
 
 QUEUES = 2
-"""For the steps of threads. Those of none, claims above all, have a queue of their own."""
+"""For steps with a thread. Other steps, mostly claims, have one more queue."""
 
 MOST_AT_ONCE = 8
 """Steps of one queue in one round trip."""
@@ -50,7 +51,7 @@ REPLICATED_SCRIPTS = frozenset(
         "opt_out",
     )
 )
-"""Steps that somebody relies on once they have returned."""
+"""Steps whose effects must last once they have returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """The replicas that must have a change before it is acknowledged, and the longest wait (ms)."""
+    """How many replicas must have a change before it is acknowledged, and the longest wait (ms)."""
 
     replicas: int = 0
     milliseconds: int = 1000
@@ -100,7 +101,7 @@ def as_text(packed: str) -> str:
 
 @cache
 def read_scripts(preamble: str) -> Mapping[str, Script]:
-    """Name -> script: each file behind the table of keys and what all scripts share."""
+    """Name -> script: each file, after the table of keys and the shared definitions."""
     library = "\n".join((FOLDER / "lib" / f"{name}.lua").read_text() for name in LIBRARY)
     definitions = [Definition.of(text) for text in re.split(r"\n(?=local )", library)]
     scripts = {}
@@ -131,9 +132,9 @@ def words_of(text: str) -> frozenset[str]:
 
 
 def with_needed_definitions(script: str, library: Sequence[Definition]) -> str:
-    """A script behind the definitions of the library that it needs, directly or not.
+    """A script after the library definitions that it needs, directly or not.
 
-    Redis creates every function of a script at each run.
+    Others are left out: Redis creates every function of a script at each run.
     """
     words, needed = set(words_of(script)), [script]
     for definition in reversed(library):
@@ -147,7 +148,7 @@ class Scripts:
     """The scripts on one client."""
 
     def __init__(self, client: Any, preamble: str, replication: Replication = NO_REPLICAS) -> None:
-        """`replication` needs one server and its replicas: a Cluster has no WAIT over its nodes."""
+        """`replication` needs one server with replicas: a Cluster has no WAIT over its nodes."""
         self._client = client
         self._replication = replication
         self._scripts = read_scripts(preamble)
@@ -162,7 +163,7 @@ class Scripts:
         queue = self._queues[1 + hash(thread) % QUEUES if thread else 0]
         queue.steps.append(step)
         if queue.flusher is None or queue.flusher.done():
-            # It works for all: nothing of its first caller's (a trace, names in a log) is its own.
+            # shared by all callers: it must not inherit the first one's context (trace, log fields)
             queue.flusher = loop.create_task(self._flush(queue), context=Context())
         return await step.answer
 
@@ -171,7 +172,7 @@ class Scripts:
             steps, queue.steps = queue.steps[:MOST_AT_ONCE], queue.steps[MOST_AT_ONCE:]
             try:
                 answers = await self._send(steps)
-            except Exception as error:  # or those who ask would wait without end
+            except Exception as error:  # else the callers would wait for ever
                 answers = [error] * len(steps)
             for step, answer in zip(steps, answers, strict=True):
                 if step.answer.done():
@@ -182,7 +183,7 @@ class Scripts:
                     step.answer.set_result(answer)
 
     async def _send(self, steps: Sequence[Step]) -> Sequence[Any]:
-        """The answer or the error of each step; raises where the one step there is does."""
+        """The answer or the error of each step; raises the error of a single step."""
         waiting = self._replication.replicas and any(
             step.name in REPLICATED_SCRIPTS for step in steps
         )
@@ -207,7 +208,7 @@ class Scripts:
         ]
 
     def _check_replication(self, steps: Sequence[Step], answers: Sequence[Any]) -> Sequence[Any]:
-        """The answers, with an error for each change that too few replicas have."""
+        """The answers, with an error for each change that reached too few replicas."""
         *answers, reached = answers
         if isinstance(reached, int) and reached >= self._replication.replicas:
             return answers

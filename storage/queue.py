@@ -45,7 +45,7 @@ REWRITE_SECONDS = 1800.0
 """Seconds from a deletion to the rewrite of the append-only file."""
 
 BULK_COST = 8
-"""The cost of a bulk request in the fair order: that of so many ordinary ones."""
+"""The cost of a bulk request in the fair order, in ordinary requests."""
 
 
 class RedisQueue:
@@ -198,13 +198,13 @@ class RedisQueue:
         return cast("list[str]", found)
 
     async def load(self, lane: str) -> Load:
-        waiting = owed = dead = 0
+        waiting = outstanding = dead = 0
         for bucket in self._store.all_buckets():
             command = self._store.command
             waiting += int(await command("get", keys.key("waiting", bucket, lane)) or 0)
-            owed += int(await command("hget", keys.key("open", bucket), "all") or 0)
+            outstanding += int(await command("hget", keys.key("open", bucket), "all") or 0)
             dead += int(await command("xlen", keys.key("dead", bucket)))
-        return Load(waiting, owed, await self.cores(lane), dead)
+        return Load(waiting, outstanding, await self.cores(lane), dead)
 
     async def claim(self, lane: str, core: str, most: int) -> Sequence[Claim]:
         claims: list[Claim] = []
@@ -215,7 +215,7 @@ class RedisQueue:
             except StoreUnavailable as error:
                 fault = error
             if len(claims) >= most or (fault and claims):
-                break  # what is in hand is neither lost nor kept waiting for a server that is away
+                break  # claims in hand do not wait for a server that is away
         if fault and not claims:
             raise fault
         return claims
@@ -223,9 +223,9 @@ class RedisQueue:
     async def _claim_in(
         self, bucket: int, lane: str, core: str, most: int, claims: list[Claim]
     ) -> None:
-        """Add to `claims` until there are `most`, or no more in this bucket."""
+        """Add jobs of this bucket to `claims`, up to `most`."""
         poisoned = True
-        while poisoned and len(claims) < most:  # a place of a poisoned one is the next one's
+        while poisoned and len(claims) < most:  # a poisoned job's slot goes to the next
             rows = await self._store.run(
                 "claim", bucket, lane=lane, core=core, lease_ms=_ms(self._store.lease),
                 most=most - len(claims),
@@ -248,7 +248,7 @@ class RedisQueue:
         try:
             job = codec.decode_job(id_, fields)
         except codec.Undecodable as error:
-            # poisoned: whatever it was, it stops nobody, and ends with its lease at the latest
+            # poisoned: it must not stop others, and ends with its lease at the latest
             with contextlib.suppress(StoreUnavailable):
                 await self._store.run(
                     "fail", bucket, thread=fields.get("thread", ""), job=id_, gen=gen,
@@ -270,7 +270,7 @@ class RedisQueue:
             await self._watches.pop(bucket)
 
     async def _watch(self, bucket: int, lane: str) -> None:
-        """Return when a thread of the lane became ready in this bucket; it may have been before."""
+        """Return when a thread of the lane becomes ready in this bucket, or did so before."""
         name = keys.key("wake", bucket, lane)
         try:
             while not await self._store.connection.blocking().blpop(
@@ -278,7 +278,7 @@ class RedisQueue:
             ):
                 pass
         except REDIS_FAULTS:
-            await asyncio.sleep(FAULT_SECONDS)  # whoever looks will find out
+            await asyncio.sleep(FAULT_SECONDS)  # the next claim reports the fault
         finally:
             self._woken.set()
 
@@ -298,7 +298,7 @@ class RedisQueue:
         bucket, _, id_ = letter.id.partition("/")
         try:
             job = Job.id_for(ThreadKey.parse(letter.thread), letter.turn, id_)
-        except ValueError:  # that was what was wrong with it
+        except ValueError:  # its thread is malformed
             return Receipt("refused", code="prompt_gone")
         return await self._ask_in(
             int(bucket), "requeue", "", letter=id_, lane=lane, job=job, seed=str(Job.seed_for(job)),
@@ -310,10 +310,7 @@ class RedisQueue:
             await self._store.command("set", keys.key("probe", bucket), "1", keys.PROBE)
 
     async def sweep(self) -> Sweep:
-        """See `JobQueue`.
-
-        Goes on with a reset or a forget whose process did not live to its end.
-        """
+        """See `JobQueue`. Also continues a reset or a forget whose process died."""
 
         def step(bucket: int) -> Awaitable[Any]:
             return self._store.run(
@@ -351,7 +348,7 @@ class RedisQueue:
         }
 
     async def publish(self, claim: Claim, delta: Delta, spent: int = 0) -> FenceResult:
-        # of a duel nothing is shown before both answers are there: its speed would name the model
+        # nothing of a duel is shown before both answers: the speed would reveal the model
         event = "" if claim.job.duel else codec.encode_event(delta)
         return await self._fenced("publish", claim, event=event, spent=spent)
 
@@ -396,7 +393,7 @@ class RedisQueue:
     async def _permitted(
         self, permit: Permit, thread: ThreadKey, person: str = ""
     ) -> dict[str, Any]:
-        """A permit as the scripts take it, with what the person has used in other buckets."""
+        """A permit for the scripts, with the person's usage in other buckets."""
         quota = codec.fields(permit.quota)
         everywhere = permit.quota.all_messages or permit.quota.all_tokens
         if everywhere and person and self._store.buckets > 1:
@@ -411,7 +408,7 @@ class RedisQueue:
     async def _used_elsewhere(
         self, quota: Quota, thread: ThreadKey, person: str
     ) -> Mapping[str, int]:
-        """Messages and tokens of today in the buckets that the script of `thread` cannot read."""
+        """Today's messages and tokens in the buckets that the script of `thread` cannot read."""
         day = str(int((time.time() * 1000 + quota.offset_ms) // (keys.DAY * 1000)))
         who = f"everywhere {thread.platform}:{person}"
         own = self._store.bucket(thread)
@@ -462,7 +459,7 @@ class RedisQueue:
 
 
 def _quote_fields(turn: Turn, quote: QuotedTurn | None) -> Mapping[str, Any] | None:
-    """What a message is a reply to, and the message's record as it reads with it."""
+    """The quoted message, and the message's record in each form."""
     if quote is None:
         return None
     said, below = quote.turn, turn.text[len(turn.text) - turn.below :]

@@ -1,4 +1,4 @@
-"""The rules that admins set for places: `core.ports.RuleBook`."""
+"""The rules that admins set for places (`core.ports.RuleBook`), and the audit log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from storage.store import Store
 _Fields: TypeAlias = Mapping[str, str]
 
 BOT_NAME = "Henji"
-"""Where no platform has said what the bot is called."""
+"""The bot's name if no platform has named it."""
 
 log = structlog.get_logger()
 
@@ -101,7 +101,7 @@ class RedisRules:
         return [tuple(roles.split(",")) if roles else () for roles in found]
 
     async def denied(self, thread: ThreadKey, people: Collection[str]) -> Collection[str]:
-        """By the lists, and by the roles that the people were last seen with."""
+        """By the lists, and by each person's last known roles."""
         rules = await self.rules(thread)
         askers = [await self._asker(thread, person) for person in people]
         return [asker.person for asker in askers if self._policy.denies(rules, asker)]
@@ -143,12 +143,12 @@ class RedisRules:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: a persona."""
+    """A value without a JSON form: a persona."""
     return value.set_here()
 
 
 def _read(fields: _Fields, scope: str) -> Rules:
-    """The stored rules; one that this release cannot read is left out, with a line in the log."""
+    """The stored rules. An unreadable one is left out and logged."""
     rules = NO_RULES
     for name, text in fields.items():
         try:

@@ -117,7 +117,7 @@ class RedisReports:
         return sorted(found, key=lambda report: (report.part, report.name))
 
     async def oldest_wait(self) -> float:
-        """Seconds since the arrival of the oldest message that is owed a reply; 0: none is."""
+        """Seconds since the arrival of the oldest message without a reply; 0: there is none."""
         oldest = 0.0
         for bucket in self._store.all_buckets():
             first = await self._store.command("zrange", keys.key("deadlines", bucket), 0, 0)

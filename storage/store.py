@@ -1,4 +1,4 @@
-"""The base of the queue, the history and the deliveries: connections, buckets and scripts."""
+"""The base of the stores: connections, buckets and scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from core.errors import StoreUnavailable
-from core.types import ThreadKey
+from core.queue_types import Place
+from core.types import DIRECT, ThreadKey
 from storage import keys
 from storage.lua import NO_REPLICAS, Replication, Scripts
 
@@ -27,11 +28,11 @@ NO_WRITES: Mapping[str, str] = {
     "READONLY": "it is a replica",
     "NOREPLICAS": "it has too few replicas",
 }
-"""Why Redis refuses to write, by the word that its error begins with."""
+"""Reasons why Redis refuses to write, by the first word of its error."""
 
 
 def sentence(error: BaseException, where: str = "Redis", remedy: str = "") -> str:
-    """What to tell an operator of an error of Redis; `remedy`: where it does not answer."""
+    """A sentence about an error of Redis; `remedy`: its end if Redis does not answer."""
     said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     # redis-py takes the word OOM away
     code = "OOM" if isinstance(error, exceptions.OutOfMemoryError) else said.partition(" ")[0]
@@ -58,19 +59,19 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most jobs that may be open at once; over it, a message is refused as busy."""
+    """The most open jobs. Over a limit, a message is refused as busy."""
 
     all: int = 10_000
     channel: int = 1_000
     person: int = 100
     thread: int = 20
     mailbox: int = 500
-    """Turns that a thread keeps unread."""
+    """The most unread turns of a thread."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """One Redis, with the limits and lifetimes of its use. Times are in seconds."""
+    """One Redis, with the limits and lifetimes in use. Times are in seconds."""
 
     connection: Connection
     buckets: int = 1
@@ -92,13 +93,19 @@ class Store:
     def all_buckets(self) -> Iterable[int]:
         return range(self.buckets)
 
+    def buckets_of(self, place: Place) -> Iterable[int]:
+        """The buckets of a place's threads: all of them for direct messages without a space."""
+        if place.space == DIRECT and place.channel is None:
+            return self.all_buckets()
+        return [self.bucket(place.any_thread)]
+
     @cached_property
     def _scripts(self) -> Scripts:
         head = keys.preamble(self.retention, self.audit)
         return Scripts(self.connection.client, head, self.replication)
 
     async def run(self, script: str, bucket: int, **arguments: Any) -> Any:
-        """Run one atomic step in one bucket. StoreUnavailable where Redis will not."""
+        """Run one atomic step in one bucket. StoreUnavailable if Redis fails."""
         try:
             return await self._scripts.run(script, keys.base(bucket), arguments)
         except REDIS_FAULTS as error:
@@ -107,10 +114,10 @@ class Store:
     async def each(
         self, buckets: Iterable[int], step: Callable[[int], Awaitable[T]]
     ) -> tuple[Mapping[int, T], StoreUnavailable | None]:
-        """Run a step in several buckets at once: answers by bucket, and a fault, if there was one.
+        """Run a step in several buckets at once. Returns the answers by bucket, and a fault if any.
 
-        A bucket whose server is away does not hold up the others: their steps run at once,
-        though the answers come together. StoreUnavailable where all are away.
+        A server that is away does not delay the steps of other buckets, though all answers come
+        together. StoreUnavailable if all servers are away.
         """
         asked = list(buckets)
         answers = await asyncio.gather(*map(step, asked), return_exceptions=True)
@@ -127,9 +134,9 @@ class Store:
         return done, fault
 
     async def rewrite_file(self, bucket: int) -> None:
-        """Rewrite the append-only file, so that it holds no deleted text.
+        """Rewrite the append-only file, to remove deleted text from it.
 
-        Not every Redis has such a file, or lets a client ask for it.
+        Not every Redis has such a file, or lets a client rewrite it.
         """
         client = self.connection.client
         with suppress(*REDIS_FAULTS):
@@ -140,7 +147,7 @@ class Store:
                 await client.bgrewriteaof()
 
     async def command(self, name: str, *arguments: Any) -> Any:
-        """One plain command. StoreUnavailable where Redis will not."""
+        """One plain command. StoreUnavailable if Redis fails."""
         try:
             return await getattr(self.connection.client, name)(*arguments)
         except REDIS_FAULTS as error:

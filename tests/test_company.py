@@ -218,7 +218,7 @@ async def test_a_part_that_never_works_is_given_up(
     monkeypatch.setenv("HENJI_ENGINE", "echo")
     monkeypatch.setattr(processes, "BACK_OFF", (0.01,))
     with pytest.raises(OperatorError, match="`henji core` ended, with status 1, 3 times in a row"):
-        await processes.supervise(["core"], asyncio.Event(), patience=20)
+        await processes.supervise(["core"], asyncio.Event(), stop_timeout=20)
     sentences = capfd.readouterr().err.splitlines()
     assert sum(line.startswith("henji: Redis at") for line in sentences) == 3
 

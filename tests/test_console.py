@@ -280,7 +280,7 @@ async def test_a_core_that_is_killed_at_its_start_is_reported(
 
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("HENJI_ENGINE", "echo")
-    local_core = LocalCore(never, print, patience=20)
+    local_core = LocalCore(never, print, stop_timeout=20)
     serving = asyncio.create_task(local_core.keep())
     os.kill(await core_under(os.getpid()), signal.SIGKILL)
     with pytest.raises(OperatorError, match=r"^the core died \(Killed\); is there"):

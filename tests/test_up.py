@@ -117,7 +117,7 @@ async def test_a_process_with_wrong_settings_ends_all_processes(
     monkeypatch.setenv("HENJI_ENGINE", "echo")
     monkeypatch.setenv("SLACK_APP_TOKEN", "xapp")
     with pytest.raises(UsageError, match="`henji slack` ended, with status 2"):
-        await supervise(["core", "slack"], asyncio.Event(), patience=20)
+        await supervise(["core", "slack"], asyncio.Event(), stop_timeout=20)
 
 
 async def test_a_core_starts_when_the_lease_of_a_killed_one_is_over(
@@ -157,7 +157,7 @@ def test_no_core_is_started_if_another_host_serves() -> None:
 
 async def test_too_few_metrics_ports_are_an_error_at_once() -> None:
     with pytest.raises(UsageError, match="HENJI_METRICS_PORT is 65535, and 2 processes need"):
-        await supervise(["core", "slack"], asyncio.Event(), patience=20, metrics_port=65_535)
+        await supervise(["core", "slack"], asyncio.Event(), stop_timeout=20, metrics_port=65_535)
 
 
 FROZEN = """

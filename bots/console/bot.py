@@ -69,7 +69,7 @@ def _local_core(settings: Settings, stores: Stores, screen: Screen) -> LocalCore
     return LocalCore(
         serves,
         screen.tell,
-        patience=settings.drain_seconds + 5.0,
+        stop_timeout=settings.drain_seconds + 5.0,
         progress=screen.set_progress,
     )
 

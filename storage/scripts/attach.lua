@@ -1,5 +1,5 @@
--- What was read of a message's files takes the place of their names in its turn, and the job that
--- waited for it goes on. Returns 1, or 0 where there is no such turn, or it has other files by now.
+-- Replaces the names of a message's files in its turn by their text, and lets the waiting job
+-- continue. Returns 1, or 0 if there is no such turn, or it has other files now.
 
 local T, id, J = A.thread, A.turn, A.job
 local meta = load_thread(T)

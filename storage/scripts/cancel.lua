@@ -1,5 +1,5 @@
--- Stops a reply. One that waits ends here; one that is being written is ended by its core, with
--- what was shown. Returns 1, or 0 where it has ended already.
+-- Stops a reply. A waiting job ends here; a running one is ended by its core, with the text so far.
+-- Returns 1, or 0 if it has ended already.
 
 local J = A.job
 local job = job_of(J)

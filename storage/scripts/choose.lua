@@ -1,4 +1,4 @@
--- Keeps what people have chosen for a thread: a model and a persona, or nothing.
+-- Stores people's choices for a thread: a model and a persona, or nothing.
 
 local T = A.thread
 call('DEL', K('choice', T))

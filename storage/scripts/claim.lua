@@ -6,7 +6,7 @@ local LITTLE = 16
 
 local function lease(T, meta, J, job)
   job.thread = T
-  refund_tokens(T, J, job) -- of an attempt that was lost
+  refund_tokens(T, J, job) -- of a lost attempt
   if (meta.duel or '') ~= '' then fix_duel(T, meta.duel) end
   job.state, job.attempts, job.starts = 'running', job.attempts + 1, job.starts + 1
   call('HSET', K('job', J), 'state', job.state, 'attempts', job.attempts, 'starts', job.starts)
@@ -17,8 +17,8 @@ local function lease(T, meta, J, job)
   return gen
 end
 
--- Redis may have been away over the deadline, and nobody has swept since. A job that has a first
--- answer is left to the sweep: this script is kept short.
+-- Redis may have been away at the deadline, without a sweep since. A job that has a first answer is
+-- left to the sweep, to keep this script short.
 local function ended_late(T, J, job)
   if (tonumber(job.deadline) or now) >= now then return false end
   if job.first then
@@ -47,6 +47,6 @@ while #claims < A.most do
     local little = call('HLEN', K('turns', T)) <= LITTLE and window(T, meta, 0, job.turn)
     claims[#claims + 1] = { J, list_of(job), gen, meta.epoch, now - (job.at or now), little }
   end
-  if left == 0 then break end -- to look further down would only take the tree apart
+  if left == 0 then break end -- to look further would only take the tree apart
 end
 return claims

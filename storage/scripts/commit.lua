@@ -1,5 +1,5 @@
 -- Ends a reply atomically: question and reply become history, old turns are evicted, the end is
--- published, and the thread goes on to its next job.
+-- published, and the thread continues with its next job.
 
 local T, J = A.thread, A.job
 local said, meta = check_fence(T, J, A.gen)
@@ -7,7 +7,7 @@ if said == 'fenced' or (said == 'cancelled' and not A.stopped) then return said 
 
 local job = job_of(J)
 
--- A count is written only where nobody edited the turn since it was read.
+-- A count is written only if the turn was not edited since it was read.
 local function write_counts()
   for id, count in pairs(A.counts) do
     local version = tonumber(call('ZSCORE', K('changes', T), id) or 0)
@@ -17,7 +17,7 @@ local function write_counts()
   end
 end
 
--- Of a message that was too long, only what was read stays.
+-- Keeps only the beginning of a message that was too long.
 local function write_cut(cut)
   local record = call('HGET', K('turns', T), cut.id)
   if not record or tonumber(call('ZSCORE', K('changes', T), cut.id) or 0) > A.version then return end
@@ -26,14 +26,14 @@ local function write_cut(cut)
   call('HSET', K('turns', T), cut.id, cjson.encode(turn))
 end
 
--- The end of the reply. The first time that old turns no longer fit, it says how many.
+-- The end of the reply. It tells once how many old turns no longer fit.
 local function done_event()
   if A.dropped == 0 or meta.outgrown then return A.done end
   call('HSET', K('thread', T), 'outgrown', 1)
   return string.sub(A.done, 1, -2) .. ',"dropped":' .. A.dropped .. '}'
 end
 
--- The new reply is a sample, and so is the one that somebody did not want.
+-- The new reply becomes a sample, and so does the one that it replaces.
 local function keep_regeneration()
   if opted_out(T, job.author) or not keep_sample(T, job.replaces) then return end
   if keep_sample(T, J) then call('HSET', K('sample', J), 'replaced', job.replaces) end
@@ -52,7 +52,7 @@ local function end_reply(traced)
   finish_job(T, J, job, 'done', done_event())
 end
 
-local traced = A.trace and may_trace(T, meta) -- before anything of it is changed
+local traced = A.trace and may_trace(T, meta) -- before the thread is changed
 local whole = decoded(A.done).text ~= '' and A.reply ~= '' and not A.stopped
 write_counts()
 if type(A.cut) == 'table' then write_cut(A.cut) end
@@ -64,7 +64,7 @@ elseif not job.first then
 elseif whole and call('EXISTS', K('duel', J)) == 1 then
   open_duel(T, J, job, traced)
 else
-  settle_alone(T, J, job)
+  end_with_one_answer(T, J, job)
 end
 if A.reach ~= '' then call('HSET', K('thread', T), 'reach', A.reach) end
 schedule(T, nil, meta)

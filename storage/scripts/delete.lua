@@ -3,7 +3,7 @@
 
 local T, id = A.thread, A.turn
 local meta = load_thread(T)
--- a copy that comes late finds the mark
+-- for a late copy of the message
 call('SET', K('seen', T .. ' ' .. id), 'addressed', 'PX', LIFE.seen)
 if not meta then return {} end
 drop_kept_of_turn(T, id)
@@ -13,10 +13,10 @@ local function end_job(J, job)
   local first = call('ZRANGE', K('jobs', T), 0, 0)[1] == J
   finish_job(T, J, job, 'cancelled', cancelled_event('delete'))
   ended[#ended + 1] = J
-  if first then schedule(T) end -- one behind it leaves the first its turn, and its time to wait
+  if first then schedule(T) end -- a later job does not move the first
 end
 
--- A job that covers other messages too goes on without this one.
+-- A job that also covers other messages continues without this one.
 local function without(J, job)
   local rest = {}
   for _, other in ipairs(split(job.covers or '', '\n')) do
@@ -45,7 +45,7 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
 end
 
 local score = tonumber(call('ZSCORE', K('history', T), id) or 0.5)
-if score % 1 == 0 then -- a prompt; replies stand half-way to the next
+if score % 1 == 0 then -- a prompt; the score of a reply lies half-way to the next
   for _, reply in ipairs(call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)) do
     drop_turn(T, reply)
     forget_events(reply)

@@ -1,5 +1,5 @@
 -- Removes a thread with one question and its reply, without a mark and without an entry in the audit
--- log: a test message of ours, which no person wrote.
+-- log: a one-off job or a test message.
 
 local T, J = A.thread, A.job
 local space, channel, platform = place_names(T)

@@ -1,6 +1,6 @@
--- Changes the stored turn of an edited message: its words, and its files where the edit says what they
--- are now. The newest question is answered again, in the place of its reply. Returns outcome, job,
--- position, code, held, until, and whether other files are to be read.
+-- Changes the stored turn of an edited message: its words, and its files if the edit names them. The
+-- newest question is answered again, in the place of its reply. Returns outcome, job, position, code,
+-- 0, until, and whether new files must be read.
 
 local T, id = A.thread, A.turn
 local meta = load_thread(T)
@@ -16,7 +16,7 @@ local function names_of(files)
   return table.concat(names, '\n')
 end
 
--- Whether a message has other files now than its turn; its sources tell, or else their names.
+-- Whether a message has other files than its turn, by their sources, or else by their names.
 local function has_other_files(turn)
   if not A.files then return false end
   if turn.sources then return turn.sources ~= A.files.sources end
@@ -24,7 +24,7 @@ local function has_other_files(turn)
 end
 
 -- Edits a turn. Returns whether nothing has changed, whether it has other files, and whether these
--- are to be read.
+-- must be read.
 local function reword(turn)
   local other = has_other_files(turn)
   local unread = other and A.files.note ~= ''
@@ -38,7 +38,7 @@ local function reword(turn)
   return same, other, unread
 end
 
--- A delivery's note with what is to be read, for whoever takes it over.
+-- A delivery's note with the files to read, for a takeover.
 local function with_files(note, unread)
   if not unread then return note or '{}' end
   local all = decoded(note or '{}')
@@ -54,7 +54,7 @@ local function new_job(author, note, unread)
   }
 end
 
--- A message that was too long is asked anew, in the place of the refusal.
+-- Asks a message that was too long again, in the place of the refusal.
 local function ask_again(kept)
   local turn = decoded(kept.record)
   if is_stale(turn.revision) then return { 'duplicate', A.job, 0, '', 0 } end
@@ -67,7 +67,7 @@ local function ask_again(kept)
   return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }
 end
 
--- for a copy of the message that comes later: with what was said before, or after a reset
+-- for a later copy of the message: with earlier messages, or after a reset
 local key = K('edited', T .. ' ' .. id)
 local before = call('GET', key)
 if not (before and is_stale(decoded(before).revision)) then
@@ -75,7 +75,7 @@ if not (before and is_stale(decoded(before).revision)) then
   call('SADD', K('edits', T), id)
   touch('edits', T)
 end
-if not record then -- it has left the memory, and may stand in what is kept beside it
+if not record then -- it is no longer in the history, but may be in samples
   if meta then drop_kept_of_turn(T, id) end
   local kept = meta and aside(T, id)
   return kept and ask_again(kept) or { 'ignored', '', 0, '', 0 }
@@ -91,7 +91,7 @@ call('HDEL', K('counts', T), id)
 record_changes(T, id)
 local to_read = unread and 1 or 0
 
--- The answers of a duel are to another text than the question now has: nobody votes any more.
+-- The answers of a duel are to the old text of the question: voting ends.
 local function open_duel_of(id)
   for J, entry in pairs(hash(K('kept', T))) do
     local duel = decoded(entry).question == id and hash(K('duel', J)) or {}
@@ -106,7 +106,7 @@ local function covers(job)
   return job.turn == id or string.find('\n' .. (job.covers or ''), '\n' .. id .. '\n', 1, true)
 end
 
--- A job whose message has other files waits until these are read, or waits no longer.
+-- A job whose message has new files waits until they are read; without new files, it stops waiting.
 local function await_files(J, job)
   if unread then
     call('HSET', K('job', J), 'unread', 1)
@@ -119,7 +119,7 @@ local function await_files(J, job)
   if first and job.state == 'waiting' then schedule(T) end
 end
 
--- No quota is left to answer the new text, and the old one is not asked any more.
+-- No quota is left to answer the new text, and the old text is no longer asked.
 local function refuse_restart(J, job, code, til)
   call('HSET', K('job', J), 'messages', 0)
   job.messages, job.charged = 0, nil
@@ -140,14 +140,14 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
       charge_restart(T, J, job)
       call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
       restart_duel(T, J, job)
-      call('HDEL', K('job', J), 'cancel') -- who stopped it did not have this in mind
+      call('HDEL', K('job', J), 'cancel') -- the stop was meant for the old text
       schedule(T)
     end
     return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0, 0, to_read }
   end
 end
 
--- the reply stands right behind the prompt that it answers
+-- the reply comes right after its prompt
 local score = tonumber(call('ZSCORE', K('history', T), id) or -1)
 local reply = call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)[1]
 local newest = call('ZREVRANGE', K('history', T), 0, 0)[1]

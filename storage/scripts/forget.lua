@@ -1,5 +1,5 @@
--- Forgets a person in this bucket, a few threads at a time: their turns with the replies to these,
--- their jobs, and the records of both. Returns turns forgotten, and how much is left to do.
+-- Forgets a person in this bucket, a few threads at a time: their turns with the replies to them, and
+-- their jobs, with all records. Returns the number of turns forgotten, and how much is left.
 
 local who = A.space .. ':' .. A.author
 add_mark('person ' .. who)
@@ -12,7 +12,7 @@ for _, entry in ipairs(A.first and call('XRANGE', K('feedback'), '-', '+') or {}
   end
 end
 
--- An errand may have their words in it, whoever asked for it.
+-- Any person's one-off job may contain their words.
 for _, J in ipairs(A.first and call('ZRANGE', K('deadlines'), 0, -1) or {}) do
   local T = call('HGET', K('job', J), 'thread')
   if T and is_one_off(T) and place_names(T) == A.space then forget_thread(T, 'reset') end
@@ -28,14 +28,14 @@ local function forget_job(J)
   end
   local delivery = call('HMGET', K('delivery', J), 'v', 'closed')
   if delivery[1] and not delivery[2] then
-    -- what is being delivered needs its events to the end, and goes with that
+    -- a reply that is being delivered needs its events until it ends
     call('HSET', K('delivery', J), 'forgotten', 1)
   else
     call('DEL', K('job', J), K('events', J), K('delivery', J))
   end
 end
 
--- Their turns, and the replies to them; and what nobody can read any more.
+-- Their turns with the replies to them, and unreadable records.
 local function turns_of(T)
   local theirs, turns = {}, {}
   for id, record in pairs(hash(K('turns', T))) do turns[id] = decoded(record) end

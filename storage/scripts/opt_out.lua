@@ -1,5 +1,5 @@
--- Notes that nothing of a person's in a space may be kept for training, or with `out` false that it
--- may, and drops what is kept, in some of their threads. Returns how many threads those were.
+-- Stores a person's opt-out of training in a space, or removes it with `out` false, and drops their
+-- samples in some of their threads. Returns the number of these threads.
 
 local who = A.space .. ':' .. A.person
 local field = A.space .. ' ' .. A.person

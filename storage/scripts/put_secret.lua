@@ -1,5 +1,5 @@
 -- Keeps or deletes a secret that is in a list, together with its entry there. With `was`, only
--- while the secret is still that one: its reader changes nothing that came meanwhile. Returns 1 or 0.
+-- if the secret is still that one, so that a newer secret is not overwritten. Returns 1 or 0.
 
 local key, list = K('vault', A.name), K('vault', A.list)
 if A.was and call('GET', key) ~= A.was then return 0 end

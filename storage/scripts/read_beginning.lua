@@ -1,5 +1,5 @@
 -- Opens a job that answers the beginning of a message that was too long, in the place of the refusal.
--- Returns outcome, job, position, code, held.
+-- Returns outcome, job, position, code, 0.
 
 local T, refusal = A.thread, A.reply
 local meta = load_thread(T)

@@ -1,6 +1,5 @@
--- The list of what is kept of a thread's replies, with each one's sample or duel, where there is one.
--- What an author does not want kept for training any more is dropped. Returns job, entry, fields of
--- each.
+-- The samples or the duels of a thread's replies. Samples with words of people who opted out are
+-- dropped. Returns job, entry and fields of each.
 
 local T = A.thread
 local found = {}

@@ -1,6 +1,5 @@
--- What admins have set for a space and a channel, what people have chosen for a thread, and what the
--- channel and the bot are called. Returns name, value, ... of each. What holds is asked for with every
--- message, which keeps it alive.
+-- The rules of a space and a channel, people's choices for a thread, and the names of the channel and
+-- the bot. Returns name, value, ... of each. Reading renews their lifetimes.
 
 local T, found = A.thread, {}
 for i, scope in ipairs(A.scopes) do

@@ -1,4 +1,5 @@
--- Opens a job that regenerates a reply in its place, or continues it. Returns outcome, job, position, code, held.
+-- Opens a job that regenerates a reply in its place, or continues it. Returns outcome, job,
+-- position, code, 0.
 
 local T, reply = A.thread, A.reply
 local meta = load_thread(T)

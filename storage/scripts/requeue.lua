@@ -1,4 +1,4 @@
--- Queues a dead letter again, as a new job. Returns outcome, job, position, code, held.
+-- Queues a dead letter again, as a new job. Returns outcome, job, position, code, 0.
 
 local letter = call('XRANGE', K('dead'), A.letter, A.letter)[1]
 if not letter then return { 'ignored', '', 0, '', 0 } end

@@ -1,7 +1,7 @@
 -- Forgets a thread; or, for a channel or a space, raises its reset counter. Its threads are compared
 -- with the counter when they are next used, and purge.lua deletes the rest. Returns the number of
--- turns forgotten. With `only_asker`, returns -1 and changes nothing if a reply is owed to somebody
--- else in the thread.
+-- turns forgotten. With `only_asker`, returns -1 and changes nothing if somebody else waits for a
+-- reply in the thread.
 
 local meta = A.thread and load_thread(A.thread)
 for _, J in ipairs(meta and A.only_asker and call('ZRANGE', K('jobs', A.thread), 0, -1) or {}) do
@@ -16,7 +16,7 @@ end
 call('HINCRBY', K('resets'), A.scope, 1)
 add_mark(A.kind .. ' ' .. A.scope)
 call('HSET', K('purges'), A.kind .. ' ' .. A.scope, cjson.encode({ cursor = '0', at = now }))
--- what is under way or waits ends now, not when its turn would have come
+-- replies under way and waiting jobs end now, not only when their turn comes
 local gone = 0
 local function forget(T)
   local _, turns = load_thread(T)

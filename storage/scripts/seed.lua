@@ -1,5 +1,5 @@
--- Puts earlier turns in front of a held thread, and ends the hold. Turns that are known, lie before a
--- reset's mark, or are older than the retention time are left out. Returns the number taken.
+-- Puts earlier turns in front of a new thread, and ends its wait for them. Known turns, turns before a
+-- mark, and turns older than the retention time are left out. Returns the number taken.
 
 local T = A.thread
 local space, channel = place_names(T)
@@ -7,7 +7,7 @@ local meta = load_thread(T)
 if not meta then return 0 end
 
 local first = call('ZRANGE', K('mailbox', T), 0, 0, 'WITHSCORES')
--- by the platform's clock: what was said so long before the bot was asked
+-- by the platform's clock, counted from the question
 local asked = decoded(first[1] and call('HGET', K('turns', T), first[1]) or '')
 local oldest = (tonumber(asked.at) or 0) * 1000 - retention_of(T)
 

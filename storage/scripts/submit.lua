@@ -1,5 +1,5 @@
 -- Stores a message: drops duplicates, keeps its turn, and opens a job if it asks for an answer.
--- Returns outcome, job, position, code, and whether the thread is held until its past is seeded.
+-- Returns outcome, job, position, code, and whether the thread waits to be seeded.
 -- A refusal that is not delivered has no job.
 
 local T, id = A.thread, A.turn
@@ -15,7 +15,7 @@ local function known()
     if call('EXISTS', K('seen', event)) == 1 then return true end
   end
   local before = call('GET', seen)
-  -- an addressed copy upgrades one that was not
+  -- an addressed copy upgrades one that was not addressed
   return before == 'addressed' or (before and not A.addressed)
 end
 
@@ -24,7 +24,7 @@ local function remember()
   mark(seen, A.addressed and 'addressed' or 'unaddressed')
 end
 
--- Room for a message that nobody is asked to answer: the oldest such makes it.
+-- Makes room for a message that needs no answer, by dropping the oldest one.
 local function make_room()
   if call('ZCARD', K('mailbox', T)) < A.limits.mailbox then return true end
   if call('ZCARD', K('jobs', T)) > 0 then return false end
@@ -32,8 +32,8 @@ local function make_room()
   return true
 end
 
--- Keeps what a message is a reply to, as a turn before it. An edit or a deletion finds it by its
--- `message`, or where that is another thread's, by `quoted`.
+-- Keeps the quoted message as a turn before the message. An edit or a deletion finds it by its
+-- `message` key, or by `quoted` if that belongs to another thread.
 local function keep_quoted(quote, known)
   call('HSET', K('turns', T), quote.id, apply_early_edit(T, quote.id, quote.record))
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), quote.id)
@@ -48,8 +48,8 @@ local function keep_quoted(quote, known)
   end
 end
 
--- The message as it reads: what it is a reply to is pointed to where the thread has it, stands
--- before it as a turn, or among its words.
+-- The message's record. If the thread has the quoted message, a pointer is enough; else the quote
+-- becomes a turn before it, or a part of its text.
 local function record_of()
   local quote = type(A.quote) == 'table' and A.quote
   if not quote then return A.record end
@@ -74,8 +74,8 @@ local function keep_turn()
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 
--- The job that waits for the same person's message just before this one, if they go together.
-local function companion()
+-- The waiting job for the same person's previous message, if both can be answered together.
+local function joinable_job()
   local J = not A.alone and call('ZRANGE', K('jobs', T), -1, -1)[1]
   local newest = J and call('ZRANGE', K('mailbox', T), -1, -1)[1]
   if not newest then return nil end
@@ -87,7 +87,7 @@ local function companion()
 end
 
 local function join(J, job)
-  if call('ZSCORE', K('mailbox', T), id) then -- chatter that the job reads anyway
+  if call('ZSCORE', K('mailbox', T), id) then -- the job reads it already
     call('HSET', K('job', J), 'covers', id .. '\n' .. (job.covers or ''))
   else
     keep_turn()
@@ -101,14 +101,14 @@ local function join(J, job)
 end
 
 local function begin()
-  -- above all numbers of a thread of this name that has expired: who knew it reads all of this one
+  -- above all versions of an expired thread of this name: its readers must read everything
   local meta = { state = 'idle', running = '', gen = now, epoch = 0, version = now, floor = now,
     era = era_of(T) }
   call('HSET', K('thread', T), unpack(list_of(meta)))
   return meta
 end
 
--- A person gets a refusal once in a place and a while: a flood gets one sentence.
+-- A person gets a refusal once in a while in each place: a flood gets one sentence.
 local function is_news(code)
   local key = K('told', channel .. ' ' .. A.author .. ' ' .. code)
   return call('SET', key, 1, 'NX', 'PX', LIFE.told) and true
@@ -128,7 +128,7 @@ local job = {
   seed = A.seed, deadline = now + A.deadline_ms, note = A.note, cost = A.cost,
 }
 if A.alone then job.alone = 1 end
-if A.duel and is_served(A.duel.lane) then -- else it is a usual reply
+if A.duel and is_served(A.duel.lane) then -- else it is an ordinary reply
   job.duel, job.votes, job.for_ms, job.alone = A.duel.lane, A.duel.votes, A.duel.for_ms, 1
 end
 if A.unread then job.unread = 1 end
@@ -141,9 +141,9 @@ if code then
   if J ~= '' then refuse(T, J, job, code, detail, til) end
   return { 'refused', J, tonumber(detail) or 0, code, 0, til or 0 }
 end
-local held = not meta and A.backfill_ms > 0
+local waits = not meta and A.backfill_ms > 0
 meta = meta or begin()
--- its place's term may have changed since the last message
+-- the retention of its place may have changed
 if A.keep_ms ~= (tonumber(meta.retention) or 0) then
   if A.keep_ms > 0 then
     call('HSET', K('thread', T), 'retention', A.keep_ms)
@@ -152,8 +152,8 @@ if A.keep_ms ~= (tonumber(meta.retention) or 0) then
   end
 end
 retentions[T] = A.keep_ms > 0 and A.keep_ms or LIFE.thread
-local J, waiting = companion()
+local J, waiting = joinable_job()
 if J then return join(J, waiting) end
 keep_turn()
-local at = open_job(T, A.job, job, meta, held and now + A.backfill_ms)
-return { 'queued', A.job, at, '', held and 1 or 0 }
+local at = open_job(T, A.job, job, meta, waits and now + A.backfill_ms)
+return { 'queued', A.job, at, '', waits and 1 or 0 }

@@ -1,7 +1,7 @@
--- Handles everything that falls due, a few at a time: expired leases, delayed threads that are ready,
--- jobs past their deadline. Returns the number of expired leases and of late jobs, the purges that a
--- process began and did not finish, whether the append-only file is to be rewritten, and the
--- milliseconds until something falls due, or -1 for never.
+-- Handles everything that is due, a few at a time: expired leases, delayed threads, jobs past their
+-- deadline. Returns the number of expired leases and of late jobs, the unfinished purges of dead
+-- processes, whether to rewrite the append-only file, and the milliseconds until something is due, or
+-- -1 for never.
 
 local function due(key)
   return call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 32)
@@ -12,7 +12,7 @@ local function take_over(T)
   if J and job.cancel then
     finish_stopped(T, J, job)
   elseif J and job.first and job.attempts >= A.max_attempts then
-    settle_alone(T, J, job)
+    end_with_one_answer(T, J, job)
   elseif J and job.attempts >= A.max_attempts then
     give_up(T, J, job, 'internal', 'its core went away ' .. job.attempts .. ' times')
   elseif J then
@@ -30,7 +30,7 @@ for _, T in ipairs(due(K('delayed'))) do schedule(T) end
 for _, J in ipairs(due(K('deadlines'))) do
   local job = job_of(J)
   if job.state == 'running' and not (job.thread and call('ZSCORE', K('leases'), job.thread)) then
-    job.state = 'waiting' -- nobody has it any more, and the lease is forgotten
+    job.state = 'waiting' -- no core has it, and its lease is gone
   end
   if job.state == 'waiting' and job.thread then
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
@@ -39,12 +39,12 @@ for _, J in ipairs(due(K('deadlines'))) do
     over = over + 1
   else
     call('ZREM', K('deadlines'), J)
-    -- it is being answered, and may yet come back
+    -- it is being answered, and may return to the queue
     if job.state == 'running' then call('ZADD', K('deadlines'), now + 60000, J) end
   end
 end
 
--- Nobody gives the second answer any more, or the time for votes is over.
+-- Checks a duel: no core may serve its second answer, or the time for votes may be over.
 local function look_at_duel(J)
   local duel = hash(K('duel', J))
   local job = duel.state == 'writing' and job_of(J) or {}
@@ -53,7 +53,7 @@ local function look_at_duel(J)
   elseif duel.state == 'open' then
     reveal(duel.thread, J, duel)
   elseif job.state == 'waiting' and not is_served(job.lane) then
-    settle_alone(duel.thread, J, job)
+    end_with_one_answer(duel.thread, J, job)
     schedule(duel.thread)
   elseif job.state == 'waiting' or job.state == 'running' then
     call('ZADD', K('duels'), now + LOOK_MS, J)

@@ -1,4 +1,4 @@
--- Leases a platform's open deliveries that nobody holds to the caller. A delivery to the messages of
+-- Leases a platform's open deliveries without a holder to the caller. A delivery to the messages of
 -- another reply waits until that reply's delivery is closed.
 
 local taken = {}

@@ -1,5 +1,5 @@
--- Ends a job whose files cannot be read, with a sentence: its message is not remembered. Returns 1,
--- or 0 where the job does not wait for files, or for others than these.
+-- Ends a job whose files cannot be read, with a sentence, and forgets its message. Returns 1, or 0 if
+-- the job does not wait for these files.
 
 local T, J = A.thread, A.job
 local meta = load_thread(T)

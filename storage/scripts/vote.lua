@@ -1,4 +1,4 @@
--- Counts a person's vote in a duel; a later one replaces it. Returns 1, or 0 where the duel is over.
+-- Counts a person's vote in a duel; a later one replaces it. Returns 1, or 0 if the duel is over.
 
 local T, J = A.thread, A.job
 local duel = load_thread(T) and hash(K('duel', J)) or {}

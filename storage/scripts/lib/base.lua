@@ -81,7 +81,7 @@ local function place_names(T)
   return names[1], names[2], names[3]
 end
 
--- Whether a thread is no conversation, but one job apart from any.
+-- Whether a thread belongs to a one-off job, not to a conversation.
 local function is_one_off(T)
   return string.find(T, ':~errand-', 1, true)
 end

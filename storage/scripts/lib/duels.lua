@@ -1,5 +1,5 @@
--- Duels: one job with two answers, by one lane after the other. Neither is shown, or remembered,
--- before both are there.
+-- Duels: one job with two answers, from one lane after the other. Neither is shown or remembered before
+-- both are complete.
 
 local LOOK_MS = 5000
 
@@ -7,7 +7,7 @@ local function is_served(lane)
   return call('ZRANGEBYSCORE', K('lane', lane), '(' .. now, '+inf', 'LIMIT', 0, 1)[1] ~= nil
 end
 
--- What a core has committed, as an answer.
+-- A committed reply as an answer.
 local function committed_answer(traced)
   return cjson.encode({ record = A.reply, count = A.reply_count, done = A.done, made = A.made,
     model = A.model, trace = traced and A.trace.record or nil, evict = A.evict })
@@ -38,8 +38,8 @@ local function remember_answer(T, J, job, duel, answer)
   touch_thread(T, 'turns', 'history', 'counts')
 end
 
--- Ends a duel that has one answer only: that is the reply.
-local function settle_alone(T, J, job)
+-- Ends a duel with only one answer, which becomes the reply.
+local function end_with_one_answer(T, J, job)
   local duel = hash(K('duel', J))
   local answer = decoded(duel['1'] or '')
   drop_kept(T, J)
@@ -51,9 +51,9 @@ local function settle_alone(T, J, job)
   finish_job(T, J, job, 'done', answer.done)
 end
 
--- Ends a job that nobody answers. One whose first answer is there ends with that.
+-- Ends a job without a reply, or with its first answer if there is one.
 local function end_unanswered(T, J, job, state, event)
-  if job.first then return settle_alone(T, J, job) end
+  if job.first then return end_with_one_answer(T, J, job) end
   finish_job(T, J, job, state, event)
 end
 
@@ -78,8 +78,7 @@ local function duel_event(duel, told)
   return cjson.encode(done)
 end
 
--- Both answers are there: people may vote, and one of them, drawn, is the memory until the asker says
--- otherwise.
+-- Both answers are complete: voting begins. A random one is in the history until the asker chooses.
 local function open_duel(T, J, job, traced)
   local drawn = math.floor(A.draw / 2) % 2 + 1
   call('HSET', K('duel', J), '2', committed_answer(traced), 'order', A.draw % 2 == 1 and '21' or '12',
@@ -96,7 +95,7 @@ local function open_duel(T, J, job, traced)
   finish_job(T, J, job, 'done', duel_event(duel))
 end
 
--- From the thread's next turn on, votes change no memory.
+-- From the thread's next turn on, votes do not change the history.
 local function fix_duel(T, J)
   if call('EXISTS', K('duel', J)) == 1 then call('HSET', K('duel', J), 'fixed', 1) end
   call('HSET', K('thread', T), 'duel', '')
@@ -125,7 +124,7 @@ local function reveal(T, J, duel)
   touch('deliveries', platform)
 end
 
--- The asker's choice is the memory.
+-- Puts the asker's choice into the history.
 local function choose_answer(T, J, duel, number)
   local answer = decoded(duel[number])
   if duel.picked == number or not call('ZSCORE', K('history', T), J) then return end
@@ -137,7 +136,7 @@ local function choose_answer(T, J, duel, number)
   touch_thread(T, 'turns', 'counts')
 end
 
--- A question is asked anew while its duel is written: both answers are.
+-- A question is asked again during its duel: both answers start over.
 local function restart_duel(T, J, job)
   if not job.first then return end
   call('HSET', K('job', J), 'lane', job.home)

@@ -7,14 +7,14 @@ local function emit_first(J, event)
 end
 
 -- Appends an event to the reply's own stream, and to the platform's news stream, which lives for
--- seconds. A news entry carries the event's index in the reply. The events of an errand are deleted
--- when it ends, so the news of them have no text: their follower reads the stream.
+-- seconds. A news entry carries the event's index in the reply. The events of a one-off job are
+-- deleted when it ends, so its news entries have no text, and the follower reads the stream.
 local function emit(T, J, event)
   local _, _, platform = place_names(T)
   local events = K('events', J)
   local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
   local number = call('XLEN', events)
-  if number == 1 then touch('events', J) end -- those before it have expired
+  if number == 1 then touch('events', J) end -- the earlier ones have expired
   call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', number, 'i', entry,
     'e', is_one_off(T) and '' or event)
 end
@@ -32,7 +32,7 @@ local function first_characters(text, number)
   return text
 end
 
--- The streamed text of a reply. A delta that was sent twice stands at the same offset.
+-- The streamed text of a reply. A delta that was sent twice has the same offset.
 local function shown_text(J)
   local text, length = '', 0
   for _, entry in ipairs(call('XRANGE', K('events', J), '-', '+')) do

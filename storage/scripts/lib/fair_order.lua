@@ -60,8 +60,8 @@ local function charge(lane, spent, cost)
   local clocks = {}
   for i, share in ipairs(spent) do
     local node, child = share[1], share[2]
-    local stands = call('ZINCRBY', K('ready', lane, node), cost, child)
-    clocks[2 * i - 1], clocks[2 * i] = node, tonumber(stands) - cost
+    local score = call('ZINCRBY', K('ready', lane, node), cost, child)
+    clocks[2 * i - 1], clocks[2 * i] = node, tonumber(score) - cost
   end
   call('HSET', K('clock', lane), unpack(clocks))
   touch('clock', lane)

@@ -1,7 +1,7 @@
--- Threads and their jobs: the next job, and a thread's state in the order.
+-- Threads and their jobs: the next job, and a thread's place in the fair order.
 
--- The keys that a bucket or a platform has one of are renewed by sweep.lua and take_deliveries.lua,
--- which every process runs again and again.
+-- Keys that exist once in a bucket or platform are renewed by sweep.lua and take_deliveries.lua, which
+-- every process runs repeatedly.
 local function touch_thread(T, ...)
   renew_retention(T, 'thread', T)
   for _, name in ipairs({ ... }) do renew_retention(T, name, T) end
@@ -60,18 +60,18 @@ local function wake_cores(lane)
   if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
 end
 
--- Puts a thread into the order, or aside until `later`, or nowhere, as its oldest job requires. A job
--- whose files are being read is set aside, at most until its deadline. `meta`, `J` and `job` may be
--- passed if they are known, to save reading them.
+-- Puts a thread into the order, or delays it until `later`, or neither, by its oldest job. A job whose
+-- files are being read is delayed at most until its deadline. `meta`, `J` and `job` may be passed to
+-- save reading them.
 local function schedule(T, later, meta, J, job)
   meta = meta or hash(K('thread', T))
-  if not meta.state then -- it has expired: what waits there ends at its deadline
+  if not meta.state then -- it has expired: its waiting jobs end at their deadlines
     call('ZREM', K('leases'), T)
     call('ZREM', K('delayed'), T)
     return
   end
   unschedule(T, meta)
-  local gen = meta.state == 'leased' and meta.gen + 1 or meta.gen -- fences whoever held it
+  local gen = meta.state == 'leased' and meta.gen + 1 or meta.gen -- fences the last holder
   if not J then J, job = oldest_job(T) end
   if J and job.unread then later = job.deadline end
   if not J then
@@ -79,7 +79,7 @@ local function schedule(T, later, meta, J, job)
   elseif later then
     call('ZADD', K('delayed'), later, T)
     call('HSET', K('thread', T), 'state', 'delayed', 'running', '', 'gen', gen)
-    wake_cores(job.lane) -- an idle core learns when it falls due
+    wake_cores(job.lane) -- an idle core learns when it is due
   else
     local path = path_of(T, job)
     add_to_order(job.lane, path, T, job.arrival)
@@ -108,7 +108,7 @@ local function finish_job(T, J, job, state, event)
   emit(T, J, event)
 end
 
--- `til`: when it can be asked again, in milliseconds, where that is known.
+-- `til`: when it can be asked again, in milliseconds, if known.
 local function failed_event(code, message, til)
   local event = { t = 'failed', code = code, message = message or '' }
   event['until'] = (til or 0) / 1000

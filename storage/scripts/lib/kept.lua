@@ -1,5 +1,5 @@
--- What is kept of replies beside the memory: traces and samples for training, and duels. A thread's
--- list of them says whose words each holds: job -> question, asker, turns, authors, at.
+-- Records beside the history: traces and samples for training, and duels. A thread's list of them names
+-- the people in each: job -> question, asker, turns, authors, at.
 
 local MOST_KEPT = 200
 
@@ -30,7 +30,7 @@ local function drop_all_kept(T)
   for _, J in ipairs(call('HKEYS', K('kept', T))) do drop_kept(T, J) end
 end
 
--- Nobody shall read any more what was made from a message that changed, or went.
+-- Drops the records made from a message that was changed or deleted.
 local function drop_kept_of_turn(T, id)
   for J, entry in pairs(hash(K('kept', T))) do
     local holds = decoded(entry)
@@ -42,7 +42,7 @@ local function drop_kept_of_turn(T, id)
   end
 end
 
--- Drops a person's words, and their votes; those for training alone, or all.
+-- Drops a person's words and votes: those for training, or with `all` those in duels, too.
 local function drop_kept_of_person(T, person, all)
   for J, entry in pairs(hash(K('kept', T))) do
     local holds = decoded(entry)
@@ -74,7 +74,7 @@ local function list_kept(T, J, entry)
   renew_retention(T, 'kept', T)
 end
 
--- Lists a thread under people whose words or votes it holds, so that forget.lua finds them there.
+-- Lists a thread under the people whose words or votes it contains, for forget.lua.
 local function list_people(T, people)
   local space = place_names(T)
   for _, person in ipairs(people) do
@@ -83,8 +83,8 @@ local function list_people(T, people)
   end
 end
 
--- Whether the window of A.trace may be kept: nobody in it wants otherwise, and it stands as it was
--- read. Who was forgotten has no turn there any more.
+-- Whether the window of A.trace may be kept: nobody in it has opted out, and no turn was changed since
+-- it was read. A forgotten person has no turns there.
 local function may_trace(T, meta)
   if A.version < (tonumber(meta.floor) or 0) then return false end
   for _, id in ipairs(A.trace.turns) do
@@ -107,8 +107,8 @@ local function keep_trace(T, J, job, records)
   list_people(T, A.trace.authors)
 end
 
--- Makes a trace a sample, which lives as long as the memory of the reply. Returns whether there is
--- one.
+-- Turns a trace into a sample, which lives as long as the reply in the history. Returns whether there
+-- is one.
 local function keep_sample(T, J)
   local at = tonumber(decoded(call('HGET', K('kept', T), J) or '').at)
   if not at then return false end

@@ -1,4 +1,4 @@
--- Opens jobs and deliveries, and finds the reason against it, if there is one.
+-- Opens jobs and deliveries, or finds the reason for a refusal.
 
 -- The token of a delivery that only its opener has held.
 local OPENED = 1
@@ -37,7 +37,7 @@ local function open_delivery(T, J, job)
   if job.asker and job.asker ~= job.author then list_job(T, J, job.asker) end
 end
 
--- Opens a job in a thread of these numbers; returns its position among those that are ready.
+-- Opens a job in a thread; `meta`: the thread's numbers. Returns its position in the queue.
 local function open_job(T, J, job, meta, later)
   job.v, job.thread, job.state, job.attempts, job.starts = 1, T, 'waiting', 0, 0
   job.arrival, job.at = call('INCR', K('arrivals')), now
@@ -46,7 +46,7 @@ local function open_job(T, J, job, meta, later)
     add_usage(T, job.day, job.author, 'messages', job.messages)
   end
   open_delivery(T, J, job)
-  job.note = nil -- only the delivery may hold what can post
+  job.note = nil -- only the delivery may contain secrets that can post
   call('HSET', K('job', J), unpack(list_of(job)))
   touch('job', J)
   call('ZADD', K('jobs', T), job.arrival, J)

@@ -1,8 +1,8 @@
 -- Quotas.
 --
 -- The messages and tokens used in a day, by a person in a space, by a person everywhere and by a
--- channel. A message counts when it is taken in, and is given back if there is no answer. Tokens
--- count as they are published; those of an attempt that a core lost are given back.
+-- channel. A message counts when it is stored, and is refunded if there is no answer. Tokens count as
+-- they are published; those of a lost attempt are refunded.
 
 local DAY_MS = 24 * 3600 * 1000
 
@@ -28,7 +28,7 @@ local function charge_tokens(T, J, total)
   call('HSET', K('job', J), 'charged', total)
 end
 
--- Those of a duel's first answer stay: the longer reply is charged.
+-- The tokens of a duel's first answer stay charged.
 local function refund_tokens(T, J, job)
   local charged, first = tonumber(job.charged) or 0, tonumber(job.first) or 0
   if not job.day or charged <= first then return end

@@ -1,8 +1,8 @@
 -- Whole threads: stopped replies, resets, and fencing.
 
--- Ends a stopped reply that no core holds: the streamed text becomes the reply.
+-- Ends a stopped reply without a core: the streamed text becomes the reply.
 local function finish_stopped(T, J, job)
-  if job.first then return settle_alone(T, J, job) end
+  if job.first then return end_with_one_answer(T, J, job) end
   local text, record = shown_text(J), ''
   if text ~= '' then
     record = cjson.encode({ v = '1', role = 'assistant', author = job.lane, name = '', text = text,
@@ -26,7 +26,7 @@ local function forget_events(J)
   end
 end
 
--- Marks the append-only file for a rewrite by the sweep: it still holds deleted text.
+-- Marks the append-only file for a rewrite by the sweep, because it still contains deleted text.
 local function rewrite_later()
   call('SET', K('rewrite'), now, 'NX', 'PX', LIFE.rewrite)
 end
@@ -39,7 +39,7 @@ local function forget_thread(T, by)
     if job.state then finish_job(T, J, job, 'cancelled', cancelled_event(by)) end
   end
   for _, J in ipairs(call('ZRANGE', K('replies', T), 0, -1)) do forget_events(J) end
-  for _, id in ipairs(call('SMEMBERS', K('edits', T))) do -- a late copy of the message is edited too
+  for _, id in ipairs(call('SMEMBERS', K('edits', T))) do -- for a late copy of the message
     call('PEXPIRE', K('edited', T .. ' ' .. id), 60000)
   end
   drop_all_kept(T)

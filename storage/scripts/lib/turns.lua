@@ -23,8 +23,8 @@ local function drop_turn(T, id)
   record_changes(T, id)
 end
 
--- Puts a message that was too long aside, for the day in which its beginning may be asked for; `J`
--- is the job that refused it.
+-- Sets a message that was too long aside for a day, in which its beginning can be answered; `J` is the
+-- job that refused it.
 local function put_aside(T, id, J)
   local record = call('HGET', K('turns', T), id)
   drop_turn(T, id)
@@ -39,7 +39,7 @@ local function aside(T, id)
   return kept.record and kept
 end
 
--- Puts such a message behind all others of its thread.
+-- Puts such a message at the end of its thread.
 local function take_back(T, id, record)
   call('HDEL', K('aside', T), id)
   call('HSET', K('turns', T), id, record)
@@ -47,7 +47,7 @@ local function take_back(T, id, record)
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 
--- What stands below a message's words: its files, `below` bytes of them.
+-- The files' text at the end of a turn: its last `below` bytes.
 local function files_of(turn)
   local below = tonumber(turn.below) or 0
   return below > 0 and string.sub(turn.text, -below) or ''
@@ -88,14 +88,14 @@ local function keep_reply(T, J, job, record, count)
       for i = 1, #read, 2 do append(read[i + 1], read[i]) end
       call('ZREMRANGEBYSCORE', K('mailbox', T), '-inf', behind)
     else
-      -- read already, with a later message, before it was known to be addressed
+      -- it was read with a later message, before it was known to be addressed
       behind = call('ZSCORE', K('history', T), job.turn) or 0
     end
   end
   if record ~= '' then
     call('HSET', K('turns', T), J, record)
     if count then call('HSET', K('counts', T), J, count) end
-    append(behind + 0.5, J) -- just behind the turn that it answers, whatever came in meanwhile
+    append(behind + 0.5, J) -- right after the turn that it answers, before any newer turn
   end
   if #ids == 0 then return end
   call('ZADD', K('history', T), unpack(scored))
