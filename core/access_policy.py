@@ -34,24 +34,24 @@ class Asker:
     person: str
     roles: Collection[str] = ()
     stranger: bool = False
-    """From another organisation, where such people are not answered."""
+    """From another organisation, in a workspace that does not answer such people."""
     elsewhere: Sequence[Collection[str]] = ()
-    """In a direct message: the roles that the person has in each space that is known."""
+    """In a direct message: the person's roles in each known space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much may be asked until the day ends; 0 is no limit. Counted by one script."""
+    """The limits of a day; 0: none. Counted by one script."""
 
     person_messages: int = 0
     person_tokens: int = 0
     channel_messages: int = 0
     channel_tokens: int = 0
     all_messages: int = 0
-    """Of a person in all spaces together."""
+    """A person's messages in all spaces together."""
     all_tokens: int = 0
     offset_ms: int = 0
-    """How far the local clock is ahead of UTC: at local midnight a new day begins."""
+    """The local clock's offset from UTC: a day begins at local midnight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Permit:
     refuse: str = ""
     """The code of the refusal; empty: the person may ask."""
     read: bool = True
-    """Whether the model reads what this person says to others."""
+    """Whether the model reads this person's messages to others."""
     quota: Quota = Quota()
     retention: float | None = None
     """Seconds that the thread is kept after its last message; None: the default."""
@@ -102,7 +102,7 @@ class AccessLists(Table):
         )
 
     def admits(self, asker: Asker) -> bool:
-        """Whether this person may ask there: a denial goes before a permission."""
+        """Whether this person may ask there: a denial takes precedence over a permission."""
         thread = asker.thread
         matcher = _EntryMatcher(thread.platform)
         return (
@@ -137,8 +137,8 @@ class _EntryMatcher:
 
 
 class Allowance(Table):
-    """[role_quotas.ROLE]: what each person with a role may ask in a day, in place of what others
-    may; 0 is no limit."""
+    """[role_quotas.ROLE]: the daily quota of each person with the role, instead of the place's; 0
+    is no limit."""
 
     messages: Count | None = None
     tokens: Count | None = None
@@ -153,27 +153,27 @@ class Policy:
 
     access: AccessLists = NO_LISTS
     everywhere: Rules = NO_RULES
-    """The quotas that hold where nothing else is said."""
+    """The default quotas."""
     spaces: Mapping[str, Rules] = field(default_factory=dict)
     channels: Mapping[str, Rules] = field(default_factory=dict)
     roles: Mapping[str, Allowance] = field(default_factory=dict)
     ceilings: Rules = NO_RULES
-    """What no place can lift."""
+    """Limits that no place can lift."""
     person: Allowance = NO_ALLOWANCE
-    """What a person may ask in all spaces together."""
+    """A person's quota in all spaces together."""
     admins: Sequence[str] = ()
     training_permitted: Collection[str] = ()
-    """Platforms whose words the host has cleared for training."""
+    """Platforms whose messages the host permits for training."""
     zone: tzinfo = UTC
     """Its midnight begins a day."""
     system_prompt: str = ""
-    """Where no place has one."""
+    """The default of places."""
 
     def rules(
         self, thread: ThreadKey, of_space: Rules, of_channel: Rules, choice: Choice = NO_CHOICE
     ) -> Rules:
-        """What holds in a thread, with what its admins have set for its space and channel, and what
-        people have chosen for it."""
+        """The rules in force in a thread: of the file, of its admins for its space and channel, and
+        of people's choices for it."""
         rules = reduce(Rules.over, self.layers(thread, of_space, of_channel).values())
         if rules.collect and not self.permits_training(thread.platform):
             rules = rules.model_copy(update={"collect": False})
@@ -186,23 +186,23 @@ class Policy:
         )
 
     def permits_training(self, platform: str) -> bool:
-        """Whether the host has cleared what people say there for training."""
+        """Whether the host permits a platform's messages for training."""
         return platform == TERMINAL or platform in self.training_permitted
 
     def check(self, platform: str, name: str, value: Any) -> None:
-        """UsageError where the host does not let a rule have that value there."""
+        """UsageError if the host does not permit that value of a rule there."""
         self.check_ceiling(name, value)
         if name == "collect" and value and not self.permits_training(platform):
             raise UsageError(training_refused(platform))
 
     def check_ceiling(self, name: str, value: Any) -> None:
-        """UsageError where the value of a rule lies over the host's ceiling."""
+        """UsageError if the value of a rule is above the host's ceiling."""
         most = self.ceilings.set_here().get(name)
         if most and value is not None and (value > most or (name in QUOTAS and value == 0)):
             raise UsageError(f"{name} can be at most {most}: whoever runs the bot has set that")
 
     def layers(self, thread: ThreadKey, of_space: Rules, of_channel: Rules) -> dict[str, Rules]:
-        """The rules that may hold in a thread by where they are set, the strongest first."""
+        """The rules for a thread by their source, in order of precedence."""
         space, channel = scopes(thread)
         return {
             f"an admin, for {channel}": of_channel,
@@ -213,7 +213,7 @@ class Policy:
         }
 
     def permit(self, rules: Rules, asker: Asker) -> Permit:
-        """What becomes of a message, by the rules that hold where it was written."""
+        """The decision about a message, by the rules of its thread."""
         days = rules.retention_days
         retention = None if days is None else days * DAY
         return Permit(
@@ -231,13 +231,13 @@ class Policy:
         return "" if may and _lists_of(rules).admits(asker) else "not_allowed"
 
     def denies(self, rules: Rules, asker: Asker) -> bool:
-        """Whether this person's messages are not read here. Allow lists do not matter for that."""
+        """Whether this person's messages are not read here, by the deny lists."""
         here = _lists_of(rules)
         closed = rules.enabled is False or asker.stranger
         return closed or self.access.denies(asker) or here.denies(asker)
 
     def _quota(self, rules: Rules, asker: Asker) -> Quota:
-        """What a person may ask here in a day: what a role allows goes before what a place does."""
+        """A person's quota here: a role's quota takes precedence over the place's."""
         offset = datetime.now(self.zone).utcoffset()
         return Quota(
             person_messages=self._strictest("messages", rules.person_messages, asker),
@@ -250,13 +250,13 @@ class Policy:
         )
 
     def _strictest(self, kind: str, default: int | None, asker: Asker) -> int:
-        """The limit of a person: in a direct message, the least that one of their spaces gives."""
+        """A person's limit: in a direct message, the lowest of their spaces."""
         in_spaces = [replace(asker, roles=roles) for roles in asker.elsewhere] or [asker]
         limits = [self._person_limit(kind, default, one) for one in in_spaces]
         return min((limit for limit in limits if limit), default=0)
 
     def _person_limit(self, kind: str, default: int | None, asker: Asker) -> int:
-        """The most that one of a person's roles gives, else what everyone has."""
+        """The highest limit of a person's roles, or else everybody's."""
         names = [*asker.roles, *(f"{asker.thread.platform}:{role}" for role in asker.roles)]
         given = [getattr(self.roles[name], kind) for name in names if name in self.roles]
         counts = [count for count in given if count is not None]
@@ -265,13 +265,13 @@ class Policy:
         return 0 if 0 in counts else max(counts)
 
     def is_admin(self, asker: Asker, *, of_platform: bool) -> bool:
-        """Whether a person may administer: the platform says so, or the list has them or a role."""
+        """Whether a person is an admin: of the platform, or by the list (of people or roles)."""
         matcher = _EntryMatcher(asker.thread.platform)
         return of_platform or matcher.contains(self.admins, {asker.person, *asker.roles})
 
 
 def training_refused(platform: str) -> str:
-    """The sentence about a place where collecting is not permitted."""
+    """The sentence for a platform where collecting is not permitted."""
     return (
         f"collect needs training_permitted to name {platform}: its terms restrict training on what "
         "it hands out, and whoever runs the bot must have cleared that"

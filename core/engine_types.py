@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from core.types import FinishReason, Sampling
 
 LoadingStage: TypeAlias = Literal["files", "libraries", "weights", "kernels", "trace", "comparison"]
-"""What a core is at until it is ready, with the torch engine."""
+"""The stages of loading a model, with the torch engine."""
 LOADING_STAGES: Sequence[LoadingStage] = get_args(LoadingStage)
 """In their order."""
 

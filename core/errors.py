@@ -9,7 +9,7 @@
         ├── ModelError            a model is missing, broken or does not fit together
         ├── StoreUnavailable      Redis does not answer
         └── EngineError           the engine could not go on with a request
-            └── EngineRefused     and no retry will mend it
+            └── EngineRefused     and no retry can succeed
 
 An exception of neither family is a defect: it is logged with its job's id and answered with one
 calm sentence.
@@ -92,7 +92,8 @@ def install_command(extra: str) -> str:
 
 
 def command_for(origin: dict[str, Any], extra: str) -> str:
-    """By what the installer wrote down of the origin: a checkout, a wheel, or nothing (PEP 610)."""
+    """The command for an origin, as the installer recorded it: a checkout, a wheel, or nothing (PEP
+    610)."""
     path = Path(unquote(urlsplit(origin.get("url", "")).path))
     if not path.name or not path.exists():
         return f"pip install 'PATH[{extra}]', with the path of Henji's wheel or checkout"

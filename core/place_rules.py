@@ -1,7 +1,7 @@
 """Rules for a place: who may ask, how much, and how the bot answers there.
 
-A rule is set for a space or for a channel, in henji.toml or by an admin in the chat; what is set
-for the channel goes before what is set for its space, and what an admin set goes before the file.
+A rule is set for a space or for a channel, in henji.toml or by an admin in the chat. A channel's
+rule takes precedence over its space's, and an admin's over the file's.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from core.errors import UsageError
 from core.types import Sampling, Thinking, ThreadKey
 
 Ident: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s,:@<>&|#]{1,64}$")]
-"""A platform's id of a person, a role, a channel or a space. A name with an @ is none: a list that
-held one would let through whom it was to keep out."""
+"""A platform's id of a person, a role, a channel or a space. A name with an @ is not an
+id: a list would not match it, and would let that person through."""
 
 Entry: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(\w+:)?[^\s,:@<>&|#]{1,64}$")]
-"""The same in a list that holds for all platforms: ``U024``, or ``slack:U024``."""
+"""An id in a list for all platforms: ``U024``, or ``slack:U024``."""
 
 Lane: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s:{}]{1,128}$")]
 
@@ -42,7 +42,7 @@ DuelRule: TypeAlias = Annotated[
 
 
 UNSET = "default"
-"""The value that unsets a rule, and the choice that takes back a choice."""
+"""The value that unsets a rule or a choice."""
 
 
 def _is_no_default(name: str) -> str:
@@ -52,7 +52,7 @@ def _is_no_default(name: str) -> str:
 
 
 MOST_OFFERED = 25
-"""Of models and of personas in a place: a picker of Discord shows so many."""
+"""The most models, and personas, in a place: Discord's pickers show no more."""
 
 PersonaName: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[^\s:{}]{1,32}$"), AfterValidator(_is_no_default)
@@ -60,11 +60,11 @@ PersonaName: TypeAlias = Annotated[
 OfferedLane: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[^\s:{}]{1,75}$"), AfterValidator(_is_no_default)
 ]
-"""A lane that people can choose: every platform's picker can show its whole name."""
+"""A lane that people can choose: short enough for every platform's picker."""
 
 
 class Persona(BaseModel):
-    """How the model answers; None: nothing is said."""
+    """How the model answers; None: not set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -79,16 +79,16 @@ class Persona(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0, le=10, strict=False)] | None = None
 
     def set_here(self) -> dict[str, Any]:
-        """What is set, by name."""
+        """The values that are set, by name."""
         named = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in named.items() if value is not None}
 
     def over_rules(self, rules: Rules) -> Rules:
-        """The rules of a place, where the model answers so."""
+        """The rules of a place, overridden by this persona."""
         return rules.model_copy(update={name: getattr(self, name) for name in self.set_here()})
 
     def sampling(self, default: Sampling) -> Sampling:
-        """How the next token is chosen here."""
+        """The sampling with this persona."""
         return Sampling(
             temperature=_first(self.temperature, default.temperature),
             top_p=_first(self.top_p, default.top_p),
@@ -98,7 +98,7 @@ class Persona(BaseModel):
 
 
 class Rules(Persona):
-    """What is set for one place; None: nothing. Quotas are for a day, and 0 is no limit."""
+    """The rules of one place; None: not set. Quotas are for a day, and 0 is no limit."""
 
     enabled: bool | None = None
     """False: nobody is answered here."""
@@ -109,39 +109,39 @@ class Rules(Persona):
     deny_roles: tuple[Ident, ...] | None = None
 
     person_messages: Count | None = None
-    """A person's messages that are answered."""
+    """Answered messages of each person."""
     person_tokens: Count | None = None
-    """Tokens of the prompts and replies of a person's messages."""
+    """Tokens of prompts and replies, for each person."""
     channel_messages: Count | None = None
     channel_tokens: Count | None = None
 
     model: Lane | None = None
-    """The lane that answers: one that a core of that model serves."""
+    """The lane that answers, which a core of that model serves."""
     models: Annotated[tuple[OfferedLane, ...], Field(max_length=MOST_OFFERED)] | None = None
     """The lanes that people may choose for their thread, beside `model`."""
     personas: Annotated[dict[PersonaName, Persona], Field(max_length=MOST_OFFERED)] | None = None
     """Named prompts that people may choose for their thread."""
     summary_prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
-    """What the model is told before the messages that it sums up."""
+    """The model's instructions before the messages that it summarises."""
 
     follow_up: Literal["always", "alone", "mention"] | None = None
-    """In a thread that the bot takes part in: answer everything, what one person says while they
-    are alone with it, or mentions only."""
+    """In a thread that the bot takes part in: answer everything, everything while only one person
+    takes part, or mentions only."""
     retention_days: Annotated[float, Field(ge=1, le=400, strict=False)] | None = None
-    """A thread that is quiet for so long is forgotten."""
+    """A thread is forgotten after so long without a message."""
 
     duel: DuelRule | None = None
-    """This share of the questions is also answered by that lane, and people vote. The lane that
-    answers here anyway gives two samples of one model."""
+    """A lane that also answers a share of the questions, so that people vote. The place's own lane:
+    two samples of one model."""
     duel_votes: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """After so many votes it is told which model wrote which answer."""
+    """The models are named after so many votes."""
     duel_hours: Annotated[float, Field(gt=0, le=24, strict=False)] | None = None
-    """After so long at the latest."""
+    """The models are named after so long at the latest."""
     collect: bool | None = None
-    """What people vote on is kept, to train a model."""
+    """Keep rated replies, to train a model."""
 
     def over(self, below: Self) -> Self:
-        """These, and `below` where these say nothing. Personas of both are there."""
+        """These rules, with `below` for those that are not set, and the personas of both."""
         found = self.set_here()
         if self.personas and below.personas:
             found["personas"] = below.personas | self.personas
@@ -157,13 +157,13 @@ class Rules(Persona):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The choices that people have made for one thread; empty: what its place has."""
+    """People's choices for one thread; empty: the place's default."""
 
     model: str = ""
     persona: str = ""
 
     def over(self, rules: Rules) -> Rules:
-        """The rules in the thread: a choice that its place offers no more does not hold."""
+        """The rules in the thread, without choices that its place does not offer any more."""
         persona = (rules.personas or {}).get(self.persona)
         found = persona.over_rules(rules) if persona else rules
         chosen = {"model": self.model} if self.model in (rules.models or ()) else {}
@@ -186,7 +186,7 @@ class ThreadRules:
     rules: Rules
     choice: Choice = NO_CHOICE
     names_place: bool = False
-    """The system prompt says what the channel or the bot is called."""
+    """The system prompt has the name of the channel or of the bot."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ class ThreadRules:
 
     @property
     def kept(self) -> Choice:
-        """The choices that hold."""
+        """The choices in force."""
         lost = self.lost
         held = [
             name if name not in lost else "" for name in (self.choice.model, self.choice.persona)
@@ -204,7 +204,7 @@ class ThreadRules:
 
 
 DATE, CHANNEL, BOT = "{date}", "{channel}", "{bot}"
-"""What a system prompt may have in it; other braces are left as they are."""
+"""The placeholders of a system prompt; other braces are left as they are."""
 _SENTENCE = re.compile(r"[^\n。．！？]*?(?:[。．！？]|[.!?](?=\s|$)|\n|$)[^\S\n]*", re.DOTALL)
 
 
@@ -215,7 +215,7 @@ def has_placeholder(prompt: str) -> bool:
 def filled(prompt: str, date: str, channel: str, bot: str) -> str:
     """A system prompt with its placeholders filled in.
 
-    The sentences with the date go to its end: what stands before them is the same tomorrow, and
+    The sentences with the date go to its end: the text before them is the same every day, and
     stays in the engine's cache.
     """
     values = {DATE: date, CHANNEL: channel, BOT: bot}
@@ -228,7 +228,7 @@ def filled(prompt: str, date: str, channel: str, bot: str) -> str:
 
 
 def _gap(before: str) -> str:
-    """What separates a sentence from those before it."""
+    """The separator before a sentence."""
     return "" if not before.strip() or before.rstrip()[-1] in "。．！？" else " "
 
 
@@ -244,7 +244,7 @@ DAY = 24 * 3600
 def persona_from_text(name: str, rule: str, text: str, known: Mapping[str, Persona]) -> Any:
     """The personas of a place with one of them changed, as `Rules.personas`; None: none is left.
 
-    UsageError where that is none. Without a rule, or with `UNSET` for one, the persona goes.
+    Without a rule, or with `UNSET` for one, the persona is removed. UsageError for a wrong one.
     """
     if rule == UNSET:
         return {other: known[other] for other in known if other != name} or None
@@ -263,17 +263,17 @@ CEILINGS = (*QUOTAS, "max_new_tokens", "max_thinking_tokens", "retention_days")
 DUEL_VOTES, DUEL_HOURS = 3, 12.0
 
 TERMINAL = "console"
-"""The one platform on which collecting needs no leave: its person is the host."""
+"""The only platform on which collecting needs no permission: its person is the host."""
 
 
 def scopes(thread: ThreadKey) -> tuple[str, str]:
-    """What a thread's space and channel are called: ``slack:T024`` and ``slack:T024:C123``."""
+    """The names of a thread's space and channel: ``slack:T024`` and ``slack:T024:C123``."""
     parts = str(thread).split(":")
     return ":".join(parts[:2]), ":".join(parts[:3])
 
 
 def marks_on(thread: ThreadKey, author: str) -> tuple[str, str, str, str]:
-    """The marks that a reset or a forget may have left on what a person said in a thread."""
+    """The marks of resets and forgets that cover a person's messages in a thread."""
     space, channel = scopes(thread)
     return f"thread {thread}", f"channel {channel}", f"space {space}", f"person {space}:{author}"
 
@@ -283,7 +283,7 @@ def _first(value: Any, default: Any) -> Any:
 
 
 def read_rules(table: Mapping[str, Any], where: str) -> Rules:
-    """Rules as a file or the store has them; UsageError, one sentence, where they are wrong."""
+    """The rules in a table of the file or the store; UsageError for wrong ones."""
     try:
         return Rules.model_validate_json(json.dumps(table))
     except (ValidationError, TypeError, ValueError) as error:
@@ -291,7 +291,7 @@ def read_rules(table: Mapping[str, Any], where: str) -> Rules:
 
 
 def read_persona(text: str) -> Persona:
-    """The persona of its JSON; UsageError where it is none."""
+    """The persona in JSON; UsageError for a wrong one."""
     try:
         return Persona.model_validate_json(text)
     except ValidationError as error:
@@ -299,10 +299,10 @@ def read_persona(text: str) -> Persona:
 
 
 def rule_from_text(name: str, text: str | None, ids: Callable[[str], str] = str) -> Any:
-    """The value of a rule as a person types it; None for None; UsageError where it is none.
+    """The value of a rule that a person typed; None for None; UsageError for a wrong one.
 
-    Lists are written with commas, an empty list as ``-``, truth as ``on`` and ``off``. `ids` puts
-    ids for the mentions of people and roles in a list, as its platform writes them.
+    Lists are written with commas, an empty list as ``-``, booleans as ``on`` and ``off``. `ids`
+    replaces the platform's mentions of people and roles in a list by their ids.
     """
     if name not in NAMES:
         raise UsageError(f"{name} is no rule{_suggestion(name)}")

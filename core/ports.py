@@ -74,12 +74,12 @@ class JobQueue(Protocol):
     async def submit(self, submission: Submission, holder: str) -> Receipt: ...
 
     async def seed(self, thread: ThreadKey, turns: Sequence[Turn]) -> None:
-        """Put the earlier messages of a thread in front, and end its wait for them."""
+        """Insert the earlier messages of a thread at its beginning, and end the wait for them."""
         ...
 
     async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
-        """Put what was read of a message's files into its turn, and let its job go on; False where
-        the turn is not kept any more, has them already, or has other files by now."""
+        """Put the text of a message's files into its turn, and start its job; False if the turn is
+        not kept any more, has the text already, or has other files now."""
         ...
 
     async def turn_away(
@@ -91,9 +91,8 @@ class JobQueue(Protocol):
         sources: Sequence[str] = (),
         quoted: str = "",
     ) -> bool:
-        """End a job that waits for its files with the sentence `code`, and forget its message, and
-        the turn `quoted` before it; False where it does not wait, or for other files than those of
-        `sources`."""
+        """End a job that waits for its files with the sentence `code`, and forget its message and
+        the turn `quoted`; False if it does not wait, or waits for other files than `sources`."""
         ...
 
     async def edit(
@@ -108,9 +107,8 @@ class JobQueue(Protocol):
         files: Turn | None = None,
         note: Mapping[str, str] | None = None,
     ) -> Receipt:
-        """A message has other words. `files`: a turn with its files as they are now, not yet read;
-        None: they are what they were. `note`: with which they are read (`Submission.note`); None:
-        there is none to read."""
+        """A message was edited. `files`: a turn with its new files, not yet read; None: unchanged.
+        `note`: the note for reading them (`Submission.note`); None: there are none to read."""
         ...
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -128,7 +126,7 @@ class JobQueue(Protocol):
         ...
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
-        """Where each job stands among those that wait; 0 for one that does not."""
+        """The position of each job in the queue; 0: it does not wait."""
         ...
 
     # The cores' side
@@ -140,8 +138,8 @@ class JobQueue(Protocol):
     async def cores(self, lane: str) -> int: ...
 
     async def serving(self, lane: str) -> Sequence[str]:
-        """The names of the cores that serve a lane. Behind an ``@``, the host of the model's
-        server, where that is another."""
+        """The names of the cores that serve a lane. After an ``@``, the host of the model's
+        server, if that is another one."""
         ...
 
     async def load(self, lane: str) -> Load: ...
@@ -202,7 +200,7 @@ class History(Protocol):
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]: ...
 
     async def reach(self, thread: ThreadKey) -> Reach | None:
-        """How far back the model of the newest reply reads; None where none has said it."""
+        """The reach of the newest reply's model; None: unknown."""
         ...
 
     def threads(
@@ -218,37 +216,38 @@ class History(Protocol):
         ...
 
     async def discard(self, thread: ThreadKey, turn: Turn, job: str) -> None:
-        """Remove a thread of one test message and its job, without a trace of the removal."""
+        """Remove a thread of one test message and its job; no mark of the removal is kept."""
         ...
 
     async def reset_own(self, thread: ThreadKey, by: str) -> int | None:
-        """The same, but None, and nothing forgotten, where a reply that somebody else asked for
-        is under way."""
+        """The same, unless a reply to another person is in progress: then None, and nothing is
+        forgotten."""
         ...
 
     async def reset_place(self, place: Place, by: str) -> int:
-        """Forget all threads of a channel or a space, and end what is under way there; how many
-        turns."""
+        """Forget all threads of a channel or a space, and end their replies in progress; the number
+        of turns."""
         ...
 
     async def forget(self, place: Place, person: str, by: str = "") -> int:
-        """Forget what a person wrote in a space, and the replies to it; how many turns.
+        """Forget a person's messages in a space, and the replies to them; the number of turns.
 
-        `by`: who wanted it; by default they themselves.
+        `by`: the person who ordered it; by default that person.
         """
         ...
 
     def export(self, place: Place, person: str) -> AsyncIterator[tuple[ThreadKey, StoredTurn]]:
-        """What a person wrote in a space, and the replies to it."""
+        """A person's messages in a space, and the replies to them."""
         ...
 
     async def marks(self, thread: ThreadKey) -> Mapping[str, float]:
-        """When what was forgotten, in seconds since the epoch: ``thread …``, ``channel …``,
-        ``space …`` and ``person …``, in the part of the store where the thread lies."""
+        """The times of deletions, in seconds since the epoch, by ``thread …``, ``channel …``,
+        ``space …`` and ``person …``, in the thread's bucket."""
         ...
 
     async def is_forgotten(self, thread: ThreadKey, author: str, at: float) -> bool:
-        """Whether what a person said in this thread at that time was reset or forgotten since."""
+        """Whether a person's messages in this thread from that time were reset or forgotten
+        since."""
         ...
 
     async def takes_part(self, thread: ThreadKey) -> bool: ...
@@ -258,38 +257,38 @@ class History(Protocol):
 
 
 class ReportBoard(Protocol):
-    """Where processes say how they are."""
+    """The reports of all processes."""
 
     async def report(self, report: ProcessReport) -> None: ...
 
     async def withdraw(self, name: str) -> None:
-        """The process has ended as it should."""
+        """Remove the report of a process that ended normally."""
         ...
 
     async def reports(self) -> Sequence[ProcessReport]:
-        """Those of the last hour, by part and name."""
+        """The reports of the last hour, by part and name."""
         ...
 
     async def server(self) -> ServerState: ...
 
 
 class RuleBook(Protocol):
-    """The rules of places, as they hold at this moment."""
+    """The current rules of places."""
 
     async def rules(self, thread: ThreadKey) -> Rules:
-        """The rules of a thread, with what people have chosen for it."""
+        """The rules of a thread, with people's choices for it."""
         ...
 
     async def in_thread(self, thread: ThreadKey) -> ThreadRules:
-        """The same, with the choices themselves."""
+        """The same, with the choices."""
         ...
 
     async def choose(self, thread: ThreadKey, choice: Choice) -> None:
-        """Keep what people have chosen for a thread, as long as the thread."""
+        """Keep a choice for a thread, as long as the thread."""
         ...
 
     async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
-        """Keep what a channel and the bot are called, for system prompts that name them."""
+        """Keep the names of a channel and of the bot, for system prompts that use them."""
         ...
 
     async def set_here(self, place: Place) -> Rules:
@@ -352,7 +351,7 @@ class Feedback(Protocol):
 
 
 class Preferences(Protocol):
-    """What is kept to train a model, and who lets nothing of theirs be kept."""
+    """Samples to train a model, and the people who opted out."""
 
     async def opt_out(self, place: Place, person: str, *, out: bool = True) -> None:
         """Keep nothing with a person's words or votes in a space any more, and drop what is kept;

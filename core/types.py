@@ -1,7 +1,7 @@
-"""The words of the project: conversations, jobs and reply events.
+"""The basic types: conversations, jobs and reply events.
 
-Everything here is frozen data. Times are seconds since the epoch; where two processes must agree on
-one, it is Redis's clock.
+Everything here is frozen data. Times are seconds since the epoch; a time that two processes must
+agree on is by Redis's clock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIRECT = "dm"
 
 @dataclass(frozen=True, slots=True)
 class ThreadKey:
-    """The place of a conversation. Prints as ``slack:T024:C123:1766.24`` and parses back."""
+    """The key of a conversation. Prints as ``slack:T024:C123:1766.24`` and parses back."""
 
     platform: str
     space: str
@@ -43,7 +43,7 @@ class ThreadKey:
 
     @classmethod
     def parse(cls, text: str) -> ThreadKey:
-        """The key that prints as `text`; ValueError where nothing does."""
+        """The key that prints as `text`; ValueError if there is none."""
         parts = [unquote(part) for part in text.split(":")]
         if len(parts) != 4 or not all(parts):
             raise ValueError(f"{text!r} is not a thread: platform:space:channel:thread is expected")
@@ -61,7 +61,7 @@ ONE_OFF = "~errand-"
 """Prefix of the threads of one-off jobs, whose text is deleted when they end."""
 
 BETWEEN_FILES = "\n\n"
-"""Stands in a turn's text between its words and its files, and between two files."""
+"""Separates the words and the files in a turn's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class TurnFile:
 
     name: str
     read: bool
-    """Its text is there; else only its name."""
+    """The turn has the file's text, not only its name."""
     length: int
     """Characters of the turn's text that are this file's."""
     source: str = ""
-    """Tells the file from another of the same name; empty: not known."""
+    """Distinguishes files of the same name; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +95,17 @@ class Turn:
     files: tuple[TurnFile, ...] = ()
     """The files in the text, in order."""
     below: int = 0
-    """Characters at the end of the text that are the files': an edit of the words leaves them."""
+    """Characters at the end of the text that are files: an edit of the words keeps them."""
     thought: str = ""
-    """Of a reply: the thought that it ended in, or, where the model's template wants it back, the
-    thought before it."""
+    """Of a reply: the thought that it ended in, or the thought before it if the model's template
+    needs that."""
     quoted: bool = False
-    """Not said in this thread: the turn behind it is a reply to it."""
+    """Not said in this thread, but quoted by the next turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A reply that is owed for one addressed turn."""
+    """The task of replying to one addressed turn."""
 
     id: str
     thread: ThreadKey
@@ -115,7 +115,7 @@ class Job:
     """The platform's edit stamp, or the number carried in the button that was pressed."""
     lane: str
     author: str
-    """Who asked: they are told, they may stop it, and it counts against their share."""
+    """The person who asked: they get notices, may stop the reply, and are charged for it."""
     seed: int
     deadline: float
     replaces: str | None = None
@@ -123,24 +123,24 @@ class Job:
     resumes: bool = False
     """Continue from where the replaced reply stopped, instead of answering again."""
     counts_tokens: bool = False
-    """Count the tokens of the texts in the turn, rather than answer it."""
+    """Count the tokens of the texts in the turn instead of answering it."""
     persona: str = ""
     """A `core.place_rules.Persona` as JSON, for this job alone; empty: none."""
     truncates: bool = False
-    """The message is too long: only the beginning that fits is read."""
+    """Read only the beginning that fits of a too long message."""
     duel: str = ""
-    """The lane that answers the question a second time; empty: it is answered once."""
+    """The lane of the second answer; empty: there is only one."""
     is_second: bool = False
-    """The first answer of the duel is there, and this is to be the other."""
+    """The second answer of a duel, after the first is written."""
 
     @property
     def sampling_seed(self) -> int:
-        """Two samples of one model must differ."""
+        """The seed, which differs between the two answers of a duel."""
         return self.seed + self.is_second
 
     @staticmethod
     def id_for(thread: ThreadKey, turn: str, revision: str) -> str:
-        """The same event or press, delivered twice, is the same job."""
+        """The job's id: the same for an event or a press that is delivered twice."""
         return hashlib.sha256(f"{thread}\n{turn}\n{revision}".encode()).hexdigest()[:24]
 
     @staticmethod
@@ -151,7 +151,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one reply cost, in tokens of the model that wrote it."""
+    """The cost of one reply, in tokens of the model that wrote it."""
 
     prompt_tokens: int
     reply_tokens: int
@@ -188,17 +188,17 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class FileRead:
-    """How much of a file the model has read, in its tokens."""
+    """The part of a file that the model has read, in tokens."""
 
     name: str
-    """Empty: the words of the message, where only their beginning was read."""
+    """Empty: the words of the message, if only their beginning was read."""
     tokens: int = 0
     whole: int = 0
-    """How many the file has; 0: it was only named."""
+    """The tokens of the whole file; 0: it was only named."""
 
 
 Verdict: TypeAlias = Literal["a", "tie", "b", "bad"]
-"""A vote in a duel; ``bad``: both answers are."""
+"""A vote in a duel; ``bad``: both answers are bad."""
 VERDICTS: tuple[Verdict, ...] = ("a", "tie", "b", "bad")
 """In the order of their buttons."""
 
@@ -210,50 +210,50 @@ class Duel:
     a: str
     b: str
     models: tuple[str, ...] = ()
-    """Who wrote A and B; empty until that is told."""
+    """The models that wrote A and B; empty until they are named."""
     votes: tuple[int, ...] = ()
-    """By verdict, once it is told."""
+    """By verdict; empty until the models are named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The reply, whole: it may differ from the deltas (a loop trimmed, say)."""
+    """The whole reply: it may differ from the deltas, as after a trimmed loop."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     model: str = ""
-    """Which model wrote it: not the same in every channel."""
+    """The model that wrote it, which depends on the channel."""
     files: tuple[FileRead, ...] = ()
-    """The files of the messages that were answered."""
+    """The files of the answered messages."""
     lost: tuple[str, ...] = ()
-    """What had been chosen for the thread, and is offered there no more."""
+    """Choices for the thread that are not offered there any more."""
     in_thought: bool = False
     """It ended within a thought, before any answer."""
     dropped: int = 0
-    """How many of the oldest turns no longer fit; 0 where the thread was told so before."""
+    """The number of the oldest turns that no longer fit; 0 if the thread was told before."""
     duel: Duel | None = None
-    """It is one of two answers, which people vote on."""
+    """Set for one of two answers that people vote on."""
     collected: bool = False
-    """What people think of it is kept, to train a model."""
+    """Feedback on it is kept, to train a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """There is no reply. `code` names the sentence the person reads; `message` is for the log."""
+    """The job failed. `code` names the sentence for the person; `message` is for the log."""
 
     code: str
     message: str = ""
     until: float = 0.0
-    """When it may be asked again, in seconds since the epoch; 0: not known."""
+    """When it may be asked again, in seconds since the epoch; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The reply is not wanted any more, and nothing of it is kept."""
+    """The reply was cancelled, and nothing of it is kept."""
 
     by: str = ""
-    """What ended it: ``person``, ``reset``, ``edit`` or ``delete``."""
+    """The cause: ``person``, ``reset``, ``edit`` or ``delete``."""
 
 
 ReplyEvent: TypeAlias = Queued | Started | Delta | Done | Failed | Cancelled

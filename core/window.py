@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def turns_to_read(job: Job, window: Window) -> list[Turn]:
-    """The conversation up to the turn that is to be answered, oldest first.
+    """The conversation up to the turn to answer, oldest first.
 
-    PromptUnavailable where that turn is not kept any more.
+    PromptUnavailable if that turn is not kept any more.
     """
     turns = [stored.turn for stored in window.history if not _is_unsaid(stored.turn)]
     if job.replaces is None and window.mailbox:
@@ -70,7 +70,7 @@ def _blocks(turn: Turn) -> Iterator[str]:
 
 
 def reply_to_resume(job: Job, window: Window) -> tuple[str, str]:
-    """The text that a reply goes on from, or the thought; both empty where it begins anew."""
+    """The text or the thought that a reply continues; both empty for a new reply."""
     if not job.resumes:
         return "", ""
     replies = (stored.turn for stored in window.history if stored.turn.id == job.replaces)
@@ -83,7 +83,7 @@ def reply_to_resume(job: Job, window: Window) -> tuple[str, str]:
 def traced(
     job: Job, dialogue: Dialogue, turns: Sequence[Turn], prompt: Prompt, done: Done
 ) -> Trace:
-    """How a reply was made; the turns are those of its prompt."""
+    """The trace of a reply, with the turns of its prompt."""
     spec = dialogue.spec
     return Trace(
         turns=tuple(turns),
@@ -100,7 +100,7 @@ def traced(
 
 
 def missing_counts(window: Window, prompt: Prompt, fingerprint: str) -> dict[str, int]:
-    """The new counts of this prompt, of turns that had none or another tokenizer's."""
+    """The prompt's counts of turns that had none, or another tokenizer's."""
     kept: Sequence[StoredTurn] = [*window.history, *window.mailbox]
     known = {s.turn.id for s in kept if s.tokens is not None and s.fingerprint == fingerprint}
     return {id_: count for id_, count in prompt.counts.items() if id_ not in known}
@@ -117,12 +117,12 @@ def turns_to_evict(window: Window, number: int) -> Sequence[str]:
 
 def read_now(turns: Sequence[StoredTurn], reach: Reach | None) -> list[bool | None]:
     """Whether each turn would be read if the newest one were answered now, as `Dialogue.prompt`
-    decides; None where that hangs on a turn that no core has counted."""
+    decides; None if that depends on a turn that no core has counted."""
     if reach is None:
         return [None] * len(turns)
     counts = [_count(stored, reach) for stored in turns]
     known = [count for count in counts if count is not None]
-    over = sum(known) - len(known) > reach.room  # a turn among others takes up to a token less
+    over = sum(known) - len(known) > reach.room  # beside others, a turn may take one token less
     sure = over or len(known) == len(counts)
     start = 0 if sure and not over else oldest_that_fits(reversed(counts), len(counts), reach.low)
     older = None if not sure or (start and counts[start - 1] is None) else False
@@ -139,8 +139,8 @@ def _count(stored: StoredTurn, reach: Reach) -> int | None:
 
 
 def oldest_that_fits(counts: Iterable[int | None], number: int, room: int) -> int:
-    """The oldest of so many turns that surely fits into `room` tokens with all after it; at least
-    the newest. `counts`: of the newest turn first; None: not known."""
+    """The index of the oldest turn that certainly fits into `room` tokens with all later turns; at
+    least the newest. `counts`: from the newest turn on; None: unknown."""
     for at, count in zip(reversed(range(number)), counts, strict=True):
         room -= count or 0
         if room < 0 or count is None:
@@ -152,9 +152,9 @@ def oldest_that_fits(counts: Iterable[int | None], number: int, room: int) -> in
 
 
 def beginning(turn: Turn, dialogue: Dialogue, low_water: float) -> Turn:
-    """As much of a turn from its beginning as `Dialogue.fits`; the rest of its files is named."""
+    """The longest beginning of a turn that `Dialogue.fits`; its other files are only named."""
     least, most = 0, len(turn.text)
-    while least < most:  # a try that is far too long is refused by its length alone
+    while least < most:  # `fits` refuses a far too long try by its length alone
         middle = (least + most + 1) // 2
         if dialogue.fits(cut(turn, middle), low_water):
             least = middle
@@ -164,7 +164,7 @@ def beginning(turn: Turn, dialogue: Dialogue, low_water: float) -> Turn:
 
 
 def cut(turn: Turn, length: int) -> Turn:
-    """The first `length` characters of a turn, or about as many: the fences of files are closed."""
+    """About the first `length` characters of a turn, with the fences of files closed."""
     if length >= len(turn.text):
         return turn
     words = turn.text[: len(turn.text) - turn.below].removesuffix(BETWEEN_FILES)
@@ -193,7 +193,7 @@ def _cut_file(block: str, room: int) -> str:
 
 
 def beginning_read(whole: Turn, read: Turn, dialogue: Dialogue) -> tuple[FileRead, ...]:
-    """How much of a turn was read: of each file, and of its words where they were cut."""
+    """The part of a turn that was read: of each file, and of its words if they were cut."""
     files = zip(_files_of(whole, dialogue), _files_of(read, dialogue), strict=True)
     parts = tuple(replace(of_read, whole=of_whole.whole) for of_whole, of_read in files)
     all_, kept = (turn.text[: len(turn.text) - turn.below] for turn in (whole, read))

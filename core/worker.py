@@ -1,7 +1,7 @@
-"""A core: claims jobs, has them answered by the engine, publishes as it goes, commits.
+"""A core: claims jobs, has the engine answer them, publishes the text as it grows, commits.
 
 One worker serves one lane. It holds as many jobs as its engine has slots for, each under a lease.
-One call renews all leases; its answer, like that of each publication, says whether a reply is still
+One call renews all leases. Its result, like that of each publication, says whether a reply is still
 wanted.
 """
 
@@ -56,39 +56,39 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker works. Times in seconds."""
+    """The settings of a worker. Times are in seconds."""
 
     lane: str
     name: str
-    """This core's, among those that serve the lane."""
+    """Unique among the cores that serve the lane."""
     low_water: float = 0.7
-    """What an over-full prompt is cut down to, as a part of its budget."""
+    """The part of its budget to which an over-full prompt is cut."""
     lease: float = 15.0
     drain: float = 20.0
-    """After a stop: how long jobs in hand may go on."""
+    """How long running jobs may go on after a stop."""
     renew: float = 0.1
-    """How soon a stopped reply stops, at the latest; leases are far longer."""
+    """Between two renewals: the longest until a stopped reply stops. Leases are far longer."""
     sweep: float = 0.25
-    """Between two looks at what falls due, at least."""
+    """The least between two sweeps."""
     announced_for: float = 10.0
-    """How long a core that was killed is still counted on."""
+    """How long a killed core still counts as serving the lane."""
     publish: float = 0.15
-    """Between two deltas of one reply: a few a second."""
+    """Between two deltas of one reply."""
     thinking: float = 3.0
-    """Between two signs that a reply is still being thought about."""
+    """Between two empty deltas while the model thinks."""
     idle: float = 5.0
-    """Between two looks for work without a wake-up, at most: a core may die with one."""
+    """The longest between two claims without a wake-up: another core may die after taking it."""
     retry: float = 0.5
-    """Between tries while Redis is away."""
+    """Between two tries while Redis is away."""
 
 
 _FAILED_JOBS = 1000
 _LEFT_TO_OTHERS = 3
-"""How often a job that failed on this core is left to another one."""
+"""How often a job that failed on this core is left to another core."""
 _COUNTED = 1_000_000
-"""Characters of a message that is too long, whose tokens are counted for the person."""
+"""The longest too long message, in characters, whose tokens are counted for the person."""
 _SHORT = 2_000
-"""Characters of turns whose prompt is built sooner (2 ms at most) than handed to a thread."""
+"""Up to so many characters, building a prompt (2 ms at most) is faster than using a thread."""
 _CHECKS = 3
 _CHECK_SECONDS = 30.0
 
@@ -102,7 +102,7 @@ class _GenerationFailed(Exception):
 
 
 def _counted(error: TurnTooLong, turn: Turn, dialogue: Dialogue) -> TurnTooLong:
-    """The error with the turn's real number of tokens: a bound that cost nothing said it."""
+    """The error with the turn's real number of tokens instead of the bound that was found first."""
     if len(turn.text) > _COUNTED:
         return error
     return TurnTooLong(max(error.tokens, dialogue.count(turn)), error.limit)
@@ -119,35 +119,35 @@ def _result_of(generating: asyncio.Task[FinishReason]) -> FinishReason:
 
 @dataclass
 class RunningJob:
-    """A job in hand: the text that is not published yet, and what became of its claim."""
+    """A claimed job: its unpublished text, and the state of its claim."""
 
     claim: Claim
     dialogue: Dialogue
     published: int = 0
     spent: int = 0
-    """The tokens of the prompt, and of the reply until now."""
+    """The tokens of the prompt, and of the reply so far."""
     pending: str = ""
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
     generating: asyncio.Task[FinishReason] | None = None
     end: FenceResult | Literal["release"] = "ok"
     cached_tokens: int = 0
     prompt: str = ""
-    """What is answered, for a log that is asked to hold it."""
+    """The text that is answered, for a log with content."""
     cut: Turn | None = None
-    """The beginning of a message that is too long, where that is answered."""
+    """The beginning of a too long message, if only that is answered."""
     reply_ids: list[int] = field(default_factory=list)
-    """Those that were generated; none where a server gives text alone."""
+    """The generated ids; none from a server that returns only text."""
     ended_by: FinishReason | None = None
-    """How the engine ended the reply; None where the text was cut before."""
+    """The engine's finish reason; None if the text was cut before."""
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
-    """Seconds from the claim to it."""
+    """Seconds since the claim."""
     thought_at: float = 0.0
-    """When a sign of thinking was last to be published."""
+    """When the newest empty delta was due."""
 
     @property
     def seconds(self) -> float:
-        """Since the claim."""
+        """Seconds since the claim."""
         return time.monotonic() - self.began
 
     def show(self, text: str) -> None:
@@ -156,13 +156,13 @@ class RunningJob:
             self.fresh.set()
 
     def show_thinking(self, pause: float) -> None:
-        """Have a delta without text published, unless one was in the last seconds."""
+        """Publish an empty delta, unless there was one in the last `pause` seconds."""
         if time.monotonic() - self.thought_at >= pause:
             self.thought_at = time.monotonic()
             self.fresh.set()
 
     def stop(self, end: FenceResult | Literal["release"]) -> None:
-        """Do not go on with this job, and say why."""
+        """Stop this job, with the reason."""
         self.end = end
         if self.generating is not None:
             self.generating.cancel()
@@ -190,27 +190,27 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
         self._woken = asyncio.Event()
-        """There may be something new to sweep."""
+        """Set when there may be something new to sweep."""
         self._prompts = ThreadPoolExecutor(1, "prompts")
         self._is_sick = asyncio.Event()
         self._checking: asyncio.Task[None] | None = None
         self._failed_here = Bounded[str, int](_FAILED_JOBS)
-        """Job id -> how often it was left to another core after it failed here."""
+        """Job id -> how often it was left to another core after a failure here."""
         self._pause_until = 0.0
-        """Until then, by the monotonic clock, nothing is claimed."""
+        """Nothing is claimed before this time of the monotonic clock."""
         self.fault = ""
-        """Why this core cannot compute; empty while it can."""
+        """Why this core cannot compute; empty: it can."""
 
     def measure(self) -> None:
-        """Say how this core is, before a scrape."""
+        """Update the metrics of this core."""
         metrics.JOBS_RUNNING.labels(self._settings.lane).set(len(self._running))
         metrics.set_engine(self._engine.stats())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve the lane until `stop` is set, then finish the jobs in hand or hand them back.
+        """Serve the lane until `stop` is set, then finish the running jobs or hand them back.
 
-        Raises EngineError where the engine cannot compute: the core has then handed back its jobs
-        and withdrawn from its lane, and its supervisor should restart it.
+        EngineError if the engine cannot compute: the core has then handed back its jobs and
+        withdrawn from its lane, and its supervisor should restart it.
         """
         background = [
             asyncio.create_task(
@@ -258,14 +258,14 @@ class Worker:
         metrics.TAKEOVERS.inc(sweep.taken_over)
         if sweep.taken_over:
             log.warning("took over from a core that went away", jobs=sweep.taken_over)
-        # of a lease that another core takes now, only a later sweep knows
+        # a lease that another core takes now can only be seen by a later sweep
         longest = min(self._settings.idle, self._settings.lease / 2)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(sweep.due_in, longest)):
                 await self._woken.wait()
 
     async def _renew(self) -> None:
-        asked = dict(self._running)  # a job may be claimed again before the answer is here
+        asked = dict(self._running)  # a job may be claimed again before the result arrives
         results = await self._queue.renew([running.claim for running in asked.values()])
         for job, result in results.items():
             if result != "ok":
@@ -278,12 +278,12 @@ class Worker:
             self._slot_free.clear()
             await self._slot_free.wait()
             return
-        if await self._claim_some(slots) < slots:  # that was all there is
+        if await self._claim_some(slots) < slots:  # the lane has no more
             await self._queue.wait(self._settings.lane, self._settings.idle)
             self._woken.set()
 
     async def _claim_some(self, most: int) -> int:
-        """Claim the jobs that are ready; a claim under way at a stop is not lost."""
+        """Claim ready jobs; a claim that a stop interrupts is not lost."""
         claiming = asyncio.ensure_future(
             self._queue.claim(self._settings.lane, self._settings.name, most)
         )
@@ -310,32 +310,32 @@ class Worker:
 
     @staticmethod
     def _stop(running: RunningJob, result: FenceResult, step: str) -> None:
-        """Go on no further with a job that `step` said is not wanted, or not ours."""
+        """Stop a job that, by the result of `step`, is not wanted or not ours."""
         if result == "fenced":
             metrics.FENCED.labels(step).inc()
         running.stop(result)
 
     def _free_slots(self) -> int:
-        """How many more jobs the engine would take, beside those on their way to it."""
+        """The number of jobs that the engine could take, beyond those on their way to it."""
         stats = self._engine.stats()
         on_their_way = len(self._running) - stats.running - stats.waiting
         return stats.slots - max(on_their_way, 0)
 
     async def _finish(self) -> None:
-        """Go on with the jobs in hand for a while, and hand back the rest."""
+        """Go on with the running jobs for a while, and hand back the rest."""
         if self._tasks and not self.fault:
             await asyncio.wait(self._tasks, timeout=self._settings.drain)
         for running in self._running.values():
             running.stop("release")
         if self._tasks:
-            # what has not let go by then, of an engine that hangs, say, is another's anyway
+            # a job that has not ended by then, as of a hanging engine, goes to another core anyway
             await asyncio.wait(self._tasks, timeout=self._settings.lease)
         await cancel(*self._tasks)
 
     # -- one job --------------------------------------------------------------------------------
 
     async def _answer(self, running: RunningJob) -> None:
-        """Bring one job to its end. The one place that catches whatever goes wrong with it."""
+        """Answer one job. The only place that catches every error of a job."""
         claim, outcome = running.claim, "failed"
         job = {"job": claim.job.id, "thread": str(claim.job.thread), "attempt": claim.attempt}
         try:
@@ -381,7 +381,7 @@ class Worker:
         return "failed"
 
     async def _check_engine(self) -> None:
-        """Find out whether the engine computes anything; several failures share one check."""
+        """Check whether the engine computes anything; several failures share one check."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._generate_one_token())
         await asyncio.shield(self._checking)
@@ -406,7 +406,7 @@ class Worker:
         self._is_sick.set()
 
     async def _should_leave_to_others(self, job: str) -> bool:
-        """Whether a job failed here, and another core serves the lane; a few times only."""
+        """Whether to hand a failed job to another core of the lane; `_LEFT_TO_OTHERS` times."""
         times = self._failed_here.get(job, _LEFT_TO_OTHERS)
         if times >= _LEFT_TO_OTHERS or await self._queue.cores(self._settings.lane) < 2:
             return False
@@ -415,7 +415,7 @@ class Worker:
         return True
 
     def _log_end(self, running: RunningJob, done: Done | None, job: Mapping[str, object]) -> None:
-        """The one line that a job leaves in the log; what was said is struck out by default."""
+        """Log the end of a job, in one line; its content is removed by default."""
         waited, seconds = round(running.claim.waited, 3), round(running.seconds, 3)
         if done is None:
             log.info("left to others", why=running.end, waited=waited, seconds=seconds, **job)
@@ -460,7 +460,7 @@ class Worker:
         except TurnTooLong:
             if not (resume or thought):
                 raise
-            # it has all the room there is: it stays as it stands, and is not gone on with again
+            # it fills the whole context: it stays as it is, and cannot be continued again
             done = Done(resume, "stop", Usage(0, 0), in_thought=not resume)
             return await self._commit(running, window, Prompt((), 0, {}), done)
         dialogue = running.dialogue
@@ -490,7 +490,7 @@ class Worker:
     async def _trace(
         self, running: RunningJob, turns: list[Turn], prompt: Prompt, done: Done
     ) -> Trace | None:
-        """How the reply was made, where that may be kept; not of one that is no whole answer."""
+        """The trace of a whole reply, if it may be kept; else None."""
         if not done.collected or not done.text or done.finish_reason not in ("stop", "length"):
             return None
         trace = traced(running.claim.job, running.dialogue, turns[prompt.dropped :], prompt, done)
@@ -503,7 +503,7 @@ class Worker:
         return replace(trace, reply_ids=(*running.reply_ids, *([] if end is None else [end])))
 
     async def _count_tokens(self, running: RunningJob, window: Window, text: str) -> Done | None:
-        """Count the tokens of texts: the answer is the measurement."""
+        """Count the tokens of texts: the reply is their counts."""
         counts = await self._in_thread(partial(count_tokens, running.dialogue, text))
         done = Done(counts, "stop", Usage(0, 0), running.dialogue.spec.name)
         return await self._commit(running, window, Prompt((), 0, {}), done)
@@ -511,7 +511,7 @@ class Worker:
     async def _build_prompt(
         self, running: RunningJob, rules: Rules, turns: list[Turn], resume: str, thought: str
     ) -> Prompt:
-        """The prompt; a long one is built in another thread, not to stop the event loop."""
+        """The prompt; a long one is built in a thread, so that it does not block the event loop."""
 
         def build() -> Prompt:
             dialogue = running.dialogue = self._dialogues.of(rules)
@@ -529,13 +529,13 @@ class Worker:
         return await self._in_thread(build)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do something that may take long on the thread for prompts."""
+        """Run long work in the thread for prompts."""
         return await asyncio.get_running_loop().run_in_executor(self._prompts, work)
 
     async def _stream(
         self, running: RunningJob, prompt: Prompt, reply: Reply
     ) -> FinishReason | None:
-        """Generate and publish; why the reply ended, or None where it is not ours any more."""
+        """Generate and publish; the finish reason, or None if the job is not ours any more."""
         if running.end == "ok":
             running.generating = asyncio.create_task(self._generate(running, prompt, reply))
             await self._publish_during(running, running.generating)
@@ -595,7 +595,7 @@ class Worker:
             delta = Delta(running.published, text)
             result = await self._queue.publish(running.claim, delta, running.spent)
         except StoreUnavailable:
-            running.pending = text + running.pending  # with the next, when Redis is back
+            running.pending = text + running.pending  # published with the next text
             return
         running.published += len(text)
         if result != "ok":
@@ -610,8 +610,8 @@ class Worker:
         reply: Reply | None = None,
         trace: Trace | None = None,
     ) -> Done | None:
-        """Keep a reply. Its thought is kept where it ended in that, and Continue goes on inside it,
-        and where the model's template wants it back."""
+        """Store a reply. Its thought is stored only if the reply ended in it, so that Continue can
+        go on with it, or if the model's template needs it."""
         job, dialogue = running.claim.job, running.dialogue
         counts = missing_counts(window, prompt, dialogue.fingerprint)
         keeps = done.in_thought or dialogue.keeps_thoughts
@@ -634,7 +634,7 @@ class Worker:
             trace=trace,
         )
         result = await self._retry_while_away(lambda: self._queue.commit(running.claim, commit))
-        if result == "cancelled":  # stopped between the last token and here
+        if result == "cancelled":  # stopped after the last token
             stopped = replace(done, finish_reason="cancelled")
             return await self._commit(running, window, prompt, stopped, reply)
         if result == "fenced":
@@ -642,6 +642,6 @@ class Worker:
         return done if result == "ok" else None
 
     async def _retry_while_away(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Take a step that ends a job, retried for as long as the lease may last."""
+        """Run the last step of a job, retried for as long as its lease can last."""
         until = time.monotonic() + self._settings.lease
         return await retry_while_away(step, lambda: time.monotonic() <= until, self._settings.retry)

@@ -34,7 +34,7 @@ from bots.relay import Relay
 from bots.services import open_relay, open_stores
 from core.alignment.examples import Encoded
 from core.alignment.losses import Batch, token_log_probs
-from core.alignment.ppo_training import ON_POLICY, Wanted, generate_replies
+from core.alignment.ppo_training import ON_POLICY, RolloutRequest, generate_replies
 from core.dialogue import Dialogue
 from core.errors import StoreUnavailable
 from core.evaluation.counting import Side, count
@@ -134,7 +134,7 @@ class Workshop:
         """An answer to each prompt, by our own engine."""
         ids = [self.dialogue.prompt(prompt.turns, low_water=1.0).ids for prompt in prompts]
         stop_ids, end = self.dialogue.stop_ids, self.dialogue.end
-        wanted = Wanted(ids, REPLY, stop_ids, end, seed, sampling)
+        wanted = RolloutRequest(ids, REPLY, stop_ids, end, seed, sampling)
         return [
             WrittenReply(one, self._read(one))
             for one in generate_replies(self.model(adapter), wanted)

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from core.access_policy import Policy
 from core.dialogue import Dialogue
 from core.models.catalogue import CATALOGUE
-from core.ports import Engine, RuleBook
+from core.ports import Engine, RuleBook, Stores
 from core.queue_types import Claim, Commit, Delivery, Receipt, Regeneration, Submission
 from core.types import Delta, Done, Failed, FinishReason, ReplyEvent, ThreadKey, Turn, Usage
 from core.worker import Worker, WorkerSettings
@@ -25,7 +25,7 @@ from storage.feedback import RedisFeedback, RedisPreferences
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
 from storage.rules import RedisRules
-from storage.shared import RedisOutbox, RedisSecrets
+from storage.shared import RedisLeases, RedisOutbox, RedisSecrets
 from storage.store import Store
 from tests.open_access import OPEN_RULES
 from tests.waiting import until
@@ -71,6 +71,19 @@ class StoreFixture:
         self.feedback = RedisFeedback(self.store)
         self.outbox = RedisOutbox(self.store)
         self.preferences = RedisPreferences(self.store, RedisRules(self.store, self.policy))
+
+    def of_a_platform(self) -> Stores:
+        """The stores of a platform's process."""
+        return Stores(
+            self.queue,
+            self.history,
+            self.deliveries,
+            RedisLeases(self.store),
+            self.secrets,
+            self.outbox,
+            self.feedback,
+            self.preferences,
+        )
 
     @classmethod
     def over(cls, redis: Redis, **options: Any) -> StoreFixture:

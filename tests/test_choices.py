@@ -191,7 +191,7 @@ async def test_a_thread_chooses_its_model_and_persona_in_the_menu_under_a_reply(
     view = await picker(slack, ts, "echo: good morning")
     model, persona = (block["element"] for block in view["blocks"])
     labels = [option["text"]["text"] for option in model["options"]]
-    assert labels == ["the usual one here", "house", "gone (away)"]
+    assert labels == ["the default here", "house", "gone (away)"]
     assert [option["value"] for option in persona["options"]] == ["default", "brief"]
     slack.slack.submit("U2", view, chosen(model="house", persona="brief"))
     await whispered(slack, "U2", "From now on in this conversation: house.")

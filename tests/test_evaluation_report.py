@@ -164,10 +164,13 @@ def judged(
 def test_the_table_states_its_limits(tmp_path: Path) -> None:
     said = judged(tmp_path / "1", PEOPLE, A * 47 + TIE * 30 + B * 23)
     assert "rinna-ppo won more prompts than chance explains (p = 0.006)." in said
-    assert "70 decided prompts see a true 60 % in 4 of 10 cases, and a true" in said
+    assert (
+        "With 70 decided prompts, a true win rate of 60 % is found in 4 of 10 cases, and one"
+        in said
+    )
     said = judged(tmp_path / "2", PEOPLE, A * 40 + B * 40)
     assert "does not show which model is better (p = 1.000)" in said
-    assert "80 decided prompts see a true 60 % in 4 of 10 cases" in said
+    assert "With 80 decided prompts, a true win rate of 60 % is found in 4 of 10 cases" in said
     said = judged(tmp_path / "3", PEOPLE, B * 30)
     assert "rinna-sft-v2 won more prompts" in said
     said = judged(tmp_path / "4", PEOPLE, A + B, answers=5)

@@ -20,7 +20,7 @@ from core.alignment import Options, Work
 from core.alignment.align import align
 from core.alignment.examples import Encoded
 from core.alignment.losses import Batch, reply_log_probs
-from core.alignment.ppo_training import Wanted, generate_replies
+from core.alignment.ppo_training import RolloutRequest, generate_replies
 from core.dialogue import Dialogue
 from core.models.adapters import read_adapter
 from core.models.catalogue import find_named
@@ -104,7 +104,8 @@ class House:
     ) -> list[Encoded]:
         prompts = [self.prompt(text) for text in texts]
         stop_ids, end = self.dialogue.stop_ids, self.dialogue.end
-        return generate_replies(self.model(adapter), Wanted(prompts, REPLY, stop_ids, end, seed))
+        request = RolloutRequest(prompts, REPLY, stop_ids, end, seed)
+        return generate_replies(self.model(adapter), request)
 
     def align(self, data: Path, method: Any, **options: Any) -> Path:
         known = {"batch": 32, "micro": 32, "rank": 8, "alpha": 16.0, "reply": REPLY, "steps": 0}

@@ -77,9 +77,9 @@ def threads(platform: str | None, as_json: bool) -> None:
 @click.argument("thread")
 @as_json
 def show(thread: str, as_json: bool) -> None:
-    """Print a conversation, with what the model of its newest reply would read now.
+    """Print a conversation, marked with what its model would read with the next question.
 
-    + is read with the next question, - no longer fits, ? no core has counted yet.
+    + is read, - no longer fits, ? was not counted yet by a core.
     """
     key = _thread(thread)
 
@@ -174,7 +174,7 @@ def export(person: str, place: str) -> None:
 @click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
 @as_json
 def audit(where: str, most: int, as_json: bool) -> None:
-    """List who reset, forgot, changed or read what in a place, newest first."""
+    """List the resets, exports, changes and reads in a place, newest first."""
     place = parse_place(where)
 
     async def work(stores: Stores, _: Settings) -> None:
@@ -216,12 +216,13 @@ def feedback(where: str, most: int, as_json: bool) -> None:
 @click.argument("where", metavar="PLACE")
 @click.option("--as", "form", type=click.Choice(["dpo", "kto"]), required=True, help="TRL's form.")
 @click.option("--out", type=click.Path(path_type=Path), help="A file; else they are printed.")
-@click.option("--weak", is_flag=True, help="Also from replies that people had written anew.")
+@click.option("--weak", is_flag=True, help="Also from regenerated replies.")
 @click.option("--held-out", type=click.FloatRange(0, 0.5), default=0.1, show_default=True)
 def preferences(where: str, form: Form, out: Path | None, weak: bool, held_out: float) -> None:
-    """Write what people chose in a place as a data set for `henji align`, and others' tools.
+    """Write people's preferences in a place as a data set for `henji align` and other tools.
 
-    Pairs (dpo) are duels that were won; rated replies (kto) are these, both bad, and thumbs. With
+    Pairs (dpo) come from won duels; rated replies (kto) also from duels with two bad answers and
+    from thumbs. With
     --out, the share --held-out of the threads goes into a second file, FILE.test.jsonl.
     """
     place = parse_place(where)
@@ -253,7 +254,7 @@ def preferences(where: str, form: Form, out: Path | None, weak: bool, held_out: 
 )
 @click.argument("where", metavar="PLACE")
 @click.argument("words", metavar="[NAME [VALUE|default]]", nargs=-1)
-@click.option("--effective", is_flag=True, help="Every rule that holds there, and its source.")
+@click.option("--effective", is_flag=True, help="Every rule in force there, and its source.")
 @as_json
 def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -> None:
     """Show or set the rules of a space or a channel. They apply at once."""
@@ -324,7 +325,7 @@ def _show_effective(place: Place, as_json: bool) -> None:
 @click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
 @as_json
 def dead(most: int, as_json: bool) -> None:
-    """List the replies that were given up, newest first."""
+    """List the failed replies, newest first."""
 
     async def work(stores: Stores, _: Settings) -> None:
         for letter in await stores.queue.dead(most):
@@ -342,7 +343,7 @@ def dead(most: int, as_json: bool) -> None:
 @admin.command(epilog=example("henji admin requeue 0/1766000000000-0"))
 @click.argument("letter", metavar="ID")
 def requeue(letter: str) -> None:
-    """Queue a reply again that was given up. `henji admin dead` lists the ids."""
+    """Queue a failed reply again. `henji admin dead` lists the ids."""
 
     async def work(stores: Stores, settings: Settings) -> None:
         found = await _letter(stores, letter)

@@ -1,4 +1,4 @@
-"""``henji align``: what people liked, into an adapter."""
+"""``henji align``: train an adapter on people's preferences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RATES = {"sft": 2e-4, "dpo": 5e-5, "kto": 5e-5, "reward": 1e-4, "ppo": 2e-5}
 """AdamW's, for adapters of rank 16 on models of some billion parameters."""
 
 _TRAIN = ""
-"""What --reward is without a folder."""
+"""The value of --reward without a folder."""
 
 _count = click.IntRange(min=1)
 
@@ -51,18 +51,18 @@ _count = click.IntRange(min=1)
 @click.option("--beta", type=click.FloatRange(min=0, min_open=True), default=0.1)
 @click.option("--kl", type=click.FloatRange(min=0), default=0.05, help="PPO's price of a nat.")
 @click.option("--rank", type=_count, default=16, help="The adapter's rank; alpha is twice that.")
-@click.option("--layers", type=_count, help="Change only the last so many.")
+@click.option("--layers", type=_count, help="Train only the last N layers.")
 @click.option("--longest", type=_count, default=1024, help="Tokens of an example, at most.")
 @click.option("--reply", type=_count, default=128, help="Tokens of a reply that PPO generates.")
 @click.option("--held-out", type=click.FloatRange(0, 0.5), default=0.1, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0)
 def align(**given: Any) -> None:
-    """Make MODEL better with what people liked.
+    """Train MODEL on people's preferences.
 
     Trains a LoRA adapter on one GPU, or a small model on a CPU. The examples are in TRL's
     conversational format: prompt, chosen, rejected for dpo and for --reward; prompt, completion,
-    label for kto; either for sft; prompt alone is enough for ppo. A run that was broken off goes
-    on from its last checkpoint.
+    label for kto; either for sft; prompt alone is enough for ppo. An interrupted run goes on from
+    its last checkpoint.
     """
     settings = open_settings(log_level="error")
     work = _work(given, settings)
@@ -92,7 +92,7 @@ def _work(given: dict[str, Any], settings: Settings) -> Work:
 
 
 def _method(method: str | None, reward: str | None) -> tuple[Any, Path | None]:
-    """What to do, and PPO's reward model."""
+    """The method, and PPO's reward model."""
     if method is None and reward == _TRAIN:
         return "reward", None
     if method is None:

@@ -23,7 +23,7 @@ FORGOTTEN = "(not remembered any more)"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A duel of the two models, with its question, and votes under other names."""
+    """A duel of the two models, with its question, and its voters' pseudonyms."""
 
     duel: StoredDuel
     question: Turn
@@ -33,7 +33,7 @@ class Judged:
 def compare_votes(
     settings: Settings, names: tuple[str, str], place: Place, by: str, seed: int, out: Path | None
 ) -> None:
-    """Make a comparison's directory of what people have voted in a place, and print its table."""
+    """Write the votes of a place as a comparison's directory, and print its table."""
     found = asyncio.run(_read(settings, names, place, by))
     told = hashlib.sha256(repr([(one.duel.job, one.raters) for one in found]).encode())
     told.update(repr([sorted(one.duel.votes.items()) for one in found]).encode())
@@ -50,7 +50,7 @@ def compare_votes(
 async def _read(
     settings: Settings, names: tuple[str, str], place: Place, by: str
 ) -> Sequence[Judged]:
-    """The duels of the two models that somebody voted on. OperatorError where there are none."""
+    """The duels of the two models that have votes. OperatorError where there are none."""
     async with open_stores(settings) as stores:
         await stores.audit.append(place, by, "read", "votes")
         every = [duel async for duel in stores.preferences.duels(place)]
@@ -88,7 +88,7 @@ def _fill(record: Record, first: str, place: Place, found: Sequence[Judged]) -> 
 
 
 def _sides(duel: StoredDuel, first: str) -> tuple[Side, Side]:
-    """Whose answers were shown as A and as B."""
+    """The sides whose answers were shown as A and as B."""
     return ("a", "b") if duel.answers[0].model == first else ("b", "a")
 
 
@@ -104,7 +104,7 @@ def _winner(duel: StoredDuel, person: str, sides: tuple[Side, Side]) -> Winner:
 
 
 def check_names(a: str | None, b: str | None) -> tuple[str, str]:
-    """UsageError where they are not two models."""
+    """UsageError unless they are two different models."""
     if a is None or b is None:
         raise UsageError("two models are compared: name A and B")
     if a == b:

@@ -1,4 +1,4 @@
-"""What the commands share: reading the settings and the input, and examples in help texts."""
+"""Shared by the commands: reading the settings and the input, and examples in help texts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def operator_name() -> str:
 
 
 def print_text(text: str) -> None:
-    """Print what people or a model may have written."""
+    """Print text by people or a model, without control characters."""
     click.echo(printable_block(text))
 
 
@@ -102,7 +102,7 @@ def progress(what: str) -> Iterator[None]:
 
 
 def read_input(read: Callable[[], str]) -> str:
-    """What `read` returns of standard input; UsageError if it is not text."""
+    """The text that `read` returns from standard input; UsageError if it is not text."""
     try:
         words = read()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""``henji compare``: the command line. What it does is in `bots.cli.comparison`."""
+"""``henji compare``: the command line. The work is in `bots.cli.comparison`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _FILE = click.Path(path_type=Path)
 @click.argument("a", required=False)
 @click.argument("b", required=False)
 @click.option("--prompts", type=_FILE, metavar="FILE", help="The prompts: JSONL.")
-@click.option("--answers-a", type=_FILE, metavar="FILE", help="A's answers, if they are there.")
-@click.option("--answers-b", type=_FILE, metavar="FILE", help="B's answers, if they are there.")
+@click.option("--answers-a", type=_FILE, metavar="FILE", help="A's answers, if they exist already.")
+@click.option("--answers-b", type=_FILE, metavar="FILE", help="B's answers, if they exist already.")
 @click.option(
     "--judge",
     "judges",
@@ -33,7 +33,7 @@ _FILE = click.Path(path_type=Path)
     metavar="JUDGE",
     help="people, rule:NAME, reward:DIR or an OpenAI-compatible server's URL; may be repeated.",
 )
-@click.option("--judge-model", metavar="NAME", help="What the server calls the judge.")
+@click.option("--judge-model", metavar="NAME", help="The judge's name on the server.")
 @click.option(
     "--raters", type=click.IntRange(1, 100), default=1, show_default=True, help="How many people."
 )
@@ -41,7 +41,7 @@ _FILE = click.Path(path_type=Path)
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Of the page for people; by default one that is free.",
+    help="Of the page for people; by default a free one.",
 )
 @click.option(
     "--from-channel",
@@ -50,8 +50,10 @@ _FILE = click.Path(path_type=Path)
     help="Count the votes of duels there: platform:space or platform:space:channel.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**53), default=7, show_default=True)
-@click.option("--out", type=_FILE, metavar="DIR", help="Where all is kept: compare-A-B.")
-@click.option("--recount", type=_FILE, metavar="DIR", help="Count what DIR holds anew.")
+@click.option(
+    "--out", type=_FILE, metavar="DIR", help="The directory of the comparison: compare-A-B."
+)
+@click.option("--recount", type=_FILE, metavar="DIR", help="Count the verdicts in DIR again.")
 def compare(
     a: str | None,
     b: str | None,
@@ -70,8 +72,8 @@ def compare(
     """Compare two models on the same prompts.
 
     Both models answer, judges judge, and a table is printed: win, tie, loss, and what it can show.
-    A report to look at, and all that was said, are kept in a directory; a run that was broken off
-    goes on where it stopped. Without A and B, more judges judge what the directory has.
+    A report, and everything that was said, are kept in a directory; an interrupted run goes on
+    where it stopped. Without A and B, more judges judge the answers in the directory.
     """
     # only this process reads it: a bot has no use for the evaluation
     from bots.cli.channel_votes import check_names, compare_votes
@@ -80,7 +82,7 @@ def compare(
     settings = open_settings(log_level="warning")
     if recount is not None:
         if a or prompts or judges or out:
-            raise UsageError("--recount counts what is there: it goes with no other option")
+            raise UsageError("--recount counts existing verdicts: it goes with no other option")
         show(settings, recount)
         return
     if place is not None:

@@ -1,4 +1,4 @@
-"""The work of ``henji compare``: models and judges, brought together around a record."""
+"""The work of ``henji compare``: models answer, judges judge, and a record keeps all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Candidate:
 
     name: str
     answers: Path | None
-    """A file with its answers; None: it is to give them."""
+    """A file with its answers; None: they are generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def run(
     prompts: Path,
     out: Path | None,
 ) -> None:
-    """Compare two models, or go on with it. Raises OperatorError with one sentence."""
+    """Compare two models, or go on with an interrupted comparison."""
     asked, source = read_prompts(prompts)
     if candidates[0].name == candidates[1].name:
         raise UsageError(f"A and B are both {candidates[0].name}: there is nothing to compare")
@@ -93,9 +93,9 @@ def run(
 
 
 def judge_again(settings: Settings, options: CompareOptions, directory: Path) -> None:
-    """Have what a directory holds judged by more judges."""
+    """Have the answers in a directory judged by more judges."""
     if not options.judges:
-        raise UsageError("--judge names no judge of what is there")
+        raise UsageError("--judge is missing: it names who judges the answers")
     known = Record.read(directory)
     missing = [
         prompt.id
@@ -105,14 +105,14 @@ def judge_again(settings: Settings, options: CompareOptions, directory: Path) ->
     ]
     if missing:
         raise UsageError(
-            f"{directory} lacks {len(missing)} answers: the command that began it goes on with it"
+            f"{directory} lacks {len(missing)} answers: run the command that began it again"
         )
     _run_interruptible(_compare(settings, options, known.setup, known.prompts, (), directory))
     show(settings, directory)
 
 
 def show(settings: Settings, directory: Path) -> None:
-    """Count what a directory holds, print the table, and write the report."""
+    """Count the verdicts in a directory, print the table, and write the report."""
     record = Record.read(directory)
     comparison = recount(record)
     for line in table_lines(_say_in("en"), comparison):
@@ -132,7 +132,7 @@ def _say_in(language: Language) -> Say:
 
 
 def _file_name_part(name: str) -> str:
-    """A model's name, fit to be a part of a file's name."""
+    """A model's name, made safe for a file's name."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
 
 
@@ -143,7 +143,7 @@ def _run_interruptible(work: Awaitable[None]) -> None:
     try:
         asyncio.run(wait())
     except KeyboardInterrupt:
-        print_status("broken off: the same command goes on from here")
+        print_status("interrupted: the same command goes on from here")
         raise
 
 
@@ -156,7 +156,7 @@ async def _compare(
     directory: Path,
 ) -> None:
     async with AsyncExitStack() as stack:
-        # a judge that is not there is told before two models have answered for hours
+        # a missing judge is reported before two models have answered for hours
         judges = [await _judge(settings, options, setup, name, stack) for name in options.judges]
         record = stack.enter_context(Record.open(directory, setup, prompts))
         for side, contestant in zip(SIDES, sides, strict=False):
@@ -174,7 +174,7 @@ class _Contestant:
     """One side, ready to answer."""
 
     details: dict[str, Any]
-    """What is needed to have the same answers again."""
+    """Everything that is needed to reproduce the answers."""
     spec: ModelSpec | None
     answers: Path | None
 
@@ -204,7 +204,7 @@ def _details(settings: Settings, spec: ModelSpec, prompts: Sequence[Prompt]) -> 
 
 
 def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
-    """Which weights they are, as far as this machine can tell."""
+    """The identity of the weights, as far as this machine knows it."""
     directory = model_directory(spec, settings, print_status)
     known: dict[str, Any] = {}
     if (directory / PULL_RECORD).exists():
@@ -215,7 +215,7 @@ def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
 
 
 def adapter_details(directory: Path, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Which adapter it is, and what it was trained on, where its manifest tells."""
+    """The adapter's digest, and its rewards and training prompts, if it has a manifest."""
     known: dict[str, Any] = {"adapter_weights": _sha256(directory / ADAPTER_WEIGHTS)}
     if manifest := read_manifest(directory):
         words = set(manifest.words)
@@ -251,7 +251,7 @@ def _check_models_differ(settings: Settings, sides: Sequence[_Contestant]) -> No
 
 
 async def _answer(settings: Settings, record: Record, side: Side, contestant: _Contestant) -> None:
-    """Have one model answer what it has not answered yet."""
+    """Have one model answer the prompts that it has not answered yet."""
     missing = [prompt for prompt in record.prompts if (prompt.id, side) not in record.answers]
     if not missing:
         return
@@ -302,7 +302,7 @@ class _Judge:
 async def _judge(
     settings: Settings, options: CompareOptions, setup: Setup, name: str, stack: AsyncExitStack
 ) -> _Judge:
-    """UsageError where there is no such judge, OperatorError where it is not there."""
+    """UsageError for an unknown judge, OperatorError for one that does not work."""
     kind, _, which = name.partition(":")
     match kind:
         case "people" if not which:
@@ -342,7 +342,7 @@ def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
         if digest in side.get("rewards", ()):
             raise UsageError(
                 f"{side['name']} was trained to please the reward model {directory}, "
-                "which cannot judge it then"
+                "so it cannot judge it"
             )
     name = f"reward:{directory.name} ({digest[:8]})"
     config = JudgeConfig(name, "reward", both_orders=False, details={"weights": digest})
@@ -410,7 +410,7 @@ def _people(options: CompareOptions) -> _Judge:
 
 
 class Progress:
-    """How far something is, on standard error: in place on a terminal, else at each tenth."""
+    """Shows progress on standard error: in place on a terminal, else at each tenth."""
 
     def __init__(self, what: str) -> None:
         self._what = what

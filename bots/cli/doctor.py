@@ -24,11 +24,10 @@ from core.errors import OperatorError, install_command
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
 from core.models.embedded import embedded_gguf
-from core.ports import Deliveries, History, JobQueue
+from core.ports import Deliveries, History, JobQueue, Secrets
 from core.queue_types import OPENED, Delivery, Submission
 from core.settings import Settings
 from core.types import Cancelled, Delta, Done, Failed, Started, ThreadKey, Turn
-from storage.shared import RedisSecrets
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
@@ -56,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check, and the name of what it looks at."""
+    """One check, and the name of its subject."""
 
     about: str
     run: Callable[[], Awaitable[Finding]]
@@ -122,7 +121,7 @@ def check_redis_info(info: dict[str, str | int], where: str) -> Finding:
     number = str(info.get("valkey_version") or info["redis_version"])
     here = f"{name} {number} {where}"
     if tuple(map(int, str(info["redis_version"]).split(".")[:2])) < OLDEST_REDIS:
-        return Finding("Redis", "fault", f"{here} is too old: 6.2 is the oldest that serves")
+        return Finding("Redis", "fault", f"{here} is too old: 6.2 is the oldest that works")
     if info.get("role") == "slave":
         return Finding("Redis", "fault", f"{here} is a replica: give REDIS_URL its primary")
     if info.get("maxmemory_policy", "noeviction") != "noeviction":
@@ -176,7 +175,7 @@ async def answer(settings: Settings, role: Role) -> Finding:
 
 
 async def _without_core(stores: Stores, lane: str, role: Role) -> Finding:
-    """Where bots run or people wait, a core that is down is a fault."""
+    """A missing core is a fault where bots run or messages wait."""
     waiting = (await stores.queue.load(lane)).waiting
     if role == "bot" or waiting:
         waits = f", and {waiting} messages wait" if waiting else ""
@@ -187,7 +186,7 @@ async def _without_core(stores: Stores, lane: str, role: Role) -> Finding:
 
 
 def model(settings: Settings) -> Finding:
-    """Whether the model's files are here. They are not read."""
+    """Whether the model's files exist here. They are not read."""
     if settings.engine == "echo":
         return Finding("model", "ok", "the echo engine needs none")
     try:
@@ -225,7 +224,7 @@ def gpu(settings: Settings) -> Finding:
 
 
 async def platform(name: str, settings: PlatformSettings) -> Finding:
-    """Ask a platform, where there are tokens for it, by `examine` of its `setup_checks.py`."""
+    """Check a platform that has tokens, by `examine` of its `setup_checks.py`."""
     if not settings.has_tokens:
         return Finding(settings.title, "ok", "no tokens, so no bot there")
     if missing := [package for package in settings.packages if find_spec(package) is None]:
@@ -239,7 +238,7 @@ async def platform(name: str, settings: PlatformSettings) -> Finding:
 
 
 @asynccontextmanager
-async def _open_secrets(settings: Settings) -> AsyncIterator[RedisSecrets]:
+async def _open_secrets(settings: Settings) -> AsyncIterator[Secrets]:
     async with open_stores(settings) as stores:
         yield stores.secrets
 
@@ -263,7 +262,7 @@ class Times:
     first_text: float | None = None
     done: float | None = None
     fault: str = ""
-    """Why there was no reply."""
+    """Why no reply came."""
 
 
 @dataclass

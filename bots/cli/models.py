@@ -87,7 +87,7 @@ def _row(name: str, settings: Settings) -> tuple[str, ...]:
 
 
 def _spec(name: str, settings: Settings) -> ModelSpec:
-    """The model of the settings has their limits; the others have their own."""
+    """The chosen model, with the limits in the settings; any other, with its own limits."""
     chosen = name == settings.model and settings.engine != "echo"
     return find_model(settings) if chosen else find_named(name, settings)
 
@@ -120,7 +120,7 @@ class _Tokens:
 @click.option(
     "--prompt",
     is_flag=True,
-    help="Tokenize the whole prompt that TEXT alone makes.",
+    help="Tokenize the whole prompt of a conversation with only TEXT.",
 )
 @click.argument("text")
 def tokenize(model: str | None, as_json: bool, prompt: bool, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`henji settings` and `henji admin config --effective`: what holds, and where it comes from."""
+"""`henji settings` and `henji admin config --effective`: values in force, and their sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNSET = "-"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One value that holds, as it is printed."""
+    """One value in force, as it is printed."""
 
     name: str
     value: str
@@ -100,9 +100,9 @@ def _plain(value: Any) -> Any:
 
 
 def effective_rules(settings: Settings, layers: dict[str, Rules], held: Rules) -> Iterator[Row]:
-    """Each rule of a place, by the first layer that sets it, else by the settings.
+    """Each rule of a place, from the first layer that sets it, or else from the settings.
 
-    `held`: what the layers come to, under the ceilings.
+    `held`: the merged layers, under the ceilings.
     """
     for name in NAMES:
         found = ((source, getattr(rules, name)) for source, rules in layers.items())

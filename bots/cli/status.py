@@ -21,13 +21,13 @@ from core.settings import Settings
 
 REFRESH_SECONDS = 2.0
 SILENT_SECONDS = 3 * REPORT_SECONDS
-"""After so long without a report a process counts as ended, or as stuck."""
+"""A process without a report for this long counts as dead or stuck."""
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """Everything that is shown, at one moment."""
+    """A snapshot of everything that is shown."""
 
     at: float
     redis: ServerState
@@ -35,7 +35,7 @@ class SystemState:
     oldest_wait: float
     """Seconds."""
     replies: int
-    """In the last minute, of all cores."""
+    """Of all cores in the last minute."""
     processes: Sequence[ProcessReport]
     takes_writes: bool = True
 
@@ -101,12 +101,12 @@ def _as_json(state: SystemState) -> dict[str, Any]:
 
 
 def is_silent(report: ProcessReport, now: float) -> bool:
-    """Whether a process has ended without a word, or is stuck."""
+    """Whether a process seems dead or stuck: its reports have stopped."""
     return now - report.at > SILENT_SECONDS
 
 
 def lines_of(state: SystemState) -> Iterator[str]:
-    """The state for people."""
+    """The state as text."""
     redis = state.redis
     limit = f" of {_bytes(redis.limit)}" if redis.limit else ", without a limit"
     file = "" if redis.file_ok else ", CANNOT WRITE ITS FILE"

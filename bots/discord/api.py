@@ -46,7 +46,7 @@ class DiscordApi:
         """Discord does not accept the bot's token any more."""
 
     async def acquire(self) -> None:
-        """Wait until one more request may go out that discord.py makes by itself."""
+        """Wait until discord.py may send one more request itself."""
         await self._limiter.acquire(GLOBAL, final=False)
 
     # -- messages -------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class DiscordApi:
         notice: bool = False,
     ) -> Json:
         """A new message, or the one that was sent with this nonce a short while ago; a notice goes
-        behind replies.
+        after replies.
         """
         body = {**message_body(text, components), "nonce": nonce, "enforce_nonce": True}
         if reply_to:
@@ -192,7 +192,7 @@ class DiscordApi:
 
 
 def file_hosts() -> frozenset[str]:
-    """Where attachments are: Discord's own hosts, or the server that stands in for Discord."""
+    """The hosts of attachments: Discord's, or the test server's."""
     if host_of(Route.BASE) == "https://discord.com":
         return frozenset(("https://cdn.discordapp.com", "https://media.discordapp.net"))
     return frozenset((host_of(Route.BASE),))

@@ -1,4 +1,4 @@
-"""After a session that could not be resumed: messages written meanwhile in the bot's threads.
+"""Reads the bot's threads for missed messages, after a session that could not be resumed.
 
 Messages that were stored before are recognised by their ids, so reading too much does no harm.
 Edits and deletions made meanwhile are not found.
@@ -23,7 +23,7 @@ from core.queue_types import ThreadSummary
 log = structlog.get_logger()
 
 MAX_THREADS = 200
-"""The most recently active threads; each costs a request."""
+"""The most threads that are read, most recently active first; each costs a request."""
 MAX_AGE = 24 * 3600.0
 """Seconds after which a quiet thread is not read."""
 MAX_MESSAGES = 100
@@ -75,7 +75,7 @@ class CatchUp:
             await self._context.api.acquire()
             found = place.history(limit=MAX_MESSAGES, after=after, oldest_first=True)
             messages = [message async for message in found]
-        except discord.HTTPException as error:  # deleted meanwhile, or closed to the bot
+        except discord.HTTPException as error:  # deleted meanwhile, or not readable by the bot
             log.info("a thread was not caught up", thread=str(summary.thread), code=error.code)
             return
         if len(messages) == MAX_MESSAGES:
@@ -87,8 +87,8 @@ class CatchUp:
                 await self._messages.handle(message)
 
     async def _last_known(self, summary: ThreadSummary, until: float) -> discord.Object:
-        """The newest stored message before this session; one since then may have overtaken others
-        that were missed.
+        """The newest message stored before this session. Later ones do not count: earlier messages
+        may have been missed.
         """
         newest = time_snowflake(datetime.fromtimestamp(until, UTC))
         turns = [stored.turn for stored in await self._context.history.turns(summary.thread)]

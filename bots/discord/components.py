@@ -143,8 +143,9 @@ def actions_of(end: Done | Failed | Cancelled | None) -> Sequence[Action]:
         return ()
     if end.duel and not end.duel.models:
         return tuple(VOTES)
+    resuming: Sequence[Action] = ("continue",) if can_continue(end) else ()
     rating: Sequence[Action] = () if end.duel else ("good", "bad")
-    return ("regenerate", *(["continue"] if can_continue(end) else []), *rating)
+    return ("regenerate", *resuming, *rating)
 
 
 def reason_modal(button: ButtonId, locale: str) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""What every handler of Discord's events uses: the relay, the stores, and answers to one person.
+"""Shared by the handlers of Discord's events: the relay, the stores, and private answers.
 
-A command is stored first (milliseconds) and acknowledged afterwards: a process that died in between
-would otherwise leave “thinking…” with nothing behind it.
+A command is stored first (milliseconds) and acknowledged afterwards. In the other order, a process
+that died in between would leave a “thinking…” that nothing ever replaces.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from core.types import ThreadKey
 log = structlog.get_logger()
 
 STORE_SECONDS = 1.0
-"""How long a command waits for Redis: the first answer to an interaction is due in 3 s."""
+"""The longest that a command waits for Redis: an interaction must be answered in 3 s."""
 ROOM_SECONDS = 1.8
-"""How long a command waits for other commands before it is stored."""
+"""The longest that a command waits for other commands before it is stored."""
 MESSAGE_SECONDS = 5.0
-"""How long a message waits for Redis: nothing has to acknowledge it."""
+"""The longest that a message waits for Redis; it needs no acknowledgement."""
 MAX_COMMANDS, MAX_MESSAGES = 32, 4
-"""How many are stored at a time."""
+"""The most that are stored at a time."""
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Context:
         return locale_for(self.behaviour.locale, told=str(interaction.locale))
 
     def locale_in(self, message: discord.Message) -> str:
-        """With a message Discord tells nothing of the person, and few guilds set a language."""
+        """The guild's language: Discord does not send the author's. Few guilds set one."""
         guild = message.guild.preferred_locale if message.guild else None
         told = "ja" if guild is discord.Locale.japanese else ""
         return locale_for(self.behaviour.locale, told, message.content)
@@ -97,13 +97,13 @@ class Context:
         await self.answer_privately(interaction, say(key, self.locale_of(interaction), **values))
 
     async def model_hosts(self, interaction: Interaction) -> str:
-        """The hosts that are sent what is asked where an interaction was used; empty: none."""
+        """The hosts that receive the questions of an interaction's place; empty: none."""
         space = str(interaction.guild_id or DIRECT)
         place = Place(PLATFORM, space, str(interaction.channel_id or "-"))
         return await self.relay.model_hosts(place.any_thread)
 
     async def tell_outcome(self, interaction: Interaction, outcome: Outcome) -> None:
-        """Answer an interaction with what came of an action."""
+        """Answer an interaction with the outcome of an action."""
         text = outcome.sentence(self.locale_of(interaction))
         await self.answer_privately(interaction, text)
 
@@ -123,7 +123,7 @@ class Context:
         """Tell the person who waits for an answer that something failed."""
         if isinstance(error, discord.HTTPException) and not interaction.response.is_done():
             log.warning("an answer was refused", status=error.status, code=error.code)
-            return  # what Discord does not acknowledge, it does not show either
+            return  # an interaction that was never acknowledged cannot show a text
         key = "store_down" if isinstance(error, StoreUnavailable) else "internal"
         if key == "internal":
             log.error("an interaction failed", error=repr(error), exc_info=error)
@@ -138,7 +138,7 @@ class Context:
         thread = convert.thread_in(interaction.guild_id, interaction.channel, person)
         refusal = await within(self.actions.refusal(actor_of(interaction), thread))
         completes = interaction.type is discord.InteractionType.autocomplete
-        if refusal is not None and not completes:  # who only types is shown nothing
+        if refusal is not None and not completes:  # an autocompletion shows no message
             await self.tell_outcome(interaction, refusal)
         return refusal is None
 
@@ -185,7 +185,8 @@ class Context:
             acknowledgement.given = True
 
     async def store(self, incoming: Incoming) -> Receipt | None:
-        """Submit a message; None where the store did not answer in time, and no reply will come."""
+        """Submit a message; None if the store did not answer in time, so that no reply will
+        come."""
         async with self.messages:
             return await self._submit(incoming, MESSAGE_SECONDS)
 
@@ -205,7 +206,7 @@ class Context:
 
 
 def actor_of(interaction: Interaction) -> Actor:
-    """Who used a command or a button."""
+    """The person who used a command or a button."""
 
     async def manages() -> bool:
         return may_manage(interaction)
@@ -229,7 +230,7 @@ def localized(key: str) -> locale_str:
 
 
 async def _has_room(places: asyncio.Semaphore) -> bool:
-    """Take a place, if one is free soon: with the store's time, it must stay below 3 s."""
+    """Take a place if one becomes free within `ROOM_SECONDS`; with `STORE_SECONDS`, under 3 s."""
     try:
         async with asyncio.timeout(ROOM_SECONDS):
             return await places.acquire()
@@ -238,7 +239,7 @@ async def _has_room(places: asyncio.Semaphore) -> bool:
 
 
 async def within(work: Awaitable[T], seconds: float = STORE_SECONDS) -> T:
-    """The result of a store's work; StoreUnavailable where it is not there in time.
+    """The result of a store's work; StoreUnavailable after `seconds`.
 
     The work is not cancelled: a cancelled Redis command can leave its answer on the connection.
     """
@@ -263,7 +264,7 @@ def may_manage(interaction: Interaction) -> bool:
 
 
 def is_user_installed(interaction: Interaction) -> bool:
-    """Whether the bot is installed for the person alone, and is not where it was used."""
+    """Whether the bot is installed for the person alone, not in the server where it was used."""
     if interaction.guild_id is not None:
         return interaction.is_user_integration() and not interaction.is_guild_integration()
     return interaction.context.private_channel is True

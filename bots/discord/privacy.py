@@ -1,6 +1,6 @@
-"""/privacy: what is stored about a person, to export or to forget.
+"""/privacy: the data stored about a person, to export or to forget.
 
-It is open to all, also to those who may not use the bot: privacy laws give them the right.
+Everybody may use it, even people who may not use the bot: privacy laws give them the right.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Privacy:
         self._context = context
 
     async def show(self, interaction: Interaction) -> None:
-        """Tell what is stored, with the buttons to export and forget it."""
+        """Say which data is stored, with buttons to export and forget it."""
         locale = self._context.locale_of(interaction)
         days = f"{self._context.behaviour.retention_days:g}"
         export = button(EXPORT, say("export_button", locale))
@@ -55,7 +55,7 @@ class Privacy:
         await self._context.answer_privately(interaction, text, (row(*buttons),))
 
     async def _opt_button(self, interaction: Interaction, locale: str) -> Component:
-        """The button against what is kept for training, or for it."""
+        """The button that refuses or allows the use for training."""
         places, actor = _places(interaction), actor_of(interaction)
         out = await within(self._context.actions.has_opted_out(actor, places))
         return button(OPT_IN if out else OPT_OUT, say("opt_in" if out else "opt_out", locale))
@@ -112,7 +112,7 @@ class Privacy:
 
 
 def _places(interaction: Interaction) -> Sequence[Place]:
-    """Where a person's messages are: in this guild, and in direct messages."""
+    """The places of a person's messages: this guild, and direct messages."""
     direct = Place(PLATFORM, DIRECT, str(interaction.user.id))
     if interaction.guild_id is None:
         return (direct,)

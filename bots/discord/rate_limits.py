@@ -1,10 +1,10 @@
-"""How fast the bot may send: as Discord's rate-limit headers allow.
+"""When the bot may send, by Discord's rate-limit headers.
 
 Only the newest text of a growing reply matters, so intermediate edits are never queued:
 `RateLimiter.acquire` returns when one more request may go out, and the text is chosen then. Final
 texts go first, and every bucket keeps room for them.
 
-Before the first header, one request at a time is let through: its answer brings the figures.
+Before the first header, one request at a time is let through: its answer has the figures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESERVED = 2
 """Requests of a bucket that intermediate edits leave: one for a final text, and one because
 discord.py delays the request that took the last."""
 DEFAULT_SECONDS = 1.0
-"""The length of a bucket's window before a header has told it."""
+"""The length of a bucket's window before the first header."""
 MAX_BUCKETS = 4096
 
 
@@ -113,7 +113,7 @@ class RateLimiter:
         return True
 
     def observe(self, key: str, headers: Mapping[str, str], status: int) -> None:
-        """Adopt what an answer's headers say about its bucket."""
+        """Update a bucket by an answer's headers."""
         bucket, now = self._bucket(key), self._clock()
         if status == 429:
             metrics.RATE_LIMITED.labels("discord", key.partition(" ")[0]).inc()
@@ -126,7 +126,7 @@ class RateLimiter:
     def _adjust(self, bucket: Bucket, headers: Mapping[str, str], now: float) -> None:
         left = int(headers["X-RateLimit-Remaining"])
         after = float(headers.get("X-RateLimit-Reset-After", DEFAULT_SECONDS))
-        # an answer that comes late must not give back what others took since
+        # a late answer must not give back requests that others took since
         same = now < bucket.resets and bucket.limit > 1
         bucket.left = min(left, bucket.left) if same else left
         bucket.limit = int(headers.get("X-RateLimit-Limit", bucket.limit))
@@ -134,7 +134,7 @@ class RateLimiter:
         bucket.resets = now + after
 
     def _delay(self, bucket: Bucket, ticket: tuple[bool, int]) -> float | None:
-        """Seconds to wait; None: until the one in front has gone."""
+        """Seconds to wait; None: until the ticket ahead is done."""
         if bucket.waiting[0] != ticket:
             return None
         return bucket.delay(self._clock(), final=not ticket[0])

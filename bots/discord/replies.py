@@ -1,4 +1,4 @@
-"""How a reply reaches its person: in a channel, by the interaction's token, or directly.
+"""Where a reply is posted: in a channel, by the interaction's token, or in direct messages.
 
 A reply to a command uses the interaction's token while that is valid, and continues as ordinary
 messages afterwards. A reply that only its person may see continues in their direct messages. Where
@@ -102,7 +102,7 @@ def _text(value: object) -> str:
 ELSEWHERE = "/"
 """In a message's id: ``channel/message`` for one outside the delivery's own channel."""
 MARGIN = 10.0
-"""Seconds before its end from which a token is not relied upon."""
+"""Seconds before its end at which a token no longer counts as valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class ByDirectMessage:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """No way is left."""
+    """The message cannot be sent."""
 
 
 Destination: TypeAlias = ByToken | InChannel | ByDirectMessage | Unreachable
@@ -155,7 +155,8 @@ def where_to_post(
 def where_to_edit(
     address: ReplyAddress, index: int, message: str, now: float, *, moved: bool = False
 ) -> Destination:
-    """The way to an existing message. `ByDirectMessage`: it is out of reach, send a new one."""
+    """The way to edit an existing message. `ByDirectMessage`: it cannot be edited, send a new
+    one."""
     if ELSEWHERE in message:
         return InChannel(*message.split(ELSEWHERE))
     alone = address.private or address.token_only
@@ -189,7 +190,7 @@ class Acknowledgement:
 
 
 class InteractionTokens:
-    """Which tokens are being acknowledged, and which are invalid; by hash, never the token itself.
+    """The tokens being acknowledged, and the invalid ones; by hash, never the token itself.
 
     A reply can be ready before its interaction is acknowledged, and Discord does not know the token
     until then. A token that was never acknowledged stays unknown.

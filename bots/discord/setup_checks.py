@@ -1,4 +1,4 @@
-"""What is checked before the start, with what to click in the developer portal."""
+"""Checks before the start, with instructions for the developer portal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SECRET = re.compile(r"(/(?:webhooks|interactions)/\d+/)[^/\s?]+")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The bot's account, as Discord tells."""
+    """The bot's account on Discord."""
 
     app: int
     name: str
@@ -52,7 +52,7 @@ class Account:
     shards: int
     """The number that Discord recommends."""
     warning: str = ""
-    """What to change, though the bot can start without it."""
+    """A change that is advised; the bot can start without it."""
 
 
 def invitation(app: int) -> str:
@@ -71,7 +71,7 @@ def invitation(app: int) -> str:
 
 
 async def examine(settings: DiscordSettings, _: OpenSecrets) -> str:
-    """A sentence about a valid token; OperatorError, with what to do, where something is wrong."""
+    """A sentence about a valid setup; OperatorError, with the remedy, for a wrong one."""
     use_server(settings.discord_api_url, settings.discord_gateway_url)
     token = settings.token()
     account = await check_account(token, settings.discord_message_content)
@@ -99,7 +99,7 @@ async def check_account(token: str, wanted: Literal["auto", "on", "off"] = "auto
 
 
 async def check_commands(token: str, guild: int | None) -> str:
-    """The sentence that says why the commands cannot be registered, or none."""
+    """A sentence on why the commands cannot be registered; empty if they can."""
     async with logged_in(token) as client:
         app = client.application_id or 0
         try:
@@ -113,7 +113,7 @@ async def check_commands(token: str, guild: int | None) -> str:
 
 
 def commands_refused(app: int, guild: int | None) -> str:
-    """What to click where the commands cannot be registered."""
+    """Instructions for when the commands cannot be registered."""
     where = f" in the server HENJI_DISCORD_GUILD={guild}" if guild else ""
     also = ", or set the id of another server" if guild else ""
     return (

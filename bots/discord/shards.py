@@ -29,7 +29,7 @@ IDENTIFY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """How many shards there are, and how many this process takes."""
+    """The number of shards, and the most that this process takes."""
 
     count: int
     maximum: int

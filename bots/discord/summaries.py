@@ -33,7 +33,8 @@ class InteractionSource:
         self.recent = context.platform.recent
 
     async def may_read(self, place: ThreadKey, person: str) -> bool:
-        """By the permissions that Discord sends with the interaction, of both."""
+        """By the permissions of the person and the bot, which Discord sends with the
+        interaction."""
         if place.space == DIRECT:
             return place.channel == person
         here, channel = self._interaction, self._interaction.channel
@@ -69,7 +70,7 @@ class InteractionScreen:
             await self._context.api.edit_by_token(app, token, ORIGINAL, first, buttons)
             for part in others:
                 await self._context.api.follow_up(app, token, part, private=True)
-        except discord.HTTPException as error:  # its quarter of an hour is over, say
+        except discord.HTTPException as error:  # for example, its token has expired
             log.info("a summary could not be shown", code=error.code)
 
     def _buttons(self, offer: Offer | None, stops: ThreadKey | None) -> tuple[Component, ...]:

@@ -144,7 +144,8 @@ class SlackApi:
 
     async def post_privately(self, place: ThreadKey, user: str, text: str) -> str:
         """Send a message that only one person sees, in a thread or a channel. Returns its ts."""
-        content = {"channel": place.channel, "thread_ts": place.thread or None, "text": text}
+        thread = place.thread or None
+        content: dict[str, Any] = {"channel": place.channel, "thread_ts": thread, "text": text}
         if not place.channel.startswith("D"):
             sent = await self.call(EPHEMERAL, place, user=user, **content)
             return str(sent["message_ts"])

@@ -156,7 +156,7 @@ class Backfill:
         return await self._is_member(place, person)
 
     async def _is_member(self, place: ThreadKey, person: str) -> bool:
-        members = {"channel": place.channel, "limit": PAGE}
+        members: dict[str, Any] = {"channel": place.channel, "limit": PAGE}
         async for page in self._api.pages("conversations.members", place, **members):
             if person in page["members"]:
                 return True

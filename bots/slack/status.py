@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
 from slack_sdk.errors import SlackApiError
@@ -91,7 +92,7 @@ class StatusIndicator:
 
     async def end_session(self, thread: ThreadKey) -> None:
         """End ``processing``, whichever process began it."""
-        place = {"channel_id": thread.channel, "thread_ts": thread.thread}
+        place: dict[str, Any] = {"channel_id": thread.channel, "thread_ts": thread.thread}
         try:
             await self._api.call(SESSION, thread, status="active", **place)
         except Exception as error:  # the reply matters more

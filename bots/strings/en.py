@@ -19,7 +19,7 @@ ENGLISH: Final[dict[str, str]] = {
     "repeated": "The reply began to repeat itself and was cut there.",
     "thought_cut": (
         "The model was still thinking when it reached its limit, so there is no answer yet. "
-        "“Continue” lets it think on."
+        "“Continue” lets it go on."
     ),
     "thought_over": (
         "The model has thought for as long as it can, and found no answer. "
@@ -27,7 +27,7 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "nothing_said": "The model had nothing to say to that.",
     "ended_by_reset": "This conversation was reset, so the reply ended here.",
-    "ended_by_edit": "The question was edited; the reply starts anew.",
+    "ended_by_edit": "The question was edited, so the reply starts again.",
     "ended_by_delete": "The question was deleted, so the reply ended here.",
     # When there is none
     "no_core": "No language model is running right now. Please try again in a while.",
@@ -45,7 +45,7 @@ ENGLISH: Final[dict[str, str]] = {
     "file_binary": "`{name}` is not text that I can read, so I did not answer.",
     "file_empty": "`{name}` is empty, so I did not answer.",
     "file_failed": "`{name}` could not be loaded, so I did not answer. Please send it again.",
-    "file_gone": "`{name}` is gone, or is closed to me, so I did not answer.",
+    "file_gone": "`{name}` was deleted, or I may not read it, so I did not answer.",
     "file_too_large": (
         "I read at most 256 KB of text in one message, and `{name}` goes beyond that, "
         "so I did not answer."
@@ -66,11 +66,11 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "not_allowed": "I am not set up to answer you here. Please ask whoever runs me.",
     "quota": (
-        "You have used up what you can ask me today; it goes on at {time}. "
+        "You have used up what you can ask me today; you can ask again at {time}. "
         "This message was not taken."
     ),
     "quota_channel": (
-        "This channel has used up what can be asked here today; it goes on at {time}. "
+        "This channel has used up what can be asked here today; you can ask again at {time}. "
         "This message was not taken."
     ),
     "tomorrow": "the start of tomorrow",
@@ -83,9 +83,9 @@ ENGLISH: Final[dict[str, str]] = {
     "files_more": "and {files} more files",
     "ai_notice": "Written by AI ({model}): it may be wrong.",
     "ai_notice_blind": "Written by AI: it may be wrong.",
-    "collects": "What you think of it may be used to train a model; see “What I remember”.",
+    "collects": "Feedback on it may be used to train a model; see “What I remember”.",
     # Two answers to one question
-    "duel_asks": "Two answers: which is better? Which model wrote which is told in the end.",
+    "duel_asks": "Two answers: which is better? The models are named after the vote.",
     "duel_votes": "Votes: {votes}",
     "vote_a": "A",
     "vote_tie": "Tie",
@@ -154,11 +154,11 @@ ENGLISH: Final[dict[str, str]] = {
         "Messages that are edited or deleted are edited or deleted in my memory too."
     ),
     "privacy_training": (
-        "Where admins have turned it on, replies that people rate, vote on or have written anew "
+        "Where admins have turned it on, replies that people rate, vote on or regenerate "
         "are kept with the conversation before them, to train a model. Each such reply says so."
     ),
     "opt_out": "Keep nothing of mine for training",
-    "opt_in": "Let my words be kept for training",
+    "opt_in": "Allow my messages to be kept for training",
     "opted_out": (
         "From now on, nothing with your words or votes is kept to train a model, and what was kept "
         "is gone. A model that was trained before cannot forget."
@@ -244,17 +244,19 @@ ENGLISH: Final[dict[str, str]] = {
     "prompt_too_long": (
         "the system prompt takes {tokens:,} tokens, and half of what the model reads is {most:,}"
     ),
-    "persona_gone": "Conversations that use it go on as their place has it, and say so once.",
+    "persona_gone": (
+        "Conversations that use it go back to the default of their place, and say so once."
+    ),
     # What people choose
     "persona": "The persona that answers here: {persona}.",
-    "choice_usual": "the usual one here",
+    "choice_usual": "the default here",
     "choice_away": "{name} (away)",
     "choice_offered": "To choose from: {names}.",
-    "choice_lost": "“{name}” is not offered here any more: the usual answers.",
+    "choice_lost": "“{name}” is not offered here any more: the default answers.",
     "choice_unknown": "“{name}” is not offered here: nothing was changed.",
-    "choice_refused": "{name} is away: no core runs it now. Nothing was changed.",
+    "choice_refused": "No core runs {name} now. Nothing was changed.",
     "choice_set": "From now on in this conversation: {name}.",
-    "choice_unset": "From now on in this conversation: the usual one here.",
+    "choice_unset": "From now on in this conversation: the default here.",
     "choice_where": (
         "In a thread, the menu under a reply (“Which model answers”) changes it for that thread."
     ),
@@ -290,9 +292,9 @@ ENGLISH: Final[dict[str, str]] = {
     "slack_persona_about": "Which persona answers here, and which ones a thread may choose",
     "slack_privacy_about": "What is remembered, and for how long",
     # On Discord
-    "moved_here": "Your private reply goes on here, for the command’s time is over.",
+    "moved_here": "Your private reply goes on here, because the command has expired.",
     "moved_there": (
-        "The reply takes longer than the command lives: it goes on in your direct messages."
+        "The reply takes longer than a command may: it goes on in your direct messages."
     ),
     "cmd_ask": "ask",
     "cmd_ask_about": "Ask the language model",
@@ -309,11 +311,11 @@ ENGLISH: Final[dict[str, str]] = {
     "cmd_stop": "stop",
     "cmd_stop_about": "Stop the reply that is being written",
     "cmd_regenerate": "regenerate",
-    "cmd_regenerate_about": "Write the newest reply anew",
+    "cmd_regenerate_about": "Write the newest reply again",
     "cmd_model": "model",
     "cmd_model_about": "Which model answers here; choose another for this conversation",
     "cmd_choice": "name",
-    "cmd_choice_about": "What shall answer in this conversation",
+    "cmd_choice_about": "Which one answers in this conversation",
     "cmd_persona": "persona",
     "cmd_persona_about": "Which persona answers here; choose another for this conversation",
     "cmd_privacy": "privacy",
@@ -339,7 +341,7 @@ ENGLISH: Final[dict[str, str]] = {
     "cmd_rules": "rule",
     "cmd_rules_about": "For example: temperature 0.2, or: space person_messages 50",
     "cmd_audit": "audit",
-    "cmd_audit_about": "Who has had what forgotten",
+    "cmd_audit_about": "The audit log: resets, exports and changes",
     "cmd_which": "which",
     "cmd_which_about": "By default the one you are in",
     "cmd_menu_ask": "Ask Henji about this",
@@ -367,8 +369,8 @@ ENGLISH: Final[dict[str, str]] = {
     "no_text_there": "There is no text in that message that I could read.",
     "nothing_to_stop": "Nothing of yours is being written here.",
     "stopping": "Stopping.",
-    "nothing_to_regenerate": "There is no reply here that could be written anew.",
-    "regenerating": "I am writing the newest reply anew.",
+    "nothing_to_regenerate": "There is no reply here that could be written again.",
+    "regenerating": "I am writing the newest reply again.",
     "admins_only": "Only admins can do that.",
     "not_in_thread": "Use this inside a thread.",
     "export_button": "Export what is kept of me",
@@ -436,7 +438,9 @@ ENGLISH: Final[dict[str, str]] = {
     "compare_unreadable": "unreadable verdicts",
     "compare_both_bad": "both bad (counted as ties)",
     "compare_raters": "people",
-    "compare_raters_value": "{raters}; on a prompt that two judged, {alike} of {together} alike",
+    "compare_raters_value": (
+        "{raters}; two agree on {alike} of the {together} prompts that both judged"
+    ),
     "compare_not_blind": "not blind: an answer names its model",
     "compare_not_blind_value": (
         "{number} prompts; without them {wins} | {ties} | {losses}, score {score}"
@@ -460,12 +464,12 @@ ENGLISH: Final[dict[str, str]] = {
         "({p}): more prompts, or more people, would tell."
     ),
     "compare_power": (
-        "{decisive} decided prompts see a true 60 % in {seen} of 10 cases, and a true "
-        "{detectable} % in 8 of 10."
+        "With {decisive} decided prompts, a true win rate of 60 % is found in {seen} of 10 cases, "
+        "and one of {detectable} % in 8 of 10."
     ),
     "compare_little_power": (
-        "{decisive} decided prompts see a true 60 % in {seen} of 10 cases: too few to see any "
-        "difference reliably."
+        "With {decisive} decided prompts, a true win rate of 60 % is found in {seen} of 10 cases: "
+        "too few to find any difference reliably."
     ),
     "compare_no_verdicts": "Nothing was judged yet.",
     "compare_unfinished": "{number} of {total} pairs are not judged yet.",
@@ -530,7 +534,7 @@ ENGLISH: Final[dict[str, str]] = {
     "page_not_blind": "An answer names its model: this vote is marked as not blind.",
     "page_taken": (
         "This pair was judged already through this link, perhaps in another window. The first "
-        "vote stands. Each person needs a link of their own."
+        "vote counts. Each person needs their own link."
     ),
     "page_undone": "Your last vote was taken back.",
     "page_nothing_to_undo": "There is no vote to take back.",

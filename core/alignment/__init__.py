@@ -18,30 +18,31 @@ class Options:
 
     method: Method
     steps: int
-    """0: as many as go through the examples."""
+    """0: as many as the epochs need."""
     batch: int
     """Examples of one step."""
     micro: int
-    """Of those, how many go through the model at once."""
+    """Of those, the examples that are computed at once."""
     rate: float
     """AdamW's learning rate, after a tenth of the steps as warm-up, and falling to 0 at the end."""
     beta: float = 0.1
-    """DPO's and KTO's: how strongly the policy is held to the reference."""
+    """DPO's and KTO's: the weight of staying near the reference."""
     kl: float = 0.05
-    """PPO's: what a nat of distance from the reference costs, in deviations of the reward."""
+    """PPO's: the price of a nat of distance from the reference, in standard deviations of the
+    reward."""
     rank: int = 16
     alpha: float = 32.0
     layers: int | None = None
-    """Only the last so many layers are changed; None: all."""
+    """Train only the last so many layers; None: all."""
     seed: int = 0
     held_out: float = 0.1
-    """The share of examples that are kept from training and looked at in the end."""
+    """The share of examples that are not trained on but evaluated at the end."""
     longest: int = 1024
     """Tokens of prompt and reply; longer examples are left out."""
     reply: int = 128
-    """PPO's: tokens that a reply may take."""
+    """PPO's: the most tokens of a reply."""
     rounds: int = 4
-    """PPO's: how often the replies of a step are gone through."""
+    """PPO's: the number of passes over the replies of a step."""
     every: int = 20
     """Steps between two checkpoints."""
 
@@ -55,6 +56,6 @@ class Work:
     out: Path
     options: Options
     epochs: float = 1.0
-    """How often the examples are gone through, where the options name no steps."""
+    """The number of passes over the examples, if the options have no steps."""
     reward: Path | None = None
     """PPO's reward model."""

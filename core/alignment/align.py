@@ -31,19 +31,19 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """The model that is aligned, without the adapter that it may have."""
+    """The model to align, without its adapter."""
 
     spec: ModelSpec
     files: Path
     dialogue: Dialogue
     start: Path | None
-    """The adapter that training goes on from."""
+    """The model's adapter, from which training goes on."""
 
 
 def align(work: Work, settings: Settings, tell: Tell) -> Numbers:
-    """Train, and leave an adapter in ``work.out``; the last numbers.
+    """Train an adapter into ``work.out``; returns the last numbers.
 
-    OperatorError or ModelError, one sentence, where something does not fit.
+    OperatorError or ModelError, one sentence, if something does not fit.
     """
     prepare(work.out)
     base = _find(work, settings, tell)
@@ -89,7 +89,7 @@ def _find(work: Work, settings: Settings, tell: Tell) -> _Base:
 
 
 def _check(work: Work, base: _Base, items: Sequence[Item]) -> None:
-    """Raise OperatorError or ModelError where the method cannot learn from this."""
+    """OperatorError or ModelError if the method cannot learn from the data."""
     if work.options.method == "kto" and len({item.liked for item in items}) < 2:
         kind = "liked" if items[0].liked else "disliked"
         raise OperatorError(f"every reply in {work.data} is {kind}: kto learns from both kinds")
@@ -132,7 +132,7 @@ def _begin(base: _Base, options: Options, settings: Settings, tell: Tell) -> Tra
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a run works with, beside its folder."""
+    """The parts of a run, beside its folder."""
 
     trainee: Trainee
     training: Sequence[Item]
@@ -167,7 +167,7 @@ def _train(work: Work, base: _Base, parts: _Parts) -> Numbers:
 
 
 def _fit(run: Run, head: RewardHead | None, parts: _Parts) -> Numbers:
-    """Train on what is there; the numbers of what was held out."""
+    """Train on given examples; the numbers of those held out."""
     trainee, options = parts.trainee, parts.options
     fit(run, objective_for(trainee, head, parts.training, options), len(parts.training))
     if head is not None:
@@ -197,7 +197,7 @@ def _improve(run: Run, head: ValueHead, reward: Path, dialogue: Dialogue, parts:
 
 
 def _origin(work: Work, base: _Base) -> dict[str, Any]:
-    """What a run is made from: with anything else, it is another run."""
+    """The identity of a run: a checkpoint of another identity is not resumed."""
     return {
         "base": base.spec.source,
         "weights": weights_fingerprint(base.files),
@@ -208,7 +208,7 @@ def _origin(work: Work, base: _Base) -> dict[str, Any]:
 
 
 def _manifest(work: Work, base: _Base, parts: _Parts, numbers: Numbers) -> Manifest:
-    """Held-out examples are in it too: they were read, and chose what is kept."""
+    """The manifest. It includes held-out examples: they influenced which weights were kept."""
     before = [read_manifest(folder) for folder in (base.start, work.reward) if folder]
     known = [one for one in before if one is not None]
     items = [*parts.training, *parts.held_out]

@@ -2,9 +2,9 @@
 
 A line of JSON is a preference (`prompt`, `chosen`, `rejected`) or a rated reply (`prompt`,
 `completion`, `label`); `prompt` alone is enough where replies are generated. Each is a list of
-``{"role", "content"}``. A column `tokens` may hold what was read and written as ids
-(``{"fingerprint", "prompt", "chosen", "rejected"}``, or `completion`; replies with their end):
-then those are taken, and nothing is encoded. `authors` may hold digests of those who said it.
+``{"role", "content"}``. A column `tokens` may hold the ids of the prompt and the
+replies (``{"fingerprint", "prompt", "chosen", "rejected"}``, or `completion`; replies with their
+end): these are used, and nothing is encoded. `authors` may hold digests of the people in it.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Example:
     replies: tuple[str, ...]
     """As in `COLUMNS`."""
     liked: bool
-    """What people thought of the first reply."""
+    """People's verdict on the first reply."""
     ids: tuple[tuple[int, ...], ...]
-    """Of the prompt and the replies, where the line has them."""
+    """Of the prompt and the replies, if the line has them."""
     fingerprint: str
     """Of the dialogue that the ids are of."""
     digest: str
     """Of the line's conversation."""
     words: tuple[str, ...]
-    """Digests of what people said in it."""
+    """Digests of people's texts in it."""
     authors: tuple[str, ...] = ()
-    """Digests of those people, where the line tells."""
+    """Digests of those people, if the line has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,7 @@ class Item:
 
 
 def read_examples(path: Path, method: Method) -> list[Example]:
-    """A data set; OperatorError, one sentence that names the line, where it is not one for the
-    method."""
+    """A data set; OperatorError, which names the line, for one that does not fit the method."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -98,14 +97,14 @@ def read_examples(path: Path, method: Method) -> list[Example]:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Where in a data set we are."""
+    """A line of a data set, for errors that name it."""
 
     path: Path
     number: int
     method: Method
 
     def read(self, line: str) -> Example | None:
-        """None: an example that the method has no use for."""
+        """The line's example; None: the method cannot use it."""
         try:
             row = json.loads(line)
         except ValueError:
@@ -135,7 +134,7 @@ class _Line:
         return tuple(authors)
 
     def _columns(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """What the method reads of a line; a preference's better reply will do for SFT."""
+        """The replies that the method reads; SFT also takes a preference's better reply."""
         columns = COLUMNS[self.method]
         if self.method == "sft" and "chosen" in row:
             columns = ("chosen",)
@@ -206,7 +205,7 @@ _CONVERSATION = ("prompt", "chosen", "rejected", "completion", "label")
 
 
 def digest(row: Mapping[str, Any]) -> str:
-    """Of a line's conversation, in whatever order its keys stand and whatever else it holds."""
+    """The digest of a line's conversation, whatever the order of its keys and its other columns."""
     told = {key: row[key] for key in _CONVERSATION if key in row}
     return sha256(json.dumps(told, ensure_ascii=True, sort_keys=True, separators=(",", ":")))
 
@@ -223,8 +222,8 @@ def encode(
 ) -> list[Item]:
     """The examples as ids, exactly as they are served: ``encode(prompt) + reply + end``.
 
-    Those with more than `longest` tokens are left out, and `tell` hears how many. OperatorError
-    where ids are of another tokenizer, or none is left.
+    Those with more than `longest` tokens are left out, and `tell` gets their number. OperatorError
+    for ids of another tokenizer, or if no example is left.
     """
     items = list(_fitting(examples, dialogue, longest))
     if not items:
@@ -259,7 +258,7 @@ def _given(example: Example, dialogue: Dialogue) -> tuple[tuple[int, ...], ...]:
     if example.fingerprint != dialogue.fingerprint:
         raise OperatorError(
             f"the data set's ids are of another tokenizer than {dialogue.spec.name}'s: "
-            "without the column tokens, its texts are encoded anew"
+            "without the column tokens, its texts are encoded again"
         )
     if any(not 0 <= ident < dialogue.tokenizer.size for ids in example.ids for ident in ids):
         raise ModelError(f"the data set holds ids that {dialogue.spec.name} does not have")

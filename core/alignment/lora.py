@@ -24,15 +24,15 @@ _TRAINED, _START = "trained", "start"
 
 
 class Trainee:
-    """A model, the adapter that is trained on it, and adapters that only look on.
+    """A model, the adapter that is trained on it, and adapters that are only computed with.
 
     One copy of the weights is policy, reference and reward model: they differ in their adapters.
     """
 
     def __init__(self, model: PreTrainedModel, config: peft.LoraConfig, start: Adapter | None):
         self.model = model
-        """With the adapters' layers inside; what it computes is that of the adapter in use."""
-        with warnings.catch_warnings():  # peft asks transformers by names that are going
+        """With all adapters' layers; it computes with the one in use."""
+        with warnings.catch_warnings():  # peft uses deprecated names of transformers
             warnings.simplefilter("ignore", FutureWarning)
             self._wrapped = peft.PeftModel(model, config, adapter_name=_TRAINED)
         self._config = config
@@ -52,9 +52,9 @@ class Trainee:
         seed: int,
         start: Adapter | None = None,
     ) -> Trainee:
-        """An adapter that changes nothing yet, on the last `layers` layers; or on all.
+        """A new adapter, without effect yet, on the last `layers` layers, or on all.
 
-        With `start`, training goes on from that adapter, and it is the reference.
+        With `start`, a copy of that adapter, which is also the reference.
         """
         torch.manual_seed(seed)
         config = _config_of(start) if start else _config_for(model, rank, alpha, layers)
@@ -62,7 +62,7 @@ class Trainee:
         return cls(model, config, start)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name."""
+        """The trained parameters, by name."""
         return {
             name: parameter
             for name, parameter in self.model.named_parameters()
@@ -70,7 +70,7 @@ class Trainee:
         }
 
     def attach(self, name: str, adapter: Adapter) -> None:
-        """Put an adapter of the same base beside the one that is trained."""
+        """Load another adapter of the same base."""
         self._wrapped.add_adapter(name, _config_of(adapter))
         self._load(name, read_halves(adapter))
         self._use(_TRAINED)
@@ -95,7 +95,7 @@ class Trainee:
         self._wrapped.set_adapter(name)
 
     def save_memory(self) -> None:
-        """Compute hidden states again on the way back, rather than keep those of all layers."""
+        """Recompute hidden states in the backward pass instead of keeping those of all layers."""
         model: Any = self.model
         model.activation_checkpointing_enable()
         model.enable_input_require_grads()
@@ -112,7 +112,7 @@ class Trainee:
         return {name: value.detach().float().cpu().contiguous() for name, value in found.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Restore a `state`."""
         peft.set_peft_model_state_dict(self._wrapped, dict(state), adapter_name=_TRAINED)
 
     def _load(self, name: str, halves: Mapping[str, Tensor]) -> None:
@@ -131,9 +131,9 @@ class Trainee:
         save_file(self.state(), directory / ADAPTER_WEIGHTS)
 
     def served(self) -> PreTrainedModel:
-        """A model of its own with the adapter merged, as it is where it is loaded later.
+        """A separate model with the adapter merged, as when it is loaded later.
 
-        It shares with this one all weights that the adapter leaves alone.
+        It shares all weights that the adapter does not change.
         """
         weights = chain(self.model.parameters(), self.model.buffers())
         model: PreTrainedModel = copy.deepcopy(
@@ -147,7 +147,7 @@ class Trainee:
 
 
 def _plain(layer: Any) -> nn.Linear:
-    """One layer with its change merged into it."""
+    """A layer with its adapter merged."""
     base, scale = layer.base_layer, layer.scaling.get(_TRAINED, 0.0)
     linear = nn.Linear(base.in_features, base.out_features, base.bias is not None, device="meta")
     weight = base.weight

@@ -57,7 +57,7 @@ class Batch:
 def token_log_probs(model: nn.Module, batch: Batch) -> Tensor:
     """The log-probability of each reply's tokens, (sequences, length - 1 - start); elsewhere 0.
 
-    The model's head is applied from `batch.start` on: a prompt's logits are not wanted.
+    The model's head is applied from `batch.start` on: a prompt's logits are not needed.
     """
     kept = batch.ids.shape[1] - batch.start
     logits = model(input_ids=batch.ids, use_cache=False, logits_to_keep=kept).logits
@@ -105,8 +105,8 @@ def kto(ratios: Tensor, liked: Tensor, shift: Tensor, beta: float) -> Tensor:
 
 
 def kto_shift(ratios: Tensor) -> Tensor:
-    """How far the policy is from the reference, from the `ratios` of `mismatched` replies; no
-    gradient goes through it, and it is never below 0."""
+    """The policy's distance from the reference, from the `ratios` of `mismatched` replies; without
+    a gradient, and never below 0."""
     return ratios.detach().mean().clamp(min=0)
 
 
@@ -128,12 +128,12 @@ def preference(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PpoSettings:
-    """The numbers of PPO; these are those that trlx and TRL began with."""
+    """The parameters of PPO, with the first defaults of trlx and TRL."""
 
     kl: float = 0.1
-    """How much a nat of distance from the reference costs."""
+    """The price of a nat of distance from the reference."""
     clip: float = 0.2
-    """How far the ratio of new to old probability may go from 1."""
+    """The most that the ratio of new to old probability may differ from 1."""
     value_clip: float = 0.2
     value_weight: float = 0.1
     discount: float = 1.0
@@ -159,7 +159,7 @@ def _at_last(mask: Tensor) -> Tensor:
 
 def advantages(rewards: Tensor, values: Tensor, mask: Tensor, settings: PpoSettings) -> Tensor:
     """Generalized advantage estimation (Schulman and others 2016): how much better each token was
-    than the value head expected. Behind a reply's last token the value is 0."""
+    than the value head expected. After a reply's last token the value is 0."""
     values = values * mask
     found = torch.zeros_like(rewards)
     later = following = torch.zeros_like(rewards[:, 0])
@@ -191,7 +191,7 @@ def policy_loss(new: Tensor, old: Tensor, gains: Tensor, mask: Tensor, clip: flo
 
 
 def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """The squared error of the value head, which may move by `clip` from what it said before."""
+    """The squared error of the value head, which may move by `clip` from its former value."""
     bounded = old + (new - old).clamp(-clip, clip)
     worse = torch.maximum((new - returns) ** 2, (bounded - returns) ** 2)
     return 0.5 * average(worse, mask)

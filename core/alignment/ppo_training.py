@@ -23,12 +23,12 @@ from core.engine.torch.block_manager import SIZE
 from core.engine_types import GenerationRequest
 from core.types import Sampling
 
-# PPO weighs what the policy itself would say: nothing may bend its distribution
+# PPO needs the policy's own distribution: nothing may change it
 ON_POLICY = Sampling(temperature=1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RolloutRequest:
     """The prompts of a rollout, and how to generate their replies."""
 
     prompts: Sequence[tuple[int, ...]]
@@ -36,29 +36,29 @@ class Wanted:
     """Tokens of a reply, without its end."""
     stop_ids: frozenset[int]
     end: int | None
-    """The id after a reply that the model ended itself."""
+    """The end token."""
     seed: int
     sampling: Sampling = ON_POLICY
 
 
-def generate_replies(model: PreTrainedModel, wanted: Wanted) -> list[Encoded]:
+def generate_replies(model: PreTrainedModel, request: RolloutRequest) -> list[Encoded]:
     """A reply to each prompt. The engine takes the model for itself."""
-    return asyncio.run(_generate(model, wanted))
+    return asyncio.run(_generate(model, request))
 
 
-async def _generate(model: PreTrainedModel, wanted: Wanted) -> list[Encoded]:
-    engine = await TorchEngine.open(lambda: model, lambda model: _limits(model, wanted))
+async def _generate(model: PreTrainedModel, request: RolloutRequest) -> list[Encoded]:
+    engine = await TorchEngine.open(lambda: model, lambda model: _limits(model, request))
     try:
         return await asyncio.gather(
-            *(_generate_reply(engine, wanted, place) for place in range(len(wanted.prompts)))
+            *(_generate_reply(engine, request, place) for place in range(len(request.prompts)))
         )
     finally:
         await engine.close()
 
 
-def _limits(model: PreTrainedModel, wanted: Wanted) -> Limits:
-    """Room for all of them at once."""
-    lengths = [len(prompt) + wanted.longest for prompt in wanted.prompts]
+def _limits(model: PreTrainedModel, request: RolloutRequest) -> Limits:
+    """Limits with room for all prompts at once."""
+    lengths = [len(prompt) + request.longest for prompt in request.prompts]
     blocks = sum(-(-length // SIZE) + 1 for length in lengths)
     return Limits(
         context_length=max(lengths),
@@ -68,22 +68,22 @@ def _limits(model: PreTrainedModel, wanted: Wanted) -> Limits:
     )
 
 
-async def _generate_reply(engine: TorchEngine, wanted: Wanted, place: int) -> Encoded:
-    request = GenerationRequest(
+async def _generate_reply(engine: TorchEngine, request: RolloutRequest, place: int) -> Encoded:
+    generation = GenerationRequest(
         id=str(place),
-        prompt=wanted.prompts[place],
-        sampling=wanted.sampling,
-        max_new_tokens=wanted.longest,
-        seed=wanted.seed + place,
-        stop_ids=wanted.stop_ids,
+        prompt=request.prompts[place],
+        sampling=request.sampling,
+        max_new_tokens=request.longest,
+        seed=request.seed + place,
+        stop_ids=request.stop_ids,
     )
     ids: list[int] = []
-    async for chunk in engine.generate(request):
+    async for chunk in engine.generate(generation):
         ids += chunk.ids
         ended = chunk.finish_reason == "stop"
-    if ended and wanted.end is not None:
-        ids.append(wanted.end)
-    return Encoded(wanted.prompts[place], tuple(ids))
+    if ended and request.end is not None:
+        ids.append(request.end)
+    return Encoded(request.prompts[place], tuple(ids))
 
 
 REWARD = "reward"
@@ -91,7 +91,7 @@ REWARD = "reward"
 
 
 class ValueHead(nn.Module):
-    """The reward still to come, estimated from the policy's hidden states."""
+    """Estimates the future reward from the policy's hidden states."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Policy:
     """The models and settings of a PPO run."""
 
     trainee: Trainee
-    """The policy; its reference; and beside it the reward model's adapter."""
+    """The policy, its reference, and the reward model's adapter."""
     values: ValueHead
     rewards: RewardHead
     settings: PpoSettings
@@ -130,7 +130,7 @@ class Policy:
     end: int | None
 
     def fit(self, run: Run, items: Sequence[Item]) -> None:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         while run.step < self.options.steps:
             run.begin_step()
             places = draw_batch(run.step, self.options.batch, len(items), self.options.seed)
@@ -141,8 +141,8 @@ class Policy:
 
     def _generate_replies(self, prompts: Sequence[tuple[int, ...]], step: int) -> list[Encoded]:
         seed = (self.options.seed * 1_000_003 + step) * 4096
-        wanted = Wanted(prompts, self.options.reply, self.stop_ids, self.end, seed)
-        written = generate_replies(self.trainee.served(), wanted)
+        request = RolloutRequest(prompts, self.options.reply, self.stop_ids, self.end, seed)
+        written = generate_replies(self.trainee.served(), request)
         return [one for one in written if one.reply]
 
     # -- evaluation of the replies ------------------------------------------------------------

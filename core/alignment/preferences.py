@@ -1,8 +1,8 @@
-"""What people chose, as data sets in TRL's two conversational formats.
+"""People's preferences, as data sets in TRL's two conversational formats.
 
-A row names nobody. Beside the conversation it has `tokens`, the ids that were read and written,
-where the two replies were made from the same ones; and `authors`, digests by which an adapter's
-manifest later tells whose words are in it.
+A row names nobody. Beside the conversation it has `tokens`, the ids of prompt and replies, if both
+replies have the same prompt; and `authors`, digests by which an adapter's manifest can later be
+searched for a person.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PARTS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What people made of one reply, or of two."""
+    """People's verdict on one reply, or on two."""
 
     sample: Sample
     liked: Trace | None
@@ -39,9 +39,9 @@ class Choice:
 
 
 def choices(samples: Iterable[Sample], *, weak: bool) -> Iterator[Choice]:
-    """What most of the people chose; nothing where as many chose something else.
+    """The majority's choices; none on a tie.
 
-    `weak`: a reply that somebody had written anew is taken for worse than the one that came of it.
+    `weak`: a regenerated reply counts as worse than the one that replaced it.
     """
     by_job = {sample.job: sample for sample in samples}
     for sample in by_job.values():
@@ -74,7 +74,7 @@ def _regenerated(sample: Sample, before: Sample) -> Choice | None:
 
 
 def verdict_of(votes: Iterable[str]) -> str:
-    """The verdict with the most votes; empty where there is no such one."""
+    """The verdict with the most votes; empty on a tie."""
     most = Counter(votes).most_common(2)
     if not most or (len(most) == 2 and most[0][1] == most[1][1]):
         return ""
@@ -82,7 +82,7 @@ def verdict_of(votes: Iterable[str]) -> str:
 
 
 def rows(choice: Choice, form: Form, digests: Mapping[str, str]) -> Iterator[Row]:
-    """The examples that a choice gives; `digests` of people, by their ids."""
+    """The examples from a choice; `digests` of people, by their ids."""
     authors = {"authors": sorted(digests[person] for person in choice.sample.authors)}
     if form == "kto":
         liked = [choice.liked] if choice.liked else []
@@ -116,7 +116,7 @@ def _tokens(trace: Trace, **replies: Sequence[int]) -> Mapping[str, Any]:
 
 
 def prompt_of(trace: Trace) -> list[Message]:
-    """What was read: roles and texts. Messages of one role in a row are one."""
+    """The prompt's messages; successive ones of one role are joined."""
     system = [{"role": "system", "content": trace.system}] if trace.system else []
     groups = groupby(trace.turns, attrgetter("role"))
     said = [
@@ -171,7 +171,7 @@ def data_set(
     weak: bool,
     held_out: float,
 ) -> DataSet:
-    """The examples in samples; `held_out`: the share of threads that are kept for the test."""
+    """The examples in samples; `held_out`: the share of threads for the test file."""
     data = DataSet()
     for choice in choices(samples, weak=weak):
         is_test = is_held_out(choice.sample.thread, held_out)

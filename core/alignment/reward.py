@@ -1,4 +1,4 @@
-"""Reward models: an adapter, and a head that gives a whole reply one number."""
+"""Reward models: an adapter, and a head that scores a whole reply."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RewardHead(nn.Module):
         super().__init__()
         self.score = nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(self.score.weight)
-        # of the scores of what it was trained on; a loss of differences leaves them open
+        # of the scores of the training data: a loss of differences does not determine them
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("deviation", torch.ones(()))
 
@@ -48,12 +48,12 @@ class RewardHead(nn.Module):
         return self.score(last.float()).squeeze(-1)  # type: ignore[no-any-return]
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """(sequences,): scores with mean 0 and deviation 1 over what it was trained on."""
+        """(sequences,): scores with mean 0 and deviation 1 over the training data."""
         return (self.raw(model, batch) - self.mean) / self.deviation
 
     @torch.no_grad()
     def settle(self, model: PreTrainedModel, batches: Sequence[Batch]) -> None:
-        """Find mean and deviation."""
+        """Compute mean and deviation."""
         scores = torch.cat([self.raw(model, batch) for batch in batches])
         self.mean.copy_(scores.mean())
         self.deviation.copy_(scores.std(correction=0).clamp(min=1e-6))
@@ -64,7 +64,7 @@ class RewardHead(nn.Module):
 
     @classmethod
     def load(cls, directory: Path, device: torch.device) -> Self:
-        """ModelError, one sentence, where the folder holds no reward model."""
+        """The head in a folder; ModelError if it holds no reward model."""
         path = directory / HEAD
         if not path.is_file():
             raise ModelError(f"{directory} is no reward model: it has no {HEAD}")
@@ -91,7 +91,7 @@ def weights_digest(directory: Path) -> str:
 
 
 def manifest_of(directory: Path) -> Manifest:
-    """A reward model's manifest; ModelError where the folder is another thing."""
+    """A reward model's manifest; ModelError if the folder holds none."""
     manifest = read_manifest(directory)
     if manifest is None or manifest.method != "reward":
         raise ModelError(f"{directory} is no reward model that `henji align --reward` made")
@@ -99,7 +99,7 @@ def manifest_of(directory: Path) -> Manifest:
 
 
 class Scorer:
-    """A reward model by itself, as a judge of replies."""
+    """A reward model as a judge of replies."""
 
     def __init__(self, model: PreTrainedModel, head: RewardHead, dialogue: Dialogue) -> None:
         self._model, self._head, self._dialogue = model, head, dialogue

@@ -1,4 +1,4 @@
-"""One training run in its folder: the optimizer, checkpoints, and going on from them."""
+"""One training run in its folder: the optimizer, checkpoints and resuming."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LINE_SECONDS = 1.0
 
 
 class Progress:
-    """The numbers of each step, kept in a file and told from time to time."""
+    """The numbers of each step, written to a file and reported from time to time."""
 
     def __init__(self, directory: Path, total: int, tell: Callable[[str], None]) -> None:
         self._path = directory / NUMBERS
@@ -42,7 +42,7 @@ class Progress:
         self.rows: list[dict[str, float]] = []
 
     def resume(self, step: int) -> None:
-        """Go on behind `step`: later numbers are of steps that are computed again."""
+        """Go on after `step`, without the later numbers, whose steps are computed again."""
         self._first = step
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         self.rows = [row for line in lines if (row := json.loads(line))["step"] <= step]
@@ -82,7 +82,7 @@ def duration(seconds: float) -> str:
 
 
 _WIDTH, _HEIGHT, _GAP, _COLUMNS = 300, 110, 34, 2
-"""Pixels of one panel, and how many stand side by side."""
+"""Pixels of one panel, and the number of columns."""
 
 
 def picture(title: str, rows: Sequence[Mapping[str, float]]) -> str:
@@ -163,8 +163,8 @@ class Run:
         origin: Mapping[str, Any],
         tell: Callable[[str], None],
     ) -> None:
-        """`heads` is trained beside the adapter; `origin` is what the run is made from: a
-        checkpoint of another is not gone on from. OperatorError where the folder is not free."""
+        """`heads` are trained beside the adapter; `origin` is the identity of the run: a checkpoint
+        of another is not resumed. OperatorError if the folder is not free."""
         self.directory, self.options, self._trainee = directory, options, trainee
         self._heads = heads or nn.Module()
         told = json.dumps([asdict(options), dict(origin)], sort_keys=True, default=str)
@@ -177,7 +177,7 @@ class Run:
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": list(adapter.values()), "scale": 1.0},
-                # a head begins at nothing, and has far to go
+                # a head is untrained, so it needs larger steps
                 {"params": list(heads_too.values()), "scale": 10.0},
             ],
             lr=options.rate,
@@ -188,7 +188,7 @@ class Run:
     # -- a step -----------------------------------------------------------------------------
 
     def begin_step(self) -> None:
-        """Set the rate, and forget the gradients."""
+        """Set the learning rate, and clear the gradients."""
         done, steps = self.step, self.options.steps
         warm = max(1, steps // 10)
         share = (done + 1) / warm if done < warm else (steps - done) / max(1, steps - warm)
@@ -197,7 +197,8 @@ class Run:
         self._optimizer.zero_grad(set_to_none=True)
 
     def apply(self) -> None:
-        """Take a step along the gradients, cut to length 1; OperatorError where they are none."""
+        """Take a step along the gradients, clipped to norm 1; OperatorError if they are not
+        numbers."""
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         if not math.isfinite(norm.item()):
             raise self.not_a_number()
@@ -212,7 +213,7 @@ class Run:
         )
 
     def end_step(self, numbers: Mapping[str, float]) -> None:
-        """Count the step, and keep its numbers and, from time to time, a checkpoint."""
+        """Count the step, and write its numbers and, from time to time, a checkpoint."""
         if not all(map(math.isfinite, numbers.values())):
             raise self.not_a_number()
         self.step += 1
@@ -282,7 +283,7 @@ class Run:
 
 
 def prepare(directory: Path) -> None:
-    """Make a run's folder; OperatorError where it holds something else than a run begun."""
+    """Make a run's folder; OperatorError if it holds anything but an unfinished run."""
     if (directory / ADAPTER_CONFIG).exists():
         raise OperatorError(f"{directory} holds an adapter already: choose another --out")
     try:

@@ -1,4 +1,4 @@
-"""Training on examples that are there: SFT, DPO, KTO and reward models."""
+"""Training on given examples: SFT, DPO, KTO and reward models."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Numbers = dict[str, float]
 
 
 class Objective(Protocol):
-    """What is to be made smaller."""
+    """The function to minimise."""
 
     def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
-        """The loss of the items at these places, with the numbers to tell: means over them."""
+        """The loss of the items at these places, and the numbers to report: means over them."""
         ...
 
 
@@ -42,7 +42,7 @@ def _order(epoch: int, count: int, seed: int) -> list[int]:
 
 
 def split(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
-    """The items to train on, and those held out; none, where there are too few to tell anything.
+    """The items to train on, and those held out; of too few items, none is held out.
 
     Examples of one prompt stay together.
     """
@@ -73,7 +73,7 @@ def objective_for(
 
 
 def fit(run: Run, objective: Objective, count: int) -> None:
-    """Take the steps that are left."""
+    """Take the remaining steps."""
     options = run.options
     while run.step < options.steps:
         run.begin_step()
@@ -91,7 +91,7 @@ def fit(run: Run, objective: Objective, count: int) -> None:
 
 @torch.no_grad()
 def evaluate(objective: Objective, count: int, options: Options) -> Numbers:
-    """The numbers of items that were held out."""
+    """The numbers of held-out items."""
     numbers = []
     for some in _chunks(range(count), options.micro):
         loss, told = objective(some)
@@ -114,26 +114,26 @@ def _mean(numbers: Sequence[tuple[int, Mapping[str, float]]]) -> Numbers:
 
 
 class Reference:
-    """The log-probabilities of items' replies under the reference, asked for once."""
+    """The log-probabilities of items' replies under the reference, computed once."""
 
     def __init__(self, trainee: Trainee, items: Sequence[Item]) -> None:
         self._trainee, self._items = trainee, items
-        self._ask = cache(self._asked)
+        self._ask = cache(self._computed)
 
     def __call__(self, places: Sequence[int]) -> Tensor:
         """(replies of an item, items)"""
         return torch.stack([self._ask(place) for place in places], dim=1)
 
-    def _asked(self, place: int) -> Tensor:
-        # each item by itself: beside others it would differ in its last bits, and a run that goes
-        # on from a checkpoint meets it beside others
+    def _computed(self, place: int) -> Tensor:
+        # each item by itself: in a batch it would differ in its last bits, and a resumed run has it
+        # in another batch
         batch = Batch.of(self._items[place].replies, self._trainee.model.device)
         with self._trainee.as_reference():
             return losses.reply_log_probs(self._trainee.model, batch)
 
 
 class Sft:
-    """The replies as they stand."""
+    """Supervised fine-tuning: the replies as they are."""
 
     def __init__(self, trainee: Trainee, items: Sequence[Item]) -> None:
         self._model, self._items = trainee.model, items
@@ -146,7 +146,7 @@ class Sft:
 
 
 class Dpo:
-    """Of two replies the better one."""
+    """Direct preference optimization: the better of two replies."""
 
     def __init__(self, trainee: Trainee, items: Sequence[Item], options: Options) -> None:
         self._model, self._items, self._beta = trainee.model, items, options.beta
@@ -162,7 +162,7 @@ class Dpo:
         return losses.dpo(chosen, rejected, self._beta), {
             "accuracy": (margin > 0).float().mean().item(),
             "margin": margin.mean().item(),
-            # how much likelier the replies have become: both falling means that neither is said
+            # how much likelier the replies became: if both fall, neither is generated any more
             "chosen": chosen.mean().item(),
             "rejected": rejected.mean().item(),
             "length": sum(len(one.reply) for one in better) / len(places),
@@ -170,7 +170,7 @@ class Dpo:
 
 
 class Kto:
-    """Each reply by itself: liked, or not."""
+    """Kahneman-Tversky optimization: each reply by itself, liked or not."""
 
     def __init__(self, trainee: Trainee, items: Sequence[Item], options: Options) -> None:
         self._trainee, self._items, self._beta = trainee, items, options.beta

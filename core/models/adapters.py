@@ -24,19 +24,19 @@ _MORE = {
     "use_rslora": "a rank-stabilized adapter",
     "modules_to_save": "an adapter with whole modules saved in it",
     "trainable_token_indices": "an adapter with token embeddings in it",
-    "rank_pattern": "an adapter with a rank of its own for some layers",
-    "alpha_pattern": "an adapter with an alpha of its own for some layers",
+    "rank_pattern": "an adapter with a separate rank for some layers",
+    "alpha_pattern": "an adapter with a separate alpha for some layers",
     "fan_in_fan_out": "an adapter for transposed weights",
     "lora_bias": "an adapter with biases",
     "layer_replication": "an adapter that repeats layers",
     "alora_invocation_tokens": "an activated adapter",
 }
-"""Keys of peft's configuration that ask for more than ``W + B A alpha / r`` -> what they make."""
+"""Keys of peft's configuration that need more than ``W + B A alpha / r`` -> their meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What an adapter's configuration says."""
+    """An adapter's configuration."""
 
     directory: Path
     base: str
@@ -51,7 +51,7 @@ class Adapter:
 
 
 def read_adapter(directory: Path) -> Adapter:
-    """The adapter in a folder; ModelError, one sentence, where it is none that can be merged."""
+    """The adapter in a folder; ModelError for one that cannot be merged."""
     if not (directory / ADAPTER_CONFIG).is_file():
         raise ModelError(f"{directory} is no adapter: it has no {ADAPTER_CONFIG}")
     config = read_json(directory / ADAPTER_CONFIG)
@@ -73,11 +73,10 @@ def read_adapter(directory: Path) -> Adapter:
 
 
 def check_base(adapter: Adapter, spec: ModelSpec, directory: Path) -> None:
-    """Raise ModelError where an adapter was trained on another model than `spec`, whose files are
-    in `directory`.
+    """ModelError if an adapter was trained on another model than `spec`, whose files are in
+    `directory`.
 
-    Names are compared where both are names; the files, where a manifest beside the adapter says
-    which they were.
+    Names are compared if both are names; files, if the adapter's manifest has their digests.
     """
     if _is_name(adapter.base) and _is_name(spec.source) and adapter.base != spec.source:
         raise ModelError(
@@ -106,7 +105,7 @@ def _is_name(source: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What an adapter does to one layer."""
+    """An adapter's change of one layer."""
 
     layer: nn.Linear
     down: Tensor

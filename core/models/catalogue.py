@@ -1,4 +1,4 @@
-"""The model catalogue: the facts of a model that need no weights."""
+"""The model catalogue: facts about a model, known without its weights."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ModelSpec:
     thinking: Thinking = "default"
     adapter: str | None = None
     """A folder with a LoRA adapter, which is merged into the weights as they are loaded; for a
-    remote engine, what the server calls it."""
+    remote engine, its name on the server."""
 
     @property
     def prompt_budget(self) -> int:
@@ -74,7 +74,7 @@ GENERATE_TOP_K = 50
 
 
 def _rinna(name: str, suffix: str, sampling: Sampling, **others: Any) -> ModelSpec:
-    """One of the family of rinna's Japanese GPT-NeoX 3.6B; sampling is that of its own card."""
+    """A model of rinna's Japanese GPT-NeoX 3.6B family, with the sampling of its card."""
     known: dict[str, Any] = {"format": "rinna", "max_new_tokens": 128, **others}
     return ModelSpec(
         name=name,
@@ -138,11 +138,11 @@ def find_model(settings: Settings) -> ModelSpec:
 
 
 CHARACTERS = 8192
-"""Of a prompt and its reply for a server that is sent messages, where nothing else is set."""
+"""The default length of a prompt and its reply for a chat server."""
 
 
 def _behind_chat_server(settings: Settings) -> ModelSpec:
-    """A model that a chat server has: nothing of it is known here but its name."""
+    """A chat server's model, of which only the name is known here."""
     return ModelSpec(
         name=settings.openai_model or settings.model,
         source="server",
@@ -224,7 +224,7 @@ def _shape(config: dict[str, Any], directory: Path) -> ModelShape | None:
 
 def _from_table(name: str, settings: Settings) -> ModelSpec:
     """A ``[models.NAME]`` table: `source` is a model of the catalogue, a hub id or a directory, and
-    every other key stands over what that says."""
+    every other key overrides that model's."""
     table = dict(settings.models[name])
     source = _source_in(name, table)
     table.pop("source")
@@ -373,7 +373,7 @@ def pull_model(
     `endpoint` is the hub's address, where it is another than the library's. Raises
     ModelError or UsageError with one sentence.
     """
-    # the hub's library is wanted here alone
+    # only this function needs the hub's library
     from core.models.download import pull
 
     source, pinned = _source(name, settings)
@@ -434,7 +434,7 @@ _BYTES = {"auto": 2, "float16": 2, "bfloat16": 2, "float32": 4}
 
 
 def estimate_memory(shape: ModelShape, context_length: int, dtype: str) -> MemoryEstimate:
-    """What a model takes in a precision of the settings; ``auto`` is a GPU's, of two bytes."""
+    """The memory of a model in a precision of the settings; ``auto``: two bytes, as on a GPU."""
     size = _BYTES[dtype]
     return MemoryEstimate(shape.parameters * size, shape.cache_values * context_length * size)
 

@@ -95,7 +95,7 @@ def _revision(directory: Path) -> str:
 
 def _list_files(source: str, revision: str, endpoint: str | None) -> tuple[str, list[HubFile]]:
     """The commit that a revision names, and the files of it that are wanted."""
-    # the hub's library is wanted here alone
+    # only this function needs the hub's library
     from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

@@ -46,8 +46,8 @@ def embedded_directory(data_dir: Path) -> Path:
 def convert_embedded(data_dir: Path, progress: Callable[[str], None]) -> Path:
     """The directory with the model as safetensors; the first call converts it.
 
-    Loading the GGUF file takes some seventeen seconds, the converted files one or two. Of two
-    processes that come at once, one converts and the other waits for it.
+    Loading the GGUF file takes about 17 seconds, the converted files one or two. If two processes
+    call this at once, one converts and the other waits.
     """
     directory = embedded_directory(data_dir)
     return _converted_once(embedded_gguf(), directory, "the embedded model", progress)
@@ -75,7 +75,7 @@ def convert_gguf(gguf: Path, data_dir: Path, progress: Callable[[str], None]) ->
         )
     try:
         return _converted_once(gguf, gguf_directory(gguf, data_dir), gguf.name, progress)
-    except Exception as error:  # the reader has no errors of its own
+    except Exception as error:  # the reader defines no errors
         raise ModelError(f"{gguf} cannot be converted: {in_brief(error)}") from error
 
 
@@ -109,7 +109,7 @@ def _convert_gguf(gguf: Path, directory: Path) -> None:
 
     The blocks of a GGUF file are scaled in float16; bfloat16 would round them.
     """
-    # the heavy imports are wanted here alone
+    # only this function needs the heavy imports
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -1,4 +1,4 @@
-"""A model's files on this machine: where they are, whether they are whole, what they say.
+"""A model's files on this machine: their place, completeness and content.
 
 Nothing here loads weights or imports torch.
 """
@@ -66,11 +66,11 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 ARCHITECTURES = Path(__file__).with_name("architectures.json")
-"""Which types of models the torch engine serves; `make architectures` writes it."""
+"""The types of models that the torch engine serves; `make architectures` writes it."""
 
 
 def engine_verdict(directory: Path, context_length: int | None = None) -> str:
-    """Whether the torch engine serves the model, as far as its ``config.json`` tells.
+    """Whether the torch engine serves the model, judging by its ``config.json``.
 
     `context_length` is that of the settings; None: the model's own.
     """
@@ -95,7 +95,7 @@ def engine_verdict(directory: Path, context_length: int | None = None) -> str:
 
 
 def _given(config: dict[str, Any]) -> dict[str, Any]:
-    """What a configuration says, with the kinds of its layers where it says them by number."""
+    """A configuration, with the kinds of its layers by name even if it gives them by number."""
     given = {name: value for name, value in config.items() if value is not None}
     attending, layers = given.get("full_attn_idxs"), given.get("num_hidden_layers")
     if isinstance(attending, list) and len(attending) != layers:

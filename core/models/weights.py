@@ -62,7 +62,7 @@ def load_weights(
 
 
 def _check_precision(directory: Path) -> None:
-    """Raise ModelError for weights that need a library of their own."""
+    """Raise ModelError for weights that need another library."""
     quantized = read_config(directory).get("quantization_config")
     if isinstance(quantized, dict):
         method = quantized.get("quant_method", "unknown")

@@ -1,7 +1,7 @@
 """Logging: one line an event on standard error, for people or as JSON.
 
-The text of people and models is logged only on request, and secrets never: one in an exception's
-text, say, is redacted as the line is written.
+The text of people and models is logged only on request, and secrets never: even one in an
+exception's text is redacted as the line is written.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def printable_json(value: object) -> str:
 
 
 def printable_block(text: str) -> str:
-    """The same over several lines: those after the first are indented, so that none looks like a
-    line of its own."""
+    """The same over several lines: all but the first are indented, so that none looks like a
+    separate entry."""
     lines = text.replace("\r\n", "\n").split("\n")
     return "\n    ".join(printable(line, keep="\t") for line in lines)
 
@@ -70,20 +70,20 @@ SECRET_PATTERNS = (
     re.compile(r"(\bBearer )[\w.~+/=-]{8,}"),
     re.compile(r"(://[^/\s:@\"']*:)[^/\s@\"']+(?=@)"),  # the password in an address
 )
-"""Secrets that are in no setting: the first group stays."""
+"""Secrets that are in no setting: the first group is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What is struck out of each line: known secrets, and text that looks like one."""
+    """Removes known secrets, and text that looks like one, from each line."""
 
     secrets: frozenset[str] = frozenset()
     patterns: tuple[re.Pattern[str], ...] = SECRET_PATTERNS
-    """Of each match, the first group stays."""
+    """The first group of each match is kept."""
 
     @classmethod
     def of(cls, *settings: Settings, patterns: tuple[re.Pattern[str], ...] = ()) -> Redaction:
-        """The secrets of these settings, and more patterns."""
+        """A redaction of these settings' secrets, with more patterns."""
         found = [secret for each in settings for secret in secrets_in(each)]
         return cls(frozenset(found), (*SECRET_PATTERNS, *patterns))
 
@@ -129,7 +129,7 @@ def _processors(settings: Settings) -> list[Processor]:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,  # no values of variables, unlike richer ones
+        structlog.processors.format_exc_info,  # no values of variables
     ]
     return processors if settings.log_content else [*processors, _without_content]
 
@@ -231,6 +231,6 @@ def secrets_in(settings: Settings) -> frozenset[str]:
     for address in (settings.redis_url, settings.openai_base_url, settings.otlp_endpoint):
         password = _password_in(address or "")
         found |= {password, unquote(password)}
-    # as they stand in JSON and in a repr, too
+    # as they are escaped in JSON and in a repr, too
     escaped = {quote(value)[1:-1] for value in found for quote in (json.dumps, repr)}
     return frozenset((found | escaped) - {""})

@@ -107,7 +107,7 @@ STREAM_FALLBACKS = _counter(
     "stream_fallbacks", "Replies that went on as edits, for streaming ended", "platform", "reason"
 )
 GATEWAY_UP = _gauge(
-    "gateway_up", "1 while a connection to the platform stands: a socket or a shard", "platform",
+    "gateway_up", "1 while a connection to the platform is up: a socket or a shard", "platform",
     "shard",
 )  # fmt: skip
 GATEWAY_EVENTS = _counter(
@@ -198,10 +198,10 @@ def count_gateway_event(platform: str, event: str) -> None:
 
 @contextmanager
 def gateway_connection(
-    platform: str, stands: Callable[[], bool], shard: str = "0"
+    platform: str, is_up: Callable[[], bool], shard: str = "0"
 ) -> Iterator[None]:
     """Report whether a connection is up, while inside."""
-    GATEWAY_UP.labels(platform, shard).set_function(stands)
+    GATEWAY_UP.labels(platform, shard).set_function(is_up)
     try:
         yield
     finally:

@@ -24,7 +24,6 @@ from core.models.catalogue import CATALOGUE
 from core.ports import Stores
 from core.worker import Worker, WorkerSettings
 from storage.rules import RedisAudit, RedisRules
-from storage.shared import RedisLeases
 from tests.local_discord import payloads as p
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.open_access import EVERYBODY
@@ -58,17 +57,7 @@ class DiscordDeployment:
 
     def process_stores(self) -> Stores:
         """New stores, as each process has them, on the shared Redis."""
-        stores = StoreFixture.over(self.stores.redis)
-        return Stores(
-            stores.queue,
-            stores.history,
-            stores.deliveries,
-            RedisLeases(stores.store),
-            stores.secrets,
-            stores.outbox,
-            stores.feedback,
-            stores.preferences,
-        )
+        return StoreFixture.over(self.stores.redis).of_a_platform()
 
     async def start_core(
         self,

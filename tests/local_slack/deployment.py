@@ -142,7 +142,7 @@ class SlackDeployment:
         )
         settings, budget = SlackSettings(**self._settings()), RateLimiter(self.minute)
         return asyncio.create_task(
-            serve(settings, self.stores(), process_settings, stop, budget)
+            serve(settings, self.stores().of_a_platform(), process_settings, stop, budget)
         ), stop
 
     async def adapter_process(self, redis_url: str) -> asyncio.subprocess.Process:
