@@ -92,7 +92,7 @@ class RedisPreferences:
     # -- opting out -----------------------------------------------------------------------------
 
     async def opt_out(self, place: Place, person: str, *, out: bool = True) -> None:
-        whom = {"space": place.whole_space, "person": person, "out": out, "most": AT_ONCE}
+        whom = {"space": str(place.whole_space), "person": person, "out": out, "most": AT_ONCE}
         for bucket in self._store.buckets_of(place):
             done, went = 0, AT_ONCE
             while went == AT_ONCE:

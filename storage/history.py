@@ -163,7 +163,7 @@ class RedisHistory:
         return forgotten
 
     async def forget(self, place: Place, person: str, by: str = "") -> int:
-        whom = {"space": place.whole_space, "author": person, "by": by or person}
+        whom = {"space": str(place.whole_space), "author": person, "by": by or person}
         forgotten = 0
         for bucket in self._store.buckets_of(place):
             number, left = await self._store.run("forget", bucket, most=20, first=True, **whom)

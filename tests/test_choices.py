@@ -207,7 +207,7 @@ async def test_a_model_that_is_away_is_refused_with_a_sentence(slack: SlackDeplo
     await offer(slack, Place("slack", slack.slack.workspace.team, "C1"))
     ts = await slack.slack.say("C1", "U2", f"{BOT} hi")
     view = await picker(slack, ts, "echo: hi")
-    for name, said in (("gone", "gone is away"), ("nobodys", "“nobodys” is not offered here")):
+    for name, said in (("gone", "No core runs gone"), ("nobodys", "“nobodys” is not offered here")):
         slack.slack.submit("U2", view, chosen(model=name))
         await whispered(slack, "U2", said)
     await slack.slack.say("C1", "U2", "still there?", thread=ts)

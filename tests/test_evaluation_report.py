@@ -175,7 +175,7 @@ def test_the_table_states_its_limits(tmp_path: Path) -> None:
     assert "rinna-sft-v2 won more prompts" in said
     said = judged(tmp_path / "4", PEOPLE, A + B, answers=5)
     assert "3 of 5 pairs are not judged yet." in said
-    assert "too few to see any difference reliably" in said
+    assert "too few to find any difference reliably" in said
 
 
 def test_a_judge_that_contradicts_itself_is_told_to_say_nothing(tmp_path: Path) -> None:

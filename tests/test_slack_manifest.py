@@ -110,7 +110,8 @@ def test_socket_mode_and_http_exclude_each_other(made: dict[str, Any]) -> None:
 def test_the_manifest_asks_for_exactly_the_needed_scopes(made: dict[str, Any]) -> None:
     asked = set(made["oauth_config"]["scopes"]["bot"])
     source = "".join(path.read_text() for path in SOURCES.glob("*.py"))
-    called = {method for method in RULES if f".{method.replace('.', '_')}(" in source}
+    calls = {method: (f'"{method}"', f".{method.replace('.', '_')}(") for method in RULES}
+    called = {method for method, forms in calls.items() if any(form in source for form in forms)}
     needed = {RULES[method].scope for method in called} - {""}
     by_events = {f"{kind}:history" for kind in ("channels", "groups", "im", "mpim")}
     by_events |= {"app_mentions:read"}
