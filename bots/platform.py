@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from bots import strings
-from bots.attachments import File
+from bots.attachments import File, is_question
 from bots.quotes import Quote
 from core.errors import HenjiError
 from core.queue_types import Delivery
@@ -61,6 +61,19 @@ class Incoming:
     where the thread has it."""
     files: tuple[File, ...] = ()
     """The files of the message. Its turn names them; `Platform.fetch` reads them later."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to answer: words or a file that is read, here or in a quote."""
+        quote = self.quote
+        if quote is None or quote.turn is None or quote.without(self.turn.text):
+            return is_question(self.turn.text, self.files)
+        return is_question(quote.turn.text, self.files_with_quoted)
+
+    @property
+    def files_with_quoted(self) -> tuple[File, ...]:
+        """The files of the message and of what it quotes."""
+        return (*self.files, *(self.quote.files if self.quote else ()))
 
 
 REFUSALS = frozenset({"not_allowed", "stranger", "quota", "quota_channel", "busy"})

@@ -138,17 +138,15 @@ class Relay:
         ignored = admission.permit.refuse == "stranger" and self.settings.strangers == "ignore"
         job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
         said, quote = await self._quoting(incoming)
-        quoted = incoming.quote.files if quote and quote.turn and incoming.quote else ()
-        if attachments.to_read(quoted) and quote and await self._known(incoming.thread, quote.id):
-            quoted = ()
-        to_read = [*attachments.to_read(incoming.files), *attachments.to_read(quoted)]
+        own, quoted = await self._files_of(incoming, quote)
+        to_read = [*attachments.to_read(own), *attachments.to_read(quoted)]
         waits = bool(to_read) and incoming.addressed
         note = dict(incoming.note)
         if waits:
-            note |= attachments.pack(incoming.files, quote.id if quote else "", quoted)
+            note |= attachments.pack(own, quote.id if quote else "", quoted)
         submission = Submission(
             thread=incoming.thread,
-            turn=attachments.with_files(said, attachments.unread(incoming.files)),
+            turn=attachments.with_files(said, attachments.unread(own)),
             quote=quote,
             addressed=incoming.addressed,
             lane=admission.lane,
@@ -185,8 +183,8 @@ class Relay:
             self._deliver(opened, past, is_refusal=not queued)
         else:
             await self._deliver_opened(receipt, job, thread)
-        if receipt.outcome == "kept" and attachments.to_read(incoming.files):
-            self._spawn(self._read_kept(thread, turn.id, incoming.files))
+        if receipt.outcome == "kept" and attachments.to_read(own):
+            self._spawn(self._read_kept(thread, turn.id, own))
         return receipt
 
     async def _remember_names(self, thread: ThreadKey) -> None:
@@ -218,6 +216,22 @@ class Relay:
         pointer = pointing(quote, turn.text)
         said = replace(turn, text=words if alone else turn.text)
         return said, QuotedTurn(quote.id, alone, pointer, turn.text)
+
+    async def _files_of(
+        self, incoming: Incoming, quote: QuotedTurn | None
+    ) -> tuple[Sequence[File], Sequence[File]]:
+        """The files of a message's turn, and those of the turn that it quotes. Where the quote is
+        all that is asked about, its files are the message's."""
+        quoted = incoming.quote
+        if quote is None or quoted is None or not quoted.files or not incoming.addressed:
+            return incoming.files, ()
+        if attachments.to_read(quoted.files) and await self._known(incoming.thread, quote.id):
+            return incoming.files, ()
+        if quote.turn is not None:
+            return incoming.files, quoted.files
+        is_read = await self._quoted_turn(incoming, quoted) is not None
+        asked_about = is_read and not quoted.without(incoming.turn.text)
+        return incoming.files_with_quoted if asked_about else incoming.files, ()
 
     async def _quoted_turn(self, incoming: Incoming, quote: Quote) -> Turn | None:
         """The quoted message as a separate turn; None if its author's messages are not read."""
@@ -268,6 +282,9 @@ class Relay:
             return Receipt("ignored")
         for copy in await self._deliveries.quoting(thread, turn):
             await self._edit_quoted(copy, turn, quote.without(text) if quote else text, revision)
+        if quote and quote.turn and not quote.without(text):  # the quote is what is asked about
+            known = await self._known(thread, quote.id)
+            files = files if known else (*files, *quote.files)
         text = await self._with_quote(thread, quote, text)
         receipt = await self._queue.edit(
             thread,

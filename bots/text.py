@@ -79,6 +79,12 @@ class Opened:
         inside = self.quote if self.quote == QUOTE else ""
         return f"{quote}{spoiler}{self.fence.opening}\n{inside}"
 
+    @property
+    def without_info(self) -> Opened:
+        """The same code block without its language, which may be too long for a short message."""
+        fence = replace(self.fence, info="") if self.fence else None
+        return replace(self, fence=fence)
+
     def close(self, text: str) -> str:
         text = f"{text}\n{self.fence.closing}" if self.fence else text
         return f"{text}{SPOILER}" if self.spoiler else text
@@ -106,9 +112,12 @@ SPOILER, QUOTE, QUOTE_ALL = "||", "> ", ">>> "
 
 # CommonMark bounds no run; a longer one is no code block that a model means.
 _RUN = re.compile(r"(?<!`)`{3,8}(?!`)")
-_TILDES = re.compile(r"([ \t]{0,8})(~{3,8})([^`~\n]{0,200})$")
+_TILDES = re.compile(r"((?:> ?)?[ \t]{0,8})(~{3,8})([^`~\n]{0,200})$")
 _INDENT = re.compile(r"(?:>>> |> ?)?[ \t]{0,8}")
-_LANGUAGE = re.compile(r"[ \t]*([\w+#.\-]{0,40})")
+_QUOTE_MARK = re.compile(r"(?:>>> |> ?)")
+_LANGUAGE = re.compile(r"[ \t]*([\w+#.\-]{0,200})")
+LONGEST_INFO = 200
+"""A longer first line is code: nobody means a language by it."""
 _LIKE_A_FENCE = re.compile(r"```|^[ \t]{0,8}~~~", re.MULTILINE)
 _RESERVE = 1 + 10 + 8 + len(SPOILER)
 """The newline, indentation and mark that close a code block, at the longest, and a spoiler's."""
@@ -157,6 +166,8 @@ def split(text: str, limit: int, length_of: LengthOf = len) -> list[str]:
     rest = text
     while rest.strip():
         head = opened.head
+        if length_of(head) * 2 > limit:
+            head = opened.without_info.head
         room = _window(head, rest, opened, limit, length_of)
         if room >= len(rest):
             parts.append((head + rest).rstrip())
@@ -194,6 +205,30 @@ def without_code(text: str) -> str:
             other += 1
         run = other
     return "".join([*parts, text[at:]])
+
+
+_AFTER_ADDRESS = re.compile(r"[ \t]*[,，、:：;；]?\s*")
+_BLANK, _CLOSE = re.compile(r"[ \t\u3000]*"), re.compile(r"[.,!?:;、。，！？]")
+_AROUND = re.compile(r"(?:\*{1,3}|_{1,2}|~~|\|\|)$")
+
+
+def without_address(text: str, before: str, at: int, *, begun: bool) -> tuple[str, int]:
+    """How a text reads without a mention of the bot: what stays of `before`, which stands in front
+    of it, and where the text goes on behind it, which is `at`.
+
+    The blank or the comma beside it goes too, and marks of emphasis around it. `begun`: there are
+    words before `before`.
+    """
+    around = _AROUND.search(before)
+    if around and text.startswith(around[0], at):
+        before, at = before[: around.start()], at + len(around[0])
+    if not (begun or before.strip()):
+        return before, _AFTER_ADDRESS.match(text, at).end()  # type: ignore[union-attr]  # matches anything
+    if _CLOSE.match(text, at):
+        return before.rstrip(" \t"), at
+    if before[-1:] in " \t":
+        return before, _BLANK.match(text, at).end()  # type: ignore[union-attr]  # matches anything
+    return before, at
 
 
 def closed(text: str) -> str:
@@ -347,7 +382,9 @@ def _character_cuts(window: str, fence: Fence | None) -> Iterator[Cut]:
     """Every place inside lines, of code too, but in nothing that is kept whole."""
     for piece in _pieces(window, fence):
         kept = _kept_whole(piece.text) if piece.fence is None else frozenset[int]()
-        ends = (at for at in range(1, len(piece.text) + 1) if at not in kept)
+        quoted = _QUOTE_MARK.match(piece.text) if piece.fence is None else None
+        first = quoted.end() if quoted else 0
+        ends = (at for at in range(first + 1, len(piece.text) + 1) if at not in kept)
         yield from (Cut(piece.start + at, Bound.CHARACTER, piece.fence) for at in ends)
 
 
@@ -362,12 +399,16 @@ def _line(line: str, fence: Fence | None) -> tuple[list[Piece], Fence | None]:
     if fence is not None and fence.indent.startswith(">") and not line.startswith(">"):
         fence = None  # the quote has ended, and the block with it
     if fence is None and (tildes := _TILDES.match(line)):
-        return [], Fence(tildes[1], tildes[2], tildes[3])
+        indent = QUOTE if tildes[1].startswith(">") else tildes[1]
+        return [], Fence(indent, tildes[2], tildes[3])
     if fence is not None and fence.mark[0] == "~":
         return ([], None) if fence.is_closed_by(line) else ([Piece(0, line, fence)], fence)
     pieces, at = [], 0
+    before = fence
     for run in _RUN.finditer(line):
         if fence is not None and len(run[0]) < len(fence.mark):
+            continue
+        if fence is not None and fence is before and _is_amid(line, run):
             continue
         if run.start() > at:
             pieces.append(Piece(at, line[at : run.start()], fence))
@@ -379,6 +420,13 @@ def _line(line: str, fence: Fence | None) -> tuple[list[Piece], Fence | None]:
     return pieces, fence
 
 
+def _is_amid(line: str, run: re.Match[str]) -> bool:
+    """Whether a run of backticks stands between other characters, as in a string of the code."""
+    quoted = _INDENT.match(line)
+    start = quoted.end() if quoted else 0
+    return bool(line[start : run.start()].strip() and line[run.end() :].strip())
+
+
 def _fence_from(line: str, run: re.Match[str]) -> Fence:
     """The code block that a run of backticks opens. Its language is the rest of the line, or where
     prose comes before the run, the one word that follows.
@@ -388,7 +436,7 @@ def _fence_from(line: str, run: re.Match[str]) -> Fence:
     alone = indent is not None and indent[0] == before
     prefix = "> " if before.startswith(">") and not before.startswith(QUOTE_ALL) else ""
     space = before if alone and not before.startswith(">") else ""
-    if "`" in info or not (alone or _LANGUAGE.fullmatch(info)):
+    if "`" in info or len(info) > LONGEST_INFO or not (alone or _LANGUAGE.fullmatch(info)):
         info = ""
     return Fence(prefix or space, run[0], info)
 

@@ -156,8 +156,10 @@ class JobQueue(Protocol):
         """Job id -> result, in one call a bucket; jobs of a bucket that failed are left out."""
         ...
 
-    async def publish(self, claim: Claim, delta: Delta, spent: int = 0) -> FenceResult:
-        """`spent`: the tokens of prompt and reply that this attempt has used until now."""
+    async def publish(self, claim: Claim, delta: Delta | None, spent: int = 0) -> FenceResult:
+        """None for `delta` where only the cost is told. Of a duel's answers no words are shown.
+
+        `spent`: the tokens of prompt and reply that this attempt has used until now."""
         ...
 
     async def commit(self, claim: Claim, commit: Commit) -> FenceResult: ...

@@ -144,6 +144,8 @@ class RunningJob:
     """Seconds since the claim."""
     thought_at: float = 0.0
     """When the newest empty delta was due."""
+    sign_is_due: bool = False
+    """An empty delta is to be published now."""
 
     @property
     def seconds(self) -> float:
@@ -159,6 +161,7 @@ class RunningJob:
         """Publish an empty delta, unless there was one in the last `pause` seconds."""
         if time.monotonic() - self.thought_at >= pause:
             self.thought_at = time.monotonic()
+            self.sign_is_due = True
             self.fresh.set()
 
     def stop(self, end: FenceResult | Literal["release"]) -> None:
@@ -566,7 +569,7 @@ class Worker:
                     running.first_token = running.seconds
                 running.reply_ids += chunk.ids
                 running.show(reply.push(chunk.ids, chunk.text))
-                if reply.is_thinking:
+                if reply.is_thinking or job.duel:
                     running.show_thinking(self._settings.thinking)
                 running.spent = len(prompt.ids) + reply.tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
@@ -592,7 +595,10 @@ class Worker:
         running.fresh.clear()
         text, running.pending = running.pending, ""
         try:
-            delta = Delta(running.published, text)
+            delta: Delta | None = Delta(running.published, text)
+            if running.claim.job.duel:  # its words are shown when both answers are there
+                delta = Delta(0, "") if running.sign_is_due else None
+            running.sign_is_due = False
             result = await self._queue.publish(running.claim, delta, running.spent)
         except StoreUnavailable:
             running.pending = text + running.pending  # published with the next text

@@ -347,9 +347,10 @@ class RedisQueue:
             for claim, result in zip(by_bucket[bucket], results, strict=True)
         }
 
-    async def publish(self, claim: Claim, delta: Delta, spent: int = 0) -> FenceResult:
-        # nothing of a duel is shown before both answers: the speed would reveal the model
-        event = "" if claim.job.duel else codec.encode_event(delta)
+    async def publish(self, claim: Claim, delta: Delta | None, spent: int = 0) -> FenceResult:
+        # no words of a duel are shown before both answers: the speed would reveal the model
+        is_shown = delta is not None and not (claim.job.duel and delta.text)
+        event = codec.encode_event(delta) if delta is not None and is_shown else ""
         return await self._fenced("publish", claim, event=event, spent=spent)
 
     async def commit(self, claim: Claim, commit: Commit) -> FenceResult:

@@ -192,6 +192,13 @@ def test_a_mention_beside_code_is_a_mention(world: World, text: str) -> None:
             "ask @unknown-user or @unknown-role in #unknown,",
         ),
         ("<:party:123> <a:dance:1234567890123456789> hi", ":party: :dance: hi"),
+        ("<t:1700000000:s>, <t:1700000000:S>", "2023-11-14 22:13 UTC, 2023-11-14 22:13:20 UTC"),
+        (
+            "see <https://example.org/a_b> and <id:linked-roles:12>",
+            "see https://example.org/a_b and Linked Roles",
+        ),
+        (f"**{MENTION}** hi, ||{MENTION}||", "hi,"),
+        (f"ask *{MENTION}*: why?", "ask: why?"),
         ("at <t:1700000000:R> or <t:1700000000:t>", "at 2023-11-14 22:13 UTC or 22:13 UTC"),
         ("on <t:1700000000:D>, not <t:99999999999999>", "on 2023-11-14, not <t:99999999999999>"),
         ("use </ask:1> or </admin reset thread:123>", "use /ask or /admin reset thread"),
@@ -224,6 +231,12 @@ def test_a_reply_to_somebody_else_in_a_thread_is_to_others(world: World) -> None
     assert convert.speaks_to_others(world.says("why?", where=world.thread, answers=said), ME)
 
 
+def test_a_mention_of_a_role_of_people_is_to_others(world: World) -> None:
+    said = world.says(f"<@&{SALES}> please fill this in", where=world.thread)
+    assert convert.speaks_to_others(said, ME)
+    assert not convert.speaks_to_others(world.says(f"<@&{BOT_ROLE}> hi", where=world.thread), ME)
+
+
 def test_indentation_of_code_survives_the_names(world: World) -> None:
     text = f"{MENTION} see\n```py\nif x:\n    return 1\n```"
     assert "\n    return 1" in taken(world.says(text)).turn.text
@@ -246,7 +259,9 @@ def test_messages_that_no_person_wrote_are_ignored(world: World, more: dict[str,
         ("\u200b\u2060\n \n**two**", "two"),
         ("```python\nprint(1)\n```", "print(1)"),
         ("# A [link](https://example.org) and `code`", "A link and code"),
-        ("> quoted ||secret||", "quoted secret"),
+        ("> quoted ||secret|| and ||more||", "quoted … and …"),
+        (r"\*not bold\* a\_b", "*not bold* a_b"),
+        ("a<br>b<BR />c", "a b c"),
         ("- 2 * 3 * 4 in snake_case", "2 * 3 * 4 in snake_case"),
         ("-# small", "small"),
         ("```\n```", "x"),

@@ -11,7 +11,7 @@ from core.queue_types import Place
 from storage.feedback import RedisPreferences
 from storage.rules import RedisRules
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import ALICE, BOB, LANE, DiscordDeployment
+from tests.local_discord.deployment import ALICE, BOB, LANE, DiscordDeployment, words
 from tests.local_discord.expectations import answered, the_answer, told
 
 OTHER = "other-model"
@@ -85,6 +85,25 @@ async def test_a_mention_becomes_a_duel_in_its_thread(deployment: DiscordDeploym
         return any("Both bad" in labels(m) and "**A**" in m["content"] for m in found)
 
     await deployment.discord.until(shown)
+
+
+async def test_a_duel_can_be_stopped_while_it_is_written(deployment: DiscordDeployment) -> None:
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
+    for lane in (LANE, OTHER):
+        await deployment.start_core(20, lane=lane, policy=POLICY, thinking=0.2)
+    await deployment.start_bot(policy=POLICY)
+    said = await deployment.discord.says(ALICE, general, f"<@bot> {words(60)}")
+
+    def waiting() -> p.Payload | None:
+        found = deployment.discord.replies(said["id"])
+        return next((m for m in found if labels(m) == [say("stop", "en")]), None)
+
+    message = await deployment.discord.until(waiting)
+    assert "word" not in message["content"]
+    await deployment.discord.presses(ALICE, message, 0)
+    await deployment.discord.until(lambda: say("stopped", "en") in message["content"])
+    assert len(deployment.discord.replies(said["id"])) == 1
+    assert "**A**" not in message["content"]
 
 
 async def test_a_private_question_is_no_duel(deployment: DiscordDeployment) -> None:

@@ -169,6 +169,57 @@ async def test_a_proxied_message_is_answered_once_as_its_persons(
     )
 
 
+async def test_an_edit_of_a_proxied_message_is_its_persons(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    original = await deployment.discord.says(ALICE, general, "A: <@bot> one")
+    copy = await deployment.discord.says(ALTER, general, f"<@{p.BOT_ID}> one", **PROXIED)
+    await deployment.discord.deletes(original)
+    await reply_to(deployment, copy["id"], "one")
+    guild = str(deployment.discord.world.guild_of(general))
+    thread = ThreadKey("discord", guild, general, copy["id"])
+    await remembered(deployment, thread, "one", "echo: one")
+    await deployment.discord.edits(copy, "<@bot> two")
+    await remembered(deployment, thread, "two", "echo: two")
+    assert len(deployment.discord.replies(copy["id"])) == 1
+
+
+async def test_a_proxied_file_without_words_is_a_message(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    thread = str((await talk(deployment, general))[0]["id"])
+    files = [deployment.discord.add_file(general, "a.txt", b"disk full") for _ in range(2)]
+    original = await deployment.discord.says(ALICE, thread, "A:", attachments=files[:1])
+    copy = await deployment.discord.says(ALTER, thread, "", attachments=files[1:], **PROXIED)
+    await deployment.discord.deletes(original)
+    read = "[file: a.txt]\n```\ndisk full\n```"  # Discord has no tildes
+    await deployment.discord.until(
+        lambda: any(read in m["content"] for m in deployment.discord.replies(thread))
+    )
+    assert copy["content"] == ""
+
+
+async def test_two_proxied_messages_at_once_are_each_answered(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    people = ((ALICE, ALTER, "one"), (BOB, p.user("78", "Beta"), "two"))
+    originals = [
+        await deployment.discord.says(who, general, f"A: <@bot> {said}") for who, _, said in people
+    ]
+    copies = [
+        await deployment.discord.says(name, general, f"<@{p.BOT_ID}> {said}", **PROXIED)
+        for _, name, said in reversed(people)
+    ]
+    await deployment.discord.deletes(originals[1])
+    await deployment.discord.deletes(originals[0])
+    for copy, (who, _, said) in zip(reversed(copies), people, strict=True):
+        await reply_to(deployment, copy["id"], said)
+        guild = str(deployment.discord.world.guild_of(general))
+        thread = ThreadKey("discord", guild, general, copy["id"])
+        await remembered(deployment, thread, said, f"echo: {said}")
+        assert (await deployment.stores.history.turns(thread))[0].turn.author == who["id"]
+
+
 async def test_a_webhooks_message_that_nobody_deleted_is_ignored(
     deployment: DiscordDeployment, general: str
 ) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
+import discord
 import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from bots.delivery import NOTE_LENGTH
+from bots.discord import error_codes
+from bots.discord.platform import DiscordPlatform, text_of
+from bots.discord.rate_limits import RateLimiter
+from bots.platform import Part
 from bots.strings import say
 from core.observe import metrics
+from core.queue_types import Delivery
 from core.types import ThreadKey
 from storage import keys
 from tests.local_discord import payloads as p
@@ -93,7 +102,7 @@ async def test_a_failing_export_is_told_to_its_person(
 # -- permissions --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [50013, 160006])
+@pytest.mark.parametrize("code", [50013, 160006, 30013, 50008, 240000])
 async def test_where_no_thread_can_be_opened_the_reply_stays_in_the_channel(
     deployment: DiscordDeployment, general: str, code: int
 ) -> None:
@@ -111,6 +120,17 @@ async def test_where_no_thread_can_be_opened_the_reply_stays_in_the_channel(
         return await deployment.stores.texts(thread) == ["hello"]
 
     await until(forgotten)
+
+
+@pytest.mark.parametrize("code", [20031, 200001])
+async def test_a_thread_whose_title_is_blocked_has_a_plain_one(
+    deployment: DiscordDeployment, general: str, code: int
+) -> None:
+    deployment.discord.make_trouble("thread", status=400, code=code)
+    said = await deployment.discord.says(ALICE, general, "<@bot> a word that is not allowed")
+    [reply] = await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
+    await with_its_buttons(deployment, reply)
+    assert deployment.discord.world.channels[said["id"]]["name"] == "Henji"
 
 
 async def test_a_chat_that_cannot_be_opened_says_so(
@@ -159,6 +179,42 @@ async def test_a_long_reply_of_a_user_installed_app_ends_in_a_file(
     assert last["files"] == {"reply.md": f"echo: {long}"}
     assert last["content"].endswith(f"-# {say('rest_in_file', 'en')}")
     assert not any("files" in where[ident] for ident in used.messages[:5])
+
+
+@pytest.mark.parametrize("length", [116, 117, 120, 121, 400])
+def test_a_note_fits_under_the_longest_part(length: int) -> None:
+    platform = DiscordPlatform(
+        discord.Client(intents=discord.Intents.none()), RateLimiter(), _never, _never
+    )
+    delivery = Delivery("f" * 24, ThreadKey("discord", "1", "2", "3"), "4", "5", token=1)
+    room = platform.part_length - max(0, length - NOTE_LENGTH)
+    [words] = platform.split(delivery, "  - " + "x" * (room - 4), room)
+    assert len(text_of(Part(0, words, last=True, note="n" * length))) <= 2000
+
+
+async def _never(*_: object) -> bool:
+    return False
+
+
+async def test_a_long_reply_of_a_user_installed_app_has_room_for_a_long_note(
+    deployment: DiscordDeployment,
+) -> None:
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
+    await deployment.start_core(context_length=65_536)
+    await deployment.start_bot()
+    long = words(1340)
+    name = f"{'n' * 72}.txt"
+    file = deployment.discord.add_file(general, name, b"x")
+    links = [f"https://discord.com/channels/1/2/{number}" for number in range(3)]
+    alone = {"app_permissions": SILENT, "authorizing_integration_owners": {"1": ALICE["id"]}}
+    asked = {"prompt": f"{' '.join(links)} {long}", "file": file}
+    used = await deployment.discord.uses(ALICE, general, "ask", asked, **alone)
+    await deployment.discord.until(lambda: len(used.messages) == 6)
+    where = deployment.discord.world.messages[general]
+    last = await with_its_buttons(deployment, where[used.messages[5]])
+    assert len(used.messages) == 6
+    assert f"`{name}`" in last["content"]
+    assert "word1339" in last["files"]["reply.md"]
 
 
 async def test_where_the_bot_may_not_write_a_reply_is_regenerated_by_the_token(
@@ -272,6 +328,24 @@ async def test_a_reply_that_discord_blocks_is_tried_once_and_the_channel_is_told
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
         "the platform refused a reply"
     ]
+
+
+PASSING = {20016, 20022, 20028, 20029, 40003, 40004, 40006, 40062, 110000, 110001, 130000}
+"""Those of the published codes that speak of a limit, of overload, or of a while."""
+FINAL = {
+    10003, 10004, 10008, 10015, 10062, 20009, 20012, 20018, 20024, 20031, 30013, 30033, 30046,
+    40005, 40007, 40058, 40060, 40094, 40333, 50001, 50003, 50005, 50006, 50007, 50008, 50009,
+    50013, 50021, 50024, 50027, 50035, 50055, 50068, 50083, 50095, 50109, 50132, 50278, 160002,
+    160005, 160006, 160007, 200000, 200001, 240000, 340015, 400001,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", sorted(PASSING | FINAL))
+def test_a_published_code_is_final_or_passes(code: int) -> None:
+    """From discord/discord-api-docs, topics/opcodes-and-status-codes, of 2026-08-06."""
+    answer: Any = SimpleNamespace(status=400, reason="Bad Request")
+    error = discord.HTTPException(answer, {"code": code, "message": "refused"})
+    assert error_codes.is_final(error) is (code in FINAL)
 
 
 @pytest.mark.parametrize("code", [LOCKED, 50083])

@@ -143,6 +143,27 @@ async def test_the_file_of_a_quoted_message_is_read(
     assert await deployment.stores.texts(ThreadKey("discord", guild, general, asked["id"])) == []
 
 
+async def test_a_mention_alone_as_a_reply_to_a_file_asks_about_the_file(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    paste = deployment.discord.add_file(general, "trace.log", b"disk full")
+    said = await deployment.discord.says(BOB, general, "", attachments=[paste])
+    asked = await deployment.discord.says(ALICE, general, "<@bot>", answers=said)
+    await deployment.discord.until(
+        lambda: any("disk full" in m["content"] for m in deployment.discord.replies(asked["id"]))
+    )
+
+
+async def test_a_mention_alone_as_a_reply_to_a_picture_is_told_that_it_is_unread(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    photo = deployment.discord.add_file(general, "cat.png", b"\x89PNG", "image/png")
+    said = await deployment.discord.says(BOB, general, "", attachments=[photo])
+    await deployment.discord.says(ALICE, general, "<@bot>", answers=said)
+    [note] = await deployment.discord.until(lambda: deployment.discord.replies(general))
+    assert note["content"] == say("files_not_read", "en", files="`cat.png`")
+
+
 async def test_a_deleted_quote_with_nothing_asked_is_no_question(
     deployment: DiscordDeployment, general: str
 ) -> None:

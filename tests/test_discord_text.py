@@ -70,6 +70,11 @@ POLL = {
 PEOPLE: dict[str, tuple[p.Payload, str, str]] = {
     "words": ({}, "see there", "see there"),
     "a poll": ({"poll": POLL}, "", "[poll]\nLunch?\n- 🍛 Curry\n- Noodles"),
+    "a poll that has ended": (
+        {"poll": {**POLL, "results": {"is_finalized": True, "answer_counts": [
+            {"id": 1, "count": 3, "me_voted": False}, {"id": 2, "count": 0, "me_voted": False}]}}},
+        "", "[poll]\nLunch?\n- 🍛 Curry: 3\n- Noodles: 0",
+    ),
     "a reply to a poll": (
         answering(BOB, "", poll=POLL), "which is cheaper?",
         "[in reply to Bob]\n> [poll]\n> Lunch?\n> - 🍛 Curry\n> - Noodles\n\nwhich is cheaper?",
@@ -168,6 +173,11 @@ BOTS: dict[str, tuple[p.Payload, str, str]] = {
         "",
         "## Deployed 4.2\n\nby @unknown-user\n\n[image: errors after]\n\n[image: latency.png]",
     ),
+    "a file in components": (
+        {"flags": 1 << 15, "components": [{"type": 13, "id": 1, "name": "trace`.log", "size": 4,
+                                           "file": {"url": "attachment://trace.log"}}]},
+        "", "[file: trace .log]",
+    ),
     "a graph of an alert": (
         {"embeds": [embed(title="CPU above 90 %", image={"url": "https://x.org/render/cpu.png"})]},
         "", "CPU above 90 %\n[image: cpu.png]",
@@ -245,6 +255,14 @@ def test_the_files_of_a_forward_are_the_message_s() -> None:
     assert [file.name for file in convert.files_of(said)] == ["trace.log"]
 
 
+def test_a_sticker_is_named_like_a_picture() -> None:
+    sticker = {"id": "1", "name": "Wave", "format_type": 1}
+    said = message(BOB, "what is this?", sticker_items=[sticker])
+    assert [(f.name, f.kind) for f in convert.files_of(said)] == [("Wave (sticker)", "image")]
+    said = message(BOB, "", **forward(snapshot(sticker_items=[sticker])))
+    assert [f.name for f in convert.files_of(said)] == ["Wave (sticker)"]
+
+
 def test_a_forward_of_a_forward_is_named_by_its_outer_files_alone() -> None:
     inner = snapshot("deep", attachments=[{**FILE, "filename": "deep.log"}])
     outer = snapshot("look", attachments=[FILE], message_snapshots=[inner])
@@ -291,6 +309,27 @@ def test_a_table_that_is_too_wide_becomes_a_list() -> None:
     assert second == "- **two** · c: z"
 
 
+def test_a_pipe_in_code_is_code_and_no_cell_is_lost() -> None:
+    table = "| op | means |\n|---|---|\n| `a|b` | either |\n| `**` | power |\n| x | y | z |"
+    assert rendered(table).split("\n")[3:-1] == [
+        "a|b  either", "**   power", "x    y | z",
+    ]  # fmt: skip
+    table = "| name | use |\n|---|---|\n| `__init__` | **makes** __it__ |"
+    assert rendered(table).split("\n")[3] == "__init__  makes it"
+    long = "long " * 12
+    table = f"| op | means |\n|---|---|\n| `**` | {long}|"
+    assert rendered(table) == f"- `**` · means: {long.strip()}"
+
+
+def test_a_table_in_a_quote_or_a_list_is_aligned_there() -> None:
+    quoted = "\n".join(f"> {line}" for line in TABLE.split("\n"))
+    lines = rendered(f"> Prices:\n{quoted}\nafter").split("\n")
+    assert lines[1:4] == ["> ```", "> 名前    Price", "> ──────  ─────"]
+    assert lines[-2:] == ["> ```", "after"]
+    nested = "\n".join(f"    {line}" for line in TABLE.split("\n"))
+    assert rendered(f"- Prices:\n\n{nested}").split("\n")[2:4] == ["```", "名前    Price"]
+
+
 def test_a_table_within_code_stays_as_it_is() -> None:
     assert rendered(f"```\n{TABLE}\n```") == f"```\n{TABLE}\n```"
 
@@ -301,6 +340,15 @@ def test_a_table_within_code_stays_as_it_is() -> None:
         ("#### Title", "**Title**"),
         ("###### Title ##", "**Title**"),
         ("### Title", "### Title"),
+        ("> ##### Title", "> **Title**"),
+        ("- #### Title", "- **Title**"),
+        ("Title\n=====\ntext", "# Title\ntext"),
+        ("a == b\n- c\n===", "a == b\n- c\n==="),
+        ("> ---", f"> {RULE}"),
+        ("one<BR>two", "one\ntwo"),
+        ("[![built](https://x.org/b.png)](https://x.org)", "[built](https://x.org)"),
+        ("> ~~~py\n> x\n> ~~~", "> ```py\n> x\n> ```"),
+        ("```py\na = '```'\n#### b\n```", "```py\na = '``\u200b`'\n#### b\n```"),
         ("a\n\n---\nb", f"a\n\n{RULE}\nb"),
         ("* * *", RULE),
         ("- one\n- two", "- one\n- two"),
@@ -323,7 +371,10 @@ def test_markdown_that_discord_does_not_show_is_replaced(text: str, shown: str) 
     assert rendered(text) == shown
 
 
-pieces = st.sampled_from([*TABLE.split("\n"), "#### a", "---", "word", "$$", "<br>", ""])
+odd = ["===", "> #### b", "> | a | b |", "> |---|---|", "- #### c", "| `a|b` | ** | c |", "~~~"]
+pieces = st.sampled_from(
+    [*TABLE.split("\n"), "#### a", "---", "word", "$$", "<br>", "", "> ~~~", *odd]
+)
 
 
 @given(st.lists(pieces, max_size=20))

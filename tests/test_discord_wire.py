@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from discord.gateway import DiscordWebSocket
@@ -73,6 +74,50 @@ async def test_events_that_discord_py_cannot_parse_are_logged_once_and_passed_ov
     assert deployment.discord.gateway.identified == 1
     warned = [line for line in logs if line["log_level"] == "warning"]
     assert [line["type"] for line in warned] == ["MESSAGE_CREATE"]
+
+
+async def test_a_message_that_cannot_be_parsed_hides_no_others_in_the_past_or_after_a_gap(
+    deployment: DiscordDeployment,
+) -> None:
+    general = await a_channel(deployment)
+    thread = deployment.discord.add_thread(general)
+    await deployment.start_core()
+    bot = await deployment.start_bot()
+    world, guild = deployment.discord.world, str(deployment.discord.world.guild_of(general))
+
+    def keep(text: str, **more: Any) -> None:
+        world.keep(p.message(p.snowflake(), thread, ALICE, text, guild_id=guild, **more))
+
+    keep("before")
+    keep("lunch?", poll=ENDLESS_POLL)
+    keep("after")
+    await deployment.discord.says(ALICE, thread, "<@bot> hello")
+    await the_reply(deployment, thread, "echo: hello")
+    key = ThreadKey("discord", guild, general, thread)
+    assert (await deployment.stores.texts(key))[:3] == ["before", "after", "hello"]
+    bot.stop.set()
+    await asyncio.wait_for(bot.task, 10)
+    keep("dinner?", poll=ENDLESS_POLL)
+    await deployment.discord.says(ALICE, thread, "<@bot> more")
+    await deployment.start_bot("the next")
+    await the_reply(deployment, thread, "echo: more")
+
+
+async def test_a_message_of_a_guild_that_is_not_known_is_no_direct_message(
+    deployment: DiscordDeployment,
+) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    await deployment.start_bot()
+    strange = p.message(p.snowflake(), "5", ALICE, "hello", guild_id="7")
+    await deployment.discord.gateway.dispatch("MESSAGE_CREATE", strange, None, 0)
+    edited = {**strange, "content": "bye", "edited_timestamp": p.when(p.snowflake())}
+    await deployment.discord.gateway.dispatch("MESSAGE_UPDATE", edited, None, 0)
+    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await the_reply(deployment, said["id"], "echo: hello")
+    assert {r.path for r in deployment.discord.rest.requests if r.kind == "post"} == {
+        f"/channels/{said['id']}/messages"
+    }
 
 
 async def test_a_connection_that_fails_in_the_library_is_opened_again(

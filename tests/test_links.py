@@ -61,18 +61,20 @@ def test_discord_s_links_to_messages_outside_code_are_found(text: str, names: li
 
 
 @pytest.mark.parametrize(
-    ("attachment", "read"),
+    ("said", "attachment", "read"),
     [
-        ({"is_msg_unfurl": True, "from_url": LINK}, False),
-        ({"is_msg_unfurl": True, "is_share": True, "from_url": LINK}, True),
-        ({"is_msg_unfurl": True, "from_url": "https://local.slack.com/archives/C9/p1"}, True),
+        (f"<{LINK}>", {"from_url": LINK}, False),
+        (f"<{LINK}>", {"is_share": True, "from_url": LINK}, True),
+        ("<https://app.slack.com/client/T1/C1/thread/C1-1.0>", {"from_url": LINK}, False),
+        ("it", {"from_url": LINK}, True),
     ],
 )
 def test_the_preview_of_a_linked_message_is_no_forward(
-    attachment: dict[str, object], read: bool
+    said: str, attachment: dict[str, object], read: bool
 ) -> None:
     """Slack's preview shows a message that not everyone in the channel may be able to read."""
-    message = {"text": f"look: <{LINK}>", "attachments": [{**attachment, "text": "a secret"}]}
+    carried = {"is_msg_unfurl": True, **attachment, "text": "a secret"}
+    message = {"text": f"look: {said}", "attachments": [carried]}
     assert ("a secret" in carried_by(message)) is read
 
 
@@ -170,9 +172,9 @@ def link_of(channel: str, ts: str) -> str:
     return f"https://local.slack.com/archives/{channel}/p{ts.replace('.', '')}"
 
 
-async def question(slack: SlackDeployment, channel: str, to: str, ts: str) -> str:
+async def question(slack: SlackDeployment, channel: str, to: str, ts: str, user: str = "U1") -> str:
     """The question with a link as the model reads it."""
-    asked = await slack.slack.say(channel, "U1", f"{BOT} what is <{link_of(to, ts)}>?")
+    asked = await slack.slack.say(channel, user, f"{BOT} what is <{link_of(to, ts)}>?")
     key = slack.key(channel, asked)
 
     async def answered() -> bool:
@@ -209,6 +211,36 @@ async def test_in_slack_a_link_is_read_only_where_everyone_may_read_it(
     assert "disk" not in await question(slack, "C1", "C2", "1766000000.000100")
 
 
+async def test_in_a_direct_message_in_slack_a_link_is_read_where_its_person_may(
+    slack: SlackDeployment,
+) -> None:
+    local, workspace = slack.slack, slack.slack.workspace
+    local.person("U7", "Guest", guest=True)
+    workspace.members |= {
+        "D1": {"U1", local.bot_user}, "D7": {"U7", local.bot_user},
+        "G1": {"U1", "U2", local.bot_user}, "C3": {"U2", local.bot_user},
+    }  # fmt: skip
+    said = {c: await local.say(c, "U2", "the disk is full") for c in ("C2", "C3", "G1")}
+    mine = await local.say("D1", "U1", "the disk is full")
+    await slack.answered("D1", mine, "echo: the disk is full")
+    assert "disk" in await question(slack, "D1", "C2", said["C2"])
+    assert "disk" in await question(slack, "D1", "D1", mine)
+    assert "disk" in await question(slack, "G1", "C2", said["C2"])
+    for other in ("C3", "G1"):  # the bot may read there, and not the person
+        assert "disk" not in await question(slack, "D1", other, said[other])
+    assert "disk" not in await question(slack, "D7", "C2", said["C2"], "U7")
+    assert "disk" not in await question(slack, "C1", "D1", mine)
+
+
+async def test_a_link_is_read_with_the_token_of_an_organization(redis: Redis) -> None:
+    async with slack_deployment(redis) as deployment:
+        deployment.slack.install_org_wide("E0OURS")
+        await deployment.core()
+        await deployment.adapter()
+        said = await deployment.slack.say("C2", "U2", "the disk is full")
+        assert "disk" in await question(deployment, "C1", "C2", said)
+
+
 # -- in Discord ---------------------------------------------------------------------------------
 
 
@@ -224,15 +256,17 @@ async def test_in_discord_a_link_is_read_only_where_everyone_may_read_it(
 ) -> None:
     here = discord.discord
     guild, other = here.add_guild(), here.add_guild()
-    general, public, secret = (here.add_channel(guild, name) for name in ("a", "b", "c"))
+    general, public, secret, voice = (here.add_channel(guild, name) for name in "abcd")
     elsewhere = here.add_channel(other)
     hidden = {"id": guild, "type": 0, "allow": "0", "deny": str(1 << 10)}
     here.world.channels[secret]["permission_overwrites"] = [hidden]
+    locked = {**hidden, "deny": str(1 << 20)}
+    here.world.channels[voice] |= {"type": 2, "permission_overwrites": [locked]}
     await discord.start_core()
     await discord.start_bot()
     said = {
         channel: await here.says(BOB, channel, "the disk is full")
-        for channel in (general, public, secret, elsewhere)
+        for channel in (general, public, secret, voice, elsewhere)
     }
 
     async def question(channel: str, of: str) -> str:
@@ -252,6 +286,7 @@ async def test_in_discord_a_link_is_read_only_where_everyone_may_read_it(
     unread = await question(secret, guild)
     assert "disk" not in unread
     assert unread.endswith(f"[linked message: {secret}/{said[secret]['id']}]")
+    assert "disk" not in await question(voice, guild)  # who may not connect reads nothing there
     assert "disk" not in await question(elsewhere, other)
     assert "disk" not in await question(elsewhere, guild)
 

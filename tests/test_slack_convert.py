@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bots.platform import Part
 from bots.slack import components, convert, markdown
 from bots.slack.convert import (
     Bot,
@@ -20,7 +21,8 @@ from bots.slack.convert import (
     SessionStopped,
 )
 from bots.slack.users import User
-from core.types import ThreadKey, Turn
+from core.queue_types import Delivery
+from core.types import Done, ThreadKey, Turn, Usage
 
 BOT = Bot("T1", "UBOT", "BBOT")
 KEY = ThreadKey("slack", "T1", "C1", "1.0")
@@ -113,6 +115,10 @@ def test_a_payload_of_any_shape_is_parsed_or_malformed(changes: dict[str, Any]) 
     ("raw", "readable"),
     [
         ("<@UBOT> こんにちは", "こんにちは"),
+        ("<@UBOT>, hi", "hi"),
+        ("<@UBOT>、こんにちは", "こんにちは"),
+        ("hi <@UBOT>!", "hi!"),
+        ("hi <@UBOT>　there", "hi there"),
         ("hi <@U2>, hi <@U3>", "hi @花子, hi @U3"),
         ("see <#C1|general>", "see #general"),
         ("<!here> <!subteam^S1|@team>", "@here @team"),
@@ -151,7 +157,7 @@ def test_a_message_is_identified_by_its_event_and_an_edit_by_its_timestamp() -> 
     assert (later.event_ids, later.revision) == ((), "3.0")
 
 
-@pytest.mark.parametrize("word", ["reset", "Reset.", "<@UBOT> リセット", "<@UBOT> reset!"])
+@pytest.mark.parametrize("word", ["reset", "Reset.", "<@UBOT> リセット", "<@UBOT>, reset!"])
 def test_a_text_command_is_the_whole_message(word: str) -> None:
     assert convert.text_command(said(text=word), BOT) == "reset"
     assert convert.text_command(said(text=f"{word} the router"), BOT) is None
@@ -202,6 +208,27 @@ def test_a_colleague_is_of_the_workspace_or_of_its_organization(
 def test_a_button_value_names_reply_author_and_thread() -> None:
     handle = components.ReplyRef("f" * 24, "U1", ThreadKey("slack", "T1", "C1", "1.0"))
     assert components.ReplyRef.parse(str(handle)) == handle
+
+
+def test_the_small_print_under_a_reply_is_none_of_its_words() -> None:
+    delivery = Delivery("f" * 24, KEY, "1.0", "U1", token=1)
+    done = Done("**「二」**です", "stop", Usage(1, 1))
+    note = "The oldest 3 messages no longer fit."
+    part = Part(0, "**「二」**です", last=True, note=note, end=done)
+    blocks = components.reply(part, delivery, "a model", "en")
+    message: dict[str, Any] = {"ts": "1.1", "user": "UBOT", "bot_id": "BBOT", "text": "…"}
+    message |= {"blocks": blocks, "metadata": {"event_type": "henji_reply"}}
+    found = convert.earlier(message, KEY, BOT, {}, stranger=False)
+    assert found is not None
+    assert found.turn.text == "**「二」**です"
+
+
+@pytest.mark.parametrize(
+    ("text", "to_others"),
+    [("<@UBOT> hi", False), ("<@U2> hi", True), ("<!subteam^S1|@ops> hi", True), ("hi", False)],
+)
+def test_a_mention_of_a_person_or_of_a_group_is_to_others(text: str, to_others: bool) -> None:
+    assert said(text=text).to_others is to_others
 
 
 def test_pings_are_removed_and_growing_text_only_grows() -> None:

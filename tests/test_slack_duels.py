@@ -101,6 +101,22 @@ async def test_votes_are_private_and_after_enough_of_them_the_models_are_named(
     await whispered(deployment, "U2", "duel_over")
 
 
+async def test_a_duel_can_be_stopped_while_it_is_written(redis: Redis) -> None:
+    async with slack_deployment(redis) as deployment:
+        deployment.policy = POLICY
+        for name, model in (("core", "echo"), ("core of the other", OTHER)):
+            await deployment.core(20, name=name, model=model, thinking=0.2)
+        await deployment.adapter()
+        slack = deployment.slack
+        ts = await slack.say("C1", "U2", f"{BOT} {'a long question ' * 20}")
+        await slack.until(lambda: "processing" in slack.workspace.sessions.values())
+        assert slack.replies("C1", ts) == []
+        slack.stop("U2", "C1", ts)
+        await slack.until(lambda: say("stopped", "en") in str(slack.replies("C1", ts)))
+        assert "**A**" not in told(slack.replies("C1", ts)[0])
+        await deployment.at_rest()
+
+
 async def test_a_press_works_in_another_process_and_twice_is_once(
     deployment: SlackDeployment,
 ) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.errors import PUBLISHED
 from tests.local_slack.validation import RULES, UNPUBLISHED
 from tests.optional import FOLDER, WEB_API
+from tests.waiting import until
 
 BOT = "<@U0HENJI>"
 SHORT = "すこし長い文章です。" * 12
@@ -442,6 +445,32 @@ async def test_a_distributed_app_reads_what_it_may_and_answers_at_once(redis: Re
             texts = await deployment.stores().texts(deployment.key(channel, root))
             assert texts == [*(f"number {n}" for n in range(read)), "hi", "echo: hi"]
         await deployment.at_rest()
+
+
+async def test_a_distributed_app_reads_the_newest_messages_of_a_thread_that_it_saw(
+    redis: Redis,
+) -> None:
+    minute = 1.0
+    async with slack_deployment(redis, minute=minute) as deployment:
+        slack = deployment.slack
+        slack.distribute()
+        await deployment.core()
+        await deployment.adapter()
+        for channel, read in (("C1", range(15)), ("C2", [0, *range(16, 30)])):
+            root = await slack.say(channel, "U2", "number 0")
+            for n in range(1, 30):
+                await slack.say(channel, "U2", f"number {n}", thread=root)
+            for envelope in list(slack.delivery.envelopes):
+                await envelope.done.wait()
+            await until(partial(_is_past, time.monotonic() + 1.5 * minute))
+            await slack.say(channel, "U1", f"{BOT} hi", thread=root)
+            await deployment.answered(channel, root, "echo: hi", within=12)
+            texts = await deployment.stores().texts(deployment.key(channel, root))
+            assert texts[: len(read)] == [f"number {n}" for n in read]
+
+
+async def _is_past(moment: float) -> bool:
+    return time.monotonic() > moment
 
 
 async def _with_missed_messages(deployment: SlackDeployment, missed: int) -> str:

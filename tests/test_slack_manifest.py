@@ -116,8 +116,8 @@ def test_the_manifest_asks_for_exactly_the_needed_scopes(made: dict[str, Any]) -
     by_events = {f"{kind}:history" for kind in ("channels", "groups", "im", "mpim")}
     by_events |= {"app_mentions:read"}
     by_downloads = {"files:read"}
-    by_private_channels = {"groups:read"}
-    assert asked == needed | by_events | by_downloads | by_private_channels | {"commands"}
+    by_other_channels = {f"{kind}:read" for kind in ("groups", "im", "mpim")}
+    assert asked == needed | by_events | by_downloads | by_other_channels | {"commands"}
 
 
 def test_every_subscribed_event_has_a_handler(made: dict[str, Any]) -> None:

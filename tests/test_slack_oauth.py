@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from html import unescape
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
@@ -19,9 +20,12 @@ from structlog.testing import capture_logs
 
 from bots.cli import doctor
 from bots.slack import components
+from bots.slack.app_home import FORGET_ME, RESET_CHANNEL
+from bots.slack.manifest import RESET_SHORTCUT
 from bots.slack.oauth import TEAMS, Installations, States
 from bots.slack.settings import SlackSettings
 from core.errors import OperatorError
+from tests.local_slack import LocalSlack
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.store_fixture import StoreFixture
 from tests.waiting import until
@@ -191,6 +195,44 @@ async def test_in_an_organization_a_colleague_is_no_stranger_and_a_stranger_is(
         ts = await slack.say("C1", stranger, f"{BOT} hi")
         await slack.until(lambda stranger=stranger: slack.whispers(stranger))
         assert slack.replies("C1", ts) == []
+
+
+async def test_the_home_page_and_its_modals_work_in_an_organization(
+    organization: SlackDeployment,
+) -> None:
+    slack = organization.slack
+    for user, name in (("U1", "花子"), ("UADMIN", "長谷川")):
+        slack.person(user, name, admin=user == "UADMIN", enterprise="E0OURS")
+    asked = [await slack.say("C1", "U1", f"{BOT} {text}") for text in ("one", "two")]
+    keys = [organization.key("C1", ts) for ts in asked]
+    for ts, text in zip(asked, ("one", "two"), strict=True):
+        await organization.answered("C1", ts, f"echo: {text}")
+    slack.open_home("UADMIN")
+    await slack.until(lambda: RESET_CHANNEL in str(slack.workspace.views.get("UADMIN")))
+    thread = slack.replies("C1", asked[0])[0]
+    slack.shortcut("U1", RESET_SHORTCUT, thread)
+    view = await slack.until(lambda: _modal(slack, "henji_confirm_reset"))
+    slack.submit("U1", view, {})
+    await slack.until(lambda: slack.whispers("U1"))
+    assert await organization.stores().texts(keys[0]) == []
+    slack.workspace.views.pop(view["id"])
+    slack.press_home("UADMIN", RESET_CHANNEL)
+    view = await slack.until(lambda: _modal(slack, "henji_confirm_reset"))
+    slack.submit("UADMIN", view, {"what": {"what": {"selected_conversation": "C1"}}})
+    await slack.until(lambda: "消しました" in str(slack.workspace.views["UADMIN"]))
+    assert await organization.stores().texts(keys[1]) == []
+    ts = await slack.say("C2", "U1", f"{BOT} three")
+    await organization.answered("C2", ts, "echo: three")
+    slack.open_home("U1")
+    await slack.until(lambda: slack.workspace.views.get("U1"))
+    slack.press_home("U1", FORGET_ME)
+    await slack.until(lambda: "消しました" in str(slack.workspace.views["U1"]))
+    assert await organization.stores().texts(organization.key("C2", ts)) == []
+
+
+def _modal(slack: LocalSlack, callback: str) -> dict[str, Any] | None:
+    views = slack.workspace.views.values()
+    return next((view for view in views if view.get("callback_id") == callback), None)
 
 
 async def test_an_organization_that_uninstalls_the_app_is_not_answered(

@@ -102,6 +102,28 @@ PEOPLE: dict[str, tuple[dict[str, Any], str]] = {
     "a forward of nobody that is known": (
         {"text": "", "attachments": [share("hello", author_name="")]}, "[forwarded]\n> hello",
     ),
+    "a link with names that HTML knows": (
+        {"text": "fallback", "blocks": [{"type": "rich_text", "elements": [
+            {"type": "rich_text_section", "elements": [
+                {"type": "text", "text": "see &copy "},
+                {"type": "link", "url": "https://x.org/?a=1&region=jp&timestamp=3"},
+                {"type": "link", "url": "https://x.org/a|b?c&not=1", "text": "here > there"}]}]}]},
+        "see &copy https://x.org/?a=1&region=jp&timestamp=3"
+        "here > there (https://x.org/a%7Cb?c&not=1)",
+    ),
+    "parts that lack what they should have": (
+        {"text": "fallback", "files": [None], "attachments": [None, {"is_share": True}], "blocks": [
+            None, {"type": "rich_text", "elements": [None, {
+                "type": "rich_text_section", "elements": [
+                    None, {"type": "text", "text": "hello"}, {"type": "user"}, {"type": "link"},
+                    {"type": "channel", "channel_id": None}]}]}]},
+        "hello<>",
+    ),
+    "a kind of list that is not known": (
+        {"text": "what is *this*?", "blocks": [{"type": "rich_text", "elements": [
+            {"type": "rich_text_list", "indent": "deep", "elements": []}]}]},
+        "what is *this*?",
+    ),
     "a name that tries to be markup": (
         {"text": "", "attachments": [share("hello", author_name="<!channel>] x & y")]},
         "[forwarded from !channel x & y]\n> hello",
@@ -210,6 +232,24 @@ BOTS: dict[str, tuple[dict[str, Any], str]] = {
         {"text": "Demo", "blocks": [{"type": "video", "title": plain("Demo of #12"),
          "alt_text": "a demo", "description": plain("the new login")}]},
         "[video: Demo of #12]\nthe new login",
+    ),
+    "a poll to choose from": (
+        {"text": "Lunch?", "blocks": [
+            {"type": "input", "label": plain("Lunch?"), "element": {"type": "radio_buttons",
+             "options": [{"text": plain("Curry"), "value": "1"},
+                         {"text": plain("Soup & bread"), "value": "2"}]}},
+            {"type": "section", "text": mrkdwn("*With*"), "accessory": {"type": "checkboxes",
+             "options": [{"text": mrkdwn("_rice_"), "value": "3"}]}},
+            {"type": "actions", "elements": [{"type": "button", "text": plain("Send")}]}]},
+        "Lunch?\nCurry\nSoup & bread\n*With*\n_rice_",
+    ),
+    "an address in an attachment that nobody escaped": (
+        {"text": "", "attachments": [{"text": "https://x.org/?a=1&copy=2 &amp; more"}]},
+        "https://x.org/?a=1&copy=2 & more",
+    ),
+    "an attachment that cannot be read": (
+        {"text": "Down", "attachments": [{"fallback": "db-1 is down", "fields": [7]}]},
+        "Down\n\ndb-1 is down",
     ),
     "an attachment of another bot with nothing": ({"text": "", "attachments": [{"id": 1}]}, ""),
 }  # fmt: skip
@@ -326,6 +366,8 @@ def bold(text: str) -> list[str]:
         ("    - **「深い」**項目", []),
         ("**「一」**と**「二」**と", ["「一」", "「二」"]),
         ("a **bold** word", ["bold"]),
+        ("詳しくは[こちら](https://example.com)**「重要」**です", ["「重要」"]),
+        ("https://example.com/a`b`**「重要」**です", ["「重要」"]),
     ],
 )
 def test_bold_beside_japanese_is_bold(text: str, parts: list[str]) -> None:
@@ -418,6 +460,7 @@ def test_formulas_stay_readable(text: str, expected: str) -> None:
 def test_formulas_beside_code_are_code_and_the_code_stays(parts: list[str]) -> None:
     line = "".join(parts)
     assume("```" not in line)  # a block of code may begin within a line
+    assume(not line.startswith("    "))  # that is a block of code too
     code = [span for span in code_in(line) if "(" not in span and "$" not in span]
     assert all(span in code_in(mended(line)) for span in code)
     if "`" not in parts and "``" not in line.replace("``c ` d``", ""):
@@ -436,3 +479,19 @@ def test_a_table_is_one_outside_code_alone() -> None:
     assert has_table(f"See:\n\n{table}")
     assert not has_table(f"```\n{table}\n```")
     assert not has_table("a | b\nand --- more")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> ~~~py\n> x = '**「a」**b'\n> ~~~",
+        "```py\nprint('```')\nx = '**「a」**b'\n```",
+        "[a](https://example.com)**「b」**c ``d`**「e」**f``",
+    ],
+)
+def test_code_reads_the_same_to_a_common_mark_parser(text: str) -> None:
+    def code(written: str) -> list[str]:
+        blocks = [t for t in COMMON_MARK.parse(written) if t.type == "fence"]
+        return [t.content for t in blocks] + code_in(written)
+
+    assert code(mended(text)) == code(text) != []

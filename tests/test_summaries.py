@@ -249,6 +249,22 @@ async def test_a_channel_that_the_person_is_not_in_is_not_read(slack: SlackDeplo
     await says(slack, "private")
 
 
+async def test_a_group_direct_message_is_summed_up_for_one_in_it(slack: SlackDeployment) -> None:
+    workspace = slack.slack.workspace
+    workspace.members["G1"] = {"U1", "U2", slack.slack.bot_user}
+    await slack.slack.say("G1", "U2", "the printer is on fire")
+    slack.slack.person("U9", "Outsider")
+    for user, key in (("U1", ""), ("U9", "catchup_no_access")):
+        said = len(workspace.responses)
+        slack.slack.command(user, "G1", "catchup all")
+        expected = say(key, "ja") if key else "printer"
+        await slack.slack.until(
+            lambda said=said, expected=expected: any(
+                expected in str(answer) for answer in workspace.responses[said:]
+            )
+        )
+
+
 async def test_a_large_one_says_what_it_takes_and_goes_on_when_asked(
     slack: SlackDeployment,
 ) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import discord
+import structlog
+from discord.utils import time_snowflake
 
-from bots.discord import DIRECT, convert
+from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import HISTORY_LIMIT, DiscordApi
 from bots.discord.markdown import READ_TYPES
 from bots.platform import Incoming, PlaceNames, PlatformRefused
 from bots.strings import is_own_sentence
 from bots.summaries import RecentMessages
+from core.observe import metrics
 from core.types import ThreadKey
 
 NEWS_THREAD, PUBLIC_THREAD, PRIVATE_THREAD = 10, 11, 12
-"""Types of channels."""
-MAX_MESSAGES = 100
-"""More than the context of today's models holds."""
+VOICE = (2, 13)
+"""Types of channels. The messages of a voice channel are for people who may connect to it."""
+RawMessage: TypeAlias = Mapping[str, Any]
+
+log = structlog.get_logger()
 
 
 class Backfill:
@@ -49,8 +54,8 @@ class Backfill:
         if convert.is_personal(thread):
             return ()
         guild = self._guild(thread)
-        messages = self._messages(thread, guild, before, after)
-        return self._read(thread, guild, [message async for message in messages])
+        messages = await self._messages(thread, guild, before, after)
+        return self._read(thread, guild, messages)
 
     def _guild(self, thread: ThreadKey) -> discord.Guild | None:
         return None if thread.space == DIRECT else self._client.get_guild(int(thread.space))
@@ -82,18 +87,19 @@ class Backfill:
         guild, guild_id = self._guild(place), None if place.space == DIRECT else int(place.space)
         where = int(place.thread or place.channel)
         channel = self._client.get_partial_messageable(where, guild_id=guild_id)
-        found: list[discord.Message] = []
+        found: list[RawMessage] = []
+        floor = time_snowflake(datetime.fromtimestamp(after, UTC), high=True)
         try:
             while len(found) <= most:
                 await self._api.acquire()
-                before = found[-1] if found else None
-                page = [m async for m in channel.history(limit=HISTORY_LIMIT, before=before)]
-                found += [m for m in page if m.created_at.timestamp() > after]
-                if len(page) < HISTORY_LIMIT or page[-1].created_at.timestamp() <= after:
+                page = await newest_first(self._client, where, before=_oldest_in(found))
+                found += page
+                if len(page) < HISTORY_LIMIT or int(page[-1]["id"]) <= floor:
                     break
         except (discord.NotFound, discord.Forbidden) as error:
             raise PlatformRefused(f"Discord refuses to read there: {error.code}") from error
-        messages = self._read(place, guild, found[:most])
+        found = [message for message in found if int(message["id"]) > floor]
+        messages = self._read(place, guild, parsed(channel, found[:most]))
         if not place.thread:
             messages = [
                 replace(message, thread=convert.personal_thread(place, message.turn.author))
@@ -119,8 +125,12 @@ class Backfill:
                 if not parent:
                     return None
             channel = self._client.get_partial_messageable(int(link["channel"]))
-            message = await channel.fetch_message(int(link["message"]))
+            http = self._client.http
+            raw = await http.get_message(int(link["channel"]), int(link["message"]))
         except (discord.NotFound, discord.Forbidden):
+            return None
+        message = next(iter(parsed(channel, [raw])), None)
+        if message is None:
             return None
         bot = convert.bot_in(self._client, message.guild)
         turn, roles = convert.turn_of(message, bot), convert.roles_of(message.author)
@@ -144,32 +154,54 @@ class Backfill:
 
     async def _messages(
         self, thread: ThreadKey, guild: discord.Guild | None, before: str, after: float
-    ) -> AsyncIterator[discord.Message]:
-        guild_id = guild.id if guild else None
-        floor = datetime.fromtimestamp(after, UTC)
-        until = discord.Object(int(before))
-        channel = self._client.get_partial_messageable(int(thread.thread), guild_id=guild_id)
+    ) -> list[discord.Message]:
+        where, guild_id = int(thread.thread), guild.id if guild else None
+        channel = self._client.get_partial_messageable(where, guild_id=guild_id)
         try:
-            async for message in channel.history(limit=MAX_MESSAGES, before=until):
-                if message.created_at > floor:
-                    yield message
+            found = parsed(channel, await newest_first(self._client, where, before=before))
         except (discord.NotFound, discord.Forbidden):
-            return  # the thread is not open yet, or not to the bot
+            return []  # the thread is not open yet, or not to the bot
         if guild is not None and thread.thread != before:
-            async for message in self._starter(thread, guild.id, floor):
-                yield message
+            found += await self._starter(thread, guild.id)
+        floor = datetime.fromtimestamp(after, UTC)
+        return [message for message in found if message.created_at > floor]
 
-    async def _starter(
-        self, thread: ThreadKey, guild: int, floor: datetime
-    ) -> AsyncIterator[discord.Message]:
+    async def _starter(self, thread: ThreadKey, guild: int) -> list[discord.Message]:
         """The message that a thread was made from: in the parent channel, with the thread's id."""
         parent = self._client.get_partial_messageable(int(thread.channel), guild_id=guild)
         try:
-            message = await parent.fetch_message(int(thread.thread))
+            found = await self._client.http.get_message(int(thread.channel), int(thread.thread))
         except (discord.NotFound, discord.Forbidden):
-            return  # made without one, or a forum post, which contains its first message
-        if message.created_at > floor:
-            yield message
+            return []  # made without one, or a forum post, which contains its first message
+        return parsed(parent, [found])
+
+
+async def newest_first(
+    client: discord.Client, channel: int, *, before: str = "", after: int = 0
+) -> list[RawMessage]:
+    """At most HISTORY_LIMIT messages of a channel before another, or the first ones after one."""
+    bounds = {"before": int(before)} if before else {"after": after} if after else {}
+    found: Any = await client.http.logs_from(channel, HISTORY_LIMIT, **bounds)
+    return list(found)
+
+
+def parsed(
+    channel: discord.abc.Messageable, messages: Iterable[RawMessage]
+) -> list[discord.Message]:
+    """Messages as discord.py's objects, without those that it cannot parse: see `HenjiClient`."""
+    found: list[discord.Message] = []
+    place: Any = channel
+    for message in messages:
+        try:
+            found.append(discord.Message(state=place._state, channel=place, data=message))  # type: ignore[arg-type]  # of the API
+        except Exception as error:
+            metrics.count_gateway_event(PLATFORM, "unreadable")
+            log.info("a message cannot be parsed; it is not read", error=type(error).__name__)
+    return found
+
+
+def _oldest_in(messages: Sequence[RawMessage]) -> str:
+    return str(messages[-1]["id"]) if messages else ""
 
 
 def _place_of(thread: ThreadKey, parent: str, message: discord.Message) -> ThreadKey:
@@ -191,7 +223,8 @@ def _everybody_reads(guild: str, channel: Mapping[str, Any], roles: Sequence[Any
     for overwrite in channel.get("permission_overwrites", ()):
         if overwrite["id"] == guild:
             everybody.handle_overwrite(int(overwrite["allow"]), int(overwrite["deny"]))
-    return everybody.view_channel and everybody.read_message_history
+    reads = everybody.view_channel and everybody.read_message_history
+    return reads and (everybody.connect or channel["type"] not in VOICE)
 
 
 def model_text(text: str) -> str:

@@ -15,6 +15,8 @@ import structlog
 from discord.utils import time_snowflake
 
 from bots.discord import DIRECT, PLATFORM, convert
+from bots.discord.api import HISTORY_LIMIT
+from bots.discord.backfill import newest_first, parsed
 from bots.discord.context import Context
 from bots.discord.messages import MessageHandler
 from core.errors import StoreUnavailable
@@ -26,7 +28,6 @@ MAX_THREADS = 200
 """The most threads that are read, most recently active first; each costs a request."""
 MAX_AGE = 24 * 3600.0
 """Seconds after which a quiet thread is not read."""
-MAX_MESSAGES = 100
 CLOCK_SKEW = 30.0
 """Seconds by which this machine's clock and Discord's may differ."""
 
@@ -73,12 +74,12 @@ class CatchUp:
         try:
             place = await self._channel(channel)
             await self._context.api.acquire()
-            found = place.history(limit=MAX_MESSAGES, after=after, oldest_first=True)
-            messages = [message async for message in found]
+            found = await newest_first(self._client, int(channel), after=after.id)
         except discord.HTTPException as error:  # deleted meanwhile, or not readable by the bot
             log.info("a thread was not caught up", thread=str(summary.thread), code=error.code)
             return
-        if len(messages) == MAX_MESSAGES:
+        messages = sorted(parsed(place, found), key=lambda message: message.id)
+        if len(found) == HISTORY_LIMIT:
             log.warning("too much was missed in a thread", thread=str(summary.thread))
         own = [message for message in messages if message.author == self._client.user]
         answered = {message.reference.message_id for message in own if message.reference}

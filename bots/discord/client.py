@@ -44,6 +44,11 @@ def intents_for(*, reads: bool) -> discord.Intents:
     return intents
 
 
+def _is_of_unknown_guild(message: discord.Message) -> bool:
+    """Whether a message is of a guild that Discord has not told of: it looks like a direct one."""
+    return message.guild is None and not isinstance(message.channel, discord.DMChannel)
+
+
 class HenjiClient(discord.Client):
     """A connection without a cache of messages or members: the store has them."""
 
@@ -159,10 +164,12 @@ class HenjiClient(discord.Client):
         metrics.count_gateway_event(PLATFORM, "disconnected")
 
     async def on_message(self, message: discord.Message) -> None:
-        await self._messages.on_message(message)
+        if not _is_of_unknown_guild(message):
+            await self._messages.on_message(message)
 
     async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
-        await self._edits.on_edited(event)
+        if not _is_of_unknown_guild(event.message):
+            await self._edits.on_edited(event)
 
     async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
         await self._edits.on_deleted(event.channel_id, event.guild_id, [event.message_id])

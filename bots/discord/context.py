@@ -16,7 +16,7 @@ import structlog
 from discord.app_commands import locale_str
 
 from bots.actions import Actions, Actor, Outcome
-from bots.attachments import File, is_question
+from bots.attachments import File
 from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import MESSAGE, DiscordApi, message_body
 from bots.discord.components import Component
@@ -163,7 +163,7 @@ class Context:
             token_only=needs_token(interaction),
             files=files,
         )
-        if not is_question(incoming.turn.text, files):
+        if not incoming.asks:
             await self.tell(interaction, "nothing_asked_here")
             return
         with self.platform.tokens.acknowledging(interaction.token) as acknowledgement:

@@ -21,23 +21,26 @@ from typing import Literal, TypeAlias
 
 import discord
 
-from bots.attachments import File, file_of, linked_message
+from bots.attachments import File, clean_name, file_of, linked_message
 from bots.discord import DIRECT, PLATFORM
 from bots.discord.markdown import (
     READ_TYPES,
     attachments_of,
     is_automatic,
     own_words,
+    stickers_of,
     whole_text,
 )
 from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming
 from bots.quotes import GONE, Quote, joined, quote_of
-from bots.text import characters, without_code
+from bots.text import characters, without_address, without_code
 from core.types import ThreadKey, Turn
 
 WRITTEN_TYPES = frozenset({discord.MessageType.default, discord.MessageType.reply})
 """Messages that somebody wrote; joins, pins and boosts have other types."""
+PLAIN_TITLE = "Henji"
+"""Of a thread whose first message gives it no name."""
 TITLE_LENGTH = 80
 """Discord accepts 100 characters for a thread's name and shows fewer."""
 
@@ -46,9 +49,10 @@ _MARKUP = re.compile(
     rf"""
       (?P<mention>{_MENTION.pattern})
     | <a?:(?P<emoji>\w{{2,32}}):\d{{1,21}}>
-    | <t:(?P<time>-?\d{{1,12}})(?::(?P<style>[tTdDfFR]))?>
+    | <t:(?P<time>-?\d{{1,12}})(?::(?P<style>[tTdDfFsSR]))?>
     | </(?P<command>[-\w' ]{{1,100}}):\d{{1,21}}>
-    | <id:(?P<page>guide|browse|customize|linked-roles)>
+    | <id:(?P<page>guide|browse|customize|linked-roles)(?::\d{{1,21}})?>
+    | <(?P<link>https?://[^\s<>]{{1,2000}})>
     """,
     re.VERBOSE,
 )
@@ -58,13 +62,21 @@ _PAGES = {
     "customize": "Channels & Roles",
     "linked-roles": "Linked Roles",
 }
-_TIMES = {"t": "%H:%M UTC", "T": "%H:%M:%S UTC", "d": "%Y-%m-%d", "D": "%Y-%m-%d"}
-_AFTER_ADDRESS = re.compile(r"[ \t]*[,，、:：;；]?\s*")
-_BLANK, _CLOSE = re.compile(r"[ \t]*"), re.compile(r"[.,!?:;、。，！？]")
+_TIMES = {
+    "t": "%H:%M UTC",
+    "T": "%H:%M:%S UTC",
+    "d": "%Y-%m-%d",
+    "D": "%Y-%m-%d",
+    "S": "%Y-%m-%d %H:%M:%S UTC",
+}
 _FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})[^`]*$")
 _LINE_MARK = re.compile(r"^\s*(?:>{1,3}\s+|#{1,3}\s+|-#\s+|[-*+]\s+)+")
-_LINK = re.compile(r"\[([^\]\n]{1,200})\]\([^)\s]{1,1000}\)")
-_EMPHASIS = re.compile(r"\*\*|__|~~|\|\||`+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)")
+_SPOILER = re.compile(r"\|\|(?=\S).{1,500}?\|\|")
+_LINK = re.compile(r"\[([^\]\n]{1,200})\]\([^)\s]{1,1000}\)|<br[ \t]*/?>", re.IGNORECASE)
+_EMPHASIS = re.compile(
+    r"\\(?P<escaped>[!-/:-@\[-`{-~])"
+    r"|\*\*|__|~~|\|\||`+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)"
+)
 _UNKNOWN = {"@": "@unknown-user", "@&": "@unknown-role", "#": "#unknown"}
 """As Discord shows what it cannot find."""
 
@@ -199,8 +211,10 @@ def pointed_at(message: discord.Message) -> tuple[File, ...]:
 
 
 def files_of(message: discord.Message) -> tuple[File, ...]:
-    """The attachments of a message. Discord makes a long paste one: ``message.txt``."""
-    return tuple(map(file_of_attachment, attachments_of(message)))
+    """The attachments and stickers of a message. Discord makes a long paste an attachment:
+    ``message.txt``."""
+    pictures = (File(clean_name(f"{name} (sticker)"), "image") for name in stickers_of(message))
+    return (*map(file_of_attachment, attachments_of(message)), *pictures)
 
 
 def file_of_attachment(found: discord.Attachment) -> File:
@@ -262,9 +276,11 @@ def mentions_bot(text: str, bot: Bot) -> bool:
 
 
 def speaks_to_others(message: discord.Message, bot: Bot) -> bool:
-    """Whether a message mentions somebody else, or is a reply to somebody else's message."""
+    """Whether a message mentions other people or roles, or is a reply to another person."""
     between_them = (bot.user, message.author.id)
     if any(user.id not in between_them for user in message.mentions):
+        return True
+    if set(message.raw_role_mentions) - bot.roles:
         return True
     answered = answered_message(message)
     return answered is not None and answered.author.id not in between_them
@@ -353,7 +369,7 @@ def revision_of(message: discord.Message) -> str:
 def _name_without_words(message: discord.Message) -> str:
     """What a thread is called where its first message has no words."""
     files = files_of(message)
-    return files[0].name if files else "Henji"
+    return files[0].name if files else PLAIN_TITLE
 
 
 def _names(message: discord.Message) -> Names:
@@ -421,17 +437,14 @@ def readable(text: str, bot: Bot, names: Names) -> str:
     parts: list[str] = []
     at, begun = 0, False
     for found in _MARKUP.finditer(without_code(text)):
-        parts.append(text[at : found.start()])
-        at, begun = found.end(), begun or bool(parts[-1].strip())
-        if not found["mention"] or not _names_bot(found, bot):
-            parts.append(_shown(found, names))
+        before, at = text[at : found.start()], found.end()
+        if found["mention"] and _names_bot(found, bot):
+            before, at = without_address(text, before, at, begun=begun)
+            parts.append(before)
+        else:
+            parts += [before, _shown(found, names)]
             begun = True
-        elif not begun:
-            at = _AFTER_ADDRESS.match(text, at).end()  # type: ignore[union-attr]  # matches anything
-        elif _CLOSE.match(text, at):
-            parts[-1] = parts[-1].rstrip(" \t")
-        elif parts[-1][-1:] in " \t":
-            at = _BLANK.match(text, at).end()  # type: ignore[union-attr]  # matches anything
+        begun = begun or bool(before.strip())
     return ("".join(parts) + text[at:]).strip()
 
 
@@ -443,6 +456,8 @@ def _shown(found: re.Match[str], names: Names) -> str:
         return _date(int(found["time"]), found["style"] or "f") or found[0]
     if found["emoji"]:
         return f":{found['emoji']}:"
+    if found["link"]:
+        return found["link"]
     return f"/{found['command']}" if found["command"] else _PAGES[found["page"]]
 
 
@@ -463,8 +478,9 @@ def thread_name(text: str, fallback: str) -> str:
 def _plain(line: str) -> str:
     """A line without Markdown's marks: threads' names have none."""
     line = _FENCE.sub("", _LINE_MARK.sub("", line))
-    line = _LINK.sub(r"\1", line)
-    line = _EMPHASIS.sub("", "".join(c for c in line if c == "\u200d" or c.isprintable()))
+    line = _SPOILER.sub("…", _LINK.sub(lambda found: found[1] or " ", line))
+    line = "".join(c for c in line if c == "\u200d" or c.isprintable())
+    line = _EMPHASIS.sub(lambda found: found["escaped"] or "", line)
     return " ".join(line.split()).strip("\u200d")
 
 

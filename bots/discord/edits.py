@@ -42,11 +42,14 @@ class EditHandler:
         if not known and not await self._context.deliveries.quoting(thread, str(message.id)):
             return
         where, ident = found[0] if found else thread, str(message.id)
-        text, files = convert.text_of(message, bot), convert.pointed_at(message)
+        author = self._messages.author_of(message)
+        automatic = None if author is message.author else False
+        text = convert.text_of(message, bot, automatic=automatic)
+        files = convert.pointed_at(message)
         if not text and not files:  # nothing is left of it, or the bot may not read the rest
             await self._forget(where, ident)
             return
-        asker = Asker(where, str(message.author.id), convert.roles_of(message.author))
+        asker = Asker(where, str(author.id), convert.roles_of(author))
         quote = convert.quote_in(message, bot)
         receipt = await self._context.relay.edited(asker, ident, text, revision, files, quote)
         mentions_now = _is_recent(message) and convert.is_addressed(message, bot)

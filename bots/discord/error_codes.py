@@ -18,24 +18,28 @@ TOO_MANY_FOLLOW_UPS = 40094
 MISSING_ACCESS = 50001
 CANNOT_MESSAGE_USER = 50007
 MISSING_PERMISSIONS = 50013
-WRONG_CHANNEL_TYPE = 50024
 INVALID_WEBHOOK_TOKEN = 50027
 ARCHIVED = 50083
 CANNOT_READ_REPLIED = 160002
 THREAD_EXISTS = 160004
 LOCKED = 160005
-TOO_MANY_THREADS = (160006, 160007)
 AUTOMOD = 200000
 HARMFUL_LINK = 240000
 
-PASSING = frozenset((20016, 20018, 20026, 20028, 20029, 20031, 40062, 50132, 110001, 130000))
-"""Codes of 4xx answers that a retry can pass: slow mode, limits, overload."""
+PASSING = frozenset(
+    (20016, 20022, 20028, 20029, 40003, 40004, 40006, 40062, 110000, 110001, 130000)
+)
+"""Codes of 4xx answers that a retry can pass: slow mode, limits, overload, what is switched off for
+a while.
+"""
 _PASSING_STATUS = (408, 425, 429)
 
 INVALID_TOKEN = (UNKNOWN_WEBHOOK, UNKNOWN_INTERACTION, INVALID_WEBHOOK_TOKEN)
 """The interaction's token was never acknowledged, or has ended: another way may be open."""
-NO_THREAD = (MISSING_PERMISSIONS, WRONG_CHANNEL_TYPE, *TOO_MANY_THREADS)
-"""The thread cannot be opened: the reply stays in the channel."""
+BLOCKED_TITLE = (20031, AUTOMOD, 200001)
+"""The words of a thread's name are not allowed."""
+NOWHERE = (UNKNOWN_CHANNEL, UNKNOWN_MESSAGE, MISSING_ACCESS)
+"""A thread cannot be opened there, nor anything written: else the reply stays in the channel."""
 CLOSED_CHANNEL = (
     UNKNOWN_CHANNEL,
     MISSING_ACCESS,

@@ -11,11 +11,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
-from itertools import islice, zip_longest
+from itertools import chain, islice, pairwise, zip_longest
 from typing import Any, TypeAlias
 
 import discord
 
+from bots.attachments import clean_name
 from bots.quotes import forwarded, image, joined, of_bot
 from bots.text import block_lines, characters, without_code
 
@@ -23,13 +24,17 @@ TABLE_WIDTH = 56
 """Columns of a code block that fit on a phone in landscape and in a narrow window."""
 RULE = "─" * 12
 
-_HEADING = re.compile(r" {0,3}#{4,6}[ \t]+(.*)$")
+_QUOTE = re.compile(r"(?:> ?)?")
+_HEADING = re.compile(r"([ \t]*(?:[-*+] +|\d{1,9}[.)] +)?)#{4,6}[ \t]+(.*)$")
+_NO_TITLE = re.compile(r"[ \t]*(?:[-*+>#=|─]|\d{1,9}[.)] )")
+_UNDERLINE = re.compile(r" {0,3}={3,}[ \t]*$")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
-_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)*(?:[ \t]*\|)?[ \t]*$")
+_TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)*(?:[ \t]*\|)?[ \t]*$")
 _CELL_END = re.compile(r"(?<!\\)\|")
 _INLINE = re.compile(
     r"""
-      (?P<break>(?:(?<![ \t])[ \t]+)?<br[ \t]*/?>[ \t]*)
+      (?P<break>(?:(?<![ \t])[ \t]+)?<[bB][rR][ \t]*/?>[ \t]*)
+    | \[!\[(?P<linked>[^\]\n]{0,300})\]\([^()\s]{1,2000}\)\]\((?P<target>[^()\s]{1,2000})\)
     | !\[(?P<alt>[^\]\n]{0,300})\]
       \((?P<url>(?:[^()\s]|\([^()\s]{0,200}\)){1,2000})(?:[ \t]+"[^"\n]{0,300}")?\)
     | \\\((?P<round>(?:[^\\\n]|\\(?![()])){1,1000})\\\)
@@ -41,7 +46,15 @@ _INLINE = re.compile(
 )
 _MATHS = re.compile(r"[\\^_{}=]")
 _DISPLAY = {"$$": "$$", "\\[": "\\]"}
-_PLAIN = re.compile(r"\*\*|__|~~|`")
+_CELL_MARK = re.compile(
+    r"""
+      (?P<ticks>`{1,8})(?P<code>.{1,500}?)(?<!`)(?P=ticks)(?!`)
+    | (?P<mark>\*\*|~~)(?=\S)(?P<text>.{1,500}?)(?<=\S)(?P=mark)
+    | (?<!\w)__(?=\S)(?P<under>.{1,500}?)(?<=\S)__(?!\w)
+    | (?P<break><[bB][rR][ \t]*/?>)
+    """,
+    re.VERBOSE,
+)
 
 
 def rendered(text: str) -> str:
@@ -65,8 +78,11 @@ def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
             yield "```latex"
             ends = _DISPLAY[bare]
         elif rows := _table_at(lines, at):
-            yield from _table(rows)
+            yield from (_mark_of(line) + row for row in _table(rows))
             at += len(rows)  # with its rule
+        elif bare and _is_underlined(lines, at):
+            yield f"# {_inline(bare)}"
+            at += 1
         else:
             yield _prose(line)
         at += 1
@@ -77,11 +93,25 @@ def _fence(line: str) -> str:
     return re.sub(r"`{4,8}|~{3,8}", "```", line, count=1)
 
 
+def _mark_of(line: str) -> str:
+    """The mark of a quoted line."""
+    return _QUOTE.match(line)[0]  # type: ignore[index]  # matches anything
+
+
+def _is_underlined(lines: Sequence[tuple[str, str]], at: int) -> bool:
+    """Whether a line is a heading by the signs under it."""
+    below, kind = lines[at + 1] if at + 1 < len(lines) else ("", "")
+    is_words = not _NO_TITLE.match(lines[at][0])
+    return kind == "prose" and bool(_UNDERLINE.match(below)) and is_words
+
+
 def _prose(line: str) -> str:
-    if heading := _HEADING.match(line):
-        title = heading[1].rstrip(" \t#")
-        return f"**{_inline(title)}**" if title else ""
-    return RULE if _RULE.match(line) else _inline(line)
+    mark = _mark_of(line)
+    inside = line[len(mark) :]
+    if heading := _HEADING.match(inside):
+        title = heading[2].rstrip(" \t#")
+        return f"{mark}{heading[1]}**{_inline(title)}**" if title else mark.rstrip()
+    return f"{mark}{RULE}" if _RULE.match(inside) else _inline(line)
 
 
 def _inline(line: str) -> str:
@@ -95,6 +125,8 @@ def _inline(line: str) -> str:
 def _shown(found: re.Match[str]) -> str:
     if found["break"]:
         return "\n"
+    if found["target"]:
+        return f"[{found['linked']}]({found['target']})" if found["linked"] else found["target"]
     if found["url"]:
         return f"[{found['alt']}]({found['url']})" if found["alt"] else found["url"]
     formula = next(found[name] for name in ("round", "square", "dollars", "dollar") if found[name])
@@ -108,32 +140,52 @@ def _shown(found: re.Match[str]) -> str:
 
 def _table_at(lines: Sequence[tuple[str, str]], at: int) -> list[list[str]]:
     """The rows of the table that begins at a line, head first; empty if none begins there."""
-    head, kind = lines[at]
-    rule, below = lines[at + 1] if at + 1 < len(lines) else ("", "")
-    if kind != "prose" or below != "prose" or "|" not in head or not _TABLE_RULE.match(rule):
+    mark = _mark_of(lines[at][0])
+    inside = _lines_of_table(lines, at, mark)
+    head, rule = next(inside, ""), next(inside, "")
+    if "|" not in head or not _TABLE_RULE.match(rule):
         return []
-    if len(_cells(head)) != len(_cells(rule)):
-        return []
-    rows = [_cells(head)]
-    for number in range(at + 2, len(lines)):
+    size = len(_cells(rule))
+    rows = [_cells(line, size) for line in chain([head], inside)]
+    return rows if len(rows[0]) == size else []
+
+
+def _lines_of_table(lines: Sequence[tuple[str, str]], at: int, mark: str) -> Iterator[str]:
+    """The lines from one on that may be of a table, without the mark of the quote it stands in."""
+    for number in range(at, len(lines)):
         line, kind = lines[number]
-        if kind != "prose" or "|" not in line:
+        is_rule = number == at + 1
+        if kind != "prose" or _mark_of(line) != mark or not ("|" in line or is_rule):
+            return
+        yield line[len(mark) :]
+
+
+def _cells(line: str, size: int = 0) -> list[str]:
+    """The cells of a row. A pipe in code is code, if that makes a row of `size`; what is left over
+    stays in the last cell."""
+    for seen in (without_code(line), line):
+        cells = _split_cells(line, seen)
+        if len(cells) == size:
             break
-        rows.append(_cells(line)[: len(rows[0])])
-    return rows
+    if size and len(cells) > size:
+        cells[size - 1 :] = [" | ".join(filter(None, cells[size - 1 :]))]
+    return cells
 
 
-def _cells(line: str) -> list[str]:
-    inner = line.strip().removeprefix("|")
-    cells = _CELL_END.split(inner)
-    if len(cells) > 1 and not cells[-1].strip():
+def _split_cells(line: str, seen: str) -> list[str]:
+    """A row, cut at the pipes that are seen in a text of the same length."""
+    cuts = [found.start() for found in _CELL_END.finditer(seen)]
+    cells = [line[a + 1 : b].strip() for a, b in pairwise([-1, *cuts, len(line)])]
+    if len(cells) > 1 and not cells[0]:
+        del cells[0]
+    if len(cells) > 1 and not cells[-1]:
         cells.pop()
-    return [cell.strip().replace("\\|", "|") for cell in cells]
+    return [cell.replace("\\|", "|") for cell in cells]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width in a code block; a list if that is too wide."""
-    plain = [[_PLAIN.sub("", cell).replace("<br>", " ") for cell in row] for row in rows]
+    plain = [[_plain(cell) for cell in row] for row in rows]
     columns = () if len(rows[0]) > TABLE_WIDTH // 2 else zip_longest(*plain, fillvalue="")
     widths = [max(map(width, column)) for column in columns]
     if not widths or sum(widths) + 2 * (len(widths) - 1) > TABLE_WIDTH:
@@ -145,12 +197,24 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _as_item(head: Sequence[str], row: Sequence[str]) -> str:
     first = row[0] if row else ""
+    bold = f"**{first}**" if first and _plain(first) == first else first
     told = [
         f"{name}: {cell}" if name else cell
         for name, cell in zip(islice(head, 1, len(row)), row[1:], strict=True)
         if cell
     ]
-    return _inline(" · ".join([f"- **{_PLAIN.sub('', first)}**" if first else "-", *told]))
+    return _inline(" · ".join([f"- {bold}".rstrip(), *told]))
+
+
+def _plain(cell: str) -> str:
+    """A cell as a code block shows it: without the marks of code and of emphasis."""
+    return _CELL_MARK.sub(_without_mark, cell)
+
+
+def _without_mark(found: re.Match[str]) -> str:
+    if found["break"]:
+        return " "
+    return found["code"].strip() if found["ticks"] else _plain(found["text"] or found["under"])
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
@@ -213,14 +277,27 @@ def attachments_of(message: discord.Message) -> Sequence[discord.Attachment]:
     return [*message.attachments, *forwarded_ones]
 
 
+def stickers_of(message: discord.Message) -> Iterator[str]:
+    """The names of the stickers of a message and of what it forwards."""
+    stickers = [*message.stickers, *(s for m in message.message_snapshots for s in m.stickers)]
+    yield from (sticker.name for sticker in stickers)
+
+
 def own_words(content: str) -> str:
     """The text of the bot's reply, without the small print under it."""
     return "\n".join(line for line in content.split("\n") if not line.startswith("-# "))
 
 
 def _poll(poll: discord.Poll) -> str:
-    answers = [" ".join(f"{a.emoji or ''} {a.text or ''}".split()) for a in poll.answers]
+    answers = [
+        " ".join(f"{a.emoji or ''} {a.text or ''}{_votes(a) if poll.total_votes else ''}".split())
+        for a in poll.answers
+    ]
     return "\n".join(["[poll]", poll.question or "", *(f"- {answer}" for answer in answers)])
+
+
+def _votes(answer: discord.PollAnswer) -> str:
+    return f": {answer.vote_count}"
 
 
 def _forwarded(snapshot: discord.MessageSnapshot, read: Read) -> str:
@@ -256,6 +333,8 @@ def _texts(components: Iterable[Any], read: Read) -> Iterator[str]:
     for component in components:
         if isinstance(component, discord.TextDisplay):
             yield read(component.content)
+        if isinstance(component, discord.FileComponent):
+            yield f"[file: {clean_name(component.name or '')}]"
         if isinstance(component, discord.MediaGalleryComponent):
             yield from (image(item.description or "", item.media.url) for item in component.items)
         yield from _texts(getattr(component, "children", ()), read)

@@ -11,7 +11,7 @@ import discord
 import structlog
 
 from bots.actions import Actor, is_follow_up
-from bots.attachments import is_question, names_of
+from bots.attachments import names_of
 from bots.discord import convert
 from bots.discord.api import nonce_for
 from bots.discord.context import Context, is_locked, within
@@ -47,6 +47,10 @@ class MessageHandler:
         if message.guild is not None and convert.is_written_by_person(message):
             self._proxies.written(message)
         await self.handle(message)
+
+    def author_of(self, message: discord.Message) -> discord.abc.User:
+        """Who wrote a message: the person that a proxy has posted it for."""
+        return self._proxies.author_of(message.id) or message.author
 
     async def on_deleted(self, ident: int) -> None:
         """A message was deleted: a proxy may have posted it again."""
@@ -84,7 +88,7 @@ class MessageHandler:
         """Store a message; None where it has nothing to answer, or the bot cannot answer there."""
         if not (incoming.turn.text or incoming.files):
             return None
-        if incoming.addressed and (not _asks(incoming) or obstacle(message)):
+        if incoming.addressed and (not incoming.asks or obstacle(message)):
             return None
         receipt = await self._context.store(incoming)
         if receipt is None:
@@ -100,9 +104,10 @@ class MessageHandler:
             return
         if self._lacks_threads(message):
             log.warning("the bot may not open threads, so it replies", channel=message.channel.id)
-        if not _asks(incoming):
-            key = "files_not_read" if incoming.files else "nothing_asked_here"
-            await self._reply(message, key, files=names_of(incoming.files))
+        if not incoming.asks:
+            files = incoming.files_with_quoted
+            key = "files_not_read" if files else "nothing_asked_here"
+            await self._reply(message, key, files=names_of(files))
         elif receipt is None:
             await self._reply(message, "store_down")
         elif receipt and receipt.outcome == "queued" and not self._context.behaviour.reads:
@@ -154,7 +159,7 @@ class MessageHandler:
         usual = self._context.behaviour.followups
         if usual == "auto":
             usual = "always" if own else "alone"
-        if not _asks(incoming):
+        if not incoming.asks:
             return False
         try:
             rule = await self._context.relay.follow_ups(incoming.thread, usual)
@@ -219,10 +224,6 @@ class MessageHandler:
         nonce = nonce_for(f"may{message.id}", 0)
         notices = self._context.platform.notices
         await notices.send(str(message.author.id), address, code, nonce)
-
-
-def _asks(incoming: Incoming) -> bool:
-    return is_question(incoming.turn.text, incoming.files)
 
 
 def obstacle(message: discord.Message) -> int | None:

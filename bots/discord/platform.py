@@ -13,11 +13,19 @@ import discord
 import structlog
 
 from bots.attachments import File
+from bots.delivery import NOTE_LENGTH
 from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
 from bots.discord.components import Component
-from bots.discord.error_codes import INVALID_TOKEN, NO_THREAD, is_final, reason_for
+from bots.discord.convert import PLAIN_TITLE
+from bots.discord.error_codes import (
+    BLOCKED_TITLE,
+    INVALID_TOKEN,
+    NOWHERE,
+    is_final,
+    reason_for,
+)
 from bots.discord.markdown import rendered
 from bots.discord.rate_limits import GLOBAL, RateLimiter, edit_key, token_key
 from bots.discord.replies import (
@@ -48,8 +56,8 @@ T = TypeVar("T")
 
 MESSAGE_LENGTH = 2000
 """Characters of a bot's message: Discord counts code points, as Python does."""
-ROOM_FOR_NOTE = 120
-"""Of them, reserved for the bot's sentence under the last part."""
+ROOM_FOR_NOTE = NOTE_LENGTH + len("\n-# ") + len("\u200b\n")
+"""Of them, reserved for what `text_of` adds to a part."""
 CALL_SECONDS = 15.0
 """The longest call: discord.py waits for rate limits inside a request."""
 TOKEN_ENDED = "the interaction's token has ended, and there is no other way to this person"  # noqa: S105
@@ -58,6 +66,8 @@ MAX_BY_TOKEN = 6
 """Messages of an interaction whose app is installed for the person alone: its answer, and five
 follow-ups (developers/docs, interactions/receiving-and-responding, 2026-11).
 """
+LONGEST_NOTE = 700
+"""The room under the last of them: nothing can go on in another."""
 
 
 @dataclass(slots=True)
@@ -109,6 +119,8 @@ class DiscordPlatform:
         self._expiry = TokenExpiry(stop, self._move, clock)
         self._open: dict[str, OpenReply] = {}
         self._replaced = Bounded[str, ReplacedMessages](MAX_REPLACED)
+        self._cut = Bounded[str, None](MAX_REPLACED)
+        """Replies whose last message does not reach their end."""
         self._refused: Bounded[str, str] = Bounded(MAX_REPLACED)
         """Reply -> why Discord refuses it for good."""
         self.tokens = InteractionTokens()
@@ -116,7 +128,13 @@ class DiscordPlatform:
 
     def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
         parts = split(rendered(text), limit)
-        return parts[: _most_parts(delivery)]
+        if not ReplyAddress.unpack(delivery.note).limited or len(parts) < MAX_BY_TOKEN:
+            self._cut.pop(delivery.job, None)
+            return parts
+        fits, *rest = split(parts[MAX_BY_TOKEN - 1], limit - LONGEST_NOTE)
+        if rest or len(parts) > MAX_BY_TOKEN:
+            self._cut[delivery.job] = None
+        return [*parts[: MAX_BY_TOKEN - 1], fits]
 
     async def close(self) -> None:
         """End the tasks beside the deliveries."""
@@ -241,7 +259,7 @@ class DiscordPlatform:
     async def _send(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
         """Write a new message, or `@original`; its id."""
         buttons, text = self._buttons(delivery, address, part), text_of(part)
-        whole = whole_text(delivery, part)
+        whole = self._whole_text(delivery, part)
         text = f"{text}\n-# {say('rest_in_file', address.locale)}" if whole else text
         address = await self._with_thread(delivery, address)
         moved = self._has_moved(delivery)
@@ -274,7 +292,7 @@ class DiscordPlatform:
         moved = self._has_moved(delivery)
         match where_to_edit(address, part.index, message, self._clock(), moved=moved):
             case ByToken() as way:
-                whole = whole_text(delivery, part)
+                whole = self._whole_text(delivery, part)
                 more = f"\n-# {say('rest_in_file', address.locale)}" if whole else ""
                 sent = await self._update_by_token(way, text_of(part) + more, buttons, whole)
             case InChannel(channel, ident):
@@ -305,6 +323,11 @@ class DiscordPlatform:
             way.app, way.token, text, buttons, private=way.private, file=whole
         )
         return str(sent["id"])
+
+    def _whole_text(self, delivery: Delivery, part: Part) -> str:
+        """The whole reply, where its last message is not the end of it; to be attached there."""
+        is_cut = delivery.job in self._cut and part.last
+        return part.end.text if is_cut and isinstance(part.end, Done) else ""
 
     async def _post(
         self,
@@ -380,7 +403,9 @@ class DiscordPlatform:
         try:
             await self.api.open_thread(channel, address.reply_to, address.opens)
         except discord.HTTPException as error:
-            if error.code not in NO_THREAD:
+            if error.code in BLOCKED_TITLE and address.opens != PLAIN_TITLE:
+                return await self._open_thread(delivery, replace(address, opens=PLAIN_TITLE))
+            if not is_final(error) or error.code in NOWHERE:
                 raise
             log.warning("a thread could not be opened", channel=channel, code=error.code)
             return channel
@@ -511,20 +536,6 @@ def _shows_placeholder(status: Status, delivery: Delivery) -> bool:
     if status.kind == "queued":
         return status.position > 1
     return status.seconds > 0 and delivery.replaces is None
-
-
-def _most_parts(delivery: Delivery) -> int | None:
-    """How many messages a reply may have, where Discord limits an interaction's."""
-    return MAX_BY_TOKEN if ReplyAddress.unpack(delivery.note).limited else None
-
-
-def whole_text(delivery: Delivery, part: Part) -> str:
-    """The whole reply, where its last message is not the end of it; to be attached there."""
-    most = _most_parts(delivery)
-    if most is None or part.index + 1 < most or not isinstance(part.end, Done):
-        return ""
-    fits = len(split(rendered(part.end.text), DiscordPlatform.part_length)) <= most
-    return "" if fits else part.end.text
 
 
 def text_of(part: Part) -> str:

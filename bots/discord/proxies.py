@@ -27,6 +27,8 @@ class Proxies:
         self._originals: Bounded[int, tuple[float, discord.Message]] = Bounded(KEPT)
         self._copies: Bounded[int, tuple[float, discord.Message]] = Bounded(KEPT)
         self._deleted: Bounded[int, None] = Bounded(KEPT)
+        self._authors: Bounded[int, discord.abc.User] = Bounded(KEPT)
+        """Copy -> who wrote its original."""
 
     def written(self, message: discord.Message) -> None:
         """A person wrote a message."""
@@ -37,7 +39,7 @@ class Proxies:
         for ident in reversed(self._deleted):
             original = self._recent(self._originals, ident)
             if original is not None and _is_copy(message, original):
-                self._forget(ident)
+                self._match(message, original)
                 return original
         self._copies[message.id] = (self._clock(), message)
         return None
@@ -56,7 +58,7 @@ class Proxies:
             found = self._recent(self._copies, copy)
             if found is not None and _is_copy(found, original):
                 del self._copies[copy]
-                self._forget(ident)
+                self._match(found, original)
                 return found, original
         self._deleted[ident] = None
         return None
@@ -67,12 +69,23 @@ class Proxies:
         at, message = kept.get(ident, (0.0, None))
         return message if self._clock() - at < WINDOW else None
 
-    def _forget(self, original: int) -> None:
-        self._deleted.pop(original, None)
-        self._originals.pop(original, None)
+    def author_of(self, copy: int) -> discord.abc.User | None:
+        """The person that a message was posted for; None for any other message."""
+        return self._authors.get(copy)
+
+    def _match(self, copy: discord.Message, original: discord.Message) -> None:
+        self._authors[copy.id] = original.author
+        self._deleted.pop(original.id, None)
+        self._originals.pop(original.id, None)
 
 
 def _is_copy(copy: discord.Message, original: discord.Message) -> bool:
-    """Whether a message has an original's words, without the mark that the proxy acts upon."""
-    words = copy.content.strip()
-    return bool(words) and copy.channel.id == original.channel.id and words in original.content
+    """Whether a message has an original's words, without the mark that the proxy acts upon; or its
+    files, where it has no words."""
+    words, files = copy.content.strip(), [file.filename for file in copy.attachments]
+    if copy.channel.id != original.channel.id:
+        return False
+    if words:
+        same = set(copy.raw_mentions) == set(original.raw_mentions)
+        return same and words in original.content
+    return bool(files) and files == [file.filename for file in original.attachments]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from bots.slack.convert import earlier, link_to, team_of
 from bots.slack.users import Users
 from bots.summaries import RecentMessages
 from core.queue_types import Delivery
-from core.types import ThreadKey
+from core.types import Bounded, ThreadKey
 
 MESSAGES = 200
 """At most this many messages of a thread are read: the newest."""
@@ -24,6 +25,10 @@ RECENT_SECONDS = 10.0
 """The longest that a page for a summary waits for the rate limits."""
 EARLIER_SECONDS = 4.0
 """A thread that is new to the bot is held for five seconds until its past is read."""
+SHORT_PAGE = 15
+"""What Slack answers to an app that is distributed outside its Marketplace (docs.slack.dev,
+changelog of 2025-05-29): one page of so many messages a minute, the oldest first."""
+KEPT_THREADS, KEPT_TEAMS = 2_000, 10_000
 
 log = structlog.get_logger()
 
@@ -35,6 +40,24 @@ class Backfill:
         self._workspaces = workspaces
         self._api = api
         self._users = users
+        self._written = Bounded[ThreadKey, deque[float]](KEPT_THREADS)
+        """When the newest messages of a thread were written."""
+        self._short = Bounded[str, None](KEPT_TEAMS)
+        """Workspaces that answer with short pages."""
+
+    def note(self, thread: ThreadKey, ts: str) -> None:
+        """A message was written in a thread, whether or not it concerns the bot."""
+        times = self._written.setdefault(thread, deque(maxlen=SHORT_PAGE))
+        if float(ts) not in times:  # a mention comes as two events
+            times.append(float(ts))
+        self._written.move_to_end(thread)
+
+    def _newest(self, thread: ThreadKey, before: str) -> float:
+        """From when on a short page has the newest messages; 0 where the first are as good."""
+        most = SHORT_PAGE - 1  # the first message of the thread comes too
+        known = sorted(at for at in self._written.get(thread, ()) if at < float(before))[-most:]
+        is_full = thread.space in self._short and len(known) == most
+        return known[0] - 1e-6 if is_full else 0.0
 
     async def find(self, delivery: Delivery, index: int) -> str | None:
         """The message of a part that was posted but not recorded.
@@ -69,7 +92,8 @@ class Backfill:
 
     async def earlier(self, thread: ThreadKey, before: str, after: float) -> Sequence[Incoming]:
         """The messages before `before`."""
-        messages = await self.replies(thread, f"{after:.6f}", before, within=EARLIER_SECONDS)
+        oldest = f"{max(after, self._newest(thread, before)):.6f}"
+        messages = await self.replies(thread, oldest, before, within=EARLIER_SECONDS, after=after)
         return await self._read(thread, messages)
 
     async def message(self, thread: ThreadKey, ts: str) -> Incoming | None:
@@ -113,14 +137,15 @@ class Backfill:
         oldest: str,
         latest: str | None = None,
         within: float | None = None,
+        after: float | None = None,
     ) -> Sequence[Mapping[str, Any]]:
         """The thread's messages between two times (exclusive), oldest first.
 
         `within`: the longest that a page may wait for the rate limits; what was read by then is
-        the answer.
+        the answer. `after`: the thread's first message counts from then on.
         """
         found: list[Mapping[str, Any]] = []
-        async for page in self.pages(thread, oldest, latest, within):
+        async for page in self.pages(thread, oldest, latest, within, after):
             found += page
         return found[-MESSAGES:]
 
@@ -130,16 +155,16 @@ class Backfill:
         oldest: str,
         latest: str | None = None,
         within: float | None = None,
+        after: float | None = None,
     ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        """The same, page by page.
-
-        An app that is distributed outside Slack's Marketplace gets one page of 15 messages a minute
-        (docs.slack.dev, changelog of 2025-05-29).
-        """
+        """The same, page by page."""
+        since = float(oldest) if after is None else after
         try:
             async for page in self._pages(thread, oldest, latest, within):
+                if page.get("has_more") and len(page["messages"]) <= SHORT_PAGE + 1:
+                    self._short[thread.space] = None
                 # Slack always sends the thread's first message too
-                yield [m for m in page["messages"] if float(oldest) < float(m["ts"])]
+                yield [m for m in page["messages"] if since < float(m["ts"])]
         except RateLimited:
             log.info("only a part of a thread was read", thread=str(thread))
 

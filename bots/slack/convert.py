@@ -12,15 +12,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from html import unescape
 from typing import Any, Literal, TypeAlias
 
 from bots.attachments import File, file_of, linked_message
 from bots.platform import Incoming
 from bots.quotes import joined, of_bot
-from bots.slack.extract import bot_name, carried_by, forwarded_files, words_of
-from bots.slack.markdown import ZERO_WIDTH_SPACE
-from bots.text import without_code
+from bots.slack.extract import MISSHAPEN, bot_name, carried_by, forwarded_files, own_words, words_of
+from bots.slack.markdown import ZERO_WIDTH_SPACE, dicts_in, unescaped
+from bots.text import without_address, without_code
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]
@@ -95,6 +94,8 @@ class MessagePosted:
     """The bot is named in the text."""
     others: frozenset[str] = frozenset()
     """The other users named in the text."""
+    groups: bool = False
+    """Groups of users are named there."""
     files: tuple[File, ...] = ()
     carried: str = ""
     """Its attached text, in Slack's markup: forwarded messages, attachments."""
@@ -103,6 +104,11 @@ class MessagePosted:
     event_id: str = ""
     edited: str = ""
     """Slack's timestamp of the edit that made this text; empty for the first text."""
+
+    @property
+    def to_others(self) -> bool:
+        """Other people are named."""
+        return bool(self.others) or self.groups
 
     @property
     def direct(self) -> bool:
@@ -153,7 +159,7 @@ def parsing() -> Iterator[None]:
     """Turn the errors of reading a wrongly shaped payload into Malformed."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except MISSHAPEN as error:
         raise Malformed(type(error).__name__) from error
 
 
@@ -193,6 +199,7 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
         bot_id=message.get("bot_id"),
         mentioned=bot.user in mentions,
         others=frozenset(mentions - {bot.user}),
+        groups="<!subteam^" in text,
         files=files_of(message),
         carried=carried_by(message),
         bot_name=bot_name(message),
@@ -212,7 +219,7 @@ def links_in(text: str) -> tuple[File, ...]:
 def files_of(message: Json) -> tuple[File, ...]:
     """The files of a message: uploads, snippets and posts. A file that is deleted, or that the bot
     may not see, has no address."""
-    return tuple(map(_file_of, (*(message.get("files") or ()), *forwarded_files(message))))
+    return tuple(map(_file_of, (*dicts_in(message.get("files")), *forwarded_files(message))))
 
 
 _DOCUMENT_MODES = frozenset(("external", "quip", "space", "list"))
@@ -232,7 +239,9 @@ def _file_of(found: Json) -> File:
     names = ("title", "name") if _is_document(found) else ("name", "title")
     name = next((str(found[key]) for key in (*names, "id") if found.get(key)), "")
     address = str(found.get("url_private_download") or found.get("url_private") or "")
-    file = file_of(name, str(found.get("mimetype") or ""), int(found.get("size") or 0), address)
+    size = str(found.get("size") or "")
+    size_told = int(size) if size.isdecimal() else 0
+    file = file_of(name, str(found.get("mimetype") or ""), size_told, address)
     if _is_document(found):
         return replace(file, kind="other")
     return file
@@ -258,7 +267,7 @@ def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted
 
 def _existing_files(message: Json) -> Mapping[str, Json]:
     """The files of a message by their ids, without deleted ones."""
-    found = (*(message.get("files") or ()), *forwarded_files(message))
+    found = (*dicts_in(message.get("files")), *forwarded_files(message))
     return {str(file.get("id")): file for file in found if file.get("mode") != "tombstone"}
 
 
@@ -332,8 +341,9 @@ def _earlier_turn(message: Json, bot: Bot, names: Mapping[str, str]) -> Turn | N
         return None
     text, ts = words_of(message), str(message["ts"])
     if message.get("user") == bot.user:
+        text = own_words(message)
         ours = (message.get("metadata") or {}).get("event_type") == REPLY_METADATA
-        text = unescape(text).replace(WORD_JOINER, "").replace(ZERO_WIDTH_SPACE, "")
+        text = unescaped(text).replace(WORD_JOINER, "").replace(ZERO_WIDTH_SPACE, "")
         return Turn(ts, "assistant", bot.name, text, float(ts)) if ours and text else None
     author = message.get("user") or message.get("bot_id")
     if author is None:
@@ -405,10 +415,22 @@ def whole_text(posted: MessagePosted, bot: Bot, names: Mapping[str, str]) -> str
 
 def readable(text: str, bot: Bot, names: Mapping[str, str]) -> str:
     """Slack's markup as people read it: names for ids, without the bot's own mention."""
-    text = re.sub(rf"<@{re.escape(bot.user)}(?:\|[^<>]*)?>[ \t]?", "", text)
+    text = _without_bot(text, bot)
     text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
     text = _MARKUP.sub(_read_markup, text)
-    return unescape(text).strip()
+    return unescaped(text).strip()
+
+
+def _without_bot(text: str, bot: Bot) -> str:
+    """A text without the bot's own mention."""
+    parts: list[str] = []
+    at, begun = 0, False
+    for found in _MENTION.finditer(text):
+        if found[1] == bot.user:
+            before, at = without_address(text, text[at : found.start()], found.end(), begun=begun)
+            parts.append(before)
+            begun = begun or bool(before.strip())
+    return "".join([*parts, text[at:]])
 
 
 _MARKUP = re.compile(r"<([#!]?)([^<>|]+)(?:\|([^<>]*))?>")

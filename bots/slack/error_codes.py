@@ -187,6 +187,7 @@ WRONG_CALL = frozenset(
         "metadata_too_large",
         "method_deprecated",
         "missing_args",
+        "missing_argument",
         "missing_file_data",
         "missing_post_type",
         "missing_profile_id",

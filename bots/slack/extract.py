@@ -6,13 +6,13 @@ It stays in Slack's markup until `convert.readable` converts it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from html import unescape
 from typing import Any, TypeAlias
 
 from bots.attachments import clean_name
 from bots.quotes import image, joined
-from bots.slack.markdown import escaped, written
+from bots.slack.markdown import dicts_in, escaped, written
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -28,11 +28,25 @@ def words_of(message: Json) -> str:
     An app's ``text`` is the notification for its blocks: reading both would repeat the words. The
     ``text`` of a person's message lacks tables.
     """
-    if message.get("bot_id") or any(map(_is_table, message.get("blocks") or ())):
-        in_blocks = _blocks(message.get("blocks"))
-        if in_blocks:
-            return in_blocks
-    return written(message)
+    with suppress(*MISSHAPEN):  # a new kind of block is no reason to lose what stands in `text`
+        if message.get("bot_id") or any(map(_is_table, dicts_in(message.get("blocks")))):
+            in_blocks = _blocks(message.get("blocks"))
+            if in_blocks:
+                return in_blocks
+        return written(message)
+    return str(message.get("text") or "")
+
+
+def own_words(message: Json) -> str:
+    """The words of a reply of the bot's, without the small print and the buttons under them."""
+    blocks = dicts_in(message.get("blocks"))
+    said = _blocks(block for block in blocks if block.get("type") not in _UNDER_A_REPLY)
+    return said or str(message.get("text") or "")
+
+
+_UNDER_A_REPLY = frozenset(("actions", "context", "context_actions"))
+MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError)
+"""What reading a wrongly shaped payload raises."""
 
 
 def carried_by(message: Json) -> str:
@@ -41,17 +55,23 @@ def carried_by(message: Json) -> str:
 
     A person's other attachments are previews of links, which come and go.
     """
-    return joined(_carried(attachment, message) for attachment in message.get("attachments") or ())
+    return joined(_carried(found, message) for found in dicts_in(message.get("attachments")))
 
 
 def _carried(attachment: Json, message: Json) -> str:
+    with suppress(*MISSHAPEN):
+        return _carried_in(attachment, message)
+    return str(attachment.get("fallback") or "")
+
+
+def _carried_in(attachment: Json, message: Json) -> str:
     if _is_share(attachment):
         return _shared(attachment) if _is_forward(attachment, message) else ""
     if message.get("bot_id"):
         return _attachment(attachment)
     if any(attachment.get(name) for name in _OF_PREVIEWS):
         return ""
-    return _blocks(filter(_is_table, attachment.get("blocks") or ()))
+    return _blocks(filter(_is_table, dicts_in(attachment.get("blocks"))))
 
 
 _OF_PREVIEWS = ("from_url", "original_url", "app_unfurl_url")
@@ -66,16 +86,16 @@ def bot_name(message: Json) -> str:
 
 def forwarded_files(message: Json) -> Iterator[Json]:
     """The files of forwarded messages."""
-    for attachment in message.get("attachments") or ():
+    for attachment in dicts_in(message.get("attachments")):
         if _is_forward(attachment, message):
-            yield from attachment.get("files") or ()
+            yield from dicts_in(attachment.get("files"))
 
 
 def _is_forward(attachment: Json, message: Json) -> bool:
     """Whether an attachment is a forwarded message. The preview of a linked message is not one:
-    not everyone who sees the answer may be able to read the linked message."""
-    address = str(attachment.get("from_url") or "")
-    previews = bool(address) and address in unescape(str(message.get("text") or ""))
+    not everyone who sees the answer may be able to read the linked message. A message has several
+    addresses: any address of Slack's counts as a link to it."""
+    previews = "slack.com/" in str(message.get("text") or "")
     return _is_share(attachment) and (bool(attachment.get("is_share")) or not previews)
 
 
@@ -131,7 +151,7 @@ def _field(field: Json) -> str:
 
 
 def _blocks(blocks: Any) -> str:
-    return "\n".join(filter(None, map(_block, blocks or ())))
+    return "\n".join(filter(None, map(_block, dicts_in(blocks))))
 
 
 def _block(block: Json) -> str:
@@ -160,7 +180,11 @@ def _block(block: Json) -> str:
 
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "header": ("text",),
-    "section": ("text", "fields"),
+    "section": ("text", "fields", "accessory"),
+    "input": ("label", "element"),
+    "actions": ("elements",),
+    "radio_buttons": ("options",),
+    "checkboxes": ("options",),
     "alert": ("text",),
     "card": ("title", "subtitle", "body"),
     "carousel": ("elements",),
@@ -174,6 +198,8 @@ def _part(part: Any) -> str:
     """A part of a block: a text, a block, or several of either."""
     if isinstance(part, list):
         return "\n".join(filter(None, map(_part, part)))
+    if isinstance(part, Mapping) and "type" not in part:  # an option to choose
+        part = part.get("text")
     is_text = not isinstance(part, Mapping) or part.get("type") in ("mrkdwn", "plain_text")
     return _text(part) if is_text else _block(part)
 

@@ -65,7 +65,9 @@ class Audience:
         at, members = self._members.get(thread.space, (0.0, frozenset[str]()))
         if at and time.monotonic() - at < KEPT_SECONDS:
             return members
-        users = [u for page in await self._pages("users.list", thread) for u in page["members"]]
+        # an organization's token needs the workspace's id
+        pages = await self._pages("users.list", thread, team_id=thread.space)
+        users = [user for page in pages for user in page["members"]]
         members = frozenset(str(u["id"]) for u in users if _is_full_member(u, thread.space))
         self._members[thread.space] = (time.monotonic(), members)
         return members

@@ -23,14 +23,18 @@ SCOPES = (
     "groups:history",
     "groups:read",
     "im:history",
+    "im:read",
     "mpim:history",
+    "mpim:read",
     "users:read",
 )
 LATER_SCOPES = {
     "channels:read": "the names of channels, for system prompts, links and summaries,",
     "files:read": "files",
     "groups:read": "the names of private channels, for the same,",
+    "im:read": "links to messages of channels, in direct messages,",
     "mpim:history": "group direct messages",
+    "mpim:read": "links and summaries in group direct messages",
 }
 """Scopes that apps of earlier versions lack: these work without them, in fewer places."""
 EVENTS = (

@@ -21,7 +21,7 @@ from bots.text import outside_code
 
 ZERO_WIDTH_SPACE = "\u200b"
 
-_TOKEN = re.compile(r"\\.|`+|\*+|~~|https?://[^\s<>「」（）、。]+")
+_TOKEN = re.compile(r"\\.|`+|\*+|~~|https?://(?:[^\s<>「」（）、。`)*]|\*(?!\*))+")
 _LIST_ITEM = re.compile(r"[-*+] |\d{1,9}[.)] ")
 _TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)+(?:[ \t]*\|)?[ \t]*$")
 _FORMULA = re.compile(
@@ -175,17 +175,22 @@ Json = Mapping[str, Any]
 
 def written(message: Json) -> str:
     """The text of a message; from its rich text if it has no other blocks."""
-    blocks = message.get("blocks") or []
+    blocks = dicts_in(message.get("blocks"))
     if blocks and all(block.get("type") == "rich_text" for block in blocks):
-        parts = [part for block in blocks for part in block.get("elements") or ()]
+        parts = [part for block in blocks for part in dicts_in(block.get("elements"))]
         lines = [line for part in parts for line in _lines(part)]
         if any(line.strip() for line in lines):
             return "\n".join(lines)
     return str(message.get("text") or "")
 
 
+def dicts_in(found: Any) -> Sequence[Json]:
+    """The objects of a list in a payload, without what is none."""
+    return [one for one in found or () if isinstance(one, Mapping)]
+
+
 def _lines(part: Json) -> Sequence[str]:
-    elements = part.get("elements") or ()
+    elements = dicts_in(part.get("elements"))
     match part.get("type"):
         case "rich_text_preformatted":
             return ["```", *_inline(elements).split("\n"), "```"]
@@ -198,9 +203,9 @@ def _lines(part: Json) -> Sequence[str]:
 
 def _items(part: Json) -> Iterator[str]:
     margin, first = "  " * int(part.get("indent") or 0), int(part.get("offset") or 0) + 1
-    for number, item in enumerate(part.get("elements") or (), first):
+    for number, item in enumerate(dicts_in(part.get("elements")), first):
         mark = f"{number}." if part.get("style") == "ordered" else "-"
-        yield f"{margin}{mark} {_inline(item.get('elements') or ())}"
+        yield f"{margin}{mark} {_inline(dicts_in(item.get('elements')))}"
 
 
 def _inline(elements: Sequence[Json]) -> str:
@@ -212,23 +217,32 @@ def _element(element: Json) -> str:
         case "text":
             text = escaped(str(element.get("text") or ""))
             return f"`{text}`" if (element.get("style") or {}).get("code") else text
-        case "user":
-            return f"<@{element['user_id']}>"
-        case "channel":
-            return f"<#{element['channel_id']}>"
-        case "usergroup":
-            return f"<!subteam^{element['usergroup_id']}>"
-        case "broadcast":
-            return f"<!{element['range']}>"
+        case "user" | "channel" | "usergroup" | "broadcast" as kind:
+            mark, name = _MENTIONS[kind]
+            return f"<{mark}{element[name]}>" if element.get(name) else ""
         case "link":
-            label = escaped(str(element.get("text") or ""))
-            return f"<{element['url']}|{label}>" if label else f"<{element['url']}>"
+            label, url = escaped(str(element.get("text") or "")), _url(element)
+            return f"<{url}|{label}>" if label else f"<{url}>"
         case "emoji":
             return _emoji(element)
         case "date":
             label = escaped(str(element.get("fallback") or ""))
             return f"<!date^{element['timestamp']}^|{label}>"
     return escaped(str(element.get("text") or element.get("value") or ""))
+
+
+_MENTIONS = {
+    "user": ("@", "user_id"),
+    "channel": ("#", "channel_id"),
+    "usergroup": ("!subteam^", "usergroup_id"),
+    "broadcast": ("!", "range"),
+}
+"""The markup of each kind of mention, and what names its target."""
+
+
+def _url(element: Json) -> str:
+    """The address of a link; blocks have it as it is, and texts with Slack's escapes."""
+    return escaped(str(element.get("url") or "").replace("|", "%7C"))
 
 
 def _emoji(element: Json) -> str:
@@ -249,3 +263,9 @@ def _name(element: Json) -> str:
 def escaped(text: str) -> str:
     """Text escaped for Slack's markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def unescaped(text: str) -> str:
+    """What `escaped` made of a text. HTML has more entities than these three, and a browser reads
+    the `&copy` of ``?a=1&copy=2`` as one."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -57,6 +57,8 @@ class MessageHandler:
 
     async def handle(self, posted: MessagePosted, bot: Bot) -> None:
         """Handle a message, new or caught up."""
+        if posted.inside:
+            self._context.backfill.note(posted.key, posted.ts)
         if not self._may_be_answered(posted):
             await self._keep(posted, bot)
             return
@@ -107,7 +109,7 @@ class MessageHandler:
             return None  # the backfill reads it
         usual = self._context.settings.slack_follow_ups
         rule = await self._context.relay.follow_ups(posted.key, usual)
-        return is_follow_up(rule, posted.user, turns, to_others=bool(posted.others))
+        return is_follow_up(rule, posted.user, turns, to_others=posted.to_others)
 
     def _was_overtaken(self, posted: MessagePosted, turns: Sequence[Turn]) -> bool:
         """Whether the message is older than the mention that called the bot, but arrived later."""

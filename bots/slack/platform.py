@@ -122,8 +122,11 @@ class SlackPlatform:
             live.steps.append((status.kind, time.monotonic()))
         await self.pending_events.wait_until_stored()
         async with live.lock:
-            if not live.shown and not delivery.messages:
-                await self._indicator.show(delivery.thread, live, sentence)
+            if live.shown or delivery.messages:
+                return
+            await self._indicator.show(delivery.thread, live, sentence)
+            if status.seconds and not live.session:  # it takes long: Slack shows its Stop button
+                await self._indicator.start_session(delivery.thread, live, delivery.author)
 
     async def refresh_statuses(self, delivers: Callable[[str], bool]) -> None:
         """Refresh the statuses of replies that this process `delivers`; clear those of replies

@@ -65,9 +65,11 @@ class DiscordDeployment:
         context_length: int = 16_384,
         lane: str = LANE,
         policy: Policy | None = None,
+        thinking: float = 3.0,
     ) -> asyncio.Task[None]:
         stores = StoreFixture.over(self.stores.redis)
-        process_settings = WorkerSettings(lane=lane, name=f"core {len(self.tasks)}", drain=0.0)
+        name = f"core {len(self.tasks)}"
+        process_settings = WorkerSettings(lane=lane, name=name, drain=0.0, thinking=thinking)
         length = context_length
         spec = replace(
             CATALOGUE["echo"], name=lane, context_length=length, max_new_tokens=length // 2
@@ -77,7 +79,7 @@ class DiscordDeployment:
         self.stops.append(stop)
         rulebook = RedisRules(stores.store, policy) if policy else self.rulebook
         worker = Worker(stores.queue, stores.history, engine, dialogue, process_settings, rulebook)
-        task = asyncio.create_task(worker.run(stop), name=f"core {len(self.tasks)}")
+        task = asyncio.create_task(worker.run(stop), name=name)
         self.tasks.append(task)
         await self.stores.queue.announce(lane, "the first", 60)
         return task

@@ -55,7 +55,12 @@ class SlackDeployment:
         return StoreFixture(self.redis, self.store())
 
     async def core(
-        self, pace: float = 0.0, name: str = "core", tokens: int = 1024, model: str = LANE
+        self,
+        pace: float = 0.0,
+        name: str = "core",
+        tokens: int = 1024,
+        model: str = LANE,
+        thinking: float = 3.0,
     ) -> None:
         """Start a core for the lane of a model; `pace` in characters a second, 0 at once;
         `tokens` the longest reply."""
@@ -73,7 +78,7 @@ class SlackDeployment:
                 ),
                 None,
             ),
-            WorkerSettings(model, name, lease=self.lease),
+            WorkerSettings(model, name, lease=self.lease, thinking=thinking),
             self.rulebook,
         )
         self._tasks[name] = (asyncio.create_task(worker.run(stop)), stop)

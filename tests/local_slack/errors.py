@@ -134,7 +134,7 @@ _OWN: Mapping[str, str] = {
         thread_not_found
     """,
     "users.list": """
-        invalid_cursor invalid_limit limit_required
+        invalid_cursor limit_required missing_argument
     """,
     "oauth.v2.access": """
         bad_client_secret bad_redirect_uri cannot_install_an_org_installed_app invalid_client_id

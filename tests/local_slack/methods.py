@@ -370,11 +370,14 @@ class Methods:
         return message.payload() | {"team": team, "user_team": team}
 
     def do_users_list(self, arguments: Json, app: Installation) -> Json:
+        if app.org and not arguments.get("team_id"):
+            raise Refused("missing_argument")
         users = [
             {"id": person.id, "team_id": person.team, "is_restricted": person.guest}
             for person in self.workspace.people.values()
         ]
-        bot = {"id": app.bot_user, "team_id": app.team, "is_bot": True}
+        team = arguments.get("team_id") or app.team
+        bot = {"id": app.bot_user, "team_id": team, "is_bot": True}
         return {"members": [*users, bot], "response_metadata": {"next_cursor": ""}}
 
     def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:

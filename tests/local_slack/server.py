@@ -121,10 +121,21 @@ class WebApi:
         if found:
             self.workspace.violations += found
             raise Refused("invalid_arguments", message="; ".join(found))
-        scope = _scope(method, arguments)
+        scope = self._scope(method, arguments)
         if scope and not self._has_scope(scope, app):
             provided = ",".join(sorted(app.scopes))
             raise Refused("missing_scope", needed=scope, provided=provided)
+
+    def _scope(self, method: str, arguments: Json) -> str:
+        """The scope that a call needs; for reading, that of the kind of channel."""
+        scope, channel = RULES[method].scope, str(arguments.get("channel", ""))
+        kind, _, what = scope.partition(":")
+        if kind != "channels":
+            return scope
+        found = channel_type(channel)
+        if found == "channel" and channel in self.workspace.members:
+            found = "group"
+        return f"{({'channel': 'channels', 'group': 'groups'}).get(found, found)}:{what}"
 
     def _refuse(self, method: str, arguments: Json) -> None:
         refusal = next((r for r in self.refusals if r.applies(method, arguments)), None)
@@ -231,13 +242,6 @@ class WebApi:
         self.workspace.responses.append(body | {"_url": request.path})
         await self.workspace.changed()
         return web.Response(text="ok")
-
-
-def _scope(method: str, arguments: Json) -> str:
-    """The scope that a call needs; for reading, that of the kind of channel."""
-    scope = RULES[method].scope
-    kind = channel_type(str(arguments.get("channel", "")))
-    return f"{kind}:history" if scope == "channels:history" and kind != "channel" else scope
 
 
 async def merged_arguments(request: web.Request) -> Json:

@@ -26,6 +26,7 @@ EVERY_SCOPE = frozenset(
         "im:read",
         "im:write",
         "mpim:history",
+        "mpim:read",
         "users:read",
     }
 )
