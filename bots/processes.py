@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -51,13 +52,26 @@ def command(*words: str) -> list[str]:
 
 
 def freeze_loaded() -> None:
-    """Freeze everything that is loaded out of garbage collection.
+    """Freeze everything that is loaded out of garbage collection, and give freed memory back.
 
     A full collection stopped a bot for 0.06 s in a rush of messages, and took 0.14 s of every reply
-    of a core.
+    of a core. glibc keeps what loading freed: 220 of a core's 1,120 MB.
     """
     gc.collect()
     gc.freeze()
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage collection while modules are imported: it finds nothing, and takes a fifth."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 async def end(process: asyncio.subprocess.Process, stop_timeout: float) -> None:

@@ -24,7 +24,7 @@ from bots.access import Access
 from bots.monitoring import monitored
 from bots.platform import Platform
 from bots.platforms import PlatformSettings
-from bots.processes import freeze_loaded, supervise
+from bots.processes import freeze_loaded, supervise, without_collection
 from bots.relay import Relay, RelaySettings
 from core import ports
 from core.access_policy import Policy
@@ -219,6 +219,7 @@ async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
     log.info(f"starting {spec.name}")
     if settings.engine == "torch":
         _report("libraries")
+        await asyncio.to_thread(_import_libraries)
     dialogue = await asyncio.to_thread(
         Dialogue.load,
         spec,
@@ -230,6 +231,12 @@ async def load_model(settings: Settings, spec: ModelSpec) -> LoadedModel:
         log.warning("the model's chat template has no switch for thinking", wanted=spec.thinking)
     engine = await open_engine(settings, spec, lambda: _weights(settings, spec, directory), _report)
     return LoadedModel(engine, dialogue)
+
+
+def _import_libraries() -> None:
+    with without_collection():
+        import core.engine.torch
+        import core.models.weights  # noqa: F401 - what follows imports them again, in no time
 
 
 STAGES: Mapping[LoadingStage, str] = {
