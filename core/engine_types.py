@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from core.types import FinishReason, Sampling
+from core.types import FinishReason, Sampling, Thinking, Usage
 
 LoadingStage: TypeAlias = Literal["files", "libraries", "weights", "kernels", "trace", "comparison"]
 """The stages of loading a model, with the torch engine."""
@@ -28,6 +28,8 @@ class GenerationRequest:
     """Ids that end the reply: they are not part of it."""
     stop_sequences: tuple[tuple[int, ...], ...] = ()
     """Runs of ids that end the reply; the run itself has been yielded when it is noticed."""
+    thinking: Thinking = "default"
+    """For a server that writes the prompt itself: elsewhere it is in the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Chunk:
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
     """In the first chunk: the number of prompt tokens that were in the cache."""
+    usage: Usage | None = None
+    """In the last chunk: the cost of the reply as a remote server counts it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ class RunningJob:
     generating: asyncio.Task[FinishReason] | None = None
     end: FenceResult | Literal["release"] = "ok"
     cached_tokens: int = 0
+    usage: Usage | None = None
+    """The cost of the reply as its server counts it."""
     prompt: str = ""
     """The text that is answered, for a log with content."""
     cut: Turn | None = None
@@ -473,7 +475,8 @@ class Worker:
         if reason is None:
             return None
         text, finish_reason = reply.finish(reason)
-        usage = Usage(len(prompt.ids), reply.tokens, running.cached_tokens, prompt.dropped)
+        counted = running.usage or Usage(len(prompt.ids), reply.tokens, running.cached_tokens)
+        usage = replace(counted, dropped_turns=prompt.dropped)
         if running.cut is None:
             read = files_read(job, turns, window, dialogue)
         else:
@@ -561,6 +564,7 @@ class Worker:
             seed=job.sampling_seed,
             stop_ids=dialogue.stop_ids,
             stop_sequences=dialogue.stop_sequences,
+            thinking=dialogue.spec.thinking,
         )
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
@@ -571,7 +575,9 @@ class Worker:
                 running.show(reply.push(chunk.ids, chunk.text))
                 if reply.is_thinking or job.duel:
                     running.show_thinking(self._settings.thinking)
-                running.spent = len(prompt.ids) + reply.tokens
+                running.usage = chunk.usage
+                if dialogue.counts_tokens:
+                    running.spent = len(prompt.ids) + reply.tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
                     running.ended_by = None if reply.finish_reason else reason
                     return reason
@@ -628,7 +634,7 @@ class Worker:
         commit = Commit(
             done=done,
             reply=turn if (done.text or thought) and not job.counts_tokens else None,
-            counts_reply=reply is None or not reply.thought_tokens,
+            counts_reply=reply is None or reply.counts_its_text,
             fingerprint=dialogue.fingerprint,
             counts=counts,
             version=window.version,

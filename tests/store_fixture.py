@@ -136,11 +136,15 @@ class StoreFixture:
 
 @asynccontextmanager
 async def at_work(
-    stores: StoreFixture, engine: Engine, rulebook: RuleBook = OPEN_RULES, **options: Any
+    stores: StoreFixture,
+    engine: Engine,
+    rulebook: RuleBook = OPEN_RULES,
+    dialogue: Dialogue | None = None,
+    **options: Any,
 ) -> AsyncIterator[None]:
     """A core, until it is left: then it is told to stop, and has stopped."""
     stop = asyncio.Event()
-    dialogue = Dialogue.load(CATALOGUE["echo"], None)
+    dialogue = dialogue or Dialogue.load(CATALOGUE["echo"], None)
     settings = WorkerSettings(
         LANE, "core", **{"sweep": 0.02, "idle": 0.05, "publish": 0.02, **options}
     )

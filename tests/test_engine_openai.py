@@ -19,7 +19,7 @@ from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError, EngineRefused, ModelError
 from core.models.catalogue import CATALOGUE, find_model
 from core.settings import Settings
-from core.types import Sampling
+from core.types import Sampling, Usage
 from tests.dialogues import said
 
 REPLY = (101, 102, 103, 104)
@@ -43,6 +43,8 @@ class Server:
     """What to answer instead."""
     unknown: tuple[str, ...] = ()
     """Parameters that it refuses."""
+    refusals: list[str] = field(default_factory=list)
+    """What it says to the next requests that ask for thinking."""
     paths: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -63,6 +65,9 @@ class Server:
             if name in asked:
                 said = {"error": {"message": f"Unsupported parameter: '{name}' is not supported"}}
                 return web.json_response(said, status=400)
+        if self.refusals and asked.keys() & {"reasoning_effort", "chat_template_kwargs"}:
+            said = {"error": {"message": self.refusals.pop(0)}}
+            return web.json_response(said, status=400)
         if self.answer is not None:
             return self.answer
         if not self.takes_ids and "prompt" in asked:
@@ -75,6 +80,8 @@ class Server:
         if self.script is not None:
             for line in self.script:
                 await response.write(f"data: {line}\r\n\r\n".encode())
+            if self.stalls:
+                await asyncio.Event().wait()
             return response
         ids = REPLY[: asked.get("max_tokens") or asked.get("n_predict") or 99]
         try:
@@ -276,7 +283,11 @@ def delta(reason: str | None = None, **said: Any) -> str:
     return json.dumps({"choices": [{"index": 0, "delta": said, "finish_reason": reason}]})
 
 
-# mistralai's servers send a content in parts (docs.mistral.ai, capabilities/reasoning, 2026)
+# mistralai's servers send a content in parts (docs.mistral.ai, capabilities/reasoning, 2026); the
+# costs and thoughts as in vllm-project/vllm issues 6083 and 7262 (costs behind the end, or in every
+# event), openai-php/client issue 780 (llama.cpp: `reasoning_content` and `timings`), ollama's
+# openai/openai.go (`reasoning`, costs in an event without choices) and api-docs.deepseek.com
+# (thinking_mode: costs in the last choice's event).
 CHATS: dict[str, tuple[list[str], str, str]] = {
     "ollama: a role, deltas, a reason": (
         [delta(role="assistant", content="a"), delta(content="b"), delta("stop", content="")],
@@ -315,7 +326,179 @@ CHATS: dict[str, tuple[list[str], str, str]] = {
         [delta("", content="a"), delta("", content="b"), "[DONE]"],
         "ab", "stop",
     ),
+    "ollama's own name for a thought": (
+        [delta(content="", thinking="hm"), delta(content="a"), delta("stop", content="")],
+        "<think>hm</think>a", "stop",
+    ),
+    "vLLM on the way to its new name: a thought twice": (
+        [delta(reasoning="hm", reasoning_content="hm"), delta(content="a"), delta("stop")],
+        "<think>hm</think>a", "stop",
+    ),
 }  # fmt: skip
+
+
+def costs(prompt: int, reply: int, **more: Any) -> dict[str, Any]:
+    whole = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
+    return {"usage": {**whole, **more}}
+
+
+def with_costs(event: str, prompt: int, reply: int, **more: Any) -> str:
+    return json.dumps(json.loads(event) | costs(prompt, reply, **more))
+
+
+COSTS: dict[str, tuple[list[str], Usage | None]] = {
+    "vLLM: behind the end, null before": (
+        [
+            json.dumps(json.loads(delta(content="a")) | {"usage": None}),
+            delta("stop"),
+            json.dumps({
+                "choices": [], **costs(21, 5, prompt_tokens_details={"cached_tokens": 16}),
+            }),
+            "[DONE]",
+        ],
+        Usage(21, 5, 16),
+    ),
+    "vLLM: in every event": (
+        [
+            with_costs(delta(content="a"), 21, 1),
+            with_costs(delta("stop", content="b"), 21, 2),
+            json.dumps({"choices": [], **costs(21, 2, prompt_tokens_details=None)}),
+            "[DONE]",
+        ],
+        Usage(21, 2),
+    ),
+    "llama.cpp: with its timings": (
+        [
+            delta(reasoning_content="hm"),
+            delta(content="a"),
+            delta("stop"),
+            json.dumps({"choices": [], "timings": {"cache_n": 7}, **costs(9, 3)}),
+            "[DONE]",
+        ],
+        Usage(9, 3),
+    ),
+    "DeepSeek: in the event of the end": (
+        [
+            delta(reasoning_content="hm"),
+            with_costs(
+                delta("stop", content="a"), 9, 30,
+                completion_tokens_details={"reasoning_tokens": 28}, prompt_cache_hit_tokens=0,
+            ),
+            "[DONE]",
+        ],
+        Usage(9, 30),
+    ),
+    "a server that tells none": ([delta(content="a"), delta("stop"), "[DONE]"], None),
+    "a server that breaks off behind the end": ([delta(content="a"), delta("stop")], None),
+    "costs that make no sense": (
+        [
+            delta("stop", content="a"),
+            json.dumps({"choices": [], "usage": {"prompt_tokens": "9", "completion_tokens": -1}}),
+            "[DONE]",
+        ],
+        None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", COSTS.values(), ids=COSTS)
+async def test_the_costs_of_a_chat_are_those_that_the_server_tells(
+    dialect: tuple[list[str], Usage | None],
+) -> None:
+    events, usage = dialect
+    server = Server(takes_ids=False, gives_ids=False)
+    async with opened(server, api="chat") as engine:
+        server.script = events
+        chunks = await replied(engine, chat_request())
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["stop"]
+    assert chunks[-1].usage == usage
+    assert server.requests[-1]["stream_options"] == {"include_usage": True}
+
+
+async def test_a_server_that_keeps_the_costs_to_itself_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.engine.openai._USAGE_SECONDS", 0.05)
+    server = Server(takes_ids=False, gives_ids=False)
+    async with opened(server, api="chat") as engine:
+        server.script, server.stalls = [delta("stop", content="a")], True
+        chunks = await asyncio.wait_for(replied(engine, chat_request()), 10)
+    assert (chunks[-1].finish_reason, chunks[-1].usage) == ("stop", None)
+
+
+ON: dict[str, Any] = {
+    "chat_template_kwargs": {"enable_thinking": True, "thinking": True},
+    "thinking": {"type": "enabled"},
+    "reasoning_effort": "medium",
+}
+OFF: dict[str, Any] = {
+    "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
+    "thinking": {"type": "disabled"},
+    "reasoning_effort": "none",
+}
+
+
+def switches(asked: dict[str, Any]) -> dict[str, Any]:
+    return {name: asked[name] for name in ON if name in asked}
+
+
+async def test_a_chat_server_is_asked_to_think_or_not() -> None:
+    server = Server(gives_ids=False)
+    async with opened(server, api="chat") as engine:
+        for thinking in ("default", "on", "off"):
+            await replied(engine, chat_request(thinking=thinking))
+    assert list(map(switches, server.requests)) == [{}, ON, OFF]
+
+
+# The refusals of hosted models (langchain_dart issue 712, toponymy pull 148, llm_wiki issue 336),
+# of ollama (its issue 12561, llm-ollama pull 54), and of servers that validate with pydantic.
+REFUSALS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
+    "a hosted model that does not reason": (
+        "on",
+        [f"Unrecognized request argument supplied: {name}" for name in ON]
+        + ["Unrecognized request argument supplied: reasoning_effort"],
+        {},
+    ),
+    "a hosted model that always reasons": (
+        "off",
+        [
+            "Unrecognized request arguments supplied: chat_template_kwargs, thinking",
+            "Unrecognized request argument supplied: thinking",
+            "Unsupported value: 'reasoning_effort' does not support 'none' with this model.",
+        ],
+        {"reasoning_effort": "minimal"},
+    ),
+    "ollama, with a model that does not think": (
+        "on",
+        ['"llama3.2" does not support thinking'] * 4,
+        {},
+    ),
+    "ollama, with a model that thinks or does not": (
+        "on",
+        ['think value "medium" is not supported for this model'] * 2,
+        {name: ON[name] for name in ("chat_template_kwargs", "thinking")},
+    ),
+    "vLLM, with efforts of before": (
+        "off",
+        ["[{'loc': ('body', 'reasoning_effort'), 'msg': \"Input should be 'low' or 'high'\"}]"] * 2,
+        {**OFF, "reasoning_effort": "low"},
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+async def test_a_server_without_a_switch_for_thinking_is_asked_without(
+    refusal: tuple[str, list[str], dict[str, Any]],
+) -> None:
+    thinking, said, left = refusal
+    server = Server(gives_ids=False)
+    async with opened(server, api="chat") as engine:
+        server.refusals = list(said)
+        for _ in range(2):
+            assert (await replied(engine, chat_request(thinking=thinking)))[-1].finish_reason
+    assert switches(server.requests[-1]) == left
+    assert not server.refusals
+    assert len(server.requests) == len(said) + 2
 
 
 @pytest.mark.parametrize("dialect", CHATS.values(), ids=CHATS)

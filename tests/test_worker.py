@@ -17,10 +17,11 @@ from core.dialogue import Dialogue, Prompt
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError
-from core.models.catalogue import CATALOGUE
+from core.models.catalogue import CATALOGUE, find_model
 from core.ports import Engine
 from core.queue_types import Claim, FenceResult
-from core.types import Done, Failed, Started
+from core.settings import Settings
+from core.types import Done, Failed, Started, Usage
 from core.worker import Worker, WorkerSettings
 from storage import keys
 from storage.queue import RedisQueue
@@ -333,3 +334,38 @@ async def test_an_idle_core_is_prompt_with_what_falls_due(stores: StoreFixture) 
         receipt = await stores.say("hello", backfill_wait=0.7)
         await ends(stores, receipt.job)
         assert 0.6 < asyncio.get_running_loop().time() - asked < 5
+
+
+# -- what a reply costs --------------------------------------------------------------------------
+
+
+class ChatServer(EchoEngine):
+    """Sends text alone, five characters at a time, and tells at the end what it cost."""
+
+    def __init__(self, usage: Usage | None) -> None:
+        super().__init__()
+        self.usage = usage
+        self.asked: list[GenerationRequest] = []
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(request)
+        for part in ("Paris", ", of ", "cours", "e."):
+            yield Chunk(text=part)
+        yield Chunk(finish_reason="stop", usage=self.usage)
+
+
+@pytest.mark.parametrize("told", [Usage(7, 5, 3), None])
+async def test_a_reply_costs_what_its_server_tells(
+    stores: StoreFixture, told: Usage | None
+) -> None:
+    settings = Settings(engine="openai", openai_api="chat", openai_model="m", thinking="off")
+    dialogue = Dialogue.load(find_model(settings), None)
+    engine = ChatServer(told)
+    async with at_work(stores, engine, dialogue=dialogue):
+        done = await ends(stores, (await stores.say("where?")).job)
+    assert isinstance(done, Done)
+    assert done.usage == (told or Usage(len(engine.asked[0].prompt), 4))
+    assert engine.asked[0].thinking == "off"
+    await stores.say("and then?")
+    window = await stores.history.window(await stores.claim())
+    assert [stored.tokens for stored in window.history] == [len("where?") + 2, None]

@@ -115,6 +115,12 @@ class Dialogue:
         return self.spec.max_new_tokens + (self.spec.max_thinking_tokens or 0)
 
     @property
+    def counts_tokens(self) -> bool:
+        """Whether ids are the model's tokens; else they are characters, for a server that writes
+        the prompt itself."""
+        return self.spec.format != "messages"
+
+    @property
     def ignores_thinking(self) -> bool:
         """Whether the model's template has no switch for the setting `thinking`."""
         return self.spec.thinking != "default" and not self._format.thinking_switch
@@ -405,5 +411,5 @@ def spec_with_rules(spec: ModelSpec, rules: Rules) -> ModelSpec:
         sampling=rules.sampling(spec.sampling),
         max_new_tokens=min(wanted, max(spec.max_new_tokens, length // 2)),
         max_thinking_tokens=min(thinking, max(thought, length // 4)),
-        thinking=rules.thinking or spec.thinking,
+        thinking=spec.thinking if rules.thinking in (None, "default") else rules.thinking,
     )

@@ -139,6 +139,7 @@ class MessagesFormat(EchoFormat):
 
     alternates = True
     user_first = True
+    thinking_switch = True  # the engine asks the server for it
     reply_syntax = ReplySyntax(stop_ids=frozenset(), thoughts=ThoughtSyntax("<think>", "</think>"))
 
     def __init__(self, system_prompt: str) -> None:

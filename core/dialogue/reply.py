@@ -42,6 +42,9 @@ class Reply:
         self.tokens = 0
         self.thought_tokens = 0
         """Those of them that are not the answer's."""
+        self.counts_its_text = not (resume or thought)
+        """Whether `tokens` are those of the text: no thought, nothing from before, no events of a
+        server that gives text alone."""
         self.finish_reason: FinishReason | None = None
         self._detokenizer = detokenizer
         self._syntax = syntax
@@ -75,6 +78,7 @@ class Reply:
         """
         if self.finish_reason is not None:
             return ""
+        self.counts_its_text = self.counts_its_text and text is None
         if self._thoughts is None:
             self.tokens += len(ids) or 1
             self._append(self._decode(ids) if text is None else text)
@@ -120,7 +124,9 @@ class Reply:
             return
         self.tokens += 1
         self._append(text)
-        self.thought_tokens += self.is_thinking
+        if self.is_thinking:
+            self.thought_tokens += 1
+            self.counts_its_text = False
         of_answer, of_thought = self._most
         over = self.thought_tokens >= of_thought and self.is_thinking
         if self.finish_reason is None and (over or self.tokens - self.thought_tokens >= of_answer):

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import urljoin
 
@@ -27,7 +29,9 @@ import aiohttp
 from core.dialogue.echo import END, USER, messages_in
 from core.engine_types import Chunk, EngineStats, GenerationRequest, Throughput
 from core.errors import EngineError, EngineRefused, ModelError
-from core.types import FinishReason, Sampling
+from core.types import FinishReason, Sampling, Thinking, Usage
+
+log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.25
@@ -36,6 +40,8 @@ Api: TypeAlias = Literal["completions", "llama.cpp", "chat"]
 
 _LINE_BYTES = 1 << 26
 """The longest line: the first event may repeat the prompt's ids, or its log probabilities."""
+_USAGE_SECONDS = 2.0
+"""For so long at most, the cost of a chat's reply is awaited behind its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class OpenAIEngine:
         self._running = 0
         self._throughput = Throughput()
         self._left_out: set[str] = set()
-        """Parameters that the server has said it does not know."""
+        """Parameters, or values of them, that the server has said it does not know."""
 
     @classmethod
     async def open(cls, remote: RemoteServer) -> Self:
@@ -158,6 +164,7 @@ class OpenAIEngine:
                 named = name_of_unknown(str(error), body)
                 if not named:
                     raise
+                log.warning("the server does not take %s, which is left out from now on", named)
                 self._left_out.add(named)
             else:
                 return
@@ -168,6 +175,8 @@ class OpenAIEngine:
             body |= _llama_cpp_body(request)
         elif self._remote.api == "chat":
             body |= {"messages": messages_in(request.prompt), **_common_body(request)}
+            body |= {"stream_options": {"include_usage": True}}
+            body |= _thinking_body(request.thinking, self._left_out)
         else:
             body |= {"prompt": list(request.prompt), "return_token_ids": True}
             body |= _common_body(request)
@@ -192,14 +201,17 @@ class OpenAIEngine:
         self, request: GenerationRequest, body: Mapping[str, Any]
     ) -> AsyncIterator[Chunk]:
         """One attempt: `_RetryableError` before its first chunk, `EngineError` after it."""
-        reply = _RemoteReply(request)
+        reply = _RemoteReply(request, tells_usage=self._remote.api == "chat")
         try:
             # a client that followed a redirect would ask by GET, or take the key to another host
             async with self._http.post(self._url, json=body, allow_redirects=False) as response:
                 try:
                     await _check(response)
-                    async for event in _events(response):
+                    events = _events(response)
+                    async for event in events:
                         chunk = reply.read(event)
+                        if reply.ended and chunk is not None:
+                            chunk = replace(chunk, usage=await _usage(events, reply))
                         if chunk is not None:
                             yield chunk
                         if reply.ended:
@@ -215,15 +227,22 @@ class OpenAIEngine:
 
 
 _UNKNOWN = re.compile(
-    r"unsupported|unrecognized|unknown|not (supported|permitted|allowed)|extra", re.I
+    r"unsupported|unrecognized|unknown|not (supported|permitted|allowed|support thinking)|extra"
+    r"|input should be '",
+    re.I,
 )
 
 
 def name_of_unknown(sentence: str, body: Mapping[str, Any]) -> str:
-    """The parameter that a server says it does not know; empty where it says something else."""
+    """The parameter that a server says it does not know, with the value of an effort; empty where
+    it says something else."""
     if not _UNKNOWN.search(sentence):
         return ""
-    return next((name for name in _OPTIONAL if name in body and name in sentence), "")
+    known = [name for name in _OPTIONAL if name in sentence]
+    if "think" in sentence:  # ollama names no parameter
+        known += _THINKING
+    named = next((name for name in known if name in body), "")
+    return f"{named} {body[named]}" if named == "reasoning_effort" else named
 
 
 _ADVICE = (
@@ -231,9 +250,10 @@ _ADVICE = (
     "messages alone is served by HENJI_OPENAI_API=chat",
     "",
 )
+_THINKING = ("reasoning_effort", "chat_template_kwargs", "thinking")
 _OPTIONAL = (
     "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop_token_ids",
-    "return_token_ids",
+    "return_token_ids", "stream_options", *_THINKING,
 )  # fmt: skip
 """The parameters that a server may not know. ``max_tokens`` has another name for some models."""
 
@@ -252,6 +272,29 @@ def _common_body(request: GenerationRequest) -> dict[str, Any]:
         body["top_k"] = sampling.top_k
     if sampling.repetition_penalty != 1:
         body["repetition_penalty"] = sampling.repetition_penalty
+    return body
+
+
+_EFFORTS: Mapping[Thinking, Sequence[str]] = {
+    "off": ("none", "minimal", "low"),
+    "on": ("medium", "high"),
+}
+"""Of which the first that the server takes is sent."""
+
+
+def _thinking_body(thinking: Thinking, left_out: Collection[str]) -> dict[str, Any]:
+    """The switches of servers: an effort for hosted ones and ollama, the variables of chat
+    templates for vLLM, SGLang and llama.cpp, and a table for DeepSeek and others."""
+    if thinking == "default":
+        return {}
+    on = thinking == "on"
+    body: dict[str, Any] = {
+        "chat_template_kwargs": {"enable_thinking": on, "thinking": on},
+        "thinking": {"type": "enabled" if on else "disabled"},
+    }
+    for effort in _EFFORTS[thinking]:
+        if f"reasoning_effort {effort}" not in left_out:
+            return {**body, "reasoning_effort": effort}
     return body
 
 
@@ -276,9 +319,12 @@ def _llama_cpp_body(request: GenerationRequest) -> dict[str, Any]:
 class _RemoteReply:
     """One reply so far, held against the request's own stops and length."""
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: GenerationRequest, *, tells_usage: bool = False) -> None:
+        """`tells_usage`: the server was asked for the cost of the reply."""
         self.begun = False
         self.ended = False
+        self.usage: Usage | None = None
+        self._tells_usage = tells_usage
         self._request = request
         self._ids: list[int] = []
         self._thinking = False
@@ -293,6 +339,7 @@ class _RemoteReply:
             return Chunk(finish_reason="stop") if self.begun else None
         if event.get("error") or event.get("object") == "error":
             raise EngineError(f"the server gave up: {_message(event)}")
+        self.read_usage(event)
         if "content" in event and "choices" not in event:
             event = {"choices": [_of_llama_cpp(event)]}
         if not event.get("choices"):
@@ -302,6 +349,21 @@ class _RemoteReply:
         except (TypeError, ValueError, LookupError, AttributeError):
             shown = json.dumps(event)[:200]
             raise EngineError(f"the server sent an event that makes no sense: {shown}") from None
+
+    @property
+    def awaits_usage(self) -> bool:
+        return self._tells_usage and self.usage is None
+
+    def read_usage(self, event: Mapping[str, Any]) -> None:
+        """Keep what an event says of the cost; some servers say it in every event."""
+        told = event.get("usage")
+        if not self._tells_usage or not isinstance(told, dict):
+            return
+        details = told.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        prompt, reply = map(_count, (told.get("prompt_tokens"), told.get("completion_tokens")))
+        if prompt is not None and reply is not None:
+            self.usage = Usage(prompt, reply, _count(cached) or 0)
 
     def _read_choice(self, choice: Mapping[str, Any]) -> Chunk | None:
         ids, reason = self._until_end([int(id_) for id_ in choice.get("token_ids") or ()])
@@ -354,7 +416,11 @@ class _RemoteReply:
         return tuple(kept), None
 
 
-_THOUGHT_KEYS = ("reasoning_content", "reasoning")
+def _count(given: object) -> int | None:
+    return given if isinstance(given, int) and given >= 0 else None
+
+
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 """vLLM renamed the first to the second (its issue 27755); others have either."""
 
 
@@ -396,6 +462,17 @@ def _reason(given: object) -> FinishReason | None:
     if given in _TOO_LONG:
         return "length"
     raise EngineError(f"the server ended the reply: {given}")
+
+
+async def _usage(
+    events: AsyncIterator[Mapping[str, Any] | None], reply: _RemoteReply
+) -> Usage | None:
+    """The cost of a reply that has ended, which most servers tell behind its end."""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(_USAGE_SECONDS):
+            while reply.awaits_usage and (event := await anext(events, None)) is not None:
+                reply.read_usage(event)
+    return reply.usage
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any] | None]:

@@ -291,6 +291,7 @@ async def _generate_answer(
         seed=own,
         stop_ids=dialogue.stop_ids,
         stop_sequences=dialogue.stop_sequences,
+        thinking=dialogue.spec.thinking,
     )
     text, reason, tokens = await _reply(engine, dialogue, request)
     return Answer(prompt.id, side, text, "stop" if reason == "cancelled" else reason, tokens, own)
