@@ -18,10 +18,12 @@ from core.place_rules import (
     NAMES,
     NO_RULES,
     UNSET,
+    UNSETTING,
     Persona,
     Rules,
     persona_from_text,
     rule_from_text,
+    unsets,
 )
 from core.ports import Audit, RuleBook
 from core.queue_types import AuditEntry, Place, TokenCounts
@@ -134,7 +136,7 @@ class Access:
                 return await self._configure_persona(place, text, by, locale, count_tokens)
             if not text.strip():
                 return await self._shown_one(place, name, locale)
-            value = rule_from_text(name, None if text.strip() == UNSET else text, ids)
+            value = rule_from_text(name, None if unsets(name, text) else text, ids)
             self._policy.check(place.platform, name, value)
             warning = await check_prompt(name, value, count_tokens, locale)
         except UsageError as error:
@@ -151,19 +153,19 @@ class Access:
     async def _configure_persona(
         self, place: Place, words: str, by: str, locale: str, count_tokens: CountTokens | None
     ) -> str:
-        """The answer to ``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME default``."""
+        """The answer to ``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME unset``."""
         name, rule, text = [*words.split(maxsplit=2), "", "", ""][:3]
         known = (await self.rulebook.set_here(place)).personas or {}
-        if not rule or not (text or rule == UNSET):
+        if not rule or not (text or rule in UNSETTING):
             return _shown_persona(name, known, locale)
         personas = persona_from_text(name, rule, text, known)
-        value = None if UNSET in (rule, text) else getattr(personas[name], rule)
+        value = None if rule in UNSETTING else getattr(personas[name], rule)
         self._policy.check_ceiling(rule, value)
         warning = await check_prompt(rule, value, count_tokens, locale)
-        if rule == UNSET:
+        if rule in UNSETTING:
             warning = strings.say("persona_gone", locale)
         await self.rulebook.change(place, "personas", personas, by)
-        shown = f"{PERSONA} {name}" if rule == UNSET else f"{PERSONA} {name} {rule}"
+        shown = f"{PERSONA} {name}" if rule in UNSETTING else f"{PERSONA} {name} {rule}"
         key = "config_unset" if value is None else "config_set"
         said = strings.say(key, locale, name=shown, value=rule_text(value))
         return "\n".join(filter(None, (said, warning)))

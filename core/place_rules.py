@@ -43,6 +43,8 @@ DuelRule: TypeAlias = Annotated[
 
 UNSET = "default"
 """The value that unsets a rule or a choice."""
+UNSETTING = (UNSET, "unset")
+"""Both unset a rule. For `thinking` the first is a value: as the model is set."""
 
 
 def _is_no_default(name: str) -> str:
@@ -72,7 +74,8 @@ class Persona(BaseModel):
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
     max_thinking_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
     thinking: Thinking | None = None
-    """Whether a model that can do both thinks before it answers."""
+    """Whether a model that can do both thinks before it answers; ``default``: as the model is set,
+    whatever holds around."""
     temperature: Annotated[float, Field(ge=0, le=5, strict=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, strict=False)] | None = None
     top_k: Annotated[int, Field(ge=0, le=10**6)] | None = None
@@ -244,13 +247,13 @@ DAY = 24 * 3600
 def persona_from_text(name: str, rule: str, text: str, known: Mapping[str, Persona]) -> Any:
     """The personas of a place with one of them changed, as `Rules.personas`; None: none is left.
 
-    Without a rule, or with `UNSET` for one, the persona is removed. UsageError for a wrong one.
+    With one of `UNSETTING` for a rule, the persona is removed. UsageError for a wrong one.
     """
-    if rule == UNSET:
+    if rule in UNSETTING:
         return {other: known[other] for other in known if other != name} or None
     if rule not in PERSONA_NAMES:
         raise UsageError(f"{rule or 'nothing'} is no rule of a persona: {', '.join(PERSONA_NAMES)}")
-    value = rule_from_text(rule, None if text == UNSET else text)
+    value = rule_from_text(rule, None if unsets(rule, text) else text)
     table = {other: persona.set_here() for other, persona in known.items()}
     table[name] = table.get(name, {}) | {rule: value}
     return read_rules({"personas": table}, f"persona {name[:MAX_SHOWN]}").personas
@@ -296,6 +299,11 @@ def read_persona(text: str) -> Persona:
         return Persona.model_validate_json(text)
     except ValidationError as error:
         raise UsageError(_describe(error)) from None
+
+
+def unsets(name: str, text: str) -> bool:
+    """Whether a person who types this for a rule takes it back."""
+    return text.strip() in UNSETTING and not (name == "thinking" and text.strip() == UNSET)
 
 
 def rule_from_text(name: str, text: str | None, ids: Callable[[str], str] = str) -> Any:

@@ -184,6 +184,10 @@ async def test_a_rule_holds_at_once_and_until_it_is_taken_back(company: Company)
     assert await company.config("") == "Set here:\ntemperature = 0.1"
     assert await company.config("temperature") == "Set here:\ntemperature = 0.1"
     assert "not set here any more" in await company.config("temperature default")
+    assert "thinking = default" in await company.config("thinking default")
+    assert "thinking is not set" in await company.config("thinking unset")
+    assert "thinking = default" in await company.config("persona quick thinking default")
+    assert "persona quick is not set" in await company.config("persona quick unset")
     assert (await company.rulebook.rules(THREAD)).temperature is None
     assert "temperature" in await company.config("")
 

@@ -42,7 +42,17 @@ def test_an_operator_sets_a_rule_and_unsets_it(admin: Callable[..., Ran]) -> Non
     assert admin("config", PLACE, "temperature").out == "temperature = 0.2\n"
     assert admin("config", PLACE, "temperature", "default").out == ""
     assert admin("config", PLACE).out == "deny_people = U1, U2\n"
-    admin("config", PLACE, "deny_people", "default")
+    admin("config", PLACE, "deny_people", "unset")
+    assert admin("config", PLACE).out == ""
+
+
+def test_the_default_of_thinking_is_a_value(admin: Callable[..., Ran]) -> None:
+    assert admin("config", PLACE, "thinking", "default").out == "thinking = default\n"
+    persona = ("config", PLACE, "persona", "quick", "thinking")
+    assert admin(*persona, "default").out == "persona quick thinking = default\n"
+    assert admin(*persona, "unset").out == ""
+    assert admin("config", PLACE, "persona", "quick", "unset").out == ""
+    assert admin("config", PLACE, "thinking", "unset").out == ""
 
 
 def test_the_rules_that_hold_in_a_place_are_shown_with_their_sources(

@@ -91,8 +91,12 @@ def test_a_persona_is_written_rule_by_rule() -> None:
     personas = persona_from_text("poet", "system_prompt", "Answer in verse.", {})
     personas = persona_from_text("poet", "temperature", "0.9", personas)
     assert personas == {"poet": Persona(system_prompt="Answer in verse.", temperature=0.9)}
-    assert persona_from_text("poet", "temperature", "default", personas)["poet"].temperature is None
-    assert persona_from_text("poet", "default", "", personas) is None
+    for word in ("default", "unset"):
+        assert persona_from_text("poet", "temperature", word, personas)["poet"].temperature is None
+        assert persona_from_text("poet", word, "", personas) is None
+    quick = persona_from_text("poet", "thinking", "default", personas)
+    assert quick["poet"].thinking == "default"
+    assert persona_from_text("poet", "thinking", "unset", quick)["poet"].thinking is None
 
 
 @pytest.mark.parametrize(

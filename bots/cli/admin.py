@@ -30,7 +30,7 @@ from bots.services import Stores, open_stores, process_name
 from core.alignment.preferences import Form, data_set
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
-from core.place_rules import NO_RULES, UNSET, persona_from_text, rule_from_text
+from core.place_rules import NO_RULES, UNSETTING, persona_from_text, rule_from_text, unsets
 from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
 from core.settings import Settings
 from core.types import ThreadKey
@@ -253,7 +253,7 @@ def preferences(where: str, form: Form, out: Path | None, weak: bool, held_out: 
     )
 )
 @click.argument("where", metavar="PLACE")
-@click.argument("words", metavar="[NAME [VALUE|default]]", nargs=-1)
+@click.argument("words", metavar="[NAME [VALUE|unset]]", nargs=-1)
 @click.option("--effective", is_flag=True, help="Every rule in force there, and its source.")
 @as_json
 def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -> None:
@@ -266,7 +266,9 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
     if name == PERSONA:
         _with_stores(partial(_configure_persona, place, value))
         return
-    chosen = rule_from_text(name, None if text in ("", UNSET) else text) if name else None
+    chosen = (
+        rule_from_text(name, text if text and not unsets(name, text) else None) if name else None
+    )
 
     async def work(stores: Stores, settings: Settings) -> None:
         if name == "collect":
@@ -286,11 +288,11 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
 async def _configure_persona(
     place: Place, words: Sequence[str], stores: Stores, settings: Settings
 ) -> None:
-    """``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME default``."""
+    """``persona NAME``, ``persona NAME RULE VALUE``, ``persona NAME unset``."""
     name, rule, *value = [*words, "", ""]
     text = " ".join(value).strip()
     known = (await stores.rulebook.set_here(place)).personas or {}
-    if rule and (text or rule == UNSET):
+    if rule and (text or rule in UNSETTING):
         known = persona_from_text(name, rule, text, known) or {}
         if rule == "system_prompt":
             await _check_prompt(stores, settings, place, rule, known[name].system_prompt)
