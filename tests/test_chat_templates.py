@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
@@ -16,9 +18,12 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as HubTokenizer
 
 from core.dialogue import Dialogue
+from core.dialogue.dialogue import spec_with_rules
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.errors import ModelError
 from core.models.embedded import embedded_gguf, has_embedded, quiet_transformers
+from core.models.files import detect_format
+from core.place_rules import NO_RULES, Persona, Rules
 from core.types import Turn
 from tests import dialogues, tiny_models
 from tests.dialogues import said, turn, user
@@ -229,6 +234,18 @@ def test_thinking_is_turned_off_and_on_where_the_template_knows_it() -> None:
     assert load(tiny_models.CHATML, thinking="off").ignores_thinking
 
 
+def test_the_default_of_a_place_is_the_model_s_whatever_holds_around() -> None:
+    model = load(STRIPPED, thinking="off")
+    space, channel = Rules(thinking="on"), Rules(thinking="default")
+    of_rules = {
+        "on": space, "off": channel.over(space), "off ": NO_RULES,
+        "on ": Persona(thinking="on").over_rules(channel),
+        "off  ": Persona(thinking="default").over_rules(space),
+    }  # fmt: skip
+    for thinking, rules in of_rules.items():
+        assert spec_with_rules(model.spec, rules).thinking == thinking.strip()
+
+
 def test_a_switch_in_a_place_keeps_the_system_prompt() -> None:
     model = load(STRIPPED, "Be brief.")
     off = model.with_spec(replace(model.spec, thinking="off"), None)
@@ -315,6 +332,60 @@ def test_the_default_of_several_templates_is_used() -> None:
     model = Dialogue.load(CHAT, directory)
     assert dialogues.rendered(model, [user(1, "hi")]).startswith("<|im_start|>user\nhi")
     assert model._format.reply_syntax.thoughts is not None
+
+
+def without_template(directory: Path) -> Path:
+    """A copy of a tokenizer's files, of which none has a chat template."""
+    copy = Path(shutil.copytree(directory, mkdtemp(prefix="henji-template-"), dirs_exist_ok=True))
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (copy / "tokenizer_config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "given", [tiny_models.CHATML, [{"name": "default", "template": tiny_models.CHATML}]]
+)
+def test_the_template_of_a_model_that_also_sees_is_used(given: object) -> None:
+    directory = without_template(files(tiny_models.CHATML))
+    assert detect_format(directory) == "plain"
+    (directory / "chat_template.json").write_text(json.dumps({"chat_template": given}))
+    assert detect_format(directory) == "chat-template"
+    model = Dialogue.load(CHAT, directory)
+    assert dialogues.rendered(model, [user(1, "hi")]).startswith("<|im_start|>user\nhi")
+
+
+@pytest.mark.parametrize(
+    "given", ["{}", '{"chat_template": 3}', '{"chat_template": [3]}', "{", "[]"]
+)
+def test_a_template_file_without_a_template_is_named(given: str) -> None:
+    directory = without_template(files(tiny_models.CHATML))
+    (directory / "chat_template.json").write_text(given)
+    with pytest.raises(ModelError, match=r"chat_template\.json") as caught:
+        Dialogue.load(CHAT, directory)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        "{{ 1 / 0 }}",
+        "{{ 10 ** 9 % 'x' }}",
+        "{% for n in range(10 ** 9) %}{{ n }}{% endfor %}",
+        "{% macro again(x) %}{{ again(x) }}{% endmacro %}{{ again(1) }}",
+        "{{ raise_exception('no chat') }}",
+        "{{ unknown() }}",
+        "{{ messages | unknown }}",
+        "{% for message in messages %}",
+        "{{ strftime_now() }}",
+        "{{ ''.__class__.__mro__ }}",
+    ],
+)
+def test_a_template_that_always_fails_is_named_in_one_sentence(faulty: str) -> None:
+    with pytest.raises(ModelError, match=r"chat template in .*chat_template\.jinja") as caught:
+        load(faulty + tiny_models.CHATML)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_template_that_raises_at_a_question_s_end_alone_is_used() -> None:

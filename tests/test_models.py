@@ -263,7 +263,11 @@ def test_a_context_length_that_no_file_says_comes_from_the_settings(tmp_path: Pa
 @pytest.mark.parametrize(
     ("config", "length", "values"),
     [
-        ({"model_type": "falcon", "hidden_size": 64, "num_attention_heads": 4}, 2048, 0),
+        (
+            {"model_type": "falcon", "hidden_size": 64, "num_attention_heads": 4},
+            2048,
+            2 * 32 * 16,
+        ),
         ({"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4}, 1024, 2 * 2 * 64),
         (
             {
@@ -281,8 +285,7 @@ def test_limits_are_those_that_transformers_takes(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert context_length(tmp_path) == length
-    if values:
-        assert cache_values_per_token(read_limits(tmp_path)) == values
+    assert cache_values_per_token(read_limits(tmp_path)) == values
     if "text_config" not in config:
         assert context_length(tmp_path, known=77) == 77  # the settings know better than a default
 

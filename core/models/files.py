@@ -14,7 +14,7 @@ import math
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -84,7 +84,7 @@ def engine_verdict(directory: Path, context_length: int | None = None) -> str:
     if found is None:
         return f"the torch engine does not know the type {kind}; {elsewhere}"
     reason = found["reason"] if found["verdict"] == "refused" else None
-    config = {**found["usual"], **_given(_flat(outer))}
+    config = {**found["usual"], **_given(_flat(outer)), **_usual_limits(directory, _DECIDING)}
     if "is_decoder" in found["usual"] and not config["is_decoder"]:
         reason = "it is an encoder, whose tokens attend to those after them"
     if reason := reason or unserved_layers(config, context_length or _own_length(config)):
@@ -95,12 +95,7 @@ def engine_verdict(directory: Path, context_length: int | None = None) -> str:
 
 
 def _given(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration, with the kinds of its layers by name even if it gives them by number."""
-    given = {name: value for name, value in config.items() if value is not None}
-    attending, layers = given.get("full_attn_idxs"), given.get("num_hidden_layers")
-    if isinstance(attending, list) and len(attending) != layers:
-        return {"layer_types": ["conv"], **given}
-    return given
+    return {name: value for name, value in config.items() if value is not None}
 
 
 def _own_length(config: dict[str, Any]) -> int:
@@ -115,8 +110,15 @@ PARTIAL_LAYERS = {
 """The kinds of layers that attend to a part, and the length of that part in a configuration."""
 
 
+LAYER_NAMES = ("layer_types", *PARTIAL_LAYERS.values(), "alibi")
+"""What `unserved_layers` reads of a configuration."""
+_DECIDING = (*LAYER_NAMES, "is_decoder")
+
+
 def unserved_layers(config: Mapping[str, Any], context_length: int) -> str | None:
     """Why the torch engine cannot compute layers of such a configuration; None: it can."""
+    if config.get("alibi"):
+        return "its attention weighs keys by their distance (ALiBi)"
     said, chunk = config.get("layer_types") or (), config.get("attention_chunk_size")
     kinds = {str(kind) for kind in (said if isinstance(said, list | tuple) else [said])}
     if unknown := sorted(kinds - {"full_attention", *PARTIAL_LAYERS}):
@@ -129,7 +131,8 @@ def unserved_layers(config: Mapping[str, Any], context_length: int) -> str | Non
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 _SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size")
-_OTHER_LIMITS = ("num_key_value_heads", "head_dim", "vocab_size")
+HEADS = ("num_key_value_heads", "num_kv_heads", "multi_query", "new_decoder_architecture")
+_OTHER_LIMITS = (*HEADS, "head_dim", "vocab_size")
 
 
 def read_limits(directory: Path) -> dict[str, Any]:
@@ -141,10 +144,11 @@ def read_limits(directory: Path) -> dict[str, Any]:
     whole = "text_config" not in config and set(_SIZES) <= set(config)
     if whole and any(name in config for name in _LENGTHS):
         return config
-    return {**config, **_usual_limits(directory)}
+    return {**config, **_usual_limits(directory, (*_LENGTHS, *_SIZES, *_OTHER_LIMITS))}
 
 
-def _usual_limits(directory: Path) -> dict[str, Any]:
+def _usual_limits(directory: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What transformers makes of a configuration; nothing where it is not here."""
     if importlib.util.find_spec("transformers") is None:
         return {}
     from transformers import AutoConfig
@@ -157,8 +161,7 @@ def _usual_limits(directory: Path) -> dict[str, Any]:
         log.debug("%s is no configuration of transformers': %s", directory, in_brief(error))
         return {}
     text = config.get_text_config()
-    values = {name: getattr(text, name, None) for name in (*_LENGTHS, *_SIZES, *_OTHER_LIMITS)}
-    return {name: value for name, value in values.items() if value is not None}
+    return _given({name: getattr(text, name, None) for name in names})
 
 
 def read_generation_config(directory: Path) -> dict[str, Any]:
@@ -201,10 +204,14 @@ def _length_in(config: dict[str, Any]) -> tuple[str, int] | None:
     return next(((name, value) for name, value in said if isinstance(value, int)), None)
 
 
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+"""The second is that of models which also see or hear; transformers' tokenizers do not read it."""
+
+
 def detect_format(directory: Path) -> Literal["plain", "chat-template"]:
     """Chat where the directory has a chat template, else plain continuation: nothing in a model's
     files says which other format it was tuned on."""
-    if (directory / "chat_template.jinja").exists():
+    if any((directory / name).exists() for name in TEMPLATE_FILES):
         return "chat-template"
     path = directory / "tokenizer_config.json"
     if path.exists() and read_json(path).get("chat_template"):
@@ -233,7 +240,17 @@ def cache_values_per_token(config: dict[str, Any]) -> int | None:
     if not (isinstance(layers, int) and isinstance(heads, int) and isinstance(hidden, int)):
         return None
     head = config.get("head_dim") or hidden // heads
-    return 2 * layers * int(config.get("num_key_value_heads") or heads) * int(head)
+    return 2 * layers * (key_heads(config) or heads) * int(head)
+
+
+def key_heads(config: Mapping[str, Any]) -> int | None:
+    """Heads of keys and values, as `HEADS` of a configuration say; None: as many as of queries."""
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1
+    for name in ("num_key_value_heads", "num_kv_heads"):
+        if found := config.get(name):
+            return int(found)
+    return None
 
 
 def count_parameters(directory: Path) -> int | None:

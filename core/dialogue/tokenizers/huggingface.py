@@ -23,10 +23,7 @@ from core.dialogue.tokenizers.detokenizers import (
     as_table,
 )
 from core.errors import ModelError, in_brief
-from core.models.files import SENTENCEPIECE_FILES, end_ids, read_json
-
-_RAISED = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
-"""The errors that a chat template may raise, for messages it does not expect too."""
+from core.models.files import SENTENCEPIECE_FILES, TEMPLATE_FILES, end_ids, read_json
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError)
 
@@ -89,6 +86,8 @@ class HuggingFaceTokenizer:
             ) from None
         if not hasattr(wrapped, "backend_tokenizer"):
             raise ModelError(f"the tokenizer in {directory} is not of the `tokenizers` library")
+        if not wrapped.chat_template:
+            wrapped.chat_template = _template_apart(directory)
         return cls(wrapped, directory)
 
     def encode(self, text: str) -> list[int]:
@@ -150,8 +149,8 @@ class HuggingFaceTokenizer:
     @property
     def template_file(self) -> Path:
         """The file with the chat template."""
-        apart = self.directory / "chat_template.jinja"
-        return apart if apart.exists() else self.directory / "tokenizer_config.json"
+        apart = (self.directory / name for name in TEMPLATE_FILES)
+        return next(filter(Path.exists, apart), self.directory / "tokenizer_config.json")
 
     @cached_property
     def template(self) -> str:
@@ -199,7 +198,7 @@ class HuggingFaceTokenizer:
             rendered: Any = self._wrapped.apply_chat_template(
                 said, tokenize=False, add_generation_prompt=prompt, **variables
             )
-        except _RAISED as error:
+        except Exception as error:  # the template may do anything, endless recursion too
             roles = ", ".join(message["role"] for message in messages)
             raise ModelError(
                 f"the chat template in {self.template_file} raises {error!r} on turns of {roles}"
@@ -215,6 +214,15 @@ def _check_files(directory: Path) -> None:
     known = ("tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES)
     if not any((directory / name).exists() for name in known):
         raise ModelError(f"{directory / 'tokenizer.json'} is missing")
+
+
+def _template_apart(directory: Path) -> object:
+    """The template of a model that also sees or hears, which transformers' tokenizers leave out."""
+    path = directory / TEMPLATE_FILES[1]
+    found = read_json(path).get("chat_template") if path.exists() else None
+    if isinstance(found, list) and all(isinstance(one, dict) for one in found):
+        return {one.get("name"): one.get("template") for one in found}
+    return found if isinstance(found, str) else None
 
 
 _TOKEN = re.compile(r"[<\[].*[>\]]", re.DOTALL)
