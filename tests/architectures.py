@@ -13,7 +13,6 @@ import json
 import logging
 import multiprocessing
 import sys
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -29,6 +28,7 @@ from core.engine.torch import Limits, TorchEngine
 from core.engine_types import GenerationRequest
 from core.errors import ModelError, in_brief
 from core.types import Sampling
+from tests.tiny_models import varied
 
 HOUSE = Path(__file__).parents[1]
 TABLE = HOUSE / "core/models/architectures.json"
@@ -53,6 +53,7 @@ _SIZES: dict[str, Any] = {
     "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_key_value_heads": 2,
     "encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_heads": 4, "kv_channels": 16,
     "num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4,
+    "local_attention": 48, "index_topk": 8, "rotary_dim": 8,
     "head_dim": 16, "dim_head": 16, "d_kv": 16, "v_head_dim": 16, "qk_nope_head_dim": 8,
     "qk_rope_head_dim": 8, "q_lora_rank": 32, "kv_lora_rank": 32, "sliding_window": 24,
     "max_position_embeddings": _CONTEXT, "n_positions": _CONTEXT, "max_seq_len": _CONTEXT,
@@ -62,17 +63,20 @@ _SIZES: dict[str, Any] = {
     "state_size": 16, "initializer_range": 0.3, "init_std": 0.3,
     "pad_token_id": 3, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-_WITHOUT: tuple[tuple[str, ...], ...] = (
-    (),
-    ("num_key_value_heads",),
-    ("head_dim",),
-    ("head_dim", "num_key_value_heads"),
-    ("q_lora_rank",),
-    ("num_attention_heads", "num_key_value_heads", "head_dim"),
-    ("num_hidden_layers", "n_layer", "num_layers"),
-    ("sliding_window", "intermediate_size", "moe_intermediate_size"),
+_OTHERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"num_key_value_heads": None},
+    {"num_key_value_heads": 4},
+    {"head_dim": None},
+    {"head_dim": None, "num_key_value_heads": None},
+    {"head_dim": 16, "num_key_value_heads": 2},
+    {"q_lora_rank": None},
+    {"q_lora_rank": None, "num_experts_per_tok": 2},
+    {"num_attention_heads": None, "num_key_value_heads": None, "head_dim": None},
+    {"num_hidden_layers": None, "n_layer": None, "num_layers": None},
+    {"sliding_window": None, "intermediate_size": None, "moe_intermediate_size": None},
 )
-"""Sizes that some types cannot have: tried in turn."""
+"""Sizes that some types cannot have, or must be told: tried in turn. None: not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,12 @@ def kinds() -> list[str]:
 def tiny(kind: str, *, is_decoder: bool = True) -> PreTrainedModel:
     """A tiny model of this type; the last error where none can be made."""
     errors: list[Exception] = []
-    for without in _WITHOUT:
+    for other in _OTHERS:
         try:
-            config = _config(kind, without, is_decoder)
+            config = _config(kind, other, is_decoder)
             _check_size(config)
             torch.manual_seed(5)
-            return _working(_model(config))
+            return _working(varied(_model(config)))
         except Exception as error:  # as many kinds as there are types
             errors.append(error)
     raise errors[0]
@@ -127,23 +131,28 @@ def _model(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _config(kind: str, without: Iterable[str], is_decoder: bool) -> PreTrainedConfig:
+def _config(kind: str, other: dict[str, Any], is_decoder: bool) -> PreTrainedConfig:
     usual: Any = AutoConfig.for_model(kind)
-    sizes = {name: size for name, size in _SIZES.items() if name not in without}
-    more = _known(usual, sizes)
+    more = _known(usual, other)
     for name, part in usual.sub_configs.items():
         inner = getattr(usual, name, None)
         if isinstance(inner, PreTrainedConfig):
-            more[name] = {**_known(inner, sizes), "model_type": inner.model_type}
+            more[name] = {**_known(inner, other), "model_type": inner.model_type}
         elif isinstance(part, type) and issubclass(part, PreTrainedConfig):
-            more[name] = _known(part(), sizes)
+            more[name] = _known(part(), other)
     if hasattr(usual, "is_decoder"):
         more["is_decoder"] = is_decoder
     return AutoConfig.for_model(kind, **more)
 
 
-def _known(config: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
-    return {name: size for name, size in sizes.items() if getattr(config, name, None) is not None}
+def _known(config: PreTrainedConfig, other: dict[str, Any]) -> dict[str, Any]:
+    """The sizes that a configuration has, and the `other` ones."""
+    known = (name for name in _SIZES if getattr(config, name, None) is not None)
+    sizes = {name: _SIZES[name] for name in known}
+    if getattr(config, "kv_lora_rank", None):  # latent attention has a key for each query
+        sizes["num_key_value_heads"] = sizes["num_attention_heads"]
+    sizes |= other
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def examine(kind: str) -> Found:
@@ -265,7 +274,8 @@ def page(found: dict[str, Found]) -> str:
         "",
         "A model's own configuration may still ask for more: layers other than attention (those of "
         "a real LFM2 are convolutions), a context longer than a chunk (Llama 4: 8,192), an encoder "
-        "(BERT without `is_decoder`). Such a model is refused, and `henji models pull` says so.",
+        "(BERT without `is_decoder`), ALiBi (Falcon-RW). Such a model is refused, and "
+        "`henji models pull` says so.",
         "",
         "## Refused before the first request",
         "",

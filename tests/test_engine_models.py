@@ -33,6 +33,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "diffllama": {},
     "llama4_text": {"attention_chunk_size": 64},
     "bloom": {},
+    "falcon": {"head_dim": None, "alibi": True},
     "bert": {"is_decoder": False, "num_key_value_heads": None},
     "electra": {"is_decoder": False, "num_key_value_heads": None},
     "lfm2": {"layer_types": ["conv", "full_attention"]},

@@ -173,6 +173,17 @@ LLAMA_4 = {
             "the torch engine serves the type llama4",
         ),
         ({"model_type": "llama4_text"}, "refuses the type llama4_text: it attends in chunks"),
+        ({"model_type": "falcon"}, "the torch engine serves the type falcon"),
+        ({"model_type": "falcon", "alibi": True}, "its attention weighs keys by their distance"),
+        ({"model_type": "doge"}, "the torch engine refuses the type doge"),
+        (
+            {
+                "model_type": "minimax_m3_vl_text",
+                "num_hidden_layers": 2,
+                "sparse_attention_config": {"sparse_attention_freq": [0, 1]},
+            },
+            "its layers are of the kind minimax_m3_sparse",
+        ),
         ({"model_type": "bert"}, "the torch engine refuses the type bert: it is an encoder"),
         ({"model_type": "bert", "is_decoder": False}, "it is an encoder"),
         ({"model_type": "bert", "is_decoder": True}, "the torch engine serves the type bert"),

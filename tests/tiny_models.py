@@ -425,6 +425,7 @@ LONGROPE = {
     "short_factor": [1.0] * 8,
     "long_factor": [4.0] * 8,
 }
+_FALCON = {"head_dim": None, "num_key_value_heads": None, "ffn_hidden_size": 96}
 _EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -447,6 +448,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-2": ("gpt2", {**_GPT2, "num_key_value_heads": None}),
     "starcoder": ("gpt_bigcode", {**_GPT2, "multi_query": True}),
     "starcoder 2": ("starcoder2", {"sliding_window": 24}),
+    "falcon 7b": ("falcon", {**_FALCON, "multi_query": True, "parallel_attn": True}),
+    "falcon 40b": ("falcon", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon of all heads": (
+        "falcon",
+        {**_FALCON, "multi_query": False, "parallel_attn": False, "bias": True},
+    ),
     "deepseek 2": (
         "deepseek_v2",
         {
@@ -472,10 +479,23 @@ def architecture(name: str) -> PreTrainedModel:
 def causal(kind: str, **more: Any) -> PreTrainedModel:
     """A small model of a kind that transformers has; float32."""
     torch.manual_seed(5)
-    config = AutoConfig.for_model(kind, **{**_SMALL, **more})
+    sizes = {**_SMALL, **more}
+    if sizes["head_dim"] is None:  # it follows from the others
+        del sizes["head_dim"]
+    config = AutoConfig.for_model(kind, **sizes)
     make: Any = AutoModelForCausalLM
     model: PreTrainedModel = make.from_config(config, dtype=torch.float32)
     model.train(False)
+    return varied(model)
+
+
+@torch.no_grad()
+def varied(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with noise in the weights that begin all alike, as biases and norms do: such a
+    weight may hide a part of the attention that a trained model has."""
+    for weight in model.parameters():
+        if weight.numel() and weight.min() == weight.max():
+            weight.add_(torch.randn_like(weight), alpha=0.2)
     return model
 
 

@@ -18,7 +18,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.errors import ModelError, in_brief
-from core.models.files import PARTIAL_LAYERS, unserved_layers
+from core.models.files import HEADS, LAYER_NAMES, PARTIAL_LAYERS, key_heads, unserved_layers
 
 _LIBRARY = cast("Any", torch.library.Library)("henji", "DEF")
 
@@ -38,6 +38,8 @@ def define(
 
 
 ATTENTION_NAME = "henji"
+FALCON = "falcon"
+"""The one type that is served without transformers' attention interface."""
 
 
 ALL = 1 << 30
@@ -87,7 +89,7 @@ class CacheShape:
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,
-            heads=_key_heads(config) or heads,
+            heads=key_heads({name: getattr(config, name, None) for name in HEADS}) or heads,
             size=_head_size(config),
             dtype=_cache_dtype(model),
             windows=windows_of(config, context_length),
@@ -104,20 +106,11 @@ class CacheShape:
         return longest if longest < ALL else None
 
 
-def _key_heads(config: PretrainedConfig) -> int | None:
-    """Heads of keys and values; None: as many as of queries."""
-    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", 0):
-        return 1
-    for name in ("num_key_value_heads", "num_kv_heads"):
-        if found := getattr(config, name, None):
-            return int(found)
-    return None
-
-
 def _head_size(config: PretrainedConfig) -> int:
     """Models with latent attention have keys and values of two sizes."""
-    if size := getattr(config, "qk_head_dim", None):
-        return max(int(size), int(getattr(config, "v_head_dim", 0)))
+    parts = (getattr(config, name, None) for name in ("qk_nope_head_dim", "qk_rope_head_dim"))
+    if len(key := [int(part) for part in parts if part]) == 2:
+        return max(sum(key), int(getattr(config, "v_head_dim", 0)))
     usual = config.hidden_size // config.num_attention_heads
     return int(getattr(config, "head_dim", None) or usual)
 
@@ -154,10 +147,10 @@ def supported_shape(model: PreTrainedModel, context_length: int) -> CacheShape:
 
 
 def _check_supported(model: PreTrainedModel, context_length: int) -> None:
-    if not model._supports_attention_backend:
-        raise refused(model, "its attention cannot be replaced")
     config = model.config.get_text_config()
-    layers = {name: getattr(config, name, None) for name in ("layer_types", "attention_chunk_size")}
+    if not (model._supports_attention_backend or config.model_type == FALCON):
+        raise refused(model, "its attention cannot be replaced")
+    layers = {name: getattr(config, name, None) for name in LAYER_NAMES}
     if reason := unserved_layers(layers, context_length):
         raise refused(model, reason)
 
@@ -219,23 +212,37 @@ def _attend(
     value: Tensor,
     attention_mask: None,
     scaling: float,
-    step: AttentionStep,
+    step: AttentionStep | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    if step is None:
+        raise ModelError("its layers do not pass the engine's step on to their attention")
     if kwargs.get("position_bias") is not None:
         raise ModelError(f"{type(module).__name__} asks for a position bias")
     how = Attention(scaling, softcap or 0.0, s_aux)
     return step.attend(cast("int", module.layer_idx), query, key, value, how), None
 
 
-def padded(size: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors with their last dimension filled up with zeros to `size`."""
-    return tuple(
-        one if one.shape[-1] == size else nn.functional.pad(one, (0, size - one.shape[-1]))
-        for one in tensors
-    )
+def fitted(
+    heads: int, size: int, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value with zeros up to the cache's `size`; it has `heads` of keys.
+
+    ModelError for shapes with which a kernel would read or write outside of its memory.
+    """
+    for one in (key, value):
+        if one.shape[1] != heads or one.shape[3] > size:
+            raise ModelError(f"its keys or values are of {tuple(one.shape)}, not {(heads, size)}")
+    if query.shape[3] != key.shape[3] or query.shape[1] % heads:
+        raise ModelError(f"its queries are of {tuple(query.shape)}, beside {tuple(key.shape)}")
+    return _padded(query, size), _padded(key, size), _padded(value, size)
+
+
+def _padded(one: Tensor, size: int) -> Tensor:
+    missing = size - one.shape[3]
+    return nn.functional.pad(one, (0, missing)) if missing else one
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attend)

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.torch.attention import (
+    FALCON,
     CacheShape,
     supported_shape,
     use_engine_attention,
@@ -117,7 +118,7 @@ class TorchEngine:
         path = self._record_for(model) if self._record_for else None
         self._verified = is_recorded(path)
         reference = None if self._verified else reference_of(model.train(False), shape)
-        use_engine_attention(model)
+        _use_engine_attention(model)
         is_cpu = model.device.type == "cpu"
         rounds_later = is_cpu and limits.int8_weights and reference is not None
         if is_cpu and not rounds_later:
@@ -370,6 +371,16 @@ class TorchEngine:
                 loop.call_soon_threadsafe(_put, items)
             except RuntimeError:  # the loop was closed
                 log.debug("a closed event loop left %d chunks", len(items))
+
+
+def _use_engine_attention(model: PreTrainedModel) -> None:
+    if model.config.model_type != FALCON:
+        use_engine_attention(model)
+        return
+    # it imports transformers' Falcon
+    from core.engine.torch.falcon import use_falcon_attention
+
+    use_falcon_attention(model)
 
 
 def _put(items: list[tuple[asyncio.Queue[_Output], _Output]]) -> None:

@@ -18,6 +18,11 @@ _TOP = 127 if torch.cpu._is_vnni_supported() else 63
 """The largest rounded input. Without VNNI, products are summed in 16 bits: 127 would overflow."""
 
 
+def _like(weight: Tensor) -> Tensor:
+    """Zeros in the shape of a weight, without its memory: some models ask for its precision."""
+    return weight.new_zeros(()).expand(weight.shape)
+
+
 class PackedLinear(nn.Module):
     """`nn.Linear` with its weight laid out for oneDNN.
 
@@ -30,6 +35,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.register_buffer("weight", _like(linear.weight.data), persistent=False)
         packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, _ROWS)
         self.register_buffer("_weight", packed, persistent=False)
         bias = None if linear.bias is None else linear.bias.data
@@ -76,6 +82,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.register_buffer("weight", _like(linear.weight.data), persistent=False)
         weight = linear.weight.data.float()
         scales = weight.abs().amax(1).clamp_(min=1e-12) / 127
         rounded = (weight / scales[:, None]).round_().to(torch.int8)

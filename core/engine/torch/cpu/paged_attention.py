@@ -15,11 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from core.engine.torch.attention import ALL, Attention, CacheShape, padded
+from core.engine.torch.attention import ALL, Attention, CacheShape, fitted
 from core.engine.torch.block_manager import SIZE, lazy_zeros
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.scheduler import ScheduledChunk
-from core.errors import ModelError
 
 _NO_SINKS = np.empty(0, np.float32)
 _SCORES = 4 << 20
@@ -189,8 +188,8 @@ class CpuStep:
         cache, wanted, size = self.cache, query.dtype, value.shape[3]
         if wanted != cache.pages.dtype:
             query, key, value = (one.to(cache.pages.dtype) for one in (query, key, value))
-        query, key, value = padded(cache.pages.shape[-1], query, key, value)
-        self._check(query, key, value)
+        _, key_heads, _, _, whole = cache.pages[0].shape
+        query, key, value = fitted(key_heads, whole, query, key, value)
         out = query.new_empty((1, *query.transpose(1, 2).shape[1:]))
         if self.decoding:
             self._decode(self.decoding, layer, query, key, value, how, out)
@@ -216,16 +215,6 @@ class CpuStep:
             rows.at, rows.tables, rows.lengths, self.windows[layer], how.scale, how.cap,
             _NO_SINKS if how.sinks is None else how.sinks.float().numpy(), cache.shares,
         )  # fmt: skip
-
-    def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
-        """ModelError for shapes that the kernel would read or write outside of its memory."""
-        _, key_heads, _, _, size = self.cache.pages[0].shape
-        wanted = (key_heads, size)
-        for one in (key, value):
-            if (one.shape[1], one.shape[3]) != wanted:
-                raise ModelError(f"its keys or values are of {tuple(one.shape)}, not {wanted}")
-        if query.shape[3] != size or query.shape[1] % key_heads:
-            raise ModelError(f"its queries are of {tuple(query.shape)}, beside keys of {wanted}")
 
 
 def _as_numpy(tensor: Tensor) -> npt.NDArray[Any]:

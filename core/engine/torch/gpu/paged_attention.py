@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.torch.attention import ALL, Attention, CacheShape, define, padded
+from core.engine.torch.attention import ALL, Attention, CacheShape, define, fitted
 from core.engine.torch.block_manager import SIZE
 from core.engine.torch.gpu.triton_kernels import attend_paged, join_splits, store_paged
 
@@ -98,9 +98,8 @@ def _attend(
 ) -> Tensor:
     keys, values = pages[0, layer], pages[1, layer]
     wanted = value.shape[3]
-    query, key, value = (
-        one[0].transpose(0, 1) for one in padded(pages.shape[4], query, key, value)
-    )
+    fitting = fitted(pages.shape[3], pages.shape[4], query, key, value)
+    query, key, value = (one[0].transpose(0, 1) for one in fitting)
     ids, heads, size = query.shape
     key_heads, whole = keys.shape[1], _power_of_two(size)
     store_paged[(ids, key_heads)](
