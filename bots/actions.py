@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import structlog
 
 from bots import duels, strings
+from bots.platform import Part
 from bots.quotes import BOT_LABEL
 from bots.relay import Relay
 from core.access_policy import Asker
@@ -73,6 +74,8 @@ class Outcome:
     receipt: Receipt | None = None
     """The queue's answer, if there is one."""
     zone: tzinfo = UTC
+    text: str = ""
+    """What is sent to the person, as a file."""
 
     def sentence(self, locale: str) -> str:
         """The sentence for the person; empty where there is none."""
@@ -89,6 +92,11 @@ TOO_LATE = Outcome("too_late")
 NOT_YOURS = Outcome("not_yours")
 PROMPT_GONE = Outcome("prompt_gone")
 DUEL_OVER = Outcome("duel_over")
+FILE_GONE = Outcome("file_gone_by_now")
+
+FILE_PARTS = 4
+"""A reply of so many messages is also offered as one file."""
+FILE_NAME = "reply.md"
 
 
 def can_continue(end: Done) -> bool:
@@ -97,9 +105,31 @@ def can_continue(end: Done) -> bool:
     return words and end.finish_reason in ("length", "cancelled")
 
 
+def offers_file(part: Part) -> bool:
+    """Whether a finished reply, whose last part this is, is long enough to be offered as a file."""
+    done = part.end
+    return part.index + 1 >= FILE_PARTS and isinstance(done, Done) and done.duel is None
+
+
 def can_truncate(end: object) -> bool:
     """Whether a message was refused as too long, and its beginning can be read."""
     return isinstance(end, Failed) and end.code == "too_long"
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A turn of a thread, up to which another thread is to be a copy."""
+
+    thread: ThreadKey
+    turn: str
+    evicted: bool = False
+    """Older turns are not remembered any more."""
+
+
+BRANCH_REFUSED: Mapping[str, Outcome] = {
+    "gone": Outcome("branch_gone"),
+    "full": Outcome("branch_full"),
+}
 
 
 class Actions:
@@ -219,7 +249,7 @@ class Actions:
         return Outcome("regenerating", done, receipt=receipt, zone=self._relay.settings.zone)
 
     async def newest_reply(self, threads: Sequence[ThreadKey]) -> Delivery | None:
-        """The reply in these conversations that was finished last."""
+        """The reply in these conversations that was finished last; none that was copied there."""
         turns = [
             (stored.turn.at, thread, stored.turn.id)
             for thread in threads
@@ -229,7 +259,41 @@ class Actions:
         if not turns:
             return None
         _, thread, job = max(turns, key=lambda turn: turn[0])
-        return await self._deliveries.get(thread, job)
+        found = await self._deliveries.get(thread, job)
+        return found if found and found.thread == thread else None
+
+    # -- branches -------------------------------------------------------------------------------
+
+    async def fork(
+        self, actor: Actor, place: ThreadKey, messages: Sequence[str], press: str
+    ) -> Fork | Outcome:
+        """Where a conversation is to be copied: up to the turn that one of these ids of a message
+        in a channel belongs to. `press` tells one press from another. The caller has made sure
+        that the person may read there."""
+        if refusal := await self.refusal(actor, place):
+            return refusal
+        found = [await self._deliveries.locate(place, message) for message in messages]
+        thread, turn = next(filter(None, found), (place, messages[0]))
+        looked = await self._history.may_branch(thread, turn, press)
+        if looked.outcome != "ok":
+            return Outcome() if looked.outcome == "duplicate" else BRANCH_REFUSED[looked.outcome]
+        return Fork(thread, turn, evicted=looked.evicted)
+
+    async def branch(self, actor: Actor, fork: Fork, into: ThreadKey) -> Outcome:
+        """Begin a thread whose memory is another's up to a turn. That one stays as it is."""
+        done = await self._history.branch(fork.thread, fork.turn, into)
+        log.info("branch", by=actor.person, thread=str(fork.thread), into=str(into))
+        key = "branch_evicted" if done.evicted else "branch_done"
+        refused = BRANCH_REFUSED.get(done.outcome)
+        return refused or Outcome(key, done=True)
+
+    async def as_file(self, actor: Actor, thread: ThreadKey, reply: str) -> Outcome:
+        """The whole text of a reply, for one file: only what is still remembered."""
+        if refusal := await self.refusal(actor, thread):
+            return refusal
+        turns = {stored.turn.id: stored.turn for stored in await self._history.turns(thread)}
+        text = turns[reply].text if reply in turns else ""
+        return Outcome("file_is_there", done=True, text=text) if text else FILE_GONE
 
     async def rate(
         self, actor: Actor, thread: ThreadKey, reply: str, rating: Rating, reason: str = ""

@@ -1,4 +1,4 @@
-"""Downloads of files, only from a platform's hosts."""
+"""Files from a platform's hosts, and to them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ async def download(
             return await _content(answer, most)
     except aiohttp.ClientError as error:
         raise ConnectionError(type(error).__name__) from error
+
+
+async def upload(address: str, content: bytes, hosts: frozenset[str]) -> None:
+    """Send a file's bytes to an address at one of `hosts`. PlatformRefused if it is not taken."""
+    if host_of(address) not in hosts:
+        raise PlatformRefused("a file is not sent to another host than the platform's own")
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session,
+            session.post(address, data=content, allow_redirects=False) as answer,
+        ):
+            if answer.status != 200:
+                raise PlatformRefused(f"a file's host answered {answer.status}")
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise PlatformRefused(type(error).__name__) from error
 
 
 async def _content(answer: aiohttp.ClientResponse, most: int) -> bytes:

@@ -26,7 +26,7 @@ from bots.one_off_jobs import OneOffJobs
 from bots.platform import Incoming, Platform, PlatformRefused, Status
 from bots.quotes import BOT_LABEL, Quote, pointing
 from bots.reading import read_files, read_past, read_some
-from core.access_policy import Asker
+from core.access_policy import Asker, Quota
 from core.background import cancel, repeat_forever, retry_while_away
 from core.errors import StoreUnavailable
 from core.observe import metrics
@@ -39,6 +39,7 @@ from core.queue_types import (
     QuotedTurn,
     Receipt,
     Regeneration,
+    Spent,
     Submission,
 )
 from core.types import Bounded, Job, ThreadKey, Turn
@@ -50,6 +51,8 @@ NAMES_SECONDS = 3600.0
 """After so long the platform is asked for a place's name again."""
 NAMING_SECONDS = 1.0
 """The longest that a message waits for the name of its channel."""
+MOST_FORMS = 50
+"""How often a reply was regenerated, at most, where its copies are looked for."""
 EDIT_TRIES = 60
 """Tries where another process may have the delivery."""
 
@@ -112,7 +115,7 @@ class Relay:
 
     async def model_hosts(self, place: ThreadKey) -> str:
         """Other hosts that people's words in a place are sent to; empty: none."""
-        lane = (await self.access.rulebook.rules(place)).model or self.settings.lane
+        lane = await self.lane_of(place)
         cores = await self._queue.serving(lane)
         hosts = {core.partition("@")[2] for core in cores} | {self.settings.model_host}
         return ", ".join(sorted(filter(None, hosts)))
@@ -121,6 +124,18 @@ class Relay:
         """The sentence for a person whose press or command is refused."""
         until, zone = receipt.until, self.settings.zone
         return strings.failure(receipt.code, locale, until, zone, receipt.position)
+
+    async def lane_of(self, place: ThreadKey) -> str:
+        """The lane that answers in a place."""
+        return (await self.access.rulebook.rules(place)).model or self.settings.lane
+
+    async def spent(self, thread: ThreadKey, person: str, quota: Quota) -> Spent:
+        """What a person and a channel have used today."""
+        return await self._queue.spent(thread, person, quota)
+
+    async def reads(self, lane: str) -> int:
+        """The tokens that the model of a lane reads in one prompt; 0: not known."""
+        return await self._queue.reads(lane)
 
     async def follow_ups(self, thread: ThreadKey, usual: str) -> str:
         """The follow-up rule of a thread: that of its place, else `usual`."""
@@ -280,12 +295,16 @@ class Relay:
         if not (text.strip() or files) or not admission.permit.read:
             await self._delete(thread, turn)
             return Receipt("ignored")
-        for copy in await self._deliveries.quoting(thread, turn):
-            await self._edit_quoted(copy, turn, quote.without(text) if quote else text, revision)
+        words = quote.without(text) if quote else text
+        for copy in await self._with_branches(await self._deliveries.quoting(thread, turn)):
+            await self._edit_copy(copy, turn, words, revision)
         if quote and quote.turn and not quote.without(text):  # the quote is what is asked about
             known = await self._known(thread, quote.id)
             files = files if known else (*files, *quote.files)
         text = await self._with_quote(thread, quote, text)
+        named = attachments.with_files(_nothing_said(turn), attachments.unread(files))
+        for copy in await self._history.branches(thread):
+            await self._edit_copy(copy, turn, text, revision, named)
         receipt = await self._queue.edit(
             thread,
             turn,
@@ -294,7 +313,7 @@ class Relay:
             admission.lane,
             self.settings.holder,
             admission.permit,
-            attachments.with_files(_nothing_said(turn), attachments.unread(files)),
+            named,
             attachments.pack(files) or None,
         )
         metrics.count_receipt(self._platform.name, receipt)
@@ -311,16 +330,54 @@ class Relay:
         place, turn = found or (thread, message)
         await self._delete(place, turn, message)
 
-    async def _delete(self, thread: ThreadKey, turn: str, message: str = "") -> None:
-        """Delete a turn, and its copies as a quote in other threads."""
-        await self._queue.delete(thread, turn)
-        for copy in await self._deliveries.quoting(thread, message or turn):
-            await self._queue.delete(copy, message or turn)
+    async def thread_deleted(self, thread: ThreadKey, by: str) -> None:
+        """A whole thread was deleted: its messages also leave the threads that are copies of it."""
+        for copy in await self._history.branches(thread):
+            for stored in await self._history.turns(copy):
+                found = await self._deliveries.locate(copy, stored.turn.id)
+                if stored.turn.role == "user" and (found is None or found[0] == thread):
+                    await self._queue.delete(copy, stored.turn.id)
+        await self.reset(thread, by)
 
-    async def _edit_quoted(self, thread: ThreadKey, turn: str, text: str, revision: str) -> None:
-        """Change a quoted copy of a message: nobody is answered for it."""
+    async def _delete(self, thread: ThreadKey, turn: str, message: str = "") -> None:
+        """Delete a turn, and the copies of its message: where another is a reply to it, and in
+        branches, where a reply may stand as it was before it was regenerated."""
+        await self._queue.delete(thread, turn)
+        for copy in await self._with_branches(
+            await self._deliveries.quoting(thread, message or turn)
+        ):
+            await self._queue.delete(copy, message or turn)
+        branches = await self._history.branches(thread)
+        for form in await self._forms(thread, turn) if branches else ():
+            for branch in branches:
+                await self._queue.delete(branch, form)
+
+    async def _forms(self, thread: ThreadKey, turn: str) -> Sequence[str]:
+        """A turn, and the replies that it was written in place of, one after the other."""
+        forms: list[str] = []
+        form: str | None = turn
+        while form and form not in forms and len(forms) < MOST_FORMS:
+            forms.append(form)
+            delivery = await self._deliveries.get(thread, form)
+            form = delivery.replaces if delivery else None
+        return forms
+
+    async def _with_branches(self, threads: Sequence[ThreadKey]) -> Sequence[ThreadKey]:
+        """Threads, and those that began as copies of them."""
+        found = [copy for thread in threads for copy in await self._history.branches(thread)]
+        return list(dict.fromkeys((*threads, *found)))
+
+    async def _edit_copy(
+        self,
+        thread: ThreadKey,
+        turn: str,
+        text: str,
+        revision: str,
+        files: Turn | None = None,
+    ) -> None:
+        """Change a copy of a message: nobody is answered for it."""
         lane, holder = self.settings.lane, self.settings.holder
-        await self._queue.edit(thread, turn, text, revision, lane, holder)
+        await self._queue.edit(thread, turn, text, revision, lane, holder, files=files, copied=True)
 
     async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
         """Regenerate a reply in its place. The lane and the permit are added here."""
@@ -513,7 +570,7 @@ class Relay:
     async def _forget(self, delivery: Delivery) -> None:
         """Forget a reply whose message was deleted, and the reply that it replaces."""
         for turn in filter(None, (delivery.job, delivery.replaces)):
-            await self._queue.delete(delivery.thread, turn)
+            await self._delete(delivery.thread, turn)
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

@@ -49,6 +49,7 @@ from storage.queue import RedisQueue
 from storage.rules import RedisAudit, RedisRules
 from storage.shared import RedisLeases, RedisOutbox, RedisReports, RedisSecrets
 from storage.store import Limits, Store
+from storage.usage import RedisUsage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,6 +71,7 @@ class Stores(ports.Stores):
     rulebook: RedisRules
     audit: RedisAudit
     reports: RedisReports
+    usage: RedisUsage
 
     @classmethod
     def over(cls, store: Store, queue: RedisQueue, policy: Policy) -> Stores:
@@ -86,6 +88,7 @@ class Stores(ports.Stores):
             rulebook=rulebook,
             audit=RedisAudit(store),
             reports=RedisReports(store),
+            usage=RedisUsage(store),
         )
 
 

@@ -238,7 +238,6 @@ class Policy:
 
     def _quota(self, rules: Rules, asker: Asker) -> Quota:
         """A person's quota here: a role's quota takes precedence over the place's."""
-        offset = datetime.now(self.zone).utcoffset()
         return Quota(
             person_messages=self._strictest("messages", rules.person_messages, asker),
             person_tokens=self._strictest("tokens", rules.person_tokens, asker),
@@ -246,8 +245,14 @@ class Policy:
             channel_tokens=rules.channel_tokens or 0,
             all_messages=self.person.messages or 0,
             all_tokens=self.person.tokens or 0,
-            offset_ms=round(offset.total_seconds() * 1000) if offset else 0,
+            offset_ms=self.offset_ms,
         )
+
+    @property
+    def offset_ms(self) -> int:
+        """How far the clock of the quotas is ahead of UTC now."""
+        offset = datetime.now(self.zone).utcoffset()
+        return round(offset.total_seconds() * 1000) if offset else 0
 
     def _strictest(self, kind: str, default: int | None, asker: Asker) -> int:
         """A person's limit: in a direct message, the lowest of their spaces."""

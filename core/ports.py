@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from core.access_policy import OPEN_PERMIT, Permit
+from core.access_policy import OPEN_PERMIT, Permit, Quota
 from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.place_rules import Choice, Rules, ThreadRules
 from core.queue_types import (
     AuditEntry,
+    Branching,
     Claim,
     Commit,
     DeadLetter,
@@ -29,6 +30,7 @@ from core.queue_types import (
     Regeneration,
     Sample,
     ServerState,
+    Spent,
     StoredTurn,
     Submission,
     Sweep,
@@ -106,9 +108,12 @@ class JobQueue(Protocol):
         permit: Permit = OPEN_PERMIT,
         files: Turn | None = None,
         note: Mapping[str, str] | None = None,
+        *,
+        copied: bool = False,
     ) -> Receipt:
         """A message was edited. `files`: a turn with its new files, not yet read; None: unchanged.
-        `note`: the note for reading them (`Submission.note`); None: there are none to read."""
+        `note`: the note for reading them (`Submission.note`); None: there are none to read.
+        `copied`: the thread has a copy of the message, and nobody is answered."""
         ...
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -125,13 +130,19 @@ class JobQueue(Protocol):
         """The open jobs of a thread, in order: job id -> the person who asked."""
         ...
 
+    async def spent(self, thread: ThreadKey, person: str, quota: Quota) -> Spent:
+        """What a person and a channel have used today, as quotas count it."""
+        ...
+
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         """The position of each job in the queue; 0: it does not wait."""
         ...
 
     # The cores' side
 
-    async def announce(self, lane: str, core: str, seconds: float) -> None: ...
+    async def announce(self, lane: str, core: str, seconds: float, reads: int = 0) -> None:
+        """`reads`: the tokens that the model reads in one prompt; 0: not known."""
+        ...
 
     async def withdraw(self, lane: str, core: str) -> None: ...
 
@@ -140,6 +151,10 @@ class JobQueue(Protocol):
     async def serving(self, lane: str) -> Sequence[str]:
         """The names of the cores that serve a lane. After an ``@``, the host of the model's
         server, if that is another one."""
+        ...
+
+    async def reads(self, lane: str) -> int:
+        """The tokens that the model of a lane reads in one prompt; 0: not known."""
         ...
 
     async def load(self, lane: str) -> Load: ...
@@ -253,6 +268,18 @@ class History(Protocol):
         ...
 
     async def takes_part(self, thread: ThreadKey) -> bool: ...
+
+    async def may_branch(self, thread: ThreadKey, turn: str, press: str) -> Branching:
+        """Whether a thread can begin as a copy of this one up to a turn; for each press once."""
+        ...
+
+    async def branch(self, thread: ThreadKey, turn: str, into: ThreadKey) -> Branching:
+        """Begin the thread `into`, in the same channel, as a copy of this one up to a turn."""
+        ...
+
+    async def branches(self, thread: ThreadKey) -> Sequence[ThreadKey]:
+        """The threads that began as copies of this one, or of such a copy."""
+        ...
 
 
 # -- access, and the audit log -----------------------------------------------------------------

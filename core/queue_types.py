@@ -156,6 +156,31 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What was used today, counted as a `Quota` limits it."""
+
+    person_messages: int = 0
+    person_tokens: int = 0
+    channel_messages: int = 0
+    channel_tokens: int = 0
+    all_messages: int = 0
+    all_tokens: int = 0
+    until: float = 0.0
+    """When the next day begins, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class DailyTotal:
+    """What one person, channel or model has used in one day."""
+
+    day: str
+    """As in ``2026-11-29``, in the time zone of the quotas."""
+    who: str
+    messages: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """The result of one sweep over everything that is due."""
 
@@ -308,6 +333,16 @@ class Commit:
     sampling: Sampling | None = None
     trace: Trace | None = None
     """Set where votes are collected for training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branching:
+    """What came of copying a thread. ``gone``: the turn is not remembered; ``full``: there are too
+    many copies; ``duplicate``: it was done, or asked for, before."""
+
+    outcome: Literal["ok", "duplicate", "gone", "full"]
+    evicted: bool = False
+    """Older turns had left the thread's memory before."""
 
 
 @dataclass(frozen=True, slots=True)

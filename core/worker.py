@@ -253,9 +253,9 @@ class Worker:
     # -- repeated work --------------------------------------------------------------------------
 
     async def _announce(self) -> None:
-        await self._queue.announce(
-            self._settings.lane, self._settings.name, self._settings.announced_for
-        )
+        reads = self._dialogues.default.spec.prompt_budget
+        settings = self._settings
+        await self._queue.announce(settings.lane, settings.name, settings.announced_for, reads)
 
     async def _sweep(self) -> None:
         self._woken.clear()

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from core.place_rules import marks_on
-from core.queue_types import Claim, Place, Reach, StoredTurn, ThreadSummary, Window
+from core.queue_types import Branching, Claim, Place, Reach, StoredTurn, ThreadSummary, Window
 from core.types import Bounded, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import Store
@@ -24,6 +24,11 @@ log = structlog.get_logger()
 
 KEPT_THREADS = 1024
 """Threads that one process caches; the least recently read one is dropped first."""
+
+MOST_BRANCHES = 100
+"""Copies of one thread, and of its copies."""
+BRANCH_DEPTH = 10
+"""How often a copy may be made of a copy."""
 
 Row = tuple[str, str | None, str | None, str | None]
 
@@ -207,6 +212,22 @@ class RedisHistory:
     async def takes_part(self, thread: ThreadKey) -> bool:
         name = keys.key("thread", self._store.bucket(thread), str(thread))
         return bool(await self._store.command("exists", name))
+
+    async def may_branch(self, thread: ThreadKey, turn: str, press: str) -> Branching:
+        return await self._branch(thread, turn, into="", press=press)
+
+    async def branch(self, thread: ThreadKey, turn: str, into: ThreadKey) -> Branching:
+        """Both threads are in one channel, and so in one bucket."""
+        return await self._branch(thread, turn, into=str(into), press="")
+
+    async def _branch(self, thread: ThreadKey, turn: str, **arguments: str) -> Branching:
+        limits = {"most": MOST_BRANCHES, "depth": BRANCH_DEPTH}
+        outcome, evicted = await self._run("branch", thread, turn=turn, **arguments, **limits)
+        return Branching(outcome, bool(evicted))
+
+    async def branches(self, thread: ThreadKey) -> Sequence[ThreadKey]:
+        name = keys.key("branches", self._store.bucket(thread), str(thread))
+        return sorted(map(ThreadKey.parse, await self._store.command("smembers", name)), key=str)
 
     async def _run(self, script: str, thread: ThreadKey, **arguments: Any) -> Any:
         return await self._store.run(

@@ -49,6 +49,7 @@ REPLICATED_SCRIPTS = frozenset(
         "forget",
         "vote",
         "opt_out",
+        "branch",
     )
 )
 """Steps whose effects must last once they have returned."""

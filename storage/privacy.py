@@ -43,6 +43,12 @@ piece, with the points that the model makes of it, is in the keys of a job. The 
 the piece ends or is stopped, or when its process is gone. A forget, or a reset of the channel or
 the space, ends it, too.
 
+## Continuations
+
+"Continue from here" begins a thread that holds a copy of another one's turns, in the same channel.
+Edits and deletions of a message reach every copy of it, and so does forgetting its author, or a
+reset of the channel or the space. A reset of one thread leaves the threads that continue it.
+
 ## Beside Redis
 
 - **The files of Redis.** Text that a reset, a forget or a deletion removes is gone from Redis at
@@ -84,9 +90,12 @@ the space, ends it, too.
 - **A shorter retention** applies to existing threads at once. The delivery records (`delivery`,
   `message`) of replies that are no longer in their thread's history keep their lifetime, and so
   does the list of a person's threads (`person`).
-- **After a forget** these stay: the marks, the lists that admins set (`rules`), the audit log
-  (acts, never messages) for its lifetime, and the day's counts of messages and tokens, so that
-  forgetting does not renew a quota.
+- **Counts.** The messages and tokens of each person, channel and model are counted by day (`used`),
+  for quotas, `/usage` and `henji admin usage`, and kept for 30 days. A forget deletes the person's
+  counts. Those of the current day move to `spent`, which only quotas read, so that a forget does
+  not renew a quota. They expire after three days.
+- **After a forget** these stay: the marks, the lists that admins set (`rules`), and the audit log
+  (acts, never messages) for its lifetime.
 """
 
 

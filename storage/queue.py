@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from core.queue_types import (
     QuotedTurn,
     Receipt,
     Regeneration,
+    Spent,
     Submission,
     Sweep,
 )
@@ -34,6 +34,7 @@ from storage import codec, keys
 from storage.connect import BLOCKING_SECONDS
 from storage.history import purge
 from storage.store import REDIS_FAULTS, Store
+from storage.usage import RedisUsage
 
 FAULT_SECONDS = 0.2
 
@@ -53,6 +54,7 @@ class RedisQueue:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._usage = RedisUsage(store)
         self._turn = cycle(store.all_buckets())
         self._watches: dict[int, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
@@ -136,12 +138,15 @@ class RedisQueue:
         permit: Permit = OPEN_PERMIT,
         files: Turn | None = None,
         note: Mapping[str, str] | None = None,
+        *,
+        copied: bool = False,
     ) -> Receipt:
         job = Job.id_for(thread, turn, revision)
         known = {"files": codec.unread_fields(files, note)} if files else {}
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), **known, **await self._permitted(permit, thread),
+            job=job, seed=str(Job.seed_for(job)), copied=copied, **known,
+            **await self._permitted(permit, thread),
         )  # fmt: skip
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -170,14 +175,19 @@ class RedisQueue:
             job: asker or author or "" for job, (asker, author) in zip(jobs, people, strict=True)
         }
 
+    async def spent(self, thread: ThreadKey, person: str, quota: Quota) -> Spent:
+        return await self._usage.today(thread, person, quota)
+
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
         return cast("list[int]", await self._run("positions", thread, jobs=jobs))
 
     # -- the cores' side ------------------------------------------------------------------------
 
-    async def announce(self, lane: str, core: str, seconds: float) -> None:
+    async def announce(self, lane: str, core: str, seconds: float, reads: int = 0) -> None:
+        said = {"lane": lane, "core": core, "for_ms": _ms(seconds), "reads": reads}
+
         def step(bucket: int) -> Awaitable[Any]:
-            return self._store.run("announce", bucket, lane=lane, core=core, for_ms=_ms(seconds))
+            return self._store.run("announce", bucket, **said)
 
         _, fault = await self._store.each(self._store.all_buckets(), step)
         if fault:
@@ -196,6 +206,9 @@ class RedisQueue:
         name = keys.key("lane", 0, lane)  # every bucket has the same
         found = await self._store.command("zrangebyscore", name, f"({now}", "+inf")
         return cast("list[str]", found)
+
+    async def reads(self, lane: str) -> int:
+        return int(await self._store.command("get", keys.key("reads", 0, lane)) or 0)
 
     async def load(self, lane: str) -> Load:
         waiting = outstanding = dead = 0
@@ -398,33 +411,13 @@ class RedisQueue:
         quota = codec.fields(permit.quota)
         everywhere = permit.quota.all_messages or permit.quota.all_tokens
         if everywhere and person and self._store.buckets > 1:
-            quota |= await self._used_elsewhere(permit.quota, thread, person)
+            quota |= await self._usage.elsewhere(permit.quota, thread, person)
         return {
             "refuse": permit.refuse,
             "read": permit.read,
             "quota": quota,
             "keep_ms": _ms(permit.retention or 0),
         }
-
-    async def _used_elsewhere(
-        self, quota: Quota, thread: ThreadKey, person: str
-    ) -> Mapping[str, int]:
-        """Today's messages and tokens in the buckets that the script of `thread` cannot read."""
-        day = str(int((time.time() * 1000 + quota.offset_ms) // (keys.DAY * 1000)))
-        who = f"everywhere {thread.platform}:{person}"
-        own = self._store.bucket(thread)
-
-        def step(bucket: int) -> Awaitable[Any]:
-            name = keys.key("used", bucket, day)
-            return self._store.command("hmget", name, f"messages {who}", f"tokens {who}")
-
-        others = [bucket for bucket in self._store.all_buckets() if bucket != own]
-        answers, _ = await self._store.each(others, step)
-        messages, tokens = (
-            sum(max(0, int(used or 0)) for used in column)
-            for column in zip(*answers.values(), strict=True)
-        )
-        return {"elsewhere_messages": messages, "elsewhere_tokens": tokens}
 
     # -- between here and Redis -----------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -231,6 +233,31 @@ async def test_admin_lists_shows_and_forgets_threads(
     again = await admin("show", "console:local:me:a")
     assert (again.status, again.out) == (1, "")
     assert "nothing is remembered" in again.err
+
+
+async def test_admin_lists_what_was_used_as_a_table_and_as_csv(
+    here: Here, redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+
+    async def usage(*words: str) -> Ran:
+        return await asyncio.to_thread(here, "admin", "usage", *words)
+
+    assert (await usage()).out == "nothing was used in these days\n"
+    await henji("chat", "--once", "abc", REDIS_URL=redis_url, LOGNAME="me")
+    day = datetime.now(UTC).date().isoformat()
+    written = list(csv.reader((await usage("--csv")).out.splitlines()))
+    assert written[0] == ["day", "person", "messages", "tokens"]
+    (tokens,) = {row[3] for row in written[1:]}
+    assert written[1:] == [[day, "console:local:me", "1", tokens]]
+    assert int(tokens) > 0
+    by_model = (await usage("--by", "model", "--days", "1")).out.splitlines()
+    assert [line.split() for line in by_model] == [
+        ["messages", "tokens", "model"], ["1", tokens, "echo"], ["1", tokens, "all"],
+    ]  # fmt: skip
+    assert "console:local:me" in (await usage("--by", "channel")).out
+    for words in (("--days", "31"), ("--days", "0"), ("--by", "space")):
+        assert (await usage(*words)).status == 2
 
 
 HOSTILE = "hi\x1b]52;c;aGE=\x07\x9b2J\u202e\n2026-01-01 00:00:00  admin: forged"

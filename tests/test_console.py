@@ -21,6 +21,7 @@ from bots.console.platform import ConsolePlatform
 from bots.console.screen import Blocks, progress_line
 from bots.platform import Part, Status
 from bots.processes import LocalCore, Progress
+from bots.strings import say
 from core.errors import OperatorError
 from core.queue_types import OPENED, Delivery
 from core.types import Done, ThreadKey, Usage
@@ -52,6 +53,7 @@ def test_every_line_is_addressed_to_the_bot() -> None:
         ("/reset", "reset"),
         ("/history ", "history"),
         ("/help", "help"),
+        ("/usage", "usage"),
         ("/rest", "help"),
         ("/", "help"),
         ("hello", None),
@@ -163,6 +165,14 @@ async def test_a_chat_of_two_lines_in_a_pipe_answers_each(redis_url: str, redis:
         "",
         "This conversation is forgotten.",
     ]
+
+
+async def test_help_and_usage_fit_the_person_at_the_terminal(redis_url: str, redis: Redis) -> None:
+    ran = await henji("chat", given="one\n/usage\n/help\n", REDIS_URL=redis_url)
+    assert "• messages (you, here): 1 used, without a limit." in ran.out
+    assert "It starts again at 00:00 (UTC)." in ran.out
+    assert "tokens), with what was said before." in ran.out
+    assert say("example_plan", "en") in ran.out
 
 
 async def test_a_reply_that_was_cut_is_continued(redis_url: str, redis: Redis) -> None:

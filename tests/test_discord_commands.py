@@ -206,7 +206,6 @@ async def test_where_the_bot_is_a_persons_own_a_reply_is_cut_before_the_token_en
         ("stop", "nothing_to_stop"),
         ("regenerate", "nothing_to_regenerate"),
         ("model", "model"),
-        ("help", "discord_help"),
         ("privacy", "privacy"),
         ("admin audit", "audit_nothing"),
         ("admin reset thread", "not_in_thread"),
@@ -225,7 +224,8 @@ async def test_the_commands_are_registered_in_both_languages(
     commands = {c["name"]: c for c in deployment.discord.world.commands[""]}
     assert set(commands) == {
         "ask", "chat", "reset", "stop", "regenerate", "model", "persona", "catchup", "privacy",
-        "help", "admin", "Ask Henji about this", "Summarise thread",
+        "usage", "help", "admin", "Ask Henji about this", "Summarise thread",
+        "Continue from here",
     }  # fmt: skip
     for command in commands.values():
         assert command["name_localizations"]["ja"]
@@ -392,3 +392,40 @@ async def test_a_person_exports_and_deletes_their_messages(
     sure = deployment.discord.world.messages[general][asked.original]
     done = await deployment.discord.presses(ALICE, sure, 0)
     assert await told(deployment, done) == say("forget_done", "en", turns=2)
+
+
+# -- a long reply as one file -------------------------------------------------------------------
+
+
+async def test_a_long_reply_is_one_file_for_the_person_who_presses(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    said = await deployment.discord.says(ALICE, general, f"<@bot> {words(900)}")
+    thread = str(said["id"])
+
+    def last() -> p.Payload | None:
+        parts = deployment.discord.replies(thread)
+        rows = parts[-1]["components"] if parts else []
+        labels = [button.get("label") for row in rows for button in row["components"]]
+        return parts[-1] if say("as_file", "en") in labels else None
+
+    reply = await deployment.discord.until(last)
+    assert len(deployment.discord.replies(thread)) >= 4
+    labels = [button.get("label") for button in reply["components"][0]["components"]]
+    number = labels.index(say("as_file", "en"))
+    pressed = await deployment.discord.presses(BOB, reply, number, locale="ja")
+    assert (await answered(deployment, pressed))["data"]["flags"] == EPHEMERAL
+    [sent] = await deployment.discord.until(lambda: with_files(deployment))
+    assert sent["files"] == {"reply.md": f"echo: {words(900)}"}
+    assert sent["content"] == say("file_is_there", "ja")
+    assert sent["flags"] & EPHEMERAL
+    guild = str(deployment.discord.world.guild_of(general))
+    await deployment.stores.history.reset(ThreadKey("discord", guild, general, thread), "admin")
+    pressed = await deployment.discord.presses(BOB, reply, number)
+    assert await told(deployment, pressed) == say("file_gone_by_now", "en")
+    assert len(with_files(deployment)) == 1
+
+
+def with_files(deployment: DiscordDeployment) -> list[p.Payload]:
+    """The bodies of what was sent with a file."""
+    return [sent.body for sent in deployment.discord.sent("webhook") if sent.body.get("files")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import discord
@@ -11,7 +12,8 @@ from redis.asyncio import Redis
 
 from bots.discord.client import HenjiClient
 from bots.discord.rate_limits import RateLimiter
-from bots.strings import about, say
+from bots.guide import EXAMPLES
+from bots.strings import about, is_own_sentence, say
 from core.types import ThreadKey
 from tests.local_discord.deployment import words
 from tests.local_discord.story import Story, a_story, button_of
@@ -223,11 +225,59 @@ async def test_every_other_command_answers_its_person_alone(redis: Redis, locale
             "regenerate": "nothing_to_regenerate",
             "model": "model",
             "privacy": "privacy",
-            "help": "discord_help",
         }.items():
             used = await story.alice.slash(story.general, command)
             await story.is_answered(used, about(key, locale, "", model="echo", days="30"))
             assert used.ephemeral
+
+
+@pytest.mark.parametrize("locale", ["en", "ja"])
+async def test_help_says_what_this_person_can_do_with_which_model(
+    redis: Redis, locale: str
+) -> None:
+    async with a_story(redis, locale=locale) as story:
+        used = await story.alice.slash(story.general, "help")
+        said = await answer_to(story, used)
+        lines = said.splitlines()
+        assert said.startswith(about("discord_help", locale, "", model="echo"))
+        assert say("guide_reads", locale, pages=12, tokens=8_192) in lines
+        assert say("guide_blind", locale) in lines
+        assert say("guide_remembers", locale, days="30") in lines
+        assert lines[-3:] == [say(key, locale) for key in EXAMPLES]
+        assert say("help_admins", locale, commands="`/admin`") not in lines
+        carol = await manager_of(story).slash(story.general, "help")
+        assert say("help_admins", locale, commands="`/admin`") in await answer_to(story, carol)
+
+
+async def test_usage_says_what_was_used_and_when_it_starts_again(redis: Redis) -> None:
+    async with a_story(redis, locale="en") as story:
+        await story.alice.send(story.general, f"{story.mention} one")
+        await story.hears(await story.thread(), "echo: one")
+        used = await story.alice.slash(story.general, "usage")
+        said = await answer_to(story, used)
+        assert "• messages (you, here): 1 used, without a limit." in said
+        assert "It starts again at 00:00 (UTC)." in said
+        assert used.ephemeral
+
+
+async def test_the_first_words_in_a_direct_message_are_the_help_once(redis: Redis) -> None:
+    async with a_story(redis, locale="en") as story:
+        await story.alice.send_dm("hello")
+        direct = story.alice.user.dm_channel
+        await story.hears(direct, "echo: hello")
+        await story.alice.send_dm("again")
+        await story.hears(direct, "echo: again")
+        greetings = [text for text in story.said(direct) if say("guide_blind", "en") in text]
+        assert len(greetings) == 1
+        assert is_own_sentence(greetings[0])  # it is never read back as the model's words
+
+
+async def answer_to(story: Story, used: Any) -> str:
+    """The answer that a command gets."""
+    async with asyncio.timeout(10):
+        while used.response is None or not used.response.content:
+            await story.env.settle()
+    return str(used.response.content)
 
 
 @pytest.mark.parametrize("locale", ["en", "ja"])
@@ -334,3 +384,70 @@ async def test_a_deleted_question_is_forgotten(redis: Redis) -> None:
         await story.alice.delete(asked)
         [summary] = [found async for found in story.context.history.threads("discord")]
         assert summary.turns == 0
+
+
+# -- continue from here ---------------------------------------------------------------------------
+
+
+async def branch_of(story: Story, person: Any, message: discord.Message, place: Any) -> Any:
+    """The thread that a person continues in."""
+    known = {thread.id for thread in story.general.threads}
+    used = await person.context_menu(place, "Continue from here", message)
+    said = await answer_to(story, used)
+    assert used.ephemeral
+    [opened] = [thread for thread in story.general.threads if thread.id not in known]
+    assert said == say("branch_told", "en", link=f"<#{opened.id}>")
+    return opened
+
+
+async def test_a_conversation_is_continued_from_a_message_in_a_new_thread(redis: Redis) -> None:
+    async with a_story(redis, locale="en") as story:
+        await story.alice.send(story.general, f"{story.mention} one")
+        thread = await story.thread()
+        first = await story.hears(thread, "echo: one")
+        await story.alice.send(thread, "two")
+        await story.hears(thread, "echo: two")
+        branch = await branch_of(story, story.bob, first, thread)
+        assert story.said(branch) == [say("branch_done", "en")]
+        [opener] = story.said(story.general)
+        assert opener.startswith("bob continues from [an earlier message](https://discord.com/")
+        await story.bob.send(branch, "three")
+        await story.hears(branch, "echo: three")
+        key = ThreadKey("discord", str(story.guild.id), str(story.general.id), str(branch.id))
+        texts = [s.turn.text for s in await story.context.history.turns(key)]
+        assert texts == ["one", "echo: one", "three", "echo: three"]
+        old = replace(key, thread=str(thread.id))
+        assert len(await story.context.history.turns(old)) == 4
+        assert "echo: three" not in story.said(thread)
+
+
+async def test_a_reply_in_the_channel_is_continued_in_a_thread(redis: Redis) -> None:
+    async with a_story(redis, locale="en") as story:
+        used = await story.alice.slash(story.general, "ask", prompt="one")
+        await story.is_answered(used, "echo: one")
+        [reply] = story.messages(story.general)
+        branch = await branch_of(story, story.bob, reply, story.general)
+        await story.bob.send(branch, "two")
+        await story.hears(branch, "echo: two")
+
+
+@pytest.mark.parametrize("where", ["a private answer", "a direct message", "a stranger's word"])
+async def test_what_others_may_not_read_or_the_bot_has_not_read_is_not_continued(
+    redis: Redis, where: str
+) -> None:
+    async with a_story(redis, locale="en") as story:
+        place = story.general
+        if where == "a private answer":
+            used = await story.alice.slash(place, "ask", prompt="secret", private=True)
+            await story.is_answered(used, "echo: secret")
+            message, key = used.response, "branch_private"
+        elif where == "a direct message":
+            await story.alice.send_dm("secret")
+            place = story.alice.user.dm_channel
+            message, key = await story.hears(place, "echo: secret"), "branch_not_here"
+        else:
+            message, key = await story.bob.send(place, "among ourselves"), "branch_gone"
+        used = await story.alice.context_menu(place, "Continue from here", message)
+        assert await answer_to(story, used) == say(key, "en")
+        assert story.general.threads == []
+        assert story.said(story.general) == []

@@ -93,7 +93,7 @@ async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(
     held = await everything(stores)
     assert [name for name, value in held.items() if "secret" in value] == []
     named = {name.split(":")[2] for name, value in held.items() if "U1" in value}
-    assert named <= {"marks", "audit", "used", "ready", "clock"}
+    assert named <= {"marks", "audit", "spent", "ready", "clock"}
 
 
 async def test_a_delivery_is_forgotten_for_as_long_as_it_is_kept(stores: StoreFixture) -> None:

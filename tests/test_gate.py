@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import pytest
 from redis.asyncio import Redis
 
+from bots.discord.components import ButtonId, button, row
 from bots.slack import components
 from bots.slack.app_home import CONFIRM, FORGET_ME
 from bots.slack.button_handlers import REASON
-from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
+from bots.slack.manifest import ASK_SHORTCUT, BRANCH_SHORTCUT, RESET_SHORTCUT
 from bots.strings import about, say
 from core.access_policy import Policy
 from core.queue_types import Place
@@ -134,6 +135,13 @@ async def _gives_a_reason(office: Office, user: str) -> None:
     await _submits(office, user, REASON, f"bad {ref}", reason="too short")
 
 
+async def _presses_button(office: Office, user: str, action: str) -> None:
+    """A button that not every reply has."""
+    ref = str(components.ReplyRef(_job(office.reply), ASKER, office.key))
+    blocks = [components.actions(components.button(action, "a button", ref))]
+    office.deployment.slack.press(user, replace(office.reply, blocks=blocks), action)
+
+
 def _job(reply: Message) -> str:
     return str((reply.metadata or {})["event_payload"]["job"])
 
@@ -156,13 +164,19 @@ SLACK: dict[str, SlackEntry] = {
     "stop, in words": lambda office, user: _says(office, user, f"{BOT} stop"),
     "/henji ask": _commands("ask who won?"),
     "/henji help": _commands("help"),
+    "/henji usage": _commands("usage"),
+    "/henji catchup": _commands("catchup"),
     "/henji reset": _commands("reset"),
     "/henji config": _commands("config temperature 0.1"),
     "/henji audit": _commands("audit"),
     "the menu's help": _menu("help"),
+    "the menu's usage": _menu("usage"),
+    "usage, in words": lambda office, user: _says(office, user, f"{BOT} usage"),
     "the menu's reset": _menu("reset"),
     "the shortcut to ask": _shortcut(ASK_SHORTCUT),
     "the shortcut to reset": _shortcut(RESET_SHORTCUT),
+    "the shortcut to continue": _shortcut(BRANCH_SHORTCUT),
+    "as a file": lambda office, user: _presses_button(office, user, components.FILE),
     "a thumb": _rates,
     "a reason": _gives_a_reason,
     "the modal of a question": lambda office, user: _submits(
@@ -368,6 +382,15 @@ def _asks_about(visit: Visit) -> Awaitable[Interaction]:
     )
 
 
+def _presses_file(visit: Visit) -> Awaitable[Interaction]:
+    """A button that not every reply has."""
+    known = ButtonId.parse(visit.reply["components"][0]["components"][0]["custom_id"])
+    assert known is not None
+    shown = {**visit.reply, "components": [row(button(replace(known, action="as_file"), "file"))]}
+    pressed = visit.deployment.discord.presses
+    return pressed(visit.person, shown, 0, permissions=visit.permissions)
+
+
 DISCORD: dict[str, DiscordEntry] = {
     "/ask": _uses("ask", prompt="who won?"),
     "/ask private": _uses("ask", prompt="who won?", private=True),
@@ -377,6 +400,8 @@ DISCORD: dict[str, DiscordEntry] = {
     "/model": _uses("model"),
     "/privacy": _uses("privacy"),
     "/help": _uses("help"),
+    "/usage": _uses("usage"),
+    "/catchup": _uses("catchup"),
     "/admin status": _uses("admin status"),
     "/admin config": _uses("admin config", rule="temperature 0.1"),
     "/admin audit": _uses("admin audit"),
@@ -384,6 +409,10 @@ DISCORD: dict[str, DiscordEntry] = {
     "/admin reset channel": _uses("admin reset channel"),
     "/admin reset server": _uses("admin reset server"),
     "the message menu": _asks_about,
+    "the message menu to continue": lambda visit: visit.deployment.discord.asks_about(
+        visit.person, visit.reply, "Continue from here", permissions=visit.permissions
+    ),
+    "as a file": _presses_file,
     "regenerate": _presses(0),
     "a thumb up": _presses(1),
     "a thumb down": _presses(2),

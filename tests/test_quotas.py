@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+
 import pytest
 from redis.asyncio import Redis
 
@@ -9,11 +12,12 @@ from bots.access import Access
 from core.access_policy import AccessLists, Allowance, Asker, Permit, Policy, Quota
 from core.errors import UsageError
 from core.place_rules import Rules
-from core.queue_types import Claim, Place
+from core.queue_types import Claim, DailyTotal, Place
 from core.settings import Settings
 from core.types import Delta, Failed, ThreadKey
 from storage import keys
 from storage.rules import RedisAudit, RedisRules
+from storage.usage import RedisUsage
 from tests.store_fixture import LANE, THREAD, StoreFixture
 
 QUOTA = Quota(person_messages=100)
@@ -226,3 +230,104 @@ async def test_in_direct_messages_the_strictest_quota_of_a_persons_spaces_holds(
     assert (await server.permit()).quota.person_messages == 0
     await server.hears("G2", "trial")
     assert (await server.permit()).quota.person_messages == 3
+
+
+# -- what was used ------------------------------------------------------------------------------
+
+
+async def test_what_is_left_is_read_from_the_counts_of_the_quotas(redis: Redis) -> None:
+    stores = StoreFixture.over(redis, buckets=4)
+    await stores.queue.announce(LANE, "core", 60)
+    elsewhere = next(
+        thread
+        for thread in (ThreadKey("slack", f"T{number}", "C1", "1.0") for number in range(2, 99))
+        if stores.store.bucket(thread) != stores.store.bucket(THREAD)
+    )
+    for thread in (THREAD, THREAD, elsewhere):
+        await stores.say("hello", thread, permit=COUNTED)
+    await stores.say("hello", author="U2", permit=COUNTED)
+    tokyo = Quota(offset_ms=9 * 3600 * 1000)
+    spent = await stores.queue.spent(THREAD, "U1", QUOTA)
+    assert (spent.person_messages, spent.all_messages, spent.channel_messages) == (2, 3, 3)
+    assert spent.until % (24 * 3600) == 0
+    assert (await stores.queue.spent(THREAD, "U1", tokyo)).until % (24 * 3600) == 15 * 3600
+
+
+async def test_totals_are_by_person_channel_and_model_and_day(stores: StoreFixture) -> None:
+    await stores.say("hello", permit=COUNTED)
+    await streamed(stores, spent=9)
+    await stores.say("hello", ThreadKey("slack", "T1", "C2", "1.0"), "U2", permit=COUNTED)
+    usage = RedisUsage(stores.store)
+    today = datetime.now(UTC).date().isoformat()
+    assert await usage.totals("person", 30, 0) == [
+        DailyTotal(today, "slack:T1:U1", 1, 9),
+        DailyTotal(today, "slack:T1:U2", 1, 0),
+    ]
+    assert [total.who for total in await usage.totals("channel", 30, 0)] == [
+        "slack:T1:C1", "slack:T1:C2",
+    ]  # fmt: skip
+    assert await usage.totals("model", 1, 0) == [DailyTotal(today, LANE, 2, 9)]
+
+
+async def days_ago(stores: StoreFixture, days: int, **counts: int) -> str:
+    """Counts of an earlier day, as that day left them."""
+    name = keys.key("used", 0, str(int(time.time() // keys.DAY) - days))
+    for field, count in counts.items():
+        await stores.redis.hset(name, field.replace("_", " "), count)
+    return name
+
+
+async def test_forgetting_takes_the_counts_of_a_person_and_renews_no_quota(
+    stores: StoreFixture,
+) -> None:
+    permit = Permit(quota=Quota(person_messages=2, all_messages=5))
+    await stores.say("hello", permit=permit)
+    await stores.reply(await stores.claim(), "hi")
+    await stores.say("hello", ThreadKey("slack", "T2", "C1", "1.0"), permit=permit)
+    old = await days_ago(stores, 20, **{
+        "messages_person_slack:T1:U1": 4, "messages_everywhere_slack:U1": 7,
+        "messages_person_slack:T1:U12": 1, "tokens_channel_slack:T1:C1": 50,
+    })  # fmt: skip
+    await stores.history.forget(Place("slack", "T1"), "U1")
+    assert await stores.redis.hgetall(old) == {
+        "messages everywhere slack:U1": "3",
+        "messages person slack:T1:U12": "1",
+        "tokens channel slack:T1:C1": "50",
+    }
+    usage = RedisUsage(stores.store)
+    assert [t.who for t in await usage.totals("person", 30, 0)] == ["slack:T1:U12", "slack:T2:U1"]
+    spent = await stores.queue.spent(THREAD, "U1", permit.quota)
+    assert (spent.person_messages, spent.all_messages) == (1, 2)
+    assert (await stores.say("hello", permit=permit)).outcome == "queued"
+    assert (await stores.say("hello", permit=permit)).outcome == "refused"
+    await stores.history.forget(Place("slack", "T1"), "U1")  # a second time, with a job under way
+    assert (await stores.say("hello", permit=permit)).outcome == "refused"
+    kept = [await stores.redis.hkeys(name) for name in await stores.redis.keys("*used:*")]
+    assert not [field for fields in kept for field in fields if field.endswith("T1:U1")]
+
+
+async def test_counts_of_one_persons_direct_messages_go_with_the_person(
+    stores: StoreFixture,
+) -> None:
+    direct = ThreadKey("discord", "dm", "U1", "7")
+    await stores.say("hello", direct, permit=COUNTED)
+    old = await days_ago(stores, 3, **{
+        "messages_channel_discord:dm:U1": 2, "messages_person_discord:dm:U1": 2,
+    })  # fmt: skip
+    await stores.history.forget(Place("discord", "dm", "U1"), "U1")
+    assert await stores.redis.hgetall(old) == {}
+    assert await RedisUsage(stores.store).totals("channel", 30, 0) == []
+
+
+async def test_the_counts_of_a_day_are_kept_for_thirty(stores: StoreFixture) -> None:
+    await stores.say("hello", permit=COUNTED)
+    (name,) = await stores.redis.keys("*used:*")
+    assert 29 * keys.DAY < await stores.redis.ttl(name) <= 30 * keys.DAY
+
+
+async def test_the_lane_says_how_much_its_model_reads(stores: StoreFixture) -> None:
+    assert await stores.queue.reads(LANE) == 0  # a core of an earlier release does not say it
+    await stores.queue.announce(LANE, "core", 60, 4096)
+    assert await stores.queue.reads(LANE) == 4096
+    await stores.queue.announce(LANE, "core", 60)
+    assert await stores.queue.reads(LANE) == 4096

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from bots.guide import EXAMPLES
 from bots.slack import components
 from bots.slack.app_home import FORGET_ME, RESET_CHANNEL, RESET_SPACE
 from bots.slack.manifest import ASK_SHORTCUT, RESET_SHORTCUT
+from bots.strings import say
 from core.models.catalogue import CATALOGUE
 from core.queue_types import Place
 from tests.local_slack import Json, Message
@@ -172,7 +174,9 @@ async def test_the_home_page_explains_the_bot_and_forgets_a_persons_messages(
     slack.open_home("U1")
     page = await slack.until(lambda: slack.workspace.views.get("U1"))
     assert "echo" in str(page)
-    assert "30 日間" in str(page)
+    assert "30日間" in str(page)
+    assert say("guide_blind", "ja") in str(page)
+    assert all(say(key, "ja") in str(page) for key in EXAMPLES)
     assert RESET_SPACE not in str(page)
     slack.press_home("U1", FORGET_ME)
     await slack.until(lambda: "消しました" in str(slack.workspace.views["U1"]))
@@ -307,7 +311,14 @@ async def test_the_search_for_a_lost_reply_skips_the_posted_question(
 
 @pytest.mark.parametrize(
     ("word", "part"),
-    [("help", "mention me"), ("privacy", "30 days"), ("model", "echo"), ("what", "`/henji ask`")],
+    [
+        ("help", "Mention me"),
+        ("help", "images, PDFs"),
+        ("privacy", "30 days"),
+        ("usage", "messages (you, here): 0 used"),
+        ("model", "echo"),
+        ("what", "`/henji ask`"),
+    ],
 )
 async def test_slash_commands_are_answered_privately(
     deployment: SlackDeployment, word: str, part: str

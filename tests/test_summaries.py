@@ -36,6 +36,7 @@ from core.queue_types import Place, Submission
 from core.types import ThreadKey, Turn
 from tests.fixtures import scene
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment
+from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.validation import block_faults
 from tests.local_slack.workspace import Json
@@ -279,6 +280,23 @@ async def test_a_large_one_says_what_it_takes_and_goes_on_when_asked(
     assert any("parts are done" in one["text"] for one in shown(slack))
 
 
+async def test_of_a_thread_of_five_thousand_messages_the_newest_part_is_offered(
+    slack: SlackDeployment,
+) -> None:
+    workspace = slack.slack.workspace
+    root = await slack.slack.say("C1", "U1", "number 0")
+    for number in range(1, 5000):
+        message = Message("C1", workspace.next_ts(), "U1", f"number {number}", root)
+        workspace.messages["C1", message.ts] = message
+    slack.slack.shortcut("U2", SUMMARY_SHORTCUT, workspace.messages["C1", root])
+    said = await says(slack, "more than I can sum up at once. The newest 1000 messages")
+    assert len(slack.slack.called("conversations.replies")) <= 10
+    press(slack, "U2", said["blocks"][1]["elements"][0])
+    said = await says(slack, "Summary of 1000 messages")
+    assert "The parts:" in said["text"]
+    assert await left_in(slack.redis, "number 4999") == []
+
+
 def press(deployment: SlackDeployment, user: str, button: Json) -> None:
     pressed = {
         "type": "button",
@@ -406,6 +424,23 @@ async def test_on_discord_a_channel_is_summed_up_for_one_person(
     assert "rolled back" in await summed_up(deployment, general, used, "Summary of 1 messages")
     assert deployment.discord.replies(general) == []
     assert [key async for key in deployment.stores.redis.scan_iter("*errand*")] == []
+
+
+async def test_on_discord_a_thread_is_summed_up_from_the_message_menu(
+    deployment: DiscordDeployment,
+) -> None:
+    general = await a_channel(deployment)
+    root = await deployment.discord.says(ALICE, general, "elsewhere")
+    thread = deployment.discord.add_thread(general)
+    for person, text in ((ALICE, "a root"), (BOB, "a leaf")):
+        last = await deployment.discord.says(person, thread, text)
+    used = await deployment.discord.asks_about(BOB, last, "Summarise thread")
+    said = await summed_up(deployment, thread, used, "Summary of 2 messages")
+    assert "a root" in said
+    assert "elsewhere" not in said
+    used = await deployment.discord.asks_about(BOB, root, "Summarise thread", locale="ja")
+    await summed_up(deployment, general, used, say("not_in_thread", "ja"))
+    assert await left_in(deployment.stores.redis, "a leaf") == []
 
 
 async def test_on_discord_who_may_not_read_there_gets_no_summary(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,11 +32,13 @@ from bots.services import Stores, open_stores, process_name
 from core.alignment.preferences import Form, data_set
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
+from core.observe.logs import printable
 from core.place_rules import NO_RULES, UNSETTING, persona_from_text, rule_from_text, unsets
-from core.queue_types import DeadLetter, Opinion, Place, StoredTurn
+from core.queue_types import DailyTotal, DeadLetter, Opinion, Place, StoredTurn
 from core.settings import Settings
 from core.types import ThreadKey
 from core.window import read_now
+from storage.usage import UsedBy
 
 Work = Callable[[Stores, Settings], Awaitable[None]]
 
@@ -323,6 +327,25 @@ def _show_effective(place: Place, as_json: bool) -> None:
     _with_stores(work)
 
 
+@admin.command(
+    epilog=example("henji admin usage --by channel", "henji admin usage --days 7 --csv > usage.csv")
+)
+@click.option("--by", type=click.Choice(["person", "channel", "model"]), default="person")
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 30))
+@click.option("--csv", "as_csv", is_flag=True, help="Every day in a line, for a spreadsheet.")
+def usage(by: UsedBy, days: int, as_csv: bool) -> None:
+    """List the messages and tokens of the newest days, by person, channel or model.
+
+    They are the counts of the quotas. A day is one of the time zone in henji.toml.
+    """
+
+    async def work(stores: Stores, settings: Settings) -> None:
+        totals = await stores.usage.totals(by, days, settings.policy.offset_ms)
+        _print_usage_csv(by, totals) if as_csv else _print_usage(by, totals)
+
+    _with_stores(work)
+
+
 @admin.command(epilog=example("henji admin dead"))
 @click.option("--most", default=100, show_default=True, type=click.IntRange(min=1))
 @as_json
@@ -417,3 +440,27 @@ def _print_opinion(opinion: Opinion, as_json: bool) -> None:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _print_usage(by: UsedBy, totals: Sequence[DailyTotal]) -> None:
+    """The sums over all days, those with the most tokens first."""
+    sums: dict[str, list[int]] = {}
+    for total in totals:
+        for who in (total.who, "all"):
+            held = sums.setdefault(who, [0, 0])
+            held[0], held[1] = held[0] + total.messages, held[1] + total.tokens
+    if not totals:
+        print_text("nothing was used in these days")
+        return
+    print_text(f"{'messages':>10}  {'tokens':>14}  {by}")
+    ordered = sorted(sums.items(), key=lambda entry: (entry[0] == "all", -entry[1][1], entry[0]))
+    for who, (messages, tokens) in ordered:
+        print_text(f"{messages:10,}  {tokens:14,}  {who}")
+
+
+def _print_usage_csv(by: UsedBy, totals: Sequence[DailyTotal]) -> None:
+    rows = [("day", by, "messages", "tokens"), *map(astuple, totals)]
+    for row in rows:
+        written = io.StringIO()
+        csv.writer(written, lineterminator="").writerow(row)
+        click.echo(printable(written.getvalue()))

@@ -18,6 +18,7 @@ from bots.console.chat import Chat, Interrupt, Lines, PipedLines, TypedLines, in
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
 from bots.console.screen import MarkdownScreen, Screen, new_screen, without_echo
+from bots.guide import Guide
 from bots.processes import LocalCore, stop_on_signals
 from bots.services import Stores, open_relay, open_stores
 from core.background import cancel, first_of
@@ -49,9 +50,9 @@ async def run_chat(
         actions = Actions(
             relay, stores.history, stores.deliveries, stores.feedback, stores.preferences
         )
-        chat = Chat(
-            conversation, relay, actions, platform, stores.history, pressed, local_core.served
-        )
+        guide = Guide(relay, actions, settings.retention_days)
+        served = local_core.served
+        chat = Chat(conversation, relay, actions, guide, platform, stores.history, pressed, served)
         if text is not None:
             await _run_until_exit(local_core, _once(chat, text, screen))
         else:

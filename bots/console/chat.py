@@ -19,6 +19,7 @@ from bots.cli.common import read_input
 from bots.console import convert
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
+from bots.guide import Guide
 from bots.platform import Part
 from bots.relay import Relay
 from core.background import first_of
@@ -52,6 +53,7 @@ class Chat:
         conversation: Conversation,
         relay: Relay,
         actions: Actions,
+        guide: Guide,
         platform: ConsolePlatform,
         history: History,
         interrupts: asyncio.Queue[None],
@@ -61,6 +63,7 @@ class Chat:
         self._conversation = conversation
         self._relay = relay
         self._actions = actions
+        self._guide = guide
         self._me = Actor(conversation.user)
         self._platform = platform
         self._history = history
@@ -168,6 +171,7 @@ class Chat:
             return self._say("store_down")
 
     async def _run_command(self, command: convert.Command) -> str:
+        key, locale = self._conversation.key, self._conversation.locale
         match command:
             case "continue":
                 part = await self.go_on(*self._cut) if self._cut else None
@@ -177,16 +181,17 @@ class Chat:
                 part = await self.go_on(refusal, truncates=True) if refusal else None
                 return self._below(part) if part else self._say("console_nothing_refused")
             case "reset":
-                outcome = await self._actions.reset(
-                    self._me, Scope.of_thread(self._conversation.key)
-                )
-                return outcome.sentence(self._conversation.locale)
+                outcome = await self._actions.reset(self._me, Scope.of_thread(key))
+                return outcome.sentence(locale)
             case "history":
-                turns = await self._history.turns(self._conversation.key)
+                turns = await self._history.turns(key)
                 said = [self._line_of(stored.turn) for stored in turns]
                 return "\n".join(said) or self._say("console_no_history")
+            case "usage":
+                return await self._guide.usage(self._me, key, locale)
             case "help":
-                return self._say("console_help")
+                lines = await self._guide.help(self._me, key, locale)
+                return "\n".join((self._say("console_help"), *lines))
 
     def _line_of(self, turn: Turn) -> str:
         name = self._say("console_you") if turn.role == "user" else turn.author

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from bots.platform import Incoming
 from core.types import ThreadKey, Turn
 
-Command: TypeAlias = Literal["continue", "beginning", "reset", "history", "help"]
+Command: TypeAlias = Literal["continue", "beginning", "reset", "history", "usage", "help"]
 
 
 @dataclass(frozen=True, slots=True)

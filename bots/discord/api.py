@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import discord
 from discord.http import Route
 
+from bots.actions import FILE_NAME
 from bots.discord.components import Component
 from bots.discord.error_codes import CANNOT_READ_REPLIED, THREAD_EXISTS
 from bots.discord.rate_limits import GLOBAL, RateLimiter, post_key, threads_key, typing_key
@@ -30,7 +31,6 @@ ORIGINAL = "@original"
 HISTORY_LIMIT = 100
 """The most messages that Discord returns at once."""
 ARCHIVE_MINUTES = 1440
-FILE_NAME = "reply.md"
 
 _MESSAGES = "/channels/{channel_id}/messages"
 _WEBHOOK = "/webhooks/{webhook_id}/{webhook_token}"

@@ -26,6 +26,7 @@ from bots.discord.setup_checks import (
     use_server,
 )
 from bots.discord.shards import ShardPlan, Shards
+from bots.guide import Guide
 from bots.relay import Relay, RelaySettings
 from bots.summaries import Summarizer
 from core.errors import OperatorError
@@ -61,6 +62,7 @@ def new_context(
         stores.deliveries,
         platform.api,
         Summarizer(relay, actions, stores.history),
+        Guide(relay, actions, behaviour.retention_days),
     )
 
 

@@ -50,6 +50,8 @@ class ButtonHandlers:
                 await self._stop(interaction, button)
             case "regenerate" | "continue" | "begin":
                 await self._regenerate(interaction, button)
+            case "as_file":
+                await self._send_file(interaction, button)
             case "vote_a" | "vote_tie" | "vote_b" | "vote_bad":
                 await self._vote(interaction, button)
             case "good":
@@ -63,6 +65,18 @@ class ButtonHandlers:
         verdict, actor = components.VOTES[button.action], actor_of(interaction)
         work = self._context.actions.vote(actor, button.thread, button.job, verdict)
         await self._context.tell_outcome(interaction, await within(work))
+
+    async def _send_file(self, interaction: Interaction, button: ButtonId) -> None:
+        """The whole reply as a file, which only the person sees."""
+        work = self._context.actions.as_file(actor_of(interaction), button.thread, button.job)
+        outcome = await within(work)
+        if not outcome.text:
+            await self._context.tell_outcome(interaction, outcome)
+            return
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        app, token = str(interaction.application_id), interaction.token
+        said = outcome.sentence(self._context.locale_of(interaction))
+        await self._context.api.follow_up(app, token, said, private=True, file=outcome.text)
 
     async def _stop(self, interaction: Interaction, button: ButtonId) -> None:
         actor = actor_of(interaction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import discord
@@ -10,7 +11,7 @@ import structlog
 from discord import app_commands
 from discord.app_commands import locale_str
 
-from bots.actions import Scope
+from bots.actions import Fork, Outcome, Scope
 from bots.attachments import is_question
 from bots.choices import ChoiceKind, Choices
 from bots.discord import convert
@@ -27,9 +28,9 @@ from bots.discord.context import (
 from bots.discord.convert import Interaction
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy, is_of_privacy
-from bots.discord.replies import ReplyAddress
-from bots.discord.summaries import SummaryHandler
-from bots.strings import about, say
+from bots.discord.replies import ELSEWHERE, ReplyAddress
+from bots.discord.summaries import InteractionSource, SummaryHandler
+from bots.strings import say
 from bots.strings.ja import JAPANESE
 from core.queue_types import Delivery
 
@@ -109,11 +110,82 @@ class CommandHandler:
         said = f"{message.author.display_name}: {text}".rstrip()
         await self._context.ask(interaction, said, files=files)
 
+    # -- continue from here -----------------------------------------------------------------------
+
+    async def branch(self, interaction: Interaction, message: discord.Message) -> None:
+        """Continue from a message: in a new thread of its channel, which the same people read."""
+        parent = _parent_of(interaction)
+        person = str(interaction.user.id)
+        source = InteractionSource(self._context, interaction)
+        here = conversations(interaction)[0]
+        if parent is None or needs_token(interaction):
+            await self._context.tell(interaction, "branch_not_here")
+        elif isinstance(interaction.channel, discord.Thread) and interaction.channel.is_private():
+            await self._context.tell(interaction, "branch_private")
+        elif not await source.may_read(here, person):
+            await self._context.tell(interaction, "catchup_no_access")
+        else:
+            await self._branch(interaction, message, parent)
+
+    async def _branch(
+        self, interaction: Interaction, message: discord.Message, parent: discord.TextChannel
+    ) -> None:
+        actor, place = actor_of(interaction), conversations(interaction)[0]
+        ids = (str(message.id), f"{place.channel}{ELSEWHERE}{message.id}")
+        fork = await within(self._context.actions.fork(actor, place, ids, str(interaction.id)))
+        if not isinstance(fork, Fork):
+            if fork.key:  # else Discord has sent the same interaction again
+                await self._context.tell_outcome(interaction, fork)
+        elif fork.thread.thread.startswith("!"):
+            await self._context.tell(interaction, "branch_private")
+        else:
+            await interaction.response.defer(ephemeral=True, thinking=True)
+            await self._open_branch(interaction, message, parent, fork)
+
+    async def _open_branch(
+        self,
+        interaction: Interaction,
+        message: discord.Message,
+        parent: discord.TextChannel,
+        fork: Fork,
+    ) -> None:
+        """Open a thread in the channel, and let it remember the conversation."""
+        api, locale = self._context.api, self._context.locale_of(interaction)
+        link = f"[{say('branch_link', locale)}]({message.jump_url})"
+        person = interaction.user.display_name
+        opened = say("branch_opened", locale, person=person, link=link)
+        bot = convert.bot_in(interaction.client, interaction.guild)
+        name = convert.thread_name(convert.text_of(message, bot), "Henji")
+        try:
+            sent = await api.post(str(parent.id), opened, nonce=f"branch.{interaction.id}"[:25])
+            root = str(sent["id"])
+            await api.open_thread(str(parent.id), root, name)
+            branch = replace(fork.thread, thread=root)
+            outcome = await self._context.actions.branch(actor_of(interaction), fork, branch)
+            said = self._said_in_branch(interaction, outcome, locale)
+            await api.post(root, said, nonce=f"begin.{interaction.id}"[:25])
+        except discord.HTTPException as error:
+            log.warning("a thread could not be opened", channel=parent.id, code=error.code)
+            await self._context.tell(interaction, "branch_not_here")
+        else:
+            await self._context.tell(interaction, "branch_told", link=f"<#{root}>")
+
+    def _said_in_branch(self, interaction: Interaction, outcome: Outcome, locale: str) -> str:
+        said, user = outcome.sentence(locale), interaction.client.user
+        if not outcome.done or self._context.behaviour.reads:
+            return said
+        mention = f"@{user.display_name if user else 'Henji'}"
+        return f"{said} {say('branch_how', locale, mention=mention)}"
+
     async def help(self, interaction: Interaction) -> None:
-        hosts = await self._context.model_hosts(interaction)
-        locale, model = self._context.locale_of(interaction), self._context.behaviour.model
-        text = about("discord_help", locale, hosts, model=model)
-        await self._context.answer_privately(interaction, text)
+        locale, thread = self._context.locale_of(interaction), conversations(interaction)[0]
+        said = await within(self._context.help(actor_of(interaction), thread, locale))
+        await self._context.answer_privately(interaction, said)
+
+    async def usage(self, interaction: Interaction) -> None:
+        locale, thread = self._context.locale_of(interaction), conversations(interaction)[0]
+        work = self._context.guide.usage(actor_of(interaction), thread, locale)
+        await self._context.answer_privately(interaction, await within(work))
 
     # -- /model, /persona -------------------------------------------------------------------------
 
@@ -289,6 +361,7 @@ def add_commands(tree: CommandTree, context: Context) -> None:
         "model": handler.model,
         "persona": handler.persona,
         "catchup": summaries.catchup,
+        "usage": handler.usage,
         "privacy": privacy.show,
         "help": handler.help,
     }
@@ -305,7 +378,11 @@ def add_commands(tree: CommandTree, context: Context) -> None:
         if name in completions:
             command.autocomplete("name")(completions[name])
         tree.add_command(command)
-    menus = {"cmd_menu_ask": handler.ask_about, "cmd_menu_summary": summaries.of_thread}
+    menus: dict[str, Any] = {
+        "cmd_menu_ask": handler.ask_about,
+        "cmd_menu_summary": summaries.of_thread,
+        "cmd_menu_branch": handler.branch,
+    }
     for key, menu in menus.items():
         tree.add_command(
             app_commands.ContextMenu(
@@ -325,6 +402,18 @@ class _NoContext:
 
 
 _NO_CONTEXT: Any = _NoContext()
+
+
+def _parent_of(interaction: Interaction) -> discord.TextChannel | None:
+    """The channel where the bot can open a thread beside the conversation at hand."""
+    channel, guild = interaction.channel, interaction.guild
+    if isinstance(channel, discord.Thread):
+        channel = channel.parent
+    if guild is None or guild.me is None or not isinstance(channel, discord.TextChannel):
+        return None
+    bot = channel.permissions_for(guild.me)
+    may = bot.send_messages and bot.create_public_threads and bot.send_messages_in_threads
+    return channel if may else None
 
 
 def _may_open_thread(interaction: Interaction) -> bool:

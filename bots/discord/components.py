@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from bots.actions import can_continue, can_truncate
+from bots.actions import can_continue, can_truncate, offers_file
+from bots.platform import Part
 from bots.strings import say
-from core.types import Cancelled, Done, Failed, ThreadKey, Verdict
+from core.types import Done, ThreadKey, Verdict
 
 Action: TypeAlias = Literal[
-    "stop", "regenerate", "continue", "begin", "good", "bad",
+    "stop", "regenerate", "continue", "begin", "as_file", "good", "bad",
     "vote_a", "vote_tie", "vote_b", "vote_bad",
 ]  # fmt: skip
 """`good` and `bad` rate the reply."""
@@ -29,6 +30,7 @@ _ACTIONS: Mapping[str, Action] = {
     "a": "regenerate",
     "m": "continue",
     "r": "begin",
+    "f": "as_file",
     "g": "good",
     "b": "bad",
     "1": "vote_a",
@@ -133,8 +135,9 @@ def reply_buttons(
     return (row(*buttons),)
 
 
-def actions_of(end: Done | Failed | Cancelled | None) -> Sequence[Action]:
-    """The buttons under the last part of a reply that ended so, or is being written."""
+def actions_of(part: Part) -> Sequence[Action]:
+    """The buttons under the last part of a reply that has ended, or is being written."""
+    end = part.end
     if end is None:
         return ("stop",)
     if can_truncate(end):
@@ -144,8 +147,9 @@ def actions_of(end: Done | Failed | Cancelled | None) -> Sequence[Action]:
     if end.duel and not end.duel.models:
         return tuple(VOTES)
     resuming: Sequence[Action] = ("continue",) if can_continue(end) else ()
+    filing: Sequence[Action] = ("as_file",) if offers_file(part) else ()
     rating: Sequence[Action] = () if end.duel else ("good", "bad")
-    return ("regenerate", *resuming, *rating)
+    return ("regenerate", *resuming, *filing, *rating)
 
 
 def reason_modal(button: ButtonId, locale: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import discord
 import structlog
@@ -21,10 +21,11 @@ from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import MESSAGE, DiscordApi, message_body
 from bots.discord.components import Component
 from bots.discord.convert import Interaction
-from bots.discord.platform import DiscordPlatform
+from bots.discord.platform import MESSAGE_LENGTH, DiscordPlatform
+from bots.guide import Guide
 from bots.platform import Incoming
 from bots.relay import Relay
-from bots.strings import locale_for, say
+from bots.strings import about, locale_for, say
 from bots.strings.en import ENGLISH
 from bots.summaries import Summarizer
 from core.errors import StoreUnavailable
@@ -77,6 +78,7 @@ class Context:
     deliveries: Deliveries
     api: DiscordApi
     summarizer: Summarizer
+    guide: Guide
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_COMMANDS))
     messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_MESSAGES))
     """Messages use few places, because commands must be acknowledged in time."""
@@ -101,6 +103,14 @@ class Context:
         space = str(interaction.guild_id or DIRECT)
         place = Place(PLATFORM, space, str(interaction.channel_id or "-"))
         return await self.relay.model_hosts(place.any_thread)
+
+    async def help(self, actor: Actor, thread: ThreadKey, locale: str) -> str:
+        """The help for a person in one of their conversations, as one message."""
+        hosts = await self.relay.model_hosts(thread)
+        said = about("discord_help", locale, hosts, model=await self.guide.model(thread))
+        admins = say("help_admins", locale, commands="`/admin`")
+        lines = await self.guide.help(actor, thread, locale, admins)
+        return "\n".join((said, *lines))[:MESSAGE_LENGTH]
 
     async def tell_outcome(self, interaction: Interaction, outcome: Outcome) -> None:
         """Answer an interaction with the outcome of an action."""
@@ -139,8 +149,17 @@ class Context:
         refusal = await within(self.actions.refusal(actor_of(interaction), thread))
         completes = interaction.type is discord.InteractionType.autocomplete
         if refusal is not None and not completes:  # an autocompletion shows no message
-            await self.tell_outcome(interaction, refusal)
+            await self._tell_refusal(interaction, refusal)
         return refusal is None
+
+    async def _tell_refusal(self, interaction: Interaction, refusal: Outcome) -> None:
+        """The refusal; who asked for help is also told what is open to all."""
+        data: Any = interaction.data or {}
+        locale = self.locale_of(interaction)
+        text = refusal.sentence(locale)
+        if text and data.get("name") == "help":
+            text = f"{text}\n{say('discord_help_refused', locale)}"
+        await self.answer_privately(interaction, text)
 
     # -- questions ------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class EditHandler:
         guild, parent, ident = str(event.guild_id), str(event.parent_id), str(event.thread_id)
         thread = ThreadKey(PLATFORM, guild, parent, ident)
         if await self._context.history.takes_part(thread):
-            await self._context.relay.reset(thread, "discord")
+            await self._context.relay.thread_deleted(thread, "discord")
 
     async def on_channel_deleted(self, channel: discord.abc.GuildChannel) -> None:
         place = Place(PLATFORM, str(channel.guild.id), str(channel.id))

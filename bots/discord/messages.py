@@ -110,8 +110,21 @@ class MessageHandler:
             await self._reply(message, key, files=names_of(files))
         elif receipt is None:
             await self._reply(message, "store_down")
-        elif receipt and receipt.outcome == "queued" and not self._context.behaviour.reads:
+        elif receipt.outcome == "queued" and receipt.new_thread and message.guild is None:
+            await self._greet(message, incoming)
+        elif receipt.outcome == "queued" and not self._context.behaviour.reads:
             await self._say_to_mention_again(message, incoming, receipt)
+
+    async def _greet(self, message: discord.Message, incoming: Incoming) -> None:
+        """The first words in a direct message: the help that fits its person."""
+        locale = self._context.locale_in(message)
+        actor = Actor(incoming.turn.author, incoming.roles)
+        try:
+            text = await within(self._context.help(actor, incoming.thread, locale))
+            nonce = nonce_for(f"hello{message.id}", 0)
+            await self._context.api.post(str(message.channel.id), text, nonce=nonce)
+        except (discord.HTTPException, StoreUnavailable) as error:
+            log.info("no first words in a direct message", error=repr(error))
 
     def answers_in(self, message: discord.Message) -> convert.Answers:
         """How a mention in this channel is answered: a thread needs a permission and a text

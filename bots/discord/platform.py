@@ -471,7 +471,7 @@ class DiscordPlatform:
         self, delivery: Delivery, address: ReplyAddress, part: Part
     ) -> Sequence[Component]:
         """Only the last part has buttons."""
-        actions = components.actions_of(part.end) if part.last else ()
+        actions = components.actions_of(part) if part.last else ()
         if not actions:
             return ()
         locale = address.locale

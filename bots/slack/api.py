@@ -12,7 +12,7 @@ import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.downloads import download, host_of
+from bots.downloads import download, host_of, upload
 from bots.platform import PlatformRefused
 from bots.slack.convert import NOTICE_METADATA, Bot
 from bots.slack.error_codes import FINAL, sentence
@@ -156,9 +156,22 @@ class SlackApi:
     async def file(self, team: str, address: str, most: int) -> bytes:
         """A file's content (`downloads.download`). Only Slack's own hosts get the token."""
         client = await self._workspaces.client(team)
-        base = host_of(client.base_url)
-        hosts = frozenset(("https://files.slack.com",) if base == "https://slack.com" else (base,))
-        return await download(address, most, hosts, {"Authorization": f"Bearer {client.token}"})
+        headers = {"Authorization": f"Bearer {client.token}"}
+        return await download(address, most, _file_hosts(client), headers)
+
+    async def send_file(self, place: ThreadKey, name: str, content: bytes) -> None:
+        """Share a file in a channel or a thread. Slack first gives the address for its bytes."""
+        length = len(content)
+        given = await self.call("files.getUploadURLExternal", place, filename=name, length=length)
+        client = await self._workspaces.client(place.space)
+        await upload(str(given["upload_url"]), content, _file_hosts(client))
+        await self.call(
+            "files.completeUploadExternal",
+            place,
+            files=[{"id": str(given["file_id"]), "title": name}],
+            channel_id=place.channel,
+            thread_ts=place.thread or None,
+        )
 
     async def _send(self, method: str, team: str, arguments: Mapping[str, Any]) -> Any:
         client = await self._workspaces.client(team)
@@ -176,6 +189,12 @@ class SlackApi:
         metrics.RATE_LIMITED.labels("slack", method).inc()
         seconds = float(error.response.headers.get("Retry-After", 1))
         self.limiter.block(method, team, channel, seconds)
+
+
+def _file_hosts(client: AsyncWebClient) -> frozenset[str]:
+    """The hosts of files: Slack's, or the test server's."""
+    base = host_of(client.base_url)
+    return frozenset(("https://files.slack.com",) if base == "https://slack.com" else (base,))
 
 
 def new_client(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bots.actions import Outcome, Scope
+from dataclasses import replace
+
+from bots.actions import Actor, Outcome, Scope
 from bots.slack import components, convert
 from bots.slack.components import Block
 from bots.slack.context import Context
@@ -37,6 +39,16 @@ class AppHome:
             self._context.spawn(self.publish(team, opened.user))
         elif opened.tab == "messages":
             self._context.spawn(self._set_suggested_prompts(team, opened.channel, opened.user))
+            if self._context.is_first_time(team, opened.user, "greeted"):
+                self._context.spawn(self._greet(replace(place, thread=""), opened.user))
+
+    async def _greet(self, place: ThreadKey, user: str) -> None:
+        """The first words in a direct message, where nothing has been said yet."""
+        if await self._context.backfill.is_empty(place):
+            locale = await self._context.users.locale(place.space, user)
+            here = replace(place, thread="-")
+            said = await self._context.sentence("help", locale, user, here)
+            await self._context.send_privately(place, user, said)
 
     async def _set_suggested_prompts(self, team: str, channel: str, user: str) -> None:
         locale = await self._context.users.locale(team, user)
@@ -66,9 +78,8 @@ class AppHome:
         admin = await self._context.actions.is_admin(actor, ThreadKey(PLATFORM, team, "-", "-"))
         bot = await self._context.workspaces.bot(team)
         client = await self._context.workspaces.client(team)
-        hosts = await self._context.relay.model_hosts(ThreadKey(PLATFORM, team, "-", "-"))
         page = [
-            *self._about(locale, bot, hosts),
+            *await self._about(actor, team, locale, bot),
             *([components.context_block(notice)] if notice else []),
         ]
         page += [self._forget_button(locale)]
@@ -79,15 +90,17 @@ class AppHome:
             page += self._admin(locale)
         await client.views_publish(user_id=user, view={"type": "home", "blocks": page})
 
-    def _about(self, locale: str, bot: Bot, hosts: str) -> list[Block]:
-        settings = self._context.settings
+    async def _about(self, actor: Actor, team: str, locale: str, bot: Bot) -> list[Block]:
+        here, guide = ThreadKey(PLATFORM, team, "-", "-"), self._context.guide
+        hosts = await self._context.relay.model_hosts(here)
+        model = components.escape(await guide.model(here))
         sent = [say("home_host", locale, host=components.escape(hosts))] if hosts else []
         facts = (
             say("home_what", locale),
-            say("home_model", locale, model=components.escape(settings.job_lane)),
+            say("home_model", locale, model=model),
             *sent,
-            say("home_memory", locale, days=f"{settings.retention_days:g}"),
-            say("ai_notice", locale, model=components.escape(settings.job_lane)),
+            components.escape("\n".join(await guide.help(actor, here, locale))),
+            say("ai_notice", locale, model=model),
         )
         return [
             components.header(say("home_title", locale, name=bot.name)),

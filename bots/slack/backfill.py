@@ -203,6 +203,11 @@ class Backfill:
         messages = await self._read(thread, newest[-most:])
         return RecentMessages(messages, more=len(newest) > most, limited=limited)
 
+    async def is_empty(self, place: ThreadKey) -> bool:
+        """Whether nothing has been said in a channel yet."""
+        page = await self._api.call("conversations.history", place, channel=place.channel, limit=1)
+        return not page["messages"]
+
     async def links(self, place: ThreadKey) -> Callable[[str], str]:
         bot = await self._workspaces.bot(place.space)
         return lambda ts: link_to(bot, place.channel, ts, place.thread)

@@ -15,6 +15,7 @@ from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.actions import Actions
+from bots.guide import Guide
 from bots.relay import Relay, RelaySettings
 from bots.slack import setup_checks
 from bots.slack.api import OneWorkspace, SlackApi, Workspaces, identify, web_client
@@ -97,11 +98,10 @@ def new_context(
     )
     relay_settings = replace(relay_settings, strangers=settings.slack_strangers)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
+    actions = Actions(relay, stores.history, stores.deliveries, stores.feedback, stores.preferences)
     return Context(
         relay=relay,
-        actions=Actions(
-            relay, stores.history, stores.deliveries, stores.feedback, stores.preferences
-        ),
+        actions=actions,
         history=stores.history,
         workspaces=workspaces,
         platform=platform,
@@ -109,6 +109,7 @@ def new_context(
         api=api,
         backfill=backfill,
         settings=settings,
+        guide=Guide(relay, actions, settings.retention_days),
         second=limiter.minute / 60,
     )
 

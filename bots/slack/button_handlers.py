@@ -1,4 +1,4 @@
-"""The buttons under replies: Stop, Regenerate, Continue, feedback, and votes.
+"""The buttons under replies: Stop, Regenerate, Continue, As a file, feedback, and votes.
 
 A button's value names its reply, so a press works in every process and after a restart.
 """
@@ -31,7 +31,9 @@ class ButtonHandlers:
             return
         ref = ReplyRef.parse(press.value)
         outcome = await self._outcome(press, ref)
-        if not outcome.done or press.action in components.VOTES:
+        if outcome.text:
+            self._context.spawn(self._context.send_file(ref.thread, press.user, outcome))
+        elif not outcome.done or press.action in components.VOTES:
             self._context.report(ref.thread, press.user, outcome)
 
     async def _outcome(self, press: Press, ref: ReplyRef) -> Outcome:
@@ -39,6 +41,8 @@ class ButtonHandlers:
         actor = await self._context.actor(ref.thread.space, press.user, press.user_team)
         if press.action == components.STOP:
             return await actions.stop(actor, ref.thread, ref.job)
+        if press.action == components.FILE:
+            return await actions.as_file(actor, ref.thread, ref.job)
         if verdict := components.VOTES.get(press.action):
             return await actions.vote(actor, ref.thread, ref.job, verdict)
         return await actions.regenerate(

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import structlog
+
+from bots.actions import Fork
 from bots.choices import KINDS, Choices
+from bots.platform import PlatformRefused
 from bots.slack import components, convert
 from bots.slack.app_home import AppHome
 from bots.slack.context import Context
 from bots.slack.convert import (
     PLATFORM,
-    Bot,
     ModalSubmission,
     Press,
     SlashCommand,
+    link_to,
 )
-from bots.slack.manifest import RESET_SHORTCUT, SHORTCUTS, SUMMARY_SHORTCUT
+from bots.slack.manifest import BRANCH_SHORTCUT, RESET_SHORTCUT, SHORTCUTS, SUMMARY_SHORTCUT
 from bots.slack.messages import MessageHandler
 from bots.slack.questions import Question, Questions
 from bots.strings import say
@@ -27,14 +31,17 @@ from core.types import ThreadKey
 
 ASKED = "henji_asked"
 CHOSEN = "henji_chosen"
-ANSWERS = ("help", "privacy")
+ANSWERS = ("help", "privacy", "usage")
 ADMINISTRATION = ("config", "audit")
 
+
+log = structlog.get_logger()
 
 SLASH = "/henji"
 DESCRIBED = {
     "ask …": "cmd_ask_about",
     "catchup …": "cmd_catchup_about",
+    "usage": "cmd_usage_about",
     "reset": "cmd_channel_about",
     "model": "slack_model_about",
     "persona": "slack_persona_about",
@@ -90,7 +97,7 @@ class ResponseScreen:
 
 
 class CommandHandler:
-    """``/henji ask|reset|help|privacy|model|persona``: a question begins a new thread."""
+    """The words after the slash command: a question begins a new thread."""
 
     def __init__(
         self, context: Context, messages: MessageHandler, home: AppHome, questions: Questions
@@ -157,17 +164,16 @@ class CommandHandler:
         if word in ADMINISTRATION:
             return await self._administer(told, word, locale)
         if word in ANSWERS or not word:
-            bot = await self._context.workspaces.bot(told.team)
-            return await self._answer(word or "help", locale, bot, told)
+            return await self._answer(word or "help", locale, told)
         if word in KINDS:
             channel = ThreadKey(PLATFORM, told.team, told.channel, "-")
             said = await self._choices.shown(channel, word, locale)
             return components.escape(f"{said}\n{say('choice_where', locale)}")
         return say("usage_command", locale, command=told.command)
 
-    async def _answer(self, word: str, locale: str, bot: Bot, told: SlashCommand) -> str:
+    async def _answer(self, word: str, locale: str, told: SlashCommand) -> str:
         place = Place(PLATFORM, told.team, told.channel).any_thread
-        sentence = await self._messages.sentence(word, locale, bot, place)
+        sentence = await self._context.sentence(word, locale, told.user, place)
         usage = say("help_command", locale, command=told.command)
         return f"{sentence}\n{usage}" if word == "help" else sentence
 
@@ -190,8 +196,7 @@ class CommandHandler:
             await self._choose(press, key)
         elif press.value in ANSWERS:
             locale = await self._context.users.locale(press.team, press.user)
-            bot = await self._context.workspaces.bot(press.team)
-            sentence = await self._messages.sentence(press.value, locale, bot, key)
+            sentence = await self._context.sentence(press.value, locale, press.user, key)
             self._context.spawn(self._context.send_privately(key, press.user, sentence))
 
     async def _choose(self, press: Press, key: ThreadKey) -> None:
@@ -239,6 +244,9 @@ class CommandHandler:
         if press.action == SUMMARY_SHORTCUT:
             await self._summarise(press, key, "all")
             return
+        if press.action == BRANCH_SHORTCUT:
+            self._context.spawn(self._branch(press, key))
+            return
         locale = await self._context.users.locale(press.team, press.user)
         element = {"type": "plain_text_input", "multiline": True, "max_length": 3000}
         question = components.question("question", say("shortcut_ask", locale), element)
@@ -246,6 +254,40 @@ class CommandHandler:
         data = f"{key}\n{press.response_url}"
         view = components.modal(ASKED, title, locale, question, data=data)
         self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
+
+    async def _branch(self, press: Press, place: ThreadKey) -> None:
+        """Continue from a message: in a new thread of its channel, which the same people read."""
+        locale = await self._context.users.locale(press.team, press.user)
+        try:
+            said = await self._branched(press, place, locale)
+        except PlatformRefused as error:
+            log.info("a conversation could not be continued", error=str(error))
+            said = say("catchup_no_access", locale)
+        if said:
+            await self._context.respond(press.team, press.response_url, said)
+
+    async def _branched(self, press: Press, place: ThreadKey, locale: str) -> str:
+        """What the person is told; empty where nothing is."""
+        if not await self._context.backfill.may_read(place, press.user):
+            return say("catchup_no_access", locale)
+        actions, message = self._context.actions, press.message
+        actor = await self._context.actor(press.team, press.user, press.user_team)
+        fork = await actions.fork(actor, place, [message], press.trigger)
+        if not isinstance(fork, Fork):
+            return fork.sentence(locale)
+        bot = await self._context.workspaces.bot(press.team)
+        link = (
+            f"<{link_to(bot, place.channel, message, place.thread)}|{say('branch_link', locale)}>"
+        )
+        opened = say("branch_opened", locale, person=f"<@{press.user}>", link=link)
+        root = await self._context.post_notice(replace(place, thread=""), opened)
+        branch = replace(place, thread=root)
+        outcome = await actions.branch(actor, fork, branch)
+        said = outcome.sentence(locale)
+        if outcome.done and not place.channel.startswith("D"):
+            said = f"{said} {say('branch_how', locale, mention=f'@{bot.name}')}"
+        await self._context.post_notice(branch, said)
+        return say("branch_told", locale, link=link_to(bot, place.channel, root))
 
     async def on_asked(self, sent: ModalSubmission) -> None:
         """The question of the shortcut's modal was submitted."""

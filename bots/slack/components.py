@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from bots.actions import can_continue, can_truncate
+from bots.actions import can_continue, can_truncate, offers_file
 from bots.choices import Option
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed, parsing
@@ -23,13 +23,14 @@ STOP = "henji_stop"
 REGENERATE = "henji_regenerate"
 CONTINUE = "henji_continue"
 BEGIN = "henji_begin"
+FILE = "henji_file"
 FEEDBACK = "henji_feedback"
 VOTES: Mapping[str, Verdict] = {f"henji_vote_{verdict}": verdict for verdict in VERDICTS}
 """The buttons of a duel."""
 MENU = "henji_menu"
 SUMMARISE = "henji_summarise"
 STOP_SUMMARY = "henji_stop_summary"
-MENU_WORDS = ("help", "privacy", "model", "reset")
+MENU_WORDS = ("help", "usage", "privacy", "model", "reset")
 """The entries of the menu under a reply: slash commands do not work in threads."""
 
 MOST_OPTIONS = 100
@@ -103,7 +104,7 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
         *notes,
         _context(say("ai_notice", locale, model=part.end.model or model)),
         *([] if duel else [_feedback(ref, locale)]),
-        _actions(*_regenerate(part.end, ref, locale)),
+        _actions(*_regenerate(part, ref, locale)),
     ]
 
 
@@ -112,10 +113,12 @@ def _votes(ref: str, locale: str) -> Block:
     return _actions(*buttons)
 
 
-def _regenerate(end: Done, ref: str, locale: str) -> Sequence[Block]:
+def _regenerate(part: Part, ref: str, locale: str) -> Sequence[Block]:
     buttons = [_button(REGENERATE, say("regenerate", locale), ref)]
-    if can_continue(end):
+    if isinstance(part.end, Done) and can_continue(part.end):
         buttons.append(_button(CONTINUE, say("continue", locale), ref))
+    if offers_file(part):
+        buttons.append(_button(FILE, say("as_file", locale), ref))
     options = [{"text": _text(say(f"menu_{word}", locale)), "value": word} for word in MENU_WORDS]
     return [*buttons, {"type": "overflow", "action_id": MENU, "options": options}]
 

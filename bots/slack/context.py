@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import structlog
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
-from bots.actions import Actions, Actor, Outcome
+from bots.actions import FILE_NAME, Actions, Actor, Outcome
+from bots.guide import Guide
+from bots.platform import PlatformRefused
 from bots.relay import Relay
-from bots.slack.api import SlackApi, Workspaces
+from bots.slack.api import WITHOUT_PREVIEWS, SlackApi, Workspaces
 from bots.slack.backfill import Backfill
-from bots.slack.components import Block, shortened
+from bots.slack.components import Block, escape, shortened
+from bots.slack.convert import NOTICE_METADATA
 from bots.slack.platform import SlackPlatform
+from bots.slack.rate_limits import POST
 from bots.slack.settings import SlackSettings
 from bots.slack.users import Users
-from bots.strings import say
+from bots.strings import about, say
 from core.ports import History
 from core.types import Bounded, ThreadKey
 
@@ -41,6 +45,7 @@ class Context:
     api: SlackApi
     backfill: Backfill
     settings: SlackSettings
+    guide: Guide
     second: float = 1.0
     """Shorter in tests."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -51,6 +56,27 @@ class Context:
         bot = await self.workspaces.bot(team)
         stranger = await self.users.is_stranger(bot, user, user_team)
         return Actor(user, manages=partial(self.users.is_admin, team, user), stranger=stranger)
+
+    async def sentence(self, command: str, locale: str, user: str, place: ThreadKey) -> str:
+        """The answer to help, privacy and usage for a person."""
+        actor = await self.actor(place.space, user)
+        if command == "usage":
+            return escape(await self.guide.usage(actor, place, locale))
+        bot = await self.workspaces.bot(place.space)
+        said = about(
+            "help_slack" if command == "help" else command,
+            locale,
+            escape(await self.relay.model_hosts(place)),
+            name=bot.name,
+            model=escape(await self.guide.model(place)),
+            mention=f"@{bot.name}",
+            days=f"{self.settings.retention_days:g}",
+        )
+        if command != "help":
+            return said
+        admins = say("help_admins", locale, commands="`config`, `audit`")
+        lines = await self.guide.help(actor, place, locale, admins)
+        return "\n".join((said, *map(escape, lines)))
 
     async def refusal(self, key: ThreadKey, user: str, user_team: str = "") -> str | None:
         """None for a person who may use the bot there; else the refusal, perhaps empty."""
@@ -114,6 +140,35 @@ class Context:
         sentence = outcome.sentence(await self.users.locale(key.space, user))
         if sentence:
             await self.send_privately(key, user, sentence)
+
+    async def send_file(self, key: ThreadKey, user: str, outcome: Outcome) -> None:
+        """Send what came of an action as a file, where only the person sees it: Slack shows a file
+        to everybody in a channel, so it goes to their direct messages."""
+        locale = await self.users.locale(key.space, user)
+        is_private, said = key.channel.startswith("D"), outcome.sentence(locale)
+        try:
+            direct = key if is_private else await self._say_directly(key, user, said)
+            await self.api.send_file(direct, FILE_NAME, outcome.text.encode())
+        except PlatformRefused as refusal:
+            await self.send_privately(key, user, say("file_refused", locale, reason=refusal))
+        else:
+            if not is_private:
+                await self.send_privately(key, user, say("file_is_sent", locale))
+
+    async def _say_directly(self, key: ThreadKey, user: str, text: str) -> ThreadKey:
+        """Write to a person directly: the place where that is."""
+        posted = await self._post(replace(key, channel=user, thread=""), text)
+        return replace(key, channel=str(posted["channel"]), thread="")
+
+    async def post_notice(self, key: ThreadKey, text: str) -> str:
+        """Say something of the bot's own in a channel, or in a thread; the message's ts."""
+        return str((await self._post(key, text))["ts"])
+
+    async def _post(self, place: ThreadKey, text: str) -> Any:
+        thread = place.thread or None
+        content: dict[str, Any] = {"channel": place.channel, "thread_ts": thread, "text": text}
+        notice = {"event_type": NOTICE_METADATA, "event_payload": {}}
+        return await self.api.call(POST, place, metadata=notice, **WITHOUT_PREVIEWS, **content)
 
     async def open_modal(self, team: str, trigger: str, view: Block) -> None:
         client = await self.workspaces.client(team)

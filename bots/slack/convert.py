@@ -23,7 +23,7 @@ from bots.text import without_address, without_code
 from core.types import ThreadKey, Turn
 
 Json: TypeAlias = Mapping[str, Any]
-TextCommand: TypeAlias = Literal["reset", "help", "privacy", "model", "persona", "stop"]
+TextCommand: TypeAlias = Literal["reset", "help", "privacy", "usage", "model", "persona", "stop"]
 
 PLATFORM = "slack"
 WORD_JOINER = "\u2060"
@@ -39,6 +39,8 @@ _COMMANDS: Mapping[str, TextCommand] = {
     "ヘルプ": "help",
     "privacy": "privacy",
     "プライバシー": "privacy",
+    "usage": "usage",
+    "利用状況": "usage",
     "model": "model",
     "モデル": "model",
     "persona": "persona",

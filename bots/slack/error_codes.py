@@ -24,6 +24,7 @@ TEMPORARY = frozenset(
         "external_channel_migrating",
         "fatal_error",
         "fetch_members_failed",
+        "file_update_failed",
         "hash_conflict",
         "internal_error",
         "list_record_comment_fetch_failed",
@@ -46,6 +47,7 @@ CANNOT_POST_HERE = frozenset(
         "channel_not_found",
         "channel_type_not_supported",
         "ekm_access_denied",
+        "invalid_channel",
         "is_archived",
         "is_inactive",
         "message_limit_exceeded",
@@ -139,10 +141,12 @@ ABOUT_THE_APP = frozenset(
 
 WRONG_CALL = frozenset(
     {
+        "alt_txt_too_large",
         "as_user_not_supported",
         "attachment_payload_limit_exceeded",
         "blocked_file_type",
         "cannot_provide_both_markdown_text_and_chunks",  # seen: see `streams`
+        "channels_limit_exceeded",
         "deprecated_endpoint",
         "draft_already_deleted",
         "draft_already_sent",
@@ -156,6 +160,10 @@ WRONG_CALL = frozenset(
         "file_is_deleted",
         "file_not_found",
         "file_share_limit_reached",
+        "file_type_not_allowed",
+        "file_upload_size_restricted",
+        "file_uploads_disabled",
+        "file_uploads_except_images_disabled",
         "insecure_request",
         "invalid_arg_name",
         "invalid_arguments",
@@ -201,6 +209,8 @@ WRONG_CALL = frozenset(
         "slack_connect_blocked_file_type",
         "slack_connect_clip_sharing_blocked",
         "slack_connect_file_upload_sharing_blocked",
+        "snippet_too_large",
+        "storage_limit_reached",
         "streaming_mode_mismatch",  # seen: see `streams`
         "thread_ts_not_allowed",
         "thread_ts_required",
@@ -209,6 +219,8 @@ WRONG_CALL = frozenset(
         "too_many_users",
         "unable_to_share_files",
         "unknown_method",
+        "unknown_snippet_type",
+        "unknown_subtype",
         "view_too_large",
     }
 )

@@ -54,6 +54,7 @@ from bots.slack.edits import EditHandler
 from bots.slack.manifest import SHORTCUTS
 from bots.slack.messages import MessageHandler
 from bots.slack.questions import Questions
+from bots.strings import say
 from core.errors import StoreUnavailable
 from core.ports import Outbox
 from core.types import ThreadKey
@@ -65,6 +66,7 @@ CONTROLS = (
     components.REGENERATE,
     components.CONTINUE,
     components.BEGIN,
+    components.FILE,
     components.FEEDBACK,
     *components.VOTES,
 )
@@ -137,6 +139,9 @@ class Listeners:
         if refusal is None:
             await self._commands.on_command(told)
         elif refusal:
+            if told.word.lower() in ("help", ""):
+                locale = await self._context.users.locale(told.team, told.user)
+                refusal = f"{refusal}\n{say('slack_help_refused', locale)}"
             self._context.spawn(self._context.respond(told.team, told.response_url, refusal))
 
     async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:

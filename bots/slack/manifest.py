@@ -20,6 +20,7 @@ SCOPES = (
     "chat:write",
     "commands",
     "files:read",
+    "files:write",
     "groups:history",
     "groups:read",
     "im:history",
@@ -29,12 +30,13 @@ SCOPES = (
     "users:read",
 )
 LATER_SCOPES = {
-    "channels:read": "the names of channels, for system prompts, links and summaries,",
-    "files:read": "files",
-    "groups:read": "the names of private channels, for the same,",
-    "im:read": "links to messages of channels, in direct messages,",
-    "mpim:history": "group direct messages",
-    "mpim:read": "links and summaries in group direct messages",
+    "channels:read": "the names of channels, for system prompts, links and summaries, are not read",
+    "files:read": "files are not read",
+    "files:write": "long replies are not sent as files",
+    "groups:read": "the names of private channels, for the same, are not read",
+    "im:read": "links to messages of channels, in direct messages, are not read",
+    "mpim:history": "group direct messages are not read",
+    "mpim:read": "links and summaries in group direct messages are not read",
 }
 """Scopes that apps of earlier versions lack: these work without them, in fewer places."""
 EVENTS = (
@@ -51,9 +53,11 @@ PROMPTS = ("summary", "draft", "ideas")
 ASK_SHORTCUT = "henji_ask"
 RESET_SHORTCUT = "henji_reset_thread"
 SUMMARY_SHORTCUT = "henji_summary"
+BRANCH_SHORTCUT = "henji_branch"
 SHORTCUTS = {
     ASK_SHORTCUT: "shortcut_ask",
     SUMMARY_SHORTCUT: "shortcut_summary",
+    BRANCH_SHORTCUT: "shortcut_branch",
     RESET_SHORTCUT: "shortcut_reset",
 }
 """The entries of a message's menu, and the sentences that name them."""
@@ -89,7 +93,7 @@ def _features(name: str, locale: str, events: str | None, command: str) -> dict[
     slash = {
         "command": command,
         "description": say("app_description", locale),
-        "usage_hint": "ask … | catchup … | reset | help | privacy | model | persona",
+        "usage_hint": "ask … | catchup … | usage | reset | help | privacy | model | persona",
         "should_escape": False,
     }
     return {

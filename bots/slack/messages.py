@@ -16,7 +16,7 @@ from bots.slack.components import escape
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, MessagePosted, SessionStopped, TextCommand
 from bots.slack.status import title_of
-from bots.strings import about, failure, say
+from bots.strings import failure, say
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery, Place
 from core.types import Bounded, ThreadKey, Turn
@@ -142,28 +142,14 @@ class MessageHandler:
             await self._stop_here(posted)
         elif self._first(posted, command):
             locale = await self._context.users.locale(bot.team, posted.user, posted.text)
-            sentence = await self._said(command, posted.key, locale, bot)
+            sentence = await self._said(command, posted, locale)
             self._context.spawn(self._context.send_privately(posted.key, posted.user, sentence))
 
-    async def _said(self, command: str, key: ThreadKey, locale: str, bot: Bot) -> str:
+    async def _said(self, command: str, posted: MessagePosted, locale: str) -> str:
         if command not in KINDS:
-            return await self.sentence(command, locale, bot, key)
-        shown = await self._choices.shown(key, command, locale)
+            return await self._context.sentence(command, locale, posted.user, posted.key)
+        shown = await self._choices.shown(posted.key, command, locale)
         return escape(f"{shown}\n{say('choice_where', locale)}")
-
-    async def sentence(self, command: str, locale: str, bot: Bot, place: ThreadKey) -> str:
-        """The answer to help and privacy."""
-        settings = self._context.settings
-        key = "help_slack" if command == "help" else command
-        return about(
-            key,
-            locale,
-            escape(await self._context.relay.model_hosts(place)),
-            name=bot.name,
-            model=escape(settings.job_lane),
-            mention=f"@{bot.name}",
-            days=f"{settings.retention_days:g}",
-        )
 
     async def _reset(self, posted: MessagePosted) -> None:
         actor = await self._context.actor(posted.key.space, posted.user, posted.user_team)

@@ -27,6 +27,8 @@ PER_MINUTE = {
     "users.list": 20,
     "chat.appendStream": 100,
     "chat.postEphemeral": 100,
+    "files.completeUploadExternal": 100,
+    "files.getUploadURLExternal": 100,
     "users.info": 100,
     "assistant.threads.setStatus": 600,
 }

@@ -65,7 +65,7 @@ async def check_bot_token(client: AsyncWebClient) -> str:
     if set(missing) - LATER_SCOPES.keys():
         raise OperatorError(missing_scopes(missing))
     without = [LATER_SCOPES[scope] for scope in missing]
-    return f"{' and '.join(without)} are not read: {missing_scopes(missing)}" if missing else ""
+    return f"{' and '.join(without)}: {missing_scopes(missing)}" if missing else ""
 
 
 def _not_granted(headers: Mapping[str, str]) -> Sequence[str]:

@@ -72,11 +72,16 @@ def failure(
     """
     if code not in FAILURES:
         return say("internal", locale)
-    at = f"{datetime.fromtimestamp(until, zone):%H:%M (%Z)}" if until else say("tomorrow", locale)
+    at = clock(until, zone) if until else say("tomorrow", locale)
     numbers = [int(number) for number in re.findall(r"\d+", detail)]
     if code == "too_long" and len(numbers) == 2:
         return say("too_long_by", locale, tokens=numbers[0], limit=numbers[1])
     return say(code, locale, time=at, waiting=waiting, name=detail)
+
+
+def clock(at: float, zone: tzinfo) -> str:
+    """A time of day, with its zone."""
+    return f"{datetime.fromtimestamp(at, zone):%H:%M (%Z)}"
 
 
 def file_line(read: FileRead, locale: str) -> str:
@@ -86,7 +91,7 @@ def file_line(read: FileRead, locale: str) -> str:
     return say(key, locale, name=read.name, tokens=read.tokens, whole=read.whole)
 
 
-_VALUE, _ENDS = re.compile(r"\{\w+\}"), (".", "!", "?", "…", "。", "！", "？", "）", ")")
+_VALUE, _ENDS = re.compile(r"\{\w+(?::[^}]*)?\}"), (".", "!", "?", "…", "。", "！", "？", "）", ")")
 _JAPANESE = re.compile(
     r"[\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff々]"  # hiragana, kanji
     r"|[\u30a1-\u30fa][\u30a1-\u30faー]"  # two katakana: one alone may be a face's, as in (ツ)
@@ -110,16 +115,21 @@ def locale_for(setting: str, told: str = "", text: str = "") -> str:
 
 @functools.cache
 def _own_sentences() -> re.Pattern[str]:
-    """A pattern of every sentence in both languages, with any values. Labels are left out."""
-    texts = {text for sentences in _SENTENCES.values() for text in sentences.values()}
+    """A pattern of every sentence in both languages, and of its lines, with any values. Labels are
+    left out."""
+    whole = {text for sentences in _SENTENCES.values() for text in sentences.values()}
+    texts = whole | {line for text in whole for line in text.splitlines()}
     sentences = [text for text in texts if text.endswith(_ENDS) and len(_VALUE.sub("", text)) > 8]
     patterns = (".+?".join(map(re.escape, _VALUE.split(text))) for text in sentences)
     return re.compile("|".join(patterns), re.DOTALL)
 
 
 def is_own_sentence(text: str) -> bool:
-    """Whether a text is one of the bot's sentences, not written by a model."""
-    return len(text) < 2000 and _own_sentences().fullmatch(text) is not None
+    """Whether a text consists of the bot's sentences, and was not written by a model."""
+    if len(text) > 2000 or not text.strip():
+        return False
+    own = _own_sentences()
+    return bool(own.fullmatch(text)) or all(map(own.fullmatch, filter(None, text.splitlines())))
 
 
 def language(locale: str) -> Locale:

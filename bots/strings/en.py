@@ -100,6 +100,11 @@ ENGLISH: Final[dict[str, str]] = {
     "regenerate": "Regenerate",
     "continue": "Continue",
     "begin": "Read the beginning",
+    "as_file": "As a file",
+    "file_is_there": "The whole reply, as one file:",
+    "file_is_sent": "The whole reply is in your direct messages with me, as one file.",
+    "file_gone_by_now": "That reply is not remembered any more, so there is no file of it.",
+    "file_refused": "The platform did not take the file ({reason}).",
     "good": "Good answer",
     "bad": "Bad answer",
     "menu_help": "Help",
@@ -144,8 +149,8 @@ ENGLISH: Final[dict[str, str]] = {
         "• “{mention} privacy”: what I remember. “{mention} model”: what answers here."
     ),
     "help_command": (
-        "`{command} ask …`, `{command} reset`, `{command} privacy`, "
-        "`{command} model`, `{command} persona`"
+        "`{command} ask …`, `{command} catchup`, `{command} usage`, `{command} reset`, "
+        "`{command} privacy`, `{command} model`, `{command} persona`"
     ),
     "usage_command": "Write `{command} ask` and your question, or `{command} help`.",
     "privacy": (
@@ -165,6 +170,59 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "opted_in": "From now on, replies to you may be kept to train a model, where admins want it.",
     "model": "The model that answers here is {model}.",
+    # What is left, and help that fits
+    "usage_head": "What was used today:",
+    "usage_person": "you, here",
+    "usage_all": "you, in all places",
+    "usage_channel": "this channel, everybody",
+    "usage_messages": "messages",
+    "usage_tokens": "tokens",
+    "usage_limited": "• {what} ({whose}): {used:,} of {most:,} used, {left:,} left.",
+    "usage_free": "• {what} ({whose}): {used:,} used, without a limit.",
+    "usage_again": "It starts again at {time}.",
+    "guide_reads": (
+        "• I read about {pages} pages in one go ({tokens:,} tokens), with what was said before."
+    ),
+    "guide_reads_page": (
+        "• I read about one page in one go ({tokens:,} tokens), with what was said before."
+    ),
+    "guide_files": "• I read text files: up to {files} in a message, and {size} KB together.",
+    "guide_blind": "• I cannot see images, PDFs, office documents or web pages: only their names.",
+    "guide_remembers": (
+        "• I remember a conversation for {days} days after its last message, as far back as I read."
+    ),
+    "guide_choices": "• You can choose who answers in a conversation: {names}.",
+    "guide_left": "• You have left today: {left}. It starts again at {time}.",
+    "guide_examples": "Here are three examples of what to ask me.",
+    "example_explain": "• Explain in three sentences what a reverse proxy does.",
+    "example_write": "• Write a friendly message that moves our meeting to Friday.",
+    "example_plan": "• What should I pack for two days in Kyoto in winter?",
+    "slack_help_refused": "You can still have everything that you said forgotten, on my home page.",
+    "discord_help_refused": "With `/privacy` you can see, export and delete what is kept of you.",
+    "help_admins": "• As an admin, you also have {commands}.",
+    "cmd_usage": "usage",
+    "cmd_usage_about": "What you have used today, what is left, and when it starts again",
+    "menu_usage": "What I have left today",
+    # Continue from here
+    "branch_opened": "{person} continues from {link} in this thread.",
+    "branch_link": "an earlier message",
+    "branch_how": "Mention me in your first message here: {mention}.",
+    "branch_done": "I remember that conversation up to the message that you chose.",
+    "branch_evicted": (
+        "I remember that conversation up to the message that you chose, but its oldest messages no "
+        "longer fit, so they are not in my memory."
+    ),
+    "branch_told": "The conversation goes on here: {link}",
+    "branch_gone": ("That message is not in my memory, or not yet, so I cannot continue from it."),
+    "branch_full": "There are too many continuations of this conversation already.",
+    "branch_private": (
+        "Others could read the new thread, but not this conversation, so I cannot go on there."
+    ),
+    "branch_not_here": "I cannot open a thread here.",
+    "shortcut_branch": "Continue from here",
+    "shortcut_branch_about": "Go on in a new thread that remembers all up to a message",
+    "cmd_menu_branch": "Continue from here",
+    "cmd_menu_branch_about": "Go on in a new thread that remembers all up to a message",
     # Catch me up
     "catchup_prompt": (
         "Below is a conversation, one numbered message a line. Summarise it in a few short points: "
@@ -270,7 +328,6 @@ ENGLISH: Final[dict[str, str]] = {
     "home_what": "A chat bot that our team hosts itself: it answers in threads, as it writes.",
     "home_model": "Model: {model}",
     "home_host": "The model’s server at {host} is sent what you ask me.",
-    "home_memory": "Memory: {days} days after a conversation's last message.",
     "home_forget": "Forget everything I said",
     "home_admin": "For admins",
     "home_reset_channel": "Reset a channel",
@@ -353,6 +410,7 @@ ENGLISH: Final[dict[str, str]] = {
         "• Mention me in a channel or a thread, or write to me directly.\n"
         "• `/stop`, `/regenerate` and `/reset` are about the conversation "
         "that you are in.\n"
+        "• `/catchup`: a summary for you alone. `/usage`: what you have left today.\n"
         "• `/privacy`: what I remember of you."
     ),
     "chat_opened": "A conversation with {person}: write in the thread below.",
@@ -405,6 +463,7 @@ ENGLISH: Final[dict[str, str]] = {
         "/beginning answer the beginning of a message that was too long\n"
         "/reset     forget this conversation\n"
         "/history   show what is remembered of it\n"
+        "/usage     show what was used today\n"
         "/help      show this\n"
         "Ctrl-C stops a reply; twice, or Ctrl-D, it leaves."
     ),

@@ -97,6 +97,11 @@ JAPANESE: Final[dict[str, str]] = {
     "regenerate": "書き直す",
     "continue": "続ける",
     "begin": "はじめの部分を読む",
+    "as_file": "ファイルで受け取る",
+    "file_is_there": "返事の全文です(一つのファイル):",
+    "file_is_sent": "返事の全文を一つのファイルにして、ダイレクトメッセージでお送りしました。",
+    "file_gone_by_now": "その返事はもう記憶にないため、ファイルにできません。",
+    "file_refused": "ファイルを送れませんでした({reason})。",
     "good": "良い回答",
     "bad": "良くない回答",
     "menu_help": "使い方",
@@ -145,8 +150,8 @@ JAPANESE: Final[dict[str, str]] = {
         "• 「{mention} privacy」: 記憶の内容。「{mention} model」: 答えているモデル。"
     ),
     "help_command": (
-        "`{command} ask …`・`{command} reset`・`{command} privacy`・"
-        "`{command} model`・`{command} persona`"
+        "`{command} ask …`・`{command} catchup`・`{command} usage`・`{command} reset`・"
+        "`{command} privacy`・`{command} model`・`{command} persona`"
     ),
     "usage_command": "`{command} ask` に続けて質問を書くか、`{command} help` をお試しください。",
     "privacy": (
@@ -169,6 +174,61 @@ JAPANESE: Final[dict[str, str]] = {
         "今後、管理者が有効にした場所では、あなたへの返事を学習のために保存することがあります。"
     ),
     "model": "ここで答えているモデルは {model} です。",
+    # What is left, and help that fits
+    "usage_head": "今日の利用状況:",
+    "usage_person": "あなた(ここ)",
+    "usage_all": "あなた(すべての場所)",
+    "usage_channel": "このチャンネル全体",
+    "usage_messages": "メッセージ",
+    "usage_tokens": "トークン",
+    "usage_limited": "• {what}({whose}): {most:,} のうち {used:,} を使い、残りは {left:,} です。",
+    "usage_free": "• {what}({whose}): {used:,} を使いました。上限はありません。",
+    "usage_again": "次は {time} に始まります。",
+    "guide_reads": (
+        "• 一度に読めるのは、それまでの会話を含めて約{pages}ページ({tokens:,}トークン)です。"
+    ),
+    "guide_reads_page": (
+        "• 一度に読めるのは、それまでの会話を含めて約1ページ({tokens:,}トークン)です。"
+    ),
+    "guide_files": (
+        "• テキストファイルを読めます。一つのメッセージに{files}個、合わせて{size} KBまでです。"
+    ),
+    "guide_blind": "• 画像、PDF、オフィス文書、ウェブページは読めません。分かるのは名前だけです。",
+    "guide_remembers": "• 会話は、最後のメッセージから{days}日間、読める長さの分だけ記憶します。",
+    "guide_choices": "• 会話ごとに、答えるものを選べます: {names}。",
+    "guide_left": "• 今日の残りは {left} です。次は {time} に始まります。",
+    "guide_examples": "聞き方の例を三つ挙げます。",
+    "example_explain": "• リバースプロキシの働きを、三文で説明してください。",
+    "example_write": "• 会議を金曜日に変更したいという、丁寧な文面を書いてください。",
+    "example_plan": "• 冬の京都に二日間行きます。何を持っていけばよいですか?",
+    "slack_help_refused": "ホームページから、あなたの発言をすべて忘れさせることはできます。",
+    "discord_help_refused": (
+        "`/プライバシー` で、あなたについての記憶の表示・書き出し・消去ができます。"
+    ),
+    "help_admins": "• 管理者は {commands} も使えます。",
+    "cmd_usage": "利用状況",
+    "cmd_usage_about": "今日使った量と残り、次に始まる時刻を表示します",
+    "menu_usage": "今日の残り",
+    # Continue from here
+    "branch_opened": "{person} さんが、{link}からの続きをこのスレッドで始めます。",
+    "branch_link": "前のメッセージ",
+    "branch_how": "最初のメッセージではメンションしてください: {mention}。",
+    "branch_done": "選ばれたメッセージまでの会話を覚えています。",
+    "branch_evicted": (
+        "選ばれたメッセージまでの会話を覚えています。ただし、いちばん古いメッセージは読める長さを"
+        "超えたため、記憶にありません。"
+    ),
+    "branch_told": "会話の続きはこちらです: {link}",
+    "branch_gone": "そのメッセージは記憶にない(またはまだ書いている)ため、続きを始められません。",
+    "branch_full": "この会話の続きは、すでに上限まで作られています。",
+    "branch_private": (
+        "新しいスレッドは、この会話を読めない人にも見えるため、続きを始められません。"
+    ),
+    "branch_not_here": "ここではスレッドを開けません。",
+    "shortcut_branch": "ここから続ける",
+    "shortcut_branch_about": "メッセージまでの会話を覚えた、新しいスレッドで続けます",
+    "cmd_menu_branch": "ここから続ける",
+    "cmd_menu_branch_about": "メッセージまでの会話を覚えた、新しいスレッドで続けます",
     # Catch me up
     "catchup_prompt": (
         "以下は会話です。一行に一つ、番号付きのメッセージがあります。決まったこと、未解決の質問、"
@@ -269,7 +329,6 @@ JAPANESE: Final[dict[str, str]] = {
     "home_what": "自分たちで運用するチャットボットです。スレッドで、書きながら返事をします。",
     "home_model": "モデル: {model}",
     "home_host": "質問は、{host} にあるモデルのサーバーへ送られます。",
-    "home_memory": "記憶: 会話の最後のメッセージから {days} 日間。",
     "home_forget": "私の発言をすべて忘れる",
     "home_admin": "管理者向け",
     "home_reset_channel": "チャンネルをリセット",
@@ -351,6 +410,7 @@ JAPANESE: Final[dict[str, str]] = {
         "\n"
         "• `/停止`・`/書き直し`・`/リセット` は、今いる会話が対象です。"
         "\n"
+        "• `/要約`: あなただけへの要約。`/利用状況`: 今日の残り。\n"
         "• `/プライバシー`: あなたについて記憶していること。"
     ),
     "chat_opened": "{person} さんとの会話です。下のスレッドに書いてください。",
@@ -406,6 +466,7 @@ JAPANESE: Final[dict[str, str]] = {
         "/beginning 長すぎたメッセージのはじめの部分に答える\n"
         "/reset     この会話を忘れる\n"
         "/history   覚えている内容を表示する\n"
+        "/usage     今日の利用状況を表示する\n"
         "/help      この説明を表示する\n"
         "Ctrl-C で返事を止め、2回押すか Ctrl-D で終了します。"
     ),

@@ -69,4 +69,5 @@ end
 if A.reach ~= '' then call('HSET', K('thread', T), 'reach', A.reach) end
 schedule(T, nil, meta)
 touch_thread(T, 'turns', 'history', 'counts')
+renew_branches(T, meta.ancestors)
 return 'ok'

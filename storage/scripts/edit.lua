@@ -1,6 +1,7 @@
 -- Changes the stored turn of an edited message: its words, and its files if the edit names them. The
--- newest question is answered again, in the place of its reply. Returns outcome, job, position, code,
--- 0, until, and whether new files must be read.
+-- newest question is answered again, in the place of its reply, unless the thread has only a copy of
+-- the message (`copied`). Returns outcome, job, position, code, 0, until, and whether new files must be
+-- read.
 
 local T, id = A.thread, A.turn
 local meta = load_thread(T)
@@ -68,16 +69,19 @@ local function ask_again(kept)
 end
 
 -- for a later copy of the message: with earlier messages, or after a reset
-local key = K('edited', T .. ' ' .. id)
-local before = call('GET', key)
-if not (before and is_stale(decoded(before).revision)) then
+local function keep_for_later()
+  local key = K('edited', T .. ' ' .. id)
+  local before = call('GET', key)
+  if before and is_stale(decoded(before).revision) then return end
   call('SET', key, cjson.encode({ text = A.text, revision = A.revision }), 'PX', LIFE.edited)
   call('SADD', K('edits', T), id)
   touch('edits', T)
 end
+
+if not A.copied then keep_for_later() end
 if not record then -- it is no longer in the history, but may be in samples
   if meta then drop_kept_of_turn(T, id) end
-  local kept = meta and aside(T, id)
+  local kept = meta and not A.copied and aside(T, id)
   return kept and ask_again(kept) or { 'ignored', '', 0, '', 0 }
 end
 
@@ -151,7 +155,8 @@ end
 local score = tonumber(call('ZSCORE', K('history', T), id) or -1)
 local reply = call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)[1]
 local newest = call('ZREVRANGE', K('history', T), 0, 0)[1]
-if score < 0 or not reply or reply ~= newest or call('ZCARD', K('jobs', T)) > 0 then
+local is_newest = score >= 0 and reply and reply == newest and call('ZCARD', K('jobs', T)) == 0
+if A.copied or not is_newest then
   if spoilt then reveal(T, spoilt, duel) end
   return { 'kept', '', 0, '', 0, 0, to_read }
 end

@@ -1,5 +1,5 @@
 -- Forgets a person in this bucket, a few threads at a time: their turns with the replies to them, and
--- their jobs, with all records. Returns the number of turns forgotten, and how much is left.
+-- their jobs, with all records and counts. Returns the number of turns forgotten, and how much is left.
 
 local who = A.space .. ':' .. A.author
 add_mark('person ' .. who)
@@ -81,5 +81,6 @@ for _, T in ipairs(call('ZRANGE', K('person', who), 0, A.most - 1)) do
 end
 if forgotten > 0 then rewrite_later() end
 local left = call('ZCARD', K('person', who)) + call('ZCARD', K('asked', who))
+if A.first or left == 0 then forget_usage(A.space, A.author) end
 if left == 0 then call('HDEL', K('purges'), 'person ' .. who) end
 return { forgotten, left }

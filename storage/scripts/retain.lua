@@ -27,6 +27,8 @@ for _, row in ipairs(A.threads) do
       'kept' }) do
       live(name, T)
     end
+    retentions[T] = left
+    renew_branches(T, call('HGET', K('thread', T), 'ancestors') or '')
     changed = changed + 1
   end
 end

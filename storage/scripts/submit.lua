@@ -95,17 +95,9 @@ local function join(J, job)
   end
   if A.quota and job.day then
     call('HINCRBY', K('job', J), 'messages', 1)
-    add_usage(T, job.day, A.author, 'messages', 1)
+    add_usage(T, job, 'messages', 1)
   end
   return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
-end
-
-local function begin()
-  -- above all versions of an expired thread of this name: its readers must read everything
-  local meta = { state = 'idle', running = '', gen = now, epoch = 0, version = now, floor = now,
-    era = era_of(T) }
-  call('HSET', K('thread', T), unpack(list_of(meta)))
-  return meta
 end
 
 -- A person gets a refusal once in a while in each place: a flood gets one sentence.
@@ -142,7 +134,7 @@ if code then
   return { 'refused', J, tonumber(detail) or 0, code, 0, til or 0 }
 end
 local waits = not meta and A.backfill_ms > 0
-meta = meta or begin()
+meta = meta or begin_thread(T)
 -- the retention of its place may have changed
 if A.keep_ms ~= (tonumber(meta.retention) or 0) then
   if A.keep_ms > 0 then

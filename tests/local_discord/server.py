@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from bots.strings import say
 from tests.local_discord import payloads as p
 from tests.local_discord.gateway import (
     DIRECT_MESSAGES,
@@ -23,6 +24,7 @@ from tests.local_discord.rest import Request, Rest, Trouble
 from tests.local_discord.world import Interaction, World
 
 TOKEN = "a-token-of-the-local-discord"
+LOCALES = ("en", "ja")
 CONTENT_FLAG = 1 << 19
 """An application's flag: Message Content is granted (limited, below 100 guilds)."""
 
@@ -86,8 +88,9 @@ class LocalDiscord:
         return happened()
 
     def replies(self, channel: str) -> Sequence[p.Payload]:
-        """The bot's public messages in a channel."""
-        return [m for m in self.world.visible(channel) if m["author"]["id"] == p.BOT_ID]
+        """The bot's public messages in a channel; without the help that begins a direct one."""
+        own = [m for m in self.world.visible(channel) if m["author"]["id"] == p.BOT_ID]
+        return [m for m in own if not any(say("guide_blind", to) in m["content"] for to in LOCALES)]
 
     def sent(self, kind: str, status: int = 200) -> Sequence[Request]:
         return [r for r in self.rest.requests if r.kind == kind and r.status == status]

@@ -18,6 +18,7 @@ from bots.discord.bot import new_context
 from bots.discord.client import HenjiClient
 from bots.discord.context import Context
 from bots.discord.rate_limits import RateLimiter
+from bots.guide import Guide
 from bots.relay import Relay, RelaySettings
 from bots.summaries import Summarizer
 from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
@@ -128,7 +129,10 @@ async def a_story(
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
     actions = Actions(apart, stores.history, stores.deliveries, stores.feedback, stores.preferences)
     summarizer = Summarizer(apart, actions, stores.history)
-    context = replace(context, relay=apart, actions=actions, summarizer=summarizer)
+    guide = Guide(apart, actions, behaviour.retention_days)
+    more: dict[str, Any] = {"relay": apart, "actions": actions, "guide": guide}
+    more["summarizer"] = summarizer
+    context = replace(context, **more)
     client.serve(context)
     stop = asyncio.Event()
     intents = discord.Intents.all() if reads else discord.Intents.default()

@@ -143,8 +143,9 @@ class SlackDeployment:
         audit, cores = RedisAudit(self.store()), self.stores().queue.cores
         access = Access(self.rulebook, audit, self.policy, cores)
         process_settings = RelaySettings(
-            LANE, name, lease=self.lease, take_over=0.1, positions=0.1, drain=0.5, access=access
-        )
+            LANE, name, lease=self.lease, take_over=0.1, positions=0.1, drain=0.5, access=access,
+            zone=self.policy.zone,
+        )  # fmt: skip
         settings, budget = SlackSettings(**self._settings()), RateLimiter(self.minute)
         return asyncio.create_task(
             serve(settings, self.stores().of_a_platform(), process_settings, stop, budget)

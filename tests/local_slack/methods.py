@@ -324,6 +324,36 @@ class Methods:
             self.workspace.violations += faults
             raise Refused("invalid_arguments", message="; ".join(faults))
 
+    # -- files --------------------------------------------------------------------------------
+
+    def do_files_getUploadURLExternal(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        ident, length = self.workspace.serial("F"), int(arguments["length"])
+        if not length:
+            raise Refused("missing_argument")
+        self.workspace.promised[ident] = (arguments["filename"], length)
+        return {"file_id": ident, "upload_url": f"{self.workspace.url}/upload/{ident}"}
+
+    def do_files_completeUploadExternal(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
+        """`channel_id` takes no person's id (github slackapi/bolt-js issue 2115)."""
+        channel, root = str(arguments.get("channel_id", "")), arguments.get("thread_ts")
+        if not channel.startswith(("C", "D", "G")):
+            raise Refused("invalid_arguments")
+        if channel in self.workspace.without_app:
+            raise Refused("not_in_channel")
+        shared = [
+            {"id": one["id"], "name": self.workspace.promised[one["id"]][0], "mode": "hosted"}
+            for one in arguments["files"]
+            if one["id"] in self.workspace.files
+        ]
+        if not shared:
+            raise Refused("file_not_found")
+        message = Message(
+            channel, self.workspace.next_ts(), app.bot_user, "", root, bot_id=app.bot_id
+        )
+        message.files, message.unfurl = shared, False
+        self._add(message)
+        return {"files": shared}
+
     # -- reading ------------------------------------------------------------------------------
 
     def do_auth_test(self, arguments: Json, app: Installation) -> Json:

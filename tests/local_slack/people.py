@@ -52,7 +52,7 @@ class LocalSlack:
         site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        self.url = self.workspace.url = f"http://{host}:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

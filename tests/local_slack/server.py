@@ -232,6 +232,17 @@ class WebApi:
         self.workspace.downloads.append((request.path, str(answer.status)))
         return answer
 
+    async def take_file(self, request: web.Request) -> web.Response:
+        """The bytes of a file, at the address that was given for it."""
+        ident = request.match_info["file"]
+        if ident not in self.workspace.promised:
+            return web.Response(status=404)
+        content = await request.read()
+        if len(content) != self.workspace.promised[ident][1]:
+            self.workspace.violations.append(f"a file of {len(content)} bytes, not as announced")
+        self.workspace.files[ident] = content
+        return web.Response(text=f"OK - {len(content)}")
+
     async def respond(self, request: web.Request) -> web.Response:
         """A response_url: good for five answers."""
         body: Json = await request.json()
@@ -260,7 +271,7 @@ async def merged_arguments(request: web.Request) -> Json:
 
 
 def _read(name: str, value: str) -> Any:
-    structured = {"blocks", "metadata", "view", "chunks", "attachments", "prompts"}
+    structured = {"blocks", "metadata", "view", "chunks", "attachments", "prompts", "files"}
     return json.loads(value) if name in structured | {"loading_messages"} else value
 
 
@@ -270,5 +281,6 @@ def application(api: WebApi) -> web.Application:
     app.router.add_route("*", "/api/{method}", api.handle)
     app.router.add_get("/link", api.delivery.socket)
     app.router.add_post("/response/{id}", api.respond)
+    app.router.add_post("/upload/{file}", api.take_file)
     app.router.add_get("/files-pri/{file}/{name:.*}", api.give_file)
     return app

@@ -112,6 +112,17 @@ RULES: dict[str, Rule] = {
     "conversations.members": Rule(
         {"channel": str, "cursor": str, "limit": _NUMBER}, ("channel",), "channels:read", 4
     ),
+    "files.getUploadURLExternal": Rule(
+        {"filename": str, "length": _NUMBER, "alt_txt": str, "snippet_type": str},
+        ("filename", "length"),
+        "files:write",
+    ),
+    "files.completeUploadExternal": Rule(
+        {"files": list, "channel_id": str, "channels": str, "initial_comment": str}
+        | {"thread_ts": str, "blocks": str, "username": str, "icon_emoji": str, "icon_url": str},
+        ("files",),
+        "files:write",
+    ),
     "users.list": Rule(
         {"cursor": str, "limit": _NUMBER, "include_locale": _FLAG, "team_id": str},
         (),

@@ -20,6 +20,7 @@ EVERY_SCOPE = frozenset(
         "chat:write",
         "commands",
         "files:read",
+        "files:write",
         "groups:history",
         "groups:read",
         "im:history",
@@ -168,6 +169,10 @@ class Workspace:
         self.without_answer: set[str] = set()
         """Methods whose calls get no answer and have no effect."""
         self.violations: list[str] = []
+        self.url = ""
+        """Where the local Slack is."""
+        self.promised: dict[str, tuple[str, int]] = {}
+        """The name and the length of each file that an app has announced, by its id."""
         self.files: dict[str, bytes] = {}
         """Uploads by the file's id."""
         self.downloads: list[tuple[str, str]] = []

@@ -43,7 +43,7 @@ local function open_job(T, J, job, meta, later)
   job.arrival, job.at = call('INCR', K('arrivals')), now
   if A.quota then
     job.day, job.messages = today(), A.uncounted and 0 or 1
-    add_usage(T, job.day, job.author, 'messages', job.messages)
+    add_usage(T, job, 'messages', job.messages)
   end
   open_delivery(T, J, job)
   job.note = nil -- only the delivery may contain secrets that can post

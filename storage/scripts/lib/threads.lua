@@ -60,6 +60,24 @@ local function era_of(T)
   return (resets[1] or '0') .. '.' .. (resets[2] or '0')
 end
 
+-- A new thread's numbers: above all those of a thread of this name that has expired, so that whoever
+-- knew that one reads all of this one.
+local function begin_thread(T)
+  local meta = { state = 'idle', running = '', gen = now, epoch = 0, version = now, floor = now,
+    era = era_of(T) }
+  call('HSET', K('thread', T), unpack(list_of(meta)))
+  return meta
+end
+
+-- Keeps the lists by which edits and deletions find a branch as long as the branch itself.
+local function renew_branches(T, ancestors)
+  for _, ancestor in ipairs(split(ancestors or '', '\n')) do
+    if call('PTTL', K('branches', ancestor)) < retention_of(T) then
+      call('PEXPIRE', K('branches', ancestor), retention_of(T))
+    end
+  end
+end
+
 -- Reads a thread, after applying any reset of its channel or space since the last time. Returns its
 -- numbers, or nil if there is no such thread; and the number of turns forgotten.
 local function load_thread(T)
