@@ -170,6 +170,8 @@ _HALF_WIDTH = re.compile("[\uff61-\uff9f]")
 _JAPANESE = ("cp932", "euc_jp")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # but ESC: logs have colours
 _COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
+_MAIL = re.compile(rb"\x1b\$[@B]")
+"""What begins Japanese in a mail's encoding, ISO-2022-JP: else it is ASCII that means nothing."""
 
 
 def text_of(file: File, content: bytes) -> ReadFile:
@@ -200,6 +202,8 @@ def _decodings(content: bytes) -> Iterable[str]:
     """The decoded text of a file's content, if exactly one encoding fits."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return filter(None, [_decode_strictly(content, "utf-16")])
+    if _MAIL.search(content):
+        return filter(None, [_decode_strictly(content, "iso2022_jp")])
     text = _decode_strictly(content, "utf-8-sig")
     if text is not None:
         return [text]

@@ -76,8 +76,7 @@ class Opened:
         if self.fence is None:
             return f"{self.quote}{spoiler}"
         quote = "" if self.fence.indent.startswith(">") else self.quote
-        inside = self.quote if self.quote == QUOTE else ""
-        return f"{quote}{spoiler}{self.fence.opening}\n{inside}"
+        return f"{quote}{spoiler}{self.fence.opening}\n"
 
     @property
     def without_info(self) -> Opened:
@@ -177,6 +176,8 @@ def split(text: str, limit: int, length_of: LengthOf = len) -> list[str]:
         if body:
             parts.append(after.close(head + body))
         rest, fence = _rest_after(rest[cut.at :], cut)
+        if fence is not None and after.quote == QUOTE:  # within a line of quoted code
+            rest = QUOTE + rest
         opened = replace(after, fence=fence)
     return parts
 
@@ -262,6 +263,7 @@ def _opened_at(rest: str, cut: Cut, before: Opened) -> Opened:
         return Opened(cut.fence, QUOTE_ALL, spoiler)
     start = rest.rfind("\n", 0, cut.at) + 1
     in_quote = rest.startswith(">", start) or (start == 0 and before.quote == QUOTE)
+    in_quote = in_quote and (cut.fence is None or cut.fence.indent.startswith(">"))  # or it is code
     return Opened(cut.fence, QUOTE if start < cut.at and in_quote else "", spoiler)
 
 

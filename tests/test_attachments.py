@@ -15,7 +15,7 @@ from core.types import Turn
 from tests import dialogues
 
 NOTE = "会議は三時からです。\n持ち物はノートだけ。\n"
-ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "shift_jis", "cp932", "euc_jp")
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "shift_jis", "cp932", "euc_jp", "iso2022_jp")
 
 
 def asked(text: str = "Summarise this") -> Turn:

@@ -274,3 +274,11 @@ def test_no_message_ends_behind_the_mark_of_a_quote() -> None:
     parts = split("> a **b** c\n> ```" + "l" * 45 + "\n" + "> x = 1\n" * 9 + "> ```", 100)
     assert not any(part.endswith(("\n>", "\n> ")) for part in parts)
     assert all(line.startswith(">") for part in parts for line in part.split("\n"))
+
+
+def test_a_long_line_of_code_goes_on_in_its_quote_or_out_of_one() -> None:
+    parts = split("> ```py\n> " + "x" * 300 + "\n> y\n> ```", 100)
+    assert all(line.startswith("> ") for part in parts for line in part.split("\n"))
+    assert all(part.startswith("> ```py\n") and part.endswith("\n> ```") for part in parts)
+    parts = split("```\n> " + "x" * 300 + "\ny\n```", 100)
+    assert all(part.startswith("```\n") and part.endswith("\n```") for part in parts)
