@@ -197,7 +197,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> bool:
 def _measure(settings: Settings, worker: Worker) -> None:
     worker.measure()
     if settings.engine == "torch":
-        from core.engine.torch.block_manager import gpu_memory
+        from core.engine.torch.device_memory import gpu_memory
         from core.models.weights import choose_device
 
         if memory := gpu_memory(choose_device(settings.device)):

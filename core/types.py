@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote
 
 Role: TypeAlias = Literal["user", "assistant"]
@@ -101,6 +102,16 @@ class Turn:
     needs that."""
     quoted: bool = False
     """Not said in this thread, but quoted by the next turn."""
+
+
+def read_messages(messages: Sequence[Mapping[str, str]]) -> tuple[str | None, tuple[Turn, ...]]:
+    """The system prompt, if there is one, and the turns of ``{"role", "content"}`` messages."""
+    is_system = messages[0]["role"] == "system"
+    turns = (
+        Turn(str(place), cast("Role", message["role"]), "", message["content"], 0.0)
+        for place, message in enumerate(messages[is_system:])
+    )
+    return messages[0]["content"] if is_system else None, tuple(turns)
 
 
 @dataclass(frozen=True, slots=True)

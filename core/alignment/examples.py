@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from core.alignment import Method
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, TurnTooLong
 from core.models.manifest import digest_of_words, sha256
-from core.types import Role, Turn
+from core.types import Turn, read_messages
 
 COLUMNS: dict[Method, tuple[str, ...]] = {
     "sft": ("completion",),
@@ -147,18 +147,13 @@ class _Line:
         return columns
 
     def _prompt(self, row: Mapping[str, Any]) -> tuple[str | None, tuple[Turn, ...]]:
-        messages = self._messages(row, "prompt")
-        system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
-        for message in messages:
-            if message["role"] not in ("user", "assistant"):
-                raise self._wrong(f"has a {message['role']} where a user or an assistant speaks")
-        if not messages or messages[-1]["role"] != "user":
+        system, turns = read_messages(self._messages(row, "prompt"))
+        for turn in turns:
+            if turn.role not in ("user", "assistant"):
+                raise self._wrong(f"has a {turn.role} where a user or an assistant speaks")
+        if not turns or turns[-1].role != "user":
             raise self._wrong("has a prompt that does not end with what a user said")
-        turns = (
-            Turn(str(place), cast("Role", message["role"]), "", message["content"], 0.0)
-            for place, message in enumerate(messages)
-        )
-        return system, tuple(turns)
+        return system, turns
 
     def _reply(self, row: Mapping[str, Any], column: str) -> str:
         messages = self._messages(row, column)

@@ -10,14 +10,14 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from core.dialogue import Dialogue
 from core.engine_types import GenerationRequest
 from core.errors import TurnTooLong, UsageError
 from core.evaluation.counting import Side
 from core.ports import Engine
-from core.types import FinishReason, Job, Role, Turn
+from core.types import FinishReason, Job, Turn, read_messages
 
 Language: TypeAlias = Literal["ja", "en"]
 
@@ -172,33 +172,27 @@ def _prompt(line: _Line) -> Prompt:
     category = line.fields.get("category") or ""
     if not isinstance(category, str):
         raise line.wrong("its category is not text")
-    said = _said(line)
-    system = said.pop(0)[1] if said[0][0] == "system" else None
-    for role, text in said:
-        if role not in ("user", "assistant"):
+    system, turns = read_messages(_messages(line))
+    for turn in turns:
+        if turn.role not in ("user", "assistant"):
             raise line.wrong(
-                f"a role is {role!r}; user and assistant are known, system comes first"
+                f"a role is {turn.role!r}; user and assistant are known, system comes first"
             )
-        _check_text(line, text)
-    if not said or said[-1][0] != "user":
+        _check_text(line, turn.text)
+    if not turns or turns[-1].role != "user":
         raise line.wrong("its last message is not a user's: there is nothing to answer")
-    turns = tuple(
-        Turn(str(place), cast("Role", role), "", text, 0.0)
-        for place, (role, text) in enumerate(said)
-    )
     return Prompt(line.id, turns, system, category)
 
 
-def _said(line: _Line) -> list[tuple[str, str]]:
-    """The (role, text) of each message of a line."""
+def _messages(line: _Line) -> list[dict[str, str]]:
     given = [line.fields[key] for key in ("prompt", "messages", "turns") if key in line.fields]
     if len(given) != 1:
         raise line.wrong("one of prompt, messages and turns is expected")
     match given[0]:
         case str(text):
-            return [("user", text)]
+            return [{"role": "user", "content": text}]
         case [str(text)] if "turns" in line.fields:
-            return [("user", text)]
+            return [{"role": "user", "content": text}]
         case [str(), *_] if "turns" in line.fields:
             raise line.wrong("it has several turns, and their answers are not here: use messages")
         case [_, *_] as messages:
@@ -206,10 +200,10 @@ def _said(line: _Line) -> list[tuple[str, str]]:
     raise line.wrong("its prompt is neither a text nor a list of messages")
 
 
-def _message(line: _Line, message: object) -> tuple[str, str]:
+def _message(line: _Line, message: object) -> dict[str, str]:
     match message:
         case {"role": str(role), "content": str(content)}:
-            return role, content
+            return {"role": role, "content": content}
     raise line.wrong('a message is not {"role": ..., "content": ...} with two texts')
 
 

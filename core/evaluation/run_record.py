@@ -24,7 +24,7 @@ from typing import Any, Self
 from core.errors import OperatorError, UsageError, writing
 from core.evaluation.counting import Side, Verdict
 from core.evaluation.prompts import Answer, Prompt, Source
-from core.types import Turn
+from core.types import read_messages
 
 VERSION = 1
 """Of the files' form."""
@@ -293,13 +293,8 @@ def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
 
 
 def _prompt(fields: Mapping[str, Any]) -> Prompt:
-    messages = list(fields["messages"])
-    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
-    turns = (
-        Turn(str(place), message["role"], "", message["content"], 0.0)
-        for place, message in enumerate(messages)
-    )
-    return Prompt(fields["id"], tuple(turns), system, fields["category"])
+    system, turns = read_messages(fields["messages"])
+    return Prompt(fields["id"], turns, system, fields["category"])
 
 
 def _answers(found: Iterable[Mapping[str, Any]]) -> dict[tuple[str, Side], Answer]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from core.engine.torch.block_manager import cache_bytes
+from core.engine.torch.device_memory import cache_bytes
 from core.engine.torch.engine import Limits, TorchEngine
 from core.engine.torch.verification import record_path
 from core.engine_types import LoadingStage

@@ -6,15 +6,11 @@ Only numbers are kept here; the keys and values themselves lie in the cache of t
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 SIZE = 16
 """Tokens a block."""
@@ -115,50 +111,3 @@ class BlockManager:
                 self._idle[block] = None
                 if self._content[block] is None:
                     self._idle.move_to_end(block, last=False)
-
-
-_GPU_PART = 0.9
-"""Of the memory beside the weights; the rest is for activations."""
-_CPU_PART = 0.5
-"""Other programs use the machine too."""
-
-
-def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:
-    """The bytes of the key-value cache: the setting, or a part of the free memory."""
-    if wanted_gb:
-        return int(wanted_gb * 1e9)
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _GPU_PART)
-    return int(_available_memory() * _CPU_PART)
-
-
-def lazy_zeros(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Zeros that take no memory until they are written.
-
-    numpy's zeros use large pages. On a virtual machine, whose host allocates memory at the first
-    write, they made the first prompts a quarter slower.
-    """
-    size = torch.Size(sizes).numel() * dtype.itemsize
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(pages, dtype=dtype).view(*sizes)
-
-
-def pinned(values: Tensor, device: torch.device) -> Tensor:
-    """A copy in pinned memory for a GPU: copying other memory may block the host."""
-    return values.pin_memory() if device.type == "cuda" else values
-
-
-def gpu_memory(device: torch.device) -> tuple[int, int] | None:
-    """Bytes of the GPU in use by all processes, and its size; None where the device is no GPU."""
-    if device.type != "cuda":
-        return None
-    free, total = torch.cuda.mem_get_info(device)
-    return total - free, total
-
-
-def _available_memory() -> int:
-    """Bytes of memory available without swapping (Linux's MemAvailable)."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")

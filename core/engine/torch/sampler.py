@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.engine.torch.block_manager import pinned
+from core.engine.torch.device_memory import pinned
 from core.engine.torch.sequence import Sequence
 from core.types import Sampling
 

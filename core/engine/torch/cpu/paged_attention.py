@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from core.engine.torch.attention import ALL, Attention, CacheShape, fitted
-from core.engine.torch.block_manager import SIZE, lazy_zeros
+from core.engine.torch.block_manager import SIZE
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
+from core.engine.torch.device_memory import lazy_zeros
 from core.engine.torch.scheduler import ScheduledChunk
 
 _NO_SINKS = np.empty(0, np.float32)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.engine.torch.block_manager import SIZE, pinned
+from core.engine.torch.block_manager import SIZE
+from core.engine.torch.device_memory import pinned
 from core.engine.torch.gpu.paged_attention import TILE, Layout, PagedCache, PagedStep
 from core.engine.torch.model_runner import Ints, logits_of
 from core.engine.torch.scheduler import ScheduledChunk
