@@ -406,7 +406,7 @@ async def test_a_message_that_cannot_be_edited_is_posted_again_once(story: Story
     assert await story.stores.texts(THREAD) == ["hello", "hi there"]
 
 
-async def test_parts_behind_one_that_is_posted_anew_stay_below_it(story: Story) -> None:
+async def test_parts_after_one_that_is_posted_again_stay_below_it(story: Story) -> None:
     story.board.nonce = False
     wire = Trouble({"edit": ["may not be edited"]})
     first, second, third = (f"{word} " * 14 + word for word in ("one", "two", "three"))
@@ -580,7 +580,7 @@ async def _taken_back(story: Story) -> bool:
     return [message.gone for message in story.board.messages.values()] == ["", "bot"]
 
 
-async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
+async def test_a_late_edit_does_not_overwrite_the_end(story: Story) -> None:
     """Stopped just before an edit was sent; another process has brought the reply to its end."""
     wire = Trouble({"edit": ["is held"]})
     asleep = story.relay("one", wire)
@@ -598,7 +598,7 @@ async def test_a_late_edit_does_not_stand_over_the_end(story: Story) -> None:
         await story.shows("hi there")
 
 
-async def test_a_late_edit_does_not_stand_in_a_reopened_delivery(
+async def test_a_late_edit_does_not_overwrite_a_reopened_delivery(
     story: Story,
 ) -> None:
     """A paused process wrote late, so the delivery was reopened; its holder edits and is killed."""

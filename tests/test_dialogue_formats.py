@@ -55,7 +55,7 @@ def test_line_ends_of_every_kind_are_written_the_model_s_way() -> None:
     assert text == "ユーザー: 一<NL>二<NL>三<NL>四<NL>五<NL>システム: "
 
 
-def test_a_system_prompt_stands_first_in_rinna_s_format_as_a_user_s_turn() -> None:
+def test_in_rinnas_format_a_system_prompt_is_the_first_user_turn() -> None:
     dialogue = dialogues.load("rinna", system_prompt="短く")
     assert dialogues.rendered(dialogue, [user(1, "はい")]) == (
         "ユーザー: 短く<NL>ユーザー: はい<NL>システム: "

@@ -125,7 +125,7 @@ def _check(dialogue: Dialogue, turns: list[Turn], resume: str) -> None:
     assert set(prompt.counts) == {turn.id for turn in kept}
 
 
-def test_ids_are_the_whole_s_where_rounding_decides_between_ways_that_tie() -> None:
+def test_ids_are_those_of_the_whole_even_if_rounding_breaks_a_tie() -> None:
     """Dialogues full of repeated characters, for which parts encoded apart would differ."""
     dialogue, apart = known("rinna", context_length=100_000), 0
     for seed in range(6):
@@ -250,7 +250,7 @@ def test_a_system_prompt_stays_where_a_template_has_no_place_for_one() -> None:
 
 
 @pytest.mark.parametrize("kind", ["rinna", "chatml", "alternating"])
-def test_a_system_prompt_that_leaves_no_room_is_told_at_once(kind: str) -> None:
+def test_a_system_prompt_that_leaves_no_room_is_reported_at_once(kind: str) -> None:
     with pytest.raises(ModelError, match=r"the system prompt takes \d+ tokens .* reads 140 "):
         dialogues.load(kind, context_length=200, max_new_tokens=60, system_prompt="親切に" * 80)
 
@@ -384,7 +384,7 @@ def test_a_place_without_rules_has_the_usual_voice() -> None:
 
 
 @pytest.mark.parametrize("kind", ["rinna", "chatml"])
-def test_a_system_prompt_that_leaves_no_room_is_left_out_and_said(kind: str) -> None:
+def test_a_system_prompt_that_leaves_no_room_is_left_out_and_reported(kind: str) -> None:
     usual = dialogues.load(kind, context_length=800, max_new_tokens=100)
     voices, question = PlaceDialogues(usual), dialogues.user("m1", "hello")
     with capture_logs() as logs:

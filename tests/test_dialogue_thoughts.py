@@ -145,7 +145,7 @@ def test_a_thought_that_the_prompt_opens_needs_no_tag() -> None:
     assert written(model, "Paris.")[1] == ("Paris.", "stop")
 
 
-def test_a_resumed_answer_goes_on_behind_the_thought() -> None:
+def test_a_resumed_answer_goes_on_after_the_thought() -> None:
     model = dialogue(OPENED)
     prompt = model.prompt([user(1, "where?")], low_water=0.7, resume="Par")
     assert model.tokenizer.decode(prompt.ids).endswith("<think>\n\n</think>\n\nPar")

@@ -79,14 +79,14 @@ async def test_an_empty_question_gets_instructions(
     assert await told(deployment, used) == say("nothing_asked_here", "en")
 
 
-async def test_without_a_core_a_person_is_told_at_once(deployment: DiscordDeployment) -> None:
+async def test_without_a_core_a_person_gets_a_notice_at_once(deployment: DiscordDeployment) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())
     await deployment.start_bot()
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"}, locale="ja")
     await the_answer(deployment, used, say("no_core", "ja"))
 
 
-async def test_while_redis_is_silent_a_person_is_told_within_three_seconds(
+async def test_while_redis_is_silent_a_person_gets_a_notice_within_three_seconds(
     deployment: DiscordDeployment, general: str
 ) -> None:
     await deployment.stores.redis.client_pause(2500)
@@ -96,7 +96,7 @@ async def test_while_redis_is_silent_a_person_is_told_within_three_seconds(
     assert deployment.discord.replies(general) == []
 
 
-async def test_the_token_is_in_no_log_and_gone_from_the_store_when_the_reply_is_there(
+async def test_the_token_is_in_no_log_and_deleted_from_the_store_after_the_reply(
     deployment: DiscordDeployment,
     general: str,
     caplog: pytest.LogCaptureFixture,
@@ -173,7 +173,7 @@ async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_e
     )
 
 
-async def test_where_the_bot_is_a_persons_own_a_reply_is_cut_before_the_token_ends(
+async def test_in_a_user_installation_a_reply_is_cut_before_the_token_ends(
     deployment: DiscordDeployment,
 ) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())

@@ -152,14 +152,14 @@ def test_a_reply_to_someone_else_is_not(world: World) -> None:
     assert convert.incoming(world.says("why?", answers=said), ME, "thread", "ja") is None
 
 
-def test_the_role_that_discord_made_for_the_bot_stands_for_it(world: World) -> None:
+def test_a_mention_of_the_bots_managed_role_addresses_it(world: World) -> None:
     bot = convert.bot_of(int(p.BOT_ID), world.guild)
     assert bot.roles == {int(BOT_ROLE)}
     incoming = taken(world.says(f"<@&{BOT_ROLE}> hello", mention_roles=[BOT_ROLE]))
     assert (incoming.addressed, incoming.turn.text) == (True, "hello")
 
 
-def test_another_role_of_the_bot_stands_for_it_only_by_a_setting(world: World) -> None:
+def test_a_mention_of_another_role_addresses_the_bot_only_by_a_setting(world: World) -> None:
     message = world.says(f"<@&{SALES}> please fill in the survey", where=world.thread)
     assert not convert.is_addressed(message, convert.bot_of(int(p.BOT_ID), world.guild))
     named = convert.bot_of(int(p.BOT_ID), world.guild, frozenset({int(SALES)}))
@@ -335,6 +335,6 @@ def test_a_note_does_not_print_its_token() -> None:
     assert "secret" not in repr(ReplyAddress(token="secret", until=1.0))
 
 
-def test_mentions_in_a_list_stand_for_their_ids() -> None:
+def test_mentions_in_a_list_become_ids() -> None:
     person, role = "<@!123456789012345678>", "<@&223456789012345678>"
     assert convert.ids(f"{person}{role}").split() == ["123456789012345678", "223456789012345678"]

@@ -478,7 +478,7 @@ async def test_a_reply_pings_nobody_and_shows_no_link_preview(
         assert request.body["flags"] & 4
 
 
-async def test_where_the_bot_may_not_write_the_person_is_told_directly(
+async def test_where_the_bot_may_not_write_the_person_gets_a_direct_notice(
     deployment: DiscordDeployment, general: str
 ) -> None:
     direct = deployment.discord.add_direct(ALICE)

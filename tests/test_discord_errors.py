@@ -35,7 +35,7 @@ LONG = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
 # -- Redis --------------------------------------------------------------------------------------
 
 
-async def test_a_hundred_people_are_told_in_time_that_redis_does_not_answer(
+async def test_a_hundred_people_get_a_notice_in_time_if_redis_does_not_answer(
     deployment: DiscordDeployment, general: str
 ) -> None:
     await deployment.stores.redis.client_pause(4000)
@@ -86,7 +86,7 @@ async def test_a_deferred_answer_ends_with_a_sentence_where_redis_fails(
     assert await told(deployment, used) == say("store_down", "en")
 
 
-async def test_a_failing_export_is_told_to_its_person(
+async def test_the_person_gets_a_notice_of_a_failing_export(
     deployment: DiscordDeployment, general: str
 ) -> None:
     guild = deployment.discord.world.guild_of(general)
@@ -312,7 +312,7 @@ async def has_written_directly(deployment: DiscordDeployment) -> str:
 
 
 @pytest.mark.parametrize("code", [AUTOMOD, HARMFUL_LINK, INVALID_FORM])
-async def test_a_reply_that_discord_blocks_is_tried_once_and_the_channel_is_told(
+async def test_a_reply_that_discord_blocks_is_tried_once_and_the_channel_gets_a_notice(
     deployment: DiscordDeployment, general: str, code: int
 ) -> None:
     deployment.discord.make_trouble("post", status=400, code=code)
@@ -349,7 +349,7 @@ def test_a_published_code_is_final_or_passes(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [LOCKED, 50083])
-async def test_a_reply_to_a_thread_that_was_locked_meanwhile_is_told_directly(
+async def test_a_reply_to_a_locked_thread_becomes_a_direct_notice(
     deployment: DiscordDeployment, general: str, code: int
 ) -> None:
     direct = await has_written_directly(deployment)

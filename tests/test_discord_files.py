@@ -51,7 +51,7 @@ async def test_a_command_takes_a_file(deployment: DiscordDeployment, general: st
     assert reply
 
 
-async def test_a_picture_is_named_and_the_person_is_told_in_the_reply(
+async def test_a_picture_is_named_and_the_reply_says_that_it_was_not_read(
     deployment: DiscordDeployment, general: str
 ) -> None:
     plan = deployment.discord.add_file(general, "plan.png", b"\x89PNG\r\n", "image/png")
@@ -62,7 +62,7 @@ async def test_a_picture_is_named_and_the_person_is_told_in_the_reply(
     assert deployment.discord.replies(general) == []
 
 
-async def test_a_picture_alone_is_not_answered_but_told(
+async def test_a_picture_alone_gets_a_notice_and_no_answer(
     deployment: DiscordDeployment, general: str
 ) -> None:
     plan = deployment.discord.add_file(general, "plan.png", b"\x89PNG\r\n", "image/png")

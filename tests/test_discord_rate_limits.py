@@ -47,7 +47,7 @@ async def is_let_through(limiter: RateLimiter, key: str = "c", *, final: bool = 
     return through
 
 
-async def test_a_window_that_nobody_knows_lets_one_request_through(limiter: RateLimiter) -> None:
+async def test_an_unknown_window_lets_one_request_through(limiter: RateLimiter) -> None:
     assert await is_let_through(limiter)
     assert not await is_let_through(limiter)
 

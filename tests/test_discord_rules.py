@@ -65,7 +65,7 @@ async def test_a_listed_admin_may_stop_another_persons_reply(deployment: Discord
     await deployment.discord.until(lambda: stopped in where[used.original]["content"])
 
 
-async def test_a_mention_of_a_person_or_a_role_stands_for_its_id(
+async def test_a_mention_of_a_person_or_a_role_becomes_an_id(
     deployment: DiscordDeployment,
 ) -> None:
     general = await a_channel(deployment, Policy())

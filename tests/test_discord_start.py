@@ -72,7 +72,7 @@ async def test_a_wrong_token_is_reported_with_where_to_reset_it(
     assert (finding.state, finding.what) == ("fault", setup_checks.WRONG_TOKEN)
 
 
-async def test_a_missing_intent_is_told_and_the_bot_serves_without(redis: Redis) -> None:
+async def test_a_missing_intent_is_reported_and_the_bot_serves_without(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as deployment:
         finding = await doctor.platform("discord", settings_for(deployment))
         assert (finding.state, finding.what) == ("fault", setup_checks.NO_INTENT)
@@ -86,7 +86,9 @@ async def test_the_missing_intent_is_not_mentioned_where_it_is_switched_off(redi
         assert await told_at_the_start(deployment, **off) == []
 
 
-async def test_commands_that_cannot_be_registered_are_told(deployment: DiscordDeployment) -> None:
+async def test_commands_that_cannot_be_registered_are_reported(
+    deployment: DiscordDeployment,
+) -> None:
     deployment.discord.make_trouble(**REFUSED)
     finding = await doctor.platform("discord", settings_for(deployment))
     assert finding.state == "fault"
@@ -103,7 +105,7 @@ async def test_a_guild_that_the_bot_is_not_in_is_named(deployment: DiscordDeploy
     assert "HENJI_DISCORD_GUILD=12345" in told
 
 
-async def test_commands_of_one_server_are_gone_when_its_setting_is(
+async def test_commands_of_one_server_are_removed_with_its_setting(
     deployment: DiscordDeployment,
 ) -> None:
     guild = deployment.discord.add_guild()

@@ -304,7 +304,9 @@ async def test_a_fatal_close_says_what_to_change_and_ends_the_bot(
     assert str(told.value) == setup_checks.CLOSE_CODES[code]
 
 
-async def test_a_wrong_token_is_told_before_anything_starts(deployment: DiscordDeployment) -> None:
+async def test_a_wrong_token_is_reported_before_anything_starts(
+    deployment: DiscordDeployment,
+) -> None:
     with pytest.raises(UsageError, match="Reset Token"):
         await setup_checks.check_account("wrong")
 

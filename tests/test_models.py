@@ -75,7 +75,7 @@ def test_the_memory_of_rinna_s_models_follows_from_their_shape() -> None:
 # -- settings over what a model says ------------------------------------------------------------
 
 
-def test_settings_stand_over_the_catalogue(tmp_path: Path) -> None:
+def test_settings_override_the_catalogue(tmp_path: Path) -> None:
     spec = find_model(
         settings(tmp_path, model="rinna-ppo", temperature=0.9, max_new_tokens=300, top_k=5)
     )
@@ -158,7 +158,7 @@ def test_a_directory_s_files_determine_its_model(tmp_path: Path) -> None:
     assert Dialogue.load(spec, directory).stop_ids >= {2, 4}
 
 
-def test_a_model_that_also_sees_is_read_by_its_language_part(tmp_path: Path) -> None:
+def test_of_a_vision_model_the_language_part_is_read(tmp_path: Path) -> None:
     directory = tiny_models.llama(tmp_path / "llama", context_length=512)
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({"text_config": config}))
@@ -245,7 +245,7 @@ def test_a_generation_config_with_values_that_cannot_be_meant_is_named(
         find_model(settings(tmp_path, model=str(directory)))
 
 
-def test_a_context_length_that_no_file_says_comes_from_the_settings(tmp_path: Path) -> None:
+def test_a_context_length_missing_from_all_files_comes_from_the_settings(tmp_path: Path) -> None:
     directory = tiny_models.llama(tmp_path / "llama")
     config = json.loads((directory / "config.json").read_text())
     del config["max_position_embeddings"]
@@ -298,7 +298,7 @@ def test_a_setting_helps_where_a_config_says_nonsense(tmp_path: Path) -> None:
         context_length(tmp_path)
 
 
-def test_the_ends_of_a_reply_may_stand_in_the_config_alone(tmp_path: Path) -> None:
+def test_the_end_tokens_may_be_only_in_the_config(tmp_path: Path) -> None:
     directory = tiny_models.llama(tmp_path / "llama")
     (directory / "generation_config.json").unlink(missing_ok=True)
     config = json.loads((directory / "config.json").read_text())

@@ -230,7 +230,7 @@ def test_a_repository_of_gguf_files_alone_says_what_to_do(tmp_path: Path) -> Non
         fetch(tmp_path, there)
 
 
-def test_a_fetch_that_was_broken_off_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(tmp_path: Path) -> None:
     lines: list[str] = []
     files = {**tiny_files(), "pytorch_model.bin": bytes(24_000_000)}
     with hub(files, breaks_off=True) as there, pytest.raises(ModelError, match="was not fetched"):
@@ -245,7 +245,7 @@ def test_a_fetch_that_was_broken_off_goes_on_where_it_was(tmp_path: Path) -> Non
     assert [line for line in lines if "%" in line] == ["    80 % of pytorch_model.bin"]
 
 
-def test_another_revision_takes_the_place_of_the_first_only_when_it_is_whole(
+def test_another_revision_replaces_the_first_only_when_complete(
     tmp_path: Path,
 ) -> None:
     old = {**tiny_files(), "model.safetensors": bytes(20)}
@@ -266,7 +266,7 @@ def test_another_revision_takes_the_place_of_the_first_only_when_it_is_whole(
     assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.before"))
 
 
-def test_a_file_that_is_not_what_the_hub_says_is_fetched_again(tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_checksum_is_downloaded_again(tmp_path: Path) -> None:
     files = tiny_files()
     with (
         hub(files, sha256={"spiece.model": "0" * 64}) as there,
@@ -277,7 +277,7 @@ def test_a_file_that_is_not_what_the_hub_says_is_fetched_again(tmp_path: Path) -
         assert (fetch(tmp_path, there) / "spiece.model").read_bytes() == files["spiece.model"]
 
 
-def test_two_who_fetch_at_once_fetch_once(tmp_path: Path) -> None:
+def test_two_downloads_at_once_become_one(tmp_path: Path) -> None:
     lines: list[str] = []
     with hub(tiny_files()) as there, ThreadPoolExecutor() as two:
         list(two.map(lambda _: fetch(tmp_path, there, say=lines.append), range(2)))
@@ -307,13 +307,13 @@ def test_a_model_that_the_hub_does_not_have_is_named(tmp_path: Path) -> None:
         pull("org/none", tmp_path, None, print, endpoint=there.address)
 
 
-def test_a_name_that_no_hub_would_take_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_a_malformed_hub_id_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"does not give org/a\.\.b") as caught:
         pull("org/a..b", tmp_path, None, print)
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_a_silent_hub_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with hub({}) as there:
         pass
     with pytest.raises(ModelError, match="does not give org/tiny") as caught:
@@ -371,7 +371,7 @@ def run(command: object, *arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(command, arguments, env=environment, catch_exceptions=False)  # type: ignore[arg-type]  # a click command
 
 
-def test_the_list_says_what_each_model_takes(tmp_path: Path) -> None:
+def test_the_list_has_the_memory_of_each_model(tmp_path: Path) -> None:
     told = run(models, HENJI_DATA_DIR=str(tmp_path)).output
     (line,) = [line for line in told.splitlines() if line.startswith("rinna-ppo ")]
     assert line.split()[2:] == ["3.61", "B", "7.21", "GB", "830", "MB", "2048", "tokens", "no"]

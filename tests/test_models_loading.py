@@ -171,12 +171,12 @@ async def _generated(
 # -- precision ----------------------------------------------------------------------------------
 
 
-def test_precision_is_what_the_setting_says(files: Path) -> None:
+def test_the_setting_decides_the_precision(files: Path) -> None:
     assert load(files, "bfloat16").dtype == torch.bfloat16
     assert load(files, "float16").dtype == torch.float16
 
 
-def test_automatic_precision_is_what_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_automatic_precision_is_the_fast_one(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     for able, expected in (({"amx_bf16": True}, torch.bfloat16), ({}, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", able.copy)

@@ -56,7 +56,7 @@ def test_the_pages_have_commands() -> None:
 
 
 @pytest.mark.parametrize("command", EVERY, ids=str)
-def test_a_command_of_a_page_can_be_given_as_it_stands(command: Command) -> None:
+def test_a_command_of_a_page_works_as_written(command: Command) -> None:
     name, *words = command.words
     name = name.removeprefix(".venv/bin/").removeprefix("/opt/henji/bin/")
     checks: dict[str, Any] = {
@@ -330,7 +330,7 @@ MADE_UP = ("test_NAME", "henji.toml", "dump.rdb", ".env")
 
 
 @pytest.mark.parametrize(("page", "code"), EVERY_CODE)
-def test_inline_code_names_what_there_is(page: str, code: str) -> None:
+def test_inline_code_names_existing_things(page: str, code: str) -> None:
     if page == "CONTRIBUTING.md" and "toy" in code.lower():
         return
     if variable := re.fullmatch(r"(?:\*_FILE|([A-Z][A-Z0-9]*_[A-Z0-9_]+)(/redis|=.*)?)", code):

@@ -45,7 +45,7 @@ def test_a_rule_is_typed(name: str, text: str, value: object) -> None:
     assert rule_from_text(name, text) == value
 
 
-def test_a_platforms_mentions_stand_for_ids_in_lists_alone() -> None:
+def test_a_platforms_mentions_are_ids_only_in_lists() -> None:
     def ids(text: str) -> str:
         return text.replace("@taro", "U1")
 
@@ -77,7 +77,7 @@ def test_a_platforms_mentions_stand_for_ids_in_lists_alone() -> None:
         ("system_prompt", "x" * 8001, "at most 8000"),
     ],
 )
-def test_a_rule_that_is_wrong_is_said_in_one_sentence(name: str, text: str, said: str) -> None:
+def test_a_wrong_rule_is_reported_in_one_sentence(name: str, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)) as fault:
         rule_from_text(name, text)
     assert "\n" not in str(fault.value)
@@ -111,7 +111,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_rule_refuses_what_it_cannot_mean(name: str) -> None:
+def test_each_rule_refuses_impossible_values(name: str) -> None:
     for text in WRONG[name]:
         with pytest.raises(UsageError, match=name) as fault:
             rule_from_text(name, text)
@@ -202,7 +202,7 @@ def test_the_file_makes_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("audit_days = 0", "audit_days"),
     ],
 )
-def test_a_file_that_is_wrong_is_said_in_one_sentence(
+def test_a_wrong_file_is_reported_in_one_sentence(
     text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(said)) as fault:
@@ -213,7 +213,7 @@ def test_a_file_that_is_wrong_is_said_in_one_sentence(
 # -- decisions ----------------------------------------------------------------------------------
 
 
-def test_the_channel_goes_before_the_space_and_an_admin_before_the_file() -> None:
+def test_a_channel_overrides_its_space_and_an_admin_overrides_the_file() -> None:
     policy = Policy(
         everywhere=Rules(person_messages=1),
         spaces={"slack:T1": Rules(person_messages=2, top_k=2)},

@@ -136,7 +136,7 @@ async def stores(redis: Redis) -> Collecting:
     return stores
 
 
-async def test_the_command_writes_what_align_reads(
+async def test_align_reads_the_files_of_the_command(
     stores: Collecting, redis_url: str, tmp_path: Path
 ) -> None:
     for number in range(40):
@@ -177,7 +177,7 @@ async def test_forget_names_the_adapters_with_a_persons_words(
     assert f"trained on some of them, and cannot forget: {folder}" in ran.out
 
 
-async def test_export_prints_what_is_kept_of_a_person_for_training(
+async def test_export_prints_a_persons_training_samples(
     stores: Collecting, redis_url: str, tmp_path: Path
 ) -> None:
     await put(stores, 1, {"U3": "bad"}, ONE)

@@ -101,7 +101,7 @@ async def test_nothing_is_kept_where_collecting_is_off(redis: Redis) -> None:
     assert await words(stores, "secret") == set()
 
 
-async def test_a_window_with_the_words_of_one_who_opted_out_is_never_kept(
+async def test_no_sample_has_the_words_of_a_person_who_opted_out(
     stores: Collecting,
 ) -> None:
     await stores.preferences.opt_out(SPACE, "U2")
@@ -118,7 +118,7 @@ async def test_a_window_with_the_words_of_one_who_opted_out_is_never_kept(
     assert len(await stores.samples()) == 1
 
 
-async def test_opting_out_takes_away_what_was_kept(stores: Collecting) -> None:
+async def test_opting_out_deletes_the_persons_samples(stores: Collecting) -> None:
     for number in range(25):  # more than one step's worth
         thread = replace(THREAD, thread=f"{number}.0")
         await stores.ask("secret", author="U2", thread=thread)
@@ -129,7 +129,7 @@ async def test_opting_out_takes_away_what_was_kept(stores: Collecting) -> None:
     assert await stores.texts(replace(THREAD, thread="3.0")) != []
 
 
-async def test_the_words_of_one_who_is_denied_are_not_kept(stores: Collecting) -> None:
+async def test_the_words_of_a_denied_person_are_not_kept(stores: Collecting) -> None:
     await stores.ask("secret", author="U2")
     receipt = await stores.ask("why?")
     await stores.rate(receipt)
@@ -162,7 +162,7 @@ async def kept_secret(stores: Collecting) -> Receipt:
 @pytest.mark.parametrize(
     "what", ["forget", "edit", "delete", "reply", "thread", "channel", "space", "asker"]
 )
-async def test_what_leaves_the_memory_leaves_the_samples(stores: Collecting, what: str) -> None:
+async def test_forgotten_messages_leave_the_samples(stores: Collecting, what: str) -> None:
     receipt = await kept_secret(stores)
     match what:
         case "forget":
@@ -201,7 +201,7 @@ async def test_a_voter_who_is_forgotten_leaves_the_votes(stores: Collecting) -> 
     assert sample.votes == {"U4": "bad"}
 
 
-async def test_what_was_forgotten_while_a_reply_was_written_is_not_kept(redis: Redis) -> None:
+async def test_a_message_forgotten_while_the_reply_was_written_is_not_kept(redis: Redis) -> None:
     stores = Collecting.at(redis)
     await stores.queue.announce(LANE, "core", 60)
     await stores.say("secret", author="U2", id="m1")
@@ -230,7 +230,7 @@ async def test_a_shorter_retention_reaches_the_samples(stores: Collecting) -> No
     assert 0 < await stores.redis.ttl(name) <= 2 * day  # it is not kept longer than was said
 
 
-async def test_what_nobody_votes_on_is_kept_two_days(stores: Collecting) -> None:
+async def test_a_reply_without_votes_is_kept_two_days(stores: Collecting) -> None:
     receipt = await stores.ask("why?")
     assert 0 < await stores.redis.ttl(f"henji:{{0}}:trace:{receipt.job}") <= 2 * 24 * 3600
 
@@ -246,7 +246,7 @@ async def test_a_regeneration_keeps_both_replies(stores: Collecting) -> None:
     assert all(not sample.votes for sample in found.values())
 
 
-async def test_what_is_kept_of_a_person_can_be_taken_along(stores: Collecting) -> None:
+async def test_a_persons_samples_can_be_exported(stores: Collecting) -> None:
     await kept_secret(stores)
     for person, number in (("U1", 1), ("U2", 1), ("U3", 1), ("U4", 0)):
         found = [one async for one in stores.preferences.of_person(SPACE, person)]

@@ -98,7 +98,7 @@ async def test_chatter_is_kept_only_where_the_bot_takes_part(stores: StoreFixtur
     assert (await stores.say("psst", addressed=False)).outcome == "kept"
 
 
-async def test_without_a_core_the_person_is_told_at_once(stores: StoreFixture) -> None:
+async def test_without_a_core_the_person_gets_a_notice_at_once(stores: StoreFixture) -> None:
     receipt = await stores.say("hello", lane="nobody")
     assert (receipt.outcome, receipt.code) == ("refused", "no_core")
     assert await stores.events(receipt.job) == [Failed("no_core")]
@@ -181,7 +181,7 @@ async def test_the_place_of_a_poisoned_job_is_the_next_ones(stores: StoreFixture
     assert [claim.job.id for claim in claims] == [healthy.job]
 
 
-async def test_stopping_a_reply_keeps_what_was_shown(stores: StoreFixture) -> None:
+async def test_stopping_a_reply_keeps_the_shown_text(stores: StoreFixture) -> None:
     receipt = await stores.say("hello")
     claim = await stores.claim()
     assert receipt.job is not None
@@ -204,7 +204,7 @@ async def test_stopping_a_reply_that_waits_ends_it(stores: StoreFixture) -> None
     assert await stores.nothing_to_do()
 
 
-async def test_a_thread_goes_on_where_a_stopped_reply_failed(stores: StoreFixture) -> None:
+async def test_a_thread_goes_on_after_a_stopped_reply_failed(stores: StoreFixture) -> None:
     first = await stores.say("hello")
     second = await stores.say("and you?", alone=True)
     claim = await stores.claim()
@@ -214,7 +214,7 @@ async def test_a_thread_goes_on_where_a_stopped_reply_failed(stores: StoreFixtur
     assert (await stores.claim()).job.id == second.job
 
 
-async def test_a_stopped_reply_whose_core_died_ends_with_what_was_shown(
+async def test_a_stopped_reply_of_a_dead_core_ends_with_the_shown_text(
     stores: StoreFixture,
 ) -> None:
     receipt = await stores.say("hello")
@@ -246,7 +246,7 @@ async def test_after_a_reset_nothing_from_before_is_there(stores: StoreFixture) 
     assert await stores.texts() == ["four", "4"]
 
 
-async def test_an_edit_while_waiting_is_what_is_answered(stores: StoreFixture) -> None:
+async def test_an_edit_of_a_waiting_message_is_answered(stores: StoreFixture) -> None:
     receipt = await stores.say("helo", id="m1")
     edited = await stores.queue.edit(THREAD, "m1", "hello", "1", LANE, "adapter")
     assert edited.job == receipt.job
@@ -352,7 +352,7 @@ async def test_a_reply_is_regenerated_in_its_place(stores: StoreFixture) -> None
     assert await stores.texts() == ["one", "uno", "two", "2"]
 
 
-async def test_a_reply_whose_prompt_is_gone_is_not_regenerated(stores: StoreFixture) -> None:
+async def test_a_reply_without_its_prompt_is_not_regenerated(stores: StoreFixture) -> None:
     old = await stores.say("one", id="m1")
     await stores.reply(await stores.claim(), "1", evict=("m1",))
     assert old.job is not None
@@ -370,7 +370,7 @@ async def test_a_message_during_a_reply_comes_after_it_in_the_history(stores: St
     assert await stores.texts() == ["one", "1", "two"]
 
 
-async def test_a_window_read_again_brings_only_what_changed(stores: StoreFixture) -> None:
+async def test_a_window_read_again_loads_only_changes(stores: StoreFixture) -> None:
     for number in range(3):
         await stores.say(f"say {number}", id=f"m{number}")
         await stores.reply(await stores.claim(), f"re {number}")
@@ -406,7 +406,7 @@ async def test_a_job_past_its_deadline_is_not_claimed_though_nobody_swept(redis:
     assert (await stores.claim()).job.turn == "monday"
 
 
-async def test_a_new_thread_waits_for_what_was_said_before(stores: StoreFixture) -> None:
+async def test_a_new_thread_waits_for_its_earlier_messages(stores: StoreFixture) -> None:
     receipt = await stores.say("and you?", backfill_wait=5.0, id="m5")
     assert receipt.new_thread
     assert await stores.nothing_to_do()
@@ -462,7 +462,7 @@ async def test_a_dead_letter_can_be_given_another_life(stores: StoreFixture) -> 
     assert await stores.queue.dead() == []
 
 
-async def test_a_reset_of_a_channel_ends_what_is_under_way_there(stores: StoreFixture) -> None:
+async def test_a_reset_of_a_channel_ends_its_replies_in_progress(stores: StoreFixture) -> None:
     elsewhere = replace(THREAD, channel="C2")
     for thread in (THREAD, elsewhere):
         await stores.say("one", thread=thread)
@@ -501,7 +501,7 @@ async def test_every_key_has_a_lifetime(stores: StoreFixture) -> None:
     assert open_ == {}
 
 
-async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(stores: StoreFixture) -> None:
+async def test_a_thread_lists_its_open_jobs_and_their_askers(stores: StoreFixture) -> None:
     first, second = await stores.say("one"), await stores.say("two", author="U2")
     assert await stores.queue.open_jobs(THREAD) == {first.job: "U1", second.job: "U2"}
     await stores.reply(await stores.claim(), "1")
@@ -509,7 +509,7 @@ async def test_a_thread_says_which_replies_it_is_owed_and_to_whom(stores: StoreF
     assert await stores.queue.open_jobs(THREAD) == {}
 
 
-async def test_a_position_is_told_while_a_reply_waits(stores: StoreFixture) -> None:
+async def test_a_waiting_job_has_a_position(stores: StoreFixture) -> None:
     await stores.say("one", author="U1")
     await stores.claim()
     second = await stores.say("two", author="U2")

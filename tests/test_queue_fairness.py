@@ -35,7 +35,7 @@ async def test_a_flood_delays_others_only_by_the_replies_in_progress(
         assert (await stores.claim()).job.thread == thread
 
 
-async def test_new_people_do_not_starve_those_who_wait(stores: StoreFixture) -> None:
+async def test_new_people_do_not_starve_waiting_people(stores: StoreFixture) -> None:
     for number in range(2):
         await stores.say("hi", thread=replace(THREAD, thread=str(number)), author="U0")
     turns = []
@@ -63,7 +63,7 @@ async def test_one_persons_threads_are_answered_in_the_order_they_came(
     assert [(await stores.claim()).job.thread for _ in threads] == threads
 
 
-async def test_over_the_limit_the_person_is_told_so(redis: Redis) -> None:
+async def test_over_the_limit_the_person_gets_a_notice(redis: Redis) -> None:
     stores = StoreFixture.over(redis, limits=Limits(person=2))
     await stores.queue.announce(LANE, "core", 60)
     threads = [replace(THREAD, thread=str(n)) for n in range(3)]

@@ -294,7 +294,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_scripts_do_what_the_model_does(redis_url: str, request: pytest.FixtureRequest) -> None:
+def test_the_scripts_agree_with_the_model(redis_url: str, request: pytest.FixtureRequest) -> None:
     QueueMachine.url = redis_url
     chaos = request.config.getoption("--schedules")
     run_state_machine_as_test(

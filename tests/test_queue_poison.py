@@ -71,7 +71,7 @@ async def test_a_turn_that_cannot_be_read_is_left_out_of_its_thread(stores: Stor
     assert not await stores.redis.hexists(keys.key("turns", 0, str(THREAD)), "m1")
 
 
-async def test_a_prompt_that_cannot_be_read_is_no_prompt_that_is_gone(stores: StoreFixture) -> None:
+async def test_an_unreadable_prompt_does_not_count_as_a_missing_one(stores: StoreFixture) -> None:
     await stores.say("one", id="m1")
     await stores.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")
     with pytest.raises(Undecodable):  # so that it is a dead letter, and can be asked again

@@ -44,7 +44,7 @@ async def test_a_deadline_that_meets_a_claim_lets_the_core_finish(stores: StoreF
     assert await nothing_is_left_open(stores)
 
 
-async def test_a_deadline_passes_over_who_stands_first_to_who_comes_next(
+async def test_after_a_deadline_the_next_message_is_answered(
     stores: StoreFixture,
 ) -> None:
     first = await stores.say("one", author="U1")
@@ -54,7 +54,7 @@ async def test_a_deadline_passes_over_who_stands_first_to_who_comes_next(
     assert (await stores.claim()).job.id == second.job
 
 
-async def test_a_deadline_behind_a_running_reply_leaves_that_to_its_core(
+async def test_a_deadline_after_a_running_reply_does_not_touch_that_reply(
     stores: StoreFixture,
 ) -> None:
     await stores.say("one", author="U1")
@@ -66,7 +66,7 @@ async def test_a_deadline_behind_a_running_reply_leaves_that_to_its_core(
     assert await nothing_is_left_open(stores)
 
 
-async def test_a_hold_that_ends_is_not_waited_for_and_its_past_comes_in_front(
+async def test_after_the_backfill_wait_earlier_messages_still_come_first(
     stores: StoreFixture,
 ) -> None:
     await stores.say("and you?", backfill_wait=60.0, id="m5")
@@ -87,7 +87,7 @@ async def test_of_a_long_past_the_newest_is_seeded(redis: Redis) -> None:
     assert await stores.texts() == [*(f"said {n}" for n in range(15, 20)), "and you?"]
 
 
-async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(stores: StoreFixture) -> None:
+async def test_a_seed_after_a_reset_restores_nothing(stores: StoreFixture) -> None:
     held = await stores.say("and you?", backfill_wait=60.0, id="m5")
     await stores.history.reset_place(CHANNEL, "U1")
     await stores.queue.seed(THREAD, [before("m1", "a secret")])
@@ -99,7 +99,7 @@ async def test_a_seed_that_comes_after_a_reset_brings_nothing_back(stores: Store
 # -- Redis away for days ------------------------------------------------------------------------
 
 
-async def test_after_a_week_end_without_redis_what_was_answered_ends_with_a_sentence(
+async def test_after_a_weekend_without_redis_running_jobs_end_with_a_sentence(
     redis: Redis,
 ) -> None:
     stores = StoreFixture.over(redis, deadline=0.001)
@@ -115,7 +115,7 @@ async def test_after_a_week_end_without_redis_what_was_answered_ends_with_a_sent
 
 
 @pytest.mark.parametrize("state", ["ready", "leased", "delayed"])
-async def test_a_thread_outlives_all_that_was_owed_in_it(stores: StoreFixture, state: str) -> None:
+async def test_a_thread_outlives_all_jobs_in_it(stores: StoreFixture, state: str) -> None:
     await stores.say("before", backfill_wait=60.0 if state == "delayed" else 0.0)
     if state == "leased":
         await stores.claim()

@@ -57,7 +57,7 @@ async def test_tokens_count_as_they_are_published_and_once(stores: StoreFixture)
     assert await used(stores, "tokens") == 14
 
 
-async def test_a_question_that_is_deleted_has_cost_what_was_written(stores: StoreFixture) -> None:
+async def test_a_deleted_question_is_charged_for_the_written_tokens(stores: StoreFixture) -> None:
     await stores.say("hello", id="m1", permit=COUNTED)
     await streamed(stores)
     await stores.queue.delete(THREAD, "m1")
@@ -171,7 +171,7 @@ def test_no_place_lifts_a_ceiling_of_the_host(
     assert getattr(rules, name) == holds
 
 
-async def test_an_admin_is_told_of_a_ceiling(stores: StoreFixture) -> None:
+async def test_an_admin_gets_a_sentence_about_a_ceiling(stores: StoreFixture) -> None:
     policy = Policy(ceilings=CEILINGS)
     rulebook = RedisRules(stores.store, policy)
     access = Access(rulebook, RedisAudit(stores.store), policy, stores.queue.cores)
@@ -182,7 +182,7 @@ async def test_an_admin_is_told_of_a_ceiling(stores: StoreFixture) -> None:
     assert "512" not in await access.configure(place, "max_new_tokens 200", "U9", "en")
 
 
-def test_only_what_can_be_bounded_has_a_ceiling() -> None:
+def test_only_limits_have_a_ceiling() -> None:
     with pytest.raises(UsageError, match="ceilings"):
         Settings.model_validate({"ceilings": {"temperature": 1.0}})
 

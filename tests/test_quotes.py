@@ -70,13 +70,13 @@ async def test_without_words_and_without_a_question_it_stays_among_the_words(
     assert (await ask(stores, "hm", addressed=False))[1:] == [f"{INLINE}\n\nhm"]
 
 
-async def test_of_one_who_is_denied_it_is_the_quoter_s(stores: StoreFixture) -> None:
+async def test_a_quote_of_a_denied_person_belongs_to_the_quoter(stores: StoreFixture) -> None:
     rulebook = RedisRules(stores.store, Policy())
     await rulebook.change(Place("stand-in", "T1"), "deny_people", ["U2"], "admin")
     assert await ask(stores) == [f"{INLINE}\n\nwhy?"]
 
 
-async def test_a_forgotten_person_s_turn_goes_and_does_not_come_back(stores: StoreFixture) -> None:
+async def test_a_forgotten_persons_turn_stays_deleted(stores: StoreFixture) -> None:
     await ask(stores)
     await ask(stores, thread=OTHER)
     assert await stores.history.forget(Place("stand-in", "T1"), "U2") == 2

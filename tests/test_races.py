@@ -55,7 +55,7 @@ async def test_a_reset_after_a_commit_takes_both(stores: StoreFixture) -> None:
 
 
 @pytest.mark.parametrize("place", [CHANNEL, SPACE])
-async def test_a_reset_of_a_place_meets_a_commit_a_claim_and_who_waits(
+async def test_a_reset_of_a_place_ends_running_claimed_and_waiting_jobs(
     stores: StoreFixture, place: Place
 ) -> None:
     other = replace(THREAD, thread="2.0")
@@ -90,7 +90,7 @@ async def test_a_thread_that_began_after_a_reset_of_its_channel_is_not_reset(
     assert await stores.texts() == ["hello", "hi", "more"]
 
 
-async def test_a_late_delta_stands_in_no_later_attempt(stores: StoreFixture) -> None:
+async def test_a_late_delta_is_not_part_of_a_later_attempt(stores: StoreFixture) -> None:
     receipt = await stores.say("hello")
     late = await stores.claim()
     await lose_lease(stores)
@@ -117,7 +117,7 @@ async def test_a_stop_that_meets_the_commit_is_a_stopped_reply(stores: StoreFixt
     assert await nothing_is_left_open(stores)
 
 
-async def test_a_stopped_reply_that_is_handed_back_ends_with_what_was_shown(
+async def test_a_stopped_reply_that_is_handed_back_ends_with_the_shown_text(
     stores: StoreFixture,
 ) -> None:
     receipt = await stores.say("hello")
@@ -144,7 +144,7 @@ async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(stores: Stor
     assert await stores.texts() == ["hello", "half of"]
 
 
-async def test_a_stopped_reply_whose_core_died_is_what_the_history_keeps(
+async def test_the_history_keeps_a_stopped_reply_of_a_dead_core(
     stores: StoreFixture,
 ) -> None:
     receipt = await stores.say("hello")
@@ -217,7 +217,7 @@ async def test_edits_that_all_overtook_their_message_end_with_the_newest(
     assert await stores.texts() == ["third"]
 
 
-async def test_an_edit_holds_for_a_copy_of_its_message_that_comes_after_a_reset(
+async def test_an_edit_applies_to_a_copy_of_its_message_after_a_reset(
     stores: StoreFixture,
 ) -> None:
     await answered(stores, "hello", "hi", "m0")
@@ -244,7 +244,7 @@ async def test_an_edit_of_one_of_several_messages_starts_their_reply_over(
     assert Started(2) in await stores.events(first.job)
 
 
-async def test_an_edit_that_comes_before_the_past_is_seeded_is_not_lost(
+async def test_an_edit_before_the_seed_is_not_lost(
     stores: StoreFixture,
 ) -> None:
     await stores.say("and you?", backfill_wait=60.0, id="m5")
@@ -253,7 +253,7 @@ async def test_an_edit_that_comes_before_the_past_is_seeded_is_not_lost(
     assert await stores.texts() == ["as it reads now", "and you?"]
 
 
-async def test_an_edit_while_the_reply_is_written_anew_starts_that_over(
+async def test_an_edit_during_a_regeneration_restarts_it(
     stores: StoreFixture,
 ) -> None:
     reply = await answered(stores, "helo", "helo?", "m1")
@@ -265,7 +265,7 @@ async def test_an_edit_while_the_reply_is_written_anew_starts_that_over(
     assert await stores.texts() == ["hello", "hi"]
 
 
-async def test_an_edit_after_the_answer_failed_stands_in_the_same_messages(
+async def test_a_reply_to_an_edit_after_a_failure_uses_the_same_messages(
     stores: StoreFixture,
 ) -> None:
     reply = await answered(stores, "helo", "helo?", "m1")
@@ -280,7 +280,7 @@ async def test_an_edit_after_the_answer_failed_stands_in_the_same_messages(
 # -- deletes ------------------------------------------------------------------------------------
 
 
-async def test_deleting_a_prompt_while_its_reply_is_written_anew_takes_both(
+async def test_deleting_a_prompt_during_a_regeneration_deletes_both(
     stores: StoreFixture,
 ) -> None:
     reply = await answered(stores, "one", "1", "m1")
@@ -292,7 +292,7 @@ async def test_deleting_a_prompt_while_its_reply_is_written_anew_takes_both(
     assert await nothing_is_left_open(stores)
 
 
-async def test_deleting_a_reply_while_it_is_written_anew_leaves_the_prompt(
+async def test_deleting_a_reply_during_its_regeneration_keeps_the_prompt(
     stores: StoreFixture,
 ) -> None:
     reply = await answered(stores, "one", "1", "m1")
@@ -304,7 +304,7 @@ async def test_deleting_a_reply_while_it_is_written_anew_leaves_the_prompt(
     assert (await regenerate(stores, reply, "2")).code == "prompt_gone"
 
 
-async def test_deleting_what_waits_behind_a_reply_leaves_that_to_its_core(
+async def test_deleting_a_waiting_message_does_not_touch_the_running_reply(
     stores: StoreFixture,
 ) -> None:
     await stores.say("one", author="U1")
@@ -358,7 +358,7 @@ async def test_an_upgrade_of_chatter_joins_the_reply_that_reads_it_anyway(
     assert await stores.texts() == ["hello", "hi", "@henji one", "two", "both"]
 
 
-async def test_an_upgrade_of_what_is_being_read_gets_its_own_reply_in_its_place(
+async def test_an_upgrade_of_the_answered_message_gets_a_separate_reply(
     stores: StoreFixture,
 ) -> None:
     await answered(stores, "hello", "hi", "m0")
@@ -377,7 +377,9 @@ async def test_an_upgrade_of_what_is_being_read_gets_its_own_reply_in_its_place(
     assert await stores.texts() == told
 
 
-async def test_an_upgrade_of_what_was_read_does_not_join_what_waits(stores: StoreFixture) -> None:
+async def test_an_upgrade_of_an_answered_message_does_not_join_waiting_ones(
+    stores: StoreFixture,
+) -> None:
     await answered(stores, "hello", "hi", "m0")
     await stores.say("@henji one", id="m1", addressed=False)
     await answered(stores, "two", "2", "m2")
@@ -390,7 +392,7 @@ async def test_an_upgrade_of_what_was_read_does_not_join_what_waits(stores: Stor
     assert await stores.texts() == told
 
 
-async def test_a_person_who_floods_one_thread_fills_no_mailbox_without_end(redis: Redis) -> None:
+async def test_a_flood_in_one_thread_does_not_fill_the_mailbox_without_limit(redis: Redis) -> None:
     stores = StoreFixture.over(redis, limits=Limits(mailbox=5, thread=3))
     await stores.queue.announce(LANE, "core", 60)
     outcomes = [(await stores.say("and")).outcome for _ in range(20)]

@@ -85,7 +85,7 @@ def test_an_audit_fails_where_a_fault_is_known_and_says_where_it_could_not_look(
     assert said in sentences[0]
 
 
-def test_files_with_settings_and_secrets_of_ones_own_are_ignored() -> None:
+def test_local_settings_and_secrets_are_ignored() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {"henji.toml", "docker/secrets/"} <= set(ignored)
 
@@ -123,7 +123,7 @@ def test_the_drawing_of_the_house_names_files_that_exist() -> None:
 
 
 @pytest.mark.parametrize("room", ["core", "storage", "bots"])
-def test_every_file_of_a_room_stands_in_the_drawing(room: str) -> None:
+def test_the_drawing_has_every_file_of_a_room(room: str) -> None:
     text = drawing()
     for path in (ROOT / room).iterdir():
         if path.name != "__init__.py" and path.suffix == ".py" and path.stem != "__main__":

@@ -169,7 +169,7 @@ def test_the_settings_command_names_the_file_that_was_read(config: Path) -> None
     assert {"name": "engine", "value": "torch", "source": "default"} in map(json.loads, rows)
 
 
-def test_secrets_may_stand_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_may_be_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("xoxb-from-a-file\n")
     monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
     (tmp_path / "key").write_text("sk-from-a-file\n")

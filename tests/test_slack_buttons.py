@@ -200,7 +200,7 @@ async def test_admins_choose_the_scope_of_a_reset_on_the_home_page(
 # -- commands --------------------------------------------------------------------------------
 
 
-async def test_a_slash_command_begins_a_thread_of_its_own(deployment: SlackDeployment) -> None:
+async def test_a_slash_command_begins_a_new_thread(deployment: SlackDeployment) -> None:
     slack = deployment.slack
     slack.command("U1", "C1", "ask 今日は?")
     question = await slack.until(
@@ -210,7 +210,7 @@ async def test_a_slash_command_begins_a_thread_of_its_own(deployment: SlackDeplo
     await deployment.answered("C1", question.ts, "echo: 今日は?")
 
 
-async def test_a_person_is_told_where_their_question_cannot_be_posted(
+async def test_a_person_gets_a_notice_if_their_question_cannot_be_posted(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack

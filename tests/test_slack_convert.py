@@ -39,7 +39,7 @@ def said(**changes: Any) -> MessagePosted:
     return parse_event
 
 
-def test_a_message_belongs_to_the_thread_that_it_begins_or_stands_in() -> None:
+def test_a_message_belongs_to_the_thread_that_it_begins_or_is_in() -> None:
     assert said().key == ThreadKey("slack", "T1", "C1", "2.0")
     assert not said().inside
     assert said(thread_ts="1.0").key.thread == "1.0"
@@ -242,7 +242,7 @@ def test_pings_are_removed_and_growing_text_only_grows() -> None:
     assert all(after.startswith(before) for before, after in pairwise(grown))
 
 
-def test_mentions_in_a_list_stand_for_their_ids() -> None:
+def test_mentions_in_a_list_become_ids() -> None:
     assert convert.ids("<@U1> <@U2|taro>,U3").split() == ["U1", "U2", ",U3"]
 
 

@@ -136,7 +136,7 @@ async def test_a_press_works_in_another_process_and_twice_is_once(
     assert {trace.model for trace in sample.traces if trace} == {"echo", OTHER}
 
 
-async def test_who_may_not_ask_may_not_vote(deployment: SlackDeployment) -> None:
+async def test_a_person_who_may_not_ask_may_not_vote(deployment: SlackDeployment) -> None:
     slack, message = deployment.slack, await a_duel(deployment)
     place = Place("slack", slack.workspace.team)
     await deployment.rulebook.change(place, "deny_people", ["U1"], "UADMIN")
@@ -147,7 +147,7 @@ async def test_who_may_not_ask_may_not_vote(deployment: SlackDeployment) -> None
     assert duel.votes == {}
 
 
-async def test_long_answers_become_messages_of_their_own(deployment: SlackDeployment) -> None:
+async def test_long_answers_become_separate_messages(deployment: SlackDeployment) -> None:
     text = " ".join(f"word{number}" for number in range(700))  # 5 kB
     message = await a_duel(deployment, text)
     first, last = deployment.slack.replies("C1", message.thread_ts or "")

@@ -54,7 +54,7 @@ async def test_a_snippet_alone_is_a_message_in_direct_messages(deployment: Slack
     await deployment.answered("D1", ts, "echo: " + READ.replace("log.txt", "Untitled"))
 
 
-async def test_a_picture_is_named_and_its_person_is_told_in_the_same_reply(
+async def test_a_picture_is_named_and_the_reply_says_that_it_was_not_read(
     deployment: SlackDeployment,
 ) -> None:
     plan = deployment.slack.upload("plan.png", b"\x89PNG", "image/png")
@@ -86,7 +86,7 @@ async def test_a_pasted_table_alone_is_a_question(deployment: SlackDeployment) -
     await deployment.answered("C1", ts, "echo: a | b\n1 | 2")
 
 
-async def test_a_picture_alone_is_told_and_not_answered(deployment: SlackDeployment) -> None:
+async def test_a_picture_alone_gets_a_notice_and_no_answer(deployment: SlackDeployment) -> None:
     plan = deployment.slack.upload("plan.png", b"\x89PNG", "image/png")
     await deployment.slack.say("C1", "U1", BOT, files=[plan])
     await deployment.slack.until(lambda: deployment.slack.whispers("U1"))
@@ -100,7 +100,7 @@ async def test_a_picture_alone_is_told_and_not_answered(deployment: SlackDeploym
     [({"mode": "tombstone", "id": "F9", "name": "old.txt"}, "file_gone"),
      ({"id": "F9", "name": "shared.txt", "file_access": "check_file_info"}, "file_gone")],
 )  # fmt: skip
-async def test_a_file_that_is_gone_or_closed_to_the_bot_is_said_to_be(
+async def test_a_deleted_or_unreadable_file_gets_a_notice(
     deployment: SlackDeployment, file: dict[str, str], code: str
 ) -> None:
     ts = await deployment.slack.say("D1", "U1", "Summarise", files=[file])

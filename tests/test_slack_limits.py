@@ -71,7 +71,7 @@ async def whole(deployment: SlackDeployment, channel: str, ts: str, text: str) -
 # -- lengths ---------------------------------------------------------------------------------
 
 
-async def test_a_long_reply_is_edited_whole_where_there_are_no_streams(
+async def test_without_streams_a_long_reply_is_edited_as_a_whole(
     slow: SlackDeployment,
 ) -> None:
     slow.slack.methods.streaming = False
@@ -138,7 +138,7 @@ async def test_a_refused_stream_is_closed_and_the_reply_arrives(
 
 
 @pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
-async def test_a_reply_that_may_not_be_edited_is_posted_anew(redis: Redis, error: str) -> None:
+async def test_a_reply_that_may_not_be_edited_is_posted_again(redis: Redis, error: str) -> None:
     async with slack_deployment(redis, minute=30) as deployment:
         slack = deployment.slack
         slack.methods.streaming = False
@@ -190,7 +190,7 @@ def errors(deployment: SlackDeployment, method: str) -> list[str]:
         "restricted_action_thread_locked",
     ],
 )
-async def test_a_person_is_told_at_once_why_slack_refused_the_reply(
+async def test_a_person_learns_at_once_why_slack_refused_the_reply(
     deployment: SlackDeployment, error: str
 ) -> None:
     slack = deployment.slack
@@ -201,7 +201,7 @@ async def test_a_person_is_told_at_once_why_slack_refused_the_reply(
     assert errors(deployment, "chat.postMessage") == [error]
 
 
-async def test_a_person_is_told_directly_if_they_have_written_directly_before(
+async def test_a_person_with_a_direct_channel_gets_a_direct_notice(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
@@ -430,7 +430,7 @@ async def test_bold_beside_japanese_is_streamed_as_bold(redis: Redis) -> None:
 # -- apps outside the Marketplace ------------------------------------------------------------
 
 
-async def test_a_distributed_app_reads_what_it_may_and_answers_at_once(redis: Redis) -> None:
+async def test_a_distributed_app_reads_one_page_and_answers_at_once(redis: Redis) -> None:
     async with slack_deployment(redis) as deployment:
         slack = deployment.slack
         slack.distribute()

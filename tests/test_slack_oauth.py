@@ -341,7 +341,7 @@ async def test_a_port_that_is_taken_is_named(redis: Redis) -> None:
             await deployment.again()
 
 
-def test_an_app_for_several_workspaces_is_started_without_a_token_of_its_own() -> None:
+def test_an_app_for_several_workspaces_starts_without_a_bot_token() -> None:
     settings = SlackSettings(
         slack_client_id="1",
         slack_client_secret=SecretStr("2"),

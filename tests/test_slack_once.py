@@ -190,7 +190,7 @@ async def test_two_adapters_share_the_work(deployment: SlackDeployment) -> None:
     assert [len(slack.replies("C1", ts)) for ts in threads] == [1, 1, 1]
 
 
-async def test_without_a_core_the_person_is_told_at_once(redis: Redis) -> None:
+async def test_without_a_core_the_person_gets_a_notice_at_once(redis: Redis) -> None:
     async with slack_deployment(redis) as deployment:
         await deployment.adapter()
         ts = await deployment.slack.say("C1", "U1", f"{BOT} hi")

@@ -145,7 +145,7 @@ async def test_an_empty_mention_is_answered_with_a_hint(deployment: SlackDeploym
     assert "Write your question" in deployment.slack.whispers("U2")[0].text
 
 
-async def test_a_person_is_told_directly_where_the_bot_cannot_post(
+async def test_a_person_gets_a_direct_notice_if_the_bot_cannot_post(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack

@@ -95,7 +95,7 @@ async def test_a_stream_whose_start_answer_was_lost_is_found(deployment: SlackDe
     assert slack.replies("C1", ts) == [reply]
 
 
-async def test_stop_ends_the_reply_where_it_stands(deployment: SlackDeployment) -> None:
+async def test_stop_ends_the_reply_at_once(deployment: SlackDeployment) -> None:
     slack = deployment.slack
     slack.methods.streaming = False
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
@@ -209,7 +209,7 @@ def states(message: Message) -> dict[str, str]:
     return {id_: status for id_, (_, status) in message.cards.items()}
 
 
-async def test_a_late_reply_shows_what_it_waited_for(carded: SlackDeployment) -> None:
+async def test_a_late_reply_shows_its_wait(carded: SlackDeployment) -> None:
     slack = carded.slack
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
     await slack.until(lambda: slack.replies("C1", ts))

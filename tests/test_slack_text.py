@@ -291,7 +291,7 @@ def test_a_bot_is_named_by_its_profile_or_by_its_id() -> None:
     assert read_twice({"bot_id": "B9", "text": "Paid"}) == "[bot: B9]\nPaid"
 
 
-def test_a_mention_inside_what_is_forwarded_wakes_nobody() -> None:
+def test_a_mention_inside_a_forwarded_message_is_ignored() -> None:
     message = {"user": "U1", "text": "look", "attachments": [share("<@U0HENJI> is down")]}
     assert not posted(message).mentioned
 

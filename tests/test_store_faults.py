@@ -36,7 +36,7 @@ async def primary(tmp_path: Path) -> AsyncIterator[tuple[Connection, Redis, int]
         yield connection, client, port
 
 
-async def test_a_full_redis_takes_nothing_and_then_goes_on(
+async def test_a_full_redis_refuses_writes_and_recovers(
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
@@ -92,7 +92,7 @@ async def served_by(stores: StoreFixture) -> bool:
     return bool(await stores.queue.cores(LANE))
 
 
-async def test_a_reply_that_is_written_while_redis_is_full_comes_when_there_is_room(
+async def test_a_reply_written_while_redis_is_full_is_stored_later(
     primary: tuple[Connection, Redis, int],
 ) -> None:
     connection, client, _ = primary
@@ -135,7 +135,7 @@ async def refuses(client: Redis) -> bool:
     return False
 
 
-async def test_a_full_disk_takes_nothing_and_then_goes_on(on_disk: tuple[Redis, str]) -> None:
+async def test_a_full_disk_refuses_writes_and_recovers(on_disk: tuple[Redis, str]) -> None:
     client, url = on_disk
     async with aclosing(await connect(url)) as connection:
         stores = StoreFixture(client, Store(connection))
@@ -188,7 +188,7 @@ async def test_a_message_counts_only_when_a_replica_has_it(
         assert (await stores.say("two", id="m2")).outcome == "queued"
 
 
-async def test_a_lease_has_one_holder_who_may_renew_it(redis: Redis) -> None:
+async def test_only_the_holder_may_renew_a_lease(redis: Redis) -> None:
     leases = RedisLeases(StoreFixture.over(redis).store)
     assert await leases.acquire("shard 0", "a", 10)
     assert await leases.acquire("shard 0", "a", 10)
@@ -205,7 +205,7 @@ async def test_a_lease_that_is_given_up_is_the_next_ones_at_once(redis: Redis) -
     assert await leases.acquire("shard 0", "b", 10)
 
 
-async def test_a_lease_whose_holder_died_ends_by_itself(redis: Redis) -> None:
+async def test_the_lease_of_a_dead_holder_expires(redis: Redis) -> None:
     leases = RedisLeases(StoreFixture.over(redis).store)
     await leases.acquire("shard 0", "a", 0.05)
     async with asyncio.timeout(5):

@@ -55,7 +55,7 @@ def test_every_failure_has_its_sentence() -> None:
     assert ENGLISH.keys() >= strings.FAILURES
 
 
-def test_a_failure_that_nobody_knows_is_told_calmly() -> None:
+def test_an_unknown_failure_has_a_calm_sentence() -> None:
     assert strings.failure("no_core", "ja") == JAPANESE["no_core"]
     assert strings.failure("never heard of", "en") == ENGLISH["internal"]
 

@@ -87,7 +87,7 @@ def test_a_span_is_typed(text: str, span: Span) -> None:
         ("2h" * 10_000, "catchup_no_span"),
     ],
 )
-def test_what_is_no_span_has_its_sentence(text: str, key: str) -> None:
+def test_an_invalid_span_has_a_sentence(text: str, key: str) -> None:
     with pytest.raises(InvalidSpan) as wrong:
         span_from_text(text, NOON, TOKYO)
     assert wrong.value.key == key
@@ -129,7 +129,7 @@ def test_a_large_one_is_asked_first_and_too_much_offers_its_newest_part() -> Non
 
 
 @pytest.mark.parametrize("thread", ["", "1766.24"])
-def test_the_buttons_of_slack_say_what_they_go_on_with(thread: str) -> None:
+def test_slacks_buttons_carry_their_request(thread: str) -> None:
     place = ThreadKey("slack", "T1", "C1", thread)
     blocks = components.summary("text", "ja", Offer(place, 12.5, 7, newest=True), place)
     assert list(block_faults(blocks)) == []
@@ -220,7 +220,7 @@ async def test_a_thread_is_summed_up_from_the_message_menu(slack: SlackDeploymen
     assert "elsewhere" not in said["text"]
 
 
-async def test_what_was_forgotten_and_who_is_denied_is_skipped(slack: SlackDeployment) -> None:
+async def test_forgotten_messages_and_denied_people_are_skipped(slack: SlackDeployment) -> None:
     place = Place("slack", slack.slack.workspace.team)
     await slack.slack.say("C1", "U1", "a secret")
     await slack.stores().history.forget(place, "U1")
@@ -235,7 +235,7 @@ async def test_what_was_forgotten_and_who_is_denied_is_skipped(slack: SlackDeplo
 @pytest.mark.parametrize(
     ("words", "key"), [("banana", "catchup_no_span"), ("2099-01-01", "catchup_future")]
 )
-async def test_a_span_that_is_none_is_told(slack: SlackDeployment, words: str, key: str) -> None:
+async def test_an_invalid_span_gets_a_notice(slack: SlackDeployment, words: str, key: str) -> None:
     slack.slack.command("U2", "C1", f"catchup {words}")
     await says(slack, say(key, "en"))
 
@@ -266,7 +266,7 @@ async def test_a_group_direct_message_is_summed_up_for_one_in_it(slack: SlackDep
         )
 
 
-async def test_a_large_one_says_what_it_takes_and_goes_on_when_asked(
+async def test_a_large_summary_states_its_cost_and_goes_on_when_confirmed(
     slack: SlackDeployment,
 ) -> None:
     for number in range(12):
@@ -443,7 +443,7 @@ async def test_on_discord_a_thread_is_summed_up_from_the_message_menu(
     assert await left_in(deployment.stores.redis, "a leaf") == []
 
 
-async def test_on_discord_who_may_not_read_there_gets_no_summary(
+async def test_on_discord_a_person_who_may_not_read_there_gets_no_summary(
     deployment: DiscordDeployment,
 ) -> None:
     general = await a_channel(deployment)

@@ -171,7 +171,7 @@ def test_a_number_a_decimal_and_an_address_end_no_sentence() -> None:
     assert not any(part.endswith((".", "3")) for part in parts)
 
 
-def test_a_heading_goes_with_what_it_heads() -> None:
+def test_a_heading_stays_with_its_text() -> None:
     parts = split("あ" * 60 + "\n\n## 次の話\n\n" + "い" * 60, 100)
     assert parts == ["あ" * 60, "## 次の話\n\n" + "い" * 60]
 
@@ -230,7 +230,7 @@ def test_a_text_without_code_has_its_length_and_its_lines_of_prose(text: str) ->
         ("`a`` b`", "       "),
     ],
 )
-def test_code_ends_where_as_many_backticks_stand_as_began_it(text: str, left: str) -> None:
+def test_code_ends_at_as_many_backticks_as_began_it(text: str, left: str) -> None:
     assert without_code(text) == left
 
 

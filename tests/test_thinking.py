@@ -160,7 +160,7 @@ async def test_thoughts_count_as_tokens(stores: StoreFixture) -> None:
     assert {int(used[name]) for name in used if name.startswith("tokens")} == {spent}
 
 
-async def test_a_thought_that_is_cut_goes_on_inside(stores: StoreFixture) -> None:
+async def test_a_cut_thought_is_continued(stores: StoreFixture) -> None:
     model = load(STRIPPED, max_thinking_tokens=12)
     engine = Thinker(model, [THOUGHT + "Paris.", " city.\n</think>\n\nParis."])
     async with thinking(stores, engine):
@@ -291,7 +291,7 @@ async def shows(board: Board, *texts: str) -> None:
     await until(so)
 
 
-async def test_a_person_sees_for_how_long_the_model_thinks(stores: StoreFixture) -> None:
+async def test_a_person_sees_the_seconds_of_thinking(stores: StoreFixture) -> None:
     board, engine = Board(), Thinker(load(STRIPPED), [THOUGHT + "Paris."], pause=0.1)
     async with thinking(stores, engine, pause=0.5), relayed(stores, board) as relay:
         turn = board.say(PLACE, "q", "U1", "where?")
@@ -305,7 +305,7 @@ async def test_a_person_sees_for_how_long_the_model_thinks(stores: StoreFixture)
     assert Status("thinking", seconds=12).sentence("ja") == "考えています… 12秒"
 
 
-async def test_a_person_is_told_of_a_cut_thought_and_reads_the_answer_in_its_place(
+async def test_a_cut_thought_has_a_notice_and_the_answer_replaces_it(
     stores: StoreFixture,
 ) -> None:
     model = load(STRIPPED, max_thinking_tokens=12)

@@ -214,7 +214,7 @@ def test_bytes_that_are_no_character_do_not_stop_a_stream(kind: str, ids: list[i
         assert text == hub.decode(ids)
 
 
-def test_a_space_in_front_is_kept_where_other_text_stands_before() -> None:
+def test_a_leading_space_is_kept_after_other_text() -> None:
     padding = SentencePieceTokenizer(tiny_models.spiece(dummy_prefix=True), 2048)
     spaced = [tokenizer("chatml-spaces"), tokenizer("chatml-unigram"), padding]
     for each in spaced:

@@ -176,7 +176,7 @@ async def test_a_shortened_message_is_answered_in_the_place_of_the_refusal(
     assert await stores.texts() == ["short", "echo: short"]
 
 
-async def test_a_core_that_dies_while_it_begins_leaves_it_to_the_next(stores: StoreFixture) -> None:
+async def test_another_core_takes_over_the_beginning_from_a_dead_one(stores: StoreFixture) -> None:
     job, _, actions = await refused(stores)
     outcome = await actions.regenerate(Actor("U1"), THREAD, job, "p1", truncates=True)
     await stores.claim()  # and the core dies

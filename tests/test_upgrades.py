@@ -29,13 +29,13 @@ RELEASES = sorted(scene.RELEASED.glob("*.json"))
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
-async def test_a_memory_of_an_earlier_release_is_gone_on_with(redis: Redis, release: Path) -> None:
+async def test_conversations_of_an_earlier_release_go_on(redis: Redis, release: Path) -> None:
     await scene.load(redis, scene.read(release))
     await _upgrade_within_the_hour(redis)
     await _goes_on(redis)
 
 
-async def test_a_memory_of_this_release_is_gone_on_with(redis: Redis) -> None:
+async def test_conversations_of_this_release_go_on(redis: Redis) -> None:
     await scene.play(redis)
     entries = await scene.dump(redis)
     await redis.flushall()
@@ -226,7 +226,7 @@ async def _serves(queue: RedisQueue) -> bool:
     return await queue.cores("echo") > 0
 
 
-async def test_the_first_releases_core_writes_what_this_release_regenerates(
+async def test_this_release_regenerates_a_reply_of_the_first_release(
     redis: Redis, redis_url: str, first_release: Path
 ) -> None:
     stores = StoreFixture.over(redis)

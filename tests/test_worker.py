@@ -48,7 +48,7 @@ async def stores(redis: Redis) -> AsyncIterator[StoreFixture]:
 # -- the end of a core --------------------------------------------------------------------------
 
 
-async def test_a_core_that_is_told_to_stop_finishes_what_it_holds(stores: StoreFixture) -> None:
+async def test_a_stopping_core_finishes_its_jobs(stores: StoreFixture) -> None:
     async with at_work(stores, EchoEngine(200), drain=20):
         receipt = await stores.say("hello, and good-bye")
         await until(lambda: shows(stores, receipt.job))
@@ -326,7 +326,7 @@ async def test_an_idle_core_asks_redis_less_than_once_a_second(stores: StoreFixt
     await working
 
 
-async def test_an_idle_core_is_prompt_with_what_falls_due(stores: StoreFixture) -> None:
+async def test_an_idle_core_sweeps_promptly(stores: StoreFixture) -> None:
     """A held thread is answered when its time is up, though nothing else wakes the core."""
     async with at_work(stores, EchoEngine(), sweep=0.05, idle=30.0):
         await asyncio.sleep(0.3)
