@@ -58,14 +58,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Most of a test's time is waiting: two at a time, each process of tests with a Valkey of its own.
+# Most of a test's time is waiting: two at a time, each test process with a separate Valkey.
 test: lint
 	$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 bench: setup
 	$(BIN)/henji bench
 
-# What the benchmarks compare with, in environments of their own.
+# The engines that the benchmarks compare with, in separate environments.
 bench-peers: .venv-peers/queue/.ready .venv-peers/engine/.ready
 
 # 3.5 GB; it brings another torch, and packages that do not load beside it. Once it is there, it is

@@ -1,4 +1,4 @@
-"""What some tests need and not every machine has: the tools for docker/, and published answers."""
+"""Optional requirements of tests: the tools for docker/, and published answers."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ COMMANDS = ("henji", "make", "docker", "kubectl", "python", "python3", "pip", "r
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of a page, as it stands there."""
+    """One command of a page, as it is written there."""
 
     page: str
     line: str

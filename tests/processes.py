@@ -1,4 +1,4 @@
-"""The henji command in processes of its own, as a person or a supervisor runs it."""
+"""The henji command in separate processes, as a person or a supervisor runs it."""
 
 from __future__ import annotations
 

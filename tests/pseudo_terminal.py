@@ -1,4 +1,4 @@
-"""A pseudo-terminal, for tests of what a person types and sees."""
+"""A pseudo-terminal, for tests of typed input and shown output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal(*words: str, **environment: str) -> AsyncIterator[Terminal]:
-    """`henji WORDS` in a terminal of its own, killed at the end."""
+    """`henji WORDS` in a new terminal, killed at the end."""
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bots", *words),

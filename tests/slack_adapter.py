@@ -1,4 +1,4 @@
-"""A Slack adapter as a process of its own, for tests that kill it.
+"""A Slack adapter as a separate process, for tests that kill it.
 
 python -m tests.slack_adapter REDIS_URL LEASE_SECONDS
 """

@@ -1,4 +1,4 @@
-"""What people may do to replies and conversations, whichever platform they do it on."""
+"""People's actions on replies and conversations, on every platform."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ FAULTS = [
     Fault("HenjiDeadLetters", {series("henji_dead_letters", SLACK): "2x110 3x70"}, {},
           "Replies were given up: `henji admin dead` says which and why"),
     Fault("HenjiTakeovers", {series("henji_takeovers_total", CORE): "0x100 0+1x80"}, {},
-          "Cores lose their jobs again and again: they are killed, or stand still"),
+          "Cores lose their jobs again and again: they are killed, or hang"),
     Fault("HenjiFailures",
           {series("henji_jobs_total", CORE, lane=LANE, outcome="failed"): "0x60 0+3x120"},
           {"lane": "rinna-ppo"},
@@ -145,7 +145,7 @@ FAULTS = [
           "slack answers 429 again and again: another process uses the same token"),
     Fault("HenjiDisconnected",
           {series("henji_gateway_up", SLACK, platform="slack", shard="0"): "1x60 0x120"},
-          {"platform": "slack"}, "No connection to slack stands"),
+          {"platform": "slack"}, "No connection to slack is up"),
     Fault("HenjiGpuMemory", {series("henji_gpu_memory_bytes", CORE, kind="used"): "99x180"}, CORE,
           "The GPU of 10.0.0.5:9464 is nearly full: set HENJI_CACHE_GB lower"),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which files are read, as what text, and how they stand in a person's turn."""
+"""Which files are read, as which text, and their form in a person's turn."""
 
 from __future__ import annotations
 

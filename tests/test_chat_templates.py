@@ -35,7 +35,7 @@ _TOKENS = re.compile(r"<[|｜][^\s'\"{}]+?[|｜]>|</?s>|\[/?[A-Z_]+\]|</?[a-z_]+
 
 @cache
 def files(template: str, ordinary: tuple[str, ...] = ()) -> Path:
-    """A tokenizer with this template and the tokens that stand in it."""
+    """A tokenizer with this template and the tokens in it."""
     found = sorted(set(_TOKENS.findall(template)))
     hub = HubTokenizer.from_str(tiny_models.bpe())
     of_thoughts = [token for token in found if "think" in token]
@@ -84,7 +84,7 @@ ENDED = (  # as Phi-3.5: an end of text, where no reply shall follow
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
 )
-IN_THE_MIDDLE = (  # as Mistral Nemo: the system prompt stands at the last question
+IN_THE_MIDDLE = (  # as Mistral Nemo: the system prompt is at the last question
     "{% set s = messages[0].content + '\n\n' if messages[0].role == 'system' else '' %}<s>"
     "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST]"
     "{{ s if loop.last }}{{ m.content }}[/INST]{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"

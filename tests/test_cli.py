@@ -398,7 +398,7 @@ async def test_a_terminal_that_lacks_a_character_gets_an_escape(
     assert ran.err == "starting echo\nready\n"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full stands there")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="it is a disk that is full")
 async def test_a_full_disk_is_reported_in_one_sentence() -> None:
     ran = await in_a_shell("henji models > /dev/full")
     assert (ran.status, ran.err) == (1, "henji: the output cannot be written: No space left on "

@@ -1,4 +1,4 @@
-"""A reply on its way out, told as stories on a platform that stands in for the real ones."""
+"""The delivery of a reply: stories on a stand-in for the real platforms."""
 
 from __future__ import annotations
 
@@ -452,7 +452,7 @@ async def _parts_keep_their_order(redis_url: str, troubles: dict[str, list[str]]
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         await redis.flushall()
         story = Story(StoreFixture.over(redis, delivery_lease=LEASE))
-        story.board.nonce = False  # a part that is posted anew is a new message
+        story.board.nonce = False  # a part that is posted again is a new message
         await story.stores.queue.announce(LANE, "core", 60)
         async with story.running(wire=Trouble(troubles)) as relay:
             await story.say(relay, "hello")

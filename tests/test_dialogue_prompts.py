@@ -1,4 +1,4 @@
-"""What a prompt holds: the ids of its whole string, within the budget, for little work."""
+"""Prompts: the ids of their whole string, within the budget, for little work."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_system_prompt_stays_when_turns_fall() -> None:
 
 
 def test_a_system_prompt_stays_where_a_template_has_no_place_for_one() -> None:
-    """It stands in front of a user's text then, so that the window begins with one."""
+    """It is at the beginning of a user's text then, so that the window begins with a user."""
     deaf = tiny_models.LLM_JP.replace("'system' %}{{ message['content'] }}", "'system' %}")
     spec = replace(dialogues.CHAT, context_length=500, max_new_tokens=60)
     files = dialogues.chat_files(deaf)
@@ -289,8 +289,8 @@ def test_only_new_turns_are_encoded(kind: str) -> None:
         turns = said(*texts)
         dialogue.prompt(turns[:-2], low_water=0.7)
         counting.encoded = 0
-        anew = [replace(each) for each in turns]  # as they come from a store
-        dialogue.prompt(anew, low_water=0.7)
+        copies = [replace(each) for each in turns]  # as they come from a store
+        dialogue.prompt(copies, low_water=0.7)
         costs[length] = counting.encoded
     assert costs[301] <= costs[3] + 40
 

@@ -1,4 +1,4 @@
-"""What Discord sends becomes what the relay takes."""
+"""Conversion of Discord's payloads for the relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where commands are used: direct messages, group chats, threads; and while people wait there."""
+"""Commands in direct messages, group chats and threads, and while people wait there."""
 
 from __future__ import annotations
 

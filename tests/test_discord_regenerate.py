@@ -1,4 +1,4 @@
-"""Replies written anew: by whom, where they stand, and where only a token reaches them."""
+"""Regenerated replies: by whom, in which place, and where only a token reaches them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def button(reply: p.Payload, number: int = AGAIN) -> str:
 
 
 async def written_anew(deployment: DiscordDeployment, reply: p.Payload, before: str) -> None:
-    """The reply stands there with the buttons of another job."""
+    """The reply is shown with the buttons of another job."""
 
     def so() -> bool:
         rows = reply["components"]

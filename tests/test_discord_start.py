@@ -1,4 +1,4 @@
-"""The bot at its start, and `henji doctor`: what is missing, and what to click."""
+"""The bot's start, and `henji doctor`: what is missing, and the remedy."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_a_token_that_is_revoked_while_it_runs_ends_the_process(
 async def start_henji(
     deployment: DiscordDeployment, redis_url: str, token: Mapping[str, str]
 ) -> asyncio.subprocess.Process:
-    """`henji discord`, a process of its own."""
+    """`henji discord` as a separate process."""
     environment = {
         **{name: value for name, value in os.environ.items() if name != "DISCORD_BOT_TOKEN"},
         **token,

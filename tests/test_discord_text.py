@@ -1,4 +1,4 @@
-"""What the model reads of Discord's messages: the shapes are those of real ones."""
+"""The text of Discord's messages for the model: the shapes are those of real ones."""
 
 from __future__ import annotations
 

@@ -460,7 +460,7 @@ async def test_a_message_whose_answer_was_lost_is_not_sent_twice(
     deployment.discord.make_trouble("post", seconds=30.0, after=True)
     said = await deployment.discord.says(ALICE, general, "<@bot> hello")
     await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
-    await first.kill()  # the message stands, and nobody has written it down
+    await first.kill()  # the message is posted, and not recorded
     await deployment.start_bot("second")
     await the_reply(deployment, said["id"], "echo: hello")
     await deployment.discord.until(lambda: deployment.discord.sent("edit"))

@@ -335,7 +335,7 @@ def test_a_broken_kept_kernel_is_compiled_again(tmp_path: Path) -> None:
         path.write_bytes(b"")
     numba_kernels.keep_paged_for.cache_clear()
     numba_kernels.keep_paged_for(torch.float32)
-    assert not kept_files(tmp_path)  # the next start writes them anew
+    assert not kept_files(tmp_path)  # the next start writes them again
 
 
 @pytest.mark.usefixtures("fresh_kernels")

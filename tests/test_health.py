@@ -1,4 +1,4 @@
-"""What a process says about itself over HTTP, asked by a real client."""
+"""The health pages of a process, requested by a real client."""
 
 from __future__ import annotations
 

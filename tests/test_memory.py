@@ -1,4 +1,4 @@
-"""What a model no longer reads: said once a thread, and marked for the operator."""
+"""Turns that the model no longer reads: announced once a thread, and marked for the operator."""
 
 from __future__ import annotations
 

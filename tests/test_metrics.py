@@ -1,4 +1,4 @@
-"""What is counted, held against what happened: each metric moves when its thing happens."""
+"""Every metric moves when its event happens."""
 
 from __future__ import annotations
 

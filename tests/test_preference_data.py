@@ -1,4 +1,4 @@
-"""What people chose becomes a data set, a table of two models, and a word about adapters."""
+"""Preferences as a data set and as a table of two models, and adapters that hold them."""
 
 from __future__ import annotations
 

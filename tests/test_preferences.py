@@ -1,4 +1,4 @@
-"""What people vote on is kept to train a model: where they know, and of nobody who says no."""
+"""Votes are kept to train a model: only where people know it, and not of people who opted out."""
 
 from __future__ import annotations
 

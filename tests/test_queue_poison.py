@@ -1,4 +1,4 @@
-"""Records that cannot be read: each stops nobody but what it belongs to."""
+"""Unreadable records: each stops only its own job or thread."""
 
 from __future__ import annotations
 

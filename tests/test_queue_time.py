@@ -1,4 +1,4 @@
-"""What time alone brings about: deadlines, holds, days without Redis, and threads that expire."""
+"""The effects of time: deadlines, backfill waits, days without Redis, and expiring threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message is a reply to: a turn before it, a pointer, or among its words."""
+"""The quoted message: a turn before the reply, a pointer, or part of its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of different people and processes that meet: each pair in the order that hurts."""
+"""Concurrent steps of people and processes: each pair in the order that is hard."""
 
 from __future__ import annotations
 

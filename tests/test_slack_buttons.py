@@ -1,4 +1,4 @@
-"""What people press and command: regenerate, feedback, reset, help; and who may."""
+"""Buttons and commands: regenerate, feedback, reset, help; and permissions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slack's payloads as what happened: pure."""
+"""Conversion of Slack's payloads: pure."""
 
 from __future__ import annotations
 

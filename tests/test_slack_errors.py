@@ -1,4 +1,4 @@
-"""What is wrong with tokens, scopes and payloads in Slack: told, and it harms nobody."""
+"""Faults of tokens, scopes and payloads in Slack: reported, and harmless."""
 
 from __future__ import annotations
 

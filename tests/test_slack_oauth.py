@@ -35,7 +35,7 @@ BOT = "<@U0HENJI>"
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    """With an adapter that has no token of its own."""
+    """With an adapter that has no token in its settings."""
     async with slack_deployment(redis) as deployment:
         by_oauth(deployment)
         await deployment.core()

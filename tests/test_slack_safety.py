@@ -1,4 +1,4 @@
-"""What must not happen in Slack: pings, loops, and strangers who are answered."""
+"""Slack without pings, loops, and answers to strangers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store says when Redis or its disk is full, or its replicas are behind."""
+"""The store when Redis or its disk is full, or its replicas lag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that thinks before it answers, at work: the real worker, store and relay."""
+"""A model that thinks before it answers: the real worker, store and relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A message that is longer than the model reads: refused with both numbers, and begun on demand."""
+"""A message that is longer than the model reads: refused with both numbers, and its beginning
+answered on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""henji up: everything that this machine has tokens for, in processes of their own."""
+"""henji up: a process for every platform that has tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A release reads what every earlier one has left, and a backup is as good as the original."""
+"""A release reads the data of every earlier one, and a backup is as good as the original."""
 
 from __future__ import annotations
 

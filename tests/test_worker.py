@@ -137,7 +137,7 @@ async def test_a_reply_is_stopped_within_200_milliseconds(stores: StoreFixture) 
 
 
 class LateNews(RedisQueue):
-    """Hears late what became of the claims that were asked about, and claims anew meanwhile."""
+    """The results of renewals come late; it claims again meanwhile."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)

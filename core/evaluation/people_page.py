@@ -1,6 +1,6 @@
 """A page on which people judge pairs of answers, blind: server-rendered, on this machine alone.
 
-Each rater has a link with a token, and an order of their own, of the prompts and of the two
+Each rater has a link with a token, and a separate order of the prompts and of the two
 answers, which the comparison's secret draws.
 """
 

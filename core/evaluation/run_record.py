@@ -1,7 +1,7 @@
-"""The directory of a comparison: everything is written as it comes, so that a run that was broken
-off goes on, and can be counted anew.
+"""The directory of a comparison: everything is written at once, so that an interrupted run can be
+resumed, and counted again.
 
-    run.json         what is compared, and with which judges: all that is needed to repeat it
+    run.json         the models, the judges and everything else that is needed to repeat it
     prompts.jsonl    the prompts, in their order
     answers.jsonl    an answer a line
     verdicts.jsonl   a verdict a line; a later one of the same judge, rater, prompt and order
@@ -86,10 +86,10 @@ class Record:
     @classmethod
     @contextmanager
     def open(cls, directory: Path, setup: Setup, prompts: Sequence[Prompt]) -> Iterator[Self]:
-        """Begin a comparison, or go on with it.
+        """Begin a comparison, or resume it.
 
-        Raises UsageError where the directory holds another, OperatorError where it cannot be
-        written or another process works in it.
+        UsageError if the directory holds another comparison, OperatorError if it cannot be
+        written or is in use by another process.
         """
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class Record:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """What a directory holds; OperatorError where it holds no comparison."""
+        """The comparison in a directory; OperatorError if there is none."""
         if not (directory / RUN).is_file():
             raise UsageError(f"{directory} holds no comparison: it has no {RUN}")
         run = _object(directory / RUN)
@@ -170,7 +170,7 @@ class Record:
 
 
 def _first_difference(name: str, there: Any, here: Any) -> str:
-    """Where two JSON values part, in words."""
+    """The first difference of two JSON values, in words."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here}):
             if there.get(key) != here.get(key):
@@ -196,7 +196,7 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 def _begin(directory: Path, setup: Setup, prompts: Sequence[Prompt]) -> None:
     for name in (PROMPTS, ANSWERS, VERDICTS):
-        (directory / name).unlink(missing_ok=True)  # of a beginning that was broken off
+        (directory / name).unlink(missing_ok=True)  # of an interrupted start
     for prompt in prompts:
         _append(directory / PROMPTS, _prompt_fields(prompt))
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -239,7 +239,7 @@ def _append(path: Path, fields: Mapping[str, Any]) -> None:
     with writing(path), path.open("ab+") as file:
         if end := file.seek(0, os.SEEK_END):
             file.seek(end - 1)
-            if file.read(1) != b"\n":  # a line that was broken off: it is read as none
+            if file.read(1) != b"\n":  # an incomplete line, which is not read
                 line = b"\n" + line
         file.write(line)
         file.flush()
@@ -247,7 +247,7 @@ def _append(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file, without those that were broken off."""
+    """The objects of a JSONL file, without incomplete lines."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
@@ -274,7 +274,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    """As it is when it comes back from a file."""
+    """The value as it is after a way through a file."""
     return json.loads(json.dumps(value))
 
 
@@ -321,7 +321,7 @@ def _verdicts(
     standing: dict[tuple[str, str, str, Side | None], StoredVerdict] = {}
     for fields in found:
         stored = _stored_verdict(fields)
-        standing.pop(_key(stored), None)  # the newest stands last
+        standing.pop(_key(stored), None)  # the newest comes last
         if fields["winner"] is not None:
             standing[_key(stored)] = stored
     return standing

@@ -15,7 +15,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// A page that the browser kept for its back button is asked for anew.
+// Reload a page that the browser kept for its back button.
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });
