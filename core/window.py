@@ -151,7 +151,7 @@ def oldest_that_fits(counts: Iterable[int | None], number: int, room: int) -> in
 # -- a message that is too long -----------------------------------------------------------------
 
 
-def beginning(turn: Turn, dialogue: Dialogue, low_water: float) -> Turn:
+def truncate(turn: Turn, dialogue: Dialogue, low_water: float) -> Turn:
     """The longest beginning of a turn that `Dialogue.fits`; its other files are only named."""
     least, most = 0, len(turn.text)
     while least < most:  # `fits` refuses a far too long try by its length alone
@@ -192,7 +192,7 @@ def _cut_file(block: str, room: int) -> str:
     return f"{name}\n{fence}\n{text}…\n{fence}" if text else name
 
 
-def beginning_read(whole: Turn, read: Turn, dialogue: Dialogue) -> tuple[FileRead, ...]:
+def parts_read(whole: Turn, read: Turn, dialogue: Dialogue) -> tuple[FileRead, ...]:
     """The part of a turn that was read: of each file, and of its words if they were cut."""
     files = zip(_files_of(whole, dialogue), _files_of(read, dialogue), strict=True)
     parts = tuple(replace(of_read, whole=of_whole.whole) for of_whole, of_read in files)

@@ -37,14 +37,14 @@ from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Trace, Window
 from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import (
-    beginning,
-    beginning_read,
     count_tokens,
     files_read,
     missing_counts,
+    parts_read,
     reply_to_resume,
     rules_of,
     traced,
+    truncate,
     turns_to_evict,
     turns_to_read,
 )
@@ -480,7 +480,7 @@ class Worker:
         if running.cut is None:
             read = files_read(job, turns, window, dialogue)
         else:
-            read = await self._in_thread(partial(beginning_read, turns[-1], running.cut, dialogue))
+            read = await self._in_thread(partial(parts_read, turns[-1], running.cut, dialogue))
         in_thought = not text and bool(reply.thought) and finish_reason != "stop"
         done = Done(
             text, finish_reason, usage, dialogue.spec.name, read, here.lost, in_thought,
@@ -527,7 +527,7 @@ class Worker:
             except TurnTooLong as error:
                 if not running.claim.job.truncates:
                     raise _counted(error, turns[-1], dialogue) from None
-            running.cut = beginning(turns[-1], dialogue, low_water)
+            running.cut = truncate(turns[-1], dialogue, low_water)
             return dialogue.prompt([*turns[:-1], running.cut], low_water=low_water)
 
         if sum(len(turn.text) for turn in turns) <= _SHORT:

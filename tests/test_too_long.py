@@ -20,7 +20,7 @@ from bots.strings import say
 from core.engine.echo import EchoEngine
 from core.queue_types import Place
 from core.types import Done, Turn
-from core.window import beginning, beginning_read, cut
+from core.window import cut, parts_read, truncate
 from tests import dialogues
 from tests.local_discord import payloads as p
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
@@ -49,12 +49,12 @@ def turn_of(words: str, *files: tuple[str, str | None]) -> Turn:
 def test_as_much_as_fits_is_read_in_every_format(kind: str) -> None:
     dialogue = dialogues.load(kind, context_length=700, max_new_tokens=100)
     whole = turn_of("要約してください", ("a.txt", "吾輩は猫である。" * 4000), ("b.txt", "second"))
-    read = beginning(whole, dialogue, 0.7)
+    read = truncate(whole, dialogue, 0.7)
     prompt = dialogue.prompt([read], low_water=0.7)
     assert 0.6 * 600 < len(prompt.ids) <= 0.7 * 600
     assert read.text.startswith("要約してください\n\n[file: a.txt]\n~~~\n吾輩は猫である。")
     assert read.text.endswith("…\n~~~\n\n[file: b.txt]")
-    first, second = beginning_read(whole, read, dialogue)
+    first, second = parts_read(whole, read, dialogue)
     assert 0 < first.tokens < first.whole
     assert (second.name, second.tokens) == ("b.txt", 0)
     assert second.whole > 0
@@ -63,9 +63,9 @@ def test_as_much_as_fits_is_read_in_every_format(kind: str) -> None:
 def test_long_words_leave_their_files_unread() -> None:
     dialogue = dialogues.load("echo", context_length=700, max_new_tokens=100)
     whole = turn_of("word " * 1000, ("a.txt", "text"))
-    read = beginning(whole, dialogue, 0.7)
+    read = truncate(whole, dialogue, 0.7)
     assert read.text.endswith("word…\n\n[file: a.txt]")
-    words, file = beginning_read(whole, read, dialogue)
+    words, file = parts_read(whole, read, dialogue)
     assert (words.name, file.tokens) == ("", 0)
     assert words.whole == 5001
 

@@ -22,7 +22,7 @@ FORGOTTEN = "(not remembered any more)"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class VotedDuel:
     """A duel of the two models, with its question, and its voters' pseudonyms."""
 
     duel: StoredDuel
@@ -49,13 +49,13 @@ def compare_votes(
 
 async def _read(
     settings: Settings, names: tuple[str, str], place: Place, by: str
-) -> Sequence[Judged]:
+) -> Sequence[VotedDuel]:
     """The duels of the two models that have votes. OperatorError where there are none."""
     async with open_stores(settings) as stores:
         await stores.audit.append(place, by, "read", "votes")
         every = [duel async for duel in stores.preferences.duels(place)]
         voted = [duel for duel in every if duel.votes and _models(duel) == sorted(names)]
-        found = [await _judged(stores, place, duel) for duel in voted]
+        found = [await _with_question(stores, place, duel) for duel in voted]
     if found:
         return found
     pairs = sorted({" and ".join(_models(duel)) for duel in every if duel.votes})
@@ -67,14 +67,14 @@ def _models(duel: StoredDuel) -> list[str]:
     return sorted(answer.model for answer in duel.answers)
 
 
-async def _judged(stores: Stores, place: Place, duel: StoredDuel) -> Judged:
+async def _with_question(stores: Stores, place: Place, duel: StoredDuel) -> VotedDuel:
     turns = [stored.turn for stored in await stores.history.turns(duel.thread)]
     known = next((turn.text for turn in turns if turn.id == duel.question), FORGOTTEN)
     raters = {person: (await stores.preferences.digest(place, person))[:8] for person in duel.votes}
-    return Judged(duel, Turn("1", "user", "", known, 0.0), raters)
+    return VotedDuel(duel, Turn("1", "user", "", known, 0.0), raters)
 
 
-def _fill(record: Record, first: str, place: Place, found: Sequence[Judged]) -> None:
+def _fill(record: Record, first: str, place: Place, found: Sequence[VotedDuel]) -> None:
     config = JudgeConfig(f"people:{place}", "people", both_orders=False)
     record.begin_judge(config)
     for one in found:

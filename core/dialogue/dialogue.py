@@ -67,14 +67,14 @@ class Dialogue:
         self.tokenizer = tokenizer
         self.stop_ids = format_.reply_syntax.stop_ids
         self.end = format_.reply_syntax.end
-        """The id after a reply that the model ended itself."""
+        """The end token."""
         self.stop_sequences: tuple[tuple[int, ...], ...] = ()
         """Empty: the next speaker's line has no fixed ids, so `Reply` ends the reply there."""
         self._format = format_
         self.writes_names = speaker_names
         """Whether people's names are in the prompts."""
         self.system_prompt = system_prompt
-        """As it was set; a format may write one of its own where none is."""
+        """The setting; a template may write a default one if it is empty."""
         self._encoder = Encoder(tokenizer)
         self._cache = PromptCache()
         self._token_count = lru_cache(4096)(self._count_tokens)
@@ -98,10 +98,10 @@ class Dialogue:
     ) -> Dialogue:
         """The dialogue of a model whose files are in `directory`; the echo model has none.
 
-        Raises ModelError, one sentence, where the files are broken or do not fit together.
+        ModelError, one sentence, if the files are broken or do not fit together.
         """
         tokenizer = load_tokenizer(spec, directory)
-        # with a remote engine the tokenizer alone is here
+        # with a remote engine, only the tokenizer is on this machine
         if directory is not None and (directory / "config.json").exists():
             check_vocabulary(tokenizer, spec, directory)
         format_ = load_format(spec, tokenizer, system_prompt)
@@ -116,8 +116,8 @@ class Dialogue:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether ids are the model's tokens; else they are characters, for a server that writes
-        the prompt itself."""
+        """Whether ids are the model's tokens, not the characters for a server that makes the prompt
+        itself."""
         return self.spec.format != "messages"
 
     @property
@@ -131,9 +131,9 @@ class Dialogue:
         return self.tokenizer.encode(message.text)
 
     def encode_reply(self, text: str) -> tuple[int, ...]:
-        """The ids of a whole reply as the model would write them behind a prompt, to its end.
+        """The ids of a whole reply as the model would write them after a prompt, with its end.
 
-        No piece spans the prompt and the reply, as none does where the model writes.
+        No piece spans the prompt and the reply, as in generation.
         """
         message = self._format.message(Turn("", "assistant", "", text, 0.0))
         lead = self._lead
@@ -142,8 +142,8 @@ class Dialogue:
 
     @cached_property
     def _lead(self) -> str:
-        """What a reply is encoded behind: a line end, where the tokenizer would put a space at the
-        front of a text, and else nothing."""
+        """The text before a reply when it is encoded: a line end if the tokenizer would add a space
+        at the beginning of a text, or else nothing."""
         detokenizer = self.tokenizer.detokenizer(inside=True)
         alone = detokenizer.push(self.tokenizer.encode("a")) + detokenizer.finish()
         return "" if alone == "a" else "\n"
@@ -151,7 +151,7 @@ class Dialogue:
     def with_spec(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
         """The same dialogue with another sampling, reply length, system prompt or thinking.
 
-        ModelError where the format cannot take that prompt, or the prompt leaves no room.
+        ModelError if the format cannot take that prompt, or the prompt leaves no room.
         """
         format_, wanted = self._format, self.system_prompt
         if system_prompt is not None or spec.thinking != self.spec.thinking:
@@ -175,7 +175,7 @@ class Dialogue:
 
     @property
     def keeps_thoughts(self) -> bool:
-        """Whether the model's template has the thoughts of earlier replies in the prompt."""
+        """Whether the model's template writes the thoughts of earlier replies into the prompt."""
         return self._format.keeps_thoughts
 
     def prompt(
@@ -184,8 +184,8 @@ class Dialogue:
         """The prompt for a reply to the last of `turns`; it fits beside the longest reply.
 
         If not all turns fit, it is cut down to `low_water` of the budget, so that the next prompts
-        begin with the same turn. With `resume` or `thought`, it ends with the reply so far. Raises
-        TurnTooLong where the last turn alone is over the budget.
+        begin with the same turn. With `resume` or `thought`, it ends with the reply so far.
+        TurnTooLong if the last turn alone is over the budget.
         """
         if not turns:
             raise ValueError("a prompt needs a turn to answer")
@@ -210,7 +210,7 @@ class Dialogue:
         return len(self._encoder.whole(self._format.following(self._message([turn]))))
 
     def reach(self, low_water: float) -> Reach:
-        """How much of a conversation fits into a prompt."""
+        """The amount of a conversation that fits into a prompt."""
         room = self.spec.prompt_budget - self._empty
         low, first = self._low_budget(low_water, ""), self._format.user_first
         return Reach(room, low, self.fingerprint, first)
@@ -230,7 +230,7 @@ class Dialogue:
         cached: CachedDialogue | None,
         so_far: tuple[str, str],
     ) -> _BuiltPrompt:
-        """The prompt of the turns from `start` on, of which `cached` holds the first ones.
+        """The prompt of the turns from `start` on, of which `cached` has the first.
 
         It ends with the text or the thought of the reply `so_far`.
         """
@@ -328,11 +328,11 @@ class Dialogue:
         return self._token_count(turn.role, turn.text, turn.name, thought)
 
     def _fewest_tokens(self, text: str) -> int:
-        """A bound that costs nothing: no token has more characters than the longest piece."""
+        """A cheap lower bound: no token has more characters than the longest piece."""
         return len(text) // self.tokenizer.longest
 
     def _count_tokens(self, role: Role, text: str, name: str, thought: str) -> int:
-        """The tokens of one turn between two others; fewer, where it cannot fit anyway."""
+        """The tokens of one turn between two others; a lower bound if it cannot fit anyway."""
         if (tokens := self._fewest_tokens(text)) > self.spec.prompt_budget:
             return tokens
         message = self._message([Turn("", role, "", text, 0.0, name, thought=thought)])
@@ -343,7 +343,7 @@ class Dialogue:
 
 
 LONGEST_THOUGHT = 4096
-"""Tokens, where nothing else is set and the context is long enough."""
+"""The default, in tokens, if the context is long enough."""
 
 
 def _thinking_tokens(spec: ModelSpec, format_: Format) -> int:
@@ -355,7 +355,7 @@ def _thinking_tokens(spec: ModelSpec, format_: Format) -> int:
 
 
 MAX_DIALOGUES = 64
-"""Dialogues that are kept; the least recently used goes first."""
+"""The most dialogues that are kept; the least recently used is dropped first."""
 
 SHORT_TURN = Turn("", "user", "", "こんにちは、お元気ですか?" * 4, 0.0)
 """A turn that must fit beside a place's system prompt."""
@@ -373,7 +373,7 @@ class PlaceDialogues:
         self._by_rules = Bounded[_Key, Dialogue](MAX_DIALOGUES)
 
     def of(self, rules: Rules) -> Dialogue:
-        """The dialogue where these rules hold."""
+        """The dialogue for these rules."""
         if rules == NO_RULES:
             return self.default
         spec = spec_with_rules(self.default.spec, rules)
@@ -401,8 +401,8 @@ class PlaceDialogues:
 
 
 def spec_with_rules(spec: ModelSpec, rules: Rules) -> ModelSpec:
-    """The spec where these rules hold. A reply is never longer than half the context, and a thought
-    no longer than a quarter; what the model's own settings give may be more."""
+    """The spec for these rules. They allow a reply of at most half the context, and a thought of at
+    most a quarter; the model's settings may allow more."""
     length, thought = spec.context_length, spec.max_thinking_tokens or 0
     wanted = rules.max_new_tokens or spec.max_new_tokens
     thinking = rules.max_thinking_tokens or thought

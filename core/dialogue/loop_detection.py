@@ -1,6 +1,6 @@
 """Detects that a model repeats itself without end.
 
-Only prose is looked at: no code block, table, list or data, and no line that comes a few dozen
+Only prose is checked: no code block, table, list or data, and no line that is repeated a few dozen
 times, which somebody may have asked for. The limits are set on 160 published answers of rinna's PPO
 and SFT-v2 models: the two that go on for hundreds of characters are ended, the other 158 are not.
 """

@@ -121,8 +121,8 @@ class CachedDialogue:
         return encoder.whole("".join(segment.text for segment in self.segments) + tail), counts
 
     def matches(self, turns: Sequence[Turn]) -> bool:
-        """Whether these are its turns. Turns that were read again are compared by content, so that
-        an edited one is noticed."""
+        """Whether these are its turns. Turns are compared by content, so that an edit is
+        noticed."""
         if len(turns) != len(self.turns):
             return False
         return all(map(is_, turns, self.turns)) or (
@@ -150,7 +150,7 @@ def _token_counts(
 
 
 class PromptCache:
-    """The dialogues that were answered last, found by their last turn's id."""
+    """The newest dialogues, by the id of their last turn."""
 
     def __init__(self, most: int = 256) -> None:
         self._by_last_turn = Bounded[str, CachedDialogue](most)
@@ -173,4 +173,4 @@ class PromptCache:
 
 
 _MAX_NEW_TURNS = 64
-"""How many new turns may follow a cached dialogue."""
+"""The most new turns that may follow a cached dialogue."""

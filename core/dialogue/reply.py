@@ -17,7 +17,7 @@ _SPACE = re.compile(r"\s+")
 _CHECK_EVERY = 64
 """Characters between two checks for a loop."""
 _LINE_HEAD = 64
-"""Characters at the beginning of a line in which a mark must stand."""
+"""Characters at the beginning of a line in which a mark must be."""
 
 
 class Reply:
@@ -37,11 +37,11 @@ class Reply:
         loop_guard: bool = False,
         most: tuple[int, int] = (sys.maxsize, sys.maxsize),
     ) -> None:
-        """`loop_guard`: end the reply where the model repeats itself for ever; `most`: tokens of
+        """`loop_guard`: end the reply if the model repeats itself without end; `most`: tokens of
         the answer, and of the thought before it."""
         self.tokens = 0
         self.thought_tokens = 0
-        """Those of them that are not the answer's."""
+        """The tokens of the thought."""
         self.counts_its_text = not (resume or thought)
         """Whether `tokens` are those of the text: no thought, nothing from before, no events of a
         server that gives text alone."""
@@ -69,7 +69,7 @@ class Reply:
         self._checked = 0
         """The length of the text at the last check for a loop."""
         self._is_cut = False
-        """The reply, or its thought, is as long as it may be."""
+        """The reply, or its thought, has reached its limit."""
 
     def push(self, ids: Sequence[int], text: str | None = None) -> str:
         """Add ids, or text from a server without ids, and return the new text to show.
@@ -93,7 +93,7 @@ class Reply:
         return shown
 
     def finish(self, reason: FinishReason) -> tuple[str, FinishReason]:
-        """The whole reply, and why it ended: `reason`, unless it ended itself before."""
+        """The whole reply, and its finish reason: `reason`, unless it ended by itself before."""
         if self._is_cut:  # the text that was held back may be shown
             reason, self.finish_reason = "length", None
         if self.finish_reason is None:

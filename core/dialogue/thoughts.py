@@ -22,7 +22,7 @@ TAGS = (
     ("<|channel>thought", "<channel|>"),
 )
 
-# What stands in a decoded text for a control token, which has no text of its own: no character.
+# A lone surrogate represents a control token, which has no text, in a decoded text.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _CHANNEL, _MESSAGE, _END, _START = "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
 CHANNEL_TOKENS: Mapping[str, str] = {
@@ -54,13 +54,13 @@ class ThoughtSyntax:
 
     @property
     def before_answer(self) -> str:
-        """What stands in front of an answer to go on with."""
+        """The text before a resumed answer."""
         if not self.close:
             return "<|channel|>final<|message|>"
         return f"\n{self.close}\n\n" if self.opened else ""
 
     def begin(self, thought: str) -> str:
-        """What stands behind the prompt in front of the rest of a thought."""
+        """The text between the prompt and a resumed thought."""
         if not self.close:
             return f"<|channel|>analysis<|message|>{thought}"
         return thought if self.opened else f"{self.open}\n{thought}"

@@ -24,10 +24,10 @@ async def open_engine(
 ) -> Engine:
     """The engine that the settings name, ready for requests.
 
-    `load` gives the model's weights where they are to be computed. It is called for the torch
-    engine alone, in that engine's thread, which should be the process's only one to compute with
-    torch (see `TorchEngine`). It tells `progress` of the stages that begin. ModelError where
-    the model, or the server, cannot serve.
+    `load` returns the model's weights on their device. It is called only for the torch engine, in
+    that engine's thread, which should be the process's only one to compute with torch (see
+    `TorchEngine`). `progress` gets the stages that begin. ModelError if the model, or the server,
+    cannot serve.
     """
     if settings.engine == "echo":
         return EchoEngine(settings.echo_tokens_per_second)
@@ -39,7 +39,7 @@ async def open_engine(
 
 
 async def open_remote_engine(settings: Settings, spec: ModelSpec) -> Engine:
-    """The engine on a model server, which answered a probe. ModelError where it did not."""
+    """The engine on a model server, after a successful probe; ModelError if it fails."""
     from core.engine.openai import OpenAIEngine, RemoteServer
 
     if not settings.openai_base_url:

@@ -1,4 +1,4 @@
-"""The engine that needs no model: it answers `echo: ` and what the newest turn said."""
+"""The engine that needs no model: it answers `echo: ` and the text of the newest turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.types import FinishReason
 
 SLOTS = 1_000
 _CHUNK = 64
-"""Code points a chunk where no pace is asked for."""
+"""Code points a chunk, at unlimited speed."""
 
 
 class EchoEngine:
@@ -40,7 +40,7 @@ class EchoEngine:
         return EngineStats(running=self._running, slots=slots, tokens_per_second=self._pace)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources."""
 
     async def _paced(self, ids: tuple[int, ...]) -> AsyncIterator[tuple[int, ...]]:
         clock = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class EchoEngine:
 
 
 def _reply_to(prompt: Sequence[int]) -> tuple[int, ...]:
-    """What is to be said, less what the prompt has of it already."""
+    """The reply, without the part that the prompt has already."""
     whole = (*map(ord, "echo: "), *_newest_user_turn(prompt))
     last = max(at for at, id_ in enumerate(prompt) if id_ >= USER)
     said = tuple(prompt[last + 1 :]) if prompt[last] == ASSISTANT else ()

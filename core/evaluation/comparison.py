@@ -1,4 +1,4 @@
-"""A comparison's record, counted: what the table and the report tell. Pure."""
+"""Counts a comparison's record, for the table and the report. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Figures:
     median_length: float
     """In characters."""
     cut_off: int | None
-    """By the length limit; None: the answers do not say."""
+    """By the length limit; None: unknown."""
     looping: int
     empty: int
 
@@ -34,7 +34,7 @@ class Judged:
     config: JudgeConfig
     count: Count
     pairs: int
-    """That the judge has judged, or whose verdict could not be read."""
+    """Pairs with a verdict, readable or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Comparison:
     left_out: int
     """Prompts that were too long for a model."""
     named: frozenset[str]
-    """Prompts of which an answer names its model."""
+    """Prompts with an answer that names its model."""
     figures: tuple[Figures, Figures]
     judged: Sequence[Judged]
 
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def recount(record: Record) -> Comparison:
-    """Count what a record holds."""
+    """Count the verdicts of a record."""
     pairs = {prompt.id: record.both_answers(prompt.id) for prompt in record.prompts}
     answered = [prompt for prompt, pair in pairs.items() if pair is not None]
     left_out = {prompt for (prompt, _), a in record.answers.items() if a.ending == "too long"}
@@ -73,7 +73,7 @@ def recount(record: Record) -> Comparison:
 
 
 def find_named(record: Record) -> frozenset[str]:
-    """The prompts of which an answer names its model."""
+    """The prompts with an answer that names its model."""
     words = [str(side.get(key) or "") for side in _sides(record) for key in ("name", "source")]
     names = model_names(*words)
     found = set()
@@ -125,7 +125,7 @@ def _lengths(record: Record, prompt: str) -> tuple[int, int]:
 
 
 def _pairs(verdicts: Sequence[Verdict], *, both_orders: bool) -> int:
-    """How many prompts are through."""
+    """The number of finished prompts."""
     seen: dict[str, set[Side | None]] = {}
     for verdict in verdicts:
         seen.setdefault(verdict.prompt, set()).add(verdict.first)
@@ -138,20 +138,20 @@ FAMILIES = (
     "llm-jp", "microsoft copilot", "mistral", "openai", "plamo", "qwen", "rinna", "smollm",
     "stable lm", "stability ai", "vicuna", "りんな",
 )  # fmt: skip
-"""Models and makers that answers call themselves by."""
+"""Names of models and makers that answers may use for themselves."""
 
 
 def model_names(*words: str) -> frozenset[str]:
-    """What a model with these names and sources may be called in an answer.
+    """The names that an answer may use for a model with these names and sources.
 
-    A plain word such as ``base`` is no name: half of all answers might hold it.
+    A plain word such as ``base`` is not a name: half of all answers might contain it.
     """
     parts = [part for word in words for part in re.split(r"/|--", _plain(word)) if part]
     return frozenset(part for part in parts if len(part) > 3 and re.search(r"[\d-]", part))
 
 
 def is_named(texts: Iterable[str], prompt: str, names: Collection[str]) -> bool:
-    """Whether an answer holds a model's name that its prompt does not."""
+    """Whether an answer contains a model's name that is not in its prompt."""
     found = {name for text in texts for name in _names_in(text, names)}
     return bool(found - set(_names_in(prompt, names)))
 

@@ -25,7 +25,7 @@ from core.evaluation.statistics import (
 Side: TypeAlias = Literal["a", "b"]
 Winner: TypeAlias = Literal["a", "b", "tie", "both bad", "unreadable"]
 PairResult: TypeAlias = Literal["win", "tie", "loss"]
-"""Of A against B."""
+"""A's result against B."""
 
 SCORE: Mapping[PairResult, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
@@ -37,7 +37,7 @@ class Verdict:
     prompt: str
     winner: Winner
     first: Side | None
-    """Whose answer was shown first; None: the judge sees no order."""
+    """The side that was shown first; None: the judge sees no order."""
     rater: str = ""
     """The person who judged; empty for a judge that is a program."""
 
@@ -49,9 +49,9 @@ class Pair:
     prompt: str
     rater: str
     outcome: PairResult | None
-    """None: a verdict on it could not be read."""
+    """None: a verdict could not be read."""
     contradicts: bool = False
-    """Each order was won by another model."""
+    """Each order has another winner."""
     both_bad: bool = False
 
 
@@ -79,7 +79,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ScoredTable:
-    """A table of some of the prompts, with its score; None where nothing was counted."""
+    """A table of some of the prompts, with its score; None: nothing was counted."""
 
     table: Table
     score: Estimate | None
@@ -87,37 +87,37 @@ class ScoredTable:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Everything that is counted of one judge's verdicts."""
+    """All counts of one judge's verdicts."""
 
     whole: ScoredTable
     shares: Mapping[PairResult, Estimate]
-    """The parts that wins, ties and losses are of the whole; empty where nothing was counted."""
+    """The shares of wins, ties and losses; empty: nothing was counted."""
     p: float
     """Of the sign test over prompts."""
     prompts_won: int
     prompts_lost: int
-    """A prompt that several people judged is won where their scores are over a half on average."""
+    """A prompt that several people judged is won if their average score is over a half."""
     categories: Mapping[str, ScoredTable]
     contradictions: int
-    """Pairs whose two orders were won by another model each."""
+    """Pairs whose two orders have different winners."""
     agreements: int
-    """Pairs whose two orders were won by the same model."""
+    """Pairs whose two orders have the same winner."""
     first_won: int
     ordered: int
-    """Decisive verdicts of a judge that saw an order, and in how many the first place won."""
+    """Decisive verdicts of a judge that saw an order, and those in which the first place won."""
     unreadable: int
     """Verdicts that could not be read."""
     both_bad: int
     raters: int
     rated_together: int
     rated_alike: int
-    """Pairs of people who judged the same prompt, and how many of them had the same outcome."""
+    """Pairs of people who judged the same prompt, and those with the same outcome."""
     equal_length: Estimate | None
-    """The score at equal length; None where lengths are not known."""
+    """The score at equal length; None: lengths are unknown."""
     not_blind: int
     """Prompts where an answer names its model."""
     blind: ScoredTable | None
-    """Without those; None where there are none."""
+    """The table without those; None: there are none."""
 
 
 def count(
@@ -129,12 +129,11 @@ def count(
     named: Collection[str] = (),
     seed: int = 0,
 ) -> Count:
-    """Count verdicts, of which a later one by the same rater in the same order replaces an
-    earlier.
+    """Count verdicts. A later one by the same rater in the same order replaces an earlier one.
 
-    `both_orders`: the judge sees each pair in both orders, and a pair seen in one is not counted.
-    By prompt: `categories`, `lengths` (of A's and of B's answer, in characters) and `named`, the
-    prompts of which an answer names its model.
+    `both_orders`: the judge sees each pair in both orders, and a pair seen in only one is not
+    counted. By prompt: `categories`, `lengths` (of A's and of B's answer, in characters) and
+    `named`, the prompts with an answer that names its model.
     """
     standing = _standing(verdicts)
     pairs = pair_up(standing, both_orders=both_orders)
@@ -253,7 +252,7 @@ def _equal_length(
 
 
 def median_length(lengths: Iterable[int]) -> float:
-    """The middle length; 0 of none."""
+    """The median length; 0 for none."""
     found = list(lengths)
     return float(median(found)) if found else 0.0
 
@@ -262,7 +261,7 @@ def median_length(lengths: Iterable[int]) -> float:
 
 
 def reads_answers(counted: Count) -> bool:
-    """Whether a judge of both orders follows the answers rather than the places.
+    """Whether a judge of both orders follows the answers rather than their places.
 
     Its two verdicts on a pair would agree as often as not if it guessed or looked at the place:
     False where as few agreements would come about by chance in 5 % of cases.
@@ -272,5 +271,5 @@ def reads_answers(counted: Count) -> bool:
 
 
 def seen_of_ten(decisive: int, share: float) -> int:
-    """In how many of ten cases so many decisive verdicts show that a model wins `share`."""
+    """The number of cases in ten in which so many decisive verdicts show a win rate of `share`."""
     return round(10 * power(decisive, share))

@@ -62,7 +62,7 @@ _MOST_BYTES = 1 << 20
 
 
 def read_verdict(text: str) -> Choice:
-    """The last verdict in a judge's words, in wide letters too; its thoughts do not count."""
+    """The last verdict in a judge's text, even in full-width letters; thoughts do not count."""
     words = unicodedata.normalize("NFKC", text).rpartition("</think>")[2]
     found = _VERDICT.findall(words)
     if not found and words.strip() in _CHOICES:
@@ -72,19 +72,19 @@ def read_verdict(text: str) -> Choice:
 
 @dataclass(frozen=True, slots=True)
 class JudgeServer:
-    """Where the judge is."""
+    """The address of a judge."""
 
     base_url: str
     """Up to and with ``/v1``."""
     key: str | None = None
     model: str | None = None
-    """What the server calls it; None: the first that it lists."""
+    """The model's name on the server; None: the first that it lists."""
     silence: float = 120.0
     """Seconds that a verdict may take."""
 
     @property
     def shown(self) -> str:
-        """Its address without a password in it."""
+        """Its address without the password."""
         parts = urlsplit(self.base_url)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
@@ -99,7 +99,7 @@ class ServerJudge:
 
     @classmethod
     async def open(cls, server: JudgeServer) -> Self:
-        """OperatorError, one sentence, where no server answers."""
+        """OperatorError if no server answers."""
         headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
         timeout = aiohttp.ClientTimeout(total=server.silence, connect=10)
         http = aiohttp.ClientSession(headers=headers, timeout=timeout)
@@ -115,10 +115,7 @@ class ServerJudge:
         await self._http.close()
 
     async def say(self, prompt: Prompt, first: str, second: str) -> str:
-        """The judge's words on two answers.
-
-        Raises OperatorError, one sentence, where it gives none after several attempts.
-        """
+        """The judge's text on two answers; OperatorError after several failed attempts."""
         told, asked = PROMPTS[prompt.language]
         filled = asked.format(prompt=prompt.text, first=first, second=second)
         body = {
@@ -135,7 +132,7 @@ class ServerJudge:
             case {"choices": [{"message": {"content": str(text)}}, *_]}:
                 return text
             case {"choices": [{"message": {"content": None}}, *_]}:
-                return ""  # it thought until its room was used up, or it refused
+                return ""  # it thought up to its limit, or refused
         raise self._fault("its answer is not a chat completion")
 
     async def _first_model(self) -> str:
@@ -185,17 +182,17 @@ class ServerJudge:
 
 
 class _MayPassError(Exception):
-    """A fault that another attempt may not meet."""
+    """A temporary fault."""
 
 
 class Scorer(Protocol):
-    """The better an answer to a prompt is, the higher its score. May compute for long."""
+    """Scores an answer to a prompt: higher is better. May compute for long."""
 
     def __call__(self, prompt: Prompt, text: str) -> float: ...
 
 
 def better(scores: tuple[float, float]) -> Winner:
-    """Whose score is higher; unreadable where one is no number."""
+    """The side with the higher score; unreadable if one is not a number."""
     a, b = scores
     if isnan(a) or isnan(b):
         return "unreadable"
@@ -217,7 +214,7 @@ def _short_words(prompt: Prompt, text: str) -> float:
 
 
 def _same_language(prompt: Prompt, text: str) -> float:
-    """The part of the letters that are of the prompt's language."""
+    """The share of letters in the prompt's language."""
     letters = [unicodedata.name(char, "") for char in text if char.isalpha()]
     japanese = ("HIRAGANA", "KATAKANA", "CJK", "HALFWIDTH KATAKANA")
     own = japanese if prompt.language == "ja" else ("LATIN",)
@@ -225,7 +222,7 @@ def _same_language(prompt: Prompt, text: str) -> float:
 
 
 def _polite(prompt: Prompt, text: str) -> float:
-    """The part of the sentences that end politely, in Japanese."""
+    """The share of sentences with a polite ending, in Japanese."""
     sentences = [found for found in _SENTENCE.findall(text) if found.strip()]
     return fmean(bool(_POLITE.search(found)) for found in sentences) if sentences else 0.0
 
@@ -239,7 +236,7 @@ RULES: Mapping[str, Scorer] = {
     "no-loop": lambda prompt, text: -bool(first_round_end(text)),
     "list": lambda prompt, text: min(2, len(_LIST_ITEM.findall(text))),
 }
-"""What can be seen without a judge. A rule is easily gamed: no rule says which answer is better."""
+"""Properties that need no judge. Rules are easily gamed: none says which answer is better."""
 
 
 T = TypeVar("T")
@@ -264,7 +261,7 @@ def other(side: Side) -> Side:
 async def judge_by_server(
     record: Record, config: JudgeConfig, judge: ServerJudge, progress: Callable[[int, int], None]
 ) -> None:
-    """Have every pair judged in both orders; those that were judged before are left alone."""
+    """Have every pair judged in both orders, except those that were judged before."""
     known = {(s.verdict.prompt, s.verdict.first) for s in record.verdicts_of(config.name)}
     asked = [
         (prompt, pair, first)
@@ -287,7 +284,7 @@ async def judge_by_server(
 def judge_by_score(
     record: Record, config: JudgeConfig, scorer: Scorer, progress: Callable[[int, int], None]
 ) -> None:
-    """Have every pair judged by the numbers that its answers get."""
+    """Judge every pair by the scores of its answers."""
     known = {stored.verdict.prompt for stored in record.verdicts_of(config.name)}
     pairs = answered(record)
     for place, (prompt, (a, b)) in enumerate(pairs, 1):
@@ -295,7 +292,7 @@ def judge_by_score(
             continue
         scores = (float(scorer(prompt, a.text)), float(scorer(prompt, b.text)))
         verdict = Verdict(prompt.id, better(scores), None)
-        kept = None if verdict.winner == "unreadable" else scores  # JSON has no such numbers
+        kept = None if verdict.winner == "unreadable" else scores  # JSON cannot hold NaN
         record.add_verdict(StoredVerdict(config.name, verdict, time.time(), scores=kept))
         progress(place, len(pairs))
 

@@ -48,7 +48,7 @@ class Task:
 
 
 class PeoplePage:
-    """The page of a comparison, whose verdicts it keeps as they come."""
+    """The page of a comparison. It records each verdict at once."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class PeoplePage:
         self._tasks = {rater: _tasks(record, rater) for rater in raters}
 
     def paths(self) -> dict[str, str]:
-        """By rater: the path of their page."""
+        """The path of each rater's page."""
         return {rater: f"/{token}/" for token, rater in self._raters.items()}
 
     def application(self) -> web.Application:
@@ -163,7 +163,7 @@ class PeoplePage:
     # -- what it looks like ---------------------------------------------------------------------
 
     def _language(self, request: web.Request) -> Language:
-        """The browser's first, or else that of the prompts."""
+        """The browser's first language, or else that of the prompts."""
         wanted = request.headers.get("Accept-Language", "").strip().lower()
         if not wanted:
             return main_language(self._record.prompts)
@@ -204,13 +204,13 @@ def _tasks(record: Record, rater: str) -> list[Task]:
 
 
 def _drawn(secret: str, *words: str) -> str:
-    """Hexadecimal digits that nobody can foresee without the secret."""
+    """Hexadecimal digits that cannot be predicted without the secret."""
     told = "\0".join(words).encode()
     return hmac.new(secret.encode(), told, hashlib.sha256).hexdigest()
 
 
 def _place(given: object, total: int) -> int | None:
-    """The pair that a form names."""
+    """The pair in a form."""
     if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) < 9:
         return int(given) if int(given) < total else None
     return None
@@ -304,7 +304,7 @@ _HEADERS = {
 async def _with_headers(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """The address holds a token: it goes to no other site and into no cache."""
+    """Keep the address, which has a token, from other sites and caches."""
     try:
         response = await handler(request)
     except web.HTTPException as other_page:
@@ -316,9 +316,9 @@ async def _with_headers(
 
 @asynccontextmanager
 async def serving(page: PeoplePage, port: int) -> AsyncIterator[dict[str, str]]:
-    """The page on 127.0.0.1, at a free port where `port` is 0; by rater, their link.
+    """The page on 127.0.0.1, at a free port if `port` is 0; yields each rater's link.
 
-    OperatorError where the port is taken.
+    OperatorError if the port is taken.
     """
     runner = web.AppRunner(page.application(), access_log=None)
     await runner.setup()

@@ -22,7 +22,7 @@ from core.types import FinishReason, Job, Turn, read_messages
 Language: TypeAlias = Literal["ja", "en"]
 
 Ending: TypeAlias = Literal["stop", "length", "repetition", "too long"]
-"""Why an answer ended; ``too long``: there is none, for the prompt did not fit the model."""
+"""The reason of an answer's end; ``too long``: no answer, as the prompt did not fit the model."""
 
 _KANA_OR_KANJI = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")
 
@@ -38,14 +38,14 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What is shown to a judge: the question, or a conversation with its speakers."""
+        """The text for a judge: the question, or a conversation with its speakers."""
         if len(self.turns) == 1:
             return self.turns[0].text
         return "\n\n".join(f"{turn.role}: {turn.text}" for turn in self.turns)
 
     @property
     def language(self) -> Language:
-        """Japanese where any of it is in kana or kanji."""
+        """Japanese if there is any kana or kanji."""
         return "ja" if _KANA_OR_KANJI.search(self.text) else "en"
 
 
@@ -57,14 +57,14 @@ class Answer:
     side: Side
     text: str
     ending: Ending | None = None
-    """None: an answer from a file that does not say."""
+    """None: unknown, in a file."""
     tokens: int | None = None
     seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that was read, so that it is known again."""
+    """The identity of a file."""
 
     name: str
     sha256: str
@@ -125,7 +125,7 @@ class _Line:
 
     @property
     def id(self) -> str:
-        """Its own, or its number."""
+        """The id in the line, or else the line's number."""
         given = self.fields.get("id", self.fields.get("question_id", self.number))
         if isinstance(given, bool) or not isinstance(given, (str, int)) or given == "":
             raise self.wrong("its id is neither a text nor a whole number")
@@ -236,7 +236,7 @@ def _answer(line: _Line, side: Side) -> Answer:
 
 
 _AHEAD = 2
-"""Requests for each place of the engine, so that none is free while the next is prepared."""
+"""Requests for each slot of the engine, so that no slot is free while the next is prepared."""
 
 
 async def generate_answers(

@@ -26,9 +26,8 @@ class Estimate:
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:
     """The mean of independent values, with the interval of a bootstrap over them.
 
-    Where all are the same, a bootstrap knows nothing: then the values are taken to be between 0 and
-    1, and the interval is the exact one for a share of which nothing was seen. ValueError where
-    there are none.
+    If all are the same, a bootstrap has no information: then the values are taken to be between 0
+    and 1, and the interval is the exact one for an unobserved share. ValueError for no values.
     """
     if len(set(values)) == 1:
         return _of_the_same(values[0], len(values))
@@ -41,7 +40,7 @@ def mean_of_ratings(ratings: Mapping[tuple[str, str], float], seed: int = 0) -> 
     """The mean of ratings by (prompt, rater), with the interval of a bootstrap over both.
 
     With one rater this is `mean`. With several, a rating counts as often as its prompt was drawn
-    times its rater was drawn: neither prompts nor people are all that there could have been.
+    times its rater was drawn: both prompts and people are samples.
     """
     raters = sorted({rater for _, rater in ratings})
     if len(raters) < 2:
@@ -61,7 +60,7 @@ def mean_of_ratings(ratings: Mapping[tuple[str, str], float], seed: int = 0) -> 
 
 
 def _of_the_same(value: float, number: int) -> Estimate:
-    """So many values of 0 to 1, all `value`: others make up this share at the most."""
+    """The estimate for so many equal values, with the largest share that others may have."""
     unseen = 1 - (ALPHA / 2) ** (1 / number)
     return Estimate(value, value * (1 - unseen), value + (1 - value) * unseen)
 
@@ -76,13 +75,13 @@ def _estimate(value: float, resampled: Sequence[float]) -> Estimate:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The two-sided p of so uneven a split of wins and losses where both are as likely."""
+    """The two-sided p of a split of wins and losses, if both are equally likely."""
     return min(1.0, 2 * _tail(max(wins, losses), wins + losses, 0.5))
 
 
 def power(decisive: int, share: float) -> float:
-    """How probably the sign test finds, at 5 %, that one of the models wins `share` of so many
-    decisive verdicts."""
+    """The power of the sign test at 5 %, with so many decisive verdicts and a true win rate of
+    `share`."""
     fewest = next((k for k in range(decisive // 2, decisive + 1) if _found(k, decisive)), None)
     if fewest is None:
         return 0.0
@@ -90,8 +89,7 @@ def power(decisive: int, share: float) -> float:
 
 
 def detectable(decisive: int) -> int | None:
-    """The least true share of wins, in per cent, that is found in 8 of 10 cases; None: not even
-    one of 99."""
+    """The lowest true win rate, in per cent, that is found in 8 of 10 cases; None: not even 99."""
     return next((n for n in range(51, 100) if power(decisive, n / 100) >= 0.8), None)
 
 

@@ -117,7 +117,7 @@ def figure_rows(say: Say, comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def sentences(say: Say, comparison: Comparison, judged: Judged) -> list[str]:
-    """The conclusions that one judge's table allows, and its limits."""
+    """The conclusions from one judge's table, and its limits."""
     return [
         *_on_completeness(say, comparison, judged),
         *_on_difference(say, comparison, judged.count),

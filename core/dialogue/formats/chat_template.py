@@ -48,7 +48,7 @@ class TemplateMarkers:
     def next_speaker(self) -> tuple[str, ...]:
         """The strings with which a model runs on past its turn: the turn's end or a label.
 
-        A label that the template puts on a line of its own counts only there.
+        A label that the template puts on a separate line counts only on one.
         """
         bracketed = _BRACKETED.findall(self.after_reply)
         labels = [*_label_lines(self.after_reply), *_label_lines(self.before_reply)]
@@ -81,13 +81,13 @@ def find_markers(render: Render, file: object) -> TemplateMarkers:
 def _behind_last(render: Render, dialogue: Sequence[Mapping[str, str]]) -> str:
     try:
         return render(dialogue, False).rpartition(_FIRST_ANSWER)[2]
-    except ModelError:  # it insists on a question at the end
+    except ModelError:  # it needs a question at the end
         return ""
 
 
 def _missing_beginning(prompt: str, before_reply: str) -> str:
-    """The beginning of a reply, where the template leaves that to the model: what stands in front
-    of a reply and not at the end of a prompt. White space alone is none."""
+    """The beginning of a reply that the template leaves to the model: the text before a reply that
+    is not at the end of a prompt. White space alone does not count."""
     ended = prompt.rpartition(_NEXT_QUESTION)[2]
     missing = before_reply.removeprefix(ended).rstrip(" ")
     return missing if before_reply.startswith(ended) and missing.strip() else ""
@@ -107,8 +107,8 @@ def _message(role: str, text: str) -> Mapping[str, str]:
 
 
 def _label_lines(marker: str) -> Iterator[str]:
-    """The label lines of a marker, without anything in brackets. A label on a line of its own keeps
-    the line end before it. A bare word, such as a role, means nothing by itself."""
+    """The label lines of a marker, without anything in brackets. A label on a separate line
+    keeps the line end before it. A bare word, such as a role, is not a label."""
     for number, line in enumerate(_BRACKETED.sub("", marker).split("\n")):
         label = line.strip()
         if label and not label.isalnum():
@@ -140,7 +140,7 @@ class _Surroundings:
     before_question: str = ""
     """In front of a later question."""
     next_question: str = ""
-    """What a later question adds."""
+    """The text that a later question adds."""
 
 
 class ChatTemplateFormat:
@@ -150,7 +150,7 @@ class ChatTemplateFormat:
     a token of its own (``[/INST]``, ``USER:``), gets a space before its last character. A thought
     at the beginning of a stored reply is left to the template, which mostly leaves it out.
 
-    The template is probed at load: whether it takes a system message (else the system prompt stands
+    The template is probed at load: whether it takes a system message (else the system prompt is put
     before the first user's text), whether it needs alternating roles, and whether a longer dialogue
     only appends to a shorter one's string.
     """
@@ -237,7 +237,7 @@ class ChatTemplateFormat:
     # -- rendering --------------------------------------------------------------------------------
 
     def _so_far(self, reply: str, thought: str) -> str:
-        """The reply, or the unfinished thought, that the model goes on with."""
+        """The reply, or the unfinished thought, that the model continues."""
         if self._thoughts and thought:
             return self._thoughts.begin(self._break_marks(clean(thought)))
         ended = self._thoughts.before_answer if self._thoughts and reply else ""
@@ -247,7 +247,7 @@ class ChatTemplateFormat:
         """The whole prompt, up to where a reply begins."""
         rendered = self._render(messages, prompt=True)
         tail = self._around.markers.tail
-        # where the template leaves the beginning of a reply to the model, it is added
+        # the beginning of a reply that the template leaves to the model is added
         return rendered if not self._around.markers.adds_tail else rendered + tail
 
     def _string(self, messages: Sequence[Message]) -> str:
@@ -359,7 +359,7 @@ class ChatTemplateFormat:
         )
 
     def _find_end(self) -> tuple[int | None, frozenset[int]]:
-        """The control token that the template writes last behind a reply, and those after it, which
+        """The control token that the template writes last after a reply, and those after it, which
         begin the next turn. A control within a turn ends nothing."""
         markers = self._around.markers
         behind, of_last = map(self._controls_in, (markers.after_reply, markers.last))
@@ -378,7 +378,7 @@ class ChatTemplateFormat:
 
 
 def _cut(text: str, before: str, after: str) -> str:
-    """The text between two strings; NotAppendable where it does not stand between them."""
+    """The text between two strings; NotAppendable if there is none between them."""
     fits = text.startswith(before) and text.endswith(after)
     if not fits or len(text) < len(before) + len(after):
         raise NotAppendable

@@ -14,7 +14,7 @@ _PADDING = 128
 
 
 def check_vocabulary(tokenizer: Tokenizer, spec: ModelSpec, directory: Path) -> None:
-    """Raise ModelError where the tokenizer is that of another model.
+    """ModelError if the tokenizer is that of another model.
 
     A tokenizer of Hugging Face's may have added tokens that the weights have no row for, and the
     weights many more rows than there are tokens; a SentencePiece model has neither.
@@ -31,10 +31,10 @@ def check_vocabulary(tokenizer: Tokenizer, spec: ModelSpec, directory: Path) -> 
 
 
 def load_tokenizer(spec: ModelSpec, directory: Path | None) -> Tokenizer:
-    """The tokenizer of a model, from its own files; ModelError, one sentence, where it cannot be.
+    """The tokenizer of a model, from its files; ModelError, one sentence, if it cannot be loaded.
 
-    The libraries are imported as they are wanted: a rinna model needs no transformers here, and
-    the echo model needs nothing.
+    Libraries are imported when needed: a rinna model needs no transformers here, and the echo
+    model needs none.
     """
     if spec.tokenizer == "codepoints":
         from core.dialogue.echo import CodepointTokenizer

@@ -15,7 +15,7 @@ class Detokenizer(Protocol):
         ...
 
     def finish(self) -> str:
-        """The text of the bytes that are left, which are no whole character."""
+        """The text of the remaining bytes, which are not a whole character."""
         ...
 
 
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
     """Finds the places where a text can be cut and encoded in parts; None: nowhere."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a rendered string, nothing added in front or behind."""
+        """The ids of a rendered string, with nothing added before or after it."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -50,7 +50,7 @@ class Tokenizer(Protocol):
         ...
 
     def normalized(self, text: str) -> str:
-        """The text as the tokenizer normalizes it: with full-width letters narrowed, say."""
+        """The text as the tokenizer normalizes it, for example with full-width letters narrowed."""
         ...
 
     def is_context_free(self, text: str) -> bool:
@@ -58,5 +58,5 @@ class Tokenizer(Protocol):
         ...
 
     def detokenizer(self, *, inside: bool = False) -> Detokenizer:
-        """`inside`: the text follows other text, so a space in front was written."""
+        """`inside`: the text follows other text, so a leading space belongs to it."""
         ...

@@ -246,8 +246,8 @@ def _before_controls(added: Sequence[AddedToken]) -> re.Pattern[str] | None:
     """Finds the places before a control token: the library splits a text there, and encodes the
     parts between control tokens separately.
 
-    Not in front of one that swallows the space on its left, or stands as a whole word alone, or
-    whose beginning another added token might claim.
+    Not before one that takes the space on its left, or counts only as a whole word, or whose
+    beginning another added token might take.
     """
     safe = [
         token.content

@@ -89,7 +89,7 @@ class SentencePieceTokenizer:
         return bracketed and self._processor.get_score(ident) == 0.0
 
     def _bytes(self, ident: int) -> bytes:
-        """What a piece adds to a text: a byte, nothing for a control token, or its characters."""
+        """The bytes that a piece adds to a text; none for a control token."""
         if ident >= self.size:
             return b""  # a row that only pads the weights
         piece = self._written[ident]
@@ -141,12 +141,12 @@ class SentencePieceTokenizer:
         )
 
     def is_context_free(self, text: str) -> bool:
-        """False where two ways to take `text` apart score the same, give or take rounding.
+        """False if two segmentations of `text` have the same score up to rounding.
 
-        SentencePiece adds scores up in single precision from the beginning of what it is given, so
-        what stands before a text decides between two such ways: ``wwww`` becomes ``w www`` in one
-        place and ``www w`` in another. The best two ways are compared, and each addition is
-        granted the rounding of the longest prompt.
+        SentencePiece adds up scores in single precision from the beginning of its input, so the
+        text before decides between two such segmentations: ``wwww`` becomes ``w www`` in one
+        place and ``www w`` in another. The best two are compared, and each addition is allowed the
+        rounding of the longest prompt.
         """
         ways = self._processor.nbest_encode(text, nbest_size=2)
         if len(ways) < 2:
@@ -163,7 +163,7 @@ def _rounding(largest: float) -> float:
 
 
 def _without_common_ends(one: Sequence[int], other: Sequence[int]) -> tuple[list[int], list[int]]:
-    """What is left of two sequences without the beginning and the end that they share."""
+    """The differing parts of two sequences, without their common beginning and end."""
     shortest = min(len(one), len(other))
     start = next((i for i in range(shortest) if one[i] != other[i]), shortest)
     most = shortest - start
