@@ -239,13 +239,15 @@ def closed(text: str) -> str:
 
 def outside_code(text: str) -> Iterator[tuple[str, bool]]:
     """Each line, and whether it is prose: outside code blocks, and not a fence."""
-    for _, line, inside in _lines(text, None):
+    for _, line, before in _lines(text, None):
+        inside = _open_at(before, line)
         yield line, inside is None and not _is_mark(line)
 
 
 def block_lines(text: str) -> Iterator[tuple[str, str]]:
     """Each line and its kind: ``prose``, ``code``, or ``fence`` for the marks of a code block."""
-    for _, line, inside in _lines(text, None):
+    for _, line, before in _lines(text, None):
+        inside = _open_at(before, line)
         after = _line(line, inside)[1]
         opens = inside is None and after is not None
         closes = inside is not None and after is None
@@ -398,8 +400,7 @@ def _pieces(text: str, fence: Fence | None) -> Iterator[Piece]:
 
 def _line(line: str, fence: Fence | None) -> tuple[list[Piece], Fence | None]:
     """The pieces of one line, and the code block that is open after it."""
-    if fence is not None and fence.indent.startswith(">") and not line.startswith(">"):
-        fence = None  # the quote has ended, and the block with it
+    fence = _open_at(fence, line)
     if fence is None and (tildes := _TILDES.match(line)):
         indent = QUOTE if tildes[1].startswith(">") else tildes[1]
         return [], Fence(indent, tildes[2], tildes[3])
@@ -459,6 +460,12 @@ def _lines(text: str, fence: Fence | None) -> Iterator[tuple[int, str, Fence | N
         yield start, line, fence
         fence = _line(line, fence)[1]
         start += len(line) + 1
+
+
+def _open_at(fence: Fence | None, line: str) -> Fence | None:
+    """The code block that is open at a line: a quoted one ends with its quote."""
+    has_ended = fence is not None and fence.indent.startswith(">") and not line.startswith(">")
+    return None if has_ended else fence
 
 
 def _open_fence(text: str, fence: Fence | None) -> Fence | None:

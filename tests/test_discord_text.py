@@ -6,7 +6,7 @@ from typing import Any
 
 import discord
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bots.discord import convert
@@ -373,11 +373,13 @@ def test_markdown_that_discord_does_not_show_is_replaced(text: str, shown: str) 
 
 odd = ["===", "> #### b", "> | a | b |", "> |---|---|", "- #### c", "| `a|b` | ** | c |", "~~~"]
 pieces = st.sampled_from(
-    [*TABLE.split("\n"), "#### a", "---", "word", "$$", "<br>", "", "> ~~~", *odd]
+    [*TABLE.split("\n"), "#### a", "---", "word", "$$", "<br>", "", "> ~~~", "```", "> ```", *odd]
 )
 
 
 @given(st.lists(pieces, max_size=20))
+@example(["$$", "~~~", "$$", "#### a"])
+@example(["---", "==="])
 def test_rendering_twice_is_rendering_once(lines: list[str]) -> None:
     once = rendered("\n".join(lines))
     assert rendered(once) == once

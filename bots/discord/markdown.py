@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
 from itertools import chain, islice, pairwise, zip_longest
@@ -65,7 +66,7 @@ def rendered(text: str) -> str:
 def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Line by line; `lines` have their kind: ``prose``, ``code``, or a ``fence`` of their block."""
     at, ends = 0, ""
-    last = {line.strip(): number for number, (line, _) in enumerate(lines)}
+    formulas = Formulas(lines)
     while at < len(lines):
         line, kind = lines[at]
         bare = line.strip()
@@ -74,7 +75,7 @@ def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
             ends = "" if bare == ends else ends
         elif kind != "prose":
             yield _fence(line) if kind == "fence" else line.replace("```", "``\u200b`")
-        elif bare in _DISPLAY and last.get(_DISPLAY[bare], 0) > at:
+        elif bare in _DISPLAY and formulas.ends_behind(at):
             yield "```latex"
             ends = _DISPLAY[bare]
         elif rows := _table_at(lines, at):
@@ -86,6 +87,29 @@ def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
         else:
             yield _prose(line)
         at += 1
+
+
+class Formulas:
+    """Where formulas of several lines end: none reaches over code."""
+
+    def __init__(self, lines: Sequence[tuple[str, str]]) -> None:
+        self._lines = [line.strip() if kind == "prose" else "" for line, kind in lines]
+        self._code = [at for at, (_, kind) in enumerate(lines) if kind != "prose"]
+        self._ends = {
+            end: [at for at, line in enumerate(self._lines) if line == end]
+            for end in _DISPLAY.values()
+        }
+
+    def ends_behind(self, at: int) -> bool:
+        """Whether the formula that begins at a line has an end."""
+        end = _behind(self._ends[_DISPLAY[self._lines[at]]], at)
+        return end is not None and end < (_behind(self._code, at) or len(self._lines))
+
+
+def _behind(numbers: Sequence[int], at: int) -> int | None:
+    """The first of rising numbers that is larger."""
+    found = bisect_right(numbers, at)
+    return numbers[found] if found < len(numbers) else None
 
 
 def _fence(line: str) -> str:
@@ -101,7 +125,7 @@ def _mark_of(line: str) -> str:
 def _is_underlined(lines: Sequence[tuple[str, str]], at: int) -> bool:
     """Whether a line is a heading by the signs under it."""
     below, kind = lines[at + 1] if at + 1 < len(lines) else ("", "")
-    is_words = not _NO_TITLE.match(lines[at][0])
+    is_words = not _NO_TITLE.match(lines[at][0]) and not re.search(r"\||<[bB][rR]", lines[at][0])
     return kind == "prose" and bool(_UNDERLINE.match(below)) and is_words
 
 
