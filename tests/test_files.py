@@ -137,7 +137,7 @@ async def test_an_unreadable_file_is_named_in_one_sentence_and_not_answered(
 async def test_a_file_that_is_gone_is_said_to_be(story: Story) -> None:
     async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [file_of("a.txt", "", 3, "https://gone")])
-        assert (await ended(story))[0].startswith("`a.txt` is gone")
+        assert (await ended(story))[0].startswith("`a.txt` was deleted")
 
 
 async def test_a_host_that_does_not_answer_ends_in_a_sentence(story: Story) -> None:
@@ -275,7 +275,6 @@ async def test_a_store_that_is_away_while_a_file_was_read_is_waited_for(
         return await attach(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(story.stores.queue, "attach", flaky)
-    monkeypatch.setattr("bots.relay.FAULT_SECONDS", 0.01)
     async with story.running() as relay, at_work(story.stores, EchoEngine()):
         await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")])
         assert "the text" in (await ended(story))[0]
