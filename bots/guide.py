@@ -54,11 +54,20 @@ class Guide:
     # -- help -----------------------------------------------------------------------------------
 
     async def help(
-        self, actor: Actor, thread: ThreadKey, locale: str, admins: str = ""
+        self,
+        actor: Actor,
+        thread: ThreadKey,
+        locale: str,
+        admins: str = "",
+        *,
+        has_files: bool = True,
     ) -> Sequence[str]:
         """What holds for this person here, a line each; `admins`: the line for those who may
-        administer."""
-        lines = [await self._reads(thread, locale), say("guide_blind", locale)]
+        administer; `has_files`: people can send files there."""
+        size = attachments.MOST_BYTES // 1024
+        files = say("guide_files", locale, files=attachments.MOST_FILES, size=size)
+        reads = [files, say("guide_blind", locale)] if has_files else [say("guide_typed", locale)]
+        lines = [*await self._length(thread, locale), *reads]
         lines.append(say("guide_remembers", locale, days=f"{await self._kept(thread):g}"))
         lines += await self._offered(thread, locale)
         lines += [left] if (left := await self._left(actor, thread, locale)) else []
@@ -66,15 +75,12 @@ class Guide:
             lines.append(admins)
         return (*lines, say("guide_examples", locale), *(say(key, locale) for key in EXAMPLES))
 
-    async def _reads(self, thread: ThreadKey, locale: str) -> str:
+    async def _length(self, thread: ThreadKey, locale: str) -> Sequence[str]:
+        """How much the model reads in one go; nothing, where that is not known."""
         tokens = await self._relay.reads(await self.model(thread))
         pages = max(1, round(tokens / PAGE_TOKENS))
-        size = attachments.MOST_BYTES // 1024
-        files = say("guide_files", locale, files=attachments.MOST_FILES, size=size)
-        if not tokens:
-            return files
         key = "guide_reads_page" if pages == 1 else "guide_reads"
-        return f"{say(key, locale, pages=pages, tokens=tokens)}\n{files}"
+        return [say(key, locale, pages=pages, tokens=tokens)] if tokens else []
 
     async def _kept(self, thread: ThreadKey) -> float:
         """Days that conversations are kept there."""

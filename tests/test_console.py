@@ -173,6 +173,9 @@ async def test_help_and_usage_fit_the_person_at_the_terminal(redis_url: str, red
     assert "It starts again at 00:00 (UTC)." in ran.out
     assert "tokens), with what was said before." in ran.out
     assert say("example_plan", "en") in ran.out
+    assert "echo answers here." in ran.out
+    assert say("guide_typed", "en") in ran.out
+    assert "I read text files" not in ran.out
 
 
 async def test_a_reply_that_was_cut_is_continued(redis_url: str, redis: Redis) -> None:

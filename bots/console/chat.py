@@ -190,8 +190,9 @@ class Chat:
             case "usage":
                 return await self._guide.usage(self._me, key, locale)
             case "help":
-                lines = await self._guide.help(self._me, key, locale)
-                return "\n".join((self._say("console_help"), *lines))
+                lines = await self._guide.help(self._me, key, locale, has_files=False)
+                model = await self._guide.model(key)
+                return "\n".join((self._say("console_help", model=model), *lines))
 
     def _line_of(self, turn: Turn) -> str:
         name = self._say("console_you") if turn.role == "user" else turn.author
@@ -202,8 +203,8 @@ class Chat:
         note = self._say("console_begin") if can_truncate(part.end) else part.note
         return f"\n{note}\n" if note else "\n"
 
-    def _say(self, key: str) -> str:
-        return strings.say(key, self._conversation.locale)
+    def _say(self, key: str, **details: str) -> str:
+        return strings.say(key, self._conversation.locale, **details)
 
 
 @asynccontextmanager

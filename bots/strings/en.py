@@ -188,6 +188,7 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "guide_files": "• I read text files: up to {files} in a message, and {size} KB together.",
     "guide_blind": "• I cannot see images, PDFs, office documents or web pages: only their names.",
+    "guide_typed": "• I read what you type here: no files, no images and no web pages.",
     "guide_remembers": (
         "• I remember a conversation for {days} days after its last message, as far back as I read."
     ),
@@ -459,6 +460,7 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "console_commands": "/help shows the commands. Ctrl-C stops a reply; twice, it leaves.",
     "console_help": (
+        "{model} answers here.\n"
         "/continue  go on with a reply that reached its length limit\n"
         "/beginning answer the beginning of a message that was too long\n"
         "/reset     forget this conversation\n"

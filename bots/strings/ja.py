@@ -194,6 +194,7 @@ JAPANESE: Final[dict[str, str]] = {
         "• テキストファイルを読めます。一つのメッセージに{files}個、合わせて{size} KBまでです。"
     ),
     "guide_blind": "• 画像、PDF、オフィス文書、ウェブページは読めません。分かるのは名前だけです。",
+    "guide_typed": "• 入力された文章だけを読みます。ファイル、画像、ウェブページは読めません。",
     "guide_remembers": "• 会話は、最後のメッセージから{days}日間、読める長さの分だけ記憶します。",
     "guide_choices": "• 会話ごとに、答えるものを選べます: {names}。",
     "guide_left": "• 今日の残りは {left} です。次は {time} に始まります。",
@@ -462,6 +463,7 @@ JAPANESE: Final[dict[str, str]] = {
         "/help で使い方を表示します。Ctrl-C で返事を止め、続けて2回押すと終了します。"
     ),
     "console_help": (
+        "{model} が答えます。\n"
         "/continue  長さの上限に達した返事の続きを書く\n"
         "/beginning 長すぎたメッセージのはじめの部分に答える\n"
         "/reset     この会話を忘れる\n"
