@@ -22,7 +22,7 @@ from core.types import Done, ThreadKey
 from storage.rules import RedisRules
 from tests.local_discord.deployment import ALICE, DiscordDeployment
 from tests.local_discord.expectations import NOBODY, answered, told
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import SlackDeployment, slack_at_work, slack_deployment
 from tests.local_slack.workspace import Json
 from tests.store_fixture import THREAD, StoreFixture
 from tests.waiting import until
@@ -151,11 +151,8 @@ def test_the_personas_of_a_space_and_of_its_channel_are_both_offered() -> None:
 
 @pytest.fixture
 async def slack(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 async def offer(deployment: SlackDeployment | DiscordDeployment, place: Place) -> None:

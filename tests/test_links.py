@@ -20,7 +20,7 @@ from core.queue_types import Place
 from core.types import ThreadKey, Turn
 from storage.rules import RedisRules
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import SlackDeployment, slack_at_work, slack_deployment
 from tests.simulated_platform import Board
 from tests.store_fixture import LANE, StoreFixture
 from tests.test_quotes import THREAD, relay_over
@@ -161,11 +161,8 @@ async def test_a_linked_message_is_read_unless_it_is_forgotten_or_its_author_not
 
 @pytest.fixture
 async def slack(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 def link_of(channel: str, ts: str) -> str:

@@ -16,18 +16,15 @@ from bots.strings import say
 from core.models.catalogue import CATALOGUE
 from core.queue_types import Place
 from tests.local_slack import Json, Message
-from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
+from tests.local_slack.deployment import LANE, SlackDeployment, slack_at_work, slack_deployment
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 async def asked(

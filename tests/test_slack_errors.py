@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from bots.slack.settings import SlackSettings
 from core.errors import OperatorError, UsageError
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import SlackDeployment, slack_at_work, slack_deployment
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
@@ -29,11 +29,8 @@ def logs() -> Iterator[Logs]:
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 async def test_unknown_and_malformed_payloads_are_acknowledged(

@@ -13,7 +13,7 @@ from bots.slack import setup_checks
 from bots.slack.api import web_client
 from bots.slack.settings import SlackSettings
 from bots.strings import say
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import SlackDeployment, slack_at_work
 from tests.local_slack.workspace import EVERY_SCOPE, Message
 
 BOT = "<@U0HENJI>"
@@ -23,11 +23,8 @@ READ = f"[file: log.txt]\n~~~\n{PASTE}\n~~~"
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 async def told(deployment: SlackDeployment, channel: str, thread: str) -> Message:

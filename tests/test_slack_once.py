@@ -15,7 +15,7 @@ from bots.slack.platform import SlackPlatform
 from bots.slack.settings import SlackSettings
 from core.errors import OperatorError
 from core.ports import Secrets
-from tests.local_slack.deployment import LANE, SlackDeployment, slack_deployment
+from tests.local_slack.deployment import LANE, SlackDeployment, slack_at_work, slack_deployment
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
@@ -23,11 +23,8 @@ BOT = "<@U0HENJI>"
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 # -- once ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import SlackDeployment, slack_at_work
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
@@ -20,11 +20,8 @@ READ = "[bot: Watchtower]\nDisk full\nhost: db-1"
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 async def test_an_alert_with_replies_is_read_with_the_question_about_it(

@@ -8,18 +8,15 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import components
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import SlackDeployment, slack_at_work, slack_deployment
 
 BOT = "<@U0HENJI>"
 
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 # -- which messages are answered -------------------------------------------------------------

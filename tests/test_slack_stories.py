@@ -19,7 +19,7 @@ from core.access_policy import Policy
 from core.place_rules import Rules
 from core.queue_types import Place
 from tests.local_slack import Message
-from tests.local_slack.deployment import SlackDeployment, slack_deployment
+from tests.local_slack.deployment import SlackDeployment, slack_at_work, slack_deployment
 from tests.waiting import until
 
 CONNECTED = "connected to slack"
@@ -29,11 +29,8 @@ TOKYO = ZoneInfo("Asia/Tokyo")
 
 @pytest.fixture
 async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
-    async with slack_deployment(redis) as deployment:
-        await deployment.core()
-        await deployment.adapter()
+    async with slack_at_work(redis) as deployment:
         yield deployment
-        await deployment.at_rest()
 
 
 async def test_a_mention_is_answered_once_in_a_thread_under_it(deployment: SlackDeployment) -> None:

@@ -42,7 +42,7 @@ from pathlib import Path
 @click.group(epilog=example("henji chat"), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="henji")
 def henji() -> None:
-    """A language model of your own, as a member of your team's chat."""
+    """A self-hosted language model, as a member of your team's chat."""
 
 
 for command in (admin, align, compare, models, tokenize, settings_command):

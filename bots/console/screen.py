@@ -28,7 +28,7 @@ FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
 class Screen:
-    """Replies as they are, notices in lines of their own."""
+    """Replies as they are, notices in separate lines."""
 
     def __init__(self) -> None:
         self._in_line = False

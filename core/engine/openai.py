@@ -328,7 +328,7 @@ class _RemoteReply:
         self._request = request
         self._ids: list[int] = []
         self._thinking = False
-        """The server sends a thought, in a field of its own."""
+        """The server sends a thought in a separate field."""
         self._texts = 0
         """Events with text alone: each has at least a token."""
 
@@ -379,7 +379,7 @@ class _RemoteReply:
         return Chunk(ids=ids, text=text, finish_reason=reason)
 
     def _text_of(self, choice: Mapping[str, Any]) -> str | None:
-        """The text of a choice. A thought in a field of its own gets its tags back."""
+        """The text of a choice. A thought in a separate field gets its tags back."""
         said = choice.get("delta") or choice.get("message") or {}
         text = choice.get("text") or said.get("content") or ""
         thought = next((said[key] for key in _THOUGHT_KEYS if said.get(key)), "")

@@ -229,3 +229,13 @@ async def slack_deployment(redis: Redis, **settings: Any) -> AsyncIterator[Slack
             yield deployment
         finally:
             await deployment.close()
+
+
+@contextlib.asynccontextmanager
+async def slack_at_work(redis: Redis) -> AsyncIterator[SlackDeployment]:
+    """A deployment with a core and an adapter; in the end nothing may be in progress."""
+    async with slack_deployment(redis) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        yield deployment
+        await deployment.at_rest()

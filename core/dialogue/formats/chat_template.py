@@ -146,8 +146,8 @@ class _Surroundings:
 class ChatTemplateFormat:
     """Prompts in the model's chat template.
 
-    Text stays text: a typed control token (``<|im_end|>``) and a typed mark of the template without
-    a token of its own (``[/INST]``, ``USER:``), gets a space before its last character. A thought
+    Text stays text: a typed control token (``<|im_end|>``) and a typed mark of the template that
+    is not one token (``[/INST]``, ``USER:``) gets a space before its last character. A thought
     at the beginning of a stored reply is left to the template, which mostly leaves it out.
 
     The template is probed at load: whether it takes a system message (else the system prompt is put

@@ -14,7 +14,7 @@ _INPUTS = 4096
 
 
 class RowLinear(nn.Module):
-    """`nn.Linear` with a kernel of its own for a single row.
+    """`nn.Linear` with a separate kernel for a single row.
 
     The library's matrix product suits more rows: a block's weights took 82 us on an H100,
     and a kernel like this one 75. Each program reads a whole row of the weights without a

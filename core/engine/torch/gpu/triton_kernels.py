@@ -1,7 +1,7 @@
 """The engine's kernels, in Triton: attention over pages, and the product with a single row.
 
-`torch.nn.attention.varlen` of torch 2.13 takes block tables only with FlashAttention 3, a package
-of its own, or with pages of 256 tokens, too coarse to share prefixes by.
+`torch.nn.attention.varlen` of torch 2.13 takes block tables only with FlashAttention 3, another
+package, or with pages of 256 tokens, too coarse to share prefixes by.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,import-not-found,import-untyped"
