@@ -45,9 +45,9 @@ the space, ends it, too.
 
 ## Continuations
 
-"Continue from here" begins a thread that holds a copy of another one's turns, in the same channel.
-Edits and deletions of a message reach every copy of it, and so does forgetting its author, or a
-reset of the channel or the space. A reset of one thread leaves the threads that continue it.
+"Continue from here" begins a thread with a copy of another thread's turns, in the same channel.
+Edits and deletions of a message reach every copy, and so do a forget of its author and a reset of
+the channel or the space. A reset of one thread does not reach the threads that continue it.
 
 ## Beside Redis
 

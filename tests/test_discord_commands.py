@@ -429,3 +429,15 @@ async def test_a_long_reply_is_one_file_for_the_person_who_presses(
 def with_files(deployment: DiscordDeployment) -> list[p.Payload]:
     """The bodies of what was sent with a file."""
     return [sent.body for sent in deployment.discord.sent("webhook") if sent.body.get("files")]
+
+
+# -- continue from here -------------------------------------------------------------------------
+
+
+async def test_a_direct_message_has_no_thread_to_continue_in(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    direct = deployment.discord.add_direct(ALICE)
+    said = await deployment.discord.says(ALICE, direct, "hello")
+    used = await deployment.discord.asks_about(ALICE, said, "Continue from here", locale="ja")
+    assert await told(deployment, used) == say("branch_not_here", "ja")

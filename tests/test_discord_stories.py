@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import discord
@@ -17,6 +18,7 @@ from bots.strings import about, is_own_sentence, say
 from core.types import ThreadKey
 from tests.local_discord.deployment import words
 from tests.local_discord.story import Story, a_story, button_of
+from tests.waiting import until
 
 # -- where people talk --------------------------------------------------------------------------
 
@@ -431,7 +433,14 @@ async def test_a_reply_in_the_channel_is_continued_in_a_thread(redis: Redis) -> 
         await story.hears(branch, "echo: two")
 
 
-@pytest.mark.parametrize("where", ["a private answer", "a direct message", "a stranger's word"])
+async def _is_recorded(story: Story, message: discord.Message) -> bool:
+    """Whether the bot knows which reply a message of its own belongs to."""
+    place = ThreadKey("discord", str(story.guild.id), str(story.general.id), "-")
+    found = await story.context.deliveries.locate(place, str(message.id))
+    return bool(found and len(await story.context.history.turns(found[0])) == 2)
+
+
+@pytest.mark.parametrize("where", ["a private answer", "an unread message", "a closed channel"])
 async def test_what_others_may_not_read_or_the_bot_has_not_read_is_not_continued(
     redis: Redis, where: str
 ) -> None:
@@ -441,10 +450,13 @@ async def test_what_others_may_not_read_or_the_bot_has_not_read_is_not_continued
             used = await story.alice.slash(place, "ask", prompt="secret", private=True)
             await story.is_answered(used, "echo: secret")
             message, key = used.response, "branch_private"
-        elif where == "a direct message":
-            await story.alice.send_dm("secret")
-            place = story.alice.user.dm_channel
-            message, key = await story.hears(place, "echo: secret"), "branch_not_here"
+            await until(partial(_is_recorded, story, message))
+        elif where == "a closed channel":
+            denied = _denied(create_public_threads=False)
+            rights = {story.guild.default_role: denied}
+            place = story.guild.create_text_channel("closed", overwrites=rights)
+            await story.alice.send(place, f"{story.mention} hello")
+            message, key = await story.hears(place, "echo: hello"), "branch_not_here"
         else:
             message, key = await story.bob.send(place, "among ourselves"), "branch_gone"
         used = await story.alice.context_menu(place, "Continue from here", message)

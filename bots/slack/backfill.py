@@ -205,7 +205,9 @@ class Backfill:
 
     async def is_empty(self, place: ThreadKey) -> bool:
         """Whether nothing has been said in a channel yet."""
-        page = await self._api.call("conversations.history", place, channel=place.channel, limit=1)
+        page = await self._api.call(
+            "conversations.history", place, within=EARLIER_SECONDS, channel=place.channel, limit=1
+        )
         return not page["messages"]
 
     async def links(self, place: ThreadKey) -> Callable[[str], str]:
