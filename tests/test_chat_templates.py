@@ -334,6 +334,14 @@ def test_the_default_of_several_templates_is_used() -> None:
     assert model._format.reply_syntax.thoughts is not None
 
 
+def test_a_quote_in_front_of_every_reply_is_not_put_into_the_prompt() -> None:
+    quoted = tiny_models.CHATML.replace("message['content']", "message['content'] | tojson")
+    always = quoted.replace("{% if add_generation_prompt %}", "").removesuffix("{% endif %}")
+    for template in (quoted, always):
+        shown = dialogues.rendered(load(template), said("a", "b", "c"))
+        assert shown.endswith('user\n"c"<|im_end|>\n<|im_start|>assistant\n')
+
+
 def without_template(directory: Path) -> Path:
     """A copy of a tokenizer's files, of which none has a chat template."""
     copy = Path(shutil.copytree(directory, mkdtemp(prefix="henji-template-"), dirs_exist_ok=True))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
 from core.engine.torch import engine as torch_engine
 from core.engine.torch import open_torch_engine, verification
-from core.engine.torch.attention import CacheShape
+from core.engine.torch.attention import CacheShape, fitted
 from core.engine.torch.block_manager import GIVEN_BACK, SIZE, BlockManager
 from core.errors import EngineRefused, ModelError
 from core.models.catalogue import ModelSpec, find_model
@@ -33,6 +34,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "diffllama": {},
     "llama4_text": {"attention_chunk_size": 64},
     "bloom": {},
+    "nemotron": {},
     "falcon": {"head_dim": None, "alibi": True},
     "bert": {"is_decoder": False, "num_key_value_heads": None},
     "electra": {"is_decoder": False, "num_key_value_heads": None},
@@ -62,6 +64,20 @@ async def test_a_model_that_would_be_computed_wrong_is_refused(kind: str, tmp_pa
     assert "\n" not in str(caught.value)
     model.config.save_pretrained(tmp_path)
     assert f"the torch engine refuses the type {kind}" in engine_verdict(tmp_path)
+
+
+def test_shapes_that_the_cache_cannot_hold_are_refused() -> None:
+    query, key, value = (torch.ones(1, heads, 3, 16) for heads in (4, 2, 2))
+    assert [one.shape[3] for one in fitted(2, 24, query, key, value[..., :8])] == [24] * 3
+    for heads, size, three in (
+        (1, 16, (query, key, value)),
+        (2, 8, (query, key, value)),
+        (2, 16, (query[..., :8], key, value)),
+        (2, 16, (query[:, :3], key, value)),
+        (2, 16, (query, key, value[:, :1])),
+    ):
+        with pytest.raises(ModelError, match=r"its (keys or values|queries) are of"):
+            fitted(heads, size, *three)
 
 
 async def test_int8_weights_are_refused_where_the_exact_ones_are() -> None:

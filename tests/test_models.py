@@ -234,8 +234,12 @@ def test_a_bot_s_process_can_find_models_without_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": "hot"}, {"top_k": 1.5}, {"top_p": 0}, {"repetition_penalty": [1]}]
-)
+    "wrong",
+    [
+        {"temperature": "hot"}, {"temperature": float("inf")}, {"top_k": 1.5}, {"top_k": -2},
+        {"top_p": 0}, {"repetition_penalty": [1]}, {"repetition_penalty": float("nan")},
+    ],
+)  # fmt: skip
 def test_a_generation_config_with_values_that_cannot_be_meant_is_named(
     tmp_path: Path, wrong: dict[str, Any]
 ) -> None:
@@ -243,6 +247,23 @@ def test_a_generation_config_with_values_that_cannot_be_meant_is_named(
     (directory / "generation_config.json").write_text(json.dumps(wrong))
     with pytest.raises(ModelError, match=r"generation_config\.json says \w+ = .*cannot be meant"):
         find_model(settings(tmp_path, model=str(directory)))
+
+
+def test_what_others_write_for_no_limit_and_no_end_is_understood(tmp_path: Path) -> None:
+    directory = tiny_models.llama(tmp_path / "llama")
+    said = {"top_k": -1, "eos_token_id": -1}
+    (directory / "generation_config.json").write_text(json.dumps(said))
+    spec = find_model(settings(tmp_path, model=str(directory)))
+    assert spec.sampling.top_k == 0
+    assert min(Dialogue.load(spec, directory).stop_ids) > 0
+
+
+def test_an_end_that_the_weights_have_no_row_for_is_named(tmp_path: Path) -> None:
+    directory = tiny_models.llama(tmp_path / "llama")
+    (directory / "generation_config.json").write_text('{"eos_token_id": [4, 9999]}')
+    spec = find_model(settings(tmp_path, model=str(directory)))
+    with pytest.raises(ModelError, match=r"config\.json says vocab_size = .* the id 9999 ends"):
+        Dialogue.load(spec, directory)
 
 
 def test_a_context_length_missing_from_all_files_comes_from_the_settings(tmp_path: Path) -> None:

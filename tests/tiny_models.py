@@ -426,6 +426,14 @@ LONGROPE = {
     "long_factor": [4.0] * 8,
 }
 _FALCON = {"head_dim": None, "num_key_value_heads": None, "ffn_hidden_size": 96}
+_LATENT = {
+    "head_dim": None,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 20,
+    "num_key_value_heads": 4,
+}
 _EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -454,15 +462,27 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "falcon",
         {**_FALCON, "multi_query": False, "parallel_attn": False, "bias": True},
     ),
+    "hunyuan a13b": (
+        "hunyuan_v1_moe",
+        {"num_experts": 4, "moe_topk": 2, "moe_intermediate_size": 32, "use_qk_norm": True},
+    ),
+    "glm 4.7 flash": (
+        "glm4_moe_lite",
+        {
+            **_LATENT,
+            "q_lora_rank": 32,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "moe_intermediate_size": 32,
+        },
+    ),
     "deepseek 2": (
         "deepseek_v2",
         {
+            **_LATENT,
             "q_lora_rank": None,
-            "kv_lora_rank": 32,
-            "qk_nope_head_dim": 16,
-            "qk_rope_head_dim": 8,
-            "v_head_dim": 16,
-            "num_key_value_heads": 4,
             "first_k_dense_replace": 2,
         },
     ),

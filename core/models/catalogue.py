@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -194,10 +195,12 @@ def _from_directory(name: str, source: str, directory: Path, known: int | None) 
     )
 
 
+ALL_TOKENS = -1
+"""The `top_k` by which vLLM and others mean no limit."""
 _SENSIBLE: dict[str, Callable[[Any], bool]] = {
     "temperature": lambda value: value >= 0,
     "top_p": lambda value: 0 < value <= 1,
-    "top_k": lambda value: isinstance(value, int) and value >= 0,
+    "top_k": lambda value: isinstance(value, int) and value >= ALL_TOKENS,
     "repetition_penalty": lambda value: value > 0,
 }
 
@@ -211,8 +214,10 @@ def _sampling(defaults: dict[str, Any], path: Path) -> Sampling:
     }
     for name, value in known.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not _SENSIBLE[name](value):
+        if not number or not isfinite(value) or not _SENSIBLE[name](value):
             raise ModelError(f"{path} says {name} = {value!r}, which cannot be meant")
+    if known.get("top_k") == ALL_TOKENS:
+        known["top_k"] = 0
     return Sampling(**{"temperature": 0.7, "top_k": GENERATE_TOP_K, **known})
 
 

@@ -178,8 +178,8 @@ def end_ids(directory: Path) -> list[int]:
         ids = said if isinstance(said, list) else [] if said is None else [said]
         if wrong := [ident for ident in ids if type(ident) is not int]:
             raise ModelError(f"{path} says eos_token_id = {wrong[0]!r}, which is no id")
-        if ids:
-            return ids
+        if known := [ident for ident in ids if ident >= 0]:  # -1 is none
+            return known
     return []
 
 

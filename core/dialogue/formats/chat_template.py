@@ -87,10 +87,11 @@ def _behind_last(render: Render, dialogue: Sequence[Mapping[str, str]]) -> str:
 
 def _missing_beginning(prompt: str, before_reply: str) -> str:
     """The beginning of a reply that the template leaves to the model: the text before a reply that
-    is not at the end of a prompt. White space alone does not count."""
+    is not at the end of a prompt. It names the speaker: white space or a quote does not count."""
     ended = prompt.rpartition(_NEXT_QUESTION)[2]
     missing = before_reply.removeprefix(ended).rstrip(" ")
-    return missing if before_reply.startswith(ended) and missing.strip() else ""
+    names_speaker = re.search(r"\w", missing) is not None
+    return missing if before_reply.startswith(ended) and names_speaker else ""
 
 
 def _around_system(render: Render) -> str:

@@ -23,6 +23,11 @@ def check_vocabulary(tokenizer: Tokenizer, spec: ModelSpec, directory: Path) -> 
     if not isinstance(rows, int):
         return
     most = -(-tokenizer.size // _PADDING) * _PADDING if spec.tokenizer == "sentencepiece" else rows
+    if tokenizer.size <= rows < tokenizer.needed:
+        raise ModelError(
+            f"{directory / 'config.json'} says vocab_size = {rows}, "
+            f"and the files beside it say that the id {tokenizer.needed - 1} ends a reply"
+        )
     if not tokenizer.needed <= rows <= most:
         raise ModelError(
             f"{directory / 'config.json'} says vocab_size = {rows}, "
