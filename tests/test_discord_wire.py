@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import discord
 import pytest
 from discord.gateway import DiscordWebSocket
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bots.discord import setup_checks
+from bots.discord.client import SESSION_EVENTS
 from bots.discord.platform import DiscordPlatform
 from bots.discord.shards import ShardPlan
 from core.errors import OperatorError, UsageError
@@ -74,6 +76,25 @@ async def test_events_that_discord_py_cannot_parse_are_logged_once_and_passed_ov
     assert deployment.discord.gateway.identified == 1
     warned = [line for line in logs if line["log_level"] == "warning"]
     assert [line["type"] for line in warned] == ["MESSAGE_CREATE"]
+
+
+async def test_no_odd_event_of_any_type_ends_the_session(deployment: DiscordDeployment) -> None:
+    general = await a_channel(deployment)
+    await deployment.start_core()
+    bot = await deployment.start_bot()
+    known = discord.Client(intents=discord.Intents.none())._connection.parsers
+    names = ("id", "guild_id", "channel_id", "user_id", "message_id", "type", "name", "member")
+    [session] = deployment.discord.gateway.sessions.values()
+    for event in sorted(known.keys() - SESSION_EVENTS):
+        for data in ({}, None, dict.fromkeys(names), dict.fromkeys(names, general)):
+            await session.dispatch(event, data)
+    other = await a_channel(deployment)
+    guild = str(deployment.discord.world.guild_of(other))
+    await session.dispatch("GUILD_CREATE", deployment.discord.guild(guild))
+    said = await deployment.discord.says(ALICE, other, "<@bot> hello")
+    await the_reply(deployment, said["id"], "echo: hello")
+    assert not bot.task.done()
+    assert deployment.discord.gateway.identified == 1
 
 
 async def test_a_message_that_cannot_be_parsed_hides_no_others_in_the_past_or_after_a_gap(
