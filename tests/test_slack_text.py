@@ -368,6 +368,8 @@ def bold(text: str) -> list[str]:
         ("a **bold** word", ["bold"]),
         ("詳しくは[こちら](https://example.com)**「重要」**です", ["「重要」"]),
         ("https://example.com/a`b`**「重要」**です", ["「重要」"]),
+        ("これは***斜体*の100%**「引用」", ["斜体の100%"]),
+        ("これは**(例)と*斜体***「引用」", ["(例)と斜体"]),
     ],
 )
 def test_bold_beside_japanese_is_bold(text: str, parts: list[str]) -> None:

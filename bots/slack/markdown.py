@@ -134,11 +134,12 @@ def _with_flanks(line: str) -> str:
         elif token[0].startswith(("*", "~")):
             before = line[max(0, token.start() - 1) : token.start()]
             after = line[token.end() : token.end() + 1]
-            if token[0] in opened and before.strip():
-                opened.remove(token[0])
+            marks = {"*", "**"} if token[0] == "***" else {token[0]}
+            if marks <= opened and before.strip():
+                opened -= marks
                 inserted += [token.start()] if _is_punctuation(before) else []
             elif after.strip() and (token[0] != "*" or _opens_anyway(before, after)):
-                opened.add(token[0])
+                opened |= marks
                 inserted += [token.end()] if _is_punctuation(after) else []
     return _insert(line, inserted)
 
