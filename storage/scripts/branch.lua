@@ -3,7 +3,6 @@
 -- Returns what came of it, and whether older turns had left the other thread's memory before.
 
 local T, new = A.thread, A.into
-local space = place_names(T)
 local meta = load_thread(T)
 local last = meta and (call('ZSCORE', K('history', T), A.turn) or call('ZSCORE', K('mailbox', T), A.turn))
 if not last then return { 'gone', 0 } end
@@ -19,30 +18,45 @@ local function is_full()
   return #ancestors > A.depth
 end
 
--- What was forgotten, and what answers it: a purge may still be taking it away.
+-- The words of forgotten people, and the replies to them: a purge may not have deleted them yet.
+local space = place_names(T)
 local hidden = {}
 local function is_hidden(id, turn)
-  local at_ms = (tonumber(turn.at) or 0) * 1000
-  local asked = turn.role == 'user' and is_behind_mark(T, turn.author, at_ms)
-  hidden[id] = not turn.role or asked or (turn.answers and hidden[turn.answers]) or nil
+  local mark = turn.role == 'user' and call('HGET', K('marks'), 'person ' .. space .. ':' .. turn.author)
+  local forgotten = mark and (tonumber(turn.at) or 0) * 1000 <= tonumber(mark)
+  hidden[id] = not turn.role or forgotten or (turn.answers and hidden[turn.answers]) or nil
   return hidden[id]
 end
 
+-- Few commands for many pairs of values.
+local function put(command, key, values)
+  for i = 1, #values, 400 do
+    call(command, key, unpack(values, i, math.min(i + 399, #values)))
+  end
+end
+
+local authors, is_listed = {}, {}
 local function copy_turns(name)
   local ids = call('ZRANGEBYSCORE', K(name, T), '-inf', last, 'WITHSCORES')
+  local scored, records, counts = {}, {}, {}
+  local function add(list, one, other)
+    list[#list + 1], list[#list + 2] = one, other
+  end
   for _, row in ipairs(turn_rows(T, ids, true)) do
     local id, score, record, count = unpack(row)
     local turn = decoded(record or '')
     if not is_hidden(id, turn) then
-      call('ZADD', K(name, new), score, id)
-      call('HSET', K('turns', new), id, record)
-      if count then call('HSET', K('counts', new), id, count) end
-      if turn.role == 'user' then
-        call('ZADD', K('person', space .. ':' .. turn.author), now, new)
-        extend_retention(new, 'person', space .. ':' .. turn.author)
+      add(scored, score, id)
+      add(records, id, record)
+      if count then add(counts, id, count) end
+      if turn.role == 'user' and not is_listed[turn.author] then
+        authors[#authors + 1], is_listed[turn.author] = turn.author, true
       end
     end
   end
+  put('ZADD', K(name, new), scored)
+  put('HSET', K('turns', new), records)
+  put('HSET', K('counts', new), counts)
 end
 
 local function copy_choice()
@@ -66,6 +80,7 @@ end
 call('HSET', K('thread', new), 'ancestors', table.concat(ancestors, '\n'))
 copy_turns('history')
 copy_turns('mailbox')
+list_people(new, authors)
 copy_choice()
 touch_thread(new, 'turns', 'history', 'mailbox', 'counts')
 for _, ancestor in ipairs(ancestors) do call('SADD', K('branches', ancestor), new) end
