@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from core.dialogue.echo import END, CodepointTokenizer
@@ -56,16 +56,19 @@ def _turns(prompt: Sequence[int]) -> list[str]:
 
 
 class RecordingEngine(EchoEngine):
-    """The echo engine, which also keeps each prompt."""
+    """The echo engine, which also keeps each prompt, and begins each reply with its own word."""
 
-    def __init__(self, tokens_per_second: float, prompts: Prompts) -> None:
+    def __init__(self, tokens_per_second: float, prompts: Prompts, word: str = "echo") -> None:
         super().__init__(tokens_per_second)
-        self._prompts = prompts
+        self._prompts, self._word = prompts, tuple(map(ord, word))
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self._prompts.give(request)
+        at = 0
         async for chunk in super().generate(request):
-            yield chunk
+            word = self._word[at : at + len(chunk.ids)]
+            at += len(chunk.ids)
+            yield replace(chunk, ids=word + chunk.ids[len(word) :])
 
 
 def recorded(prompts: Prompts, queue: JobQueue, history: History) -> tuple[JobQueue, History]:

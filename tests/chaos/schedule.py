@@ -8,31 +8,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeVar, cast
 
 from bots import relay as relays
+from bots.access import Access
 from bots.platform import Incoming
 from bots.relay import Relay
 from core import worker as workers
-from core.access_policy import Asker
+from core.access_policy import Asker, Policy
 from core.dialogue import Dialogue
 from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
-from core.ports import Deliveries, History, JobQueue
+from core.ports import Deliveries, History, JobQueue, RuleBook
 from core.queue_types import Delivery, Place, Receipt, Regeneration
-from core.types import Done, Job, ReplyEvent, ThreadKey, Turn
+from core.types import VERDICTS, Done, Job, ReplyEvent, ThreadKey, Turn, Verdict
 from core.worker import Worker
 from storage import codec
 from storage.deliveries import RedisDeliveries
+from storage.feedback import RedisFeedback
 from storage.history import RedisHistory
 from storage.queue import RedisQueue
+from storage.rules import RedisRules
 from storage.store import Store
 from tests.chaos.process import Gated, Process, some_faults
 from tests.chaos.prompts import Prompts, RecordingEngine, recorded
-from tests.open_access import EVERYBODY, OPEN_RULES
+from tests.chaos.terms import RETENTION, SEEN, RuleChanges, Terms
+from tests.open_access import EVERYBODY, OPEN_RULES, NoAudit
 from tests.simulated_platform import Board, SimulatedPlatform
 
 T = TypeVar("T")
@@ -46,8 +50,13 @@ PATIENCE = 0.4
 """Seconds without an acknowledgement after which the platform delivers an event again."""
 LONG = 0.4
 """The part of schedules with a thread so long that cores keep a copy of it."""
+VOTES = 4
+"""After a day with duels, when all answers are there."""
 QUIET = 30.0
 """Seconds that everything has to come to rest in, once nothing fails any more."""
+
+OF_JOBS = ("job", "events", "delivery", "duel", "trace", "sample")
+"""Kinds of keys that are named after a job."""
 
 DIALOGUE = Dialogue.load(CATALOGUE["echo"], None)
 
@@ -59,6 +68,9 @@ class SentMessage:
     turn: Turn
     thread: ThreadKey
     addressed: bool
+    day: int = 0
+    """How many nights had passed."""
+    began: float = field(default_factory=time.monotonic)
     acknowledged: float | None = None
     texts: list[str] = field(default_factory=list)
     """By revision."""
@@ -66,8 +78,15 @@ class SentMessage:
     """The newest revision that was acknowledged."""
     edited_at: list[tuple[float, int]] = field(default_factory=list)
     """When each revision was acknowledged."""
+    editing: list[float] = field(default_factory=list)
+    """When each edit was made."""
     deleting: float | None = None
     deleted: float | None = None
+
+    @property
+    def job(self) -> str:
+        """The id of its first reply."""
+        return Job.id_for(self.thread, self.turn.id, "")
 
 
 @dataclass
@@ -76,6 +95,18 @@ class Reset:
     began: float
     ended: float | None = None
     """When it was acknowledged."""
+
+
+@dataclass
+class Vote:
+    """A press on a button under a duel."""
+
+    job: str
+    person: str
+    verdict: Verdict
+    began: float
+    ended: float | None = None
+    counted: bool = False
 
 
 @dataclass
@@ -95,6 +126,10 @@ class KeptEvents(RedisDeliveries):
         return await super().close(delivery, messages)
 
 
+OTHER_WORD = "oche"
+"""Begins the answers of the other lane, where those of the first begin with ``echo``."""
+
+
 async def events_of(store: Store, job: str) -> list[ReplyEvent]:
     """A reply's events, or how they were when its delivery was closed."""
     rows = await store.command("xrange", f"henji:{{0}}:events:{job}")
@@ -112,6 +147,13 @@ class Schedule:
         self.store = store
         self.platform = f"chaos{seed}"
         self.lane = f"lane{seed}"
+        self.terms = Terms.drawn(self.random, self.other_lane)
+        self.changes = RuleChanges()
+        self.votes: list[Vote] = []
+        self.dates = [0.0]
+        """Of each day of acts, in seconds."""
+        self.kept: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {}
+        """Jobs and deliveries as they were before the last night, by the job's id."""
         self.board = Board(nonce=self.random.random() < 0.5)
         self.said: dict[str, SentMessage] = {}
         self.past: dict[str, SentMessage] = {}
@@ -127,6 +169,7 @@ class Schedule:
         self.harmless = False
         self.over = False
         self._number = 0
+        self._changing = asyncio.Lock()
         channels = [f"C{n}" for n in range(self.random.randint(1, 2))]
         self.threads = [
             ThreadKey(self.platform, "S", self.random.choice(channels), str(n)) for n in range(3)
@@ -137,17 +180,12 @@ class Schedule:
     async def run(self) -> None:
         """Let it all happen, and come to rest. TimeoutError where it does not."""
         try:
-            for _ in range(2):
-                self._start_core()
-                self._start_adapter()
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self.random.randint(3, 12)):
-                    at = self.random.uniform(0, ACTING)
-                    group.create_task(self._act(at, Random(self.random.random())))
-            self._heal()
-            async with asyncio.timeout(QUIET):
-                while not await self._rests_for_good():  # noqa: ASYNC110 - all are gated
-                    await asyncio.sleep(0.05)
+            for kind in ("core", "adapter", *(["other core"] if self.terms.rules.duel else [])) * 2:
+                self._start(kind)
+            await self._live_a_day()
+            for night in self.terms.nights:
+                await self._sleep(night)
+                await self._live_a_day()
         except TimeoutError:
             self.stuck = [process.doing() for process in self.processes if not process.dead]
             raise
@@ -155,6 +193,51 @@ class Schedule:
             self.over = True
             for process in self.processes:
                 await process.cancel_tasks()
+
+    async def _live_a_day(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.random.randint(3, 12) + 4 * self.terms.calm):
+                at = self.random.uniform(0, ACTING)
+                group.create_task(self._act(at, Random(self.random.random())))
+        self._heal()
+        await self._rest()
+        if self.terms.rules.duel:
+            await asyncio.gather(*(self._vote(Random(self.random.random())) for _ in range(VOTES)))
+            await self._rest()
+
+    async def _rest(self) -> None:
+        async with asyncio.timeout(QUIET):
+            while not await self._rests_for_good():  # noqa: ASYNC110 - all are gated
+                await asyncio.sleep(0.05)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Nobody does anything for so long: what is kept comes so much nearer to its end."""
+        for job in self.jobs:
+            if records := await records_of(self.store, job):
+                self.kept[job] = records
+        for name in await self._names():
+            left = await self.store.command("pttl", name)
+            await self.store.command("pexpire", name, max(1, left - round(1000 * seconds)))
+        for said in (self.said | self.past).values():
+            said.turn = replace(said.turn, at=said.turn.at - seconds)
+        for turns in self.board.said.values():
+            for id_, turn in turns.items():
+                turns[id_] = replace(turn, at=turn.at - seconds)
+        self.dates.append(self.dates[-1] + seconds)
+        if seconds > RETENTION:
+            now = time.monotonic()
+            self.resets.append(Reset(lambda thread: True, now, now))
+
+    async def _names(self) -> Sequence[str]:
+        """The keys of this schedule that living processes do not write again and again."""
+        renewed = ("deliveries", "news")
+        names = {
+            name
+            for pattern in (f"*{self.platform}:*", f"*:seen:*.{self.seed}")
+            async for name in self.store.connection.client.scan_iter(pattern, count=5000)
+        }
+        names |= {f"henji:{{0}}:{kind}:{job}" for job in self.jobs for kind in OF_JOBS}
+        return [name for name in names if name.split(":")[2] not in renewed]
 
     def _heal(self) -> None:
         self.harmless = True
@@ -172,7 +255,11 @@ class Schedule:
         busy = [f"deliveries:{self.platform}"] + [
             f"thread:{thread}:jobs" for thread in self.threads
         ]
-        return not await self.store.command("exists", *(f"henji:{{0}}:{name}" for name in busy))
+        if await self.store.command("exists", *(f"henji:{{0}}:{name}" for name in busy)):
+            return False
+        soon = 1000 * (time.time() + 60)
+        due = await self.store.command("zrangebyscore", "henji:{0}:duels", "-inf", soon)
+        return self.jobs.isdisjoint(due)
 
     # -- processes ------------------------------------------------------------------------------
 
@@ -191,36 +278,39 @@ class Schedule:
         await process.died.wait()
         await asyncio.sleep(Random(process.name).uniform(0, 0.4))
         if not self.over:
-            (self._start_core if kind == "core" else self._start_adapter)()
+            self._start(kind)
 
-    def _start_core(self) -> None:
-        process = self._process("core")
+    def _start(self, kind: str) -> None:
+        match kind:
+            case "core":
+                self._start_core(kind, self.lane, "echo")
+            case "other core":
+                self._start_core(kind, self.other_lane, OTHER_WORD)
+            case _:
+                self._start_adapter()
+
+    @property
+    def other_lane(self) -> str:
+        return f"{self.lane}b"
+
+    def _start_core(self, kind: str, lane: str, word: str) -> None:
+        process = self._process(kind)
         queue, history, _ = self._ports(process)
         process_settings = workers.WorkerSettings(
-            self.lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, announced_for=0.8,
+            lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, announced_for=0.8,
             publish=0.02, idle=0.1, retry=0.05,
         )  # fmt: skip
-        engine = RecordingEngine(self.random.choice((0, 300)), self.prompts)
-        worker = Worker(
-            *recorded(self.prompts, queue, history),
-            engine,
-            DIALOGUE,
-            process_settings,
-            rulebook=OPEN_RULES,
-        )
+        engine = RecordingEngine(self.random.choice((0, 300)), self.prompts, word)
+        ports, rulebook = recorded(self.prompts, queue, history), self._rulebook(process)
+        worker = Worker(*ports, engine, DIALOGUE, process_settings, rulebook=rulebook)
         process.start(worker.run(asyncio.Event()))
 
     def _start_adapter(self) -> None:
         process = self._process("adapter")
         process_settings = relays.RelaySettings(
-            self.lane,
-            process.name,
-            lease=LEASE,
-            take_over=0.15,
-            positions=0.3,
-            backfill_wait=0.2,
-            access=EVERYBODY,
-        )
+            self.lane, process.name, lease=LEASE, take_over=0.15, positions=0.3, backfill_wait=0.2,
+            access=self._access(process),
+        )  # fmt: skip
         simulated = SimulatedPlatform(
             self.board, self.platform, 100, CALL_SECONDS, process.platform
         )
@@ -234,14 +324,28 @@ class Schedule:
         queue, history, deliveries = (Gated(port, process) for port in ports)
         return cast("JobQueue", queue), cast("History", history), cast("Deliveries", deliveries)
 
+    def _rulebook(self, process: Process) -> RuleBook:
+        if self.terms.is_usual:
+            return OPEN_RULES
+        return cast("RuleBook", Gated(RedisRules(self.store, self.terms.policy), process))
+
+    def _access(self, process: Process) -> Access:
+        if self.terms.is_usual:
+            return EVERYBODY
+        cores = RedisQueue(self.store).cores
+        return Access(self._rulebook(process), NoAudit(), self.terms.policy, cores)
+
     # -- people ---------------------------------------------------------------------------------
 
     async def _act(self, at: float, random: Random) -> None:
         await asyncio.sleep(at)
         acts: list[tuple[int, Callable[[Random], Awaitable[None]]]] = [
-            (12, self._say), (3, self._chat), (3, self._edit), (2, self._delete),
+            (12, self._say), (3, self._chat),
+            (3 * (not self.terms.calm), self._edit), (2 * (not self.terms.calm), self._delete),
             (1, self._delete_reply), (2, self._stop), (3, self._regenerate), (1, self._reset),
-            (1, self._reset_place),
+            (1, self._reset_place), (3 * self.terms.changes, self._change_rule),
+            (6 * bool(self.terms.rules.duel), self._vote),
+            (3 * (len(self.dates) > 1), self._say_again),
         ]  # fmt: skip
         (act,) = random.choices([act for _, act in acts], [weight for weight, _ in acts])
         await act(random)
@@ -260,8 +364,9 @@ class Schedule:
         thread, author = random.choice(self.threads), random.choice(("U1", "U2"))
         id_ = f"m{self._number}"
         turn = self.board.say(thread, id_, author, _words(random, f"{self.seed}.{id_}"))
-        self.said[id_] = said = SentMessage(turn, thread, addressed, texts=[turn.text])
-        self.jobs.add(Job.id_for(thread, id_, ""))
+        day = len(self.dates) - 1
+        self.said[id_] = said = SentMessage(turn, thread, addressed, day, texts=[turn.text])
+        self.jobs.add(said.job)
         return said
 
     async def _say(self, random: Random) -> None:
@@ -287,8 +392,19 @@ class Schedule:
             addressed,
             event_ids=(f"e{number}.{said.turn.id}.{self.seed}",),
             has_past=len(self.board.said[said.thread]) > 1,
+            can_vote=True,
         )
         return await self._deliver(lambda relay: relay.submit(incoming), random)
+
+    async def _say_again(self, random: Random) -> None:
+        """The platform delivers a message of an earlier day once more."""
+        known = [
+            said
+            for said in self.said.values()
+            if said.addressed and 0 < self.dates[-1] - self.dates[said.day] < SEEN
+        ]
+        if known:
+            await self._event(random.choice(known), True, 0, random)
 
     async def _edit(self, random: Random) -> None:
         said = self._pick(random)
@@ -296,6 +412,7 @@ class Schedule:
             return
         text = _words(random, f"{self.seed}.{said.turn.id}e{len(said.texts)}")
         said.texts.append(text)
+        said.editing.append(time.monotonic())
         number = len(said.texts) - 1
         turn = replace(said.turn, text=text)
         self.board.said[said.thread][turn.id] = turn
@@ -330,8 +447,11 @@ class Schedule:
 
     async def _regenerate(self, random: Random) -> None:
         standing = [m for m in self.board.messages.values() if isinstance(m.part.end, Done)]
-        if standing:
-            message, revision = random.choice(standing), str(random.randint(1, 3))
+        if not standing:
+            return
+        message, revision = random.choice(standing), f"{len(self.dates)}{random.randint(1, 3)}"
+        # the messages of a reply are known for a retention time, even if its thread lives longer
+        if await self.store.command("exists", f"henji:{{0}}:delivery:{message.job}"):
             self.jobs.add(Job.id_for(message.thread, message.job, revision))
             await self._deliver(
                 lambda r: r.regenerate(Regeneration(message.thread, message.job, revision, "U1")),
@@ -344,6 +464,35 @@ class Schedule:
         self.resets.append(reset)
         await self._deliver(lambda relay: relay.reset(thread, "U1"), random)
         reset.ended = time.monotonic()
+
+    async def _vote(self, random: Random) -> None:
+        for _ in range(20):
+            standing = [
+                m for m in self.board.messages.values()
+                if isinstance(m.part.end, Done) and m.part.end.duel and not m.gone
+            ]  # fmt: skip
+            if standing:
+                break
+            await asyncio.sleep(0.05)
+        if standing:
+            message = random.choice(standing)
+            asker = next(s.turn.author for s in self.said.values() if message.job == s.job)
+            person = random.choice((asker, asker, "U1", "U2", "U3"))
+            vote = Vote(message.job, person, random.choice(VERDICTS), time.monotonic())
+            self.votes.append(vote)
+            feedback, verdict = RedisFeedback(self.store), vote.verdict
+            await asyncio.sleep(random.choice((0, 0.1)))
+            vote.counted = await feedback.vote(message.thread, message.job, person, verdict)
+            vote.ended = time.monotonic()
+
+    async def _change_rule(self, random: Random) -> None:
+        channel, rules = random.choice(self.threads).channel, RedisRules(self.store, Policy())
+        async with self._changing:
+            change = self.changes.drawn(random, channel, self.terms)
+            self.changes.made.append(change)
+            place = Place(self.platform, self.threads[0].space, channel)
+            await rules.change(place, change.name, change.value, "U1")
+            change.ended = time.monotonic()
 
     async def _reset_place(self, random: Random) -> None:
         channel = random.choice((None, random.choice(self.threads).channel))
@@ -361,21 +510,35 @@ class Schedule:
                 return
             await asyncio.sleep(0.05)
 
+    @property
+    def restarts(self) -> int:
+        """How many replies may have begun again, at the most."""
+        return sum(len(said.editing) + (said.deleting is not None) for said in self.said.values())
+
     def _pick(self, random: Random) -> SentMessage | None:
         return random.choice(list(self.said.values())) if self.said else None
 
     async def _deliver(self, handle: Callable[[Relay], Awaitable[T]], random: Random) -> T:
         """As platforms do: again, and to another process, until one acknowledges."""
+        patience = PATIENCE
         while True:
             living = [adapter for adapter in self.adapters if not adapter.process.dead]
             if living:
                 adapter = random.choice(living)
                 handling = adapter.process.start(_handled(handle(adapter.relay)))
-                await asyncio.wait({handling}, timeout=PATIENCE)
+                await asyncio.wait({handling}, timeout=patience)
+                patience *= 1.5  # or those of a slow machine would slow it further
                 with contextlib.suppress(StoreUnavailable):
                     if handling.done() and not handling.cancelled():
                         return handling.result()
             await asyncio.sleep(0.02)
+
+
+async def records_of(store: Store, job: str) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
+    """What Redis has of a job and its delivery."""
+    names = (f"henji:{{0}}:job:{job}", f"henji:{{0}}:delivery:{job}")
+    records = [await store.command("hgetall", name) for name in names]
+    return (records[0], records[1]) if records[0] else None
 
 
 async def _handled(work: Awaitable[T]) -> T:

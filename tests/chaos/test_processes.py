@@ -27,6 +27,7 @@ from tests.chaos.board_server import BoardServer, RemoteRelay
 from tests.chaos.child import LANE, LEASE, PLATFORM, store_at
 from tests.chaos.invariants import gather, violations
 from tests.chaos.schedule import Schedule
+from tests.chaos.terms import Terms
 from tests.simulated_platform import Board
 from tests.waiting import until
 
@@ -99,7 +100,7 @@ class TownSchedule(Schedule):
     def __init__(self, seed: int, store: Store, town: Processes) -> None:
         super().__init__(seed, store)
         self.town = town
-        self.lane, self.platform = LANE, PLATFORM
+        self.lane, self.platform, self.terms = LANE, PLATFORM, Terms()
         self.threads = [ThreadKey(PLATFORM, f"S{seed}", "C1", str(n)) for n in range(3)]
         self.board = Board(nonce=self.random.random() < 0.5, prefix=f"b{seed}.")
         town.board.boards[f"S{seed}"] = self.board
