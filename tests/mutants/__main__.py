@@ -42,7 +42,8 @@ JUDGES = (
     "tests/test_place_rules.py", "tests/test_access.py", "tests/test_actions.py",
     "tests/test_quotas.py", "tests/test_delivery.py", "tests/test_upgrades.py",
     "tests/test_worker.py", "tests/test_dialogue_prompts.py", "tests/test_metrics.py",
-    "tests/test_slack_once.py", "tests/chaos/test_tasks.py",
+    "tests/test_slack_once.py", "tests/test_duels.py", "tests/test_preferences.py",
+    "tests/chaos/test_tasks.py",
 )  # fmt: skip
 
 
