@@ -68,7 +68,7 @@ TABLE = (
     Key("quoted", "quoted:%s:%s", "set", None, "other threads that quote a message"),
     Key("branches", "thread:%s:branches", "set", None, "threads that began as copies of it"),
     Key("threads", "threads", "zset", 400 * DAY, "threads by their last activity"),
-    Key("person", "person:%s", "zset", None, "threads where they wrote or voted", personal=True),
+    Key("person", "person:%s", "zset", 400 * DAY, "threads they wrote or voted in", personal=True),
     Key("asked", "asked:%s", "zset", None, "a person's jobs, by their end", personal=True),
     Key("resets", "resets", "hash", 400 * DAY, "the number of resets of a channel or a space"),
     Key("marks", "marks", "hash", 400 * DAY, "times of resets and forgets", personal=True),

@@ -88,8 +88,9 @@ the channel or the space. A reset of one thread does not reach the threads that 
   dies meanwhile, a core finishes the work within a minute. A reply that is being delivered keeps
   its events until it ends. A mark and an entry in the audit log stay.
 - **A shorter retention** applies to existing threads at once. The delivery records (`delivery`,
-  `message`) of replies that are no longer in their thread's history keep their lifetime, and so
-  does the list of a person's threads (`person`).
+  `message`) of replies that are no longer in their thread's history keep their lifetime.
+- **A person's threads** (`person`) are listed for longer than any words are kept: a thread that
+  others keep alive may contain words from long ago, and a forget must find it.
 - **Counts.** The messages and tokens of each person, channel and model are counted by day (`used`),
   for quotas, `/usage` and `henji admin usage`, and kept for 30 days. A forget deletes the person's
   counts. Those of the current day move to `spent`, which only quotas read, so that a forget does

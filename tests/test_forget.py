@@ -39,6 +39,20 @@ async def test_no_word_of_a_forgotten_person_is_left(stores: StoreFixture) -> No
     assert await stores.nothing_to_do()
 
 
+async def test_a_person_is_found_in_a_thread_that_others_keep_alive(redis: Redis) -> None:
+    """Long after the person's own last message, while the thread goes on."""
+    stores = StoreFixture.over(redis, retention=0.4)
+    await stores.queue.announce(LANE, "core", 60)
+    await stores.say("my secret", author="U1")
+    await stores.reply(await stores.claim(), "what a secret")
+    for _ in range(4):
+        await asyncio.sleep(0.2)  # the lifetimes are Redis's
+        await stores.say("go on", author="U2")
+        await stores.reply(await stores.claim(), "so?")
+    assert await stores.history.forget(Place("slack", "T1"), "U1") == 2
+    assert "secret" not in str(await stores.texts())
+
+
 KINDS = {"zset": "zrange", "list": "lrange", "stream": "xrange"}
 
 

@@ -36,7 +36,7 @@ LIFETIMES = {
     "job": 4 * DAY, "events": DAY, "delivery": RETENTION, "deliveries": 4 * DAY, "news": 60,
     "seen": 2 * DAY, "told": 60, "edited": 600, "message": RETENTION,
     "quoted": RETENTION, "branches": RETENTION, "threads": 400 * DAY,
-    "person": RETENTION, "asked": RETENTION, "resets": 400 * DAY, "marks": 400 * DAY,
+    "person": 400 * DAY, "asked": RETENTION, "resets": 400 * DAY, "marks": 400 * DAY,
     "probe": 60, "reports": HOUR, "lease": HOUR, "used": 30 * DAY, "spent": 3 * DAY,
     "reads": HOUR, "roles": 30 * DAY,
     "rules": 400 * DAY, "trace": 2 * DAY, "sample": RETENTION, "duel": RETENTION, "duels": 4 * DAY,

@@ -26,7 +26,7 @@ if call('ZCARD', K('history', T)) == 0 then
       call('ZADD', K('mailbox', T), from + i - 1, turn.id)
       call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', retention_of(T))
       call('ZADD', K('person', space .. ':' .. turn.author), now, T)
-      extend_retention(T, 'person', space .. ':' .. turn.author)
+      touch('person', space .. ':' .. turn.author)
       taken = taken + 1
     end
   end

@@ -39,7 +39,7 @@ local function keep_quoted(quote, known)
   call('ZADD', K('mailbox', T), call('HINCRBY', K('thread', T), 'sequence', 1), quote.id)
   mark(K('seen', T .. ' ' .. quote.id), 'seeded')
   call('ZADD', K('person', space .. ':' .. quote.author), now, T)
-  extend_retention(T, 'person', space .. ':' .. quote.author)
+  touch('person', space .. ':' .. quote.author)
   if known then
     call('SADD', K('quoted', channel, quote.id), T)
     renew_retention(T, 'quoted', channel, quote.id)
@@ -70,7 +70,10 @@ local function keep_turn()
   local message = K('message', channel, id)
   call('SET', message, T .. '\n' .. id, 'PX', retention_of(T))
   call('ZADD', K('person', space .. ':' .. A.author), now, T)
-  extend_retention(T, 'person', space .. ':' .. A.author)
+  touch('person', space .. ':' .. A.author)
+  if now % 16 == 0 then
+    call('ZREMRANGEBYSCORE', K('person', space .. ':' .. A.author), '-inf', now - LIFE.person)
+  end
   touch_thread(T, 'turns', 'mailbox', 'history', 'counts', 'changes')
 end
 

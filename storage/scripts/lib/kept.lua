@@ -79,7 +79,7 @@ local function list_people(T, people)
   local space = place_names(T)
   for _, person in ipairs(people) do
     call('ZADD', K('person', space .. ':' .. person), now, T)
-    extend_retention(T, 'person', space .. ':' .. person)
+    touch('person', space .. ':' .. person)
   end
 end
 
