@@ -146,6 +146,19 @@ async def test_the_askers_choice_is_the_memory_until_the_thread_goes_on(
     assert await remembered(stores) == other
 
 
+@pytest.mark.parametrize("draw", range(4))
+@pytest.mark.parametrize("verdict", ["a", "b"])
+async def test_the_answer_that_the_asker_chose_is_remembered_in_either_order(
+    stores: StoreFixture, monkeypatch: pytest.MonkeyPatch, draw: int, verdict: Verdict
+) -> None:
+    monkeypatch.setattr("storage.queue.secrets.randbits", lambda bits: draw)
+    receipt = await both(stores)
+    duel = await shown(stores, receipt)
+    assert duel.a == ("two" if draw % 2 else "one")
+    await vote(stores, receipt, "U1", verdict)
+    assert await remembered(stores) == getattr(duel, verdict)
+
+
 async def test_a_choice_is_taken_back_to_the_draw(stores: StoreFixture) -> None:
     receipt = await both(stores)
     duel, drawn = await shown(stores, receipt), await remembered(stores)
