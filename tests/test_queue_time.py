@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -178,6 +179,22 @@ async def test_a_thread_that_expired_while_it_was_answered_leaves_no_key_behind(
     await lose_lease(stores)
     assert not await stores.redis.exists(keys.key("thread", 0, str(THREAD)))
     assert not await stores.redis.exists(keys.key("leases", 0))
+
+
+async def test_a_thread_that_goes_on_keeps_the_records_of_its_first_messages(redis: Redis) -> None:
+    """So that their edits and deletions are followed, and their reply can be written anew."""
+    stores = StoreFixture.over(redis, retention=0.5)
+    await stores.queue.announce(LANE, "core", 60)
+    receipt = await stores.say("hello", id="first")
+    await stores.reply(await stores.claim(), "hi")
+    assert await stores.deliveries.close(await stores.delivery(receipt.job), ["posted"])
+    for _ in range(4):
+        await asyncio.sleep(0.2)  # the lifetimes are Redis's
+        await stores.say("go on")
+        await stores.reply(await stores.claim(), "so?")
+    assert await stores.deliveries.locate(THREAD, "first") == (THREAD, "first")
+    assert await stores.deliveries.locate(THREAD, "posted") == (THREAD, receipt.job)
+    assert await redis.exists(keys.key("delivery", 0, receipt.job or ""))
 
 
 async def test_chatter_keeps_all_of_a_thread_alive(stores: StoreFixture) -> None:

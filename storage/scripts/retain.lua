@@ -6,18 +6,12 @@ for _, row in ipairs(A.threads) do
   local T, ms = row.thread, row.keep_ms
   local last = tonumber(call('ZSCORE', K('threads'), T) or now)
   if call('EXISTS', K('thread', T)) == 1 then
-    local left, _, channel = math.max(last + ms - now, 1), place_names(T)
+    local left = math.max(last + ms - now, 1)
     local function live(name, ...)
       call('PEXPIRE', K(name, ...), left)
     end
     call('HSET', K('thread', T), 'retention', ms)
-    for _, id in ipairs(call('HKEYS', K('turns', T))) do
-      live('message', channel, id)
-      for _, message in ipairs(cjson.decode(call('HGET', K('delivery', id), 'messages') or '[]')) do
-        live('message', channel, message)
-      end
-      live('delivery', id)
-    end
+    renew_records(T, left)
     for _, J in ipairs(call('HKEYS', K('kept', T))) do
       for _, name in ipairs({ 'sample', 'duel' }) do
         if call('PTTL', K(name, J)) > left then live(name, J) end

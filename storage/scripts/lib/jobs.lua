@@ -2,7 +2,29 @@
 
 -- Keys that exist once in a bucket or platform are renewed by sweep.lua and take_deliveries.lua, which
 -- every process runs repeatedly.
+
+local DAY_MS = 86400000
+
+-- Gives the records of a thread's turns a lifetime: their messages, and the deliveries of replies.
+local function renew_records(T, ms)
+  local _, channel = place_names(T)
+  for _, id in ipairs(call('HKEYS', K('turns', T))) do
+    call('PEXPIRE', K('message', channel, id), ms)
+    for _, message in ipairs(cjson.decode(call('HGET', K('delivery', id), 'messages') or '[]')) do
+      call('PEXPIRE', K('message', channel, message), ms)
+    end
+    call('PEXPIRE', K('delivery', id), ms)
+  end
+end
+
+-- Renews a thread's keys and, once a day, the records of its turns: a thread that goes on may live for
+-- longer than its first messages would.
 local function touch_thread(T, ...)
+  local renewed = tonumber(call('HGET', K('thread', T), 'renewed')) or 0
+  if now - renewed > math.min(DAY_MS, retention_of(T) / 10) then
+    call('HSET', K('thread', T), 'renewed', now)
+    renew_records(T, retention_of(T))
+  end
   renew_retention(T, 'thread', T)
   for _, name in ipairs({ ... }) do renew_retention(T, name, T) end
   call('ZADD', K('threads'), now, T)
