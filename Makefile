@@ -58,9 +58,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Most of a test's time is waiting: two at a time, each test process with a separate Valkey.
+# Most of a test's time is waiting: four at a time, each process with a separate Valkey.
 test: lint
-	$(BIN)/pytest --numprocesses 3 --dist worksteal
+	$(BIN)/pytest --numprocesses 4 --dist worksteal
 
 bench: setup
 	$(BIN)/henji bench

@@ -19,9 +19,17 @@ def tool(name: str) -> str:
     return found or pytest.skip(f"{name} is missing: `make tools` fetches it")
 
 
-# read at import: conftest.py takes everything that begins with HENJI_ out of the environment
-FOLDER = os.environ.get("HENJI_TEST_DATA")
-WEB_API = os.environ.get("HENJI_SLACK_WEB_API")
+def setting(name: str) -> str | None:
+    """A variable of the tests. conftest.py takes all that begin with HENJI_ out of the environment:
+    for the processes that run tests in parallel, these stay under another name."""
+    kept = f"TESTS_{name}"
+    if value := os.environ.get(name):
+        os.environ[kept] = value
+    return os.environ.get(kept)
+
+
+FOLDER = setting("HENJI_TEST_DATA")
+WEB_API = setting("HENJI_SLACK_WEB_API")
 """The folder of npm's @slack/web-api."""
 
 needs_answers = pytest.mark.skipif(

@@ -97,7 +97,7 @@ def test_a_table_of_the_settings_names_the_adapter_and_the_list_shows_it(
         ({"use_rslora": True}, "a rank-stabilized adapter"),
         ({"modules_to_save": ["embed_out"]}, "whole modules"),
         ({"bias": "all"}, "with biases"),
-        ({"rank_pattern": {"dense": 2}}, "a rank of its own"),
+        ({"rank_pattern": {"dense": 2}}, "a separate rank for some layers"),
     ],
 )
 def test_an_adapter_that_is_more_than_lora_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,8 @@ def align(**given: Any) -> None:
     train(work, settings, print_status)
     click.echo(work.out)
     if work.options.method != "reward":
-        print_status(_how_to_serve(work, settings))
+        for line in _how_to_serve(work, settings):
+            print_status(line)
 
 
 def _work(given: dict[str, Any], settings: Settings) -> Work:
@@ -102,9 +104,10 @@ def _method(method: str | None, reward: str | None) -> tuple[Any, Path | None]:
     return method, Path(reward).expanduser() if reward else None
 
 
-def _how_to_serve(work: Work, settings: Settings) -> str:
+def _how_to_serve(work: Work, settings: Settings) -> Sequence[str]:
+    """Lines of henji.toml, behind a sentence."""
     adapter = f'adapter = "{work.out.resolve()}"'
     if work.model in settings.models:
-        return f"to serve it, in henji.toml under [models.{work.model}]:\n{adapter}"
+        return f"to serve it, in henji.toml under [models.{work.model}]:", adapter
     name = f"{work.model.rpartition('/')[2]}-{work.options.method}"
-    return f'to serve it, in henji.toml:\n[models."{name}"]\nsource = "{work.model}"\n{adapter}'
+    return "to serve it, in henji.toml:", f'[models."{name}"]', f'source = "{work.model}"', adapter

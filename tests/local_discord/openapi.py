@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tests.optional import FOLDER
+
 Schema: TypeAlias = Mapping[str, Any]
 
-# read at import: conftest.py takes everything that begins with HENJI_ out of the environment
-DOCUMENT = Path(os.environ.get("HENJI_TEST_DATA") or "/nowhere") / "discord-openapi.json"
+DOCUMENT = Path(FOLDER or "/nowhere") / "discord-openapi.json"
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "array": (list,),
     "boolean": (bool,),

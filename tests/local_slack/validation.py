@@ -118,8 +118,8 @@ RULES: dict[str, Rule] = {
         "files:write",
     ),
     "files.completeUploadExternal": Rule(
-        {"files": list, "channel_id": str, "channels": str, "initial_comment": str}
-        | {"thread_ts": str, "blocks": str, "username": str, "icon_emoji": str, "icon_url": str},
+        {"files": list, "channel_id": str, "channels": str}
+        | {"initial_comment": str, "thread_ts": str},
         ("files",),
         "files:write",
     ),
