@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
 from itertools import chain, islice, pairwise, zip_longest
@@ -47,6 +48,8 @@ _INLINE = re.compile(
 )
 _MATHS = re.compile(r"[\\^_{}=]")
 _DISPLAY = {"$$": "$$", "\\[": "\\]"}
+_ENVIRONMENT = re.compile(r"\\begin\{(\w{1,20}\*?)\}")
+_ENVIRONMENT_END = re.compile(r"\\end\{\w{1,20}\*?\}$")
 _CELL_MARK = re.compile(
     r"""
       (?P<ticks>`{1,8})(?P<code>.{1,500}?)(?<!`)(?P=ticks)(?!`)
@@ -65,19 +68,17 @@ def rendered(text: str) -> str:
 
 def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Line by line; `lines` have their kind: ``prose``, ``code``, or a ``fence`` of their block."""
-    at, ends = 0, ""
+    at = 0
     formulas = Formulas(lines)
     while at < len(lines):
         line, kind = lines[at]
         bare = line.strip()
-        if ends:
-            yield "```" if bare == ends else line
-            ends = "" if bare == ends else ends
-        elif kind != "prose":
+        if kind != "prose":
             yield _fence(line) if kind == "fence" else line.replace("```", "``\u200b`")
-        elif bare in _DISPLAY and formulas.ends_behind(at):
-            yield "```latex"
-            ends = _DISPLAY[bare]
+        elif formula := formulas.beginning_at(at):
+            first, last = not formula[0].strip(), not formula[-1].strip()
+            yield from ("```latex", *formula[first : len(formula) - last], "```")
+            at += len(formula) - 1
         elif rows := _table_at(lines, at):
             yield from (_mark_of(line) + row for row in _table(rows))
             at += len(rows)  # with its rule
@@ -90,20 +91,49 @@ def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 class Formulas:
-    """Where formulas of several lines end: none reaches over code."""
+    """The formulas of several lines: none reaches over code."""
 
     def __init__(self, lines: Sequence[tuple[str, str]]) -> None:
-        self._lines = [line.strip() if kind == "prose" else "" for line, kind in lines]
+        self._lines = [line if kind == "prose" else "" for line, kind in lines]
         self._code = [at for at, (_, kind) in enumerate(lines) if kind != "prose"]
-        self._ends = {
-            end: [at for at, line in enumerate(self._lines) if line == end]
-            for end in _DISPLAY.values()
-        }
+        self._ends = defaultdict[str, list[int]](list)
+        for at, line in enumerate(self._lines):
+            for end in _formula_ends(line.strip()):
+                self._ends[end].append(at)
 
-    def ends_behind(self, at: int) -> bool:
-        """Whether the formula that begins at a line has an end."""
-        end = _behind(self._ends[_DISPLAY[self._lines[at]]], at)
-        return end is not None and end < (_behind(self._code, at) or len(self._lines))
+    def beginning_at(self, at: int) -> Sequence[str]:
+        """The lines of the formula that begins at a line, without its marks; none: there is none,
+        or it has no end."""
+        mark, end = _formula_begin(self._lines[at].strip())
+        last = _behind(self._ends[end], at) if end else None
+        if last is None or last > (_behind(self._code, at) or last):
+            return ()
+        formula = self._lines[at : last + 1]
+        formula[0] = formula[0].strip().removeprefix(mark)
+        formula[-1] = formula[-1].rstrip().removesuffix(end if mark else "").rstrip()
+        return formula
+
+
+def _formula_begin(line: str) -> tuple[str, str]:
+    """The mark that opens a formula at the beginning of a line, and what ends it behind that line.
+
+    The mark is empty for ``\\begin{...}``, which the formula needs.
+    """
+    for mark, end in _DISPLAY.items():
+        if line.startswith(mark) and end not in line[len(mark) :]:
+            return mark, end
+    if (begin := _ENVIRONMENT.match(line)) and f"\\end{{{begin[1]}}}" not in line:
+        return "", f"\\end{{{begin[1]}}}"
+    return "", ""
+
+
+def _formula_ends(line: str) -> Iterator[str]:
+    """What ends with a line that did not begin on it."""
+    for mark, end in _DISPLAY.items():
+        if line.endswith(end) and mark not in line[: -len(end)]:
+            yield end
+    if environment := _ENVIRONMENT_END.search(line):
+        yield environment[0]
 
 
 def _behind(numbers: Sequence[int], at: int) -> int | None:
