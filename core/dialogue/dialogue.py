@@ -374,16 +374,25 @@ class PlaceDialogues:
 
     def of(self, rules: Rules) -> Dialogue:
         """The dialogue for these rules."""
-        if rules == NO_RULES:
-            return self.default
-        spec = spec_with_rules(self.default.spec, rules)
-        key = (spec, rules.system_prompt)
+        if found := self.created(rules):
+            return found
+        key = self._key(rules)
+        self._by_rules[key] = self._create(*key)
+        return self._by_rules[key]
+
+    def created(self, rules: Rules) -> Dialogue | None:
+        """The same, unless it is still to be created, which takes some 20 ms."""
+        key = self._key(rules)
         if key == (self.default.spec, None):
             return self.default
-        if key not in self._by_rules:
-            self._by_rules[key] = self._create(spec, rules.system_prompt)
-        self._by_rules.move_to_end(key)
-        return self._by_rules[key]
+        if key in self._by_rules:
+            self._by_rules.move_to_end(key)
+        return self._by_rules.get(key)
+
+    def _key(self, rules: Rules) -> _Key:
+        if rules == NO_RULES:
+            return self.default.spec, None
+        return spec_with_rules(self.default.spec, rules), rules.system_prompt
 
     def _create(self, spec: ModelSpec, system_prompt: str | None) -> Dialogue:
         try:

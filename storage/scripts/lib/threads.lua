@@ -64,7 +64,7 @@ end
 -- knew that one reads all of this one.
 local function begin_thread(T)
   local meta = { state = 'idle', running = '', gen = now, epoch = 0, version = now, floor = now,
-    era = era_of(T) }
+    era = era_of(T), renewed = now }
   call('HSET', K('thread', T), unpack(list_of(meta)))
   return meta
 end
