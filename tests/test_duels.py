@@ -15,7 +15,7 @@ from bots.strings import say
 from core.access_policy import Permit, Quota
 from core.place_rules import Rules
 from core.queue_types import Claim, Commit, DuelSettings, Place, Receipt, Regeneration
-from core.types import Delta, Done, Duel, Job, ThreadKey, Turn, Usage, Verdict
+from core.types import Delta, Done, Duel, Failed, Job, ThreadKey, Turn, Usage, Verdict
 from storage import keys
 from storage.feedback import RedisPreferences
 from tests.open_access import EVERYBODY, OPEN_RULES
@@ -279,6 +279,20 @@ async def test_a_deadline_between_the_answers_shows_the_one_that_is_there(
     await stores.queue.sweep()
     assert (await end(stores, receipt)).text == "one"
     assert await stores.texts() == ["why?", "one"]
+
+
+async def test_a_duel_without_any_answer_is_refunded_to_the_model_that_it_counted_for(
+    stores: StoreFixture,
+) -> None:
+    receipt = await ask(stores, permit=Permit(quota=Quota(person_messages=100)))
+    await answer(stores, LANE, "one")
+    await stores.redis.delete(keys.key("duel", 0, receipt.job or ""))
+    await stores.queue.fail(await claim(stores, OTHER), "too_long", "", retry=False, forget=True)
+    assert isinstance((await stores.events(receipt.job))[-1], Failed)
+    (day,) = await stores.redis.keys("*used:*")
+    used = await stores.redis.hgetall(day)
+    counts = {field: int(by) for field, by in used.items() if field.startswith("messages ")}
+    assert set(counts.values()) == {0}
 
 
 async def test_a_core_that_dies_in_the_second_answer_is_followed_by_another(

@@ -8,8 +8,9 @@ local DAY_MS = 24 * 3600 * 1000
 
 local function add_usage(T, job, kind, by)
   local space, channel, platform = place_names(T)
+  local lane = kind == 'messages' and job.home or job.lane -- a duel's message counts for its first model
   for _, who in ipairs({ 'person ' .. space .. ':' .. job.author, 'channel ' .. channel,
-    'everywhere ' .. platform .. ':' .. job.author, 'model ' .. (job.lane or '') }) do
+    'everywhere ' .. platform .. ':' .. job.author, 'model ' .. (lane or '') }) do
     call('HINCRBY', K('used', job.day), kind .. ' ' .. who, by)
   end
   touch('used', job.day)
