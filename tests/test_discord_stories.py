@@ -440,6 +440,31 @@ async def _is_recorded(story: Story, message: discord.Message) -> bool:
     return bool(found and len(await story.context.history.turns(found[0])) == 2)
 
 
+@pytest.mark.parametrize("where", ["a private thread", "a forum"])
+async def test_where_no_thread_can_be_opened_beside_it_a_conversation_is_not_continued(
+    redis: Redis, where: str
+) -> None:
+    async with a_story(redis, locale="en") as story:
+        place, key = story.general, "branch_private"
+        if where == "a forum":
+            place, key = story.guild.create_forum_channel("questions"), "branch_not_here"
+        channel: Any = story.env.bot.get_channel(place.id)
+        if where == "a forum":
+            await channel.create_thread(name="one", content="one")
+        else:
+            opened = await channel.create_thread(
+                name="one", type=discord.ChannelType.private_thread
+            )
+            await opened.add_user(discord.Object(story.alice.id))
+        await story.env.settle()
+        [place] = place.threads
+        await story.alice.send(place, f"{story.mention} hello")
+        message = await story.hears(place, "echo: hello")
+        used = await story.alice.context_menu(place, "Continue from here", message)
+        assert await answer_to(story, used) == say(key, "en")
+        assert story.said(story.general) == []
+
+
 @pytest.mark.parametrize("where", ["a private answer", "an unread message", "a closed channel"])
 async def test_what_others_may_not_read_or_the_bot_has_not_read_is_not_continued(
     redis: Redis, where: str

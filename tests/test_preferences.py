@@ -129,6 +129,20 @@ async def test_opting_out_deletes_the_persons_samples(stores: Collecting) -> Non
     assert await stores.texts(replace(THREAD, thread="3.0")) != []
 
 
+async def test_opting_out_reaches_the_copies_of_a_thread(stores: Collecting) -> None:
+    await stores.ask("secret", author="U2")
+    known = await stores.ask("known")
+    for number in (1, 2):
+        branch = replace(THREAD, thread=f"{number}.9")
+        await stores.history.branch(THREAD, known.job or "", branch)
+        await stores.rate(await stores.ask("why?", thread=branch), by="U3", thread=branch)
+        if number == 1:
+            assert await words(stores, "secret") == {"trace", "sample"}
+            await stores.preferences.opt_out(SPACE, "U2")
+        assert await words(stores, "secret") == set()
+        assert "secret" in await stores.texts(branch)  # it stays in the conversation
+
+
 async def test_the_words_of_a_denied_person_are_not_kept(stores: Collecting) -> None:
     await stores.ask("secret", author="U2")
     receipt = await stores.ask("why?")
