@@ -190,15 +190,17 @@ def characters(text: str) -> list[str]:
 def without_code(text: str) -> str:
     """`text` with a blank for every character of inline code and code blocks, of the same length.
 
-    Code ends at the next run of as many backticks as began it; without one it is no code.
+    Code ends at the next run of as many backticks as began it; without one it is no code. A
+    backslash in front of the first takes its meaning away, but not that of the last.
     """
     runs = [match.span() for match in _BACKTICKS.finditer(text)]
     last = {end - start: at for at, (start, end) in enumerate(runs)}
     parts, at, run = [], 0, 0
     while run < len(runs):
         start, end = runs[run]
+        start += _is_escaped(text, start)
         other = run + 1
-        if last[end - start] > run:
+        if last.get(end - start, 0) > run:
             while runs[other][1] - runs[other][0] != end - start:
                 other += 1
             parts += [text[at:start], " " * (runs[other][1] - start)]
@@ -206,6 +208,11 @@ def without_code(text: str) -> str:
             other += 1
         run = other
     return "".join([*parts, text[at:]])
+
+
+def _is_escaped(text: str, at: int) -> bool:
+    before = text[max(0, at - 64) : at]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 _AFTER_ADDRESS = re.compile(r"[ \t]*[,，、:：;；]?\s*")

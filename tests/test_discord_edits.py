@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -220,6 +221,25 @@ async def test_two_proxied_messages_at_once_are_each_answered(
         assert (await deployment.stores.history.turns(thread))[0].turn.author == who["id"]
 
 
+@pytest.mark.parametrize("answered", [False, True], ids=["under way", "answered"])
+async def test_a_proxied_follow_up_is_answered_once_as_its_persons(
+    deployment: DiscordDeployment, general: str, answered: bool
+) -> None:
+    _, thread = await talk(deployment, general)
+    text = "two" if answered else words(9)
+    original = await deployment.discord.says(ALICE, thread.thread, f"A: {text}")
+    if answered:
+        await reply_to(deployment, thread.thread, f"A: {text}")
+    await deployment.discord.says(ALTER, thread.thread, text, **PROXIED)
+    await deployment.discord.deletes(original)
+    await reply_to(deployment, thread.thread, text)
+    await remembered(deployment, thread, "one", "echo: one", text, f"echo: {text}")
+    turns = await deployment.stores.history.turns(thread)
+    assert turns[2].turn.author == ALICE["id"]
+    shown = [message["content"] for message in deployment.discord.replies(thread.thread)]
+    assert shown == ["echo: one", f"echo: {text}"]
+
+
 async def test_a_webhooks_message_that_nobody_deleted_is_ignored(
     deployment: DiscordDeployment, general: str
 ) -> None:
@@ -240,6 +260,45 @@ async def test_a_post_that_names_the_bot_in_its_title_is_answered_in_it(
     reply = await reply_to(deployment, post, "how far is the moon?\n\nIn miles.")
     assert deployment.discord.sent("thread") == []
     assert reply["channel_id"] == post
+
+
+@pytest.mark.parametrize("author", [ALICE, BOB], ids=["one's own", "another's"])
+async def test_the_title_of_a_thread_asks_about_the_message_that_it_is_made_from(
+    deployment: DiscordDeployment, general: str, author: p.Payload
+) -> None:
+    old = datetime.now(UTC) - timedelta(days=9)
+    said = await deployment.discord.says(author, general, "the disk is full", at=old)
+    thread = await deployment.discord.makes_thread(ALICE, said, "@Henji what now?")
+    await reply_to(deployment, thread, "what now?")
+    guild = str(deployment.discord.world.guild_of(general))
+    key = ThreadKey("discord", guild, general, thread)
+    await remembered(deployment, key, "the disk is full", "what now?", "echo: what now?")
+    turns = await deployment.stores.history.turns(key)
+    assert [stored.turn.author for stored in turns[:2]] == [author["id"], ALICE["id"]]
+    await deployment.discord.edits(said, "the disk is slow")
+    await remembered(deployment, key, "the disk is slow", "what now?", "echo: what now?")
+    assert len(deployment.discord.replies(thread)) == 1
+
+
+async def test_a_title_that_is_the_bot_s_name_alone_asks_for_an_answer_to_the_message(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    said = await deployment.discord.says(BOB, general, "how far is the moon?")
+    thread = await deployment.discord.makes_thread(ALICE, said, f"<@{p.BOT_ID}>")
+    [reply] = await deployment.discord.until(lambda: deployment.discord.replies(thread))
+    assert reply["message_reference"]["channel_id"] == thread
+
+
+async def test_a_thread_that_asks_nothing_anew_is_not_answered(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    said = await deployment.discord.says(BOB, general, "how far is the moon?")
+    thread = await deployment.discord.makes_thread(ALICE, said, "About the moon")
+    asked = await deployment.discord.says(BOB, general, "<@bot> hello")
+    await reply_to(deployment, asked["id"], "hello")  # in the thread that the bot has made
+    assert deployment.discord.replies(thread) == []
+    await deployment.discord.edits(asked, "<@bot> hello", thread=None)
+    assert len(deployment.discord.replies(asked["id"])) == 1
 
 
 async def test_a_link_preview_is_no_edit(deployment: DiscordDeployment, general: str) -> None:

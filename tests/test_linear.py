@@ -19,6 +19,7 @@ import pytest
 from bots.attachments import file_of, text_of, with_files
 from bots.discord import convert as of_discord
 from bots.discord import markdown as for_discord
+from bots.markdown import simplified
 from bots.quotes import forwarded, quote_of
 from bots.slack import convert as of_slack
 from bots.slack import extract as slack_extract
@@ -190,7 +191,7 @@ MARKDOWN = (
     "\\(", "\\[", "$$", "$$a", "$a", "\\(a\\)", "**「", "*a", "~~", "`a", "``", "![a](", "![",
     "<br", "<br> ", "- ", "> ", "    a\n", "1. a\n", "|a|\n|-|\n\n", "|", "||\n",
     "#### #", "---\n", "- -",
-    "| a\n|-\n", "\\[\n", "~~~\n", "\t",
+    "| a\n|-\n", "\\[\n", "~~~\n", "\t", "<b>", "<b>a</b>", "<ul>", "<code>`</code>", "&lt;",
 )  # fmt: skip
 
 
@@ -242,7 +243,9 @@ CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "Slack's rich text": lambda text: slack_extract.words_of(_rich("rich_text_section", text)),
     "Slack's rich quote": lambda text: slack_extract.words_of(_rich("rich_text_quote", text)),
     "Slack's rich list": lambda text: slack_extract.words_of(_rich("rich_text_list", text)),
-    "to Slack": for_slack.mended,
+    "to Slack": lambda text: for_slack.mended(simplified(text)),
+    "to Slack, in parts": lambda text: for_slack.without_margins([text, text]),
+    "to Slack, growing": for_slack.settled,
     "to Slack, a table": for_slack.has_table,
     "Discord's message": _read_discord,
     "Discord's address": lambda text: of_discord.mentions_bot(text, DISCORD_BOT),

@@ -24,6 +24,7 @@ from bots.slack.app_home import FORGET_ME, RESET_CHANNEL
 from bots.slack.manifest import RESET_SHORTCUT
 from bots.slack.oauth import TEAMS, Installations, States
 from bots.slack.settings import SlackSettings
+from core.access_policy import Allowance, Policy
 from core.errors import OperatorError
 from tests.local_slack import LocalSlack
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
@@ -296,6 +297,24 @@ async def test_a_token_of_an_organization_serves_all_its_workspaces(redis: Redis
             key = deployment.key(f"C{team}", ts)
             assert len(await deployment.stores().history.turns(key)) == 2
         await deployment.at_rest()
+
+
+async def test_a_person_of_an_organization_has_one_quota_in_all_its_workspaces(
+    redis: Redis,
+) -> None:
+    async with slack_deployment(redis) as deployment:
+        deployment.policy = Policy(person=Allowance(messages=1))
+        slack = deployment.slack
+        slack.install_org_wide("E0OURS")
+        await deployment.core()
+        await deployment.adapter()
+        slack.person("W1", "花子", team="T0HENJI", enterprise="E0OURS")
+        ts = await slack.say("C1", "W1", f"{BOT} hi")
+        await deployment.answered("C1", ts, "echo: hi")
+        slack.workspace.team = "T0SISTER"
+        ts = await slack.say("C2", "W1", f"{BOT} hi")
+        await slack.until(lambda: slack.whispers("W1"))
+        assert slack.replies("C2", ts) == []
 
 
 # -- what is wrong is said at the start, and by the doctor ----------------------------------------

@@ -105,21 +105,23 @@ async def test_strangers_are_answered_or_ignored_by_a_setting(redis: Redis, stra
         await deployment.at_rest()
 
 
+@pytest.mark.parametrize("person", ["U7", "W7"])
 @pytest.mark.parametrize(("enterprise", "answered"), [("E0OURS", True), ("E0OTHER", False)])
 async def test_a_colleague_of_the_organization_is_no_stranger(
-    redis: Redis, enterprise: str, answered: bool
+    redis: Redis, enterprise: str, answered: bool, person: str
 ) -> None:
     async with slack_deployment(redis) as deployment:
         slack = deployment.slack
         slack.workspace.enterprise = "E0OURS"
         await deployment.core()
         await deployment.adapter()
-        slack.person("U7", "Colleague", team="T0SISTER", enterprise=enterprise)
-        ts = await slack.say("C1", "U7", f"{BOT} hi")
+        more = {"enterprise": enterprise, "only_global": person == "W7"}
+        slack.person(person, "Colleague", team="T0SISTER", **more)
+        ts = await slack.say("C1", person, f"{BOT} hi")
         if answered:
             await deployment.answered("C1", ts, "echo: hi")
         else:
-            await slack.until(lambda: slack.whispers("U7"))
+            await slack.until(lambda: slack.whispers(person))
             assert slack.replies("C1", ts) == []
         await deployment.at_rest()
 

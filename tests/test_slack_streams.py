@@ -40,6 +40,20 @@ async def test_a_reply_is_streamed_and_its_stream_is_stopped(deployment: SlackDe
     assert [c.error for c in slack.called("chat.stopStream")] == [""]
 
 
+async def test_html_and_formulas_are_streamed_once_they_are_complete(
+    deployment: SlackDeployment,
+) -> None:
+    slack = deployment.slack
+    said = "\\[ x_1\n= 2 \\]\nand &lt;b&gt;bold words&lt;/b&gt; of \\(y_1\\). "
+    ts = await slack.say("C1", "U1", f"{BOT} a\n{said * 4}end")
+    shown = "```latex\n x_1\n= 2\n```\nand **bold words** of `y_1`. "
+    rest = "\\[ x_1\n= 2 \\]\nand **bold words** of `y_1`. " * 3
+    reply = await deployment.answered("C1", ts, f"echo: a\n{shown}{rest}end")
+    assert reply.streaming == "over"
+    assert len(slack.called("chat.appendStream")) >= 1
+    assert slack.called("chat.update") == []
+
+
 async def test_a_reply_is_posted_and_edited_where_there_are_no_streams(
     deployment: SlackDeployment,
 ) -> None:

@@ -177,6 +177,9 @@ class HenjiClient(discord.Client):
     async def on_raw_bulk_message_delete(self, event: discord.RawBulkMessageDeleteEvent) -> None:
         await self._edits.on_deleted(event.channel_id, event.guild_id, event.message_ids)
 
+    async def on_thread_create(self, thread: discord.Thread) -> None:
+        await self._messages.on_thread(thread)
+
     async def on_raw_thread_delete(self, event: discord.RawThreadDeleteEvent) -> None:
         await self._edits.on_thread_deleted(event)
 

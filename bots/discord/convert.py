@@ -13,11 +13,11 @@ Where a conversation takes place:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import discord
 
@@ -268,6 +268,23 @@ def _title(thread: discord.Thread, bot: Bot) -> str:
     for own in sorted(bot.names, key=len, reverse=True):
         name = _mention_by_name(own).sub("", name)
     return readable(name, bot, lambda kind, ident: _name_in(thread.guild, kind, ident))
+
+
+def title_as_reply(
+    thread: discord.Thread, starter: Mapping[str, Any], owner: Mapping[str, Any], bot: Bot
+) -> Mapping[str, Any]:
+    """The title of a thread that was made from a message, as its owner's reply to that message."""
+    made = thread.created_at or datetime.now(UTC)  # threads of before 2022 have no time
+    ident = discord.utils.time_snowflake(made) | (thread.id & 0x3FFFFF)
+    reference = {"message_id": starter["id"], "channel_id": starter["channel_id"]}
+    return {
+        "id": str(ident), "type": discord.MessageType.reply.value, "author": owner["user"],
+        "member": owner, "content": f"<@{bot.user}> {_title(thread, bot)}", "flags": 0,
+        "message_reference": reference | {"guild_id": str(thread.guild.id)},
+        "referenced_message": starter, "edited_timestamp": None, "mention_everyone": False,
+        "tts": False, "pinned": False, "mentions": [], "mention_roles": [], "attachments": [],
+        "embeds": [], "components": [],
+    }  # fmt: skip
 
 
 def mentions_bot(text: str, bot: Bot) -> bool:

@@ -1,16 +1,15 @@
 """Makes a model's Markdown look right in Discord, and reads Discord's messages. Pure.
 
 Discord shows no tables, rules, images, HTML, formulas, or headings below the third level, and ends
-a code block at the first three backticks. They are replaced by Markdown that it shows. Code is left
-alone. The same text gives the same result however it grew.
+a code block at the first three backticks. They are replaced by Markdown that it shows, HTML and
+formulas in `bots.markdown`. Code is left alone. The same text gives the same result however it
+grew.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
 from itertools import chain, islice, pairwise, zip_longest
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 import discord
 
 from bots.attachments import clean_name
+from bots.markdown import simplified
 from bots.quotes import forwarded, image, joined, of_bot
 from bots.text import block_lines, characters, without_code
 
@@ -35,27 +35,18 @@ _TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)*(?:[ \t
 _CELL_END = re.compile(r"(?<!\\)\|")
 _INLINE = re.compile(
     r"""
-      (?P<break>(?:(?<![ \t])[ \t]+)?<[bB][rR][ \t]*/?>[ \t]*)
-    | \[!\[(?P<linked>[^\]\n]{0,300})\]\([^()\s]{1,2000}\)\]\((?P<target>[^()\s]{1,2000})\)
+      \[!\[(?P<linked>[^\]\n]{0,300})\]\([^()\s]{1,2000}\)\]\((?P<target>[^()\s]{1,2000})\)
     | !\[(?P<alt>[^\]\n]{0,300})\]
       \((?P<url>(?:[^()\s]|\([^()\s]{0,200}\)){1,2000})(?:[ \t]+"[^"\n]{0,300}")?\)
-    | \\\((?P<round>(?:[^\\\n]|\\(?![()])){1,1000})\\\)
-    | \\\[(?P<square>(?:[^\\\n]|\\(?![\[\]])){1,1000})\\\]
-    | \$\$(?P<dollars>[^$\n]{1,1000})\$\$
-    | (?<![\w$\\])\$(?P<dollar>[^\s$](?:[^$\n]{0,200}[^\s$\\])?)\$(?![\w$])
     """,
     re.VERBOSE,
 )
-_MATHS = re.compile(r"[\\^_{}=]")
-_DISPLAY = {"$$": "$$", "\\[": "\\]"}
-_ENVIRONMENT = re.compile(r"\\begin\{(\w{1,20}\*?)\}")
-_ENVIRONMENT_END = re.compile(r"\\end\{\w{1,20}\*?\}$")
 _CELL_MARK = re.compile(
     r"""
       (?P<ticks>`{1,8})(?P<code>.{1,500}?)(?<!`)(?P=ticks)(?!`)
     | (?P<mark>\*\*|~~)(?=\S)(?P<text>.{1,500}?)(?<=\S)(?P=mark)
     | (?<!\w)__(?=\S)(?P<under>.{1,500}?)(?<=\S)__(?!\w)
-    | (?P<break><[bB][rR][ \t]*/?>)
+    | \\(?P<escaped>[!-/:-@\[-`{-~])
     """,
     re.VERBOSE,
 )
@@ -63,22 +54,17 @@ _CELL_MARK = re.compile(
 
 def rendered(text: str) -> str:
     """The text in Markdown that Discord shows."""
-    return "\n".join(_blocks(list(block_lines(text))))
+    return "\n".join(_blocks(list(block_lines(simplified(text, "__")))))
 
 
 def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Line by line; `lines` have their kind: ``prose``, ``code``, or a ``fence`` of their block."""
     at = 0
-    formulas = Formulas(lines)
     while at < len(lines):
         line, kind = lines[at]
         bare = line.strip()
         if kind != "prose":
             yield _fence(line) if kind == "fence" else line.replace("```", "``\u200b`")
-        elif formula := formulas.beginning_at(at):
-            first, last = not formula[0].strip(), not formula[-1].strip()
-            yield from ("```latex", *formula[first : len(formula) - last], "```")
-            at += len(formula) - 1
         elif rows := _table_at(lines, at):
             yield from (_mark_of(line) + row for row in _table(rows))
             at += len(rows)  # with its rule
@@ -88,58 +74,6 @@ def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
         else:
             yield _prose(line)
         at += 1
-
-
-class Formulas:
-    """The formulas of several lines: none reaches over code."""
-
-    def __init__(self, lines: Sequence[tuple[str, str]]) -> None:
-        self._lines = [line if kind == "prose" else "" for line, kind in lines]
-        self._code = [at for at, (_, kind) in enumerate(lines) if kind != "prose"]
-        self._ends = defaultdict[str, list[int]](list)
-        for at, line in enumerate(self._lines):
-            for end in _formula_ends(line.strip()):
-                self._ends[end].append(at)
-
-    def beginning_at(self, at: int) -> Sequence[str]:
-        """The lines of the formula that begins at a line, without its marks; none: there is none,
-        or it has no end."""
-        mark, end = _formula_begin(self._lines[at].strip())
-        last = _behind(self._ends[end], at) if end else None
-        if last is None or last > (_behind(self._code, at) or last):
-            return ()
-        formula = self._lines[at : last + 1]
-        formula[0] = formula[0].strip().removeprefix(mark)
-        formula[-1] = formula[-1].rstrip().removesuffix(end if mark else "").rstrip()
-        return formula
-
-
-def _formula_begin(line: str) -> tuple[str, str]:
-    """The mark that opens a formula at the beginning of a line, and what ends it behind that line.
-
-    The mark is empty for ``\\begin{...}``, which the formula needs.
-    """
-    for mark, end in _DISPLAY.items():
-        if line.startswith(mark) and end not in line[len(mark) :]:
-            return mark, end
-    if (begin := _ENVIRONMENT.match(line)) and f"\\end{{{begin[1]}}}" not in line:
-        return "", f"\\end{{{begin[1]}}}"
-    return "", ""
-
-
-def _formula_ends(line: str) -> Iterator[str]:
-    """What ends with a line that did not begin on it."""
-    for mark, end in _DISPLAY.items():
-        if line.endswith(end) and mark not in line[: -len(end)]:
-            yield end
-    if environment := _ENVIRONMENT_END.search(line):
-        yield environment[0]
-
-
-def _behind(numbers: Sequence[int], at: int) -> int | None:
-    """The first of rising numbers that is larger."""
-    found = bisect_right(numbers, at)
-    return numbers[found] if found < len(numbers) else None
 
 
 def _fence(line: str) -> str:
@@ -155,7 +89,7 @@ def _mark_of(line: str) -> str:
 def _is_underlined(lines: Sequence[tuple[str, str]], at: int) -> bool:
     """Whether a line is a heading by the signs under it."""
     below, kind = lines[at + 1] if at + 1 < len(lines) else ("", "")
-    is_words = not _NO_TITLE.match(lines[at][0]) and not re.search(r"\||<[bB][rR]", lines[at][0])
+    is_words = not _NO_TITLE.match(lines[at][0]) and "|" not in lines[at][0]
     return kind == "prose" and bool(_UNDERLINE.match(below)) and is_words
 
 
@@ -177,16 +111,9 @@ def _inline(line: str) -> str:
 
 
 def _shown(found: re.Match[str]) -> str:
-    if found["break"]:
-        return "\n"
     if found["target"]:
         return f"[{found['linked']}]({found['target']})" if found["linked"] else found["target"]
-    if found["url"]:
-        return f"[{found['alt']}]({found['url']})" if found["alt"] else found["url"]
-    formula = next(found[name] for name in ("round", "square", "dollars", "dollar") if found[name])
-    if found["dollar"] and not _MATHS.search(formula):
-        return found[0]  # a price
-    return f"`{formula.strip()}`"
+    return f"[{found['alt']}]({found['url']})" if found["alt"] else found["url"]
 
 
 # -- tables -------------------------------------------------------------------------------------
@@ -266,8 +193,8 @@ def _plain(cell: str) -> str:
 
 
 def _without_mark(found: re.Match[str]) -> str:
-    if found["break"]:
-        return " "
+    if found["escaped"]:
+        return found["escaped"]
     return found["code"].strip() if found["ticks"] else _plain(found["text"] or found["under"])
 
 

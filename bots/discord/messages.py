@@ -14,6 +14,7 @@ from bots.actions import Actor, is_follow_up
 from bots.attachments import names_of
 from bots.discord import convert
 from bots.discord.api import nonce_for
+from bots.discord.backfill import parsed
 from bots.discord.context import Context, is_locked, within
 from bots.discord.error_codes import LOCKED, MISSING_PERMISSIONS, is_final, reason_for
 from bots.discord.proxies import Proxies
@@ -22,9 +23,12 @@ from bots.platform import Incoming
 from bots.strings import say
 from core.errors import StoreUnavailable
 from core.queue_types import Receipt
-from core.types import ThreadKey, Turn
+from core.types import Job, ThreadKey, Turn
 
 log = structlog.get_logger()
+
+REMOVED_WITHIN, REMOVED_CHECK = 60.0, 0.2
+"""Seconds for the reply to a message that a proxy has replaced to end, and between looking."""
 
 
 class MessageHandler:
@@ -55,15 +59,52 @@ class MessageHandler:
     async def on_deleted(self, ident: int) -> None:
         """A message was deleted: a proxy may have posted it again."""
         if (found := self._proxies.deleted(ident)) is not None:
-            await self.handle(*found)
+            receipt = await self.handle(*found)
+            if receipt is not None and receipt.outcome != "refused":
+                await self._remove_reply(found[1])
+
+    async def _remove_reply(self, message: discord.Message) -> None:
+        """Remove the reply to a message, as soon as no process writes to it any more."""
+        thread = convert.thread_of(message, self.answers_in(message))
+        job = Job.id_for(thread, str(message.id), "")
+        deliveries = self._context.deliveries
+        for _ in range(int(REMOVED_WITHIN / REMOVED_CHECK)):
+            if await deliveries.closed(thread, job):
+                break
+            await asyncio.sleep(REMOVED_CHECK)
+        delivery = await deliveries.get(thread, job)
+        if delivery is not None:
+            for ident in delivery.messages:
+                await self._context.platform.remove(delivery, ident)
+
+    async def on_thread(self, thread: discord.Thread) -> None:
+        """A thread was made. If it was made from a message, its title alone may ask the bot, about
+        that message; no other event has the title."""
+        bot = convert.bot_in(self._client, thread.guild, self._context.behaviour.roles)
+        if thread.owner_id == bot.user or not convert.names_bot(thread, bot):
+            return
+        try:
+            await self._context.api.acquire()
+            starter = await self._client.http.get_message(thread.parent_id, thread.id)
+            await self._context.api.acquire()
+            owner = await self._client.http.get_member(thread.guild.id, thread.owner_id)
+        except discord.NotFound:
+            return  # made without a message, or a forum's post: its first message asks
+        guild = thread.guild.id
+        parent = self._client.get_partial_messageable(thread.parent_id, guild_id=guild)
+        about = next(iter(parsed(parent, [starter])), None)
+        if about is None or not convert.is_addressed(about, bot):
+            asking = convert.title_as_reply(thread, starter, owner, bot)
+            for message in parsed(thread, [asking]):
+                await self.handle(message)
 
     async def handle(
         self, message: discord.Message, original: discord.Message | None = None
-    ) -> None:
+    ) -> Receipt | None:
         """Store a message, and answer it where it is for the bot; `original`: see `Proxies`."""
         incoming = self._incoming(message, original)
         if incoming is None:
-            return
+            return None
         if original is None:
             incoming = await self._in_own_conversation(message, incoming)
         async with self._order.turn(message.channel.id):
@@ -73,6 +114,7 @@ class MessageHandler:
             receipt = await self._store(message, incoming)
         if incoming.addressed and not await self._is_refused(incoming, receipt):
             await self._notify(message, incoming, receipt)
+        return receipt
 
     async def _is_refused(self, incoming: Incoming, receipt: Receipt | None) -> bool:
         """Whether the author is refused."""

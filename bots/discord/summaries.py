@@ -15,6 +15,7 @@ from bots.discord.api import ORIGINAL
 from bots.discord.components import Component, SummaryButton, button, row
 from bots.discord.context import Context, actor_of, localized
 from bots.discord.convert import Interaction
+from bots.discord.markdown import rendered
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.strings import say
 from bots.summaries import MOST_MESSAGES, Offer, Summarizer
@@ -64,7 +65,7 @@ class InteractionScreen:
         self, text: str, *, offer: Offer | None = None, stops: ThreadKey | None = None
     ) -> None:
         app, token = str(self._interaction.application_id), self._interaction.token
-        first, *others = split(text, MESSAGE_LENGTH)
+        first, *others = split(rendered(text), MESSAGE_LENGTH)
         buttons = self._buttons(offer, stops)
         try:
             await self._context.api.edit_by_token(app, token, ORIGINAL, first, buttons)

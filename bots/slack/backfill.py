@@ -107,7 +107,7 @@ class Backfill:
             oldest=ts,
             latest=ts,
             inclusive=True,
-            limit=1,
+            limit=2,  # the thread's first message comes too
             include_all_metadata=True,
         )
         found = [message for message in answer["messages"] if message["ts"] == ts]

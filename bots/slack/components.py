@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from bots.actions import can_continue, can_truncate, offers_file
 from bots.choices import Option
+from bots.markdown import simplified
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed, parsing
 from bots.slack.markdown import mended
@@ -48,7 +49,7 @@ def without_pings(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """A reply's text for Slack: without pings, with emphasis and formulas fixed."""
+    """A reply's text for Slack: without pings, and with emphasis fixed."""
     return mended(without_pings(text))
 
 
@@ -232,7 +233,7 @@ def summary(
     if stops is not None:
         buttons.append(_button(STOP_SUMMARY, say("stop", locale), _whole_key(stops)))
     return [
-        {"type": "markdown", "text": markdown(text)},
+        {"type": "markdown", "text": markdown(simplified(text))},
         *([_actions(*buttons)] if buttons else []),
     ]
 

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from bots.attachments import File, file_of, linked_message
+from bots.markdown import ZERO_WIDTH_SPACE
 from bots.platform import Incoming
 from bots.quotes import joined, of_bot
 from bots.slack.extract import MISSHAPEN, bot_name, carried_by, forwarded_files, own_words, words_of
-from bots.slack.markdown import ZERO_WIDTH_SPACE, dicts_in, unescaped
+from bots.slack.markdown import dicts_in, unescaped
 from bots.text import without_address, without_code
 from core.types import ThreadKey, Turn
 

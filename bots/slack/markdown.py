@@ -13,51 +13,136 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import count, pairwise
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import Any, Literal
 
-from bots.text import outside_code
-
-ZERO_WIDTH_SPACE = "\u200b"
+from bots.markdown import ZERO_WIDTH_SPACE, as_code, complete, runs_in
+from bots.text import outside_code, without_code
 
 _TOKEN = re.compile(r"\\.|`+|\*+|~~|https?://(?:[^\s<>「」（）、。`)*]|\*(?!\*))+")
-_LIST_ITEM = re.compile(r"[-*+] |\d{1,9}[.)] ")
+_QUOTES = re.compile(r"(?: {0,3}> ?)*")
+_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?: {1,4}(?=\S)| (?= |$)|$)")
+_BREAK = re.compile(r"([-*_])(?: *\1){2,} *$")
+_FENCE = re.compile(r"(`{3,}(?=[^`]*$)|~{3,})")
+_BEGINS = re.compile(rf"{_ITEM.pattern}|{_FENCE.pattern}|#{{1,6}}(?: |$)")
+_ALONE = re.compile(r"#{1,6}(?: |$)|\||([-*_])(?: *\1){2,} *$")
 _TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)+(?:[ \t]*\|)?[ \t]*$")
-_FORMULA = re.compile(
-    r"""
-      \\\(((?:[^\\\n]|\\(?![()]))+)\\\)
-    | \\\[((?:[^\\\n]|\\(?![\[\]]))+)\\\]
-    | \$\$([^$\n]+)\$\$
-    """,
-    re.VERBOSE,
-)
-_FORMULA_BEGINS = frozenset(("\\[", "$$"))
-_FORMULA_ENDS = {"\\[": "\\]", "$$": "$$"}
 
 
 def mended(text: str) -> str:
-    """The text with emphasis that CommonMark recognises, and with formulas as code."""
-    lines: list[str] = []
-    ends = ""  # what ends the formula that is open
-    for line, is_prose in outside_code(text):
-        bare = line.strip()
-        if ends:
-            lines.append("```" if bare == ends else line)
-            ends = "" if bare == ends else ends
-        elif is_prose and bare in _FORMULA_BEGINS:
-            lines.append("```")
-            ends = _FORMULA_ENDS[bare]
-        elif is_prose and not _is_indented_code(line):
-            lines.append(_with_flanks(_with_formulas(line)))
+    """The text with emphasis that CommonMark recognises."""
+    if "*" not in text and "~~" not in text:
+        return text
+    shown, paragraph, blocks = list[str](), list[str](), Blocks()
+    for line in text.split("\n"):
+        kind = blocks.kind_of(line)
+        if kind != "more":
+            shown += _paragraph(paragraph)
+            paragraph = []
+        if kind == "code":
+            shown.append(line)
         else:
-            lines.append(line)
-    return "\n".join([*lines, "```"] if ends and text.endswith("\n") else lines)
+            paragraph.append(line)
+    return "\n".join([*shown, *_paragraph(paragraph)])
+
+
+def _paragraph(lines: Sequence[str]) -> Sequence[str]:
+    return [_with_flanks("\n".join(lines))] if lines else []
+
+
+def without_margins(parts: Sequence[str]) -> Sequence[str]:
+    """The parts of a text. One that goes on with a list item is not indented as deep as code: Slack
+    does not see the item's beginning."""
+    shown, blocks = list[str](), Blocks()
+    for part in parts:
+        margin = len(part) - len(part.lstrip(" "))
+        goes_on = margin >= 4 and margin >= blocks.content
+        shown.append(_without_margin(part, margin) if goes_on and blocks.content else part)
+        for line in part.split("\n"):
+            blocks.kind_of(line)
+    return shown
+
+
+def _without_margin(part: str, margin: int) -> str:
+    lines, at = part.split("\n"), 0
+    while at < len(lines) and (lines[at].startswith(" " * margin) or not lines[at].strip()):
+        lines[at] = lines[at][margin:]
+        at += 1
+    return "\n".join(lines)
+
+
+class Blocks:
+    """The blocks of a text, line by line, as CommonMark has them: which lines are code."""
+
+    def __init__(self) -> None:
+        self._fence = ""
+        self._quotes = 0
+        self._items: list[int] = []
+        """Where the content of the list items begins that are open."""
+        self._is_apart, self._is_code = True, False
+        """Whether the line before is blank or ends its block, and whether it is indented code."""
+
+    @property
+    def content(self) -> int:
+        """Where the content of the outermost open list item begins; 0: there is none."""
+        return self._items[0] if self._items else 0
+
+    def kind_of(self, line: str) -> Literal["code", "prose", "more"]:
+        """``more``: the line goes on with the paragraph of the line before."""
+        is_code = bool(self._fence) and not self._quotes
+        quote = "" if is_code else _QUOTES.match(line)[0]  # type: ignore[index]  # matches anything
+        quotes = quote.count(">")
+        rest = line[len(quote) :].expandtabs(4)
+        indent, bare = len(rest) - len(rest.lstrip(" ")), rest.strip()
+        if self._fence and self._goes_on(rest, quotes, indent, bare):
+            return "code"
+        is_lazy = quotes < self._quotes and bare and not _BEGINS.match(rest, indent)
+        is_lazy = bool(is_lazy) and not (self._is_apart or self._is_code)
+        if quotes != self._quotes and not is_lazy:
+            self._items, self._is_apart, self._is_code = [], True, False
+            self._quotes = quotes
+        if not bare:
+            self._is_apart = True
+            return "code" if self._is_code else "prose"
+        return self._begin(rest, indent)
+
+    def _goes_on(self, rest: str, quotes: int, indent: int, bare: str) -> bool:
+        """Whether a line is of the code block that is open, or its end."""
+        content = self._items[-1] if self._items else 0
+        if quotes < self._quotes or (bare and indent < content):
+            self._fence, self._is_apart = "", True
+            return False
+        is_run = bare == self._fence[0] * len(bare) and len(bare) >= len(self._fence)
+        if is_run and indent < content + 4:
+            self._fence, self._is_apart = "", True
+        return True
+
+    def _begin(self, rest: str, indent: int) -> Literal["code", "prose", "more"]:
+        if self._is_apart or self._is_code or _BEGINS.match(rest, indent):
+            while self._items and indent < self._items[-1]:
+                self._items.pop()
+        content = self._items[-1] if self._items else 0
+        self._is_code = (self._is_apart or self._is_code) and indent >= content + 4
+        if self._is_code:
+            return "code"
+        begins, at = self._is_apart, indent
+        if not _BREAK.match(rest, at):
+            while (item := _ITEM.match(rest, at)) and at < content + 4:
+                at = content = item.end()
+                self._items.append(at)
+                begins = True
+        if at < content + 4 and (fence := _FENCE.match(rest, at)):
+            self._fence = fence[1]
+            return "code"
+        is_alone = _ALONE.match(rest, at) is not None
+        self._is_apart = is_alone or not rest[at:].strip()
+        return "prose" if begins or is_alone else "more"
 
 
 def settled(text: str) -> str:
     """A growing text without the marks at its end: their meaning may still change."""
-    return text.rstrip("*~")
+    return complete(text).rstrip("*~")
 
 
 def has_table(text: str) -> bool:
@@ -70,90 +155,32 @@ def has_table(text: str) -> bool:
     return False
 
 
-def _is_indented_code(line: str) -> bool:
-    indented = line.startswith(("    ", "\t"))
-    return indented and not _LIST_ITEM.match(line.lstrip())
-
-
-def _with_formulas(line: str) -> str:
-    """Formulas as inline code: Markdown would take their backslashes and underscores away."""
-    if "\\" not in line and "$$" not in line:
-        return line
-    tokens, parts, at = list(_TOKEN.finditer(line)), list[str](), 0
-    alone = frozenset[int]()
-    """The lengths of backtick runs before, which a run of that length would close."""
-    for index, token in enumerate(tokens):
-        if token.start() < at or not token[0].startswith("`"):
-            continue
-        end = _close_of_code(tokens, index)
-        parts += (*_formulas_as_code(line[at : token.start()], alone), line[token.start() : end])
-        if end is None:
-            parts[-1] = token[0]
-            alone |= {len(token[0])}
-        at = end or token.end()
-    return _apart([*parts, *_formulas_as_code(line[at:], alone)])
-
-
-def _apart(parts: Iterable[str]) -> str:
-    """The parts, with a zero-width space where two runs of backticks would become one."""
-    joined = ""
-    for part in filter(None, parts):
-        joined += ZERO_WIDTH_SPACE if joined.endswith("`") and part.startswith("`") else ""
-        joined += part
-    return joined
-
-
-def _formulas_as_code(text: str, alone: Set[int]) -> Iterator[str]:
-    """The text in pieces, formulas as code among them."""
-    at = 0
-    for match in _FORMULA.finditer(text):
-        yield text[at : match.start()]
-        yield _as_code(match, alone)
-        at = match.end()
-    yield text[at:]
-
-
-def _as_code(match: re.Match[str], alone: Set[int]) -> str:
-    mark = next("`" * n for n in count(1) if n not in alone)
-    return f"{mark}{next(filter(None, match.groups())).strip()}{mark}"
-
-
-def _with_flanks(line: str) -> str:
-    """The line with a zero-width space wherever emphasis would stay literal without it."""
-    if "*" not in line and "~~" not in line:
-        return line
-    tokens = list(_TOKEN.finditer(line))
+def _with_flanks(text: str) -> str:
+    """A paragraph with a zero-width space wherever emphasis would stay literal without it."""
+    if "*" not in text and "~~" not in text:
+        return text
     inserted: list[int] = []
     opened: set[str] = set()
-    skip_to = 0
-    for at, token in enumerate(tokens):
-        if token.start() < skip_to:
+    skip_to = end = 0
+    for token in _TOKEN.finditer(without_code(text)):
+        if "\n" in text[end : token.start()]:
+            opened.clear()
+        end = token.end()
+        if token.start() < skip_to or not token[0].startswith(("*", "~", "`")):
             continue
-        if token[0].startswith("`"):
-            skip_to = _end_of_code(tokens, at, line)
-        elif token[0].startswith(("*", "~")):
-            before = line[max(0, token.start() - 1) : token.start()]
-            after = line[token.end() : token.end() + 1]
-            marks = {"*", "**"} if token[0] == "***" else {token[0]}
-            if marks <= opened and before.strip():
-                opened -= marks
-                inserted += [token.start()] if _is_punctuation(before) else []
-            elif after.strip() and (token[0] != "*" or _opens_anyway(before, after)):
-                opened |= marks
-                inserted += [token.end()] if _is_punctuation(after) else []
-    return _insert(line, inserted)
-
-
-def _end_of_code(tokens: Sequence[re.Match[str]], at: int, line: str) -> int:
-    """The end of the code that a run of backticks begins; unfinished code ends with the line."""
-    return _close_of_code(tokens, at) or len(line)
-
-
-def _close_of_code(tokens: Sequence[re.Match[str]], at: int) -> int | None:
-    """The end of the code that a run of backticks begins; None where nothing closes it."""
-    run = tokens[at][0]
-    following = tokens[at + 1 : at + 65]
-    return next((token.end() for token in following if token[0] == run), None)
+        if token[0].startswith("`"):  # code without an end
+            skip_to = text.find("\n", token.end()) % (len(text) + 1)
+            continue
+        before = text[max(0, token.start() - 1) : token.start()]
+        after = text[token.end() : token.end() + 1]
+        marks = {"*", "**"} if token[0] == "***" else {token[0]}
+        if marks <= opened and before.strip():
+            opened -= marks
+            inserted += [token.start()] if _is_punctuation(before) else []
+        elif after.strip() and (token[0] != "*" or _opens_anyway(before, after)):
+            opened |= marks
+            inserted += [token.end()] if _is_punctuation(after) else []
+    return _insert(text, inserted)
 
 
 def _opens_anyway(before: str, after: str) -> bool:
@@ -194,30 +221,45 @@ def _lines(part: Json) -> Sequence[str]:
     elements = dicts_in(part.get("elements"))
     match part.get("type"):
         case "rich_text_preformatted":
-            return ["```", *_inline(elements).split("\n"), "```"]
+            code = _inline(elements)
+            fence = "`" * max(3, *(length + 1 for length in runs_in(code)), 0)
+            return [fence, *code.split("\n"), fence]
         case "rich_text_quote":
             return [f"&gt; {line}" for line in _inline(elements).split("\n")]
         case "rich_text_list":
             return list(_items(part))
-    return _inline(elements).removesuffix("\n").split("\n")
+    text = _inline(elements).removesuffix("\n")
+    return (text.strip("\n") if any(map(_is_block, elements)) else text).split("\n")
 
 
 def _items(part: Json) -> Iterator[str]:
     margin, first = "  " * int(part.get("indent") or 0), int(part.get("offset") or 0) + 1
     for number, item in enumerate(dicts_in(part.get("elements")), first):
-        mark = f"{number}." if part.get("style") == "ordered" else "-"
-        yield f"{margin}{mark} {_inline(dicts_in(item.get('elements')))}"
+        mark = f"{margin}{number}. " if part.get("style") == "ordered" else f"{margin}- "
+        said, *more = "\n".join(_lines(item)).split("\n")
+        yield from (f"{mark}{said}", *(f"{' ' * len(mark)}{line}".rstrip() for line in more))
 
 
 def _inline(elements: Sequence[Json]) -> str:
-    return "".join(_element(element) for element in elements)
+    parts = []
+    for is_code, group in groupby(elements, _is_code):
+        text = "".join(map(_element, group))
+        parts.append(as_code(text) if is_code and text.strip() else text)
+    return "".join(parts)
+
+
+def _is_code(element: Json) -> bool:
+    return element.get("type") == "text" and bool((element.get("style") or {}).get("code"))
+
+
+def _is_block(element: Json) -> bool:
+    return str(element.get("type")).startswith("rich_text_")
 
 
 def _element(element: Json) -> str:
     match element.get("type"):
         case "text":
-            text = escaped(str(element.get("text") or ""))
-            return f"`{text}`" if (element.get("style") or {}).get("code") else text
+            return escaped(str(element.get("text") or ""))
         case "user" | "channel" | "usergroup" | "broadcast" as kind:
             mark, name = _MENTIONS[kind]
             return f"<{mark}{element[name]}>" if element.get(name) else ""
@@ -229,6 +271,8 @@ def _element(element: Json) -> str:
         case "date":
             label = escaped(str(element.get("fallback") or ""))
             return f"<!date^{element['timestamp']}^|{label}>"
+        case _ if _is_block(element):  # as in a list's item
+            return "\n".join(["", *_lines(element), ""])
     return escaped(str(element.get("text") or element.get("value") or ""))
 
 

@@ -17,6 +17,7 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.attachments import File
+from bots.markdown import ZERO_WIDTH_SPACE, simplified
 from bots.platform import (
     EditRefused,
     Incoming,
@@ -39,7 +40,7 @@ from bots.slack.backfill import Backfill
 from bots.slack.convert import LINK, PLATFORM, REPLY_METADATA
 from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, TOO_LONG
 from bots.slack.links import Audience
-from bots.slack.markdown import ZERO_WIDTH_SPACE, has_table, mended, settled
+from bots.slack.markdown import has_table, mended, settled, without_margins
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import PendingEvents, StatusIndicator
 from bots.slack.streams import Streams
@@ -92,11 +93,10 @@ class SlackPlatform:
         """Replies whose status may need a refresh."""
 
     def split(self, delivery: Delivery, text: str, limit: int) -> Sequence[str]:
-        return split(text, limit, self.length_of)
+        return without_margins(split(simplified(text), limit, self.length_of))
 
     def length_of(self, text: str) -> int:
-        """UTF-8 bytes, including the additions of `components.markdown`; formulas count
-        unchanged."""
+        """UTF-8 bytes, including the additions of `components.markdown`."""
         written = components.without_pings(text)
         spaces = mended(written).count(ZERO_WIDTH_SPACE) - written.count(ZERO_WIDTH_SPACE)
         return len(written.encode()) + spaces * len(ZERO_WIDTH_SPACE.encode())

@@ -185,8 +185,9 @@ def _locale(delivery: Delivery) -> str:
 def _content(text: str, cards: Sequence[Chunk]) -> dict[str, Any]:
     """A stream's first text: with cards, everything in it is chunks."""
     if not cards:
-        return {"markdown_text": text}
-    return {"chunks": [*cards, text_chunk(text)], "task_display_mode": DISPLAY_MODE}
+        return {"markdown_text": text or None}
+    chunks = [*cards, *([text_chunk(text)] if text else ())]
+    return {"chunks": chunks, "task_display_mode": DISPLAY_MODE}
 
 
 def _scope(error: str, delivery: Delivery) -> str | None:

@@ -34,6 +34,8 @@ class User:
     """Their workspace; empty: not known."""
     enterprise: str = ""
     """Their Enterprise Grid organization."""
+    teams: frozenset[str] = frozenset()
+    """The workspaces of that organization that they are in."""
     guest: bool = False
     """They see only channels that they are invited to."""
     is_stranger: bool = False
@@ -41,11 +43,10 @@ class User:
 
     def belongs_to(self, bot: Bot) -> bool:
         """Whether they are of the bot's workspace or of its organization."""
-        if not self.team or self.is_stranger:
+        if self.is_stranger:
             return False
-        return self.team == bot.team or (
-            bool(self.enterprise) and self.enterprise == bot.enterprise
-        )
+        here = bot.team in (self.team, *self.teams)
+        return here or (bool(self.enterprise) and self.enterprise == bot.enterprise)
 
 
 class Users:
@@ -81,7 +82,7 @@ class Users:
     async def is_guest(self, team: str, user: str) -> bool:
         """Whether they are a guest, or unknown."""
         found = await self._soon(team, user, COLLEAGUE_SECONDS)
-        return found.guest or not found.team
+        return found.guest or not (found.team or found.teams)
 
     async def is_stranger(self, bot: Bot, user: str, user_team: str = "") -> bool:
         """Whether a user is of another organization; `user_team`: theirs, as the payload says."""
@@ -139,6 +140,7 @@ def _person(user: Mapping[str, object], team: str) -> User:
         admin=here and any(user.get(f"is_{role}") for role in ("admin", "owner")),
         team=home,
         enterprise=enterprise,
+        teams=frozenset(map(str, teams if isinstance(teams := grid.get("teams"), list) else ())),
         guest=any(user.get(f"is_{kind}") for kind in ("restricted", "ultra_restricted")),
         is_stranger=is_stranger,
     )

@@ -27,6 +27,7 @@ from tests.local_discord.world import (
     THREAD_EXISTS,
     TOO_MANY_FOLLOW_UPS,
     UNKNOWN_INTERACTION,
+    UNKNOWN_MEMBER,
     UNKNOWN_MESSAGE,
     Interaction,
     Refusal,
@@ -93,6 +94,7 @@ class Rest:
             ("GET", "/applications/{app}/guilds/{guild}/commands", "commands", self._registered),
             ("GET", chan, "channel", self._channel),
             ("GET", "/guilds/{guild}/roles", "channel", self._roles),
+            ("GET", "/guilds/{guild}/members/{user}", "channel", self._member),
             ("PATCH", chan, "channel", self._change_channel),
             ("POST", chan + "/typing", "typing", self._typing),
             ("GET", chan + "/messages", "history", self._history),
@@ -231,6 +233,12 @@ class Rest:
         if guild not in self.world.guilds:
             raise Refusal(*MISSING_ACCESS)
         return [p.role(guild, "@everyone"), *self.world.guilds[guild]["roles"]]
+
+    async def _member(self, request: web.Request, body: p.Payload) -> Any:
+        person = self.world.people.get(request.match_info["user"])
+        if person is None:
+            raise Refusal(*UNKNOWN_MEMBER)
+        return {**p.member(), "user": person}
 
     async def _change_channel(self, request: web.Request, body: p.Payload) -> Any:
         channel = self._writable(request.match_info["channel"])

@@ -182,6 +182,21 @@ class LocalDiscord:
         await self._tell("MESSAGE_CREATE", self.world.keep(message), channel)
         return message
 
+    async def makes_thread(self, person: p.Payload, message: p.Payload, name: str) -> str:
+        """Make a thread from a message, whose id it gets (resources/channel, start thread from
+        message); the thread begins with a message that points to it (resources/message, type 21).
+        """
+        parent, ident = message["channel_id"], str(message["id"])
+        made = p.thread(ident, name, str(self.world.guild_of(parent)), parent, person["id"])
+        made["thread_metadata"]["create_timestamp"] = p.when(p.snowflake())
+        self.world.channels[ident], self.world.people[person["id"]] = made, person
+        await self._tell("THREAD_CREATE", {**made, "newly_created": True}, parent)
+        message |= {"flags": message["flags"] | 1 << 5, "thread": made}
+        await self._tell("MESSAGE_UPDATE", message, parent)
+        pointer: dict[str, Any] = {"type": 21, "message_reference": p.reference(message)}
+        await self.says(person, ident, "", referenced_message=message, **pointer)
+        return ident
+
     async def edits(self, message: p.Payload, text: str, **more: Any) -> None:
         message |= {
             "content": text.replace("<@bot>", f"<@{p.BOT_ID}>"),

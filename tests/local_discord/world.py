@@ -18,6 +18,7 @@ class Refusal(Exception):
 
 
 UNKNOWN_CHANNEL = (404, 10003, "Unknown Channel")
+UNKNOWN_MEMBER = (404, 10007, "Unknown Member")
 UNKNOWN_MESSAGE = (404, 10008, "Unknown Message")
 UNKNOWN_INTERACTION = (404, 10062, "Unknown interaction")
 INVALID_WEBHOOK_TOKEN = (401, 50027, "Invalid Webhook Token")
@@ -64,6 +65,8 @@ class World:
 
     guilds: dict[str, p.Payload] = field(default_factory=dict)
     channels: dict[str, p.Payload] = field(default_factory=dict)
+    people: dict[str, p.Payload] = field(default_factory=dict)
+    """Who can be asked about: those who made threads."""
     messages: dict[str, dict[str, p.Payload]] = field(default_factory=dict)
     interactions: dict[str, Interaction] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)

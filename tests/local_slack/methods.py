@@ -374,7 +374,7 @@ class Methods:
             raise Refused("user_not_found")
         user = {
             "id": person.id,
-            "team_id": person.team,
+            **({} if person.only_global else {"team_id": person.team}),
             "name": person.name.lower(),
             "real_name": person.name,
             "profile": {"display_name": person.name},
@@ -390,7 +390,7 @@ class Methods:
         stranger = person.team != self.workspace.team and (
             not enterprise or person.enterprise != enterprise
         )
-        grid = {"enterprise_id": person.enterprise, "teams": [person.team]}
+        grid = {"id": person.id, "enterprise_id": person.enterprise, "teams": [person.team]}
         return {"is_stranger": stranger, **({"enterprise_user": grid} if person.enterprise else {})}
 
     def _with_team(self, message: Message) -> Json:
@@ -411,8 +411,9 @@ class Methods:
         return {"members": [*users, bot], "response_metadata": {"next_cursor": ""}}
 
     def do_conversations_replies(self, arguments: Json, app: Installation) -> Json:
-        """The thread's first message comes first, whatever time is asked for: a guess, from what
-        apps are written to expect."""
+        """The thread's first message comes first, whatever time is asked for, and counts as one of
+        the page: a guess, from what apps are written to expect (github getsentry/sentry pull
+        114442, 2026)."""
         messages = self.workspace.thread(arguments["channel"], arguments["ts"])
         if not messages:
             raise Refused("thread_not_found")
@@ -426,6 +427,7 @@ class Methods:
         start, size = int(arguments.get("cursor") or 0), int(arguments.get("limit", 1000))
         size = min(size, self.page)
         root = [] if start else [m for m in messages[:1] if m not in inside]
+        size -= len(root)
         page = [self._with_team(m) for m in root + inside[start : start + size]]
         if arguments.get("include_all_metadata") not in (True, "1", "true"):
             page = [{k: v for k, v in m.items() if k != "metadata"} for m in page]

@@ -297,7 +297,8 @@ class LocalSlack:
         event = message.payload() | {"channel": message.channel, "channel_type": place}
         person = self.workspace.people.get(message.user)
         team = person.team if person else self.workspace.team
-        home = (person.enterprise or team) if person else team
+        is_global = person is not None and not person.only_global and person.enterprise
+        home = is_global or team
         return event | {"event_ts": message.ts, "team": team, "user_team": home}
 
     def _change(self, message: Message, subtype: str) -> Json:

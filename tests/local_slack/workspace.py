@@ -47,6 +47,9 @@ class Person:
     """They see only the channels that they are members of."""
     enterprise: str = ""
     """The Enterprise Grid organization, which events may name in the place of the workspace."""
+    only_global: bool = False
+    """`users.info` names no workspace, but those of the organization that they are in (observed:
+    github looker/lookerbot issue 184, 2020)."""
 
 
 @dataclass(slots=True)
