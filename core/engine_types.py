@@ -43,7 +43,7 @@ class Chunk:
     cached_tokens: int = 0
     """In the first chunk: the number of prompt tokens that were in the cache."""
     usage: Usage | None = None
-    """In the last chunk: the cost of the reply as a remote server counts it."""
+    """The cost of the reply so far, as a remote server counts it; in the last chunk, of all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,11 @@ def _result_of(generating: asyncio.Task[FinishReason]) -> FinishReason:
         raise _GenerationFailed(error) from error
 
 
+def _estimated_tokens(text_bytes: int) -> int:
+    """The tokens of a text: four bytes each, as in English; Japanese has about as many."""
+    return -(-text_bytes // 4)
+
+
 @dataclass
 class RunningJob:
     """A claimed job: its unpublished text, and the state of its claim."""
@@ -133,7 +138,9 @@ class RunningJob:
     end: FenceResult | Literal["release"] = "ok"
     cached_tokens: int = 0
     usage: Usage | None = None
-    """The cost of the reply as its server counts it."""
+    """The cost of the reply so far as its server counts it."""
+    text_bytes: int = 0
+    """Of a reply that comes as text."""
     prompt: str = ""
     """The text that is answered, for a log with content."""
     cut: Turn | None = None
@@ -154,6 +161,22 @@ class RunningJob:
     def seconds(self) -> float:
         """Seconds since the claim."""
         return time.monotonic() - self.began
+
+    def cost(self, prompt: Prompt, reply: Reply) -> Usage:
+        """The cost so far: as the server tells it, as it is counted here, or estimated.
+
+        A server that tells nothing sends a token or more with each event.
+        """
+        if self.dialogue.counts_tokens:
+            return Usage(len(prompt.ids), reply.tokens, self.cached_tokens)
+        if self.usage and self.ended_by:
+            return self.usage
+        so_far = self.usage or self._estimated_cost(prompt)
+        return replace(so_far, reply_tokens=max(so_far.reply_tokens, reply.tokens))
+
+    def _estimated_cost(self, prompt: Prompt) -> Usage:
+        of_prompt = len(self.dialogue.tokenizer.decode(prompt.ids).encode())
+        return Usage(_estimated_tokens(of_prompt), _estimated_tokens(self.text_bytes))
 
     def show(self, text: str) -> None:
         self.pending += text
@@ -476,8 +499,7 @@ class Worker:
         if reason is None:
             return None
         text, finish_reason = reply.finish(reason)
-        counted = running.usage or Usage(len(prompt.ids), reply.tokens, running.cached_tokens)
-        usage = replace(counted, dropped_turns=prompt.dropped)
+        usage = replace(running.cost(prompt, reply), dropped_turns=prompt.dropped)
         if running.cut is None:
             read = files_read(job, turns, window, dialogue)
         else:
@@ -577,9 +599,11 @@ class Worker:
                 running.show(reply.push(chunk.ids, chunk.text))
                 if reply.is_thinking or job.duel:
                     running.show_thinking(self._settings.thinking)
-                running.usage = chunk.usage
-                if dialogue.counts_tokens:
-                    running.spent = len(prompt.ids) + reply.tokens
+                running.usage = chunk.usage or running.usage
+                running.text_bytes += len((chunk.text or "").encode())
+                if dialogue.counts_tokens or running.usage:
+                    cost = running.cost(prompt, reply)
+                    running.spent = cost.prompt_tokens + cost.reply_tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
                     running.ended_by = None if reply.finish_reason else reason
                     return reason

@@ -364,6 +364,23 @@ def test_the_template_of_a_model_that_also_sees_is_used(given: object) -> None:
     assert dialogues.rendered(model, [user(1, "hi")]).startswith("<|im_start|>user\nhi")
 
 
+def test_named_templates_alone_are_used_where_one_is_the_default() -> None:
+    directory = without_template(files(tiny_models.CHATML))
+    named = directory / "additional_chat_templates"
+    named.mkdir()
+    for name in ("rag", "tool_use"):
+        (named / f"{name}.jinja").write_text(tiny_models.CHATML)
+    assert detect_format(directory) == "chat-template"
+    with pytest.raises(ModelError, match="templates rag, tool_use, and none is the default: copy"):
+        Dialogue.load(CHAT, directory)
+    shutil.copy(named / "rag.jinja", directory / "chat_template.jinja")
+    model = Dialogue.load(CHAT, directory)
+    assert dialogues.rendered(model, [user(1, "hi")]).startswith("<|im_start|>user\nhi")
+    (directory / "chat_template.jinja").rename(named / "default.jinja")
+    assert detect_format(directory) == "chat-template"
+    Dialogue.load(CHAT, directory)
+
+
 @pytest.mark.parametrize(
     "given", ["{}", '{"chat_template": 3}', '{"chat_template": [3]}', "{", "[]"]
 )

@@ -43,6 +43,8 @@ class Server:
     """What to answer instead."""
     unknown: tuple[str, ...] = ()
     """Parameters that it refuses."""
+    refuses_cost_so_far: str = ""
+    """What it says to those that ask for the cost with each event."""
     refusals: list[str] = field(default_factory=list)
     """What it says to the next requests that ask for thinking."""
     paths: list[str] = field(default_factory=list)
@@ -61,6 +63,9 @@ class Server:
         self.keys.append(request.headers.get("Authorization"))
         if self.failures:
             return web.json_response({"error": {"message": "busy"}}, status=self.failures.pop(0))
+        if self.refuses_cost_so_far and "continuous_usage_stats" in str(asked):
+            said = {"error": {"message": self.refuses_cost_so_far}}
+            return web.json_response(said, status=400)
         for name in self.unknown:
             if name in asked:
                 said = {"error": {"message": f"Unsupported parameter: '{name}' is not supported"}}
@@ -412,7 +417,43 @@ async def test_the_costs_of_a_chat_are_those_that_the_server_tells(
         chunks = await replied(engine, chat_request())
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["stop"]
     assert chunks[-1].usage == usage
-    assert server.requests[-1]["stream_options"] == {"include_usage": True}
+    asked = server.requests[-1]["stream_options"]
+    assert asked == {"include_usage": True, "continuous_usage_stats": True}
+
+
+async def test_the_cost_so_far_is_told_with_each_piece_of_a_chat() -> None:
+    server = Server(takes_ids=False, gives_ids=False)
+    async with opened(server, api="chat") as engine:
+        server.script = COSTS["vLLM: in every event"][0]
+        chunks = await replied(engine, chat_request())
+    assert [chunk.usage for chunk in chunks] == [Usage(21, 1), Usage(21, 2)]
+
+
+# OpenAI's, Groq's and Gemini's sentences, those of pydantic, and one that names only the whole.
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Unknown parameter: 'stream_options.continuous_usage_stats'.",
+        "property 'continuous_usage_stats' is unsupported",
+        "Unknown name \"continuous_usage_stats\" at 'stream_options': Cannot find field.",
+        "extra_forbidden: ['body', 'stream_options', 'continuous_usage_stats']",
+        "stream_options: Extra inputs are not permitted",
+    ],
+)
+async def test_a_server_that_tells_the_cost_at_the_end_alone_is_asked_for_that(said: str) -> None:
+    server = Server(takes_ids=False, gives_ids=False, refuses_cost_so_far=said)
+    async with opened(server, api="chat") as engine:
+        server.script = COSTS["vLLM: behind the end, null before"][0]
+        chunks = await replied(engine, chat_request())
+    assert [chunk.usage for chunk in chunks] == [None, Usage(21, 5, 16)]
+    assert [one["stream_options"] for one in server.requests] == [{"include_usage": True}]
+
+
+async def test_a_server_that_tells_no_cost_is_not_asked_for_it() -> None:
+    server = Server(takes_ids=False, gives_ids=False, unknown=("stream_options",))
+    async with opened(server, api="chat") as engine:
+        await replied(engine, chat_request())
+    assert ["stream_options" in one for one in server.requests] == [False]
 
 
 async def test_a_server_that_keeps_the_costs_to_itself_is_not_waited_for(

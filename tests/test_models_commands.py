@@ -121,11 +121,13 @@ def fetch(
 
 def test_a_model_is_fetched_and_its_commit_written_down(tmp_path: Path) -> None:
     lines: list[str] = []
-    with hub(tiny_files()) as there:
+    named = {"additional_chat_templates/rag.jinja": b"{{ 1 }}"}
+    with hub({**tiny_files(), **named}) as there:
         directory = fetch(tmp_path, there, say=lines.append)
     here = {path.name for path in directory.iterdir()}
     assert here >= {"config.json", "spiece.model", "pytorch_model.bin"}
     assert not here & {"README.md", "flax_model.msgpack"}
+    assert (directory / "additional_chat_templates" / "rag.jinja").read_text() == "{{ 1 }}"
     assert any("pytorch_model.bin" in line and "MB" in line for line in lines)
     assert COMMIT in lines[-1]
 
@@ -357,8 +359,9 @@ async def test_the_command_fetches_a_model_and_prints_where_it_is(tmp_path: Path
 def test_safetensors_are_wanted_before_pickles() -> None:
     names = ["config.json", "pytorch_model.bin", "model-00001-of-00002.safetensors"]
     names += ["model-00002-of-00002.safetensors", "model.safetensors.index.json", "tf_model.h5"]
+    names += ["additional_chat_templates/rag.jinja", "original/params.json"]
     kept = {file.name for file in select_files([HubFile(name, 1) for name in names])}
-    assert kept == set(names) - {"pytorch_model.bin", "tf_model.h5"}
+    assert kept == set(names) - {"pytorch_model.bin", "tf_model.h5", "original/params.json"}
     with pytest.raises(ModelError, match="neither"):
         select_files([HubFile("config.json", 1)])
 

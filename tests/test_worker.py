@@ -354,6 +354,16 @@ class ChatServer(EchoEngine):
         yield Chunk(finish_reason="stop", usage=self.usage)
 
 
+class StalledServer(ChatServer):
+    """Sends the beginning of a reply, with its cost so far, and nothing more."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(request)
+        yield Chunk(text="Paris", usage=self.usage)
+        yield Chunk(text=", of course. It is the capital.")
+        await asyncio.Event().wait()
+
+
 @pytest.mark.parametrize("told", [Usage(7, 5, 3), None])
 async def test_a_reply_costs_what_its_server_tells(
     stores: StoreFixture, told: Usage | None
@@ -364,8 +374,37 @@ async def test_a_reply_costs_what_its_server_tells(
     async with at_work(stores, engine, dialogue=dialogue):
         done = await ends(stores, (await stores.say("where?")).job)
     assert isinstance(done, Done)
-    assert done.usage == (told or Usage(len(engine.asked[0].prompt), 4))
+    assert done.usage == (told or Usage(estimated("where?"), estimated("Paris, of course.")))
     assert engine.asked[0].thinking == "off"
     await stores.say("and then?")
     window = await stores.history.window(await stores.claim())
     assert [stored.tokens for stored in window.history] == [len("where?") + 2, None]
+
+
+def estimated(text: str) -> int:
+    """Four bytes a token."""
+    return -(-len(text.encode()) // 4)
+
+
+@pytest.mark.parametrize("question", ["where?", "どこですか。"])
+@pytest.mark.parametrize("told", [Usage(7, 30, 3), Usage(7, 1), None])
+async def test_a_stopped_reply_costs_what_its_server_has_told(
+    stores: StoreFixture, told: Usage | None, question: str
+) -> None:
+    settings = Settings(engine="openai", openai_api="chat", openai_model="m")
+    dialogue = Dialogue.load(find_model(settings), None)
+    engine = StalledServer(told)
+    async with at_work(stores, engine, dialogue=dialogue):
+        receipt = await stores.say(question)
+        assert receipt.job
+        await until(lambda: shows(stores, receipt.job))
+        await stores.queue.cancel(THREAD, receipt.job)
+        done = await ends(stores, receipt.job)
+    assert isinstance(done, Done)
+    assert done.finish_reason == "cancelled"
+    two_events = 2
+    if told:
+        assert done.usage == replace(told, reply_tokens=max(told.reply_tokens, two_events))
+    else:
+        written = "Paris, of course. It is the capital."
+        assert done.usage == Usage(estimated(question), estimated(written))

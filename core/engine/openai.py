@@ -175,7 +175,7 @@ class OpenAIEngine:
             body |= _llama_cpp_body(request)
         elif self._remote.api == "chat":
             body |= {"messages": messages_in(request.prompt), **_common_body(request)}
-            body |= {"stream_options": {"include_usage": True}}
+            body |= {"stream_options": self._stream_options}
             body |= _thinking_body(request.thinking, self._left_out)
         else:
             body |= {"prompt": list(request.prompt), "return_token_ids": True}
@@ -189,6 +189,12 @@ class OpenAIEngine:
         if "max_tokens" in self._left_out and "max_tokens" in body:
             body["max_completion_tokens"] = body["max_tokens"]
         return {name: value for name, value in body.items() if name not in self._left_out}
+
+    @property
+    def _stream_options(self) -> dict[str, bool]:
+        """vLLM, SGLang and others tell the cost so far with each event: a reply may be stopped."""
+        names = ("include_usage", _COST_SO_FAR)
+        return {name: True for name in names if name not in self._left_out}
 
     @property
     def _url(self) -> str:
@@ -210,10 +216,9 @@ class OpenAIEngine:
                     events = _events(response)
                     async for event in events:
                         chunk = reply.read(event)
-                        if reply.ended and chunk is not None:
-                            chunk = replace(chunk, usage=await _usage(events, reply))
                         if chunk is not None:
-                            yield chunk
+                            usage = await _usage(events, reply) if reply.ended else reply.usage
+                            yield replace(chunk, usage=usage)
                         if reply.ended:
                             return
                 finally:
@@ -239,6 +244,9 @@ def name_of_unknown(sentence: str, body: Mapping[str, Any]) -> str:
     if not _UNKNOWN.search(sentence):
         return ""
     known = [name for name in _OPTIONAL if name in sentence]
+    told = any(name in sentence for name in ("stream_options", _COST_SO_FAR))
+    if told and _COST_SO_FAR in body.get("stream_options", ()):
+        return _COST_SO_FAR
     if "think" in sentence:  # ollama names no parameter
         known += _THINKING
     named = next((name for name in known if name in body), "")
@@ -250,6 +258,7 @@ _ADVICE = (
     "messages alone is served by HENJI_OPENAI_API=chat",
     "",
 )
+_COST_SO_FAR = "continuous_usage_stats"
 _THINKING = ("reasoning_effort", "chat_template_kwargs", "thinking")
 _OPTIONAL = (
     "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop_token_ids",

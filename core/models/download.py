@@ -17,6 +17,7 @@ from typing import Any
 
 from core.errors import ModelError, in_brief
 from core.models.files import (
+    NAMED_TEMPLATES,
     PULL_RECORD,
     engine_verdict,
     find_pulled,
@@ -25,7 +26,7 @@ from core.models.files import (
     read_json,
 )
 
-_SMALL = re.compile(r".*\.(json|jinja|model|txt)")
+_SMALL = re.compile(rf"[^/]*\.(json|jinja|model|txt)|{NAMED_TEMPLATES}/[^/]*\.jinja")
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 _PARTIAL_COMMIT = "henji-fetching"
@@ -127,7 +128,7 @@ def select_files(files: list[HubFile]) -> list[HubFile]:
         )
     if not weights:
         raise ModelError("the repository has neither safetensors nor pickled weights of PyTorch")
-    return [file for file in top_level if _SMALL.fullmatch(file.name)] + weights
+    return [file for file in files if _SMALL.fullmatch(file.name)] + weights
 
 
 def _is_weights(file: HubFile) -> bool:
@@ -173,6 +174,7 @@ def _fetch(
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public
 
     path = partial / file.name
+    path.parent.mkdir(exist_ok=True)
     done = _size_of(path)
     url = hf_hub_url(source, file.name, revision=commit, endpoint=endpoint)
     try:

@@ -206,12 +206,16 @@ def _length_in(config: dict[str, Any]) -> tuple[str, int] | None:
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 """The second is that of models which also see or hear; transformers' tokenizers do not read it."""
+NAMED_TEMPLATES = "additional_chat_templates"
+"""A directory of more templates: each file's name is that of its template."""
 
 
 def detect_format(directory: Path) -> Literal["plain", "chat-template"]:
     """Chat where the directory has a chat template, else plain continuation: nothing in a model's
     files says which other format it was tuned on."""
     if any((directory / name).exists() for name in TEMPLATE_FILES):
+        return "chat-template"
+    if any((directory / NAMED_TEMPLATES).glob("*.jinja")):
         return "chat-template"
     path = directory / "tokenizer_config.json"
     if path.exists() and read_json(path).get("chat_template"):

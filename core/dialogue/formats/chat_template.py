@@ -165,8 +165,7 @@ class ChatTemplateFormat:
         self._tokenizer = tokenizer
         self._system: list[dict[str, str]] = []
         self._preamble = ""
-        if not tokenizer.has_template:
-            raise ModelError(f"{tokenizer.template_file} has no chat template")
+        tokenizer.check_template()
         self._variables: dict[str, Any] = {}
         self._set_thinking(thinking)
         self.thinking_switch = bool(self._variables)

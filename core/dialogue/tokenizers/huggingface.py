@@ -160,9 +160,17 @@ class HuggingFaceTokenizer:
         except ValueError:
             return ""
 
-    @property
-    def has_template(self) -> bool:
-        return bool(self.template)
+    def check_template(self) -> None:
+        """ModelError where there is no template, or several without a default."""
+        named = self._wrapped.chat_template
+        if isinstance(named, dict) and named and "default" not in named:
+            names, wanted = ", ".join(sorted(map(str, named))), self.directory / TEMPLATE_FILES[0]
+            raise ModelError(
+                f"{self.directory} has the chat templates {names}, and none is the default: "
+                f"copy the one to use to {wanted}"
+            )
+        if not self.template:
+            raise ModelError(f"{self.template_file} has no chat template")
 
     @cached_property
     def variables(self) -> frozenset[str]:
