@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bots.cli.entry_point import main
+from bots.cli.commands import main
 
 main()

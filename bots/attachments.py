@@ -275,6 +275,11 @@ def with_files(turn: Turn, files: Sequence[ReadFile]) -> Turn:
                    files=made, below=len(below))  # fmt: skip
 
 
+def turn_of_files(turn: str, files: Sequence[ReadFile]) -> Turn:
+    """A message without words, with these files: for the text of files that are stored later."""
+    return with_files(Turn(turn, "user", "", "", 0.0), files)
+
+
 def unread(files: Iterable[File]) -> tuple[ReadFile, ...]:
     """The files, only named: they are not read yet."""
     return tuple(map(ReadFile, files))

@@ -15,7 +15,7 @@ from bots.attachments import File, is_question
 from bots.quotes import Quote
 from core.errors import HenjiError
 from core.queue_types import Delivery
-from core.types import Cancelled, Done, Failed, ThreadKey, Turn
+from core.types import Cancelled, Done, Failed, Job, ThreadKey, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,11 @@ class Incoming:
     where the thread has it."""
     files: tuple[File, ...] = ()
     """The files of the message. Its turn names them; `Platform.fetch` reads them later."""
+
+    @property
+    def job(self) -> str:
+        """The id of the job that answers this form of the message."""
+        return Job.id_for(self.thread, self.turn.id, self.revision)
 
     @property
     def asks(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from functools import partial
@@ -19,15 +19,15 @@ import structlog
 
 from bots import attachments, duels, strings
 from bots.access import Access, Admission
-from bots.attachments import File, Unreadable
+from bots.attachments import File
 from bots.delivery import LeaseLost, ReplyDelivery
+from bots.downloads import FileReader, read_past
 from bots.monitoring import InstrumentedPlatform
 from bots.one_off_jobs import OneOffJobs
-from bots.platform import Incoming, Platform, PlatformRefused, Status
-from bots.quotes import BOT_LABEL, Quote, pointing
-from bots.reading import read_files, read_past, read_some
+from bots.platform import Incoming, Platform, Status
+from bots.quotes import Quote, pointing
 from core.access_policy import Asker, Quota
-from core.background import cancel, repeat_forever, retry_while_away
+from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import span
@@ -44,8 +44,6 @@ from core.queue_types import (
 )
 from core.types import Bounded, Job, ThreadKey, Turn
 
-READING = 4
-"""Messages whose files are read at the same time."""
 KEPT_NAMES = 10_000
 NAMES_SECONDS = 3600.0
 """After so long the platform is asked for a place's name again."""
@@ -53,8 +51,6 @@ NAMING_SECONDS = 1.0
 """The longest that a message waits for the name of its channel."""
 MOST_FORMS = 50
 """How often a reply was regenerated, at most, where its copies are looked for."""
-EDIT_TRIES = 60
-"""Tries where another process may have the delivery."""
 
 log = structlog.get_logger()
 
@@ -108,7 +104,7 @@ class Relay:
         self.access = settings.access
         self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = asyncio.Semaphore(READING)
+        self._files = FileReader(self._platform, queue, history, self._is_read)
         self.one_off_jobs = OneOffJobs(queue, history, deliveries, settings.holder, settings.lease)
         self._named = Bounded[str, float](KEPT_NAMES)
         """Channel -> when its name was last asked for, by the monotonic clock."""
@@ -150,18 +146,39 @@ class Relay:
         admission = await self.admission(asker)
         if admission.names_place:
             await self._remember_names(incoming.thread)
-        ignored = admission.permit.refuse == "stranger" and self.settings.strangers == "ignore"
-        job = Job.id_for(incoming.thread, incoming.turn.id, incoming.revision)
+        submission, files = await self._submission(incoming, admission)
+        with span(incoming.job, "submit", platform=self._platform.name):
+            receipt = await self._queue.submit(submission, self.settings.holder)
+        metrics.count_receipt(self._platform.name, receipt)
+        log.info(
+            "message",
+            platform=self._platform.name,
+            thread=str(incoming.thread),
+            outcome=receipt.outcome,
+            job=receipt.job,
+            position=receipt.position,
+        )
+        await self._deliver_submitted(incoming, submission.note, receipt)
+        if receipt.outcome == "kept" and attachments.to_read(files):
+            self._spawn(self._files.read_kept(incoming.thread, incoming.turn.id, files))
+        return receipt
+
+    async def _submission(
+        self, incoming: Incoming, admission: Admission
+    ) -> tuple[Submission, Sequence[File]]:
+        """A message for the queue, and the files of its turn."""
         said, quote = await self._quoting(incoming)
-        own, quoted = await self._files_of(incoming, quote)
-        to_read = [*attachments.to_read(own), *attachments.to_read(quoted)]
+        files, quoted = await self._files_of(incoming, quote)
+        to_read = [*attachments.to_read(files), *attachments.to_read(quoted)]
         waits = bool(to_read) and incoming.addressed
         note = dict(incoming.note)
         if waits:
-            note |= attachments.pack(own, quote.id if quote else "", quoted)
-        submission = Submission(
+            note |= attachments.pack(files, quote.id if quote else "", quoted)
+        ignored = admission.permit.refuse == "stranger" and self.settings.strangers == "ignore"
+        rules, can_vote = admission.rules, incoming.can_vote
+        return Submission(
             thread=incoming.thread,
-            turn=attachments.with_files(said, attachments.unread(own)),
+            turn=attachments.with_files(said, attachments.unread(files)),
             quote=quote,
             addressed=incoming.addressed,
             lane=admission.lane,
@@ -174,33 +191,24 @@ class Relay:
             note=note,
             unread=waits,
             tell=not (incoming.interactive or ignored),
-            duel=duels.settings_for(admission.rules, job) if incoming.can_vote else None,
-        )
-        with span(job, "submit", platform=self._platform.name):
-            receipt = await self._queue.submit(submission, self.settings.holder)
-        metrics.count_receipt(self._platform.name, receipt)
-        log.info(
-            "message",
-            platform=self._platform.name,
-            thread=str(incoming.thread),
-            outcome=receipt.outcome,
-            job=receipt.job,
-            position=receipt.position,
-        )
-        thread, turn = incoming.thread, incoming.turn
+            duel=duels.settings_for(rules, incoming.job) if can_vote else None,
+        ), files
+
+    async def _deliver_submitted(
+        self, incoming: Incoming, note: Mapping[str, str], receipt: Receipt
+    ) -> None:
+        """Deliver the reply that a message is owed, and read what was said before it."""
+        job, thread, turn = incoming.job, incoming.thread, incoming.turn
         past = self._spawn(self._backfill(thread, turn.id)) if receipt.new_thread else None
-        if receipt.job == job and receipt.outcome in ("queued", "refused"):
-            queued = receipt.outcome == "queued"
-            position = max(1, receipt.position) if queued else 0
-            opened = Delivery(
-                job, thread, turn.id, turn.author, token=OPENED, position=position, note=note
-            )
-            self._deliver(opened, past, is_refusal=not queued)
-        else:
+        if receipt.job != job or receipt.outcome not in ("queued", "refused"):
             await self._deliver_opened(receipt, job, thread)
-        if receipt.outcome == "kept" and attachments.to_read(own):
-            self._spawn(self._read_kept(thread, turn.id, own))
-        return receipt
+            return
+        queued = receipt.outcome == "queued"
+        position = max(1, receipt.position) if queued else 0
+        opened = Delivery(
+            job, thread, turn.id, turn.author, token=OPENED, position=position, note=note
+        )
+        self._deliver(opened, past, is_refusal=not queued)
 
     async def _remember_names(self, thread: ThreadKey) -> None:
         """Store the names of the channel and the bot, for the system prompt of their place."""
@@ -302,7 +310,7 @@ class Relay:
             known = await self._known(thread, quote.id)
             files = files if known else (*files, *quote.files)
         text = await self._with_quote(thread, quote, text)
-        named = attachments.with_files(_nothing_said(turn), attachments.unread(files))
+        named = attachments.turn_of_files(turn, attachments.unread(files))
         for copy in await self._history.branches(thread):
             await self._edit_copy(copy, turn, text, revision, named)
         receipt = await self._queue.edit(
@@ -320,8 +328,8 @@ class Relay:
         await self._deliver_opened(receipt, Job.id_for(thread, turn, revision), thread)
         if receipt.unread:
             job = receipt.job or ""
-            read = self._read_edited(thread, turn, job, files) if job else None
-            self._spawn(read or self._read_kept(thread, turn, files))
+            read = self._files.read_edited(thread, turn, job, files) if job else None
+            self._spawn(read or self._files.read_kept(thread, turn, files))
         return receipt
 
     async def deleted(self, thread: ThreadKey, message: str) -> None:
@@ -424,81 +432,6 @@ class Relay:
             return True
         return (await self.admission(_asker_of(message))).permit.read
 
-    # -- files ----------------------------------------------------------------------------------
-
-    async def _read_files(self, delivery: Delivery, past: asyncio.Task[None] | None) -> None:
-        """Read the files of a message that waits for an answer, after the thread's earlier
-        messages.
-
-        The process that holds the delivery does this, so that a takeover continues it.
-        """
-        if past is not None:
-            await asyncio.wait({past})
-        job, files = delivery.job, attachments.unpack(delivery.note)
-        quoted, its_files = attachments.unpack_quoted(delivery.note)
-        if its_files:
-            step = await self._read(delivery.thread, quoted, job, its_files, quoted)
-            await self._until_stored(step, lambda: self.delivers(job))
-        step = await self._read(delivery.thread, delivery.turn, job, files, quoted)
-        await self._until_stored(step, lambda: self.delivers(job))
-
-    async def _read_edited(
-        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File]
-    ) -> None:
-        """Read the files that an edit gave a message. Its reply may be under way in any process."""
-        step = await self._read(thread, turn, job, files)
-        tries = iter(range(EDIT_TRIES))
-        await self._until_stored(step, lambda: next(tries, None) is not None)
-
-    async def _read(
-        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File], quoted: str = ""
-    ) -> Callable[[], Awaitable[bool]]:
-        """Read the files of a message. Returns the step that stores them, or that refuses the
-        message.
-
-        `quoted`: the id of the quoted message. Storing its files does not start the job, which
-        also waits for the files of the message itself.
-        """
-        try:
-            async with self._reading:
-                read = await read_files(files, partial(self._fetch, thread))
-        except Unreadable as fault:
-            named = attachments.with_files(_nothing_said(turn), attachments.unread(files))
-            sources = () if turn == quoted else [file.source for file in named.files]
-            told = (thread, job, fault.code, fault.name, sources, quoted)
-            return partial(self._queue.turn_away, *told)
-        whole = attachments.with_files(_nothing_said(turn), read)
-        return partial(self._queue.attach, thread, whole, "" if turn == quoted else job)
-
-    async def _fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
-        """A file's content, or a linked message's text."""
-        if file.kind != "link":
-            return await self._platform.fetch(thread, file, most)
-        found = await self._platform.linked(thread, file.address)
-        here = replace(found, thread=thread) if found else None
-        if not (found and here and await self._is_read(found) and await self._is_read(here)):
-            raise PlatformRefused("a linked message is not read here")
-        turn = found.turn
-        if await self._history.is_forgotten(found.thread, turn.author, turn.at):
-            raise PlatformRefused("a linked message is forgotten")
-        by = "" if turn.text.startswith(BOT_LABEL) else f"{turn.name or turn.author}:\n"
-        return f"{by}{turn.text}".strip().encode()
-
-    async def _until_stored(
-        self, step: Callable[[], Awaitable[bool]], goes_on: Callable[[], bool]
-    ) -> None:
-        """Take a step, retried while Redis is away and `goes_on` says so."""
-        if goes_on():
-            with contextlib.suppress(StoreUnavailable):
-                await retry_while_away(step, goes_on)
-
-    async def _read_kept(self, thread: ThreadKey, turn: str, files: Sequence[File]) -> None:
-        """Read the files of a message that needs no answer. On failure they are only named."""
-        async with self._reading:
-            read = await read_some(files, partial(self._fetch, thread))
-        with contextlib.suppress(StoreUnavailable):
-            await self._queue.attach(thread, attachments.with_files(_nothing_said(turn), read))
-
     # -- outgoing -------------------------------------------------------------------------------
 
     async def _deliver_opened(self, receipt: Receipt, job: str, thread: ThreadKey) -> None:
@@ -540,7 +473,7 @@ class Relay:
         metrics.DELIVERIES_OPEN.labels(self._platform.name).inc()
         self._spawn(self._run_delivery(held))
         if attachments.NOTE in delivery.note and not is_refusal:
-            self._spawn(self._read_files(delivery, past))
+            self._spawn(self._files.read_asked(delivery, past, lambda: self.delivers(delivery.job)))
 
     def _newest_in(self, thread: ThreadKey) -> ReplyDelivery | None:
         """The newest other reply in a thread. Refusals do not count: nothing waits for them."""
@@ -624,11 +557,6 @@ class Relay:
                 positions = await self._queue.positions(held.delivery.thread, [job])
                 if positions[0]:
                     held.set_status(Status("queued", positions[0]))
-
-
-def _nothing_said(turn: str) -> Turn:
-    """A message without words, to put files into."""
-    return Turn(turn, "user", "", "", 0.0)
 
 
 def _asker_of(incoming: Incoming) -> Asker:

@@ -44,11 +44,10 @@ from storage.embedded_server import embedded_server
 from storage.feedback import RedisFeedback, RedisPreferences
 from storage.history import RedisHistory
 from storage.keys import DAY
-from storage.lua import Replication
 from storage.queue import RedisQueue
 from storage.rules import RedisAudit, RedisRules
 from storage.shared import RedisLeases, RedisOutbox, RedisReports, RedisSecrets
-from storage.store import Limits, Store
+from storage.store import Limits, Replication, Store
 from storage.usage import RedisUsage
 
 if TYPE_CHECKING:

@@ -40,16 +40,21 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
-    """The limits of a day; 0: none. Counted by one script."""
+class DayCounts:
+    """Numbers of one day: of a person in a space, of a channel, of a person in all spaces."""
 
     person_messages: int = 0
     person_tokens: int = 0
     channel_messages: int = 0
     channel_tokens: int = 0
     all_messages: int = 0
-    """A person's messages in all spaces together."""
     all_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quota(DayCounts):
+    """The limits of a day; 0: none. One script counts."""
+
     offset_ms: int = 0
     """The local clock's offset from UTC: a day begins at local midnight."""
 

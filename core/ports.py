@@ -24,8 +24,8 @@ from core.queue_types import (
     Opinion,
     Place,
     ProcessReport,
+    PromptRoom,
     Rating,
-    Reach,
     Receipt,
     Regeneration,
     Sample,
@@ -216,8 +216,8 @@ class History(Protocol):
 
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]: ...
 
-    async def reach(self, thread: ThreadKey) -> Reach | None:
-        """The reach of the newest reply's model; None: unknown."""
+    async def prompt_room(self, thread: ThreadKey) -> PromptRoom | None:
+        """The room in a prompt of the newest reply's model; None: unknown."""
         ...
 
     def threads(

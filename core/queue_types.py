@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from core.access_policy import OPEN_PERMIT, Permit
+from core.access_policy import OPEN_PERMIT, DayCounts, Permit
 from core.place_rules import Persona
 from core.types import (
     Done,
@@ -156,15 +156,9 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(DayCounts):
     """What was used today, counted as a `Quota` limits it."""
 
-    person_messages: int = 0
-    person_tokens: int = 0
-    channel_messages: int = 0
-    channel_tokens: int = 0
-    all_messages: int = 0
-    all_tokens: int = 0
     until: float = 0.0
     """When the next day begins, in seconds since the epoch."""
 
@@ -255,8 +249,8 @@ class StoredTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """How far back the model of a thread's newest reply can read."""
+class PromptRoom:
+    """The room for turns in a prompt of the model that gave a thread's newest reply."""
 
     room: int
     """Tokens of turns that fit into a prompt."""
@@ -324,7 +318,7 @@ class Commit:
     """Old turns that are removed from the history."""
     counts_reply: bool = True
     """Whether the reply's tokens are its turn's: the tokens of a thought are not."""
-    reach: Reach | None = None
+    prompt_room: PromptRoom | None = None
     """Of the model in this place; None: unknown."""
     cut: Turn | None = None
     """The answered turn, if only this beginning of it was read."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from core.dialogue import Dialogue, Prompt
+from core.dialogue.dialogue import oldest_that_fits
 from core.errors import PromptUnavailable
 from core.place_rules import Rules, read_persona
-from core.queue_types import Reach, StoredTurn, Trace, Window
+from core.queue_types import PromptRoom, StoredTurn, Trace, Window
 from core.types import BETWEEN_FILES, Done, FileRead, Job, Turn, TurnFile
-
-if TYPE_CHECKING:
-    from core.dialogue import Dialogue, Prompt
 
 
 def turns_to_read(job: Job, window: Window) -> list[Turn]:
@@ -115,37 +113,27 @@ def turns_to_evict(window: Window, number: int) -> Sequence[str]:
 # -- what would be read now ---------------------------------------------------------------------
 
 
-def read_now(turns: Sequence[StoredTurn], reach: Reach | None) -> list[bool | None]:
+def read_now(turns: Sequence[StoredTurn], prompt: PromptRoom | None) -> list[bool | None]:
     """Whether each turn would be read if the newest one were answered now, as `Dialogue.prompt`
     decides; None if that depends on a turn that no core has counted."""
-    if reach is None:
+    if prompt is None:
         return [None] * len(turns)
-    counts = [_count(stored, reach) for stored in turns]
+    counts = [_count(stored, prompt) for stored in turns]
     known = [count for count in counts if count is not None]
-    over = sum(known) - len(known) > reach.room  # beside others, a turn may take one token less
+    over = sum(known) - len(known) > prompt.room  # beside others, a turn may take one token less
     sure = over or len(known) == len(counts)
-    start = 0 if sure and not over else oldest_that_fits(reversed(counts), len(counts), reach.low)
+    start = 0 if sure and not over else oldest_that_fits(reversed(counts), len(counts), prompt.low)
     older = None if not sure or (start and counts[start - 1] is None) else False
     read: list[bool | None] = [True if at >= start else older for at in range(len(turns))]
     for at in range(start, len(turns) - 1):
-        if not (sure and reach.user_first and turns[at].turn.role == "assistant"):
+        if not (sure and prompt.user_first and turns[at].turn.role == "assistant"):
             break
         read[at] = False
     return read
 
 
-def _count(stored: StoredTurn, reach: Reach) -> int | None:
-    return stored.tokens if stored.fingerprint == reach.fingerprint else None
-
-
-def oldest_that_fits(counts: Iterable[int | None], number: int, room: int) -> int:
-    """The index of the oldest turn that certainly fits into `room` tokens with all later turns; at
-    least the newest. `counts`: from the newest turn on; None: unknown."""
-    for at, count in zip(reversed(range(number)), counts, strict=True):
-        room -= count or 0
-        if room < 0 or count is None:
-            return min(at + 1, number - 1)
-    return 0
+def _count(stored: StoredTurn, prompt: PromptRoom) -> int | None:
+    return stored.tokens if stored.fingerprint == prompt.fingerprint else None
 
 
 # -- a message that is too long -----------------------------------------------------------------

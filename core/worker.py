@@ -665,7 +665,7 @@ class Worker:
             counts=counts,
             version=window.version,
             evict=() if job.replaces else turns_to_evict(window, prompt.dropped),
-            reach=dialogue.reach(self._settings.low_water),
+            prompt_room=dialogue.prompt_room(self._settings.low_water),
             cut=running.cut,
             model=dialogue.spec.name,
             sampling=dialogue.spec.sampling,

@@ -15,8 +15,8 @@ from core.queue_types import (
     Delivery,
     DuelAnswer,
     Opinion,
+    PromptRoom,
     Rating,
-    Reach,
     Sample,
     StoredDuel,
     StoredTurn,
@@ -176,14 +176,14 @@ def decode_count(count: str | None) -> tuple[int | None, str]:
     return int(tokens), fingerprint
 
 
-def encode_reach(reach: Reach | None) -> str:
-    return dump(fields(reach)) if reach else ""
+def encode_prompt_room(room: PromptRoom | None) -> str:
+    return dump(fields(room)) if room else ""
 
 
-def decode_reach(text: str | None) -> Reach | None:
+def decode_prompt_room(text: str | None) -> PromptRoom | None:
     """None without one, and for an unreadable one: it is only shown."""
     try:
-        return Reach(**load(text)) if text else None
+        return PromptRoom(**load(text)) if text else None
     except (TypeError, Undecodable):
         return None
 

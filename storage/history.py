@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from core.place_rules import marks_on
-from core.queue_types import Branching, Claim, Place, Reach, StoredTurn, ThreadSummary, Window
+from core.queue_types import Branching, Claim, Place, PromptRoom, StoredTurn, ThreadSummary, Window
 from core.types import Bounded, ThreadKey, Turn
 from storage import codec, keys
 from storage.store import Store
@@ -115,9 +115,9 @@ class RedisHistory:
         _, _, history, mailbox = await self._run("window", thread, since=0, turn="")
         return list(_readable(history + mailbox))
 
-    async def reach(self, thread: ThreadKey) -> Reach | None:
+    async def prompt_room(self, thread: ThreadKey) -> PromptRoom | None:
         name = keys.key("thread", self._store.bucket(thread), str(thread))
-        return codec.decode_reach(await self._store.command("hget", name, "reach"))
+        return codec.decode_prompt_room(await self._store.command("hget", name, "reach"))
 
     async def threads(
         self, platform: str | None = None, since: float = 0.0

@@ -386,7 +386,7 @@ class RedisQueue:
             cut=codec.cut_fields(commit.cut),
             done=codec.encode_event(commit.done),
             dropped=commit.done.usage.dropped_turns,
-            reach=codec.encode_reach(commit.reach),
+            reach=codec.encode_prompt_room(commit.prompt_room),
             made=codec.encode_made(commit.model, commit.sampling, claim.job.seed),
             model=commit.model,
             draw=secrets.randbits(2),

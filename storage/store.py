@@ -1,23 +1,249 @@
-"""The base of the stores: connections, buckets and scripts."""
+"""The base of the stores: the scripts, and one Redis with its buckets."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from contextvars import Context
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib import resources
 from typing import Any, Protocol, TypeVar
 
 from redis import exceptions
 from redis.asyncio import RedisCluster
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from core.errors import StoreUnavailable
 from core.queue_types import Place
 from core.types import DIRECT, ThreadKey
 from storage import keys
-from storage.lua import NO_REPLICAS, Replication, Scripts
+from storage.codec import dump
+
+FOLDER = resources.files("storage") / "scripts"
+LIBRARY = (
+    "base", "events", "fair_order", "quotas", "jobs", "turns", "kept", "duels", "threads", "marks",
+    "new_jobs",
+)  # fmt: skip
+"""Files of lib/: each uses only those before it."""
+
+QUEUES = 2
+"""For steps with a thread. Other steps, mostly claims, have one more queue."""
+
+MOST_AT_ONCE = 8
+"""Steps of one queue in one round trip."""
+
+REPLICATED_SCRIPTS = frozenset(
+    (
+        "submit",
+        "commit",
+        "edit",
+        "attach",
+        "delete",
+        "regenerate",
+        "read_beginning",
+        "reset",
+        "forget",
+        "vote",
+        "opt_out",
+        "branch",
+    )
+)
+"""Steps whose effects must last once they have returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    sha: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """How many replicas must have a change before it is acknowledged, and the longest wait (ms)."""
+
+    replicas: int = 0
+    milliseconds: int = 1000
+
+
+NO_REPLICAS = Replication()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A script to run, and where its answer goes."""
+
+    name: str
+    script: Script
+    base: str
+    packed: str
+    answer: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class ScriptQueue:
+    """Steps to send, and the task that sends them."""
+
+    steps: list[Step] = field(default_factory=list)
+    flusher: asyncio.Task[None] | None = None
+
+
+def as_text(packed: str) -> str:
+    """`packed` without lone surrogates, which JSON may carry and UTF-8 may not."""
+    try:
+        packed.encode()
+    except UnicodeEncodeError:
+        return packed.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return packed
+
+
+@cache
+def read_scripts(preamble: str) -> Mapping[str, Script]:
+    """Name -> script: each file, after the table of keys and the shared definitions."""
+    library = "\n".join((FOLDER / "lib" / f"{name}.lua").read_text() for name in LIBRARY)
+    definitions = [Definition.of(text) for text in re.split(r"\n(?=local )", library)]
+    scripts = {}
+    for file in FOLDER.iterdir():
+        if file.name.endswith(".lua"):
+            text = preamble + with_needed_definitions(file.read_text(), definitions)
+            sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            scripts[file.name.removesuffix(".lua")] = Script(sha, text)
+    return scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A function or value of the library; without a name, a comment before the first."""
+
+    text: str
+    name: str | None
+    words: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> Definition:
+        name = re.match(r"local (?:function )?(\w+)", text)
+        return cls(text, name and name[1], words_of(text))
+
+
+def words_of(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text))
+
+
+def with_needed_definitions(script: str, library: Sequence[Definition]) -> str:
+    """A script after the library definitions that it needs, directly or not.
+
+    Others are left out: Redis creates every function of a script at each run.
+    """
+    words, needed = set(words_of(script)), [script]
+    for definition in reversed(library):
+        if definition.name is None or definition.name in words:
+            words |= definition.words
+            needed.append(definition.text)
+    return "\n".join(reversed(needed))
+
+
+class Scripts:
+    """Runs the scripts on one client by their hash, several in one round trip.
+
+    Steps wait in a few queues, each sent by one task: while Redis runs the steps of one queue, the
+    answers of another are read. Steps of one thread go into one queue, so that they run in the
+    order of their calls. If a caller is cancelled, its step may or may not run, but no answer stays
+    on a connection.
+    """
+
+    def __init__(self, client: Any, preamble: str, replication: Replication = NO_REPLICAS) -> None:
+        """`replication` needs one server with replicas: a Cluster has no WAIT over its nodes."""
+        self._client = client
+        self._replication = replication
+        self._scripts = read_scripts(preamble)
+        self._queues = [ScriptQueue() for _ in range(QUEUES + 1)]
+
+    async def run(self, name: str, base: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a script over the keys that begin with `base`; its error where it raises one."""
+        loop = asyncio.get_running_loop()
+        packed = as_text(dump(arguments))
+        step = Step(name, self._scripts[name], base, packed, loop.create_future())
+        thread = arguments.get("thread")
+        queue = self._queues[1 + hash(thread) % QUEUES if thread else 0]
+        queue.steps.append(step)
+        if queue.flusher is None or queue.flusher.done():
+            # shared by all callers: it must not inherit the first one's context (trace, log fields)
+            queue.flusher = loop.create_task(self._flush(queue), context=Context())
+        return await step.answer
+
+    async def _flush(self, queue: ScriptQueue) -> None:
+        while queue.steps:
+            steps, queue.steps = queue.steps[:MOST_AT_ONCE], queue.steps[MOST_AT_ONCE:]
+            try:
+                answers = await self._send(steps)
+            except Exception as error:  # else the callers would wait for ever
+                answers = [error] * len(steps)
+            for step, answer in zip(steps, answers, strict=True):
+                if step.answer.done():
+                    continue  # its caller was cancelled
+                if isinstance(answer, BaseException):
+                    step.answer.set_exception(answer)
+                else:
+                    step.answer.set_result(answer)
+
+    async def _send(self, steps: Sequence[Step]) -> Sequence[Any]:
+        """The answer or the error of each step; raises the error of a single step."""
+        waiting = self._replication.replicas and any(
+            step.name in REPLICATED_SCRIPTS for step in steps
+        )
+        if len(steps) == 1 and not waiting:
+            return [await self._send_one(steps[0])]
+        if isinstance(self._client, RedisCluster):  # it takes no EVALSHA in a pipeline
+            return await asyncio.gather(*map(self._send_one, steps), return_exceptions=True)
+        pipeline = self._client.pipeline(transaction=False)
+        for step in steps:
+            pipeline.evalsha(step.script.sha, 1, step.base, step.packed)
+        if waiting:
+            pipeline.wait(self._replication.replicas, self._replication.milliseconds)
+        try:
+            answers = await pipeline.execute(raise_on_error=False)
+        except Exception as error:
+            return [error] * len(steps)
+        if waiting:
+            answers = self._check_replication(steps, answers)
+        return [
+            await self._load_and_send(step) if isinstance(answer, NoScriptError) else answer
+            for step, answer in zip(steps, answers, strict=True)
+        ]
+
+    def _check_replication(self, steps: Sequence[Step], answers: Sequence[Any]) -> Sequence[Any]:
+        """The answers, with an error for each change that reached too few replicas."""
+        *answers, reached = answers
+        if isinstance(reached, int) and reached >= self._replication.replicas:
+            return answers
+        late = RedisError(f"only {reached} replicas have it")
+        return [
+            late
+            if step.name in REPLICATED_SCRIPTS and not isinstance(answer, Exception)
+            else answer
+            for step, answer in zip(steps, answers, strict=True)
+        ]
+
+    async def _send_one(self, step: Step) -> Any:
+        try:
+            return await self._client.evalsha(step.script.sha, 1, step.base, step.packed)
+        except NoScriptError:
+            return await self._client.eval(step.script.text, 1, step.base, step.packed)
+
+    async def _load_and_send(self, step: Step) -> Any:
+        """The answer or the error."""
+        try:
+            await self._client.script_load(step.script.text)
+            return (await self._send([step]))[0]
+        except Exception as error:
+            return error
+
+
+# -- one Redis ------------------------------------------------------------------------------------
+
 
 T = TypeVar("T")
 

@@ -32,16 +32,16 @@ from bots.actions import Actions, Actor
 from bots.platform import Incoming
 from bots.relay import Relay
 from bots.services import open_relay, open_stores
-from core.alignment.examples import Encoded
+from core.alignment.datasets import Encoded
 from core.alignment.losses import Batch, token_log_probs
 from core.alignment.ppo_training import ON_POLICY, RolloutRequest, generate_replies
 from core.dialogue import Dialogue
 from core.errors import StoreUnavailable
-from core.evaluation.counting import Side, count
-from core.evaluation.counting import Verdict as Judgement
 from core.evaluation.judges import RULES, better
 from core.evaluation.prompts import Prompt
 from core.evaluation.run_record import Record
+from core.evaluation.statistics import Side, count
+from core.evaluation.statistics import Verdict as Judgement
 from core.models.catalogue import CATALOGUE, model_directory
 from core.models.manifest import sha256
 from core.models.weights import load_weights

@@ -89,6 +89,13 @@ class StoreFixture:
     def over(cls, redis: Redis, **options: Any) -> StoreFixture:
         return cls(redis, Store(TestConnection(redis), **options))
 
+    @classmethod
+    async def serving(cls, redis: Redis, **options: Any) -> StoreFixture:
+        """The same, with a core that serves the lane."""
+        stores = cls.over(redis, **options)
+        await stores.queue.announce(LANE, "core", 60)
+        return stores
+
     async def say(
         self, text: str, thread: ThreadKey = THREAD, author: str = "U1", **changes: Any
     ) -> Receipt:

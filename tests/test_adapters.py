@@ -15,11 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from core.errors import ModelError
-from core.models.adapters import check_base, merged, read_adapter
 from core.models.catalogue import CATALOGUE, ModelSpec, find_named, is_downloaded
 from core.models.files import weights_fingerprint
 from core.models.manifest import Manifest, adapters_with, read_manifest
-from core.models.weights import load_weights
+from core.models.weights import check_base, load_weights, merged, read_adapter
 from core.settings import Settings
 from tests import tiny_models
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bots.cli import entry_point
+from bots.cli import commands
 from tests.processes import Ran
 
 PLACE = "slack:T77:C77"
@@ -25,7 +25,7 @@ def admin(
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["henji", "admin", *words])
-        status = entry_point.run()
+        status = commands.run()
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.alignment import Method
-from core.alignment.examples import digest, encode, read_examples
+from core.alignment.datasets import digest, encode, read_examples
 from core.dialogue import Dialogue
 from core.errors import OperatorError
 from core.models.catalogue import CATALOGUE, find_named

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.alignment import losses
-from core.alignment.examples import Encoded
+from core.alignment.datasets import Encoded
 from core.alignment.losses import Batch
 
 CPU = torch.device("cpu")

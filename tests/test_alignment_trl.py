@@ -20,11 +20,10 @@ from transformers import (
 )
 
 from core.alignment import Options, losses
-from core.alignment.examples import Encoded, Example, Item
+from core.alignment.datasets import Encoded, Example, Form, Item, choices
+from core.alignment.datasets import rows as rows_of
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
-from core.alignment.preferences import Form, choices
-from core.alignment.preferences import rows as rows_of
 from core.alignment.reward import RewardHead
 from core.alignment.train import Dpo, Kto, Reference, Sft
 from core.queue_types import Sample, Trace

@@ -32,9 +32,7 @@ BRANCH = replace(THREAD, thread="9.0")
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis)
 
 
 def relay_over(stores: StoreFixture) -> Relay:

@@ -21,8 +21,8 @@ from core.dialogue import Dialogue
 from core.dialogue.dialogue import spec_with_rules
 from core.dialogue.tokenizers.huggingface import HuggingFaceTokenizer
 from core.errors import ModelError
-from core.models.embedded import embedded_gguf, has_embedded, quiet_transformers
 from core.models.files import detect_format
+from core.models.gguf import embedded_gguf, has_embedded, quiet_transformers
 from core.place_rules import NO_RULES, Persona, Rules
 from core.types import Turn
 from tests import dialogues, tiny_models

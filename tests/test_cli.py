@@ -23,7 +23,7 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from bots.cli import commands, entry_point
+from bots.cli import commands
 from core.errors import OperatorError, UsageError, command_for, install_command
 from core.models.manifest import Manifest, digest_of_words
 from tests.processes import Ran, environment_with, finish, henji, in_a_shell, start
@@ -41,7 +41,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["henji", *words])
-        status = entry_point.run()
+        status = commands.run()
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 

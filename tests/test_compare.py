@@ -21,7 +21,7 @@ import aiohttp
 import pytest
 import structlog
 
-from bots.cli import entry_point
+from bots.cli import commands
 from bots.cli.comparison import adapter_details
 from bots.strings.en import ENGLISH
 from core import evaluation
@@ -78,7 +78,7 @@ def compare(
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["henji", "compare", *words])
-        status = entry_point.run()
+        status = commands.run()
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 
@@ -408,7 +408,7 @@ async def test_people_judge_on_a_page_until_ctrl_c_and_go_on_later(folder: Path)
 async def test_a_bot_s_process_does_not_load_the_evaluation() -> None:
     script = """
 import sys
-import bots.cli.entry_point, bots.cli.commands, bots.services, bots.slack.bot, bots.discord.bot
+import bots.cli.commands, bots.cli.commands, bots.services, bots.slack.bot, bots.discord.bot
 print([name for name in sys.modules if name.startswith("core.evaluation")])
 """
     process = await asyncio.create_subprocess_exec(

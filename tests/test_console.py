@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from bots.console import convert
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
-from bots.console.screen import Blocks, progress_line
+from bots.console.terminal import Blocks, progress_line
 from bots.platform import Part, Status
 from bots.processes import LocalCore, Progress
 from bots.strings import say

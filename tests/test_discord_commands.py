@@ -23,6 +23,20 @@ from tests.local_discord.expectations import (
 from tests.local_discord.validation import EPHEMERAL
 from tests.waiting import until
 
+
+async def asks(deployment: DiscordDeployment, channel: str, prompt: str) -> p.Payload:
+    """Alice asks by the command; the message with her answer."""
+    used = await deployment.discord.uses(ALICE, channel, "ask", {"prompt": prompt})
+    return await the_answer(deployment, used, f"echo: {prompt}")
+
+
+async def remembered(deployment: DiscordDeployment, channel: str) -> list[str]:
+    """The texts of Alice's conversation in a channel."""
+    guild = str(deployment.discord.world.guild_of(channel))
+    thread = ThreadKey("discord", guild, channel, f"@{ALICE['id']}")
+    return await deployment.stores.texts(thread)
+
+
 # -- /ask ---------------------------------------------------------------------------------------
 
 
@@ -32,10 +46,7 @@ async def test_a_question_is_stored_deferred_and_answered_in_the_deferred_messag
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     assert (await answered(deployment, used))["type"] == 5
     await the_answer(deployment, used, "echo: hello")
-    thread = ThreadKey(
-        "discord", str(deployment.discord.world.guild_of(general)), general, f"@{ALICE['id']}"
-    )
-    assert await deployment.stores.texts(thread) == ["hello", "echo: hello"]
+    assert await remembered(deployment, general) == ["hello", "echo: hello"]
 
 
 async def test_a_private_question_is_seen_by_its_person_alone(
@@ -55,10 +66,7 @@ async def test_a_private_question_is_not_part_of_the_open_conversation(
         ALICE, general, "ask", {"prompt": "secret", "private": True}
     )
     await the_answer(deployment, used, "echo: secret")
-    thread = ThreadKey(
-        "discord", str(deployment.discord.world.guild_of(general)), general, f"@{ALICE['id']}"
-    )
-    assert await deployment.stores.texts(thread) == []
+    assert await remembered(deployment, general) == []
 
 
 async def test_questions_of_one_person_are_never_answered_together(
@@ -103,9 +111,8 @@ async def test_the_token_is_in_no_log_and_deleted_from_the_store_after_the_reply
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level("DEBUG")
-    deployment.discord.make_trouble(
-        "webhook", retry_after=0.1
-    )  # discord.py logs the address of a 429
+    # discord.py logs the address of a 429
+    deployment.discord.make_trouble("webhook", retry_after=0.1)
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
     await the_answer(deployment, used, "echo: hello")
     assert used.token not in caplog.text + "".join(capsys.readouterr())
@@ -127,9 +134,7 @@ async def test_the_token_is_in_no_log_and_deleted_from_the_store_after_the_reply
 async def test_a_reply_that_outlives_its_token_goes_on_as_an_ordinary_message(
     deployment: DiscordDeployment,
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core(tokens_per_second=40)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=40)
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": words(20)})
     await deployment.discord.until(lambda: deployment.discord.sent("webhook"))
     deployment.discord.world.token_life = 0.0
@@ -141,10 +146,8 @@ async def test_a_reply_that_outlives_its_token_goes_on_as_an_ordinary_message(
 async def test_a_private_reply_that_outlives_its_token_goes_to_the_direct_messages(
     deployment: DiscordDeployment,
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
+    general = await deployment.ready(tokens_per_second=40)
     direct = deployment.discord.add_direct(ALICE)
-    await deployment.start_core(tokens_per_second=40)
-    await deployment.start_bot()
     asked = {"prompt": words(20), "private": True}
     await deployment.discord.uses(ALICE, general, "ask", asked)
     await deployment.discord.until(lambda: deployment.discord.sent("webhook"))
@@ -158,10 +161,8 @@ async def test_a_private_reply_that_outlives_its_token_goes_to_the_direct_messag
 async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_ends(
     deployment: DiscordDeployment,
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
+    general = await deployment.ready(tokens_per_second=40)
     direct = deployment.discord.add_direct(ALICE)
-    await deployment.start_core(tokens_per_second=40)
-    await deployment.start_bot()
     used = await deployment.discord.uses(
         ALICE, general, "ask", {"prompt": words(20), "private": True}, id=p.nearly_over()
     )
@@ -176,9 +177,7 @@ async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_e
 async def test_in_a_user_installation_a_reply_is_cut_before_the_token_ends(
     deployment: DiscordDeployment,
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core(tokens_per_second=40)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=40)
     used = await deployment.discord.uses(
         ALICE,
         general,
@@ -248,8 +247,7 @@ async def test_a_chat_opens_a_thread_where_no_mention_is_needed(
 async def test_a_reset_forgets_the_conversation_at_hand(
     deployment: DiscordDeployment, general: str
 ) -> None:
-    used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
-    await the_answer(deployment, used, "echo: hello")
+    await asks(deployment, general, "hello")
     used = await deployment.discord.uses(ALICE, general, "reset")
     assert await told(deployment, used) == say("reset_done", "en")
 
@@ -273,18 +271,14 @@ async def test_admin_commands_are_refused_to_others_even_if_discord_shows_them(
 async def test_an_admin_resets_a_server_and_its_status_says_so(
     deployment: DiscordDeployment, general: str
 ) -> None:
-    used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
-    await the_answer(deployment, used, "echo: hello")
+    await asks(deployment, general, "hello")
     used = await deployment.discord.uses(ALICE, general, "admin status")
     expected = say("status_line", "en", model="echo", cores=2, waiting=0, threads=1)
     assert await told(deployment, used) == expected
     used = await deployment.discord.uses(ALICE, general, "admin reset server")
     scope = say("scope_space", "en")
     assert await told(deployment, used) == say("reset_scope_done", "en", scope=scope)
-    thread = ThreadKey(
-        "discord", str(deployment.discord.world.guild_of(general)), general, f"@{ALICE['id']}"
-    )
-    assert await deployment.stores.texts(thread) == []
+    assert await remembered(deployment, general) == []
 
 
 # -- the buttons --------------------------------------------------------------------------------
@@ -293,9 +287,7 @@ async def test_an_admin_resets_a_server_and_its_status_says_so(
 async def test_only_the_asker_stops_a_reply(
     deployment: DiscordDeployment,
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core(tokens_per_second=30)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=30)
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": words(100)})
     where = deployment.discord.world.messages
     await answered(deployment, used)
@@ -354,8 +346,7 @@ async def test_a_private_reply_is_regenerated_by_the_token_of_the_press(
 async def test_feedback_is_kept_with_the_reason_that_the_unhappy_are_asked_for(
     deployment: DiscordDeployment, general: str
 ) -> None:
-    used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hi"})
-    message = await the_answer(deployment, used, "echo: hi")
+    message = await asks(deployment, general, "hi")
     await deployment.discord.until(lambda: len(message["components"][0]["components"]) == 3)
     good = await deployment.discord.presses(BOB, message, GOOD, locale="ja")
     assert (await answered(deployment, good))["data"]["content"] == say("feedback_thanks", "ja")
@@ -382,8 +373,7 @@ async def test_the_host_that_is_sent_people_s_words_is_named(
 async def test_a_person_exports_and_deletes_their_messages(
     deployment: DiscordDeployment, general: str
 ) -> None:
-    used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": "hello"})
-    await the_answer(deployment, used, "echo: hello")
+    await asks(deployment, general, "hello")
     shown = await deployment.discord.uses(ALICE, general, "privacy")
     await told(deployment, shown)
     message = deployment.discord.world.messages[general][shown.original]

@@ -19,7 +19,7 @@ from tests.local_discord.deployment import (
     discord_deployment,
     words,
 )
-from tests.store_fixture import LANE, StoreFixture
+from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
 
@@ -147,9 +147,7 @@ PROXIED: p.Payload = {"webhook_id": "466", "application_id": "466"}
 async def test_a_proxied_message_is_answered_once_as_its_persons(
     deployment: DiscordDeployment, first: str
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core(tokens_per_second=20)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=20)
     original = await deployment.discord.says(ALICE, general, f"A: <@bot> {words(9)}")
     if first == "deletion":
         await deployment.discord.deletes(original)
@@ -555,8 +553,7 @@ async def test_where_the_bot_may_not_write_the_person_gets_a_direct_notice(
 
 
 async def test_a_quiet_thread_does_not_hide_those_of_other_buckets(redis: Redis) -> None:
-    stores = StoreFixture.over(redis, buckets=4)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, buckets=4)
     threads = [ThreadKey("discord", str(space), "5", "6") for space in range(8)]
     for thread in threads:
         await stores.say("hello", thread)

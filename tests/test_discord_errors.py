@@ -270,9 +270,7 @@ async def test_a_reply_to_a_message_that_cannot_be_read_comes_without_its_refere
 async def test_a_message_that_accepts_no_more_edits_is_sent_again_at_the_end(
     deployment: DiscordDeployment,
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core(tokens_per_second=100)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=100)
     deployment.discord.make_trouble("edit", times=9, status=400, code=30046)
     said = await deployment.discord.says(ALICE, general, f"<@bot> {words(40)}")
     await deployment.discord.until(lambda: len(deployment.discord.replies(said["id"])) == 2)
@@ -283,9 +281,7 @@ async def test_a_message_that_accepts_no_more_edits_is_sent_again_at_the_end(
 async def test_a_reply_whose_message_somebody_deleted_stops_and_is_not_posted_again(
     deployment: DiscordDeployment,
 ) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core(tokens_per_second=100)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=100)
     deployment.discord.make_trouble("edit", times=9, status=404, code=10008)
     with capture_logs() as logs:
         said = await deployment.discord.says(ALICE, general, f"<@bot> {words(40)}")

@@ -94,9 +94,7 @@ async def test_a_reply_that_has_ended_cannot_be_stopped(
 
 
 async def test_the_stop_command_stops_ones_own_reply(deployment: DiscordDeployment) -> None:
-    general = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core(tokens_per_second=30)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=30)
     used = await deployment.discord.uses(ALICE, general, "ask", {"prompt": words(100)})
     where = deployment.discord.world.messages
     await answered(deployment, used)

@@ -14,9 +14,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bots.discord import setup_checks
-from bots.discord.client import SESSION_EVENTS
+from bots.discord.client import SESSION_EVENTS, ShardPlan
 from bots.discord.platform import DiscordPlatform
-from bots.discord.shards import ShardPlan
 from core.errors import OperatorError, UsageError
 from core.types import ThreadKey
 from storage import keys
@@ -49,6 +48,13 @@ async def the_reply(deployment: DiscordDeployment, channel: str, text: str) -> p
     return found[0]
 
 
+async def asks(deployment: DiscordDeployment, channel: str, text: str) -> str:
+    """Alice mentions the bot and gets her answer in a new thread, whose id this is."""
+    said = await deployment.discord.says(ALICE, channel, f"<@bot> {text}")
+    await the_reply(deployment, said["id"], f"echo: {text}")
+    return str(said["id"])
+
+
 # -- the gateway --------------------------------------------------------------------------------
 
 
@@ -62,26 +68,21 @@ UNREADABLE: list[p.Payload] = [
 
 
 async def test_events_that_discord_py_cannot_parse_are_logged_once_and_passed_over(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    bot = await deployment.start_bot()
     with capture_logs() as logs:
         for more in (*UNREADABLE, *UNREADABLE):
             await deployment.discord.says(ALICE, general, "hi", **more)
-        said = await deployment.discord.says(ALICE, general, "<@bot> hello")
-        await the_reply(deployment, said["id"], "echo: hello")
-    assert not bot.task.done()
+        await asks(deployment, general, "hello")
+    assert not deployment.bots[0].task.done()
     assert deployment.discord.gateway.identified == 1
     warned = [line for line in logs if line["log_level"] == "warning"]
     assert [line["type"] for line in warned] == ["MESSAGE_CREATE"]
 
 
-async def test_no_odd_event_of_any_type_ends_the_session(deployment: DiscordDeployment) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    bot = await deployment.start_bot()
+async def test_no_odd_event_of_any_type_ends_the_session(
+    deployment: DiscordDeployment, general: str
+) -> None:
     known = discord.Client(intents=discord.Intents.none())._connection.parsers
     names = ("id", "guild_id", "channel_id", "user_id", "message_id", "type", "name", "member")
     [session] = deployment.discord.gateway.sessions.values()
@@ -91,9 +92,8 @@ async def test_no_odd_event_of_any_type_ends_the_session(deployment: DiscordDepl
     other = await a_channel(deployment)
     guild = str(deployment.discord.world.guild_of(other))
     await session.dispatch("GUILD_CREATE", deployment.discord.guild(guild))
-    said = await deployment.discord.says(ALICE, other, "<@bot> hello")
-    await the_reply(deployment, said["id"], "echo: hello")
-    assert not bot.task.done()
+    await asks(deployment, other, "hello")
+    assert not deployment.bots[0].task.done()
     assert deployment.discord.gateway.identified == 1
 
 
@@ -116,8 +116,7 @@ async def test_a_message_that_cannot_be_parsed_hides_no_others_in_the_past_or_af
     await the_reply(deployment, thread, "echo: hello")
     key = ThreadKey("discord", guild, general, thread)
     assert (await deployment.stores.texts(key))[:3] == ["before", "after", "hello"]
-    bot.stop.set()
-    await asyncio.wait_for(bot.task, 10)
+    await bot.end()
     keep("dinner?", poll=ENDLESS_POLL)
     await deployment.discord.says(ALICE, thread, "<@bot> more")
     await deployment.start_bot("the next")
@@ -125,28 +124,20 @@ async def test_a_message_that_cannot_be_parsed_hides_no_others_in_the_past_or_af
 
 
 async def test_a_message_of_a_guild_that_is_not_known_is_no_direct_message(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
     strange = p.message(p.snowflake(), "5", ALICE, "hello", guild_id="7")
     await deployment.discord.gateway.dispatch("MESSAGE_CREATE", strange, None, 0)
     edited = {**strange, "content": "bye", "edited_timestamp": p.when(p.snowflake())}
     await deployment.discord.gateway.dispatch("MESSAGE_UPDATE", edited, None, 0)
-    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(deployment, said["id"], "echo: hello")
-    assert {r.path for r in deployment.discord.rest.requests if r.kind == "post"} == {
-        f"/channels/{said['id']}/messages"
-    }
+    thread = await asks(deployment, general, "hello")
+    posts = {r.path for r in deployment.discord.rest.requests if r.kind == "post"}
+    assert posts == {f"/channels/{thread}/messages"}
 
 
 async def test_a_connection_that_fails_in_the_library_is_opened_again(
-    deployment: DiscordDeployment, monkeypatch: pytest.MonkeyPatch
+    deployment: DiscordDeployment, general: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
     failures = [ValueError("a defect")]
 
     async def poll(socket: DiscordWebSocket) -> None:
@@ -158,29 +149,24 @@ async def test_a_connection_that_fails_in_the_library_is_opened_again(
     monkeypatch.setattr(DiscordWebSocket, "poll_event", poll)
     await deployment.discord.says(ALICE, general, "something, for the gateway to be read once more")
     await deployment.discord.until(lambda: deployment.discord.gateway.identified == 2)
-    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(deployment, said["id"], "echo: hello")
+    await asks(deployment, general, "hello")
 
 
 async def test_a_token_that_is_revoked_meanwhile_ends_the_bot_with_a_sentence(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    bot = await deployment.start_bot()
     deployment.discord.rest.token = "another"
     await deployment.discord.says(ALICE, general, "<@bot> hello")
     async with asyncio.timeout(20):
         with pytest.raises(OperatorError) as ended:
-            await bot.task
+            await deployment.bots[0].task
     assert str(ended.value) == setup_checks.WRONG_TOKEN
 
 
 async def test_a_mention_opens_a_thread_and_is_answered_in_it(frames: DiscordDeployment) -> None:
     general = await a_channel(frames)
     await frames.start_bot()
-    said = await frames.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(frames, said["id"], "echo: hello")
+    await asks(frames, general, "hello")
     assert frames.discord.gateway.heartbeats >= 1
     assert frames.discord.faults == []
 
@@ -190,22 +176,18 @@ async def test_a_resumed_session_loses_no_message_and_repeats_none(
 ) -> None:
     general = await a_channel(frames)
     await frames.start_bot()
-    before = await frames.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(frames, before["id"], "echo: one")
+    before = await asks(frames, general, "one")
     await frames.discord.gateway.drop(resumable=True)
-    meanwhile = await frames.discord.says(ALICE, general, "<@bot> two")
-    await the_reply(frames, meanwhile["id"], "echo: two")
+    await asks(frames, general, "two")
     assert (frames.discord.gateway.identified, frames.discord.gateway.resumed) == (1, 1)
-    assert len(frames.discord.replies(before["id"])) == 1
+    assert len(frames.discord.replies(before)) == 1
 
 
 async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(
     deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(deployment)
+    general = await deployment.ready()
     talk = deployment.discord.add_thread(general)
-    await deployment.start_core()
-    await deployment.start_bot()
     await deployment.discord.says(ALICE, talk, "<@bot> first")
     await the_reply(deployment, talk, "echo: first")
     await deployment.discord.gateway.drop(resumable=True)
@@ -223,95 +205,71 @@ async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(
     assert said == ["first", *(text.removeprefix("<@bot> ") for text in texts)]
 
 
-async def test_discord_may_ask_to_reconnect(deployment: DiscordDeployment) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
+async def test_discord_may_ask_to_reconnect(deployment: DiscordDeployment, general: str) -> None:
     await deployment.discord.gateway.ask_to_reconnect()
     await deployment.discord.until(lambda: deployment.discord.gateway.resumed == 1)
-    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(deployment, said["id"], "echo: hello")
+    await asks(deployment, general, "hello")
 
 
 async def test_after_a_session_that_is_lost_its_threads_are_caught_up(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
-    said = await deployment.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(deployment, said["id"], "echo: one")
+    thread = await asks(deployment, general, "one")
     await deployment.discord.gateway.drop(resumable=False)
-    await deployment.discord.says(ALICE, said["id"], "two")
-    await the_reply(deployment, said["id"], "echo: two")
+    await deployment.discord.says(ALICE, thread, "two")
+    await the_reply(deployment, thread, "echo: two")
     assert deployment.discord.gateway.identified == 2
-    assert len(deployment.discord.replies(said["id"])) == 2
+    assert len(deployment.discord.replies(thread)) == 2
 
 
 async def test_a_starting_bot_catches_up_with_the_messages_it_missed(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    bot = await deployment.start_bot()
-    said = await deployment.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(deployment, said["id"], "echo: one")
-    bot.stop.set()
-    await asyncio.wait_for(bot.task, 10)
-    await deployment.discord.says(ALICE, said["id"], "two")
+    thread = await asks(deployment, general, "one")
+    await deployment.bots[0].end()
+    await deployment.discord.says(ALICE, thread, "two")
     await deployment.start_bot("the next")
-    await the_reply(deployment, said["id"], "echo: two")
+    await the_reply(deployment, thread, "echo: two")
 
 
 async def test_missed_messages_are_found_although_a_newer_one_was_stored_first(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
-    said = await deployment.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(deployment, said["id"], "echo: one")
+    thread = await asks(deployment, general, "one")
     await deployment.discord.gateway.drop(resumable=False)
-    await deployment.discord.says(ALICE, said["id"], "two")
+    await deployment.discord.says(ALICE, thread, "two")
     await deployment.discord.until(lambda: deployment.discord.gateway.identified == 2)
-    await deployment.discord.says(ALICE, said["id"], "three")
-    await the_reply(deployment, said["id"], "echo: three")
-    await the_reply(deployment, said["id"], "echo: two")
-    assert len(deployment.discord.replies(said["id"])) == 3
+    await deployment.discord.says(ALICE, thread, "three")
+    await the_reply(deployment, thread, "echo: three")
+    await the_reply(deployment, thread, "echo: two")
+    assert len(deployment.discord.replies(thread)) == 3
 
 
 async def test_a_thread_that_was_reset_is_caught_up_from_its_reset_on(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    bot = await deployment.start_bot()
-    said = await deployment.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(deployment, said["id"], "echo: one")
-    used = await deployment.discord.uses(ALICE, said["id"], "reset")
+    thread = await asks(deployment, general, "one")
+    used = await deployment.discord.uses(ALICE, thread, "reset")
     await deployment.discord.until(lambda: used.answer)
-    bot.stop.set()
-    await asyncio.wait_for(bot.task, 10)
-    await deployment.discord.says(ALICE, said["id"], "two")
+    await deployment.bots[0].end()
+    await deployment.discord.says(ALICE, thread, "two")
     await deployment.start_bot("the next")
-    await the_reply(deployment, said["id"], "echo: two")
-    texts = [reply["content"] for reply in deployment.discord.replies(said["id"])]
+    await the_reply(deployment, thread, "echo: two")
+    texts = [reply["content"] for reply in deployment.discord.replies(thread)]
     assert texts.count("echo: one") == 1
 
 
-async def test_a_lost_session_repeats_no_sentence(deployment: DiscordDeployment) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
-    said = await deployment.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(deployment, said["id"], "echo: one")
-    await deployment.discord.says(ALICE, said["id"], "<@bot>")
-    await deployment.discord.until(lambda: len(deployment.discord.replies(said["id"])) == 2)
+async def test_a_lost_session_repeats_no_sentence(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    thread = await asks(deployment, general, "one")
+    await deployment.discord.says(ALICE, thread, "<@bot>")
+    await deployment.discord.until(lambda: len(deployment.discord.replies(thread)) == 2)
     deployment.discord.world.nonces.clear()  # Discord remembers them for minutes only
     await deployment.discord.gateway.drop(resumable=False)
-    await deployment.discord.says(ALICE, said["id"], "two")
-    await the_reply(deployment, said["id"], "echo: two")
-    assert len(deployment.discord.replies(said["id"])) == 3
+    await deployment.discord.says(ALICE, thread, "two")
+    await the_reply(deployment, thread, "echo: two")
+    assert len(deployment.discord.replies(thread)) == 3
 
 
 @pytest.mark.parametrize("code", [4004, 4010, 4011, 4012, 4013, 4014])
@@ -348,8 +306,7 @@ async def test_each_shard_gets_the_events_of_its_guilds(deployment: DiscordDeplo
     await deployment.start_core()
     await deployment.start_bot(plan=ShardPlan(2, 2, "bot", lease=1.0, identify=0.05))
     for channel in channels:
-        said = await deployment.discord.says(ALICE, channel, "<@bot> hello")
-        await the_reply(deployment, said["id"], "echo: hello")
+        await asks(deployment, channel, "hello")
     shards = {session.shard for session in deployment.discord.gateway.sessions.values()}
     assert shards == {(0, 2), (1, 2)}
 
@@ -361,13 +318,11 @@ async def test_a_second_process_waits_for_the_shard_and_takes_over_when_it_is_fr
     await deployment.start_core()
     first = await deployment.start_bot("first")
     await deployment.start_bot("second", connections=0)
-    said = await deployment.discord.says(ALICE, general, "<@bot> one")
-    await the_reply(deployment, said["id"], "echo: one")
+    await asks(deployment, general, "one")
     assert deployment.discord.gateway.identified == 1
     await first.kill()
     await deployment.discord.until(lambda: deployment.discord.gateway.identified == 2)
-    said = await deployment.discord.says(ALICE, general, "<@bot> two")
-    await the_reply(deployment, said["id"], "echo: two")
+    await asks(deployment, general, "two")
 
 
 SHARD_LEASE = keys.key("lease", 0, "discord shard 0")
@@ -388,8 +343,7 @@ async def test_while_the_lease_cannot_be_renewed_the_connection_stays(
 
     await until(has_long_ended)
     await deployment.stores.redis.delete(SHARD_LEASE)
-    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(deployment, said["id"], "echo: hello")
+    await asks(deployment, general, "hello")
     assert deployment.discord.gateway.identified == 1
 
 
@@ -407,11 +361,8 @@ async def test_a_process_that_lost_the_lease_disconnects(deployment: DiscordDepl
 
 
 async def test_a_long_reply_is_cut_where_discord_ends_a_message(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
     text = "。".join(f"{number}番目の長い文" for number in range(200))[:1950]
     more = await deployment.discord.says(ALICE, general, f"<@bot> {text}")
     await deployment.discord.until(lambda: len(deployment.discord.replies(more["id"])) == 2)
@@ -424,36 +375,27 @@ async def test_a_long_reply_is_cut_where_discord_ends_a_message(
 async def test_edits_keep_to_the_headers_and_the_final_text_arrives(
     deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core(tokens_per_second=200)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=200)
     text = words(100)
-    said = await deployment.discord.says(ALICE, general, f"<@bot> {text}")
-    await the_reply(deployment, said["id"], f"echo: {text}")
+    await asks(deployment, general, text)
     assert deployment.discord.throttled() == []
     assert 1 <= len(deployment.discord.sent("edit")) <= 5
 
 
 async def test_a_429_is_waited_out_and_the_reply_is_complete(deployment: DiscordDeployment) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core(tokens_per_second=200)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=200)
     deployment.discord.make_trouble("edit", retry_after=0.3)
     deployment.discord.make_trouble("post", retry_after=0.3)
-    said = await deployment.discord.says(ALICE, general, f"<@bot> {words(60)}")
-    await the_reply(deployment, said["id"], f"echo: {words(60)}")
+    await asks(deployment, general, words(60))
     assert len(deployment.discord.throttled()) == 2
 
 
 async def test_a_slow_api_gets_only_the_newest_text(
     deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core(tokens_per_second=300)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=300)
     deployment.discord.make_trouble("edit", times=100, seconds=0.4)
-    said = await deployment.discord.says(ALICE, general, f"<@bot> {words(100)}")
-    await the_reply(deployment, said["id"], f"echo: {words(100)}")
+    await asks(deployment, general, words(100))
     texts = [str(request.body["content"]) for request in deployment.discord.sent("edit")]
     assert texts == sorted(texts, key=len)
     assert len(texts) <= 6
@@ -462,9 +404,7 @@ async def test_a_slow_api_gets_only_the_newest_text(
 async def test_a_connection_that_breaks_while_a_reply_streams_does_not_stop_it(
     deployment: DiscordDeployment,
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core(tokens_per_second=150)
-    await deployment.start_bot()
+    general = await deployment.ready(tokens_per_second=150)
     said = await deployment.discord.says(ALICE, general, f"<@bot> {words(60)}")
     await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
     await deployment.discord.gateway.drop()
@@ -506,28 +446,20 @@ async def test_a_message_sent_twice_past_its_nonce_is_deleted_once(
 
 
 async def test_replies_in_a_thread_keep_their_order_where_a_post_fails(
-    deployment: DiscordDeployment,
+    deployment: DiscordDeployment, general: str
 ) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
-    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(deployment, said["id"], "echo: hello")
+    thread = await asks(deployment, general, "hello")
     deployment.discord.make_trouble("post", times=1, status=500)
     for person, text in ((ALICE, "one"), (BOB, "two")):
-        await deployment.discord.says(person, said["id"], f"<@bot> {text}")
-    await deployment.discord.until(lambda: len(deployment.discord.replies(said["id"])) == 3)
-    texts = [message["content"] for message in deployment.discord.replies(said["id"])]
+        await deployment.discord.says(person, thread, f"<@bot> {text}")
+    await deployment.discord.until(lambda: len(deployment.discord.replies(thread)) == 3)
+    texts = [message["content"] for message in deployment.discord.replies(thread)]
     assert texts == ["echo: hello", "echo: one", "echo: two"]
 
 
-async def test_a_server_error_is_tried_again(deployment: DiscordDeployment) -> None:
-    general = await a_channel(deployment)
-    await deployment.start_core()
-    await deployment.start_bot()
+async def test_a_server_error_is_tried_again(deployment: DiscordDeployment, general: str) -> None:
     deployment.discord.make_trouble("post", status=502)
-    said = await deployment.discord.says(ALICE, general, "<@bot> hello")
-    await the_reply(deployment, said["id"], "echo: hello")
+    await asks(deployment, general, "hello")
 
 
 async def test_replies_in_one_channel_share_its_limit(deployment: DiscordDeployment) -> None:

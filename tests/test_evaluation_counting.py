@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.evaluation import statistics
-from core.evaluation.counting import (
+from core.evaluation.statistics import (
     Side,
     Table,
     Verdict,

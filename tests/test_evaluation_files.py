@@ -11,9 +11,9 @@ import pytest
 
 from core.errors import OperatorError, UsageError
 from core.evaluation.comparison import is_named, model_names
-from core.evaluation.counting import Verdict
 from core.evaluation.prompts import Answer, main_language, read_answers, read_prompts
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
+from core.evaluation.statistics import Verdict
 from tests.comparisons import JAPANESE, SETUP, compared, lines, prompt
 from tests.optional import needs_answers, published_answers
 

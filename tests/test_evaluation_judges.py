@@ -16,7 +16,6 @@ from aiohttp import web
 from core.errors import OperatorError
 from core.evaluation import judges
 from core.evaluation.comparison import recount
-from core.evaluation.counting import Table
 from core.evaluation.judges import (
     RULES,
     JudgeServer,
@@ -28,6 +27,7 @@ from core.evaluation.judges import (
 )
 from core.evaluation.prompts import Prompt
 from core.evaluation.run_record import JudgeConfig, Record
+from core.evaluation.statistics import Table
 from tests.comparisons import JAPANESE, compared, prompt
 
 CONFIG = JudgeConfig("server:test", "server", both_orders=True)

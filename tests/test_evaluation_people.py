@@ -13,11 +13,10 @@ import aiohttp
 import pytest
 
 from bots.strings import say
-from core.evaluation.comparison import recount
+from core.evaluation.comparison import Say, recount
 from core.evaluation.people_page import CONFIG, PeoplePage, serving
 from core.evaluation.prompts import Language
 from core.evaluation.run_record import Record
-from core.evaluation.summary import Say
 from tests.chromium import Browser, browsing, needs_chromium
 from tests.comparisons import JAPANESE, compared
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from core.evaluation.comparison import recount
-from core.evaluation.counting import Side, Verdict, Winner
+from core.evaluation.comparison import recount, sentences, table_lines
 from core.evaluation.prompts import Language
 from core.evaluation.report import report
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
-from core.evaluation.summary import sentences, table_lines
+from core.evaluation.statistics import Side, Verdict, Winner
 from tests.chromium import browsing, needs_chromium
 from tests.comparisons import JAPANESE, SETUP, compared
 from tests.test_evaluation_people import FAINT, words

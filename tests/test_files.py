@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 from redis.asyncio import Redis
 
-from bots import downloads, reading
+from bots import downloads
 from bots.attachments import MOST_BYTES, File, file_of
 from bots.platform import Incoming, PlatformRefused
 from bots.relay import Relay
@@ -28,15 +28,14 @@ T = TypeVar("T")
 
 @pytest.fixture
 async def story(redis: Redis) -> Story:
-    stores = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, lease=0.3, delivery_lease=0.4)
     return Story(stores)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PAUSES", (0.01,))
-    monkeypatch.setattr(reading, "SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "PAUSES", (0.01,))
+    monkeypatch.setattr(downloads, "SECONDS", 0.5)
 
 
 @dataclass
@@ -242,8 +241,7 @@ async def test_a_file_that_nobody_asks_about_is_read_too(story: Story) -> None:
 
 
 async def test_a_job_without_its_files_ends_at_its_deadline(redis: Redis) -> None:
-    stores = StoreFixture.over(redis, lease=0.3, delivery_lease=0.4, deadline=0.1)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, lease=0.3, delivery_lease=0.4, deadline=0.1)
     receipt = await stores.say("Summarise", unread=True)
     await asyncio.sleep(0.15)
     await stores.queue.sweep()

@@ -17,9 +17,7 @@ from tests.store_fixture import LANE, THREAD, StoreFixture, before, regenerate
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, lease=0.1, backoff=0.02, max_attempts=2)
 
 
 async def test_no_word_of_a_forgotten_person_is_left(stores: StoreFixture) -> None:
@@ -41,8 +39,7 @@ async def test_no_word_of_a_forgotten_person_is_left(stores: StoreFixture) -> No
 
 async def test_a_person_is_found_in_a_thread_that_others_keep_alive(redis: Redis) -> None:
     """Long after the person's own last message, while the thread goes on."""
-    stores = StoreFixture.over(redis, retention=0.4)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, retention=0.4)
     await stores.say("my secret", author="U1")
     await stores.reply(await stores.claim(), "what a secret")
     for _ in range(4):

@@ -18,14 +18,13 @@ from transformers import PreTrainedModel
 
 from core.alignment import Options, Work
 from core.alignment.align import align
-from core.alignment.examples import Encoded
+from core.alignment.datasets import Encoded
 from core.alignment.losses import Batch, reply_log_probs
 from core.alignment.ppo_training import RolloutRequest, generate_replies
 from core.dialogue import Dialogue
-from core.models.adapters import read_adapter
 from core.models.catalogue import find_named
 from core.models.manifest import read_manifest
-from core.models.weights import load_weights
+from core.models.weights import load_weights, read_adapter
 from core.settings import Settings
 from core.types import Turn
 from tests import tiny_models

@@ -22,7 +22,7 @@ from storage.rules import RedisRules
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
 from tests.local_slack.deployment import SlackDeployment, slack_at_work, slack_deployment
 from tests.simulated_platform import Board
-from tests.store_fixture import LANE, StoreFixture
+from tests.store_fixture import StoreFixture
 from tests.test_quotes import THREAD, relay_over
 from tests.waiting import until
 
@@ -136,8 +136,7 @@ async def reset_another(stores: StoreFixture) -> None:
 async def test_a_linked_message_is_read_unless_it_is_forgotten_or_its_author_not_read(
     redis: Redis, before: Before, is_read: bool
 ) -> None:
-    stores = StoreFixture.over(redis)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis)
     board = Board()
     relay = relay_over(stores, board)
     said = Turn("q1", "user", "U2", "the disk is full", time.time() - 5, "Bob")

@@ -13,7 +13,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.cli import commands, entry_point
+from bots.cli import commands
 from bots.platforms import AllSettings, load
 from bots.slack.settings import SlackSettings
 from core.observe.logs import (
@@ -274,7 +274,7 @@ def test_a_defects_traceback_has_no_secret(
     monkeypatch.setattr(
         commands, "open_all_settings", lambda **_: fail("55-hidden xoxb-11-abcdefgh")
     )
-    assert entry_point.run() == 1
+    assert commands.run() == 1
     seen = capsys.readouterr().err
     assert "this is a defect of henji: ValueError: a key of [secret] [secret]" in seen
     assert "hidden" not in seen

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from bots.cli.commands import henji as henji_command
 from bots.strings import say
 from core.engine.echo import EchoEngine
-from core.queue_types import Reach, StoredTurn
+from core.queue_types import PromptRoom, StoredTurn
 from core.types import Done, Turn
 from core.window import read_now
 from tests import dialogues
@@ -25,7 +25,7 @@ from tests.local_slack.deployment import slack_deployment
 from tests.store_fixture import LANE, THREAD, StoreFixture, at_work, ends
 
 BOT = "<@U0HENJI>"
-REACH = Reach(room=100, low=70, fingerprint="me")
+REACH = PromptRoom(room=100, low=70, fingerprint="me")
 
 
 def stored(tokens: int | None, role: Any = "user", whose: str = "me") -> StoredTurn:
@@ -56,7 +56,7 @@ def test_a_count_of_another_tokenizer_and_a_thread_of_an_earlier_version_say_not
 
 def test_a_format_that_begins_with_a_person_skips_a_reply() -> None:
     turns = [stored(90), stored(30, "assistant"), stored(30), stored(1)]
-    first = Reach(100, 70, "me", user_first=True)
+    first = PromptRoom(100, 70, "me", user_first=True)
     assert read_now(turns, first) == [False, False, True, True]
 
 
@@ -70,7 +70,7 @@ def test_the_marks_are_what_the_next_prompt_reads(kind: str) -> None:
         dialogue = dialogues.load(kind, context_length=320, max_new_tokens=60)
         asked = turns[:number]
         kept = [StoredTurn(turn, dialogue.count(turn), dialogue.fingerprint) for turn in asked]
-        read = read_now(kept, dialogue.reach(0.7))
+        read = read_now(kept, dialogue.prompt_room(0.7))
         dropped = dialogue.prompt(asked, low_water=0.7).dropped
         assert read == [at >= dropped for at in range(number)]
 

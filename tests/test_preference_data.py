@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from core.alignment.examples import read_examples
-from core.alignment.preferences import Form, Row, choices, is_held_out, rows, verdict_of
+from core.alignment.datasets import Form, Row, choices, is_held_out, read_examples, rows, verdict_of
 from core.evaluation.comparison import recount
 from core.evaluation.run_record import Record
 from core.models.manifest import Manifest

@@ -22,9 +22,7 @@ from tests.store_fixture import (
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, lease=0.1, backoff=0.02, max_attempts=2)
 
 
 async def test_a_message_is_queued_answered_and_remembered(stores: StoreFixture) -> None:
@@ -384,8 +382,7 @@ async def test_a_window_read_again_loads_only_changes(stores: StoreFixture) -> N
 
 
 async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> None:
-    stores = StoreFixture.over(redis, deadline=0.001)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, deadline=0.001)
     receipt = await stores.say("hello")
     await stores.queue.wait("nobody", 0.01)
     await stores.queue.sweep()
@@ -395,8 +392,7 @@ async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> Non
 
 async def test_a_job_past_its_deadline_is_not_claimed_though_nobody_swept(redis: Redis) -> None:
     """As when Redis was away over the week-end."""
-    stores = StoreFixture.over(redis, deadline=0.001)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, deadline=0.001)
     late = await stores.say("Friday's question")
     await stores.queue.wait("nobody", 0.01)
     assert await stores.nothing_to_do()
@@ -426,8 +422,7 @@ async def test_messages_from_before_a_reset_are_not_seeded(stores: StoreFixture)
 
 async def test_messages_older_than_the_retention_time_are_not_seeded(redis: Redis) -> None:
     """As when the retention of a thread is over, and somebody calls the bot in it again."""
-    stores = StoreFixture.over(redis, retention=3600.0)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, retention=3600.0)
     await stores.say("and you?", backfill_wait=5.0, id="m5", at=time.time())
     past = [before("m1", "long ago", ago=3601.0), before("m2", "of late", ago=3000.0)]
     await stores.queue.seed(THREAD, past)

@@ -14,9 +14,7 @@ from tests.store_fixture import LANE, THREAD, StoreFixture
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, lease=0.1, backoff=0.02, max_attempts=2)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, lease=0.1, backoff=0.02, max_attempts=2)
 
 
 @pytest.mark.parametrize("flood_in", ["space", "channel", "person"])

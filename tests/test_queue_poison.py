@@ -28,9 +28,7 @@ SPACE = Place("slack", "T1")
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, lease=0.1, backoff=60.0, max_attempts=2)
 
 
 async def test_a_delivery_that_cannot_be_read_stops_no_other(stores: StoreFixture) -> None:

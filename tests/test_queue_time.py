@@ -29,9 +29,7 @@ CHANNEL = Place("slack", "T1", "C1")
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, lease=0.1, backoff=60.0, max_attempts=2)
 
 
 # -- time ---------------------------------------------------------------------------------------
@@ -103,8 +101,7 @@ async def test_a_seed_after_a_reset_restores_nothing(stores: StoreFixture) -> No
 async def test_after_a_weekend_without_redis_running_jobs_end_with_a_sentence(
     redis: Redis,
 ) -> None:
-    stores = StoreFixture.over(redis, deadline=0.001)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, deadline=0.001)
     receipt = await stores.say("Friday's question")
     await stores.redis.hset(keys.key("job", 0, job_of(receipt)), "deadline", "9999999999999")
     await stores.claim()
@@ -183,8 +180,7 @@ async def test_a_thread_that_expired_while_it_was_answered_leaves_no_key_behind(
 
 async def test_a_thread_that_goes_on_keeps_the_records_of_its_first_messages(redis: Redis) -> None:
     """So that their edits and deletions are followed, and their reply can be written anew."""
-    stores = StoreFixture.over(redis, retention=0.5)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, retention=0.5)
     receipt = await stores.say("hello", id="first")
     await stores.reply(await stores.claim(), "hi")
     assert await stores.deliveries.close(await stores.delivery(receipt.job), ["posted"])

@@ -26,9 +26,7 @@ COUNTED = Permit(quota=QUOTA)
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, max_attempts=2, backoff=0.0)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, max_attempts=2, backoff=0.0)
 
 
 async def used(stores: StoreFixture, kind: str, who: str = "person slack:T1:U1") -> int:
@@ -130,8 +128,7 @@ async def test_a_person_has_one_quota_over_all_their_spaces(stores: StoreFixture
 
 
 async def test_the_quota_over_all_spaces_counts_in_every_bucket(redis: Redis) -> None:
-    stores = StoreFixture.over(redis, buckets=4)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, buckets=4)
     permit = Permit(quota=Quota(all_messages=3))
     threads = [ThreadKey("slack", f"T{number}", "C1", "1.0") for number in range(8)]
     assert len({stores.store.bucket(thread) for thread in threads}) > 1
@@ -236,8 +233,7 @@ async def test_in_direct_messages_the_strictest_quota_of_a_persons_spaces_holds(
 
 
 async def test_what_is_left_is_read_from_the_counts_of_the_quotas(redis: Redis) -> None:
-    stores = StoreFixture.over(redis, buckets=4)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, buckets=4)
     elsewhere = next(
         thread
         for thread in (ThreadKey("slack", f"T{number}", "C1", "1.0") for number in range(2, 99))

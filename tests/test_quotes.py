@@ -25,9 +25,7 @@ SAID = Turn("q1", "user", "U2", "I restarted it", 5.0, "Bob", quoted=True)
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis)
 
 
 def relay_over(stores: StoreFixture, board: Board | None = None) -> Relay:

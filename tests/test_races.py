@@ -30,9 +30,7 @@ SPACE = Place("slack", "T1")
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, lease=0.1, backoff=60.0, max_attempts=2)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, lease=0.1, backoff=60.0, max_attempts=2)
 
 
 # -- commit -------------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
 from core.types import Done, Started
 from storage.connect import Connection, connect
-from storage.lua import Replication
 from storage.shared import RedisLeases
-from storage.store import Store
+from storage.store import Replication, Store
 from tests.processes import henji
 from tests.servers import follows, free_port, full_disk, running
 from tests.store_fixture import LANE, THREAD, StoreFixture, at_work, ends, shows

@@ -367,8 +367,7 @@ async def _is_under_way(deployment: SlackDeployment, thread: ThreadKey) -> bool:
 
 
 async def test_a_summary_whose_process_died_is_removed_by_the_next(redis: Redis) -> None:
-    stores = StoreFixture.over(redis, delivery_lease=0.1)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, delivery_lease=0.1)
     turn = Turn("1", "user", "U2", "somebody's words", 1.0)
     job = Submission(thread_of(THREAD, "catchup-U2"), turn, addressed=True, lane=LANE)
     assert (await stores.queue.submit(job, "dead")).outcome == "queued"

@@ -95,9 +95,7 @@ def test_a_cut_turn_keeps_its_shape(
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
-    stores = StoreFixture.over(redis, lease=0.5)
-    await stores.queue.announce(LANE, "core", 60)
-    return stores
+    return await StoreFixture.serving(redis, lease=0.5)
 
 
 async def refused(stores: StoreFixture, text: str = LONG) -> tuple[str, Relay, Actions]:

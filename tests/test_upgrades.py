@@ -162,8 +162,7 @@ async def _rewritten(redis: Redis) -> bool:
 
 
 async def test_usage_without_new_fields_is_read(redis: Redis) -> None:
-    stores = StoreFixture.over(redis)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis)
     await stores.say("hello")
     claim = await stores.claim()
     done = Done("hi", "stop", Usage(1, 1))

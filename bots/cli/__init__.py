@@ -1,5 +1,5 @@
 """The `henji` command and its larger parts."""
 
-from bots.cli.entry_point import main
+from bots.cli.commands import main
 
 __all__ = ["main"]

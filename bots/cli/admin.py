@@ -29,7 +29,7 @@ from bots.cli.status import status
 from bots.duels import kept_of
 from bots.one_off_jobs import OneOffJobs
 from bots.services import Stores, open_stores, process_name
-from core.alignment.preferences import Form, data_set
+from core.alignment.datasets import Form, data_set
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
 from core.observe.logs import printable
@@ -92,7 +92,7 @@ def show(thread: str, as_json: bool) -> None:
         if not turns:
             raise OperatorError(f"nothing is remembered of {key}")
         await stores.audit.append(_place_of(key), operator_name(), "read", str(key))
-        read = read_now(turns, await stores.history.reach(key))
+        read = read_now(turns, await stores.history.prompt_room(key))
         for stored, is_read in zip(turns, read, strict=True):
             _print_turn(key, stored, as_json, read=is_read)
 

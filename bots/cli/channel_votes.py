@@ -11,9 +11,9 @@ from pathlib import Path
 from bots.cli.comparison import show
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, UsageError
-from core.evaluation.counting import Side, Verdict, Winner
 from core.evaluation.prompts import Answer, Prompt, Source
 from core.evaluation.run_record import JudgeConfig, Record, Setup, StoredVerdict
+from core.evaluation.statistics import Side, Verdict, Winner
 from core.queue_types import Place, StoredDuel
 from core.settings import Settings
 from core.types import Turn

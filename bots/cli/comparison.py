@@ -21,8 +21,7 @@ from bots.processes import SIGNALS, stop_on_signals
 from bots.services import load_model
 from core.errors import OperatorError, TurnTooLong, UsageError, writing
 from core.evaluation import people_page
-from core.evaluation.comparison import recount
-from core.evaluation.counting import Side
+from core.evaluation.comparison import Say, recount, table_lines
 from core.evaluation.judges import (
     PROMPTS,
     RULES,
@@ -43,7 +42,7 @@ from core.evaluation.prompts import (
 )
 from core.evaluation.report import REPORT, report
 from core.evaluation.run_record import JudgeConfig, Record, Setup
-from core.evaluation.summary import Say, table_lines
+from core.evaluation.statistics import Side
 from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
 from core.models.files import PULL_RECORD, read_json, weights_fingerprint
 from core.models.manifest import ADAPTER_WEIGHTS, digest_of_words, read_manifest

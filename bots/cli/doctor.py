@@ -23,7 +23,7 @@ from core.engine import open_remote_engine
 from core.errors import OperatorError, install_command
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
-from core.models.embedded import embedded_gguf
+from core.models.gguf import embedded_gguf
 from core.ports import Deliveries, History, JobQueue, Secrets
 from core.queue_types import OPENED, Delivery, Submission
 from core.settings import Settings

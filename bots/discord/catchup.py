@@ -1,7 +1,8 @@
 """Reads the bot's threads for missed messages, after a session that could not be resumed.
 
 Messages that were stored before are recognised by their ids, so reading too much does no harm.
-Edits and deletions made meanwhile are not found.
+Edits and deletions made meanwhile are not found. The command `/catchup` is another thing: a
+summary, by `bots/summaries.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Slack redelivers an event for about six minutes. After a longer gap the bot reads the newest threads
 that it takes part in, and handles what it finds there as if the events came now. A mention in a
-thread that is new to the bot is found only by Slack's redelivery.
+thread that is new to the bot is found only by Slack's redelivery. The command `/henji catchup` is
+another thing: a summary, by `bots/summaries.py`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.alignment import Options, Work
-from core.alignment.examples import Item, encode, read_examples
+from core.alignment.datasets import Item, encode, read_examples
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch, PpoSettings
 from core.alignment.ppo_training import REWARD, Policy, ValueHead
@@ -19,11 +19,10 @@ from core.alignment.run import Run, in_one_sentence, prepare
 from core.alignment.train import Numbers, evaluate, fit, objective_for, split
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
-from core.models.adapters import check_base, read_adapter
 from core.models.catalogue import ModelSpec, find_named, model_directory
 from core.models.files import read_config, weights_fingerprint
 from core.models.manifest import Manifest, read_manifest
-from core.models.weights import choose_device, load_weights
+from core.models.weights import check_base, choose_device, load_weights, read_adapter
 from core.settings import Settings
 
 Tell = Callable[[str], None]

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from core.errors import ModelError
-from core.models.adapters import Adapter, merged, read_halves
 from core.models.manifest import ADAPTER_WEIGHTS
+from core.models.weights import Adapter, merged, read_halves
 
 _TRAINED, _START = "trained", "start"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.alignment.examples import Encoded
+from core.alignment.datasets import Encoded
 
 PADDING = 0
 """Any id: it pads a sequence at the end, which causal attention never reads."""

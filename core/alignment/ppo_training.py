@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from core.alignment import Options, losses
-from core.alignment.examples import Encoded, Item
+from core.alignment.datasets import Encoded, Item
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch, PpoSettings
 from core.alignment.reward import RewardHead

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.alignment.examples import Encoded
+from core.alignment.datasets import Encoded
 from core.alignment.losses import Batch
 from core.dialogue import Dialogue
 from core.errors import ModelError, in_brief

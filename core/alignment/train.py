@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.alignment import Options, losses
-from core.alignment.examples import Encoded, Item
+from core.alignment.datasets import Encoded, Item
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
 from core.alignment.reward import RewardHead

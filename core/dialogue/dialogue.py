@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -24,9 +24,10 @@ from core.dialogue.tokenizers.base import Tokenizer
 from core.errors import ModelError, TurnTooLong
 from core.models.catalogue import ModelSpec
 from core.place_rules import NO_RULES, Rules
-from core.queue_types import Reach
+from core.queue_types import PromptRoom
 from core.types import Bounded, Role, Turn
-from core.window import oldest_that_fits
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +210,11 @@ class Dialogue:
         """The tokens of a turn between two others, however long it is."""
         return len(self._encoder.whole(self._format.following(self._message([turn]))))
 
-    def reach(self, low_water: float) -> Reach:
-        """The amount of a conversation that fits into a prompt."""
+    def prompt_room(self, low_water: float) -> PromptRoom:
+        """The room for turns in a prompt."""
         room = self.spec.prompt_budget - self._empty
         low, first = self._low_budget(low_water, ""), self._format.user_first
-        return Reach(room, low, self.fingerprint, first)
+        return PromptRoom(room, low, self.fingerprint, first)
 
     def fits(self, turn: Turn, low_water: float) -> bool:
         """Whether a turn takes no more than `low_water` of the budget, or half of the room."""
@@ -342,6 +343,16 @@ class Dialogue:
             return len(self._encoder.whole(message.thought + message.text))
 
 
+def oldest_that_fits(counts: Iterable[int | None], number: int, room: int) -> int:
+    """The index of the oldest turn that certainly fits into `room` tokens with all later turns; at
+    least the newest. `counts`: from the newest turn on; None: unknown."""
+    for at, count in zip(reversed(range(number)), counts, strict=True):
+        room -= count or 0
+        if room < 0 or count is None:
+            return min(at + 1, number - 1)
+    return 0
+
+
 LONGEST_THOUGHT = 4096
 """The default, in tokens, if the context is long enough."""
 
@@ -361,8 +372,6 @@ SHORT_TURN = Turn("", "user", "", "こんにちは、お元気ですか?" * 4, 0
 """A turn that must fit beside a place's system prompt."""
 
 _Key: TypeAlias = tuple[ModelSpec, str | None]
-
-log = structlog.get_logger()
 
 
 class PlaceDialogues:

@@ -21,9 +21,9 @@ import aiohttp
 
 from core.dialogue.loop_detection import first_round_end
 from core.errors import OperatorError, in_brief
-from core.evaluation.counting import Side, Verdict, Winner
 from core.evaluation.prompts import Answer, Language, Prompt
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
+from core.evaluation.statistics import Side, Verdict, Winner
 
 Choice: TypeAlias = Literal["first", "second", "tie", "unreadable"]
 

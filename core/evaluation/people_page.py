@@ -19,13 +19,12 @@ from typing import TypeAlias
 from aiohttp import web
 
 from core.errors import OperatorError
-from core.evaluation.comparison import find_named
-from core.evaluation.counting import Side, Verdict, Winner
+from core.evaluation.comparison import Say, find_named
 from core.evaluation.judges import answered, other
 from core.evaluation.prompts import Answer, Language, Prompt, main_language
 from core.evaluation.report import asset
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
-from core.evaluation.summary import Say
+from core.evaluation.statistics import Side, Verdict, Winner
 
 CONFIG = JudgeConfig("people", "people", both_orders=False)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from core.dialogue import Dialogue
 from core.engine_types import GenerationRequest
 from core.errors import TurnTooLong, UsageError
-from core.evaluation.counting import Side
+from core.evaluation.statistics import Side
 from core.ports import Engine
 from core.types import FinishReason, Job, Turn, read_messages
 

@@ -8,20 +8,21 @@ from html import escape
 from importlib.resources import files
 from typing import TypeAlias
 
-from core.evaluation.comparison import Comparison, Judged, is_looping
-from core.evaluation.counting import SCORE, Pair, PairResult, Side, Winner, pair_up
-from core.evaluation.prompts import Answer, Language, Prompt
-from core.evaluation.run_record import StoredVerdict
-from core.evaluation.statistics import Estimate
-from core.evaluation.summary import (
+from core.evaluation.comparison import (
+    Comparison,
+    Judged,
     Say,
     estimate,
     figure_rows,
+    is_looping,
     judged_by,
     judged_rows,
     repeat_rows,
     sentences,
 )
+from core.evaluation.prompts import Answer, Language, Prompt
+from core.evaluation.run_record import StoredVerdict
+from core.evaluation.statistics import SCORE, Estimate, Pair, PairResult, Side, Winner, pair_up
 
 REPORT = "report.html"
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from core.errors import OperatorError, UsageError, writing
-from core.evaluation.counting import Side, Verdict
 from core.evaluation.prompts import Answer, Prompt, Source
+from core.evaluation.statistics import Side, Verdict
 from core.types import read_messages
 
 VERSION = 1

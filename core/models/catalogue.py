@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from core.errors import ModelError, UsageError
 from core.models import files
-from core.models.embedded import (
+from core.models.gguf import (
     convert_embedded,
     convert_gguf,
     gguf_directory,

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from bots.access import Access
 from bots.discord import bot, setup_checks
+from bots.discord.client import ShardPlan
 from bots.discord.context import Behaviour
-from bots.discord.shards import ShardPlan
 from bots.relay import RelaySettings
 from core.access_policy import Policy
 from core.dialogue import Dialogue
@@ -112,6 +112,13 @@ class DiscordDeployment:
             await started.task
         return started
 
+    async def ready(self, tokens_per_second: float = 0.0) -> str:
+        """A channel of a guild that the bot is in, connected and with a core."""
+        channel = self.discord.add_channel(self.discord.add_guild())
+        await self.start_core(tokens_per_second)
+        await self.start_bot()
+        return channel
+
     async def nothing_owed(self) -> bool:
         """Whether no reply is under way."""
         load = await self.stores.queue.load(LANE)
@@ -132,6 +139,11 @@ class Bot:
 
     task: asyncio.Task[None]
     stop: asyncio.Event
+
+    async def end(self) -> None:
+        """Stop it, and return when it has ended."""
+        self.stop.set()
+        await asyncio.wait_for(self.task, 10)
 
     async def kill(self) -> None:
         """End it as a crash would: its leases last until they expire."""

@@ -21,7 +21,4 @@ async def deployment(redis: Redis) -> AsyncIterator[DiscordDeployment]:
 @pytest.fixture
 async def general(deployment: DiscordDeployment) -> str:
     """A channel of a guild that the bot is in, connected and with a core."""
-    channel = deployment.discord.add_channel(deployment.discord.add_guild())
-    await deployment.start_core()
-    await deployment.start_bot()
-    return channel
+    return await deployment.ready()

@@ -26,7 +26,7 @@ from pathlib import Path
 from queue import Queue
 from random import Random
 
-from storage.lua import read_scripts
+from storage.store import read_scripts
 from tests.mutants import reach
 from tests.mutants.make import PLACES, Mutant, mutants_of
 from tests.mutants.reach import ROOT, Reach

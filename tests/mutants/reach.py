@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from storage.lua import Scripts
+from storage.store import Scripts
 from tests.mutants.make import PLACES
 
 ROOT = Path(__file__).parents[2]

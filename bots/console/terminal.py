@@ -1,19 +1,24 @@
-"""What is shown in a terminal: replies on standard output, notices on standard error."""
+"""The terminal: replies on standard output, notices on standard error, typed lines and Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import sys
 import termios
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from bots.cli.common import read_input
 from bots.processes import Progress
+from core.errors import UsageError
 from core.observe.logs import printable
 
 if TYPE_CHECKING:
@@ -221,3 +226,84 @@ def without_echo() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+# -- lines --------------------------------------------------------------------------------------
+
+
+class Interrupt(Exception):
+    """Ctrl-C. `typed`: the line that it cleared."""
+
+    def __init__(self, typed: str = "") -> None:
+        super().__init__()
+        self.typed = typed
+
+
+class Lines(Protocol):
+    """A source of lines. EOFError at the end, Interrupt at Ctrl-C."""
+
+    async def next(self) -> str: ...
+
+
+def open_lines() -> Lines:
+    """The lines of standard input."""
+    if sys.stdin.isatty() and sys.stdout.isatty() and find_spec("prompt_toolkit"):
+        return TypedLines("> ")
+    return PipedLines()
+
+
+class TypedLines:
+    """Lines of a person at a terminal, with editing and history."""
+
+    def __init__(self, prompt: str) -> None:
+        from prompt_toolkit import PromptSession
+
+        self._session: PromptSession[str] = PromptSession(prompt, interrupt_exception=Interrupt)
+
+    async def next(self) -> str:
+        from prompt_toolkit.patch_stdout import patch_stdout
+
+        try:
+            with patch_stdout():  # warnings go above the line that is being typed
+                return await self._session.prompt_async(handle_sigint=False)
+        except Interrupt:
+            raise Interrupt(typed=self._session.default_buffer.text) from None
+
+
+class PipedLines:
+    """Lines of a pipe or a file, read one at a time by a daemon thread."""
+
+    def __init__(self) -> None:
+        self._line: asyncio.Future[str] | None = None
+
+    async def next(self) -> str:
+        if self._line is None:
+            self._line = asyncio.get_running_loop().create_future()
+            threading.Thread(target=self._read, args=(self._line,), daemon=True).start()
+        line = await asyncio.shield(self._line)  # Ctrl-C must not lose the line being read
+        self._line = None
+        if not line:
+            raise EOFError
+        return line
+
+    @staticmethod
+    def _read(into: asyncio.Future[str]) -> None:
+        settle: Callable[[], None]
+        try:
+            settle = partial(into.set_result, read_input(sys.stdin.readline))
+        except UsageError as error:
+            settle = partial(into.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            into.get_loop().call_soon_threadsafe(settle)
+
+
+@asynccontextmanager
+async def interrupts() -> AsyncIterator[asyncio.Queue[None]]:
+    """A queue that gets an item at each Ctrl-C."""
+    queue: asyncio.Queue[None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, queue.put_nowait, None)
+    try:
+        yield queue
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
