@@ -77,6 +77,14 @@ class Story:
         turn = self.board.say(THREAD, id_ or f"m{self.number}", "U1", text)
         return job_of(await relay.submit(Incoming(THREAD, turn, addressed=True)))
 
+    async def begin(self, relay: Relay) -> Claim:
+        """The message "hello", and its reply, which shows "hi" so far."""
+        await self.say(relay, "hello")
+        claim = await self.stores.claim()
+        await self.stores.queue.publish(claim, Delta(0, "hi"))
+        await until(lambda: _shown(self, ["hi"]))
+        return claim
+
     async def answer(self, text: str) -> Claim:
         claim = await self.stores.claim()
         await self.stores.reply(claim, text)
@@ -148,8 +156,7 @@ class Trouble:
 async def story(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Story:
     monkeypatch.setattr(delivery, "RETRY_SECONDS", (0.01, 0.01))
     monkeypatch.setattr(deliveries, "LOOK_AGAIN", 0.2)  # for relays that do not listen
-    stores = StoreFixture.over(redis, delivery_lease=LEASE)
-    await stores.queue.announce(LANE, "core", 60)
+    stores = await StoreFixture.serving(redis, delivery_lease=LEASE)
     return Story(stores)
 
 
@@ -159,10 +166,7 @@ async def story(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Story:
 async def test_a_reply_is_posted_once_and_edited_as_it_grows(story: Story) -> None:
     wire = Trouble({})
     async with story.running(wire=wire) as relay:
-        await story.say(relay, "hello")
-        claim = await story.stores.claim()
-        await story.stores.queue.publish(claim, Delta(0, "hi"))
-        await until(lambda: _shown(story, ["hi"]))
+        claim = await story.begin(relay)
         await story.stores.queue.publish(claim, Delta(2, " there"))
         await until(lambda: _shown(story, ["hi there"]))
         await story.stores.reply(claim, "hi there!")
@@ -395,10 +399,7 @@ async def test_a_message_that_cannot_be_edited_is_posted_again_once(story: Story
     story.board.nonce = False
     wire = Trouble({"edit": ["may not be edited"]})
     async with story.running(wire=wire) as relay:
-        await story.say(relay, "hello")
-        claim = await story.stores.claim()
-        await story.stores.queue.publish(claim, Delta(0, "hi"))
-        await until(lambda: _shown(story, ["hi"]))
+        claim = await story.begin(relay)
         await story.stores.reply(claim, "hi there")
         await story.shows("hi there")
     assert wire.called.count("post") == 2
@@ -469,10 +470,7 @@ async def test_an_old_message_that_may_not_be_removed_stays(story: Story) -> Non
     story.board.nonce = False
     wire = Trouble({"edit": ["may not be edited"], "remove": ["is refused"]})
     async with story.running(wire=wire) as relay:
-        await story.say(relay, "hello")
-        claim = await story.stores.claim()
-        await story.stores.queue.publish(claim, Delta(0, "hi"))
-        await until(lambda: _shown(story, ["hi"]))
+        claim = await story.begin(relay)
         await story.stores.reply(claim, "hi there")
         await story.shows("hi", "hi there")
 
@@ -480,10 +478,7 @@ async def test_an_old_message_that_may_not_be_removed_stays(story: Story) -> Non
 async def test_a_reply_whose_message_was_deleted_stops_and_is_forgotten(story: Story) -> None:
     wire = Trouble({"edit": ["is deleted"]})
     async with story.running(wire=wire) as relay:
-        await story.say(relay, "hello")
-        claim = await story.stores.claim()
-        await story.stores.queue.publish(claim, Delta(0, "hi"))
-        await until(lambda: _shown(story, ["hi"]))
+        claim = await story.begin(relay)
         await story.stores.queue.publish(claim, Delta(2, " there"))
         await until(lambda: _settled(story))
     assert wire.called.count("post") == 1
@@ -495,10 +490,7 @@ async def test_a_reply_whose_message_was_deleted_stops_and_is_forgotten(story: S
 
 async def test_another_process_edits_the_same_message(story: Story) -> None:
     async with story.running("one") as relay:
-        await story.say(relay, "hello")
-        claim = await story.stores.claim()
-        await story.stores.queue.publish(claim, Delta(0, "hi"))
-        await until(lambda: _shown(story, ["hi"]))
+        claim = await story.begin(relay)
     async with story.running("two"):
         await story.stores.reply(claim, "hi there")
         await story.shows("hi there")

@@ -167,8 +167,7 @@ async def test_a_reply_deleted_by_somebody_stops_and_is_not_posted_again(
         reply.deleted = True  # its event is lost
         await slack.until(lambda: "message_not_found" in errors(deployment, "chat.update"))
         await deployment.at_rest()
-        ts = await slack.say("C1", "U1", f"{BOT} hi")
-        await deployment.answered("C1", ts, "echo: hi")
+        ts = await deployment.asks("hi")
         assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
 
 
@@ -223,8 +222,7 @@ async def test_a_person_with_a_direct_channel_gets_a_direct_notice(
 
 async def test_a_temporary_error_is_retried(deployment: SlackDeployment) -> None:
     deployment.slack.refuse("chat.postMessage", "internal_error", times=1)
-    ts = await deployment.slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
 
 
 # -- where streams are refused ---------------------------------------------------------------
@@ -479,8 +477,7 @@ async def _with_missed_messages(deployment: SlackDeployment, missed: int) -> str
     slack.distribute()
     await deployment.core()
     await deployment.adapter()
-    root = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", root, "echo: hi")
+    root = await deployment.asks("hi")
     await deployment.stop("adapter")
     slack.delivery.deaf = True
     for n in range(missed):

@@ -62,8 +62,7 @@ async def install(deployment: SlackDeployment, code: str) -> int:
 async def test_a_workspace_that_installs_the_app_is_answered(deployment: SlackDeployment) -> None:
     slack = deployment.slack
     assert await install(deployment, slack.bot_token) == 200
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
 
 
 async def test_an_expiring_token_is_rotated_before_use(deployment: SlackDeployment) -> None:
@@ -71,8 +70,7 @@ async def test_an_expiring_token_is_rotated_before_use(deployment: SlackDeployme
     app = slack.workspace.installations[slack.bot_token]
     app.refresh_token, app.expires_at = "xoxe-1", time.time() + 600
     assert await install(deployment, slack.bot_token) == 200
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
     assert app.token.startswith("xoxe.xoxb-")
     assert list(slack.workspace.installations) == [app.token]
 
@@ -125,8 +123,7 @@ async def test_a_shared_channel_is_answered_whichever_workspace_its_events_name(
     slack = deployment.slack
     assert await install(deployment, slack.bot_token) == 200
     slack.named_team = "T0OTHER"
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
 
 
 async def test_a_revoked_user_token_uninstalls_nothing(deployment: SlackDeployment) -> None:
@@ -134,8 +131,7 @@ async def test_a_revoked_user_token_uninstalls_nothing(deployment: SlackDeployme
     assert await install(deployment, slack.bot_token) == 200
     revoked = slack.event({"type": "tokens_revoked", "tokens": {"oauth": ["U1"], "bot": []}})
     await revoked.done.wait()
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
     slack.event({"type": "tokens_revoked", "tokens": {"oauth": [], "bot": [slack.bot_user]}})
     installations = Installations(deployment.stores().secrets)
 
@@ -461,8 +457,7 @@ async def test_a_late_word_of_an_uninstallation_leaves_the_next_installation(
     assert await install(deployment, slack.bot_token) == 200
     late = slack.event({"type": "app_uninstalled"}, event_time=int(time.time()) - 60)
     await late.done.wait()
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
 
 
 async def test_an_installation_in_use_does_not_expire(
@@ -473,6 +468,5 @@ async def test_an_installation_in_use_does_not_expire(
     names = [f"henji:{{0}}:vault:{name}" for name in (f"slack:{slack.workspace.team}", TEAMS)]
     for name in names:
         await redis.expire(name, 1000)
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
     assert all([await redis.ttl(name) > 1000 for name in names])

@@ -38,8 +38,7 @@ async def test_duplicates_and_lost_acknowledgements_are_one_reply(
     slack.delivery.acknowledge_seconds = 0.3
     slack.delivery.faults.duplicate = 2
     slack.delivery.faults.lose_acknowledgements = 3
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    ts = await deployment.asks("hi")
     await deployment.settled()
     assert len(slack.replies("C1", ts)) == 1
     assert max(e.attempts for e in slack.delivery.envelopes) > 1
@@ -74,8 +73,7 @@ async def test_only_stored_events_are_acknowledged(deployment: SlackDeployment) 
 
 async def test_a_lost_connection_loses_no_message(deployment: SlackDeployment) -> None:
     slack = deployment.slack
-    ts = await slack.say("C1", "U1", f"{BOT} one")
-    await deployment.answered("C1", ts, "echo: one")
+    ts = await deployment.asks("one")
     await deployment.stop("adapter")
     await slack.until(lambda: slack.delivery.sockets == 0)
     slack.delivery.deaf = True  # the events of this time never come
@@ -90,8 +88,7 @@ async def test_a_silently_dropped_connection_loses_no_message(redis: Redis) -> N
         slack = deployment.slack
         await deployment.core()
         await deployment.adapter()
-        ts = await slack.say("C1", "U1", f"{BOT} one")
-        await deployment.answered("C1", ts, "echo: one")
+        ts = await deployment.asks("one")
         slack.delivery.deaf = True  # what is sent while nobody listens is lost
         await slack.delivery.drop()
         await slack.say("C1", "U1", "two", thread=ts)
@@ -105,8 +102,7 @@ async def test_an_announced_disconnect_with_a_gap_loses_no_message(redis: Redis)
         slack = deployment.slack
         await deployment.core()
         await deployment.adapter()
-        ts = await slack.say("C1", "U1", f"{BOT} one")
-        await deployment.answered("C1", ts, "echo: one")
+        ts = await deployment.asks("one")
         slack.api.slow["apps.connections.open"] = 1.0
         await slack.delivery.disconnect()
         slack.delivery.deaf = True  # what is sent while nobody listens is lost
@@ -152,8 +148,7 @@ def no_secrets() -> AbstractAsyncContextManager[Secrets]:
 async def test_slow_api_calls_delay_no_acknowledgement(deployment: SlackDeployment) -> None:
     slack = deployment.slack
     slack.api.slow |= {"users.info": 2.0, "assistant.threads.setStatus": 1.0}
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    await deployment.asks("hi")
     mentions = [e for e in slack.delivery.envelopes if e.payload["event"]["user"] == "U1"]
     assert len(mentions) == 2
     assert max(e.acknowledged - e.sent for e in mentions) < 1.0
@@ -251,8 +246,7 @@ async def test_a_deleted_prompt_and_a_deleted_reply_are_forgotten(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
-    first = await slack.say("C1", "U1", f"{BOT} one")
-    await deployment.answered("C1", first, "echo: one")
+    first = await deployment.asks("one")
     await slack.delete("C1", first)
     second = await slack.say("C1", "U1", f"{BOT} two")
     reply = await deployment.answered("C1", second, "echo: two")
@@ -266,8 +260,7 @@ async def test_missed_edits_and_deletions_reach_the_history(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
-    first = await slack.say("C1", "U1", f"{BOT} one")
-    await deployment.answered("C1", first, "echo: one")
+    first = await deployment.asks("one")
     second = await slack.say("C1", "U1", "two", thread=first)
     await deployment.answered("C1", first, "echo: two")
     await deployment.stop("adapter")

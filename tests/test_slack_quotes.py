@@ -38,8 +38,7 @@ async def test_a_bot_that_posts_in_a_conversation_is_read_and_wakes_nobody(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
-    root = await slack.say("C1", "U1", f"{BOT} hello")
-    await deployment.answered("C1", root, "echo: hello")
+    root = await deployment.asks("hello")
     await slack.say("C1", "U9", f"{BOT}", root, **ALERT)
 
     async def kept() -> bool:

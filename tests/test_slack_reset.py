@@ -26,8 +26,7 @@ async def test_a_process_that_starts_after_a_reset_reads_nothing_from_before_it(
     deployment: SlackDeployment,
 ) -> None:
     slack, store = deployment.slack, deployment.stores()
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    ts = await deployment.asks("hi")
     await slack.say("C1", "U1", f"{BOT} a secret", thread=ts)
     await deployment.answered("C1", ts, "echo: a secret")
     await deployment.stop("adapter")
@@ -40,8 +39,7 @@ async def test_a_process_that_starts_after_a_reset_reads_nothing_from_before_it(
     read = len(_readings(deployment, ts))
     await deployment.adapter()
     await slack.until(lambda: len(_readings(deployment, ts)) > read)
-    other = await slack.say("C1", "U1", f"{BOT} hello")
-    await deployment.answered("C1", other, "echo: hello")
+    await deployment.asks("hello")
     assert await store.texts(key) == []
 
 
@@ -75,8 +73,7 @@ async def test_a_question_that_is_edited_to_no_question_is_forgotten_and_not_ans
     deployment: SlackDeployment, text: str
 ) -> None:
     slack, store = deployment.slack, deployment.stores()
-    ts = await slack.say("C1", "U1", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    ts = await deployment.asks("hi")
     await slack.edit("C1", ts, text)
 
     async def is_forgotten() -> bool:

@@ -24,8 +24,7 @@ async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
 
 async def test_people_who_talk_among_themselves_are_left_alone(deployment: SlackDeployment) -> None:
     slack = deployment.slack
-    ts = await slack.say("C1", "U1", f"{BOT} one")
-    await deployment.answered("C1", ts, "echo: one")
+    ts = await deployment.asks("one")
     await slack.say("C1", "U2", "what do you think?", thread=ts)
     await slack.say("C1", "U1", "<@U2> fine", thread=ts)
     await slack.say("C1", "U1", "and a thread of people", thread=ts)
@@ -46,8 +45,7 @@ async def test_follow_ups_without_a_mention_are_a_setting(
         slack = deployment.slack
         await deployment.core()
         await deployment.adapter()
-        ts = await slack.say("C1", "U1", f"{BOT} hi")
-        await deployment.answered("C1", ts, "echo: hi")
+        ts = await deployment.asks("hi")
         for user, text in (("U1", "more"), ("U2", "and you")):
             await slack.say("C1", user, text, thread=ts)
             if text in answered:
@@ -69,8 +67,7 @@ async def test_allowed_bots_are_not_answered_in_an_endless_loop(redis: Redis) ->
         await deployment.core()
         await deployment.adapter()
         slack = deployment.slack
-        ts = await slack.say("C1", "U1", f"{BOT} start")
-        await deployment.answered("C1", ts, "echo: start")
+        ts = await deployment.asks("start")
         for n in range(5):
             await slack.say("C1", "UBOT", f"{BOT} {n}", thread=ts, bot_id="B1")
             if n < 3:

@@ -31,6 +31,15 @@ async def a_core_that_is_busy(deployment: SlackDeployment) -> None:
     await deployment.stores().queue.announce(LANE, "busy", 60)
 
 
+async def a_session(deployment: SlackDeployment, pace: float) -> str:
+    """The thread of a long reply under way, for which Slack shows its Stop button."""
+    slack = deployment.slack
+    await deployment.core(pace=pace)
+    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    return ts
+
+
 # -- the status ------------------------------------------------------------------------------
 
 
@@ -122,8 +131,7 @@ async def test_a_direct_conversation_has_a_title_and_a_beginner(
 
 async def test_a_reply_that_ends_early_leaves_no_stream_open(deployment: SlackDeployment) -> None:
     slack = deployment.slack
-    await deployment.core(pace=40)
-    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    ts = await a_session(deployment, pace=40)
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     slack.refuse("chat.appendStream", "not_in_channel")
     slack.refuse("chat.update", "is_inactive", times=99)
@@ -135,9 +143,7 @@ async def test_the_session_ends_with_a_reply_whose_stream_expired(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
-    await deployment.core(pace=90)
-    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    ts = await a_session(deployment, pace=90)
     slack.expire_streams()
     await deployment.answered("C1", ts, f"echo: {LONG}")
     await deployment.at_rest()
@@ -147,9 +153,7 @@ async def test_only_the_asker_and_admins_may_use_slacks_stop_button(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
-    await deployment.core(pace=90)
-    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    ts = await a_session(deployment, pace=90)
     slack.stop("U2", "C1", ts)
     await slack.until(lambda: any("Only the person" in m.text for m in slack.whispers("U2")))
     reply = await deployment.answered("C1", ts, f"echo: {LONG}")
@@ -163,8 +167,7 @@ async def test_a_stop_reaches_the_process_that_writes_the_reply(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
-    await deployment.core(pace=40)
-    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
+    ts = await a_session(deployment, pace=40)
     [reply] = await slack.until(lambda: slack.replies("C1", ts))
     await deployment.adapter("another")
     slack.delivery.newest_socket_only = True
@@ -177,9 +180,7 @@ async def test_slacks_stop_button_reaches_the_process_that_writes_the_reply(
     deployment: SlackDeployment,
 ) -> None:
     slack = deployment.slack
-    await deployment.core(pace=40)
-    ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    await slack.until(lambda: slack.workspace.sessions.get(("C1", ts)) == "processing")
+    ts = await a_session(deployment, pace=40)
     await deployment.adapter("another")
     slack.delivery.newest_socket_only = True
     slack.stop("U1", "C1", ts)
@@ -191,7 +192,6 @@ async def test_slacks_stop_button_reaches_the_process_that_writes_the_reply(
 async def test_a_finished_reply_cannot_be_stopped(deployment: SlackDeployment) -> None:
     slack = deployment.slack
     await deployment.core()
-    ts = await slack.say("C1", "U2", f"{BOT} hi")
-    await deployment.answered("C1", ts, "echo: hi")
+    ts = await deployment.asks("hi", "U2")
     await slack.say("C1", "U2", f"{BOT} stop", thread=ts)
     await slack.until(lambda: any("Nothing of yours" in m.text for m in slack.whispers("U2")))

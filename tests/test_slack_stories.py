@@ -46,8 +46,7 @@ async def test_a_mention_is_answered_once_in_a_thread_under_it(deployment: Slack
 
 async def test_a_follow_up_needs_no_mention(deployment: SlackDeployment) -> None:
     slack = deployment.slack
-    ts = await slack.say("C1", "U1", f"{BOT} one")
-    await deployment.answered("C1", ts, "echo: one")
+    ts = await deployment.asks("one")
     await slack.say("C1", "U1", "two", thread=ts)
     await deployment.answered("C1", ts, "echo: two")
 
@@ -203,8 +202,7 @@ async def test_an_app_without_the_scope_for_group_messages_still_starts(redis: R
         app.scopes = app.scopes - {"mpim:history"}
         await deployment.core()
         await deployment.adapter()
-        ts = await slack.say("C1", "U1", f"{BOT} hi")
-        await deployment.answered("C1", ts, "echo: hi")
+        await deployment.asks("hi")
 
 
 async def test_stop_at_the_top_of_a_direct_message_reaches_the_reply(redis: Redis) -> None:
@@ -268,8 +266,7 @@ async def test_a_person_sees_what_they_have_used_what_is_left_and_when_it_starts
         deployment.policy = policy
         await deployment.core()
         await deployment.adapter()
-        ts = await deployment.slack.say("C1", "U2", f"{BOT} one")
-        await deployment.answered("C1", ts, "echo: one")
+        await deployment.asks("one", "U2")
         deployment.slack.command("U2", "C1", "usage")
         said = await said_to(deployment, "What was used today")
         assert "• messages (you, here): 1 of 3 used, 2 left." in said

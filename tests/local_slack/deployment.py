@@ -190,6 +190,12 @@ class SlackDeployment:
         assert isinstance(found, Message)
         return found
 
+    async def asks(self, text: str, user: str = "U1") -> str:
+        """Somebody mentions the bot and is answered; the thread."""
+        ts = await self.slack.say("C1", user, f"<@U0HENJI> {text}")
+        await self.answered("C1", ts, f"echo: {text}")
+        return ts
+
     async def settled(self) -> None:
         """Everything that was sent has been acknowledged, and a later message was answered."""
         async with asyncio.timeout(10):
