@@ -75,7 +75,7 @@ class Outcome:
     """The queue's answer, if there is one."""
     zone: tzinfo = UTC
     text: str = ""
-    """What is sent to the person, as a file."""
+    """The text of a file for the person."""
 
     def sentence(self, locale: str) -> str:
         """The sentence for the person; empty where there is none."""
@@ -267,9 +267,9 @@ class Actions:
     async def fork(
         self, actor: Actor, place: ThreadKey, messages: Sequence[str], press: str
     ) -> Fork | Outcome:
-        """Where a conversation is to be copied: up to the turn that one of these ids of a message
-        in a channel belongs to. `press` tells one press from another. The caller has made sure
-        that the person may read there."""
+        """The turn up to which a conversation is to be copied: that of the message with one of
+        these ids. `press` tells one press from another. The caller has checked that the person may
+        read there."""
         if refusal := await self.refusal(actor, place):
             return refusal
         found = [await self._deliveries.locate(place, message) for message in messages]

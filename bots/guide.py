@@ -1,4 +1,4 @@
-"""What a person may do in a place: the help that fits them, and how much they have left today."""
+"""Help for one person in one place, and how much they have left today."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Relay:
         return (await self.access.rulebook.rules(place)).model or self.settings.lane
 
     async def spent(self, thread: ThreadKey, person: str, quota: Quota) -> Spent:
-        """What a person and a channel have used today."""
+        """The messages and tokens that a person and a channel have used today."""
         return await self._queue.spent(thread, person, quota)
 
     async def reads(self, lane: str) -> int:

@@ -1,4 +1,4 @@
-"""What was said in a conversation before the bot joined it, read from Discord."""
+"""The messages of a conversation from before the bot joined it, read from Discord."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Backfill:
         self._api = api
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
-        """What a channel and the bot are called; a direct message has no name."""
+        """The names of a channel and of the bot; a direct message has none."""
         user = self._client.user
         bot = user.display_name if user else "Henji"
         if thread.space == DIRECT:

@@ -22,7 +22,7 @@ from core.queue_types import Rating
 
 
 class ButtonHandlers:
-    """What happens when a button is pressed."""
+    """Handles presses of the buttons under replies."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

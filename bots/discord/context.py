@@ -67,7 +67,7 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the handlers share."""
+    """The objects that the handlers share."""
 
     behaviour: Behaviour
     relay: Relay

@@ -140,7 +140,7 @@ class MessageHandler:
         await self.handle(message)
 
     def author_of(self, message: discord.Message) -> discord.abc.User:
-        """Who wrote a message: the person that a proxy has posted it for."""
+        """The author of a message; of a proxy's post, the person that it was posted for."""
         return self._proxies.author_of(message.id) or message.author
 
     async def on_deleted(self, ident: int) -> None:

@@ -79,7 +79,7 @@ class Backfill:
         return unfinished if index >= len(delivery.messages) else None
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
-        """What a channel and the bot are called; a direct message has no name."""
+        """The names of a channel and of the bot; a direct message has none."""
         bot = await self._workspaces.bot(thread.space)
         channel = await self.channel(thread)
         return PlaceNames(str(channel.get("name") or thread.channel), bot.name)

@@ -89,7 +89,7 @@ def new_context(
     workspaces: Workspaces,
     limiter: RateLimiter,
 ) -> Context:
-    """What the handlers share, and the relay with its platform."""
+    """The objects that the handlers share, with the relay and its platform."""
     api = SlackApi(workspaces, limiter)
     users = Users(workspaces, limiter, settings.locale, settings.slack_admins)
     backfill = Backfill(workspaces, api, users)

@@ -274,7 +274,7 @@ class CommandHandler:
             await self._context.respond(press.team, press.response_url, said)
 
     async def _branched(self, press: Press, place: ThreadKey, locale: str) -> str:
-        """What the person is told; empty where nothing is."""
+        """The sentence for the person; empty if there is none."""
         if not await self._context.backfill.may_read(place, press.user):
             return say("catchup_no_access", locale)
         actions, message = self._context.actions, press.message

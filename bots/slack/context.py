@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Context:
-    """Everything that the handlers share."""
+    """The objects that the handlers share."""
 
     relay: Relay
     actions: Actions

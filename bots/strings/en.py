@@ -1,4 +1,4 @@
-"""What the bot says in English."""
+"""The bot's sentences in English."""
 
 from __future__ import annotations
 

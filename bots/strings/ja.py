@@ -1,4 +1,4 @@
-"""What the bot says in Japanese."""
+"""The bot's sentences in Japanese."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class OpenAIEngine:
     async def _with_retries(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         for attempt in range(_ATTEMPTS):
             try:
-                async for chunk in self._with_what_it_knows(request):
+                async for chunk in self._without_unknown_parameters(request):
                     yield chunk
             except _RetryableError as error:
                 if attempt == _ATTEMPTS - 1:
@@ -153,7 +153,7 @@ class OpenAIEngine:
             else:
                 return
 
-    async def _with_what_it_knows(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+    async def _without_unknown_parameters(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """One attempt, without the parameters that the server names in its refusal."""
         while True:
             body = self._body(request)
@@ -268,7 +268,7 @@ _OPTIONAL = (
 
 
 def _common_body(request: GenerationRequest) -> dict[str, Any]:
-    """What completions and chat have in common."""
+    """The parameters that completions and chat share."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "max_tokens": request.max_new_tokens,
@@ -546,7 +546,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 
 def _message(answer: Any) -> str:
-    """What an error's body says: OpenAI nests it, others do not."""
+    """The message in the body of an error: OpenAI nests it, others do not."""
     error = answer.get("error", answer) if isinstance(answer, dict) else answer
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error
