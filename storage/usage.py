@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
-from core.access_policy import Quota
+from core.access_policy import DayCounts, Quota
 from core.queue_types import DailyTotal, Place, Spent
 from core.types import ThreadKey
 from storage import keys
@@ -18,7 +18,7 @@ UsedBy: TypeAlias = Literal["person", "channel", "model"]
 
 DAY_MS = 1000 * keys.DAY
 KINDS = ("messages", "tokens")
-COUNTS = tuple(field.name for field in fields(Spent) if field.name != "until")
+COUNTS = tuple(field.name for field in fields(DayCounts))
 
 
 class RedisUsage:
