@@ -1,234 +1,15 @@
-"""Files of messages: loaded from a platform's hosts within limits, and stored as text."""
+"""Files from a platform's hosts, and to them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import aiohttp
-import structlog
 
-from bots import attachments
-from bots.attachments import (
-    MOST_BYTES,
-    File,
-    ReadFile,
-    Unreadable,
-    check,
-    text_of,
-    to_read,
-    with_files,
-)
-from bots.platform import Incoming, Platform, PlatformRefused
-from bots.quotes import BOT_LABEL
-from core.background import cancel, retry_while_away
-from core.errors import StoreUnavailable
-from core.ports import History, JobQueue
-from core.queue_types import Delivery
-from core.types import ThreadKey, Turn
-
-log = structlog.get_logger()
+from bots.platform import PlatformRefused
 
 SECONDS = 10.0
-"""For one request."""
-PAUSES = (0.5, 2.0)
-"""Seconds between tries."""
-
-MOST_LINKS, MOST_LINKED = 3, 16_000
-"""Of one message: linked messages that are read, and the bytes of each."""
-PAST_FILES, PAST_SECONDS = 5, 3.0
-"""For earlier messages: a thread waits a few seconds longer than this."""
-
-Fetch: TypeAlias = Callable[[File, int], Awaitable[bytes]]
-"""A file's content, up to one byte more than the limit. PlatformRefused if the platform refuses,
-OSError if a retry may help."""
-
-
-async def read_files(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...]:
-    """All files, text files with their text. Unreadable names the first that cannot be read."""
-    wanted = to_read(files)
-    check([file for file in wanted if file.kind != "link"])
-    room, read = MOST_BYTES, []
-    links = [file for file in files if file.kind == "link"]
-    for file in files:
-        if file.kind == "link":
-            read.append(
-                await _linked(file, fetch) if file in links[:MOST_LINKS] else ReadFile(file)
-            )
-            continue
-        if file not in wanted:
-            read.append(ReadFile(file))
-            continue
-        content = await _content(file, fetch, room)
-        room -= len(content)
-        if room < 0:
-            raise Unreadable("file_too_large", file.name)
-        # decoding may take milliseconds: do not block the event loop
-        read.append(await asyncio.to_thread(text_of, file, content))
-    return tuple(read)
-
-
-async def _linked(file: File, fetch: Fetch) -> ReadFile:
-    """A linked message; only named if it cannot be read."""
-    try:
-        content = await _content(file, fetch, MOST_LINKED)
-    except Unreadable:
-        return ReadFile(file)
-    return ReadFile(file, content[:MOST_LINKED].decode(errors="ignore"))
-
-
-async def _content(file: File, fetch: Fetch, most: int) -> bytes:
-    for pause in (*PAUSES, None):
-        try:
-            async with asyncio.timeout(SECONDS):
-                return await fetch(file, most)
-        except PlatformRefused as error:
-            log.info("a file was refused", error=str(error))
-            raise Unreadable("file_gone", file.name) from error
-        except OSError as error:  # a timeout is one too
-            log.warning("a file was not loaded", error=type(error).__name__)
-        if pause is None:
-            break
-        await asyncio.sleep(pause)
-    raise Unreadable("file_failed", file.name)
-
-
-async def read_some(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...]:
-    """The same, but a file that cannot be read is only named."""
-    read: list[ReadFile] = []
-    for file in files:
-        try:
-            read += await read_files([file], fetch)
-        except Unreadable:
-            read.append(ReadFile(replace(file, kind="other")))
-    return tuple(read)
-
-
-async def read_past(said: Sequence[tuple[Turn, Sequence[File]]], fetch: Fetch) -> list[Turn]:
-    """Earlier turns with their files, oldest first. Only the newest files are read, in a few
-    seconds."""
-    every = [file for _, files in said for file in to_read(files)]
-    reading = {
-        file: asyncio.ensure_future(read_some([file], fetch)) for file in every[-PAST_FILES:]
-    }
-    if reading:
-        _, late = await asyncio.wait(reading.values(), timeout=PAST_SECONDS)
-        await cancel(*late)
-
-    def of(file: File) -> ReadFile:
-        done = reading.get(file)
-        return done.result()[0] if done and not done.cancelled() else ReadFile(file)
-
-    return [with_files(turn, list(map(of, files))) for turn, files in said]
-
-
-# -- into the store -------------------------------------------------------------------------------
-
-
-AT_ONCE = 4
-"""Messages whose files are read at the same time."""
-EDIT_TRIES = 60
-"""Tries where another process may have the delivery."""
-
-
-class FileReader:
-    """Reads the files of messages that are stored already, and stores their text."""
-
-    def __init__(
-        self,
-        platform: Platform,
-        queue: JobQueue,
-        history: History,
-        is_read: Callable[[Incoming], Awaitable[bool]],
-    ) -> None:
-        """`is_read` says whether a message may be remembered."""
-        self._platform = platform
-        self._queue = queue
-        self._history = history
-        self._is_read = is_read
-        self._reading = asyncio.Semaphore(AT_ONCE)
-
-    async def read_asked(
-        self, delivery: Delivery, past: asyncio.Task[None] | None, goes_on: Callable[[], bool]
-    ) -> None:
-        """Read the files of a message that waits for an answer, after the thread's earlier
-        messages.
-
-        The process that holds the delivery does this, so that a takeover continues it.
-        """
-        if past is not None:
-            await asyncio.wait({past})
-        job, files = delivery.job, attachments.unpack(delivery.note)
-        quoted, its_files = attachments.unpack_quoted(delivery.note)
-        if its_files:
-            step = await self._read(delivery.thread, quoted, job, its_files, quoted)
-            await _until_stored(step, goes_on)
-        step = await self._read(delivery.thread, delivery.turn, job, files, quoted)
-        await _until_stored(step, goes_on)
-
-    async def read_edited(
-        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File]
-    ) -> None:
-        """Read the files that an edit gave a message. Its reply may be under way in any process."""
-        step = await self._read(thread, turn, job, files)
-        tries = iter(range(EDIT_TRIES))
-        await _until_stored(step, lambda: next(tries, None) is not None)
-
-    async def read_kept(self, thread: ThreadKey, turn: str, files: Sequence[File]) -> None:
-        """Read the files of a message that needs no answer. On failure they are only named."""
-        async with self._reading:
-            read = await read_some(files, partial(self._fetch, thread))
-        with suppress(StoreUnavailable):
-            await self._queue.attach(thread, attachments.turn_of_files(turn, read))
-
-    async def _read(
-        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File], quoted: str = ""
-    ) -> Callable[[], Awaitable[bool]]:
-        """Read the files of a message. Returns the step that stores them, or that refuses the
-        message.
-
-        `quoted`: the id of the quoted message. Storing its files does not start the job, which
-        also waits for the files of the message itself.
-        """
-        try:
-            async with self._reading:
-                read = await read_files(files, partial(self._fetch, thread))
-        except Unreadable as fault:
-            named = attachments.turn_of_files(turn, attachments.unread(files))
-            sources = () if turn == quoted else [file.source for file in named.files]
-            told = (thread, job, fault.code, fault.name, sources, quoted)
-            return partial(self._queue.turn_away, *told)
-        whole = attachments.turn_of_files(turn, read)
-        return partial(self._queue.attach, thread, whole, "" if turn == quoted else job)
-
-    async def _fetch(self, thread: ThreadKey, file: File, most: int) -> bytes:
-        """A file's content, or a linked message's text."""
-        if file.kind != "link":
-            return await self._platform.fetch(thread, file, most)
-        found = await self._platform.linked(thread, file.address)
-        here = replace(found, thread=thread) if found else None
-        if not (found and here and await self._is_read(found) and await self._is_read(here)):
-            raise PlatformRefused("a linked message is not read here")
-        turn = found.turn
-        if await self._history.is_forgotten(found.thread, turn.author, turn.at):
-            raise PlatformRefused("a linked message is forgotten")
-        by = "" if turn.text.startswith(BOT_LABEL) else f"{turn.name or turn.author}:\n"
-        return f"{by}{turn.text}".strip().encode()
-
-
-async def _until_stored(step: Callable[[], Awaitable[bool]], goes_on: Callable[[], bool]) -> None:
-    """Take a step, retried while Redis is away and `goes_on` says so."""
-    if goes_on():
-        with suppress(StoreUnavailable):
-            await retry_while_away(step, goes_on)
-
-
-# -- the platform's hosts -------------------------------------------------------------------------
 
 
 async def download(
@@ -252,7 +33,7 @@ async def download(
             session.get(address, headers=headers, allow_redirects=False) as answer,
         ):
             _check_answer(answer, address)
-            return await _body_of(answer, most)
+            return await _content(answer, most)
     except aiohttp.ClientError as error:
         raise ConnectionError(type(error).__name__) from error
 
@@ -272,7 +53,7 @@ async def upload(address: str, content: bytes, hosts: frozenset[str]) -> None:
         raise PlatformRefused(type(error).__name__) from error
 
 
-async def _body_of(answer: aiohttp.ClientResponse, most: int) -> bytes:
+async def _content(answer: aiohttp.ClientResponse, most: int) -> bytes:
     content = bytearray()
     async for piece in answer.content.iter_chunked(64 * 1024):
         content += piece

@@ -21,11 +21,11 @@ from bots import attachments, duels, strings
 from bots.access import Access, Admission
 from bots.attachments import File
 from bots.delivery import LeaseLost, ReplyDelivery
-from bots.downloads import FileReader, read_past
 from bots.monitoring import InstrumentedPlatform
 from bots.one_off_jobs import OneOffJobs
 from bots.platform import Incoming, Platform, Status
 from bots.quotes import Quote, pointing
+from bots.reading import FileReader, read_past
 from core.access_policy import Asker, Quota
 from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable

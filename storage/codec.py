@@ -64,7 +64,7 @@ def load(text: str) -> Any:
 
 def fields(record: Any) -> dict[str, Any]:
     """A frozen record of plain values as a dictionary, without the deep copies of `asdict`."""
-    return {name: getattr(record, name) for name in record.__slots__}
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 def flatten(pairs: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 from redis.asyncio import Redis
 
-from bots import downloads
+from bots import downloads, reading
 from bots.attachments import MOST_BYTES, File, file_of
 from bots.platform import Incoming, PlatformRefused
 from bots.relay import Relay
@@ -34,8 +34,8 @@ async def story(redis: Redis) -> Story:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "PAUSES", (0.01,))
-    monkeypatch.setattr(downloads, "SECONDS", 0.5)
+    monkeypatch.setattr(reading, "PAUSES", (0.01,))
+    monkeypatch.setattr(reading, "SECONDS", 0.5)
 
 
 @dataclass
