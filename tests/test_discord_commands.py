@@ -146,8 +146,10 @@ async def test_a_reply_that_outlives_its_token_goes_on_as_an_ordinary_message(
 async def test_a_private_reply_that_outlives_its_token_goes_to_the_direct_messages(
     deployment: DiscordDeployment,
 ) -> None:
-    general = await deployment.ready(tokens_per_second=40)
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
     direct = deployment.discord.add_direct(ALICE)
+    await deployment.start_core(tokens_per_second=40)
+    await deployment.start_bot()
     asked = {"prompt": words(20), "private": True}
     await deployment.discord.uses(ALICE, general, "ask", asked)
     await deployment.discord.until(lambda: deployment.discord.sent("webhook"))
@@ -161,8 +163,10 @@ async def test_a_private_reply_that_outlives_its_token_goes_to_the_direct_messag
 async def test_a_private_reply_leaves_for_the_direct_messages_before_its_token_ends(
     deployment: DiscordDeployment,
 ) -> None:
-    general = await deployment.ready(tokens_per_second=40)
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
     direct = deployment.discord.add_direct(ALICE)
+    await deployment.start_core(tokens_per_second=40)
+    await deployment.start_bot()
     used = await deployment.discord.uses(
         ALICE, general, "ask", {"prompt": words(20), "private": True}, id=p.nearly_over()
     )

@@ -93,8 +93,10 @@ async def test_a_file_on_another_host_is_never_asked_for(
 
 
 async def test_files_of_a_thread_s_past_are_read_with_it(deployment: DiscordDeployment) -> None:
-    general = await deployment.ready()
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
     talk = deployment.discord.add_thread(general)
+    await deployment.start_core()
+    await deployment.start_bot()
     paste = deployment.discord.add_file(talk, "message.txt", PASTE.encode())
     gone = deployment.discord.add_file(talk, "gone.txt", b"text")
     del deployment.discord.world.files[gone["id"]]

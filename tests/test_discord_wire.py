@@ -186,8 +186,10 @@ async def test_a_resumed_session_loses_no_message_and_repeats_none(
 async def test_a_conversation_that_a_resume_brings_at_once_keeps_its_order(
     deployment: DiscordDeployment,
 ) -> None:
-    general = await deployment.ready()
+    general = deployment.discord.add_channel(deployment.discord.add_guild())
     talk = deployment.discord.add_thread(general)
+    await deployment.start_core()
+    await deployment.start_bot()
     await deployment.discord.says(ALICE, talk, "<@bot> first")
     await the_reply(deployment, talk, "echo: first")
     await deployment.discord.gateway.drop(resumable=True)
