@@ -45,6 +45,12 @@ def test_every_python_mutant_is_python() -> None:
         ast.parse(mutant.applied((ROOT / mutant.file).read_text()))
 
 
+def test_no_two_mutants_have_the_same_key() -> None:
+    text = "if a(1, 1) then b(1) end\nf(A, B)\nf(A, B)\n"
+    keys = [mutant.key for mutant in mutants_of(Path("a.lua"), text)]
+    assert len(keys) == len(set(keys)) == 8
+
+
 def test_the_list_of_equivalent_mutants_is_current_and_gives_reasons() -> None:
     keys = {mutant.key for mutant in all_mutants()}
     for key, reason in known_equivalent().items():

@@ -4,7 +4,7 @@ local T, J = A.thread, A.job
 local duel = load_thread(T) and hash(K('duel', J)) or {}
 if duel.state ~= 'open' then return 0 end
 
-local numbers = { a = string.sub(duel.order, 1, 1), b = string.sub(duel.order, 2, 2) }
+local numbers = { a = string.sub(duel.order, 1, 1), b = string.sub(duel.order, 2) }
 call('HSET', K('duel', J), 'vote ' .. A.by, A.verdict)
 list_people(T, { A.by })
 if A.collect then vote_on_sample(T, J, A.by, numbers[A.verdict] or A.verdict) end
@@ -14,7 +14,7 @@ end
 duel = hash(K('duel', J))
 local votes = 0
 for field in pairs(duel) do
-  if string.find(field, 'vote ', 1, true) == 1 then votes = votes + 1 end
+  if is_vote(field) then votes = votes + 1 end
 end
 if votes >= tonumber(duel.wanted) then reveal(T, J, duel) end
 return 1

@@ -215,9 +215,14 @@ class Schedule:
         for job in self.jobs:
             if records := await records_of(self.store, job):
                 self.kept[job] = records
+        passed = round(1000 * seconds)
+        for thread in self.threads:
+            name = f"henji:{{0}}:thread:{thread}"
+            if await self.store.command("hexists", name, "renewed"):
+                await self.store.command("hincrby", name, "renewed", -passed)
         for name in await self._names():
             left = await self.store.command("pttl", name)
-            await self.store.command("pexpire", name, max(1, left - round(1000 * seconds)))
+            await self.store.command("pexpire", name, max(1, left - passed))
         for said in (self.said | self.past).values():
             said.turn = replace(said.turn, at=said.turn.at - seconds)
         for turns in self.board.said.values():
@@ -450,13 +455,9 @@ class Schedule:
         if not standing:
             return
         message, revision = random.choice(standing), f"{len(self.dates)}{random.randint(1, 3)}"
-        # the messages of a reply are known for a retention time, even if its thread lives longer
-        if await self.store.command("exists", f"henji:{{0}}:delivery:{message.job}"):
-            self.jobs.add(Job.id_for(message.thread, message.job, revision))
-            await self._deliver(
-                lambda r: r.regenerate(Regeneration(message.thread, message.job, revision, "U1")),
-                random,
-            )
+        self.jobs.add(Job.id_for(message.thread, message.job, revision))
+        pressed = Regeneration(message.thread, message.job, revision, "U1")
+        await self._deliver(lambda relay: relay.regenerate(pressed), random)
 
     async def _reset(self, random: Random) -> None:
         thread = random.choice(self.threads)

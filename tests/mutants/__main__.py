@@ -176,7 +176,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--reach", type=Path, help="a recording of an earlier run")
-    parser.add_argument("--only", help="only mutants whose line of the list has this text")
+    parser.add_argument("--only", default="", help="of those whose line in the list has this text")
     options = parser.parse_args(argv)
     chosen = choose(options.number, options.seed, options.only)
     survived: list[Mutant] = []
@@ -198,11 +198,10 @@ def main(argv: Sequence[str]) -> int:
     return bool(survived)
 
 
-def choose(number: int, seed: int, only: str | None) -> Sequence[Mutant]:
+def choose(number: int, seed: int, only: str) -> Sequence[Mutant]:
     equivalent = known_equivalent()
-    candidates = [mutant for mutant in all_mutants() if mutant.key not in equivalent]
-    if only:
-        return [mutant for mutant in candidates if only in mutant.key]
+    keyed = {mutant.key: mutant for mutant in all_mutants()}
+    candidates = [one for key, one in keyed.items() if only in key and key not in equivalent]
     return Random(seed).sample(candidates, min(number, len(candidates)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +26,21 @@ class Mutant:
     """Stands in place of the characters from `start` to `end`."""
     was: str
     """The line as it is, without its indent."""
+    became: str
+    """The line as the mutant has it."""
+    nth: int
+    """Counts the same edits of equal lines in the file, from 1."""
     function: int = 0
     """The line at which the Python function around it begins."""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} {self.rule}: {self.was} -> {self.text or '(nothing)'}"
+        return f"{self.file}:{self.line} {self.rule}: {self.was} -> {self.became}"
 
     @property
     def key(self) -> str:
         """Names the mutant also when lines above it have moved."""
-        return f"{self.file} | {self.rule} | {self.was} | {self.text}"
+        nth = f" ({self.nth})" if self.nth > 1 else ""
+        return f"{self.file} | {self.rule} | {self.was} -> {self.became}{nth}"
 
     def applied(self, text: str) -> str:
         return text[: self.start] + self.text + text[self.end :]
@@ -44,11 +50,14 @@ def mutants_of(file: Path, text: str) -> Iterator[Mutant]:
     """Every mutant of a Lua script or a Python module."""
     edits = _of_lua(text) if file.suffix == ".lua" else _of_python(text)
     begins = {} if file.suffix == ".lua" else _functions(text)
-    lines = text.splitlines()
+    lines, equal = text.splitlines(), Counter[tuple[str, str, str]]()
     for rule, start, end, replacement in edits:
         line = text.count("\n", 0, start) + 1
-        was = lines[line - 1].strip()
-        yield Mutant(file, line, rule, start, end, replacement, was, begins.get(line, 0))
+        was, before = lines[line - 1].strip(), text[:start].rpartition("\n")[2].lstrip()
+        became = before + replacement + text[end:].partition("\n")[0]
+        equal[rule, was, became] += 1
+        nth, function = equal[rule, was, became], begins.get(line, 0)
+        yield Mutant(file, line, rule, start, end, replacement, was, became, nth, function)
 
 
 def _functions(text: str) -> dict[int, int]:

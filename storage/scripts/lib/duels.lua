@@ -57,6 +57,10 @@ local function end_unanswered(T, J, job, state, event)
   finish_job(T, J, job, state, event)
 end
 
+local function is_vote(field)
+  return string.sub(field, 1, 5) == 'vote '
+end
+
 -- The last event of a duel's reply; `told`: with the models and the votes.
 local function duel_event(duel, told)
   local answers = { decoded(duel['1']), decoded(duel['2']) }
@@ -69,7 +73,7 @@ local function duel_event(duel, told)
   if told then
     local votes = { a = 0, tie = 0, b = 0, bad = 0 }
     for field, verdict in pairs(duel) do
-      if string.find(field, 'vote ', 1, true) == 1 then votes[verdict] = (votes[verdict] or 0) + 1 end
+      if is_vote(field) then votes[verdict] = (votes[verdict] or 0) + 1 end
     end
     done.model = a.model == b.model and a.model or a.model .. ', ' .. b.model
     done.duel.models = { a.model, b.model }
