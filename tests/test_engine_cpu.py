@@ -21,12 +21,14 @@ from transformers import (
 )
 
 from core.engine.torch import Limits, TorchEngine
-from core.engine.torch.attention import Attention, CacheShape
+from core.engine.torch.attention import Attention, CacheShape, use_engine_attention
 from core.engine.torch.block_manager import SIZE as PAGE
 from core.engine.torch.block_manager import BlockManager
-from core.engine.torch.cpu import numba_kernels, paged_attention
-from core.engine.torch.cpu.packed_linear import Int8Linear, PackedLinear
+from core.engine.torch.cpu import numba_kernels, paged_attention, traced_runner
+from core.engine.torch.cpu.packed_linear import Int8Linear, PackedLinear, pack_linears
 from core.engine.torch.cpu.paged_attention import CpuCache
+from core.engine.torch.cpu.traced_runner import TracedRunner, rows_for
+from core.engine.torch.model_runner import inputs_of
 from core.engine.torch.scheduler import ScheduledChunk
 from core.engine.torch.sequence import Sequence
 from core.engine_types import GenerationRequest
@@ -208,6 +210,65 @@ def test_a_packed_layer_gives_what_it_was_packed_from(rows: int, bias: bool) -> 
     assert 0 < (rounded - expected).norm() / expected.norm() < 0.02
 
 
+def test_steps_are_padded_to_a_few_numbers_of_rows() -> None:
+    rows = {ids: rows_for(ids) for ids in range(1, 257)}
+    assert [rows[ids] for ids in range(1, 17)] == list(range(1, 17))
+    assert (rows[32], rows[256]) == (32, 256)
+    assert all(ids <= wanted <= ids * 9 / 8 for ids, wanted in rows.items())
+    assert len(set(rows.values())) == 48
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.inference_mode()
+def test_padding_changes_no_result_and_no_page(dtype: torch.dtype) -> None:
+    torch.manual_seed(5)
+    model = cast("Any", gpt_neox()).to(dtype)
+    use_engine_attention(model)
+
+    def computed(more: int) -> tuple[Tensor, Tensor]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(traced_runner, "rows_for", lambda ids: ids + more)
+            cache = CpuCache(CacheShape.of(model), 8)
+            runner, sequence, other = TracedRunner(model, cache), begin(0, 19), begin(1, 2)
+            sequence.blocks.extend((5, 6))
+            other.blocks.append(3)
+            chunks = [ScheduledChunk(other, 1), ScheduledChunk(sequence, 19)]
+            ids, positions, last = inputs_of(chunks)
+            return runner._logits(chunks, ids, positions, last), cache.pages
+
+    exact, padded = computed(0), computed(7)
+    assert exact[0].isfinite().all()
+    torch.testing.assert_close(padded[0], exact[0], rtol=0, atol=NEAR[dtype])
+    torch.testing.assert_close(padded[1], exact[1], rtol=0, atol=NEAR[dtype])
+    assert not padded[1][:, [1, 2, 4, 7]].any()  # the trace was made in page 0
+
+
+@torch.inference_mode()
+def test_prompts_of_about_the_same_size_share_what_is_compiled(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model = cast("Any", gpt_neox()).to(torch.bfloat16)
+    use_engine_attention(model)
+    pack_linears(model)
+    runner, sequence = TracedRunner(model, CpuCache(CacheShape.of(model), 8)), begin(0, 60)
+    sequence.blocks.extend(range(1, 5))
+
+    def compute(first: int, count: int) -> None:
+        sequence.computed = first
+        chunks = [ScheduledChunk(sequence, count)]
+        runner._logits(chunks, *inputs_of(chunks))
+
+    for first in (0, 17):
+        compute(first, 26)
+    mkldnn: Any = torch.backends.mkldnn
+    with mkldnn.verbose(mkldnn.VERBOSE_ON_CREATION):
+        for first, count in ((0, 25), (17, 25), (9, 26), (30, 25)):
+            compute(first, count)
+    said = capfd.readouterr().out
+    assert said.count("create:cache_hit") > 10
+    assert "create:cache_miss" not in said
+
+
 async def test_an_engine_with_int8_weights_answers() -> None:
     torch.manual_seed(5)
     limits = Limits(512, cache_bytes=8 << 20, int8_weights=True)
@@ -285,10 +346,10 @@ async def test_a_traced_step_that_fails_says_why_in_one_line(
 ) -> None:
     attend = CpuCache.attend_piece
 
-    def choke(self: CpuCache, mask: Tensor, *others: Any) -> None:
-        if len(mask) == 7:
+    def choke(self: CpuCache, mask: Tensor, query: Tensor, *others: Any) -> None:
+        if query.shape[1] == 7:
             raise MemoryError("no room for seven")
-        attend(self, mask, *others)
+        attend(self, mask, query, *others)
 
     monkeypatch.setattr(CpuCache, "attend_piece", choke)
     torch.manual_seed(5)

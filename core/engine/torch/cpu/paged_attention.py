@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.engine.torch.attention import ALL, Attention, CacheShape, fitted
 from core.engine.torch.block_manager import SIZE
@@ -24,6 +24,9 @@ from core.engine.torch.scheduler import ScheduledChunk
 _NO_SINKS = np.empty(0, np.float32)
 _SCORES = 4 << 20
 """Bytes of attention scores at once: they should fit the CPU's cache."""
+_ROWS, _KNOWN = 32, 8 * SIZE
+"""A piece is padded to multiples of these: oneDNN compiles a product for each size, and keeps it,
+1 MB for each pair of ids and known ids."""
 
 
 class CpuCache:
@@ -44,28 +47,32 @@ class CpuCache:
     def keep(self, layer: int, piece: _PromptPiece, key: Tensor, value: Tensor) -> Tensor:
         """Keep a key and a value of (1, key heads, new, size).
 
-        Returns all known ones, (2, key heads, known, size), which are valid until the next call.
+        Returns all known ones, (2, key heads, known, size), padded with zeros, which are valid
+        until the next call.
         """
         new = torch.cat((key, value))
-        whole = len(piece.table) * SIZE if piece.start else 0
-        known = self._known.of(*new.shape[:2], whole, new.shape[3])
+        known = self._known.of(*new.shape[:2], piece.mask.shape[1], new.shape[3])
+        known[:, :, len(piece.table) * SIZE :] = 0
         self._keep(_as_numpy(new), self.by_layer[layer], piece.table, piece.start, _as_numpy(known))
-        return known if piece.start else new
+        return known
 
     def attend_piece(
         self, mask: Tensor, query: Tensor, known: Tensor, how: Attention, out: Tensor
     ) -> None:
         """Out (ids, heads, size) of query (heads, ids, size) and known (2, key heads, known, size).
 
+        The mask may have more rows than there are ids.
+
         torch's fused attention computes in float32: with it a prompt of 1,000 ids in bfloat16 took
         1.25 times as long (two cores with AVX-512's bfloat16).
         """
         key, value = known
-        by_group = (-1, len(query) // len(key), *query.shape[1:])
-        queries = query.reshape(by_group).transpose(0, 1)
-        outs = out.transpose(0, 1).view(by_group).transpose(0, 1)
-        most = max(1, _SCORES // key[:, :, 0].nbytes)
-        for first in range(0, query.shape[1], most):
+        group = len(query) // len(key)
+        query = nn.functional.pad(query, (0, 0, 0, len(mask) - query.shape[1]))
+        queries = query.view(-1, group, *query.shape[1:]).transpose(0, 1)
+        outs = out.transpose(0, 1).view(-1, group, *out[:, 0].shape).transpose(0, 1)
+        most = max(1, _SCORES // key[:, :, 0].nbytes // _ROWS) * _ROWS
+        for first in range(0, len(out), most):
             rows = slice(first, first + most)
             for nth, heads in enumerate(queries):  # each key head has one of these
                 sizes = (len(key), len(mask[rows]), key.shape[1])
@@ -74,7 +81,7 @@ class CpuCache:
                 torch.softmax(scores, -1, out=weights)
                 if how.sinks is not None:
                     weights *= _beside_sinks(scores, how.sinks.view(len(key), -1)[:, nth])
-                outs[nth, :, rows] = weights @ value
+                outs[nth, :, rows] = (weights @ value)[:, : len(out) - first]
 
     def begin(self, chunks: list[ScheduledChunk]) -> CpuStep:
         """A step over these chunks."""
@@ -93,6 +100,7 @@ class CpuCache:
                 for window in set(windows)
             },
             windows,
+            int(ends[-1]),
         )
 
 
@@ -156,7 +164,7 @@ class _PromptPiece:
     table: npt.NDArray[np.int32]
     """(pages,)"""
     mask: Tensor
-    """(new, known), added to the scores; with ids before, whole pages count as known."""
+    """(ids, known), added to the scores; both are padded."""
 
     @classmethod
     def of(cls, chunk: ScheduledChunk, end: int, dtype: torch.dtype, window: int) -> _PromptPiece:
@@ -165,11 +173,17 @@ class _PromptPiece:
         first = max(0, start + 1 - window) // SIZE
         table = np.array(chunk.sequence.blocks[first : -(-length // SIZE)], np.int32)
         start, length = start - first * SIZE, length - first * SIZE
-        positions = torch.arange(start, length)[:, None]
-        keys = torch.arange(len(table) * SIZE if start else length)
+        rows, known = _multiple(chunk.count, _ROWS), _multiple(length, _KNOWN)
+        positions = torch.arange(start, start + rows).clamp_(max=length - 1)[:, None]
+        keys = torch.arange(known)
         hidden = (keys > positions) | (keys <= positions - window)
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
         return cls(slice(end - chunk.count, end), start, table, mask)
+
+
+def _multiple(count: int, of: int) -> int:
+    """The least multiple that is not below `count`."""
+    return -(-count // of) * of
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +195,8 @@ class CpuStep:
     pieces: dict[int, list[_PromptPiece]]
     """As layers with each window see them."""
     windows: list[int]
+    ids: int
+    """Rows after these are padding."""
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
@@ -192,6 +208,8 @@ class CpuStep:
         _, key_heads, _, _, whole = cache.pages[0].shape
         query, key, value = fitted(key_heads, whole, query, key, value)
         out = query.new_empty((1, *query.transpose(1, 2).shape[1:]))
+        if query.shape[2] > self.ids:
+            out[:, self.ids :] = 0
         if self.decoding:
             self._decode(self.decoding, layer, query, key, value, how, out)
         for piece in self.pieces[self.windows[layer]]:
