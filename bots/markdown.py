@@ -1,4 +1,4 @@
-"""A model's Markdown without what no chat platform shows: HTML and formulas. Pure.
+"""A model's Markdown without what no chat platform shows: HTML and formulas; titles. Pure.
 
 HTML for plain formatting becomes Markdown, and formulas become code. Code is left alone, and so are
 tags without a partner on their line: the words may be about them. The same text gives the same
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import count
 
-from bots.text import block_lines, without_code
+from bots.text import block_lines, characters, without_code
 
 ZERO_WIDTH_SPACE = "\u200b"
 WAITED_LENGTH, WAITED_LINES = 1000, 40
@@ -439,3 +439,43 @@ def _apart(parts: Iterable[str]) -> str:
             joined.append(ZERO_WIDTH_SPACE)
         joined.append(part)
     return "".join(joined)
+
+
+# -- titles ---------------------------------------------------------------------------------------
+
+TITLE_LENGTH = 80
+"""Slack takes 200 characters, Discord 100; both show fewer."""
+_TITLE_FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})[^`]*$")
+_LINE_MARK = re.compile(r"^\s*(?:>{1,3}\s+|#{1,3}\s+|-#\s+|[-*+]\s+)+")
+_SPOILER = re.compile(r"\|\|(?=\S).{1,500}?\|\|")
+_TITLE_LINK = re.compile(r"\[([^\]\n]{1,200})\]\([^)\s]{1,1000}\)|<br[ \t]*/?>", re.IGNORECASE)
+_TITLE_MARKS = re.compile(
+    r"\\(?P<escaped>[!-/:-@\[-`{-~])"
+    r"|\*\*|__|~~|\|\||`+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)"
+)
+
+
+def title_of(text: str, fallback: str = "") -> str:
+    """The title of what a text opens: its first line that shows something, shortened."""
+    lines = (_plain(line) for line in text.split("\n"))
+    return _shortened(next((line for line in lines if line), fallback))
+
+
+def _plain(line: str) -> str:
+    """A line without Markdown's marks: titles have none."""
+    line = _TITLE_FENCE.sub("", _LINE_MARK.sub("", line))
+    line = _SPOILER.sub("…", _TITLE_LINK.sub(lambda found: found[1] or " ", line))
+    line = "".join(c for c in line if c == "\u200d" or c.isprintable())
+    line = _TITLE_MARKS.sub(lambda found: found["escaped"] or "", line)
+    return " ".join(line.split()).strip("\u200d")
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= TITLE_LENGTH:
+        return name
+    short = ""
+    for character in characters(name):
+        if len(short) + len(character) >= TITLE_LENGTH:
+            break
+        short += character
+    return short.rstrip() + "…"

@@ -251,33 +251,6 @@ def test_messages_that_no_person_wrote_are_ignored(world: World, more: dict[str,
     assert convert.incoming(world.says(f"{MENTION} hi", **more), ME, "thread", "ja") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("one\ntwo", "one"),
-        ("", "x"),
-        ("\u200b\u2060\n \n**two**", "two"),
-        ("```python\nprint(1)\n```", "print(1)"),
-        ("# A [link](https://example.org) and `code`", "A link and code"),
-        ("> quoted ||secret|| and ||more||", "quoted … and …"),
-        (r"\*not bold\* a\_b", "*not bold* a_b"),
-        ("a<br>b<BR />c", "a b c"),
-        ("- 2 * 3 * 4 in snake_case", "2 * 3 * 4 in snake_case"),
-        ("-# small", "small"),
-        ("```\n```", "x"),
-    ],
-)
-def test_a_thread_is_named_by_the_first_line_that_shows_something(text: str, name: str) -> None:
-    assert convert.thread_name(text, "x") == name
-
-
-def test_a_threads_name_is_cut_between_characters() -> None:
-    family = "👨‍👩‍👧‍👦"
-    name = convert.thread_name(family * 40, "x")
-    assert len(name) <= convert.TITLE_LENGTH
-    assert name == family * (len(name) // len(family)) + "…"
-
-
 def test_an_edit_has_a_revision_and_a_first_form_has_none(world: World) -> None:
     assert convert.revision_of(world.says("hi")) == ""
     edited = world.says("hi", edited_timestamp="2026-11-22T12:00:00.123000+00:00")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from bots.discord.markdown import rendered
-from bots.markdown import complete, simplified
+from bots.markdown import TITLE_LENGTH, complete, simplified, title_of
 from bots.slack.markdown import mended, settled
 
 COMMON_MARK = MarkdownIt("commonmark").enable("strikethrough")
@@ -157,3 +157,30 @@ def test_no_word_is_lost(pieces: list[str]) -> None:
         return re.findall(r"これは|word|[「」]", text)
 
     assert words(rendered("".join(pieces))) == words("".join(pieces))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("one\ntwo", "one"),
+        ("", "x"),
+        ("\u200b\u2060\n \n**two**", "two"),
+        ("```python\nprint(1)\n```", "print(1)"),
+        ("# A [link](https://example.org) and `code`", "A link and code"),
+        ("> quoted ||secret|| and ||more||", "quoted … and …"),
+        (r"\*not bold\* a\_b", "*not bold* a_b"),
+        ("a<br>b<BR />c", "a b c"),
+        ("- 2 * 3 * 4 in snake_case", "2 * 3 * 4 in snake_case"),
+        ("-# small", "small"),
+        ("```\n```", "x"),
+    ],
+)
+def test_a_title_is_the_first_line_that_shows_something(text: str, name: str) -> None:
+    assert title_of(text, "x") == name
+
+
+def test_a_title_is_cut_between_characters() -> None:
+    family = "👨‍👩‍👧‍👦"
+    name = title_of(family * 40, "x")
+    assert len(name) <= TITLE_LENGTH
+    assert name == family * (len(name) // len(family)) + "…"

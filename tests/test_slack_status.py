@@ -119,13 +119,14 @@ async def test_a_direct_conversation_has_a_title_and_a_beginner(
 ) -> None:
     slack = deployment.slack
     await deployment.core(pace=90)
-    ts = await slack.say("D1", "U1", f"すこし\n{LONG}")
+    text = f"\nすこし `{LONG}`\nmore"
+    ts = await slack.say("D1", "U1", text)
     await slack.until(lambda: ("D1", ts) in slack.workspace.session_starts)
     title, person = slack.workspace.session_starts["D1", ts]
-    assert title.startswith("すこし ")
+    assert title.startswith("すこし すこし長い")
     assert len(title) == 80
     assert person == "U1"
-    await deployment.answered("D1", ts, f"echo: すこし\n{LONG}")
+    await deployment.answered("D1", ts, f"echo: {text.strip()}")
     await deployment.at_rest()
 
 

@@ -30,6 +30,7 @@ from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.replies import ELSEWHERE, ReplyAddress
 from bots.discord.summaries import InteractionSource, SummaryHandler
+from bots.markdown import title_of
 from bots.strings import say
 from bots.strings.ja import JAPANESE
 from core.queue_types import Delivery
@@ -155,7 +156,7 @@ class CommandHandler:
         person = interaction.user.display_name
         opened = say("branch_opened", locale, person=person, link=link)
         bot = convert.bot_in(interaction.client, interaction.guild)
-        name = convert.thread_name(convert.text_of(message, bot), "Henji")
+        name = title_of(convert.text_of(message, bot), "Henji")
         try:
             sent = await api.post(str(parent.id), opened, nonce=f"branch.{interaction.id}"[:25])
             root = str(sent["id"])
@@ -241,7 +242,7 @@ class CommandHandler:
             suppress_embeds=True,
         )
         starter = str(answer.message_id)
-        name = convert.thread_name(person, "Henji")
+        name = title_of(person, "Henji")
         try:
             await self._context.api.open_thread(str(channel.id), starter, name)
             greeting = self._greeting(interaction, locale)

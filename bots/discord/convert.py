@@ -32,17 +32,16 @@ from bots.discord.markdown import (
     whole_text,
 )
 from bots.discord.replies import ReplyAddress
+from bots.markdown import title_of
 from bots.platform import Incoming
 from bots.quotes import GONE, Quote, joined, quote_of
-from bots.text import characters, without_address, without_code
+from bots.text import without_address, without_code
 from core.types import ThreadKey, Turn
 
 WRITTEN_TYPES = frozenset({discord.MessageType.default, discord.MessageType.reply})
 """Messages that somebody wrote; joins, pins and boosts have other types."""
 PLAIN_TITLE = "Henji"
 """Of a thread whose first message gives it no name."""
-TITLE_LENGTH = 80
-"""Discord accepts 100 characters for a thread's name and shows fewer."""
 
 _MENTION = re.compile(r"<(?P<kind>@!?|@&|\#)(?P<id>\d{1,21})>")
 _MARKUP = re.compile(
@@ -69,14 +68,6 @@ _TIMES = {
     "D": "%Y-%m-%d",
     "S": "%Y-%m-%d %H:%M:%S UTC",
 }
-_FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})[^`]*$")
-_LINE_MARK = re.compile(r"^\s*(?:>{1,3}\s+|#{1,3}\s+|-#\s+|[-*+]\s+)+")
-_SPOILER = re.compile(r"\|\|(?=\S).{1,500}?\|\|")
-_LINK = re.compile(r"\[([^\]\n]{1,200})\]\([^)\s]{1,1000}\)|<br[ \t]*/?>", re.IGNORECASE)
-_EMPHASIS = re.compile(
-    r"\\(?P<escaped>[!-/:-@\[-`{-~])"
-    r"|\*\*|__|~~|\|\||`+|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)"
-)
 _UNKNOWN = {"@": "@unknown-user", "@&": "@unknown-role", "#": "#unknown"}
 """As Discord shows what it cannot find."""
 
@@ -435,7 +426,7 @@ def _address_of(message: discord.Message, thread: ThreadKey, bot: Bot, locale: s
     return ReplyAddress(
         channel=thread.thread if opens else str(message.channel.id),
         reply_to=str(message.id),
-        opens=thread_name(said_in(message, bot), _name_without_words(message)) if opens else "",
+        opens=title_of(said_in(message, bot), _name_without_words(message)) if opens else "",
         locale=locale,
     )
 
@@ -484,32 +475,6 @@ def _date(seconds: int, style: str) -> str:
     except (OverflowError, ValueError, OSError):
         return ""
     return moment.strftime(_TIMES.get(style, "%Y-%m-%d %H:%M UTC"))
-
-
-def thread_name(text: str, fallback: str) -> str:
-    """The name of the thread that a text opens: its first line that shows something, shortened."""
-    lines = (_plain(line) for line in text.split("\n"))
-    return _shortened(next((line for line in lines if line), fallback))
-
-
-def _plain(line: str) -> str:
-    """A line without Markdown's marks: threads' names have none."""
-    line = _FENCE.sub("", _LINE_MARK.sub("", line))
-    line = _SPOILER.sub("…", _LINK.sub(lambda found: found[1] or " ", line))
-    line = "".join(c for c in line if c == "\u200d" or c.isprintable())
-    line = _EMPHASIS.sub(lambda found: found["escaped"] or "", line)
-    return " ".join(line.split()).strip("\u200d")
-
-
-def _shortened(name: str) -> str:
-    if len(name) <= TITLE_LENGTH:
-        return name
-    short = ""
-    for character in characters(name):
-        if len(short) + len(character) >= TITLE_LENGTH:
-            break
-        short += character
-    return short.rstrip() + "…"
 
 
 # -- interactions -------------------------------------------------------------------------------

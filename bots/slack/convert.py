@@ -11,15 +11,23 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
-from bots.attachments import File, file_of, linked_message
+from bots.attachments import File, linked_message
 from bots.markdown import ZERO_WIDTH_SPACE
 from bots.platform import Incoming
 from bots.quotes import joined, of_bot
-from bots.slack.extract import MISSHAPEN, bot_name, carried_by, forwarded_files, own_words, words_of
-from bots.slack.markdown import dicts_in, unescaped
+from bots.slack.extract import (
+    MISSHAPEN,
+    bot_name,
+    carried_by,
+    file_in,
+    files_of,
+    forwarded_files,
+    own_words,
+    words_of,
+)
+from bots.slack.markdown import dicts_in, read_markup, unescaped
 from bots.text import without_address, without_code
 from core.types import ThreadKey, Turn
 
@@ -219,37 +227,6 @@ def links_in(text: str) -> tuple[File, ...]:
     return tuple(linked_message(name, address) for address, name in found.items())
 
 
-def files_of(message: Json) -> tuple[File, ...]:
-    """The files of a message: uploads, snippets and posts. A file that is deleted, or that the bot
-    may not see, has no address."""
-    return tuple(map(_file_of, (*dicts_in(message.get("files")), *forwarded_files(message))))
-
-
-_DOCUMENT_MODES = frozenset(("external", "quip", "space", "list"))
-"""Files whose address leads to a page, not to text: on another company's host, canvases, old posts,
-and lists."""
-_DOCUMENT_TYPES = frozenset(("quip", "canvas", "space", "post", "list"))
-
-
-def _is_document(found: Json) -> bool:
-    """Whether a file is one of Slack's own documents, or another company's."""
-    type_ = str(found.get("mimetype") or "")
-    kind = found.get("filetype") in _DOCUMENT_TYPES or found.get("mode") in _DOCUMENT_MODES
-    return kind or type_.startswith("application/vnd.slack-")
-
-
-def _file_of(found: Json) -> File:
-    names = ("title", "name") if _is_document(found) else ("name", "title")
-    name = next((str(found[key]) for key in (*names, "id") if found.get(key)), "")
-    address = str(found.get("url_private_download") or found.get("url_private") or "")
-    size = str(found.get("size") or "")
-    size_told = int(size) if size.isdecimal() else 0
-    file = file_of(name, str(found.get("mimetype") or ""), size_told, address)
-    if _is_document(found):
-        return replace(file, kind="other")
-    return file
-
-
 def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted | None:
     message, before = required(event, "message"), event.get("previous_message") or {}
     if message.get("subtype") == "tombstone":  # a deleted message that has replies
@@ -261,7 +238,7 @@ def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted
     posted = _posted(body, message, required(event, "channel"), bot)
     if posted is None:
         return None
-    files = tuple(map(_file_of, _existing_files(message).values()))
+    files = tuple(map(file_in, _existing_files(message).values()))
     stamp = str(required(event, "ts")) if other_files else posted.edited  # files have none
     posted = replace(posted, files=files, edited=stamp)
     was_mentioned = bot.user in _MENTION.findall(words_of(before))
@@ -420,8 +397,7 @@ def readable(text: str, bot: Bot, names: Mapping[str, str]) -> str:
     """Slack's markup as people read it: names for ids, without the bot's own mention."""
     text = _without_bot(text, bot)
     text = _MENTION.sub(lambda match: f"@{names.get(match[1], match[1])}", text)
-    text = _MARKUP.sub(_read_markup, text)
-    return unescaped(text).strip()
+    return unescaped(read_markup(text)).strip()
 
 
 def _without_bot(text: str, bot: Bot) -> str:
@@ -434,42 +410,6 @@ def _without_bot(text: str, bot: Bot) -> str:
             parts.append(before)
             begun = begun or bool(before.strip())
     return "".join([*parts, text[at:]])
-
-
-_MARKUP = re.compile(r"<([#!]?)([^<>|]+)(?:\|([^<>]*))?>")
-
-
-def _read_markup(match: re.Match[str]) -> str:
-    """A channel, a group, a date or a link as people read it."""
-    sign, what, label = match[1], match[2], match[3] or ""
-    if sign == "#":
-        return f"#{label or what}"  # a private channel has no name here
-    if sign == "!":
-        return _read_special(what, label)
-    scheme, colon, rest = what.partition(":")
-    if not colon:
-        return match[0]
-    if scheme in ("mailto", "tel"):
-        return label or rest
-    shown = rest.removeprefix("//").rstrip("/")
-    if label in (what, shown):
-        return label
-    return f"{label} ({what})" if label else what
-
-
-def _read_special(what: str, label: str) -> str:
-    kind, _, details = what.partition("^")
-    if kind == "date":
-        return label or _date(details.partition("^")[0])
-    name = label.removeprefix("@") or details or kind
-    return f"@{name}"
-
-
-def _date(seconds: str) -> str:
-    try:
-        return f"{datetime.fromtimestamp(float(seconds), UTC):%Y-%m-%d %H:%M} UTC"
-    except (OverflowError, ValueError, OSError):
-        return seconds
 
 
 def ids(text: str) -> str:

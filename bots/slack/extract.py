@@ -1,16 +1,18 @@
-"""The text of a message beside its words: forwards, and the attachments and blocks of bots. Pure.
+"""What a message has beside its words: files, forwards, and the attachments and blocks of bots.
+Pure.
 
-It stays in Slack's markup until `convert.readable` converts it.
+Text stays in Slack's markup until `convert.readable` converts it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from bots.attachments import clean_name
+from bots.attachments import File, clean_name, file_of
 from bots.quotes import image, joined
 from bots.slack.markdown import dicts_in, escaped, written
 
@@ -145,6 +147,37 @@ def _time(attachment: Json) -> str:
 def _field(field: Json) -> str:
     parts = (str(field.get(name) or "").strip() for name in ("title", "value"))
     return ": ".join(filter(None, parts))
+
+
+def files_of(message: Json) -> tuple[File, ...]:
+    """The files of a message: uploads, snippets and posts. A file that is deleted, or that the bot
+    may not see, has no address."""
+    return tuple(map(file_in, (*dicts_in(message.get("files")), *forwarded_files(message))))
+
+
+_DOCUMENT_MODES = frozenset(("external", "quip", "space", "list"))
+"""Files whose address leads to a page, not to text: on another company's host, canvases, old posts,
+and lists."""
+_DOCUMENT_TYPES = frozenset(("quip", "canvas", "space", "post", "list"))
+
+
+def _is_document(found: Json) -> bool:
+    """Whether a file is one of Slack's own documents, or another company's."""
+    type_ = str(found.get("mimetype") or "")
+    kind = found.get("filetype") in _DOCUMENT_TYPES or found.get("mode") in _DOCUMENT_MODES
+    return kind or type_.startswith("application/vnd.slack-")
+
+
+def file_in(found: Json) -> File:
+    names = ("title", "name") if _is_document(found) else ("name", "title")
+    name = next((str(found[key]) for key in (*names, "id") if found.get(key)), "")
+    address = str(found.get("url_private_download") or found.get("url_private") or "")
+    size = str(found.get("size") or "")
+    size_told = int(size) if size.isdecimal() else 0
+    file = file_of(name, str(found.get("mimetype") or ""), size_told, address)
+    if _is_document(found):
+        return replace(file, kind="other")
+    return file
 
 
 # -- blocks -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Makes a model's Markdown look right in Slack. Pure. Code is left alone.
+"""Makes a model's Markdown look right in Slack, and reads Slack's markup. Pure. Code is left alone.
 
 Slack reads Markdown by CommonMark's rules, as far as is known. There a `**` next to punctuation
 opens or closes bold only beside a space or more punctuation, which Japanese does not have: in
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from typing import Any, Literal
 
@@ -132,6 +133,8 @@ class Blocks:
                 at = content = item.end()
                 self._items.append(at)
                 begins = True
+        if begins and len(rest) - len(rest[at:].lstrip(" ")) >= at + 4 and rest[at:].strip():
+            return "code"  # in an item, behind its mark
         if at < content + 4 and (fence := _FENCE.match(rest, at)):
             self._fence = fence[1]
             return "code"
@@ -314,3 +317,43 @@ def unescaped(text: str) -> str:
     """What `escaped` made of a text. HTML has more entities than these three, and a browser reads
     the `&copy` of ``?a=1&copy=2`` as one."""
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+_MARKUP = re.compile(r"<([#!]?)([^<>|]+)(?:\|([^<>]*))?>")
+
+
+def read_markup(text: str) -> str:
+    """Slack's markup of channels, groups, dates and links as people read it; still escaped."""
+    return _MARKUP.sub(_read, text)
+
+
+def _read(match: re.Match[str]) -> str:
+    sign, what, label = match[1], match[2], match[3] or ""
+    if sign == "#":
+        return f"#{label or what}"  # a private channel has no name here
+    if sign == "!":
+        return _read_special(what, label)
+    scheme, colon, rest = what.partition(":")
+    if not colon:
+        return match[0]
+    if scheme in ("mailto", "tel"):
+        return label or rest
+    shown = rest.removeprefix("//").rstrip("/")
+    if label in (what, shown):
+        return label
+    return f"{label} ({what})" if label else what
+
+
+def _read_special(what: str, label: str) -> str:
+    kind, _, details = what.partition("^")
+    if kind == "date":
+        return label or _date(details.partition("^")[0])
+    name = label.removeprefix("@") or details or kind
+    return f"@{name}"
+
+
+def _date(seconds: str) -> str:
+    try:
+        return f"{datetime.fromtimestamp(float(seconds), UTC):%Y-%m-%d %H:%M} UTC"
+    except (OverflowError, ValueError, OSError):
+        return seconds

@@ -10,12 +10,12 @@ from dataclasses import replace
 from bots.actions import Scope, is_follow_up
 from bots.attachments import is_question, names_of
 from bots.choices import KINDS, Choices
+from bots.markdown import title_of
 from bots.platform import Incoming, Status
 from bots.slack import convert
 from bots.slack.components import escape
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, MessagePosted, SessionStopped, TextCommand
-from bots.slack.status import title_of
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery, Place

@@ -23,7 +23,6 @@ from core.types import ThreadKey
 
 STATUS = "assistant.threads.setStatus"
 SESSION = "agents.sessions.setStatus"
-TITLE_LENGTH = 80
 STATUS_SECONDS = 90.0
 """When a status is set again: Slack clears it after 120."""
 
@@ -124,9 +123,3 @@ class PendingEvents:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTAKE_SECONDS):
                 await self._none.wait()
-
-
-def title_of(text: str) -> str:
-    """The title of a session that begins with this message; Slack takes 200 characters."""
-    words = " ".join(text.split())
-    return words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1] + "…"
