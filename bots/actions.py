@@ -18,7 +18,7 @@ from bots.platform import Part
 from bots.quotes import BOT_LABEL
 from bots.relay import Relay
 from core.access_policy import Asker
-from core.ports import Deliveries, Feedback, History, Preferences
+from core.ports import Stores
 from core.queue_types import Delivery, Place, Rating, Receipt, Regeneration
 from core.types import Done, Failed, ThreadKey, Turn, Verdict
 
@@ -135,19 +135,12 @@ BRANCH_REFUSED: Mapping[str, Outcome] = {
 class Actions:
     """Stop, regenerate, continue, rate, reset, configure: each checks the actor's rights."""
 
-    def __init__(
-        self,
-        relay: Relay,
-        history: History,
-        deliveries: Deliveries,
-        feedback: Feedback,
-        preferences: Preferences,
-    ) -> None:
+    def __init__(self, relay: Relay, stores: Stores) -> None:
         self._relay = relay
-        self._history = history
-        self._deliveries = deliveries
-        self._feedback = feedback
-        self._preferences = preferences
+        self._history = stores.history
+        self._deliveries = stores.deliveries
+        self._feedback = stores.feedback
+        self._preferences = stores.preferences
 
     # -- rights ---------------------------------------------------------------------------------
 

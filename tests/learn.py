@@ -207,8 +207,7 @@ async def voted(shop: Workshop, prompts: Sequence[Prompt]) -> None:
         open_stores(shop.settings) as stores,
         open_relay(shop.settings, stores, platform, "en") as relay,
     ):
-        opinions = stores.feedback, stores.preferences
-        actions = Actions(relay, stores.history, stores.deliveries, *opinions)
+        actions = Actions(relay, stores)
 
         async def is_served() -> bool:
             try:

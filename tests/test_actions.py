@@ -47,13 +47,7 @@ class Office:
             self.stores.deliveries,
             settings,
         )
-        self.actions = Actions(
-            relay,
-            self.stores.history,
-            self.stores.deliveries,
-            self.stores.feedback,
-            self.stores.preferences,
-        )
+        self.actions = Actions(relay, self.stores.of_a_platform())
 
     async def answered(self, text: str = "question", author: str = "U1") -> str:
         """The id of a finished reply."""

@@ -106,7 +106,7 @@ async def refused(stores: StoreFixture, text: str = LONG) -> tuple[str, Relay, A
         receipt = await stores.say(text, id="m1")
         await ends(stores, receipt.job)
     await stores.queue.announce(LANE, "core", 60)
-    actions = Actions(relay, stores.history, stores.deliveries, stores.feedback, stores.preferences)
+    actions = Actions(relay, stores.of_a_platform())
     return str(receipt.job), relay, actions
 
 

@@ -63,9 +63,7 @@ async def run_chat(
             open_relay(settings, stores, platform, conversation.locale)
         )
         pressed = await stack.enter_async_context(interrupts())
-        actions = Actions(
-            relay, stores.history, stores.deliveries, stores.feedback, stores.preferences
-        )
+        actions = Actions(relay, stores)
         guide = Guide(relay, actions, settings.retention_days)
         served = local_core.served
         chat = Chat(conversation, relay, actions, guide, platform, stores.history, pressed, served)

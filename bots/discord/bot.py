@@ -50,7 +50,7 @@ def new_context(
 
     platform = DiscordPlatform(client, limiter, stop, stores.history.takes_part, clock)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
-    actions = Actions(relay, stores.history, stores.deliveries, stores.feedback, stores.preferences)
+    actions = Actions(relay, stores)
     return Context(
         behaviour,
         relay,

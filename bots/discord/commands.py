@@ -13,7 +13,6 @@ from discord.app_commands import locale_str
 
 from bots.actions import Fork, Outcome, Scope
 from bots.attachments import is_question
-from bots.choices import ChoiceKind, Choices
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
 from bots.discord.context import (
@@ -30,6 +29,7 @@ from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.replies import ELSEWHERE, ReplyAddress
 from bots.discord.summaries import InteractionSource, SummaryHandler
+from bots.guide import ChoiceKind
 from bots.markdown import title_of
 from bots.strings import say
 from bots.strings.ja import JAPANESE
@@ -80,7 +80,6 @@ class CommandHandler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._choices = Choices(context.relay, context.actions)
 
     @app_commands.rename(
         prompt=localized("cmd_prompt"),
@@ -205,9 +204,9 @@ class CommandHandler:
         threads, locale = conversations(interaction), self._context.locale_of(interaction)
         if name:
             actor = actor_of(interaction)
-            work = self._choices.choose(actor, threads, kind, name.strip(), locale)
+            work = self._context.guide.choices.choose(actor, threads, kind, name.strip(), locale)
         else:
-            work = self._choices.shown(threads[0], kind, locale)
+            work = self._context.guide.choices.shown(threads[0], kind, locale)
         await self._context.answer_privately(interaction, (await within(work))[:MESSAGE_LENGTH])
 
     async def complete_model(self, interaction: Interaction, typed: str) -> list[PickerChoice]:
@@ -220,7 +219,7 @@ class CommandHandler:
         self, interaction: Interaction, kind: ChoiceKind, typed: str
     ) -> list[PickerChoice]:
         thread, locale = conversations(interaction)[0], self._context.locale_of(interaction)
-        offered = await within(self._choices.offered(thread, kind, locale, typed))
+        offered = await within(self._context.guide.choices.offered(thread, kind, locale, typed))
         return [app_commands.Choice(name=o.label, value=o.value) for o in offered]
 
     # -- /chat ----------------------------------------------------------------------------------
@@ -321,8 +320,9 @@ class CommandHandler:
 
 def described() -> Sequence[tuple[str, str, str]]:
     """Every command and every entry of a menu, for the page about them."""
-    tree = CommandTree(discord.Client(intents=discord.Intents.none()), _NO_CONTEXT)
-    add_commands(tree, _NO_CONTEXT)
+    no_context: Any = None  # the commands are listed, not run
+    tree = CommandTree(discord.Client(intents=discord.Intents.none()), no_context)
+    add_commands(tree, no_context)
     commands = [c for c in tree.walk_commands() if isinstance(c, app_commands.Command)]
     menus = tree.get_commands(type=discord.AppCommandType.message)
     return [
@@ -394,15 +394,6 @@ def add_commands(tree: CommandTree, context: Context) -> None:
             )
         )
     tree.add_command(admin_group(context))
-
-
-class _NoContext:
-    """A context for commands that are listed, not run."""
-
-    relay = actions = None
-
-
-_NO_CONTEXT: Any = _NoContext()
 
 
 def _parent_of(interaction: Interaction) -> discord.TextChannel | None:

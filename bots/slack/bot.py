@@ -98,7 +98,7 @@ def new_context(
     )
     relay_settings = replace(relay_settings, strangers=settings.slack_strangers)
     relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
-    actions = Actions(relay, stores.history, stores.deliveries, stores.feedback, stores.preferences)
+    actions = Actions(relay, stores)
     return Context(
         relay=relay,
         actions=actions,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import structlog
 
 from bots.actions import Fork
-from bots.choices import KINDS, Choices
+from bots.guide import KINDS
 from bots.platform import Incoming, PlatformRefused
 from bots.slack import components, convert
 from bots.slack.api import WITHOUT_PREVIEWS
@@ -113,7 +113,6 @@ class CommandHandler:
         self._messages = messages
         self._app_home = home
         self._questions = questions
-        self._choices = Choices(context.relay, context.actions)
         self._summarizer = Summarizer(context.relay, context.actions, context.history)
 
     async def on_command(self, told: SlashCommand) -> None:
@@ -174,7 +173,7 @@ class CommandHandler:
             return await self._answer(word or "help", locale, told)
         if word in KINDS:
             channel = ThreadKey(PLATFORM, told.team, told.channel, "-")
-            said = await self._choices.shown(channel, word, locale)
+            said = await self._context.guide.choices.shown(channel, word, locale)
             return components.escape(f"{said}\n{say('choice_where', locale)}")
         return say("usage_command", locale, command=told.command)
 
@@ -210,7 +209,9 @@ class CommandHandler:
         """Open the pickers of the model and the persona; where nothing is offered, say what is."""
         locale = await self._context.users.locale(press.team, press.user)
         offered = {
-            kind: await self._choices.offered(key, kind, locale, most=components.MOST_OPTIONS)
+            kind: await self._context.guide.choices.offered(
+                key, kind, locale, most=components.MOST_OPTIONS
+            )
             for kind in KINDS
         }
         inputs = [
@@ -223,7 +224,7 @@ class CommandHandler:
             view = components.modal(CHOSEN, title, locale, *inputs, data=str(key))
             self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
         else:
-            said = await self._choices.shown(key, "model", locale)
+            said = await self._context.guide.choices.shown(key, "model", locale)
             told = self._context.send_privately(key, press.user, components.escape(said))
             self._context.spawn(told)
 
@@ -233,7 +234,7 @@ class CommandHandler:
         actor = await self._context.actor(key.space, sent.user, sent.user_team)
         locale = await self._context.users.locale(key.space, sent.user)
         said = [
-            await self._choices.choose(actor, (key,), kind, sent.values[kind], locale)
+            await self._context.guide.choices.choose(actor, (key,), kind, sent.values[kind], locale)
             for kind in KINDS
             if kind in sent.values
         ]

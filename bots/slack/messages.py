@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from bots.actions import Scope, is_follow_up
 from bots.attachments import is_question, names_of
-from bots.choices import KINDS, Choices
+from bots.guide import KINDS
 from bots.markdown import title_of
 from bots.platform import Incoming, Status
 from bots.slack import convert
@@ -38,7 +38,6 @@ class MessageHandler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._choices = Choices(context.relay, context.actions)
         self._bot_turns = Bounded[ThreadKey, int](KEPT_THREADS)
         self._places = asyncio.Semaphore(AT_ONCE)
         self._called = Bounded[ThreadKey, str](KEPT_THREADS)
@@ -148,7 +147,7 @@ class MessageHandler:
     async def _said(self, command: str, posted: MessagePosted, locale: str) -> str:
         if command not in KINDS:
             return await self._context.sentence(command, locale, posted.user, posted.key)
-        shown = await self._choices.shown(posted.key, command, locale)
+        shown = await self._context.guide.choices.shown(posted.key, command, locale)
         return escape(f"{shown}\n{say('choice_where', locale)}")
 
     async def _reset(self, posted: MessagePosted) -> None:

@@ -127,7 +127,7 @@ async def a_story(
     behaviour = replace(BEHAVIOUR, reads=reads, **options)
     context = new_context(client, pace, stores, behaviour, relay, lambda: envs[0].now().timestamp())
     apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
-    actions = Actions(apart, stores.history, stores.deliveries, stores.feedback, stores.preferences)
+    actions = Actions(apart, stores)
     summarizer = Summarizer(apart, actions, stores.history)
     guide = Guide(apart, actions, behaviour.retention_days)
     more: dict[str, Any] = {"relay": apart, "actions": actions, "guide": guide}
