@@ -2,7 +2,7 @@
 
 Each must be computed as the model itself computes it, or be refused by a sentence before it is
 ready. The result is written to `core/models/architectures.json`, which `henji models pull` reads,
-and to the page `core/engine/README.md`. Each type is tried in a process of its own, since a kernel
+and to the page `core/engine/README.md`. Each type is tried in a separate process, since a kernel
 that writes past its end would take the others with it.
 """
 
@@ -38,7 +38,7 @@ Verdict: TypeAlias = Literal["exact", "refused", "wrong", "not built"]
 
 _CONTEXT = 128
 _LARGEST = 30_000_000
-"""Parameters of what is still tiny."""
+"""The most parameters of a tiny model."""
 _SECONDS = 600.0
 _PROMPTS = ([5, 9, 200, 31], list(range(10, 70)), [7] * 17, list(range(40, 20, -1)))
 _NEAR = 0.02
@@ -76,7 +76,7 @@ _OTHERS: tuple[dict[str, Any], ...] = (
     {"num_hidden_layers": None, "n_layer": None, "num_layers": None},
     {"sliding_window": None, "intermediate_size": None, "moe_intermediate_size": None},
 )
-"""Sizes that some types cannot have, or must be told: tried in turn. None: not told."""
+"""Sizes that some types cannot have, or need: tried in turn. None: not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def usual_of(kind: str) -> dict[str, Any]:
 
 
 def _run(kind: str, *, is_decoder: bool = True) -> Found:
-    """Run a type in the engine, four prompts at once, beside the model itself."""
+    """Run a type in the engine, four prompts at once, and compare it with the model itself."""
     try:
         ours, theirs = (tiny(kind, is_decoder=is_decoder) for _ in range(2))
     except Exception as error:
@@ -221,7 +221,7 @@ def _child(kind: str, into: Connection) -> None:
 
 
 def examined_apart(kind: str) -> Found:
-    """`examine` in a process of its own: one that ends or hangs is wrong."""
+    """`examine` in a separate process: one that dies or hangs is a failure."""
     here, there = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=_child, args=(kind, there))
     child.start()

@@ -1,4 +1,4 @@
-"""What every test may ask for: above all a real Valkey, started and stopped by the session."""
+"""Fixtures for every test: above all a real Valkey, started and stopped by the session."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ pytest_plugins = ["tests.local_discord.fixtures"]
 
 FOREIGN = ("HENJI_", "SLACK_", "DISCORD_", "REDIS_URL")
 
-# Before any test reads it: nothing of the person's own (a token, a henji.toml, a Redis with
-# conversations in it) may meet a test.
+# No test may see the developer's own token, henji.toml or Redis with conversations: they are
+# removed before any test reads the environment.
 for name in list(os.environ):
     if name.startswith(FOREIGN):
         del os.environ[name]
 os.environ["HENJI_CONFIG"] = os.devnull
 
-# The processes of a test run share what Numba compiles, so that each kernel is compiled once.
+# The processes of a test run share Numba's cache, so that each kernel is compiled once.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
 
-# How long an example takes says nothing on a machine that does other things beside.
+# The time of an example means nothing on a machine with other work.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 

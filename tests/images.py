@@ -41,7 +41,7 @@ def steps(dockerfile: Path, home: Path) -> list[str]:
 
 
 def install(image: str, home: Path) -> None:
-    """Do what the Dockerfile does, from a copy of what it copies."""
+    """Do the steps of the Dockerfile, on a copy of the files that it copies."""
     with tempfile.TemporaryDirectory() as source:
         for name in COPIED:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -52,7 +52,7 @@ def install(image: str, home: Path) -> None:
 
 
 def measure(image: str, home: Path) -> None:
-    """Say what an image's packages take. AssertionError where that is more than its page says."""
+    """Print the size of an image's packages. AssertionError if its page says less."""
     size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file()) / 1e6
     print(f"{image}: {size:.0f} MB installed", flush=True)
     most = MEGABYTES[image]

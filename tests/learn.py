@@ -273,7 +273,7 @@ def trained(shop: Workshop, votes: Path, steps: int, rate: float) -> Path:
     return out
 
 
-# -- what has changed ------------------------------------------------------------------------------
+# -- the changes -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

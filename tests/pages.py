@@ -19,7 +19,7 @@ PAGES = (
 
 COMMANDS = ("henji", "make", "docker", "kubectl", "python", "python3", "pip", "redis-cli", "sudo",
             "journalctl", ".venv/bin/", "tests/")  # fmt: skip
-"""What a piece of inline code begins with that is a command, beside variables in front of it."""
+"""The first words of inline code that is a command; variables may come before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Command:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Without what the shell takes: variables in front, redirections, comments, sudo."""
+        """Without the shell's part: variables in front, redirections, comments, sudo."""
         words = shlex.split(self.line, comments=True)
         while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] == "sudo"):
             words = words[1:]
@@ -60,7 +60,7 @@ def blocks(page: str, language: str) -> Iterator[str]:
 
 
 def commands(page: str) -> Iterator[Command]:
-    """The lines behind a prompt, those of indented blocks, and inline code that is a command."""
+    """The lines after a prompt, the lines of indented blocks, and inline code that is a command."""
     for block in blocks(page, "console"):
         for line in _joined(block):
             if line.startswith("$ "):

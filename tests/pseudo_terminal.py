@@ -27,7 +27,7 @@ class Terminal:
         os.write(self.master, text.encode())
 
     async def shows(self, pattern: str) -> None:
-        """Wait until what was shown since the last time matches."""
+        """Wait until the output since the last call matches."""
         async with asyncio.timeout(30):
             while not (found := re.search(pattern, self.seen, re.DOTALL)):
                 self.seen += await asyncio.to_thread(self._read)

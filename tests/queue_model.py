@@ -56,7 +56,7 @@ class ModelThread:
 
 @dataclass
 class Model:
-    """Each method is one step of the queue, and says what the step answers."""
+    """Each method is one step of the queue, and returns the step's answer."""
 
     threads: dict[ThreadKey, ModelThread] = field(default_factory=dict)
     seen: dict[tuple[ThreadKey, str], str] = field(default_factory=dict)

@@ -35,7 +35,7 @@ from tests.waiting import until
 EVERY = 5.0
 """Seconds between two measurements."""
 GROWTH = 1.10
-"""What is used at the end, as a part of what was used when the warm-up had ended."""
+"""The use at the end, as a part of the use after the warm-up."""
 PEOPLE, CHANNELS, WORKSPACES = 20, 5, 30
 LONGEST = 1500
 """Words of a prompt."""
@@ -128,7 +128,7 @@ class People:
         await self.installations.uninstall(f"T{self.random.randrange(WORKSPACES)}", time.time())
 
     def tidy(self) -> None:
-        """The local Slack forgets what is long ago: its memory is not that of the bot."""
+        """The local Slack forgets old messages: its memory must not be counted as the bot's."""
         messages = self.slack.workspace.messages
         for place in list(messages)[:-500]:
             del messages[place]
@@ -144,7 +144,7 @@ def megabytes(pid: int) -> float:
 
 
 Series = dict[str, list[tuple[float, float]]]
-"""Megabytes by second, of each process and of what Redis holds."""
+"""Megabytes by second, of each process and of Redis's data."""
 
 
 async def soak(folder: Path, minutes: float) -> Series:
@@ -205,7 +205,7 @@ async def _measured(
 
 
 def grown(rows: Sequence[tuple[float, float]]) -> float:
-    """The last sixth as a part of the sixth in the middle: what comes before is the warm-up."""
+    """The last sixth as a part of the sixth in the middle; before that is the warm-up."""
     sixth = max(1, len(rows) // 6)
     middle, last = rows[len(rows) // 2 :][:sixth], rows[-sixth:]
     return fmean(value for _, value in last) / fmean(value for _, value in middle)

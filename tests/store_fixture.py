@@ -60,7 +60,7 @@ class StoreFixture:
     outbox: RedisOutbox = field(init=False)
     preferences: RedisPreferences = field(init=False)
     policy: Policy = field(default_factory=Policy)
-    """What henji.toml would say."""
+    """The policy of henji.toml."""
     numbers: Any = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class StoreFixture:
     async def say(
         self, text: str, thread: ThreadKey = THREAD, author: str = "U1", **changes: Any
     ) -> Receipt:
-        """A person's message; each has an id of its own unless one is given."""
+        """A person's message, with a new id unless one is given."""
         id_ = changes.pop("id", f"m{next(self.numbers)}")
         turn = Turn(id_, "user", author, text, at=changes.pop("at", 1.0))
         submission = Submission(thread, turn, addressed=True, lane=LANE)
@@ -126,7 +126,7 @@ class StoreFixture:
         )
 
     async def texts(self, thread: ThreadKey = THREAD) -> list[str]:
-        """What is remembered of a thread, oldest first."""
+        """The remembered texts of a thread, oldest first."""
         return [stored.turn.text for stored in await self.history.turns(thread)]
 
     async def events(self, job: str | None, thread: ThreadKey = THREAD) -> list[ReplyEvent]:
@@ -165,7 +165,7 @@ async def at_work(
 
 
 async def ends(stores: StoreFixture, job: str | None, thread: ThreadKey = THREAD) -> ReplyEvent:
-    """How a reply ends, once it has."""
+    """Wait for the end of a reply, and return it."""
 
     async def ended() -> bool:
         return isinstance((await stores.events(job, thread))[-1], Done | Failed)

@@ -25,7 +25,7 @@ TOKYO = ZoneInfo("Asia/Tokyo")
 
 
 class Company:
-    """A workspace with rules: what its people say, and what its admins set."""
+    """A workspace with rules: people's messages and admins' settings."""
 
     def __init__(self, redis: Redis, policy: Policy) -> None:
         self.stores = StoreFixture.over(redis, max_attempts=1)
@@ -263,7 +263,7 @@ async def test_a_shorter_retention_applies_to_records_of_messages(company: Compa
         assert 1 * DAY < await company.stores.redis.ttl(name) <= 2 * DAY, name
 
 
-# -- who did what -------------------------------------------------------------------------------
+# -- the audit log ------------------------------------------------------------------------------
 
 
 async def test_resets_and_deletions_are_in_the_audit_log(company: Company) -> None:

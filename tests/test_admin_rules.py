@@ -1,4 +1,4 @@
-"""`henji admin config` and `henji admin audit`: rules and the record of who did what."""
+"""`henji admin config` and `henji admin audit`: rules and the log of changes."""
 
 from __future__ import annotations
 

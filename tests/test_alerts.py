@@ -68,7 +68,7 @@ GOOD_DAY: Series = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong from the second hour on, and what is said of it."""
+    """A fault from the second hour on, and its alert."""
 
     alert: str
     changed: Series

@@ -15,7 +15,7 @@ from core.alignment.losses import Batch
 
 CPU = torch.device("cpu")
 PROBABILITIES = ((0.5, 0.25, 0.125, 0.125), (0.1, 0.2, 0.3, 0.4), (0.25, 0.25, 0.25, 0.25))
-"""Of what follows the ids 0, 1 and 2."""
+"""Of the id after 0, 1 and 2."""
 
 
 class Bigrams(nn.Module):
@@ -99,7 +99,7 @@ MASK = torch.tensor([[True, True], [True, False]])
 OLD = torch.tensor([[-1.0, -2.0], [-0.5, 0.0]])
 REFERENCE = torch.tensor([[-1.5, -1.0], [-0.5, 0.0]])
 VALUES = torch.tensor([[0.2, 0.4], [-0.6, 9.0]])
-"""What is behind a reply's end is never looked at."""
+"""Ids after a reply's end have no effect."""
 SCORES = torch.tensor([1.0, -1.0])
 
 REWARDS = torch.tensor([[-0.05, 0.1 + 1.0], [-1.0, 0.0]])

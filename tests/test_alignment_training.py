@@ -1,4 +1,4 @@
-"""Training adapters on tiny models: what is trained is what is served, and runs go on."""
+"""Training adapters on tiny models: the served weights are the trained ones, and runs resume."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rated(count: int = 20) -> list[dict[str, Any]]:
 
 @dataclass
 class Bench:
-    """A tiny rinna model, data sets for it, and what was said while training."""
+    """A tiny rinna model, data sets for it, and the lines printed while training."""
 
     folder: Path
     base: Path
@@ -203,7 +203,7 @@ def test_sft_makes_the_replies_likelier(bench: Bench) -> None:
 
 
 def broken_off_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next run be broken off behind a step."""
+    """Interrupt the next run after a step."""
     end_step = Run.end_step
 
     def stopped(run: Run, numbers: Any) -> None:

@@ -1,4 +1,4 @@
-"""Our log-probabilities and losses beside TRL's own, on the same ids: `make golden`."""
+"""Our log-probabilities and losses compared with TRL's, on the same ids: `make golden`."""
 
 from __future__ import annotations
 

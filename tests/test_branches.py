@@ -1,4 +1,4 @@
-"""Threads that begin as copies of others: what they hold, and what reaches every copy."""
+"""Threads that begin as copies of others: their turns, and changes that reach every copy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def branched(
     assert (await stores.history.branch(thread, turn, into)).outcome == "ok"
 
 
-# -- what a branch holds --------------------------------------------------------------------------
+# -- the turns of a branch ------------------------------------------------------------------------
 
 
 async def test_a_branch_remembers_all_up_to_a_reply_and_the_old_thread_stays(
@@ -114,7 +114,7 @@ async def test_a_branch_has_the_choice_and_the_retention_of_its_thread(
         assert 0 < await stores.redis.pttl(keys.key(key, 0, str(BRANCH))) <= 5_000_000
 
 
-# -- what cannot be continued ---------------------------------------------------------------------
+# -- refusals -------------------------------------------------------------------------------------
 
 
 async def test_what_is_not_remembered_cannot_be_continued_from(stores: StoreFixture) -> None:
@@ -185,13 +185,13 @@ async def test_what_a_purge_is_still_taking_away_is_not_copied(stores: StoreFixt
     assert await stores.texts(BRANCH) == ["ask"]
 
 
-# -- what reaches every copy ----------------------------------------------------------------------
+# -- changes that reach every copy ----------------------------------------------------------------
 
 DEEPER = replace(THREAD, thread="10.0")
 
 
 async def two_branches(stores: StoreFixture) -> list[str]:
-    """A branch, and a branch of that, each with a question of its own; the thread's replies."""
+    """A branch, and a branch of that, each with a separate question; the thread's replies."""
     replies = await three_answers(stores)
     await branched(stores, replies[1])
     await stores.say("in the branch", BRANCH, "U2", id="b1")

@@ -32,7 +32,7 @@ CHANNEL = Place("slack", "T1", "C1")
 BRIEF = Persona(max_new_tokens=7)
 
 
-# -- what a system prompt says of the day and the place -----------------------------------------
+# -- the date and the place in a system prompt --------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ async def test_a_prompt_over_half_of_the_context_is_refused_with_both_numbers(
 
 
 async def left_of_errands(redis: Redis) -> list[str]:
-    """The keys that an errand has left behind."""
+    """The keys that a one-off job has left behind."""
     return [key async for key in redis.scan_iter("*errand*")]
 
 

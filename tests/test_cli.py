@@ -37,7 +37,7 @@ Here: TypeAlias = Callable[..., Ran]
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    """Runs a henji command in this process: for what does not get far."""
+    """Runs a henji command in this process: for commands that end early."""
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["henji", *words])

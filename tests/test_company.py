@@ -1,4 +1,4 @@
-"""A company's Henji from start to finish: `henji up` and what it starts, over the wire."""
+"""A company's Henji from start to finish: `henji up` and its processes, over the wire."""
 
 from __future__ import annotations
 

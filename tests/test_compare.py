@@ -93,7 +93,7 @@ def answers_in(directory: Path) -> dict[tuple[str, str], str]:
     return {key: answer.text for key, answer in Record.read(directory).answers.items()}
 
 
-# -- what it does --------------------------------------------------------------------------------
+# -- comparisons ---------------------------------------------------------------------------------
 
 
 def test_two_models_answer_are_judged_and_a_table_is_printed(compare: Here, folder: Path) -> None:
@@ -255,7 +255,7 @@ def please(taste: Path, policy: Path) -> None:
     replace(manifest, method="ppo", rewards=(weights_digest(taste),)).write(policy)
 
 
-# -- what it refuses -----------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_judge_does_not_begin_before_all_have_answered(compare: Here, folder: 
 
 
 def remote_model(folder: Path) -> Path:
-    """The files that are wanted here of a model whose weights a server has."""
+    """The files of a model that are needed here if a server has its weights."""
     tiny_models.tokenizer_files(folder / "remote")
     config = {"max_position_embeddings": 512, "model_type": "llama"}
     (folder / "remote" / "config.json").write_text(json.dumps(config))
@@ -432,7 +432,7 @@ def test_every_sentence_of_the_table_the_page_and_the_report_is_in_the_strings()
 
 
 def keys_in(path: Path) -> Iterator[str]:
-    """Patterns of the keys in a file: what is filled in may be anything."""
+    """Patterns of the keys in a file, with anything in place of the fields."""
     tree = ast.parse(path.read_text())
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
              for part in node.values}  # fmt: skip

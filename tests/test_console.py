@@ -38,7 +38,7 @@ needs_proc = pytest.mark.skipif(
 SEAT = Conversation("me", "trip", "en")
 
 
-# -- what is typed, and what is shown -----------------------------------------------------------
+# -- input and output ---------------------------------------------------------------------------
 
 
 def test_every_line_is_addressed_to_the_bot() -> None:
@@ -242,7 +242,7 @@ async def test_a_closed_pipe_ends_a_chat_with_endless_input(redis_url: str, redi
     assert "Traceback" not in ran.err
 
 
-# -- a core of its own --------------------------------------------------------------------------
+# -- the core that it starts --------------------------------------------------------------------
 
 
 @needs_proc

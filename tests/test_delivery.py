@@ -160,7 +160,7 @@ async def story(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Story:
     return Story(stores)
 
 
-# -- what people see ----------------------------------------------------------------------------
+# -- the messages -------------------------------------------------------------------------------
 
 
 async def test_a_reply_is_posted_once_and_edited_as_it_grows(story: Story) -> None:
@@ -548,7 +548,7 @@ async def test_both_unrecorded_posts_go_where_the_final_text_is_shorter(story: S
 
 
 async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> None:
-    """A reply whose newest part was posted by two; its end is "hi"."""
+    """A reply whose newest part two processes have posted; its end is "hi"."""
     story.board.nonce = False
     asleep, killed = Trouble({"post": posts}), Trouble({"post": ["is held"]})
     await story.say(story.relay("one", asleep), "hello")

@@ -1,4 +1,4 @@
-"""A reply in the making: what is shown of it, and what ends it."""
+"""A reply while it is generated: its shown text, and its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.optional import needs_answers, published_answers
 
 
 def written(kind: str, raw: str, *, resume: str = "") -> tuple[Reply, list[str]]:
-    """A reply for which the model wrote `raw`, and what was shown at each token."""
+    """A reply for which the model wrote `raw`, with the text shown at each token."""
     dialogue = dialogues.shared(kind)
     reply = dialogue.reply(resume=resume)
     return reply, [reply.push([ident]) for ident in dialogue.tokenizer.encode(raw)]

@@ -421,7 +421,7 @@ async def test_a_long_reply_is_one_file_for_the_person_who_presses(
 
 
 def with_files(deployment: DiscordDeployment) -> list[p.Payload]:
-    """The bodies of what was sent with a file."""
+    """The bodies of the messages with a file."""
     return [sent.body for sent in deployment.discord.sent("webhook") if sent.body.get("files")]
 
 

@@ -257,7 +257,7 @@ def test_an_edit_has_a_revision_and_a_first_form_has_none(world: World) -> None:
     assert convert.revision_of(edited) == "1795348800123"
 
 
-# -- what a delivery and a button remember ------------------------------------------------------
+# -- the data of a delivery and of a button -----------------------------------------------------
 
 ids = st.integers(10**15, 2**64 - 1).map(str)
 

@@ -549,7 +549,7 @@ async def test_where_the_bot_may_not_write_the_person_gets_a_direct_notice(
     )
 
 
-# -- what a start looks at ----------------------------------------------------------------------
+# -- the start ----------------------------------------------------------------------------------
 
 
 async def test_a_quiet_thread_does_not_hide_those_of_other_buckets(redis: Redis) -> None:

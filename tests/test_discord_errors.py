@@ -236,7 +236,7 @@ async def test_where_the_bot_may_not_write_a_reply_is_regenerated_by_the_token(
     assert deployment.discord.replies(general) == [reply]
 
 
-# -- what Discord refuses -----------------------------------------------------------------------
+# -- refusals of Discord ------------------------------------------------------------------------
 
 
 async def test_where_an_acknowledgement_comes_too_late_the_reply_comes_all_the_same(
@@ -397,7 +397,7 @@ async def test_a_reply_continues_without_a_token_that_discord_no_longer_knows(
     await deployment.discord.until(is_answered)
 
 
-# -- what people write --------------------------------------------------------------------------
+# -- odd messages of people ---------------------------------------------------------------------
 
 
 async def test_a_message_without_text_cannot_be_asked_about(

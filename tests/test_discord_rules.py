@@ -1,4 +1,4 @@
-"""A company's rules on Discord: admins by list and by role, and what roles allow."""
+"""A company's rules on Discord: admins by list and by role, and access by role."""
 
 from __future__ import annotations
 

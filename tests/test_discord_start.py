@@ -1,4 +1,4 @@
-"""The bot's start, and `henji doctor`: what is missing, and the remedy."""
+"""The bot's start, and `henji doctor`: missing settings, and the remedies."""
 
 from __future__ import annotations
 

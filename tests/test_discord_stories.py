@@ -125,7 +125,7 @@ async def test_a_long_reply_with_code_becomes_complete_messages(redis: Redis) ->
         assert sum(part.count("line_") for part in parts) == 140
 
 
-# -- what the bot may not do --------------------------------------------------------------------
+# -- missing permissions ------------------------------------------------------------------------
 
 
 async def test_without_the_right_to_open_threads_it_answers_in_the_channel(redis: Redis) -> None:

@@ -147,7 +147,7 @@ async def test_redis_persists_data_asks_for_a_password_and_refuses_when_full(
 
 
 async def _refuses_when_full(client: Redis, limit: str) -> None:
-    """60 % of the container's limit, so that what a rewrite copies has room beside it."""
+    """60 % of the container's limit: a rewrite of the file needs room for its copies."""
     found = await client.config_get("maxmemory", "maxmemory-policy")
     assert found["maxmemory-policy"] == "noeviction"
     share = int(str(found["maxmemory"])) / _bytes(limit)

@@ -1,4 +1,4 @@
-"""henji doctor: what it finds, and what it says to do."""
+"""henji doctor: its findings, and the remedies that it names."""
 
 from __future__ import annotations
 

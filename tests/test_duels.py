@@ -470,7 +470,7 @@ async def test_duels_are_read_with_their_votes(stores: StoreFixture) -> None:
     assert [one async for one in preferences.duels(Place("slack", "T1", "C2"))] == []
 
 
-# -- what people read ----------------------------------------------------------------------------
+# -- the messages --------------------------------------------------------------------------------
 
 
 def test_a_share_of_the_questions_becomes_duels_always_the_same() -> None:

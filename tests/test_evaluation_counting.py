@@ -274,7 +274,7 @@ def test_a_score_without_exception_is_not_certain() -> None:
     assert 0.49 < narrow.low < 0.5 < narrow.high < 0.51
 
 
-# -- what always holds ---------------------------------------------------------------------------
+# -- invariants ----------------------------------------------------------------------------------
 
 
 tables = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))

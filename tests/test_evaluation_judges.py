@@ -1,4 +1,4 @@
-"""Judges: a chat model behind a server, rules, and what becomes of a judge that is no good."""
+"""Judges: a chat model behind a server, rules, and judges that do not work."""
 
 from __future__ import annotations
 

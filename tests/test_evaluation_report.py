@@ -132,7 +132,7 @@ def test_a_comparison_that_nobody_judged_has_a_report_and_a_table(tmp_path: Path
         assert "Nothing was judged yet." in "\n".join(table_lines(words("en"), recount(bare)))
 
 
-# -- what the table says of itself ---------------------------------------------------------------
+# -- the notes of the table ----------------------------------------------------------------------
 
 
 A: list[Winner] = ["a"]

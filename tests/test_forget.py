@@ -1,4 +1,4 @@
-"""A person who is forgotten is nowhere any more."""
+"""Forgetting a person removes all of their data."""
 
 from __future__ import annotations
 

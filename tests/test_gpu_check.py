@@ -1,4 +1,4 @@
-"""The script that checks the engine on a GPU keeps what it has."""
+"""The script that checks the engine on a GPU keeps its results."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 
 
 class Process:
-    """A process that is asked: what it answers, and how often it looked its numbers up."""
+    """A process with health pages: its answers, and how often it looked up its numbers."""
 
     fault = ""
     looked_up = 0

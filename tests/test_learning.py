@@ -66,7 +66,7 @@ def said(role: str, text: str) -> dict[str, str]:
 
 
 class House:
-    """A tiny model, and what it takes to serve it."""
+    """A tiny model, and its settings for serving."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -178,7 +178,7 @@ def test_the_loop_guard_takes_time_in_proportion_to_a_text(unit: str) -> None:
     check_linear(first_round_end, unit)
 
 
-# -- what comes from the platforms, and what goes to them ----------------------------------------
+# -- messages from the platforms, and to them ----------------------------------------------------
 
 SLACK_BOT = of_slack.Bot("T1", "U0HENJI", "B1")
 DISCORD_BOT = of_discord.Bot(5, names=frozenset(("Henji",)))

@@ -78,7 +78,7 @@ def test_the_preview_of_a_linked_message_is_no_forward(
     assert ("a secret" in carried_by(message)) is read
 
 
-# -- what is forgotten, and who is not read -----------------------------------------------------
+# -- forgotten messages, and people who are denied ----------------------------------------------
 
 Before: TypeAlias = Callable[[StoreFixture], Awaitable[None]]
 PLACE = Place("stand-in", "T1")

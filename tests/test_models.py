@@ -1,4 +1,4 @@
-"""The catalogue, finding a model by its name, and what its files say."""
+"""The catalogue, finding a model by its name, and reading its files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_memory_of_rinna_s_models_follows_from_their_shape() -> None:
     assert estimate_memory(shape, 2048, "float32").weights == 4 * 3_607_245_312
 
 
-# -- settings over what a model says ------------------------------------------------------------
+# -- settings over a model's files --------------------------------------------------------------
 
 
 def test_settings_override_the_catalogue(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ async def test_the_seed_recipe_is_the_card_s_script_to_the_token() -> None:
     assert prompt == tuple(token_ids[0].tolist())
     assert dialogue.stop_ids == {options["eos_token_id"]}
     assert spec.max_new_tokens == options["max_new_tokens"]
-    # `generate` itself adds top_k: 50 to what the script says
+    # `generate` itself adds top_k: 50 to the script's values
     assert spec.sampling == Sampling(temperature=0.7, repetition_penalty=1.1, top_k=50)
     greedy = replace(spec.sampling, temperature=0.0)
     ids = await _generated(load(directory), dialogue, prompt, greedy)

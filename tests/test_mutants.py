@@ -1,4 +1,4 @@
-"""The bugs that `make mutants` plants are what its rules say."""
+"""The bugs that `make mutants` plants follow its rules."""
 
 from __future__ import annotations
 

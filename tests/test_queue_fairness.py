@@ -1,4 +1,4 @@
-"""Whose turn it is: shares of spaces, channels and people, and how much may wait."""
+"""The fair order: shares of spaces, channels and people, and the limits of the queue."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.run(self.redis.zadd(keys.key("delayed", 0), {str(key): 1}, xx=True))
             self.run(self.stores.queue.sweep())
 
-    # -- what both must say ---------------------------------------------------------------------
+    # -- the comparison -------------------------------------------------------------------------
 
     @invariant()
     def they_agree(self) -> None:

@@ -179,7 +179,7 @@ async def test_a_thread_that_expired_while_it_was_answered_leaves_no_key_behind(
 
 
 async def test_a_thread_that_goes_on_keeps_the_records_of_its_first_messages(redis: Redis) -> None:
-    """So that their edits and deletions are followed, and their reply can be written anew."""
+    """Edits and deletions are still followed, and the reply can be regenerated."""
     stores = await StoreFixture.serving(redis, retention=0.5)
     receipt = await stores.say("hello", id="first")
     await stores.reply(await stores.claim(), "hi")

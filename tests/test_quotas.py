@@ -229,7 +229,7 @@ async def test_in_direct_messages_the_strictest_quota_of_a_persons_spaces_holds(
     assert (await server.permit()).quota.person_messages == 3
 
 
-# -- what was used ------------------------------------------------------------------------------
+# -- the use of a day ---------------------------------------------------------------------------
 
 
 async def test_what_is_left_is_read_from_the_counts_of_the_quotas(redis: Redis) -> None:

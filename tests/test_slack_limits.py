@@ -472,7 +472,7 @@ async def _is_past(moment: float) -> bool:
 
 
 async def _with_missed_messages(deployment: SlackDeployment, missed: int) -> str:
-    """A thread that the bot takes part in, and what is said there while it is away."""
+    """A thread that the bot takes part in, with messages from while it is away."""
     slack = deployment.slack
     slack.distribute()
     await deployment.core()

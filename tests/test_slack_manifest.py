@@ -1,4 +1,4 @@
-"""The manifest: what Slack's schema asks, and only what is in use."""
+"""The manifest: valid by Slack's schema, and without anything unused."""
 
 from __future__ import annotations
 

@@ -313,7 +313,7 @@ async def test_a_person_of_an_organization_has_one_quota_in_all_its_workspaces(
         assert slack.replies("C2", ts) == []
 
 
-# -- what is wrong is said at the start, and by the doctor ----------------------------------------
+# -- faults, at the start and in henji doctor -----------------------------------------------------
 
 
 async def test_a_workspace_that_uninstalled_the_app_offline_is_named(

@@ -1,4 +1,4 @@
-"""A thread that was reset stays forgotten, also where a process starts and reads what it missed."""
+"""A thread that was reset stays forgotten, even when a process starts and catches up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_process_that_starts_after_a_reset_reads_nothing_from_before_it(
     await deployment.stop("adapter")
     key = deployment.key("C1", ts)
     await store.history.reset(key, "U1")
-    # days later: what was taken in is not known by its events any more, and the thread went on
+    # days later: the handled events are no longer known, and the thread was used again
     for name in await deployment.redis.keys("henji:{0}:seen:*"):
         await deployment.redis.delete(name)
     await deployment.redis.zincrby("henji:{0}:threads", 3_600_000, str(key))

@@ -159,7 +159,7 @@ async def test_a_person_gets_a_direct_notice_if_the_bot_cannot_post(
     assert slack.replies("C1", ts) == []
 
 
-# -- what a reply may do ---------------------------------------------------------------------
+# -- replies ---------------------------------------------------------------------------------
 
 
 async def test_a_reply_pings_nobody(deployment: SlackDeployment) -> None:

@@ -1,4 +1,4 @@
-"""Signs of life, and who may end a reply: nothing stays standing, whichever process hears it."""
+"""Statuses, sessions and stops: nothing is left open, whichever process gets the event."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_a_status_is_renewed_before_slack_clears_it(redis: Redis) -> None:
         await a_core_that_is_busy(deployment)
         ts = await slack.say("C1", "U1", f"{BOT} hi")
         statuses = slack.workspace.statuses
-        await slack.until(lambda: len(statuses) >= 5)  # longer than a status stands by itself
+        await slack.until(lambda: len(statuses) >= 5)  # longer than Slack shows a status
         assert {thread for _, thread, _, _ in statuses} == {ts}
         times = [at for _, _, _, at in statuses]
         assert all(later - at < 2 * 0.5 for at, later in itertools.pairwise(times))

@@ -245,7 +245,7 @@ async def test_the_log_says_which_workspace_the_bot_is_connected_to(redis: Redis
     assert set(lines()) == {("Local", "henji")}
 
 
-# -- what a person has left, and help that fits --------------------------------------------------
+# -- the rest of a quota, and fitting help -------------------------------------------------------
 
 
 async def said_to(deployment: SlackDeployment, text: str) -> str:

@@ -31,7 +31,7 @@ def client(slack: LocalSlack) -> AsyncWebClient:
 
 
 class Sockets:
-    """Unmodified Bolt apps in Socket Mode, and what they got: events with their retry number."""
+    """Unmodified Bolt apps in Socket Mode, with their events and retry numbers."""
 
     def __init__(self, slack: LocalSlack, client: AsyncWebClient) -> None:
         self.slack, self.client = slack, client

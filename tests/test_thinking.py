@@ -41,7 +41,7 @@ THOUGHT = "<think>\nThey mean the city, a SECRET one.\n</think>\n\n"
 
 @dataclass
 class Thinker(EchoEngine):
-    """A model that writes what it is told, one token at a time, and remembers its prompts."""
+    """A model that writes a given text, one token at a time, and remembers its prompts."""
 
     model: Dialogue
     raw: list[str]
@@ -260,7 +260,7 @@ async def test_a_deleted_question_takes_its_cut_thought_along(stores: StoreFixtu
     assert "SECRET" not in await words_in(stores.redis)
 
 
-# -- what a person sees -------------------------------------------------------------------------
+# -- the view of a person -----------------------------------------------------------------------
 
 PLACE = ThreadKey("stand-in", "T1", "C1", "1.0")
 
@@ -325,7 +325,7 @@ async def test_a_cut_thought_has_a_notice_and_the_answer_replaces_it(
     assert len(board.messages) == 1
 
 
-# -- what is stored -----------------------------------------------------------------------------
+# -- the store ----------------------------------------------------------------------------------
 
 
 def test_a_release_before_this_one_reads_the_events() -> None:

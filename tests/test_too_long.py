@@ -42,7 +42,7 @@ def turn_of(words: str, *files: tuple[str, str | None]) -> Turn:
     return attachments.with_files(Turn("1", "user", "U1", words, 1.0), read)
 
 
-# -- what fits ----------------------------------------------------------------------------------
+# -- the room for a message ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["rinna", "chatml", "alternating", "plain", "echo"])

@@ -73,7 +73,7 @@ async def test_a_cluster_serves_conversations_in_many_buckets(tmp_path: Path) ->
 
 
 async def goes_on_without(stores: StoreFixture, primary: Redis, *beside: Redis) -> None:
-    """A conversation whose Redis falls silent, and those servers with it."""
+    """A conversation whose Redis stops answering, and the servers."""
     async with answering(stores), asyncio.timeout(40):
         before = await said(stores, "one", THREAD)
         assert (await reply_of(stores, before, THREAD)).startswith("echo: one")

@@ -86,7 +86,7 @@ async def _takes_over_what_was_running(stores: StoreFixture) -> None:
 
 
 def test_events_of_the_first_release_are_read() -> None:
-    """In the words of 0.1.0, for events whose fields may grow."""
+    """As 0.1.0 wrote them, for events that may get more fields."""
     told = {
         '{"t":"queued","position":3}': Queued(3),
         '{"t":"started","attempt":2}': Started(2),

@@ -336,7 +336,7 @@ async def test_an_idle_core_sweeps_promptly(stores: StoreFixture) -> None:
         assert 0.6 < asyncio.get_running_loop().time() - asked < 5
 
 
-# -- what a reply costs --------------------------------------------------------------------------
+# -- the cost of a reply -------------------------------------------------------------------------
 
 
 class ChatServer(EchoEngine):

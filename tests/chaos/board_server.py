@@ -27,7 +27,7 @@ Answer = Callable[[str, list[Any]], Awaitable[Any]]
 
 
 class Line:
-    """One end of a connection: asks, and answers what the other end asks."""
+    """One end of a connection: it calls the other end, and answers its calls."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer
@@ -83,7 +83,7 @@ class Line:
         self._send({"reply": message["ask"], "value": value, "error": error})
 
 
-# -- what goes over the line --------------------------------------------------------------------
+# -- the messages on the line -------------------------------------------------------------------
 
 
 def pack_part(part: Part) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What always holds, read from what the platform shows and from what Redis holds."""
+"""The invariants, checked on the platform's messages and on Redis."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Findings:
     threads: Mapping[str, Mapping[str, str]]
     """Their numbers, as Redis has them."""
     used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Day -> what people and channels have used of their quotas."""
+    """Day -> the part of their quotas that people and channels have used."""
 
     @property
     def tails(self) -> list[Reply]:
@@ -115,7 +115,7 @@ class Findings:
 
 async def gather(schedule: Schedule) -> Findings:
     store = schedule.store
-    # lifetimes of what is written all the time are renewed by what living processes repeat
+    # keys that living processes write repeatedly get new lifetimes
     await RedisDeliveries(store).take_over(schedule.platform, "the check")
     replies = {id_: await _reply(schedule, id_) for id_ in sorted(schedule.jobs)}
     history = RedisHistory(store)
@@ -191,10 +191,10 @@ def _asked_in(found: Findings, reply: Reply) -> tuple[str, str, int]:
 
 
 def doubled(found: Findings) -> Iterable[str]:
-    """What stands on the board is what the last deliveries recorded, once and in order."""
+    """The board shows the messages that the last deliveries recorded, once and in order."""
     recorded = Counter(message for reply in found.tails for message in reply.messages)
     board = found.schedule.board.messages
-    # A reply of which a person deleted a message is let be as it is recorded.
+    # A reply with a message that a person deleted stays as it is recorded.
     let_be = {
         message
         for reply in found.tails
@@ -233,7 +233,7 @@ def _squeezed(text: str) -> str:
 
 
 def _expected(found: Findings, reply: Reply) -> list[tuple[str, str]]:
-    """What may stand there, without white space, and the sentence under it."""
+    """The texts that it may show, without white space, and the sentences under them."""
     match reply.view.end:
         case Done(duel=Duel() as shown):
             return [(_squeezed("".join(duels.headed(shown))), duels.note(shown, "en"))]
@@ -261,7 +261,7 @@ def _expected_cancelled(found: Findings, reply: Reply, by: str) -> list[tuple[st
     return may
 
 
-# -- what is not taken in, what is charged, what is voted on -----------------------------------
+# -- refusals, quotas and votes ----------------------------------------------------------------
 
 
 def refused(found: Findings) -> Iterable[str]:
@@ -305,7 +305,7 @@ def _messages(reply: Reply) -> int:
 
 
 def quotas(found: Findings) -> Iterable[str]:
-    """What is charged is what was answered, no less than what was published, and in the limits."""
+    """Quotas are charged for the answers, at least for the published text, within the limits."""
     exact = not found.schedule.restarts
     for day, who, replies in _charged(found):
         used = found.used[day]
@@ -389,7 +389,7 @@ def _is_words(event: ReplyEvent) -> bool:
 
 
 def votes(found: Findings) -> Iterable[str]:
-    """Each vote counts once, and the asker's is what is remembered."""
+    """Each vote counts once, and the asker's choice is remembered."""
     for id_, reply in found.replies.items():
         if not reply.duel:
             continue
@@ -426,7 +426,7 @@ def _is_remembered(found: Findings, reply: Reply, vote: Vote) -> bool:
 
 
 def order(found: Findings) -> Iterable[str]:
-    """Turns stand in the order they came, each reply behind what it answers."""
+    """Turns are in the order of their arrival, each reply after its question."""
     for thread, turns in found.remembered.items():
         ids = [stored.turn.id for stored in turns]
         if len(set(ids)) != len(ids):
@@ -455,7 +455,7 @@ def forgotten(found: Findings) -> Iterable[str]:
 
 
 def memory(found: Findings) -> Iterable[str]:
-    """What was said is remembered as it reads now, and so is what was answered."""
+    """Messages and replies are remembered with their current text."""
     remembered = {stored.turn.id: stored.turn.text for stored in found.turns()}
     for id_, said in found.schedule.said.items():
         if id_ in remembered and said.texts and remembered[id_] != said.texts[said.edits]:
@@ -505,7 +505,7 @@ def _outlives_nights(found: Findings, said: SentMessage) -> bool:
     return True
 
 
-# -- what the model read ------------------------------------------------------------------------
+# -- prompts ------------------------------------------------------------------------------------
 
 _NAMED = re.compile(r"(echo: |oche: )?\d+\.([mp]\d+)(?:e(\d+))? ")
 """The name of the message that a turn's text begins with, and its revision."""

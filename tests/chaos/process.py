@@ -18,7 +18,7 @@ T = TypeVar("T")
 OWNER: ContextVar[Process | None] = ContextVar("OWNER", default=None)
 
 Kind = Literal["die", "hold", "raise", "land"]
-"""``land``: the process dies, and what it sent takes effect a little later."""
+"""``land``: the process dies, and its last call takes effect a little later."""
 
 KINDS: tuple[Kind, ...] = ("die", "hold", "hold", "raise", "land", "land")
 
@@ -132,7 +132,7 @@ def owned(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio
 
 
 def _outside(effect: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
-    """Run what Redis or the platform does: no process's death ends it half-way."""
+    """Run a step of Redis or the platform: the death of a process does not interrupt it."""
     return asyncio.get_running_loop().create_task(_await(effect), context=Context())
 
 

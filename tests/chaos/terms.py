@@ -91,7 +91,7 @@ def _with_midnight(seconds: float) -> tzinfo:
 
 @dataclass
 class Change:
-    """A rule that an admin set for a channel; one such change is made after the other."""
+    """A rule that an admin set for a channel; the changes are made one after the other."""
 
     channel: str
     name: str

@@ -95,7 +95,7 @@ class Processes:
 
 
 class TownSchedule(Schedule):
-    """A schedule whose processes are a town's."""
+    """A schedule with real processes."""
 
     def __init__(self, seed: int, store: Store, town: Processes) -> None:
         super().__init__(seed, store)

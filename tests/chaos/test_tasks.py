@@ -42,7 +42,7 @@ def seeds(request: pytest.FixtureRequest) -> Sequence[int]:
 
 @pytest.fixture
 async def store(redis: Redis, redis_url: str) -> AsyncIterator[Store]:
-    """For many processes at once: each of them blocks on connections of its own."""
+    """For many processes at once: each blocks on its own connections."""
     assert await redis.ping()
     async with Redis.from_url(
         redis_url, decode_responses=True, socket_timeout=None, max_connections=10_000
@@ -82,7 +82,7 @@ async def _run_all(store: Store, seeds: Sequence[int]) -> list[tuple[int, list[s
 
 
 async def _lag() -> float:
-    """How late the loop wakes up who sleeps, in seconds."""
+    """The delay of the loop's wake-ups, in seconds."""
     began = time.monotonic()
     await asyncio.sleep(0.05)
     return time.monotonic() - began - 0.05

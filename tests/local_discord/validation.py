@@ -59,7 +59,7 @@ def modal_faults(data: Mapping[str, Any]) -> Iterator[str]:
         yield "a modal holds 1 to 5 components"
     for label in labels:
         if label.get("type") != 18 or not 1 <= len(label.get("label", "")) <= 45:
-            yield "an input stands in a label of 1 to 45 characters"
+            yield "an input is in a label of 1 to 45 characters"
         if len(label.get("description") or "") > 100:
             yield "a label's description has at most 100 characters"
         if label.get("component", {}).get("type") != 4:

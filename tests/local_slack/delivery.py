@@ -74,7 +74,7 @@ class Delivery:
         self.acknowledge_seconds = ACKNOWLEDGE_SECONDS
         self.request_url: str | None = None
         self.deaf = False
-        """Nothing is delivered: what is sent meanwhile is lost for good."""
+        """Nothing is delivered: events sent meanwhile are lost."""
         self.newest_socket_only = False
         """Everything goes to the process that connected last, which does not hold the replies."""
         self._secret = signing_secret

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text of so many characters, and what it looks like."""
+    """A text of so many characters, with a pattern."""
 
     least: int
     most: int
@@ -33,7 +33,7 @@ class Many:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """An object: what it must have, and what else it may have."""
+    """An object, with its required and its optional fields."""
 
     must: Mapping[str, Shape]
     may: Mapping[str, Shape]
@@ -116,7 +116,7 @@ MANIFEST = Parts(
 
 
 def manifest_faults(value: Any, shape: Shape = MANIFEST, where: str = "") -> Iterator[str]:
-    """What Slack would not take, and where it stands."""
+    """The faults that Slack would refuse, and their places."""
     match shape:
         case Text(least, most, pattern):
             if not isinstance(value, str) or not least <= len(value) <= most:

@@ -267,7 +267,7 @@ class Methods:
     # -- sessions, status and views -----------------------------------------------------------
 
     def do_agents_sessions_setStatus(self, arguments: Json, app: Installation) -> Json:  # noqa: N802
-        """The title and who began it count where a session is new."""
+        """The title and the initiator count only for a new session."""
         place = (arguments["channel_id"], arguments["thread_ts"])
         if len(arguments.get("title", "")) > 200:
             raise Refused("invalid_arguments")
@@ -457,7 +457,7 @@ class Methods:
         return {"members": found[start : start + size], "response_metadata": cursor}
 
     def do_conversations_history(self, arguments: Json, app: Installation) -> Json:
-        """The messages of a channel that begin threads or stand alone, newest first."""
+        """A channel's messages outside threads, with the first ones of threads; newest first."""
         oldest, size = float(arguments.get("oldest", "0")), int(arguments.get("limit", 100))
         found = [
             message

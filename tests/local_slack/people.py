@@ -24,7 +24,7 @@ from tests.local_slack.workspace import (
 
 
 class LocalSlack:
-    """The local Slack: start it, let people act, and look at what the channels show."""
+    """The local Slack: start it, let people act, and read its channels."""
 
     bot_user = "U0HENJI"
     bot_token = "xoxb-local"
@@ -81,7 +81,7 @@ class LocalSlack:
         self.workspace.people[user] = person
         return person
 
-    # -- what people do ------------------------------------------------------------------------
+    # -- the acts of people --------------------------------------------------------------------
 
     async def say(
         self, channel: str, user: str, text: str, thread: str | None = None, **more: Any
@@ -250,7 +250,7 @@ class LocalSlack:
         """Any event at all, also one that no app knows."""
         return self._emit(event, **changes)
 
-    # -- what is seen ----------------------------------------------------------------------------
+    # -- the view --------------------------------------------------------------------------------
 
     def replies(self, channel: str, thread: str) -> list[Message]:
         """The bot's messages in a thread."""

@@ -198,7 +198,7 @@ class WebApi:
         return self.workspace.serial("xoxe.xoxb-")
 
     def _granted(self, app: Installation) -> Json:
-        """The code of an authorization is the token itself: what codes look like is a guess."""
+        """The code of an authorization is the token itself: real codes have no published form."""
         rotation: Json = {}
         if app.refresh_token and app.expires_at is not None:
             left = int(app.expires_at - time.time())

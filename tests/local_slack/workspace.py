@@ -54,7 +54,7 @@ class Person:
 
 @dataclass(slots=True)
 class Installation:
-    """The app in one workspace: what its bot token may do."""
+    """The app in one workspace, with the scopes of its bot token."""
 
     team: str
     token: str
@@ -89,7 +89,7 @@ class Message:
     ephemeral_for: str | None = None
     deleted: bool = False
     tombstone: bool = False
-    """Deleted, with replies under it: a mark stands in its place."""
+    """Deleted, with replies under it: Slack shows a tombstone in its place."""
     edits: int = 0
     edited: str = ""
     """Slack's stamp of a person's last edit."""
@@ -157,7 +157,7 @@ class Workspace:
         """Channel, thread, status and when it was set."""
         self.sessions: dict[tuple[str, str], str] = {}
         self.session_starts: dict[tuple[str, str], tuple[str, str]] = {}
-        """The title of each session, and who began it."""
+        """The title and the initiator of each session."""
         self.prompts: dict[str, Json] = {}
         self.views: dict[str, Json] = {}
         """The home page of each person, and open modals by their id."""
@@ -197,12 +197,12 @@ class Workspace:
         return None if message is None or message.deleted else message
 
     def channel(self, channel: str) -> list[Message]:
-        """What stands in a channel, oldest first."""
+        """The messages of a channel, oldest first."""
         found = (m for (place, _), m in self.messages.items() if place == channel)
         return sorted((m for m in found if not m.deleted and not m.ephemeral_for), key=_ts)
 
     def thread(self, channel: str, root: str) -> list[Message]:
-        """What stands in a thread, root first; ephemeral messages are in no history."""
+        """The messages of a thread, root first; ephemeral messages are in no history."""
         found = (m for (place, _), m in self.messages.items() if place == channel)
         inside = (m for m in found if root in (m.ts, m.thread_ts) and not m.deleted)
         return sorted((m for m in inside if not m.ephemeral_for), key=lambda m: m.ts)
