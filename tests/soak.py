@@ -39,6 +39,8 @@ GROWTH = 1.10
 PEOPLE, CHANNELS, WORKSPACES = 20, 5, 30
 LONGEST = 1500
 """Words of a prompt."""
+CACHE = 0.2
+"""Gigabytes of the core's cache of keys and values, which must be full after the warm-up."""
 REPLY = 16
 """Tokens of an answer, at most: it is prompts that differ in size."""
 
@@ -159,6 +161,7 @@ async def soak(folder: Path, minutes: float) -> Series:
         terms = {
             "REDIS_URL": url, "HENJI_DATA_DIR": str(folder), "HENJI_MODEL": "smollm2",
             "HENJI_ENGINE": "torch", "HENJI_MAX_NEW_TOKENS": str(REPLY),
+            "HENJI_CACHE_GB": str(CACHE),
             "SLACK_BOT_TOKEN": slack.bot_token, "SLACK_APP_TOKEN": slack.app_token,
             "SLACK_API_URL": slack.api_url,
         }  # fmt: skip

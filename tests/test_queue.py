@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.queue_types import Place, Regeneration
+from core.queue_types import Place, Receipt, Regeneration
 from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
 from tests.store_fixture import (
     LANE,
@@ -78,6 +78,22 @@ async def test_a_message_that_comes_twice_is_one_job(stores: StoreFixture) -> No
     await stores.reply(await stores.claim(), "hi")
     assert (await stores.say("hello", id="m1")).outcome == "duplicate"
     assert await stores.nothing_to_do()
+
+
+async def test_each_outcome_of_a_message_has_its_receipt(stores: StoreFixture) -> None:
+    assert await stores.say("psst", addressed=False) == Receipt("ignored")
+    first = await stores.say("one", id="m1", event_ids=("e1",))
+    assert first == Receipt("queued", first.job, 1)
+    assert await stores.say("one", id="m1", event_ids=("e1",)) == Receipt("duplicate", first.job)
+    assert await stores.say("two") == Receipt("queued", first.job, 1)
+    assert await stores.say("psst", addressed=False) == Receipt("kept")
+    new = replace(THREAD, thread="2.0")
+    waiting = await stores.say("three", thread=new, author="U2", backfill_wait=5.0)
+    assert waiting == Receipt("queued", waiting.job, new_thread=True)
+    no_core = await stores.say("four", lane="nobody")
+    assert no_core == Receipt("refused", no_core.job, code="no_core")
+    assert no_core.job
+    assert await stores.say("four", lane="nobody") == Receipt("refused", None, code="no_core")
 
 
 async def test_an_addressed_copy_upgrades_one_that_was_not(stores: StoreFixture) -> None:
