@@ -287,6 +287,16 @@ async def test_a_title_that_is_the_bot_s_name_alone_asks_for_an_answer_to_the_me
     assert reply["message_reference"]["channel_id"] == thread
 
 
+async def test_the_title_of_a_thread_asks_about_a_reply_of_the_bot_s(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    deployment.discord.world.people[ALICE["id"]] = ALICE
+    own = p.user(p.BOT_ID, "Henji", bot=True)
+    said = await deployment.discord.says(own, general, "the moon is far")
+    thread = await deployment.discord.makes_thread(ALICE, said, "how far, @henji?")
+    await reply_to(deployment, thread, "[in reply to Henji]\n> the moon is far\n\nhow far, ?")
+
+
 async def test_a_thread_that_asks_nothing_anew_is_not_answered(
     deployment: DiscordDeployment, general: str
 ) -> None:

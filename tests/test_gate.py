@@ -539,6 +539,8 @@ async def test_on_discord_a_denied_person_is_neither_answered_nor_read(
     await deployment.discord.says(CAROL, thread, "psst")
     said = await deployment.discord.says(CAROL, thread, "well")
     await deployment.discord.edits(said, "<@bot> well?")
+    old = await deployment.discord.says(ALICE, general, "the sky is green")
+    titled = await deployment.discord.makes_thread(CAROL, old, "@Henji well?")
     for number in range(20):
         await deployment.discord.says(CAROL, general, f"<@bot> {number}")
     asked = await deployment.discord.says(ALICE, general, "<@bot> and me?")
@@ -551,7 +553,7 @@ async def test_on_discord_a_denied_person_is_neither_answered_nor_read(
     assert after["memory"] == before["memory"]
     refusals = [
         message["content"]
-        for channel in (general, thread)
+        for channel in (general, thread, titled)
         for message in deployment.discord.replies(channel)
         if message["content"] == say("not_allowed", "en")
     ]

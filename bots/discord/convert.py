@@ -266,7 +266,7 @@ def title_as_reply(
 ) -> Mapping[str, Any]:
     """The title of a thread that was made from a message, as its owner's reply to that message."""
     made = thread.created_at or datetime.now(UTC)  # threads of before 2022 have no time
-    ident = discord.utils.time_snowflake(made) | (thread.id & 0x3FFFFF)
+    ident = max(discord.utils.time_snowflake(made), thread.id + 1)
     reference = {"message_id": starter["id"], "channel_id": starter["channel_id"]}
     return {
         "id": str(ident), "type": discord.MessageType.reply.value, "author": owner["user"],

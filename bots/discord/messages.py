@@ -170,13 +170,16 @@ class MessageHandler:
         bot = convert.bot_in(self._client, thread.guild, self._context.behaviour.roles)
         if thread.owner_id == bot.user or not convert.names_bot(thread, bot):
             return
+        if isinstance(thread.parent, discord.ForumChannel):
+            return  # its first message asks
         try:
             await self._context.api.acquire()
             starter = await self._client.http.get_message(thread.parent_id, thread.id)
             await self._context.api.acquire()
             owner = await self._client.http.get_member(thread.guild.id, thread.owner_id)
-        except discord.NotFound:
-            return  # made without a message, or a forum's post: its first message asks
+        except discord.HTTPException as error:  # made without a message: its first one asks
+            log.info("a thread's title asks about no message", code=error.code)
+            return
         guild = thread.guild.id
         parent = self._client.get_partial_messageable(thread.parent_id, guild_id=guild)
         about = next(iter(parsed(parent, [starter])), None)
