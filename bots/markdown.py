@@ -29,7 +29,7 @@ def simplified(text: str, underline: str = "") -> str:
 
 
 def complete(text: str) -> str:
-    """A growing text without the tag or formula at its end that has no end yet."""
+    """A growing text without the tag, formula or inline code at its end that has no end yet."""
     lines = list(kinds(text))
     last, kind = lines[-1]
     if kind != "prose":
@@ -160,7 +160,8 @@ class _Line:
         self._closed = -1
         """Where emphasis ended, the last time."""
         self._has_blocks, self._after = False, ""
-        self._runs = runs_in(self._seen)
+        self._runs, self._counted = set[int](), 0
+        """The lengths of the runs of backticks, as far as they are counted."""
         self._is_bold = any(_name(tag) in _BOLD for tag in self._tags)
 
     def lines(self) -> Iterator[str]:
@@ -244,7 +245,8 @@ class _Line:
         words = before.rstrip(" \t")
         is_beside = bool(mark) and self._line.startswith(mark, tag.end())
         self._parts += [words, mark, before[len(words) :], ZERO_WIDTH_SPACE * is_beside]
-        self._at = self._closed = tag.end()
+        self._at = tag.end()
+        self._closed = self._at if mark else -1
 
     def _put_link(self, tag: re.Match[str], partner: re.Match[str]) -> None:
         address = _attributes(partner if tag["end"] else tag).get("href")
@@ -259,6 +261,8 @@ class _Line:
     def _put_code(self, tag: re.Match[str], partner: re.Match[str]) -> None:
         words = self._line[tag.end() : partner.start()].replace("\\<", "<").replace("\\>", ">")
         if words.strip():
+            self._runs |= runs_in(self._seen[self._counted : tag.start()])
+            self._counted = tag.start()
             self._put(tag, as_code(words, self._runs))
             self._at = partner.end()
 
@@ -295,7 +299,7 @@ _ENVIRONMENT = re.compile(r"\\begin\{(\w{1,20}\*?)\}")
 _ENVIRONMENT_END = re.compile(r"\\end\{\w{1,20}\*?\}$")
 _BEGUN = re.compile(
     r"""
-      \\(?:[(\[]|$) | \$\$ | (?<![\w$\\])\$(?:[^\s$][^$\n]{0,200})?$
+      \\(?:[(\[]|$) | \$\$ | \$$ | (?<![\w$\\])\$[^\s$][^$\n]{0,200}$ | `
     | (?<!\\)<(?:/?[a-zA-Z][^<>\n]{0,310}|/?)$ | &[a-z\#0-9]{0,5}$
     """,
     re.VERBOSE,
@@ -303,7 +307,8 @@ _BEGUN = re.compile(
 
 
 def _unfinished(line: str) -> int:
-    """Where a line's first tag or formula without an end begins; its length if there is none."""
+    """Where a line's first tag, formula or code without an end begins; its length if there is
+    none."""
     seen = without_code(line)
     recent = max(0, len(line) - WAITED_LENGTH)
     tags = _tags(seen)
@@ -406,10 +411,11 @@ def _with_inline_formulas(line: str) -> str:
     if "\\" not in line and "$" not in line:
         return line
     seen = without_code(line)
-    runs, parts, at = runs_in(seen), list[str](), 0
+    runs, parts, at = set[int](), list[str](), 0
     for found in _FORMULA.finditer(seen):
         if found["dollar"] and not _MATHS.search(found["dollar"]):
             continue  # a price
+        runs |= runs_in(seen[at : found.start()])
         start, end = found.span(found.lastgroup or 0)
         code = as_code(line[start:end].strip(), runs)
         parts += [line[at : found.start()], code]
@@ -423,8 +429,8 @@ def runs_in(text: str) -> Set[int]:
 
 
 def as_code(words: str, runs: Set[int] = frozenset()) -> str:
-    """Words as inline code; `runs`: the lengths of backtick runs beside it, which must not end
-    it."""
+    """Words as inline code; `runs`: the lengths of runs of backticks before it, which must not
+    end there."""
     taken = runs | runs_in(words)
     mark = next("`" * length for length in count(1) if length not in taken)
     pad = " " if "`" in words[:1] + words[-1:] else ""

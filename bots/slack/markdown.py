@@ -144,8 +144,8 @@ class Blocks:
 
 
 def settled(text: str) -> str:
-    """A growing text without the marks at its end: their meaning may still change."""
-    return complete(text).rstrip("*~")
+    """A growing text without the marks and blanks at its end: their meaning may still change."""
+    return complete(text).rstrip("*~ \t")
 
 
 def has_table(text: str) -> bool:
