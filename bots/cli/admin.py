@@ -10,6 +10,7 @@ from dataclasses import asdict, astuple, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,7 +30,6 @@ from bots.cli.status import status
 from bots.duels import kept_of
 from bots.one_off_jobs import OneOffJobs
 from bots.services import Stores, open_stores, process_name
-from core.alignment.datasets import Form, data_set
 from core.errors import OperatorError, UsageError
 from core.models.manifest import adapters_with, digest_of_words
 from core.observe.logs import printable
@@ -39,6 +39,9 @@ from core.settings import Settings
 from core.types import ThreadKey
 from core.window import read_now
 from storage.usage import UsedBy
+
+if TYPE_CHECKING:
+    from core.alignment.datasets import Form
 
 Work = Callable[[Stores, Settings], Awaitable[None]]
 
@@ -229,6 +232,9 @@ def preferences(where: str, form: Form, out: Path | None, weak: bool, held_out: 
     from thumbs. With
     --out, the share --held-out of the threads goes into a second file, FILE.test.jsonl.
     """
+    # only this command needs the data sets of training
+    from core.alignment.datasets import data_set
+
     place = parse_place(where)
 
     async def work(stores: Stores, _: Settings) -> None:
