@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import mmap
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -78,8 +79,9 @@ def begin(order: int, prompt: int) -> Sequence:
 
 def grow(sequence: Sequence, count: int, blocks: BlockManager) -> ScheduledChunk:
     """Give the sequence blocks for `count` more ids, in whatever order they lie."""
-    while len(sequence.blocks) * PAGE < sequence.computed + count:
-        sequence.blocks.append(blocks.allocate())
+    sequence.tables = sequence.tables or [array("i")]
+    while len(sequence.tables[0]) * PAGE < sequence.computed + count:
+        sequence.tables[0].append(blocks.allocate())
     return ScheduledChunk(sequence, count)
 
 
@@ -127,7 +129,7 @@ def test_sequences_of_all_lengths_come_and_go(
         if turn % 10 == 0:
             running.append(begin(turn, prompt=1 + 23 * turn % 130))
         if turn % 25 == 24:
-            blocks.release(running.pop(1).blocks)
+            blocks.release(running.pop(1).tables[0])
         # now and then one sits a step out, and a prompt comes in pieces, of one id too
         parts = [
             grow(one, min(one.pending, 40), blocks)
@@ -230,8 +232,8 @@ def test_padding_changes_no_result_and_no_page(dtype: torch.dtype) -> None:
             patch.setattr(traced_runner, "rows_for", lambda ids: ids + more)
             cache = CpuCache(CacheShape.of(model), 8)
             runner, sequence, other = TracedRunner(model, cache), begin(0, 19), begin(1, 2)
-            sequence.blocks.extend((5, 6))
-            other.blocks.append(3)
+            sequence.tables = [array("i", (5, 6))]
+            other.tables = [array("i", [3])]
             chunks = [ScheduledChunk(other, 1), ScheduledChunk(sequence, 19)]
             ids, positions, last = inputs_of(chunks)
             return runner._logits(chunks, ids, positions, last), cache.pages
@@ -251,7 +253,7 @@ def test_prompts_of_about_the_same_size_share_what_is_compiled(
     use_engine_attention(model)
     pack_linears(model)
     runner, sequence = TracedRunner(model, CpuCache(CacheShape.of(model), 8)), begin(0, 60)
-    sequence.blocks.extend(range(1, 5))
+    sequence.tables = [array("i", range(1, 5))]
 
     def compute(first: int, count: int) -> None:
         sequence.computed = first

@@ -30,6 +30,7 @@ from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
 from core.types import FinishReason, Sampling
 from tests.test_engine import CONTEXT, alone, engine_for, ids_of, prompts, reply, request_for, twins
+from tests.test_engine_models import LONG
 from tests.tiny_models import ARCHITECTURES, architecture
 
 __all__ = ["twins"]
@@ -42,10 +43,11 @@ class _Uncaptured(Runner):
 
     def __init__(self, model: PreTrainedModel, cache: PagedCache, limits: Limits) -> None:
         compile_blocks(model)
-        self.windows = cache.windows
-        slots, pages = limits.slots, CONTEXT // SIZE
-        self._decoding = DecodeStep(model, cache, slots, pages)
-        self._mixed = MixedStep(model, cache, max(limits.step_tokens, slots), slots, pages)
+        self.windows, self.groups = cache.windows, len(cache.groups)
+        slots, most = limits.slots, max(limits.step_tokens, limits.slots)
+        columns = cache.columns(CONTEXT, most)
+        self._decoding = DecodeStep(model, cache, slots, columns)
+        self._mixed = MixedStep(model, cache, most, slots, columns)
 
     def _logits(
         self, parts: list[ScheduledChunk], ids: Ints | torch.Tensor, positions: Ints, wanted: Ints
@@ -183,3 +185,18 @@ async def test_what_people_run_is_computed_exactly(
     # it is compared with the model's own attention before it is ready
     async with _engine_for(architecture(name), slots=2, step_tokens=32) as engine:
         assert not engine.stats().running
+
+
+@pytest.mark.parametrize("name", ["gemma 3", "gpt-oss", "mistral 0.1"])
+async def test_long_texts_whose_tables_go_round(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        monkeypatch.setitem(globals(), "compile_blocks", lambda _: None)
+    asked = [LONG[:130], LONG[40:150], LONG[:12]]
+    async with _engine_for(architecture(name), slots=3, step_tokens=16) as engine:
+        requests = [request_for(one, max_new_tokens=5) for one in asked]
+        replies = await asyncio.gather(*(reply(engine, one) for one in requests))
+        again = await reply(engine, request_for([*asked[0], *ids_of(replies[0])], max_new_tokens=3))
+    expected = [alone(architecture(name), one, 8, 1.1) for one in asked]
+    assert [ids_of(chunks) for chunks in replies] == [one[:5] for one in expected]
+    assert again[0].cached_tokens == 128
+    assert ids_of(again) == expected[0][5:]

@@ -16,7 +16,16 @@ from transformers import PreTrainedModel
 from core.engine.torch import engine as torch_engine
 from core.engine.torch import open_torch_engine, verification
 from core.engine.torch.attention import CacheShape, fitted
-from core.engine.torch.block_manager import GIVEN_BACK, SIZE, BlockManager
+from core.engine.torch.block_manager import (
+    ALL,
+    GIVEN_BACK,
+    SIZE,
+    BlockManager,
+    blocks_for,
+    blocks_held,
+)
+from core.engine.torch.scheduler import ScheduledChunk, Scheduler
+from core.engine.torch.sequence import Sequence
 from core.errors import EngineRefused, ModelError
 from core.models.catalogue import ModelSpec, find_model
 from core.models.files import ARCHITECTURES as ARCHITECTURES_FILE
@@ -165,6 +174,83 @@ async def test_a_text_whose_window_does_not_fit_is_refused_by_a_sentence() -> No
             await reply(engine, request_for(LONG))
 
 
+HALF_SLIDING = {"gemma 2": 1, "gemma 3": 1, "gpt-oss": 1, "gemma 3 27b": 6}
+"""Their groups of layers that have a window, beside one that has none."""
+WINDOW, STEP = 24, 32
+
+
+@pytest.mark.parametrize("name", HALF_SLIDING)
+async def test_layers_with_a_window_hold_no_more_than_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, computed = list[tuple[bool, int]](), Scheduler.computed
+
+    def watched(scheduler: Scheduler, chunk: ScheduledChunk) -> None:
+        held.append((chunk.count > 1, scheduler.blocks.count - scheduler.blocks.idle))
+        computed(scheduler, chunk)
+
+    monkeypatch.setattr(Scheduler, "computed", watched)
+    sliding, whole = HALF_SLIDING[name], blocks_for(len(LONG) + 24)
+    count = whole + sliding * blocks_held(len(LONG) + 24, WINDOW, STEP)
+    room = count * CacheShape.of(architecture(name)).bytes_per_block
+    async with engine_for(architecture(name), cache_bytes=room, step_tokens=STEP) as engine:
+        given = ids_of(await reply(engine, request_for(LONG)))
+        assert engine.stats().cache_used == 0
+        with pytest.raises(EngineRefused, match=f"{whole * SIZE} is the most"):
+            await reply(engine, request_for(LONG, max_new_tokens=24 + SIZE))
+    assert given == alone(architecture(name), LONG, 24, 1.1)
+    reading, answering = ([n for piece, n in held if piece is wanted] for wanted in (True, False))
+    assert max(reading) <= whole + sliding * (blocks_for(WINDOW + STEP) + 1)
+    assert max(answering) <= whole + sliding * (blocks_for(WINDOW) + 1)
+
+
+@pytest.mark.parametrize("name", ["gemma 3 27b", "gpt-oss"])
+async def test_long_and_short_texts_of_a_window_model_preempt_each_other(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preempted, preempt = list[int](), Scheduler._preempt
+
+    def watched(scheduler: Scheduler, sequence: Sequence) -> None:
+        preempted.append(sequence.computed)
+        preempt(scheduler, sequence)
+
+    monkeypatch.setattr(Scheduler, "_preempt", watched)
+    asked = [LONG[:length] for length in (120, 3, 70, 33, 100)]
+    count = blocks_for(144) + HALF_SLIDING[name] * blocks_held(144, WINDOW, STEP)
+    room = count * CacheShape.of(architecture(name)).bytes_per_block
+    async with engine_for(architecture(name), cache_bytes=room, step_tokens=STEP) as engine:
+        requests = [request_for(one) for one in asked]
+        replies = await asyncio.gather(*(reply(engine, one) for one in requests))
+        assert engine.stats().cache_used == 0
+    assert preempted
+    expected = [alone(architecture(name), one, 24, 1.1) for one in asked]
+    assert [ids_of(chunks) for chunks in replies] == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "context_length", "groups", "depth"),
+    [
+        ({ALL: 36}, 8192, 1, 36),  # rinna
+        ({4096: 32}, 8192, 1, 32),  # Mistral 0.1
+        ({4096: 21, ALL: 21}, 8192, 2, 21),  # Gemma 2 9B
+        ({1024: 52, ALL: 10}, 131072, 7, 10),  # Gemma 3 27B
+        ({128: 18, ALL: 18}, 131072, 2, 18),  # GPT-OSS 120B
+        ({4096: 24, ALL: 8}, 8192, 4, 8),  # Cohere 2
+        ({4096: 1, ALL: 31}, 4097, 1, 32),  # it is not worth another group
+    ],
+)
+def test_layers_are_grouped_so_that_a_long_text_takes_the_least_memory(
+    layers: dict[int, int], context_length: int, groups: int, depth: int
+) -> None:
+    windows = tuple(window for window, count in layers.items() for _ in range(count))
+    shape = CacheShape(len(windows), 1, 1, torch.float32, windows, context_length)
+    assert (len(shape.groups), shape.depth) == (groups, depth)
+    assert len(set(shape.places)) == shape.layers
+    for layer, (group, place) in enumerate(shape.places):
+        assert shape.groups[group].layers[place] == layer
+        assert shape.groups[group].window >= windows[layer]
+
+
 @pytest.mark.parametrize("name", ["mistral 0.1", "gemma 3"])
 async def test_conversations_of_a_window_model_go_on_from_their_kept_beginnings(name: str) -> None:
     """Several at once, in a cache too small for all, with turns that share beginnings."""
@@ -190,17 +276,40 @@ def test_a_prefix_is_found_where_its_window_alone_is_kept() -> None:
     content = [bytes([n]) for n in range(6)]
     for digest in content:
         block = blocks.allocate()
-        blocks.keep(block, digest)
-    assert blocks.match(content) == [0, 1, 2, 3, 4, 5]
-    assert blocks.match(content, needed=2) == [GIVEN_BACK] * 4 + [4, 5]
-    blocks.forget([1])
-    assert blocks.match(content) == [0]
-    assert blocks.match(content, needed=2) == [GIVEN_BACK] * 4 + [4, 5]
-    blocks.forget([4])
-    assert blocks.match(content, needed=2) == [GIVEN_BACK, GIVEN_BACK, 2, 3]
-    blocks.forget([3])
-    assert blocks.match(content, needed=2) == [0]
-    assert blocks.match([b"other"], needed=2) == []
+        blocks.keep(block, (0, digest))
+
+    def found(needed: int, *digests: bytes) -> list[int]:
+        return [*blocks.match(digests or content, [needed])[0]]
+
+    assert found(ALL) == [0, 1, 2, 3, 4, 5]
+    assert found(2) == [GIVEN_BACK] * 4 + [4, 5]
+    blocks.forget([(0, content[1])])
+    assert found(ALL) == [0]
+    assert found(2) == [GIVEN_BACK] * 4 + [4, 5]
+    blocks.forget([(0, content[4])])
+    assert found(2) == [GIVEN_BACK, GIVEN_BACK, 2, 3]
+    blocks.forget([(0, content[3])])
+    assert found(2) == [0]
+    assert found(2, b"other") == []
+
+
+def test_a_prefix_is_one_that_every_group_has_kept() -> None:
+    blocks = BlockManager(16)
+    content = [bytes([n]) for n in range(6)]
+    for group in (0, 1):
+        for digest in content:
+            blocks.keep(blocks.allocate(), (group, digest))
+
+    def found() -> list[list[int]]:
+        return [[*table] for table in blocks.match(content, [ALL, 2])]
+
+    assert found() == [[0, 1, 2, 3, 4, 5], [GIVEN_BACK] * 4 + [10, 11]]
+    blocks.forget([(1, content[4])])
+    assert found() == [[0, 1, 2, 3], [GIVEN_BACK, GIVEN_BACK, 8, 9]]
+    blocks.forget([(0, content[3])])
+    assert found() == [[0, 1, 2], [GIVEN_BACK, 7, 8]]
+    blocks.forget([(0, content[0])])
+    assert found() == [[], []]
 
 
 # -- the comparison at the start ------------------------------------------------------------------

@@ -445,6 +445,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("mixtral", {**_EXPERTS, "sliding_window": None}),
     "gemma 2": ("gemma2", {**_HALF_SLIDES, "attn_logit_softcapping": 3.0}),
     "gemma 3": ("gemma3_text", _HALF_SLIDES),
+    "gemma 3 27b": (
+        "gemma3_text",
+        {
+            **_HALF_SLIDES,
+            "num_hidden_layers": 7,
+            "layer_types": [*["sliding_attention"] * 5, "full_attention", "sliding_attention"],
+        },
+    ),
     "gpt-oss": ("gpt_oss", {**_HALF_SLIDES, **_EXPERTS}),
     "phi 3 mini": ("phi3", {"sliding_window": 24}),
     "phi 4": ("phi3", {"sliding_window": None}),

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from core.engine.torch.block_manager import ALL, SIZE
 from core.errors import ModelError, in_brief
 from core.models.files import HEADS, LAYER_NAMES, PARTIAL_LAYERS, key_heads, unserved_layers
 
@@ -40,10 +41,6 @@ def define(
 ATTENTION_NAME = "henji"
 FALCON = "falcon"
 """The one type that is served without transformers' attention interface."""
-
-
-ALL = 1 << 30
-"""The window of a layer that attends to everything before an id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,15 @@ class AttentionStep(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Layers that share the blocks of a sequence."""
+
+    layers: tuple[int, ...]
+    window: int
+    """The ids that each of them attends to at most: blocks before them are given back."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheShape:
     """The size of one id in the cache, and how long each layer needs it."""
 
@@ -82,6 +88,7 @@ class CacheShape:
     dtype: torch.dtype
     windows: tuple[int, ...] = ()
     """The ids that each layer attends to, the newest included; none: all layers attend to all."""
+    context_length: int = ALL
 
     @classmethod
     def of(cls, model: PreTrainedModel, context_length: int = ALL) -> CacheShape:
@@ -93,17 +100,68 @@ class CacheShape:
             size=_head_size(config),
             dtype=_cache_dtype(model),
             windows=windows_of(config, context_length),
+            context_length=context_length,
         )
 
     @property
-    def bytes_per_token(self) -> int:
-        return 2 * self.layers * self.heads * self.size * self.dtype.itemsize
+    def groups(self) -> list[LayerGroup]:
+        """The layers by their windows, divided so that a long sequence takes the least memory."""
+        return _groups(self.windows or (ALL,) * self.layers, self.context_length)
 
     @property
-    def window(self) -> int | None:
-        """How many ids some layer needs; None: all."""
-        longest = max(self.windows, default=ALL)
-        return longest if longest < ALL else None
+    def depth(self) -> int:
+        """The layers of a block. A group with fewer leaves the rest unused."""
+        return _depth(self.groups)
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Of each layer, the number of its group, and its place in the group's blocks."""
+        found = {
+            layer: (number, place)
+            for number, group in enumerate(self.groups)
+            for place, layer in enumerate(group.layers)
+        }
+        return [found[layer] for layer in range(self.layers)]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Of an id that all groups hold."""
+        return len(self.groups) * self.bytes_per_block // SIZE
+
+    @property
+    def bytes_per_block(self) -> int:
+        return 2 * self.depth * self.heads * SIZE * self.size * self.dtype.itemsize
+
+
+_MOST_GROUPS = 8
+
+
+def _groups(windows: tuple[int, ...], context_length: int) -> list[LayerGroup]:
+    divisions = [
+        [LayerGroup(tuple(range(len(windows))), max(windows))],
+        *(_divided(windows, depth) for depth in range(len(windows), 0, -1)),
+    ]
+
+    def memory(groups: list[LayerGroup]) -> int:
+        return _depth(groups) * sum(min(one.window, context_length) for one in groups)
+
+    return min((one for one in divisions if len(one) <= _MOST_GROUPS), key=memory)
+
+
+def _divided(windows: tuple[int, ...], depth: int) -> list[LayerGroup]:
+    """Groups of at most `depth` layers that have one window."""
+    alike: dict[int, list[int]] = {}
+    for layer, window in enumerate(windows):
+        alike.setdefault(window, []).append(layer)
+    return [
+        LayerGroup(tuple(layers[at : at + depth]), window)
+        for window, layers in alike.items()
+        for at in range(0, len(layers), depth)
+    ]
+
+
+def _depth(groups: list[LayerGroup]) -> int:
+    return max(len(group.layers) for group in groups)
 
 
 def _head_size(config: PretrainedConfig) -> int:

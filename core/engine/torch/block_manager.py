@@ -1,21 +1,48 @@
 """The contents of the cache's blocks: reference counts, content hashes, least recently used.
 
 Only numbers are kept here; the keys and values themselves lie in the cache of the device.
+
+A model's layers are in groups of the same window and size, and a sequence has a table of blocks for
+each group. All groups take their blocks from one pool.
 """
 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 SIZE = 16
 """Tokens a block."""
+ALL = 1 << 30
+"""The window of a layer that attends to everything before an id."""
 GIVEN_BACK = -1
-"""In a sequence's list, a block that every layer's window has passed."""
+"""In a table, a block that the group's window has passed."""
+
+BlockTable: TypeAlias = "array[int]"
+"""The blocks of one sequence in one group, in order."""
+Content: TypeAlias = tuple[int, bytes]
+"""A group, and a digest of the ids."""
+
+
+def blocks_for(tokens: int) -> int:
+    return -(-tokens // SIZE)
+
+
+def blocks_held(length: int, window: int, step_tokens: int) -> int:
+    """The most blocks that a sequence of `length` holds at once in a group with this window."""
+    return blocks_for(min(length, window + step_tokens + 2 * SIZE))
+
+
+def held(table: BlockTable) -> BlockTable:
+    """The blocks of a table that are not given back."""
+    first = next((at for at, block in enumerate(table) if block != GIVEN_BACK), len(table))
+    return table[first:]
 
 
 def digests(
@@ -41,8 +68,8 @@ class BlockManager:
     def __init__(self, count: int) -> None:
         self.count = count
         self._references = [0] * count
-        self._content: list[bytes | None] = [None] * count
-        self._index: dict[bytes, int] = {}
+        self._content: list[Content | None] = [None] * count
+        self._index: dict[Content, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(count))
         """Blocks without references, the next to be reused first."""
 
@@ -51,22 +78,27 @@ class BlockManager:
         """How many blocks can be allocated."""
         return len(self._idle)
 
-    def match(self, content: Iterable[bytes], needed: int | None = None) -> list[int]:
-        """The blocks of the longest kept prefix.
+    def match(self, digests: Sequence[bytes], needed: Sequence[int]) -> list[BlockTable]:
+        """The longest prefix that every group has kept: a table for each group.
 
-        `needed`: so many at its end suffice, and those before are given back; None: all.
+        `needed`: how many blocks at its end suffice each; those before are given back.
         """
-        found, kept, longest = [], 0, 0
-        for digest in content:
-            block = self._index.get(digest, GIVEN_BACK)
-            if block == GIVEN_BACK and needed is None:
-                break
-            found.append(block)
-            kept = kept + 1 if block != GIVEN_BACK else 0
-            if kept >= min(len(found), len(found) if needed is None else needed):
-                longest = len(found)
-        passed = 0 if needed is None else max(0, longest - needed)
-        return [GIVEN_BACK] * passed + found[passed:longest]
+        tables = [array("i") for _ in needed]
+        kept, longest = [0] * len(needed), 0
+        for length, digest in enumerate(digests, 1):
+            for group, table in enumerate(tables):
+                table.append(self._index.get((group, digest), GIVEN_BACK))
+                kept[group] = 0 if table[-1] == GIVEN_BACK else kept[group] + 1
+            short = [n for run, n in zip(kept, needed, strict=True) if run < min(length, n)]
+            if not short:
+                longest = length
+            elif max(short) >= len(digests):
+                break  # a group that needs all lacks one
+        passed = [max(0, longest - enough) for enough in needed]
+        return [
+            array("i", [GIVEN_BACK]) * before + table[before:longest]
+            for before, table in zip(passed, tables, strict=True)
+        ]
 
     def idle_among(self, blocks: Iterable[int]) -> int:
         """The number of `blocks` without references: sharing one takes it from the idle ones."""
@@ -82,25 +114,24 @@ class BlockManager:
     def allocate(self) -> int:
         """The least recently used idle block, emptied; KeyError where there is none."""
         block, _ = self._idle.popitem(last=False)
-        digest = self._content[block]
-        if digest is not None:
-            del self._index[digest]
+        content = self._content[block]
+        if content is not None:
+            del self._index[content]
             self._content[block] = None
         self._references[block] = 1
         return block
 
-    def keep(self, block: int, digest: bytes) -> None:
+    def keep(self, block: int, content: Content) -> None:
         """Make a full, computed block findable, unless an equal one already is."""
-        if digest not in self._index:
-            self._index[digest] = block
-            self._content[block] = digest
+        if content not in self._index:
+            self._index[content] = block
+            self._content[block] = content
 
-    def forget(self, blocks: Iterable[int]) -> None:
-        """Make blocks unfindable."""
-        for block in blocks:
-            digest = self._content[block]
-            if digest is not None:
-                del self._index[digest]
+    def forget(self, contents: Iterable[Content]) -> None:
+        """Make what was computed of these unfindable."""
+        for content in contents:
+            block = self._index.pop(content, None)
+            if block is not None:
                 self._content[block] = None
 
     def release(self, blocks: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
@@ -23,7 +24,7 @@ from core.engine.torch.attention import (
     supported_shape,
     use_engine_attention,
 )
-from core.engine.torch.block_manager import SIZE, BlockManager
+from core.engine.torch.block_manager import BlockManager
 from core.engine.torch.cpu.packed_linear import pack_linears
 from core.engine.torch.model_runner import LaunchedStep, Result, Runner
 from core.engine.torch.scheduler import ScheduledChunk, Scheduler
@@ -126,7 +127,7 @@ class TorchEngine:
         self._model, self._limits = model, limits
         self._vocabulary = model.config.get_text_config().vocab_size
         self._reset_cache()
-        blocks = self._scheduler.blocks.count
+        blocks = self._scheduler.blocks.count // self._runner.groups
         compares = reference and is_possible(limits.context_length, blocks, limits.slots)
         if reference and compares:
             self._progress("comparison")
@@ -142,7 +143,7 @@ class TorchEngine:
         """Begin with an empty cache and no sequences."""
         limits = self._limits
         shape = CacheShape.of(self._model, limits.context_length)
-        blocks = max(1, limits.cache_bytes // (SIZE * shape.bytes_per_token))
+        blocks = max(len(shape.groups), limits.cache_bytes // shape.bytes_per_block)
         try:
             self._runner = self._runner_for(shape, blocks)
         except (OSError, torch.OutOfMemoryError):
@@ -152,7 +153,7 @@ class TorchEngine:
             BlockManager(blocks),
             slots=limits.slots,
             step_tokens=limits.step_tokens,
-            window=shape.window,
+            windows=[group.window for group in shape.groups],
         )
 
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:
@@ -212,8 +213,8 @@ class TorchEngine:
         scheduler, blocks = self._scheduler, self._scheduler.blocks
         running, waiting = len(scheduler.running), len(scheduler.waiting) + len(self._inbox)
         # idle blocks, divided by the size of recent requests
-        usual = scheduler.tokens_held(round(self._throughput.request_tokens))
-        room = blocks.idle * SIZE // max(SIZE, usual)
+        usual = scheduler.blocks_held(max(1, round(self._throughput.request_tokens)))
+        room = blocks.idle // usual
         if not running and not waiting:
             room = max(1, room)
         return EngineStats(
@@ -241,11 +242,15 @@ class TorchEngine:
         if not all(0 <= id_ < self._vocabulary for id_ in request.prompt):
             raise EngineRefused("the prompt holds an id outside the model's vocabulary")
         needed = len(request.prompt) + request.max_new_tokens
-        room = self._scheduler.blocks.count * SIZE
-        fits = self._scheduler.tokens_held(needed) <= room
-        if needed > self._limits.context_length or not fits:
-            most = min(self._limits.context_length, room)
+        most = self._most_tokens
+        if needed > most:
             raise EngineRefused(f"prompt and reply take {needed} tokens, and {most} is the most")
+
+    @property
+    def _most_tokens(self) -> int:
+        """Of prompt and reply together."""
+        lengths, scheduler = range(1, self._limits.context_length + 1), self._scheduler
+        return bisect_right(lengths, scheduler.blocks.count, key=scheduler.blocks_held)
 
     # -- in the engine's thread ---------------------------------------------------------------
 
@@ -296,7 +301,7 @@ class TorchEngine:
                 self._deliver()
                 results = step.wait()
             except Exception as error:
-                self._isolate_failure([chunk for chunk in chunks if chunk.sequence.blocks], error)
+                self._isolate_failure([chunk for chunk in chunks if chunk.sequence.tables], error)
                 break
             self._record(results)
             step, chunks = following, following.chunks if following else []
@@ -333,7 +338,7 @@ class TorchEngine:
         now, sampled = time.monotonic(), 0
         for chunk, token in results:
             sequence = chunk.sequence
-            if not sequence.blocks:
+            if not sequence.tables:
                 continue  # it ended with the step before, which this one did not wait for
             self._scheduler.computed(chunk)
             sampled += token is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -82,6 +83,8 @@ class Runner(ABC):
     """False after a check of this start that failed, so that the next start must check again."""
     windows: Tensor
     """(layers,), on the device: the ids that each layer attends to, read at each step."""
+    groups: int
+    """The groups of layers: each has its own tables."""
 
     def run(self, chunks: list[ScheduledChunk]) -> list[Result]:
         return self.launch(chunks).wait()
@@ -139,11 +142,11 @@ def logits_of(
     return logits
 
 
-def warm_up_sequence(sampling: Sampling, page: int) -> Sequence:
+def warm_up_sequence(sampling: Sampling, groups: int, page: int) -> Sequence:
     """A page of ids to run before the first request."""
     request = GenerationRequest("trial", [0] * SIZE, sampling, 1, seed=0)
     sequence = Sequence.begin(request, emit=print, order=0, arrived=0)
-    sequence.blocks.append(page)
+    sequence.tables = [array("i", [page])] * groups
     return sequence
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import insort
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from core.engine.torch.block_manager import GIVEN_BACK, SIZE, BlockManager, digests
+from core.engine.torch.block_manager import (
+    ALL,
+    GIVEN_BACK,
+    SIZE,
+    BlockManager,
+    BlockTable,
+    blocks_for,
+    blocks_held,
+    digests,
+    held,
+)
 from core.engine.torch.sequence import Sequence
 
 
@@ -31,18 +41,23 @@ class Scheduler:
     """The waiting and the running requests, oldest first, and their blocks."""
 
     def __init__(
-        self, blocks: BlockManager, *, slots: int, step_tokens: int, window: int | None = None
+        self,
+        blocks: BlockManager,
+        *,
+        slots: int,
+        step_tokens: int,
+        windows: Iterable[int] = (ALL,),
     ) -> None:
         """`slots` run at once; a step computes `step_tokens` ids.
 
-        `window`: how many ids some layer attends to; None: all.
+        `windows`: how many ids each group of layers attends to.
         """
         self.blocks = blocks
         self.slots = slots
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self._step_tokens = max(step_tokens, slots)
-        self._window = window
+        self._windows = tuple(windows)
         self.prompt_tokens = 0
         self.cached_tokens = 0
 
@@ -55,7 +70,7 @@ class Scheduler:
         chunks: dict[int, ScheduledChunk] = {}
         budget = self._step_tokens
         for sequence in sorted(self.running, key=lambda one: one.pending > 1):
-            if not sequence.blocks or not budget:
+            if not sequence.tables or not budget:
                 continue  # it was preempted for an older one
             count = min(sequence.pending, budget)
             if self._reserve(sequence, count, chunks):
@@ -77,12 +92,19 @@ class Scheduler:
             return None
         if not all(chunk.samples and chunk.sequence.goes_on for chunk in chunks):
             return None
-        missing = [_blocks_for(one.length + 1) - len(one.blocks) for one in sequences]
-        if sum(missing) > self.blocks.idle:
+        missing = [
+            (table, blocks_for(one.length + 1) - len(table))
+            for one in sequences
+            for table in one.tables
+        ]
+        if sum(count for _, count in missing) > self.blocks.idle:
             return None
-        for sequence, count in zip(sequences, missing, strict=True):
-            sequence.blocks.extend(self.blocks.allocate() for _ in range(count))
+        for table, count in missing:
+            self._extend(table, count)
         return [ScheduledChunk(sequence, 1) for sequence in sequences]
+
+    def _extend(self, table: BlockTable, count: int) -> None:
+        table.extend(self.blocks.allocate() for _ in range(count))
 
     def computed(self, chunk: ScheduledChunk) -> None:
         """Record a computed chunk; blocks that became full can be found from now on."""
@@ -92,25 +114,22 @@ class Scheduler:
         if sequence.computed // SIZE == before:
             return
         sequence.digests = digests(sequence.ids, sequence.digests, sequence.computed)
-        for number in range(before, len(sequence.digests)):
-            self.blocks.keep(sequence.blocks[number], sequence.digests[number])
-        self._give_back(sequence)
+        for group, table in enumerate(sequence.tables):
+            for number in range(before, len(sequence.digests)):
+                self.blocks.keep(table[number], (group, sequence.digests[number]))
+            self._give_back(table, (sequence.computed + 1 - self._windows[group]) // SIZE)
 
-    def _give_back(self, sequence: Sequence) -> None:
-        """Release the blocks that every layer's window has passed; they can still be found."""
-        if self._window is None:
-            return
-        passed = max(sequence.passed, (sequence.computed + 1 - self._window) // SIZE)
-        self.blocks.release(sequence.blocks[sequence.passed : passed])
-        for number in range(sequence.passed, passed):
-            sequence.blocks[number] = GIVEN_BACK
-        sequence.passed = passed
+    def _give_back(self, table: BlockTable, passed: int) -> None:
+        """Release the first blocks, which the window has passed; they can still be found."""
+        for number in reversed(range(passed)):
+            if table[number] == GIVEN_BACK:
+                break
+            self.blocks.release(table[number : number + 1])
+            table[number] = GIVEN_BACK
 
-    def tokens_held(self, length: int) -> int:
-        """The most tokens of a sequence of `length` that are in blocks at once."""
-        if self._window is None:
-            return length
-        return min(length, self._window + self._step_tokens + 2 * SIZE)
+    def blocks_held(self, length: int) -> int:
+        """The most blocks that a sequence of `length` holds at once."""
+        return sum(blocks_held(length, window, self._step_tokens) for window in self._windows)
 
     def remove(self, sequence: Sequence) -> None:
         """Remove a sequence that is finished, failed or cancelled."""
@@ -121,7 +140,8 @@ class Scheduler:
 
     def discard(self, sequence: Sequence) -> None:
         """Remove a sequence whose keys and values are wrong: nobody may find them."""
-        self.blocks.forget(sequence.blocks[sequence.passed :])
+        for group in range(len(sequence.tables)):
+            self.blocks.forget((group, digest) for digest in sequence.digests)
         self.remove(sequence)
 
     @property
@@ -136,34 +156,31 @@ class Scheduler:
     def _admit(self, budget: int) -> Sequence | None:
         """Start the oldest waiting sequence, if its ids and one more block fit.
 
-        With a window, the next step's ids suffice.
+        In a group with a window, the next step's ids suffice.
         """
         if not self.waiting or len(self.running) >= self.slots:
             return None
         sequence = self.waiting[0]
         # the newest id is always computed: its logits give the next token
         known = digests(sequence.ids, upto=sequence.length - 1)
-        shared = self.blocks.match(known, self._needed)
-        passed = shared.count(GIVEN_BACK)
-        upto = sequence.length + 1
-        if self._window is not None:
-            upto = min(upto, len(shared) * SIZE + budget)
-        missing = _blocks_for(upto) - len(shared)
-        if missing > self.blocks.idle - self.blocks.idle_among(shared[passed:]):
+        tables = self.blocks.match(known, [blocks_for(window - 1) for window in self._windows])
+        shared = len(tables[0])
+        missing = [
+            blocks_for(min(sequence.length + 1, max(window, shared * SIZE + budget))) - shared
+            for window in self._windows
+        ]
+        idle = self.blocks.idle - sum(self.blocks.idle_among(held(table)) for table in tables)
+        if sum(missing) > idle:
             return None
-        self.blocks.share(shared[passed:])
-        fresh = [self.blocks.allocate() for _ in range(missing)]
-        sequence.blocks, sequence.passed = array("i", [*shared, *fresh]), passed
-        sequence.digests = known[: len(shared)]
-        sequence.computed = len(shared) * SIZE
+        for table in tables:  # all, before the first is extended: blocks without references go
+            self.blocks.share(held(table))
+        for table, count in zip(tables, missing, strict=True):
+            self._extend(table, count)
+        sequence.tables, sequence.digests = tables, known[:shared]
+        sequence.computed = shared * SIZE
         self._count_prefix(sequence)
         insort(self.running, self.waiting.pop(0), key=_order)
         return sequence
-
-    @property
-    def _needed(self) -> int | None:
-        """Blocks before an id that it attends to; None: all."""
-        return None if self._window is None else _blocks_for(self._window - 1)
 
     def _count_prefix(self, sequence: Sequence) -> None:
         if not sequence.streaming:
@@ -173,17 +190,15 @@ class Scheduler:
 
     def _reserve(self, sequence: Sequence, count: int, chunks: dict[int, ScheduledChunk]) -> bool:
         """Get blocks for `count` more ids, if need be from the newest; False: it is the newest."""
-        needed = _blocks_for(sequence.computed + count)
-        while len(sequence.blocks) < needed:
+        needed = blocks_for(sequence.computed + count)
+        while short := [table for table in sequence.tables if len(table) < needed]:
             if self.blocks.idle:
-                sequence.blocks.append(self.blocks.allocate())
+                self._extend(short[0], 1)
                 continue
             newest = self.running[-1]
             chunks.pop(newest.order, None)
             self._preempt(newest)
-            if newest is sequence:
-                return False
-        return True
+        return bool(sequence.tables)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._leave(sequence)
@@ -191,10 +206,6 @@ class Scheduler:
 
     def _leave(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self.blocks.release(sequence.blocks[sequence.passed :])
-        sequence.blocks, sequence.passed = array("i"), 0
-        sequence.digests, sequence.computed = [], 0
-
-
-def _blocks_for(tokens: int) -> int:
-    return -(-tokens // SIZE)
+        for table in sequence.tables:
+            self.blocks.release(held(table))
+        sequence.tables, sequence.digests, sequence.computed = [], [], 0

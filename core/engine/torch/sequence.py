@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -10,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from core.engine.torch.block_manager import BlockTable
 from core.engine_types import Chunk, GenerationRequest
 from core.errors import EngineError
 from core.types import FinishReason
@@ -34,9 +34,8 @@ class Sequence:
     """How many ids have keys and values in the cache."""
     cached: int = 0
     """How many of the prompt's ids were found in the cache when it was first admitted."""
-    blocks: array[int] = field(default_factory=lambda: array("i"))
-    passed: int = 0
-    """How many of them, from the first on, are given back: every layer's window is past them."""
+    tables: list[BlockTable] = field(default_factory=list)
+    """Of each group of layers; none: it is not running."""
     digests: list[bytes] = field(default_factory=list)
     """Of the full blocks, in order; each covers everything before it too."""
     streaming: bool = False

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.engine.torch.attention import ALL, CacheShape, refused
-from core.engine.torch.block_manager import SIZE
+from core.engine.torch.attention import CacheShape, refused
+from core.engine.torch.block_manager import ALL, blocks_for
 from core.engine.torch.model_runner import Runner, inputs_of
 from core.engine.torch.scheduler import ScheduledChunk
 from core.engine.torch.sequence import Sequence
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _LONG, _SHORT, _PIECE = 40, 9, 24
 """Ids of the two sequences, and of the first piece of the long one."""
 _BLOCKS = 4
-"""That the two sequences take."""
+"""That the two sequences take in each group of layers."""
 _WINDOW = 20
 """To which windows are cut meanwhile, so that the long sequence is longer."""
 _SPREAD = {torch.float32: 0.05}
@@ -122,7 +122,8 @@ def _compared(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The logits of the engine and of the model, at the last id of each chunk."""
     long, short = (
-        _sequence(ids, first_block) for ids, first_block in zip(reference.ids, (0, 3), strict=True)
+        _sequence(ids, first_block, runner.groups)
+        for ids, first_block in zip(reference.ids, (0, 3), strict=True)
     )
     piece = min(_PIECE, step_tokens - _SHORT)
     pieces = [min(step_tokens, _LONG - 1 - at) for at in range(piece, _LONG - 1, step_tokens)]
@@ -137,15 +138,16 @@ def _compared(
             yield row, of[chunk.sequence.computed - 1]
 
 
-def _sequence(ids: list[int], first_block: int) -> Sequence:
+def _sequence(ids: list[int], first_block: int, groups: int) -> Sequence:
     request = GenerationRequest("verification", ids, Sampling(0.0), 1, seed=0)
     sequence = Sequence.begin(request, emit=lambda _: None, order=first_block, arrived=0)
-    sequence.blocks = array("i", range(first_block, first_block + -(-len(ids) // SIZE)))
+    firsts = range(first_block, groups * _BLOCKS, _BLOCKS)
+    sequence.tables = [array("i", range(first, first + blocks_for(len(ids)))) for first in firsts]
     return sequence
 
 
 def is_possible(context_length: int, blocks: int, slots: int) -> bool:
-    """Whether the two sequences fit the engine's limits."""
+    """Whether the two sequences fit the engine's limits; it has `blocks` for each group."""
     return context_length >= _LONG and blocks >= _BLOCKS and slots > 1
 
 

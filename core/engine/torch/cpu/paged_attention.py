@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from core.engine.torch.attention import ALL, Attention, CacheShape, fitted
-from core.engine.torch.block_manager import SIZE
+from core.engine.torch.attention import Attention, CacheShape, fitted
+from core.engine.torch.block_manager import ALL, SIZE, blocks_for
 from core.engine.torch.cpu.numba_kernels import attend_paged_for, keep_paged_for, use_threads
 from core.engine.torch.device_memory import lazy_zeros
 from core.engine.torch.scheduler import ScheduledChunk
@@ -34,10 +34,12 @@ class CpuCache:
 
     def __init__(self, shape: CacheShape, blocks: int) -> None:
         self.pages = lazy_zeros(
-            (shape.layers, blocks, shape.heads, 2, SIZE, shape.size), shape.dtype
+            (shape.depth, blocks, shape.heads, 2, SIZE, shape.size), shape.dtype
         )
         self.attend_decoding = attend_paged_for(shape.dtype, shape.size)
-        self.by_layer = [_as_numpy(pages) for pages in self.pages]
+        self.by_layer = [_as_numpy(self.pages[place]) for _, place in shape.places]
+        self.groups = [group for group, _ in shape.places]
+        """(layers,)"""
         self._keep = keep_paged_for(shape.dtype)
         self._known, self._scores, self._weights = (_ScratchTensor(shape.dtype) for _ in range(3))
         self.shares = min(use_threads(), shape.heads)
@@ -50,10 +52,10 @@ class CpuCache:
         Returns all known ones, (2, key heads, known, size), padded with zeros, which are valid
         until the next call.
         """
-        new = torch.cat((key, value))
+        new, table = torch.cat((key, value)), piece.tables[self.groups[layer]]
         known = self._known.of(*new.shape[:2], piece.mask.shape[1], new.shape[3])
-        known[:, :, len(piece.table) * SIZE :] = 0
-        self._keep(_as_numpy(new), self.by_layer[layer], piece.table, piece.start, _as_numpy(known))
+        known[:, :, len(table) * SIZE :] = 0
+        self._keep(_as_numpy(new), self.by_layer[layer], table, piece.start, _as_numpy(known))
         return known
 
     def attend_piece(
@@ -140,15 +142,18 @@ class _DecodingRows:
     at: npt.NDArray[np.int64]
     """The index of that id in the step."""
     tables: npt.NDArray[np.int32]
-    """(sequences, pages)"""
+    """(groups, sequences, pages)"""
     lengths: npt.NDArray[np.int32]
     """That id included."""
 
     @classmethod
     def of(cls, chunks: list[ScheduledChunk], at: npt.NDArray[np.int64]) -> _DecodingRows:
-        tables = np.zeros((len(chunks), max(len(one.sequence.blocks) for one in chunks)), np.int32)
+        groups = len(chunks[0].sequence.tables)
+        longest = max(len(table) for one in chunks for table in one.sequence.tables)
+        tables = np.zeros((groups, len(chunks), longest), np.int32)
         for row, chunk in enumerate(chunks):
-            tables[row, : len(chunk.sequence.blocks)] = chunk.sequence.blocks
+            for group, table in enumerate(chunk.sequence.tables):
+                tables[group, row, : len(table)] = table
         lengths = np.array([chunk.sequence.computed + 1 for chunk in chunks], np.int32)
         return cls(at, tables, lengths)
 
@@ -160,9 +165,9 @@ class _PromptPiece:
     ids: slice
     """Their indices in the step."""
     start: int
-    """The number of ids before them in the pages of `table`."""
-    table: npt.NDArray[np.int32]
-    """(pages,)"""
+    """The number of ids before them in the pages of a table."""
+    tables: list[npt.NDArray[np.int32]]
+    """Of each group: (pages,)"""
     mask: Tensor
     """(ids, known), added to the scores; both are padded."""
 
@@ -170,15 +175,15 @@ class _PromptPiece:
     def of(cls, chunk: ScheduledChunk, end: int, dtype: torch.dtype, window: int) -> _PromptPiece:
         """The piece as a layer with this window sees it: pages before the window are no part."""
         start, length = chunk.sequence.computed, chunk.sequence.computed + chunk.count
-        first = max(0, start + 1 - window) // SIZE
-        table = np.array(chunk.sequence.blocks[first : -(-length // SIZE)], np.int32)
+        first, last = max(0, start + 1 - window) // SIZE, blocks_for(length)
+        tables = [np.array(one[first:last], np.int32) for one in chunk.sequence.tables]
         start, length = start - first * SIZE, length - first * SIZE
         rows, known = _multiple(chunk.count, _ROWS), _multiple(length, _KNOWN)
         positions = torch.arange(start, start + rows).clamp_(max=length - 1)[:, None]
         keys = torch.arange(known)
         hidden = (keys > positions) | (keys <= positions - window)
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
-        return cls(slice(end - chunk.count, end), start, table, mask)
+        return cls(slice(end - chunk.count, end), start, tables, mask)
 
 
 def _multiple(count: int, of: int) -> int:
@@ -231,7 +236,8 @@ class CpuStep:
         cache = self.cache
         cache.attend_decoding(
             _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer], _as_numpy(out)[0],
-            rows.at, rows.tables, rows.lengths, self.windows[layer], how.scale, how.cap,
+            rows.at, rows.tables[cache.groups[layer]], rows.lengths, self.windows[layer],
+            how.scale, how.cap,
             _NO_SINKS if how.sinks is None else how.sinks.float().numpy(), cache.shares,
         )  # fmt: skip
 

@@ -58,7 +58,7 @@ class TracedRunner(Runner):
     def __init__(self, model: PreTrainedModel, cache: CpuCache, *, compare: bool = True) -> None:
         """`compare`: whether to compare the trace with the model, which an earlier start may have
         done."""
-        self._cache, self.windows = cache, cache.windows
+        self._cache, self.windows, self.groups = cache, cache.windows, max(cache.groups) + 1
         for module in model.modules():
             if isinstance(module, nn.Embedding):
                 # it matters to gradients alone, and the check of its range cannot be traced
@@ -96,7 +96,7 @@ class TracedRunner(Runner):
         It takes every branch that the model takes with the example. Where a branch depends on the
         values of a tensor, or on the number of ids, torch warns, and nothing is traced.
         """
-        sequence = warm_up_sequence(Sampling(), page=0)  # an empty page
+        sequence = warm_up_sequence(Sampling(), self.groups, page=0)  # an empty page
 
         def step(first: int, count: int) -> tuple[AbstractContextManager[None], list[Tensor]]:
             sequence.computed = first

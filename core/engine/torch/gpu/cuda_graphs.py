@@ -43,8 +43,8 @@ class GraphRunner(Runner):
         step_tokens: int,
         context_length: int,
     ) -> None:
-        self.windows = cache.windows
-        pages = -(-context_length // SIZE)
+        self.windows, self.groups = cache.windows, len(cache.groups)
+        columns = cache.columns(context_length, max(step_tokens, slots))
         compile_blocks(model)
         pool = torch.cuda.graph_pool_handle()
 
@@ -54,11 +54,11 @@ class GraphRunner(Runner):
             return dict(sorted(graphs.items()))
 
         self._decoding = captured(
-            decode_sizes(slots), lambda size: DecodeStep(model, cache, size, pages)
+            decode_sizes(slots), lambda size: DecodeStep(model, cache, size, columns)
         )
         self._mixed = captured(
             mixed_sizes(max(step_tokens, slots)),
-            lambda size: MixedStep(model, cache, size, min(size, slots), pages),
+            lambda size: MixedStep(model, cache, size, min(size, slots), columns),
         )
         self._warm_up(cache)
 
@@ -73,7 +73,8 @@ class GraphRunner(Runner):
         """Load the sampler's kernels before the first request."""
         penalised, cut = Sampling(0.7, repetition_penalty=1.1), Sampling(0.7, top_p=0.9)
         prompts = [
-            ScheduledChunk(warm_up_sequence(wish, cache.scratch), SIZE) for wish in (penalised, cut)
+            ScheduledChunk(warm_up_sequence(wish, self.groups, cache.scratch), SIZE)
+            for wish in (penalised, cut)
         ]
         for some in (prompts, prompts[:1], prompts[1:]):
             self.run(some)

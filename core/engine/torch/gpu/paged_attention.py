@@ -1,7 +1,7 @@
 """The cache on a GPU: pages, and an operation that writes keys and values and attends to them.
 
-The pages are the scheduler's blocks, and a sequence's table is its list of blocks: nothing is ever
-moved.
+The pages are the scheduler's blocks, and nothing is ever moved. In the table of a group, page n of
+a sequence is in column n modulo their number: a group with a window has a narrow table.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.torch.attention import ALL, Attention, CacheShape, define, fitted
-from core.engine.torch.block_manager import SIZE
+from core.engine.torch.attention import Attention, CacheShape, define, fitted
+from core.engine.torch.block_manager import ALL, SIZE, blocks_held
 from core.engine.torch.gpu.triton_kernels import attend_paged, join_splits, store_paged
 
 TILE = 16
@@ -28,8 +28,9 @@ class Layout:
     """The places of a step's ids, all int32, on the device."""
 
     slots: Tensor
-    """(ids,): where each id's key and value go."""
-    tables: Tensor
+    """(groups, ids): where each id's key and value go."""
+    tables: tuple[Tensor, ...]
+    """Of each group: (sequences, columns)"""
     lengths: Tensor
     starts: Tensor
     tile_sequence: Tensor
@@ -40,7 +41,7 @@ class PagedCache:
     """Pages of `SIZE` ids on a device, and one more for padding rows."""
 
     def __init__(self, shape: CacheShape, blocks: int, device: torch.device) -> None:
-        sizes = (2, shape.layers, (blocks + 1) * SIZE, shape.heads, shape.size)
+        sizes = (2, shape.depth, (blocks + 1) * SIZE, shape.heads, shape.size)
         self.pages = torch.zeros(sizes, dtype=shape.dtype, device=device)
         self.scratch = blocks
         """The page of the padding rows."""
@@ -48,6 +49,14 @@ class PagedCache:
         self.windows = torch.tensor(windows, dtype=torch.int32, device=device)
         """(layers,): the ids that each attends to."""
         self.has_windows = bool(shape.windows)
+        self.groups = [group.window for group in shape.groups]
+        """Their windows."""
+        self.places = [group * shape.depth + place for group, place in shape.places]
+        """(layers,)"""
+
+    def columns(self, context_length: int, step_tokens: int) -> list[int]:
+        """The columns of each group's table: one for each page that a sequence holds at once."""
+        return [blocks_held(context_length, window, step_tokens) for window in self.groups]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,9 @@ class PagedStep:
     """One step's pages and layout."""
 
     pages: Tensor
-    """(2, layers, slots, key heads, size)"""
+    """(2, layers of a group, slots, key heads, size)"""
+    places: list[int]
+    """(layers,): the group and the place in it, as one number."""
     windows: Tensor | None
     """See `PagedCache`; None: all layers attend to all."""
     layout: Layout
@@ -63,7 +74,8 @@ class PagedStep:
 
     @classmethod
     def of(cls, cache: PagedCache, layout: Layout, tile: int) -> PagedStep:
-        return cls(cache.pages, cache.windows if cache.has_windows else None, layout, tile)
+        windows = cache.windows if cache.has_windows else None
+        return cls(cache.pages, cache.places, windows, layout, tile)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
@@ -71,7 +83,7 @@ class PagedStep:
         """See `AttentionStep`."""
         at = self.layout
         out: Tensor = torch.ops.henji.attend_paged(
-            query, key, value, self.pages, at.slots, at.tables, at.lengths, at.starts,
+            query, key, value, self.pages, self.places, at.slots, at.tables, at.lengths, at.starts,
             at.tile_sequence, at.tile_first, self.windows, how.sinks, layer, how.scale, how.cap,
             self.tile,
         )  # fmt: skip
@@ -83,8 +95,9 @@ def _attend(
     key: Tensor,
     value: Tensor,
     pages: Tensor,
+    places: list[int],
     slots: Tensor,
-    tables: Tensor,
+    tables: list[Tensor],
     lengths: Tensor,
     starts: Tensor,
     tile_sequence: Tensor,
@@ -96,28 +109,29 @@ def _attend(
     cap: float,
     tile: int,
 ) -> Tensor:
-    keys, values = pages[0, layer], pages[1, layer]
+    group, place = divmod(places[layer], pages.shape[1])
+    keys, values, table = pages[0, place], pages[1, place], tables[group]
     wanted = value.shape[3]
     fitting = fitted(pages.shape[3], pages.shape[4], query, key, value)
     query, key, value = (one[0].transpose(0, 1) for one in fitting)
     ids, heads, size = query.shape
     key_heads, whole = keys.shape[1], _power_of_two(size)
     store_paged[(ids, key_heads)](
-        key, value, keys, values, slots,
+        key, value, keys, values, slots[group],
         key.stride(0), key.stride(1), value.stride(0), value.stride(1), keys.stride(0),
         SIZE=size, SIZE_PADDED=whole,
     )  # fmt: skip
-    group = heads // key_heads
+    group_size = heads // key_heads
     splits = _splits(ids * key_heads) if tile == 1 else 1
     out = query.new_empty((1, ids, heads, size))
     parts = query.new_empty((splits, ids, heads, size), dtype=torch.float32) if splits > 1 else out
     tops, sums = query.new_empty((2, splits, ids, heads), dtype=torch.float32)
     attend_paged[(len(tile_first), key_heads, splits)](
-        query, keys, values, parts, tops, sums, tables, lengths, starts, tile_sequence, tile_first,
-        tables if windows is None else windows[layer], tables if sinks is None else sinks,
-        scale, cap, ids, query.stride(0), query.stride(1), keys.stride(0), tables.stride(0),
-        PAGE=SIZE, SIZE=size, SIZE_PADDED=whole, GROUP=group, TILE=tile,
-        ROWS=max(16, _power_of_two(group * tile)), KEYS=_KEYS, SPLITS=splits,
+        query, keys, values, parts, tops, sums, table, lengths, starts, tile_sequence, tile_first,
+        table if windows is None else windows[layer], table if sinks is None else sinks,
+        scale, cap, ids, query.stride(0), query.stride(1), keys.stride(0), table.stride(0),
+        table.shape[1], PAGE=SIZE, SIZE=size, SIZE_PADDED=whole, GROUP=group_size, TILE=tile,
+        ROWS=max(16, _power_of_two(group_size * tile)), KEYS=_KEYS, SPLITS=splits,
         WINDOW=windows is not None, CAPPED=cap > 0, SINKS=sinks is not None,
     )  # fmt: skip
     if splits > 1:
@@ -138,9 +152,10 @@ def _shape_of_attend(query: Tensor, key: Tensor, value: Tensor, *_: object) -> T
 
 
 define(
-    "attend_paged(Tensor query, Tensor key, Tensor value, Tensor(a!) pages, Tensor slots, "
-    "Tensor tables, Tensor lengths, Tensor starts, Tensor tile_sequence, Tensor tile_first, "
-    "Tensor? windows, Tensor? sinks, SymInt layer, float scale, float cap, int tile) -> Tensor",
+    "attend_paged(Tensor query, Tensor key, Tensor value, Tensor(a!) pages, int[] places, "
+    "Tensor slots, Tensor[] tables, Tensor lengths, Tensor starts, Tensor tile_sequence, "
+    "Tensor tile_first, Tensor? windows, Tensor? sinks, SymInt layer, float scale, float cap, "
+    "int tile) -> Tensor",
     _attend,
     _shape_of_attend,
 )

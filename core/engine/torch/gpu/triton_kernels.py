@@ -42,7 +42,7 @@ def store_paged(
 
 
 # these numbers change with each step, and compiling a kernel for each kind would stall replies
-@triton.jit(do_not_specialize=["ids", "table_stride"])
+@triton.jit(do_not_specialize=["ids", "table_stride", "columns"])
 def attend_paged(
     query,  # (ids, heads, SIZE)
     keys,  # (slots, key heads, SIZE)
@@ -50,7 +50,7 @@ def attend_paged(
     out,  # like query; with SPLITS, (SPLITS, ids, heads, SIZE) float32, to be joined
     tops,  # (SPLITS, ids, heads) float32: with SPLITS, each part's highest score
     sums,  # likewise: the sum of its weights
-    tables,  # (sequences, pages): which page holds each stretch of PAGE ids
+    tables,  # (sequences, columns): which page holds each stretch of PAGE ids
     lengths,  # (sequences,): ids of each sequence, the step's own included
     starts,  # (sequences + 1,): where each sequence's ids begin in query
     tile_sequence,  # (tiles,)
@@ -64,6 +64,7 @@ def attend_paged(
     query_stride_head,
     slot_stride,
     table_stride,
+    columns,  # with WINDOW, those behind the last begin again at the first
     PAGE: tl.constexpr,
     SIZE: tl.constexpr,
     SIZE_PADDED: tl.constexpr,  # a power of two
@@ -120,7 +121,10 @@ def attend_paged(
     for begin in range(begin_page, end, KEYS):
         key = begin + tl.arange(0, KEYS)
         known = key < end
-        page = tl.load(tables + sequence * table_stride + key // PAGE, mask=known, other=0)
+        column = key // PAGE
+        if WINDOW:
+            column = column % columns
+        page = tl.load(tables + sequence * table_stride + column, mask=known, other=0)
         slot = page.to(tl.int64) * PAGE + key % PAGE
         at = slot[:, None] * slot_stride + head * SIZE + dim[None, :]
         mask = known[:, None] & inside[None, :]
