@@ -235,18 +235,27 @@ def _squeezed(text: str) -> str:
 def _expected(found: Findings, reply: Reply) -> list[tuple[str, str]]:
     """The texts that it may show, without white space, and the sentences under them."""
     match reply.view.end:
-        case Done(duel=Duel() as shown):
-            return [(_squeezed("".join(duels.headed(shown))), duels.note(shown, "en"))]
-        case Done(text, finish_reason, _):
+        case Done(duel=Duel() as shown) as done:
+            told = _with_dropped(duels.note(shown, "en"), done)
+            return [(_squeezed("".join(duels.headed(shown))), told)]
+        case Done(text, finish_reason, _) as done:
             note = strings.say("stopped", "en") if finish_reason == "cancelled" else ""
             alone = note or strings.say("nothing_said", "en")
-            return [(_squeezed(text), note) if text else (_squeezed(alone), "")]
+            told = _with_dropped(note, done)
+            return [(_squeezed(text), told) if text else (_squeezed(alone), "")]
         case Failed(code, detail, until):
             waiting = int(detail) if code == "busy" else 0
             return [(_squeezed(strings.failure(code, "en", until, UTC, waiting, detail)), "")]
         case Cancelled(by):
             return _expected_cancelled(found, reply, by)
     return []
+
+
+def _with_dropped(note: str, done: Done) -> str:
+    """The note, and the sentence that old messages no longer fit."""
+    key = "turn_dropped" if done.dropped == 1 else "turns_dropped"
+    said = strings.say(key, "en", turns=done.dropped) if done.dropped else ""
+    return " · ".join(filter(None, (note, said)))
 
 
 def _expected_cancelled(found: Findings, reply: Reply, by: str) -> list[tuple[str, str]]:
@@ -289,7 +298,8 @@ def _is_reason(found: Findings, reply: Reply, said: SentMessage, code: str) -> b
             return _may_be_used_up(found, "person", channel, opened + schedule.restarts)
         case "quota_channel":
             there = (o for o in found.replies.values() if o.thread.channel == channel)
-            return _may_be_used_up(found, "channel", channel, sum(map(_messages, there)))
+            opened = sum(map(_messages, there))
+            return _may_be_used_up(found, "channel", channel, opened + schedule.restarts)
     return True
 
 
