@@ -12,11 +12,11 @@ from bots.platform import Incoming
 from bots.quotes import Quote, quote_of
 from bots.relay import Relay, RelaySettings
 from core.access_policy import Asker, Policy
-from core.queue_types import Place
+from core.queue_types import Place, QuotedTurn
 from core.types import ThreadKey, Turn
 from storage.rules import RedisAudit, RedisRules
 from tests.simulated_platform import Board, SimulatedPlatform
-from tests.store_fixture import LANE, StoreFixture
+from tests.store_fixture import LANE, StoreFixture, job_of
 
 THREAD = ThreadKey("stand-in", "T1", "C1", "1.0")
 OTHER = replace(THREAD, thread="2.0")
@@ -59,6 +59,41 @@ INLINE = "[in reply to Bob]\n> I restarted it"
 async def test_it_is_a_turn_once_and_then_a_pointer(stores: StoreFixture) -> None:
     assert await ask(stores) == ["I restarted it", "why?"]
     assert (await ask(stores, "and then?"))[2:] == [f"{INLINE}\n\nand then?"]
+
+
+async def test_a_thread_that_quotes_another_ones_turn_points_to_its_own_copy(
+    stores: StoreFixture,
+) -> None:
+    await ask(stores)
+    assert await ask(stores, thread=OTHER) == ["I restarted it", "why?"]
+    assert (await ask(stores, "and then?", thread=OTHER))[2:] == [f"{INLINE}\n\nand then?"]
+
+
+async def test_a_quoted_message_that_comes_later_is_known(stores: StoreFixture) -> None:
+    await ask(stores)
+    for addressed, outcome in ((False, "duplicate"), (True, "queued")):
+        late = await stores.say(SAID.text, THREAD, "U2", id="q1", addressed=addressed)
+        assert late.outcome == outcome
+    assert await stores.texts(THREAD) == ["I restarted it", "why?"]
+
+
+async def test_the_keys_of_a_quote_have_a_lifetime(stores: StoreFixture) -> None:
+    for thread in (THREAD, OTHER):
+        await ask(stores, thread=thread)
+    await stores.queue.sweep()
+    await stores.deliveries.take_over(THREAD.platform, "one")
+    names = await stores.redis.keys()
+    assert [name for name in names if await stores.redis.ttl(name) < 0] == []
+
+
+async def test_a_quote_goes_with_a_question_whose_files_cannot_be_read(
+    stores: StoreFixture,
+) -> None:
+    quoted = QuotedTurn("q1", SAID, "why?", f"{INLINE}\n\nwhy?")
+    receipt = await stores.say("why?", THREAD, quote=quoted, unread=True)
+    assert await stores.texts(THREAD) == ["I restarted it", "why?"]
+    assert await stores.queue.turn_away(THREAD, job_of(receipt), "unreadable", "", quoted="q1")
+    assert await stores.texts(THREAD) == []
 
 
 async def test_without_words_and_without_a_question_it_stays_among_the_words(

@@ -43,6 +43,8 @@ JUDGES = (
     "tests/test_quotas.py", "tests/test_delivery.py", "tests/test_upgrades.py",
     "tests/test_worker.py", "tests/test_dialogue_prompts.py", "tests/test_metrics.py",
     "tests/test_slack_once.py", "tests/test_duels.py", "tests/test_preferences.py",
+    "tests/test_quotes.py", "tests/test_branches.py", "tests/test_too_long.py",
+    "tests/test_summaries.py", "tests/test_choices.py", "tests/test_memory.py",
     "tests/chaos/test_tasks.py",
 )  # fmt: skip
 
