@@ -393,56 +393,6 @@ class Worker:
             self._slot_free.set()
             metrics.JOBS.labels(self._settings.lane, outcome).inc()
 
-    # -- a sick engine --------------------------------------------------------------------------
-
-    async def _handle_engine_failure(
-        self, running: RunningJob, failed: _GenerationFailed, job: Mapping[str, object]
-    ) -> str:
-        """Retry the job, or hand it back if the engine cannot compute at all; the outcome."""
-        error = failed.error
-        log.error("failed", exc_info=error, **job)
-        await self._check_engine()
-        if self.fault:
-            await self._queue.release(running.claim)
-            return "release"
-        self._failed_here.setdefault(running.claim.job.id, 0)
-        await self._fail(running, "internal", f"{type(error).__name__}: {error}", retry=True)
-        return "failed"
-
-    async def _check_engine(self) -> None:
-        """Check whether the engine computes anything; several failures share one check."""
-        if self._checking is None or self._checking.done():
-            self._checking = asyncio.create_task(self._generate_one_token())
-        await asyncio.shield(self._checking)
-
-    async def _generate_one_token(self) -> None:
-        dialogue = self._dialogues.default
-        prompt = dialogue.prompt([SHORT_TURN], low_water=1.0)
-        request = GenerationRequest("self-check", prompt.ids, Sampling(temperature=0.0), 1, seed=0)
-        for attempt in range(_CHECKS):
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS):
-                    async with aclosing(self._engine.generate(request)) as chunks:
-                        async for _ in chunks:
-                            pass
-            except Exception as error:
-                fault = f"this core cannot compute: {type(error).__name__}: {error}"
-                await asyncio.sleep(self._settings.retry * attempt)
-            else:
-                return
-        log.error("the engine is sick; the core withdraws", error=fault)
-        self.fault = fault
-        self._is_sick.set()
-
-    async def _should_leave_to_others(self, job: str) -> bool:
-        """Whether to hand a failed job to another core of the lane; `_LEFT_TO_OTHERS` times."""
-        times = self._failed_here.get(job, _LEFT_TO_OTHERS)
-        if times >= _LEFT_TO_OTHERS or await self._queue.cores(self._settings.lane) < 2:
-            return False
-        self._failed_here[job] = times + 1
-        self._pause_until = time.monotonic() + self._settings.retry  # the other core claims it
-        return True
-
     def _log_end(self, running: RunningJob, done: Done | None, job: Mapping[str, object]) -> None:
         """Log the end of a job, in one line; its content is removed by default."""
         waited, seconds = round(running.claim.waited, 3), round(running.seconds, 3)
@@ -683,3 +633,53 @@ class Worker:
         """Run the last step of a job, retried for as long as its lease can last."""
         until = time.monotonic() + self._settings.lease
         return await retry_while_away(step, lambda: time.monotonic() <= until, self._settings.retry)
+
+    # -- a sick engine --------------------------------------------------------------------------
+
+    async def _handle_engine_failure(
+        self, running: RunningJob, failed: _GenerationFailed, job: Mapping[str, object]
+    ) -> str:
+        """Retry the job, or hand it back if the engine cannot compute at all; the outcome."""
+        error = failed.error
+        log.error("failed", exc_info=error, **job)
+        await self._check_engine()
+        if self.fault:
+            await self._queue.release(running.claim)
+            return "release"
+        self._failed_here.setdefault(running.claim.job.id, 0)
+        await self._fail(running, "internal", f"{type(error).__name__}: {error}", retry=True)
+        return "failed"
+
+    async def _check_engine(self) -> None:
+        """Check whether the engine computes anything; several failures share one check."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._generate_one_token())
+        await asyncio.shield(self._checking)
+
+    async def _generate_one_token(self) -> None:
+        dialogue = self._dialogues.default
+        prompt = dialogue.prompt([SHORT_TURN], low_water=1.0)
+        request = GenerationRequest("self-check", prompt.ids, Sampling(temperature=0.0), 1, seed=0)
+        for attempt in range(_CHECKS):
+            try:
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    async with aclosing(self._engine.generate(request)) as chunks:
+                        async for _ in chunks:
+                            pass
+            except Exception as error:
+                fault = f"this core cannot compute: {type(error).__name__}: {error}"
+                await asyncio.sleep(self._settings.retry * attempt)
+            else:
+                return
+        log.error("the engine is sick; the core withdraws", error=fault)
+        self.fault = fault
+        self._is_sick.set()
+
+    async def _should_leave_to_others(self, job: str) -> bool:
+        """Whether to hand a failed job to another core of the lane; `_LEFT_TO_OTHERS` times."""
+        times = self._failed_here.get(job, _LEFT_TO_OTHERS)
+        if times >= _LEFT_TO_OTHERS or await self._queue.cores(self._settings.lane) < 2:
+            return False
+        self._failed_here[job] = times + 1
+        self._pause_until = time.monotonic() + self._settings.retry  # the other core claims it
+        return True
