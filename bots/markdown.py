@@ -85,6 +85,8 @@ _RAISED: Mapping[str, tuple[Mapping[int, str], str]] = {
         "0123456789+-=()aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True)}, "_"),
 }  # fmt: skip
 """The characters that there are, and what stands before others."""
+DEEPEST = 8
+"""Levels of lists below the first: a line grows with each."""
 _LISTS: Mapping[str, str] = {"ul": "- ", "ol": "1. "}
 _BLOCKS: Mapping[str, tuple[str, str]] = {
     "summary": ("**", "**"), "blockquote": ("> ", ""),
@@ -216,7 +218,7 @@ class _Line:
         mark = "" if name == "summary" and self._is_bold else mark
         if name == "li" and begins:
             kind = self._lists[-1] if self._lists else "ul"
-            mark = "   " * (len(self._lists) - 1) + _LISTS[kind]
+            mark = "   " * min(len(self._lists) - 1, DEEPEST) + _LISTS[kind]
         elif name in _LISTS and begins:
             self._lists.append(name)
         elif name in _LISTS and self._lists:
