@@ -71,6 +71,16 @@ async def words(stores: StoreFixture, word: str) -> set[str]:
     return {key.split(":")[2] for key in keys if word in str(await stores.redis.hgetall(key))}
 
 
+async def test_a_rating_names_the_model_and_the_sampling_of_its_reply(stores: Collecting) -> None:
+    receipt = await stores.ask("hello")
+    await stores.rate(receipt, "U2")
+    (opinion,) = await stores.feedback.opinions(PLACE)
+    spec = CATALOGUE["echo"]
+    assert (opinion.job, opinion.by, opinion.model) == (receipt.job, "U2", spec.name)
+    assert opinion.sampling == spec.sampling
+    assert opinion.seed is not None
+
+
 async def test_a_thumb_keeps_how_the_reply_was_made(stores: Collecting) -> None:
     await stores.ask("hello", author="U2")
     receipt = await stores.ask("why?")
