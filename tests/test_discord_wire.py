@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bots.discord import setup_checks
-from bots.discord.client import SESSION_EVENTS, ShardPlan
+from bots.discord.client import SESSION_EVENTS
 from bots.discord.platform import DiscordPlatform
+from bots.discord.shards import ShardPlan
 from core.errors import OperatorError, UsageError
 from core.types import ThreadKey
 from storage import keys

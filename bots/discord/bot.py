@@ -11,7 +11,7 @@ import discord
 import structlog
 
 from bots.actions import Actions
-from bots.discord.client import HenjiClient, ShardPlan, Shards
+from bots.discord.client import HenjiClient
 from bots.discord.context import Behaviour, Context
 from bots.discord.platform import DiscordPlatform
 from bots.discord.rate_limits import RateLimiter
@@ -25,6 +25,7 @@ from bots.discord.setup_checks import (
     silence_logs,
     use_server,
 )
+from bots.discord.shards import ShardPlan, Shards
 from bots.guide import Guide
 from bots.relay import Relay, RelaySettings
 from bots.summaries import Summarizer

@@ -21,7 +21,7 @@ import structlog
 from redis.asyncio import Redis
 
 from bots.discord import bot, setup_checks
-from bots.discord.client import ShardPlan
+from bots.discord.shards import ShardPlan
 from bots.processes import freeze_loaded
 from bots.relay import RelaySettings
 from bots.strings import say

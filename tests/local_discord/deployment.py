@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from bots.access import Access
 from bots.discord import bot, setup_checks
-from bots.discord.client import ShardPlan
 from bots.discord.context import Behaviour
+from bots.discord.shards import ShardPlan
 from bots.relay import RelaySettings
 from core.access_policy import Policy
 from core.dialogue import Dialogue
