@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import unicodedata
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -71,15 +72,27 @@ class Span:
 
 _SINCE = ("since my last message", "since", "last", "前回から", "最後の発言から")
 _TODAY = ("today", "今日")
-_UNITS = {"m": 60, "分": 60, "h": 3600, "時間": 3600, "d": 86400, "日": 86400, "w": 7 * 86400}
-_LENGTH = re.compile(rf"(\d{{1,6}})\s*({'|'.join(_UNITS)})")
+_UNITS = {
+    "m": 60,
+    "分": 60,
+    "h": 3600,
+    "時": 3600,
+    "d": 86400,
+    "日": 86400,
+    "w": 604800,
+    "週": 604800,
+}
+_LENGTH = re.compile(
+    r"(\d{1,6}) ?"
+    r"(?:(m|h|d|w)|(m)ins?|(m)inutes?|(h)(?:ou)?rs?|(d)ays?|(w)eeks?|(分)間?|(時)間|(日|週)間?)"
+)
 _ALL = ("all", "全部", "すべて")
 _DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M")
 
 
 def span_from_text(text: str, now: float, zone: tzinfo) -> Span:
     """The span in a person's words; without any, since their last message. Or InvalidSpan."""
-    words = " ".join(text.lower().split())
+    words = " ".join(unicodedata.normalize("NFKC", text).lower().split())
     if not words or words in _SINCE:
         return Span(since_last=True)
     if words in _ALL:
@@ -88,7 +101,7 @@ def span_from_text(text: str, now: float, zone: tzinfo) -> Span:
     if words in _TODAY:
         return Span(here.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
     if length := _LENGTH.fullmatch(words):
-        seconds = int(length[1]) * _UNITS[length[2]]
+        seconds = int(length[1]) * _UNITS[str(length[length.lastindex or 0])]
         if not 0 < seconds <= MOST_SECONDS:
             raise InvalidSpan("catchup_no_span")
         return Span(now - seconds)
@@ -99,7 +112,8 @@ def _time(words: str, here: datetime) -> float:
     found = None
     for form in _DATES:
         with suppress(ValueError):
-            found = datetime.strptime(words, form).replace(tzinfo=here.tzinfo)
+            written = words.replace("/", "-")
+            found = datetime.strptime(written, form).replace(tzinfo=here.tzinfo)
     if found is None:
         raise InvalidSpan("catchup_no_span")
     if found > here:

@@ -216,6 +216,9 @@ def _is_escaped(text: str, at: int) -> bool:
 
 
 _AFTER_ADDRESS = re.compile(r"[ \t]*[,，、:：;；]?\s*")
+_HONORIFIC = re.compile(
+    r"[ \t\u3000]?(?:さん|さま|様|くん|君|ちゃん)(?=[,，、:：;；.。!！?？\s]|$)"
+)
 _BLANK, _CLOSE = re.compile(r"[ \t\u3000]*"), re.compile(r"[.,!?:;、。，！？]")
 _AROUND = re.compile(r"(?:\*{1,3}|_{1,2}|~~|\|\|)$")
 
@@ -224,12 +227,14 @@ def without_address(text: str, before: str, at: int, *, begun: bool) -> tuple[st
     """How a text reads without a mention of the bot: what stays of `before`, which stands in front
     of it, and where the text goes on behind it, which is `at`.
 
-    The blank or the comma beside it goes too, and marks of emphasis around it. `begun`: there are
-    words before `before`.
+    The blank or the comma beside it goes too, marks of emphasis around it, and さん behind it.
+    `begun`: there are words before `before`.
     """
     around = _AROUND.search(before)
     if around and text.startswith(around[0], at):
         before, at = before[: around.start()], at + len(around[0])
+    if honorific := _HONORIFIC.match(text, at):
+        at = honorific.end()
     if not (begun or before.strip()):
         return before, _AFTER_ADDRESS.match(text, at).end()  # type: ignore[union-attr]  # matches anything
     if _CLOSE.match(text, at):

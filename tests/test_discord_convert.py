@@ -206,6 +206,7 @@ def test_a_mention_beside_code_is_a_mention(world: World, text: str) -> None:
         (f"{MENTION}, hi", "hi"),
         (f"{MENTION}：こんにちは", "こんにちは"),
         (f"hi {MENTION}!", "hi!"),
+        (f"{MENTION}さん、こんにちは", "こんにちは"),
         (f"what does {MENTION} say", "what does say"),
         ("a <b> c `<:party:123>`", "a <b> c `<:party:123>`"),
     ],
@@ -235,6 +236,11 @@ def test_a_mention_of_a_role_of_people_is_to_others(world: World) -> None:
     said = world.says(f"<@&{SALES}> please fill this in", where=world.thread)
     assert convert.speaks_to_others(said, ME)
     assert not convert.speaks_to_others(world.says(f"<@&{BOT_ROLE}> hi", where=world.thread), ME)
+
+
+def test_a_message_to_everyone_is_to_others(world: World) -> None:
+    said = world.says("@here lunch?", where=world.thread, mention_everyone=True)
+    assert convert.speaks_to_others(said, ME)
 
 
 def test_indentation_of_code_survives_the_names(world: World) -> None:

@@ -119,6 +119,10 @@ def test_a_payload_of_any_shape_is_parsed_or_malformed(changes: dict[str, Any]) 
         ("<@UBOT>、こんにちは", "こんにちは"),
         ("hi <@UBOT>!", "hi!"),
         ("hi <@UBOT>　there", "hi there"),
+        ("<@UBOT>さん、こんにちは", "こんにちは"),
+        ("<@UBOT> さん　質問です", "質問です"),
+        ("<@UBOT> さんまの焼き方は？", "さんまの焼き方は？"),
+        ("ありがとう<@UBOT>さん！", "ありがとう！"),
         ("hi <@U2>, hi <@U3>", "hi @花子, hi @U3"),
         ("see <#C1|general>", "see #general"),
         ("<!here> <!subteam^S1|@team>", "@here @team"),
@@ -225,8 +229,12 @@ def test_the_small_print_under_a_reply_is_none_of_its_words() -> None:
 
 @pytest.mark.parametrize(
     ("text", "to_others"),
-    [("<@UBOT> hi", False), ("<@U2> hi", True), ("<!subteam^S1|@ops> hi", True), ("hi", False)],
-)
+    [
+        ("<@UBOT> hi", False), ("<@U2> hi", True), ("<!subteam^S1|@ops> hi", True), ("hi", False),
+        ("<!here> lunch?", True), ("<!channel|@channel> lunch?", True), ("<!everyone> hi", True),
+        ("it was <!date^1392734382^{date_short}|Feb 18>", False),
+    ],
+)  # fmt: skip
 def test_a_mention_of_a_person_or_of_a_group_is_to_others(text: str, to_others: bool) -> None:
     assert said(text=text).to_others is to_others
 
@@ -284,6 +292,19 @@ def test_rich_text_is_read_as_a_person_reads_it() -> None:
         "see `x < 1`", "- one", "- two", "  3. deep", "> said", "> that", "```", "if a:", "    b",
         "```", "🎉:our_own:here (https://a.example/x)@here",
     ]  # fmt: skip
+
+
+def test_an_address_in_code_is_code() -> None:
+    """Slack makes it a link, also there."""
+    address: dict[str, Any] = {"type": "link", "url": "https://a.example/?x=1&y=2"}
+    in_code = address | {"style": {"code": True}}
+    message = rich(
+        section(words("run "), words("curl ", code=True), in_code, words(" -v", code=True)),
+        section(words("GET "), address, kind="preformatted"),
+    )
+    read = convert.readable(markdown.written(message), BOT, {})
+    code = "`curl https://a.example/?x=1&y=2 -v`"
+    assert read == f"run {code}\n```\nGET https://a.example/?x=1&y=2\n```"
 
 
 def test_other_blocks_leave_the_text_as_it_is() -> None:

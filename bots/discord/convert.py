@@ -284,8 +284,11 @@ def mentions_bot(text: str, bot: Bot) -> bool:
 
 
 def speaks_to_others(message: discord.Message, bot: Bot) -> bool:
-    """Whether a message mentions other people or roles, or is a reply to another person."""
+    """Whether a message mentions other people, roles or everyone, or is a reply to another
+    person."""
     between_them = (bot.user, message.author.id)
+    if message.mention_everyone:  # or all who are here
+        return True
     if any(user.id not in between_them for user in message.mentions):
         return True
     if set(message.raw_role_mentions) - bot.roles:

@@ -41,6 +41,7 @@ WORD_JOINER = "\u2060"
 _SAID = {None, "file_share", "thread_broadcast", "me_message", "bot_message"}
 _TS = re.compile(r"\d+\.\d+")
 _MENTION = re.compile(r"<@([A-Z0-9]+)(?:\|[^<>]*)?>")
+_GROUP = re.compile(r"<!(?:subteam\^|here|channel|everyone)")
 _COMMANDS: Mapping[str, TextCommand] = {
     "reset": "reset",
     "リセット": "reset",
@@ -106,7 +107,7 @@ class MessagePosted:
     others: frozenset[str] = frozenset()
     """The other users named in the text."""
     groups: bool = False
-    """Groups of users are named there."""
+    """Groups of users are named there, or everyone who is here."""
     files: tuple[File, ...] = ()
     carried: str = ""
     """Its attached text, in Slack's markup: forwarded messages, attachments."""
@@ -210,7 +211,7 @@ def _posted(body: Json, message: Json, channel: str, bot: Bot) -> MessagePosted 
         bot_id=message.get("bot_id"),
         mentioned=bot.user in mentions,
         others=frozenset(mentions - {bot.user}),
-        groups="<!subteam^" in text,
+        groups=bool(_GROUP.search(text)),
         files=files_of(message),
         carried=carried_by(message),
         bot_name=bot_name(message),

@@ -252,7 +252,9 @@ def _inline(elements: Sequence[Json]) -> str:
 
 
 def _is_code(element: Json) -> bool:
-    return element.get("type") == "text" and bool((element.get("style") or {}).get("code"))
+    """Whether an element is inline code: a text, or an address in it, which Slack makes a link."""
+    is_written = element.get("type") in ("text", "link")
+    return is_written and bool((element.get("style") or {}).get("code"))
 
 
 def _is_block(element: Json) -> bool:
