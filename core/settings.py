@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Set
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, overload
 from urllib.parse import urlsplit
@@ -61,6 +62,9 @@ AnySettings = TypeVar("AnySettings", bound="Settings")
 
 class _ConfigFile(TomlConfigSettingsSource):
     """The file's keys for one class of settings. `load_settings` checks the others."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        return read_config_file()
 
     def __call__(self) -> dict[str, Any]:
         kind = self.settings_cls
@@ -224,6 +228,8 @@ class Settings(BaseSettings):
         field = cls.model_fields[info.field_name or ""]
         if isinstance(value, str) and "\0" in value:
             raise ValueError("there is a null character in it")
+        if isinstance(value, str) and info.field_name in secret_settings(cls):
+            value = value.strip() or None  # such as the end of a line in a file of variables
         if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError("true and false are no value for it")
         return value
@@ -330,7 +336,29 @@ def is_text(words: str) -> bool:
 
 def config_file() -> Path:
     """``HENJI_CONFIG``, or ``henji.toml`` where the command was started."""
-    return Path(os.environ.get(PREFIX + "CONFIG", "henji.toml"))
+    return Path(os.environ.get(PREFIX + "CONFIG") or "henji.toml")
+
+
+def read_config_file() -> dict[str, Any]:
+    """The keys of the settings file, none where there is none; UsageError where it is unfit."""
+    path = config_file()
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and str(path) != os.devnull:
+            # Docker makes a directory where a mounted file is missing; a pipe is read only once
+            kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise UsageError(f"{path} is {kind}: the settings are expected in a file")
+        return tomllib.loads(path.read_text("utf-8-sig"))  # some editors begin with U+FEFF
+    except FileNotFoundError:
+        if os.environ.get(PREFIX + "CONFIG"):
+            raise UsageError(f"{PREFIX}CONFIG names {path}, which does not exist") from None
+        if path.is_symlink():
+            raise UsageError(f"{path} links to {path.readlink()}, which does not exist") from None
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
 @overload
@@ -370,9 +398,8 @@ def source_of(kind: type[Settings], setting: str) -> str:
     for variable in (name, f"{name}_FILE"):
         if os.environ.get(variable):
             return variable
-    path = config_file()
-    keys = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return str(path) if setting in keys or name in keys else "default"
+    keys = read_config_file()
+    return str(config_file()) if setting in keys or name in keys else "default"
 
 
 def misspelt_variables(kind: type[Settings], known: Collection[type[Settings]]) -> list[str]:
@@ -418,19 +445,9 @@ def _secrets_from_files(kind: type[Settings]) -> dict[str, Any]:
 
 
 def _check_config_file(known: Set[str]) -> None:
-    path = config_file()
-    if PREFIX + "CONFIG" in os.environ and not path.exists():
-        raise UsageError(f"{PREFIX}CONFIG names {path}, which does not exist")
-    if path.is_dir():  # Docker makes one where a mounted file is missing
-        raise UsageError(f"{path} is a directory: the settings are expected in a file")
-    if path.is_file() and path.stat().st_mode & stat.S_IWOTH:
+    path, keys = config_file(), read_config_file()
+    if keys and path.stat().st_mode & stat.S_IWOTH:
         raise UsageError(f"every user of this machine can write {path}: run chmod o-w {path}")
-    try:
-        keys = tomllib.loads(path.read_text("utf-8") if path.is_file() else "")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
     for key in keys:
         if key not in known:
             raise UsageError(f"{key} in {path} is not a setting of henji{nearest(key, known)}")
@@ -442,7 +459,8 @@ def _check_environment_names(kinds: Collection[type[Settings]]) -> None:
         known |= {environment_name(kind, setting) for setting in kind.model_fields}
         known |= _variables_of_secrets(kind)
     for name, value in os.environ.items():
-        if name.startswith(PREFIX) and name not in known:
+        capitals = name.upper()  # pydantic reads a variable in any case
+        if name not in known and (capitals in known or capitals.startswith(PREFIX)):
             raise UsageError(f"{name} is not a setting of henji{nearest(name, known)}")
         if name in known and not is_text(value):
             raise UsageError(f"{name} is wrong: it is not text")
@@ -450,8 +468,8 @@ def _check_environment_names(kinds: Collection[type[Settings]]) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the known name that it is close to, if any."""
-    plain = {known_name.removeprefix(PREFIX): known_name for known_name in known}
-    close = get_close_matches(name.removeprefix(PREFIX), plain, n=1)
+    plain = {known_name.removeprefix(PREFIX).lower(): known_name for known_name in known}
+    close = get_close_matches(name.upper().removeprefix(PREFIX).lower(), plain, n=1)
     return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
@@ -461,14 +479,24 @@ def _not_json(kind: type[Settings], error: SettingsError) -> str:
     return f'{name} is wrong: a list or a table must be JSON here, such as ["slack:U024"]'
 
 
+def _expected(pattern: str) -> str:
+    if "http" in pattern:
+        return "an address is expected, such as http://localhost:8000"
+    if pattern.startswith((r"^\d", "^[A-Z]")):
+        return "an id is expected, not a name"
+    return f"an id or a name is expected{', such as slack:U024' * (':)?' in pattern)}"
+
+
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
     """Names the wrong setting, its fault and its source, but not its value: it may be a secret."""
     fault = error.errors()[0]
     wrong = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("tuple_type", "frozen_set_type"):
+        wrong = 'a list is expected, such as ["slack:U024"]'
+    if fault["type"] in ("dict_type", "model_type"):
+        wrong = "a table is expected"
     if fault["type"] == "string_pattern_mismatch":
-        wrong = "an id or a name is expected, such as slack:U024"
-        if "http" in str(fault["ctx"]):
-            wrong = "an address is expected, such as http://localhost:8000"
+        wrong = _expected(fault["ctx"]["pattern"])
     place = [str(part) for part in fault["loc"]]
     setting = next(
         (name for name in kind.model_fields if environment_name(kind, name) == place[0]), place[0]

@@ -9,6 +9,7 @@ redis+cluster://[user:password@]host1[:port],host2[:port]
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -184,6 +185,11 @@ class Address:
             raise UsageError(
                 "REDIS_URL has a /, ? or # in its password: write it as %2F, %3F or %23"
             )
+        if parts.scheme in ("redis", "rediss") and not re.fullmatch("/?|/[0-9]+", parts.path):
+            # redis-py would take database 0
+            raise UsageError(f"REDIS_URL ends with {parts.path}: a database's number is expected")
+        if parts.scheme.startswith("redis+") and parts.query:
+            raise UsageError(f"REDIS_URL has options, which {parts.scheme}:// does not take")
         credentials, _, hosts = parts.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
         port = SENTINEL_PORT if parts.scheme == "redis+sentinel" else REDIS_PORT
@@ -211,9 +217,11 @@ def _client(address: Address, plain: type[Redis], cluster: type[RedisCluster]) -
     if address.scheme == "redis+sentinel":
         return _behind_sentinels(address, plain)
     try:
-        return plain.from_url(address.url, **_options())
-    except ValueError as error:
+        client = plain.from_url(address.url, **_options())
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (ValueError, TypeError, exceptions.RedisError) as error:
         raise UsageError(f"REDIS_URL {address} is wrong: {error}") from None
+    return client
 
 
 def _options() -> dict[str, Any]:

@@ -62,6 +62,8 @@ def test_the_rules_that_hold_in_a_place_are_shown_with_their_sources(
     (tmp_path / "henji.toml").write_text(
         f"""
         top_k = 5
+        [models.house]
+        source = "smollm2"
         [ceilings]
         max_new_tokens = 100
         channel_messages = 900
@@ -90,6 +92,7 @@ def test_the_rules_that_hold_in_a_place_are_shown_with_their_sources(
     assert rows["channel_messages"] == ("900", "[ceilings]")
     assert rows["retention_days"] == ("7.0", "HENJI_RETENTION_DAYS")
     assert rows["model"] == ("smollm2", "default")
+    assert "models" not in rows  # the setting of this name is not the rule's default
     everywhere = admin("config", space, "--effective").out
     assert re.search(r"person_messages +50 +\[quota\]", everywhere)
     admin("config", space, "temperature", "default")
@@ -124,6 +127,28 @@ def test_a_wrong_rule_changes_nothing(
     assert said in ran.err
     assert ran.err.count("\n") == 1
     assert admin("config", PLACE).out == ""
+
+
+@pytest.mark.parametrize("command", ["forget", "export"])
+@pytest.mark.parametrize(
+    ("person", "space", "said"),
+    [
+        (
+            "U1",
+            "slack:T77:C1",
+            "--in is 'slack:T77:C1': a whole space is expected, as in slack:T77",
+        ),
+        ("slack:U1", "slack:T77", "--user is 'slack:U1': the platform's id alone is expected"),
+        ("<@U1>", "slack:T77", "--user is '<@U1>': the platform's id alone"),
+        (" ", "slack:T77", "--user is ' ': the platform's id alone"),
+    ],
+)
+def test_a_person_is_forgotten_in_the_space_that_was_meant_or_not_at_all(
+    admin: Callable[..., Ran], command: str, person: str, space: str, said: str
+) -> None:
+    ran = admin(command, "--user", person, "--in", space)
+    assert (ran.status, ran.out) == (2, "")
+    assert said in ran.err
 
 
 def test_every_change_and_every_read_is_in_the_audit_log(admin: Callable[..., Ran]) -> None:

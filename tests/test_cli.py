@@ -79,6 +79,11 @@ def test_no_command_is_cut_short_in_the_list_of_commands(here: Here) -> None:
     assert "..." not in here("--help").out.partition("Commands:")[2]
 
 
+def test_a_missing_choice_is_one_sentence(here: Here) -> None:
+    ran = here("admin", "preferences", "slack:T1")
+    assert "Missing option '--as'. Choose from: dpo, kto See `henji admin" in ran.err
+
+
 def test_a_settings_file_that_its_group_can_write_is_warned_of(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,3 +278,16 @@ def test_a_defects_traceback_has_no_secret(
     seen = capsys.readouterr().err
     assert "this is a defect of henji: ValueError: a key of [secret] [secret]" in seen
     assert "hidden" not in seen
+
+
+def test_a_file_that_is_closed_to_this_user_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/srv/models/x.safetensors")
+
+    monkeypatch.setattr("sys.argv", ["henji", "doctor"])
+    monkeypatch.setattr(commands, "open_all_settings", fail)
+    assert commands.run() == 1
+    sentence = "henji: /srv/models/x.safetensors is closed to this user: Permission denied\n"
+    assert capsys.readouterr().err == sentence

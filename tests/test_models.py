@@ -127,6 +127,14 @@ def test_an_invalid_model_is_refused_in_one_sentence(
 # -- models of one's own ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tables", [{}, {"n" * 300: {"source": "/srv/" + "n" * 300}}])
+def test_a_path_that_the_system_refuses_is_one_sentence(
+    tmp_path: Path, tables: dict[str, dict[str, str]]
+) -> None:
+    with pytest.raises(ModelError, match=r"nnn cannot be read: File name too long"):
+        find_model(settings(tmp_path, model="n" * 300, models=tables))
+
+
 def test_a_table_overrides_a_model_of_the_catalogue(tmp_path: Path) -> None:
     table = {"source": "rinna-ppo", "temperature": 0.9, "repetition_penalty": 1.0}
     spec = find_model(settings(tmp_path, model="warm", models={"warm": table}))

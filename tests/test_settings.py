@@ -52,6 +52,7 @@ def test_the_data_directory_may_begin_with_a_tilde(
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("HENJI_TEMPERATURE", "")
+    monkeypatch.setenv("HENJI_CONFIG", "")
     settings = load()
     assert (settings.redis_url, settings.temperature) == (None, None)
 
@@ -64,6 +65,10 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HENJI_ENGINE", "steam", r"^HENJI_ENGINE is wrong: .*'torch', 'openai' or 'echo'"),
         ("HENJI_MODLE", "x", r"^HENJI_MODLE is not a setting of henji; did you mean HENJI_MODEL\?"),
         ("HENJI_FOO", "x", r"^HENJI_FOO is not a setting of henji$"),
+        ("henji_model", "x", r"^henji_model is not .* did you mean HENJI_MODEL\?"),
+        ("Henji_Modle", "x", r"^Henji_Modle is not .* did you mean HENJI_MODEL\?"),
+        ("redis_url", "redis://x", r"^redis_url is not .* did you mean REDIS_URL\?"),
+        ("HENJI_CONFIG", "/dev/zero", r"^/dev/zero is a pipe or a device: the settings are expec"),
         ("HENJI_REDIS_URL", "x", r"^HENJI_REDIS_URL is not .* did you mean REDIS_URL\?"),
         ("HENJI_LEASE_SECONDS", "inf", r"^HENJI_LEASE_SECONDS is wrong: .*finite"),
         ("HENJI_RETENTION_DAYS", "1e300", r"^HENJI_RETENTION_DAYS is wrong: .*less than"),
@@ -80,6 +85,16 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HENJI_ADMINS", '["skype:U1"]', r"^admins: there is no platform skype, only console, d"),
         ("HENJI_SLACK_PROCESES", "2", r"did you mean HENJI_SLACK_PROCESSES\?"),
         ("HENJI_SLACK_PROCESSES", "0", r"^HENJI_SLACK_PROCESSES is wrong: .*equal to 1"),
+        (
+            "HENJI_SLACK_ADMINS",
+            '["taro"]',
+            r"^HENJI_SLACK_ADMINS\.0 is wrong: an id is expected, not",
+        ),
+        (
+            "HENJI_DISCORD_ROLES",
+            '["@mods"]',
+            r"^HENJI_DISCORD_ROLES\.0 is .* an id is expected, not",
+        ),
         ("HENJI_DISCORD_ANSWERS", "pm", r"^HENJI_DISCORD_ANSWERS is wrong: .*'thread' or 'reply'"),
     ],
 )
@@ -98,7 +113,11 @@ def test_a_wrong_variable_is_named_in_one_sentence(
         ('temperature = "hot"', r"^temperature in henji\.toml is wrong: .*number"),
         ('modle = "x"', r"^modle in henji\.toml is not a setting of henji; did you mean model\?"),
         ("[slack]\ntoken = 1", r"^slack in henji\.toml is not a setting"),
-        ("models = 3", r"^models in henji\.toml is wrong"),
+        ("models = 3", r"^models in henji\.toml is wrong: a table is expected"),
+        ("access = []", r"^access in henji\.toml is wrong: a table is expected"),
+        ('admins = "slack:U1"', r'^admins in henji\.toml is wrong: a list .* \["slack:U024"\]'),
+        ("HENJI_MODEL = 'x'", r"^HENJI_MODEL in henji\.toml is not .* did you mean model\?"),
+        ("x = " + 2000 * "[", r"^henji\.toml is not valid TOML: maximum recursion"),
         ("buckets = true", r"^buckets in henji\.toml is wrong: true and false are no value"),
         ('lane = "two words"', r"^lane in henji\.toml is wrong: an id or a name is expected"),
         ('admins = ["@taro"]', r"^admins\.0 in henji\.toml is wrong: an id or a name is expected"),
@@ -132,6 +151,30 @@ def test_a_file_that_everybody_can_write_is_refused(config: Path) -> None:
         load()
     config.chmod(0o644)
     assert load().model == "rinna-ppo"
+
+
+@pytest.mark.parametrize("text", ["\ufeffmodel = 'x'\r\n", "model = 'x'\r", "model = 'x'"])
+def test_a_file_of_any_editor_is_read(config: Path, text: str) -> None:
+    config.write_bytes(text.encode())
+    assert load().model == "x"
+
+
+def test_a_file_that_cannot_be_followed_is_not_taken_for_none(config: Path) -> None:
+    config.symlink_to("nowhere.toml")
+    with pytest.raises(UsageError, match=r"^henji\.toml links to nowhere\.toml, which does not"):
+        load()
+    config.unlink()
+    os.mkfifo(config)
+    with pytest.raises(UsageError, match=r"^henji\.toml is a pipe or a device: "):
+        load()
+
+
+def test_tables_are_printed_too(config: Path) -> None:
+    config.write_text('[models.house]\nsource = "/srv"\n[role_quotas.9077]\nmessages = 1\n')
+    rows = {row.name: row.value for row in rows_of(AllSettings.load())}
+    assert rows["models"] == '{"house": {"source": "/srv"}}'
+    assert rows["role_quotas"] == '{"9077": {"messages": 1}}'
+    assert rows["spaces"] == "-"
 
 
 def test_every_setting_is_printed_with_its_source_and_without_secrets(
@@ -179,6 +222,16 @@ def test_secrets_may_be_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert settings.slack_bot_token.get_secret_value() == "xoxb-from-a-file"
     assert settings.openai_api_key is not None
     assert "sk-" not in repr(settings)
+
+
+def test_space_around_a_secret_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN", " xoxb-1\r\n")
+    monkeypatch.setenv("DISCORD_BOT_TOKEN", " ")
+    monkeypatch.setenv("REDIS_URL", "redis://there\r")
+    every = AllSettings.load()
+    assert every.redaction.redact("two words, xoxb-1") == "two words, [secret]"
+    assert every.core.redis_url == "redis://there"
+    assert not every.platforms["discord"].has_tokens
 
 
 def test_a_secret_that_is_set_twice_or_whose_file_is_missing_is_named(

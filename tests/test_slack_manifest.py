@@ -46,6 +46,7 @@ def test_the_manifest_follows_slacks_schema(made: dict[str, Any]) -> None:
     [
         (("--name", ""), "--name has 0 characters: Slack takes 1 to 35"),
         (("--name", "x" * 36), "--name has 36 characters"),
+        (("--name", "a\nb"), "--name is a\nb: there is a character in it that cannot be shown"),
         (("--command", "henji"), "--command is henji: Slack takes a slash and"),
         (("--command", "/two words"), "--command is /two words"),
         (("--command", "/Henji"), "--command is /Henji"),

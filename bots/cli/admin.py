@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, astuple, replace
 from datetime import UTC, datetime
@@ -133,7 +134,7 @@ def forget(person: str, place: str) -> None:
 
     An adapter that was trained on it cannot forget: those that hold any of it are named.
     """
-    space = parse_place(place)
+    space = _space_of(person, place)
 
     async def work(stores: Stores, settings: Settings) -> None:
         export = stores.history.export(space, person)
@@ -146,6 +147,16 @@ def forget(person: str, place: str) -> None:
             print_text(f"trained on some of them, and cannot forget: {adapter}")
 
     _with_stores(work)
+
+
+def _space_of(person: str, place: str) -> Place:
+    """The space of --in; UsageError where it, or the person, is of another form."""
+    if not re.fullmatch(r"[^\s:@<>]+", person):
+        raise UsageError(f"--user is {person!r}: the platform's id alone is expected, as in U42")
+    space = parse_place(place)
+    if space.channel:
+        raise UsageError(f"--in is {place!r}: a whole space is expected, as in {space.whole_space}")
+    return space
 
 
 def _adapters(settings: Settings) -> list[Path]:
@@ -161,7 +172,7 @@ def _adapters(settings: Settings) -> list[Path]:
 @in_place
 def export(person: str, place: str) -> None:
     """Print what a person wrote in a space, and the replies to it, as JSON lines."""
-    space = parse_place(place)
+    space = _space_of(person, place)
 
     async def work(stores: Stores, _: Settings) -> None:
         await stores.audit.append(space, operator_name(), "export", person)

@@ -273,6 +273,7 @@ EXTRAS = {
 """Package -> the extra that installs it. A platform's packages are in its settings."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main() -> NoReturn:
@@ -289,7 +290,8 @@ def run() -> int:
         click.echo(error.format_message())
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "henji"
-        return _complain(f"{error.format_message()} See `{path} --help`.", 2)
+        sentence = " ".join(error.format_message().split())  # choices are lines of their own
+        return _complain(f"{sentence} See `{path} --help`.", 2)
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
     except OperatorError as error:
@@ -337,10 +339,12 @@ def _redaction() -> Redaction:
 
 
 def _explain(error: Exception) -> int:
-    """Say what to install or that the disk is full; anything else is a defect."""
+    """Say what to install, or that a file system refuses; anything else is a defect."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         _silence_output()
         return _complain(f"{error.filename or 'the output'} cannot be written: {error.strerror}", 1)
+    if isinstance(error, OSError) and error.errno in NO_ACCESS and error.filename:
+        return _complain(f"{error.filename} is closed to this user: {error.strerror}", 1)
     package = (getattr(error, "name", None) or "").partition(".")[0]
     extra = EXTRAS.get(package) or platforms.extra_of(package)
     if isinstance(error, ModuleNotFoundError) and extra:

@@ -19,6 +19,9 @@ from core.settings import Settings, config_file, source_of
 
 UNSET = "-"
 
+_DEFAULTS = {*NAMES} & {*Settings.model_fields} - {"models"}
+"""The rules with a setting of the same name and meaning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -76,7 +79,7 @@ def _rows(every: AllSettings, settings: Settings, names: Sequence[str]) -> Itera
 
 def _shown(value: Any) -> str:
     match value:
-        case None | "" | {}:
+        case None | "":
             return UNSET
         case SecretStr():
             return REDACTED
@@ -111,5 +114,5 @@ def effective_rules(settings: Settings, layers: dict[str, Rules], held: Rules) -
             yield Row(name, rule_text(getattr(held, name)), "[ceilings]")
         elif source:
             yield Row(name, rule_text(value), source)
-        elif (value := getattr(settings, name, None)) not in (None, ""):
+        elif name in _DEFAULTS and (value := getattr(settings, name)) not in (None, ""):
             yield Row(name, str(value), source_of(type(settings), name))

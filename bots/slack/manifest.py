@@ -149,6 +149,8 @@ def _check(name: str, slash: str, url: str | None) -> None:
     """UsageError for a value that Slack would refuse, or that it could not reach."""
     if not 1 <= len(name.strip()) <= 35:
         raise UsageError(f"--name has {len(name)} characters: Slack takes 1 to 35")
+    if not name.isprintable():
+        raise UsageError(f"--name is {name}: there is a character in it that cannot be shown")
     if not re.fullmatch(r"/[a-z0-9_-]{1,31}", slash):
         raise UsageError(
             f"--command is {slash}: Slack takes a slash and up to 31 lower-case letters, digits, "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, StringConstraints
 
 from bots.platforms import PlatformSettings
 from core.errors import UsageError
 from core.settings import Url, named
+
+SlackId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]*$")]
 
 APP = "at api.slack.com/apps, in your app"
 
@@ -35,9 +37,9 @@ class SlackSettings(PlatformSettings):
     not talk among themselves, or never."""
     slack_strangers: Literal["answer", "sentence", "ignore"] = "sentence"
     """People of other workspaces, in channels shared with them."""
-    slack_allowed_bots: frozenset[str] = frozenset()
+    slack_allowed_bots: frozenset[SlackId] = frozenset()
     """Ids of bots that are answered when they mention this one."""
-    slack_admins: frozenset[str] = frozenset()
+    slack_admins: frozenset[SlackId] = frozenset()
     """Ids of people with the rights of the workspace's admins."""
     slack_streaming: bool = True
     """Native streaming, where Slack has room for it."""

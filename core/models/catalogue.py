@@ -157,6 +157,13 @@ def _behind_chat_server(settings: Settings) -> ModelSpec:
 
 def find_named(name: str, settings: Settings) -> ModelSpec:
     """A model by its name, without the overrides of the settings; raises as `find_model` does."""
+    try:
+        return _find_named(name, settings)
+    except OSError as error:  # such as a directory that only another user can enter
+        raise ModelError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _find_named(name: str, settings: Settings) -> ModelSpec:
     if name in settings.models:
         return _from_table(name, settings)
     if name in CATALOGUE:
@@ -241,7 +248,7 @@ def _from_table(name: str, settings: Settings) -> ModelSpec:
 
 def _source_in(name: str, table: dict[str, Any]) -> str:
     source = table.get("source")
-    if not isinstance(source, str):
+    if not isinstance(source, str) or not source:
         raise UsageError(
             f"[models.{name}] in {config_file()} has no source: "
             "a name of the catalogue, a hub id or a directory"
