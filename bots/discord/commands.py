@@ -13,6 +13,7 @@ from discord.app_commands import locale_str
 
 from bots.actions import Fork, Outcome, Scope
 from bots.attachments import is_question
+from bots.choices import ChoiceKind
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
 from bots.discord.context import (
@@ -29,7 +30,6 @@ from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.replies import ELSEWHERE, ReplyAddress
 from bots.discord.summaries import InteractionSource, SummaryHandler
-from bots.guide import ChoiceKind
 from bots.markdown import title_of
 from bots.strings import say
 from bots.strings.ja import JAPANESE

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from bots.actions import can_continue, can_truncate, offers_file
-from bots.guide import Option
+from bots.choices import Option
 from bots.markdown import simplified
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed, parsing

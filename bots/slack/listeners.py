@@ -37,7 +37,7 @@ from bots.slack.app_home import (
     AppHome,
 )
 from bots.slack.button_handlers import REASON, ButtonHandlers
-from bots.slack.commands import ASKED, CHOSEN, CommandHandler, Questions
+from bots.slack.commands import ASKED, CHOSEN, CommandHandler
 from bots.slack.context import Context
 from bots.slack.convert import (
     PLATFORM,
@@ -53,6 +53,7 @@ from bots.slack.convert import (
 from bots.slack.edits import EditHandler
 from bots.slack.manifest import SHORTCUTS
 from bots.slack.messages import MessageHandler
+from bots.slack.questions import Questions
 from bots.strings import say
 from core.errors import StoreUnavailable
 from core.ports import Outbox

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from bots.actions import Scope, is_follow_up
 from bots.attachments import is_question, names_of
-from bots.guide import KINDS
+from bots.choices import KINDS
 from bots.markdown import title_of
 from bots.platform import Incoming, Status
 from bots.slack import convert

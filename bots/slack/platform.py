@@ -36,6 +36,7 @@ from bots.slack.api import (
     Refused,
     SlackApi,
 )
+from bots.slack.audience import Audience
 from bots.slack.backfill import Backfill
 from bots.slack.convert import LINK, PLATFORM, REPLY_METADATA
 from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, TOO_LONG
@@ -43,7 +44,6 @@ from bots.slack.markdown import has_table, mended, settled, without_margins
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import PendingEvents, StatusIndicator
 from bots.slack.streams import Streams
-from bots.slack.users import Audience
 from bots.strings import say
 from bots.text import closed, split
 from core.observe import metrics
