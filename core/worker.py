@@ -13,9 +13,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -35,6 +35,7 @@ from core.observe.tracing import span
 from core.place_rules import Rules
 from core.ports import Engine, History, JobQueue, RuleBook
 from core.queue_types import Claim, Commit, FenceResult, Trace, Window
+from core.running_job import RunningJob
 from core.types import Bounded, Delta, Done, FinishReason, Sampling, Turn, Usage
 from core.window import (
     count_tokens,
@@ -116,85 +117,6 @@ def _result_of(generating: asyncio.Task[FinishReason]) -> FinishReason:
         raise
     except Exception as error:
         raise _GenerationFailed(error) from error
-
-
-def _estimated_tokens(text_bytes: int) -> int:
-    """The tokens of a text: four bytes each, as in English; Japanese has about as many."""
-    return -(-text_bytes // 4)
-
-
-@dataclass
-class RunningJob:
-    """A claimed job: its unpublished text, and the state of its claim."""
-
-    claim: Claim
-    dialogue: Dialogue
-    published: int = 0
-    spent: int = 0
-    """The tokens of the prompt, and of the reply so far."""
-    pending: str = ""
-    fresh: asyncio.Event = field(default_factory=asyncio.Event)
-    generating: asyncio.Task[FinishReason] | None = None
-    end: FenceResult | Literal["release"] = "ok"
-    cached_tokens: int = 0
-    usage: Usage | None = None
-    """The cost of the reply so far as its server counts it."""
-    text_bytes: int = 0
-    """Of a reply that comes as text."""
-    prompt: str = ""
-    """The text that is answered, for a log with content."""
-    cut: Turn | None = None
-    """The beginning of a too long message, if only that is answered."""
-    reply_ids: list[int] = field(default_factory=list)
-    """The generated ids; none from a server that returns only text."""
-    ended_by: FinishReason | None = None
-    """The engine's finish reason; None if the text was cut before."""
-    began: float = field(default_factory=time.monotonic)
-    first_token: float | None = None
-    """Seconds since the claim."""
-    thought_at: float = 0.0
-    """When the newest empty delta was due."""
-    sign_is_due: bool = False
-    """An empty delta is to be published now."""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the claim."""
-        return time.monotonic() - self.began
-
-    def cost(self, prompt: Prompt, reply: Reply) -> Usage:
-        """The cost so far: as the server tells it, as it is counted here, or estimated.
-
-        A server that tells nothing sends a token or more with each event.
-        """
-        if self.dialogue.counts_tokens:
-            return Usage(len(prompt.ids), reply.tokens, self.cached_tokens)
-        if self.usage and self.ended_by:
-            return self.usage
-        so_far = self.usage or self._estimated_cost(prompt)
-        return replace(so_far, reply_tokens=max(so_far.reply_tokens, reply.tokens))
-
-    def _estimated_cost(self, prompt: Prompt) -> Usage:
-        of_prompt = len(self.dialogue.tokenizer.decode(prompt.ids).encode())
-        return Usage(_estimated_tokens(of_prompt), _estimated_tokens(self.text_bytes))
-
-    def show(self, text: str) -> None:
-        self.pending += text
-        if text:
-            self.fresh.set()
-
-    def show_thinking(self, pause: float) -> None:
-        """Publish an empty delta, unless there was one in the last `pause` seconds."""
-        if time.monotonic() - self.thought_at >= pause:
-            self.thought_at = time.monotonic()
-            self.sign_is_due = True
-            self.fresh.set()
-
-    def stop(self, end: FenceResult | Literal["release"]) -> None:
-        """Stop this job, with the reason."""
-        self.end = end
-        if self.generating is not None:
-            self.generating.cancel()
 
 
 class Worker:
@@ -404,7 +326,7 @@ class Worker:
         first = None if running.first_token is None else round(running.first_token, 3)
         log.info(
             "replied", finish=done.finish_reason, waited=waited, seconds=seconds,
-            first_token=first, **usage, prompt=running.prompt, reply=done.text, **job,
+            first_token=first, **usage, prompt=running.asked, reply=done.text, **job,
         )  # fmt: skip
 
     async def _fail(
@@ -430,7 +352,7 @@ class Worker:
         rules = rules_of(job, here.rules)
         window = await self._history.window(running.claim)
         turns = turns_to_read(job, window)
-        running.prompt = turns[-1].text
+        running.asked = turns[-1].text
         if job.counts_tokens:
             return await self._count_tokens(running, window, turns[-1].text)
         resume, thought = reply_to_resume(job, window)
@@ -448,23 +370,16 @@ class Worker:
         reason = await self._stream(running, prompt, reply)
         if reason is None:
             return None
-        text, finish_reason = reply.finish(reason)
-        usage = replace(running.cost(prompt, reply), dropped_turns=prompt.dropped)
         if running.cut is None:
             read = files_read(job, turns, window, dialogue)
         else:
             read = await self._in_thread(partial(parts_read, turns[-1], running.cut, dialogue))
-        in_thought = not text and bool(reply.thought) and finish_reason != "stop"
-        done = Done(
-            text, finish_reason, usage, dialogue.spec.name, read, here.lost, in_thought,
-            collected=bool(here.rules.collect),
-        )  # fmt: skip
+        done = running.done(prompt, reply, reason, read, here)
         if here.lost:
             await self._rulebook.choose(job.thread, here.kept)
-        if not (resume or thought or reply.thought_tokens):
-            trace = await self._trace(running, turns, prompt, done)
-            return await self._commit(running, window, prompt, done, reply, trace)
-        return await self._commit(running, window, prompt, done, reply)
+        is_whole = not (resume or thought or reply.thought_tokens)
+        trace = await self._trace(running, turns, prompt, done) if is_whole else None
+        return await self._commit(running, window, prompt, done, reply, trace)
 
     async def _trace(
         self, running: RunningJob, turns: list[Turn], prompt: Prompt, done: Done
@@ -542,18 +457,10 @@ class Worker:
         )
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
-                running.cached_tokens = chunk.cached_tokens or running.cached_tokens
-                if running.first_token is None and (chunk.ids or chunk.text):
-                    running.first_token = running.seconds
-                running.reply_ids += chunk.ids
                 running.show(reply.push(chunk.ids, chunk.text))
+                running.count(chunk, prompt, reply)
                 if reply.is_thinking or job.duel:
                     running.show_thinking(self._settings.thinking)
-                running.usage = chunk.usage or running.usage
-                running.text_bytes += len((chunk.text or "").encode())
-                if dialogue.counts_tokens or running.usage:
-                    cost = running.cost(prompt, reply)
-                    running.spent = cost.prompt_tokens + cost.reply_tokens
                 if reason := reply.finish_reason or chunk.finish_reason:
                     running.ended_by = None if reply.finish_reason else reason
                     return reason
