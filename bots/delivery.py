@@ -1,4 +1,4 @@
-"""The delivery of one reply: its events become a view, which is written to the platform.
+"""The delivery of one reply: its events become a `View`, which is written to the platform.
 
 Events are read as fast as they come. Writing follows the platform's rate limits and always takes
 the newest view. Each new message is recorded before and after it is posted, so that another process
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import structlog
 
-from bots import duels, strings, text
+from bots import duels, text
 from bots.platform import (
     EditRefused,
     MessageGone,
@@ -29,11 +29,12 @@ from bots.platform import (
     Status,
     is_refusal,
 )
+from bots.view import View
 from core.background import first_of, retry_while_away
 from core.errors import StoreUnavailable
 from core.ports import Deliveries
 from core.queue_types import OPENED, Delivery
-from core.types import Cancelled, Delta, Done, Duel, Failed, Queued, ReplyEvent, Started
+from core.types import Cancelled, Done, Failed
 
 T = TypeVar("T")
 
@@ -45,8 +46,6 @@ GIVE_UP_SECONDS = 3600.0
 
 NOTE_LENGTH = 120
 """Characters of a note that fit under a part of full length on every platform."""
-FILES_NAMED = 3
-"""In a note."""
 
 log = structlog.get_logger()
 
@@ -64,36 +63,6 @@ class LeaseLost(Exception):
     """Another process has taken over the delivery."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """The state of a reply that a person should see now."""
-
-    text: str = ""
-    status: Status | None = None
-    thinks_since: float = 0.0
-    """The start of the current thought, by the store's clock; 0: the model is not thinking."""
-    end: Done | Failed | Cancelled | None = None
-
-    def after(self, event: ReplyEvent) -> View:
-        """The view after one more event."""
-        match event:
-            case Queued(position):
-                return replace(self, status=Status("queued", position))
-            case Started():
-                return View(status=Status("thinking"))
-            case Delta(offset, new, at):
-                text = self.text[:offset] + new
-                return View(text) if text else self._thinking(at)
-            case Done(whole):
-                return View(whole, end=event)
-            case Failed() | Cancelled():
-                return View(self.text, end=event)
-
-    def _thinking(self, at: float) -> View:
-        since = self.thinks_since or at
-        return View(status=Status("thinking", seconds=round(at - since)), thinks_since=since)
-
-
 @dataclass
 class ReplyDelivery:
     """A delivery that this process has leased."""
@@ -109,7 +78,7 @@ class ReplyDelivery:
     """The thread's earlier reply, which must be posted first."""
     is_refusal: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
-    view: View = View()
+    view: View = field(default_factory=View)
     confirmed: float = field(default_factory=time.monotonic)
     """When the lease was last confirmed, by this process's clock."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -290,8 +259,8 @@ class ReplyDelivery:
             del self._messages[len(parts) :]
 
     def _parts(self, view: View) -> list[Part]:
-        words, note = self._words(view)
-        if not words:
+        words, note = view.words(self.locale, self.zone)
+        if not words or self._needs_no_words(view):
             return []
         texts = self._texts(view.end, words)
         if (over := len(note) - NOTE_LENGTH) > 0:
@@ -315,51 +284,11 @@ class ReplyDelivery:
             for text in self.platform.split(self.delivery, answer, self._limit)
         ]
 
-    def _words(self, view: View) -> tuple[str, str]:
-        """The text of the reply, and the bot's sentence under it."""
-        match view.end:
-            case Done(duel=Duel() as duel) as done:
-                said = duels.note(duel, self.locale)
-                return "\n\n".join(duels.headed(duel)), " · ".join(
-                    (said, *self._memory_notes(done))
-                )
-            case Done(words, finish_reason) as done:
-                note = _NOTES.get(finish_reason)
-                said = strings.say(note, self.locale) if note else ""
-                if done.in_thought and finish_reason != "cancelled":
-                    return self._sentence(_THOUGHTS[finish_reason == "stop"]), ""
-                if not words:
-                    return said or self._sentence("nothing_said"), ""
-                return words, " · ".join(filter(None, (said, *self._memory_notes(done))))
-            case Failed(code, detail, until):
-                waiting = int(detail) if code == "busy" and detail.isdecimal() else 0
-                return strings.failure(code, self.locale, until, self.zone, waiting, detail), ""
-            case Cancelled(by):
-                return self._cancelled(view.text, by)
-        return view.text, ""
-
-    def _memory_notes(self, done: Done) -> Iterator[str]:
-        """Sentences about dropped turns, files, lost choices, and collection for training."""
-        if done.dropped:
-            key = "turn_dropped" if done.dropped == 1 else "turns_dropped"
-            yield strings.say(key, self.locale, turns=done.dropped)
-        for read in done.files[:FILES_NAMED]:
-            yield strings.file_line(read, self.locale)
-        if (more := len(done.files) - FILES_NAMED) > 0:
-            yield strings.say("files_more", self.locale, files=more)
-        for name in done.lost:
-            yield strings.say("choice_lost", self.locale, name=name)
-        if done.collected:
-            yield self._sentence("collects")
-
-    def _cancelled(self, shown: str, by: str) -> tuple[str, str]:
-        if not self._has_written and not shown and (by == "delete" or self._messages):
-            return "", ""  # nobody waits for it, or the replaced reply stays
-        sentence = self._sentence("stopped" if by == "person" else f"ended_by_{by}")
-        return (shown, sentence) if shown else (sentence, "")
-
-    def _sentence(self, key: str) -> str:
-        return strings.say(key, self.locale)
+    def _needs_no_words(self, view: View) -> bool:
+        """Whether nobody waits for the end of a reply, or the reply that it replaces stays."""
+        if self._has_written or view.text or not isinstance(view.end, Cancelled):
+            return False
+        return view.end.by == "delete" or bool(self._messages)
 
     async def _post_part(self, part: Part) -> str:
         async def post() -> str:
@@ -461,9 +390,8 @@ class ReplyDelivery:
         it."""
         if self.delivery.token == OPENED:
             return
-        unaware = (
-            self.lease / 2
-        )  # for so long a process may not know that its delivery was reopened
+        # for so long a process may not know that its delivery was reopened
+        unaware = self.lease / 2
         await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())
         self._written.clear()
         await self._show(self.view)
@@ -531,8 +459,3 @@ class ReplyDelivery:
             if not held[self.delivery.job]:
                 await retry_while_away(lambda: self.deliveries.reopen(self.delivery))
         return done
-
-
-_THOUGHTS = ("thought_cut", "thought_over")
-"""For a thought without an answer: it can be continued, or there is no room for that."""
-_NOTES = {"length": "cut_short", "repetition": "repeated", "cancelled": "stopped"}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC
 
 from bots import duels, strings
-from bots.delivery import View
 from bots.platform import REFUSALS
+from bots.view import View
 from core.queue_types import StoredTurn
 from core.types import Cancelled, Delta, Done, Duel, Failed, ReplyEvent, ThreadKey, Usage
 from storage import codec
