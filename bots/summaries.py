@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import structlog
 
@@ -30,6 +30,8 @@ from core.errors import StoreUnavailable
 from core.place_rules import Persona, marks_on, scopes
 from core.ports import History
 from core.types import Failed, ThreadKey
+
+T = TypeVar("T")
 
 MOST_MESSAGES = 1000
 """The newest of a place that are read for one summary."""
@@ -397,9 +399,9 @@ class Summarizer:
         texts = [plan.prompt, *(line.text for line in lines)]
         counts: list[int] = []
         context = 0
-        for some in _batches(texts):
+        for some in _batches(texts, BATCH_LENGTH, len):
             measured = await self._relay.one_off_jobs.count_tokens(
-                _any_thread(plan.place), plan.person, plan.lane, some, self._name(plan)
+                _any_thread(plan.place), plan.person, plan.lane, some, _job_name(plan.person)
             )
             counts, context = [*counts, *measured.tokens], measured.context
         reply = max(1, min(plan.reply, LONGEST, context // SHARE))
@@ -465,30 +467,17 @@ class Summarizer:
             plan.permit,
             persona,
             counts_as_message=counts_as_message,
-            name=self._name(plan),
+            name=_job_name(plan.person),
         )
         done = await self._relay.one_off_jobs.run(job)
         if done.finish_reason == "cancelled":
             raise OneOffFailed(Failed("stopped"))
         return done.text.strip()
 
-    @staticmethod
-    def _name(plan: Plan) -> str:
-        return _job_name(plan.person)
-
 
 def split_pieces(lines: Sequence[PromptLine], room: int) -> Iterator[Sequence[PromptLine]]:
     """The lines in pieces of at most `room` tokens. No line is split."""
-    piece: list[PromptLine] = []
-    left = room
-    for line in lines:
-        if piece and line.tokens > left:
-            yield piece
-            piece, left = [], room
-        piece.append(line)
-        left -= line.tokens
-    if piece:
-        yield piece
+    return _batches(lines, room, lambda line: line.tokens)
 
 
 def linked(text: str, links: Sequence[str]) -> str:
@@ -513,16 +502,18 @@ def _cut(line: PromptLine, room: int) -> PromptLine:
     return replace(line, text=f"{line.text[: int(len(line.text) * share * 0.9)]}…", tokens=room)
 
 
-def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    some: list[str] = []
-    length = 0
-    for text in texts:
-        if some and length + len(text) > BATCH_LENGTH:
-            yield some
-            some, length = [], 0
-        some.append(text)
-        length += len(text)
-    yield some
+def _batches(items: Sequence[T], room: int, size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """The items in batches of at most `room`; a larger item is alone."""
+    batch: list[T] = []
+    left = room
+    for item in items:
+        if batch and size(item) > left:
+            yield batch
+            batch, left = [], room
+        batch.append(item)
+        left -= size(item)
+    if batch:
+        yield batch
 
 
 def _offer(
