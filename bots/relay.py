@@ -20,6 +20,7 @@ import structlog
 from bots import attachments, duels, strings
 from bots.access import Access, Admission
 from bots.attachments import File
+from bots.copies import MessageCopies
 from bots.delivery import LeaseLost, ReplyDelivery
 from bots.monitoring import InstrumentedPlatform
 from bots.one_off_jobs import OneOffJobs
@@ -49,8 +50,6 @@ NAMES_SECONDS = 3600.0
 """After so long the platform is asked for a place's name again."""
 NAMING_SECONDS = 1.0
 """The longest that a message waits for the name of its channel."""
-MOST_FORMS = 50
-"""How often a reply was regenerated, at most, where its copies are looked for."""
 
 log = structlog.get_logger()
 
@@ -104,6 +103,7 @@ class Relay:
         self.access = settings.access
         self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._copies = MessageCopies(queue, history, deliveries, settings.lane, settings.holder)
         self._files = FileReader(self._platform, queue, history, self._is_read)
         self.one_off_jobs = OneOffJobs(queue, history, deliveries, settings.holder, settings.lease)
         self._named = Bounded[str, float](KEPT_NAMES)
@@ -304,15 +304,13 @@ class Relay:
             await self._delete(thread, turn)
             return Receipt("ignored")
         words = quote.without(text) if quote else text
-        for copy in await self._with_branches(await self._deliveries.quoting(thread, turn)):
-            await self._edit_copy(copy, turn, words, revision)
+        await self._copies.edit_quotes(thread, turn, words, revision)
         if quote and quote.turn and not quote.without(text):  # the quote is what is asked about
             known = await self._known(thread, quote.id)
             files = files if known else (*files, *quote.files)
         text = await self._with_quote(thread, quote, text)
         named = attachments.turn_of_files(turn, attachments.unread(files))
-        for copy in await self._history.branches(thread):
-            await self._edit_copy(copy, turn, text, revision, named)
+        await self._copies.edit_branches(thread, turn, text, revision, named)
         receipt = await self._queue.edit(
             thread,
             turn,
@@ -340,52 +338,13 @@ class Relay:
 
     async def thread_deleted(self, thread: ThreadKey, by: str) -> None:
         """A whole thread was deleted: its messages also leave the threads that are copies of it."""
-        for copy in await self._history.branches(thread):
-            for stored in await self._history.turns(copy):
-                found = await self._deliveries.locate(copy, stored.turn.id)
-                if stored.turn.role == "user" and (found is None or found[0] == thread):
-                    await self._queue.delete(copy, stored.turn.id)
+        await self._copies.delete_thread(thread)
         await self.reset(thread, by)
 
     async def _delete(self, thread: ThreadKey, turn: str, message: str = "") -> None:
-        """Delete a turn, and the copies of its message: where another is a reply to it, and in
-        branches, where a reply may stand as it was before it was regenerated."""
+        """Delete a turn, and the copies of its message."""
         await self._queue.delete(thread, turn)
-        for copy in await self._with_branches(
-            await self._deliveries.quoting(thread, message or turn)
-        ):
-            await self._queue.delete(copy, message or turn)
-        branches = await self._history.branches(thread)
-        for form in await self._forms(thread, turn) if branches else ():
-            for branch in branches:
-                await self._queue.delete(branch, form)
-
-    async def _forms(self, thread: ThreadKey, turn: str) -> Sequence[str]:
-        """A turn, and the replies that it was written in place of, one after the other."""
-        forms: list[str] = []
-        form: str | None = turn
-        while form and form not in forms and len(forms) < MOST_FORMS:
-            forms.append(form)
-            delivery = await self._deliveries.get(thread, form)
-            form = delivery.replaces if delivery else None
-        return forms
-
-    async def _with_branches(self, threads: Sequence[ThreadKey]) -> Sequence[ThreadKey]:
-        """Threads, and those that began as copies of them."""
-        found = [copy for thread in threads for copy in await self._history.branches(thread)]
-        return list(dict.fromkeys((*threads, *found)))
-
-    async def _edit_copy(
-        self,
-        thread: ThreadKey,
-        turn: str,
-        text: str,
-        revision: str,
-        files: Turn | None = None,
-    ) -> None:
-        """Change a copy of a message: nobody is answered for it."""
-        lane, holder = self.settings.lane, self.settings.holder
-        await self._queue.edit(thread, turn, text, revision, lane, holder, files=files, copied=True)
+        await self._copies.delete(thread, turn, message or turn)
 
     async def regenerate(self, wanted: Regeneration, roles: tuple[str, ...] = ()) -> Receipt:
         """Regenerate a reply in its place. The lane and the permit are added here."""
