@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bots.discord import convert
 from bots.discord.convert import Bot
+from bots.discord.extract import files_of
 from bots.discord.markdown import RULE, TABLE_WIDTH, rendered, width
 from tests.local_discord import payloads as p
 
@@ -252,15 +253,15 @@ def test_a_quote_is_shortened_to_a_pointer() -> None:
 
 def test_the_files_of_a_forward_are_the_message_s() -> None:
     said = message(BOB, "", **forward(snapshot("look", attachments=[FILE])))
-    assert [file.name for file in convert.files_of(said)] == ["trace.log"]
+    assert [file.name for file in files_of(said)] == ["trace.log"]
 
 
 def test_a_sticker_is_named_like_a_picture() -> None:
     sticker = {"id": "1", "name": "Wave", "format_type": 1}
     said = message(BOB, "what is this?", sticker_items=[sticker])
-    assert [(f.name, f.kind) for f in convert.files_of(said)] == [("Wave (sticker)", "image")]
+    assert [(f.name, f.kind) for f in files_of(said)] == [("Wave (sticker)", "image")]
     said = message(BOB, "", **forward(snapshot(sticker_items=[sticker])))
-    assert [f.name for f in convert.files_of(said)] == ["Wave (sticker)"]
+    assert [f.name for f in files_of(said)] == ["Wave (sticker)"]
 
 
 def test_a_forward_of_a_forward_is_named_by_its_outer_files_alone() -> None:
@@ -268,7 +269,7 @@ def test_a_forward_of_a_forward_is_named_by_its_outer_files_alone() -> None:
     outer = snapshot("look", attachments=[FILE], message_snapshots=[inner])
     said = message(BOB, "why?", **forward(outer))
     assert convert.text_of(said, ME) == "why?\n\n[forwarded]\n> look"
-    assert [file.name for file in convert.files_of(said)] == ["trace.log"]
+    assert [file.name for file in files_of(said)] == ["trace.log"]
 
 
 def test_a_quote_of_a_quote_is_one_quote_deep() -> None:

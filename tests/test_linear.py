@@ -18,6 +18,7 @@ import pytest
 
 from bots.attachments import file_of, text_of, with_files
 from bots.discord import convert as of_discord
+from bots.discord import extract as discord_extract
 from bots.discord import markdown as for_discord
 from bots.markdown import simplified, title_of
 from bots.quotes import forwarded, quote_of
@@ -223,7 +224,7 @@ def _attached(text: str) -> Mapping[str, Any]:
 
 def _embedded(text: str) -> str:
     embed = discord.Embed(title=text, description=text).add_field(name=text, value=text)
-    return for_discord._embed(embed, _read_discord)
+    return discord_extract._embed(embed, _read_discord)
 
 
 def _read_discord(text: str) -> str:
@@ -255,7 +256,7 @@ CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "Discord's embed": _embedded,
     "a title": lambda text: title_of(text, "Ann"),
     "Discord's list of people": of_discord.ids,
-    "Discord's own words": for_discord.own_words,
+    "Discord's own words": discord_extract.own_words,
     "to Discord": for_discord.rendered,
     "a growing text": closed,
     "a quote": lambda text: (quote_of("1", text, text), forwarded(text, text)),

@@ -13,7 +13,7 @@ from discord.utils import time_snowflake
 
 from bots.discord import DIRECT, PLATFORM, convert
 from bots.discord.api import HISTORY_LIMIT, DiscordApi
-from bots.discord.markdown import READ_TYPES
+from bots.discord.extract import READ_TYPES, files_of
 from bots.platform import Incoming, PlaceNames, PlatformRefused
 from bots.strings import is_own_sentence
 from bots.summaries import RecentMessages
@@ -73,7 +73,7 @@ class Backfill:
             own = message.author.id == bot.user
             if message.type not in READ_TYPES:
                 continue
-            turn, files = convert.turn_of(message, bot), convert.files_of(message)
+            turn, files = convert.turn_of(message, bot), files_of(message)
             turn = replace(turn, text=model_text(turn.text)) if own else turn
             if turn.text or files:
                 roles = convert.roles_of(message.author)
@@ -134,7 +134,7 @@ class Backfill:
             return None
         bot = convert.bot_in(self._client, message.guild)
         turn, roles = convert.turn_of(message, bot), convert.roles_of(message.author)
-        named = [f"[file: {file.name}]" for file in convert.files_of(message)]
+        named = [f"[file: {file.name}]" for file in files_of(message)]
         turn = replace(turn, text="\n\n".join(filter(None, [turn.text, *named])))
         place = _place_of(thread, parent, message)
         return Incoming(place, turn, addressed=False, roles=roles) if turn.text else None

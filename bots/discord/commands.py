@@ -26,6 +26,7 @@ from bots.discord.context import (
     within,
 )
 from bots.discord.convert import Interaction
+from bots.discord.extract import file_of_attachment, files_of
 from bots.discord.platform import MESSAGE_LENGTH
 from bots.discord.privacy import Privacy, is_of_privacy
 from bots.discord.replies import ELSEWHERE, ReplyAddress
@@ -98,12 +99,12 @@ class CommandHandler:
         private: bool = False,
         file: discord.Attachment | None = None,
     ) -> None:
-        files = (convert.file_of_attachment(file),) if file else ()
+        files = (file_of_attachment(file),) if file else ()
         await self._context.ask(interaction, prompt, private=private, files=files)
 
     async def ask_about(self, interaction: Interaction, message: discord.Message) -> None:
         text = convert.text_of(message, convert.bot_in(interaction.client, interaction.guild))
-        files = convert.files_of(message)
+        files = files_of(message)
         if not is_question(text, files):
             await self._context.tell(interaction, "no_text_there")
             return

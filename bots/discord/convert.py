@@ -13,7 +13,7 @@ Where a conversation takes place:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,55 +21,21 @@ from typing import Any, Literal, TypeAlias
 
 import discord
 
-from bots.attachments import File, clean_name, file_of, linked_message
+from bots.attachments import File, linked_message
 from bots.discord import DIRECT, PLATFORM
-from bots.discord.markdown import (
-    READ_TYPES,
-    attachments_of,
-    is_automatic,
-    own_words,
-    stickers_of,
-    whole_text,
-)
+from bots.discord.extract import READ_TYPES, files_of, is_automatic, own_words, whole_text
+from bots.discord.markdown import MENTION, Names, read_markup
 from bots.discord.replies import ReplyAddress
 from bots.markdown import title_of
 from bots.platform import Incoming
 from bots.quotes import GONE, Quote, joined, quote_of
-from bots.text import without_address, without_code
+from bots.text import without_code
 from core.types import ThreadKey, Turn
 
 WRITTEN_TYPES = frozenset({discord.MessageType.default, discord.MessageType.reply})
 """Messages that somebody wrote; joins, pins and boosts have other types."""
 PLAIN_TITLE = "Henji"
 """Of a thread whose first message gives it no name."""
-
-_MENTION = re.compile(r"<(?P<kind>@!?|@&|\#)(?P<id>\d{1,21})>")
-_MARKUP = re.compile(
-    rf"""
-      (?P<mention>{_MENTION.pattern})
-    | <a?:(?P<emoji>\w{{2,32}}):\d{{1,21}}>
-    | <t:(?P<time>-?\d{{1,12}})(?::(?P<style>[tTdDfFsSR]))?>
-    | </(?P<command>[-\w' ]{{1,100}}):\d{{1,21}}>
-    | <id:(?P<page>guide|browse|customize|linked-roles)(?::\d{{1,21}})?>
-    | <(?P<link>https?://[^\s<>]{{1,2000}})>
-    """,
-    re.VERBOSE,
-)
-_PAGES = {
-    "guide": "Server Guide",
-    "browse": "Browse Channels",
-    "customize": "Channels & Roles",
-    "linked-roles": "Linked Roles",
-}
-_TIMES = {
-    "t": "%H:%M UTC",
-    "T": "%H:%M:%S UTC",
-    "d": "%Y-%m-%d",
-    "D": "%Y-%m-%d",
-    "S": "%Y-%m-%d %H:%M:%S UTC",
-}
-_UNKNOWN = {"@": "@unknown-user", "@&": "@unknown-role", "#": "#unknown"}
-"""As Discord shows what it cannot find."""
 
 Answers: TypeAlias = Literal["thread", "reply"]
 """Whether a mention in a channel opens a thread or is answered by a reply."""
@@ -201,17 +167,6 @@ def pointed_at(message: discord.Message) -> tuple[File, ...]:
     return (*files_of(message), *links_in(message.content))
 
 
-def files_of(message: discord.Message) -> tuple[File, ...]:
-    """The attachments and stickers of a message. Discord makes a long paste an attachment:
-    ``message.txt``."""
-    pictures = (File(clean_name(f"{name} (sticker)"), "image") for name in stickers_of(message))
-    return (*map(file_of_attachment, attachments_of(message)), *pictures)
-
-
-def file_of_attachment(found: discord.Attachment) -> File:
-    return file_of(found.filename, found.content_type or "", found.size, found.url)
-
-
 def roles_of(author: discord.abc.User) -> tuple[str, ...]:
     """The ids of a person's roles in the guild where they write."""
     if not isinstance(author, discord.Member) or not author.guild:
@@ -280,7 +235,7 @@ def title_as_reply(
 
 def mentions_bot(text: str, bot: Bot) -> bool:
     """Whether a text mentions the bot outside code."""
-    return any(_names_bot(found, bot) for found in _MENTION.finditer(without_code(text)))
+    return any(_names_bot(found, bot) for found in MENTION.finditer(without_code(text)))
 
 
 def speaks_to_others(message: discord.Message, bot: Bot) -> bool:
@@ -369,7 +324,7 @@ def quote_in(message: discord.Message, bot: Bot) -> Quote | None:
 
 def ids(text: str) -> str:
     """Ids for the mentions of people and roles in a list that a person typed."""
-    return _MENTION.sub(r" \g<id> ", text)
+    return MENTION.sub(r" \g<id> ", text)
 
 
 def revision_of(message: discord.Message) -> str:
@@ -434,50 +389,9 @@ def _address_of(message: discord.Message, thread: ThreadKey, bot: Bot, locale: s
     )
 
 
-# -- markup -------------------------------------------------------------------------------------
-
-Names: TypeAlias = Callable[[str, int], str | None]
-"""The name for a kind of mention (``@``, ``@&``, ``#``) and an id."""
-
-
 def readable(text: str, bot: Bot, names: Names) -> str:
-    """A text as people see it: names, dates and emoji for their markup, outside code.
-
-    The mention of the bot goes, with the blank or the comma beside it.
-    """
-    parts: list[str] = []
-    at, begun = 0, False
-    for found in _MARKUP.finditer(without_code(text)):
-        before, at = text[at : found.start()], found.end()
-        if found["mention"] and _names_bot(found, bot):
-            before, at = without_address(text, before, at, begun=begun)
-            parts.append(before)
-        else:
-            parts += [before, _shown(found, names)]
-            begun = True
-        begun = begun or bool(before.strip())
-    return ("".join(parts) + text[at:]).strip()
-
-
-def _shown(found: re.Match[str], names: Names) -> str:
-    if found["mention"]:
-        kind = found["kind"].rstrip("!")
-        return names(kind, int(found["id"])) or _UNKNOWN[kind]
-    if found["time"]:
-        return _date(int(found["time"]), found["style"] or "f") or found[0]
-    if found["emoji"]:
-        return f":{found['emoji']}:"
-    if found["link"]:
-        return found["link"]
-    return f"/{found['command']}" if found["command"] else _PAGES[found["page"]]
-
-
-def _date(seconds: int, style: str) -> str:
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return ""
-    return moment.strftime(_TIMES.get(style, "%Y-%m-%d %H:%M UTC"))
+    """A text as people see it, without the mention of the bot."""
+    return read_markup(text, names, partial(_names_bot, bot=bot))
 
 
 # -- interactions -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Makes a model's Markdown look right in Discord, and reads Discord's messages. Pure.
+"""Makes a model's Markdown look right in Discord, and reads Discord's markup. Pure.
 
 Discord shows no tables, rules, images, HTML, formulas, or headings below the third level, and ends
 a code block at the first three backticks. They are replaced by Markdown that it shows, HTML and
@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import chain, islice, pairwise, zip_longest
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import discord
-
-from bots.attachments import clean_name
 from bots.markdown import simplified
-from bots.quotes import forwarded, image, joined, of_bot
-from bots.text import block_lines, characters, without_code
+from bots.text import block_lines, characters, without_address, without_code
 
 TABLE_WIDTH = 56
 """Columns of a code block that fit on a phone in landscape and in a narrow window."""
@@ -214,108 +210,75 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character[0]) in "WF" else 1
 
 
-MOST_FIELDS = 25
-"""Discord's limit for one embed."""
-READ_TYPES = frozenset(
-    {
-        discord.MessageType.default,
-        discord.MessageType.reply,
-        discord.MessageType.chat_input_command,
-        discord.MessageType.context_menu_command,
-    }
+# -- markup -------------------------------------------------------------------------------------
+
+MENTION = re.compile(r"<(?P<kind>@!?|@&|\#)(?P<id>\d{1,21})>")
+_MARKUP = re.compile(
+    rf"""
+      (?P<mention>{MENTION.pattern})
+    | <a?:(?P<emoji>\w{{2,32}}):\d{{1,21}}>
+    | <t:(?P<time>-?\d{{1,12}})(?::(?P<style>[tTdDfFsSR]))?>
+    | </(?P<command>[-\w' ]{{1,100}}):\d{{1,21}}>
+    | <id:(?P<page>guide|browse|customize|linked-roles)(?::\d{{1,21}})?>
+    | <(?P<link>https?://[^\s<>]{{1,2000}})>
+    """,
+    re.VERBOSE,
 )
-"""Messages with something to read: joins, pins and boosts have other types."""
+_PAGES = {
+    "guide": "Server Guide",
+    "browse": "Browse Channels",
+    "customize": "Channels & Roles",
+    "linked-roles": "Linked Roles",
+}
+_TIMES = {
+    "t": "%H:%M UTC",
+    "T": "%H:%M:%S UTC",
+    "d": "%Y-%m-%d",
+    "D": "%Y-%m-%d",
+    "S": "%Y-%m-%d %H:%M:%S UTC",
+}
+_UNKNOWN = {"@": "@unknown-user", "@&": "@unknown-role", "#": "#unknown"}
+"""As Discord shows what it cannot find."""
 
-Read: TypeAlias = Callable[[str], str]
-"""Converts Discord's markup to the text that people see."""
+Names: TypeAlias = Callable[[str, int], str | None]
+"""The name for a kind of mention (``@``, ``@&``, ``#``) and an id."""
 
 
-def is_automatic(message: discord.Message) -> bool:
-    """Whether a bot or a webhook wrote it."""
-    return message.author.bot or message.webhook_id is not None
+def read_markup(text: str, names: Names, is_bot: Callable[[re.Match[str]], bool]) -> str:
+    """A text as people see it: names, dates and emoji for their markup, outside code.
 
-
-def whole_text(message: discord.Message, read: Read, automatic: bool) -> str:
-    """All text of a message, except its files; `automatic`: a bot wrote it.
-
-    A person's embeds are previews of links, which come and go: they are left out.
+    The mention of the bot goes, with the blank or the comma beside it; `is_bot` knows it.
     """
-    parts = [read(message.content)]
-    parts += [_poll(message.poll)] if message.poll else []
-    parts += [_forwarded(snapshot, read) for snapshot in message.message_snapshots]
-    if not automatic:
-        return joined(parts)
-    parts += _embeds(message.embeds, read)
-    parts += _texts(message.components, read)
-    return of_bot(message.author.display_name, joined(parts))
+    parts: list[str] = []
+    at, begun = 0, False
+    for found in _MARKUP.finditer(without_code(text)):
+        before, at = text[at : found.start()], found.end()
+        if found["mention"] and is_bot(found):
+            before, at = without_address(text, before, at, begun=begun)
+            parts.append(before)
+        else:
+            parts += [before, _mark_shown(found, names)]
+            begun = True
+        begun = begun or bool(before.strip())
+    return ("".join(parts) + text[at:]).strip()
 
 
-def attachments_of(message: discord.Message) -> Sequence[discord.Attachment]:
-    """The attachments of a message and of its forwarded messages."""
-    forwarded_ones = (
-        found for snapshot in message.message_snapshots for found in snapshot.attachments
-    )
-    return [*message.attachments, *forwarded_ones]
+def _mark_shown(found: re.Match[str], names: Names) -> str:
+    if found["mention"]:
+        kind = found["kind"].rstrip("!")
+        return names(kind, int(found["id"])) or _UNKNOWN[kind]
+    if found["time"]:
+        return _date(int(found["time"]), found["style"] or "f") or found[0]
+    if found["emoji"]:
+        return f":{found['emoji']}:"
+    if found["link"]:
+        return found["link"]
+    return f"/{found['command']}" if found["command"] else _PAGES[found["page"]]
 
 
-def stickers_of(message: discord.Message) -> Iterator[str]:
-    """The names of the stickers of a message and of what it forwards."""
-    stickers = [*message.stickers, *(s for m in message.message_snapshots for s in m.stickers)]
-    yield from (sticker.name for sticker in stickers)
-
-
-def own_words(content: str) -> str:
-    """The text of the bot's reply, without the small print under it."""
-    return "\n".join(line for line in content.split("\n") if not line.startswith("-# "))
-
-
-def _poll(poll: discord.Poll) -> str:
-    answers = [
-        " ".join(f"{a.emoji or ''} {a.text or ''}{_votes(a) if poll.total_votes else ''}".split())
-        for a in poll.answers
-    ]
-    return "\n".join(["[poll]", poll.question or "", *(f"- {answer}" for answer in answers)])
-
-
-def _votes(answer: discord.PollAnswer) -> str:
-    return f": {answer.vote_count}"
-
-
-def _forwarded(snapshot: discord.MessageSnapshot, read: Read) -> str:
-    parts = [read(snapshot.content), *_embeds(snapshot.embeds, read)]
-    return forwarded(joined([*parts, *_texts(snapshot.components, read)]))
-
-
-def _embeds(embeds: Iterable[discord.Embed], read: Read) -> list[str]:
-    return [_embed(embed, read) for embed in embeds if embed.type == "rich"]
-
-
-def _embed(embed: discord.Embed, read: Read) -> str:
-    fields = [_field(field, read) for field in embed.fields[:MOST_FIELDS]]
-    lines = [embed.author.name, embed.title, embed.description, *fields]
-    lines += [image("", embed.image.url or ""), _below(embed)]
-    return "\n".join(read(line) for line in lines if line and line.strip())
-
-
-def _below(embed: discord.Embed) -> str:
-    """The small print of an embed: its footer and its time."""
-    at = f"{embed.timestamp.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if embed.timestamp else ""
-    return " · ".join(filter(None, (embed.footer.text, at)))
-
-
-def _field(field: Any, read: Read) -> str:
-    name = (field.name or "").strip().strip("\u200b")
-    value = (field.value or "").strip().strip("\u200b")
-    return ": ".join(filter(None, (name, value)))
-
-
-def _texts(components: Iterable[Any], read: Read) -> Iterator[str]:
-    """The text displays and pictures of a message, inside sections and containers too."""
-    for component in components:
-        if isinstance(component, discord.TextDisplay):
-            yield read(component.content)
-        if isinstance(component, discord.FileComponent):
-            yield f"[file: {clean_name(component.name or '')}]"
-        if isinstance(component, discord.MediaGalleryComponent):
-            yield from (image(item.description or "", item.media.url) for item in component.items)
-        yield from _texts(getattr(component, "children", ()), read)
+def _date(seconds: int, style: str) -> str:
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return moment.strftime(_TIMES.get(style, "%Y-%m-%d %H:%M UTC"))
