@@ -459,7 +459,7 @@ async def test_a_server_that_tells_no_cost_is_not_asked_for_it() -> None:
 async def test_a_server_that_keeps_the_costs_to_itself_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("core.engine.openai._USAGE_SECONDS", 0.05)
+    monkeypatch.setattr("core.engine.openai_events._USAGE_SECONDS", 0.05)
     server = Server(takes_ids=False, gives_ids=False)
     async with opened(server, api="chat") as engine:
         server.script, server.stalls = [delta("stop", content="a")], True

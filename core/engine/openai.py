@@ -1,14 +1,13 @@
 """The remote engine: another server computes the replies.
 
-``completions``: a server that speaks OpenAI's completions and takes token ids, as vLLM does and
-those that follow it. The prompt goes out as ids and the reply comes back as ids
-(`return_token_ids`), so that text stays only text: what a person typed cannot become a control
-token on the way. Replies come as text only from a server that gives no ids.
+``completions``: OpenAI's completions, on a server that takes token ids, such as vLLM. Prompt and
+reply travel as ids (`return_token_ids`), so that typed text cannot become a control token. From a
+server that gives no ids, the reply comes as text.
 
-``llama.cpp``: the same through its server's own ``/completion``, which gives ids too.
+``llama.cpp``: the same with its server's own ``/completion``, which gives ids too.
 
-``chat``: a server that takes messages alone, as ollama and hosted ones. Its own template makes the
-prompt: nothing here knows how many tokens that has, or keeps typed control tokens text.
+``chat``: a server that takes only messages, such as ollama or a hosted one. Its template makes the
+prompt: the number of tokens is unknown, and typed control tokens may not stay text.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import urljoin
@@ -27,9 +25,10 @@ from urllib.parse import urljoin
 import aiohttp
 
 from core.dialogue.echo import END, USER, messages_in
+from core.engine.openai_events import RemoteReply, events_of, message_of, usage_of
 from core.engine_types import Chunk, EngineStats, GenerationRequest, Throughput
 from core.errors import EngineError, EngineRefused, ModelError
-from core.types import FinishReason, Sampling, Thinking, Usage
+from core.types import Sampling, Thinking
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +36,6 @@ _ATTEMPTS = 4
 _FIRST_PAUSE = 0.25
 """Seconds before the second attempt; each later pause is twice as long."""
 Api: TypeAlias = Literal["completions", "llama.cpp", "chat"]
-
-_LINE_BYTES = 1 << 26
-"""The longest line: the first event may repeat the prompt's ids, or its log probabilities."""
-_USAGE_SECONDS = 2.0
-"""For so long at most, the cost of a chat's reply is awaited behind its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +60,7 @@ class _RetryableError(Exception):
 
 
 class OpenAIEngine:
-    """Streams replies from a `RemoteServer`. `open` makes one and probes the server."""
+    """Streams replies from a `RemoteServer`. `open` creates an engine and probes the server."""
 
     def __init__(self, remote: RemoteServer, model: str, http: aiohttp.ClientSession) -> None:
         self._remote = remote
@@ -75,11 +69,11 @@ class OpenAIEngine:
         self._running = 0
         self._throughput = Throughput()
         self._left_out: set[str] = set()
-        """Parameters, or values of them, that the server has said it does not know."""
+        """Parameters that the server does not know, or a parameter with such a value."""
 
     @classmethod
     async def open(cls, remote: RemoteServer) -> Self:
-        """ModelError, one sentence, where the server is not there or takes no token ids."""
+        """ModelError, in one sentence, if there is no server or it refuses token ids."""
         headers = {"Authorization": f"Bearer {remote.key}"} if remote.key else {}
         http = aiohttp.ClientSession(
             headers=headers,
@@ -97,7 +91,7 @@ class OpenAIEngine:
         return engine
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """See `Engine`. Closing the iterator closes the connection, and so ends the work there."""
+        """See `Engine`. Closing the iterator closes the connection, which ends the work there."""
         self._running += 1
         arrived = time.monotonic()
         tokens = 0
@@ -113,7 +107,7 @@ class OpenAIEngine:
             self._running -= 1
 
     def stats(self) -> EngineStats:
-        """See `Engine`; of the server's cache nothing is known."""
+        """See `Engine`; nothing is known of the server's cache."""
         return EngineStats(
             running=self._running,
             slots=max(0, self._remote.slots - self._running),
@@ -192,7 +186,7 @@ class OpenAIEngine:
 
     @property
     def _stream_options(self) -> dict[str, bool]:
-        """vLLM, SGLang and others tell the cost so far with each event: a reply may be stopped."""
+        """vLLM, SGLang and others tell the cost so far with each event, also of a stopped reply."""
         names = ("include_usage", _COST_SO_FAR)
         return {name: True for name in names if name not in self._left_out}
 
@@ -207,17 +201,17 @@ class OpenAIEngine:
         self, request: GenerationRequest, body: Mapping[str, Any]
     ) -> AsyncIterator[Chunk]:
         """One attempt: `_RetryableError` before its first chunk, `EngineError` after it."""
-        reply = _RemoteReply(request, tells_usage=self._remote.api == "chat")
+        reply = RemoteReply(request, tells_usage=self._remote.api == "chat")
         try:
             # a client that followed a redirect would ask by GET, or take the key to another host
             async with self._http.post(self._url, json=body, allow_redirects=False) as response:
                 try:
                     await _check(response)
-                    events = _events(response)
+                    events = events_of(response)
                     async for event in events:
                         chunk = reply.read(event)
                         if chunk is not None:
-                            usage = await _usage(events, reply) if reply.ended else reply.usage
+                            usage = await usage_of(events, reply) if reply.ended else reply.usage
                             yield replace(chunk, usage=usage)
                         if reply.ended:
                             return
@@ -239,8 +233,8 @@ _UNKNOWN = re.compile(
 
 
 def name_of_unknown(sentence: str, body: Mapping[str, Any]) -> str:
-    """The parameter that a server says it does not know, with the value of an effort; empty where
-    it says something else."""
+    """The parameter that a refusal calls unknown, for `reasoning_effort` with its value; empty for
+    another refusal."""
     if not _UNKNOWN.search(sentence):
         return ""
     known = [name for name in _OPTIONAL if name in sentence]
@@ -276,7 +270,7 @@ def _common_body(request: GenerationRequest) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "stream": True,
     }
-    # beyond OpenAI's own words: sent only where they say something
+    # not OpenAI's own parameters: sent only if they have an effect
     if sampling.top_k:
         body["top_k"] = sampling.top_k
     if sampling.repetition_penalty != 1:
@@ -288,7 +282,7 @@ _EFFORTS: Mapping[Thinking, Sequence[str]] = {
     "off": ("none", "minimal", "low"),
     "on": ("medium", "high"),
 }
-"""Of which the first that the server takes is sent."""
+"""The first that the server takes is sent."""
 
 
 def _thinking_body(thinking: Thinking, left_out: Collection[str]) -> dict[str, Any]:
@@ -325,207 +319,6 @@ def _llama_cpp_body(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
-class _RemoteReply:
-    """One reply so far, held against the request's own stops and length."""
-
-    def __init__(self, request: GenerationRequest, *, tells_usage: bool = False) -> None:
-        """`tells_usage`: the server was asked for the cost of the reply."""
-        self.begun = False
-        self.ended = False
-        self.usage: Usage | None = None
-        self._tells_usage = tells_usage
-        self._request = request
-        self._ids: list[int] = []
-        self._thinking = False
-        """The server sends a thought in a separate field."""
-        self._texts = 0
-        """Events with text alone: each has at least a token."""
-
-    def read(self, event: Mapping[str, Any] | None) -> Chunk | None:
-        """The chunk of an event; None: the server says that it has sent everything."""
-        if event is None:
-            self.ended = self.begun  # some servers give no reason
-            return Chunk(finish_reason="stop") if self.begun else None
-        if event.get("error") or event.get("object") == "error":
-            raise EngineError(f"the server gave up: {_message(event)}")
-        self.read_usage(event)
-        if "content" in event and "choices" not in event:
-            event = {"choices": [_of_llama_cpp(event)]}
-        if not event.get("choices"):
-            return None
-        try:
-            return self._read_choice(event["choices"][0])
-        except (TypeError, ValueError, LookupError, AttributeError):
-            shown = json.dumps(event)[:200]
-            raise EngineError(f"the server sent an event that makes no sense: {shown}") from None
-
-    @property
-    def awaits_usage(self) -> bool:
-        return self._tells_usage and self.usage is None
-
-    def read_usage(self, event: Mapping[str, Any]) -> None:
-        """Keep what an event says of the cost; some servers say it in every event."""
-        told = event.get("usage")
-        if not self._tells_usage or not isinstance(told, dict):
-            return
-        details = told.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        prompt, reply = map(_count, (told.get("prompt_tokens"), told.get("completion_tokens")))
-        if prompt is not None and reply is not None:
-            self.usage = Usage(prompt, reply, _count(cached) or 0)
-
-    def _read_choice(self, choice: Mapping[str, Any]) -> Chunk | None:
-        ids, reason = self._until_end([int(id_) for id_ in choice.get("token_ids") or ()])
-        text = None if self._ids or ids else self._text_of(choice)
-        if text:
-            self._texts += 1
-            reason = "length" if self._texts >= self._request.max_new_tokens else None
-        reason = reason or _reason(choice.get("finish_reason"))
-        self.ended = reason is not None
-        if not (ids or text or reason):
-            return None
-        self.begun = True
-        return Chunk(ids=ids, text=text, finish_reason=reason)
-
-    def _text_of(self, choice: Mapping[str, Any]) -> str | None:
-        """The text of a choice. A thought in a separate field gets its tags back."""
-        said = choice.get("delta") or choice.get("message") or {}
-        text = choice.get("text") or said.get("content") or ""
-        thought = next((said[key] for key in _THOUGHT_KEYS if said.get(key)), "")
-        if isinstance(text, list):
-            thought, text = _of_parts(text)
-        if not isinstance(text, str) or not isinstance(thought, str):
-            raise TypeError("text is expected")
-        return self._with_tags(thought, text) or None
-
-    def _with_tags(self, thought: str, text: str) -> str:
-        written = ""
-        if thought:
-            written = ("" if self._thinking else "<think>") + thought.replace("</think>", "")
-            self._thinking = True
-        if text and self._thinking:
-            written, self._thinking = written + "</think>", False
-        return written + text
-
-    def _until_end(self, ids: list[int]) -> tuple[tuple[int, ...], FinishReason | None]:
-        """The ids up to a stop or the longest reply, and which of them it was.
-
-        Servers differ in whether a stop id is part of the reply; ours never are.
-        """
-        kept: list[int] = []
-        for id_ in ids:
-            if id_ in self._request.stop_ids:
-                return tuple(kept), "stop"
-            kept.append(id_)
-            self._ids.append(id_)
-            if any(tuple(self._ids[-len(run) :]) == run for run in self._request.stop_sequences):
-                return tuple(kept), "stop"
-            if len(self._ids) >= self._request.max_new_tokens:
-                return tuple(kept), "length"
-        return tuple(kept), None
-
-
-def _count(given: object) -> int | None:
-    return given if isinstance(given, int) and given >= 0 else None
-
-
-_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
-"""vLLM renamed the first to the second (its issue 27755); others have either."""
-
-
-def _of_parts(parts: Sequence[Any]) -> tuple[str, str]:
-    """The thought and the text of a content in parts, as Mistral's servers send it."""
-    found = {"thinking": "", "text": ""}
-    for part in parts:
-        kind, inner = part["type"], part.get("thinking", part.get("text"))
-        if isinstance(inner, list):
-            inner = "".join(str(piece.get("text", "")) for piece in inner)
-        if kind in found:
-            found[kind] += inner
-    return found["thinking"], found["text"]
-
-
-def _of_llama_cpp(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An event of llama.cpp's ``/completion`` as a choice."""
-    reason = None
-    if event.get("stop"):
-        limited = event.get("stop_type") == "limit" or event.get("stopped_limit")
-        reason = "length" if limited else "stop"
-    return {
-        "text": event["content"],
-        "token_ids": event.get("tokens") or (),
-        "finish_reason": reason,
-    }
-
-
-_STOPPED = ("stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "completed")
-_TOO_LONG = ("length", "max_tokens", "max_length", "limit")
-
-
-def _reason(given: object) -> FinishReason | None:
-    """A server's reason in our words; none of them is empty for an event in the middle."""
-    if not given:
-        return None
-    if given in _STOPPED:
-        return "stop"
-    if given in _TOO_LONG:
-        return "length"
-    raise EngineError(f"the server ended the reply: {given}")
-
-
-async def _usage(
-    events: AsyncIterator[Mapping[str, Any] | None], reply: _RemoteReply
-) -> Usage | None:
-    """The cost of a reply that has ended, which most servers tell behind its end."""
-    with suppress(aiohttp.ClientError, TimeoutError):
-        async with asyncio.timeout(_USAGE_SECONDS):
-            while reply.awaits_usage and (event := await anext(events, None)) is not None:
-                reply.read_usage(event)
-    return reply.usage
-
-
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any] | None]:
-    """The server-sent events of a response; None for ``[DONE]``, the last."""
-    if response.content_type == "application/json":  # it does not stream
-        yield _parsed(await response.read())
-        yield None
-        return
-    async for line in _lines(response):
-        if not line.startswith(b"data:"):
-            continue
-        data = line.removeprefix(b"data:").strip()
-        if data == b"[DONE]":
-            yield None
-            return
-        yield _parsed(data)
-
-
-def _parsed(data: bytes) -> Mapping[str, Any]:
-    try:
-        event = json.loads(data)
-    except ValueError:
-        raise aiohttp.ClientPayloadError("the server sent an event that is not JSON") from None
-    if not isinstance(event, dict):
-        raise aiohttp.ClientPayloadError("the server sent an event that is no JSON object")
-    return event
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The lines of a response: aiohttp's own may not be longer than its buffer."""
-    parts: list[bytes] = []
-    length = 0
-    async for piece in response.content.iter_any():
-        *whole, rest = piece.split(b"\n")
-        for line in whole:
-            yield b"".join((*parts, line))
-            parts, length = [], 0
-        parts.append(rest)
-        length += len(rest)
-        if length > _LINE_BYTES:
-            raise aiohttp.ClientPayloadError("the server sent a line that is too long")
-    yield b"".join(parts)
-
-
 async def _check(response: aiohttp.ClientResponse) -> None:
     if 300 <= response.status < 400:
         target = urljoin(str(response.url), response.headers.get("Location", ""))
@@ -536,21 +329,13 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         return
     text = await response.text()
     try:
-        text = _message(json.loads(text))
+        text = message_of(json.loads(text))
     except ValueError:
         text = text.strip()
     sentence = f"status {response.status}: {text[:300]}"
     if response.status in (408, 409, 425, 429) or response.status >= 500:
         raise _RetryableError(sentence)
     raise EngineRefused(sentence)
-
-
-def _message(answer: Any) -> str:
-    """The message in the body of an error: OpenAI nests it, others do not."""
-    error = answer.get("error", answer) if isinstance(answer, dict) else answer
-    if isinstance(error, dict):
-        error = error.get("message") or error.get("detail") or error
-    return str(error)
 
 
 async def _first_model(http: aiohttp.ClientSession, remote: RemoteServer) -> str:
