@@ -114,7 +114,10 @@ class ReplyDelivery:
             log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
         finally:
             reading.cancel()
-        await retry_while_away(lambda: self.deliveries.close(self.delivery, self._messages))
+        if not await retry_while_away(
+            lambda: self.deliveries.close(self.delivery, self._messages)
+        ):
+            raise LeaseLost  # a message that is gone may be one that the next holder removed
 
     def lose(self) -> None:
         """Another process has taken over: write nothing more."""

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from bots.attachments import File
-from bots.platform import Incoming, Part, PlaceNames, PlatformRefused, Status
+from bots.platform import Incoming, MessageGone, Part, PlaceNames, PlatformRefused, Status
 from bots.text import split
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
@@ -71,9 +71,9 @@ class Board:
         return id_
 
     def edit(self, message: str, part: Part) -> None:
-        """Raises PlatformRefused where the message is gone."""
+        """Raises MessageGone where the message is gone, as both platforms say it."""
         if self.messages[message].gone:
-            raise PlatformRefused(f"{message} is gone")
+            raise MessageGone(f"{message} is gone")
         self.messages[message].part = part
 
     def remove(self, message: str) -> None:

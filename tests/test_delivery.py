@@ -590,6 +590,30 @@ async def test_a_late_edit_does_not_overwrite_the_end(story: Story) -> None:
         await story.shows("hi there")
 
 
+async def test_a_late_edit_of_a_message_that_the_next_process_removed_forgets_nothing(
+    story: Story,
+) -> None:
+    wire = Trouble({"edit": ["is held"]})
+    asleep = story.relay("one", wire)
+    job = await story.say(asleep, "hello")
+    claim = await story.stores.claim()
+    await story.stores.queue.publish(claim, Delta(0, LONG[:149]))
+    await until(lambda: _shown(story, [LONG[:99], LONG[100:149]]))
+    await story.stores.queue.publish(claim, Delta(149, LONG[149:160]))
+    await wire.reached.wait()
+    async with story.running("two"):
+        await story.stores.reply(claim, "hi")
+        await story.shows("hi")
+        wire.released.set()
+        await until(lambda: _let_go(asleep, job))
+        await story.shows("hi")
+    assert await story.stores.texts(THREAD) == ["hello", "hi"]
+
+
+async def _let_go(relay: Relay, job: str) -> bool:
+    return not relay.delivers(job)
+
+
 async def test_a_late_edit_does_not_overwrite_a_reopened_delivery(
     story: Story,
 ) -> None:

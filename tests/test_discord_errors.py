@@ -367,6 +367,7 @@ async def test_a_person_who_never_wrote_directly_gets_no_direct_message(
     direct = deployment.discord.add_direct(ALICE)
     deployment.discord.make_trouble("post", times=99, status=400, code=LOCKED)
     await deployment.discord.says(ALICE, general, "<@bot> hello")
+    await deployment.discord.until(lambda: deployment.discord.sent("post", 400))
     await until(deployment.nothing_owed)
     assert deployment.discord.replies(direct) == []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bots.attachments import File
-from bots.platform import Incoming, Part, PlaceNames, PlatformRefused, Status
+from bots.platform import Incoming, MessageGone, Part, PlaceNames, PlatformRefused, Status
 from bots.text import split
 from core.access_policy import Asker
 from core.queue_types import Delivery, Regeneration
@@ -24,6 +24,9 @@ from storage import codec
 from tests.simulated_platform import Board
 
 Answer = Callable[[str, list[Any]], Awaitable[Any]]
+
+_REFUSALS = {kind.__name__: kind for kind in (PlatformRefused, MessageGone)}
+"""The errors that cross the line, by the name that is sent."""
 
 
 class Line:
@@ -67,7 +70,7 @@ class Line:
             task.add_done_callback(self._tasks.discard)
         elif not (waiting := self._waiting.pop(message["reply"])).done():
             if message["error"]:
-                kind = PlatformRefused if message["error"] == "refused" else OSError
+                kind = _REFUSALS.get(message["error"], OSError)
                 waiting.set_exception(kind(message["error"]))
             else:
                 waiting.set_result(message["value"])
@@ -76,8 +79,8 @@ class Line:
         value, error = None, ""
         try:
             value = await self._answer(message["name"], message["arguments"])
-        except PlatformRefused:
-            error = "refused"
+        except PlatformRefused as refusal:
+            error = type(refusal).__name__
         except Exception as fault:  # the other end hears of it
             error = repr(fault)
         self._send({"reply": message["ask"], "value": value, "error": error})

@@ -120,9 +120,10 @@ class DiscordDeployment:
         return channel
 
     async def nothing_owed(self) -> bool:
-        """Whether no reply is under way."""
+        """Whether no reply is being written, and no delivery is open."""
         load = await self.stores.queue.load(LANE)
-        return load.outstanding == 0
+        is_open = await self.stores.redis.exists("henji:{0}:deliveries:discord")
+        return load.outstanding == 0 and not is_open
 
     async def close(self) -> None:
         for stop in self.stops:
