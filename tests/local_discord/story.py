@@ -99,6 +99,16 @@ def button_of(message: discord.Message, letter: str) -> str | None:
     return next((ident for ident in ids if ident and ident.split(".")[1] == letter), None)
 
 
+class FreePace(RateLimiter):
+    """Without limits, which simcord does not have either.
+
+    While simcord moves its clock, no timeout of the bot's ends: a wait for the pace may never end.
+    """
+
+    async def acquire(self, key: str, *, final: bool) -> None:
+        return None
+
+
 class ApartRelay(Relay):
     """A relay whose deliveries live by the real clock, though the simulation's moves by itself.
 
@@ -117,7 +127,7 @@ async def a_story(
     """`reads`: the Message Content intent is granted; `speed`: of the core, in tokens a second."""
     deployment = DiscordDeployment(None, StoreFixture.over(redis))  # type: ignore[arg-type]  # nothing goes over a wire
     await deployment.start_core(speed)
-    pace = RateLimiter()
+    pace = FreePace()
     client = HenjiClient(pace, reads=reads)
     relay = RelaySettings(
         lane=LANE, holder="bot", take_over=0.05, positions=0.1, drain=1.0, access=EVERYBODY
