@@ -43,6 +43,8 @@ from core.place_rules import CEILINGS, Entry, Lane, Rules, read_rules
 from core.types import Thinking
 
 PREFIX = "HENJI_"
+ROOT = 0
+"""Its user id."""
 
 Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(http|ws)s?://[^\s/]\S*$")]
 
@@ -448,9 +450,18 @@ def _check_config_file(known: Set[str]) -> None:
     path, keys = config_file(), read_config_file()
     if keys and path.stat().st_mode & stat.S_IWOTH:
         raise UsageError(f"every user of this machine can write {path}: run chmod o-w {path}")
+    if keys and _is_planted(path):
+        raise UsageError(f"{path} is another user's, where every user can put files: move it")
     for key in keys:
         if key not in known:
             raise UsageError(f"{key} in {path} is not a setting of henji{nearest(key, known)}")
+
+
+def _is_planted(path: Path) -> bool:
+    """Whether a file in a folder such as /tmp is neither this user's nor root's."""
+    owners = {path.lstat().st_uid, path.stat().st_uid}  # of a link, and of its target
+    everyones = path.absolute().parent.stat().st_mode & stat.S_IWOTH
+    return bool(everyones) and not owners <= {os.getuid(), ROOT}
 
 
 def _check_environment_names(kinds: Collection[type[Settings]]) -> None:

@@ -16,6 +16,7 @@ from bots.cli.commands import henji
 from bots.cli.settings import rows_of
 from bots.platforms import AllSettings, load, settings_classes
 from bots.slack.settings import SlackSettings
+from core import settings
 from core.errors import UsageError
 from core.settings import Settings
 
@@ -167,6 +168,19 @@ def test_a_file_that_cannot_be_followed_is_not_taken_for_none(config: Path) -> N
     os.mkfifo(config)
     with pytest.raises(UsageError, match=r"^henji\.toml is a pipe or a device: "):
         load()
+
+
+def test_a_file_of_another_user_in_a_folder_of_everybody_is_refused(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('model = "rinna-ppo"')
+    monkeypatch.setattr(os, "getuid", lambda: config.stat().st_uid + 1)
+    monkeypatch.setattr(settings, "ROOT", -1)
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UsageError, match=r"henji\.toml is another user's"):
+        load()
+    tmp_path.chmod(0o755)
+    assert load().model == "rinna-ppo"
 
 
 def test_tables_are_printed_too(config: Path) -> None:
