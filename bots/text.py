@@ -131,7 +131,8 @@ _QUOTED = re.compile(r"[」』][とはがをにのもっ]")  # the sentence arou
 _HEADING = re.compile(r" {0,3}#{1,6}\s")
 _WORD = re.compile(r"[ \t\u3000]+")
 _BACKTICKS = re.compile(r"`+")
-_CHARACTER = regex.compile(r"\X")
+_CHARACTER = regex.compile(r"\p{GCB=RI}{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
+"""Flags apart from the rest: `\\X` counts for each of them all that stand before it."""
 
 # What is cut only when nothing else is left. Each may still be open where the window ends (`$`):
 # what comes after it must not change the decision. The bounds keep an open bracket from guarding
