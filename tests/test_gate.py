@@ -28,6 +28,7 @@ from core.types import ThreadKey
 from tests.local_discord import payloads as p
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment
 from tests.local_discord.expectations import NOBODY, the_answer
+from tests.local_discord.limits import LIMITS, Limit
 from tests.local_discord.world import Interaction
 from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
@@ -36,7 +37,7 @@ from tests.waiting import until
 BOT = "<@U0HENJI>"
 DENIED, STRANGER, ASKER, OTHER, ADMIN = "U6", "U7", "U1", "U2", "UADMIN"
 TOLD = ("I am not set up to answer you", "I answer only members of the workspace")
-FLOOD = 100
+FLOOD, MANY = 100, 60
 
 
 # -- Slack --------------------------------------------------------------------------------------
@@ -345,6 +346,20 @@ async def test_on_slack_a_flood_by_one_person_holds_nobody_up(office: Office, us
     assert len(slack.whispers(user)) == 1
 
 
+async def test_on_slack_many_questions_of_one_person_hold_nobody_up(redis: Redis) -> None:
+    """A slash command's question is posted by the bot, in the channel where others are answered."""
+    async with slack_deployment(redis, minute=12) as deployment:
+        await deployment.core()
+        await deployment.adapter()
+        slack = deployment.slack
+        for number in range(MANY):
+            slack.command(OTHER, "C1", f"ask {number}")
+        ts = await slack.say("C1", ASKER, f"{BOT} and me?")
+        await deployment.answered("C1", ts, "echo: and me?")
+        posts = [c.arguments for c in slack.api.calls if c.method == "chat.postMessage"]
+        assert sum("echo" not in str(post) for post in posts) < MANY // 2
+
+
 # -- Discord ------------------------------------------------------------------------------------
 
 CAROL = p.user("700000000000000003", "Carol")
@@ -582,3 +597,20 @@ async def test_on_discord_earlier_messages_of_a_denied_person_are_not_read(
 
     await until(remembered)
     assert await deployment.stores.texts(key) == ["the sky is green", "is it?", "echo: is it?"]
+
+
+async def test_on_discord_many_threads_of_one_person_hold_nobody_up(
+    deployment: DiscordDeployment,
+) -> None:
+    """`/chat` opens a thread in the channel where others' questions open threads."""
+    discord = deployment.discord
+    discord.rest.limits.limits = {**LIMITS, "thread": Limit(2, 1.0)}
+    general = discord.add_channel(discord.add_guild())
+    await deployment.start_core()
+    await deployment.start_bot(policy=Policy())
+    used = [await discord.uses(ALICE, general, "chat") for _ in range(MANY)]
+    await discord.until(lambda: all(one.answer is not None for one in used))
+    thread = str((await discord.says(BOB, general, "<@bot> and me?"))["id"])
+    await discord.until(lambda: thread in discord.world.channels)
+    opened = discord.sent("thread")
+    assert len(opened) < MANY // 2

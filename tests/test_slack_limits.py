@@ -591,6 +591,37 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("polls", [True, False])
+def test_a_flood_of_notices_holds_up_no_reply(monkeypatch: pytest.MonkeyPatch, polls: bool) -> None:
+    """A hundred posts of the bot's own in a channel, and ten replies, on the minute. A reply that
+    grows polls for room; its last post waits in line."""
+    passed: list[tuple[str, float]] = []
+
+    async def reply(limiter: RateLimiter) -> None:
+        while polls and (seconds := limiter.wait(POST, "T1", "C1")):  # noqa: ASYNC110
+            await asyncio.sleep(seconds)
+        await limiter.acquire(POST, "T1", "C1")
+        passed.append(("reply", asyncio.get_running_loop().time() - 1000.0))
+
+    async def notice(limiter: RateLimiter) -> None:
+        await limiter.acquire_last(POST, "T1", "C1")
+        passed.append(("notice", asyncio.get_running_loop().time() - 1000.0))
+
+    async def flood() -> None:
+        limiter = RateLimiter()
+        notices = [asyncio.create_task(notice(limiter)) for _ in range(100)]
+        await asyncio.sleep(0)
+        replies = [asyncio.create_task(reply(limiter)) for _ in range(10)]
+        await asyncio.gather(*notices, *replies)
+
+    with closing(VirtualLoop()) as loop:
+        monkeypatch.setattr(rate_limits, "_now", loop.time)
+        loop.run_until_complete(flood())
+    at = [time for name, time in passed if name == "reply"]
+    assert at == pytest.approx([float(second) for second in range(1, 11)], abs=0.1)
+    assert passed[-1][1] == pytest.approx(160, abs=10)
+
+
 def test_a_flood_by_one_person_puts_no_call_before_anothers_reply(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -105,14 +105,17 @@ class DiscordApi:
             route = Route("POST", "/channels/{channel_id}/typing", channel_id=channel)
             await self._send(route)
 
-    async def open_thread(self, channel: str, starter: str, name: str) -> None:
-        """Make the thread under a message; an existing one is no error."""
+    async def open_thread(
+        self, channel: str, starter: str, name: str, *, notice: bool = False
+    ) -> None:
+        """Make the thread under a message; an existing one is no error. One that is made for a
+        `notice` goes after those of replies."""
         route = Route("POST", f"{_MESSAGES}/{{message_id}}/threads", channel_id=channel,
                       message_id=starter)  # fmt: skip
         body = {"name": name, "auto_archive_duration": ARCHIVE_MINUTES}
-        await self._limiter.acquire(threads_key(channel), final=True)
+        await self._limiter.acquire(threads_key(channel), final=not notice)
         try:
-            await self._request(route, body)
+            await self._request(route, body, final=not notice)
         except discord.HTTPException as error:
             if error.code != THREAD_EXISTS:
                 raise

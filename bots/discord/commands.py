@@ -158,13 +158,14 @@ class CommandHandler:
         bot = convert.bot_in(interaction.client, interaction.guild)
         name = title_of(convert.text_of(message, bot), "Henji")
         try:
-            sent = await api.post(str(parent.id), opened, nonce=f"branch.{interaction.id}"[:25])
+            nonce = f"branch.{interaction.id}"[:25]
+            sent = await api.post(str(parent.id), opened, nonce=nonce, notice=True)
             root = str(sent["id"])
-            await api.open_thread(str(parent.id), root, name)
+            await api.open_thread(str(parent.id), root, name, notice=True)
             branch = replace(fork.thread, thread=root)
             outcome = await self._context.actions.branch(actor_of(interaction), fork, branch)
             said = self._said_in_branch(interaction, outcome, locale)
-            await api.post(root, said, nonce=f"begin.{interaction.id}"[:25])
+            await api.post(root, said, nonce=f"begin.{interaction.id}"[:25], notice=True)
         except discord.HTTPException as error:
             log.warning("a thread could not be opened", channel=parent.id, code=error.code)
             await self._context.tell(interaction, "branch_not_here")
@@ -244,9 +245,9 @@ class CommandHandler:
         starter = str(answer.message_id)
         name = title_of(person, "Henji")
         try:
-            await self._context.api.open_thread(str(channel.id), starter, name)
-            greeting = self._greeting(interaction, locale)
-            await self._context.api.post(starter, greeting, nonce=f"chat.{interaction.id}")
+            await self._context.api.open_thread(str(channel.id), starter, name, notice=True)
+            greeting, nonce = self._greeting(interaction, locale), f"chat.{interaction.id}"
+            await self._context.api.post(starter, greeting, nonce=nonce, notice=True)
         except discord.HTTPException as error:
             log.warning("a thread could not be opened", channel=channel.id, code=error.code)
             await interaction.edit_original_response(content=say("chat_not_here", locale))

@@ -102,18 +102,26 @@ class SlackApi:
         self.limiter = limiter
 
     async def call(
-        self, method: str, place: ThreadKey, *, within: float | None = None, **arguments: Any
+        self,
+        method: str,
+        place: ThreadKey,
+        *,
+        within: float | None = None,
+        notice: bool = False,
+        **arguments: Any,
     ) -> Any:
-        """Call a method, such as ``chat.update``, as soon as the rate limits allow.
+        """Call a method, such as ``chat.update``, as soon as the rate limits allow; a notice goes
+        after replies.
 
         `within`: raise RateLimited instead of waiting longer, in seconds of `RateLimiter.minute`.
         """
+        acquire = self.limiter.acquire_last if notice else self.limiter.acquire
         team, channel = place.space, place.channel
         while True:
             wait = self.limiter.wait(method, team, channel)
             if within is not None and wait > within * self.limiter.minute / 60:
                 raise RateLimited(method)
-            await self.limiter.acquire(method, team, channel)
+            await acquire(method, team, channel)
             try:
                 return await self._send(method, team, arguments)
             except SlackApiError as error:

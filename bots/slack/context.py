@@ -168,7 +168,9 @@ class Context:
         thread = place.thread or None
         content: dict[str, Any] = {"channel": place.channel, "thread_ts": thread, "text": text}
         notice = {"event_type": NOTICE_METADATA, "event_payload": {}}
-        return await self.api.call(POST, place, metadata=notice, **WITHOUT_PREVIEWS, **content)
+        return await self.api.call(
+            POST, place, notice=True, metadata=notice, **WITHOUT_PREVIEWS, **content
+        )
 
     async def open_modal(self, team: str, trigger: str, view: Block) -> None:
         client = await self.workspaces.client(team)

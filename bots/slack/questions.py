@@ -132,6 +132,7 @@ class Questions:
         answer = await self._context.api.call(
             POST,
             place,
+            notice=True,  # or many questions of one person would hold up the replies to others
             channel=place.channel,
             thread_ts=place.thread or None,
             text=components.shortened(shown),

@@ -43,6 +43,8 @@ FIRST_PAUSE = 0.5
 """A reply that finishes within this time is posted once."""
 PAUSE = 1.0
 """The least seconds between updates of one reply."""
+YIELDING = 0.5
+"""For how many seconds a notice leaves room unused."""
 ENDINGS = {"chat.startStream": "chat.stopStream", POST: "chat.update"}
 """The method that begins a reply -> the method that ends it."""
 
@@ -57,6 +59,8 @@ class Bucket:
     blocked_until: float = 0.0
     queue: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Calls that wait for room, in order."""
+    notices: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Calls that let all others go first: one of them at a time looks for room."""
 
     def wait(self, now: float, reserve: int = 0) -> float:
         """Seconds until a call may pass and leave room for `reserve` more; 0: now."""
@@ -117,6 +121,15 @@ class RateLimiter:
         async with bucket.queue:
             while seconds := bucket.wait(_now()):  # noqa: ASYNC110 -- only time helps
                 await asyncio.sleep(seconds)
+            bucket.calls.append(_now())
+
+    async def acquire_last(self, method: str, team: str, channel: str) -> None:
+        """The same for a call that lets replies go first: those that wait for room too, and those
+        that look for it the moment there is some."""
+        bucket = self._bucket(method, team, channel)
+        async with bucket.notices:
+            while seconds := self.wait(method, team, channel):  # noqa: ASYNC110 -- only time helps
+                await asyncio.sleep(seconds + YIELDING * self.minute / 60)
             bucket.calls.append(_now())
 
     def block(self, method: str, team: str, channel: str, seconds: float) -> None:
