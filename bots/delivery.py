@@ -114,9 +114,7 @@ class ReplyDelivery:
             log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
         finally:
             reading.cancel()
-        if not await retry_while_away(
-            lambda: self.deliveries.close(self.delivery, self._messages)
-        ):
+        if not await retry_while_away(lambda: self.deliveries.close(self.delivery, self._messages)):
             raise LeaseLost  # a message that is gone may be one that the next holder removed
 
     def lose(self) -> None:
