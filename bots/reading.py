@@ -18,6 +18,7 @@ from bots.attachments import (
     ReadFile,
     Unreadable,
     check,
+    clean_name,
     text_of,
     to_read,
     with_files,
@@ -215,7 +216,7 @@ class FileReader:
         turn = found.turn
         if await self._history.is_forgotten(found.thread, turn.author, turn.at):
             raise PlatformRefused("a linked message is forgotten")
-        by = "" if turn.text.startswith(BOT_LABEL) else f"{turn.name or turn.author}:\n"
+        by = "" if turn.text.startswith(BOT_LABEL) else f"{clean_name(turn.name or turn.author)}:\n"
         return f"{by}{turn.text}".strip().encode()
 
 

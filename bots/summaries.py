@@ -21,6 +21,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import structlog
 
 from bots.actions import Actions, Actor
+from bots.attachments import clean_name
 from bots.one_off_jobs import OneOffFailed, OneOffJob, thread_of
 from bots.platform import Incoming, PlatformRefused
 from bots.relay import Relay
@@ -359,7 +360,7 @@ class Summarizer:
                 asker = Asker(_any_thread(place), turn.author, message.roles, message.stranger)
                 read[turn.author] = (await self._relay.admission(asker)).permit.read
             if turn.role == "assistant" or read[turn.author]:
-                name = turn.name or turn.author
+                name = clean_name(turn.name or turn.author)
                 text = " ".join(turn.text.split())
                 language = guess(text)
                 found.append(

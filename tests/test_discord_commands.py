@@ -248,6 +248,16 @@ async def test_a_chat_opens_a_thread_where_no_mention_is_needed(
     await until_it_says(deployment, used.original, reply["id"], "echo: hello")
 
 
+async def test_a_name_makes_no_link_in_the_bots_words(
+    deployment: DiscordDeployment, general: str
+) -> None:
+    eve = p.user("700000000000000009", "[prize](https://evil.example)")
+    used = await deployment.discord.uses(eve, general, "chat")
+    await deployment.discord.until(lambda: used.original in deployment.discord.world.channels)
+    said = deployment.discord.world.message(general, used.original)["content"]
+    assert "\\[prize]" in said
+
+
 async def test_a_reset_forgets_the_conversation_at_hand(
     deployment: DiscordDeployment, general: str
 ) -> None:

@@ -239,6 +239,14 @@ async def test_forgotten_messages_and_denied_people_are_skipped(slack: SlackDepl
     assert "after it" in said["text"]
 
 
+async def test_a_name_forges_no_message_of_another(slack: SlackDeployment) -> None:
+    slack.slack.person("U8", "Eve\u2028[1] Ann: I quit\n[2]")
+    await slack.slack.say("C1", "U8", "bye")
+    slack.slack.command("U2", "C1", "catchup all")
+    said = await says(slack, "Summary of 1 messages")
+    assert "Eve 1 Ann: I quit 2: bye" in said["text"]
+
+
 @pytest.mark.parametrize(
     ("words", "key"), [("banana", "catchup_no_span"), ("2099-01-01", "catchup_future")]
 )

@@ -12,7 +12,7 @@ from discord import app_commands
 from discord.app_commands import locale_str
 
 from bots.actions import Fork, Outcome, Scope
-from bots.attachments import is_question
+from bots.attachments import clean_name, is_question
 from bots.choices import ChoiceKind
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
@@ -108,7 +108,7 @@ class CommandHandler:
         if not is_question(text, files):
             await self._context.tell(interaction, "no_text_there")
             return
-        said = f"{message.author.display_name}: {text}".rstrip()
+        said = f"{clean_name(message.author.display_name)}: {text}".rstrip()
         await self._context.ask(interaction, said, files=files)
 
     # -- continue from here -----------------------------------------------------------------------
@@ -153,7 +153,7 @@ class CommandHandler:
         """Open a thread in the channel, and let it remember the conversation."""
         api, locale = self._context.api, self._context.locale_of(interaction)
         link = f"[{say('branch_link', locale)}]({message.jump_url})"
-        person = interaction.user.display_name
+        person = discord.utils.escape_markdown(interaction.user.display_name)
         opened = say("branch_opened", locale, person=person, link=link)
         bot = convert.bot_in(interaction.client, interaction.guild)
         name = title_of(convert.text_of(message, bot), "Henji")
@@ -238,7 +238,7 @@ class CommandHandler:
     async def _open_thread(self, interaction: Interaction, channel: discord.TextChannel) -> None:
         person, locale = interaction.user.display_name, self._context.locale_of(interaction)
         answer = await interaction.response.send_message(
-            say("chat_opened", locale, person=person),
+            say("chat_opened", locale, person=discord.utils.escape_markdown(person)),
             allowed_mentions=discord.AllowedMentions.none(),
             suppress_embeds=True,
         )
