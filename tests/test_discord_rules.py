@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bots.strings import say
-from core.access_policy import Policy
+from core.access_policy import AccessLists, Policy
 from core.place_rules import Rules
 from core.queue_types import Place
 from tests.local_discord import payloads as p
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment
-from tests.local_discord.expectations import NOBODY, STOP, answered, told
+from tests.local_discord.expectations import NOBODY, STOP, answered, the_answer, told
 
 STAFF = "9077"
 
@@ -124,3 +124,29 @@ async def test_an_export_is_in_the_audit_log(
     await told(deployment, await deployment.discord.presses(ALICE, shown, 0))
     used = await deployment.discord.uses(ALICE, general, "admin audit")
     assert f"{ALICE['id']} · export" in await told(deployment, used)
+
+
+ALONE = {"authorizing_integration_owners": {"1": ALICE["id"]}}
+"""The bot is installed for Alice, not in the server where she uses it."""
+
+
+async def test_an_app_installed_for_a_person_has_one_quota_in_all_servers(
+    deployment: DiscordDeployment,
+) -> None:
+    first = await a_channel(deployment, Policy(everywhere=Rules(person_messages=1)))
+    second = deployment.discord.add_channel(deployment.discord.add_guild())
+    used = await deployment.discord.uses(ALICE, first, "ask", {"prompt": "one"}, **ALONE)
+    await the_answer(deployment, used, "echo: one")
+    used = await deployment.discord.uses(ALICE, second, "ask", {"prompt": "two"}, **ALONE)
+    assert (await told(deployment, used)).startswith(say("quota", "en", time="")[:30])
+
+
+async def test_a_denied_role_holds_where_the_app_is_installed_for_a_person(
+    deployment: DiscordDeployment,
+) -> None:
+    general = await a_channel(deployment, Policy(access=AccessLists(deny_roles=(STAFF,))))
+    elsewhere = deployment.discord.add_channel(deployment.discord.add_guild())
+    await deployment.discord.says(ALICE, general, "<@bot> hi", member=with_role(STAFF))
+    await deployment.discord.until(lambda: deployment.discord.sent("direct"))
+    used = await deployment.discord.uses(ALICE, elsewhere, "ask", {"prompt": "one"}, **ALONE)
+    assert await told(deployment, used) == say("not_allowed", "en")

@@ -609,7 +609,7 @@ async def test_on_discord_many_threads_of_one_person_hold_nobody_up(
     await deployment.start_core()
     await deployment.start_bot(policy=Policy())
     used = [await discord.uses(ALICE, general, "chat") for _ in range(MANY)]
-    await discord.until(lambda: all(one.answer is not None for one in used))
+    await discord.until(lambda: sum(one.answer is not None for one in used) >= MANY // 2)
     thread = str((await discord.says(BOB, general, "<@bot> and me?"))["id"])
     await discord.until(lambda: thread in discord.world.channels)
     opened = discord.sent("thread")

@@ -145,7 +145,7 @@ class Context:
     async def may_use(self, interaction: Interaction) -> bool:
         """Whether the person may use the bot there; a refusal is sent to them."""
         person = interaction.user.id
-        thread = convert.thread_in(interaction.guild_id, interaction.channel, person)
+        thread = convert.thread_in(_guild_of(interaction), interaction.channel, person)
         refusal = await within(self.actions.refusal(actor_of(interaction), thread))
         completes = interaction.type is discord.InteractionType.autocomplete
         if refusal is not None and not completes:  # an autocompletion shows no message
@@ -236,11 +236,16 @@ def actor_of(interaction: Interaction) -> Actor:
 
 def conversations(interaction: Interaction) -> list[ThreadKey]:
     """A person's conversations with the bot at this place: the open one and the private one."""
-    guild, channel, person = interaction.guild_id, interaction.channel, interaction.user.id
+    guild, channel, person = _guild_of(interaction), interaction.channel, interaction.user.id
     return [
         convert.thread_in(guild, channel, person),
         convert.thread_in(guild, channel, person, private=True),
     ]
+
+
+def _guild_of(interaction: Interaction) -> int | None:
+    """The guild that a person's conversation belongs to; None: it is theirs alone."""
+    return None if is_user_installed(interaction) else interaction.guild_id
 
 
 def localized(key: str) -> locale_str:

@@ -410,11 +410,13 @@ def incoming_command(
     """A command as the relay takes it.
 
     `user_installed`: the bot is installed for the person alone. The conversation is kept apart from
-    the channel's then, as a private one is.
+    the channel's then, as a private one is, and counts as one in direct messages: each of the
+    person's servers would give them another quota, and none knows their roles.
     `token_only`: the bot can write there only with the interaction's token.
     """
     here, person = interaction.channel, interaction.user.id
-    thread = thread_in(interaction.guild_id, here, person, private=private or user_installed)
+    guild = None if user_installed else interaction.guild_id
+    thread = thread_in(guild, here, person, private=private or user_installed)
     turn = Turn(
         id=str(interaction.id),
         role="user",
