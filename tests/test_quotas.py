@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -110,6 +111,36 @@ async def test_an_attempt_that_a_core_lost_is_not_charged(stores: StoreFixture) 
     await stores.queue.fail(claim, "internal", "a fault", retry=True)
     assert await used(stores, "messages") == 0
     assert await used(stores, "tokens") == 0
+
+
+# -- midnight -----------------------------------------------------------------------------------
+
+TOMORROW = replace(QUOTA, person_messages=1, offset_ms=24 * 3600 * 1000)
+
+
+async def test_a_message_after_midnight_counts_on_its_own_day(stores: StoreFixture) -> None:
+    """The message before it waits for a core still, and both could be answered together."""
+    before = await stores.say("one", permit=Permit(quota=replace(TOMORROW, offset_ms=0)))
+    after = await stores.say("two", permit=Permit(quota=TOMORROW))
+    again = await stores.say("three", permit=Permit(quota=TOMORROW))
+    assert (before.outcome, after.outcome, again.outcome) == ("queued", "queued", "refused")
+    assert sorted(await messages_by_day(stores)) == ["1", "1"]
+
+
+async def test_an_edit_after_midnight_counts_on_its_own_day(stores: StoreFixture) -> None:
+    await stores.say("hello", id="m1", permit=Permit(quota=replace(TOMORROW, offset_ms=0)))
+    for revision, outcome in (("1", "queued"), ("2", "refused")):
+        await streamed(stores)
+        receipt = await stores.queue.edit(
+            THREAD, "m1", f"hello {revision}", revision, LANE, "adapter", Permit(quota=TOMORROW)
+        )
+        assert receipt.outcome == outcome
+    assert sorted(await messages_by_day(stores)) == ["1", "1"]
+
+
+async def messages_by_day(stores: StoreFixture) -> list[str]:
+    names = await stores.redis.keys(f"{keys.base(0)}used:*")
+    return [await stores.redis.hget(name, "messages person slack:T1:U1") for name in names]
 
 
 # -- all spaces ---------------------------------------------------------------------------------

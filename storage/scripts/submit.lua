@@ -86,6 +86,7 @@ local function joinable_job()
   if full or call('ZSCORE', K('history', T), id) then return nil end
   local job = job_of(J)
   local together = job.turn == newest and job.author == A.author and job.lane == A.lane
+    and (not A.quota or job.day == today()) -- a message counts on its own day
   if together and job.state == 'waiting' and not job.replaces and not job.alone then return J, job end
 end
 

@@ -44,11 +44,13 @@ local function refund(T, J, job)
   refund_tokens(T, J, job)
 end
 
--- The person restarts the reply: the tokens written so far stay charged, and it counts as a new message.
+-- The person restarts the reply: the tokens written so far stay charged, and it counts as a new message,
+-- of the day whose quota was looked at.
 local function charge_restart(T, J, job)
   if not job.day then return end
+  job.day = A.quota and today() or job.day
   add_usage(T, job, 'messages', 1)
-  call('HSET', K('job', J), 'messages', 1)
+  call('HSET', K('job', J), 'messages', 1, 'day', job.day)
   call('HDEL', K('job', J), 'charged')
 end
 
