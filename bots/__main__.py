@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bots.cli.commands import main
+from bots.cli import main
 
 main()

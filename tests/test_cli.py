@@ -408,3 +408,32 @@ async def test_a_full_disk_is_reported_in_one_sentence() -> None:
     ran = await in_a_shell("henji models > /dev/full")
     assert (ran.status, ran.err) == (1, "henji: the output cannot be written: No space left on "
                                      "device\n")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [("bots.platforms", ["--help"]), ("bots.console.terminal", ["chat"])]
+)
+async def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(
+    module: str, words: list[str]
+) -> None:
+    script = f"""
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from bots.cli import main
+main()
+"""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, *words),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment_with({}),
+    )
+    ended = await finish(process)
+    assert (ended.status, ended.out, ended.err) == (-signal.SIGINT, "", "")

@@ -14,7 +14,7 @@ from functools import partial
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -32,6 +32,7 @@ from bots.cli.common import (
     read_input,
 )
 from bots.cli.compare import compare
+from bots.cli.ctrl_c import ctrl_c_at_once
 from bots.cli.models import models, tokenize
 from bots.cli.settings import settings as settings_command
 from bots.platforms import ROOM, PlatformSettings, names, settings_classes
@@ -104,7 +105,8 @@ def chat(once: str | None, thread: str, plain: bool) -> None:
 
 
 def _chat(once: str | None, thread: str, *, plain: bool = False) -> None:
-    from bots.console.bot import run_chat
+    with ctrl_c_at_once():
+        from bots.console.bot import run_chat
 
     settings = open_settings(log_level="warning")
     if not thread.strip():
@@ -276,12 +278,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def main() -> NoReturn:
-    """Run the command of this process and exit: 0 done, 1 failed, 2 wrong usage."""
-    sys.exit(run())
-
-
 def run() -> int:
+    """The command of this process: 0 done, 1 failed, 2 wrong usage."""
     try:
         _prepare_streams()
         _check_arguments(sys.argv[1:])
