@@ -372,16 +372,70 @@ def test_a_table_within_code_stays_as_it_is() -> None:
         ("$$x\nis open", "$$x\nis open"),
         ("\\[\nx = 1", "\\[\nx = 1"),
         ("````md\n```py\nx\n```\n````", "```md\n``\u200b`py\nx\n``\u200b`\n```"),
+        ("```py\na = '``````'\n```", "```py\na = '``\u200b``\u200b``'\n```"),
         ("~~~py\nx # ####\n~~~", "```py\nx # ####\n```"),
         ("```\n#### x\n---\n<br>\n```", "```\n#### x\n---\n<br>\n```"),
         ("a | b", "a | b"),
+        (">one\n>\n>- two", "> one\n> \n> - two"),
+        (">>> all\nrest", ">>> all\nrest"),
+        (">_< and >= 5\n>= 5", ">_< and >= 5\n>= 5"),
+        (">```py\n>x = {}\n>{}\n>```\n>so", "> ```py\n> x = {}\n> {}\n> ```\n> so"),
+        ("```\n>x\n```", "```\n>x\n```"),
+        ("#### C#", "**C#**"),
+        ("## F#", "## F#\u200b"),
+        ("## Title ##", "## Title ##"),
+        ("- ### About C#", "- ### About C#\u200b"),
+        ("``` python\nx\n```", "```python\nx\n```"),
+        ("[https://x.org/a](https://x.org/a)です", "<https://x.org/a>です"),
+        (
+            "[x.org](https://x.org/) and [**b**](https://x.org 'c')",
+            "[x.org](https://x.org/) and [**b**](https://x.org 'c')",
+        ),
+        ("[see https://x.org](https://y.org)", "see https://x.org (<https://y.org>)"),
+        (
+            "[a `b`](https://x.org) ![c `d`](https://x.org)",
+            "[a `b`](https://x.org) [c `d`](https://x.org)",
+        ),
+        ("詳細はhttps://x.org/a_bを、", "詳細は<https://x.org/a_b>を、"),
+        (
+            "（https://x.org/a(b)）と(https://x.org)です",
+            "（<https://x.org/a(b)>）と(<https://x.org>)です",
+        ),
+        (
+            "**https://x.org/a**を見て https://y.org 。",
+            "**<https://x.org/a>**を見て https://y.org 。",
+        ),
+        (
+            "https://ja.wikipedia.org/wiki/お茶 https://x.org/東京を見る",
+            "https://ja.wikipedia.org/wiki/お茶 <https://x.org/東京>を見る",
+        ),
+        (
+            "`https://x.orgを` <https://x.org>を [a](https://x.org)を",
+            "`https://x.orgを` <https://x.org>を [a](https://x.org)を",
+        ),
+        ("[[1]](https://x.org/a)、次に", "[[1]](https://x.org/a)、次に"),
+        ("https://a.orgとhttps://b.org/?c=d#eが", "<https://a.org>と<https://b.org/?c=d#e>が"),
     ],
 )
 def test_markdown_that_discord_does_not_show_is_replaced(text: str, shown: str) -> None:
     assert rendered(text) == shown
 
 
-odd = ["===", "> #### b", "> | a | b |", "> |---|---|", "- #### c", "| `a|b` | ** | c |", "~~~"]
+odd = [
+    ">one",
+    ">",
+    ">```",
+    "## C#",
+    "[https://x.y](https://x.y)と",
+    "（https://x.y）",
+    "===",
+    "> #### b",
+    "> | a | b |",
+    "> |---|---|",
+    "- #### c",
+    "| `a|b` | ** | c |",
+    "~~~",
+]
 pieces = st.sampled_from(
     [*TABLE.split("\n"), "#### a", "---", "word", "$$", "<br>", "", "> ~~~", "```", "> ```", *odd]
 )

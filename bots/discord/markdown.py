@@ -4,13 +4,17 @@ Discord shows no tables, rules, images, HTML, formulas, or headings below the th
 a code block at the first three backticks. They are replaced by Markdown that it shows, HTML and
 formulas in `bots.markdown`. Code is left alone. The same text gives the same result however it
 grew.
+
+The client's own rules, as they are read from its published script (mirrors on GitHub, 2025-2026):
+a quote's mark needs a blank behind it, an address goes on to the next white space, a link whose
+words contain an address is shown as it is written, and a heading loses the signs at its end.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice, pairwise, zip_longest
 from typing import TypeAlias
@@ -21,9 +25,13 @@ from bots.text import block_lines, characters, without_address, without_code
 TABLE_WIDTH = 56
 """Columns of a code block that fit on a phone in landscape and in a narrow window."""
 RULE = "─" * 12
+MOST_LEVELS = 3
+"""Of headings."""
 
 _QUOTE = re.compile(r"(?:> ?)?")
-_HEADING = re.compile(r"([ \t]*(?:[-*+] +|\d{1,9}[.)] +)?)#{4,6}[ \t]+(.*)$")
+_HEADING = re.compile(
+    r"(?P<begin>[ \t]*(?:[-*+] +|\d{1,9}[.)] +)?)(?P<level>#{1,6})[ \t]+(?P<title>.*)$"
+)
 _NO_TITLE = re.compile(r"[ \t]*(?:[-*+>#=|─]|\d{1,9}[.)] )")
 _UNDERLINE = re.compile(r" {0,3}={3,}[ \t]*$")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
@@ -34,9 +42,18 @@ _INLINE = re.compile(
       \[!\[(?P<linked>[^\]\n]{0,300})\]\([^()\s]{1,2000}\)\]\((?P<target>[^()\s]{1,2000})\)
     | !\[(?P<alt>[^\]\n]{0,300})\]
       \((?P<url>(?:[^()\s]|\([^()\s]{0,200}\)){1,2000})(?:[ \t]+"[^"\n]{0,300}")?\)
+    | \[(?P<label>[^\[\]\n]{1,300})\]
+      \(<?(?P<address>https?://(?:[^()\s<>]|\([^()\s]{0,200}\)){1,2000})>?
+      (?:[ \t]+"[^"\n]{0,300}")?\)
+    | <[^<>\s]{1,2000}>
+    | (?<!\]\()(?P<bare>https?://(?:(?!を|(?<=[A-Za-z0-9)\]*~.,:;!?"'|])[ぁ-ゖ])[^\s<>"""
+    # no punctuation of Japanese or of typesetters
+    r"""\u2010-\u206f\u3001-\u3004\u3008-\u303f・\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65])+)
     """,
     re.VERBOSE,
 )
+_ADDRESS = re.compile(r"https?://[^\s<]{2}")
+_TIGHT_QUOTE = re.compile(r">(?!>>)(?=$|[^\W_]|[-*`#>\[「『（“])")
 _CELL_MARK = re.compile(
     r"""
       (?P<ticks>`{1,8})(?P<code>.{1,500}?)(?<!`)(?P=ticks)(?!`)
@@ -50,7 +67,16 @@ _CELL_MARK = re.compile(
 
 def rendered(text: str) -> str:
     """The text in Markdown that Discord shows."""
-    return "\n".join(_blocks(list(block_lines(simplified(text, "__")))))
+    return "\n".join(_blocks(list(_with_quotes(block_lines(simplified(text, "__"))))))
+
+
+def _with_quotes(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The lines with a blank behind each mark of a quote."""
+    quoted = False
+    for line, kind in lines:
+        quoted = line.startswith(">") if kind != "code" else quoted
+        tight = quoted and (_TIGHT_QUOTE.match(line) if kind != "code" else line[:1] == ">")
+        yield (f"> {line[1:]}" if tight and line[1:2] != " " else line), kind
 
 
 def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -60,7 +86,7 @@ def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
         line, kind = lines[at]
         bare = line.strip()
         if kind != "prose":
-            yield _fence(line) if kind == "fence" else line.replace("```", "``\u200b`")
+            yield _fence(line) if kind == "fence" else re.sub("``(?=`)", "``\u200b", line)
         elif rows := _table_at(lines, at):
             yield from (_mark_of(line) + row for row in _table(rows))
             at += len(rows)  # with its rule
@@ -73,8 +99,10 @@ def _blocks(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def _fence(line: str) -> str:
-    """The mark of a code block with three backticks: four are three and one more to Discord."""
-    return re.sub(r"`{4,8}|~{3,8}", "```", line, count=1)
+    """The mark of a code block with three backticks: four are three and one more to Discord. A
+    language follows without a blank."""
+    line = re.sub(r"`{4,8}|~{3,8}", "```", line, count=1)
+    return re.sub(r"^((?:> ?)?[ \t]{0,8}```)[ \t]{1,8}(?=[\w+\-.#]{1,30}$)", r"\1", line)
 
 
 def _mark_of(line: str) -> str:
@@ -93,23 +121,59 @@ def _prose(line: str) -> str:
     mark = _mark_of(line)
     inside = line[len(mark) :]
     if heading := _HEADING.match(inside):
-        title = heading[2].rstrip(" \t#")
-        return f"{mark}{heading[1]}**{_inline(title)}**" if title else mark.rstrip()
+        title = _title(heading["title"])
+        if len(heading["level"]) > MOST_LEVELS:
+            bold = f"{mark}{heading['begin']}**{_inline(title)}**"
+            return bold if title else mark.rstrip()
+        end = "\u200b" if title.endswith("#") else ""
+        return f"{_inline(line.rstrip())}{end}"
     return f"{mark}{RULE}" if _RULE.match(inside) else _inline(line)
+
+
+def _title(words: str) -> str:
+    """A heading's words without the signs that close it, which stand apart: C# keeps its own."""
+    words = words.rstrip(" \t")
+    bare = words.rstrip("#")
+    return words if bare[-1:].strip() else bare.rstrip(" \t")
 
 
 def _inline(line: str) -> str:
     parts, at = [], 0
     for found in _INLINE.finditer(without_code(line)):
-        parts += [line[at : found.start()], _shown(found)]
+        parts += [line[at : found.start()], _shown(found, line)]
         at = found.end()
     return "".join([*parts, line[at:]])
 
 
-def _shown(found: re.Match[str]) -> str:
+def _shown(found: re.Match[str], line: str) -> str:
+    """An image as a link; a link and an address so that Discord makes them one."""
+
+    def group(name: str) -> str:  # as it is: in `found`, code is blank
+        return line[slice(*found.span(name))]
+
+    whole = line[found.start() : found.end()]
     if found["target"]:
-        return f"[{found['linked']}]({found['target']})" if found["linked"] else found["target"]
-    return f"[{found['alt']}]({found['url']})" if found["alt"] else found["url"]
+        return f"[{group('linked')}]({found['target']})" if found["linked"] else found["target"]
+    if found["url"]:
+        return f"[{group('alt')}]({found['url']})" if found["alt"] else found["url"]
+    if found["address"] and _ADDRESS.search(found["label"]):
+        address, label = found["address"], group("label")
+        return (
+            f"<{address}>" if label.rstrip("/") == address.rstrip("/") else f"{label} (<{address}>)"
+        )
+    if found["bare"] and not line[found.end() : found.end() + 1].strip().isascii():
+        address = _without_marks(whole)
+        return f"<{address}>{whole[len(address) :]}"
+    return whole
+
+
+def _without_marks(address: str) -> str:
+    """An address without the marks and the brackets behind it."""
+    end, unopened = len(address), address.count(")") - address.count("(")
+    while address[end - 1] in ".,:;!?\"'*_~|]" or (address[end - 1] == ")" and unopened > 0):
+        end -= 1
+        unopened -= address[end] == ")"
+    return address[:end]
 
 
 # -- tables -------------------------------------------------------------------------------------
